@@ -1,0 +1,248 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::ConfigError;
+use crate::error::Check;
+
+/// How long a retry waits before the next attempt.
+///
+/// The default of retry is [`exponential`](Self::exponential) with full jitter: the n-th wait is
+/// drawn evenly from 0 to `min(cap, base · 2ⁿ)`, n = 0 for the first. The cap is applied before the
+/// jitter, so waits never pile up at the cap. Source: Marc Brooker, *Exponential Backoff And Jitter*,
+/// AWS Architecture Blog, 2015.
+///
+/// Values are checked by the layer that the backoff is given to: times above zero and at most 365
+/// days, and a base no longer than the cap.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use buttress::{Backoff, Jitter};
+///
+/// let base = Duration::from_millis(50);
+/// let waits = Backoff::exponential(base, Duration::from_secs(2)).jitter(Jitter::None);
+/// let waits: Vec<_> = waits.delays(1).take(7).map(|wait| wait.as_millis()).collect();
+/// assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Backoff {
+    growth: Growth,
+    jitter: Jitter,
+    base: Duration,
+    cap: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Constant,
+    Linear,
+    Exponential,
+    Decorrelated,
+}
+
+/// How a wait is spread, so that callers which failed together do not come back together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Jitter {
+    /// Anything from zero to the whole wait. The default: fewest collisions for a given wait.
+    #[default]
+    Full,
+    /// Half of the wait, and anything up to the other half.
+    Equal,
+    /// The whole wait, the same for all callers.
+    None,
+}
+
+impl Backoff {
+    const fn new(growth: Growth, base: Duration, cap: Duration) -> Self {
+        Self {
+            growth,
+            jitter: Jitter::Full,
+            base,
+            cap,
+        }
+    }
+
+    /// Doubles with every retry, from `base` up to `cap`.
+    pub const fn exponential(base: Duration, cap: Duration) -> Self {
+        Self::new(Growth::Exponential, base, cap)
+    }
+
+    /// Grows by `step` with every retry, up to `cap`.
+    pub const fn linear(step: Duration, cap: Duration) -> Self {
+        Self::new(Growth::Linear, step, cap)
+    }
+
+    /// Always the same.
+    pub const fn constant(wait: Duration) -> Self {
+        Self::new(Growth::Constant, wait, wait)
+    }
+
+    /// Drawn evenly from `base` to three times the wait before, at most `cap`. Has no other jitter.
+    pub const fn decorrelated(base: Duration, cap: Duration) -> Self {
+        Self::new(Growth::Decorrelated, base, cap)
+    }
+
+    /// For writers that collide on one row or object: exponential from 100 ms up to 2 s.
+    ///
+    /// The long first wait costs little when there is no contention, and spreads a crowd at once
+    /// when there is.
+    pub const fn contention() -> Self {
+        Self::exponential(Duration::from_millis(100), Duration::from_secs(2))
+    }
+
+    /// Sets how the waits are spread. Full jitter by default.
+    pub const fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// The waits of one operation, for ever. The same seed gives the same waits.
+    #[must_use]
+    pub fn delays(&self, seed: u64) -> Delays {
+        Delays {
+            backoff: self.clone(),
+            retry: 0,
+            previous: Duration::ZERO,
+            random: SmallRng::seed_from_u64(seed),
+        }
+    }
+
+    /// The wait before retry number `retry` (0 for the first), after one of `previous`.
+    pub(crate) fn delay(&self, retry: u32, previous: Duration, random: &mut SmallRng) -> Duration {
+        let mut between = |from: Duration, to: Duration| {
+            let (from, to) = (from.as_nanos() as u64, to.as_nanos() as u64);
+            Duration::from_nanos(random.random_range(from..=to.max(from)))
+        };
+        let ceiling = match self.growth {
+            Growth::Constant => self.base,
+            Growth::Linear => self.base.saturating_mul(retry.saturating_add(1)),
+            Growth::Exponential => self
+                .base
+                .saturating_mul(1_u32.checked_shl(retry).unwrap_or(u32::MAX)),
+            Growth::Decorrelated => {
+                let most = previous.max(self.base).saturating_mul(3);
+                return between(self.base, most.min(self.cap));
+            }
+        };
+        let ceiling = ceiling.min(self.cap);
+        match self.jitter {
+            Jitter::Full => between(Duration::ZERO, ceiling),
+            Jitter::Equal => between(ceiling / 2, ceiling),
+            Jitter::None => ceiling,
+        }
+    }
+
+    pub(crate) fn check(&self, check: Check<'_>, field: &'static str) -> Result<(), ConfigError> {
+        check.duration(field, self.base)?;
+        check.duration(field, self.cap)?;
+        check.that(
+            self.base <= self.cap,
+            field,
+            self,
+            "a base no longer than the cap",
+        )
+    }
+}
+
+/// The waits of one operation. Made by [`Backoff::delays`].
+#[derive(Clone, Debug)]
+pub struct Delays {
+    backoff: Backoff,
+    retry: u32,
+    previous: Duration,
+    random: SmallRng,
+}
+
+impl Iterator for Delays {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let Self {
+            backoff,
+            retry,
+            previous,
+            random,
+        } = self;
+        *previous = backoff.delay(*retry, *previous, random);
+        *retry = retry.saturating_add(1);
+        Some(*previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BASE: Duration = Duration::from_millis(50);
+    const CAP: Duration = Duration::from_secs(2);
+
+    fn waits(backoff: &Backoff, retry: u32, count: usize) -> Vec<f64> {
+        let mut random = SmallRng::seed_from_u64(1);
+        let draw = || {
+            backoff
+                .delay(retry, Duration::ZERO, &mut random)
+                .as_secs_f64()
+        };
+        std::iter::repeat_with(draw).take(count).collect()
+    }
+
+    #[test]
+    fn full_jitter_is_even_over_whole_seconds() {
+        let backoff = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(8));
+        let waits = waits(&backoff, 3, 10_000);
+        let mean = waits.iter().sum::<f64>() / 10_000.0;
+        let variance = waits.iter().map(|wait| (wait - mean).powi(2)).sum::<f64>() / 10_000.0;
+        assert!((mean - 4.0).abs() < 0.1, "{mean}");
+        assert!((variance - 64.0 / 12.0).abs() < 0.2, "{variance}");
+    }
+
+    #[test]
+    fn grows_without_overflow_at_any_retry() {
+        for retry in [63, 64, 1_000, u32::MAX] {
+            let plain = |backoff: Backoff| waits(&backoff.jitter(Jitter::None), retry, 1)[0];
+            assert_eq!(plain(Backoff::exponential(BASE, CAP)), 2.0);
+            assert_eq!(plain(Backoff::linear(BASE, CAP)), 2.0);
+            assert_eq!(plain(Backoff::constant(BASE)), 0.05);
+        }
+    }
+
+    #[test]
+    fn equal_jitter_waits_at_least_half() {
+        let backoff = Backoff::constant(Duration::from_secs(1)).jitter(Jitter::Equal);
+        let waits = waits(&backoff, 0, 1_000);
+        assert!(waits.iter().all(|wait| (0.5..=1.0).contains(wait)));
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_waits() {
+        let waits = |seed| -> Vec<_> { Backoff::contention().delays(seed).take(9).collect() };
+        assert_eq!(waits(1), waits(1));
+        assert_ne!(waits(1), waits(2));
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_exceeds_the_cap(
+            base in 1_u64..u64::MAX / 4, over in 0_u64..u64::MAX / 4, retry: u32, seed: u64,
+        ) {
+            let (base, cap) = (Duration::from_nanos(base), Duration::from_nanos(base + over));
+            let mut random = SmallRng::seed_from_u64(seed);
+            for growth in [Growth::Constant, Growth::Linear, Growth::Exponential, Growth::Decorrelated] {
+                for jitter in [Jitter::Full, Jitter::Equal, Jitter::None] {
+                    let backoff = Backoff { growth, jitter, base, cap };
+                    let first = backoff.delay(retry, Duration::ZERO, &mut random);
+                    prop_assert!(first <= cap);
+                    prop_assert!(backoff.delay(retry, first, &mut random) <= cap);
+                }
+            }
+        }
+    }
+}

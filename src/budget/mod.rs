@@ -1,0 +1,205 @@
+//! The retry budget: how much extra load the callers of one dependency may cause.
+//!
+//! Retries help while failures are rare, and finish a service off when it is down: with three
+//! attempts, a dead backend gets three times its load. A budget lets the first kind through and stops
+//! the second, without knowing which one it is.
+//!
+//! # How it works
+//!
+//! A bucket of tokens. A call that succeeds at the first attempt brings 1. A retry costs 10, or 20
+//! if the answer was an overload; what an operation has paid comes back when it succeeds in the
+//! end, so retries that help are free and only those that do not help use the budget up. The bucket
+//! starts with 20 tokens and holds 10 times the greatest of
+//!
+//! - a reserve of 10 retries, for clients with little traffic,
+//! - 0.2 × the operations in flight,
+//! - 0.2 s × the operations per second.
+//!
+//! In a total outage nothing comes in and the load on the backend falls to 1.00 times the calls. At
+//! 20 % random failures almost every retry is allowed. Above about 35 % failures more is paid than
+//! comes in, and retrying ends until the service is better. Source: the client-side token bucket of
+//! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
+//! funded by successes.
+//!
+//! # What clones share
+//!
+//! Everything. Make one budget per dependency and give it to every layer and client that calls it;
+//! never one per request. A retry layer that is given none makes one of its own.
+//!
+//! # Metrics
+//!
+//! `buttress_budget_tokens{name}` and `buttress_budget_capacity{name}`, gauges, at most every 100 ms.
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`reserve`](Config::reserve) | 10 retries | a client with a call per second can still retry |
+//! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
+//! | [`initial`](Config::initial) | 2 retries | a client that starts during an outage adds nothing to it |
+
+mod metrics;
+mod state;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use self::metrics::BudgetMetrics;
+use self::state::Tokens;
+use crate::ConfigError;
+use crate::error::Check;
+use crate::telemetry::Series;
+
+/// What a retry costs.
+pub(crate) const RETRY: u32 = state::TOKENS_PER_RETRY;
+/// What a retry costs after the service said that it is overloaded.
+pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * state::TOKENS_PER_RETRY;
+
+/// A budget for retries, shared by all clones. See the [module documentation](self).
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tokens: Tokens,
+    origin: Instant,
+    metrics: &'static Series<BudgetMetrics>,
+}
+
+impl Budget {
+    /// A budget with the default settings.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        match Self::config(name).build() {
+            Ok(budget) => budget,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Begins to configure a budget.
+    pub fn config(name: impl Into<String>) -> Config {
+        Config {
+            name: name.into(),
+            reserve: 10,
+            share: 0.2,
+            initial: 2,
+        }
+    }
+
+    /// The name it was given.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.shared.metrics.name()
+    }
+
+    /// How many tokens there are. A retry costs 10.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.shared.tokens.tokens()
+    }
+
+    /// How many tokens there can be at present.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.shared.tokens.capacity()
+    }
+
+    /// How many operations are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.shared.tokens.in_flight()
+    }
+
+    /// Notes that an operation begins. Each one must [`leave`](Self::leave).
+    pub(crate) fn enter(&self) {
+        self.shared.tokens.enter();
+    }
+
+    /// Notes that an operation is over and brings `deposit` tokens.
+    pub(crate) fn leave(&self, deposit: u32) {
+        if self.shared.tokens.leave(deposit) {
+            self.sample(Instant::now());
+        }
+    }
+
+    /// Takes `cost` tokens, or none if there are fewer.
+    pub(crate) fn withdraw(&self, cost: u32, now: Instant) -> bool {
+        let allowed = self.shared.tokens.withdraw(cost);
+        self.sample(now);
+        allowed
+    }
+
+    #[cold]
+    fn sample(&self, now: Instant) {
+        let Shared {
+            tokens,
+            origin,
+            metrics,
+        } = &*self.shared;
+        tokens.sample(now.saturating_duration_since(*origin));
+        metrics.levels().set(tokens.tokens(), tokens.capacity());
+        metrics.keep_published(now);
+    }
+}
+
+/// The settings of a [`Budget`]. Made by [`Budget::config`].
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "call `build` to make the budget"]
+pub struct Config {
+    name: String,
+    reserve: u32,
+    share: f64,
+    initial: u32,
+}
+
+impl Config {
+    /// How many retries the budget can always hold, 1 to 10,000. 10 by default.
+    pub fn reserve(mut self, retries: u32) -> Self {
+        self.reserve = retries;
+        self
+    }
+
+    /// How many retries the budget can hold per operation in flight, and per operation each second;
+    /// above 0 and at most 1. 0.2 by default.
+    pub fn share(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// How many retries there are at the start, up to the reserve. 2 by default.
+    pub fn initial(mut self, retries: u32) -> Self {
+        self.initial = retries;
+        self
+    }
+
+    /// Makes the budget.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        let check = Check::new("budget", &self.name)?;
+        check.count("reserve", self.reserve, 10_000, "1 to 10000")?;
+        check.share("share", self.share)?;
+        check.that(
+            self.initial <= self.reserve,
+            "initial",
+            &self.initial,
+            "at most the reserve",
+        )?;
+        Ok(Budget {
+            shared: Arc::new(Shared {
+                tokens: Tokens::new(self.reserve, self.share, self.initial),
+                origin: Instant::now(),
+                metrics: Series::of(&self.name, "budget"),
+            }),
+        })
+    }
+}

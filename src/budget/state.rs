@@ -1,0 +1,275 @@
+//! The tokens of a budget, and the operations in flight, in one atomic word.
+//!
+//! An operation touches the word twice: once when it begins and once when it ends, and the second
+//! time counts it, brings its token and gives up its place in one step.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The unit of everything here: a retry costs 10 tokens, a success at first try brings 1.
+pub(crate) const TOKENS_PER_RETRY: u32 = 10;
+
+/// The rate of operations is measured over at least this long.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// Asks for the clock once in so many operations.
+const SAMPLE_OPERATIONS: u64 = 16;
+
+// From the low end: 20 bits of tokens, 24 bits of operations in flight, 20 bits that count finished
+// operations and wrap.
+const TOKENS: u64 = (1 << 20) - 1;
+const IN_FLIGHT: u64 = 1 << 20;
+const IN_FLIGHT_MASK: u64 = (1 << 24) - 1;
+const FINISHED: u64 = 1 << 44;
+
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    word: AtomicU64,
+    /// What the capacity never falls below.
+    reserve: u32,
+    /// What each operation in flight, or each operation a second, adds to it; in 1024ths of a token.
+    share: u64,
+    /// The capacity for the rate that was measured last.
+    by_rate: AtomicU32,
+    /// When that was, in nanoseconds since the budget was made, and the finished operations then.
+    sampled_at: AtomicU64,
+    sampled: AtomicU64,
+}
+
+fn tokens_in(word: u64) -> u64 {
+    word & TOKENS
+}
+
+fn in_flight_in(word: u64) -> u64 {
+    (word / IN_FLIGHT) & IN_FLIGHT_MASK
+}
+
+impl Tokens {
+    pub(crate) fn new(reserve: u32, share: f64, initial: u32) -> Self {
+        Self {
+            word: AtomicU64::new(u64::from(initial * TOKENS_PER_RETRY) & TOKENS),
+            reserve: reserve * TOKENS_PER_RETRY,
+            share: (share * f64::from(TOKENS_PER_RETRY) * 1024.0) as u64,
+            by_rate: AtomicU32::new(0),
+            sampled_at: AtomicU64::new(0),
+            sampled: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn tokens(&self) -> u32 {
+        tokens_in(self.word.load(Ordering::Relaxed)) as u32
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        in_flight_in(self.word.load(Ordering::Relaxed)) as u32
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity_at(self.word.load(Ordering::Relaxed)) as u32
+    }
+
+    fn capacity_at(&self, word: u64) -> u64 {
+        let by_rate = self.by_rate.load(Ordering::Relaxed).max(self.reserve);
+        let by_in_flight = in_flight_in(word) * self.share / 1024;
+        by_in_flight.max(u64::from(by_rate)).min(TOKENS)
+    }
+
+    pub(crate) fn enter(&self) {
+        self.word.fetch_add(IN_FLIGHT, Ordering::Relaxed);
+    }
+
+    /// Ends an operation that brings `deposit` tokens. Says whether it is time to [`sample`](Self::sample).
+    pub(crate) fn leave(&self, deposit: u32) -> bool {
+        let mut old = self.word.load(Ordering::Relaxed);
+        loop {
+            let tokens = (tokens_in(old) + u64::from(deposit)).min(self.capacity_at(old));
+            let new = (old & !TOKENS | tokens)
+                .wrapping_sub(IN_FLIGHT)
+                .wrapping_add(FINISHED);
+            match self.exchange(old, new) {
+                Ok(()) => return new / FINISHED % SAMPLE_OPERATIONS == 1,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Takes `cost` tokens, or none if there are fewer.
+    pub(crate) fn withdraw(&self, cost: u32) -> bool {
+        let mut old = self.word.load(Ordering::Relaxed);
+        loop {
+            if tokens_in(old) < u64::from(cost) {
+                return false;
+            }
+            match self.exchange(old, old - u64::from(cost)) {
+                Ok(()) => return true,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.word
+            .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
+            .map(drop)
+    }
+
+    /// Measures the rate of operations, if enough time has gone by since that was last done.
+    pub(crate) fn sample(&self, elapsed: Duration) {
+        let now = elapsed.as_nanos() as u64;
+        let last = self.sampled_at.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < SAMPLE.as_nanos() as u64 {
+            return;
+        }
+        let claimed =
+            self.sampled_at
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        if claimed.is_err() {
+            return;
+        }
+        let finished = self.word.load(Ordering::Relaxed) / FINISHED;
+        let before = self.sampled.swap(finished, Ordering::Relaxed);
+        let operations = finished.wrapping_sub(before) % (u64::MAX / FINISHED + 1);
+        let seconds = (now - last) as f64 / 1e9;
+        let rate = operations as f64 / seconds;
+        let capacity = rate * self.share as f64 / 1024.0;
+        self.by_rate.store(capacity as u32, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn budget() -> Tokens {
+        Tokens::new(10, 0.2, 2)
+    }
+
+    /// One operation that begins and ends.
+    fn operation(tokens: &Tokens, deposit: u32) {
+        tokens.enter();
+        tokens.leave(deposit);
+    }
+
+    #[test]
+    fn starts_with_two_retries_and_no_more() {
+        let tokens = budget();
+        assert!(tokens.withdraw(10));
+        assert!(tokens.withdraw(10));
+        assert!(!tokens.withdraw(10));
+    }
+
+    #[test]
+    fn ten_successes_pay_a_retry() {
+        let tokens = Tokens::new(10, 0.2, 0);
+        for _ in 0..9 {
+            operation(&tokens, 1);
+        }
+        assert!(!tokens.withdraw(10));
+        operation(&tokens, 1);
+        assert!(tokens.withdraw(10));
+    }
+
+    #[test]
+    fn the_reserve_is_kept_however_little_goes_on() {
+        let tokens = budget();
+        for second in 0..1_000 {
+            operation(&tokens, 1);
+            tokens.sample(Duration::from_secs(second * 60));
+        }
+        assert_eq!(tokens.capacity(), 100);
+        assert_eq!(tokens.tokens(), 100);
+    }
+
+    #[test]
+    fn the_capacity_follows_the_rate() {
+        let tokens = budget();
+        for tenth in 0..50 {
+            for _ in 0..100 {
+                operation(&tokens, 1);
+            }
+            tokens.sample(Duration::from_millis(tenth * 100));
+        }
+        // 1000 a second: 0.2 s of that are 200 retries.
+        assert!(
+            (1_990..=2_010).contains(&tokens.capacity()),
+            "{}",
+            tokens.capacity()
+        );
+        tokens.sample(Duration::from_secs(500));
+        assert_eq!(
+            tokens.capacity(),
+            100,
+            "back to the reserve after an idle time"
+        );
+    }
+
+    #[test]
+    fn the_capacity_follows_what_is_in_flight() {
+        let tokens = budget();
+        for _ in 0..1_000 {
+            tokens.enter();
+        }
+        assert_eq!(tokens.capacity(), 2_000);
+        for _ in 0..1_000 {
+            tokens.leave(0);
+        }
+        assert_eq!((tokens.capacity(), tokens.in_flight()), (100, 0));
+    }
+
+    #[test]
+    fn the_count_of_finished_operations_may_wrap() {
+        let tokens = budget();
+        tokens
+            .word
+            .store(FINISHED * ((1 << 20) - 1), Ordering::Relaxed);
+        tokens.sample(Duration::from_secs(1));
+        for _ in 0..100 {
+            operation(&tokens, 1);
+        }
+        tokens.sample(Duration::from_secs(2));
+        assert_eq!((tokens.in_flight(), tokens.tokens()), (0, 100));
+        assert_eq!(tokens.capacity(), 200);
+    }
+
+    #[test]
+    fn threads_never_take_more_than_there_is() {
+        let tokens = Tokens::new(1_000, 0.2, 1_000);
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || (0..1_000).filter(|_| tokens.withdraw(10)).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(taken, 1_000);
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_stay_within_the_capacity(
+            reserve in 1_u32..10_000, share in 0.001_f64..=1.0,
+            steps in prop::collection::vec((0_u8..4, 0_u32..100, 0_u64..u64::MAX / 400), 0..300),
+        ) {
+            let tokens = Tokens::new(reserve, share, reserve.min(2));
+            let (mut in_flight, mut elapsed) = (0, 0);
+            for (step, amount, wait) in steps {
+                match step {
+                    0 => { tokens.enter(); in_flight += 1; }
+                    1 if in_flight > 0 => { tokens.leave(amount); in_flight -= 1; }
+                    2 => { tokens.withdraw(amount); }
+                    _ => { elapsed += wait; tokens.sample(Duration::from_nanos(elapsed)); }
+                }
+                prop_assert_eq!(tokens.in_flight(), in_flight);
+                prop_assert!(tokens.capacity() >= reserve * 10);
+            }
+            for _ in 0..in_flight {
+                tokens.leave(1_000_000);
+            }
+            prop_assert!(tokens.tokens() <= TOKENS as u32);
+            prop_assert_eq!(tokens.in_flight(), 0);
+        }
+    }
+}

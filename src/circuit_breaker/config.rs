@@ -1,0 +1,357 @@
+//! Settings of the circuit breaker.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::layer::CircuitBreakerLayer;
+use super::shared::{Shared, Window};
+use super::state::{Settings, Transition};
+use crate::error::Check;
+use crate::lane::lanes;
+use crate::random::Random;
+use crate::telemetry::Series;
+use crate::window::{CountWindow, TimeWindow};
+use crate::{AtResponse, ConfigError, ErrorsAreFailures, Mode};
+
+/// Long enough to see a share at modest rates, short enough to forget an old incident.
+const WINDOW: Duration = Duration::from_secs(10);
+/// More failures than successes, for sure: such a service is no use, while one that fails less than
+/// half of the time is better retried.
+const FAILURE_SHARE: f64 = 0.5;
+/// Below this, a share means nothing.
+const MIN_CALLS: u32 = 20;
+/// What a user waits for after an outage has healed, against the calls that are spent on probing.
+const OPEN_FOR: Duration = Duration::from_secs(2);
+/// So that the breakers of many clients do not probe together.
+const OPEN_JITTER: f64 = 0.25;
+/// The longest open time where it grows.
+const OPEN_MOST: Duration = Duration::from_secs(60);
+/// The longest time that a service can ask for.
+const HINT_MOST: Duration = Duration::from_secs(300);
+/// One success may be chance.
+const SUCCESSES_TO_CLOSE: u32 = 5;
+/// With 1, 2, 4 and 8 probes at a time, a service that is coming back is not overrun.
+const MAX_PROBES: u32 = 8;
+/// Longer than most calls take. A probe that takes longer gives its place to another one.
+const PROBE_LEASE: Duration = Duration::from_secs(5);
+
+/// The settings of a [`CircuitBreakerLayer`]. Made by [`CircuitBreakerLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
+    name: String,
+    window: WindowKind,
+    settings: Settings,
+    mode: Mode,
+    listener: Option<Listener>,
+    seed: Option<u64>,
+    classify: K,
+    completion: C,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WindowKind {
+    Time(Duration),
+    Count(u32),
+}
+
+/// Told about every change of state.
+#[derive(Clone)]
+pub(super) struct Listener(Arc<dyn Fn(&Transition) + Send + Sync>);
+
+impl Listener {
+    pub(super) fn call(&self, transition: &Transition) {
+        (self.0)(transition);
+    }
+}
+
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Config {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            window: WindowKind::Time(WINDOW),
+            settings: Settings {
+                failure_share: FAILURE_SHARE,
+                min_calls: MIN_CALLS,
+                consecutive_failures: None,
+                slow_calls: None,
+                open_for: OPEN_FOR,
+                open_jitter: OPEN_JITTER,
+                open_growth: 1.0,
+                open_most: OPEN_MOST,
+                hint_most: HINT_MOST,
+                successes_to_close: SUCCESSES_TO_CLOSE,
+                max_probes: MAX_PROBES,
+                probe_lease: PROBE_LEASE,
+            },
+            mode: Mode::Enforce,
+            listener: None,
+            seed: None,
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+}
+
+impl<K, C> Config<K, C> {
+    /// Judges the calls of the last `span`, in ten buckets. 10 s by default.
+    pub fn window(mut self, span: Duration) -> Self {
+        self.window = WindowKind::Time(span);
+        self
+    }
+
+    /// Judges the last `calls` calls instead of a span of time; 1 to 100,000.
+    ///
+    /// For services that are called rarely. Such a breaker takes a short lock in each call.
+    pub fn count_window(mut self, calls: u32) -> Self {
+        self.window = WindowKind::Count(calls);
+        self
+    }
+
+    /// Opens when the share of failures surely exceeds this; above 0 and below 1. 0.5 by default.
+    ///
+    /// Surely: by the lower end of the 95 % confidence interval. 15 failures in 20 calls are enough for
+    /// 0.5, 12 are not.
+    pub fn failure_share(mut self, share: f64) -> Self {
+        self.settings.failure_share = share;
+        self
+    }
+
+    /// Judges nothing before so many calls are in the window; 1 to 1,000,000. 20 by default.
+    pub fn min_calls(mut self, calls: u32) -> Self {
+        self.settings.min_calls = calls;
+        self
+    }
+
+    /// Opens also after so many failures in a row, however few calls there are; 1 to 1,000,000. Off by
+    /// default.
+    ///
+    /// At a failure rate of p this happens by chance about once in p⁻ⁿ calls: with 20 % failures and
+    /// 100 calls a second, 7 in a row every quarter of an hour, 12 in a row every month.
+    pub fn consecutive_failures(mut self, failures: u32) -> Self {
+        self.settings.consecutive_failures = Some(failures);
+        self
+    }
+
+    /// Opens also when the share of calls that take longer than `longer_than` surely exceeds `share`;
+    /// above 0 and below 1. Off by default.
+    ///
+    /// Each call then reads the clock twice.
+    pub fn slow_calls(mut self, longer_than: Duration, share: f64) -> Self {
+        self.settings.slow_calls = Some((longer_than, share));
+        self
+    }
+
+    /// How long the breaker stays open before it probes. 2 s by default.
+    pub fn open_for(mut self, open_for: Duration) -> Self {
+        self.settings.open_for = open_for;
+        self
+    }
+
+    /// Varies the open time by up to this share of it in either direction; 0 to 0.9. 0.25 by default.
+    pub fn open_jitter(mut self, share: f64) -> Self {
+        self.settings.open_jitter = share;
+        self
+    }
+
+    /// Multiplies the open time by `factor` each time that probing fails, up to `most`; 1 to 10. Off by
+    /// default.
+    ///
+    /// The open time is back at its start when the breaker has been closed for longer than it was open.
+    pub fn open_growth(mut self, factor: f64, most: Duration) -> Self {
+        self.settings.open_growth = factor;
+        self.settings.open_most = most;
+        self
+    }
+
+    /// The longest open time that a service can ask for with
+    /// [`Outcome::Overload`](crate::Outcome::Overload). 300 s by default.
+    pub fn max_hint(mut self, most: Duration) -> Self {
+        self.settings.hint_most = most;
+        self
+    }
+
+    /// Closes after so many successful probes; 1 to 10,000. 5 by default.
+    pub fn successes_to_close(mut self, successes: u32) -> Self {
+        self.settings.successes_to_close = successes;
+        self
+    }
+
+    /// How many probes may be in flight at most; 1 to 10,000. 8 by default.
+    ///
+    /// Begins at 1, doubles with each success, halves with each failure.
+    pub fn max_probes(mut self, probes: u32) -> Self {
+        self.settings.max_probes = probes;
+        self
+    }
+
+    /// How long a probe may take before its place goes to another one. 5 s by default.
+    ///
+    /// What the probe finds out still counts, as long as the breaker is half-open.
+    pub fn probe_lease(mut self, lease: Duration) -> Self {
+        self.settings.probe_lease = lease;
+        self
+    }
+
+    /// Preset for a dependency that is hardly ever broken in part: opens after 12 failures in a row as
+    /// well, and stays open for 1.3 s ± 10 %.
+    ///
+    /// Sends fewer calls into a sudden outage and is back sooner after it, at the price of more
+    /// probes during a long one.
+    pub fn sensitive(self) -> Self {
+        self.consecutive_failures(12)
+            .open_for(Duration::from_millis(1_300))
+            .open_jitter(0.1)
+    }
+
+    /// Whether calls are really rejected. [`Mode::Enforce`] by default.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Calls `listener` after each change of state, on the task whose call caused it.
+    ///
+    /// No lock is held meanwhile: the listener may use the breaker's handle, and may panic.
+    pub fn on_transition(mut self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener(Arc::new(listener)));
+        self
+    }
+
+    /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Judges calls with `classify`. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
+        Config {
+            name: self.name,
+            window: self.window,
+            settings: self.settings,
+            mode: self.mode,
+            listener: self.listener,
+            seed: self.seed,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when a call is over. By default when the inner service has returned its response.
+    pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
+        Config {
+            name: self.name,
+            window: self.window,
+            settings: self.settings,
+            mode: self.mode,
+            listener: self.listener,
+            seed: self.seed,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// Makes the layer, with a breaker of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
+        self.check()?;
+        let window = match self.window {
+            WindowKind::Time(span) => Window::Time(TimeWindow::new(span, lanes())),
+            WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
+        };
+        let shared = Shared::new(
+            self.settings,
+            window,
+            self.mode,
+            self.listener,
+            Random::new(self.seed),
+            Series::of(&self.name, "circuit_breaker"),
+        );
+        Ok(CircuitBreakerLayer {
+            shared: Arc::new(shared),
+            classify: self.classify,
+            completion: self.completion,
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let check = Check::new("circuit breaker", &self.name)?;
+        let settings = &self.settings;
+        let share = |field, share: f64| {
+            let is_share = share > 0.0 && share < 1.0;
+            check.that(is_share, field, &share, "above 0 and below 1")
+        };
+        let calls = |field, calls| check.count(field, calls, 1_000_000, "1 to 1000000");
+        match self.window {
+            WindowKind::Time(span) => {
+                check.duration("window", span)?;
+                check.that(
+                    span >= Duration::from_millis(10),
+                    "window",
+                    &span,
+                    "at least 10ms",
+                )?;
+            }
+            WindowKind::Count(size) => {
+                check.count("count_window", size, 100_000, "1 to 100000")?;
+                check.that(
+                    settings.min_calls <= size,
+                    "min_calls",
+                    &settings.min_calls,
+                    "at most the calls in the count window",
+                )?;
+            }
+        }
+        share("failure_share", settings.failure_share)?;
+        calls("min_calls", settings.min_calls)?;
+        if let Some(failures) = settings.consecutive_failures {
+            calls("consecutive_failures", failures)?;
+        }
+        if let Some((longer_than, slow_share)) = settings.slow_calls {
+            check.duration("slow_calls", longer_than)?;
+            share("slow_calls", slow_share)?;
+        }
+        check.duration("open_for", settings.open_for)?;
+        check.that(
+            (0.0..=0.9).contains(&settings.open_jitter),
+            "open_jitter",
+            &settings.open_jitter,
+            "0 to 0.9",
+        )?;
+        check.that(
+            (1.0..=10.0).contains(&settings.open_growth),
+            "open_growth",
+            &settings.open_growth,
+            "1 to 10",
+        )?;
+        check.duration("open_growth", settings.open_most)?;
+        check.duration("max_hint", settings.hint_most)?;
+        check.duration("probe_lease", settings.probe_lease)?;
+        let probes = |field, probes| check.count(field, probes, 10_000, "1 to 10000");
+        probes("successes_to_close", settings.successes_to_close)?;
+        probes("max_probes", settings.max_probes)
+    }
+}
+
+impl<K, C> fmt::Debug for Config<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("window", &self.window)
+            .field("settings", &self.settings)
+            .field("mode", &self.mode)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}

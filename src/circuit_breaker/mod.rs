@@ -1,0 +1,137 @@
+//! A circuit breaker: rejects calls to a service that is down.
+//!
+//! # When to use it
+//!
+//! In front of a dependency that can fail altogether. Calls to it then fail at once instead of after
+//! a timeout, and it is left alone while it comes back. Put it under retry and outside the timeout, so
+//! that it sees every attempt and counts the ones that took too long.
+//!
+//! Not against overload: a service that answers half of the calls in time is kept busy by a closed
+//! breaker and idle by an open one. That is what a concurrency limit is for. Its price is a
+//! refusal of 2 to 3 s after an outage has healed.
+//!
+//! # How it works
+//!
+//! ```text
+//!             too many failures
+//!  ┌────────┐ in the window      ┌──────┐
+//!  │ Closed │───────────────────▶│ Open │◀──────────┐
+//!  └────────┘                    └──────┘           │ more probes failed
+//!      ▲                            │ open time     │ than succeeded
+//!      │ 5 probes succeeded         ▼ is over       │
+//!      │                       ┌──────────┐         │
+//!      └───────────────────────│ HalfOpen │─────────┘
+//!                              └──────────┘
+//! ```
+//!
+//! **Closed.** Outcomes are counted over ten buckets of one second each. When a call fails, the share
+//! of failures is judged by the lower end of its Wilson score interval (z = 1.64), of the whole window
+//! and of the newest two buckets alone; the second sees a sudden outage at once, however good
+//! the seconds before it were. It opens when that exceeds 0.5 and there were 20 calls or more.
+//! Optionally also on failures in a row and on the share of slow calls.
+//!
+//! **Open.** Calls are rejected without touching the inner service, for 2 s ± 25 %, or for longer if the
+//! service asked for it.
+//!
+//! **Half-open.** One probe passes; with each success twice as many may be in flight (1, 2, 4, 8), with
+//! each failure half as many. Five successes close the breaker, more failures than successes open it
+//! again. A probe that takes longer than its lease gives its place to another one.
+//!
+//! # Promises
+//!
+//! - Closed, a call takes no lock and allocates nothing (with the time window).
+//! - A call that was let through in one state never changes a later one, however late it ends.
+//! - At the edge from open to half-open, exactly one of the calls that arrive together is let through.
+//! - Every state has an exit: no probe, lost or hanging, can keep the breaker half-open.
+//! - `Ignored` and `Cancelled` calls count neither way; rejections by layers further in are ignored.
+//!
+//! # Cancellation
+//!
+//! Dropping the future of a call counts as [`Cancelled`](crate::Outcome::Cancelled): a probe's place is
+//! free again, nothing else changes. The same holds if the inner service panics.
+//!
+//! # What clones share
+//!
+//! Everything: all services made by one layer value, or by its clones, are one breaker.
+//! [`CircuitBreakerLayer::handle`] reads and steers it. Build a second layer for a second breaker.
+//!
+//! # Cost
+//!
+//! Closed: one reading of the clock and one atomic update of a counter of the thread's own. The count
+//! window takes a short lock instead.
+//!
+//! # Errors
+//!
+//! [`ErrorKind::CircuitOpen`](crate::ErrorKind::CircuitOpen), with the rest of the open time as
+//! [`retry_after`](crate::Error::retry_after) if it is known.
+//!
+//! # Metrics
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `buttress_breaker_state` | gauge, 1 for the present state (the number of breakers with the name) | name, state |
+//! | `buttress_breaker_transitions_total` | counter | name, to, cause |
+//! | `buttress_rejections_total` | counter | name, layer = `circuit_breaker`, reason = `circuit_open`, mode |
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`window`](Config::window) | 10 s | sees a share at modest rates, forgets an old incident |
+//! | [`failure_share`](Config::failure_share) | 0.5 | below, retrying serves the user better |
+//! | [`min_calls`](Config::min_calls) | 20 | a share of fewer means nothing |
+//! | [`consecutive_failures`](Config::consecutive_failures) | off | 7 in a row come by chance |
+//! | [`slow_calls`](Config::slow_calls) | off | what is slow depends on the service |
+//! | [`open_for`](Config::open_for) | 2 s ± 25 % | a probe every 2 s against about 1 s of refusal after an outage |
+//! | [`successes_to_close`](Config::successes_to_close) | 5 | one may be chance |
+//! | [`max_probes`](Config::max_probes) | 8 | does not overrun a service that comes back |
+//! | [`probe_lease`](Config::probe_lease) | 5 s | longer than most calls take |
+//!
+//! [`sensitive`](Config::sensitive) is a preset that opens after 12 failures in a row and stays open for 1.3 s.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use buttress::circuit_breaker::State;
+//! use buttress::{BoxError, CircuitBreakerLayer, Error, ErrorKind};
+//! use tower::{Service, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let layer = CircuitBreakerLayer::config("inventory").consecutive_failures(3).build()?;
+//! let breaker = layer.handle();
+//! let mut client = layer.wrap(service_fn(|is_up: bool| async move {
+//!     if is_up { Ok("12 bolts") } else { Err::<_, BoxError>("connection reset".into()) }
+//! }));
+//! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+//! for _ in 0..3 {
+//!     client.call(false).await.unwrap_err();
+//! }
+//! assert_eq!(breaker.state(), State::Open);
+//! let error = client.call(true).await.unwrap_err();
+//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::CircuitOpen));
+//!
+//! tokio::time::sleep(Duration::from_secs(3)).await;
+//! for _ in 0..5 {
+//!     client.call(true).await?;
+//! }
+//! assert_eq!(breaker.state(), State::Closed);
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod future;
+mod layer;
+mod metrics;
+mod service;
+mod shared;
+mod state;
+
+pub use self::config::Config;
+pub use self::future::ResponseFuture;
+pub use self::layer::{CircuitBreakerLayer, Handle};
+pub use self::service::CircuitBreaker;
+pub use self::shared::Permit;
+pub use self::state::{Cause, State, Transition};

@@ -1,0 +1,374 @@
+//! What all handles of one breaker share: the counting while it is closed, the lock round the state
+//! machine when it is not, and the guard of an admitted call.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::Listener;
+use super::metrics::BreakerMetrics;
+use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
+use crate::context;
+use crate::lane::lane;
+use crate::random::Random;
+use crate::sync::{AtomicU64, Ordering};
+use crate::telemetry::Series;
+use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
+use crate::{Error, ErrorKind, Mode, Outcome, Token};
+
+/// How the calls of a closed breaker are counted.
+pub(super) enum Window {
+    Time(TimeWindow),
+    /// The order of the last N calls is one for all threads, so they take turns.
+    Count(Mutex<CountWindow>),
+}
+
+impl Window {
+    fn record(&self, epoch: u64, elapsed: Duration, sample: Sample) {
+        match self {
+            Self::Time(window) => window.record(lane(), epoch, elapsed, sample),
+            Self::Count(window) => lock(window).record(epoch, sample),
+        }
+    }
+
+    /// The tallies that are judged: of the whole window and, so that a sudden outage is not diluted by
+    /// the good time before it, of the newest two buckets.
+    fn tallies(&self, epoch: u64, elapsed: Duration) -> [Tally; 2] {
+        match self {
+            Self::Time(window) => [2, BUCKETS].map(|slices| window.tally(epoch, elapsed, slices)),
+            Self::Count(window) => [lock(window).tally(epoch); 2],
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) struct Shared {
+    /// State and epoch of the machine: all that a call on a closed breaker looks at.
+    word: AtomicU64,
+    /// When the open time is over, in nanoseconds since `origin`; `u64::MAX` for never.
+    open_until: AtomicU64,
+    window: Window,
+    /// Failures in a row, in the low half, of the epoch in the high half.
+    streak: AtomicU64,
+    machine: Mutex<Machine>,
+    settings: Settings,
+    mode: Mode,
+    listener: Option<Listener>,
+    random: Random,
+    origin: Instant,
+    metrics: &'static Series<BreakerMetrics>,
+}
+
+const STATE_BITS: u32 = 2;
+
+fn word(state: State, epoch: u64) -> u64 {
+    epoch << STATE_BITS | state as u64
+}
+
+fn is(state: State, word: u64) -> bool {
+    word & ((1 << STATE_BITS) - 1) == state as u64
+}
+
+impl Shared {
+    pub(super) fn new(
+        settings: Settings,
+        window: Window,
+        mode: Mode,
+        listener: Option<Listener>,
+        random: Random,
+        metrics: &'static Series<BreakerMetrics>,
+    ) -> Self {
+        let origin = Instant::now();
+        metrics.levels().created(State::Closed);
+        Self {
+            word: AtomicU64::new(word(State::Closed, 0)),
+            open_until: AtomicU64::new(0),
+            window,
+            streak: AtomicU64::new(0),
+            machine: Mutex::new(Machine::new(settings.clone(), origin)),
+            settings,
+            mode,
+            listener,
+            random,
+            origin,
+            metrics,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.metrics.name()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        is(State::Closed, self.word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn state(&self) -> State {
+        lock(&self.machine).state()
+    }
+
+    /// Lets a call through, or says why not.
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Error> {
+        let word = self.word.load(Ordering::Acquire);
+        let kind = if is(State::Closed, word) {
+            Kind::Counted { word }
+        } else {
+            self.probe(word)?
+        };
+        let started = self.settings.slow_calls.map(|_| context::now());
+        Ok(Permit {
+            shared: Arc::clone(self),
+            kind,
+            started,
+        })
+    }
+
+    /// Decides over a call on a breaker that is not closed.
+    fn probe(&self, word: u64) -> Result<Kind, Error> {
+        let now = context::now();
+        let mut retry_after = self.open_for_remaining(now);
+        if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
+            let (probe, transition) = self.change(|machine| machine.try_probe(now));
+            self.publish(transition);
+            if let Some(probe) = probe {
+                return Ok(Kind::Probe(probe));
+            }
+            retry_after = self.open_for_remaining(now);
+        }
+        self.metrics
+            .report(now, |metrics| metrics.rejected(self.mode));
+        match self.mode {
+            Mode::Enforce => {
+                let retry_after = retry_after.filter(|wait| !wait.is_zero());
+                let kind = ErrorKind::CircuitOpen;
+                Err(Error::rejected(kind, self.name(), retry_after))
+            }
+            Mode::Observe => Ok(Kind::Uncounted),
+        }
+    }
+
+    /// How much of the open time is left. `None` if that is not known: half-open, or forced open.
+    pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
+        match self.open_until.load(Ordering::Acquire) {
+            u64::MAX => None,
+            until => Some(Duration::from_nanos(until).saturating_sub(self.elapsed(now))),
+        }
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
+    }
+
+    /// Says whether the next call would be let through.
+    pub(super) fn would_admit(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        let now = Instant::now();
+        if is(State::HalfOpen, word) {
+            return lock(&self.machine).has_free_probe(now);
+        }
+        is(State::Closed, word) || self.open_for_remaining(now) == Some(Duration::ZERO)
+    }
+
+    pub(super) fn force_open(&self) {
+        self.steer(Machine::force_open);
+    }
+
+    pub(super) fn force_closed(&self) {
+        self.steer(|machine| machine.force_closed(Instant::now()));
+    }
+
+    pub(super) fn reset(&self) {
+        self.steer(|machine| machine.reset(Instant::now()));
+    }
+
+    fn steer(&self, steer: impl FnOnce(&mut Machine) -> Transition) {
+        let transition = self.change(steer);
+        self.publish(Some(transition));
+    }
+
+    /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
+    fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = lock(&self.machine);
+        let result = change(&mut machine);
+        let open_until = machine.open_until().map_or(u64::MAX, |until| {
+            (self.elapsed(until).as_nanos() as u64).min(u64::MAX - 1)
+        });
+        self.open_until.store(open_until, Ordering::Release);
+        let word = word(machine.state(), machine.epoch());
+        self.word.store(word, Ordering::Release);
+        result
+    }
+
+    /// Reports a change of state. No lock is held, so the listener may use the breaker.
+    fn publish(&self, transition: Option<Transition>) {
+        let Some(transition) = transition else { return };
+        let now = context::now();
+        self.metrics.levels().moved(transition.from, transition.to);
+        self.metrics.report(now, |metrics| {
+            metrics.changed(transition, self.metrics.levels());
+        });
+        if let Some(listener) = &self.listener {
+            listener.call(&transition);
+        }
+    }
+
+    /// Counts a call that began while the breaker was closed.
+    fn count(&self, admitted: u64, outcome: Outcome, started: Option<Instant>) {
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure | Outcome::Overload { .. } => true,
+            Outcome::Ignored | Outcome::Cancelled => return,
+        };
+        if self.word.load(Ordering::Acquire) != admitted {
+            return;
+        }
+        let epoch = admitted >> STATE_BITS;
+        let slow_calls = self.settings.slow_calls.zip(started);
+        let (now, slow) = match slow_calls {
+            Some(((limit, _), started)) => {
+                let now = context::fresh_now();
+                (now, now.saturating_duration_since(started) > limit)
+            }
+            None => (context::now(), false),
+        };
+        let elapsed = self.elapsed(now);
+        self.window.record(epoch, elapsed, Sample { failed, slow });
+        let streak = self.count_streak(epoch, failed);
+        self.metrics.keep_published(now);
+        if failed || slow {
+            self.judge(epoch, elapsed, streak, outcome.retry_after(), now);
+        }
+    }
+
+    /// Counts failures in a row, and says how many there are.
+    fn count_streak(&self, epoch: u64, failed: bool) -> u32 {
+        if self.settings.consecutive_failures.is_none() {
+            return 0;
+        }
+        let fresh = (epoch & u64::from(u32::MAX)) << u32::BITS;
+        let old = self.streak.load(Ordering::Relaxed);
+        if !failed {
+            if old != fresh {
+                self.streak.store(fresh, Ordering::Relaxed);
+            }
+            return 0;
+        }
+        if old & !u64::from(u32::MAX) != fresh {
+            // Of threads that find an old epoch together, one starts the new one.
+            let _ = self
+                .streak
+                .compare_exchange(old, fresh, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        (self.streak.fetch_add(1, Ordering::Relaxed) as u32).saturating_add(1)
+    }
+
+    #[cold]
+    fn judge(
+        &self,
+        epoch: u64,
+        elapsed: Duration,
+        streak: u32,
+        hint: Option<Duration>,
+        now: Instant,
+    ) {
+        let settings = &self.settings;
+        let in_a_row = settings.consecutive_failures.is_some_and(|n| streak >= n);
+        let cause = if in_a_row {
+            Some(Cause::ConsecutiveFailures)
+        } else {
+            let mut tallies = self.window.tallies(epoch, elapsed).into_iter();
+            tallies.find_map(|tally| verdict(settings, tally))
+        };
+        let Some(cause) = cause else { return };
+        let jitter = self.random.symmetric();
+        let transition = self.change(|machine| machine.trip(epoch, cause, hint, now, jitter));
+        self.publish(transition);
+    }
+
+    fn end_probe(&self, probe: Probe, end: ProbeEnd) {
+        let now = context::now();
+        let jitter = self.random.symmetric();
+        let transition = self.change(|machine| machine.end_probe(probe, end, now, jitter));
+        self.publish(transition);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.metrics.levels().dropped(self.state());
+        self.metrics.keep_published(Instant::now());
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.name())
+            .field("state", &self.state())
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that the circuit breaker let through.
+///
+/// Dropped without an outcome, it counts as cancelled: it says nothing about the service, and the place
+/// of a probe is free again.
+#[must_use = "a token that is dropped counts as cancelled"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    kind: Kind,
+    started: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Let through while the breaker was closed and its word was this.
+    Counted {
+        word: u64,
+    },
+    Probe(Probe),
+    /// Let through although it would have been rejected, or over.
+    Uncounted,
+}
+
+impl Token for Permit {
+    fn resolve(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+}
+
+impl Permit {
+    fn end(&mut self, outcome: Outcome) {
+        match std::mem::replace(&mut self.kind, Kind::Uncounted) {
+            Kind::Uncounted => {}
+            Kind::Counted { word } => self.shared.count(word, outcome, self.started),
+            Kind::Probe(probe) => {
+                let end = match outcome {
+                    Outcome::Success => ProbeEnd::Succeeded,
+                    Outcome::Failure => ProbeEnd::Failed(None),
+                    Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
+                    Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
+                };
+                self.shared.end_probe(probe, end);
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Permit").field(&self.kind).finish()
+    }
+}

@@ -1,0 +1,168 @@
+//! The deadline of a whole operation, and the attempt it is in, carried with the task.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::context::{self, Context};
+
+/// When the operation that this task works on must be over.
+///
+/// A [`DeadlineLayer`](crate::DeadlineLayer) sets it around its inner service, and every wait of this
+/// crate's layers is bounded by it. Code that makes calls for a request which came with a deadline of
+/// its own sets it with [`scope`](Self::scope). Of several deadlines the soonest counts.
+///
+/// The deadline is carried with the task and read while a call is made or polled. `tokio::spawn` does
+/// not inherit it; pass it on:
+///
+/// ```
+/// use std::time::Duration;
+/// use buttress::Deadline;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let work = async { Deadline::current().map(|deadline| deadline.remaining()) };
+/// Deadline::after(Duration::from_secs(2)).scope(async {
+///     let deadline = Deadline::current().expect("set by the scope");
+///     let left = tokio::spawn(deadline.scope(work)).await.expect("does not panic");
+///     assert_eq!(left, Some(Duration::from_secs(2)));
+/// }).await;
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// A deadline at this instant.
+    #[must_use]
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// A deadline this long from now. `Duration::MAX` is far away and does not overflow.
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        Self(context::saturating_add(Instant::now(), duration))
+    }
+
+    /// The deadline of the operation that is being worked on, if it has one.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Context::current().deadline.map(Self)
+    }
+
+    /// When it is.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// The time that is left, zero if it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Says whether it has passed.
+    #[must_use]
+    pub fn is_expired(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Runs `future` with this deadline, or with the one in force if that is sooner.
+    ///
+    /// The deadline is information: the layers inside act on it, the future itself is not cut off.
+    pub fn scope<F: Future>(self, future: F) -> DeadlineScope<F> {
+        DeadlineScope {
+            future,
+            deadline: self,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Deadline::scope`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct DeadlineScope<F> {
+        #[pin]
+        future: F,
+        deadline: Deadline,
+    }
+}
+
+impl<F> fmt::Debug for DeadlineScope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineScope")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Future> Future for DeadlineScope<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let context = Context::current();
+        let deadline = soonest(context.deadline, this.deadline.0);
+        let _scope = context.with_deadline(deadline).enter_unclocked();
+        this.future.poll(cx)
+    }
+}
+
+/// The sooner one of a deadline in force and a further one.
+pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
+    in_force.map_or(own, |in_force| in_force.min(own))
+}
+
+/// Which attempt of a retry is being made on this task.
+///
+/// A service under a [`RetryLayer`](crate::RetryLayer) can read it while it is called or polled, for
+/// a log line or a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(u32);
+
+impl Attempt {
+    /// The attempt that is being made, `None` outside any retry.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        match Context::current().attempt {
+            0 => None,
+            number => Some(Self(number)),
+        }
+    }
+
+    /// Its number: 1 for the first attempt, 2 for the first retry.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_soonest_of_nested_deadlines_counts() {
+        let soon = Deadline::after(Duration::from_secs(1));
+        let late = Deadline::after(Duration::from_secs(9));
+        let seen = |outer: Deadline, inner: Deadline| {
+            outer.scope(inner.scope(async { Deadline::current() }))
+        };
+        assert_eq!(seen(soon, late).await, Some(soon));
+        assert_eq!(seen(late, soon).await, Some(soon));
+        assert_eq!(Deadline::current(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_deadline_does_not_overflow() {
+        let endless = Deadline::after(Duration::MAX);
+        assert!(!endless.is_expired());
+        assert!(Deadline::after(Duration::ZERO).is_expired());
+    }
+}

@@ -1,0 +1,351 @@
+//! The errors that layers produce themselves, and the error of a configuration that makes no sense.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::BoxError;
+
+/// Why a layer did not hand through what the inner service answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The circuit breaker is open; the inner service was not asked.
+    CircuitOpen,
+    /// The rate limit is used up; the inner service was not asked.
+    RateLimited,
+    /// The bulkhead has no free permit and no free place in its queue; the inner service was not asked.
+    BulkheadFull,
+    /// The call waited in the bulkhead's queue for longer than it may; the inner service was not asked.
+    QueueTimeout,
+    /// One attempt took longer than its timeout. The inner service may have acted on the request.
+    Timeout,
+    /// The deadline of the whole operation has passed, before or after the inner service was asked.
+    DeadlineExceeded,
+    /// There is no endpoint to send the call to.
+    NoEndpoints,
+}
+
+/// An error that one of this crate's layers produced.
+///
+/// Every service of this crate has `type Error = `[`BoxError`]. Errors of the inner service pass
+/// through untouched; this type is only in there when a layer itself ended the call.
+/// [`Error::find`] gets it back from anywhere in a chain of sources.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::{BoxError, Error, ErrorKind};
+///
+/// fn http_status(error: &BoxError) -> u16 {
+///     match Error::find(error).map(Error::kind) {
+///         Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => 504,
+///         Some(_) => 503,
+///         None => 502,
+///     }
+/// }
+/// # assert_eq!(http_status(&"reset".into()), 502);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Error {
+    kind: ErrorKind,
+    sent: bool,
+    name: &'static str,
+    /// How long until another try makes sense, for rejections that know it.
+    retry_after: Option<Duration>,
+    /// The time that was allowed, for timeouts and deadlines.
+    allowed: Option<Duration>,
+}
+
+impl Error {
+    /// A call that was refused before the inner service was asked.
+    pub(crate) fn rejected(
+        kind: ErrorKind,
+        name: &'static str,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            kind,
+            sent: false,
+            name,
+            retry_after,
+            allowed: None,
+        }
+    }
+
+    /// A call that was given up after `allowed`, while the inner service was working on it.
+    pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
+        Self {
+            kind,
+            sent: true,
+            name,
+            retry_after: None,
+            allowed: Some(allowed),
+        }
+    }
+
+    /// Says why the layer ended the call.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns the name that the user gave to the layer.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Says how long to wait before another try can succeed, where the layer knows.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Says whether the inner service could have seen the request.
+    ///
+    /// `false` means that the call was refused before it left: sending it again cannot do
+    /// something twice.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Says whether the call was refused without asking the inner service: not [`was_sent`](Self::was_sent).
+    ///
+    /// A [`Timeout`](ErrorKind::Timeout) is no rejection: it counts as a failure and may be retried.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        !self.sent
+    }
+
+    /// Finds an error of this crate in `error` or in its chain of sources.
+    #[must_use]
+    pub fn find(error: &BoxError) -> Option<&Self> {
+        Self::find_in(error.as_ref())
+    }
+
+    /// Finds an error of this crate in `error` or in its chain of sources.
+    ///
+    /// Like [`find`](Self::find), for errors that are not boxed: `Error::find_in(&status)`.
+    #[must_use]
+    pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        sources(error).find_map(<dyn StdError>::downcast_ref)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, .. } = self;
+        match self.kind {
+            ErrorKind::CircuitOpen => write!(f, "circuit breaker {name:?} is open")?,
+            ErrorKind::RateLimited => write!(f, "rate limit {name:?} is used up")?,
+            ErrorKind::BulkheadFull => write!(f, "bulkhead {name:?} is full")?,
+            ErrorKind::QueueTimeout => write!(f, "waited too long for bulkhead {name:?}")?,
+            ErrorKind::NoEndpoints => write!(f, "balancer {name:?} has no endpoint")?,
+            ErrorKind::Timeout => write!(f, "{name:?} gave no answer")?,
+            ErrorKind::DeadlineExceeded if self.sent => {
+                write!(f, "{name:?} was not done by its deadline")?;
+            }
+            ErrorKind::DeadlineExceeded => {
+                write!(f, "the deadline had passed before {name:?} began")?;
+            }
+        }
+        if let Some(allowed) = self.allowed {
+            write!(f, " within {allowed:.1?}")?;
+        }
+        if let Some(retry_after) = self.retry_after {
+            write!(f, ", retry after {retry_after:.1?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {}
+
+/// Walks `error` and its sources, outermost first.
+fn sources<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// Says whether the request that ended in `error` may have reached the other side.
+///
+/// Only two things prove that it has not: a rejection of ours, and a refused connection.
+pub(crate) fn was_sent(error: &BoxError) -> bool {
+    !sources(error.as_ref()).any(|error| {
+        error
+            .downcast_ref::<Error>()
+            .is_some_and(Error::is_rejection)
+            || error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
+}
+
+/// A configuration that makes no sense, refused when the layer is built.
+///
+/// Names the field, the value it was given and what is permitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{layer} {name:?}: {field} is {value}, but must be {permitted}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    layer: &'static str,
+    name: String,
+    field: &'static str,
+    value: String,
+    permitted: &'static str,
+}
+
+impl ConfigError {
+    /// Returns the kind of layer that was configured, such as `"retry"`.
+    #[must_use]
+    pub fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// Returns the name of the layer.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the setter that was given the value.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// Returns the value that was refused, as text.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Returns what the field may be.
+    #[must_use]
+    pub fn permitted(&self) -> &'static str {
+        self.permitted
+    }
+}
+
+/// The longest time that can be configured. Longer ones are typing errors or `Duration::MAX`.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Checks the values of one layer's configuration.
+#[derive(Clone, Copy)]
+pub(crate) struct Check<'a> {
+    pub(crate) layer: &'static str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Check<'a> {
+    /// Begins to check the layer `name`, and its name first of all.
+    pub(crate) fn new(layer: &'static str, name: &'a str) -> Result<Self, ConfigError> {
+        let check = Self { layer, name };
+        check.that(!name.is_empty(), "name", &name, "a non-empty text")?;
+        Ok(check)
+    }
+
+    pub(crate) fn that(
+        self,
+        holds: bool,
+        field: &'static str,
+        value: &dyn fmt::Debug,
+        permitted: &'static str,
+    ) -> Result<(), ConfigError> {
+        if holds {
+            return Ok(());
+        }
+        Err(ConfigError {
+            layer: self.layer,
+            name: self.name.to_owned(),
+            field,
+            value: format!("{value:?}"),
+            permitted,
+        })
+    }
+
+    /// A time that is waited for: above zero, and not for ever.
+    pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
+        self.that(
+            value > Duration::ZERO && value <= LONGEST,
+            field,
+            &value,
+            "above 0s and at most 365 days",
+        )
+    }
+
+    /// A part of a whole that cannot be nothing: above 0 and at most 1.
+    pub(crate) fn share(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
+        self.that(
+            value > 0.0 && value <= 1.0,
+            field,
+            &value,
+            "above 0 and at most 1",
+        )
+    }
+
+    /// A count from 1 to `most`; `permitted` says the same in words.
+    pub(crate) fn count(
+        self,
+        field: &'static str,
+        value: u32,
+        most: u32,
+        permitted: &'static str,
+    ) -> Result<(), ConfigError> {
+        self.that((1..=most).contains(&value), field, &value, permitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] BoxError);
+
+    fn wrapped(error: impl Into<BoxError>) -> BoxError {
+        Box::new(Outer(Box::new(Outer(error.into()))))
+    }
+
+    #[test]
+    fn is_found_anywhere_in_a_chain_of_sources() {
+        let ours = Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
+        assert_eq!(Error::find(&wrapped(ours.clone())), Some(&ours));
+        assert_eq!(Error::find(&wrapped("not ours")), None);
+    }
+
+    #[test]
+    fn messages_say_what_and_how_long() {
+        let open = Error::rejected(
+            ErrorKind::CircuitOpen,
+            "inventory",
+            Some(Duration::from_millis(4_200)),
+        );
+        assert_eq!(
+            open.to_string(),
+            "circuit breaker \"inventory\" is open, retry after 4.2s"
+        );
+        let slow = Error::timed_out(ErrorKind::Timeout, "payments", Duration::from_millis(300));
+        assert_eq!(
+            slow.to_string(),
+            "\"payments\" gave no answer within 300.0ms"
+        );
+    }
+
+    #[test]
+    fn only_a_rejection_and_a_refused_connection_were_surely_not_sent() {
+        let io = |kind| wrapped(std::io::Error::from(kind));
+        assert!(!was_sent(&io(std::io::ErrorKind::ConnectionRefused)));
+        assert!(was_sent(&io(std::io::ErrorKind::ConnectionReset)));
+        assert!(was_sent(&"anything".into()));
+        let rejected = Error::rejected(ErrorKind::BulkheadFull, "db", None);
+        assert!(!was_sent(&wrapped(rejected)));
+        let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
+        assert!(was_sent(&wrapped(timeout)));
+    }
+}

@@ -1,0 +1,80 @@
+//! The response future of measure.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::service::Measured;
+use crate::completion::finish;
+use crate::context::Context;
+use crate::ready::Call;
+use crate::{BoxError, Classify, Completion, Error};
+
+pin_project! {
+    /// The response future of [`Measure`](super::Measure).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, K, C>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        token: Option<Measured>,
+        classify: K,
+        completion: C,
+    }
+}
+
+impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new(call: Call<S, Req>, token: Measured, classify: K, completion: C) -> Self {
+        Self {
+            call,
+            token: Some(token),
+            classify,
+            completion,
+        }
+    }
+}
+
+impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+    K: Classify<S::Response>,
+    C: Completion<S::Response, K>,
+{
+    type Output = Result<C::Response<Measured>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _scope = Context::current().enter();
+        let result = ready!(this.call.poll(cx));
+        let Some(token) = this.token.take() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match result {
+            Err(error) if Error::find(&error).is_some_and(Error::is_rejection) => {
+                token.reject();
+                Err(error)
+            }
+            result => finish(result, this.classify, this.completion, token),
+        })
+    }
+}
+
+impl<S, Req, K, C> fmt::Debug for ResponseFuture<S, Req, K, C>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! The layer that measures.
+
+use std::fmt;
+
+use tower::Layer;
+
+use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
+use super::service::Measure;
+use crate::error::Check;
+use crate::ready::Ready;
+use crate::telemetry::Series;
+use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Wrappable};
+
+/// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
+#[derive(Clone)]
+pub struct MeasureLayer<K = ErrorsAreFailures, C = AtResponse> {
+    metrics: &'static Series<MeasureMetrics>,
+    classify: K,
+    completion: C,
+}
+
+impl MeasureLayer {
+    /// Counts operations on `name`: the outermost layer of a stack.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty.
+    #[must_use]
+    pub fn operation(name: &str) -> Self {
+        Self::new(name, OPERATION)
+    }
+
+    /// Counts attempts to reach `name`: the innermost layer of a stack.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty.
+    #[must_use]
+    pub fn attempt(name: &str) -> Self {
+        Self::new(name, ATTEMPT)
+    }
+
+    fn new(name: &str, stage: &'static str) -> Self {
+        if let Err(error) = Check::new("measure", name) {
+            panic!("{error}");
+        }
+        Self {
+            metrics: Series::of(name, stage),
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+}
+
+impl<K, C> MeasureLayer<K, C> {
+    /// Judges calls with `classify`. By default errors are failures.
+    #[must_use]
+    pub fn classify<K2>(self, classify: K2) -> MeasureLayer<K2, C> {
+        MeasureLayer {
+            metrics: self.metrics,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when a call is over. By default when the inner service has returned its response.
+    #[must_use]
+    pub fn completion<C2>(self, completion: C2) -> MeasureLayer<K, C2> {
+        MeasureLayer {
+            metrics: self.metrics,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> Measure<S, K, C>
+    where
+        S: Wrappable<Req>,
+        K: Classify<S::Response> + Clone,
+        C: Completion<S::Response, K>,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S, K: Clone, C: Clone> Layer<S> for MeasureLayer<K, C> {
+    type Service = Measure<S, K, C>;
+
+    fn layer(&self, inner: S) -> Measure<S, K, C> {
+        Measure {
+            inner: Ready::new(inner),
+            metrics: self.metrics,
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<K, C> fmt::Debug for MeasureLayer<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeasureLayer")
+            .field("metrics", &self.metrics)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! What measure reports.
+
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+
+use crate::Outcome;
+use crate::telemetry::{Instruments, Labels};
+
+/// The stages that are measured.
+pub(super) const OPERATION: &str = "operation";
+pub(super) const ATTEMPT: &str = "attempt";
+
+/// The values of the label `outcome`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Label {
+    Success,
+    Failure,
+    Overload,
+    Ignored,
+    Cancelled,
+    Rejected,
+}
+
+impl Label {
+    const NAMES: [&str; 6] = [
+        "success",
+        "failure",
+        "overload",
+        "ignored",
+        "cancelled",
+        "rejected",
+    ];
+}
+
+impl From<Outcome> for Label {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Success,
+            Outcome::Failure => Self::Failure,
+            Outcome::Overload { .. } => Self::Overload,
+            Outcome::Ignored => Self::Ignored,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+pub(crate) struct MeasureMetrics {
+    labels: Labels,
+    /// Made when an outcome comes up first, so that those which never do are not exported.
+    by_outcome: [OnceCell<(Counter, Histogram)>; Label::NAMES.len()],
+}
+
+impl Instruments for MeasureMetrics {
+    type Levels = ();
+
+    fn bind(labels: Labels) -> Self {
+        describe_counter!("buttress_calls_total", "Calls that have ended");
+        describe_histogram!(
+            "buttress_call_duration_seconds",
+            Unit::Seconds,
+            "Time from the call to its answer"
+        );
+        Self {
+            labels,
+            by_outcome: Default::default(),
+        }
+    }
+}
+
+impl MeasureMetrics {
+    pub(super) fn ended(&self, label: Label, duration: Duration) {
+        let place = label as usize;
+        let (calls, durations) = self.by_outcome[place].get_or_init(|| {
+            let Labels { name, part } = self.labels;
+            let outcome = Label::NAMES[place];
+            (
+                counter!("buttress_calls_total",
+                    "name" => name, "stage" => part, "outcome" => outcome),
+                histogram!("buttress_call_duration_seconds",
+                    "name" => name, "stage" => part, "outcome" => outcome),
+            )
+        });
+        calls.increment(1);
+        durations.record(duration);
+    }
+}

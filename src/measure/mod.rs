@@ -1,0 +1,61 @@
+//! Rate, errors and duration of the calls that pass.
+//!
+//! # When to use it
+//!
+//! Outermost in a stack it counts operations, as the caller sees them
+//! ([`MeasureLayer::operation`]); innermost it counts attempts, as the service sees them
+//! ([`MeasureLayer::attempt`]). The difference between the two is what the layers between them did.
+//! The other layers record no durations, so that their calls stay free of clocks and histograms.
+//!
+//! # How it works
+//!
+//! The clock is read when the call is made and when its answer is judged. A call that is dropped
+//! before that is counted as `cancelled`, with the time it took until then.
+//!
+//! # Cancellation
+//!
+//! Dropping the future records the call as `cancelled`.
+//!
+//! # What clones share
+//!
+//! The metrics, which are shared by all layers of the same name and stage.
+//!
+//! # Errors
+//!
+//! None of its own.
+//!
+//! # Metrics
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `buttress_calls_total` | counter | name; stage = operation, attempt; outcome |
+//! | `buttress_call_duration_seconds` | histogram | name, stage, outcome |
+//!
+//! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that a
+//! layer of this crate further in refused.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::{BoxError, MeasureLayer};
+//! use tower::{Service, ServiceBuilder, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let mut client = ServiceBuilder::new()
+//!     .layer(MeasureLayer::operation("inventory"))
+//!     .service(service_fn(|n: u32| async move { Ok::<_, BoxError>(n + 1) }));
+//! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+//! assert_eq!(client.call(1).await?, 2);
+//! # Ok(())
+//! # }
+//! ```
+
+mod future;
+mod layer;
+mod metrics;
+mod service;
+
+pub use self::future::ResponseFuture;
+pub use self::layer::MeasureLayer;
+pub use self::service::Measure;

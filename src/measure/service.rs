@@ -1,0 +1,97 @@
+//! The service that measures, and the token of a measured call.
+
+use std::fmt;
+use std::task::{self, Poll};
+
+use tokio::time::Instant;
+use tower::Service;
+
+use super::future::ResponseFuture;
+use super::metrics::{Label, MeasureMetrics};
+use crate::context::{self, Context};
+use crate::ready::Ready;
+use crate::telemetry::Series;
+use crate::{
+    AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Outcome, Token, Wrappable,
+};
+
+/// A service whose calls are measured. Made by [`MeasureLayer`](super::MeasureLayer).
+#[derive(Clone)]
+pub struct Measure<S, K = ErrorsAreFailures, C = AtResponse> {
+    pub(super) inner: Ready<S>,
+    pub(super) metrics: &'static Series<MeasureMetrics>,
+    pub(super) classify: K,
+    pub(super) completion: C,
+}
+
+impl<S, K, C, Req> Service<Req> for Measure<S, K, C>
+where
+    S: Wrappable<Req>,
+    K: Classify<S::Response> + Clone,
+    C: Completion<S::Response, K>,
+{
+    type Response = C::Response<Measured>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req, K, C>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let _scope = Context::current().enter();
+        // Before the call, so that one which panics is counted.
+        let token = Measured::begin(self.metrics);
+        let call = self.inner.call(request);
+        ResponseFuture::new(call, token, self.classify.clone(), self.completion.clone())
+    }
+}
+
+impl<S: fmt::Debug, K, C> fmt::Debug for Measure<S, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Measure")
+            .field("inner", &self.inner)
+            .field("metrics", &self.metrics)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that is being measured.
+#[derive(Debug)]
+#[must_use = "a token that is dropped counts as cancelled"]
+pub struct Measured {
+    metrics: &'static Series<MeasureMetrics>,
+    started: Instant,
+    label: Label,
+}
+
+impl Measured {
+    fn begin(metrics: &'static Series<MeasureMetrics>) -> Self {
+        Self {
+            metrics,
+            started: context::now(),
+            label: Label::Cancelled,
+        }
+    }
+
+    /// The call was refused by a layer further in.
+    pub(super) fn reject(mut self) {
+        self.label = Label::Rejected;
+    }
+}
+
+impl Token for Measured {
+    fn resolve(mut self, outcome: Outcome) {
+        self.label = Label::from(outcome);
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        let now = context::fresh_now();
+        let duration = now.saturating_duration_since(self.started);
+        self.metrics
+            .report(now, |metrics| metrics.ended(self.label, duration));
+    }
+}

@@ -1,0 +1,165 @@
+//! What a call meant for the service it was sent to, and who decides that.
+
+use std::time::Duration;
+
+use crate::{BoxError, Error};
+
+/// What a finished call says about the service that was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The service did its work.
+    Success,
+    /// The service did not do its work. Counts against it, and the call may be retried.
+    Failure,
+    /// The service said that it has too much to do. Counts as a failure; retries wait longer.
+    Overload {
+        /// How long the service asked callers to stay away.
+        retry_after: Option<Duration>,
+    },
+    /// Says nothing about the service: a mistake of the caller, or a rejection by a layer below.
+    Ignored,
+    /// The caller went away before the call was over.
+    Cancelled,
+}
+
+impl Outcome {
+    /// Says whether this counts against the service: a [`Failure`](Self::Failure) or an [`Overload`](Self::Overload).
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failure | Self::Overload { .. })
+    }
+
+    /// The time that the service asked callers to stay away.
+    pub(crate) fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Overload { retry_after } => retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// What the service said about trying again, apart from what the outcome is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Try again after this time (HTTP `Retry-After`, gRPC `grpc-retry-pushback-ms`).
+    RetryAfter(Duration),
+    /// Do not try again (a negative gRPC pushback).
+    DoNotRetry,
+}
+
+/// Judges how a call ended.
+///
+/// One classifier serves every layer of a stack: retry, circuit breaker and measure agree on what
+/// a failure is. The default, [`ErrorsAreFailures`], looks no deeper than `Result`; closures work
+/// through [`classify_fn`].
+///
+/// Rejections by a layer of this crate further down are [`Outcome::Ignored`] without asking the
+/// classifier.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not classify responses of type `{Res}`",
+    label = "this classifier does not fit the service's response",
+    note = "write `.classify(classify_fn(|result: Result<&{Res}, &BoxError>| ...))`, or leave `.classify` out to count every error as a failure"
+)]
+pub trait Classify<Res> {
+    /// Judges the response or the error.
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome;
+
+    /// Reads what the service said about trying again. By default nothing but
+    /// [`Outcome::Overload`]'s `retry_after`.
+    fn hint(&self, result: Result<&Res, &BoxError>) -> Option<Hint> {
+        let retry_after = self.classify(result).retry_after();
+        retry_after.map(Hint::RetryAfter)
+    }
+}
+
+/// The default classifier: an error is a [`Outcome::Failure`], any response a [`Outcome::Success`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorsAreFailures;
+
+impl<Res> Classify<Res> for ErrorsAreFailures {
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        }
+    }
+}
+
+impl<Res, F> Classify<Res> for F
+where
+    F: Fn(Result<&Res, &BoxError>) -> Outcome,
+{
+    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome {
+        self(result)
+    }
+}
+
+/// Makes a classifier of a closure.
+///
+/// The closure comes back unchanged; what this adds is the signature that type inference needs.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::{BoxError, Outcome, classify_fn};
+///
+/// let classify = classify_fn(|result: Result<&u16, &BoxError>| match result {
+///     Ok(status) if *status >= 500 => Outcome::Failure,
+///     Ok(_) => Outcome::Success,
+///     Err(_) => Outcome::Failure,
+/// });
+/// let layer = buttress::RetryLayer::config("inventory").classify(classify).build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+pub fn classify_fn<Res, F>(classify: F) -> F
+where
+    F: Fn(Result<&Res, &BoxError>) -> Outcome,
+{
+    classify
+}
+
+/// Judges a result the way every layer does: our own rejections are `Ignored`, for the rest the
+/// classifier decides.
+pub(crate) fn judge<Res, K>(classify: &K, result: &Result<Res, BoxError>) -> Outcome
+where
+    K: Classify<Res>,
+{
+    match result {
+        Err(error) if Error::find(error).is_some_and(Error::is_rejection) => Outcome::Ignored,
+        result => classify.classify(result.as_ref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn rejections_from_below_are_ignored_whatever_the_classifier_says() {
+        let rejected = Error::rejected(ErrorKind::CircuitOpen, "db", None);
+        let result: Result<(), BoxError> = Err(rejected.into());
+        assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Ignored);
+        let strict = classify_fn(|_: Result<&(), &BoxError>| Outcome::Failure);
+        assert_eq!(judge(&strict, &result), Outcome::Ignored);
+    }
+
+    #[test]
+    fn a_timeout_is_a_failure() {
+        let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
+        let result: Result<(), BoxError> = Err(timeout.into());
+        assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Failure);
+    }
+
+    #[test]
+    fn the_hint_of_an_overload_is_its_retry_after() {
+        let wait = Duration::from_secs(3);
+        let classify = classify_fn(move |_: Result<&(), &BoxError>| Outcome::Overload {
+            retry_after: Some(wait),
+        });
+        assert_eq!(classify.hint(Ok(&())), Some(Hint::RetryAfter(wait)));
+        assert_eq!(ErrorsAreFailures.hint(Ok(&())), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! Readiness of the inner service, waited for inside the call.
+//!
+//! Tower's way is to wait in `poll_ready`, outside the call: whatever was reserved there belongs to a
+//! handle that may never be called, no timeout covers the wait, and an error from `poll_ready` is the
+//! end of the stack. All layers of this crate go through [`Ready`] instead. It asks the inner service
+//! once, remembers the answer and never waits; what is not ready then is driven to readiness by the
+//! response future.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use crate::BoxError;
+
+/// What a service must be so that the layers of this crate can wrap it.
+///
+/// Implemented for every `tower::Service` that is `Clone` and whose error converts into [`BoxError`];
+/// there is nothing to implement by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be wrapped for requests of type `{Req}`",
+    label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError>`",
+    note = "a service that is not `Clone` can be shared through `tower::buffer::Buffer::new(service, 64)`; `BoxService` has a cloneable form, `tower::util::BoxCloneSyncService`"
+)]
+pub trait Wrappable<Req>: Service<Req, Error: Into<BoxError>> + Clone {}
+
+#[diagnostic::do_not_recommend]
+impl<Req, S> Wrappable<Req> for S where S: Service<Req, Error: Into<BoxError>> + Clone {}
+
+/// An inner service together with what it answered when it was last asked whether it is ready.
+pub(crate) struct Ready<S> {
+    inner: S,
+    gate: Gate,
+}
+
+enum Gate {
+    /// Not asked since the last call, or asked and not ready.
+    Unknown,
+    Ready,
+    Failed(BoxError),
+}
+
+impl<S> Ready<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            gate: Gate::Unknown,
+        }
+    }
+
+    /// Asks the inner service, unless its last answer has not been used yet. Never waits.
+    pub(crate) fn poll<Req>(&mut self, cx: &mut task::Context<'_>)
+    where
+        S: Service<Req, Error: Into<BoxError>>,
+    {
+        if let Gate::Unknown = self.gate {
+            match self.inner.poll_ready(cx) {
+                Poll::Ready(Ok(())) => self.gate = Gate::Ready,
+                Poll::Ready(Err(error)) => self.gate = Gate::Failed(error.into()),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// Calls the inner service, at once if it is ready, else as soon as it is.
+    pub(crate) fn call<Req>(&mut self, request: Req) -> Call<S, Req>
+    where
+        S: Service<Req> + Clone,
+    {
+        match mem::replace(&mut self.gate, Gate::Unknown) {
+            Gate::Ready => Call::Running {
+                future: self.inner.call(request),
+            },
+            Gate::Failed(error) => Call::failed(error),
+            Gate::Unknown => Call::waiting(self.take_polled(), request),
+        }
+    }
+
+    /// Gives up what the inner service has reserved for this handle.
+    pub(crate) fn release(&mut self)
+    where
+        S: Clone,
+    {
+        if let Gate::Ready = mem::replace(&mut self.gate, Gate::Unknown) {
+            drop(self.take_polled());
+        }
+    }
+
+    /// Takes the handle that has been polled and leaves a clone of it behind.
+    ///
+    /// Not the other way round: the polled handle has its place in the inner queue, and a clone
+    /// driven in its stead would wait for a permit that the handle left behind keeps.
+    #[cold]
+    fn take_polled(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
+    }
+}
+
+impl<S: Clone> Clone for Ready<S> {
+    /// The clone has to ask for itself: a reservation belongs to the handle that made it.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Ready<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+pin_project! {
+    /// A call to an inner service that may have to become ready first.
+    #[project = CallProj]
+    pub(crate) enum Call<S, Req>
+    where
+        S: Service<Req>,
+    {
+        Running { #[pin] future: S::Future },
+        // Boxed, because it is rare and would make the future of every layer larger.
+        Waiting { waiting: Box<(S, Option<Req>)> },
+        Failed { error: Option<BoxError> },
+        Done,
+    }
+}
+
+impl<S, Req> Call<S, Req>
+where
+    S: Service<Req>,
+{
+    /// A call that has failed before it was made.
+    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
+        Self::Failed {
+            error: Some(error.into()),
+        }
+    }
+
+    /// A call on a handle that is not known to be ready.
+    #[cold]
+    pub(crate) fn waiting(service: S, request: Req) -> Self {
+        Self::Waiting {
+            waiting: Box::new((service, Some(request))),
+        }
+    }
+}
+
+impl<S, Req> Future for Call<S, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                CallProj::Running { future } => return future.poll(cx).map_err(Into::into),
+                CallProj::Waiting { waiting } => {
+                    let (service, request) = &mut **waiting;
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    match request.take() {
+                        Some(request) => service.call(request),
+                        None => return Poll::Pending,
+                    }
+                }
+                CallProj::Failed { error } => {
+                    return match error.take() {
+                        Some(error) => Poll::Ready(Err(error)),
+                        None => Poll::Pending,
+                    };
+                }
+                CallProj::Done => return Poll::Pending,
+            };
+            self.set(Self::Running { future });
+        }
+    }
+}
+
+impl<S, Req> fmt::Debug for Call<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running { .. } => "Running",
+            Self::Waiting { .. } => "Waiting",
+            Self::Failed { .. } => "Failed",
+            Self::Done => "Done",
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether a request may be sent again, and how it is copied.
+
+use crate::{BoxError, error};
+
+/// Decides whether a request may be sent again, and copies it.
+///
+/// This is a value given to the layer and not a trait on the request, because requests that are not
+/// `Clone` (`reqwest::Request`, streaming bodies) belong to other crates. [`ByClone`] is the default;
+/// a closure `|request: &Req| -> Option<Req>` works; [`Once`] never copies.
+///
+/// # Examples
+///
+/// ```
+/// struct Order { id: u64, body: Option<String> }
+///
+/// // A request is sent again only while its body can be copied.
+/// let retry = buttress::RetryLayer::config("orders")
+///     .replay(|order: &Order| {
+///         let body = order.body.clone()?;
+///         Some(Order { id: order.id, body: Some(body) })
+///     })
+///     .build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "requests of type `{Req}` cannot be copied by `{Self}`",
+    label = "a further attempt needs a copy of the request",
+    note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Once)` to never send a request twice"
+)]
+pub trait Replay<Req> {
+    /// Copies the request, or says with `None` that this one cannot be sent again.
+    ///
+    /// Called before the first attempt, and only while a further attempt is possible.
+    fn copy(&self, request: &Req) -> Option<Req>;
+
+    /// Says whether it does no harm when the service acts on the request twice. By default it does none.
+    ///
+    /// A request that is not idempotent is sent again only if it was provably not sent.
+    fn is_idempotent(&self, _request: &Req) -> bool {
+        true
+    }
+
+    /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
+    fn mark(&self, _request: &mut Req, _attempt: u32) {}
+
+    /// Says whether the service may have seen the request that ended in `error`.
+    ///
+    /// By default a rejection by a layer of this crate and a refused connection
+    /// (`std::io::ErrorKind::ConnectionRefused` in the chain of sources) were not sent, all else was.
+    fn was_sent(&self, error: &BoxError) -> bool {
+        error::was_sent(error)
+    }
+}
+
+/// Copies requests with `Clone`. The default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByClone;
+
+impl<Req: Clone> Replay<Req> for ByClone {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+/// Never copies: every request is sent once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Once;
+
+impl<Req> Replay<Req> for Once {
+    fn copy(&self, _request: &Req) -> Option<Req> {
+        None
+    }
+}
+
+impl<Req, F> Replay<Req> for F
+where
+    F: Fn(&Req) -> Option<Req>,
+{
+    fn copy(&self, request: &Req) -> Option<Req> {
+        self(request)
+    }
+}

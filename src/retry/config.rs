@@ -1,0 +1,189 @@
+//! Settings of retry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::layer::RetryLayer;
+use super::service::Policy;
+use super::state::Settings;
+use crate::error::Check;
+use crate::random::Random;
+use crate::telemetry::Series;
+use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures};
+
+/// Two retries reach the other side of most short faults; more of them are load without effect.
+const MAX_ATTEMPTS: u32 = 3;
+/// Half of this on average before the first retry: longer than a blip, shorter than a user notices.
+const BASE: Duration = Duration::from_millis(50);
+const CAP: Duration = Duration::from_secs(2);
+/// After an overload the service needs time, not another call.
+const OVERLOAD_BASE: Duration = Duration::from_secs(1);
+const OVERLOAD_CAP: Duration = Duration::from_secs(20);
+/// How much longer than our own wait a service may make us wait.
+const HINT_SLACK: Duration = Duration::from_secs(5);
+
+/// The settings of a [`RetryLayer`]. Made by [`RetryLayer::config`].
+#[derive(Clone)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<R = ByClone, K = ErrorsAreFailures> {
+    name: String,
+    settings: Settings,
+    budget: BudgetChoice,
+    seed: Option<u64>,
+    replay: R,
+    classify: K,
+}
+
+#[derive(Clone, Debug)]
+enum BudgetChoice {
+    Own,
+    Shared(Budget),
+    None,
+}
+
+impl Config {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            settings: Settings {
+                max_attempts: MAX_ATTEMPTS,
+                backoff: Backoff::exponential(BASE, CAP),
+                overload_backoff: Backoff::exponential(OVERLOAD_BASE, OVERLOAD_CAP),
+                hint_slack: HINT_SLACK,
+                retry_rejections: false,
+                retry_nested: false,
+            },
+            budget: BudgetChoice::Own,
+            seed: None,
+            replay: ByClone,
+            classify: ErrorsAreFailures,
+        }
+    }
+}
+
+impl<R, K> Config<R, K> {
+    /// How many attempts there are in all, the first one included; 1 to 10,000. 3 by default.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.settings.max_attempts = attempts;
+        self
+    }
+
+    /// How long to wait after a failure. Exponential from 50 ms to 2 s by default.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// How long to wait after an overload. Exponential from 1 s to 20 s by default.
+    pub fn overload_backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.overload_backoff = backoff;
+        self
+    }
+
+    /// How much longer than its own wait the retry waits if the service asks for it. 5 s by default.
+    pub fn hint_slack(mut self, slack: Duration) -> Self {
+        self.settings.hint_slack = slack;
+        self
+    }
+
+    /// Pays retries from `budget`, which other layers may use as well. By default from one of its own.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = BudgetChoice::Shared(budget.clone());
+        self
+    }
+
+    /// Retries without a budget.
+    ///
+    /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service
+    /// that is down gets as many times its load as there are attempts.
+    pub fn no_budget(mut self) -> Self {
+        self.budget = BudgetChoice::None;
+        self
+    }
+
+    /// Retries rejections by layers further in as well. Off by default: an open circuit breaker will
+    /// be open after a short wait, too.
+    pub fn retry_rejections(mut self, retry: bool) -> Self {
+        self.settings.retry_rejections = retry;
+        self
+    }
+
+    /// Retries also within an attempt of a retry further out. Off by default: attempts would multiply.
+    pub fn retry_nested(mut self, retry: bool) -> Self {
+        self.settings.retry_nested = retry;
+        self
+    }
+
+    /// Makes the waits repeat exactly. By default they are seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
+    /// By default with `Clone`.
+    pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
+        Config {
+            name: self.name,
+            settings: self.settings,
+            budget: self.budget,
+            seed: self.seed,
+            replay,
+            classify: self.classify,
+        }
+    }
+
+    /// Judges attempts with `classify`. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
+        Config {
+            name: self.name,
+            settings: self.settings,
+            budget: self.budget,
+            seed: self.seed,
+            replay: self.replay,
+            classify,
+        }
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<RetryLayer<R, K>, ConfigError> {
+        let check = Check::new("retry", &self.name)?;
+        let settings = self.settings;
+        check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
+        settings.backoff.check(check, "backoff")?;
+        settings.overload_backoff.check(check, "overload_backoff")?;
+        check.duration("hint_slack", settings.hint_slack)?;
+        let budget = match self.budget {
+            BudgetChoice::Own => Some(Budget::config(self.name.clone()).build()?),
+            BudgetChoice::Shared(budget) => Some(budget),
+            BudgetChoice::None => None,
+        };
+        let policy = Policy {
+            settings,
+            budget,
+            replay: self.replay,
+            classify: self.classify,
+            random: Random::new(self.seed),
+            metrics: Series::of(&self.name, "retry"),
+        };
+        Ok(RetryLayer {
+            policy: Arc::new(policy),
+        })
+    }
+}
+
+impl<R, K> fmt::Debug for Config<R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .field("budget", &self.budget)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}

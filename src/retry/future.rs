@@ -1,0 +1,246 @@
+//! The response future of retry.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tower::Service;
+
+use super::service::{Operation, Policy};
+use super::state::{Failure, GaveUp, Wait};
+use crate::context::{self, Context};
+use crate::outcome::judge;
+use crate::ready::Call;
+use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
+
+pin_project! {
+    /// The response future of [`Retry`](super::Retry).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, R, K>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        step: Step<S, Req>,
+        // What the next attempt sends.
+        copy: Option<Req>,
+        previous: Duration,
+        // Last, so that what the attempt holds is given back first when both are dropped.
+        operation: Operation<S, R, K>,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step<S, Req>
+    where
+        S: Service<Req>,
+    {
+        Attempt { #[pin] call: Call<S, Req> },
+        Wait { #[pin] sleep: Sleep },
+    }
+}
+
+impl<S, Req, R, K> ResponseFuture<S, Req, R, K>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new(
+        operation: Operation<S, R, K>,
+        call: Call<S, Req>,
+        copy: Option<Req>,
+    ) -> Self {
+        Self {
+            step: Step::Attempt { call },
+            copy,
+            previous: Duration::ZERO,
+            operation,
+        }
+    }
+}
+
+impl<S, Req, R, K> Future for ResponseFuture<S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut context = Context::current();
+        if !this.operation.is_nested {
+            context = context.with_attempt(this.operation.attempt);
+        }
+        let mut scope = context.enter();
+        loop {
+            match this.step.as_mut().project() {
+                StepProj::Attempt { call } => {
+                    let result = ready!(call.poll(cx));
+                    let attempted = Attempted {
+                        result: &result,
+                        copy: this.copy.as_ref(),
+                        previous: *this.previous,
+                    };
+                    let Some(wait) = this.operation.next(&attempted) else {
+                        return Poll::Ready(result);
+                    };
+                    // Before the wait: it may hold a connection.
+                    drop(result);
+                    *this.previous = wait.duration;
+                    let sleep = sleep_until(wait.until);
+                    this.step.set(Step::Wait { sleep });
+                }
+                StepProj::Wait { sleep } => {
+                    ready!(sleep.poll(cx));
+                    let operation = &mut *this.operation;
+                    operation.attempt += 1;
+                    drop(scope);
+                    scope = context.with_attempt(operation.attempt).enter();
+                    let Policy {
+                        settings, replay, ..
+                    } = operation.shared.policy();
+                    let is_last = operation.attempt >= settings.max_attempts;
+                    let Some(mut request) = this.copy.take() else {
+                        return Poll::Pending;
+                    };
+                    if !is_last {
+                        *this.copy = replay.copy(&request);
+                    }
+                    replay.mark(&mut request, operation.attempt);
+                    let call = Call::waiting(operation.shared.service(), request);
+                    this.step.set(Step::Attempt { call });
+                }
+            }
+        }
+    }
+}
+
+/// An attempt that is over.
+struct Attempted<'a, Req, Res> {
+    result: &'a Result<Res, BoxError>,
+    /// What the next attempt would send.
+    copy: Option<&'a Req>,
+    /// The wait before this attempt.
+    previous: Duration,
+}
+
+impl<S, R, K> Operation<S, R, K> {
+    /// Says how long to wait for the next attempt, if there is to be one, and pays for it.
+    fn next<Req, Res>(&mut self, attempted: &Attempted<'_, Req, Res>) -> Option<Wait>
+    where
+        R: Replay<Req>,
+        K: Classify<Res>,
+    {
+        match judge(&self.shared.policy().classify, attempted.result) {
+            Outcome::Success => {
+                self.succeeded();
+                None
+            }
+            outcome => self.report_next(attempted, outcome),
+        }
+    }
+
+    #[cold]
+    fn report_next<Req, Res>(
+        &mut self,
+        attempted: &Attempted<'_, Req, Res>,
+        outcome: Outcome,
+    ) -> Option<Wait>
+    where
+        R: Replay<Req>,
+        K: Classify<Res>,
+    {
+        let next = self.decide(attempted, outcome);
+        let metrics = self.shared.policy().metrics;
+        metrics.report(context::now(), |metrics| match next {
+            Ok(wait) => metrics.retried(wait),
+            Err(reason) => metrics.gave_up(reason),
+        });
+        next.ok()
+    }
+
+    fn decide<Req, Res>(
+        &mut self,
+        attempted: &Attempted<'_, Req, Res>,
+        outcome: Outcome,
+    ) -> Result<Wait, GaveUp>
+    where
+        R: Replay<Req>,
+        K: Classify<Res>,
+    {
+        let Policy {
+            settings,
+            replay,
+            classify,
+            random,
+            ..
+        } = self.shared.policy();
+        let error = attempted.result.as_ref().err();
+        let is_rejection = error.and_then(Error::find).is_some_and(Error::is_rejection);
+        if is_rejection && !settings.retry_rejections {
+            return Err(GaveUp::Rejected);
+        }
+        if !is_rejection && !outcome.is_failure() {
+            return Err(GaveUp::NotRetryable);
+        }
+        if self.is_nested {
+            return Err(GaveUp::Nested);
+        }
+        if self.attempt >= settings.max_attempts {
+            return Err(GaveUp::Exhausted);
+        }
+        let retry_after = match classify.hint(attempted.result.as_ref()) {
+            Some(Hint::DoNotRetry) => return Err(GaveUp::Pushback),
+            Some(Hint::RetryAfter(wait)) => Some(wait),
+            None => None,
+        };
+        let request = attempted.copy.ok_or(GaveUp::NotCopyable)?;
+        let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
+        if may_have_acted && !replay.is_idempotent(request) {
+            return Err(GaveUp::NotIdempotent);
+        }
+        let is_overload = matches!(outcome, Outcome::Overload { .. });
+        let failure = Failure {
+            attempt: self.attempt,
+            is_overload,
+            retry_after,
+            previous: attempted.previous,
+        };
+        let now = context::fresh_now();
+        let wait = settings.wait(failure, now, &mut random.generator());
+        let deadline = Context::current().deadline;
+        if deadline.is_some_and(|deadline| deadline <= wait.until) {
+            return Err(GaveUp::Deadline);
+        }
+        let cost = if is_overload {
+            budget::RETRY_AFTER_OVERLOAD
+        } else {
+            budget::RETRY
+        };
+        if self.pay(cost, now) {
+            Ok(wait)
+        } else {
+            Err(GaveUp::Budget)
+        }
+    }
+}
+
+impl<S, Req, R, K> fmt::Debug for ResponseFuture<S, Req, R, K>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ResponseFuture");
+        debug.field("attempt", &self.operation.attempt);
+        match &self.step {
+            Step::Attempt { call } => debug.field("call", call),
+            Step::Wait { sleep } => debug.field("wait", sleep),
+        };
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! Retry: tries again what failed, after a wait, within a budget.
+//!
+//! # When to use it
+//!
+//! For faults that are short and rare: a connection that was reset, a server that is being replaced,
+//! a lost race. Put it inside the deadline and outside the circuit breaker and the timeout, so that
+//! each attempt has its own timeout and is counted by the breaker. Retry in one place of a call chain
+//! only; this layer does not retry within an attempt of another one unless told to.
+//!
+//! Not for overload (the [budget](crate::budget) stops it there), and not for requests that do harm
+//! when the service acts on them twice: tell it with [`Replay`](crate::Replay) which those are.
+//!
+//! # How it works
+//!
+//! ```text
+//!             ┌─────────┐ success, or no further attempt
+//!  call ─────▶│ Attempt │───────────────────────────────▶ the result, as it came
+//!             └─────────┘
+//!        copied  ▲   │ failure: may, should and can it be sent again?
+//!        request │   ▼ the response is dropped
+//!             ┌─────────┐
+//!             │  Wait   │ full jitter: 0 to min(2 s, 50 ms · 2ⁿ)
+//!             └─────────┘
+//! ```
+//!
+//! After a failed attempt there is another one unless (in this order, each counted by name)
+//!
+//! | `decision` | because |
+//! |---|---|
+//! | `rejected` | a layer further in refused the call, and would do so again |
+//! | `not_retryable` | the outcome is not a failure but [`Ignored`](crate::Outcome::Ignored): the caller's mistake |
+//! | `nested` | a retry further out makes the attempts |
+//! | `exhausted` | all attempts have been made |
+//! | `pushback` | the service asked not to be tried again |
+//! | `not_copyable` | there is no copy of the request |
+//! | `not_idempotent` | acting twice does harm, and the request may have been seen |
+//! | `deadline` | the wait would reach to the deadline or past it |
+//! | `budget` | the budget is used up |
+//!
+//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload. A time that the service asks
+//! for is honoured, but no attempt comes sooner than the wait drawn, or more than 5 s later. The
+//! backoff is that of Marc Brooker, *Exponential Backoff And Jitter* (AWS, 2015); the defaults are
+//! those of the AWS SDKs of 2026.
+//!
+//! # Promises
+//!
+//! - A call that succeeds at the first attempt takes no lock and allocates nothing but the copy
+//!   of the request; with [`Once`](crate::Once) or one attempt, not even that.
+//! - The last attempt sends the copy itself instead of a copy of it.
+//! - A service that is down gets 1.00 times the calls, once the budget is used up.
+//! - No two requests share a sequence of waits; with a [`seed`](Config::seed) on one thread, all waits
+//!   repeat exactly.
+//! - The result of the last attempt comes back untouched, whatever the reason for ending.
+//!
+//! # Cancellation
+//!
+//! Dropping the future drops the attempt or the wait, with its timer, and gives up the operation's place
+//! in the budget. What was paid for its retries is not refunded.
+//!
+//! # What clones share
+//!
+//! All services made by one layer value share the budget. The attempts of one operation belong to its
+//! future.
+//!
+//! # Errors
+//!
+//! The inner service's, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that begins after its
+//! deadline.
+//!
+//! # Metrics
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `buttress_retry_decisions_total` | counter | name; decision = retried, or one of the table above |
+//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, hint |
+//! | `buttress_rejections_total` | counter | name, layer = retry, reason = `deadline_exceeded`, mode |
+//!
+//! And those of the [budget](crate::budget).
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`max_attempts`](Config::max_attempts) | 3 | two retries reach the other side of most short faults |
+//! | [`backoff`](Config::backoff) | 50 ms doubling to 2 s, full jitter | longer than a blip, shorter than a user notices |
+//! | [`overload_backoff`](Config::overload_backoff) | 1 s doubling to 20 s, full jitter | the service needs time |
+//! | [`hint_slack`](Config::hint_slack) | 5 s | a server's clock may be wrong |
+//! | [`budget`](Config::budget) | its own | share one among the clients of a dependency |
+//! | [`retry_rejections`](Config::retry_rejections) | no | an open breaker stays open |
+//! | [`retry_nested`](Config::retry_nested) | no | attempts would multiply |
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::{Attempt, BoxError, RetryLayer};
+//! use tower::{Service, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let retry = RetryLayer::config("inventory").max_attempts(3).build()?;
+//! let mut client = retry.wrap(service_fn(|item: &'static str| async move {
+//!     match Attempt::current().map(Attempt::number) {
+//!         Some(3) => Ok(format!("12 of {item}")),
+//!         _ => Err::<_, BoxError>("connection reset".into()),
+//!     }
+//! }));
+//! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+//! assert_eq!(client.call("bolts").await?, "12 of bolts");
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod future;
+mod layer;
+mod metrics;
+mod service;
+mod state;
+
+pub use self::config::Config;
+pub use self::future::ResponseFuture;
+pub use self::layer::RetryLayer;
+pub use self::service::Retry;

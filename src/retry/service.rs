@@ -1,0 +1,198 @@
+//! The service that retries, and what its calls share.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll};
+
+use tokio::time::Instant;
+use tower::Service;
+
+use super::future::ResponseFuture;
+use super::metrics::RetryMetrics;
+use super::state::Settings;
+use crate::context::{self, Context};
+use crate::random::Random;
+use crate::ready::{Call, Ready};
+use crate::telemetry::Series;
+use crate::{
+    BoxError, Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable,
+};
+
+/// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
+pub struct Retry<S, R = ByClone, K = ErrorsAreFailures> {
+    inner: Ready<S>,
+    shared: Arc<Shared<S, R, K>>,
+}
+
+/// What all services of one layer value share.
+pub(super) struct Policy<R, K> {
+    pub(super) settings: Settings,
+    pub(super) budget: Option<Budget>,
+    pub(super) replay: R,
+    pub(super) classify: K,
+    pub(super) random: Random,
+    pub(super) metrics: &'static Series<RetryMetrics>,
+}
+
+/// What all clones of one service share.
+pub(super) struct Shared<S, R, K> {
+    /// Cloned for each further attempt, so that the first one, nearly always the last, costs no clone.
+    prototype: Mutex<S>,
+    policy: Arc<Policy<R, K>>,
+}
+
+impl<S: Clone, R, K> Retry<S, R, K> {
+    pub(super) fn new(inner: S, policy: Arc<Policy<R, K>>) -> Self {
+        let shared = Shared {
+            prototype: Mutex::new(inner.clone()),
+            policy,
+        };
+        Self {
+            inner: Ready::new(inner),
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+impl<S, R, K, Req> Service<Req> for Retry<S, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req, R, K>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let Policy {
+            settings,
+            replay,
+            metrics,
+            ..
+        } = &*self.shared.policy;
+        let context = Context::current();
+        let mut operation = Operation::begin(&self.shared);
+        if context.attempt > 0 && !settings.retry_nested {
+            // The attempts are those of the retry further out; its mark stays.
+            operation.is_nested = true;
+            return ResponseFuture::new(operation, self.inner.call(request), None);
+        }
+        let _scope = context.with_attempt(1).enter();
+        if let Some(deadline) = context.deadline {
+            let now = context::now();
+            if deadline <= now {
+                metrics.report(now, RetryMetrics::refused);
+                self.inner.release();
+                let kind = ErrorKind::DeadlineExceeded;
+                let error = Error::rejected(kind, metrics.name(), None);
+                return ResponseFuture::new(operation, Call::failed(error), None);
+            }
+        }
+        let may_repeat = settings.max_attempts > 1;
+        let copy = may_repeat.then(|| replay.copy(&request)).flatten();
+        replay.mark(&mut request, 1);
+        ResponseFuture::new(operation, self.inner.call(request), copy)
+    }
+}
+
+impl<S, R, K> Shared<S, R, K> {
+    pub(super) fn policy(&self) -> &Policy<R, K> {
+        &self.policy
+    }
+
+    /// A service for a further attempt.
+    pub(super) fn service(&self) -> S
+    where
+        S: Clone,
+    {
+        self.prototype
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// The token of one operation: its place in the budget, and what it has paid.
+pub(super) struct Operation<S, R, K> {
+    pub(super) shared: Arc<Shared<S, R, K>>,
+    pub(super) is_nested: bool,
+    pub(super) attempt: u32,
+    /// Tokens paid for retries.
+    paid: u32,
+    /// Tokens that the operation brings when it ends.
+    deposit: u32,
+}
+
+impl<S, R, K> Operation<S, R, K> {
+    fn begin(shared: &Arc<Shared<S, R, K>>) -> Self {
+        if let Some(budget) = &shared.policy.budget {
+            budget.enter();
+        }
+        Self {
+            shared: Arc::clone(shared),
+            is_nested: false,
+            attempt: 1,
+            paid: 0,
+            deposit: 0,
+        }
+    }
+
+    /// Pays for a retry, if the budget allows it.
+    pub(super) fn pay(&mut self, cost: u32, now: Instant) -> bool {
+        let Some(budget) = &self.shared.policy.budget else {
+            return true;
+        };
+        let allowed = budget.withdraw(cost, now);
+        if allowed {
+            self.paid = self.paid.saturating_add(cost);
+        }
+        allowed
+    }
+
+    /// The operation has succeeded: at the first attempt it brings a token, later what it has paid.
+    pub(super) fn succeeded(&mut self) {
+        self.deposit = if self.attempt == 1 { 1 } else { self.paid };
+    }
+}
+
+impl<S, R, K> Drop for Operation<S, R, K> {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.shared.policy.budget {
+            budget.leave(self.deposit);
+        }
+    }
+}
+
+impl<S: Clone, R, K> Clone for Retry<S, R, K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<R, K> fmt::Debug for Policy<R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("settings", &self.settings)
+            .field("budget", &self.budget)
+            .field("metrics", &self.metrics)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug, R, K> fmt::Debug for Retry<S, R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("inner", &self.inner)
+            .field("policy", &self.shared.policy)
+            .finish()
+    }
+}

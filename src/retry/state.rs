@@ -1,0 +1,87 @@
+//! What a retry decides after an attempt has failed. Time and randomness are arguments.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use crate::Backoff;
+use crate::context::saturating_add;
+
+/// The settings that decide.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) max_attempts: u32,
+    pub(super) backoff: Backoff,
+    pub(super) overload_backoff: Backoff,
+    pub(super) hint_slack: Duration,
+    pub(super) retry_rejections: bool,
+    pub(super) retry_nested: bool,
+}
+
+/// An attempt that has failed, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    /// The number of the attempt, from 1.
+    pub(super) attempt: u32,
+    pub(super) is_overload: bool,
+    /// What the service asked for.
+    pub(super) retry_after: Option<Duration>,
+    /// The wait before this attempt.
+    pub(super) previous: Duration,
+}
+
+/// A wait before the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) duration: Duration,
+    /// The service asked for it, and it is longer than our own.
+    pub(super) by_hint: bool,
+    pub(super) until: Instant,
+}
+
+/// Why there is no further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GaveUp {
+    /// All attempts have been made.
+    Exhausted,
+    /// There are not enough tokens in the budget.
+    Budget,
+    /// The wait would reach past the deadline.
+    Deadline,
+    /// The outcome says that another attempt would not help.
+    NotRetryable,
+    /// The service may have acted on the request, and acting on it twice does harm.
+    NotIdempotent,
+    /// The request could not be copied.
+    NotCopyable,
+    /// A layer further in refused the call.
+    Rejected,
+    /// The service asked not to be tried again.
+    Pushback,
+    /// A retry further out makes the attempts.
+    Nested,
+}
+
+impl Settings {
+    /// Draws the wait after `failure`.
+    ///
+    /// A hint of the service is honoured, but no attempt comes sooner than our own wait (the service may
+    /// be lying) or later than that and the slack (so may its clock).
+    pub(super) fn wait(&self, failure: Failure, now: Instant, random: &mut SmallRng) -> Wait {
+        let backoff = if failure.is_overload {
+            &self.overload_backoff
+        } else {
+            &self.backoff
+        };
+        let own = backoff.delay(failure.attempt - 1, failure.previous, random);
+        let most = own.saturating_add(self.hint_slack);
+        let hinted = failure.retry_after.unwrap_or_default().min(most);
+        let duration = own.max(hinted);
+        Wait {
+            duration,
+            by_hint: hinted > own,
+            until: saturating_add(now, duration),
+        }
+    }
+}

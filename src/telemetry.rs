@@ -1,0 +1,348 @@
+//! Handles to metrics: looked up once, used without a lock, and looked up again when that is needed.
+//!
+//! A lookup by name costs allocations and a lock inside the recorder, so handles are kept. They go
+//! stale in two ways: the recorder is installed (or replaced) after they were made, and an exporter
+//! with an idle timeout forgets a metric that nobody has updated for a while, after which updates
+//! through an old handle are lost. So a handle is renewed when the recorder's address differs from
+//! the one it was made with, or when it was last used more than five seconds ago.
+//!
+//! Every thread keeps its own handles. That makes using them free of locks and of contention, and it
+//! needs no reference in the future of each call: a [`Series`] is interned by name and lives as long
+//! as the process, like the label values that an exporter keeps. Names are expected to be a closed
+//! set, as every metrics label is.
+
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use metrics::Counter;
+use tokio::time::Instant;
+
+use crate::Mode;
+
+/// Handles that have not been used for this long are looked up again.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How often gauges are published by calls that have the time at hand.
+const REPUBLISH: Duration = Duration::from_millis(100);
+
+/// The metrics of one kind of layer.
+pub(crate) trait Instruments: Sized + 'static {
+    /// What the gauges show. Shared by all layers of one name, and kept when handles are renewed.
+    type Levels: Default + Send + Sync + 'static;
+
+    /// Looks the handles up in the recorder in force, and describes them to it.
+    fn bind(labels: Labels) -> Self;
+
+    /// Sets every gauge to its present level.
+    fn publish(&self, _levels: &Self::Levels) {}
+}
+
+/// What all metrics of a layer are labelled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Labels {
+    /// The name that the user gave to the layer.
+    pub(crate) name: &'static str,
+    /// The kind of layer, or the stage that is measured.
+    pub(crate) part: &'static str,
+}
+
+impl Labels {
+    /// The counter of calls that a layer refused, which several layers have.
+    pub(crate) fn rejections(self, reason: &'static str, mode: Mode) -> Counter {
+        metrics::describe_counter!(
+            "buttress_rejections_total",
+            "Calls that a layer refused before the inner service was asked"
+        );
+        metrics::counter!("buttress_rejections_total",
+            "name" => self.name, "layer" => self.part, "reason" => reason, "mode" => mode.label())
+    }
+}
+
+/// The metrics of all layers of one kind that have the same name.
+pub(crate) struct Series<I: Instruments> {
+    labels: Labels,
+    /// The place of this series in the table of each thread.
+    slot: usize,
+    /// How many layers have been built for it. A layer built since may run under another recorder
+    /// at the address of a former one, so handles that are older are renewed.
+    builds: AtomicU32,
+    /// The recorder that the gauges were last published to.
+    published_to: AtomicUsize,
+    /// When they are to be published again, in nanoseconds since [`origin`].
+    publish_at: AtomicU64,
+    levels: I::Levels,
+}
+
+/// The handles of one series on one thread.
+struct Bound<I> {
+    recorder: usize,
+    builds: u32,
+    used: Instant,
+    instruments: I,
+}
+
+thread_local! {
+    static BOUND: RefCell<Vec<Option<Box<dyn Any>>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Default)]
+struct Registry {
+    names: HashSet<&'static str>,
+    series: HashMap<(TypeId, Labels), &'static (dyn Any + Send + Sync)>,
+}
+
+static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+
+impl<I: Instruments> Series<I> {
+    /// The series of all layers of this kind and name. Called when a layer is built.
+    pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
+        let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = registry.get_or_insert_default();
+        let name = registry.names.get(name).copied().unwrap_or_else(|| {
+            let name: &'static str = Box::leak(name.into());
+            registry.names.insert(name);
+            name
+        });
+        let labels = Labels { name, part };
+        let slot = registry.series.len();
+        let any = *registry
+            .series
+            .entry((TypeId::of::<I>(), labels))
+            .or_insert_with(|| Box::leak(Box::new(Self::new(labels, slot))));
+        let series: &'static Self = any.downcast_ref().expect("keyed by the type");
+        series.publish_at.store(0, Ordering::Relaxed);
+        series.builds.fetch_add(1, Ordering::Relaxed);
+        series
+    }
+
+    fn new(labels: Labels, slot: usize) -> Self {
+        Self {
+            labels,
+            slot,
+            builds: AtomicU32::new(0),
+            published_to: AtomicUsize::new(0),
+            publish_at: AtomicU64::new(0),
+            levels: I::Levels::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.labels.name
+    }
+
+    pub(crate) fn levels(&self) -> &I::Levels {
+        &self.levels
+    }
+
+    /// Reports something through the handles of this thread.
+    pub(crate) fn report(&self, now: Instant, report: impl Fn(&I)) {
+        let kept = BOUND.try_with(|table| {
+            let mut table = table.try_borrow_mut().ok()?;
+            if table.len() <= self.slot {
+                table.resize_with(self.slot + 1, || None);
+            }
+            let recorder = recorder_id();
+            let builds = self.builds.load(Ordering::Relaxed);
+            let bound = table[self.slot].as_deref_mut();
+            let bound = match bound.and_then(|any| any.downcast_mut::<Bound<I>>()) {
+                Some(bound)
+                    if bound.recorder == recorder
+                        && bound.builds == builds
+                        && now.saturating_duration_since(bound.used) <= IDLE =>
+                {
+                    bound
+                }
+                _ => self.bind(&mut table[self.slot], recorder, builds)?,
+            };
+            bound.used = now;
+            report(&bound.instruments);
+            Some(())
+        });
+        // The thread is ending, or the recorder itself is making a call through a layer.
+        if !matches!(kept, Ok(Some(()))) {
+            report(&I::bind(self.labels));
+        }
+    }
+
+    #[cold]
+    fn bind<'a>(
+        &self,
+        place: &'a mut Option<Box<dyn Any>>,
+        recorder: usize,
+        builds: u32,
+    ) -> Option<&'a mut Bound<I>> {
+        let instruments = I::bind(self.labels);
+        instruments.publish(&self.levels);
+        self.published_to.store(recorder, Ordering::Relaxed);
+        let bound: Box<dyn Any> = Box::new(Bound {
+            recorder,
+            builds,
+            used: Instant::now(),
+            instruments,
+        });
+        place.insert(bound).downcast_mut()
+    }
+
+    /// Publishes the gauges if the recorder has changed, or if that was last done a while ago.
+    ///
+    /// Called on the path of a successful call: two loads and a comparison.
+    pub(crate) fn keep_published(&self, now: Instant) {
+        let since = nanos_since_origin(now);
+        if self.published_to.load(Ordering::Relaxed) != recorder_id()
+            || since >= self.publish_at.load(Ordering::Relaxed)
+        {
+            self.publish(now, since);
+        }
+    }
+
+    #[cold]
+    fn publish(&self, now: Instant, since: u64) {
+        let due = since.saturating_add(REPUBLISH.as_nanos() as u64);
+        self.publish_at.store(due, Ordering::Relaxed);
+        self.published_to.store(recorder_id(), Ordering::Relaxed);
+        self.report(now, |instruments| instruments.publish(&self.levels));
+    }
+}
+
+impl<I: Instruments> fmt::Debug for Series<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Series").field(&self.labels).finish()
+    }
+}
+
+/// Tells one recorder from another by its address.
+fn recorder_id() -> usize {
+    metrics::with_recorder(|recorder| std::ptr::from_ref(recorder).cast::<()>().addr())
+}
+
+fn nanos_since_origin(now: Instant) -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let origin = *ORIGIN.get_or_init(|| now);
+    now.saturating_duration_since(origin).as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics::Gauge;
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use std::sync::atomic::AtomicI64;
+
+    struct Test {
+        events: Counter,
+        level: Gauge,
+    }
+
+    impl Instruments for Test {
+        type Levels = AtomicI64;
+
+        fn bind(labels: Labels) -> Self {
+            Self {
+                events: metrics::counter!("test_events_total", "name" => labels.name),
+                level: metrics::gauge!("test_level", "name" => labels.name),
+            }
+        }
+
+        fn publish(&self, levels: &AtomicI64) {
+            self.level.set(levels.load(Ordering::Relaxed) as f64);
+        }
+    }
+
+    /// The value of each metric, as a recorder has it when `run` is over.
+    fn recorded(run: impl FnOnce()) -> HashMap<String, f64> {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, run);
+        let rows = snapshotter.snapshot().into_vec().into_iter();
+        rows.map(|(key, _, _, value)| {
+            let value = match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(level) => level.into_inner(),
+                DebugValue::Histogram(values) => values.len() as f64,
+            };
+            (key.key().name().to_owned(), value)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_recorder_that_is_installed_later_gets_events_and_the_present_gauges() {
+        let series = Series::<Test>::of("late", "test");
+        let now = Instant::now();
+        series.report(now, |test| test.events.increment(1));
+        series.levels().store(7, Ordering::Relaxed);
+        let seen = recorded(|| {
+            series.keep_published(now);
+            series.report(now, |test| test.events.increment(2));
+        });
+        assert_eq!(seen["test_events_total"], 2.0);
+        assert_eq!(seen["test_level"], 7.0);
+    }
+
+    #[test]
+    fn each_of_several_recorders_gets_its_own_events() {
+        let now = Instant::now();
+        for count in 1..5 {
+            // Built in each round, so that a recorder at the address of the former one is noticed.
+            let series = Series::<Test>::of("several", "test");
+            let seen = recorded(|| series.report(now, |test| test.events.increment(count)));
+            assert_eq!(seen["test_events_total"], count as f64);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handles_are_renewed_after_they_were_idle() {
+        /// Counts how often it is bound.
+        struct Binds(u32);
+
+        impl Instruments for Binds {
+            type Levels = ();
+
+            fn bind(_: Labels) -> Self {
+                thread_local! { static BINDS: RefCell<u32> = const { RefCell::new(0) } }
+                Self(BINDS.with_borrow_mut(|binds| {
+                    *binds += 1;
+                    *binds
+                }))
+            }
+        }
+
+        let series = Series::<Binds>::of("idle", "test");
+        let binds = || {
+            let seen = AtomicU32::new(0);
+            series.report(Instant::now(), |binds| {
+                seen.store(binds.0, Ordering::Relaxed)
+            });
+            seen.into_inner()
+        };
+        assert_eq!(binds(), 1);
+        tokio::time::advance(IDLE).await;
+        assert_eq!(binds(), 1, "in use");
+        tokio::time::advance(IDLE + Duration::from_millis(1)).await;
+        assert_eq!(binds(), 2, "idle for longer than an exporter may wait");
+    }
+
+    #[test]
+    fn a_recorder_that_makes_calls_through_a_layer_does_not_panic() {
+        let series = Series::<Test>::of("reentrant", "test");
+        let now = Instant::now();
+        let seen = recorded(|| {
+            series.report(now, |_| {
+                series.report(now, |test| test.events.increment(1));
+            });
+        });
+        assert_eq!(seen["test_events_total"], 1.0);
+    }
+
+    #[test]
+    fn layers_of_one_name_share_a_series() {
+        let series = Series::<Test>::of("shared", "test");
+        assert!(std::ptr::eq(series, Series::<Test>::of("shared", "test")));
+        assert!(!std::ptr::eq(series, Series::<Test>::of("shared", "other")));
+    }
+}

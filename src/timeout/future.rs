@@ -1,0 +1,166 @@
+//! The response futures of timeout and deadline.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::metrics::TimeoutMetrics;
+use super::timer::Timer;
+use crate::context::{self, Context};
+use crate::deadline::soonest;
+use crate::ready::Call;
+use crate::telemetry::Series;
+use crate::{BoxError, Error, ErrorKind};
+
+pin_project! {
+    /// The response future of [`Timeout`](super::Timeout).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct TimeoutFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        #[pin]
+        timer: Timer,
+        timeout: Duration,
+        metrics: &'static Series<TimeoutMetrics>,
+    }
+}
+
+impl<S, Req> TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new(
+        call: Call<S, Req>,
+        timeout: Duration,
+        metrics: &'static Series<TimeoutMetrics>,
+    ) -> Self {
+        Self {
+            call,
+            timer: Timer::default(),
+            timeout,
+            metrics,
+        }
+    }
+}
+
+impl<S, Req> Future for TimeoutFuture<S, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        let timeout = *this.timeout;
+        let end = || context::saturating_add(Instant::now(), timeout);
+        ready!(this.timer.poll(end, cx));
+        this.call.set(Call::Done);
+        this.metrics
+            .report(Instant::now(), TimeoutMetrics::timed_out);
+        let error = Error::timed_out(ErrorKind::Timeout, this.metrics.name(), timeout);
+        Poll::Ready(Err(error.into()))
+    }
+}
+
+impl<S, Req> fmt::Debug for TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutFuture")
+            .field("call", &self.call)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The response future of [`DeadlineService`](super::DeadlineService).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct DeadlineFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        #[pin]
+        timer: Timer,
+        deadline: Instant,
+        allowed: Duration,
+        metrics: &'static Series<TimeoutMetrics>,
+    }
+}
+
+impl<S, Req> DeadlineFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new(
+        call: Call<S, Req>,
+        deadline: Instant,
+        allowed: Duration,
+        metrics: &'static Series<TimeoutMetrics>,
+    ) -> Self {
+        Self {
+            call,
+            timer: Timer::default(),
+            deadline,
+            allowed,
+            metrics,
+        }
+    }
+
+    /// The answer to a call that began after its deadline.
+    #[cold]
+    pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
+        metrics.report(now, TimeoutMetrics::refused);
+        let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
+        Self::new(Call::failed(error), now, Duration::ZERO, metrics)
+    }
+}
+
+impl<S, Req> Future for DeadlineFuture<S, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let context = Context::current();
+        let deadline = soonest(context.deadline, *this.deadline);
+        let _scope = context.with_deadline(deadline).enter();
+        if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        ready!(this.timer.poll(|| *this.deadline, cx));
+        this.call.set(Call::Done);
+        this.metrics
+            .report(Instant::now(), TimeoutMetrics::timed_out);
+        let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
+        Poll::Ready(Err(Error::timed_out(kind, name, *this.allowed).into()))
+    }
+}
+
+impl<S, Req> fmt::Debug for DeadlineFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineFuture")
+            .field("call", &self.call)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

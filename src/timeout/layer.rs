@@ -1,0 +1,137 @@
+//! The layers of timeout and deadline.
+
+use std::time::Duration;
+
+use tower::Layer;
+
+use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
+use super::metrics::TimeoutMetrics;
+use super::service::{DeadlineService, Timeout};
+use crate::Wrappable;
+use crate::error::Check;
+use crate::ready::Ready;
+use crate::telemetry::Series;
+
+/// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
+#[derive(Clone, Debug)]
+pub struct TimeoutLayer<D = Fixed> {
+    pub(super) limit: D,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl TimeoutLayer {
+    /// A timeout for the attempts to reach `name`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty, or `timeout` is zero or longer than 365 days.
+    #[must_use]
+    pub fn new(name: &str, timeout: Duration) -> Self {
+        match Self::config(name, timeout).build() {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Begins to configure a timeout.
+    pub fn config(name: impl Into<String>, timeout: Duration) -> TimeoutConfig {
+        TimeoutConfig {
+            name: name.into(),
+            timeout,
+        }
+    }
+}
+
+impl<F> TimeoutLayer<PerRequest<F>> {
+    /// A timeout that `timeout` takes from each request.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty.
+    #[must_use]
+    pub fn per_request<Req>(name: &str, timeout: F) -> Self
+    where
+        F: Fn(&Req) -> Duration,
+    {
+        if let Err(error) = Check::new("timeout", name) {
+            panic!("{error}");
+        }
+        Self {
+            limit: PerRequest(timeout),
+            metrics: Series::of(name, "timeout"),
+        }
+    }
+}
+
+impl<D: Clone> TimeoutLayer<D> {
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> Timeout<S, D>
+    where
+        S: Wrappable<Req>,
+        D: TimeoutFor<Req>,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S, D: Clone> Layer<S> for TimeoutLayer<D> {
+    type Service = Timeout<S, D>;
+
+    fn layer(&self, inner: S) -> Timeout<S, D> {
+        Timeout {
+            inner: Ready::new(inner),
+            limit: self.limit.clone(),
+            metrics: self.metrics,
+        }
+    }
+}
+
+/// Ends a whole operation that takes too long. See the [module documentation](crate::timeout).
+#[derive(Clone, Debug)]
+pub struct DeadlineLayer {
+    pub(super) total: Duration,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl DeadlineLayer {
+    /// A deadline for operations on `name`, this long after they begin.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty, or `total` is zero or longer than 365 days.
+    #[must_use]
+    pub fn new(name: &str, total: Duration) -> Self {
+        match Self::config(name, total).build() {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Begins to configure a deadline.
+    pub fn config(name: impl Into<String>, total: Duration) -> DeadlineConfig {
+        DeadlineConfig {
+            name: name.into(),
+            total,
+        }
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> DeadlineService<S>
+    where
+        S: Wrappable<Req>,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = DeadlineService<S>;
+
+    fn layer(&self, inner: S) -> DeadlineService<S> {
+        DeadlineService {
+            inner: Ready::new(inner),
+            total: self.total,
+            metrics: self.metrics,
+        }
+    }
+}

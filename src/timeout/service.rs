@@ -1,0 +1,83 @@
+//! The services of timeout and deadline.
+
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use tower::Service;
+
+use super::config::{Fixed, TimeoutFor};
+use super::future::{DeadlineFuture, TimeoutFuture};
+use super::metrics::TimeoutMetrics;
+use crate::context::{self, Context};
+use crate::deadline::soonest;
+use crate::ready::Ready;
+use crate::telemetry::Series;
+use crate::{BoxError, Wrappable};
+
+/// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
+#[derive(Clone, Debug)]
+pub struct Timeout<S, D = Fixed> {
+    pub(super) inner: Ready<S>,
+    pub(super) limit: D,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl<S, D, Req> Service<Req> for Timeout<S, D>
+where
+    S: Wrappable<Req>,
+    D: TimeoutFor<Req>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = TimeoutFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let timeout = self.limit.timeout_for(&request);
+        TimeoutFuture::new(self.inner.call(request), timeout, self.metrics)
+    }
+}
+
+/// A service whose operations have a deadline. Made by [`DeadlineLayer`](super::DeadlineLayer).
+#[derive(Clone, Debug)]
+pub struct DeadlineService<S> {
+    pub(super) inner: Ready<S>,
+    pub(super) total: Duration,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl<S, Req> Service<Req> for DeadlineService<S>
+where
+    S: Wrappable<Req>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = DeadlineFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let context = Context::current();
+        let _scope = context.enter();
+        let now = context::now();
+        let deadline = soonest(context.deadline, context::saturating_add(now, self.total));
+        if deadline <= now {
+            self.inner.release();
+            return DeadlineFuture::refused(now, self.metrics);
+        }
+        context::set_deadline(deadline);
+        DeadlineFuture::new(
+            self.inner.call(request),
+            deadline,
+            deadline - now,
+            self.metrics,
+        )
+    }
+}

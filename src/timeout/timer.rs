@@ -1,0 +1,39 @@
+//! A timer that costs nothing until somebody has to wait.
+
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pin_project! {
+    #[derive(Debug, Default)]
+    pub(super) struct Timer {
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl Timer {
+    /// Is ready when the instant that `at` gave at the first poll has come.
+    pub(super) fn poll(
+        self: Pin<&mut Self>,
+        at: impl FnOnce() -> Instant,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let mut sleep = self.project().sleep;
+        let is_new = sleep.is_none();
+        if is_new {
+            sleep.set(Some(sleep_until(at())));
+        }
+        let Some(mut sleep) = sleep.as_pin_mut() else {
+            return Poll::Pending;
+        };
+        match sleep.as_mut().poll(cx) {
+            // A task that has used up its cooperative budget sees every timer as pending. An inner
+            // future that uses it up in each poll would never time out, so the clock is asked.
+            Poll::Pending if !is_new && sleep.deadline() <= Instant::now() => Poll::Ready(()),
+            poll => poll,
+        }
+    }
+}

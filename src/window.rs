@@ -1,0 +1,344 @@
+//! The outcomes of recent calls, counted over a span of time or over the last N calls.
+//!
+//! The time window is a ring of ten buckets of equal width. Nothing runs in the background: whoever
+//! records into a bucket that has been overtaken by time starts it anew, so rotating costs the same
+//! after a second and after a week. With ten buckets of one second, the last nine to ten seconds are
+//! seen.
+//!
+//! A bucket's counter is one atomic word that holds the number of its time slice (its *tag*) beside
+//! the count. Rotation and counting are one compare-and-swap; two threads that arrive together at a
+//! new slice cannot both clear it. Each lane (thread, in effect) has its own ring, and the rings are
+//! summed when somebody asks.
+//!
+//! The tag contains the *epoch* of the caller, which moves it on by more than a ring. So a new epoch starts
+//! with an empty window without anything being cleared, and a call that was admitted in an earlier
+//! epoch writes to a slice that no one looks at any more, however late it ends.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Ten, as in linkerd and Hystrix: fine enough that an old burst leaves in steps, few enough to sum.
+pub(crate) const BUCKETS: usize = 10;
+
+/// An epoch moves the tag on by two rings: by one so that nothing older is in the window, and by another
+/// because two threads may disagree a little about the time.
+const EPOCH: u64 = 2 * BUCKETS as u64;
+
+/// The low bits of a word hold the count: 16 million per bucket and lane, where it stays.
+const COUNT_BITS: u32 = 24;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+/// The high bits hold the tag: at buckets of 1 ms it wraps after 34 years.
+const TAG_MASK: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
+
+/// What one call adds to a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) failed: bool,
+    pub(crate) slow: bool,
+}
+
+/// How many calls a window holds, and how many of them failed or were slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    pub(crate) slow: u64,
+}
+
+/// Calls of the last [`BUCKETS`] slices of time.
+pub(crate) struct TimeWindow {
+    lanes: Box<[Lane]>,
+    width: u64,
+}
+
+/// One ring. Aligned so that lanes do not share a cache line (two of them, as they are fetched in pairs).
+#[repr(align(128))]
+struct Lane {
+    successes: [AtomicU64; BUCKETS],
+    failures: [AtomicU64; BUCKETS],
+    slow: [AtomicU64; BUCKETS],
+}
+
+impl TimeWindow {
+    /// A window over `span`, with `lanes` copies of every counter.
+    pub(crate) fn new(span: Duration, lanes: usize) -> Self {
+        let ring = || std::array::from_fn(|_| AtomicU64::new(0));
+        let lane = || Lane {
+            successes: ring(),
+            failures: ring(),
+            slow: ring(),
+        };
+        Self {
+            lanes: std::iter::repeat_with(lane).take(lanes.max(1)).collect(),
+            width: (span.as_nanos() as u64 / BUCKETS as u64).max(1),
+        }
+    }
+
+    /// The number of the slice that `elapsed`, the time since the window was made, falls into.
+    fn tag(&self, epoch: u64, elapsed: Duration) -> u64 {
+        let slice = elapsed.as_nanos() as u64 / self.width;
+        slice.wrapping_add(epoch.wrapping_mul(EPOCH)) & TAG_MASK
+    }
+
+    /// Counts a call of this epoch that ended after `elapsed`.
+    pub(crate) fn record(&self, lane: usize, epoch: u64, elapsed: Duration, sample: Sample) {
+        let tag = self.tag(epoch, elapsed);
+        let bucket = (tag % BUCKETS as u64) as usize;
+        let lane = &self.lanes[lane % self.lanes.len()];
+        let counters = if sample.failed {
+            &lane.failures
+        } else {
+            &lane.successes
+        };
+        count(&counters[bucket], tag);
+        if sample.slow {
+            count(&lane.slow[bucket], tag);
+        }
+    }
+
+    /// Sums the newest `slices` buckets as they are seen after `elapsed`.
+    pub(crate) fn tally(&self, epoch: u64, elapsed: Duration, slices: usize) -> Tally {
+        let newest = self.tag(epoch, elapsed);
+        let sum = |ring: &[AtomicU64; BUCKETS]| -> u64 {
+            let words = ring.iter().map(|word| word.load(Ordering::Relaxed));
+            words
+                .filter(|word| age(newest, word >> COUNT_BITS) < slices as u64)
+                .map(|word| word & COUNT_MASK)
+                .sum()
+        };
+        let mut tally = Tally::default();
+        for lane in &self.lanes {
+            let failures = sum(&lane.failures);
+            tally.failures += failures;
+            tally.calls += failures + sum(&lane.successes);
+            tally.slow += sum(&lane.slow);
+        }
+        tally
+    }
+}
+
+/// How many slices `tag` lies before `newest`; enormous if it lies after it.
+fn age(newest: u64, tag: u64) -> u64 {
+    newest.wrapping_sub(tag) & TAG_MASK
+}
+
+/// Adds one to a bucket, starting it anew if it belongs to an older slice.
+fn count(word: &AtomicU64, tag: u64) {
+    let mut old = word.load(Ordering::Relaxed);
+    loop {
+        let held = old >> COUNT_BITS;
+        let new = if held == tag {
+            if old & COUNT_MASK == COUNT_MASK {
+                return;
+            }
+            old + 1
+        } else if age(held, tag) <= TAG_MASK / 2 {
+            // A call of an earlier epoch, or one that slept through a whole turn of the ring.
+            return;
+        } else {
+            tag << COUNT_BITS | 1
+        };
+        match word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => old = now,
+        }
+    }
+}
+
+/// The last N calls. Evicts the oldest for each new one, so earlier calls cannot dilute the share.
+pub(crate) struct CountWindow {
+    ring: Box<[Sample]>,
+    epoch: u64,
+    next: usize,
+    tally: Tally,
+}
+
+impl CountWindow {
+    pub(crate) fn new(calls: usize) -> Self {
+        let none = Sample {
+            failed: false,
+            slow: false,
+        };
+        Self {
+            ring: vec![none; calls.max(1)].into(),
+            epoch: 0,
+            next: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Counts a call of this epoch. A later epoch starts with an empty window; calls of an earlier
+    /// one are forgotten.
+    pub(crate) fn record(&mut self, epoch: u64, sample: Sample) {
+        if epoch < self.epoch {
+            return;
+        }
+        if epoch > self.epoch {
+            (self.epoch, self.next, self.tally) = (epoch, 0, Tally::default());
+        }
+        let evicted = std::mem::replace(&mut self.ring[self.next], sample);
+        if self.tally.calls == self.ring.len() as u64 {
+            self.tally.failures -= u64::from(evicted.failed);
+            self.tally.slow -= u64::from(evicted.slow);
+        } else {
+            self.tally.calls += 1;
+        }
+        self.tally.failures += u64::from(sample.failed);
+        self.tally.slow += u64::from(sample.slow);
+        self.next = (self.next + 1) % self.ring.len();
+    }
+
+    pub(crate) fn tally(&self, epoch: u64) -> Tally {
+        if epoch == self.epoch {
+            self.tally
+        } else {
+            Tally::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    const OK: Sample = Sample {
+        failed: false,
+        slow: false,
+    };
+    const FAILED: Sample = Sample {
+        failed: true,
+        slow: false,
+    };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn calls(window: &TimeWindow, epoch: u64, elapsed: Duration) -> u64 {
+        window.tally(epoch, elapsed, BUCKETS).calls
+    }
+
+    #[test]
+    fn a_call_is_seen_for_nine_to_ten_seconds() {
+        let window = TimeWindow::new(seconds(10), 1);
+        window.record(0, 0, Duration::from_millis(1_999), FAILED);
+        assert_eq!(calls(&window, 0, Duration::from_millis(10_999)), 1);
+        assert_eq!(calls(&window, 0, seconds(11)), 0);
+        assert_eq!(window.tally(0, Duration::from_millis(2_999), 2).failures, 1);
+        assert_eq!(window.tally(0, seconds(3), 2).failures, 0);
+    }
+
+    #[test]
+    fn a_bucket_is_reused_after_days_without_its_old_count() {
+        let window = TimeWindow::new(seconds(10), 1);
+        window.record(0, 0, seconds(3), OK);
+        for days in [1, 7, 400, 4_000] {
+            let later = seconds(days * 86_400 + 3);
+            assert_eq!(calls(&window, 0, later), 0);
+            window.record(0, 0, later, OK);
+            assert_eq!(calls(&window, 0, later), 1);
+        }
+    }
+
+    #[test]
+    fn a_new_epoch_starts_empty_and_stragglers_stay_out_of_it() {
+        let window = TimeWindow::new(seconds(10), 1);
+        window.record(0, 4, seconds(1), FAILED);
+        assert_eq!(calls(&window, 5, seconds(1)), 0);
+        window.record(0, 5, seconds(2), OK);
+        for late in 0..30 {
+            window.record(0, 4, seconds(late), FAILED);
+            assert_eq!(window.tally(5, seconds(late), BUCKETS).failures, 0);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_not_revive_old_buckets() {
+        let window = TimeWindow::new(seconds(10), 1);
+        window.record(0, 0, seconds(25), OK);
+        window.record(0, 0, seconds(15), FAILED);
+        assert_eq!(
+            window.tally(0, seconds(25), BUCKETS),
+            Tally {
+                calls: 1,
+                failures: 0,
+                slow: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_full_bucket_stays_full() {
+        let word = AtomicU64::new(7 << COUNT_BITS | COUNT_MASK);
+        count(&word, 7);
+        assert_eq!(word.load(Ordering::Relaxed), 7 << COUNT_BITS | COUNT_MASK);
+    }
+
+    #[test]
+    fn tags_wrap_round() {
+        let word = AtomicU64::new(TAG_MASK << COUNT_BITS | 5);
+        count(&word, 2);
+        assert_eq!(word.load(Ordering::Relaxed), 2 << COUNT_BITS | 1);
+    }
+
+    #[test]
+    fn every_lane_is_summed() {
+        let window = TimeWindow::new(seconds(10), 4);
+        for lane in 0..9 {
+            window.record(lane, 0, seconds(0), FAILED);
+        }
+        assert_eq!(window.tally(0, seconds(0), 1).failures, 9);
+    }
+
+    proptest! {
+        /// Against the plain way to do it: keep every call, and look at the tags.
+        #[test]
+        fn time_window_counts_what_a_list_of_calls_counts(
+            steps in prop::collection::vec((0_u64..4_000, any::<bool>(), any::<bool>()), 1..200),
+        ) {
+            let window = TimeWindow::new(seconds(10), 3);
+            let mut list = Vec::new();
+            let mut elapsed = Duration::ZERO;
+            for (lane, (wait, failed, slow)) in steps.into_iter().enumerate() {
+                elapsed += Duration::from_millis(wait);
+                window.record(lane, 1, elapsed, Sample { failed, slow });
+                list.push((elapsed.as_secs(), failed, slow));
+                for slices in [2, BUCKETS] {
+                    let seen = || list.iter().filter(|call| call.0 + slices as u64 > elapsed.as_secs());
+                    prop_assert_eq!(window.tally(1, elapsed, slices), Tally {
+                        calls: seen().count() as u64,
+                        failures: seen().filter(|call| call.1).count() as u64,
+                        slow: seen().filter(|call| call.2).count() as u64,
+                    });
+                }
+            }
+        }
+
+        #[test]
+        fn count_window_holds_the_last_calls_only(
+            size in 1_usize..20,
+            samples in prop::collection::vec((any::<bool>(), any::<bool>()), 0..100),
+        ) {
+            let mut window = CountWindow::new(size);
+            let mut list = VecDeque::new();
+            for (failed, slow) in samples {
+                window.record(3, Sample { failed, slow });
+                list.push_back((failed, slow));
+                if list.len() > size {
+                    list.pop_front();
+                }
+                prop_assert_eq!(window.tally(3), Tally {
+                    calls: list.len() as u64,
+                    failures: list.iter().filter(|call| call.0).count() as u64,
+                    slow: list.iter().filter(|call| call.1).count() as u64,
+                });
+            }
+            window.record(2, FAILED);
+            prop_assert_eq!(window.tally(3).calls, list.len() as u64);
+            prop_assert_eq!(window.tally(4).calls, 0);
+        }
+    }
+}
