@@ -38,6 +38,7 @@ pub struct AtResponse;
 impl<Res, K> Completion<Res, K> for AtResponse {
     type Response<T: Token> = Res;
 
+    #[inline]
     fn attach<T: Token>(&self, response: Res, head: Outcome, _classify: &K, token: T) -> Res {
         token.resolve(head);
         response
@@ -45,6 +46,7 @@ impl<Res, K> Completion<Res, K> for AtResponse {
 }
 
 /// Ends a call: judges its result and resolves the token, or hands it on to the response.
+#[inline]
 pub(crate) fn finish<Res, K, C, T>(
     result: Result<Res, BoxError>,
     classify: &K,

@@ -4,19 +4,10 @@
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-/// The context of the call that is being made or polled on this thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Context {
-    /// When the whole operation must be over.
-    pub(crate) deadline: Option<Instant>,
-    /// Which attempt of a retry this is, from 1; 0 outside any retry.
-    pub(crate) attempt: u32,
-    clock: Clock,
-}
 
 /// The reading of the clock that layers share during one poll.
 #[derive(Clone, Copy, Debug)]
@@ -27,105 +18,161 @@ enum Clock {
     Read(Instant),
 }
 
+/// The context of the call that is being made or polled on this thread.
+struct Context {
+    deadline: Cell<Option<Instant>>,
+    attempt: Cell<u32>,
+    clock: Cell<Clock>,
+}
+
 thread_local! {
-    static CONTEXT: Cell<Context> = const {
-        Cell::new(Context { deadline: None, attempt: 0, clock: Clock::Unscoped })
+    static CONTEXT: Context = const {
+        Context {
+            deadline: Cell::new(None),
+            attempt: Cell::new(0),
+            clock: Cell::new(Clock::Unscoped),
+        }
     };
 }
 
-impl Context {
-    pub(crate) fn current() -> Self {
-        CONTEXT.get()
-    }
-
-    /// Replaces the deadline.
-    pub(crate) fn with_deadline(self, deadline: Instant) -> Self {
-        Self {
-            deadline: Some(deadline),
-            ..self
-        }
-    }
-
-    /// Replaces the number of the attempt.
-    pub(crate) fn with_attempt(self, attempt: u32) -> Self {
-        Self { attempt, ..self }
-    }
-
-    /// Makes this the context of the thread until the guard is dropped.
-    ///
-    /// Opens a scope for the shared reading of the clock, unless one is open already.
-    pub(crate) fn enter(mut self) -> Scope {
-        let outer = CONTEXT.get();
-        self.clock = match outer.clock {
-            Clock::Unscoped => Clock::Unread,
-            clock => clock,
-        };
-        CONTEXT.set(self);
-        Scope { outer }
-    }
-
-    /// Like [`enter`](Self::enter), around a future of the user, which may take its time within one
-    /// poll: nothing in there shares a reading of the clock.
-    pub(crate) fn enter_unclocked(mut self) -> Scope {
-        let outer = CONTEXT.get();
-        self.clock = Clock::Unscoped;
-        CONTEXT.set(self);
-        Scope { outer }
-    }
+/// When the whole operation must be over.
+#[inline]
+pub(crate) fn deadline() -> Option<Instant> {
+    CONTEXT.with(|context| context.deadline.get())
 }
 
-/// Gives the thread its former context back when dropped.
+/// Which attempt of a retry this is, from 1; 0 outside any retry.
+#[inline]
+pub(crate) fn attempt() -> u32 {
+    CONTEXT.with(|context| context.attempt.get())
+}
+
+/// Lets the layers further in share one reading of the clock, until the guard is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Scope {
-    outer: Context,
+pub(crate) struct ClockScope {
+    is_outermost: bool,
 }
 
-impl Drop for Scope {
-    fn drop(&mut self) {
-        let mut outer = self.outer;
-        // A reading taken inside is as good for the layer outside: it is the same poll.
-        if let (Clock::Unread | Clock::Read(_), read @ Clock::Read(_)) =
-            (outer.clock, CONTEXT.get().clock)
-        {
-            outer.clock = read;
-        }
-        CONTEXT.set(outer);
+impl ClockScope {
+    #[inline]
+    pub(crate) fn enter() -> Self {
+        CONTEXT.with(|context| {
+            let is_outermost = matches!(context.clock.get(), Clock::Unscoped);
+            if is_outermost {
+                context.clock.set(Clock::Unread);
+            }
+            Self { is_outermost }
+        })
     }
 }
 
-/// Changes the deadline of the scope that was entered last.
-pub(crate) fn set_deadline(deadline: Instant) {
-    CONTEXT.set(CONTEXT.get().with_deadline(deadline));
+impl Drop for ClockScope {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_outermost {
+            CONTEXT.with(|context| context.clock.set(Clock::Unscoped));
+        }
+    }
+}
+
+/// Sets the deadline of what is called or polled, until the guard is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct DeadlineScope {
+    outer: Option<Instant>,
+}
+
+impl DeadlineScope {
+    #[inline]
+    pub(crate) fn enter(deadline: Instant) -> Self {
+        let outer = CONTEXT.with(|context| context.deadline.replace(Some(deadline)));
+        Self { outer }
+    }
+}
+
+impl Drop for DeadlineScope {
+    #[inline]
+    fn drop(&mut self) {
+        CONTEXT.with(|context| context.deadline.set(self.outer));
+    }
+}
+
+/// Sets the number of the attempt that is called or polled, until the guard is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct AttemptScope {
+    outer: u32,
+}
+
+impl AttemptScope {
+    #[inline]
+    pub(crate) fn enter(attempt: u32) -> Self {
+        let outer = CONTEXT.with(|context| context.attempt.replace(attempt));
+        Self { outer }
+    }
+}
+
+impl Drop for AttemptScope {
+    #[inline]
+    fn drop(&mut self) {
+        CONTEXT.with(|context| context.attempt.set(self.outer));
+    }
+}
+
+/// Runs `poll` without a shared reading of the clock: for code of the user, which may take its time
+/// within one poll.
+pub(crate) fn unclocked<T>(poll: impl FnOnce() -> T) -> T {
+    /// Gives the reading back, also after a panic.
+    struct Restore(Clock);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.clock.set(self.0));
+        }
+    }
+
+    let _restore = Restore(CONTEXT.with(|context| context.clock.replace(Clock::Unscoped)));
+    poll()
 }
 
 /// The time, read at most once for all layers during one poll.
 ///
 /// Good for windows, limits and deadlines. Never measure a duration with it: time may have passed
 /// since. Take [`fresh_now`] for that.
+#[inline]
 pub(crate) fn now() -> Instant {
-    let context = CONTEXT.get();
-    match context.clock {
+    match CONTEXT.with(|context| context.clock.get()) {
         Clock::Read(now) => now,
-        Clock::Unread => fresh_now(),
-        Clock::Unscoped => Instant::now(),
+        Clock::Unread | Clock::Unscoped => fresh_now(),
     }
 }
 
 /// The time, really read, and remembered for the layers that ask [`now`] later in this poll.
+#[inline]
 pub(crate) fn fresh_now() -> Instant {
     let now = Instant::now();
-    let context = CONTEXT.get();
-    if !matches!(context.clock, Clock::Unscoped) {
-        CONTEXT.set(Context {
-            clock: Clock::Read(now),
-            ..context
-        });
-    }
+    CONTEXT.with(|context| {
+        if !matches!(context.clock.get(), Clock::Unscoped) {
+            context.clock.set(Clock::Read(now));
+        }
+    });
     now
 }
 
+/// The nanoseconds from the first reading in this process to `now`; enough for 584 years.
+///
+/// Atomic words hold times in this form. Zero if the clock has gone back beyond the first reading.
+#[inline]
+pub(crate) fn nanos_since_origin(now: Instant) -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let origin = *ORIGIN.get_or_init(|| now);
+    let elapsed = now.saturating_duration_since(origin);
+    elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+}
+
 /// `instant + duration`, or a time too far away to matter.
+#[inline]
 pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     instant.checked_add(duration).unwrap_or(instant + FAR)
@@ -138,12 +185,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_reading_serves_all_layers_of_a_poll() {
         let outside = now();
-        let scope = Context::current().enter();
+        let scope = ClockScope::enter();
         let first = now();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(now(), first, "read once");
         {
-            let _inner = Context::current().with_attempt(2).enter();
+            let _inner = ClockScope::enter();
             assert_eq!(now(), first, "also further in");
             assert_eq!(fresh_now(), first + Duration::from_secs(1));
         }
@@ -164,11 +211,11 @@ mod tests {
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let _scope = Context::current().with_attempt(3).enter();
+            let _scopes = (ClockScope::enter(), AttemptScope::enter(3));
             panic!("inside");
         });
         assert!(outer.is_err());
-        assert_eq!(Context::current().attempt, 0);
+        assert_eq!(attempt(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::context::{self, Context};
+use crate::context;
 
 /// When the operation that this task works on must be over.
 ///
@@ -52,7 +52,7 @@ impl Deadline {
     /// The deadline of the operation that is being worked on, if it has one.
     #[must_use]
     pub fn current() -> Option<Self> {
-        Context::current().deadline.map(Self)
+        context::deadline().map(Self)
     }
 
     /// When it is.
@@ -107,14 +107,14 @@ impl<F: Future> Future for DeadlineScope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let context = Context::current();
-        let deadline = soonest(context.deadline, this.deadline.0);
-        let _scope = context.with_deadline(deadline).enter_unclocked();
-        this.future.poll(cx)
+        let deadline = soonest(context::deadline(), this.deadline.0);
+        let _scope = context::DeadlineScope::enter(deadline);
+        context::unclocked(|| this.future.poll(cx))
     }
 }
 
 /// The sooner one of a deadline in force and a further one.
+#[inline]
 pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
     in_force.map_or(own, |in_force| in_force.min(own))
 }
@@ -130,7 +130,7 @@ impl Attempt {
     /// The attempt that is being made, `None` outside any retry.
     #[must_use]
     pub fn current() -> Option<Self> {
-        match Context::current().attempt {
+        match context::attempt() {
             0 => None,
             number => Some(Self(number)),
         }

@@ -14,6 +14,7 @@ pub(crate) fn lanes() -> usize {
 }
 
 /// The number of this thread: 0 for the first that asks, 1 for the second, and so on.
+#[inline]
 pub(crate) fn lane() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! { static LANE: Cell<Option<usize>> = const { Cell::new(None) } }

@@ -122,6 +122,7 @@ where
 
 /// Judges a result the way every layer does: our own rejections are `Ignored`, for the rest the
 /// classifier decides.
+#[inline]
 pub(crate) fn judge<Res, K>(classify: &K, result: &Result<Res, BoxError>) -> Outcome
 where
     K: Classify<Res>,

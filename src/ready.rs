@@ -52,6 +52,7 @@ impl<S> Ready<S> {
     }
 
     /// Asks the inner service, unless its last answer has not been used yet. Never waits.
+    #[inline]
     pub(crate) fn poll<Req>(&mut self, cx: &mut task::Context<'_>)
     where
         S: Service<Req, Error: Into<BoxError>>,
@@ -66,6 +67,7 @@ impl<S> Ready<S> {
     }
 
     /// Calls the inner service, at once if it is ready, else as soon as it is.
+    #[inline]
     pub(crate) fn call<Req>(&mut self, request: Req) -> Call<S, Req>
     where
         S: Service<Req> + Clone,
@@ -157,6 +159,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         loop {
             let future = match self.as_mut().project() {

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -73,7 +73,7 @@ pub(crate) struct Series<I: Instruments> {
     builds: AtomicU32,
     /// The recorder that the gauges were last published to.
     published_to: AtomicUsize,
-    /// When they are to be published again, in nanoseconds since [`origin`].
+    /// When they are to be published again, in [`nanos_since_origin`](crate::context::nanos_since_origin).
     publish_at: AtomicU64,
     levels: I::Levels,
 }
@@ -131,6 +131,7 @@ impl<I: Instruments> Series<I> {
         }
     }
 
+    #[inline]
     pub(crate) fn name(&self) -> &'static str {
         self.labels.name
     }
@@ -140,6 +141,7 @@ impl<I: Instruments> Series<I> {
     }
 
     /// Reports something through the handles of this thread.
+    #[inline]
     pub(crate) fn report(&self, now: Instant, report: impl Fn(&I)) {
         let kept = BOUND.try_with(|table| {
             let mut table = table.try_borrow_mut().ok()?;
@@ -190,20 +192,22 @@ impl<I: Instruments> Series<I> {
 
     /// Publishes the gauges if the recorder has changed, or if that was last done a while ago.
     ///
-    /// Called on the path of a successful call: two loads and a comparison.
-    pub(crate) fn keep_published(&self, now: Instant) {
-        let since = nanos_since_origin(now);
+    /// Called on the path of a successful call: two loads and a comparison. `since` is `now`, in
+    /// [`nanos_since_origin`](crate::context::nanos_since_origin).
+    #[inline]
+    pub(crate) fn keep_published(&self, now: Instant, since: u64) {
         if self.published_to.load(Ordering::Relaxed) != recorder_id()
             || since >= self.publish_at.load(Ordering::Relaxed)
         {
-            self.publish(now, since);
+            let due = since.saturating_add(REPUBLISH.as_nanos() as u64);
+            self.publish_at.store(due, Ordering::Relaxed);
+            self.publish(now);
         }
     }
 
+    /// Publishes the gauges.
     #[cold]
-    fn publish(&self, now: Instant, since: u64) {
-        let due = since.saturating_add(REPUBLISH.as_nanos() as u64);
-        self.publish_at.store(due, Ordering::Relaxed);
+    pub(crate) fn publish(&self, now: Instant) {
         self.published_to.store(recorder_id(), Ordering::Relaxed);
         self.report(now, |instruments| instruments.publish(&self.levels));
     }
@@ -216,19 +220,15 @@ impl<I: Instruments> fmt::Debug for Series<I> {
 }
 
 /// Tells one recorder from another by its address.
+#[inline]
 fn recorder_id() -> usize {
     metrics::with_recorder(|recorder| std::ptr::from_ref(recorder).cast::<()>().addr())
-}
-
-fn nanos_since_origin(now: Instant) -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(|| now);
-    now.saturating_duration_since(origin).as_nanos() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::nanos_since_origin;
     use metrics::Gauge;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use std::sync::atomic::AtomicI64;
@@ -277,7 +277,7 @@ mod tests {
         series.report(now, |test| test.events.increment(1));
         series.levels().store(7, Ordering::Relaxed);
         let seen = recorded(|| {
-            series.keep_published(now);
+            series.keep_published(now, nanos_since_origin(now));
             series.report(now, |test| test.events.increment(2));
         });
         assert_eq!(seen["test_events_total"], 2.0);

@@ -75,15 +75,17 @@ impl TimeWindow {
         }
     }
 
-    /// The number of the slice that `elapsed`, the time since the window was made, falls into.
-    fn tag(&self, epoch: u64, elapsed: Duration) -> u64 {
-        let slice = elapsed.as_nanos() as u64 / self.width;
+    /// The number of the slice that `nanos` falls into.
+    #[inline]
+    fn tag(&self, epoch: u64, nanos: u64) -> u64 {
+        let slice = nanos / self.width;
         slice.wrapping_add(epoch.wrapping_mul(EPOCH)) & TAG_MASK
     }
 
-    /// Counts a call of this epoch that ended after `elapsed`.
-    pub(crate) fn record(&self, lane: usize, epoch: u64, elapsed: Duration, sample: Sample) {
-        let tag = self.tag(epoch, elapsed);
+    /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin.
+    #[inline]
+    pub(crate) fn record(&self, lane: usize, epoch: u64, nanos: u64, sample: Sample) {
+        let tag = self.tag(epoch, nanos);
         let bucket = (tag % BUCKETS as u64) as usize;
         let lane = &self.lanes[lane % self.lanes.len()];
         let counters = if sample.failed {
@@ -97,9 +99,9 @@ impl TimeWindow {
         }
     }
 
-    /// Sums the newest `slices` buckets as they are seen after `elapsed`.
-    pub(crate) fn tally(&self, epoch: u64, elapsed: Duration, slices: usize) -> Tally {
-        let newest = self.tag(epoch, elapsed);
+    /// Sums the newest `slices` buckets as they are seen at `nanos`.
+    pub(crate) fn tally(&self, epoch: u64, nanos: u64, slices: usize) -> Tally {
+        let newest = self.tag(epoch, nanos);
         let sum = |ring: &[AtomicU64; BUCKETS]| -> u64 {
             let words = ring.iter().map(|word| word.load(Ordering::Relaxed));
             words
@@ -119,11 +121,13 @@ impl TimeWindow {
 }
 
 /// How many slices `tag` lies before `newest`; enormous if it lies after it.
+#[inline]
 fn age(newest: u64, tag: u64) -> u64 {
     newest.wrapping_sub(tag) & TAG_MASK
 }
 
 /// Adds one to a bucket, starting it anew if it belongs to an older slice.
+#[inline]
 fn count(word: &AtomicU64, tag: u64) {
     let mut old = word.load(Ordering::Relaxed);
     loop {
@@ -213,27 +217,33 @@ mod tests {
         slow: false,
     };
 
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
+    const SPAN: Duration = Duration::from_secs(10);
+
+    fn millis(millis: u64) -> u64 {
+        millis * 1_000_000
     }
 
-    fn calls(window: &TimeWindow, epoch: u64, elapsed: Duration) -> u64 {
-        window.tally(epoch, elapsed, BUCKETS).calls
+    fn seconds(seconds: u64) -> u64 {
+        millis(seconds * 1_000)
+    }
+
+    fn calls(window: &TimeWindow, epoch: u64, nanos: u64) -> u64 {
+        window.tally(epoch, nanos, BUCKETS).calls
     }
 
     #[test]
     fn a_call_is_seen_for_nine_to_ten_seconds() {
-        let window = TimeWindow::new(seconds(10), 1);
-        window.record(0, 0, Duration::from_millis(1_999), FAILED);
-        assert_eq!(calls(&window, 0, Duration::from_millis(10_999)), 1);
+        let window = TimeWindow::new(SPAN, 1);
+        window.record(0, 0, millis(1_999), FAILED);
+        assert_eq!(calls(&window, 0, millis(10_999)), 1);
         assert_eq!(calls(&window, 0, seconds(11)), 0);
-        assert_eq!(window.tally(0, Duration::from_millis(2_999), 2).failures, 1);
+        assert_eq!(window.tally(0, millis(2_999), 2).failures, 1);
         assert_eq!(window.tally(0, seconds(3), 2).failures, 0);
     }
 
     #[test]
     fn a_bucket_is_reused_after_days_without_its_old_count() {
-        let window = TimeWindow::new(seconds(10), 1);
+        let window = TimeWindow::new(SPAN, 1);
         window.record(0, 0, seconds(3), OK);
         for days in [1, 7, 400, 4_000] {
             let later = seconds(days * 86_400 + 3);
@@ -245,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_new_epoch_starts_empty_and_stragglers_stay_out_of_it() {
-        let window = TimeWindow::new(seconds(10), 1);
+        let window = TimeWindow::new(SPAN, 1);
         window.record(0, 4, seconds(1), FAILED);
         assert_eq!(calls(&window, 5, seconds(1)), 0);
         window.record(0, 5, seconds(2), OK);
@@ -257,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_does_not_revive_old_buckets() {
-        let window = TimeWindow::new(seconds(10), 1);
+        let window = TimeWindow::new(SPAN, 1);
         window.record(0, 0, seconds(25), OK);
         window.record(0, 0, seconds(15), FAILED);
         assert_eq!(
@@ -286,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_lane_is_summed() {
-        let window = TimeWindow::new(seconds(10), 4);
+        let window = TimeWindow::new(SPAN, 4);
         for lane in 0..9 {
             window.record(lane, 0, seconds(0), FAILED);
         }
@@ -299,15 +309,15 @@ mod tests {
         fn time_window_counts_what_a_list_of_calls_counts(
             steps in prop::collection::vec((0_u64..4_000, any::<bool>(), any::<bool>()), 1..200),
         ) {
-            let window = TimeWindow::new(seconds(10), 3);
+            let window = TimeWindow::new(SPAN, 3);
             let mut list = Vec::new();
-            let mut elapsed = Duration::ZERO;
+            let mut elapsed = 0;
             for (lane, (wait, failed, slow)) in steps.into_iter().enumerate() {
-                elapsed += Duration::from_millis(wait);
+                elapsed += millis(wait);
                 window.record(lane, 1, elapsed, Sample { failed, slow });
-                list.push((elapsed.as_secs(), failed, slow));
+                list.push((elapsed / seconds(1), failed, slow));
                 for slices in [2, BUCKETS] {
-                    let seen = || list.iter().filter(|call| call.0 + slices as u64 > elapsed.as_secs());
+                    let seen = || list.iter().filter(|call| call.0 + slices as u64 > elapsed / seconds(1));
                     prop_assert_eq!(window.tally(1, elapsed, slices), Tally {
                         calls: seen().count() as u64,
                         failures: seen().filter(|call| call.1).count() as u64,

@@ -48,6 +48,7 @@ use tokio::time::Instant;
 use self::metrics::BudgetMetrics;
 use self::state::Tokens;
 use crate::ConfigError;
+use crate::context::nanos_since_origin;
 use crate::error::Check;
 use crate::telemetry::Series;
 
@@ -65,7 +66,6 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     tokens: Tokens,
-    origin: Instant,
     metrics: &'static Series<BudgetMetrics>,
 }
 
@@ -118,11 +118,13 @@ impl Budget {
     }
 
     /// Notes that an operation begins. Each one must [`leave`](Self::leave).
+    #[inline]
     pub(crate) fn enter(&self) {
         self.shared.tokens.enter();
     }
 
     /// Notes that an operation is over and brings `deposit` tokens.
+    #[inline]
     pub(crate) fn leave(&self, deposit: u32) {
         if self.shared.tokens.leave(deposit) {
             self.sample(Instant::now());
@@ -138,14 +140,11 @@ impl Budget {
 
     #[cold]
     fn sample(&self, now: Instant) {
-        let Shared {
-            tokens,
-            origin,
-            metrics,
-        } = &*self.shared;
-        tokens.sample(now.saturating_duration_since(*origin));
+        let Shared { tokens, metrics } = &*self.shared;
+        let nanos = nanos_since_origin(now);
+        tokens.sample(nanos);
         metrics.levels().set(tokens.tokens(), tokens.capacity());
-        metrics.keep_published(now);
+        metrics.keep_published(now, nanos);
     }
 }
 
@@ -197,7 +196,6 @@ impl Config {
         Ok(Budget {
             shared: Arc::new(Shared {
                 tokens: Tokens::new(self.reserve, self.share, self.initial),
-                origin: Instant::now(),
                 metrics: Series::of(&self.name, "budget"),
             }),
         })

@@ -3,15 +3,13 @@
 //! An operation touches the word twice: once when it begins and once when it ends, and the second
 //! time counts it, brings its token and gives up its place in one step.
 
-use std::time::Duration;
-
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The unit of everything here: a retry costs 10 tokens, a success at first try brings 1.
 pub(crate) const TOKENS_PER_RETRY: u32 = 10;
 
-/// The rate of operations is measured over at least this long.
-const SAMPLE: Duration = Duration::from_secs(1);
+/// The rate of operations is measured over at least so many nanoseconds.
+const SAMPLE: u64 = 1_000_000_000;
 
 /// Asks for the clock once in so many operations.
 const SAMPLE_OPERATIONS: u64 = 16;
@@ -32,15 +30,17 @@ pub(crate) struct Tokens {
     share: u64,
     /// The capacity for the rate that was measured last.
     by_rate: AtomicU32,
-    /// When that was, in nanoseconds since the budget was made, and the finished operations then.
+    /// When that was, in nanoseconds, and the finished operations then.
     sampled_at: AtomicU64,
     sampled: AtomicU64,
 }
 
+#[inline]
 fn tokens_in(word: u64) -> u64 {
     word & TOKENS
 }
 
+#[inline]
 fn in_flight_in(word: u64) -> u64 {
     (word / IN_FLIGHT) & IN_FLIGHT_MASK
 }
@@ -69,17 +69,20 @@ impl Tokens {
         self.capacity_at(self.word.load(Ordering::Relaxed)) as u32
     }
 
+    #[inline]
     fn capacity_at(&self, word: u64) -> u64 {
         let by_rate = self.by_rate.load(Ordering::Relaxed).max(self.reserve);
         let by_in_flight = in_flight_in(word) * self.share / 1024;
         by_in_flight.max(u64::from(by_rate)).min(TOKENS)
     }
 
+    #[inline]
     pub(crate) fn enter(&self) {
         self.word.fetch_add(IN_FLIGHT, Ordering::Relaxed);
     }
 
     /// Ends an operation that brings `deposit` tokens. Says whether it is time to [`sample`](Self::sample).
+    #[inline]
     pub(crate) fn leave(&self, deposit: u32) -> bool {
         let mut old = self.word.load(Ordering::Relaxed);
         loop {
@@ -108,6 +111,7 @@ impl Tokens {
         }
     }
 
+    #[inline]
     fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.word
             .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
@@ -115,10 +119,9 @@ impl Tokens {
     }
 
     /// Measures the rate of operations, if enough time has gone by since that was last done.
-    pub(crate) fn sample(&self, elapsed: Duration) {
-        let now = elapsed.as_nanos() as u64;
+    pub(crate) fn sample(&self, now: u64) {
         let last = self.sampled_at.load(Ordering::Relaxed);
-        if now.saturating_sub(last) < SAMPLE.as_nanos() as u64 {
+        if now.saturating_sub(last) < SAMPLE {
             return;
         }
         let claimed =
@@ -176,7 +179,7 @@ mod tests {
         let tokens = budget();
         for second in 0..1_000 {
             operation(&tokens, 1);
-            tokens.sample(Duration::from_secs(second * 60));
+            tokens.sample(second * 60 * SAMPLE);
         }
         assert_eq!(tokens.capacity(), 100);
         assert_eq!(tokens.tokens(), 100);
@@ -189,7 +192,7 @@ mod tests {
             for _ in 0..100 {
                 operation(&tokens, 1);
             }
-            tokens.sample(Duration::from_millis(tenth * 100));
+            tokens.sample(tenth * SAMPLE / 10);
         }
         // 1000 a second: 0.2 s of that are 200 retries.
         assert!(
@@ -197,7 +200,7 @@ mod tests {
             "{}",
             tokens.capacity()
         );
-        tokens.sample(Duration::from_secs(500));
+        tokens.sample(500 * SAMPLE);
         assert_eq!(
             tokens.capacity(),
             100,
@@ -224,11 +227,11 @@ mod tests {
         tokens
             .word
             .store(FINISHED * ((1 << 20) - 1), Ordering::Relaxed);
-        tokens.sample(Duration::from_secs(1));
+        tokens.sample(SAMPLE);
         for _ in 0..100 {
             operation(&tokens, 1);
         }
-        tokens.sample(Duration::from_secs(2));
+        tokens.sample(2 * SAMPLE);
         assert_eq!((tokens.in_flight(), tokens.tokens()), (0, 100));
         assert_eq!(tokens.capacity(), 200);
     }
@@ -260,7 +263,7 @@ mod tests {
                     0 => { tokens.enter(); in_flight += 1; }
                     1 if in_flight > 0 => { tokens.leave(amount); in_flight -= 1; }
                     2 => { tokens.withdraw(amount); }
-                    _ => { elapsed += wait; tokens.sample(Duration::from_nanos(elapsed)); }
+                    _ => { elapsed += wait; tokens.sample(elapsed); }
                 }
                 prop_assert_eq!(tokens.in_flight(), in_flight);
                 prop_assert!(tokens.capacity() >= reserve * 10);

@@ -33,6 +33,7 @@ where
     S: Service<Req>,
 {
     /// A call without a permit is one that was refused.
+    #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
         permit: Option<Permit>,
@@ -56,6 +57,7 @@ where
 {
     type Output = Result<C::Response<Permit>, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.call.poll(cx));

@@ -30,6 +30,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, Req, K, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         // An open breaker leaves the inner service alone. A probe waits for readiness in its future.
         if self.shared.is_closed() {
@@ -38,13 +39,14 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let (call, permit) = match self.shared.admit() {
             Ok(permit) => (self.inner.call(request), Some(permit)),
-            Err(error) => {
+            Err(rejected) => {
                 // It may have become ready before the breaker opened.
                 self.inner.release();
-                (Call::failed(error), None)
+                (Call::failed(rejected.error(self.shared.name())), None)
             }
         };
         ResponseFuture::new(call, permit, self.classify.clone(), self.completion.clone())

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
-use crate::context;
+use crate::context::{self, nanos_since_origin};
 use crate::lane::lane;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering};
@@ -26,18 +26,19 @@ pub(super) enum Window {
 }
 
 impl Window {
-    fn record(&self, epoch: u64, elapsed: Duration, sample: Sample) {
+    #[inline]
+    fn record(&self, epoch: u64, nanos: u64, sample: Sample) {
         match self {
-            Self::Time(window) => window.record(lane(), epoch, elapsed, sample),
+            Self::Time(window) => window.record(lane(), epoch, nanos, sample),
             Self::Count(window) => lock(window).record(epoch, sample),
         }
     }
 
     /// The tallies that are judged: of the whole window and, so that a sudden outage is not diluted by
     /// the good time before it, of the newest two buckets.
-    fn tallies(&self, epoch: u64, elapsed: Duration) -> [Tally; 2] {
+    fn tallies(&self, epoch: u64, nanos: u64) -> [Tally; 2] {
         match self {
-            Self::Time(window) => [2, BUCKETS].map(|slices| window.tally(epoch, elapsed, slices)),
+            Self::Time(window) => [2, BUCKETS].map(|slices| window.tally(epoch, nanos, slices)),
             Self::Count(window) => [lock(window).tally(epoch); 2],
         }
     }
@@ -50,7 +51,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) struct Shared {
     /// State and epoch of the machine: all that a call on a closed breaker looks at.
     word: AtomicU64,
-    /// When the open time is over, in nanoseconds since `origin`; `u64::MAX` for never.
+    /// When the open time is over, in nanoseconds since the origin; `u64::MAX` for never.
     open_until: AtomicU64,
     window: Window,
     /// Failures in a row, in the low half, of the epoch in the high half.
@@ -60,7 +61,6 @@ pub(super) struct Shared {
     mode: Mode,
     listener: Option<Listener>,
     random: Random,
-    origin: Instant,
     metrics: &'static Series<BreakerMetrics>,
 }
 
@@ -70,6 +70,7 @@ fn word(state: State, epoch: u64) -> u64 {
     epoch << STATE_BITS | state as u64
 }
 
+#[inline]
 fn is(state: State, word: u64) -> bool {
     word & ((1 << STATE_BITS) - 1) == state as u64
 }
@@ -83,19 +84,18 @@ impl Shared {
         random: Random,
         metrics: &'static Series<BreakerMetrics>,
     ) -> Self {
-        let origin = Instant::now();
+        let now = Instant::now();
         metrics.levels().created(State::Closed);
         Self {
             word: AtomicU64::new(word(State::Closed, 0)),
             open_until: AtomicU64::new(0),
             window,
             streak: AtomicU64::new(0),
-            machine: Mutex::new(Machine::new(settings.clone(), origin)),
+            machine: Mutex::new(Machine::new(settings.clone(), now)),
             settings,
             mode,
             listener,
             random,
-            origin,
             metrics,
         }
     }
@@ -104,6 +104,7 @@ impl Shared {
         self.metrics.name()
     }
 
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         is(State::Closed, self.word.load(Ordering::Acquire))
     }
@@ -112,24 +113,25 @@ impl Shared {
         lock(&self.machine).state()
     }
 
-    /// Lets a call through, or says why not.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Error> {
+    /// Lets a call through.
+    #[inline]
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Rejected> {
         let word = self.word.load(Ordering::Acquire);
         let kind = if is(State::Closed, word) {
-            Kind::Counted { word }
+            let watches = self.settings.slow_calls.is_some();
+            let started = watches.then(|| nanos_since_origin(context::now()));
+            Kind::Counted { word, started }
         } else {
             self.probe(word)?
         };
-        let started = self.settings.slow_calls.map(|_| context::now());
         Ok(Permit {
             shared: Arc::clone(self),
             kind,
-            started,
         })
     }
 
     /// Decides over a call on a breaker that is not closed.
-    fn probe(&self, word: u64) -> Result<Kind, Error> {
+    fn probe(&self, word: u64) -> Result<Kind, Rejected> {
         let now = context::now();
         let mut retry_after = self.open_for_remaining(now);
         if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
@@ -142,12 +144,11 @@ impl Shared {
         }
         self.metrics
             .report(now, |metrics| metrics.rejected(self.mode));
+        self.metrics.keep_published(now, nanos_since_origin(now));
         match self.mode {
-            Mode::Enforce => {
-                let retry_after = retry_after.filter(|wait| !wait.is_zero());
-                let kind = ErrorKind::CircuitOpen;
-                Err(Error::rejected(kind, self.name(), retry_after))
-            }
+            Mode::Enforce => Err(Rejected {
+                retry_after: retry_after.filter(|wait| !wait.is_zero()),
+            }),
             Mode::Observe => Ok(Kind::Uncounted),
         }
     }
@@ -156,12 +157,10 @@ impl Shared {
     pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
         match self.open_until.load(Ordering::Acquire) {
             u64::MAX => None,
-            until => Some(Duration::from_nanos(until).saturating_sub(self.elapsed(now))),
+            until => Some(Duration::from_nanos(
+                until.saturating_sub(nanos_since_origin(now)),
+            )),
         }
-    }
-
-    fn elapsed(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.origin)
     }
 
     /// Says whether the next call would be let through.
@@ -195,9 +194,7 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = lock(&self.machine);
         let result = change(&mut machine);
-        let open_until = machine.open_until().map_or(u64::MAX, |until| {
-            (self.elapsed(until).as_nanos() as u64).min(u64::MAX - 1)
-        });
+        let open_until = machine.open_until().map_or(u64::MAX, nanos_since_origin);
         self.open_until.store(open_until, Ordering::Release);
         let word = word(machine.state(), machine.epoch());
         self.word.store(word, Ordering::Release);
@@ -218,7 +215,8 @@ impl Shared {
     }
 
     /// Counts a call that began while the breaker was closed.
-    fn count(&self, admitted: u64, outcome: Outcome, started: Option<Instant>) {
+    #[inline]
+    fn count(&self, admitted: u64, outcome: Outcome, started: Option<u64>) {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::Failure | Outcome::Overload { .. } => true,
@@ -229,23 +227,24 @@ impl Shared {
         }
         let epoch = admitted >> STATE_BITS;
         let slow_calls = self.settings.slow_calls.zip(started);
-        let (now, slow) = match slow_calls {
-            Some(((limit, _), started)) => {
-                let now = context::fresh_now();
-                (now, now.saturating_duration_since(started) > limit)
-            }
-            None => (context::now(), false),
+        let now = match slow_calls {
+            Some(_) => context::fresh_now(),
+            None => context::now(),
         };
-        let elapsed = self.elapsed(now);
-        self.window.record(epoch, elapsed, Sample { failed, slow });
+        let nanos = nanos_since_origin(now);
+        let slow = slow_calls.is_some_and(|((limit, _), started)| {
+            Duration::from_nanos(nanos.saturating_sub(started)) > limit
+        });
+        self.window.record(epoch, nanos, Sample { failed, slow });
         let streak = self.count_streak(epoch, failed);
-        self.metrics.keep_published(now);
+        self.metrics.keep_published(now, nanos);
         if failed || slow {
-            self.judge(epoch, elapsed, streak, outcome.retry_after(), now);
+            self.judge(epoch, streak, outcome.retry_after(), now);
         }
     }
 
     /// Counts failures in a row, and says how many there are.
+    #[inline]
     fn count_streak(&self, epoch: u64, failed: bool) -> u32 {
         if self.settings.consecutive_failures.is_none() {
             return 0;
@@ -268,20 +267,14 @@ impl Shared {
     }
 
     #[cold]
-    fn judge(
-        &self,
-        epoch: u64,
-        elapsed: Duration,
-        streak: u32,
-        hint: Option<Duration>,
-        now: Instant,
-    ) {
+    fn judge(&self, epoch: u64, streak: u32, hint: Option<Duration>, now: Instant) {
         let settings = &self.settings;
         let in_a_row = settings.consecutive_failures.is_some_and(|n| streak >= n);
         let cause = if in_a_row {
             Some(Cause::ConsecutiveFailures)
         } else {
-            let mut tallies = self.window.tallies(epoch, elapsed).into_iter();
+            let tallies = self.window.tallies(epoch, nanos_since_origin(now));
+            let mut tallies = tallies.into_iter();
             tallies.find_map(|tally| verdict(settings, tally))
         };
         let Some(cause) = cause else { return };
@@ -301,7 +294,8 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.metrics.levels().dropped(self.state());
-        self.metrics.keep_published(Instant::now());
+        // The gauges must not show a breaker that no longer exists, until the next one is used.
+        self.metrics.publish(Instant::now());
     }
 }
 
@@ -323,14 +317,26 @@ impl fmt::Debug for Shared {
 pub struct Permit {
     shared: Arc<Shared>,
     kind: Kind,
-    started: Option<Instant>,
+}
+
+/// A call was not let through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rejected {
+    retry_after: Option<Duration>,
+}
+
+impl Rejected {
+    pub(super) fn error(self, name: &'static str) -> Error {
+        Error::rejected(ErrorKind::CircuitOpen, name, self.retry_after)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Let through while the breaker was closed and its word was this.
+    /// Let through while the breaker was closed and its word was this; when, if that matters.
     Counted {
         word: u64,
+        started: Option<u64>,
     },
     Probe(Probe),
     /// Let through although it would have been rejected, or over.
@@ -338,16 +344,18 @@ enum Kind {
 }
 
 impl Token for Permit {
+    #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
     }
 }
 
 impl Permit {
+    #[inline]
     fn end(&mut self, outcome: Outcome) {
         match std::mem::replace(&mut self.kind, Kind::Uncounted) {
             Kind::Uncounted => {}
-            Kind::Counted { word } => self.shared.count(word, outcome, self.started),
+            Kind::Counted { word, started } => self.shared.count(word, outcome, started),
             Kind::Probe(probe) => {
                 let end = match outcome {
                     Outcome::Success => ProbeEnd::Succeeded,
@@ -362,6 +370,7 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.end(Outcome::Cancelled);
     }

@@ -349,3 +349,338 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings() -> Settings {
+        Settings {
+            failure_share: 0.5,
+            min_calls: 20,
+            consecutive_failures: None,
+            slow_calls: None,
+            open_for: Duration::from_secs(2),
+            open_jitter: 0.25,
+            open_growth: 1.0,
+            open_most: Duration::from_secs(60),
+            hint_most: Duration::from_secs(300),
+            successes_to_close: 5,
+            max_probes: 8,
+            probe_lease: Duration::from_secs(5),
+        }
+    }
+
+    /// A machine with a clock that is moved by hand.
+    struct Bench {
+        machine: Machine,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(settings: Settings) -> Self {
+            let now = Instant::now();
+            Self {
+                machine: Machine::new(settings, now),
+                now,
+            }
+        }
+
+        fn half_open(settings: Settings) -> (Self, Probe) {
+            let mut bench = Self::new(settings);
+            bench.trip(None);
+            bench.wait(3);
+            let probe = bench.probe().expect("the open time is over");
+            (bench, probe)
+        }
+
+        fn wait(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+
+        /// Opens, and says for how long.
+        fn trip(&mut self, hint: Option<Duration>) -> Duration {
+            let (epoch, cause) = (self.machine.epoch(), Cause::FailureShare);
+            let transition = self.machine.trip(epoch, cause, hint, self.now, 0.0);
+            transition.expect("closed").open_for.expect("for a time")
+        }
+
+        fn probe(&mut self) -> Option<Probe> {
+            self.machine.try_probe(self.now).0
+        }
+
+        fn end(&mut self, probe: Probe, end: ProbeEnd) -> Option<State> {
+            let transition = self.machine.end_probe(probe, end, self.now, 0.0)?;
+            Some(transition.to)
+        }
+    }
+
+    fn tally(calls: u64, failures: u64) -> Tally {
+        Tally {
+            calls,
+            failures,
+            slow: 0,
+        }
+    }
+
+    #[test]
+    fn opens_when_the_share_is_surely_above_the_threshold() {
+        let settings = settings();
+        let opens = |calls, failures| verdict(&settings, tally(calls, failures)).is_some();
+        assert!(!opens(19, 19), "too few calls");
+        assert!(opens(20, 20));
+        assert!(opens(20, 14));
+        assert!(!opens(20, 13), "may be chance");
+        assert!(!opens(1_000, 500));
+        assert!(!opens(1_000, 520), "may be chance");
+        assert!(opens(1_000, 530));
+        assert!(!opens(0, 0));
+    }
+
+    #[test]
+    fn opens_when_too_many_calls_are_slow() {
+        let settings = Settings {
+            slow_calls: Some((Duration::from_secs(1), 0.3)),
+            ..settings()
+        };
+        let cause = |slow| {
+            let tally = Tally {
+                slow,
+                ..tally(100, 0)
+            };
+            verdict(&settings, tally)
+        };
+        assert_eq!(cause(35), None);
+        assert_eq!(cause(40), Some(Cause::SlowCalls));
+    }
+
+    #[test]
+    fn the_bound_is_that_of_wilson() {
+        // n = 100, share 0.6: computed by hand with z = 1.64.
+        assert!((lower_bound(60, 100) - 0.517_6).abs() < 0.000_5);
+        assert!((lower_bound(20, 20) - 0.881_5).abs() < 0.000_5);
+        assert!(lower_bound(0, 20).abs() < 1e-9);
+    }
+
+    #[test]
+    fn probes_in_flight_double_with_each_success_and_halve_with_each_failure() {
+        let mut settings = settings();
+        settings.successes_to_close = 100;
+        let (mut bench, first) = Bench::half_open(settings);
+        assert_eq!(bench.probe(), None, "one at first");
+        bench.end(first, ProbeEnd::Succeeded);
+        let mut probes = Vec::new();
+        for most in [2, 4, 8, 8] {
+            probes.extend(std::iter::from_fn(|| bench.probe()));
+            assert_eq!(probes.len(), most);
+            bench.end(probes.remove(0), ProbeEnd::Succeeded);
+        }
+        bench.end(probes.remove(0), ProbeEnd::Failed(None));
+        bench.end(probes.remove(0), ProbeEnd::Failed(None));
+        for probe in probes.split_off(1) {
+            bench.end(probe, ProbeEnd::Released);
+        }
+        probes.extend(std::iter::from_fn(|| bench.probe()));
+        assert_eq!(probes.len(), 2);
+    }
+
+    #[test]
+    fn five_successes_close_and_more_failures_than_successes_open() {
+        let (mut bench, mut probe) = Bench::half_open(settings());
+        for success in 1..=5 {
+            let state = bench.end(probe, ProbeEnd::Succeeded);
+            assert_eq!(state, (success == 5).then_some(State::Closed));
+            probe = bench.probe().unwrap_or(probe);
+        }
+        let (mut bench, probe) = Bench::half_open(settings());
+        assert_eq!(bench.end(probe, ProbeEnd::Failed(None)), Some(State::Open));
+        let (mut bench, probe) = Bench::half_open(settings());
+        bench.end(probe, ProbeEnd::Succeeded);
+        let (second, third) = (bench.probe().unwrap(), bench.probe().unwrap());
+        assert_eq!(bench.end(second, ProbeEnd::Failed(None)), None, "one each");
+        assert_eq!(bench.end(third, ProbeEnd::Failed(None)), Some(State::Open));
+    }
+
+    #[test]
+    fn what_probes_found_out_counts_however_long_ago() {
+        let (mut bench, mut probe) = Bench::half_open(settings());
+        for _ in 0..4 {
+            assert_eq!(bench.end(probe, ProbeEnd::Succeeded), None);
+            bench.wait(3_600);
+            probe = bench.probe().unwrap();
+        }
+        assert_eq!(bench.end(probe, ProbeEnd::Succeeded), Some(State::Closed));
+    }
+
+    #[test]
+    fn a_hanging_probe_gives_its_place_to_another_but_still_counts() {
+        let (mut bench, hanging) = Bench::half_open(settings());
+        bench.wait(4);
+        assert_eq!(bench.probe(), None);
+        bench.wait(1);
+        let second = bench.probe().expect("the lease of the first is over");
+        assert_eq!(bench.probe(), None, "one place, given once");
+        bench.end(hanging, ProbeEnd::Released);
+        assert_eq!(bench.probe(), None, "the place is the second one's now");
+        bench.end(hanging, ProbeEnd::Succeeded);
+        assert!(bench.probe().is_some(), "two may be in flight");
+        bench.end(second, ProbeEnd::Released);
+    }
+
+    #[test]
+    fn a_probe_of_an_earlier_half_open_state_changes_nothing() {
+        let (mut bench, old) = Bench::half_open(settings());
+        bench.wait(5);
+        let failing = bench.probe().unwrap();
+        assert_eq!(
+            bench.end(failing, ProbeEnd::Failed(None)),
+            Some(State::Open)
+        );
+        assert_eq!(bench.end(old, ProbeEnd::Failed(None)), None, "open already");
+        bench.wait(3);
+        let new = bench.probe().unwrap();
+        for _ in 0..9 {
+            assert_eq!(bench.end(old, ProbeEnd::Succeeded), None);
+            assert_eq!(bench.end(old, ProbeEnd::Failed(None)), None);
+        }
+        assert_eq!(bench.probe(), None, "the new probe still has its place");
+        assert_eq!(bench.end(new, ProbeEnd::Failed(None)), Some(State::Open));
+    }
+
+    #[test]
+    fn only_the_epoch_that_is_running_can_trip() {
+        let mut bench = Bench::new(settings());
+        let epoch = bench.machine.epoch();
+        bench.trip(None);
+        let _ = bench.machine.reset(bench.now);
+        let trip = |machine: &mut Machine, epoch, now| {
+            machine.trip(epoch, Cause::FailureShare, None, now, 0.0)
+        };
+        assert_eq!(trip(&mut bench.machine, epoch, bench.now), None);
+        let epoch = bench.machine.epoch();
+        assert!(trip(&mut bench.machine, epoch, bench.now).is_some());
+    }
+
+    #[test]
+    fn the_open_time_grows_to_its_most_and_starts_again_after_a_recovery_that_lasts() {
+        let mut settings = settings();
+        settings.open_growth = 2.0;
+        settings.open_most = Duration::from_secs(10);
+        let mut bench = Bench::new(settings);
+        bench.wait(100);
+        assert_eq!(bench.trip(None).as_secs(), 2);
+        for expected in [4, 8, 10, 10] {
+            bench.wait(20);
+            let probe = bench.probe().unwrap();
+            bench.end(probe, ProbeEnd::Failed(None));
+            let until = bench.machine.open_until().unwrap();
+            assert_eq!((until - bench.now).as_secs(), expected);
+        }
+        let close = |bench: &mut Bench| {
+            bench.wait(20);
+            while bench.machine.state() != State::Closed {
+                let probe = bench.probe().unwrap();
+                bench.end(probe, ProbeEnd::Succeeded);
+            }
+        };
+        close(&mut bench);
+        bench.wait(9);
+        assert_eq!(
+            bench.trip(None).as_secs(),
+            10,
+            "closed for too short a time"
+        );
+        close(&mut bench);
+        bench.wait(10);
+        assert_eq!(bench.trip(None).as_secs(), 2);
+    }
+
+    #[test]
+    fn a_thousand_openings_do_not_overflow() {
+        let mut settings = settings();
+        settings.open_growth = 10.0;
+        let (mut bench, mut probe) = Bench::half_open(settings);
+        for _ in 0..1_000 {
+            bench.end(probe, ProbeEnd::Failed(None));
+            bench.wait(61);
+            probe = bench.probe().expect("open for a minute at most");
+        }
+    }
+
+    #[test]
+    fn the_service_may_ask_for_more_time_but_not_for_less_or_for_ever() {
+        let open_for = |hint| Bench::new(settings()).trip(Some(hint)).as_secs();
+        assert_eq!(open_for(Duration::ZERO), 2);
+        assert_eq!(open_for(Duration::from_secs(1)), 2);
+        assert_eq!(open_for(Duration::from_secs(30)), 30);
+        assert_eq!(open_for(Duration::MAX), 300);
+    }
+
+    #[test]
+    fn jitter_stays_within_its_share() {
+        for (jitter, millis) in [(-1.0, 1_500), (0.0, 2_000), (1.0, 2_500)] {
+            let mut bench = Bench::new(settings());
+            let transition = bench
+                .machine
+                .trip(0, Cause::SlowCalls, None, bench.now, jitter);
+            let open_for = transition.unwrap().open_for.unwrap();
+            assert_eq!(open_for.as_millis(), millis);
+        }
+    }
+
+    #[test]
+    fn a_forced_state_stays_whatever_happens() {
+        let mut bench = Bench::new(settings());
+        let _ = bench.machine.force_open();
+        bench.wait(1_000_000);
+        assert_eq!(bench.probe(), None);
+        let _ = bench.machine.force_closed(bench.now);
+        let epoch = bench.machine.epoch();
+        let trip = bench
+            .machine
+            .trip(epoch, Cause::FailureShare, None, bench.now, 0.0);
+        assert_eq!((trip, bench.machine.state()), (None, State::Closed));
+        let _ = bench.machine.reset(bench.now);
+        bench.trip(None);
+    }
+
+    proptest! {
+        /// Whatever has happened: after some time, a stream of successes closes the breaker.
+        #[test]
+        fn every_state_has_an_exit(
+            steps in prop::collection::vec((0_u8..7, 0_u64..10, -1.0_f64..=1.0), 0..100),
+            growth in 1.0_f64..=10.0, max_probes in 1_u32..20, successes_to_close in 1_u32..20,
+        ) {
+            let mut bench = Bench::new(Settings {
+                open_growth: growth, max_probes, successes_to_close, ..settings()
+            });
+            let mut probes = Vec::new();
+            for (step, seconds, jitter) in steps {
+                let (now, epoch) = (bench.now, bench.machine.epoch());
+                let machine = &mut bench.machine;
+                match step {
+                    0 => { machine.trip(epoch, Cause::FailureShare, None, now, jitter); }
+                    1 => { machine.trip(epoch.saturating_sub(1), Cause::SlowCalls, None, now, jitter); }
+                    2 => probes.extend(machine.try_probe(now).0),
+                    3 => bench.wait(seconds),
+                    _ => if let Some(probe) = probes.pop() {
+                        let end = match step {
+                            4 => ProbeEnd::Succeeded,
+                            5 => ProbeEnd::Failed(Some(Duration::from_secs(seconds))),
+                            _ => ProbeEnd::Released,
+                        };
+                        machine.end_probe(probe, end, now, jitter);
+                    }
+                }
+            }
+            bench.wait(301);
+            for _ in 0..successes_to_close {
+                if let Some(probe) = bench.probe() {
+                    bench.end(probe, ProbeEnd::Succeeded);
+                }
+            }
+            prop_assert_eq!(bench.machine.state(), State::Closed);
+        }
+    }
+}

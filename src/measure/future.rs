@@ -9,7 +9,7 @@ use tower::Service;
 
 use super::service::Measured;
 use crate::completion::finish;
-use crate::context::Context;
+use crate::context::ClockScope;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Completion, Error};
 
@@ -32,6 +32,7 @@ impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) fn new(call: Call<S, Req>, token: Measured, classify: K, completion: C) -> Self {
         Self {
             call,
@@ -50,9 +51,10 @@ where
 {
     type Output = Result<C::Response<Measured>, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _scope = Context::current().enter();
+        let _clock = ClockScope::enter();
         let result = ready!(this.call.poll(cx));
         let Some(token) = this.token.take() else {
             return Poll::Pending;

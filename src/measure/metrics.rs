@@ -70,6 +70,7 @@ impl Instruments for MeasureMetrics {
 }
 
 impl MeasureMetrics {
+    #[inline]
     pub(super) fn ended(&self, label: Label, duration: Duration) {
         let place = label as usize;
         let (calls, durations) = self.by_outcome[place].get_or_init(|| {

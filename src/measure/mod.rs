@@ -31,6 +31,9 @@
 //! | `buttress_calls_total` | counter | name; stage = operation, attempt; outcome |
 //! | `buttress_call_duration_seconds` | histogram | name, stage, outcome |
 //!
+//! An attempt that a timeout further out gives up is `cancelled` here: that is what the service saw. The
+//! timeout counts it in `buttress_timeouts_total`.
+//!
 //! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that a
 //! layer of this crate further in refused.
 //!

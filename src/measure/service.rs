@@ -8,7 +8,7 @@ use tower::Service;
 
 use super::future::ResponseFuture;
 use super::metrics::{Label, MeasureMetrics};
-use crate::context::{self, Context};
+use crate::context::{self, ClockScope};
 use crate::ready::Ready;
 use crate::telemetry::Series;
 use crate::{
@@ -34,13 +34,15 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, Req, K, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let _scope = Context::current().enter();
+        let _clock = ClockScope::enter();
         // Before the call, so that one which panics is counted.
         let token = Measured::begin(self.metrics);
         let call = self.inner.call(request);
@@ -67,6 +69,7 @@ pub struct Measured {
 }
 
 impl Measured {
+    #[inline]
     fn begin(metrics: &'static Series<MeasureMetrics>) -> Self {
         Self {
             metrics,
@@ -82,12 +85,14 @@ impl Measured {
 }
 
 impl Token for Measured {
+    #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.label = Label::from(outcome);
     }
 }
 
 impl Drop for Measured {
+    #[inline]
     fn drop(&mut self) {
         let now = context::fresh_now();
         let duration = now.saturating_duration_since(self.started);

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::service::{Operation, Policy};
 use super::state::{Failure, GaveUp, Wait};
-use crate::context::{self, Context};
+use crate::context::{self, AttemptScope, ClockScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
@@ -48,6 +48,7 @@ impl<S, Req, R, K> ResponseFuture<S, Req, R, K>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) fn new(
         operation: Operation<S, R, K>,
         call: Call<S, Req>,
@@ -70,13 +71,12 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let mut context = Context::current();
-        if !this.operation.is_nested {
-            context = context.with_attempt(this.operation.attempt);
-        }
-        let mut scope = context.enter();
+        let _clock = ClockScope::enter();
+        let mut attempt =
+            (!this.operation.is_nested).then(|| AttemptScope::enter(this.operation.attempt));
         loop {
             match this.step.as_mut().project() {
                 StepProj::Attempt { call } => {
@@ -99,8 +99,8 @@ where
                     ready!(sleep.poll(cx));
                     let operation = &mut *this.operation;
                     operation.attempt += 1;
-                    drop(scope);
-                    scope = context.with_attempt(operation.attempt).enter();
+                    drop(attempt.take());
+                    attempt = Some(AttemptScope::enter(operation.attempt));
                     let Policy {
                         settings, replay, ..
                     } = operation.shared.policy();
@@ -131,6 +131,7 @@ struct Attempted<'a, Req, Res> {
 
 impl<S, R, K> Operation<S, R, K> {
     /// Says how long to wait for the next attempt, if there is to be one, and pays for it.
+    #[inline]
     fn next<Req, Res>(&mut self, attempted: &Attempted<'_, Req, Res>) -> Option<Wait>
     where
         R: Replay<Req>,
@@ -213,7 +214,7 @@ impl<S, R, K> Operation<S, R, K> {
         };
         let now = context::fresh_now();
         let wait = settings.wait(failure, now, &mut random.generator());
-        let deadline = Context::current().deadline;
+        let deadline = context::deadline();
         if deadline.is_some_and(|deadline| deadline <= wait.until) {
             return Err(GaveUp::Deadline);
         }

@@ -10,7 +10,7 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::metrics::RetryMetrics;
 use super::state::Settings;
-use crate::context::{self, Context};
+use crate::context::{self, AttemptScope, ClockScope};
 use crate::random::Random;
 use crate::ready::{Call, Ready};
 use crate::telemetry::Series;
@@ -64,11 +64,13 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, Req, R, K>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Policy {
             settings,
@@ -76,15 +78,14 @@ where
             metrics,
             ..
         } = &*self.shared.policy;
-        let context = Context::current();
         let mut operation = Operation::begin(&self.shared);
-        if context.attempt > 0 && !settings.retry_nested {
+        if context::attempt() > 0 && !settings.retry_nested {
             // The attempts are those of the retry further out; its mark stays.
             operation.is_nested = true;
             return ResponseFuture::new(operation, self.inner.call(request), None);
         }
-        let _scope = context.with_attempt(1).enter();
-        if let Some(deadline) = context.deadline {
+        let _scopes = (ClockScope::enter(), AttemptScope::enter(1));
+        if let Some(deadline) = context::deadline() {
             let now = context::now();
             if deadline <= now {
                 metrics.report(now, RetryMetrics::refused);
@@ -102,6 +103,7 @@ where
 }
 
 impl<S, R, K> Shared<S, R, K> {
+    #[inline]
     pub(super) fn policy(&self) -> &Policy<R, K> {
         &self.policy
     }
@@ -130,6 +132,7 @@ pub(super) struct Operation<S, R, K> {
 }
 
 impl<S, R, K> Operation<S, R, K> {
+    #[inline]
     fn begin(shared: &Arc<Shared<S, R, K>>) -> Self {
         if let Some(budget) = &shared.policy.budget {
             budget.enter();
@@ -156,12 +159,14 @@ impl<S, R, K> Operation<S, R, K> {
     }
 
     /// The operation has succeeded: at the first attempt it brings a token, later what it has paid.
+    #[inline]
     pub(super) fn succeeded(&mut self) {
         self.deposit = if self.attempt == 1 { 1 } else { self.paid };
     }
 }
 
 impl<S, R, K> Drop for Operation<S, R, K> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(budget) = &self.shared.policy.budget {
             budget.leave(self.deposit);

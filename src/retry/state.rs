@@ -85,3 +85,52 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Jitter;
+    use rand::SeedableRng;
+
+    const SLACK: Duration = Duration::from_secs(5);
+
+    /// The wait after a second attempt that failed, and whether the service asked for it.
+    fn wait(is_overload: bool, retry_after: Option<Duration>) -> (u128, bool) {
+        let plain = |base| {
+            let base = Duration::from_millis(base);
+            Backoff::exponential(base, Duration::from_secs(100)).jitter(Jitter::None)
+        };
+        let settings = Settings {
+            max_attempts: 3,
+            backoff: plain(50),
+            overload_backoff: plain(1_000),
+            hint_slack: SLACK,
+            retry_rejections: false,
+            retry_nested: false,
+        };
+        let failure = Failure {
+            attempt: 2,
+            is_overload,
+            retry_after,
+            previous: Duration::ZERO,
+        };
+        let now = Instant::now();
+        let wait = settings.wait(failure, now, &mut SmallRng::seed_from_u64(1));
+        assert_eq!(wait.until, now + wait.duration);
+        (wait.duration.as_millis(), wait.by_hint)
+    }
+
+    #[test]
+    fn waits_longer_after_an_overload() {
+        assert_eq!(wait(false, None), (100, false));
+        assert_eq!(wait(true, None), (2_000, false));
+    }
+
+    #[test]
+    fn a_hint_is_honoured_within_our_own_wait_and_the_slack() {
+        assert_eq!(wait(false, Some(Duration::from_secs(1))), (1_000, true));
+        assert_eq!(wait(false, Some(Duration::ZERO)), (100, false));
+        assert_eq!(wait(false, Some(Duration::MAX)), (5_100, true));
+        assert_eq!(wait(true, Some(Duration::from_secs(1))), (2_000, false));
+    }
+}

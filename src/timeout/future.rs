@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::metrics::TimeoutMetrics;
 use super::timer::Timer;
-use crate::context::{self, Context};
+use crate::context::{self, ClockScope, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Call;
 use crate::telemetry::Series;
@@ -37,6 +37,7 @@ impl<S, Req> TimeoutFuture<S, Req>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
         timeout: Duration,
@@ -57,6 +58,7 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
@@ -106,6 +108,7 @@ impl<S, Req> DeadlineFuture<S, Req>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
         deadline: Instant,
@@ -136,11 +139,11 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let context = Context::current();
-        let deadline = soonest(context.deadline, *this.deadline);
-        let _scope = context.with_deadline(deadline).enter();
+        let deadline = soonest(context::deadline(), *this.deadline);
+        let _scopes = (ClockScope::enter(), DeadlineScope::enter(deadline));
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
             return Poll::Ready(result);
         }

@@ -8,7 +8,7 @@ use tower::Service;
 use super::config::{Fixed, TimeoutFor};
 use super::future::{DeadlineFuture, TimeoutFuture};
 use super::metrics::TimeoutMetrics;
-use crate::context::{self, Context};
+use crate::context::{self, ClockScope, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Ready;
 use crate::telemetry::Series;
@@ -31,11 +31,13 @@ where
     type Error = BoxError;
     type Future = TimeoutFuture<S, Req>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let timeout = self.limit.timeout_for(&request);
         TimeoutFuture::new(self.inner.call(request), timeout, self.metrics)
@@ -58,21 +60,23 @@ where
     type Error = BoxError;
     type Future = DeadlineFuture<S, Req>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let context = Context::current();
-        let _scope = context.enter();
+        let _clock = ClockScope::enter();
         let now = context::now();
-        let deadline = soonest(context.deadline, context::saturating_add(now, self.total));
+        let own = context::saturating_add(now, self.total);
+        let deadline = soonest(context::deadline(), own);
         if deadline <= now {
             self.inner.release();
             return DeadlineFuture::refused(now, self.metrics);
         }
-        context::set_deadline(deadline);
+        let _scope = DeadlineScope::enter(deadline);
         DeadlineFuture::new(
             self.inner.call(request),
             deadline,
