@@ -1,0 +1,206 @@
+//! A small shop under load, once with a bare HTTP client and once with buttress around it.
+//!
+//! ```sh
+//! cargo run --release --example quickstart             # 20 s
+//! cargo run --release --example quickstart -- --quick  # 5 s
+//! ```
+//!
+//! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback;
+//! `stock` stays healthy while `payments` gets into every kind of trouble. Two shops get the same
+//! orders at the same moments, each from servers of its own. All that differs between them is
+//! `protect`, right below; all that is printed is measured.
+
+mod options;
+mod progress;
+mod report;
+mod script;
+mod server;
+mod shop;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use buttress::{
+    CircuitBreakerLayer, ConfigError, DeadlineLayer, MeasureLayer, Outcome, RetryLayer,
+    TimeoutLayer, classify_fn,
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tower::{BoxError, ServiceBuilder};
+
+use options::Options;
+use report::{Column, Report};
+use script::{Customer, Script};
+use server::Server;
+use shop::{Client, Records, Shop};
+
+type Request = http::Request<Full<Bytes>>;
+type Response = http::Response<Incoming>;
+
+/// Wraps a client of the server `name`. This is all that there is to copy: the client may be any
+/// service that takes such requests and is `Clone`.
+///
+/// Each server gets a stack of its own, so that trouble at one does not stop the calls to another.
+fn protect(name: &str, client: impl Client) -> Result<impl Client, ConfigError> {
+    // All layers judge by the same rule.
+    let classify = classify_fn(|result: Result<&Response, &BoxError>| match result {
+        Ok(response) if !response.status().is_server_error() => Outcome::Success,
+        _ => Outcome::Failure,
+    });
+    // A payment that we gave up on may have been made all the same. So nothing is sent again unless
+    // it carries a key by which the server recognises it.
+    let if_recognised = |request: &Request| {
+        let has_key = request.headers().contains_key("idempotency-key");
+        has_key.then(|| request.clone())
+    };
+    let retry = RetryLayer::config(name)
+        .classify(classify)
+        .replay(if_recognised);
+    // When it is open, one request finds out every quarter of a second whether the server is back.
+    let breaker = CircuitBreakerLayer::config(name)
+        .classify(classify)
+        .sensitive()
+        .open_for(Duration::from_millis(250));
+
+    Ok(ServiceBuilder::new()
+        .layer(MeasureLayer::operation(name).classify(classify))
+        .layer(DeadlineLayer::new(name, Duration::from_millis(1200))) // all attempts together
+        .layer(retry.build()?)
+        .layer(breaker.build()?)
+        .layer(TimeoutLayer::new(name, Duration::from_millis(250))) // each attempt
+        .layer(MeasureLayer::attempt(name).classify(classify))
+        .service(client))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => return print(options::USAGE),
+        Err(wrong) => {
+            eprint!("{wrong}\n\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let report = match play(&options).await {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("the play could not be performed: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let printed = print(&report.to_string());
+    match report.verdict() {
+        Ok(()) => printed,
+        Err(complaint) => {
+            eprintln!("this run is not sane: {complaint}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Performs the play with both shops at the same time: whatever else the machine is busy with hits
+/// both of them.
+async fn play(options: &Options) -> Result<Report, BoxError> {
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let script = Arc::new(Script::new(options.quick));
+    let phases = script.phases.len();
+
+    let mut bare = World::open(options.seed, phases).await?;
+    let client = || shop::client(&bare.records);
+    let bare_shop = bare.shop(client(), client())?;
+
+    let mut protected = World::open(options.seed, phases).await?;
+    let client = |name| protect(name, shop::client(&protected.records));
+    let protected_shop = protected.shop(client("stock")?, client("payments")?)?;
+
+    let start = Instant::now();
+    let progress = tokio::spawn(progress::show(
+        start,
+        Arc::clone(&script),
+        [
+            ("bare", Arc::clone(&bare.records)),
+            ("protected", Arc::clone(&protected.records)),
+        ],
+    ));
+    let customers = script.customers(options.seed);
+    let shops = (Arc::clone(&bare_shop), Arc::clone(&protected_shop));
+    let served = tokio::spawn(serve(start, customers, shops));
+    let mut healed = Duration::ZERO;
+    for (number, phase) in script.phases.iter().enumerate() {
+        sleep_until(start + phase.starts).await;
+        for world in [&mut bare, &mut protected] {
+            world.payments.turn(phase.health).await?;
+            world.records.turn(number);
+        }
+        healed = start.elapsed();
+    }
+    served.await?;
+    progress.abort();
+    // That it was cancelled is known.
+    drop(progress.await);
+    progress::clear();
+
+    let bare = Column::new(&bare.records, &bare.payments.audit().await, healed);
+    let protected = Column::new(
+        &protected.records,
+        &protected.payments.audit().await,
+        healed,
+    );
+    let metrics = metrics.render();
+    // Not sooner: a gauge shows only what there is.
+    drop((bare_shop, protected_shop));
+    Ok(Report::new(script, [bare, protected], metrics))
+}
+
+/// What one shop has to do with.
+struct World {
+    stock: Server,
+    payments: Server,
+    records: Arc<Records>,
+}
+
+impl World {
+    async fn open(seed: u64, phases: usize) -> io::Result<Self> {
+        Ok(Self {
+            stock: Server::open(seed).await?,
+            payments: Server::open(seed.wrapping_add(1)).await?,
+            records: Arc::new(Records::new(phases)),
+        })
+    }
+
+    fn shop<C: Client>(&self, stock: C, payments: C) -> Result<Arc<Shop<C>>, BoxError> {
+        let stock = (stock, self.stock.address());
+        let payments = (payments, self.payments.address());
+        Ok(Arc::new(Shop::new(stock, payments, &self.records)?))
+    }
+}
+
+/// Sends every customer to both shops, and waits until the last one has left.
+async fn serve(
+    start: Instant,
+    customers: Vec<Customer>,
+    (bare, protected): (Arc<Shop<impl Client>>, Arc<Shop<impl Client>>),
+) {
+    let mut served = JoinSet::new();
+    for customer in customers {
+        sleep_until(start + customer.comes).await;
+        served.spawn(Arc::clone(&bare).serve(customer));
+        served.spawn(Arc::clone(&protected).serve(customer));
+    }
+    while served.join_next().await.is_some() {}
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader that has seen enough is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,235 @@
+//! `stock` and `payments`: real hyper servers on loopback, with a capacity of their own.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::script::{Health, Random};
+
+/// Workers of a server. A request takes one of them for 50 ms on average, so all of them together
+/// manage 480 requests a second.
+const WORKERS: u32 = 24;
+
+/// A server that makes each order of a client once: it books a reservation or a payment.
+#[derive(Debug)]
+pub(crate) struct Server {
+    address: SocketAddr,
+    desk: Arc<Desk>,
+    listening: Listening,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Open(JoinHandle<()>),
+    /// Keeps the port for the time when the server comes back.
+    Closed(TcpSocket),
+    Moving,
+}
+
+/// What the connections of one server share.
+#[derive(Debug)]
+struct Desk {
+    workers: Arc<Semaphore>,
+    health: Mutex<Health>,
+    random: Mutex<Random>,
+    ledger: Mutex<Ledger>,
+}
+
+/// The books of a server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    /// Keys that have been seen.
+    keys: HashSet<HeaderValue>,
+    /// How often each order was booked. Nothing here knows of keys, so it shows if they fail.
+    pub(crate) bookings: HashMap<u64, u32>,
+    /// Requests that were answered from the books, because their key was known.
+    pub(crate) repeats: u64,
+}
+
+impl Ledger {
+    fn book(&mut self, order: u64, key: Option<HeaderValue>) {
+        let is_known = key.is_some_and(|key| !self.keys.insert(key));
+        if is_known {
+            self.repeats += 1;
+        } else {
+            *self.bookings.entry(order).or_default() += 1;
+        }
+    }
+
+    /// Orders that were booked more than once.
+    pub(crate) fn booked_twice(&self) -> usize {
+        self.bookings.values().filter(|&&times| times > 1).count()
+    }
+}
+
+impl Server {
+    /// Opens a server on a free port.
+    pub(crate) async fn open(seed: u64) -> io::Result<Self> {
+        let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let mut server = Self {
+            address: socket.local_addr()?,
+            desk: Arc::new(Desk {
+                workers: Arc::new(Semaphore::new(WORKERS as usize)),
+                health: Mutex::new(Health::Healthy),
+                random: Mutex::new(Random::new(seed)),
+                ledger: Mutex::default(),
+            }),
+            listening: Listening::Closed(socket),
+        };
+        server.turn(Health::Healthy).await?;
+        Ok(server)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes how the server is doing from now on.
+    pub(crate) async fn turn(&mut self, health: Health) -> io::Result<()> {
+        *lock(&self.desk.health) = health;
+        self.listening = match std::mem::replace(&mut self.listening, Listening::Moving) {
+            Listening::Open(accepting) if health == Health::Refused => {
+                accepting.abort();
+                // The listener and all connections go with the task.
+                drop(accepting.await);
+                Listening::Closed(bind(self.address).await?)
+            }
+            Listening::Closed(socket) if health != Health::Refused => {
+                let listener = socket.listen(1024)?;
+                Listening::Open(tokio::spawn(accept(listener, Arc::clone(&self.desk))))
+            }
+            unchanged => unchanged,
+        };
+        Ok(())
+    }
+
+    /// Waits for the work that has been begun, then shows the books.
+    pub(crate) async fn audit(&self) -> Ledger {
+        drop(self.desk.workers.acquire_many(WORKERS).await);
+        lock(&self.desk.ledger).clone()
+    }
+}
+
+/// Binds without listening: connections are refused, and nobody else gets the port.
+async fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let mut tries = 0;
+    loop {
+        let socket = TcpSocket::new_v4()?;
+        // The port is wanted again while its old connections linger. On Windows the option means
+        // something else, and is not needed.
+        socket.set_reuseaddr(cfg!(not(windows)))?;
+        match socket.bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 100 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            bound => return bound.map(|()| socket),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, desk: Arc<Desk>) {
+    // Dropped with this task, which closes every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.accept().await else {
+            // Most likely too many open files: some will be closed in a moment.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let desk = Arc::clone(&desk);
+        connections.spawn(async move {
+            let serve = service_fn(|request| serve(Arc::clone(&desk), request));
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), serve);
+            // An error means that the client has gone, which is its right.
+            drop(connection.await);
+        });
+    }
+}
+
+/// Answers one request, as servers do: it queues for a worker, and what has been accepted is done
+/// even if nobody waits for the answer any more. So a client that gives up on a payment does not
+/// know whether it is made, and what clients have given up on is still in the way of the others.
+async fn serve(
+    desk: Arc<Desk>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let key = request.headers().get("idempotency-key").cloned();
+    let Some(order) = order_number(request).await else {
+        return Ok(answer(StatusCode::BAD_REQUEST));
+    };
+    // A task of its own, because this one ends with the connection.
+    match tokio::spawn(work(desk, order, key)).await {
+        Ok(Done::Answered(status)) => Ok(answer(status)),
+        // Holds the worker until the client hangs up.
+        Ok(Done::Hangs(_worker)) => future::pending().await,
+        Err(_) => Ok(answer(StatusCode::INTERNAL_SERVER_ERROR)),
+    }
+}
+
+enum Done {
+    Answered(StatusCode),
+    Hangs(OwnedSemaphorePermit),
+}
+
+async fn work(desk: Arc<Desk>, order: u64, key: Option<HeaderValue>) -> Done {
+    let Ok(worker) = Arc::clone(&desk.workers).acquire_owned().await else {
+        return Done::Answered(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    let health = *lock(&desk.health);
+    let (is_hit, luck) = {
+        let mut random = lock(&desk.random);
+        let is_hit = health
+            .one_in()
+            .is_some_and(|share| random.next() % share == 0);
+        (is_hit, random.share())
+    };
+    let usual = Duration::from_secs_f64(0.020 + 0.060 * luck);
+    let stuck = if is_hit {
+        health.stuck_for().mul_f64(0.5 + luck)
+    } else {
+        Duration::ZERO
+    };
+    tokio::time::sleep(usual.max(stuck)).await;
+    if is_hit && matches!(health, Health::Flaky | Health::Outage) {
+        return Done::Answered(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    lock(&desk.ledger).book(order, key);
+    if is_hit && health == Health::Hanging {
+        return Done::Hangs(worker);
+    }
+    Done::Answered(StatusCode::OK)
+}
+
+/// Reads the number from a body like `order=17`.
+async fn order_number(request: Request<Incoming>) -> Option<u64> {
+    let body = request.into_body().collect().await.ok()?.to_bytes();
+    let number = body.strip_prefix(b"order=")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+fn answer(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
