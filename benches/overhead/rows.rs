@@ -1,0 +1,303 @@
+//! What is measured.
+
+use std::future::{Ready, ready};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use buttress::{
+    BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+};
+use tower::retry::Policy;
+use tower::retry::budget::{Budget, TpsBudget};
+use tower::{Layer, Service, ServiceBuilder};
+
+use crate::timed;
+
+/// Long enough for the rows to differ, short enough for a round to see one state of the machine.
+const CALLS: u32 = 5_000;
+/// Starting threads must not show.
+const CALLS_ON_THREADS: u32 = 50_000;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    /// The first one is the unit.
+    pub(crate) rows: Vec<Row>,
+}
+
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// What the design allows, in units.
+    pub(crate) target: &'static str,
+    pub(crate) calls: u32,
+    pub(crate) run: Box<dyn Fn(u32) -> Duration>,
+}
+
+pub(crate) fn sections() -> Vec<Section> {
+    let open = CircuitBreakerLayer::new("open");
+    open.handle().force_open();
+    vec![
+        Section {
+            title: "One thread, inner service ready at once",
+            rows: vec![
+                row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+                row("no layer", "", tower::layer::util::Identity::new(), AtOnce),
+                row("Timeout", "0.25", timeout(), AtOnce),
+                row("Deadline", "", deadline(), AtOnce),
+                row("tower Retry, budget", "", tower_retry(), AtOnce),
+                row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
+                row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
+                row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
+                row(
+                    "tower Retry, Timeout",
+                    "",
+                    ServiceBuilder::new()
+                        .layer(tower_retry())
+                        .layer(tower_timeout()),
+                    AtOnce,
+                ),
+                row(
+                    "Deadline, Retry, CircuitBreaker, Timeout",
+                    "3.2",
+                    stack(),
+                    AtOnce,
+                ),
+                row("… with both Measures", "6.0", measured_stack(), AtOnce),
+            ],
+        },
+        Section {
+            title: "One thread, inner service pending once",
+            rows: vec![
+                row(
+                    "tower Timeout (the unit)",
+                    "1",
+                    tower_timeout(),
+                    PendingOnce,
+                ),
+                row("Timeout", "1.05", timeout(), PendingOnce),
+                row("Retry, budget", "", RetryLayer::new("bench"), PendingOnce),
+                row("CircuitBreaker, 10 s", "", breaker(), PendingOnce),
+                row(
+                    "Deadline, Retry, CircuitBreaker, Timeout",
+                    "",
+                    stack(),
+                    PendingOnce,
+                ),
+            ],
+        },
+        Section {
+            title: "Rejection by an open circuit breaker (the unit is a call that passes)",
+            rows: vec![
+                row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+                row("CircuitBreaker, open", "0.8", open, AtOnce),
+            ],
+        },
+        Section {
+            title: "Two threads, each with a clone; ns per call on each thread",
+            rows: vec![
+                threads("tower Timeout (the unit)", "1", &tower_timeout()),
+                threads("Timeout", "", &timeout()),
+                threads("tower Retry, budget", "", &tower_retry()),
+                threads("Retry, budget", "", &RetryLayer::new("bench")),
+                threads("CircuitBreaker, 10 s", "130 ns", &breaker()),
+                threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
+                threads("… with both Measures", "", &measured_stack()),
+            ],
+        },
+    ]
+}
+
+fn tower_timeout() -> tower::timeout::TimeoutLayer {
+    tower::timeout::TimeoutLayer::new(SECOND)
+}
+
+fn tower_retry() -> tower::retry::RetryLayer<TowerPolicy> {
+    tower::retry::RetryLayer::new(TowerPolicy {
+        budget: Arc::new(TpsBudget::default()),
+    })
+}
+
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::new("bench", SECOND)
+}
+
+fn deadline() -> DeadlineLayer {
+    DeadlineLayer::new("bench", SECOND)
+}
+
+fn breaker() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new("bench")
+}
+
+/// The layers of one dependency, in the order that the documentation advises.
+fn stack<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
+    ServiceBuilder::new()
+        .layer(deadline())
+        .layer(RetryLayer::new("bench"))
+        .layer(breaker())
+        .layer(timeout())
+}
+
+fn measured_stack<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
+    ServiceBuilder::new()
+        .layer(MeasureLayer::operation("bench"))
+        .layer(deadline())
+        .layer(RetryLayer::new("bench"))
+        .layer(breaker())
+        .layer(timeout())
+        .layer(MeasureLayer::attempt("bench"))
+}
+
+/// A service that can be measured.
+pub(crate) trait Bench:
+    Service<u64, Response = u64, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Bench for S where
+    S: Service<u64, Response = u64, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static
+{
+}
+
+fn row<L, S>(name: &'static str, target: &'static str, layer: L, inner: S) -> Row
+where
+    L: Layer<S, Service: Bench>,
+{
+    let service = layer.layer(inner);
+    let run = move |calls| {
+        let mut service = service.clone();
+        timed(calls, |request| call(&mut service, request))
+    };
+    Row {
+        name,
+        target,
+        calls: CALLS,
+        run: Box::new(run),
+    }
+}
+
+fn threads<L>(name: &'static str, target: &'static str, layer: &L) -> Row
+where
+    L: Layer<AtOnce, Service: Bench>,
+{
+    let service = layer.layer(AtOnce);
+    let run = move |calls| {
+        let barrier = Arc::new(Barrier::new(2));
+        let runtime = tokio::runtime::Handle::current();
+        let thread = || {
+            let (mut service, barrier) = (service.clone(), Arc::clone(&barrier));
+            let runtime = runtime.clone();
+            std::thread::spawn(move || {
+                let _context = runtime.enter();
+                barrier.wait();
+                timed(calls, |request| call(&mut service, request))
+            })
+        };
+        let threads = [thread(), thread()].map(|thread| thread.join().expect("does not panic"));
+        threads[0].max(threads[1])
+    };
+    Row {
+        name,
+        target,
+        calls: CALLS_ON_THREADS,
+        run: Box::new(run),
+    }
+}
+
+/// One call, polled to its end without a runtime round it.
+fn call<S: Bench>(service: &mut S, request: u64) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut context).is_ready());
+    let mut future = pin!(service.call(request));
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            // The answer shows that the inner service was asked; an error, that it was not.
+            let answer = result.map_err(Into::into);
+            assert!(answer.is_err() || answer.is_ok_and(|answer| answer == request + 1));
+            return;
+        }
+    }
+}
+
+/// Answers at once.
+#[derive(Clone)]
+pub(crate) struct AtOnce;
+
+impl Service<u64> for AtOnce {
+    type Response = u64;
+    type Error = BoxError;
+    type Future = Ready<Result<u64, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(Ok(request + 1))
+    }
+}
+
+/// Answers when it is polled a second time.
+#[derive(Clone)]
+pub(crate) struct PendingOnce;
+
+pub(crate) struct Second {
+    is_second: bool,
+    request: u64,
+}
+
+impl Future for Second {
+    type Output = Result<u64, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.is_second {
+            return Poll::Ready(Ok(self.request + 1));
+        }
+        self.is_second = true;
+        Poll::Pending
+    }
+}
+
+impl Service<u64> for PendingOnce {
+    type Response = u64;
+    type Error = BoxError;
+    type Future = Second;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Second {
+        Second {
+            is_second: false,
+            request,
+        }
+    }
+}
+
+/// Retries errors twice, as ours does by default, within tower's budget.
+#[derive(Clone)]
+struct TowerPolicy {
+    budget: Arc<TpsBudget>,
+}
+
+impl<E> Policy<u64, u64, E> for TowerPolicy {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, E>) -> Option<Ready<()>> {
+        match result {
+            Ok(_) => {
+                self.budget.deposit();
+                None
+            }
+            Err(_) => self.budget.withdraw().then(|| ready(())),
+        }
+    }
+
+    fn clone_request(&mut self, request: &u64) -> Option<u64> {
+        Some(*request)
+    }
+}
