@@ -1,0 +1,318 @@
+//! What a circuit breaker does to calls.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use buttress::circuit_breaker::{Cause, Handle, State};
+use buttress::{
+    Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Mode, Outcome, classify_fn,
+};
+use tokio::time::{advance, sleep};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers `Ok` or `Err` as the request says.
+fn backend()
+-> impl Service<bool, Response = (), Error = BoxError, Future = Ready<Result<(), BoxError>>> + Clone
+{
+    service_fn(|succeeds| ready(if succeeds { Ok(()) } else { Err("down".into()) }))
+}
+
+async fn calls(layer: &CircuitBreakerLayer, count: u32, succeeds: bool) {
+    for _ in 0..count {
+        drop(layer.layer(backend()).oneshot(succeeds).await);
+    }
+}
+
+/// Fails until the breaker opens; the number of calls that took.
+async fn fail_until_open(layer: &CircuitBreakerLayer) -> u32 {
+    for count in 0..10_000 {
+        if layer.handle().state() == State::Open {
+            return count;
+        }
+        calls(layer, 1, false).await;
+    }
+    panic!("never opened");
+}
+
+fn is_refused(result: &Result<(), BoxError>) -> bool {
+    let error = result.as_ref().err().and_then(Error::find);
+    error.is_some_and(|error| error.kind() == ErrorKind::CircuitOpen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn opens_after_twenty_failures_and_says_when_to_come_back() {
+    let layer = CircuitBreakerLayer::new("open");
+    assert_eq!(fail_until_open(&layer).await, 20);
+    let left = layer.handle().open_for_remaining().unwrap();
+    assert!(
+        (SECOND * 3 / 2..=SECOND * 5 / 2).contains(&left),
+        "{left:?}"
+    );
+    let error = layer.layer(backend()).oneshot(true).await.unwrap_err();
+    assert_eq!(Error::find(&error).unwrap().retry_after(), Some(left));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sudden_outage_is_not_diluted_by_the_good_time_before() {
+    let layer = CircuitBreakerLayer::new("sudden");
+    for _ in 0..10 {
+        calls(&layer, 1_000, true).await;
+        advance(SECOND).await;
+    }
+    advance(SECOND).await;
+    assert_eq!(
+        fail_until_open(&layer).await,
+        20,
+        "nothing good in the newest two buckets"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_leave_the_window_with_time() {
+    let layer = CircuitBreakerLayer::new("leave");
+    calls(&layer, 19, false).await;
+    advance(SECOND * 10).await;
+    assert_eq!(fail_until_open(&layer).await, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_window_judges_the_last_calls_only() {
+    let layer = CircuitBreakerLayer::config("count")
+        .count_window(50)
+        .min_calls(10)
+        .build()
+        .unwrap();
+    calls(&layer, 100_000, true).await;
+    // 31 of 50: the first count whose lower bound exceeds one half.
+    assert_eq!(fail_until_open(&layer).await, 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_window_judges_as_soon_as_there_are_calls_enough() {
+    let layer = CircuitBreakerLayer::config("minimum")
+        .count_window(100)
+        .min_calls(5);
+    let layer = layer.build().unwrap();
+    assert_eq!(fail_until_open(&layer).await, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_in_a_row_open_whatever_the_share() {
+    let layer = CircuitBreakerLayer::config("row")
+        .consecutive_failures(12)
+        .build()
+        .unwrap();
+    for _ in 0..100 {
+        calls(&layer, 11, false).await;
+        calls(&layer, 89, true).await;
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+    assert_eq!(fail_until_open(&layer).await, 12);
+    layer.handle().reset();
+    calls(&layer, 1_000, true).await;
+    assert_eq!(fail_until_open(&layer).await, 12, "the row starts anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_calls_open_although_they_succeed() {
+    let config = CircuitBreakerLayer::config("slow").slow_calls(SECOND, 0.5);
+    let layer = config.window(SECOND * 100).build().unwrap();
+    let slow = layer.layer(service_fn(|wait: Duration| async move {
+        sleep(wait).await;
+        Ok::<_, BoxError>(())
+    }));
+    for _ in 0..19 {
+        slow.clone()
+            .oneshot(SECOND + Duration::from_millis(1))
+            .await
+            .unwrap();
+    }
+    slow.clone().oneshot(SECOND).await.unwrap();
+    assert_eq!(layer.handle().state(), State::Closed);
+    slow.oneshot(SECOND * 2).await.unwrap();
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ignored_calls_count_neither_way() {
+    let classify = classify_fn(|result: Result<&(), &BoxError>| match result {
+        Ok(()) => Outcome::Success,
+        Err(_) => Outcome::Ignored,
+    });
+    let layer = CircuitBreakerLayer::config("ignored")
+        .classify(classify)
+        .build()
+        .unwrap();
+    for _ in 0..1_000 {
+        assert!(layer.layer(backend()).oneshot(false).await.is_err());
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_by_a_breaker_further_in_do_not_open_the_one_further_out() {
+    let (inner, outer) = (
+        CircuitBreakerLayer::new("inner"),
+        CircuitBreakerLayer::new("outer"),
+    );
+    inner.handle().force_open();
+    for _ in 0..1_000 {
+        let result = outer.layer(inner.layer(backend())).oneshot(true).await;
+        assert!(is_refused(&result));
+    }
+    assert_eq!(outer.handle().state(), State::Closed);
+}
+
+/// Waits until the open time is over, and sends calls until the breaker is closed.
+async fn heal(layer: &CircuitBreakerLayer) {
+    sleep(layer.handle().open_for_remaining().unwrap()).await;
+    for _ in 0..5 {
+        layer.layer(backend()).oneshot(true).await.unwrap();
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_successes_after_the_open_time_close_it() {
+    let layer = CircuitBreakerLayer::new("heal");
+    fail_until_open(&layer).await;
+    heal(&layer).await;
+    assert_eq!(fail_until_open(&layer).await, 20, "the window starts empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_probe_opens_it_again() {
+    let layer = CircuitBreakerLayer::new("probe fails");
+    fail_until_open(&layer).await;
+    sleep(layer.handle().open_for_remaining().unwrap()).await;
+    calls(&layer, 1, false).await;
+    assert_eq!(layer.handle().state(), State::Open);
+    assert!(is_refused(&layer.layer(backend()).oneshot(true).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_can_ask_for_a_longer_open_time() {
+    let classify = classify_fn(|_: Result<&(), &BoxError>| Outcome::Overload {
+        retry_after: Some(SECOND * 60),
+    });
+    let layer = CircuitBreakerLayer::config("hint")
+        .classify(classify)
+        .build()
+        .unwrap();
+    for _ in 0..20 {
+        assert!(layer.layer(backend()).oneshot(false).await.is_err());
+    }
+    assert_eq!(layer.handle().open_for_remaining(), Some(SECOND * 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_of_one_layer_share_a_breaker_and_two_builds_do_not() {
+    let config = CircuitBreakerLayer::config("shared");
+    let (one, two) = (config.clone().build().unwrap(), config.build().unwrap());
+    fail_until_open(&one).await;
+    assert!(is_refused(
+        &one.clone().layer(backend()).oneshot(true).await
+    ));
+    assert!(two.layer(backend()).oneshot(true).await.is_ok());
+    assert_eq!(two.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observing_breaker_decides_and_lets_pass() {
+    let layer = CircuitBreakerLayer::config("observe")
+        .mode(Mode::Observe)
+        .build()
+        .unwrap();
+    fail_until_open(&layer).await;
+    for _ in 0..100 {
+        layer.layer(backend()).oneshot(true).await.unwrap();
+    }
+    assert_eq!(
+        layer.handle().state(),
+        State::Open,
+        "calls that it would reject do not count"
+    );
+    heal(&layer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_handle_knows_whether_a_call_would_pass() {
+    let layer = CircuitBreakerLayer::new("available");
+    let handle: Handle = layer.handle();
+    assert!(handle.is_available());
+    fail_until_open(&layer).await;
+    assert!(!handle.is_available());
+    sleep(handle.open_for_remaining().unwrap()).await;
+    assert!(handle.is_available(), "a probe would pass");
+    let probe = layer.layer(service_fn(|(): ()| {
+        std::future::pending::<Result<(), BoxError>>()
+    }));
+    let mut probe = tokio_test::task::spawn(probe.oneshot(()));
+    assert!(probe.poll().is_pending());
+    assert_eq!(handle.state(), State::HalfOpen);
+    assert!(!handle.is_available(), "the place is taken");
+    drop(probe);
+    assert!(handle.is_available());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_listener_hears_of_each_change_and_may_use_the_breaker() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let slot: Arc<Mutex<Option<Handle>>> = Arc::default();
+    let (log, own) = (Arc::clone(&heard), Arc::clone(&slot));
+    let layer = CircuitBreakerLayer::config("listener")
+        .on_transition(move |transition| {
+            let state = own.lock().unwrap().as_ref().map(Handle::state);
+            assert_eq!(state, Some(transition.to));
+            log.lock().unwrap().push((transition.to, transition.cause));
+        })
+        .build()
+        .unwrap();
+    *slot.lock().unwrap() = Some(layer.handle());
+    fail_until_open(&layer).await;
+    heal(&layer).await;
+    layer.handle().force_open();
+    let heard = heard.lock().unwrap().clone();
+    assert_eq!(
+        heard,
+        [
+            (State::Open, Cause::FailureShare),
+            (State::HalfOpen, Cause::OpenTimeOver),
+            (State::Closed, Cause::ProbesSucceeded),
+            (State::Open, Cause::Forced),
+        ]
+    );
+    *slot.lock().unwrap() = None;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_million_calls_in_one_window_are_judged_like_twenty() {
+    let layer = CircuitBreakerLayer::new("million");
+    calls(&layer, 1_000_000, true).await;
+    assert_eq!(layer.handle().state(), State::Closed);
+    advance(SECOND * 3).await;
+    assert_eq!(fail_until_open(&layer).await, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_stands_still_is_survived() {
+    let reached = AtomicU32::new(0);
+    let layer = CircuitBreakerLayer::config("still")
+        .seed(1)
+        .build()
+        .unwrap();
+    for round in 0..1_000_u32 {
+        let result = layer.layer(backend()).oneshot(round % 3 == 0).await;
+        if !is_refused(&result) {
+            reached.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    assert!((20..100).contains(&reached.load(Ordering::Relaxed)));
+    assert_eq!(layer.handle().state(), State::Open);
+}

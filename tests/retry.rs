@@ -1,0 +1,468 @@
+//! What retry does, over services that follow a script.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::future::ready;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use buttress::{
+    Attempt, Backoff, BoxError, Budget, CircuitBreakerLayer, Classify, Deadline, DeadlineLayer,
+    Error, ErrorKind, Hint, Jitter, Once, Outcome, Replay, RetryLayer, classify_fn,
+};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+/// Counts the attempts that reach a service, and when they did.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Instant>>>);
+
+impl Log {
+    fn attempts(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// The waits between the attempts.
+    fn waits(&self) -> Vec<Duration> {
+        let times = self.0.lock().unwrap();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    /// A service that fails until the attempt number `succeeds_at`.
+    fn service<Req: Send + 'static>(
+        &self,
+        succeeds_at: usize,
+    ) -> impl Service<Req, Response = usize, Error = BoxError, Future: Send> + Clone + Send + use<Req>
+    {
+        let log = self.clone();
+        service_fn(move |_: Req| {
+            log.0.lock().unwrap().push(Instant::now());
+            let attempt = log.attempts();
+            ready(if attempt >= succeeds_at {
+                Ok(attempt)
+            } else {
+                Err(BoxError::from(format!("attempt {attempt} failed")))
+            })
+        })
+    }
+}
+
+fn plain(wait: Duration) -> Backoff {
+    Backoff::constant(wait).jitter(Jitter::None)
+}
+
+const NEVER: usize = usize::MAX;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_is_tried_again_until_it_succeeds() {
+    let log = Log::default();
+    let retry = RetryLayer::new("until-success");
+    assert_eq!(retry.layer(log.service(3)).oneshot(()).await.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_error_comes_back_when_all_attempts_have_failed() {
+    let log = Log::default();
+    let retry = RetryLayer::new("last-error");
+    let error = retry
+        .layer(log.service(NEVER))
+        .oneshot(())
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "attempt 3 failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_get_different_waits_and_a_seed_repeats_them() {
+    async fn waits(seed: u64) -> [Vec<Duration>; 2] {
+        let retry = RetryLayer::config("sequences").seed(seed).build().unwrap();
+        let logs = [Log::default(), Log::default()];
+        for log in &logs {
+            drop(retry.layer(log.service(NEVER)).oneshot(()).await);
+        }
+        logs.map(|log| log.waits())
+    }
+    let [first, second] = waits(1).await;
+    assert_ne!(first, second);
+    assert_eq!(waits(1).await, [first, second]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_copied_is_sent_once() {
+    #[derive(Debug)]
+    struct NotClone;
+    let log = Log::default();
+    let retry = RetryLayer::config("once").replay(Once).build().unwrap();
+    let service = retry.wrap::<NotClone, _>(log.service(NEVER));
+    assert!(service.oneshot(NotClone).await.is_err());
+    assert_eq!(log.attempts(), 1);
+}
+
+/// A request that counts its copies.
+#[derive(Clone, Default)]
+struct Counted {
+    copies: Arc<AtomicU32>,
+    marks: Vec<u32>,
+}
+
+/// Copies and marks [`Counted`] requests; they are idempotent or not.
+#[derive(Clone, Copy)]
+struct Counting {
+    is_idempotent: bool,
+}
+
+impl Replay<Counted> for Counting {
+    fn copy(&self, request: &Counted) -> Option<Counted> {
+        request.copies.fetch_add(1, Ordering::Relaxed);
+        Some(request.clone())
+    }
+
+    fn is_idempotent(&self, _: &Counted) -> bool {
+        self.is_idempotent
+    }
+
+    fn mark(&self, request: &mut Counted, attempt: u32) {
+        request.marks.push(attempt);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_copied_only_while_a_further_attempt_is_possible() {
+    let replay = Counting {
+        is_idempotent: true,
+    };
+    for (max_attempts, copies) in [(1, 0), (2, 1), (3, 2)] {
+        let retry = RetryLayer::config("copies")
+            .max_attempts(max_attempts)
+            .replay(replay)
+            .build()
+            .unwrap();
+        let request = Counted::default();
+        let counter = Arc::clone(&request.copies);
+        let log = Log::default();
+        assert!(
+            retry
+                .layer(log.service(NEVER))
+                .oneshot(request)
+                .await
+                .is_err()
+        );
+        assert_eq!(counter.load(Ordering::Relaxed), copies);
+        assert_eq!(log.attempts() as u32, max_attempts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_marked_in_the_request_and_on_the_task() {
+    let replay = Counting {
+        is_idempotent: true,
+    };
+    let retry = RetryLayer::config("marks").replay(replay).build().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let service = service_fn(move |request: Counted| {
+        let in_call = Attempt::current().map(Attempt::number);
+        let log = Arc::clone(&log);
+        async move {
+            let in_poll = Attempt::current().map(Attempt::number);
+            assert_eq!(in_call, in_poll);
+            log.lock().unwrap().push((request.marks, in_poll.unwrap()));
+            Err::<(), _>(BoxError::from("failed"))
+        }
+    });
+    assert!(
+        retry
+            .layer(service)
+            .oneshot(Counted::default())
+            .await
+            .is_err()
+    );
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen, [(vec![1], 1), (vec![2], 2), (vec![3], 3)]);
+    assert_eq!(Attempt::current(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_idempotent_is_sent_again_only_if_it_was_provably_not_sent() {
+    async fn attempts(error: impl Fn() -> BoxError + Clone + Send + 'static) -> u32 {
+        let attempts = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&attempts);
+        let service = service_fn(move |_: Counted| {
+            count.fetch_add(1, Ordering::Relaxed);
+            ready(Err::<(), _>(error()))
+        });
+        let replay = Counting {
+            is_idempotent: false,
+        };
+        let retry = RetryLayer::config("idempotent").replay(replay).build();
+        let retry = retry.unwrap().layer(service);
+        assert!(retry.oneshot(Counted::default()).await.is_err());
+        attempts.load(Ordering::Relaxed)
+    }
+    use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
+    assert_eq!(
+        attempts(|| std::io::Error::from(ConnectionReset).into()).await,
+        1
+    );
+    assert_eq!(
+        attempts(|| std::io::Error::from(ConnectionRefused).into()).await,
+        3
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_reach_the_deadline_is_not_begun() {
+    let start = Instant::now();
+    for (wait, attempts) in [(999, 2), (1_000, 1), (5_000, 1)] {
+        let log = Log::default();
+        let retry = RetryLayer::config("deadline")
+            .max_attempts(2)
+            .backoff(plain(Duration::from_millis(wait)))
+            .build()
+            .unwrap();
+        let service = DeadlineLayer::new("deadline", SECOND).layer(retry.layer(log.service(NEVER)));
+        let error = service.oneshot(()).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("attempt {attempts} failed"));
+    }
+    assert_eq!(
+        start.elapsed(),
+        Duration::from_millis(999),
+        "gave up at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_begins_after_its_deadline_is_not_sent() {
+    let log = Log::default();
+    let service = RetryLayer::new("expired").layer(log.service(1));
+    let call = Deadline::after(Duration::ZERO).scope(service.oneshot(()));
+    let error = call.await.unwrap_err();
+    let error = Error::find(&error).unwrap();
+    assert_eq!(
+        (error.kind(), error.was_sent()),
+        (ErrorKind::DeadlineExceeded, false)
+    );
+    assert_eq!(log.attempts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_by_a_layer_further_in_are_not_retried_and_cost_nothing() {
+    let breaker = CircuitBreakerLayer::new("rejections");
+    breaker.handle().force_open();
+    let retry = RetryLayer::new("rejections");
+    let (budget, log) = (retry.budget().unwrap().clone(), Log::default());
+    let tokens = budget.tokens();
+    let service = retry.layer(breaker.layer(log.service::<()>(1)));
+    let start = Instant::now();
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::CircuitOpen);
+    assert_eq!((budget.tokens(), start.elapsed()), (tokens, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_are_retried_when_asked_for() {
+    let breaker = CircuitBreakerLayer::new("asked");
+    breaker.handle().force_open();
+    let retry = RetryLayer::config("asked")
+        .retry_rejections(true)
+        .backoff(plain(SECOND))
+        .build()
+        .unwrap();
+    let (handle, log) = (breaker.handle(), Log::default());
+    let service = retry.layer(breaker.layer(log.service::<()>(1)));
+    let call = tokio::spawn(service.oneshot(()));
+    tokio::time::sleep(SECOND / 2).await;
+    handle.reset();
+    assert_eq!(call.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_within_the_attempt_of_a_retry_do_not_multiply() {
+    for (retry_nested, attempts) in [(false, 3), (true, 9)] {
+        let log = Log::default();
+        let inner = RetryLayer::config("nested-inner")
+            .retry_nested(retry_nested)
+            .no_budget()
+            .build()
+            .unwrap();
+        let outer = RetryLayer::config("nested-outer")
+            .no_budget()
+            .build()
+            .unwrap();
+        let service = outer.layer(inner.layer(log.service(NEVER)));
+        assert!(service.oneshot(()).await.is_err());
+        assert_eq!(log.attempts(), attempts);
+    }
+}
+
+/// Says that the service asked for something.
+#[derive(Clone, Copy)]
+struct Hinted(Hint);
+
+impl<Res> Classify<Res> for Hinted {
+    fn classify(&self, _: Result<&Res, &BoxError>) -> Outcome {
+        Outcome::Failure
+    }
+
+    fn hint(&self, _: Result<&Res, &BoxError>) -> Option<Hint> {
+        Some(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_may_ask_for_a_time_or_for_no_retry() {
+    async fn run(hint: Hint) -> Log {
+        let log = Log::default();
+        let retry = RetryLayer::config("hints")
+            .max_attempts(2)
+            .backoff(plain(Duration::from_millis(100)))
+            .classify(Hinted(hint))
+            .build()
+            .unwrap();
+        drop(retry.layer(log.service(NEVER)).oneshot(()).await);
+        log
+    }
+    assert_eq!(run(Hint::DoNotRetry).await.attempts(), 1);
+    assert_eq!(run(Hint::RetryAfter(SECOND)).await.waits(), [SECOND]);
+    let most = Duration::from_millis(5_100);
+    assert_eq!(run(Hint::RetryAfter(Duration::MAX)).await.waits(), [most]);
+    let least = Duration::from_millis(100);
+    assert_eq!(run(Hint::RetryAfter(Duration::ZERO)).await.waits(), [least]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_beyond_the_deadline_ends_the_call_at_once() {
+    let log = Log::default();
+    let retry = RetryLayer::config("hint-deadline")
+        .classify(Hinted(Hint::RetryAfter(SECOND * 2)))
+        .build()
+        .unwrap();
+    let service =
+        DeadlineLayer::new("hint-deadline", SECOND).layer(retry.layer(log.service(NEVER)));
+    let start = Instant::now();
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), start.elapsed()),
+        ("attempt 1 failed", Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ignored_outcomes_are_not_retried() {
+    let log = Log::default();
+    let classify = classify_fn(|_: Result<&usize, &BoxError>| Outcome::Ignored);
+    let retry = RetryLayer::config("ignored")
+        .classify(classify)
+        .build()
+        .unwrap();
+    assert!(retry.layer(log.service(NEVER)).oneshot(()).await.is_err());
+    assert_eq!(log.attempts(), 1);
+}
+
+/// Sends `calls` calls to a service of which a `share` fails at random; the attempts it gets.
+async fn attempts(retry: &RetryLayer, calls: u32, share: f64) -> u32 {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+    let random = Arc::new(Mutex::new(SmallRng::seed_from_u64(7)));
+    let attempts = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&attempts);
+    let service = retry.layer(service_fn(move |(): ()| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let fails = random.lock().unwrap().random_bool(share);
+        ready(if fails {
+            Err(BoxError::from("failed"))
+        } else {
+            Ok(())
+        })
+    }));
+    for _ in 0..calls {
+        drop(service.clone().oneshot(()).await);
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    attempts.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_down_gets_no_more_than_its_calls() {
+    let retry = RetryLayer::new("down");
+    assert_eq!(
+        attempts(&retry, 10_000, 1.0).await,
+        10_002,
+        "two retries at the start"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hardly_a_retry_is_denied_while_a_fifth_of_the_calls_fails() {
+    let retry = RetryLayer::new("fifth");
+    let expected = 10_000.0 * (1.0 + 0.2 + 0.04);
+    let attempts = f64::from(attempts(&retry, 10_000, 0.2).await);
+    assert!(
+        (attempts / expected - 1.0).abs() < 0.02,
+        "{attempts} of {expected}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_of_a_retry_gives_back_what_it_cost_and_no_more() {
+    let retry = RetryLayer::new("refund");
+    let budget = retry.budget().unwrap().clone();
+    let tokens = budget.tokens();
+    retry
+        .layer(Log::default().service(3))
+        .oneshot(())
+        .await
+        .unwrap();
+    assert_eq!(budget.tokens(), tokens);
+    retry
+        .layer(Log::default().service(1))
+        .oneshot(())
+        .await
+        .unwrap();
+    assert_eq!(budget.tokens(), tokens + 1);
+    assert!(
+        retry
+            .layer(Log::default().service(NEVER))
+            .oneshot(())
+            .await
+            .is_err()
+    );
+    assert_eq!(budget.tokens(), tokens + 1 - 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_and_services_of_one_layer_share_the_budget() {
+    let retry = RetryLayer::new("shared");
+    let service = retry.layer(Log::default().service(NEVER));
+    assert!(service.clone().oneshot(()).await.is_err());
+    for other in [service, retry.clone().layer(Log::default().service(NEVER))] {
+        let error = other.oneshot(()).await.unwrap_err().to_string();
+        assert!(!error.contains("attempt 2"), "no tokens are left: {error}");
+    }
+    let budget = Budget::new("shared by two");
+    let layer = |name| RetryLayer::config(name).budget(&budget).build().unwrap();
+    assert!(
+        layer("one")
+            .layer(Log::default().service(NEVER))
+            .oneshot(())
+            .await
+            .is_err()
+    );
+    assert_eq!(layer("two").budget().unwrap().tokens(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_costs_twice_and_waits_longer() {
+    let classify =
+        classify_fn(|_: Result<&usize, &BoxError>| Outcome::Overload { retry_after: None });
+    let retry = RetryLayer::config("overload")
+        .classify(classify)
+        .overload_backoff(plain(SECOND))
+        .build()
+        .unwrap();
+    let log = Log::default();
+    assert!(retry.layer(log.service(NEVER)).oneshot(()).await.is_err());
+    assert_eq!(log.waits(), [SECOND]);
+    assert_eq!(retry.budget().unwrap().tokens(), 0);
+}
