@@ -98,8 +98,8 @@ pin_project! {
         call: Call<S, Req>,
         #[pin]
         timer: Timer,
+        began: Instant,
         deadline: Instant,
-        allowed: Duration,
         metrics: &'static Series<TimeoutMetrics>,
     }
 }
@@ -111,15 +111,15 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
+        began: Instant,
         deadline: Instant,
-        allowed: Duration,
         metrics: &'static Series<TimeoutMetrics>,
     ) -> Self {
         Self {
             call,
             timer: Timer::default(),
+            began,
             deadline,
-            allowed,
             metrics,
         }
     }
@@ -129,7 +129,7 @@ where
     pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
         metrics.report(now, TimeoutMetrics::refused);
         let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
-        Self::new(Call::failed(error), now, Duration::ZERO, metrics)
+        Self::new(Call::failed(error), now, now, metrics)
     }
 }
 
@@ -152,7 +152,8 @@ where
         this.metrics
             .report(Instant::now(), TimeoutMetrics::timed_out);
         let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
-        Poll::Ready(Err(Error::timed_out(kind, name, *this.allowed).into()))
+        let allowed = this.deadline.saturating_duration_since(*this.began);
+        Poll::Ready(Err(Error::timed_out(kind, name, allowed).into()))
     }
 }
 

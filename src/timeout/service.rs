@@ -77,11 +77,6 @@ where
             return DeadlineFuture::refused(now, self.metrics);
         }
         let _scope = DeadlineScope::enter(deadline);
-        DeadlineFuture::new(
-            self.inner.call(request),
-            deadline,
-            deadline - now,
-            self.metrics,
-        )
+        DeadlineFuture::new(self.inner.call(request), now, deadline, self.metrics)
     }
 }

@@ -16,24 +16,24 @@ pin_project! {
 
 impl Timer {
     /// Is ready when the instant that `at` gave at the first poll has come.
+    #[inline]
     pub(super) fn poll(
         self: Pin<&mut Self>,
         at: impl FnOnce() -> Instant,
         cx: &mut task::Context<'_>,
     ) -> Poll<()> {
         let mut sleep = self.project().sleep;
-        let is_new = sleep.is_none();
-        if is_new {
-            sleep.set(Some(sleep_until(at())));
+        if let Some(mut sleep) = sleep.as_mut().as_pin_mut() {
+            return match sleep.as_mut().poll(cx) {
+                // A task that has used up its cooperative budget sees every timer as pending. An inner
+                // future that uses it up in each poll would never time out, so the clock is asked.
+                Poll::Pending if sleep.deadline() <= Instant::now() => Poll::Ready(()),
+                poll => poll,
+            };
         }
-        let Some(mut sleep) = sleep.as_pin_mut() else {
-            return Poll::Pending;
-        };
-        match sleep.as_mut().poll(cx) {
-            // A task that has used up its cooperative budget sees every timer as pending. An inner
-            // future that uses it up in each poll would never time out, so the clock is asked.
-            Poll::Pending if !is_new && sleep.deadline() <= Instant::now() => Poll::Ready(()),
-            poll => poll,
-        }
+        sleep.set(Some(sleep_until(at())));
+        sleep
+            .as_pin_mut()
+            .map_or(Poll::Pending, |sleep| sleep.poll(cx))
     }
 }
