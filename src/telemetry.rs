@@ -254,16 +254,16 @@ mod tests {
     }
 
     /// The value of each metric, as a recorder has it when `run` is over.
-    fn recorded(run: impl FnOnce()) -> HashMap<String, f64> {
+    fn recorded(run: impl FnOnce()) -> HashMap<String, u64> {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         metrics::with_local_recorder(&recorder, run);
         let rows = snapshotter.snapshot().into_vec().into_iter();
         rows.map(|(key, _, _, value)| {
             let value = match value {
-                DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(level) => level.into_inner(),
-                DebugValue::Histogram(values) => values.len() as f64,
+                DebugValue::Counter(count) => count,
+                DebugValue::Gauge(level) => level.into_inner() as u64,
+                DebugValue::Histogram(values) => values.len() as u64,
             };
             (key.key().name().to_owned(), value)
         })
@@ -280,8 +280,8 @@ mod tests {
             series.keep_published(now, nanos_since_origin(now));
             series.report(now, |test| test.events.increment(2));
         });
-        assert_eq!(seen["test_events_total"], 2.0);
-        assert_eq!(seen["test_level"], 7.0);
+        assert_eq!(seen["test_events_total"], 2);
+        assert_eq!(seen["test_level"], 7);
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
             // Built in each round, so that a recorder at the address of the former one is noticed.
             let series = Series::<Test>::of("several", "test");
             let seen = recorded(|| series.report(now, |test| test.events.increment(count)));
-            assert_eq!(seen["test_events_total"], count as f64);
+            assert_eq!(seen["test_events_total"], count);
         }
     }
 
@@ -336,7 +336,7 @@ mod tests {
                 series.report(now, |test| test.events.increment(1));
             });
         });
-        assert_eq!(seen["test_events_total"], 1.0);
+        assert_eq!(seen["test_events_total"], 1);
     }
 
     #[test]

@@ -118,6 +118,25 @@ impl TimeWindow {
         }
         tally
     }
+
+    /// Estimates the calls of the last bucket's width before `nanos`: those of the newest bucket, and as
+    /// large a part of the one before as still lies within.
+    ///
+    /// So the estimate covers the same time wherever in a bucket `nanos` falls.
+    pub(crate) fn recent(&self, epoch: u64, nanos: u64) -> Tally {
+        let newest = self.tally(epoch, nanos, 1);
+        let both = self.tally(epoch, nanos, 2);
+        let within = 1.0 - (nanos % self.width) as f64 / self.width as f64;
+        let blend = |newest: u64, both: u64| {
+            let before = both.saturating_sub(newest) as f64;
+            newest + (before * within).round() as u64
+        };
+        Tally {
+            calls: blend(newest.calls, both.calls),
+            failures: blend(newest.failures, both.failures),
+            slow: blend(newest.slow, both.slow),
+        }
+    }
 }
 
 /// How many slices `tag` lies before `newest`; enormous if it lies after it.
@@ -239,6 +258,24 @@ mod tests {
         assert_eq!(calls(&window, 0, seconds(11)), 0);
         assert_eq!(window.tally(0, millis(2_999), 2).failures, 1);
         assert_eq!(window.tally(0, seconds(3), 2).failures, 0);
+    }
+
+    #[test]
+    fn the_recent_calls_are_those_of_the_last_second_wherever_it_begins() {
+        for start in [0, 250, 500, 999] {
+            let window = TimeWindow::new(SPAN, 1);
+            let (good, bad) = (0..1_000_u64, 1_000..3_000);
+            good.for_each(|after: u64| window.record(0, 0, millis(start + after), OK));
+            for after in bad {
+                let nanos = millis(start + after);
+                window.record(0, 0, nanos, FAILED);
+                let share = |tally: Tally| tally.failures as f64 / tally.calls as f64;
+                let expected = ((after - 1_000) as f64 / 1_000.0).min(1.0);
+                let seen = share(window.recent(0, nanos));
+                // Exact but for what the estimate takes to be spread evenly over a bucket.
+                assert!((seen - expected).abs() < 0.26, "{start} {after}: {seen}");
+            }
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@
 //!
 //! **Closed.** Outcomes are counted over ten buckets of one second each. When a call fails, the share
 //! of failures is judged by the lower end of its Wilson score interval (z = 1.64), of the whole window
-//! and of the newest two buckets alone; the second sees a sudden outage at once, however good
-//! the seconds before it were. It opens when that exceeds 0.5 and there were 20 calls or more.
+//! and of the last second alone (a tenth of the window); the second sees a sudden outage at once,
+//! however good the seconds before it were. It opens when that exceeds 0.5 and there were 20 calls or more.
 //! Optionally also on failures in a row and on the share of slow calls.
 //!
 //! **Open.** Calls are rejected without touching the inner service, for 2 s ± 25 %, or for longer if the

@@ -35,10 +35,13 @@ impl Window {
     }
 
     /// The tallies that are judged: of the whole window and, so that a sudden outage is not diluted by
-    /// the good time before it, of the newest two buckets.
+    /// the good time before it, of the last bucket's width.
     fn tallies(&self, epoch: u64, nanos: u64) -> [Tally; 2] {
         match self {
-            Self::Time(window) => [2, BUCKETS].map(|slices| window.tally(epoch, nanos, slices)),
+            Self::Time(window) => [
+                window.recent(epoch, nanos),
+                window.tally(epoch, nanos, BUCKETS),
+            ],
             Self::Count(window) => [lock(window).tally(epoch); 2],
         }
     }
