@@ -4,7 +4,6 @@
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -160,13 +159,12 @@ pub(crate) fn fresh_now() -> Instant {
     now
 }
 
-/// The nanoseconds from the first reading in this process to `now`; enough for 584 years.
+/// The nanoseconds from `origin` to `now`; enough for 584 years. Zero if the clock has gone back.
 ///
-/// Atomic words hold times in this form. Zero if the clock has gone back beyond the first reading.
+/// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process
+/// would tie a run in paused time to whatever ran before it.
 #[inline]
-pub(crate) fn nanos_since_origin(now: Instant) -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(|| now);
+pub(crate) fn nanos_between(origin: Instant, now: Instant) -> u64 {
     let elapsed = now.saturating_duration_since(origin);
     elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
 }

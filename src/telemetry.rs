@@ -71,10 +71,6 @@ pub(crate) struct Series<I: Instruments> {
     /// How many layers have been built for it. A layer built since may run under another recorder
     /// at the address of a former one, so handles that are older are renewed.
     builds: AtomicU32,
-    /// The recorder that the gauges were last published to.
-    published_to: AtomicUsize,
-    /// When they are to be published again, in [`nanos_since_origin`](crate::context::nanos_since_origin).
-    publish_at: AtomicU64,
     levels: I::Levels,
 }
 
@@ -115,7 +111,6 @@ impl<I: Instruments> Series<I> {
             .entry((TypeId::of::<I>(), labels))
             .or_insert_with(|| Box::leak(Box::new(Self::new(labels, slot))));
         let series: &'static Self = any.downcast_ref().expect("keyed by the type");
-        series.publish_at.store(0, Ordering::Relaxed);
         series.builds.fetch_add(1, Ordering::Relaxed);
         series
     }
@@ -125,8 +120,6 @@ impl<I: Instruments> Series<I> {
             labels,
             slot,
             builds: AtomicU32::new(0),
-            published_to: AtomicUsize::new(0),
-            publish_at: AtomicU64::new(0),
             levels: I::Levels::default(),
         }
     }
@@ -180,7 +173,6 @@ impl<I: Instruments> Series<I> {
     ) -> Option<&'a mut Bound<I>> {
         let instruments = I::bind(self.labels);
         instruments.publish(&self.levels);
-        self.published_to.store(recorder, Ordering::Relaxed);
         let bound: Box<dyn Any> = Box::new(Bound {
             recorder,
             builds,
@@ -190,26 +182,37 @@ impl<I: Instruments> Series<I> {
         place.insert(bound).downcast_mut()
     }
 
-    /// Publishes the gauges if the recorder has changed, or if that was last done a while ago.
-    ///
-    /// Called on the path of a successful call: two loads and a comparison. `since` is `now`, in
-    /// [`nanos_since_origin`](crate::context::nanos_since_origin).
-    #[inline]
-    pub(crate) fn keep_published(&self, now: Instant, since: u64) {
-        if self.published_to.load(Ordering::Relaxed) != recorder_id()
-            || since >= self.publish_at.load(Ordering::Relaxed)
-        {
-            let due = since.saturating_add(REPUBLISH.as_nanos() as u64);
-            self.publish_at.store(due, Ordering::Relaxed);
-            self.publish(now);
-        }
-    }
-
     /// Publishes the gauges.
     #[cold]
     pub(crate) fn publish(&self, now: Instant) {
-        self.published_to.store(recorder_id(), Ordering::Relaxed);
         self.report(now, |instruments| instruments.publish(&self.levels));
+    }
+}
+
+/// When the one who holds this last published its gauges, and to which recorder.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    recorder: AtomicUsize,
+    /// When it is time to do so again.
+    due: AtomicU64,
+}
+
+impl Published {
+    /// Publishes the gauges if the recorder has changed, or if that was last done a while ago.
+    ///
+    /// Called on the path of a successful call: two loads and a comparison. `nanos` is `now`, from an
+    /// origin that is always the same.
+    #[inline]
+    pub(crate) fn keep<I: Instruments>(&self, series: &Series<I>, now: Instant, nanos: u64) {
+        let recorder = recorder_id();
+        if self.recorder.load(Ordering::Relaxed) != recorder
+            || nanos >= self.due.load(Ordering::Relaxed)
+        {
+            let due = nanos.saturating_add(REPUBLISH.as_nanos() as u64);
+            self.due.store(due, Ordering::Relaxed);
+            self.recorder.store(recorder, Ordering::Relaxed);
+            series.publish(now);
+        }
     }
 }
 
@@ -228,7 +231,6 @@ fn recorder_id() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::nanos_since_origin;
     use metrics::Gauge;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use std::sync::atomic::AtomicI64;
@@ -273,11 +275,12 @@ mod tests {
     #[test]
     fn a_recorder_that_is_installed_later_gets_events_and_the_present_gauges() {
         let series = Series::<Test>::of("late", "test");
-        let now = Instant::now();
+        let (now, published) = (Instant::now(), Published::default());
+        published.keep(series, now, 0);
         series.report(now, |test| test.events.increment(1));
         series.levels().store(7, Ordering::Relaxed);
         let seen = recorded(|| {
-            series.keep_published(now, nanos_since_origin(now));
+            published.keep(series, now, 0);
             series.report(now, |test| test.events.increment(2));
         });
         assert_eq!(seen["test_events_total"], 2);
@@ -316,7 +319,7 @@ mod tests {
         let binds = || {
             let seen = AtomicU32::new(0);
             series.report(Instant::now(), |binds| {
-                seen.store(binds.0, Ordering::Relaxed)
+                seen.store(binds.0, Ordering::Relaxed);
             });
             seen.into_inner()
         };

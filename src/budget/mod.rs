@@ -6,7 +6,8 @@
 //!
 //! # How it works
 //!
-//! A bucket of tokens. A call that succeeds at the first attempt brings 1. A retry costs 10, or 20
+//! A bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
+//! fewer than 20, so that a client with few calls gets over an unlucky streak. A retry costs 10, or 20
 //! if the answer was an overload; what an operation has paid comes back when it succeeds in the
 //! end, so retries that help are free and only those that do not help use the budget up. The bucket
 //! starts with 20 tokens and holds 10 times the greatest of
@@ -17,7 +18,7 @@
 //!
 //! In a total outage nothing comes in and the load on the backend falls to 1.00 times the calls. At
 //! 20 % random failures almost every retry is allowed. Above about 35 % failures more is paid than
-//! comes in, and retrying ends until the service is better. Source: the client-side token bucket of
+//! comes in, and most retries are denied until the service is better. Source: the client-side token bucket of
 //! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
 //! funded by successes.
 //!
@@ -46,11 +47,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use self::metrics::BudgetMetrics;
+pub(crate) use self::state::Gain;
 use self::state::Tokens;
 use crate::ConfigError;
-use crate::context::nanos_since_origin;
+use crate::context::nanos_between;
 use crate::error::Check;
-use crate::telemetry::Series;
+use crate::telemetry::{Published, Series};
 
 /// What a retry costs.
 pub(crate) const RETRY: u32 = state::TOKENS_PER_RETRY;
@@ -58,6 +60,8 @@ pub(crate) const RETRY: u32 = state::TOKENS_PER_RETRY;
 pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * state::TOKENS_PER_RETRY;
 
 /// A budget for retries, shared by all clones. See the [module documentation](self).
+///
+/// Two are equal if they are the same budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -66,7 +70,9 @@ pub struct Budget {
 #[derive(Debug)]
 struct Shared {
     tokens: Tokens,
+    origin: Instant,
     metrics: &'static Series<BudgetMetrics>,
+    published: Published,
 }
 
 impl Budget {
@@ -123,10 +129,10 @@ impl Budget {
         self.shared.tokens.enter();
     }
 
-    /// Notes that an operation is over and brings `deposit` tokens.
+    /// Notes that an operation is over, and what it brings.
     #[inline]
-    pub(crate) fn leave(&self, deposit: u32) {
-        if self.shared.tokens.leave(deposit) {
+    pub(crate) fn leave(&self, gain: Gain) {
+        if self.shared.tokens.leave(gain) {
             self.sample(Instant::now());
         }
     }
@@ -140,11 +146,22 @@ impl Budget {
 
     #[cold]
     fn sample(&self, now: Instant) {
-        let Shared { tokens, metrics } = &*self.shared;
-        let nanos = nanos_since_origin(now);
+        let Shared {
+            tokens,
+            origin,
+            metrics,
+            published,
+        } = &*self.shared;
+        let nanos = nanos_between(*origin, now);
         tokens.sample(nanos);
         metrics.levels().set(tokens.tokens(), tokens.capacity());
-        metrics.keep_published(now, nanos);
+        published.keep(metrics, now, nanos);
+    }
+}
+
+impl PartialEq for Budget {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 }
 
@@ -196,7 +213,9 @@ impl Config {
         Ok(Budget {
             shared: Arc::new(Shared {
                 tokens: Tokens::new(self.reserve, self.share, self.initial),
+                origin: Instant::now(),
                 metrics: Series::of(&self.name, "budget"),
+                published: Published::default(),
             }),
         })
     }

@@ -21,6 +21,23 @@ const IN_FLIGHT: u64 = 1 << 20;
 const IN_FLIGHT_MASK: u64 = (1 << 24) - 1;
 const FINISHED: u64 = 1 << 44;
 
+/// While there are fewer tokens than the retries of one operation cost, a success at first try brings 2.
+///
+/// At 1 token each, a client with a call per second needs minutes of good luck to get over a streak of
+/// failures, and denies retries meanwhile that a busier one allows.
+const LOW: u64 = 2 * TOKENS_PER_RETRY as u64;
+
+/// What an operation brings when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gain {
+    /// It failed, or was cancelled.
+    Nothing,
+    /// It succeeded at the first attempt.
+    FirstTry,
+    /// It succeeded later: what its retries had cost.
+    Refund(u32),
+}
+
 #[derive(Debug)]
 pub(crate) struct Tokens {
     word: AtomicU64,
@@ -81,12 +98,18 @@ impl Tokens {
         self.word.fetch_add(IN_FLIGHT, Ordering::Relaxed);
     }
 
-    /// Ends an operation that brings `deposit` tokens. Says whether it is time to [`sample`](Self::sample).
+    /// Ends an operation. Says whether it is time to [`sample`](Self::sample).
     #[inline]
-    pub(crate) fn leave(&self, deposit: u32) -> bool {
+    pub(crate) fn leave(&self, gain: Gain) -> bool {
         let mut old = self.word.load(Ordering::Relaxed);
         loop {
-            let tokens = (tokens_in(old) + u64::from(deposit)).min(self.capacity_at(old));
+            let gained = match gain {
+                Gain::Nothing => 0,
+                Gain::FirstTry if tokens_in(old) < LOW => 2,
+                Gain::FirstTry => 1,
+                Gain::Refund(paid) => u64::from(paid),
+            };
+            let tokens = (tokens_in(old) + gained).min(self.capacity_at(old));
             let new = (old & !TOKENS | tokens)
                 .wrapping_sub(IN_FLIGHT)
                 .wrapping_add(FINISHED);
@@ -149,10 +172,10 @@ mod tests {
         Tokens::new(10, 0.2, 2)
     }
 
-    /// One operation that begins and ends.
-    fn operation(tokens: &Tokens, deposit: u32) {
+    /// One operation that succeeds at the first attempt.
+    fn operation(tokens: &Tokens) {
         tokens.enter();
-        tokens.leave(deposit);
+        tokens.leave(Gain::FirstTry);
     }
 
     #[test]
@@ -164,21 +187,20 @@ mod tests {
     }
 
     #[test]
-    fn ten_successes_pay_a_retry() {
+    fn ten_successes_pay_a_retry_and_five_do_when_there_is_next_to_nothing() {
         let tokens = Tokens::new(10, 0.2, 0);
-        for _ in 0..9 {
-            operation(&tokens, 1);
+        for count in 1..=30 {
+            operation(&tokens);
+            let expected = if count <= 10 { 2 * count } else { 10 + count };
+            assert_eq!(tokens.tokens(), expected);
         }
-        assert!(!tokens.withdraw(10));
-        operation(&tokens, 1);
-        assert!(tokens.withdraw(10));
     }
 
     #[test]
     fn the_reserve_is_kept_however_little_goes_on() {
         let tokens = budget();
         for second in 0..1_000 {
-            operation(&tokens, 1);
+            operation(&tokens);
             tokens.sample(second * 60 * SAMPLE);
         }
         assert_eq!(tokens.capacity(), 100);
@@ -190,7 +212,7 @@ mod tests {
         let tokens = budget();
         for tenth in 0..50 {
             for _ in 0..100 {
-                operation(&tokens, 1);
+                operation(&tokens);
             }
             tokens.sample(tenth * SAMPLE / 10);
         }
@@ -216,7 +238,7 @@ mod tests {
         }
         assert_eq!(tokens.capacity(), 2_000);
         for _ in 0..1_000 {
-            tokens.leave(0);
+            tokens.leave(Gain::Nothing);
         }
         assert_eq!((tokens.capacity(), tokens.in_flight()), (100, 0));
     }
@@ -229,10 +251,10 @@ mod tests {
             .store(FINISHED * ((1 << 20) - 1), Ordering::Relaxed);
         tokens.sample(SAMPLE);
         for _ in 0..100 {
-            operation(&tokens, 1);
+            operation(&tokens);
         }
         tokens.sample(2 * SAMPLE);
-        assert_eq!((tokens.in_flight(), tokens.tokens()), (0, 100));
+        assert_eq!((tokens.in_flight(), tokens.tokens()), (0, 110));
         assert_eq!(tokens.capacity(), 200);
     }
 
@@ -261,7 +283,7 @@ mod tests {
             for (step, amount, wait) in steps {
                 match step {
                     0 => { tokens.enter(); in_flight += 1; }
-                    1 if in_flight > 0 => { tokens.leave(amount); in_flight -= 1; }
+                    1 if in_flight > 0 => { tokens.leave(Gain::Refund(amount)); in_flight -= 1; }
                     2 => { tokens.withdraw(amount); }
                     _ => { elapsed += wait; tokens.sample(elapsed); }
                 }
@@ -269,7 +291,7 @@ mod tests {
                 prop_assert!(tokens.capacity() >= reserve * 10);
             }
             for _ in 0..in_flight {
-                tokens.leave(1_000_000);
+                tokens.leave(Gain::Refund(1_000_000));
             }
             prop_assert!(tokens.tokens() <= TOKENS as u32);
             prop_assert_eq!(tokens.in_flight(), 0);

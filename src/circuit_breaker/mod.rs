@@ -28,7 +28,8 @@
 //! of failures is judged by the lower end of its Wilson score interval (z = 1.64), of the whole window
 //! and of the last second alone (a tenth of the window); the second sees a sudden outage at once,
 //! however good the seconds before it were. It opens when that exceeds 0.5 and there were 20 calls or more.
-//! Optionally also on failures in a row and on the share of slow calls.
+//! Optionally also on failures in a row and on the share of slow calls. A service that fails 40 % of the
+//! calls all the time will open it now and then by chance; one that fails 20 % will not.
 //!
 //! **Open.** Calls are rejected without touching the inner service, for 2 s ± 25 %, or for longer if the
 //! service asked for it.

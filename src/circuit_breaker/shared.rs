@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
-use crate::context::{self, nanos_since_origin};
+use crate::context::{self, nanos_between};
 use crate::lane::lane;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::Series;
+use crate::telemetry::{Published, Series};
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::{Error, ErrorKind, Mode, Outcome, Token};
 
@@ -54,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) struct Shared {
     /// State and epoch of the machine: all that a call on a closed breaker looks at.
     word: AtomicU64,
-    /// When the open time is over, in nanoseconds since the origin; `u64::MAX` for never.
+    /// When the open time is over, in nanoseconds since `origin`; `u64::MAX` for never.
     open_until: AtomicU64,
     window: Window,
     /// Failures in a row, in the low half, of the epoch in the high half.
@@ -64,7 +64,9 @@ pub(super) struct Shared {
     mode: Mode,
     listener: Option<Listener>,
     random: Random,
+    origin: Instant,
     metrics: &'static Series<BreakerMetrics>,
+    published: Published,
 }
 
 const STATE_BITS: u32 = 2;
@@ -99,7 +101,9 @@ impl Shared {
             mode,
             listener,
             random,
+            origin: now,
             metrics,
+            published: Published::default(),
         }
     }
 
@@ -122,7 +126,7 @@ impl Shared {
         let word = self.word.load(Ordering::Acquire);
         let kind = if is(State::Closed, word) {
             let watches = self.settings.slow_calls.is_some();
-            let started = watches.then(|| nanos_since_origin(context::now()));
+            let started = watches.then(|| self.nanos(context::now()));
             Kind::Counted { word, started }
         } else {
             self.probe(word)?
@@ -147,7 +151,7 @@ impl Shared {
         }
         self.metrics
             .report(now, |metrics| metrics.rejected(self.mode));
-        self.metrics.keep_published(now, nanos_since_origin(now));
+        self.published.keep(self.metrics, now, self.nanos(now));
         match self.mode {
             Mode::Enforce => Err(Rejected {
                 retry_after: retry_after.filter(|wait| !wait.is_zero()),
@@ -160,10 +164,13 @@ impl Shared {
     pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
         match self.open_until.load(Ordering::Acquire) {
             u64::MAX => None,
-            until => Some(Duration::from_nanos(
-                until.saturating_sub(nanos_since_origin(now)),
-            )),
+            until => Some(Duration::from_nanos(until.saturating_sub(self.nanos(now)))),
         }
+    }
+
+    #[inline]
+    fn nanos(&self, now: Instant) -> u64 {
+        nanos_between(self.origin, now)
     }
 
     /// Says whether the next call would be let through.
@@ -197,7 +204,9 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = lock(&self.machine);
         let result = change(&mut machine);
-        let open_until = machine.open_until().map_or(u64::MAX, nanos_since_origin);
+        let open_until = machine
+            .open_until()
+            .map_or(u64::MAX, |until| self.nanos(until));
         self.open_until.store(open_until, Ordering::Release);
         let word = word(machine.state(), machine.epoch());
         self.word.store(word, Ordering::Release);
@@ -234,13 +243,13 @@ impl Shared {
             Some(_) => context::fresh_now(),
             None => context::now(),
         };
-        let nanos = nanos_since_origin(now);
+        let nanos = self.nanos(now);
         let slow = slow_calls.is_some_and(|((limit, _), started)| {
             Duration::from_nanos(nanos.saturating_sub(started)) > limit
         });
         self.window.record(epoch, nanos, Sample { failed, slow });
         let streak = self.count_streak(epoch, failed);
-        self.metrics.keep_published(now, nanos);
+        self.published.keep(self.metrics, now, nanos);
         if failed || slow {
             self.judge(epoch, streak, outcome.retry_after(), now);
         }
@@ -276,7 +285,7 @@ impl Shared {
         let cause = if in_a_row {
             Some(Cause::ConsecutiveFailures)
         } else {
-            let tallies = self.window.tallies(epoch, nanos_since_origin(now));
+            let tallies = self.window.tallies(epoch, self.nanos(now));
             let mut tallies = tallies.into_iter();
             tallies.find_map(|tally| verdict(settings, tally))
         };

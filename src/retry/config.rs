@@ -24,7 +24,7 @@ const OVERLOAD_CAP: Duration = Duration::from_secs(20);
 const HINT_SLACK: Duration = Duration::from_secs(5);
 
 /// The settings of a [`RetryLayer`]. Made by [`RetryLayer::config`].
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
 pub struct Config<R = ByClone, K = ErrorsAreFailures> {
     name: String,
@@ -35,7 +35,7 @@ pub struct Config<R = ByClone, K = ErrorsAreFailures> {
     classify: K,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum BudgetChoice {
     Own,
     Shared(Budget),

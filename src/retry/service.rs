@@ -10,6 +10,7 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::metrics::RetryMetrics;
 use super::state::Settings;
+use crate::budget::Gain;
 use crate::context::{self, AttemptScope, ClockScope};
 use crate::random::Random;
 use crate::ready::{Call, Ready};
@@ -127,8 +128,8 @@ pub(super) struct Operation<S, R, K> {
     pub(super) attempt: u32,
     /// Tokens paid for retries.
     paid: u32,
-    /// Tokens that the operation brings when it ends.
-    deposit: u32,
+    /// What the operation brings when it ends.
+    gain: Gain,
 }
 
 impl<S, R, K> Operation<S, R, K> {
@@ -142,7 +143,7 @@ impl<S, R, K> Operation<S, R, K> {
             is_nested: false,
             attempt: 1,
             paid: 0,
-            deposit: 0,
+            gain: Gain::Nothing,
         }
     }
 
@@ -158,10 +159,14 @@ impl<S, R, K> Operation<S, R, K> {
         allowed
     }
 
-    /// The operation has succeeded: at the first attempt it brings a token, later what it has paid.
+    /// The operation has succeeded: at the first attempt it brings new tokens, later what it has paid.
     #[inline]
     pub(super) fn succeeded(&mut self) {
-        self.deposit = if self.attempt == 1 { 1 } else { self.paid };
+        self.gain = if self.attempt == 1 {
+            Gain::FirstTry
+        } else {
+            Gain::Refund(self.paid)
+        };
     }
 }
 
@@ -169,7 +174,7 @@ impl<S, R, K> Drop for Operation<S, R, K> {
     #[inline]
     fn drop(&mut self) {
         if let Some(budget) = &self.shared.policy.budget {
-            budget.leave(self.deposit);
+            budget.leave(self.gain);
         }
     }
 }
