@@ -1,0 +1,33 @@
+//! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
+//! a test in `tests/effectiveness.rs`.
+
+pub(crate) mod x2_backoff;
+pub(crate) mod x7_metastable;
+pub(crate) mod x8_budget;
+pub(crate) mod x9_breaker;
+
+use crate::harness::{Form, Report};
+
+pub(crate) struct Experiment {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(Form) -> Report,
+}
+
+pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "x2",
+        run: x2_backoff::run,
+    },
+    Experiment {
+        name: "x7",
+        run: x7_metastable::run,
+    },
+    Experiment {
+        name: "x8",
+        run: x8_budget::run,
+    },
+    Experiment {
+        name: "x9",
+        run: x9_breaker::run,
+    },
+];

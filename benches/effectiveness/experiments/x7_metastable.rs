@@ -1,0 +1,177 @@
+//! X7: the textbook metastable failure.
+//!
+//! Bronson et al., *Metastable Failures in Distributed Systems*, `HotOS` 2021: a database that can
+//! do 300 queries a second serves 280. Then its network is cut for ten seconds, and the callers
+//! time out and retry. Their retries keep it overloaded after the cut is repaired, busy with
+//! queries that nobody waits for any more.
+//!
+//! Not scaled: both budgets measure their rates per second of tokio's clock. All times are so long
+//! that the millisecond of its timers does not matter.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use buttress::{CircuitBreakerLayer, DeadlineLayer, RetryLayer, TimeoutLayer};
+use tower::{ServiceBuilder, retry, timeout};
+
+use crate::harness::{
+    Backend, Client, Fault, Form, Goal, Model, Report, Results, Run, Table, TowerRetry, Variant,
+    World, lock, poisson, simulate,
+};
+
+const OUTAGE: Range<Duration> = Duration::from_secs(60)..Duration::from_secs(70);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(3);
+
+const NO_BUDGET: &str = "retry without budget";
+const OURS: &str = "ours";
+/// The stack of each column, for so many attempts. The short form runs the last two.
+const VARIANTS: [Variant<Protect>; 4] = [
+    ("no retry", |_, database, _| {
+        let stack = ServiceBuilder::new().layer(timeout::TimeoutLayer::new(ATTEMPT_TIMEOUT));
+        Client::new(stack.service(database))
+    }),
+    ("tower, TpsBudget", |_, database, attempts| {
+        tower(database, TowerRetry::with_budget(attempts - 1))
+    }),
+    (NO_BUDGET, |_, database, attempts| {
+        tower(database, TowerRetry::without_budget(attempts - 1))
+    }),
+    (OURS, ours),
+];
+
+type Protect = fn(&World, Client, u32) -> Client;
+
+pub(crate) fn run(form: Form) -> Report {
+    let variants = &VARIANTS[form.pick(2, 0)..];
+    let (seeds, seconds) = form.pick((1, 100), (10, 700));
+    let results = |per_second, attempts| {
+        Results::new(variants, seeds, |protect, seed| {
+            let protect = |world: &World, database| protect(world, database, attempts);
+            episode(seed, seconds, per_second, protect).outcome
+        })
+    };
+
+    let mut table = Table::new(form, variants);
+    let cases = [
+        (280, 2, "no budget never, TpsBudget 294, ours 3.0 (most 4)"),
+        (295, 3, ""),
+        (280, 3, ""),
+        (295, 2, ""),
+    ];
+    for (per_second, attempts, reference) in &cases[..form.pick(2, 4)] {
+        let results = results(*per_second, *attempts);
+        let case = format!("{per_second}/s, {attempts} attempts");
+        table
+            .row(
+                format!("{case}: recovery, s"),
+                1,
+                results.cells(|outcome| outcome.recovery),
+            )
+            .reference(*reference)
+            .goal(NO_BUDGET, Goal::Never)
+            .row(
+                format!("{case}: slowest recovery, s"),
+                0,
+                results.greatest(|outcome| outcome.recovery),
+            )
+            .goal(OURS, Goal::AtMost(5.0))
+            .row(
+                format!("{case}: load at the end, /s"),
+                0,
+                results.cells(|outcome| outcome.load),
+            );
+    }
+    if let Form::Full = form {
+        for (per_second, goal) in [(140, Goal::AtMost(600.0)), (160, Goal::Never)] {
+            table
+                .row(
+                    format!("{per_second}/s, 2 attempts: recovery, s"),
+                    1,
+                    results(per_second, 2).cells(|outcome| outcome.recovery),
+                )
+                .reference("no budget: never above 150/s (published)")
+                .goal(NO_BUDGET, goal);
+        }
+    }
+    table.repeats(|seed| episode(seed, 80, 280, |world, database| ours(world, database, 2)).log);
+    Report::new("X7 the textbook metastable failure", vec![table])
+}
+
+struct Outcome {
+    /// Seconds from the end of the outage to the first ten in a row that are good; infinite if
+    /// there are none.
+    recovery: f64,
+    /// Attempts per second that the database gets in the last twenty seconds.
+    load: f64,
+}
+
+/// The calls that arrive in one second.
+#[derive(Clone, Copy, Default)]
+struct Second {
+    arrived: u32,
+    succeeded: u32,
+}
+
+fn episode(
+    seed: u64,
+    seconds: u64,
+    per_second: u32,
+    protect: impl Fn(&World, Client) -> Client,
+) -> Run<Outcome> {
+    simulate(1, seed, async |world| {
+        let queue = Model::Fifo {
+            workers: 30,
+            service: Duration::from_millis(100),
+        };
+        let database = Backend::new(world, queue, vec![(OUTAGE, Fault::HoldsMessages)]);
+        let client = protect(world, database.client());
+
+        let history = Arc::new(Mutex::new(vec![Second::default(); seconds as usize]));
+        let until = Duration::from_secs(seconds);
+        for at in poisson(world.random(), f64::from(per_second), until) {
+            world.sleep_until(at).await;
+            let (history, arrived) = (Arc::clone(&history), at.as_secs() as usize);
+            lock(&history)[arrived].arrived += 1;
+            let done = move |answer: Result<_, _>| {
+                lock(&history)[arrived].succeeded += u32::from(answer.is_ok());
+            };
+            world.begin(&client, done).await;
+        }
+        let last = until.saturating_sub(Duration::from_secs(20))..until;
+        Outcome {
+            recovery: recovery(&lock(&history)),
+            load: database.attempts(&last) as f64 / 20.0,
+        }
+    })
+}
+
+fn recovery(history: &[Second]) -> f64 {
+    let is_good = |second: &Second| f64::from(second.succeeded) >= 0.95 * f64::from(second.arrived);
+    let mut tens = history[OUTAGE.end.as_secs() as usize..].windows(10);
+    tens.position(|ten| ten.iter().all(is_good))
+        .map_or(f64::INFINITY, |seconds| seconds as f64)
+}
+
+fn tower(database: Client, policy: TowerRetry) -> Client {
+    let stack = ServiceBuilder::new()
+        .layer(retry::RetryLayer::new(policy))
+        .layer(timeout::TimeoutLayer::new(ATTEMPT_TIMEOUT));
+    Client::new(stack.service(database))
+}
+
+fn ours(world: &World, database: Client, attempts: u32) -> Client {
+    let retry = RetryLayer::config("database")
+        .max_attempts(attempts)
+        .seed(world.seed());
+    let breaker = CircuitBreakerLayer::config("database").seed(world.seed());
+    let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new("database", DEADLINE))
+        .layer(retry.build().expect("the configuration is valid"))
+        .layer(breaker.build().expect("the configuration is valid"))
+        .layer(TimeoutLayer::new("database", ATTEMPT_TIMEOUT));
+    Client::new(stack.service(database))
+}

@@ -1,0 +1,36 @@
+//! What every experiment is made of: a simulated world, arrivals, servers with faults, and a report
+//! that knows its goals.
+
+mod report;
+mod server;
+mod tower_retry;
+mod world;
+
+use tower::{BoxError, util::BoxCloneService};
+
+pub(crate) use report::{Goal, Report, Results, Sample, Table, Variant};
+pub(crate) use server::{Backend, Fault, Model};
+pub(crate) use tower_retry::TowerRetry;
+pub(crate) use world::{Event, Run, World, lock, poisson, simulate};
+
+/// What the simulated callers call: a backend, with or without protection around it.
+pub(crate) type Client = BoxCloneService<(), (), BoxError>;
+
+/// How thorough a run is.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the bench runs one form, the tests the other")]
+pub(crate) enum Form {
+    /// Few seeds and short runs, for `cargo test`.
+    Short,
+    /// For `cargo bench`.
+    Full,
+}
+
+impl Form {
+    pub(crate) fn pick<T>(self, short: T, full: T) -> T {
+        match self {
+            Self::Short => short,
+            Self::Full => full,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The short form of `benches/effectiveness`: each experiment with few seeds and short runs, held
+//! to the same goals.
+
+#[path = "../benches/effectiveness/experiments/mod.rs"]
+mod experiments;
+#[path = "../benches/effectiveness/harness/mod.rs"]
+mod harness;
+
+use experiments::EXPERIMENTS;
+use harness::Form;
+
+#[test]
+fn x2_backoff_under_contention() {
+    meets_its_goals("x2");
+}
+
+#[test]
+fn x7_metastable_failure() {
+    meets_its_goals("x7");
+}
+
+#[test]
+fn x8_retry_budgets() {
+    meets_its_goals("x8");
+}
+
+#[test]
+fn x9_circuit_breaker_leak_against_recovery() {
+    meets_its_goals("x9");
+}
+
+fn meets_its_goals(name: &str) {
+    let experiment = EXPERIMENTS
+        .iter()
+        .find(|experiment| experiment.name == name)
+        .expect("there is such an experiment");
+    let report = (experiment.run)(Form::Short);
+    assert_eq!(report.missed(), 0, "\n{report}");
+}
