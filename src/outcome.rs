@@ -87,6 +87,7 @@ impl<Res> Classify<Res> for ErrorsAreFailures {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<Res, F> Classify<Res> for F
 where
     F: Fn(Result<&Res, &BoxError>) -> Outcome,

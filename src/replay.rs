@@ -72,6 +72,7 @@ impl<Req> Replay<Req> for Once {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<Req, F> Replay<Req> for F
 where
     F: Fn(&Req) -> Option<Req>,

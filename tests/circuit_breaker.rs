@@ -316,27 +316,3 @@ async fn a_clock_that_stands_still_is_survived() {
     assert!((20..100).contains(&reached.load(Ordering::Relaxed)));
     assert_eq!(layer.handle().state(), State::Open);
 }
-
-#[test]
-fn what_ran_before_on_another_paused_clock_does_not_matter() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().start_paused(true).build().unwrap()
-    };
-    runtime().block_on(async {
-        advance(SECOND * 86_400).await;
-        fail_until_open(&CircuitBreakerLayer::new("before")).await;
-    });
-    runtime().block_on(async {
-        let layer = CircuitBreakerLayer::new("after");
-        calls(&layer, 15, false).await;
-        advance(SECOND * 60).await;
-        calls(&layer, 5, false).await;
-        assert_eq!(layer.handle().state(), State::Closed);
-        assert_eq!(
-            fail_until_open(&layer).await,
-            15,
-            "those five are in the window"
-        );
-    });
-}

@@ -129,23 +129,29 @@ impl Shared {
             let started = watches.then(|| self.nanos(context::now()));
             Kind::Counted { word, started }
         } else {
-            self.probe(word)?
+            return self.probe(word);
         };
-        Ok(Permit {
+        Ok(self.permit(kind))
+    }
+
+    fn permit(self: &Arc<Self>, kind: Kind) -> Permit {
+        Permit {
             shared: Arc::clone(self),
             kind,
-        })
+        }
     }
 
     /// Decides over a call on a breaker that is not closed.
-    fn probe(&self, word: u64) -> Result<Kind, Rejected> {
+    fn probe(self: &Arc<Self>, word: u64) -> Result<Permit, Rejected> {
         let now = context::now();
         let mut retry_after = self.open_for_remaining(now);
         if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
             let (probe, transition) = self.change(|machine| machine.try_probe(now));
+            // Before the listener is told: if it panics, the place is given back.
+            let permit = probe.map(|probe| self.permit(Kind::Probe(probe)));
             self.publish(transition);
-            if let Some(probe) = probe {
-                return Ok(Kind::Probe(probe));
+            if let Some(permit) = permit {
+                return Ok(permit);
             }
             retry_after = self.open_for_remaining(now);
         }
@@ -156,7 +162,7 @@ impl Shared {
             Mode::Enforce => Err(Rejected {
                 retry_after: retry_after.filter(|wait| !wait.is_zero()),
             }),
-            Mode::Observe => Ok(Kind::Uncounted),
+            Mode::Observe => Ok(self.permit(Kind::Uncounted)),
         }
     }
 
