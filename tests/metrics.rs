@@ -1,0 +1,413 @@
+//! What a recorder gets to see.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod stack;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::future::pending;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use buttress::circuit_breaker::{self, Handle, State};
+use buttress::{
+    Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, Classify, Deadline, DeadlineLayer,
+    ErrorsAreFailures, Hint, Jitter, MeasureLayer, Mode, Outcome, Replay, RetryLayer, TimeoutLayer,
+    retry,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
+use metrics_util::debugging::DebuggingRecorder;
+use stack::stack;
+use tokio::time::{advance, sleep, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Answers a request with the word that it is.
+async fn echo(word: &'static str) -> Result<&'static str, BoxError> {
+    match word {
+        "hangs" => pending().await,
+        "slow" => sleep(2 * SECOND).await,
+        _ => {}
+    }
+    Ok(word)
+}
+
+/// Judges answers by their word, and copies requests unless their word forbids it.
+#[derive(Clone, Copy)]
+struct ByWord;
+
+impl Classify<&'static str> for ByWord {
+    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Outcome {
+        match result {
+            Ok(&("ok" | "slow")) => Outcome::Success,
+            Ok(&"ignored") => Outcome::Ignored,
+            Ok(&"overload") => Outcome::Overload { retry_after: None },
+            _ => Outcome::Failure,
+        }
+    }
+
+    fn hint(&self, result: Result<&&'static str, &BoxError>) -> Option<Hint> {
+        match result {
+            Ok(&"overload") => Some(Hint::RetryAfter(60 * SECOND)),
+            Ok(&"pushback") => Some(Hint::DoNotRetry),
+            _ => None,
+        }
+    }
+}
+
+impl Replay<&'static str> for ByWord {
+    fn copy(&self, word: &&'static str) -> Option<&'static str> {
+        Some(*word).filter(|word| *word != "not copyable")
+    }
+
+    fn is_idempotent(&self, word: &&'static str) -> bool {
+        *word != "not idempotent"
+    }
+}
+
+/// The name of the layers that are to report everything.
+const NAME: &str = "inventory";
+
+fn breaker() -> circuit_breaker::Config<ByWord> {
+    CircuitBreakerLayer::config(NAME).classify(ByWord)
+}
+
+/// A breaker that rejects everything, or would.
+fn open_breaker(mode: Mode) -> CircuitBreakerLayer<ByWord> {
+    let layer = breaker().mode(mode).build().unwrap();
+    layer.handle().force_open();
+    layer
+}
+
+async fn every_retry_decision() {
+    let config = || {
+        RetryLayer::config(NAME)
+            .replay(ByWord)
+            .classify(ByWord)
+            .backoff(Backoff::constant(SECOND).jitter(Jitter::None))
+    };
+    let with =
+        |config: retry::Config<ByWord, ByWord>| config.build().unwrap().layer(service_fn(echo));
+    for word in [
+        "fails",
+        "overload",
+        "ignored",
+        "pushback",
+        "not copyable",
+        "not idempotent",
+    ] {
+        with(config()).oneshot(word).await.unwrap();
+    }
+    let empty = Budget::config(NAME).initial(0).build().unwrap();
+    with(config().budget(&empty))
+        .oneshot("fails")
+        .await
+        .unwrap();
+
+    let soon = Deadline::after(SECOND / 2);
+    soon.scope(with(config()).oneshot("fails")).await.unwrap();
+    let over = Deadline::after(Duration::ZERO);
+    over.scope(with(config()).oneshot("ok")).await.unwrap_err();
+
+    let outer = config().build().unwrap();
+    outer.layer(with(config())).oneshot("fails").await.unwrap();
+    let rejecting = open_breaker(Mode::Enforce).layer(service_fn(echo));
+    outer.layer(rejecting).oneshot("ok").await.unwrap_err();
+}
+
+async fn every_change_of_a_breaker() {
+    let share = breaker().build().unwrap();
+    let service = share.layer(service_fn(echo));
+    for _ in 0..20 {
+        service.clone().oneshot("fails").await.unwrap();
+    }
+    sleep(3 * SECOND).await;
+    service.clone().oneshot("fails").await.unwrap();
+    sleep(3 * SECOND).await;
+    for _ in 0..5 {
+        service.clone().oneshot("ok").await.unwrap();
+    }
+    assert_eq!(share.handle().state(), State::Closed);
+
+    let in_a_row = breaker().consecutive_failures(1).build().unwrap();
+    in_a_row
+        .layer(service_fn(echo))
+        .oneshot("fails")
+        .await
+        .unwrap();
+
+    let slow = breaker()
+        .slow_calls(SECOND, 0.5)
+        .min_calls(3)
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        slow.layer(service_fn(echo)).oneshot("slow").await.unwrap();
+    }
+
+    let observed = open_breaker(Mode::Observe);
+    observed
+        .layer(service_fn(echo))
+        .oneshot("ok")
+        .await
+        .unwrap();
+    observed.handle().reset();
+}
+
+async fn every_end_of_a_call() {
+    let deadline = DeadlineLayer::new(NAME, SECOND).layer(service_fn(echo));
+    deadline.clone().oneshot("hangs").await.unwrap_err();
+    let over = Deadline::after(Duration::ZERO);
+    over.scope(deadline.oneshot("ok")).await.unwrap_err();
+    let attempt = TimeoutLayer::new(NAME, SECOND).layer(service_fn(echo));
+    attempt.oneshot("hangs").await.unwrap_err();
+
+    for measure in [MeasureLayer::operation(NAME), MeasureLayer::attempt(NAME)] {
+        let measure = measure.classify(ByWord);
+        let service = measure.layer(service_fn(echo));
+        for word in ["ok", "fails", "overload", "ignored"] {
+            service.clone().oneshot(word).await.unwrap();
+        }
+        timeout(SECOND, service.oneshot("hangs")).await.unwrap_err();
+        let rejecting = open_breaker(Mode::Enforce).layer(service_fn(echo));
+        measure.layer(rejecting).oneshot("ok").await.unwrap_err();
+    }
+}
+
+/// The contract with dashboards and alerts: type and unit, name, and all values of all labels.
+const METRICS: &str = "
+gauge buttress_breaker_state name=inventory state=closed,half_open,open
+counter buttress_breaker_transitions_total cause=consecutive_failures,failure_share,forced,\
+    open_time_over,probes_failed,probes_succeeded,reset,slow_calls name=inventory \
+    to=closed,half_open,open
+gauge buttress_budget_capacity name=inventory
+gauge buttress_budget_tokens name=inventory
+histogram/s buttress_call_duration_seconds name=inventory \
+    outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+counter buttress_calls_total name=inventory \
+    outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+counter buttress_rejections_total layer=circuit_breaker,deadline,retry mode=enforce,observe \
+    name=inventory reason=circuit_open,deadline_exceeded
+counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
+    not_idempotent,not_retryable,pushback,rejected,retried name=inventory
+histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
+counter buttress_timeouts_total layer=deadline,timeout name=inventory
+";
+
+#[tokio::test(start_paused = true)]
+async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    every_retry_decision().await;
+    every_change_of_a_breaker().await;
+    every_end_of_a_call().await;
+
+    let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
+    for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
+        let kind = format!("{:?}", key.kind()).to_lowercase();
+        let unit = unit.map_or(String::new(), |unit| {
+            format!("/{}", unit.as_canonical_label())
+        });
+        let (name, series) = key.key().clone().into_parts();
+        assert!(description.is_some(), "{name:?} is described");
+        let labels = labels.entry((name, kind + &unit)).or_default();
+        for label in series {
+            let (key, value) = label.into_parts();
+            labels.entry(key).or_default().insert(value.to_string());
+        }
+    }
+    let mut seen = String::from("\n");
+    for ((name, kind), labels) in labels {
+        write!(seen, "{kind} {}", name.as_str()).unwrap();
+        for (key, values) in labels {
+            let values: Vec<_> = values.into_iter().collect();
+            write!(seen, " {key}={}", values.join(",")).unwrap();
+        }
+        seen.push('\n');
+    }
+    assert_eq!(seen, METRICS, "\n{seen}");
+}
+
+/// As many calls as it takes until the budget has published its gauges.
+const CALLS: usize = 16;
+
+fn prometheus() -> PrometheusBuilder {
+    PrometheusBuilder::new().set_buckets(&[1.0]).unwrap()
+}
+
+/// All samples that an exporter shows, in the order of the alphabet.
+fn samples(exporter: &PrometheusHandle) -> Vec<String> {
+    let text = exporter.render();
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let mut samples: Vec<_> = lines
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    samples.sort();
+    samples
+}
+
+/// The samples of the full stack after these successful calls.
+fn samples_of(calls: usize, name: &str, tokens: u32) -> Vec<String> {
+    let samples = format!(
+        r#"buttress_breaker_state{{name="NAME",state="closed"}} 1
+buttress_breaker_state{{name="NAME",state="half_open"}} 0
+buttress_breaker_state{{name="NAME",state="open"}} 0
+buttress_budget_capacity{{name="NAME"}} 100
+buttress_budget_tokens{{name="NAME"}} {tokens}
+buttress_call_duration_seconds_bucket{{name="NAME",stage="attempt",outcome="success",le="+Inf"}} {calls}
+buttress_call_duration_seconds_bucket{{name="NAME",stage="attempt",outcome="success",le="1"}} {calls}
+buttress_call_duration_seconds_bucket{{name="NAME",stage="operation",outcome="success",le="+Inf"}} {calls}
+buttress_call_duration_seconds_bucket{{name="NAME",stage="operation",outcome="success",le="1"}} {calls}
+buttress_call_duration_seconds_count{{name="NAME",stage="attempt",outcome="success"}} {calls}
+buttress_call_duration_seconds_count{{name="NAME",stage="operation",outcome="success"}} {calls}
+buttress_call_duration_seconds_sum{{name="NAME",stage="attempt",outcome="success"}} 0
+buttress_call_duration_seconds_sum{{name="NAME",stage="operation",outcome="success"}} 0
+buttress_calls_total{{name="NAME",stage="attempt",outcome="success"}} {calls}
+buttress_calls_total{{name="NAME",stage="operation",outcome="success"}} {calls}"#
+    );
+    samples
+        .replace("NAME", name)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_may_be_installed_before_the_layers_are_built() {
+    let recorder = prometheus().build_recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layers = stack("before", ByClone, ErrorsAreFailures).unwrap();
+    layers.layer(service_fn(echo)).oneshot("ok").await.unwrap();
+    assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 21));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_may_be_installed_after_the_layers_were_built_and_used() {
+    let layers = stack("after", ByClone, ErrorsAreFailures).unwrap();
+    let service = layers.layer(service_fn(echo));
+    service.clone().oneshot("ok").await.unwrap();
+    let recorder = prometheus().build_recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for _ in 0..CALLS {
+        service.clone().oneshot("ok").await.unwrap();
+    }
+    assert_eq!(samples(&recorder.handle()), samples_of(CALLS, "after", 37));
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_that_an_exporter_has_dropped_as_idle_come_back() {
+    let recorder = prometheus()
+        .idle_timeout(MetricKindMask::ALL, Some(Duration::from_nanos(1)))
+        .build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layers = stack("idle", ByClone, ErrorsAreFailures).unwrap();
+    let service = layers.layer(service_fn(echo));
+    service.clone().oneshot("ok").await.unwrap();
+    assert_eq!(samples(&exporter), samples_of(1, "idle", 21));
+    assert_eq!(samples(&exporter), [""; 0], "idle since it was last asked");
+    advance(6 * SECOND).await;
+    for _ in 0..CALLS {
+        service.clone().oneshot("ok").await.unwrap();
+    }
+    assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 37));
+}
+
+/// How many breakers of this name are closed, open and half-open.
+fn states(exporter: &PrometheusHandle, name: &str) -> [u32; 3] {
+    let samples = samples(exporter);
+    ["closed", "open", "half_open"].map(|state| {
+        let series = format!(r#"buttress_breaker_state{{name="{name}",state="{state}"}} "#);
+        let mut values = samples
+            .iter()
+            .filter_map(|sample| sample.strip_prefix(&series));
+        values.next().unwrap().parse().unwrap()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_of_one_name_are_counted_by_state_until_they_are_dropped() {
+    let recorder = prometheus().build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let breaker = || CircuitBreakerLayer::new("counted");
+    let [first, second, third] = [breaker(), breaker(), breaker()];
+    first.layer(service_fn(echo)).oneshot("ok").await.unwrap();
+    assert_eq!(states(&exporter, "counted"), [3, 0, 0]);
+    second.handle().force_open();
+    assert_eq!(states(&exporter, "counted"), [2, 1, 0]);
+    drop(second);
+    assert_eq!(states(&exporter, "counted"), [2, 0, 0]);
+    drop((first, third));
+    assert_eq!(states(&exporter, "counted"), [0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_as_attempts_and_the_operation_once() {
+    let recorder = prometheus().build_recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layers = stack("retried", ByClone, ByWord).unwrap();
+    let service = service_fn(async |_: &'static str| {
+        let number = buttress::Attempt::current().unwrap().number();
+        Ok::<_, BoxError>(if number == 3 { "ok" } else { "fails" })
+    });
+    layers.layer(service).oneshot("").await.unwrap();
+    let mut calls = samples(&recorder.handle());
+    calls.retain(|sample| sample.starts_with("buttress_calls_total"));
+    let expected = [
+        r#"buttress_calls_total{name="retried",stage="attempt",outcome="failure"} 2"#,
+        r#"buttress_calls_total{name="retried",stage="attempt",outcome="success"} 1"#,
+        r#"buttress_calls_total{name="retried",stage="operation",outcome="success"} 1"#,
+    ];
+    assert_eq!(calls, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_may_steer_the_breaker_that_it_listens_to() {
+    let handle = Arc::new(OnceLock::<Handle>::new());
+    let breaker = Arc::clone(&handle);
+    let layer = CircuitBreakerLayer::config("steered")
+        .consecutive_failures(1)
+        .classify(ByWord)
+        .on_transition(move |transition| {
+            let breaker = breaker.get().unwrap();
+            if transition.to == State::Open {
+                breaker.reset();
+            }
+        })
+        .build()
+        .unwrap();
+    handle.set(layer.handle()).unwrap();
+    let service = layer.layer(service_fn(echo));
+    service.clone().oneshot("fails").await.unwrap();
+    assert_eq!(layer.handle().state(), State::Closed);
+    service.oneshot("ok").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_leaves_the_breaker_working() {
+    let recorder = prometheus().build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = CircuitBreakerLayer::config("panics")
+        .consecutive_failures(1)
+        .classify(ByWord)
+        .on_transition(|_| panic!("the listener"))
+        .build()
+        .unwrap();
+    let service = layer.layer(service_fn(echo));
+    let mut panics = 0;
+    for word in ["fails", "ok", "ok", "ok", "ok", "ok", "ok"] {
+        let call = tokio::spawn(service.clone().oneshot(word)).await;
+        panics += u32::from(call.is_err_and(|error| error.is_panic()));
+        sleep(3 * SECOND).await;
+    }
+    assert_eq!(panics, 3, "opened, half-open and closed again");
+    assert_eq!(layer.handle().state(), State::Closed);
+    assert_eq!(states(&exporter, "panics"), [1, 0, 0]);
+}
