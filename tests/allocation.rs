@@ -1,0 +1,150 @@
+//! What a successful call costs: allocations, with a Prometheus recorder installed, and the size of its future.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod stack;
+
+use std::alloc::System;
+use std::fmt::Debug;
+use std::future::{Ready, pending, ready};
+use std::pin::pin;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use buttress::{
+    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, MeasureLayer,
+    RetryLayer, TimeoutLayer,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use stack::stack;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tower::util::ServiceFn;
+use tower::{Layer, Service, service_fn};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static RECORDER: LazyLock<PrometheusHandle> =
+    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+
+const CALLS: usize = 16;
+
+/// Counts the allocations of 16 calls on clones of `service`, after one that may allocate.
+///
+/// The allocator counts for the whole process, and a histogram of the recorder takes a new block after
+/// 64 values, so this is the least of several rounds: what the calls themselves allocate is in all of them.
+fn allocations<S>(service: &S) -> usize
+where
+    S: Service<u64, Response = u64> + Clone,
+{
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    LazyLock::force(&RECORDER);
+    let call = || {
+        let mut service = service.clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let response = pin!(service.call(7)).poll(&mut cx);
+        assert!(matches!(response, Poll::Ready(Ok(7))));
+    };
+    call();
+    let round = |_| {
+        let region = Region::new(ALLOCATOR);
+        (0..CALLS).for_each(|_| call());
+        let change = region.change();
+        change.allocations + change.reallocations
+    };
+    (0..20).map(round).min().unwrap_or_default()
+}
+
+type Echo = ServiceFn<fn(u64) -> Ready<Result<u64, BoxError>>>;
+
+fn echo() -> Echo {
+    service_fn(|request| ready(Ok(request)))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_through_a_single_layer_allocates_nothing() {
+    fn costs_nothing<L>(layer: &L)
+    where
+        L: Layer<Echo, Service: Service<u64, Response = u64> + Clone> + Debug,
+    {
+        assert_eq!(allocations(&layer.layer(echo())), 0, "{layer:?}");
+    }
+
+    costs_nothing(&TimeoutLayer::new("timeout", SECOND));
+    costs_nothing(&TimeoutLayer::per_request("timeout", |_: &u64| SECOND));
+    costs_nothing(&DeadlineLayer::new("deadline", SECOND));
+    costs_nothing(&RetryLayer::new("retry"));
+    costs_nothing(&CircuitBreakerLayer::new("breaker"));
+    let counting = CircuitBreakerLayer::config("counting breaker")
+        .count_window(100)
+        .consecutive_failures(12)
+        .slow_calls(SECOND, 0.5);
+    costs_nothing(&counting.build().unwrap());
+    costs_nothing(&MeasureLayer::operation("measure"));
+    costs_nothing(&MeasureLayer::attempt("measure"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_through_the_full_stack_allocates_nothing() {
+    let layers = stack("full stack", ByClone, ErrorsAreFailures).unwrap();
+    assert_eq!(allocations(&layers.layer(echo())), 0);
+    let calls =
+        r#"buttress_calls_total{name="full stack",stage="operation",outcome="success"} 321"#;
+    assert!(RECORDER.render().contains(calls), "recorded as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_there_are() {
+    /// Is ready when it is asked for the second time.
+    #[derive(Clone)]
+    struct Late {
+        asked: bool,
+    }
+
+    impl Service<u64> for Late {
+        type Response = u64;
+        type Error = BoxError;
+        type Future = Ready<Result<u64, BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            if std::mem::replace(&mut self.asked, true) {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        }
+
+        fn call(&mut self, request: u64) -> Self::Future {
+            self.asked = false;
+            ready(Ok(request))
+        }
+    }
+
+    let layers = stack("not ready", ByClone, ErrorsAreFailures).unwrap();
+    let service = layers.layer(Late { asked: false });
+    assert_eq!(allocations(&service), CALLS);
+}
+
+#[test]
+fn the_future_of_the_full_stack_adds_at_most_512_bytes_and_one_copy_of_the_request() {
+    fn added<const REQUEST: usize, const STATE: usize>() -> usize {
+        let mut inner = service_fn(|request: [u8; REQUEST]| async move {
+            let state = [1; STATE];
+            pending::<()>().await;
+            Ok::<_, BoxError>((request, state))
+        });
+        let layers = stack("size", ByClone, ErrorsAreFailures).unwrap();
+        let whole = size_of_val(&layers.layer(inner).call([0; REQUEST]));
+        whole - size_of_val(&inner.call([0; REQUEST])) - REQUEST
+    }
+
+    for added in [added::<0, 0>(), added::<1_000, 0>(), added::<300, 5_000>()] {
+        assert!(added <= 512, "adds {added} bytes");
+    }
+}
