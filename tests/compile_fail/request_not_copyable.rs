@@ -1,0 +1,12 @@
+use buttress::{BoxError, RetryLayer};
+use tower::service_fn;
+
+struct Order;
+
+async fn send(_: Order) -> Result<(), BoxError> {
+    Ok(())
+}
+
+fn main() {
+    let _ = RetryLayer::new("orders").wrap::<Order, _>(service_fn(send));
+}
