@@ -37,8 +37,10 @@ pub(crate) struct Ready<S> {
 }
 
 enum Gate {
-    /// Not asked since the last call, or asked and not ready.
+    /// Not asked since the last call.
     Unknown,
+    /// Asked and not ready; the handle may have its place in an inner queue.
+    Waiting,
     Ready,
     Failed(BoxError),
 }
@@ -57,12 +59,12 @@ impl<S> Ready<S> {
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
-        if let Gate::Unknown = self.gate {
-            match self.inner.poll_ready(cx) {
-                Poll::Ready(Ok(())) => self.gate = Gate::Ready,
-                Poll::Ready(Err(error)) => self.gate = Gate::Failed(error.into()),
-                Poll::Pending => {}
-            }
+        if let Gate::Unknown | Gate::Waiting = self.gate {
+            self.gate = match self.inner.poll_ready(cx) {
+                Poll::Ready(Ok(())) => Gate::Ready,
+                Poll::Ready(Err(error)) => Gate::Failed(error.into()),
+                Poll::Pending => Gate::Waiting,
+            };
         }
     }
 
@@ -77,16 +79,16 @@ impl<S> Ready<S> {
                 future: self.inner.call(request),
             },
             Gate::Failed(error) => Call::failed(error),
-            Gate::Unknown => Call::waiting(self.take_polled(), request),
+            Gate::Unknown | Gate::Waiting => Call::waiting(self.take_polled(), request),
         }
     }
 
-    /// Gives up what the inner service has reserved for this handle.
+    /// Gives up what the inner service has reserved for this handle, or this handle's place in its queue.
     pub(crate) fn release(&mut self)
     where
         S: Clone,
     {
-        if let Gate::Ready = mem::replace(&mut self.gate, Gate::Unknown) {
+        if let Gate::Ready | Gate::Waiting = mem::replace(&mut self.gate, Gate::Unknown) {
             drop(self.take_polled());
         }
     }

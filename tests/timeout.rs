@@ -161,6 +161,17 @@ async fn the_sooner_of_an_inherited_deadline_and_our_own_counts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sooner_deadline_counts_also_for_a_call_that_was_made_outside_of_it() {
+    let start = Instant::now();
+    let slow = service_fn(|(): ()| pending::<Result<(), BoxError>>());
+    let mut service = DeadlineLayer::new("outside", SECOND * 10).layer(slow);
+    let call = tower::Service::call(&mut service, ());
+    let error = Deadline::after(SECOND).scope(call).await.unwrap_err();
+    assert_eq!(kind(&error), Some(ErrorKind::DeadlineExceeded));
+    assert_eq!(start.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_after_the_deadline_is_not_sent() {
     let service = service_fn(|(): ()| -> std::future::Ready<Result<(), BoxError>> {
         panic!("must not be called")

@@ -147,12 +147,12 @@ where
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        ready!(this.timer.poll(|| *this.deadline, cx));
+        ready!(this.timer.poll(|| deadline, cx));
         this.call.set(Call::Done);
         this.metrics
             .report(Instant::now(), TimeoutMetrics::timed_out);
         let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
-        let allowed = this.deadline.saturating_duration_since(*this.began);
+        let allowed = deadline.saturating_duration_since(*this.began);
         Poll::Ready(Err(Error::timed_out(kind, name, allowed).into()))
     }
 }
