@@ -1,7 +1,14 @@
 //! When a call is over, and the token that stands for it until then.
 
-use crate::outcome::judge;
-use crate::{BoxError, Classify, Outcome};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use crate::ready::Call;
+use crate::{BoxError, Classify, Error, Outcome};
 
 /// Stands for one admitted call until its outcome is known.
 ///
@@ -10,6 +17,14 @@ use crate::{BoxError, Classify, Outcome};
 pub trait Token: Send + 'static {
     /// Records how the call ended.
     fn resolve(self, outcome: Outcome);
+
+    /// Records that a layer further in refused the call. By default it is [`Outcome::Ignored`].
+    fn refuse(self)
+    where
+        Self: Sized,
+    {
+        self.resolve(Outcome::Ignored);
+    }
 }
 
 /// Decides when a call is over.
@@ -45,25 +60,79 @@ impl<Res, K> Completion<Res, K> for AtResponse {
     }
 }
 
-/// Ends a call: judges its result and resolves the token, or hands it on to the response.
-#[inline]
-pub(crate) fn finish<Res, K, C, T>(
-    result: Result<Res, BoxError>,
-    classify: &K,
-    completion: &C,
-    token: T,
-) -> Result<C::Response<T>, BoxError>
+pin_project! {
+    /// A call to the inner service and the token that stands for it.
+    pub(crate) struct Tracked<S, Req, K, C, T>
+    where
+        S: Service<Req>,
+    {
+        // Before the token, so that what it holds is given back first when both are dropped.
+        #[pin]
+        call: Call<S, Req>,
+        token: Option<T>,
+        classify: K,
+        completion: C,
+    }
+}
+
+impl<S, Req, K, C, T> Tracked<S, Req, K, C, T>
 where
-    K: Classify<Res>,
-    C: Completion<Res, K>,
+    S: Service<Req>,
+{
+    /// A call without a token is one that this layer refused: it has failed already.
+    #[inline]
+    pub(crate) fn new(call: Call<S, Req>, token: Option<T>, classify: K, completion: C) -> Self {
+        Self {
+            call,
+            token,
+            classify,
+            completion,
+        }
+    }
+}
+
+impl<S, Req, K, C, T> Future for Tracked<S, Req, K, C, T>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+    K: Classify<S::Response>,
+    C: Completion<S::Response, K>,
     T: Token,
 {
-    let outcome = judge(classify, &result);
-    match result {
-        Ok(response) => Ok(completion.attach(response, outcome, classify, token)),
-        Err(error) => {
-            token.resolve(outcome);
-            Err(error)
-        }
+    type Output = Result<C::Response<T>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.call.poll(cx));
+        Poll::Ready(match (this.token.take(), result) {
+            (Some(token), Ok(response)) => {
+                let outcome = this.classify.classify(Ok(&response));
+                let completion = this.completion;
+                Ok(completion.attach(response, outcome, this.classify, token))
+            }
+            (Some(token), Err(error)) => {
+                if Error::find(&error).is_some_and(Error::is_rejection) {
+                    token.refuse();
+                } else {
+                    token.resolve(this.classify.classify(Err(&error)));
+                }
+                Err(error)
+            }
+            (None, Err(refused)) => Err(refused),
+            (None, Ok(_)) => return Poll::Pending,
+        })
+    }
+}
+
+impl<S, Req, K, C, T> fmt::Debug for Tracked<S, Req, K, C, T>
+where
+    S: Service<Req>,
+    T: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }

@@ -231,6 +231,15 @@ impl ConfigError {
     }
 }
 
+/// For constructors without a `Result`, which say so under `# Panics`.
+#[track_caller]
+pub(crate) fn or_panic<T>(built: Result<T, ConfigError>) -> T {
+    match built {
+        Ok(built) => built,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// The longest time that can be configured. Longer ones are typing errors or `Duration::MAX`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 

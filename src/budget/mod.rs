@@ -51,7 +51,7 @@ pub(crate) use self::state::Gain;
 use self::state::Tokens;
 use crate::ConfigError;
 use crate::context::nanos_between;
-use crate::error::Check;
+use crate::error::{Check, or_panic};
 use crate::telemetry::{Published, Series};
 
 /// What a retry costs.
@@ -82,11 +82,9 @@ impl Budget {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str) -> Self {
-        match Self::config(name).build() {
-            Ok(budget) => budget,
-            Err(error) => panic!("{error}"),
-        }
+        or_panic(Self::config(name).build())
     }
 
     /// Begins to configure a budget.

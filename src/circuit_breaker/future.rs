@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::shared::Permit;
-use crate::completion::finish;
-use crate::ready::Call;
+use crate::completion::Tracked;
 use crate::{BoxError, Classify, Completion};
 
 pin_project! {
@@ -19,33 +18,8 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Before the permit, so that what it holds is given back first when both are dropped.
         #[pin]
-        call: Call<S, Req>,
-        permit: Option<Permit>,
-        classify: K,
-        completion: C,
-    }
-}
-
-impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
-where
-    S: Service<Req>,
-{
-    /// A call without a permit is one that was refused.
-    #[inline]
-    pub(super) fn new(
-        call: Call<S, Req>,
-        permit: Option<Permit>,
-        classify: K,
-        completion: C,
-    ) -> Self {
-        Self {
-            call,
-            permit,
-            classify,
-            completion,
-        }
+        pub(super) tracked: Tracked<S, Req, K, C, Permit>,
     }
 }
 
@@ -59,15 +33,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.call.poll(cx));
-        match (this.permit.take(), result) {
-            (Some(permit), result) => {
-                Poll::Ready(finish(result, this.classify, this.completion, permit))
-            }
-            (None, Err(refused)) => Poll::Ready(Err(refused)),
-            (None, Ok(_)) => Poll::Pending,
-        }
+        self.project().tracked.poll(cx)
     }
 }
 
@@ -76,9 +42,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .field("permit", &self.permit)
-            .finish_non_exhaustive()
+        self.tracked.fmt(f)
     }
 }

@@ -11,6 +11,7 @@ use super::config::Config;
 use super::service::CircuitBreaker;
 use super::shared::Shared;
 use super::state::State;
+use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::{AtResponse, Availability, Classify, Completion, ErrorsAreFailures, Wrappable};
 
@@ -31,11 +32,9 @@ impl CircuitBreakerLayer {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str) -> Self {
-        match Self::config(name).build() {
-            Ok(layer) => layer,
-            Err(error) => panic!("{error}"),
-        }
+        or_panic(Self::config(name).build())
     }
 
     /// Begins to configure a breaker.

@@ -8,6 +8,7 @@ use tower::Service;
 
 use super::future::ResponseFuture;
 use super::shared::{Permit, Shared};
+use crate::completion::Tracked;
 use crate::ready::{Call, Ready};
 use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
 
@@ -49,7 +50,10 @@ where
                 (Call::failed(rejected.error(self.shared.name())), None)
             }
         };
-        ResponseFuture::new(call, permit, self.classify.clone(), self.completion.clone())
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        ResponseFuture {
+            tracked: Tracked::new(call, permit, classify, completion),
+        }
     }
 }
 

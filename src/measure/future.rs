@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::service::Measured;
-use crate::completion::finish;
+use crate::completion::Tracked;
 use crate::context::ClockScope;
-use crate::ready::Call;
-use crate::{BoxError, Classify, Completion, Error};
+use crate::{BoxError, Classify, Completion};
 
 pin_project! {
     /// The response future of [`Measure`](super::Measure).
@@ -21,25 +20,7 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        call: Call<S, Req>,
-        token: Option<Measured>,
-        classify: K,
-        completion: C,
-    }
-}
-
-impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
-where
-    S: Service<Req>,
-{
-    #[inline]
-    pub(super) fn new(call: Call<S, Req>, token: Measured, classify: K, completion: C) -> Self {
-        Self {
-            call,
-            token: Some(token),
-            classify,
-            completion,
-        }
+        pub(super) tracked: Tracked<S, Req, K, C, Measured>,
     }
 }
 
@@ -53,19 +34,8 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
         let _clock = ClockScope::enter();
-        let result = ready!(this.call.poll(cx));
-        let Some(token) = this.token.take() else {
-            return Poll::Pending;
-        };
-        Poll::Ready(match result {
-            Err(error) if Error::find(&error).is_some_and(Error::is_rejection) => {
-                token.reject();
-                Err(error)
-            }
-            result => finish(result, this.classify, this.completion, token),
-        })
+        self.project().tracked.poll(cx)
     }
 }
 
@@ -74,9 +44,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .field("token", &self.token)
-            .finish_non_exhaustive()
+        self.tracked.fmt(f)
     }
 }

@@ -6,7 +6,7 @@ use tower::Layer;
 
 use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
 use super::service::Measure;
-use crate::error::Check;
+use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
 use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Wrappable};
@@ -26,6 +26,7 @@ impl MeasureLayer {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn operation(name: &str) -> Self {
         Self::new(name, OPERATION)
     }
@@ -36,14 +37,14 @@ impl MeasureLayer {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn attempt(name: &str) -> Self {
         Self::new(name, ATTEMPT)
     }
 
+    #[track_caller]
     fn new(name: &str, stage: &'static str) -> Self {
-        if let Err(error) = Check::new("measure", name) {
-            panic!("{error}");
-        }
+        or_panic(Check::new("measure", name));
         Self {
             metrics: Series::of(name, stage),
             classify: ErrorsAreFailures,

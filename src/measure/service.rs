@@ -8,6 +8,7 @@ use tower::Service;
 
 use super::future::ResponseFuture;
 use super::metrics::{Label, MeasureMetrics};
+use crate::completion::Tracked;
 use crate::context::{self, ClockScope};
 use crate::ready::Ready;
 use crate::telemetry::Series;
@@ -46,7 +47,10 @@ where
         // Before the call, so that one which panics is counted.
         let token = Measured::begin(self.metrics);
         let call = self.inner.call(request);
-        ResponseFuture::new(call, token, self.classify.clone(), self.completion.clone())
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        ResponseFuture {
+            tracked: Tracked::new(call, Some(token), classify, completion),
+        }
     }
 }
 
@@ -77,14 +81,13 @@ impl Measured {
             label: Label::Cancelled,
         }
     }
-
-    /// The call was refused by a layer further in.
-    pub(super) fn reject(mut self) {
-        self.label = Label::Rejected;
-    }
 }
 
 impl Token for Measured {
+    fn refuse(mut self) {
+        self.label = Label::Rejected;
+    }
+
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.label = Label::from(outcome);

@@ -7,6 +7,7 @@ use tower::Layer;
 
 use super::config::Config;
 use super::service::{Policy, Retry};
+use crate::error::or_panic;
 use crate::{Budget, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
 
 /// Tries again what failed. See the [module documentation](crate::retry).
@@ -23,11 +24,9 @@ impl RetryLayer {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str) -> Self {
-        match Self::config(name).build() {
-            Ok(layer) => layer,
-            Err(error) => panic!("{error}"),
-        }
+        or_panic(Self::config(name).build())
     }
 
     /// Begins to configure a retry.

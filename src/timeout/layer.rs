@@ -8,7 +8,7 @@ use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor
 use super::metrics::TimeoutMetrics;
 use super::service::{DeadlineService, Timeout};
 use crate::Wrappable;
-use crate::error::Check;
+use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
 
@@ -26,11 +26,9 @@ impl TimeoutLayer {
     ///
     /// If `name` is empty, or `timeout` is zero or longer than 365 days.
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str, timeout: Duration) -> Self {
-        match Self::config(name, timeout).build() {
-            Ok(layer) => layer,
-            Err(error) => panic!("{error}"),
-        }
+        or_panic(Self::config(name, timeout).build())
     }
 
     /// Begins to configure a timeout.
@@ -49,13 +47,12 @@ impl<F> TimeoutLayer<PerRequest<F>> {
     ///
     /// If `name` is empty.
     #[must_use]
+    #[track_caller]
     pub fn per_request<Req>(name: &str, timeout: F) -> Self
     where
         F: Fn(&Req) -> Duration,
     {
-        if let Err(error) = Check::new("timeout", name) {
-            panic!("{error}");
-        }
+        or_panic(Check::new("timeout", name));
         Self {
             limit: PerRequest(timeout),
             metrics: Series::of(name, "timeout"),
@@ -100,11 +97,9 @@ impl DeadlineLayer {
     ///
     /// If `name` is empty, or `total` is zero or longer than 365 days.
     #[must_use]
+    #[track_caller]
     pub fn new(name: &str, total: Duration) -> Self {
-        match Self::config(name, total).build() {
-            Ok(layer) => layer,
-            Err(error) => panic!("{error}"),
-        }
+        or_panic(Self::config(name, total).build())
     }
 
     /// Begins to configure a deadline.
