@@ -1,6 +1,7 @@
 //! What is measured.
 
 use std::future::{Ready, ready};
+use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use buttress::{
     BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
 };
+use tokio::time::Instant;
 use tower::retry::Policy;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Layer, Service, ServiceBuilder};
@@ -45,6 +47,7 @@ pub(crate) fn sections() -> Vec<Section> {
             rows: vec![
                 row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
                 row("no layer", "", tower::layer::util::Identity::new(), AtOnce),
+                clock(),
                 row("Timeout", "0.25", timeout(), AtOnce),
                 row("Deadline", "", deadline(), AtOnce),
                 row("tower Retry, budget", "", tower_retry(), AtOnce),
@@ -176,6 +179,21 @@ where
         target,
         calls: CALLS,
         run: Box::new(run),
+    }
+}
+
+/// What no layer that knows the time can do without.
+fn clock() -> Row {
+    let read = |calls| {
+        timed(calls, |_| {
+            black_box(Instant::now());
+        })
+    };
+    Row {
+        name: "one reading of the clock",
+        target: "",
+        calls: CALLS,
+        run: Box::new(read),
     }
 }
 
