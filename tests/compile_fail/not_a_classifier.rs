@@ -1,3 +1,7 @@
+//~ `Outcome` does not classify responses of type
+//~ this classifier does not fit the service's response
+//~ write `.classify(classify_fn(
+
 use buttress::{BoxError, MeasureLayer, Outcome};
 use tower::service_fn;
 

@@ -1,3 +1,6 @@
+//~ requests of type `Order` cannot be copied by `ByClone`
+//~ derive `Clone` for the request, or give the layer's configuration `.replay(|request: &Order| ...)`
+
 use buttress::{BoxError, RetryLayer};
 use tower::service_fn;
 
