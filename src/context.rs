@@ -22,6 +22,8 @@ struct Context {
     deadline: Cell<Option<Instant>>,
     attempt: Cell<u32>,
     clock: Cell<Clock>,
+    /// Whether a layer is calling its inner service, and not polling it.
+    in_call: Cell<bool>,
 }
 
 thread_local! {
@@ -30,6 +32,7 @@ thread_local! {
             deadline: Cell::new(None),
             attempt: Cell::new(0),
             clock: Cell::new(Clock::Unscoped),
+            in_call: Cell::new(false),
         }
     };
 }
@@ -51,17 +54,37 @@ pub(crate) fn attempt() -> u32 {
 #[must_use]
 pub(crate) struct ClockScope {
     is_outermost: bool,
+    was_in_call: bool,
 }
 
 impl ClockScope {
+    /// Round a call of the inner service.
+    ///
+    /// The layers of one stack are called one by the other, and share a reading. A call that is made
+    /// while something is polled begins a new stack: time may have passed since the poll began.
     #[inline]
-    pub(crate) fn enter() -> Self {
+    pub(crate) fn call() -> Self {
+        Self::enter(true)
+    }
+
+    /// Round a poll of the inner future.
+    #[inline]
+    pub(crate) fn poll() -> Self {
+        Self::enter(false)
+    }
+
+    #[inline]
+    fn enter(in_call: bool) -> Self {
         CONTEXT.with(|context| {
             let is_outermost = matches!(context.clock.get(), Clock::Unscoped);
-            if is_outermost {
+            let was_in_call = context.in_call.replace(in_call);
+            if is_outermost || in_call && !was_in_call {
                 context.clock.set(Clock::Unread);
             }
-            Self { is_outermost }
+            Self {
+                is_outermost,
+                was_in_call,
+            }
         })
     }
 }
@@ -69,9 +92,12 @@ impl ClockScope {
 impl Drop for ClockScope {
     #[inline]
     fn drop(&mut self) {
-        if self.is_outermost {
-            CONTEXT.with(|context| context.clock.set(Clock::Unscoped));
-        }
+        CONTEXT.with(|context| {
+            context.in_call.set(self.was_in_call);
+            if self.is_outermost {
+                context.clock.set(Clock::Unscoped);
+            }
+        });
     }
 }
 
@@ -123,22 +149,28 @@ impl Drop for AttemptScope {
 /// within one poll.
 pub(crate) fn unclocked<T>(poll: impl FnOnce() -> T) -> T {
     /// Gives the reading back, also after a panic.
-    struct Restore(Clock);
+    struct Restore(Clock, bool);
 
     impl Drop for Restore {
         fn drop(&mut self) {
-            CONTEXT.with(|context| context.clock.set(self.0));
+            CONTEXT.with(|context| {
+                context.clock.set(self.0);
+                context.in_call.set(self.1);
+            });
         }
     }
 
-    let _restore = Restore(CONTEXT.with(|context| context.clock.replace(Clock::Unscoped)));
+    let _restore = CONTEXT.with(|context| {
+        let clock = context.clock.replace(Clock::Unscoped);
+        Restore(clock, context.in_call.replace(false))
+    });
     poll()
 }
 
 /// The time, read at most once for all layers during one poll.
 ///
-/// Good for windows, limits and deadlines. Never measure a duration with it: time may have passed
-/// since. Take [`fresh_now`] for that.
+/// Good for windows, limits and deadlines, and for the beginning of a duration in a [`ClockScope::call`].
+/// Never for the end of one: time may have passed since. Take [`fresh_now`] for that.
 #[inline]
 pub(crate) fn now() -> Instant {
     match CONTEXT.with(|context| context.clock.get()) {
@@ -183,12 +215,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_reading_serves_all_layers_of_a_poll() {
         let outside = now();
-        let scope = ClockScope::enter();
+        let scope = ClockScope::poll();
         let first = now();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(now(), first, "read once");
         {
-            let _inner = ClockScope::enter();
+            let _inner = ClockScope::poll();
             assert_eq!(now(), first, "also further in");
             assert_eq!(fresh_now(), first + Duration::from_secs(1));
         }
@@ -206,10 +238,32 @@ mod tests {
         );
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_call_made_while_polling_begins_with_a_reading_of_its_own() {
+        let _poll = ClockScope::poll();
+        let before = now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let _outer = ClockScope::call();
+        let began = now();
+        assert_eq!(began, before + Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let _inner = ClockScope::call();
+        assert_eq!(now(), began, "one stack, one reading");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn code_of_the_user_always_reads_the_clock() {
+        let _poll = ClockScope::poll();
+        let before = now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(unclocked(now), before + Duration::from_secs(1));
+        assert_eq!(now(), before, "the layers outside have theirs back");
+    }
+
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let _scopes = (ClockScope::enter(), AttemptScope::enter(3));
+            let _scopes = (ClockScope::poll(), AttemptScope::enter(3));
             panic!("inside");
         });
         assert!(outer.is_err());

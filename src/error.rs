@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use crate::BoxError;
@@ -82,6 +83,17 @@ impl Error {
             name,
             retry_after: None,
             allowed: Some(allowed),
+        }
+    }
+
+    /// An operation that ran out of time between two attempts.
+    pub(crate) fn late(name: &'static str) -> Self {
+        Self {
+            kind: ErrorKind::DeadlineExceeded,
+            sent: true,
+            name,
+            retry_after: None,
+            allowed: None,
         }
     }
 
@@ -168,7 +180,15 @@ impl StdError for Error {}
 fn sources<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
+    std::iter::successors(Some(error), |&error| {
+        match error.downcast_ref::<io::Error>() {
+            // Its `source` is that of the error inside, which would be left out.
+            Some(error) => error
+                .get_ref()
+                .map(|inside| -> &(dyn StdError + 'static) { inside }),
+            None => error.source(),
+        }
+    })
 }
 
 /// Says whether the request that ended in `error` may have reached the other side.
@@ -180,8 +200,8 @@ pub(crate) fn was_sent(error: &BoxError) -> bool {
             .downcast_ref::<Error>()
             .is_some_and(Error::is_rejection)
             || error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     })
 }
 
@@ -326,6 +346,10 @@ mod tests {
         let ours = Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
         assert_eq!(Error::find(&wrapped(ours.clone())), Some(&ours));
         assert_eq!(Error::find(&wrapped("not ours")), None);
+        let inside = io::Error::other(ours.clone());
+        assert_eq!(Error::find(&wrapped(inside)), Some(&ours));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(!was_sent(&wrapped(io::Error::other(refused))));
     }
 
     #[test]
@@ -348,9 +372,9 @@ mod tests {
 
     #[test]
     fn only_a_rejection_and_a_refused_connection_were_surely_not_sent() {
-        let io = |kind| wrapped(std::io::Error::from(kind));
-        assert!(!was_sent(&io(std::io::ErrorKind::ConnectionRefused)));
-        assert!(was_sent(&io(std::io::ErrorKind::ConnectionReset)));
+        let io = |kind| wrapped(io::Error::from(kind));
+        assert!(!was_sent(&io(io::ErrorKind::ConnectionRefused)));
+        assert!(was_sent(&io(io::ErrorKind::ConnectionReset)));
         assert!(was_sent(&"anything".into()));
         let rejected = Error::rejected(ErrorKind::BulkheadFull, "db", None);
         assert!(!was_sent(&wrapped(rejected)));

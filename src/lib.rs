@@ -53,13 +53,14 @@
 //!   the *layer*, which owns the state. All services made by one layer value, or by its clones, share that
 //!   state. Build twice for two of them.
 //! - `poll_ready` is always ready. An inner service that is not ready is waited for inside the call, under
-//!   the timeout; an idle handle holds nothing. An error from the inner `poll_ready` is the outcome of a call.
+//!   the timeout; an idle handle holds nothing of this crate's. An error from the inner `poll_ready` is the outcome of a call.
 //! - `type Error = `[`BoxError`]. Errors of the inner service come out untouched; [`Error::find`] finds those
 //!   of a layer.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
 //!   exactly.
 //! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
-//!   the thread for long, windows and limits see its end that much too early; durations do not.
+//!   the thread for long, windows and limits see its end that much too early. What is measured is not
+//!   affected.
 //! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
 
 mod availability;

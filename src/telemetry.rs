@@ -189,6 +189,33 @@ impl<I: Instruments> Series<I> {
     }
 }
 
+/// A handle that is looked up when it is used first, and again when it was idle for too long.
+///
+/// For the series of a layer that are used at different times: while successes come all the time, an
+/// exporter may have dropped the series of failures.
+pub(crate) struct Kept<H>(RefCell<Option<(H, Instant)>>);
+
+impl<H> Kept<H> {
+    /// Uses the handle.
+    #[inline]
+    pub(crate) fn with(&self, now: Instant, look_up: impl FnOnce() -> H, used: impl FnOnce(&H)) {
+        let mut kept = self.0.borrow_mut();
+        match &mut *kept {
+            Some((handle, last)) if now.saturating_duration_since(*last) <= IDLE => {
+                *last = now;
+                used(handle);
+            }
+            _ => used(&kept.insert((look_up(), now)).0),
+        }
+    }
+}
+
+impl<H> Default for Kept<H> {
+    fn default() -> Self {
+        Self(RefCell::new(None))
+    }
+}
+
 /// When the one who holds this last published its gauges, and to which recorder.
 #[derive(Debug, Default)]
 pub(crate) struct Published {

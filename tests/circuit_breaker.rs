@@ -103,6 +103,15 @@ async fn a_count_window_judges_as_soon_as_there_are_calls_enough() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_count_window_is_judged_when_it_is_full() {
+    let layer = CircuitBreakerLayer::config("small")
+        .count_window(10)
+        .build()
+        .unwrap();
+    assert_eq!(fail_until_open(&layer).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_in_a_row_open_whatever_the_share() {
     let layer = CircuitBreakerLayer::config("row")
         .consecutive_failures(12)
@@ -137,6 +146,44 @@ async fn slow_calls_open_although_they_succeed() {
     assert_eq!(layer.handle().state(), State::Closed);
     slow.oneshot(SECOND * 2).await.unwrap();
     assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_probes_do_not_close() {
+    let layer = CircuitBreakerLayer::config("slow probes").slow_calls(SECOND, 0.5);
+    let layer = layer.window(SECOND * 100).build().unwrap();
+    let slow = layer.layer(service_fn(|wait: Duration| async move {
+        sleep(wait).await;
+        Ok::<_, BoxError>(())
+    }));
+    while layer.handle().state() == State::Closed {
+        slow.clone().oneshot(SECOND * 2).await.unwrap();
+    }
+    for (wait, state) in [(SECOND * 2, State::Open), (SECOND, State::HalfOpen)] {
+        sleep(layer.handle().open_for_remaining().unwrap()).await;
+        slow.clone().oneshot(wait).await.unwrap();
+        assert_eq!(layer.handle().state(), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_from_before_a_reset_does_not_count_in_the_row_after_it() {
+    let layer = CircuitBreakerLayer::config("late row").consecutive_failures(12);
+    let layer = layer.build().unwrap();
+    calls(&layer, 11, false).await;
+    let (answer, wait) = tokio::sync::oneshot::channel::<()>();
+    let wait = Arc::new(Mutex::new(Some(wait)));
+    let late = layer.layer(service_fn(move |(): ()| {
+        let wait = wait.lock().unwrap().take().unwrap();
+        async move { wait.await.map_err(BoxError::from) }
+    }));
+    let mut late = tokio_test::task::spawn(late.oneshot(()));
+    assert!(late.poll().is_pending());
+    layer.handle().reset();
+    drop(answer);
+    assert!(late.poll().is_ready());
+    assert_eq!(layer.handle().state(), State::Closed);
+    assert_eq!(fail_until_open(&layer).await, 12);
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,6 +277,7 @@ async fn an_observing_breaker_decides_and_lets_pass() {
         .build()
         .unwrap();
     fail_until_open(&layer).await;
+    assert!(layer.handle().is_available(), "calls pass");
     for _ in 0..100 {
         layer.layer(backend()).oneshot(true).await.unwrap();
     }

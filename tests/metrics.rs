@@ -318,6 +318,41 @@ async fn series_that_an_exporter_has_dropped_as_idle_come_back() {
     assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 37));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_series_that_was_dropped_as_idle_comes_back_while_others_are_in_use() {
+    let recorder = prometheus()
+        .idle_timeout(MetricKindMask::ALL, Some(Duration::from_nanos(1)))
+        .build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layers = (
+        MeasureLayer::attempt("partly idle"),
+        CircuitBreakerLayer::new("partly idle"),
+    );
+    let breaker = layers.1.handle();
+    let service = layers.layer(service_fn(|fails: bool| async move {
+        if fails { Err("down") } else { Ok(()) }
+    }));
+    let rare = async || {
+        assert!(service.clone().oneshot(true).await.is_err());
+        breaker.force_open();
+        assert!(service.clone().oneshot(false).await.is_err());
+        breaker.reset();
+    };
+    rare().await;
+    // Asked twice, the exporter drops what was not updated in between.
+    exporter.render();
+    exporter.render();
+    for _ in 0..10 {
+        advance(SECOND).await;
+        service.clone().oneshot(false).await.unwrap();
+    }
+    rare().await;
+    let page = exporter.render();
+    assert!(page.contains(r#"outcome="failure"} 1"#), "{page}");
+    assert!(page.contains("buttress_rejections_total{"), "{page}");
+}
+
 /// How many breakers of this name are closed, open and half-open.
 fn states(exporter: &PrometheusHandle, name: &str) -> [u32; 3] {
     let samples = samples(exporter);

@@ -297,6 +297,72 @@ async fn retries_within_the_attempt_of_a_retry_do_not_multiply() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn retries_do_not_multiply_over_a_buffer_either() {
+    let log = Log::default();
+    let retry = |name| RetryLayer::config(name).no_budget().build().unwrap();
+    let inner = retry("buffer-inner").layer(log.service::<()>(NEVER));
+    let buffer = tower::buffer::Buffer::new(inner, 8);
+    assert!(
+        retry("buffer-outer")
+            .layer(buffer)
+            .oneshot(())
+            .await
+            .is_err()
+    );
+    assert_eq!(log.attempts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_of_another_retry_brings_nothing_to_the_budget() {
+    let budget = Budget::new("nested");
+    let retry = || {
+        RetryLayer::config("nested")
+            .budget(&budget)
+            .build()
+            .unwrap()
+    };
+    let service = retry().layer(retry().layer(Log::default().service(1)));
+    let tokens = budget.tokens();
+    let mut call = tokio_test::task::spawn(service.oneshot(()));
+    assert!(call.poll().is_ready());
+    assert_eq!((budget.tokens(), budget.in_flight()), (tokens + 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_not_begun_by_a_task_that_is_woken_after_the_deadline() {
+    let log = Log::default();
+    let retry = RetryLayer::config("late")
+        .backoff(plain(SECOND * 9 / 10))
+        .build()
+        .unwrap();
+    let service = DeadlineLayer::new("late", SECOND).layer(retry.layer(log.service(NEVER)));
+    let call = tokio::spawn(service.oneshot(()));
+    tokio::task::yield_now().await;
+    // The runtime was busy meanwhile.
+    tokio::time::advance(SECOND * 3 / 2).await;
+    let error = call.await.unwrap().unwrap_err();
+    let kind = Error::find(&error).map(Error::kind);
+    assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
+    assert_eq!(log.attempts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_knows_when_to_come_back_is_retried_then() {
+    let breaker = CircuitBreakerLayer::config("come back")
+        .consecutive_failures(1)
+        .build()
+        .unwrap();
+    let log = Log::default();
+    let service = breaker.layer(log.service(2));
+    assert!(service.clone().oneshot(()).await.is_err());
+    let retry = RetryLayer::config("come back")
+        .retry_rejections(true)
+        .max_attempts(2);
+    let service = retry.build().unwrap().layer(service);
+    assert_eq!(service.oneshot(()).await.unwrap(), 2);
+}
+
 /// Says that the service asked for something.
 #[derive(Clone, Copy)]
 struct Hinted(Hint);

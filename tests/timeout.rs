@@ -70,11 +70,7 @@ async fn a_timeout_from_the_request_may_be_zero_or_endless() {
     let start = Instant::now();
     let error = service(SECOND).oneshot(Duration::ZERO).await.unwrap_err();
     assert_eq!(kind(&error), Some(ErrorKind::Timeout));
-    assert!(
-        start.elapsed() <= Duration::from_millis(1),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_eq!(start.elapsed(), Duration::ZERO, "at once");
     service(SECOND * 100_000)
         .oneshot(Duration::MAX)
         .await

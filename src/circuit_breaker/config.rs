@@ -42,6 +42,7 @@ const PROBE_LEASE: Duration = Duration::from_secs(5);
 pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
     name: String,
     window: WindowKind,
+    min_calls: Option<u32>,
     settings: Settings,
     mode: Mode,
     listener: Option<Listener>,
@@ -77,6 +78,7 @@ impl Config {
         Self {
             name,
             window: WindowKind::Time(WINDOW),
+            min_calls: None,
             settings: Settings {
                 failure_share: FAILURE_SHARE,
                 min_calls: MIN_CALLS,
@@ -117,16 +119,17 @@ impl<K, C> Config<K, C> {
 
     /// Opens when the share of failures surely exceeds this; above 0 and below 1. 0.5 by default.
     ///
-    /// Surely: by the lower end of the 95 % confidence interval. 15 failures in 20 calls are enough for
-    /// 0.5, 12 are not.
+    /// Surely: by the lower end of the 95 % confidence interval. 14 failures in 20 calls are enough for
+    /// 0.5, 13 are not.
     pub fn failure_share(mut self, share: f64) -> Self {
         self.settings.failure_share = share;
         self
     }
 
-    /// Judges nothing before so many calls are in the window; 1 to 1,000,000. 20 by default.
+    /// Judges nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
+    /// of a smaller count window.
     pub fn min_calls(mut self, calls: u32) -> Self {
-        self.settings.min_calls = calls;
+        self.min_calls = Some(calls);
         self
     }
 
@@ -143,7 +146,8 @@ impl<K, C> Config<K, C> {
     /// Opens also when the share of calls that take longer than `longer_than` surely exceeds `share`;
     /// above 0 and below 1. Off by default.
     ///
-    /// Each call then reads the clock twice.
+    /// While the breaker is half-open, a probe that takes as long counts as failed. Each call then reads
+    /// the clock twice.
     pub fn slow_calls(mut self, longer_than: Duration, share: f64) -> Self {
         self.settings.slow_calls = Some((longer_than, share));
         self
@@ -236,6 +240,7 @@ impl<K, C> Config<K, C> {
         Config {
             name: self.name,
             window: self.window,
+            min_calls: self.min_calls,
             settings: self.settings,
             mode: self.mode,
             listener: self.listener,
@@ -250,6 +255,7 @@ impl<K, C> Config<K, C> {
         Config {
             name: self.name,
             window: self.window,
+            min_calls: self.min_calls,
             settings: self.settings,
             mode: self.mode,
             listener: self.listener,
@@ -264,7 +270,11 @@ impl<K, C> Config<K, C> {
     /// # Errors
     ///
     /// If the name is empty or a value is outside its range.
-    pub fn build(self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
+    pub fn build(mut self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
+        self.settings.min_calls = self.min_calls.unwrap_or(match self.window {
+            WindowKind::Time(_) => MIN_CALLS,
+            WindowKind::Count(calls) => MIN_CALLS.min(calls),
+        });
         self.check()?;
         let window = match self.window {
             WindowKind::Time(span) => Window::Time(TimeWindow::new(span, lanes())),
@@ -349,6 +359,7 @@ impl<K, C> fmt::Debug for Config<K, C> {
         f.debug_struct("Config")
             .field("name", &self.name)
             .field("window", &self.window)
+            .field("min_calls", &self.min_calls)
             .field("settings", &self.settings)
             .field("mode", &self.mode)
             .field("seed", &self.seed)

@@ -91,6 +91,12 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The name of the breaker.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.shared.name()
+    }
+
     /// The state it is in.
     ///
     /// A breaker whose open time is over stays [`State::Open`] until the next call comes.
@@ -126,7 +132,7 @@ impl Handle {
 }
 
 impl Availability for Handle {
-    /// Returns `true` if the breaker is closed, or if it would let a probe through.
+    /// Returns `true` if the breaker is closed or only observes, or if it would let a probe through.
     fn is_available(&self) -> bool {
         self.shared.would_admit()
     }

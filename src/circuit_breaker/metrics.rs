@@ -1,13 +1,14 @@
 //! What the circuit breaker reports.
 
-use std::cell::OnceCell;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
+use tokio::time::Instant;
+
 use super::state::{Cause, State, Transition};
 use crate::Mode;
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::{Instruments, Kept, Labels};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
 
@@ -60,7 +61,7 @@ impl Levels {
 pub(super) struct BreakerMetrics {
     labels: Labels,
     states: [Gauge; STATES.len()],
-    rejections: [OnceCell<Counter>; 2],
+    rejections: [Kept<Counter>; 2],
 }
 
 impl Instruments for BreakerMetrics {
@@ -93,10 +94,9 @@ impl Instruments for BreakerMetrics {
 
 impl BreakerMetrics {
     /// A call was refused, or would have been.
-    pub(super) fn rejected(&self, mode: Mode) {
-        self.rejections[mode as usize]
-            .get_or_init(|| self.labels.rejections("circuit_open", mode))
-            .increment(1);
+    pub(super) fn rejected(&self, mode: Mode, now: Instant) {
+        let look_up = || self.labels.rejections("circuit_open", mode);
+        self.rejections[mode as usize].with(now, look_up, |rejections| rejections.increment(1));
     }
 
     /// The state changed. Rare enough to look the handle up.

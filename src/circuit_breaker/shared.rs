@@ -125,13 +125,19 @@ impl Shared {
     pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Rejected> {
         let word = self.word.load(Ordering::Acquire);
         let kind = if is(State::Closed, word) {
-            let watches = self.settings.slow_calls.is_some();
-            let started = watches.then(|| self.nanos(context::now()));
+            let started = self.started();
             Kind::Counted { word, started }
         } else {
             return self.probe(word);
         };
         Ok(self.permit(kind))
+    }
+
+    /// When a call begins, if that matters.
+    #[inline]
+    fn started(&self) -> Option<u64> {
+        let matters = self.settings.slow_calls.is_some();
+        matters.then(|| self.nanos(context::fresh_now()))
     }
 
     fn permit(self: &Arc<Self>, kind: Kind) -> Permit {
@@ -148,7 +154,10 @@ impl Shared {
         if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
             let (probe, transition) = self.change(|machine| machine.try_probe(now));
             // Before the listener is told: if it panics, the place is given back.
-            let permit = probe.map(|probe| self.permit(Kind::Probe(probe)));
+            let permit = probe.map(|probe| {
+                let started = self.started();
+                self.permit(Kind::Probe { probe, started })
+            });
             self.publish(transition);
             if let Some(permit) = permit {
                 return Ok(permit);
@@ -156,7 +165,7 @@ impl Shared {
             retry_after = self.open_for_remaining(now);
         }
         self.metrics
-            .report(now, |metrics| metrics.rejected(self.mode));
+            .report(now, |metrics| metrics.rejected(self.mode, now));
         self.published.keep(self.metrics, now, self.nanos(now));
         match self.mode {
             Mode::Enforce => Err(Rejected {
@@ -182,6 +191,9 @@ impl Shared {
     /// Says whether the next call would be let through.
     pub(super) fn would_admit(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);
+        if self.mode == Mode::Observe {
+            return true;
+        }
         let now = Instant::now();
         if is(State::HalfOpen, word) {
             return lock(&self.machine).has_free_probe(now);
@@ -222,6 +234,9 @@ impl Shared {
     /// Reports a change of state. No lock is held, so the listener may use the breaker.
     fn publish(&self, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
+        if transition.from == transition.to {
+            return;
+        }
         let now = context::now();
         self.metrics.levels().moved(transition.from, transition.to);
         self.metrics.report(now, |metrics| {
@@ -244,15 +259,12 @@ impl Shared {
             return;
         }
         let epoch = admitted >> STATE_BITS;
-        let slow_calls = self.settings.slow_calls.zip(started);
-        let now = match slow_calls {
+        let now = match started {
             Some(_) => context::fresh_now(),
             None => context::now(),
         };
         let nanos = self.nanos(now);
-        let slow = slow_calls.is_some_and(|((limit, _), started)| {
-            Duration::from_nanos(nanos.saturating_sub(started)) > limit
-        });
+        let slow = self.is_slow(started, nanos);
         self.window.record(epoch, nanos, Sample { failed, slow });
         let streak = self.count_streak(epoch, failed);
         self.published.keep(self.metrics, now, nanos);
@@ -261,27 +273,43 @@ impl Shared {
         }
     }
 
+    #[inline]
+    fn is_slow(&self, started: Option<u64>, now: u64) -> bool {
+        let slow_calls = self.settings.slow_calls.zip(started);
+        slow_calls.is_some_and(|((limit, _), started)| {
+            Duration::from_nanos(now.saturating_sub(started)) > limit
+        })
+    }
+
     /// Counts failures in a row, and says how many there are.
     #[inline]
     fn count_streak(&self, epoch: u64, failed: bool) -> u32 {
+        /// The low half counts; the high half is the epoch, so that no failure counts in another one.
+        const MOST: u64 = u32::MAX as u64;
         if self.settings.consecutive_failures.is_none() {
             return 0;
         }
-        let fresh = (epoch & u64::from(u32::MAX)) << u32::BITS;
-        let old = self.streak.load(Ordering::Relaxed);
-        if !failed {
-            if old != fresh {
-                self.streak.store(fresh, Ordering::Relaxed);
+        let none = (epoch & MOST) << u32::BITS;
+        let mut old = self.streak.load(Ordering::Relaxed);
+        loop {
+            let row = match old.checked_sub(none) {
+                Some(row) if row < MOST => row,
+                Some(MOST) => return u32::MAX,
+                Some(_newer_epoch) => return 0,
+                None => 0,
+            };
+            let new = none + if failed { row + 1 } else { 0 };
+            if new == old {
+                return 0;
             }
-            return 0;
+            let swapped =
+                self.streak
+                    .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return (new - none) as u32,
+                Err(now) => old = now,
+            }
         }
-        if old & !u64::from(u32::MAX) != fresh {
-            // Of threads that find an old epoch together, one starts the new one.
-            let _ = self
-                .streak
-                .compare_exchange(old, fresh, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        (self.streak.fetch_add(1, Ordering::Relaxed) as u32).saturating_add(1)
     }
 
     #[cold]
@@ -301,8 +329,18 @@ impl Shared {
         self.publish(transition);
     }
 
-    fn end_probe(&self, probe: Probe, end: ProbeEnd) {
-        let now = context::now();
+    fn end_probe(&self, probe: Probe, outcome: Outcome, started: Option<u64>) {
+        let now = match started {
+            Some(_) => context::fresh_now(),
+            None => context::now(),
+        };
+        let end = match outcome {
+            Outcome::Success if self.is_slow(started, self.nanos(now)) => ProbeEnd::Failed(None),
+            Outcome::Success => ProbeEnd::Succeeded,
+            Outcome::Failure => ProbeEnd::Failed(None),
+            Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
+            Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
+        };
         let jitter = self.random.symmetric();
         let transition = self.change(|machine| machine.end_probe(probe, end, now, jitter));
         self.publish(transition);
@@ -356,7 +394,10 @@ enum Kind {
         word: u64,
         started: Option<u64>,
     },
-    Probe(Probe),
+    Probe {
+        probe: Probe,
+        started: Option<u64>,
+    },
     /// Let through although it would have been rejected, or over.
     Uncounted,
 }
@@ -374,15 +415,7 @@ impl Permit {
         match std::mem::replace(&mut self.kind, Kind::Uncounted) {
             Kind::Uncounted => {}
             Kind::Counted { word, started } => self.shared.count(word, outcome, started),
-            Kind::Probe(probe) => {
-                let end = match outcome {
-                    Outcome::Success => ProbeEnd::Succeeded,
-                    Outcome::Failure => ProbeEnd::Failed(None),
-                    Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
-                    Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
-                };
-                self.shared.end_probe(probe, end);
-            }
+            Kind::Probe { probe, started } => self.shared.end_probe(probe, outcome, started),
         }
     }
 }

@@ -34,7 +34,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let _clock = ClockScope::enter();
+        let _clock = ClockScope::poll();
         self.project().tracked.poll(cx)
     }
 }

@@ -1,12 +1,13 @@
 //! What measure reports.
 
-use std::cell::OnceCell;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
+use tokio::time::Instant;
+
 use crate::Outcome;
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::{Instruments, Kept, Labels};
 
 /// The stages that are measured.
 pub(super) const OPERATION: &str = "operation";
@@ -49,7 +50,7 @@ impl From<Outcome> for Label {
 pub(crate) struct MeasureMetrics {
     labels: Labels,
     /// Made when an outcome comes up first, so that those which never do are not exported.
-    by_outcome: [OnceCell<(Counter, Histogram)>; Label::NAMES.len()],
+    by_outcome: [Kept<(Counter, Histogram)>; Label::NAMES.len()],
 }
 
 impl Instruments for MeasureMetrics {
@@ -71,9 +72,9 @@ impl Instruments for MeasureMetrics {
 
 impl MeasureMetrics {
     #[inline]
-    pub(super) fn ended(&self, label: Label, duration: Duration) {
+    pub(super) fn ended(&self, label: Label, duration: Duration, now: Instant) {
         let place = label as usize;
-        let (calls, durations) = self.by_outcome[place].get_or_init(|| {
+        let look_up = || {
             let Labels { name, part } = self.labels;
             let outcome = Label::NAMES[place];
             (
@@ -82,8 +83,10 @@ impl MeasureMetrics {
                 histogram!("buttress_call_duration_seconds",
                     "name" => name, "stage" => part, "outcome" => outcome),
             )
+        };
+        self.by_outcome[place].with(now, look_up, |(calls, durations)| {
+            calls.increment(1);
+            durations.record(duration);
         });
-        calls.increment(1);
-        durations.record(duration);
     }
 }

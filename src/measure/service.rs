@@ -43,7 +43,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let _clock = ClockScope::enter();
+        let _clock = ClockScope::call();
         // Before the call, so that one which panics is counted.
         let token = Measured::begin(self.metrics);
         let call = self.inner.call(request);
@@ -100,6 +100,6 @@ impl Drop for Measured {
         let now = context::fresh_now();
         let duration = now.saturating_duration_since(self.started);
         self.metrics
-            .report(now, |metrics| metrics.ended(self.label, duration));
+            .report(now, |metrics| metrics.ended(self.label, duration, now));
     }
 }

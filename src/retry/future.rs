@@ -74,7 +74,11 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let _clock = ClockScope::enter();
+        let _clock = ClockScope::poll();
+        if !this.operation.is_nested && this.operation.shared.policy().is_nested() {
+            // Called outside of the attempt that polls it, as over a buffer.
+            this.operation.become_nested();
+        }
         let mut attempt =
             (!this.operation.is_nested).then(|| AttemptScope::enter(this.operation.attempt));
         loop {
@@ -98,6 +102,13 @@ where
                 StepProj::Wait { sleep } => {
                     ready!(sleep.poll(cx));
                     let operation = &mut *this.operation;
+                    let now = context::fresh_now();
+                    if context::deadline().is_some_and(|deadline| deadline <= now) {
+                        // The wait would have ended in time, but the task was woken too late.
+                        let metrics = operation.shared.policy().metrics;
+                        metrics.report(now, |metrics| metrics.gave_up(GaveUp::Deadline));
+                        return Poll::Ready(Err(Error::late(metrics.name()).into()));
+                    }
                     operation.attempt += 1;
                     drop(attempt.take());
                     attempt = Some(AttemptScope::enter(operation.attempt));
@@ -182,11 +193,13 @@ impl<S, R, K> Operation<S, R, K> {
             ..
         } = self.shared.policy();
         let error = attempted.result.as_ref().err();
-        let is_rejection = error.and_then(Error::find).is_some_and(Error::is_rejection);
-        if is_rejection && !settings.retry_rejections {
+        let rejection = error
+            .and_then(Error::find)
+            .filter(|error| error.is_rejection());
+        if rejection.is_some() && !settings.retry_rejections {
             return Err(GaveUp::Rejected);
         }
-        if !is_rejection && !outcome.is_failure() {
+        if rejection.is_none() && !outcome.is_failure() {
             return Err(GaveUp::NotRetryable);
         }
         if self.is_nested {
@@ -195,7 +208,11 @@ impl<S, R, K> Operation<S, R, K> {
         if self.attempt >= settings.max_attempts {
             return Err(GaveUp::Exhausted);
         }
-        let retry_after = match classify.hint(attempted.result.as_ref()) {
+        let hint = match rejection {
+            Some(error) => error.retry_after().map(Hint::RetryAfter),
+            None => classify.hint(attempted.result.as_ref()),
+        };
+        let retry_after = match hint {
             Some(Hint::DoNotRetry) => return Err(GaveUp::Pushback),
             Some(Hint::RetryAfter(wait)) => Some(wait),
             None => None,

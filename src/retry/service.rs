@@ -79,13 +79,13 @@ where
             metrics,
             ..
         } = &*self.shared.policy;
-        let mut operation = Operation::begin(&self.shared);
-        if context::attempt() > 0 && !settings.retry_nested {
+        if self.shared.policy.is_nested() {
             // The attempts are those of the retry further out; its mark stays.
-            operation.is_nested = true;
+            let operation = Operation::nested(&self.shared);
             return ResponseFuture::new(operation, self.inner.call(request), None);
         }
-        let _scopes = (ClockScope::enter(), AttemptScope::enter(1));
+        let operation = Operation::begin(&self.shared);
+        let _scopes = (ClockScope::call(), AttemptScope::enter(1));
         if let Some(deadline) = context::deadline() {
             let now = context::now();
             if deadline <= now {
@@ -100,6 +100,14 @@ where
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
         replay.mark(&mut request, 1);
         ResponseFuture::new(operation, self.inner.call(request), copy)
+    }
+}
+
+impl<R, K> Policy<R, K> {
+    /// Says whether the attempts are made by a retry further out.
+    #[inline]
+    pub(super) fn is_nested(&self) -> bool {
+        context::attempt() > 0 && !self.settings.retry_nested
     }
 }
 
@@ -138,12 +146,38 @@ impl<S, R, K> Operation<S, R, K> {
         if let Some(budget) = &shared.policy.budget {
             budget.enter();
         }
+        Self::new(shared, false)
+    }
+
+    /// An operation that is an attempt of one further out: it neither pays nor brings anything.
+    #[inline]
+    fn nested(shared: &Arc<Shared<S, R, K>>) -> Self {
+        Self::new(shared, true)
+    }
+
+    #[inline]
+    fn new(shared: &Arc<Shared<S, R, K>>, is_nested: bool) -> Self {
         Self {
             shared: Arc::clone(shared),
-            is_nested: false,
+            is_nested,
             attempt: 1,
             paid: 0,
             gain: Gain::Nothing,
+        }
+    }
+
+    /// Becomes an attempt of an operation further out, and gives up its place in the budget.
+    #[cold]
+    pub(super) fn become_nested(&mut self) {
+        self.leave();
+        self.is_nested = true;
+    }
+
+    #[inline]
+    fn leave(&self) {
+        match &self.shared.policy.budget {
+            Some(budget) if !self.is_nested => budget.leave(self.gain),
+            _ => {}
         }
     }
 
@@ -173,9 +207,7 @@ impl<S, R, K> Operation<S, R, K> {
 impl<S, R, K> Drop for Operation<S, R, K> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(budget) = &self.shared.policy.budget {
-            budget.leave(self.gain);
-        }
+        self.leave();
     }
 }
 

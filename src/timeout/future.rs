@@ -65,8 +65,10 @@ where
             return Poll::Ready(result);
         }
         let timeout = *this.timeout;
-        let end = || context::saturating_add(Instant::now(), timeout);
-        ready!(this.timer.poll(end, cx));
+        if !timeout.is_zero() {
+            let end = || context::saturating_add(Instant::now(), timeout);
+            ready!(this.timer.poll(end, cx));
+        }
         this.call.set(Call::Done);
         this.metrics
             .report(Instant::now(), TimeoutMetrics::timed_out);
@@ -143,7 +145,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let deadline = soonest(context::deadline(), *this.deadline);
-        let _scopes = (ClockScope::enter(), DeadlineScope::enter(deadline));
+        let _scopes = (ClockScope::poll(), DeadlineScope::enter(deadline));
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
             return Poll::Ready(result);
         }

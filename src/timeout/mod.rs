@@ -41,7 +41,7 @@
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) (the inner service may have acted on the request) and
 //! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded)
-//! ([`was_sent`](crate::Error::was_sent) tells whether the inner service was asked).
+//! ([`was_sent`](crate::Error::was_sent) is `false` only if the inner service was surely not asked).
 //!
 //! # Metrics
 //!

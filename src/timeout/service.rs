@@ -68,7 +68,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let _clock = ClockScope::enter();
+        let _clock = ClockScope::call();
         let now = context::now();
         let own = context::saturating_add(now, self.total);
         let deadline = soonest(context::deadline(), own);
