@@ -293,20 +293,20 @@ impl Shared {
         let mut old = self.streak.load(Ordering::Relaxed);
         loop {
             let row = match old.checked_sub(none) {
-                Some(row) if row < MOST => row,
-                Some(MOST) => return u32::MAX,
+                Some(row) if row <= MOST => row,
                 Some(_newer_epoch) => return 0,
                 None => 0,
             };
-            let new = none + if failed { row + 1 } else { 0 };
+            let row = if failed { (row + 1).min(MOST) } else { 0 };
+            let new = none + row;
             if new == old {
-                return 0;
+                return row as u32;
             }
             let swapped =
                 self.streak
                     .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed);
             match swapped {
-                Ok(_) => return (new - none) as u32,
+                Ok(_) => return row as u32,
                 Err(now) => old = now,
             }
         }

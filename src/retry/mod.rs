@@ -5,7 +5,8 @@
 //! For faults that are short and rare: a connection that was reset, a server that is being replaced,
 //! a lost race. Put it inside the deadline and outside the circuit breaker and the timeout, so that
 //! each attempt has its own timeout and is counted by the breaker. Retry in one place of a call chain
-//! only; this layer does not retry within an attempt of another one unless told to.
+//! only; this layer does not retry within an attempt of another one unless told to. The attempt is carried
+//! with the task: a retry in a task that an attempt spawns does not know of it.
 //!
 //! Not for overload (the [budget](crate::budget) stops it there), and not for requests that do harm
 //! when the service acts on them twice: tell it with [`Replay`](crate::Replay) which those are.
@@ -65,7 +66,7 @@
 //! # Errors
 //!
 //! The inner service's, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that begins after its
-//! deadline.
+//! deadline, or whose task is woken after it when the wait is over.
 //!
 //! # Metrics
 //!
