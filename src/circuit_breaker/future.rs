@@ -7,7 +7,7 @@ use std::task::{self, Poll};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::shared::Permit;
+use super::permit::Permit;
 use crate::completion::Tracked;
 use crate::{BoxError, Classify, Completion};
 

@@ -7,7 +7,8 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use super::future::ResponseFuture;
-use super::shared::{Permit, Shared};
+use super::permit::Permit;
+use super::shared::Shared;
 use crate::completion::Tracked;
 use crate::ready::{Call, Ready};
 use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};

@@ -1,5 +1,5 @@
-//! What all handles of one breaker share: the counting while it is closed, the lock round the state
-//! machine when it is not, and the guard of an admitted call.
+//! What all handles of one breaker share: the counting while it is closed, and the lock round the state
+//! machine when it is not.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
+use super::permit::{Kind, Permit, Rejected};
 use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
 use crate::context::{self, nanos_between};
 use crate::lane::lane;
@@ -16,7 +17,7 @@ use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::{Published, Series};
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
-use crate::{Error, ErrorKind, Mode, Outcome, Token};
+use crate::{Mode, Outcome};
 
 /// How the calls of a closed breaker are counted.
 pub(super) enum Window {
@@ -141,10 +142,7 @@ impl Shared {
     }
 
     fn permit(self: &Arc<Self>, kind: Kind) -> Permit {
-        Permit {
-            shared: Arc::clone(self),
-            kind,
-        }
+        Permit::new(Arc::clone(self), kind)
     }
 
     /// Decides over a call on a breaker that is not closed.
@@ -249,7 +247,7 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed.
     #[inline]
-    fn count(&self, admitted: u64, outcome: Outcome, started: Option<u64>) {
+    pub(super) fn count(&self, admitted: u64, outcome: Outcome, started: Option<u64>) {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::Failure | Outcome::Overload { .. } => true,
@@ -329,7 +327,7 @@ impl Shared {
         self.publish(transition);
     }
 
-    fn end_probe(&self, probe: Probe, outcome: Outcome, started: Option<u64>) {
+    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, started: Option<u64>) {
         let now = match started {
             Some(_) => context::fresh_now(),
             None => context::now(),
@@ -362,73 +360,5 @@ impl fmt::Debug for Shared {
             .field("state", &self.state())
             .field("mode", &self.mode)
             .finish_non_exhaustive()
-    }
-}
-
-/// A call that the circuit breaker let through.
-///
-/// Dropped without an outcome, it counts as cancelled: it says nothing about the service, and the place
-/// of a probe is free again.
-#[must_use = "a token that is dropped counts as cancelled"]
-pub struct Permit {
-    shared: Arc<Shared>,
-    kind: Kind,
-}
-
-/// A call was not let through.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rejected {
-    retry_after: Option<Duration>,
-}
-
-impl Rejected {
-    pub(super) fn error(self, name: &'static str) -> Error {
-        Error::rejected(ErrorKind::CircuitOpen, name, self.retry_after)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// Let through while the breaker was closed and its word was this; when, if that matters.
-    Counted {
-        word: u64,
-        started: Option<u64>,
-    },
-    Probe {
-        probe: Probe,
-        started: Option<u64>,
-    },
-    /// Let through although it would have been rejected, or over.
-    Uncounted,
-}
-
-impl Token for Permit {
-    #[inline]
-    fn resolve(mut self, outcome: Outcome) {
-        self.end(outcome);
-    }
-}
-
-impl Permit {
-    #[inline]
-    fn end(&mut self, outcome: Outcome) {
-        match std::mem::replace(&mut self.kind, Kind::Uncounted) {
-            Kind::Uncounted => {}
-            Kind::Counted { word, started } => self.shared.count(word, outcome, started),
-            Kind::Probe { probe, started } => self.shared.end_probe(probe, outcome, started),
-        }
-    }
-}
-
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        self.end(Outcome::Cancelled);
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.kind).finish()
     }
 }
