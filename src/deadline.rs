@@ -160,6 +160,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn code_in_a_scope_reads_the_clock_itself() {
+        let _poll = context::ClockScope::poll();
+        let before = context::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let now = Deadline::at(before).scope(async { context::now() }).await;
+        assert_eq!(now, before + Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_endless_deadline_does_not_overflow() {
         let endless = Deadline::after(Duration::MAX);
         assert!(!endless.is_expired());

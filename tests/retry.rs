@@ -5,6 +5,7 @@
 use std::future::ready;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::{
@@ -361,6 +362,43 @@ async fn a_rejection_that_knows_when_to_come_back_is_retried_then() {
         .max_attempts(2);
     let service = retry.build().unwrap().layer(service);
     assert_eq!(service.oneshot(()).await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_the_inner_service_that_panics_harms_one_call_only() {
+    /// Fails, and panics when it is cloned while the flag is set.
+    struct Fragile(Arc<AtomicU32>);
+
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            assert_eq!(self.0.load(Ordering::Relaxed), 0, "cloned");
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    impl Service<()> for Fragile {
+        type Response = ();
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<(), BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            ready(Err("failed".into()))
+        }
+    }
+
+    let panics = Arc::new(AtomicU32::new(0));
+    let retry = RetryLayer::new("fragile").layer(Fragile(Arc::clone(&panics)));
+    let broken = tokio::spawn(retry.clone().oneshot(()));
+    tokio::task::yield_now().await;
+    panics.store(1, Ordering::Relaxed);
+    assert!(broken.await.unwrap_err().is_panic());
+    panics.store(0, Ordering::Relaxed);
+    let error = retry.oneshot(()).await.unwrap_err();
+    assert_eq!(error.to_string(), "failed");
 }
 
 /// Says that the service asked for something.
