@@ -15,14 +15,15 @@ use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
 use tokio::time::Instant;
 
 use crate::Mode;
+use crate::sync::lock;
 
 /// Handles that have not been used for this long are looked up again.
 const IDLE: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 impl<I: Instruments> Series<I> {
     /// The series of all layers of this kind and name. Called when a layer is built.
     pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
-        let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = lock(&REGISTRY);
         let registry = registry.get_or_insert_default();
         let name = registry.names.get(name).copied().unwrap_or_else(|| {
             let name: &'static str = Box::leak(name.into());

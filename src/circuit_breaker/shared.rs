@@ -2,7 +2,7 @@
 //! machine when it is not.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition,
 use crate::context::{self, nanos_between};
 use crate::lane::lane;
 use crate::random::Random;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::{Mode, Outcome};
@@ -46,10 +46,6 @@ impl Window {
             Self::Count(window) => [lock(window).tally(epoch); 2],
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) struct Shared {

@@ -1,7 +1,7 @@
 //! The service that retries, and what its calls share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use crate::budget::Gain;
 use crate::context::{self, AttemptScope, ClockScope};
 use crate::random::Random;
 use crate::ready::{Call, Ready};
+use crate::sync::lock;
 use crate::telemetry::Series;
 use crate::{
     BoxError, Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable,
@@ -122,10 +123,7 @@ impl<S, R, K> Shared<S, R, K> {
     where
         S: Clone,
     {
-        self.prototype
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.prototype).clone()
     }
 }
 
