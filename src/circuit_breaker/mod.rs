@@ -59,7 +59,8 @@
 //!
 //! # Cost
 //!
-//! Closed: one reading of the clock and one atomic update of a counter of the thread's own. The count
+//! Closed: one reading of the clock, one atomic update of a counter of the thread's own, and one
+//! reference taken and given back; failures in a row, if set, are one more counter. The count
 //! window takes a short lock instead.
 //!
 //! # Errors

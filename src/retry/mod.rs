@@ -40,8 +40,7 @@
 //!
 //! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload. A time that the service asks
 //! for is honoured, but no attempt comes sooner than the wait drawn, or more than 5 s later. The
-//! backoff is that of Marc Brooker, *Exponential Backoff And Jitter* (AWS, 2015); the defaults are
-//! those of the AWS SDKs of 2026.
+//! backoff is that of Marc Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
 //!
 //! # Promises
 //!
