@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use buttress::circuit_breaker::{Cause, Handle, State};
 use buttress::{
-    Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Mode, Outcome, classify_fn,
+    Availability, BoxError, CircuitBreakerLayer, Completion, Error, ErrorKind, Mode, Outcome,
+    Token, classify_fn,
 };
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -184,6 +185,31 @@ async fn a_failure_from_before_a_reset_does_not_count_in_the_row_after_it() {
     assert!(late.poll().is_ready());
     assert_eq!(layer.handle().state(), State::Closed);
     assert_eq!(fail_until_open(&layer).await, 12);
+}
+
+/// A call is over when the one who made it says so.
+#[derive(Clone, Copy)]
+struct WhenTold;
+
+impl<K> Completion<(), K> for WhenTold {
+    type Response<T: Token> = Box<dyn FnOnce(Outcome) + Send>;
+
+    fn attach<T: Token>(&self, (): (), _: Outcome, _: &K, token: T) -> Self::Response<T> {
+        Box::new(move |outcome| token.resolve(outcome))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_decides_when_a_call_is_over_and_how() {
+    let layer = CircuitBreakerLayer::config("completion").consecutive_failures(1);
+    let layer = layer.completion(WhenTold).build().unwrap();
+    let call = || layer.layer(backend()).oneshot(true);
+    drop(call().await.unwrap());
+    assert_eq!(layer.handle().state(), State::Closed, "cancelled");
+    let end = call().await.unwrap();
+    assert_eq!(layer.handle().state(), State::Closed, "not over yet");
+    end(Outcome::Failure);
+    assert_eq!(layer.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
