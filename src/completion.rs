@@ -25,6 +25,15 @@ pub trait Token: Send + 'static {
     {
         self.resolve(Outcome::Ignored);
     }
+
+    /// Records that a layer of this crate further in gave the call up because its time was over, which was
+    /// judged to be `outcome`. By default it is that.
+    fn time_out(self, outcome: Outcome)
+    where
+        Self: Sized,
+    {
+        self.resolve(outcome);
+    }
 }
 
 /// Decides when a call is over.
@@ -111,10 +120,10 @@ where
                 Ok(completion.attach(response, outcome, this.classify, token))
             }
             (Some(token), Err(error)) => {
-                if Error::find(&error).is_some_and(Error::is_rejection) {
-                    token.refuse();
-                } else {
-                    token.resolve(this.classify.classify(Err(&error)));
+                match Error::find(&error) {
+                    Some(ours) if ours.is_rejection() => token.refuse(),
+                    Some(_) => token.time_out(this.classify.classify(Err(&error))),
+                    None => token.resolve(this.classify.classify(Err(&error))),
                 }
                 Err(error)
             }

@@ -15,6 +15,9 @@ pub enum ErrorKind {
     CircuitOpen,
     /// The rate limit is used up; the inner service was not asked.
     RateLimited,
+    /// The request costs more than the rate limit ever allows at once; the inner service was not asked, and
+    /// trying again is of no use.
+    TooCostly,
     /// The bulkhead has no free permit and no free place in its queue; the inner service was not asked.
     BulkheadFull,
     /// The call waited in the bulkhead's queue for longer than it may; the inner service was not asked.
@@ -153,6 +156,7 @@ impl fmt::Display for Error {
         match self.kind {
             ErrorKind::CircuitOpen => write!(f, "circuit breaker {name:?} is open")?,
             ErrorKind::RateLimited => write!(f, "rate limit {name:?} is used up")?,
+            ErrorKind::TooCostly => write!(f, "costs more than rate limit {name:?} ever allows")?,
             ErrorKind::BulkheadFull => write!(f, "bulkhead {name:?} is full")?,
             ErrorKind::QueueTimeout => write!(f, "waited too long for bulkhead {name:?}")?,
             ErrorKind::NoEndpoints => write!(f, "balancer {name:?} has no endpoint")?,

@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::metrics::TimeoutMetrics;
-use super::timer::Timer;
+
 use crate::context::{self, ClockScope, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Call;
 use crate::telemetry::Series;
+use crate::timer::Timer;
 use crate::{BoxError, Error, ErrorKind};
 
 pin_project! {

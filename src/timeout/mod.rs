@@ -87,7 +87,6 @@ mod future;
 mod layer;
 mod metrics;
 mod service;
-mod timer;
 
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
 pub use self::future::{DeadlineFuture, TimeoutFuture};

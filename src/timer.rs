@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 pin_project! {
     #[derive(Debug, Default)]
-    pub(super) struct Timer {
+    pub(crate) struct Timer {
         #[pin]
         sleep: Option<Sleep>,
     }
@@ -17,7 +17,7 @@ pin_project! {
 impl Timer {
     /// Is ready when the instant that `at` gave at the first poll has come.
     #[inline]
-    pub(super) fn poll(
+    pub(crate) fn poll(
         self: Pin<&mut Self>,
         at: impl FnOnce() -> Instant,
         cx: &mut task::Context<'_>,
