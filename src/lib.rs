@@ -37,6 +37,7 @@
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -71,6 +72,7 @@ mod completion;
 mod context;
 mod deadline;
 mod error;
+pub mod fallback;
 mod forget;
 mod lane;
 pub mod measure;
@@ -95,6 +97,7 @@ pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{ConfigError, Error, ErrorKind};
+pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::forget::Forget;
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
