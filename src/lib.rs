@@ -37,6 +37,7 @@
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
@@ -74,6 +75,7 @@ mod deadline;
 mod error;
 pub mod fallback;
 mod forget;
+pub mod keyed;
 mod lane;
 pub mod measure;
 mod mode;
@@ -99,6 +101,7 @@ pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{ConfigError, Error, ErrorKind};
 pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::forget::Forget;
+pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};

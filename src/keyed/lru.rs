@@ -72,8 +72,7 @@ impl<K: Eq + Clone, V> Lru<K, V> {
         }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
@@ -165,10 +164,12 @@ impl<K: Eq + Clone, V> Lru<K, V> {
     }
 
     fn take(&mut self, place: u32) -> Option<V> {
-        let (key, value) = self.slots[place as usize].content.take()?;
+        let (key, _) = self.slots[place as usize].content.as_ref()?;
+        // First, because comparing keys is code of the user, which may panic.
+        self.places.remove(key);
         unlink(&mut self.slots, &mut self.newest, &mut self.oldest, place);
         self.free.push(place);
-        self.places.remove(&key);
+        let (_, value) = self.slots[place as usize].content.take()?;
         Some(value)
     }
 
@@ -203,5 +204,94 @@ fn unlink<K, V>(slots: &mut [Slot<K, V>], newest: &mut u32, oldest: &mut u32, pl
     match slots.get_mut(older as usize) {
         Some(slot) => slot.newer = newer,
         None => *oldest = newer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Few hashes, so that different keys share one.
+    fn hashed(key: u8) -> Hashed<u8> {
+        let hash = u64::from(key % 3);
+        Hashed { hash, key }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Get(u8),
+        Add(u8),
+        Remove(u8),
+        /// Looks at so many, last used so long ago; values with a bit in common with the mask may not go.
+        Evict(usize, u64, u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
+        let key = || 0_u8..12;
+        let step = prop_oneof![
+            3 => key().prop_map(Step::Get),
+            3 => key().prop_map(Step::Add),
+            1 => key().prop_map(Step::Remove),
+            2 => (0_usize..6, 0_u64..20, any::<u32>()).prop_map(|(n, age, mask)| Step::Evict(n, age, mask)),
+        ];
+        prop::collection::vec((step, 0_u64..5), 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn acts_as_a_list_in_the_order_of_last_use(steps in steps()) {
+            // The oldest first: key, value, last use.
+            let mut model: Vec<(u8, u32, u64)> = Vec::new();
+            let mut lru = Lru::new();
+            let mut now = 0;
+            for (value, (step, later)) in (1_u32..).zip(steps) {
+                now += later;
+                let place = |key, model: &[(u8, u32, u64)]| model.iter().position(|entry| entry.0 == key);
+                match step {
+                    Step::Get(key) => {
+                        let expected = place(key, &model).map(|place| {
+                            let (_, value, _) = model.remove(place);
+                            model.push((key, value, now));
+                            value
+                        });
+                        prop_assert_eq!(lru.peek(&hashed(key)).copied(), expected);
+                        prop_assert_eq!(lru.get(&hashed(key), now).copied(), expected);
+                    }
+                    Step::Add(key) => {
+                        let there = place(key, &model).map(|place| model.remove(place).1);
+                        let (kept, spare) = lru.add(hashed(key), value, now);
+                        prop_assert_eq!(*kept, there.unwrap_or(value));
+                        prop_assert_eq!(spare, there.map(|_| value));
+                        model.push((key, there.unwrap_or(value), now));
+                    }
+                    Step::Remove(key) => {
+                        let expected = place(key, &model).map(|place| model.remove(place).1);
+                        prop_assert_eq!(lru.remove(&hashed(key)), expected);
+                    }
+                    Step::Evict(candidates, age, mask) => {
+                        let limit = if age == 0 { u64::MAX } else { now.saturating_sub(age) };
+                        let (mut expected, mut looked) = (None, 0);
+                        for _ in 0..model.len().min(candidates) {
+                            if model[0].2 >= limit {
+                                break;
+                            }
+                            looked += 1;
+                            let (key, value, _) = model.remove(0);
+                            if value & mask == 0 {
+                                expected = Some(value);
+                                break;
+                            }
+                            model.push((key, value, now));
+                        }
+                        let mut left = candidates;
+                        let evicted = lru.evict(limit, now, &mut left, |value| *value & mask == 0);
+                        prop_assert_eq!((evicted, candidates - left), (expected, looked));
+                    }
+                }
+                prop_assert_eq!(lru.len(), model.len());
+                prop_assert!(lru.slots.len() <= 12, "free slots are used again");
+            }
+        }
     }
 }
