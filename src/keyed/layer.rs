@@ -120,7 +120,7 @@ impl<K: Hash + Eq + Clone, L> Handle<K, L> {
         self.keys.name()
     }
 
-    /// How many keys have a layer of their own.
+    /// How many keys have a layer of their own, or will as soon as it is made.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.len()

@@ -72,7 +72,8 @@ impl<K: Eq + Clone, V> Lru<K, V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.places.len()
     }
 
