@@ -14,7 +14,7 @@ use crate::Forget;
 use crate::context::{self, nanos_between};
 use crate::lane::lanes;
 use crate::sync::lock;
-use crate::telemetry::{Published, Series};
+use crate::telemetry::{Instruments, Published, Series};
 
 /// How many shards there are for each thread that may come, so that two calls rarely meet in one.
 const SHARDS_PER_LANE: usize = 4;
@@ -125,8 +125,7 @@ impl<K: Hash + Eq + Clone, L> Keys<K, L> {
     {
         let nanos = nanos_between(self.origin, now);
         let Some(mut place) = self.make_place(&key, now) else {
-            self.metrics
-                .report(now, |metrics| metrics.happened(Event::Overflowed));
+            self.happened(Event::Overflowed, now);
             let common = self.overflow.get().map(Arc::clone);
             return common.unwrap_or_else(|| {
                 // Not in the initialiser, which code of the user's must not come back to.
@@ -242,8 +241,10 @@ impl<K, L> Keys<K, L> {
     }
 
     fn happened(&self, event: Event, now: Instant) {
-        self.metrics.report(now, |metrics| metrics.happened(event));
-        self.metrics.publish(now);
+        self.metrics.report(now, |metrics| {
+            metrics.happened(event, now);
+            metrics.publish(self.metrics.levels());
+        });
     }
 }
 

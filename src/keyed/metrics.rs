@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use metrics::{Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
-use crate::telemetry::{Instruments, Labels};
+use tokio::time::Instant;
+
+use crate::telemetry::{Instruments, Kept, Labels};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +24,8 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// The value of the label `event`.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Added => "added",
-            Self::Evicted => "evicted",
-            Self::Expired => "expired",
-            Self::Removed => "removed",
-            Self::Overflowed => "overflowed",
-        }
-    }
+    /// The values of the label `event`.
+    const NAMES: [&str; 5] = ["added", "evicted", "expired", "removed", "overflowed"];
 }
 
 /// How many keys the layers of one name have.
@@ -47,6 +41,8 @@ impl Levels {
 pub(super) struct KeyedMetrics {
     labels: Labels,
     keys: Gauge,
+    /// Kept, because a flood of keys is no time for look-ups.
+    events: [Kept<Counter>; Event::NAMES.len()],
 }
 
 impl Instruments for KeyedMetrics {
@@ -58,6 +54,7 @@ impl Instruments for KeyedMetrics {
         Self {
             labels,
             keys: gauge!("buttress_keys", "name" => labels.name),
+            events: Default::default(),
         }
     }
 
@@ -67,9 +64,11 @@ impl Instruments for KeyedMetrics {
 }
 
 impl KeyedMetrics {
-    /// Rare enough to look the handle up.
-    pub(super) fn happened(&self, event: Event) {
-        counter!("buttress_key_events_total", "name" => self.labels.name, "event" => event.label())
-            .increment(1);
+    pub(super) fn happened(&self, event: Event, now: Instant) {
+        let look_up = || {
+            counter!("buttress_key_events_total",
+                "name" => self.labels.name, "event" => Event::NAMES[event as usize])
+        };
+        self.events[event as usize].with(now, look_up, |events| events.increment(1));
     }
 }
