@@ -379,6 +379,24 @@ fn all_places_can_be_filled_however_the_keys_are_spread() {
 }
 
 #[test]
+fn a_key_that_can_go_is_found_in_whatever_shard_it_is() {
+    for _ in 0..100 {
+        let layer = KeyedLayer::config("found", u64::clone, |_| LimitLayer::new(1))
+            .max_keys(16)
+            .build()
+            .unwrap();
+        let (client, handle) = (layer.wrap(service_fn(echo)), layer.handle());
+        for key in 0..16 {
+            call(&client, key).unwrap();
+        }
+        handle.get(&7).unwrap().forgive();
+        call(&client, 16).unwrap();
+        assert!(handle.get(&7).is_none() && handle.get(&16).is_some());
+        assert!(handle.overflow().is_none());
+    }
+}
+
+#[test]
 fn calls_that_meet_at_a_new_key_share_one_layer() {
     let barrier = Barrier::new(2);
     let layer = keyed::by("meet", u64::clone, |_| {
@@ -596,36 +614,62 @@ fn the_users_code_may_come_back_to_the_keys() {
     assert_eq!(layer.handle().keys(), 6);
 }
 
+/// Leaves the service as it is: not one that waits for readiness by itself.
+#[derive(Clone)]
+struct Through;
+
+impl Forget for Through {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
+    }
+}
+
+impl<S> Layer<S> for Through {
+    type Service = S;
+
+    fn layer(&self, inner: S) -> S {
+        inner
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_inner_service_is_made_ready_within_the_call() {
-    let probe = Probe::new(&[
-        Plan::readiness(2, common::GOOD),
-        Plan::readiness(0, End::Error),
-        Plan::readiness(0, End::Held),
-    ]);
-    let breaker = |_: &u32| CircuitBreakerLayer::new("ready");
-    let mut client = keyed::by("ready", |request: &u32| *request, breaker).wrap(probe.clone());
-    for _ in 0..3 {
-        assert!(matches!(
-            poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await,
-            Poll::Ready(Ok(()))
-        ));
+    async fn check<L>(layer: L)
+    where
+        L: Layer<Probe, Service: Service<u32, Response = common::Response, Error = BoxError>>,
+        L: Forget + Clone,
+    {
+        let probe = Probe::new(&[
+            Plan::readiness(2, common::GOOD),
+            Plan::readiness(0, End::Error),
+            Plan::readiness(0, End::Held),
+        ]);
+        let layer = keyed::by("ready", |request: &u32| *request, |_| layer.clone());
+        let mut client = layer.wrap(probe.clone());
+        for _ in 0..3 {
+            let ready = poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await;
+            assert!(matches!(ready, Poll::Ready(Ok(()))));
+        }
+        assert_eq!(probe.seen().ready_polls, 0, "an idle handle holds nothing");
+        client.call(1).await.unwrap();
+        assert_eq!((probe.calls(), probe.seen().held), (1, 0));
+        let error = client.call(1).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "connection reset",
+            "one call's error, not the end"
+        );
+        let task = Task::default();
+        let mut waits = Box::pin(client.call(1));
+        assert!(task.poll(&mut waits).is_pending());
+        assert_eq!(probe.calls(), 1);
+        drop(waits);
+        assert!(task.is_forgotten());
+        client.call(1).await.unwrap();
     }
-    assert_eq!(probe.seen().ready_polls, 0, "an idle handle holds nothing");
-    client.call(1).await.unwrap();
-    assert_eq!((probe.calls(), probe.seen().held), (1, 0));
-    let error = client.call(1).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "connection reset",
-        "one call's error, not the end"
-    );
-    let task = Task::default();
-    let mut waits = Box::pin(client.call(1));
-    assert!(task.poll(&mut waits).is_pending());
-    drop(waits);
-    assert!(task.is_forgotten());
-    client.call(1).await.unwrap();
+
+    check(CircuitBreakerLayer::new("ready")).await;
+    check(Through).await;
 }
 
 #[tokio::test(start_paused = true)]
