@@ -48,6 +48,8 @@
 //! - The deadline is outside retry, so that it covers all attempts and the waits between them.
 //! - The circuit breaker is inside retry, so that it counts attempts and ends a retry when it opens, and
 //!   outside the timeout, so that calls which took too long count as failures.
+//! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
+//! - Layers of each key's own stand where one for all would stand.
 //!
 //! # What all layers have in common
 //!

@@ -19,9 +19,8 @@ use crate::{BoxError, Outcome, Replay, Wrappable, context, error};
 /// Implemented for what [`value`], [`from_failure`], [`from_request`] and [`service`] return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not answer requests of type `{Req}` with `{Res}`",
-    label = "this fallback does not fit the service",
-    note = "a value, and what a function or a second service returns, must be of the service's own response type; a value must be `Clone`",
-    note = "a function or a service that gets the request needs a copy of it: derive `Clone`, or give the configuration `.replay(|request: &{Req}| ...)`"
+    label = "this is not the answer of a fallback",
+    note = "write `fallback::value(answer)` for an answer that is `Clone` and of the service's own response type, or `fallback::from_failure`, `fallback::from_request` or `fallback::service`"
 )]
 pub trait Answer<Req, Res, R> {
     /// What is kept of the request while the primary works on it.
