@@ -16,8 +16,8 @@ use crate::{DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer};
 pub trait Forget {
     /// Returns `true` if a layer made anew would act just as this one from `now` on.
     ///
-    /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must be quick and
-    /// must not come back to the keys.
+    /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
+    /// be quick and must not come back to the keys.
     fn can_forget(&self, now: Instant) -> bool;
 }
 

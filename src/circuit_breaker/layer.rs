@@ -77,8 +77,8 @@ impl<S, K: Clone, C: Clone> Layer<S> for CircuitBreakerLayer<K, C> {
 }
 
 impl<K, C> Forget for CircuitBreakerLayer<K, C> {
-    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open time, or for
-    /// as long as it was open. Always `false` while the handle forces it open or closed.
+    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
+    /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
     fn can_forget(&self, now: Instant) -> bool {
         self.shared.can_forget(now)
     }

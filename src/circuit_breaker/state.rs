@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::context::saturating_add;
 use crate::window::Tally;
 
-/// How long a breaker that nobody calls is remembered after its open time, if that was not longer: several times what
-/// a closed one remembers by default.
+/// How long a breaker that nobody calls is remembered after its open time, if that was not longer: several
+/// times what a closed one remembers by default.
 const MEMORY: Duration = Duration::from_secs(60);
 
 /// The state of a circuit breaker.
@@ -273,8 +273,8 @@ impl Machine {
         }
     }
 
-    /// Says whether it may be forgotten: it is closed, or nobody has called it for long after its open time. Never if
-    /// the handle forced it, and never while a probe is under way.
+    /// Says whether it may be forgotten: it is closed, or nobody has called it for long after its open time.
+    /// Never if the handle forced it, and never while a probe is under way.
     pub(super) fn can_forget(&self, now: Instant) -> bool {
         let is_over = |last| saturating_add(last, MEMORY.max(self.opened_for)) <= now;
         match &self.phase {

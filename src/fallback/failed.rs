@@ -18,8 +18,8 @@ impl<'a, Res> Failed<'a, Res> {
         }
     }
 
-    /// What the result was judged to be: a failure, an overload, or ignored. A rejection by a layer of this crate is
-    /// ignored, too.
+    /// What the result was judged to be: a failure, an overload, or ignored. A rejection by a layer of this
+    /// crate is ignored, too.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.outcome

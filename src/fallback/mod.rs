@@ -8,8 +8,8 @@
 //! it covers up, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
 //!
 //! Not where callers must know that something failed: an order that was not placed has no other answer. Not to
-//! spread load: a second service that is asked only while the first one is down gets the whole load at once, with cold
-//! caches; it needs its own limits. A fallback hides outages from callers, so watch its counter.
+//! spread load: a second service that is asked only while the first one is down gets the whole load at once,
+//! with cold caches; it needs its own limits. A fallback hides outages from callers, so watch its counter.
 //!
 //! # How it works
 //!
@@ -25,9 +25,9 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The result is judged by the [classifier](Config::classify), as in every layer. The fallback acts on failures,
-//! on overloads and on rejections by layers of this crate further in; [`when`](Config::when) chooses otherwise, by outcome
-//! or by [kind of error](Failed::kind). It answers with
+//! The result is judged by the [classifier](Config::classify), as in every layer. The fallback acts on
+//! failures, on overloads and on rejections by layers of this crate further in; [`when`](Config::when) chooses
+//! otherwise, by outcome or by [kind of error](Failed::kind). It answers with
 //!
 //! | what | needs a copy of the request |
 //! |---|---|
@@ -48,15 +48,15 @@
 //!
 //! # Deadline
 //!
-//! A value or a function answers also when the deadline has passed: it takes no time, and the caller that gets it
-//! would have got the error of the deadline at the same moment. Another service is not asked
-//! then: it could not be done in time. The deadline that counts is the one outside the fallback; one further in has
-//! no say any more, so give the second service a timeout of its own.
+//! A value or a function answers also when the deadline has passed: it takes no time, and the caller that gets
+//! it would have got the error of the deadline at the same moment. Another service is not asked then: it could
+//! not be done in time. The deadline that counts is the one outside the fallback; one further in has no say any
+//! more, so give the second service a timeout of its own.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call to the primary or to the second service. Nothing else is held. A function that
-//! panics ends the call with its panic.
+//! Dropping the future drops the call to the primary or to the second service. Nothing else is held. A function
+//! that panics ends the call with its panic.
 //!
 //! # What clones share
 //!
@@ -64,17 +64,17 @@
 //!
 //! # Cost
 //!
-//! One reference taken and given back, the judgement of the result, and the copy of the request where it is needed. Only a
-//! call to another service is boxed.
+//! One reference taken and given back, the judgement of the result, and the copy of the request where it is
+//! needed. Only a call to another service is boxed.
 //!
 //! # Errors
 //!
-//! None of its own. If the second service fails, its own error comes back, untouched: it says what stands between the
-//! caller and an answer now, and the primary's failure has been reported by the layers that saw it. There is one
-//! exception: an error which says that the second service was not reached (a rejection, a refused connection) would
-//! also say, to a retry further out, that nobody has acted on the request. If the primary ended in an error, that one
-//! comes back instead. If it ended in a response, there is nothing left to return but the second service's error; a
-//! retry belongs inside a fallback, not outside.
+//! None of its own. If the second service fails, its own error comes back, untouched: it says what stands
+//! between the caller and an answer now, and the primary's failure has been reported by the layers that saw it.
+//! There is one exception: an error which says that the second service was not reached (a rejection, a refused
+//! connection) would also say, to a retry further out, that nobody has acted on the request. If the primary
+//! ended in an error, that one comes back instead. If it ended in a response, there is nothing left to return
+//! but the second service's error; a retry belongs inside a fallback, not outside.
 //!
 //! # Metrics
 //!

@@ -15,8 +15,8 @@ use crate::telemetry::Series;
 
 /// More than most services have of hosts or busy tenants, and a few MB with a circuit breaker for each.
 const MAX_KEYS: u32 = 1_024;
-/// Longer than all windows and open times, so that a key which comes back in time finds what is known about it; short
-/// enough not to keep the keys of a whole day.
+/// Longer than all windows and open times, so that a key which comes back in time finds what is known about it;
+/// short enough not to keep the keys of a whole day.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// The settings of a [`KeyedLayer`]. Made by [`KeyedLayer::config`].

@@ -15,8 +15,8 @@ use crate::{BoxError, Forget, Wrappable};
 
 /// A layer for each key, with the default settings.
 ///
-/// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of them, the
-/// first one outermost.
+/// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
+/// them, the first one outermost.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
 //! A map that knows which of its entries was used least recently. Time is an argument.
 //!
-//! The keys come with their hash, so that a call hashes its key once. Entries stand in a list by the time of their last
-//! use, and each operation looks at a bounded number of them, however many there are.
+//! The keys come with their hash, so that a call hashes its key once. Entries stand in a list by the time of
+//! their last use, and each operation looks at a bounded number of them, however many there are.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -93,8 +93,8 @@ impl<K: Eq + Clone, V> Lru<K, V> {
         Some(value)
     }
 
-    /// Adds a key, unless it is there: then its value stays. Uses it now and returns its value, and the one that was
-    /// not needed.
+    /// Adds a key, unless it is there: then its value stays. Uses it now and returns its value, and the one
+    /// that was not needed.
     pub(super) fn add(&mut self, key: Hashed<K>, value: V, now: u64) -> (&V, Option<V>) {
         let (place, spare) = match self.places.entry(key) {
             Entry::Occupied(there) => (*there.get(), Some(value)),
@@ -141,8 +141,8 @@ impl<K: Eq + Clone, V> Lru<K, V> {
 
     /// Removes the least recently used entry that `may_go` and was last used before `limit`.
     ///
-    /// Looks at `candidates` entries at most, takes what it has looked at off that number, and lets an entry that may
-    /// not go count as used now: the next look is at others.
+    /// Looks at `candidates` entries at most, takes what it has looked at off that number, and lets an entry
+    /// that may not go count as used now: the next look is at others.
     pub(super) fn evict(
         &mut self,
         limit: u64,
