@@ -38,6 +38,8 @@
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
+//! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -47,6 +49,8 @@
 //! - The deadline is outside retry, so that it covers all attempts and the waits between them.
 //! - The circuit breaker is inside retry, so that it counts attempts and ends a retry when it opens, and
 //!   outside the timeout, so that calls which took too long count as failures.
+//! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
+//! - Layers of each key's own stand where one for all would stand.
 //!
 //! # What all layers have in common
 //!
@@ -72,8 +76,10 @@ mod completion;
 mod context;
 mod deadline;
 mod error;
+pub mod fallback;
 mod forget;
 pub mod hedge;
+pub mod keyed;
 mod lane;
 mod latency;
 pub mod measure;
@@ -98,8 +104,10 @@ pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{ConfigError, Error, ErrorKind};
+pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::forget::Forget;
 pub use crate::hedge::{Hedge, HedgeLayer};
+pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};

@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::{
-    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, MeasureLayer,
-    RetryLayer, TimeoutLayer,
+    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, FallbackLayer,
+    MeasureLayer, RetryLayer, TimeoutLayer, fallback, keyed,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -92,6 +92,15 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
     costs_nothing(&counting.build().unwrap());
     costs_nothing(&MeasureLayer::operation("measure"));
     costs_nothing(&MeasureLayer::attempt("measure"));
+    costs_nothing(&FallbackLayer::new("fallback", fallback::value(0_u64)));
+    costs_nothing(&FallbackLayer::new("fallback", fallback::service(echo())));
+    let per_key = |_: &u64| {
+        (
+            CircuitBreakerLayer::new("keyed"),
+            TimeoutLayer::new("keyed", SECOND),
+        )
+    };
+    costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
 }
 
 #[tokio::test(start_paused = true)]

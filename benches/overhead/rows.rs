@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::{
-    BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+    BoxError, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, MeasureLayer, RetryLayer,
+    TimeoutLayer, fallback, keyed,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -54,6 +55,14 @@ pub(crate) fn sections() -> Vec<Section> {
                 row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
                 row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
                 row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
+                row("Fallback, value", "", fallback(), AtOnce),
+                row("Keyed CircuitBreaker, 1 key", "", keyed_breaker(1), AtOnce),
+                row(
+                    "Keyed CircuitBreaker, 1000 keys",
+                    "",
+                    keyed_breaker(1_000),
+                    AtOnce,
+                ),
                 row(
                     "tower Retry, Timeout",
                     "",
@@ -133,6 +142,19 @@ fn deadline() -> DeadlineLayer {
 
 fn breaker() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new("bench")
+}
+
+fn fallback() -> FallbackLayer<fallback::Value<u64>> {
+    FallbackLayer::new("bench", fallback::value(0))
+}
+
+/// A breaker for each of so many keys, which come in turn.
+fn keyed_breaker<S: Bench>(keys: u64) -> impl Layer<S, Service: Bench> + Clone {
+    keyed::by(
+        "bench",
+        move |request: &u64| request % keys,
+        |_: &u64| breaker(),
+    )
 }
 
 /// The layers of one dependency, in the order that the documentation advises.
