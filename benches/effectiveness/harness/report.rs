@@ -40,7 +40,7 @@ impl From<f64> for Sample {
 }
 
 impl Sample {
-    fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 
