@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use crate::{
-    CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer, circuit_breaker,
+    CircuitBreakerLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+    circuit_breaker,
 };
 
 /// Says whether a layer has anything to remember.
@@ -40,6 +41,12 @@ impl<R, K> Forget for RetryLayer<R, K> {
     /// A budget that is used up may be forgotten: a new one holds no more than two retries.
     fn can_forget(&self, _now: Instant) -> bool {
         self.budget().is_none_or(|budget| budget.in_flight() == 0)
+    }
+}
+
+impl<R, K> Forget for HedgeLayer<R, K> {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
     }
 }
 

@@ -36,6 +36,7 @@
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
+//! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
@@ -72,7 +73,9 @@ mod context;
 mod deadline;
 mod error;
 mod forget;
+pub mod hedge;
 mod lane;
+mod latency;
 pub mod measure;
 mod mode;
 mod outcome;
@@ -96,6 +99,7 @@ pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{ConfigError, Error, ErrorKind};
 pub use crate::forget::Forget;
+pub use crate::hedge::{Hedge, HedgeLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};

@@ -59,6 +59,8 @@ use crate::telemetry::{Published, Series};
 pub(crate) const RETRY: u32 = state::TOKENS_PER_RETRY;
 /// What a retry costs after the service said that it is overloaded.
 pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * state::TOKENS_PER_RETRY;
+/// What a hedge costs. More than a retry, because nothing has failed yet.
+pub(crate) const HEDGE: u32 = 2 * state::TOKENS_PER_RETRY;
 
 /// A budget for retries, shared by all clones. See the [module documentation](self).
 ///

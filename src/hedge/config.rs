@@ -1,0 +1,220 @@
+//! Settings of hedging.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::layer::HedgeLayer;
+use super::service::Policy;
+use super::shared::Shared;
+use crate::error::Check;
+use crate::latency;
+use crate::telemetry::Series;
+use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode};
+
+/// Two calls in a hundred are hedged: the extra load of the published experiments.
+const PERCENTILE: f64 = 0.98;
+/// Long enough for a stable percentile, short enough to follow the service.
+const WINDOW: Duration = Duration::from_secs(30);
+/// The 98th percentile of fewer is that of one or two calls.
+const MIN_SAMPLES: u32 = 100;
+/// A second copy takes away most of the tail, a third one next to nothing.
+const MAX_HEDGES: u32 = 1;
+/// Two and a half times what the percentile asks for, so that it only bites when something is wrong.
+const RATE_SHARE: f64 = 0.05;
+/// Enough for a short stall of a client with little traffic.
+const BURST: u32 = 10;
+/// When half of the calls take half as long again, it is not a few servers that are slow.
+const SLOWDOWN: f64 = 1.5;
+
+/// The settings of a [`HedgeLayer`]. Made by [`HedgeLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<R = ByClone, K = ErrorsAreFailures> {
+    name: String,
+    settings: Settings,
+    budget: Option<Budget>,
+    replay: R,
+    classify: K,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    /// `None` for the percentile.
+    pub(super) delay: Option<Duration>,
+    pub(super) max_hedges: u32,
+    pub(super) mode: Mode,
+    pub(super) sketch: latency::Settings,
+    pub(super) rate_share: f64,
+    pub(super) burst: u32,
+}
+
+impl Config {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            settings: Settings {
+                delay: None,
+                max_hedges: MAX_HEDGES,
+                mode: Mode::Enforce,
+                sketch: latency::Settings {
+                    window: WINDOW,
+                    quantile: PERCENTILE,
+                    min_samples: MIN_SAMPLES,
+                    slowdown: SLOWDOWN,
+                },
+                rate_share: RATE_SHARE,
+                burst: BURST,
+            },
+            budget: None,
+            replay: ByClone,
+            classify: ErrorsAreFailures,
+        }
+    }
+}
+
+impl<R, K> Config<R, K> {
+    /// Hedges calls that are slower than this time. By default those slower than a
+    /// [`percentile`](Self::percentile).
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.settings.delay = Some(delay);
+        self
+    }
+
+    /// Hedges calls that are slower than this share of recent ones; 0.5 to 0.9999. 0.98 by default.
+    pub fn percentile(mut self, share: f64) -> Self {
+        self.settings.delay = None;
+        self.settings.sketch.quantile = share;
+        self
+    }
+
+    /// What is recent; at least 30 ms. 30 s by default.
+    pub fn window(mut self, window: Duration) -> Self {
+        self.settings.sketch.window = window;
+        self
+    }
+
+    /// With fewer recent calls the percentile is not known, and calls are not hedged; 1 to 1,000,000. 100 by
+    /// default.
+    pub fn min_samples(mut self, calls: u32) -> Self {
+        self.settings.sketch.min_samples = calls;
+        self
+    }
+
+    /// How many hedges one call may have, each after a further delay; 1 to 10. 1 by default.
+    pub fn max_hedges(mut self, hedges: u32) -> Self {
+        self.settings.max_hedges = hedges;
+        self
+    }
+
+    /// How many hedges there may be per call in the long run; above 0 and at most 1. 0.05 by default.
+    pub fn rate_share(mut self, share: f64) -> Self {
+        self.settings.rate_share = share;
+        self
+    }
+
+    /// How many hedges there may be on top of that at once; 1 to 1,000,000. 10 by default.
+    pub fn burst(mut self, hedges: u32) -> Self {
+        self.settings.burst = hedges;
+        self
+    }
+
+    /// Does not hedge while the median of the last thirtieth of the window is above `factor` times the
+    /// median of the window; above 1 and at most 1000. 1.5 by default.
+    pub fn slowdown(mut self, factor: f64) -> Self {
+        self.settings.sketch.slowdown = factor;
+        self
+    }
+
+    /// Pays hedges from `budget` as well, which other layers may use. By default only from the layer's own
+    /// allowance.
+    ///
+    /// A hedge costs as much as two retries, and nothing of that comes back.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Whether hedges that there is no budget for are really held back. [`Mode::Enforce`] by default.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.settings.mode = mode;
+        self
+    }
+
+    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
+    /// By default with `Clone`.
+    pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
+        Config {
+            name: self.name,
+            settings: self.settings,
+            budget: self.budget,
+            replay,
+            classify: self.classify,
+        }
+    }
+
+    /// Judges attempts with `classify`. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
+        Config {
+            name: self.name,
+            settings: self.settings,
+            budget: self.budget,
+            replay: self.replay,
+            classify,
+        }
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
+        let check = Check::new("hedge", &self.name)?;
+        self.settings.check(check)?;
+        let shared = Shared::new(self.settings, self.budget, Series::of(&self.name, "hedge"));
+        let policy = Policy {
+            shared: Arc::new(shared),
+            replay: self.replay,
+            classify: self.classify,
+        };
+        Ok(HedgeLayer {
+            policy: Arc::new(policy),
+        })
+    }
+}
+
+impl Settings {
+    fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
+        if let Some(delay) = self.delay {
+            check.duration("delay", delay)?;
+        }
+        let latency::Settings {
+            window,
+            quantile,
+            min_samples,
+            slowdown,
+        } = self.sketch;
+        let is_percentile = (0.5..=0.9999).contains(&quantile);
+        check.that(is_percentile, "percentile", &quantile, "0.5 to 0.9999")?;
+        check.duration("window", window)?;
+        let is_enough = window >= Duration::from_millis(30);
+        check.that(is_enough, "window", &window, "at least 30ms")?;
+        check.count("min_samples", min_samples, 1_000_000, "1 to 1000000")?;
+        check.count("max_hedges", self.max_hedges, 10, "1 to 10")?;
+        check.share("rate_share", self.rate_share)?;
+        check.count("burst", self.burst, 1_000_000, "1 to 1000000")?;
+        let is_factor = slowdown > 1.0 && slowdown <= 1000.0;
+        check.that(is_factor, "slowdown", &slowdown, "above 1 and at most 1000")
+    }
+}
+
+impl<R, K> fmt::Debug for Config<R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}

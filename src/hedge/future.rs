@@ -1,0 +1,227 @@
+//! The response future of hedging.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::operation::Operation;
+use super::race::{End, Race};
+use super::service::Policy;
+use crate::context::{self, ClockScope};
+use crate::outcome::judge;
+use crate::ready::Call;
+use crate::timer::Timer;
+use crate::{BoxError, Classify, Replay, Wrappable};
+
+pin_project! {
+    /// The response future of [`Hedge`](super::Hedge).
+    #[must_use = "futures do nothing unless polled"]
+    #[project = Parts]
+    pub struct ResponseFuture<S, Req, R, K>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        first: Call<S, Req>,
+        // Boxed, because it is rare.
+        race: Option<Box<Race<S, Req>>>,
+        #[pin]
+        timer: Timer,
+        // What the next hedge sends.
+        copy: Option<Req>,
+        // Until that is due for slowness. Without one it is not.
+        delay: Option<Duration>,
+        // Last, so that what the attempts hold is given back first. `None` for a service that does not hedge.
+        operation: Option<Operation<S, R, K>>,
+    }
+}
+
+impl<S, Req, R, K> ResponseFuture<S, Req, R, K>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(
+        first: Call<S, Req>,
+        operation: Operation<S, R, K>,
+        copy: Option<Req>,
+        delay: Option<Duration>,
+    ) -> Self {
+        Self {
+            first,
+            race: None,
+            timer: Timer::default(),
+            copy,
+            delay,
+            operation: Some(operation),
+        }
+    }
+
+    /// A call that is never hedged.
+    #[inline]
+    pub(super) fn passing(first: Call<S, Req>) -> Self {
+        Self {
+            first,
+            race: None,
+            timer: Timer::default(),
+            copy: None,
+            delay: None,
+            operation: None,
+        }
+    }
+}
+
+impl<S, Req, R, K> Future for ResponseFuture<S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(operation) = this.operation.as_mut() else {
+            return this.first.poll(cx);
+        };
+        let _clock = ClockScope::poll();
+        if this.race.is_some() {
+            return this.poll_race(cx);
+        }
+        if let Poll::Ready(result) = this.first.as_mut().poll(cx) {
+            let outcome = judge(&operation.policy().classify, &result);
+            operation.first_ended(outcome);
+            if this.copy.is_none() || !operation.repeats(outcome) {
+                return Poll::Ready(result);
+            }
+            this.first.set(Call::Done);
+            *this.race = Some(Box::new(Race::failed(result)));
+            this.send();
+        } else if !this.is_slow(cx) || !this.send() {
+            return Poll::Pending;
+        }
+        this.poll_race(cx)
+    }
+}
+
+impl<S, Req, R, K> Parts<'_, S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+{
+    /// Polls all attempts, and begins another one when that is due.
+    #[cold]
+    fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+        loop {
+            let mut is_due = false;
+            while let Poll::Ready(end) = self.poll_attempts(cx) {
+                match end {
+                    End::Over(result) => {
+                        // The losers are gone before the caller goes on.
+                        self.first.set(Call::Done);
+                        *self.race = None;
+                        return Poll::Ready(result);
+                    }
+                    End::Failed(outcome) => {
+                        is_due |= self
+                            .operation
+                            .as_ref()
+                            .is_some_and(|op| op.repeats(outcome));
+                    }
+                }
+            }
+            let is_running = self.is_running();
+            is_due |= is_running && self.is_slow(cx);
+            if is_due && self.send() {
+                continue;
+            }
+            if is_running {
+                return Poll::Pending;
+            }
+            let race = self.race.take();
+            let failed = race.and_then(|race| race.into_failed());
+            return failed.map_or(Poll::Pending, Poll::Ready);
+        }
+    }
+
+    /// Polls the attempts until one of them ends.
+    fn poll_attempts(&mut self, cx: &mut task::Context<'_>) -> Poll<End<S::Response>> {
+        let (Some(operation), Some(race)) = (self.operation.as_mut(), self.race.as_mut()) else {
+            return Poll::Pending;
+        };
+        if operation.is_first_open() {
+            if let Poll::Ready(result) = self.first.as_mut().poll(cx) {
+                let outcome = judge(&operation.policy().classify, &result);
+                operation.first_ended(outcome);
+                self.first.set(Call::Done);
+                return Poll::Ready(race.ended(result, outcome));
+            }
+        }
+        race.poll(&operation.policy().classify, cx)
+    }
+
+    /// Says whether any attempt is in flight.
+    fn is_running(&self) -> bool {
+        let first = self
+            .operation
+            .as_ref()
+            .is_some_and(Operation::is_first_open);
+        first || self.race.as_ref().is_some_and(|race| race.has_hedges())
+    }
+
+    /// Says whether the call takes so long that the next hedge is due.
+    #[inline]
+    fn is_slow(&mut self, cx: &mut task::Context<'_>) -> bool {
+        let (Some(operation), Some(delay), Some(_)) = (&self.operation, *self.delay, &self.copy)
+        else {
+            return false;
+        };
+        let sent = self.race.as_ref().map_or(0, |race| race.sent());
+        let at = || context::saturating_add(operation.began(), delay.saturating_mul(sent + 1));
+        self.timer.as_mut().poll(at, cx).is_ready()
+    }
+
+    /// Sends a hedge, if it may be sent. If not, no further one will be.
+    #[cold]
+    fn send(&mut self) -> bool {
+        let (Some(operation), Some(mut request)) = (self.operation.as_mut(), self.copy.take())
+        else {
+            return false;
+        };
+        self.timer.set(Timer::default());
+        let now = context::fresh_now();
+        let Policy { shared, replay, .. } = operation.policy();
+        let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
+        if is_late || !shared.pay(now) {
+            return false;
+        }
+        let race = self.race.get_or_insert_with(|| Box::new(Race::new()));
+        let number = race.sent() + 1;
+        if number < shared.max_hedges() {
+            *self.copy = replay.copy(&request);
+        }
+        if operation.is_alone() {
+            replay.mark(&mut request, number + 1);
+        }
+        race.send(operation.pattern().service(), request, shared);
+        true
+    }
+}
+
+impl<S, Req, R, K> fmt::Debug for ResponseFuture<S, Req, R, K>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("first", &self.first)
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
+}

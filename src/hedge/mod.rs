@@ -1,0 +1,140 @@
+//! Hedging: sends a copy of a request when its answer takes too long, and takes whichever comes first.
+//!
+//! # When to use it
+//!
+//! For requests that do no harm when they are made twice, to a service with several servers of which one or the
+//! other is slow now and then: a full queue, a pause for garbage, a lost packet. A copy will then mostly meet
+//! another server. What it takes off is the tail of the latencies, for the price of a few per cent more
+//! calls.
+//!
+//! Not for a service that is slow altogether: copies would make it slower. The layer notices that and stops, but
+//! gains nothing there. Nor in front of a single server, unless it is slow by chance and not by load.
+//!
+//! Put it under retry and outside the circuit breaker and the timeout, so that each copy is an attempt with
+//! a timeout of its own.
+//!
+//! # How it works
+//!
+//! ```text
+//!  call ──▶ first attempt ─────────────┬───────────────────▶ the first that succeeds
+//!               │ no answer            │
+//!               ▼ within the delay     │
+//!            may be hedged? ─▶ a copy ─┘ the others are dropped
+//! ```
+//!
+//! **Delay.** The 98th percentile of the last 30 s, so that two calls in a hundred are hedged whatever the
+//! service is like; or a fixed time. The latencies are those of first attempts: what an attempt would have taken
+//! that lost, failed or was given up is not known, only that it is longer. Such a one enters as that (the
+//! estimator of Kaplan and Meier), so hedging does not change the percentile that it goes by. With fewer than
+//! 100 calls there is no percentile, and no hedge.
+//!
+//! **Whether a hedge is sent.** Only if the request can be copied and is idempotent (see
+//! [`Replay`](crate::Replay)), and if
+//!
+//! - the median of the last second is at most 1.5 times that of the last 30 s: else it is not a few
+//!   servers that are slow,
+//! - there is an allowance: one hedge for twenty calls, and ten at once,
+//! - the [budget](crate::budget) shared with the retries has the tokens, if the layer was given one,
+//! - the deadline has not passed.
+//!
+//! **Failures.** A failure never beats an attempt that is still running; an answer that is
+//! [`Ignored`](crate::Outcome::Ignored), which is the caller's mistake, ends the call. Where no retry is further
+//! out, a failed attempt is followed by the next one at once, within the same limits; after an overload it is
+//! not. If all attempts fail, the failure that came first is the result; what a layer further in refused
+//! comes back only if there is nothing else.
+//!
+//! Sources: Dean and Barroso, *The Tail at Scale* (Communications of the ACM, 2013); for the allowance, gRPC's
+//! proposal A6 and Finagle's `BackupRequestFilter`.
+//!
+//! # Promises
+//!
+//! - A call that is not hedged takes no lock and allocates nothing but the copy of the request.
+//! - In the long run there are no more hedges than a twentieth of the calls.
+//! - A hedge that the inner service is not ready for, or that a layer further in refuses, leaves the first
+//!   attempt alone.
+//! - The losers are dropped before the call returns.
+//!
+//! # Cancellation
+//!
+//! Dropping the future drops all attempts. Each of them counts as [`Cancelled`](crate::Outcome::Cancelled) in
+//! the layers further in.
+//!
+//! # What clones share
+//!
+//! All services made by one layer value share the latencies and the allowance.
+//!
+//! # Cost
+//!
+//! Two readings of the clock, two atomic additions in cells of the thread's own, one reference taken and given
+//! back, and a copy of the request. A layer takes 48 kB, and 4 kB for each core. Once a second, one call
+//! collects what has been counted, which takes some microseconds.
+//!
+//! # Errors
+//!
+//! The inner service's; none of its own.
+//!
+//! # Metrics
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `buttress_hedges_total` | counter | name; result = won, lost, failed, `denied_budget`, `denied_slowdown` |
+//! | `buttress_hedge_delay_seconds` | gauge | name |
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`percentile`](Config::percentile) | 0.98 | 2 % more calls, as in the published experiments |
+//! | [`window`](Config::window) | 30 s | long enough for a stable percentile, short enough to follow the service |
+//! | [`min_samples`](Config::min_samples) | 100 | the percentile of fewer is that of one or two calls |
+//! | [`max_hedges`](Config::max_hedges) | 1 | a second copy takes away most of the tail, a third next to nothing |
+//! | [`rate_share`](Config::rate_share) | 0.05 | only bites when something is wrong |
+//! | [`burst`](Config::burst) | 10 | a short stall of a client with little traffic |
+//! | [`slowdown`](Config::slowdown) | 1.5 | half of the calls take half as long again: not a few servers |
+//! | [`budget`](Config::budget) | none | give it that of the retries |
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use buttress::{BoxError, HedgeLayer};
+//! use tokio::time::{Instant, sleep};
+//! use tower::{Service, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! # use std::sync::atomic::{AtomicU32, Ordering};
+//! # static REPLICA: AtomicU32 = AtomicU32::new(0);
+//! # let next_replica = || REPLICA.fetch_add(1, Ordering::Relaxed);
+//! // The first replica hangs for a second, the others answer after 5 ms.
+//! let replicas = service_fn(move |item: &'static str| {
+//!     let takes = if next_replica() == 0 { 1000 } else { 5 };
+//!     async move {
+//!         sleep(Duration::from_millis(takes)).await;
+//!         Ok::<_, BoxError>(format!("12 of {item}"))
+//!     }
+//! });
+//! let hedge = HedgeLayer::config("inventory").delay(Duration::from_millis(20)).build()?;
+//! let mut client = hedge.wrap(replicas);
+//! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+//! let began = Instant::now();
+//! assert_eq!(client.call("bolts").await?, "12 of bolts");
+//! assert_eq!(began.elapsed(), Duration::from_millis(25));
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod future;
+mod layer;
+mod metrics;
+mod operation;
+mod race;
+mod service;
+mod shared;
+mod state;
+
+pub use self::config::Config;
+pub use self::future::ResponseFuture;
+pub use self::layer::{Handle, HedgeLayer};
+pub use self::service::Hedge;

@@ -1,0 +1,150 @@
+//! The attempts of a call that has more than one, or whose only one failed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use tokio::time::Instant;
+use tower::Service;
+
+use super::metrics::Hedged;
+use super::shared::Shared;
+use crate::outcome::judge;
+use crate::ready::Call;
+use crate::{BoxError, Classify, Error, Outcome, Wrappable};
+
+pub(super) struct Race<S, Req>
+where
+    S: Service<Req>,
+{
+    hedges: Vec<Sent<S, Req>>,
+    /// How many there have been in all.
+    sent: u32,
+    /// How the call ends if no other attempt does better.
+    failed: Option<Result<S::Response, BoxError>>,
+}
+
+/// A hedge in flight.
+struct Sent<S, Req>
+where
+    S: Service<Req>,
+{
+    // Before the note, so that the call is given up when that is written.
+    call: Pin<Box<Call<S, Req>>>,
+    note: Note,
+}
+
+/// Reports what became of a hedge when it is dropped.
+struct Note {
+    shared: Arc<Shared>,
+    result: Hedged,
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.shared.report(self.result, Instant::now());
+    }
+}
+
+/// What the end of an attempt means for the call.
+pub(super) enum End<Res> {
+    /// This is how the call ends.
+    Over(Result<Res, BoxError>),
+    /// Another attempt may do better.
+    Failed(Outcome),
+}
+
+impl<S, Req> Race<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) fn new() -> Self {
+        Self {
+            hedges: Vec::new(),
+            sent: 0,
+            failed: None,
+        }
+    }
+
+    /// What is left when the first attempt has ended like this.
+    pub(super) fn failed(result: Result<S::Response, BoxError>) -> Self {
+        Self {
+            failed: Some(result),
+            ..Self::new()
+        }
+    }
+
+    /// An attempt has ended. A failure never beats an attempt that is still running.
+    pub(super) fn ended(
+        &mut self,
+        result: Result<S::Response, BoxError>,
+        outcome: Outcome,
+    ) -> End<S::Response> {
+        let is_refused = is_rejection(&result);
+        if !outcome.is_failure() && !is_refused {
+            return End::Over(result);
+        }
+        // A refusal by a layer further in says less than what the service answered.
+        if self.failed.as_ref().is_none_or(is_rejection) {
+            self.failed = Some(result);
+        }
+        End::Failed(outcome)
+    }
+
+    /// Sends a hedge.
+    pub(super) fn send(&mut self, service: S, request: Req, shared: &Arc<Shared>) {
+        self.sent += 1;
+        self.hedges.push(Sent {
+            call: Box::pin(Call::waiting(service, request)),
+            note: Note {
+                shared: Arc::clone(shared),
+                result: Hedged::Lost,
+            },
+        });
+    }
+
+    /// Polls the hedges until one of them ends.
+    pub(super) fn poll<K>(
+        &mut self,
+        classify: &K,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<End<S::Response>>
+    where
+        S: Wrappable<Req>,
+        K: Classify<S::Response>,
+    {
+        for place in 0..self.hedges.len() {
+            let Poll::Ready(result) = self.hedges[place].call.as_mut().poll(cx) else {
+                continue;
+            };
+            let mut sent = self.hedges.swap_remove(place);
+            sent.note.result = Hedged::Failed;
+            let outcome = judge(classify, &result);
+            let end = self.ended(result, outcome);
+            if let End::Over(_) = end {
+                sent.note.result = Hedged::Won;
+            }
+            return Poll::Ready(end);
+        }
+        Poll::Pending
+    }
+
+    /// How many hedges have been sent.
+    pub(super) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    pub(super) fn has_hedges(&self) -> bool {
+        !self.hedges.is_empty()
+    }
+
+    /// How the call ends when no attempt is left.
+    pub(super) fn into_failed(self) -> Option<Result<S::Response, BoxError>> {
+        self.failed
+    }
+}
+
+fn is_rejection<Res>(result: &Result<Res, BoxError>) -> bool {
+    let error = result.as_ref().err().and_then(Error::find);
+    error.is_some_and(Error::is_rejection)
+}

@@ -1,0 +1,91 @@
+//! How many hedges the calls pay for.
+
+/// A bucket of hedges: each call brings a share of one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quota {
+    share: f64,
+    burst: f64,
+    hedges: f64,
+    /// The calls that have brought theirs.
+    calls: u64,
+}
+
+impl Quota {
+    pub(super) fn new(share: f64, burst: u32) -> Self {
+        let burst = f64::from(burst);
+        Self {
+            share,
+            burst,
+            hedges: burst,
+            calls: 0,
+        }
+    }
+
+    /// Takes a hedge when there have been so many calls in all. Says `false` if there is none.
+    ///
+    /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows
+    /// just as if each call had put its share in.
+    pub(super) fn take(&mut self, calls: u64) -> bool {
+        let new = calls.saturating_sub(self.calls);
+        self.calls = self.calls.max(calls);
+        self.hedges = (self.hedges + self.share * new as f64).min(self.burst);
+        let allowed = self.hedges >= 1.0;
+        if allowed {
+            self.hedges -= 1.0;
+        }
+        allowed
+    }
+
+    /// Puts back a hedge that was taken and not sent.
+    pub(super) fn put_back(&mut self) {
+        self.hedges = (self.hedges + 1.0).min(self.burst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_burst_is_there_from_the_start_and_a_twentieth_of_the_calls_after_it() {
+        let mut quota = Quota::new(0.05, 10);
+        assert_eq!((0..20).filter(|_| quota.take(0)).count(), 10);
+        let hedges = (1..=10_000).filter(|&calls| quota.take(calls)).count();
+        assert_eq!(hedges, 500);
+    }
+
+    #[test]
+    fn calls_fill_no_more_than_a_burst() {
+        let mut quota = Quota::new(0.05, 10);
+        assert!(quota.take(u64::MAX));
+        assert_eq!((0..20).filter(|_| quota.take(u64::MAX)).count(), 9);
+        quota.put_back();
+        assert!(quota.take(0), "also if calls seem to go back");
+        assert!(!quota.take(u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_span_of_calls_has_more_hedges_than_its_share_and_a_burst(
+            share in 0.01_f64..1.0,
+            burst in 1_u32..20,
+            wants in prop::collection::vec(any::<bool>(), 1..500),
+        ) {
+            let mut quota = Quota::new(share, burst);
+            let taken: Vec<bool> = wants
+                .iter()
+                .zip(0..)
+                .map(|(&wants, calls)| wants && quota.take(calls))
+                .collect();
+            for from in 0..taken.len() {
+                let mut hedges = 0;
+                for (span, &taken) in taken[from..].iter().enumerate() {
+                    hedges += u32::from(taken);
+                    let most = share * span as f64 + f64::from(burst) + 1e-6;
+                    prop_assert!(f64::from(hedges) <= most);
+                }
+            }
+        }
+    }
+}

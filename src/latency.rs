@@ -1,0 +1,515 @@
+//! How long calls take: a histogram of the recent past, written without a lock.
+//!
+//! Sixteen buckets to each power of two, from 1 µs to five hours, and linear interpolation within a bucket.
+//! Threads count into cells of their own. Once in a thirtieth of the window whoever comes first takes what
+//! has been counted out of the cells and puts it into a ring of ten slices; that is the only time a lock is
+//! taken, and nobody waits for it.
+//!
+//! A call that was given up says only that it would have taken longer. Leaving such calls out would make a
+//! service look the faster the more slow calls are given up, so they enter as *lower bounds*, and
+//! quantiles are those of the estimator for censored samples by Kaplan and Meier (*Nonparametric Estimation
+//! from Incomplete Observations*, 1958).
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Each bucket is 3 to 6 % wide; with interpolation a quantile is good to about 1 %.
+const PER_OCTAVE: usize = 16;
+/// The smallest difference that is seen, as a power of two of nanoseconds: about 1 µs.
+const UNIT_BITS: u32 = 10;
+/// Up to five hours, so that simulations on a stretched clock fit as well.
+const OCTAVES: usize = 31;
+const BUCKETS: usize = PER_OCTAVE * OCTAVES;
+
+/// The slices of the window.
+const SLICES: usize = 10;
+/// What has been counted is collected so many times a slice.
+const TICKS: u64 = 3;
+
+/// With fewer calls, a median says nothing.
+const MIN_RECENT: u64 = 20;
+
+/// What one call says about the time that calls take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Took {
+    /// This long.
+    Exactly(Duration),
+    /// Longer: the call was given up, or failed, after this time.
+    LongerThan(Duration),
+}
+
+/// What is read out of the sketch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// How much of the past is seen.
+    pub(crate) window: Duration,
+    /// The quantile that is kept at hand; above 0 and below 1.
+    pub(crate) quantile: f64,
+    /// With fewer calls in the window there is none.
+    pub(crate) min_samples: u32,
+    /// Calls are slow when the recent median is above this times the median of the window.
+    pub(crate) slowdown: f64,
+}
+
+/// How long calls have taken.
+pub(crate) struct Sketch {
+    settings: Settings,
+    lanes: Box<[Lane]>,
+    history: Mutex<History>,
+    /// The length of a tick in nanoseconds.
+    tick: u64,
+    /// When the next tick begins.
+    due: AtomicU64,
+    /// The quantile in nanoseconds; [`UNKNOWN`] if there is none.
+    quantile: AtomicU64,
+    /// 1 while calls are slow.
+    slow: AtomicU32,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+/// The cells of some of the threads. Aligned so that lanes do not share a cache line.
+#[repr(align(128))]
+struct Lane {
+    exact: [AtomicU32; BUCKETS],
+    longer: [AtomicU32; BUCKETS],
+    calls: AtomicU64,
+}
+
+impl Sketch {
+    pub(crate) fn new(settings: Settings, lanes: usize) -> Self {
+        let cells = || std::array::from_fn(|_| AtomicU32::new(0));
+        let lane = || Lane {
+            exact: cells(),
+            longer: cells(),
+            calls: AtomicU64::new(0),
+        };
+        let ticks = SLICES as u64 * TICKS;
+        let tick = (settings.window.as_nanos() as u64 / ticks).max(1);
+        Self {
+            settings,
+            lanes: std::iter::repeat_with(lane).take(lanes.max(1)).collect(),
+            history: Mutex::new(History::new()),
+            tick,
+            due: AtomicU64::new(tick),
+            quantile: AtomicU64::new(UNKNOWN),
+            slow: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a call that ended at `nanos`, a time from any fixed origin. Says whether a new tick has begun.
+    #[inline]
+    pub(crate) fn record(&self, lane: usize, nanos: u64, took: Took) -> bool {
+        let is_new_tick = self.keep(nanos);
+        let lane = &self.lanes[lane % self.lanes.len()];
+        let (cells, duration) = match took {
+            Took::Exactly(duration) => (&lane.exact, duration),
+            Took::LongerThan(duration) => (&lane.longer, duration),
+        };
+        cells[bucket(duration)].fetch_add(1, Ordering::Relaxed);
+        lane.calls.fetch_add(1, Ordering::Relaxed);
+        is_new_tick
+    }
+
+    /// The quantile of the window, as it was at the beginning of this tick.
+    #[inline]
+    pub(crate) fn quantile(&self, nanos: u64) -> Option<Duration> {
+        self.keep(nanos);
+        match self.quantile.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            quantile => Some(Duration::from_nanos(quantile)),
+        }
+    }
+
+    /// Says whether calls took much longer in the last full tick than in the window.
+    pub(crate) fn is_slow(&self, nanos: u64) -> bool {
+        self.keep(nanos);
+        self.slow.load(Ordering::Relaxed) == 1
+    }
+
+    /// How many calls have been counted since the beginning.
+    pub(crate) fn calls(&self) -> u64 {
+        let calls = |lane: &Lane| lane.calls.load(Ordering::Relaxed);
+        self.lanes.iter().map(calls).sum()
+    }
+
+    /// Collects what has been counted, if it is time to.
+    #[inline]
+    fn keep(&self, nanos: u64) -> bool {
+        nanos >= self.due.load(Ordering::Relaxed) && self.collect(nanos)
+    }
+
+    #[cold]
+    fn collect(&self, nanos: u64) -> bool {
+        let Ok(mut history) = self.history.try_lock() else {
+            return false;
+        };
+        let due = self.due.load(Ordering::Relaxed);
+        if nanos < due {
+            return false;
+        }
+        history.recent.clear();
+        for lane in &self.lanes {
+            for (place, (exact, longer)) in lane.exact.iter().zip(&lane.longer).enumerate() {
+                // Most cells are empty, and reading one leaves its cache line where it is.
+                let take = |cell: &AtomicU32| match cell.load(Ordering::Relaxed) {
+                    0 => 0,
+                    _ => cell.swap(0, Ordering::Relaxed),
+                };
+                history.add(place, take(exact), take(longer));
+            }
+        }
+        if nanos - due >= self.tick {
+            // What was counted belongs to the tick that ended at `due`, and the last one was empty.
+            history.recent.clear();
+        }
+        let slow = history.is_slow(self.settings.slowdown);
+        self.slow.store(slow.into(), Ordering::Relaxed);
+        history.age(nanos / self.tick);
+        let is_known = history.window.total() >= u64::from(self.settings.min_samples);
+        let quantile = is_known.then(|| history.window.quantile(self.settings.quantile));
+        let quantile = quantile.flatten().unwrap_or(UNKNOWN);
+        self.quantile.store(quantile, Ordering::Relaxed);
+        let next = (nanos / self.tick).saturating_add(1);
+        self.due
+            .store(next.saturating_mul(self.tick), Ordering::Relaxed);
+        true
+    }
+}
+
+/// The place of `duration` among the buckets.
+#[inline]
+fn bucket(duration: Duration) -> usize {
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let units = nanos >> UNIT_BITS;
+    let Some(octave) = units.checked_ilog2() else {
+        return 0;
+    };
+    let fine = PER_OCTAVE.ilog2();
+    if octave < fine {
+        return units as usize;
+    }
+    let octaves = (octave - fine) as usize;
+    let within = (units >> octaves) as usize - PER_OCTAVE;
+    ((octaves + 1) * PER_OCTAVE + within).min(BUCKETS - 1)
+}
+
+/// Where a bucket begins, in nanoseconds.
+fn start(bucket: usize) -> u64 {
+    let (octaves, within) = (bucket / PER_OCTAVE, bucket % PER_OCTAVE);
+    let units = match octaves {
+        0 => within as u64,
+        _ => ((PER_OCTAVE + within) as u64) << (octaves - 1),
+    };
+    units << UNIT_BITS
+}
+
+/// Calls, by the time they took.
+#[derive(Clone)]
+struct Counts {
+    exact: Box<[u32; BUCKETS]>,
+    longer: Box<[u32; BUCKETS]>,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            exact: Box::new([0; BUCKETS]),
+            longer: Box::new([0; BUCKETS]),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.exact.fill(0);
+        self.longer.fill(0);
+    }
+
+    fn add(&mut self, place: usize, exact: u32, longer: u32) {
+        self.exact[place] = self.exact[place].saturating_add(exact);
+        self.longer[place] = self.longer[place].saturating_add(longer);
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        let subtract = |from: &mut [u32], counts: &[u32]| {
+            for (from, count) in from.iter_mut().zip(counts) {
+                *from = from.saturating_sub(*count);
+            }
+        };
+        subtract(&mut *self.exact, &*other.exact);
+        subtract(&mut *self.longer, &*other.longer);
+    }
+
+    fn total(&self) -> u64 {
+        let sum = |counts: &[u32]| counts.iter().copied().map(u64::from).sum::<u64>();
+        sum(&*self.exact) + sum(&*self.longer)
+    }
+
+    /// The time, in nanoseconds, that a share of `quantile` of the calls takes at most. `None` if all that is
+    /// known is that it is longer than any that was seen.
+    fn quantile(&self, quantile: f64) -> Option<u64> {
+        let wanted = 1.0 - quantile;
+        let mut at_risk = self.total();
+        let mut surviving = 1.0;
+        for (place, (&exact, &longer)) in self.exact.iter().zip(&*self.longer).enumerate() {
+            if exact > 0 {
+                let after = surviving * (1.0 - f64::from(exact) / at_risk as f64);
+                if after <= wanted {
+                    let within = (surviving - wanted) / (surviving - after);
+                    let (start, end) = (start(place), start(place + 1));
+                    return Some(start + ((end - start) as f64 * within) as u64);
+                }
+                surviving = after;
+            }
+            at_risk -= u64::from(exact) + u64::from(longer);
+        }
+        None
+    }
+}
+
+/// What the cells held in earlier ticks.
+struct History {
+    /// The tick that the cells are filled in.
+    tick: u64,
+    /// The one before it alone.
+    recent: Counts,
+    /// A ring, by the number of the slice.
+    slices: Vec<Counts>,
+    /// The sum of the slices.
+    window: Counts,
+}
+
+impl History {
+    fn new() -> Self {
+        Self {
+            tick: 0,
+            recent: Counts::new(),
+            slices: vec![Counts::new(); SLICES],
+            window: Counts::new(),
+        }
+    }
+
+    /// Goes on to `tick`, and forgets what is too old by then.
+    fn age(&mut self, tick: u64) {
+        let (from, to) = (self.tick / TICKS, tick / TICKS);
+        self.tick = tick;
+        for slice in (from + 1..=to).take(SLICES) {
+            let slice = &mut self.slices[(slice % SLICES as u64) as usize];
+            self.window.subtract(slice);
+            slice.clear();
+        }
+    }
+
+    fn add(&mut self, place: usize, exact: u32, longer: u32) {
+        if exact == 0 && longer == 0 {
+            return;
+        }
+        let slice = (self.tick / TICKS % SLICES as u64) as usize;
+        for counts in [&mut self.recent, &mut self.slices[slice], &mut self.window] {
+            counts.add(place, exact, longer);
+        }
+    }
+
+    /// Says whether the median of the last tick is above `factor` times that of the window.
+    fn is_slow(&self, factor: f64) -> bool {
+        if self.recent.total() < MIN_RECENT {
+            return false;
+        }
+        match (self.recent.quantile(0.5), self.window.quantile(0.5)) {
+            (Some(recent), Some(window)) => recent as f64 > window as f64 * factor,
+            // Half of the calls were given up: it is slower than anyone waits.
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    const SETTINGS: Settings = Settings {
+        window: Duration::from_secs(30),
+        quantile: 0.9,
+        min_samples: 100,
+        slowdown: 1.5,
+    };
+
+    fn sketch() -> Sketch {
+        Sketch::new(SETTINGS, 2)
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Calls that take 1 to 100 ms.
+    fn a_hundred(sketch: &Sketch, nanos: u64) {
+        for took in 1..=100 {
+            sketch.record(took as usize, nanos, Took::Exactly(millis(took)));
+        }
+    }
+
+    fn is_close(quantile: Option<Duration>, millis: f64) -> bool {
+        quantile.is_some_and(|quantile| {
+            let seen = quantile.as_secs_f64() * 1e3;
+            (seen / millis - 1.0).abs() < 0.03
+        })
+    }
+
+    #[test]
+    fn buckets_follow_each_other_and_hold_what_belongs_to_them() {
+        for place in 0..BUCKETS - 1 {
+            let nanos = start(place);
+            assert_eq!(bucket(Duration::from_nanos(nanos)), place);
+            assert_eq!(bucket(Duration::from_nanos(start(place + 1) - 1)), place);
+        }
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_quantile_needs_enough_calls_and_is_known_at_the_next_tick() {
+        let sketch = sketch();
+        for _ in 0..99 {
+            sketch.record(0, 0, Took::Exactly(millis(1)));
+        }
+        assert_eq!(sketch.quantile(SECOND), None);
+        let sketch = self::sketch();
+        a_hundred(&sketch, 0);
+        assert_eq!(sketch.quantile(SECOND - 1), None);
+        assert!(is_close(sketch.quantile(SECOND), 90.0));
+    }
+
+    #[test]
+    fn calls_are_forgotten_when_the_window_has_passed() {
+        let sketch = sketch();
+        a_hundred(&sketch, SECOND / 2);
+        assert!(sketch.quantile(27 * SECOND).is_some());
+        assert_eq!(sketch.quantile(30 * SECOND), None);
+        for idle in [31, 100, 86_400, 400 * 86_400, u64::MAX / SECOND - 10] {
+            a_hundred(&sketch, idle * SECOND);
+            assert!(is_close(sketch.quantile((idle + 1) * SECOND), 90.0));
+            assert_eq!(sketch.calls() % 100, 0);
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_does_not_lower_the_quantile() {
+        let quantile = |ninety_first_to_last: fn(Duration) -> Took| {
+            let sketch = sketch();
+            for took in 1..=100 {
+                let took = millis(took);
+                let took = if took > millis(91) {
+                    ninety_first_to_last(took)
+                } else {
+                    Took::Exactly(took)
+                };
+                sketch.record(0, 0, took);
+            }
+            sketch.quantile(SECOND)
+        };
+        assert!(is_close(quantile(Took::Exactly), 90.0));
+        assert!(is_close(quantile(Took::LongerThan), 90.0));
+        // The same if the calls were given up at once.
+        assert!(is_close(
+            quantile(|_| Took::LongerThan(millis(0))),
+            91.0 * 0.9
+        ));
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_service_whose_calls_are_all_given_up() {
+        let sketch = sketch();
+        for _ in 0..200 {
+            sketch.record(0, 0, Took::LongerThan(millis(500)));
+        }
+        assert_eq!(sketch.quantile(SECOND), None);
+        assert!(sketch.is_slow(SECOND));
+    }
+
+    #[test]
+    fn calls_are_slow_when_the_last_second_is_worse_than_the_window() {
+        let sketch = sketch();
+        for second in 0..20 {
+            a_hundred(&sketch, second * SECOND);
+            assert!(!sketch.is_slow((second + 1) * SECOND), "{second}");
+        }
+        for took in 1..=100 {
+            sketch.record(0, 20 * SECOND, Took::Exactly(millis(took * 2)));
+        }
+        assert!(!sketch.is_slow(21 * SECOND - 1), "the second is not over");
+        assert!(sketch.is_slow(21 * SECOND));
+        a_hundred(&sketch, 21 * SECOND);
+        assert!(!sketch.is_slow(22 * SECOND));
+    }
+
+    #[test]
+    fn a_few_calls_do_not_make_a_service_slow() {
+        let sketch = sketch();
+        a_hundred(&sketch, 0);
+        for _ in 1..MIN_RECENT {
+            sketch.record(0, SECOND, Took::Exactly(millis(900)));
+        }
+        assert!(!sketch.is_slow(2 * SECOND));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_changes_nothing() {
+        let sketch = sketch();
+        a_hundred(&sketch, 10 * SECOND);
+        let before = sketch.quantile(11 * SECOND);
+        a_hundred(&sketch, 0);
+        assert_eq!(sketch.quantile(SECOND), before);
+    }
+
+    #[test]
+    fn threads_that_count_and_collect_together_lose_nothing() {
+        let sketch = sketch();
+        let each = 20_000;
+        std::thread::scope(|scope| {
+            for lane in 0..3 {
+                let sketch = &sketch;
+                scope.spawn(move || {
+                    for call in 0..each {
+                        // Within a tick or two, so that nothing grows old.
+                        let nanos = call * SECOND / each * 3;
+                        sketch.record(lane, nanos, Took::Exactly(millis(call % 50 + 1)));
+                    }
+                });
+            }
+        });
+        sketch.keep(6 * SECOND);
+        let history = crate::sync::lock(&sketch.history);
+        assert_eq!(history.window.total(), 3 * each);
+        assert_eq!(sketch.calls(), 3 * each);
+    }
+
+    proptest! {
+        /// Against the plain way to do it: keep every call, and sort.
+        #[test]
+        fn the_window_holds_what_a_list_of_calls_holds(
+            steps in prop::collection::vec((0_u64..5_000, 1_u64..2_000_000), 1..300),
+        ) {
+            let sketch = Sketch::new(Settings { min_samples: 1, quantile: 0.5, ..SETTINGS }, 1);
+            let (mut nanos, mut calls) = (0, Vec::new());
+            for (wait, micros) in steps {
+                nanos += wait * 1_000_000;
+                sketch.record(0, nanos, Took::Exactly(Duration::from_micros(micros)));
+                calls.push((nanos / SECOND, micros as f64));
+            }
+            // Until the end of the second in which the last call came.
+            let now = nanos / SECOND + 1;
+            let seen = sketch.quantile(now * SECOND);
+            let oldest = (now / TICKS + 1).saturating_sub(SLICES as u64) * TICKS;
+            let mut window: Vec<f64> = calls.iter().filter(|call| call.0 >= oldest).map(|call| call.1).collect();
+            window.sort_by(f64::total_cmp);
+            let seen = seen.expect("there was a call just now").as_secs_f64() * 1e6;
+            let (below, above) = (window[(window.len() - 1) / 2], window[window.len() / 2]);
+            prop_assert!(seen >= below * 0.93 - 1.1 && seen <= above * 1.07 + 1.1, "{seen} {below} {above}");
+        }
+    }
+}
