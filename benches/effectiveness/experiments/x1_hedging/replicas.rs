@@ -36,8 +36,6 @@ pub(super) enum Cancelled {
     Served,
     /// Takes it out of the queue; what is being worked on is finished.
     Skipped,
-    /// Takes it out of the queue, or stops working on it.
-    Stopped,
 }
 
 pub(super) struct Replicas {
@@ -46,7 +44,7 @@ pub(super) struct Replicas {
     cancelled: Cancelled,
     /// When all work takes twice as long.
     slow: Range<Duration>,
-    replicas: Vec<Arc<Replica>>,
+    all: Vec<Arc<Replica>>,
     random: Mutex<SmallRng>,
     /// When each attempt began.
     attempts: Mutex<Vec<Duration>>,
@@ -80,7 +78,7 @@ impl Replicas {
             route,
             cancelled,
             slow,
-            replicas: (0..count).map(|_| Arc::default()).collect(),
+            all: (0..count).map(|_| Arc::default()).collect(),
             random: Mutex::new(world.random()),
             attempts: Mutex::default(),
         })
@@ -121,17 +119,17 @@ impl Replicas {
         } else {
             let turn = replica.turn().await;
             let done = self.done(self.world.now(), work);
-            let _rest = (self.cancelled == Cancelled::Skipped).then(|| Rest {
+            let _rest = Rest {
                 world: self.world.clone(),
                 done,
                 turn: Some(turn),
-            });
+            };
             self.world.sleep_until(done).await;
         }
     }
 
     fn choose(&self, operation: &Operation) -> &Arc<Replica> {
-        let count = self.replicas.len();
+        let count = self.all.len();
         let [one, other] = match self.route {
             Route::Random => {
                 let [first, second] = operation.luck.map(|luck| 1.0 - luck.route);
@@ -146,9 +144,9 @@ impl Replicas {
                 [one, (one + random.random_range(1..count)) % count]
             }
         };
-        let load = |replica: usize| self.replicas[replica].in_flight.load(Ordering::Relaxed);
+        let load = |replica: usize| self.all[replica].in_flight.load(Ordering::Relaxed);
         let least = if load(other) < load(one) { other } else { one };
-        &self.replicas[least]
+        &self.all[least]
     }
 
     /// When this much work is done that begins at `start`.
@@ -158,12 +156,12 @@ impl Replicas {
         if work <= before || start >= end {
             return start + work;
         }
-        let (start, work) = (start + before, work - before);
-        let during = (end - start) / 2;
-        if work <= during {
-            start + 2 * work
+        let (start, left) = (start + before, work.saturating_sub(before));
+        let during = end.saturating_sub(start) / 2;
+        if left <= during {
+            start + 2 * left
         } else {
-            end + (work - during)
+            end + left.saturating_sub(during)
         }
     }
 }
