@@ -31,7 +31,7 @@ const FIXED: &str = "fixed delay";
 /// The client of each column. The short form runs the last two.
 const VARIANTS: [Variant<Protect>; 4] = [
     (TOWER, |world, leaf| {
-        tower(world, Duration::from_millis(100), leaf)
+        tower(world, Duration::from_secs(2), leaf)
     }),
     (FIXED, |world, leaf| fixed(world.scaled(DELAY), leaf)),
     (NONE, |_, leaf| leaf),
