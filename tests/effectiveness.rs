@@ -10,6 +10,11 @@ use experiments::EXPERIMENTS;
 use harness::Form;
 
 #[test]
+fn x1_hedging() {
+    meets_its_goals("x1");
+}
+
+#[test]
 fn x2_backoff_under_contention() {
     meets_its_goals("x2");
 }

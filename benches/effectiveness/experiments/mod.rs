@@ -1,6 +1,7 @@
 //! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
 //! a test in `tests/effectiveness.rs`.
 
+pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x7_metastable;
 pub(crate) mod x8_budget;
@@ -14,6 +15,10 @@ pub(crate) struct Experiment {
 }
 
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "x1",
+        run: x1_hedging::run,
+    },
     Experiment {
         name: "x2",
         run: x2_backoff::run,
