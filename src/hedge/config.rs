@@ -114,6 +114,8 @@ impl<R, K> Config<R, K> {
     }
 
     /// How many hedges there may be on top of that at once; 1 to 1,000,000. 10 by default.
+    ///
+    /// More than that if there are many calls: a fifth of what the calls of the last second pay for.
     pub fn burst(mut self, hedges: u32) -> Self {
         self.settings.burst = hedges;
         self
