@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use crate::{
-    CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer, circuit_breaker,
+    BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+    circuit_breaker,
 };
 
 /// Says whether a layer has anything to remember.
@@ -48,6 +49,13 @@ impl<K, C> Forget for CircuitBreakerLayer<K, C> {
     fn can_forget(&self, _now: Instant) -> bool {
         let breaker = self.handle();
         breaker.state() == circuit_breaker::State::Closed
+    }
+}
+
+impl<K, C> Forget for BulkheadLayer<K, C> {
+    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
+    fn can_forget(&self, _now: Instant) -> bool {
+        self.try_handle().is_none_or(|bulkhead| bulkhead.is_idle())
     }
 }
 

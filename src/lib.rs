@@ -37,6 +37,7 @@
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight, with a short queue and an adaptive limit if wanted |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -66,6 +67,7 @@
 mod availability;
 mod backoff;
 pub mod budget;
+pub mod bulkhead;
 pub mod circuit_breaker;
 mod completion;
 mod context;
@@ -91,6 +93,7 @@ pub use tower::BoxError;
 pub use crate::availability::Availability;
 pub use crate::backoff::{Backoff, Delays, Jitter};
 pub use crate::budget::Budget;
+pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
