@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::{DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer};
+use crate::{BulkheadLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer};
 
 /// Says whether a layer has anything to remember.
 ///
@@ -51,6 +51,13 @@ impl<R, K> Forget for RetryLayer<R, K> {
 impl<R, K> Forget for HedgeLayer<R, K> {
     fn can_forget(&self, _now: Instant) -> bool {
         true
+    }
+}
+
+impl<K, C> Forget for BulkheadLayer<K, C> {
+    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
+    fn can_forget(&self, _now: Instant) -> bool {
+        self.try_handle().is_none_or(|bulkhead| bulkhead.is_idle())
     }
 }
 

@@ -40,6 +40,7 @@
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
+//! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight, with a short queue and an adaptive limit if wanted |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -71,6 +72,7 @@
 mod availability;
 mod backoff;
 pub mod budget;
+pub mod bulkhead;
 pub mod circuit_breaker;
 mod completion;
 mod context;
@@ -100,6 +102,7 @@ pub use tower::BoxError;
 pub use crate::availability::Availability;
 pub use crate::backoff::{Backoff, Delays, Jitter};
 pub use crate::budget::Budget;
+pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};

@@ -34,6 +34,11 @@ fn x9_circuit_breaker_leak_against_recovery() {
     meets_its_goals("x9");
 }
 
+#[test]
+fn x10_overload() {
+    meets_its_goals("x10");
+}
+
 fn meets_its_goals(name: &str) {
     let experiment = EXPERIMENTS
         .iter()

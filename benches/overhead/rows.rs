@@ -7,9 +7,10 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use buttress::bulkhead::Aimd;
 use buttress::{
-    BoxError, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, MeasureLayer, RetryLayer,
-    TimeoutLayer, fallback, keyed,
+    BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, MeasureLayer,
+    RetryLayer, TimeoutLayer, fallback, keyed,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -54,6 +55,9 @@ pub(crate) fn sections() -> Vec<Section> {
                 row("tower Retry, budget", "", tower_retry(), AtOnce),
                 row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
                 row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
+                row("tower ConcurrencyLimit", "", tower_limit(), AtOnce),
+                row("Bulkhead", "0.6", bulkhead(), AtOnce),
+                row("Bulkhead, adaptive", "", adaptive(), AtOnce),
                 row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
                 row("Fallback, value", "", fallback(), AtOnce),
                 row("Keyed CircuitBreaker, 1 key", "", keyed_breaker(1), AtOnce),
@@ -108,6 +112,13 @@ pub(crate) fn sections() -> Vec<Section> {
             ],
         },
         Section {
+            title: "Rejection by a full bulkhead (the unit is a call that passes)",
+            rows: vec![
+                row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+                row("Bulkhead, full", "", full(), AtOnce),
+            ],
+        },
+        Section {
             title: "Two threads, each with a clone; ns per call on each thread",
             rows: vec![
                 threads("tower Timeout (the unit)", "1", &tower_timeout()),
@@ -115,6 +126,9 @@ pub(crate) fn sections() -> Vec<Section> {
                 threads("tower Retry, budget", "", &tower_retry()),
                 threads("Retry, budget", "", &RetryLayer::new("bench")),
                 threads("CircuitBreaker, 10 s", "130 ns", &breaker()),
+                threads("tower ConcurrencyLimit", "", &tower_limit()),
+                threads("Bulkhead", "", &bulkhead()),
+                threads("Bulkhead, adaptive", "", &adaptive()),
                 threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
                 threads("… with both Measures", "", &measured_stack()),
             ],
@@ -155,6 +169,29 @@ fn keyed_breaker<S: Bench>(keys: u64) -> impl Layer<S, Service: Bench> + Clone {
         move |request: &u64| request % keys,
         |_: &u64| breaker(),
     )
+}
+
+/// All clones of a service share its permits, as with ours.
+fn tower_limit() -> tower::limit::GlobalConcurrencyLimitLayer {
+    tower::limit::GlobalConcurrencyLimitLayer::new(100)
+}
+
+fn bulkhead() -> BulkheadLayer {
+    BulkheadLayer::new("bench", 100)
+}
+
+/// A bulkhead whose only permit is never given back.
+fn full() -> BulkheadLayer {
+    let layer = BulkheadLayer::new("full", 1);
+    let mut hangs = layer.layer(tower::service_fn(|_: u64| {
+        std::future::pending::<Result<u64, BoxError>>()
+    }));
+    std::mem::forget(hangs.call(1));
+    layer
+}
+
+fn adaptive() -> BulkheadLayer {
+    BulkheadLayer::new("bench", Aimd::between(10, 1_000))
 }
 
 /// The layers of one dependency, in the order that the documentation advises.

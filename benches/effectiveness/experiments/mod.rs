@@ -1,6 +1,7 @@
 //! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
 //! a test in `tests/effectiveness.rs`.
 
+pub(crate) mod x10_overload;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x7_metastable;
@@ -34,5 +35,9 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x9",
         run: x9_breaker::run,
+    },
+    Experiment {
+        name: "x10",
+        run: x10_overload::run,
     },
 ];
