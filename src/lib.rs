@@ -37,6 +37,7 @@
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -77,6 +78,7 @@ pub mod measure;
 mod mode;
 mod outcome;
 mod random;
+pub mod rate_limit;
 mod ready;
 mod replay;
 pub mod retry;
@@ -99,6 +101,7 @@ pub use crate::forget::Forget;
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};
+pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::Wrappable;
 pub use crate::replay::{ByClone, Once, Replay};
 pub use crate::retry::{Retry, RetryLayer};
