@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::{
-    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, MeasureLayer,
-    RetryLayer, TimeoutLayer,
+    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, MeasureLayer, Rate,
+    RateLimitLayer, RetryLayer, TimeoutLayer,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -90,6 +90,13 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         .consecutive_failures(12)
         .slow_calls(SECOND, 0.5);
     costs_nothing(&counting.build().unwrap());
+    let rate = Rate::per_second(1_000_000_000);
+    costs_nothing(&RateLimitLayer::new("rate limit", rate));
+    let heeding = RateLimitLayer::config("heeding rate limit", rate)
+        .max_wait(SECOND)
+        .cost(|_: &u64| 2)
+        .classify(ErrorsAreFailures);
+    costs_nothing(&heeding.build().unwrap());
     costs_nothing(&MeasureLayer::operation("measure"));
     costs_nothing(&MeasureLayer::attempt("measure"));
 }

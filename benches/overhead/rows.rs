@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::{
-    BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+    BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer,
+    TimeoutLayer,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -53,6 +54,14 @@ pub(crate) fn sections() -> Vec<Section> {
                 row("tower Retry, budget", "", tower_retry(), AtOnce),
                 row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
                 row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
+                tower_rate_limit(),
+                row("RateLimit", "0.55", rate_limit(), AtOnce),
+                row(
+                    "RateLimit, calls may wait",
+                    "",
+                    waiting_rate_limit(),
+                    AtOnce,
+                ),
                 row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
                 row(
                     "tower Retry, Timeout",
@@ -106,6 +115,7 @@ pub(crate) fn sections() -> Vec<Section> {
                 threads("tower Retry, budget", "", &tower_retry()),
                 threads("Retry, budget", "", &RetryLayer::new("bench")),
                 threads("CircuitBreaker, 10 s", "130 ns", &breaker()),
+                threads("RateLimit", "", &rate_limit()),
                 threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
                 threads("… with both Measures", "", &measured_stack()),
             ],
@@ -133,6 +143,31 @@ fn deadline() -> DeadlineLayer {
 
 fn breaker() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new("bench")
+}
+
+/// Never exceeded here.
+fn rate_limit() -> RateLimitLayer {
+    RateLimitLayer::new("bench", Rate::per_second(1_000_000_000))
+}
+
+fn waiting_rate_limit() -> RateLimitLayer {
+    let config = RateLimitLayer::config("bench", Rate::per_second(1_000_000_000));
+    config.max_wait(SECOND).build().expect("is valid")
+}
+
+/// Cannot be cloned, so it is made anew in each round.
+fn tower_rate_limit() -> Row {
+    let layer = tower::limit::RateLimitLayer::new(u64::MAX, SECOND);
+    let run = move |calls| {
+        let mut service = layer.layer(AtOnce);
+        timed(calls, |request| call(&mut service, request))
+    };
+    Row {
+        name: "tower RateLimit",
+        target: "",
+        calls: CALLS,
+        run: Box::new(run),
+    }
 }
 
 /// The layers of one dependency, in the order that the documentation advises.
@@ -226,7 +261,10 @@ where
 }
 
 /// One call, polled to its end without a runtime round it.
-fn call<S: Bench>(service: &mut S, request: u64) {
+fn call<S>(service: &mut S, request: u64)
+where
+    S: Service<u64, Response = u64, Error: Into<BoxError>>,
+{
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));

@@ -23,7 +23,7 @@ pin_project! {
     {
         #[pin]
         call: Call<S, Req>,
-        // What the call waits for. Boxed, because it is rare and would make the future larger.
+        // What the call waits for.
         turn: Option<Pin<Box<Turn>>>,
         // Who wants to hear what the service says about staying away.
         hears: Option<Arc<Shared>>,

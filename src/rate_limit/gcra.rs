@@ -20,7 +20,7 @@ const TIME: u64 = (1 << TIME_BITS) - 1;
 
 /// After so many units since the origin, a later origin is due. Added to the longest time in which a burst
 /// refills, it still fits: 2^54 + 2^55 < 2^56.
-const HORIZON: u128 = 1 << 54;
+const HORIZON: u64 = 1 << 54;
 
 /// Intervals have at least so many bits, so that rounding up costs less than 0.002 % of the rate.
 const INTERVAL_BITS: u32 = 16;
@@ -156,6 +156,40 @@ impl View {
         full_at
     }
 
+    /// The word after `cost` tokens have been taken, if they may be.
+    ///
+    /// In 64 bits, since this is what every call does. The terms may be a mixture of old ones and new ones, so what
+    /// overflows then must not panic.
+    #[inline]
+    fn take(&self, now: u64, cost: u32) -> Result<u64, Taken> {
+        let Self { terms, word, .. } = *self;
+        if cost > terms.burst {
+            return Err(Taken::TooCostly);
+        }
+        let since = now.saturating_sub(terms.origin);
+        if since > HORIZON >> terms.shift {
+            return Err(Taken::Stale);
+        }
+        let now = since << terms.shift;
+        let latest = now.wrapping_add(terms.interval.wrapping_mul(u64::from(terms.burst)));
+        let full_at = if self.quiet_until > terms.origin {
+            self.full_at_after_quiet(now)
+        } else {
+            now.max(word & TIME)
+        };
+        let full_at = full_at.saturating_add(terms.interval.wrapping_mul(u64::from(cost)));
+        if full_at > latest {
+            return Err(Taken::Early(terms.nanos(u128::from(full_at - latest))));
+        }
+        Ok(word & !TIME | full_at)
+    }
+
+    /// [`full_at`](Self::full_at), in 64 bits.
+    #[cold]
+    fn full_at_after_quiet(&self, now: u64) -> u64 {
+        u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
+    }
+
     /// How many units too early a call that takes so many tokens is; zero if it is not.
     fn early(&self, now: u128, tokens: u64) -> u128 {
         let full_at = self.full_at(now) + self.terms.cost(tokens);
@@ -208,31 +242,20 @@ impl Gcra {
         }
         loop {
             let view = self.view();
-            let terms = view.terms;
-            let now = terms.units(now);
-            let full_at = view.full_at(now) + terms.cost(u64::from(cost));
-            let latest = now + terms.tolerance();
-            let refused = if cost > terms.burst {
-                Taken::TooCostly
-            } else if now > HORIZON {
-                Taken::Stale
-            } else if full_at > latest {
-                Taken::Early(terms.nanos(full_at - latest))
-            } else {
-                let new = view.word & !TIME | full_at as u64;
-                let swapped = self.word.compare_exchange_weak(
-                    view.word,
-                    new,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                );
-                if swapped.is_ok() {
-                    return Taken::Yes;
+            match view.take(now, cost) {
+                Ok(word) => {
+                    let swapped = self.word.compare_exchange_weak(
+                        view.word,
+                        word,
+                        Ordering::AcqRel,
+                        Ordering::Relaxed,
+                    );
+                    if swapped.is_ok() {
+                        return Taken::Yes;
+                    }
                 }
-                continue;
-            };
-            if self.is_whole(&view) {
-                return refused;
+                Err(refused) if self.is_whole(&view) => return refused,
+                Err(_) => {}
             }
         }
     }
@@ -287,7 +310,7 @@ impl Gcra {
     /// Counts from a later origin, if that is due. Only one thread at a time may do this or [`set`](Self::set).
     pub(super) fn renew(&self, now: u64) {
         let old = self.whole_view().terms;
-        if old.units(now) > HORIZON {
+        if old.units(now) > u128::from(HORIZON) {
             let origin = now;
             self.replace(Terms { origin, ..old }, |missing| missing);
         }

@@ -54,7 +54,7 @@ where
             Entry::Pass => (self.inner.call(request), None),
             Entry::Wait(turn) => {
                 self.inner.release();
-                (self.inner.call(request), Some(Box::pin(turn)))
+                (self.inner.call(request), Some(turn))
             }
             Entry::Refused(error) => {
                 self.inner.release();

@@ -1,6 +1,7 @@
 //! What all services and handles of one rate limit share.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::context::{self, nanos_between};
 use crate::error::Check;
 use crate::sync::lock;
 use crate::telemetry::{Published, Series};
-use crate::{ConfigError, Error, ErrorKind, Mode};
+use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
 
 /// What can be changed while the limit is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,9 @@ pub(super) struct Shared {
 /// What becomes of a call.
 pub(super) enum Entry {
     Pass,
-    Wait(Turn),
-    Refused(Error),
+    // Boxed, because it is rare and would make the future larger.
+    Wait(Pin<Box<Turn>>),
+    Refused(BoxError),
 }
 
 impl Shared {
@@ -119,7 +121,7 @@ impl Shared {
                 Entry::Pass
             }
             (Mode::Enforce, Some(_)) => self.defer(cost, now),
-            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now)),
+            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now).into()),
         }
     }
 
@@ -130,7 +132,7 @@ impl Shared {
                 self.rejected(Reason::TooCostly, now);
                 Entry::Pass
             }
-            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now)),
+            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now).into()),
         }
     }
 
@@ -141,7 +143,7 @@ impl Shared {
             return self.too_costly(now);
         }
         let max_wait = self.settings.max_wait.unwrap_or_default();
-        Entry::Wait(Turn::new(Arc::clone(self), cost, now, max_wait))
+        Entry::Wait(Box::pin(Turn::new(Arc::clone(self), cost, now, max_wait)))
     }
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
