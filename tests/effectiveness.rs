@@ -29,6 +29,11 @@ fn x9_circuit_breaker_leak_against_recovery() {
     meets_its_goals("x9");
 }
 
+#[test]
+fn x11_rate_limit_bounds() {
+    meets_its_goals("x11");
+}
+
 fn meets_its_goals(name: &str) {
     let experiment = EXPERIMENTS
         .iter()

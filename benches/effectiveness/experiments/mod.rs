@@ -1,6 +1,7 @@
 //! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
 //! a test in `tests/effectiveness.rs`.
 
+pub(crate) mod x11_rate_limit;
 pub(crate) mod x2_backoff;
 pub(crate) mod x7_metastable;
 pub(crate) mod x8_budget;
@@ -29,5 +30,9 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x9",
         run: x9_breaker::run,
+    },
+    Experiment {
+        name: "x11",
+        run: x11_rate_limit::run,
     },
 ];
