@@ -186,3 +186,24 @@ impl Availability for Handle {
         self.shared.would_admit()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BoxError;
+    use tower::{ServiceExt, service_fn};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_layer_that_is_off_lets_everything_through() {
+        let layer = RateLimitLayer::off(|request: &u32| *request, ErrorsAreFailures);
+        let client = layer.wrap(service_fn(|request: u32| async move {
+            Ok::<_, BoxError>(request)
+        }));
+        for request in [0, 1, u32::MAX] {
+            let answer = client.clone().oneshot(request).await;
+            assert_eq!(answer.unwrap(), request);
+        }
+        assert!(layer.try_handle().is_none());
+        assert!(layer.can_forget(Instant::now()));
+    }
+}

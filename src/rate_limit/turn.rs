@@ -122,3 +122,31 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::{Rate, RateLimitLayer};
+    use tokio::time::advance;
+    use tower::{Service, service_fn};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_comes_during_a_poll_is_seen_in_it() {
+        let layer = RateLimitLayer::config("search", Rate::per_second(100))
+            .burst(1)
+            .max_wait(Duration::from_secs(1))
+            .build()
+            .unwrap();
+        let mut client = layer.wrap(service_fn(
+            |word: u32| async move { Ok::<_, BoxError>(word) },
+        ));
+        client.call(1).await.unwrap();
+        let call = client.call(1);
+        let mut waits = tokio_test::task::spawn(call);
+        assert!(waits.poll().is_pending());
+        let _poll = context::ClockScope::poll();
+        context::now();
+        advance(Duration::from_millis(10)).await;
+        assert!(waits.poll().is_ready());
+    }
+}
