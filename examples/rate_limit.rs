@@ -65,7 +65,7 @@ fn show(result: Result<u16, BoxError>) {
     match result {
         Ok(status) => println!("{status}"),
         Err(error) => match Error::find(&error).and_then(Error::retry_after) {
-            Some(wait) => println!("rejected, may come again in {} ms", wait.as_millis()),
+            Some(wait) => println!("rejected, may come again in {wait:.0?}"),
             None => println!("{error}"),
         },
     }

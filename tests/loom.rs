@@ -21,7 +21,7 @@ mod gcra;
 #[allow(dead_code, unused_imports)]
 #[path = "../src/rate_limit/queue.rs"]
 mod queue;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/rate_limit/rate.rs"]
 mod rate;
 #[allow(dead_code, unused_imports)]

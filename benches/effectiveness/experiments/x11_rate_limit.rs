@@ -180,7 +180,7 @@ fn on_off(world: &World, form: Form, load: f64) -> Box<dyn Iterator<Item = Durat
     const PHASE: Duration = Duration::from_millis(100);
     let until = Duration::from_secs(u64::from(attempts(form)) / 1_000);
     let arrivals = poisson(world.random(), 2.0 * load * f64::from(PER_SECOND), until);
-    Box::new(arrivals.filter(|at| (at.as_nanos() / PHASE.as_nanos()).is_multiple_of(2)))
+    Box::new(arrivals.filter(|at| at.as_nanos() / PHASE.as_nanos() % 2 == 0))
 }
 
 /// Those of twice as many that keep to `load` times the limit and to bursts of 10, by the books of the caller.
@@ -191,7 +191,7 @@ fn shaped(world: &World, form: Form, load: f64) -> Box<dyn Iterator<Item = Durat
     let (mut tokens, mut last) = (most, Duration::ZERO);
     Box::new(from_fn(move || {
         arrivals.find(|at| {
-            let came = (*at - last).as_secs_f64() * load * f64::from(PER_SECOND);
+            let came = at.saturating_sub(last).as_secs_f64() * load * f64::from(PER_SECOND);
             (tokens, last) = (most.min(tokens + came), *at);
             let keeps_to_it = tokens >= 1.0;
             tokens -= if keeps_to_it { 1.0 } else { 0.0 };
@@ -254,9 +254,9 @@ fn admit(form: Form, seed: u64, protect: Protect, arrivals: Arrivals) -> Run<Cal
         let client = protect(service(world, &calls));
         for at in arrivals(world, form) {
             world.advance_to(at).await;
-            let seen = Arc::clone(&calls);
+            let calls = Arc::clone(&calls);
             let done = move |answer: Result<(), BoxError>| {
-                lock(&seen).refused += if answer.is_err() { 1.0 } else { 0.0 };
+                lock(&calls).refused += if answer.is_err() { 1.0 } else { 0.0 };
             };
             world.begin(&client, done).await;
         }
@@ -356,7 +356,7 @@ fn wait(form: Form, seed: u64, load: f64) -> Run<Waits> {
         let waits = ends.iter().zip(&arrivals);
         Waits {
             measured: waits
-                .map(|((_, end), at)| (*end - *at).as_secs_f64())
+                .map(|((_, end), at)| end.saturating_sub(*at).as_secs_f64())
                 .collect(),
             ideal: ideal(&arrivals),
             out_of_order: out_of_order as f64,
