@@ -41,6 +41,7 @@
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight, with a short queue and an adaptive limit if wanted |
+//! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -88,6 +89,7 @@ pub mod measure;
 mod mode;
 mod outcome;
 mod random;
+pub mod rate_limit;
 mod ready;
 mod replay;
 pub mod retry;
@@ -114,6 +116,7 @@ pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};
+pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::Wrappable;
 pub use crate::replay::{ByClone, Once, Replay};
 pub use crate::retry::{Retry, RetryLayer};

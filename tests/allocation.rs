@@ -16,7 +16,7 @@ use std::time::Duration;
 use buttress::bulkhead::Aimd;
 use buttress::{
     BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures,
-    FallbackLayer, MeasureLayer, RetryLayer, TimeoutLayer, fallback, keyed,
+    FallbackLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, fallback, keyed,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -94,6 +94,13 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
     costs_nothing(&BulkheadLayer::new("bulkhead", 100));
     let adaptive = BulkheadLayer::config("adaptive bulkhead", Aimd::between(5, 100));
     costs_nothing(&adaptive.queue(100).build().unwrap());
+    let rate = Rate::per_second(1_000_000_000);
+    costs_nothing(&RateLimitLayer::new("rate limit", rate));
+    let heeding = RateLimitLayer::config("heeding rate limit", rate)
+        .max_wait(SECOND)
+        .cost(|_: &u64| 2)
+        .classify(ErrorsAreFailures);
+    costs_nothing(&heeding.build().unwrap());
     costs_nothing(&MeasureLayer::operation("measure"));
     costs_nothing(&MeasureLayer::attempt("measure"));
     costs_nothing(&FallbackLayer::new("fallback", fallback::value(0_u64)));

@@ -39,6 +39,10 @@ fn x10_overload() {
     meets_its_goals("x10");
 }
 
+fn x11_rate_limit_bounds() {
+    meets_its_goals("x11");
+}
+
 fn meets_its_goals(name: &str) {
     let experiment = EXPERIMENTS
         .iter()

@@ -2,6 +2,7 @@
 //! a test in `tests/effectiveness.rs`.
 
 pub(crate) mod x10_overload;
+pub(crate) mod x11_rate_limit;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x7_metastable;
@@ -39,5 +40,7 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x10",
         run: x10_overload::run,
+        name: "x11",
+        run: x11_rate_limit::run,
     },
 ];
