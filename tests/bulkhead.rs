@@ -886,7 +886,7 @@ async fn how_long_calls_waited_is_recorded_by_result() {
         ("cancelled", 0.01),
         ("admitted", 0.04),
     ] {
-        let seen = seen[&format!("buttress_queue_wait_seconds {result}")];
+        let seen = seen[&format!("buttress_queue_wait_seconds bulkhead {result}")];
         assert!((seen - waited).abs() < 1e-9, "{result}: {seen}");
     }
     for reason in ["queue_timeout", "deadline_exceeded"] {

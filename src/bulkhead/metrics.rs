@@ -110,7 +110,7 @@ impl Instruments for BulkheadMetrics {
         describe_histogram!(
             "buttress_queue_wait_seconds",
             Unit::Seconds,
-            "How long calls waited for a permit"
+            "Time that calls waited to be let through"
         );
         let Labels { name, part } = labels;
         Self {
@@ -147,7 +147,9 @@ impl BulkheadMetrics {
     pub(super) fn waited(&self, end: WaitEnd, waited: Duration, now: Instant) {
         let look_up = || {
             histogram!("buttress_queue_wait_seconds",
-                "name" => self.labels.name, "result" => end.label())
+                "name" => self.labels.name,
+                "layer" => self.labels.part,
+                "result" => end.label())
         };
         self.waits[end as usize].with(now, look_up, |waits| waits.record(waited));
     }

@@ -81,7 +81,7 @@
 //! | `buttress_limit` | gauge | name, layer = `bulkhead` |
 //! | `buttress_in_flight` | gauge | name, layer = `bulkhead` |
 //! | `buttress_queue_depth` | gauge | name, layer = `bulkhead` |
-//! | `buttress_queue_wait_seconds` | histogram, of the calls that waited | name, result = `admitted`, `timeout`, `deadline`, `cancelled` |
+//! | `buttress_queue_wait_seconds` | histogram, of the calls that waited | name, layer = `bulkhead`, result = `admitted`, `timeout`, `deadline`, `cancelled` |
 //! | `buttress_rejections_total` | counter | name, layer = `bulkhead`, reason = `bulkhead_full`, `queue_timeout`, `deadline_exceeded`; mode |
 //!
 //! The gauges are the sums over the bulkheads of one name. They are published every 100 ms at most, by calls that know
