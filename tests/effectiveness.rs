@@ -39,6 +39,7 @@ fn x10_overload() {
     meets_its_goals("x10");
 }
 
+#[test]
 fn x11_rate_limit_bounds() {
     meets_its_goals("x11");
 }

@@ -40,6 +40,8 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x10",
         run: x10_overload::run,
+    },
+    Experiment {
         name: "x11",
         run: x11_rate_limit::run,
     },
