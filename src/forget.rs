@@ -57,7 +57,7 @@ impl<R, K> Forget for HedgeLayer<R, K> {
 impl<K, C> Forget for BulkheadLayer<K, C> {
     /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
     fn can_forget(&self, _now: Instant) -> bool {
-        self.try_handle().is_none_or(|bulkhead| bulkhead.is_idle())
+        self.handle().is_idle()
     }
 }
 

@@ -8,24 +8,44 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use buttress::{CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer};
-//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{BoxError, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
+//! // Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
 //! let client = service_fn(|item: &'static str| async move {
 //!     Ok::<_, BoxError>(format!("12 of {item}"))
 //! });
+//! let inventory = buttress::standard("inventory")
+//!     .timeout(Duration::from_millis(300)) // one attempt
+//!     .deadline(Duration::from_secs(2)) // all attempts together
+//!     .concurrency_limit(50) // or `.unlimited()`
+//!     .build()?
+//!     .wrap(client);
+//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! That is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics, with
+//! hedging and a rate limit for the asking. Its parts are layers that can be used by themselves:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::{CircuitBreakerLayer, RetryLayer, TimeoutLayer};
+//! use tower::ServiceBuilder;
+//! # use tower::{BoxError, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! # let client = service_fn(|item: &'static str| async move { Ok::<_, BoxError>(item) });
 //! let inventory = ServiceBuilder::new()
-//!     .layer(MeasureLayer::operation("inventory"))
-//!     .layer(DeadlineLayer::new("inventory", Duration::from_secs(2)))
 //!     .layer(RetryLayer::new("inventory"))
 //!     .layer(CircuitBreakerLayer::new("inventory"))
 //!     .layer(TimeoutLayer::new("inventory", Duration::from_millis(300)))
-//!     .layer(MeasureLayer::attempt("inventory"))
 //!     .service(client);
-//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
-//! # Ok(())
+//! # drop(tower::ServiceExt::oneshot(inventory, "bolts").await);
 //! # }
 //! ```
 //!
@@ -93,6 +113,7 @@ pub mod rate_limit;
 mod ready;
 mod replay;
 pub mod retry;
+pub mod stack;
 mod sync;
 mod telemetry;
 pub mod timeout;
@@ -120,6 +141,7 @@ pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::Wrappable;
 pub use crate::replay::{ByClone, Once, Replay};
 pub use crate::retry::{Retry, RetryLayer};
+pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};
 
 /// The examples of the README.

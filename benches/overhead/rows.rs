@@ -101,7 +101,12 @@ fn stacks() -> Section {
                     .layer(tower_timeout()),
                 AtOnce,
             ),
-            row("Deadline, Retry, CircuitBreaker, Timeout", "", stack(), AtOnce),
+            row(
+                "Deadline, Retry, CircuitBreaker, Timeout",
+                "",
+                stack(),
+                AtOnce,
+            ),
             row(
                 "Deadline, Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout",
                 "3.2",
@@ -140,12 +145,7 @@ fn pending_once() -> Section {
                 stack(),
                 PendingOnce,
             ),
-            row(
-                "standard stack",
-                "",
-                standard(|config| config),
-                PendingOnce,
-            ),
+            row("standard stack", "", standard(|config| config), PendingOnce),
         ],
     }
 }

@@ -129,6 +129,11 @@ impl<K, C> Config<K, C> {
         }
     }
 
+    /// How long a call may wait, if there is a queue.
+    pub(crate) fn longest_wait(&self) -> Option<Duration> {
+        (self.queue > 0).then_some(self.bounds.wait)
+    }
+
     /// Makes the layer, with permits of its own.
     ///
     /// # Errors
@@ -161,7 +166,7 @@ impl<K, C> Config<K, C> {
             Series::of(&self.name, "bulkhead"),
         );
         Ok(BulkheadLayer {
-            shared: Some(Arc::new(shared)),
+            shared: Arc::new(shared),
             classify: self.classify,
             completion: self.completion,
         })

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone)]
 pub struct BulkheadLayer<K = ErrorsAreFailures, C = AtResponse> {
     /// `None` if it is switched off.
-    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) shared: Arc<Shared>,
     pub(super) classify: K,
     pub(super) completion: C,
 }
@@ -45,29 +45,12 @@ impl BulkheadLayer {
 }
 
 impl<K, C> BulkheadLayer<K, C> {
-    /// A layer that lets every call through and holds nothing.
-    #[allow(dead_code, reason = "for a stack with a part that is switched off")]
-    pub(crate) fn off(classify: K, completion: C) -> Self {
-        Self {
-            shared: None,
-            classify,
-            completion,
-        }
-    }
-
     /// A handle that reads and steers the bulkhead.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        match self.try_handle() {
-            Some(handle) => handle,
-            None => unreachable!("a layer that is switched off is not given out"),
+        Handle {
+            shared: Arc::clone(&self.shared),
         }
-    }
-
-    /// A handle, unless the layer is switched off.
-    pub(crate) fn try_handle(&self) -> Option<Handle> {
-        let shared = self.shared.clone()?;
-        Some(Handle { shared })
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.
@@ -87,7 +70,7 @@ impl<S, K: Clone, C: Clone> Layer<S> for BulkheadLayer<K, C> {
     fn layer(&self, inner: S) -> Bulkhead<S, K, C> {
         Bulkhead {
             inner: Ready::new(inner),
-            shared: self.shared.clone(),
+            shared: Some(Arc::clone(&self.shared)),
             classify: self.classify.clone(),
             completion: self.completion.clone(),
         }
@@ -158,24 +141,5 @@ impl Availability for Handle {
     /// at once. Also if the bulkhead only observes.
     fn is_available(&self) -> bool {
         self.shared.would_admit()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{BoxError, Forget};
-    use tokio::time::Instant;
-    use tower::{Service, service_fn};
-
-    #[tokio::test]
-    async fn a_bulkhead_that_is_switched_off_lets_everything_through() {
-        let layer = BulkheadLayer::off(ErrorsAreFailures, AtResponse);
-        assert!(layer.try_handle().is_none() && layer.can_forget(Instant::now()));
-        let mut service = layer.wrap(service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
-        let calls: Vec<_> = (0..100).map(|n| service.call(n)).collect();
-        for (n, call) in calls.into_iter().enumerate() {
-            assert_eq!(call.await.unwrap(), n as u32);
-        }
     }
 }

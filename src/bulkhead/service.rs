@@ -18,9 +18,22 @@ use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrapp
 #[derive(Clone)]
 pub struct Bulkhead<S, K = ErrorsAreFailures, C = AtResponse> {
     pub(super) inner: Ready<S>,
+    /// `None` for a service without a limit.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) classify: K,
     pub(super) completion: C,
+}
+
+impl<S, K, C> Bulkhead<S, K, C> {
+    /// A service without a limit.
+    pub(crate) fn off(inner: S, classify: K, completion: C) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
+            classify,
+            completion,
+        }
+    }
 }
 
 impl<S, K, C, Req> Service<Req> for Bulkhead<S, K, C>

@@ -69,7 +69,7 @@ impl<S, K: Clone, C: Clone> Layer<S> for CircuitBreakerLayer<K, C> {
     fn layer(&self, inner: S) -> CircuitBreaker<S, K, C> {
         CircuitBreaker {
             inner: Ready::new(inner),
-            shared: Arc::clone(&self.shared),
+            shared: Some(Arc::clone(&self.shared)),
             classify: self.classify.clone(),
             completion: self.completion.clone(),
         }

@@ -137,6 +137,16 @@ impl<R, K> Config<R, K> {
         self
     }
 
+    /// Pays hedges from `budget` unless it was said what they are paid from.
+    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
+        self.budget.get_or_insert_with(|| budget.clone());
+        self
+    }
+
+    pub(crate) fn fixed_delay(&self) -> Option<Duration> {
+        self.settings.delay
+    }
+
     /// Whether hedges that there is no budget for are really held back. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;

@@ -143,6 +143,10 @@ impl<Q, K> Config<Q, K> {
         }
     }
 
+    pub(crate) fn longest_wait(&self) -> Option<Duration> {
+        self.settings.max_wait
+    }
+
     /// Makes the layer, with a limit of its own that has all its tokens.
     ///
     /// # Errors
@@ -160,7 +164,7 @@ impl<Q, K> Config<Q, K> {
         check.duration("max_hint", settings.max_hint)?;
         let shared = Shared::new(limits, settings, Series::of(&self.name, "rate_limit"));
         Ok(RateLimitLayer {
-            shared: Some(Arc::new(shared)),
+            shared: Arc::new(shared),
             cost: self.cost,
             classify: self.classify,
         })

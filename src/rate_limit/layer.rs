@@ -21,7 +21,7 @@ use crate::{Availability, Classify, ConfigError, ErrorsAreFailures, Forget, Wrap
 #[derive(Clone)]
 pub struct RateLimitLayer<Q = One, K = ErrorsAreFailures> {
     /// `None` in a stack that has no limit.
-    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) shared: Arc<Shared>,
     pub(super) cost: Q,
     pub(super) classify: K,
 }
@@ -45,30 +45,12 @@ impl RateLimitLayer {
 }
 
 impl<Q, K> RateLimitLayer<Q, K> {
-    /// A layer that lets everything through, of the type of one that does not.
-    #[allow(dead_code, reason = "for a stack in which the limit is switched off")]
-    pub(crate) fn off(cost: Q, classify: K) -> Self {
-        Self {
-            shared: None,
-            cost,
-            classify,
-        }
-    }
-
     /// A handle that reads and steers the limit.
-    ///
-    /// # Panics
-    ///
-    /// Never for a layer that [`Config::build`] made.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.try_handle().expect("the layer has a limit")
-    }
-
-    /// A handle, unless the layer is [`off`](Self::off).
-    pub(crate) fn try_handle(&self) -> Option<Handle> {
-        let shared = self.shared.clone()?;
-        Some(Handle { shared })
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.
@@ -88,7 +70,7 @@ impl<S, Q: Clone, K: Clone> Layer<S> for RateLimitLayer<Q, K> {
     fn layer(&self, inner: S) -> RateLimit<S, Q, K> {
         RateLimit {
             inner: Ready::new(inner),
-            shared: self.shared.clone(),
+            shared: Some(Arc::clone(&self.shared)),
             cost: self.cost.clone(),
             classify: self.classify.clone(),
         }
@@ -98,8 +80,7 @@ impl<S, Q: Clone, K: Clone> Layer<S> for RateLimitLayer<Q, K> {
 impl<Q, K> Forget for RateLimitLayer<Q, K> {
     /// Returns `true` if all tokens are there, nobody waits for one, and rate and burst are those it was built with.
     fn can_forget(&self, now: Instant) -> bool {
-        let shared = self.shared.as_ref();
-        shared.is_none_or(|shared| shared.can_forget(now))
+        self.shared.can_forget(now)
     }
 }
 
@@ -184,26 +165,5 @@ impl Availability for Handle {
     /// Returns `true` if a call of cost 1 would be let through at once, or the limit only observes.
     fn is_available(&self) -> bool {
         self.shared.would_admit()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::BoxError;
-    use tower::{ServiceExt, service_fn};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_layer_that_is_off_lets_everything_through() {
-        let layer = RateLimitLayer::off(|request: &u32| *request, ErrorsAreFailures);
-        let client = layer.wrap(service_fn(|request: u32| async move {
-            Ok::<_, BoxError>(request)
-        }));
-        for request in [0, 1, u32::MAX] {
-            let answer = client.clone().oneshot(request).await;
-            assert_eq!(answer.unwrap(), request);
-        }
-        assert!(layer.try_handle().is_none());
-        assert!(layer.can_forget(Instant::now()));
     }
 }

@@ -16,9 +16,22 @@ use crate::{BoxError, Classify, ErrorsAreFailures, Wrappable};
 #[derive(Clone)]
 pub struct RateLimit<S, Q = One, K = ErrorsAreFailures> {
     pub(super) inner: Ready<S>,
+    /// `None` for a service without a limit.
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) cost: Q,
     pub(super) classify: K,
+}
+
+impl<S, K> RateLimit<S, One, K> {
+    /// A service without a limit.
+    pub(crate) fn off(inner: S, classify: K) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
+            cost: One,
+            classify,
+        }
+    }
 }
 
 impl<S, Q, K, Req> Service<Req> for RateLimit<S, Q, K>
