@@ -93,7 +93,15 @@ where
         if this.race.is_some() {
             return this.poll_race(cx);
         }
-        if let Poll::Ready(result) = this.first.as_mut().poll(cx) {
+        let (first, is_queued) = context::is_queued_after(|| this.first.as_mut().poll(cx));
+        if !is_queued {
+            operation.sent();
+        } else if first.is_pending() {
+            // It waits for a permit or for its turn under a rate, and so would a copy.
+            operation.queued();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(result) = first {
             let outcome = judge(&operation.policy().classify, &result);
             operation.first_ended(outcome);
             if this.copy.is_none() || !operation.repeats(outcome) {
