@@ -110,6 +110,21 @@ where
     }
 }
 
+impl<S, Req, K, C, T> Tracked<S, Req, K, C, T>
+where
+    S: Service<Req>,
+{
+    /// The token, until the call is over.
+    #[inline]
+    pub(crate) fn token(&self) -> Option<&T> {
+        self.token.as_ref()
+    }
+
+    pub(crate) fn token_mut(self: Pin<&mut Self>) -> Option<&mut T> {
+        self.project().token.as_mut()
+    }
+}
+
 impl<S, Req, K, C, T> Future for Tracked<S, Req, K, C, T>
 where
     S: Service<Req, Error: Into<BoxError>>,

@@ -21,6 +21,8 @@ enum Clock {
 struct Context {
     deadline: Cell<Option<Instant>>,
     attempt: Cell<u32>,
+    /// The budget that this attempt is paid from: its address, or 0.
+    budget: Cell<usize>,
     clock: Cell<Clock>,
     /// Whether a layer is calling its inner service, and not polling it.
     in_call: Cell<bool>,
@@ -33,6 +35,7 @@ thread_local! {
         Context {
             deadline: Cell::new(None),
             attempt: Cell::new(0),
+            budget: Cell::new(0),
             clock: Cell::new(Clock::Unscoped),
             in_call: Cell::new(false),
             queued: Cell::new(false),
@@ -50,6 +53,12 @@ pub(crate) fn deadline() -> Option<Instant> {
 #[inline]
 pub(crate) fn attempt() -> u32 {
     CONTEXT.with(|context| context.attempt.get())
+}
+
+/// The budget that the attempt is paid from: its address, or 0.
+#[inline]
+pub(crate) fn budget() -> usize {
+    CONTEXT.with(|context| context.budget.get())
 }
 
 /// Notes that the call which is being polled waits in a queue of this crate, and has not been sent.
@@ -141,25 +150,32 @@ impl Drop for DeadlineScope {
     }
 }
 
-/// Sets the number of the attempt that is called or polled, until the guard is dropped.
+/// Sets the number of the attempt that is called or polled, and the budget it is paid from, until the guard is
+/// dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct AttemptScope {
     outer: u32,
+    outer_budget: usize,
 }
 
 impl AttemptScope {
     #[inline]
-    pub(crate) fn enter(attempt: u32) -> Self {
-        let outer = CONTEXT.with(|context| context.attempt.replace(attempt));
-        Self { outer }
+    pub(crate) fn enter(attempt: u32, budget: usize) -> Self {
+        CONTEXT.with(|context| Self {
+            outer: context.attempt.replace(attempt),
+            outer_budget: context.budget.replace(budget),
+        })
     }
 }
 
 impl Drop for AttemptScope {
     #[inline]
     fn drop(&mut self) {
-        CONTEXT.with(|context| context.attempt.set(self.outer));
+        CONTEXT.with(|context| {
+            context.attempt.set(self.outer);
+            context.budget.set(self.outer_budget);
+        });
     }
 }
 
@@ -290,11 +306,11 @@ mod tests {
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let _scopes = (ClockScope::poll(), AttemptScope::enter(3));
+            let _scopes = (ClockScope::poll(), AttemptScope::enter(3, 7));
             panic!("inside");
         });
         assert!(outer.is_err());
-        assert_eq!(attempt(), 0);
+        assert_eq!((attempt(), budget()), (0, 0));
     }
 
     #[test]

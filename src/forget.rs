@@ -14,7 +14,7 @@ use crate::{BulkheadLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, 
     note = "take the layers of this crate, or a tuple of them with the outermost first, `(breaker, timeout)`, instead of a `ServiceBuilder`"
 )]
 pub trait Forget {
-    /// Returns `true` if a layer made anew would act just as this one from `now` on.
+    /// Returns `true` if nothing is forgiven when a layer made anew takes the place of this one at `now`.
     ///
     /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
     /// be quick and must not come back to the keys.
@@ -40,15 +40,14 @@ impl Forget for DeadlineLayer {
 }
 
 impl<R, K> Forget for RetryLayer<R, K> {
-    /// Returns `false` while an operation is under way.
-    ///
-    /// A budget that is used up may be forgotten: a new one holds no more than two retries.
+    /// Returns `true`: a budget begun anew holds no more than two retries.
     fn can_forget(&self, _now: Instant) -> bool {
-        self.budget().is_none_or(|budget| budget.in_flight() == 0)
+        true
     }
 }
 
 impl<R, K> Forget for HedgeLayer<R, K> {
+    /// Returns `true`: one begun anew does not hedge before it knows the latencies, and then no more than a burst.
     fn can_forget(&self, _now: Instant) -> bool {
         true
     }

@@ -155,6 +155,11 @@ where
         }
     }
 
+    /// Says whether the inner service has not been called yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting { .. })
+    }
+
     /// A call on a handle that is not known to be ready.
     #[cold]
     pub(crate) fn waiting(service: S, request: Req) -> Self {

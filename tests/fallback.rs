@@ -16,7 +16,7 @@ use buttress::circuit_breaker::State;
 use buttress::fallback::{self, Failed};
 use buttress::{
     BoxError, CircuitBreakerLayer, Deadline, DeadlineLayer, Error, ErrorKind, FallbackLayer, Once,
-    Outcome, TimeoutLayer, classify_fn,
+    Outcome, Replay, TimeoutLayer, classify_fn,
 };
 use common::{Plan, Probe, Task};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -289,6 +289,31 @@ async fn a_value_is_given_after_the_deadline_and_a_second_service_is_not_asked()
     );
     let answer = client.clone().oneshot("hangs").await.unwrap();
     assert_eq!(answer, "2nd", "a deadline further in has no say any more");
+}
+
+#[tokio::test]
+async fn a_second_service_is_not_asked_to_act_twice_on_what_is_not_idempotent() {
+    #[derive(Clone)]
+    struct NotIdempotent;
+
+    impl Replay<&'static str> for NotIdempotent {
+        fn copy(&self, request: &&'static str) -> Option<&'static str> {
+            Some(request)
+        }
+
+        fn is_idempotent(&self, _: &&'static str) -> bool {
+            false
+        }
+    }
+
+    let second = service_fn(async |_: &'static str| Ok::<_, BoxError>("second"));
+    let layer = FallbackLayer::config("once", fallback::service(second))
+        .replay(NotIdempotent)
+        .build()
+        .unwrap();
+    let ask = |request| layer.layer(service_fn(primary)).oneshot(request);
+    assert_eq!(ask("error").await.unwrap_err().to_string(), "reset");
+    assert_eq!(ask("refused").await.unwrap(), "second", "it was not sent");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ use buttress::{
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::{Instant, advance, sleep, timeout};
+use tower::buffer::Buffer;
 use tower::{Layer, Service, ServiceExt};
 
 const DELAY: Duration = Duration::from_millis(10);
@@ -325,8 +326,8 @@ async fn each_further_hedge_comes_after_a_further_delay() {
 
     let leaf = Leaf::new(&[(2, End::Fails), (2, End::Fails), (LONG, GOOD), (1, GOOD)]);
     let (result, took) = call(config().max_hedges(3), &leaf).await;
-    assert_eq!((result.unwrap().0, took), (4, millis(31)));
-    assert_eq!(leaf.sent(), [0, 2, 4, 30].map(millis));
+    assert_eq!((result.unwrap().0, took), (4, millis(15)));
+    assert_eq!(leaf.sent(), [0, 2, 4, 14].map(millis));
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,7 +377,7 @@ async fn hedges_carry_the_number_of_their_attempt() {
         .build()
         .unwrap();
     layer.layer(leaf.clone()).oneshot(7).await.unwrap();
-    assert_eq!(*marks.0.lock().unwrap(), [1, 2, 3]);
+    assert_eq!(*marks.0.lock().unwrap(), [2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -439,7 +440,13 @@ async fn the_percentile_does_not_drift_because_slow_calls_are_cut_short() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_slow_altogether_is_not_hedged() {
-    let layer = config().rate_share(1.0).burst(1_000).build().unwrap();
+    for mode in [Mode::Enforce, Mode::Observe] {
+        stops_when_all_are_slow(config().rate_share(1.0).burst(1_000).mode(mode)).await;
+    }
+}
+
+async fn stops_when_all_are_slow(config: hedge::Config) {
+    let layer = config.build().unwrap();
     let calls = async |takes: u64| {
         let leaf = Leaf::new(&vec![(takes, GOOD); 1_000]);
         for _ in 0..30 {
@@ -678,6 +685,56 @@ async fn the_delay_begins_when_the_attempt_is_sent() {
     one.unwrap();
     assert_eq!(two.unwrap().0, 4);
     assert_eq!(leaf.sent(), [0, 5, 15].map(millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_a_buffer_the_budget_counts_an_operation_once() {
+    let tokens = async |is_buffered: bool| {
+        let budget = Budget::config("leaf").initial(5).build().unwrap();
+        let retry = RetryLayer::config("leaf").budget(&budget).build().unwrap();
+        let hedge = config().budget(&budget).build().unwrap();
+        for _ in 0..10 {
+            let inner = hedge.layer(Leaf::new(&[]));
+            if is_buffered {
+                retry.layer(Buffer::new(inner, 8)).oneshot(7).await.unwrap();
+            } else {
+                retry.layer(inner).oneshot(7).await.unwrap();
+            }
+        }
+        (budget.tokens(), budget.in_flight())
+    };
+    assert_eq!(tokens(false).await, (60, 0));
+    assert_eq!(tokens(true).await, (60, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_never_began_does_not_hold_up_a_failure() {
+    let leaf = Leaf::new(&[(50, End::Fails), (0, End::NotReady)]);
+    let (result, took) = call(config(), &leaf).await;
+    assert_eq!(result.unwrap_err().to_string(), "attempt 1 failed");
+    assert_eq!(took, millis(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_further_in_is_not_paid_for() {
+    let budget = Budget::new("leaf");
+    let layer = config().budget(&budget).burst(1).build().unwrap();
+    for calls in 1..=3 {
+        let leaf = Leaf::new(&[(50, GOOD), (1, End::Refused)]);
+        layer.layer(leaf.clone()).oneshot(7).await.unwrap();
+        assert_eq!((leaf.sent().len(), budget.tokens()), (2, 20 + calls));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_woken_late_does_not_send_all_hedges_at_once() {
+    let leaf = Leaf::new(&[(LONG, GOOD); 4]);
+    let mut client = wrap(config().max_hedges(3), &leaf);
+    let mut future = Box::pin(client.ready().await.unwrap().call(7));
+    assert!(timeout(millis(1), &mut future).await.is_err());
+    advance(millis(60)).await;
+    assert!(timeout(millis(1), &mut future).await.is_err());
+    assert_eq!(leaf.sent().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -185,7 +185,7 @@ async fn waiting_for_a_permit_is_not_under_the_timeout() {
 async fn the_rate_is_that_of_attempts() {
     let attempts = Attempts::default();
     let stack = config()
-        .rate_limit(Rate::per_second(1), |limit| limit.burst(2))
+        .rate_limit(Rate::per_second(2), |limit| limit.burst(2))
         .build()
         .unwrap();
     let client = stack.wrap(attempts.service(u32::MAX));
@@ -256,6 +256,79 @@ async fn one_budget_serves_several_stacks() {
         .oneshot(7)
         .await
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_are_paid_for_by_successes_whatever_retries_are_paid_from() {
+    let own = Budget::new("retries");
+    let stacks = [
+        config(),
+        config().retry(buttress::retry::Config::no_budget),
+        config().retry(|retry| retry.budget(&own)),
+    ];
+    for stack in stacks {
+        let stack = stack.hedge(|hedge| hedge).build().unwrap();
+        let client = stack.wrap(Attempts::default().service(0));
+        for _ in 0..30 {
+            client.clone().oneshot(7).await.unwrap();
+        }
+        assert_eq!(stack.handle().budget().tokens(), 50);
+    }
+    // Also within an attempt of a retry further out, which has another budget.
+    let stack = config().hedge(|hedge| hedge).build().unwrap();
+    let client = stack.wrap(Attempts::default().service(0));
+    let outer = service_fn(move |request: u8| client.clone().oneshot(request));
+    let outer = buttress::RetryLayer::new("outer").layer(outer);
+    for _ in 0..30 {
+        outer.clone().oneshot(7).await.unwrap();
+    }
+    assert_eq!(stack.handle().budget().tokens(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_is_not_slowness_to_the_breaker() {
+    let stack = config()
+        .rate_limit(Rate::per_second(20), |limit| {
+            limit.burst(1).max_wait(5 * SECOND)
+        })
+        .circuit_breaker(|breaker| breaker.slow_calls(millis(500), 0.5))
+        .build()
+        .unwrap();
+    let client = stack.wrap(service_fn(async |_: u8| {
+        sleep(millis(1)).await;
+        Ok::<_, BoxError>(())
+    }));
+    let calls: Vec<_> = (0..60)
+        .map(|_| tokio::spawn(client.clone().oneshot(7)))
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let breaker = stack.handle().circuit_breaker().unwrap().clone();
+    assert_eq!(breaker.state(), State::Closed);
+
+    // Once it is sent, it is as slow as it is.
+    let client = stack.wrap(service_fn(async |_: u8| {
+        sleep(SECOND).await;
+        Ok::<_, BoxError>(())
+    }));
+    let calls: Vec<_> = (0..60)
+        .map(|_| tokio::spawn(client.clone().oneshot(7)))
+        .collect();
+    for call in calls {
+        drop(call.await.unwrap());
+    }
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_without_a_deadline_keeps_that_of_its_caller() {
+    let client = config().no_deadline().build().unwrap();
+    let client = client.wrap(service_fn(hangs));
+    let began = Instant::now();
+    let call = Deadline::after(millis(500)).scope(client.oneshot(7));
+    assert_eq!(kind(&call.await.unwrap_err()), ErrorKind::DeadlineExceeded);
+    assert_eq!(began.elapsed(), millis(500));
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,7 +445,24 @@ fn parts_that_contradict_each_other_are_refused_and_both_are_named() {
         refused(config().circuit_breaker(|breaker| breaker.slow_calls(2 * SECOND, 0.5))),
         "circuit breaker slow_calls is 2s, but must be less than the timeout of 2s",
     );
-    let waits = |wait| config().rate_limit(Rate::per_second(1), |limit| limit.max_wait(wait));
+    is(
+        refused(
+            config()
+                .no_timeout()
+                .deadline(SECOND)
+                .hedge(|hedge| hedge.delay(SECOND)),
+        ),
+        "hedge delay is 1s, but must be less than the deadline of 1s",
+    );
+    is(
+        refused(config().rate_limit(Rate::per_second(1), |limit| limit.burst(1))),
+        "circuit breaker min_calls is 20, but must be at most the 11 calls that the rate limit lets through in a window of 10s",
+    );
+    is(
+        refused(config().deadline(Duration::ZERO)),
+        "deadline is 0ns, but must be above 0s and at most 365 days",
+    );
+    let waits = |wait| config().rate_limit(Rate::per_second(9), |limit| limit.max_wait(wait));
     is(
         refused(waits(10 * SECOND)),
         "rate limit max_wait is 10s, but must be less than the deadline of 10s",
@@ -404,7 +494,7 @@ fn what_a_part_refuses_is_its_error() {
     let error = layer(config().timeout(Duration::ZERO)).unwrap_err();
     assert_eq!(error.field(), "timeout");
     let error = layer(config().deadline(Duration::MAX)).unwrap_err();
-    assert_eq!(error.field(), "total");
+    assert_eq!(error.field(), "deadline");
 }
 
 #[test]

@@ -124,6 +124,12 @@ impl Budget {
         self.shared.tokens.in_flight()
     }
 
+    /// Tells one budget from another.
+    #[inline]
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
     /// Notes that an operation begins. Each one must [`leave`](Self::leave).
     #[inline]
     pub(crate) fn enter(&self) {
@@ -143,6 +149,11 @@ impl Budget {
         let allowed = self.shared.tokens.withdraw(cost);
         self.sample(now);
         allowed
+    }
+
+    /// Brings back what was taken for something that was not sent.
+    pub(crate) fn give_back(&self, cost: u32) {
+        self.shared.tokens.deposit(cost);
     }
 
     #[cold]

@@ -136,6 +136,19 @@ impl Tokens {
         }
     }
 
+    /// Brings tokens, up to the capacity.
+    pub(crate) fn deposit(&self, tokens: u32) {
+        let mut old = self.word.load(Ordering::Relaxed);
+        loop {
+            let capacity = self.capacity_at(old).max(tokens_in(old));
+            let tokens = (tokens_in(old) + u64::from(tokens)).min(capacity);
+            match self.exchange(old, old & !TOKENS | tokens) {
+                Ok(()) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
     #[inline]
     fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
         self.word

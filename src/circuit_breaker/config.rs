@@ -273,6 +273,14 @@ impl<K, C> Config<K, C> {
         }
     }
 
+    /// How many calls have to be in the window before it opens, if it does not open for fewer.
+    pub(crate) fn calls_needed(&self) -> Option<u32> {
+        match self.settings.consecutive_failures {
+            Some(_) => None,
+            None => Some(self.min_calls.unwrap_or(MIN_CALLS)),
+        }
+    }
+
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
         self.settings.slow_calls.map(|(longer_than, _)| longer_than)
     }

@@ -9,6 +9,7 @@ use tower::Service;
 
 use super::permit::Permit;
 use crate::completion::Tracked;
+use crate::context;
 use crate::{BoxError, Classify, Completion};
 
 pin_project! {
@@ -33,7 +34,17 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.project().tracked.poll(cx)
+        let mut tracked = self.project().tracked;
+        if !tracked.token().is_some_and(Permit::is_timed) {
+            return tracked.poll(cx);
+        }
+        let (polled, is_queued) = context::is_queued_after(|| tracked.as_mut().poll(cx));
+        if polled.is_pending() {
+            if let Some(permit) = tracked.token_mut() {
+                permit.note_queued(is_queued);
+            }
+        }
+        polled
     }
 }
 

@@ -30,6 +30,9 @@ impl Rejected {
     }
 }
 
+/// When a call begins that waits in a queue of this crate: not before it ends.
+const NOT_YET: u64 = u64::MAX;
+
 /// How a call was let through.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -68,6 +71,35 @@ impl Permit {
         Self {
             shared: None,
             kind: Kind::Uncounted,
+        }
+    }
+
+    /// Says whether it matters how long the call takes.
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Counted {
+                started: Some(_),
+                ..
+            } | Kind::Probe {
+                started: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// Notes whether the call waits in a queue of this crate. It begins when it does no longer.
+    pub(super) fn note_queued(&mut self, is_queued: bool) {
+        let (Some(shared), Kind::Counted { started, .. } | Kind::Probe { started, .. }) =
+            (&self.shared, &mut self.kind)
+        else {
+            return;
+        };
+        if is_queued {
+            *started = Some(NOT_YET);
+        } else if *started == Some(NOT_YET) {
+            *started = Some(shared.fresh_nanos());
         }
     }
 

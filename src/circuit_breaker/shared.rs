@@ -134,7 +134,11 @@ impl Shared {
     #[inline]
     fn started(&self) -> Option<u64> {
         let matters = self.settings.slow_calls.is_some();
-        matters.then(|| self.nanos(context::fresh_now()))
+        matters.then(|| self.fresh_nanos())
+    }
+
+    pub(super) fn fresh_nanos(&self) -> u64 {
+        self.nanos(context::fresh_now())
     }
 
     fn permit(self: &Arc<Self>, kind: Kind) -> Permit {

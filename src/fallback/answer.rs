@@ -35,6 +35,7 @@ pub trait Answer<Req, Res, R> {
     /// Answers in place of `failed`, which was judged to be `outcome`.
     fn answer(
         &self,
+        replay: &R,
         kept: Self::Kept,
         outcome: Outcome,
         failed: Result<Res, BoxError>,
@@ -61,6 +62,8 @@ pub enum NoAnswer {
     None,
     /// There was no copy of the request.
     NotCopyable,
+    /// Acting twice on the request does harm, and the service may have acted on it.
+    NotIdempotent,
     /// The deadline had passed.
     Deadline,
 }
@@ -107,6 +110,7 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
 
     fn answer(
         &self,
+        _replay: &R,
         (): (),
         _outcome: Outcome,
         _failed: Result<Res, BoxError>,
@@ -131,6 +135,7 @@ where
 
     fn answer(
         &self,
+        _replay: &R,
         (): (),
         outcome: Outcome,
         failed: Result<Res, BoxError>,
@@ -161,6 +166,7 @@ where
 
     fn answer(
         &self,
+        _replay: &R,
         kept: Option<Req>,
         outcome: Outcome,
         failed: Result<Res, BoxError>,
@@ -201,6 +207,7 @@ where
 
     fn answer(
         &self,
+        replay: &R,
         kept: Option<Req>,
         _outcome: Outcome,
         failed: Result<Res, BoxError>,
@@ -208,6 +215,13 @@ where
         let Some(request) = kept else {
             return Reply::None(NoAnswer::NotCopyable, failed);
         };
+        let may_have_acted = failed
+            .as_ref()
+            .err()
+            .is_none_or(|error| replay.was_sent(error));
+        if may_have_acted && !replay.is_idempotent(&request) {
+            return Reply::None(NoAnswer::NotIdempotent, failed);
+        }
         if context::deadline().is_some_and(|deadline| deadline <= Instant::now()) {
             return Reply::None(NoAnswer::Deadline, failed);
         }

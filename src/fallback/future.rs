@@ -105,12 +105,12 @@ impl<A, W, K, R> Policy<A, W, K, R> {
         A: Answer<Req, Res, R>,
     {
         // A function of the user's may take its time.
-        let (ended, result) = match context::unclocked(|| self.answer.answer(kept, outcome, failed))
-        {
-            Reply::Later(later) => return Ok(later),
-            Reply::Answered(answer) => (Ended::Answered, Ok(answer)),
-            Reply::None(why, failed) => (Ended::None(why), failed),
-        };
+        let (ended, result) =
+            match context::unclocked(|| self.answer.answer(&self.replay, kept, outcome, failed)) {
+                Reply::Later(later) => return Ok(later),
+                Reply::Answered(answer) => (Ended::Answered, Ok(answer)),
+                Reply::None(why, failed) => (Ended::None(why), failed),
+            };
         self.report(ended);
         Err(result)
     }

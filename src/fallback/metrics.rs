@@ -22,6 +22,7 @@ impl Ended {
             Self::Failed => "failed",
             Self::None(NoAnswer::None) => "no_answer",
             Self::None(NoAnswer::NotCopyable) => "not_copyable",
+            Self::None(NoAnswer::NotIdempotent) => "not_idempotent",
             Self::None(NoAnswer::Deadline) => "deadline",
         }
     }

@@ -88,6 +88,7 @@
 //! | `failed` | the second service failed, or answered with a failure |
 //! | `no_answer` | the function had none |
 //! | `not_copyable` | there was no copy of the request |
+//! | `not_idempotent` | acting twice does harm, and the service may have acted: the second one was not asked |
 //! | `deadline` | the deadline had passed, so the second service was not asked |
 //!
 //! # Defaults

@@ -115,7 +115,7 @@ impl<R, K> Config<R, K> {
 
     /// How many hedges there may be on top of that at once; 1 to 1,000,000. 10 by default.
     ///
-    /// More than that if there are many calls: a fifth of what the calls of the last second pay for.
+    /// More than that if there are many calls: a fifth of what those of the last thirtieth of the window pay for.
     pub fn burst(mut self, hedges: u32) -> Self {
         self.settings.burst = hedges;
         self
@@ -148,6 +148,8 @@ impl<R, K> Config<R, K> {
     }
 
     /// Whether hedges that there is no budget for are really held back. [`Mode::Enforce`] by default.
+    ///
+    /// Calls to a service that is slow altogether are not hedged in either mode.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self

@@ -8,9 +8,10 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::operation::Operation;
+use super::operation::{Operation, is_alone, repeats};
 use super::race::{End, Race};
 use super::service::Policy;
+use super::shared::Payment;
 use crate::context::{self, ClockScope};
 use crate::outcome::judge;
 use crate::ready::Call;
@@ -90,6 +91,7 @@ where
             return this.first.poll(cx);
         };
         let _clock = ClockScope::poll();
+        operation.note_funding();
         if this.race.is_some() {
             return this.poll_race(cx);
         }
@@ -104,7 +106,8 @@ where
         if let Poll::Ready(result) = first {
             let outcome = judge(&operation.policy().classify, &result);
             operation.first_ended(outcome);
-            if this.copy.is_none() || !operation.repeats(outcome) {
+            if this.copy.is_none() || !repeats(outcome) {
+                *this.operation = None;
                 return Poll::Ready(result);
             }
             this.first.set(Call::Done);
@@ -137,12 +140,7 @@ where
                         *self.operation = None;
                         return Poll::Ready(result);
                     }
-                    End::Failed(outcome) => {
-                        is_due |= self
-                            .operation
-                            .as_ref()
-                            .is_some_and(|op| op.repeats(outcome));
-                    }
+                    End::Failed(outcome) => is_due |= repeats(outcome),
                 }
             }
             let is_running = self.is_running();
@@ -153,6 +151,7 @@ where
             if is_running {
                 return Poll::Pending;
             }
+            *self.operation = None;
             let race = self.race.take();
             let failed = race.and_then(|race| race.into_failed());
             return failed.map_or(Poll::Pending, Poll::Ready);
@@ -181,7 +180,7 @@ where
             .operation
             .as_ref()
             .is_some_and(Operation::is_first_open);
-        first || self.race.as_ref().is_some_and(|race| race.has_hedges())
+        first || self.race.as_ref().is_some_and(|race| race.is_running())
     }
 
     /// Says whether the call takes so long that the next hedge is due.
@@ -191,8 +190,7 @@ where
         else {
             return false;
         };
-        let sent = self.race.as_ref().map_or(0, |race| race.sent());
-        let at = || context::saturating_add(operation.began(), delay.saturating_mul(sent + 1));
+        let at = || context::saturating_add(operation.sent_last(), delay);
         self.timer.as_mut().poll(at, cx).is_ready()
     }
 
@@ -207,7 +205,11 @@ where
         let now = context::fresh_now();
         let Policy { shared, replay, .. } = operation.policy();
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
-        if is_late || !shared.pay(now) {
+        if is_late {
+            return false;
+        }
+        let payment = shared.pay(now);
+        if payment == Payment::Denied {
             return false;
         }
         let race = self.race.get_or_insert_with(|| Box::new(Race::new()));
@@ -215,10 +217,12 @@ where
         if number < shared.max_hedges() {
             *self.copy = replay.copy(&request);
         }
-        if operation.is_alone() {
+        if is_alone() {
             replay.mark(&mut request, number + 1);
         }
-        race.send(operation.pattern().service(), request, shared);
+        let call = Call::waiting(operation.pattern().service(), request);
+        race.send(call, payment == Payment::Paid, shared);
+        operation.hedged(now);
         true
     }
 }

@@ -35,10 +35,10 @@
 //! **Whether a hedge is sent.** Only if the request can be copied and is idempotent (see
 //! [`Replay`](crate::Replay)), and if
 //!
-//! - the median of the last second is at most 1.5 times that of the last 30 s: else it is not a few
-//!   servers that are slow,
+//! - the median of the last second (a thirtieth of the window) is at most 1.5 times that of the last 30 s: else it
+//!   is not a few servers that are slow. Fewer than 20 calls are not judged,
 //! - there is an allowance: one hedge for twenty calls, and at once ten or one for a hundred calls of the last
-//!   second,
+//!   second; nothing is paid for one that a layer further in refuses,
 //! - the [budget](crate::budget) shared with the retries has the tokens, if the layer was given one,
 //! - the deadline has not passed.
 //!
@@ -63,7 +63,8 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops all attempts. Each of them counts as [`Cancelled`](crate::Outcome::Cancelled) in
+//! The delay begins with the call, as a deadline does. Timers are good to a millisecond. A panic in an attempt is a panic of
+//! the call. Dropping the future drops all attempts. Each of them counts as [`Cancelled`](crate::Outcome::Cancelled) in
 //! the layers further in.
 //!
 //! # What clones share

@@ -11,16 +11,34 @@ use crate::budget::Gain;
 use crate::context;
 use crate::latency::Took;
 
+/// Says whether this is not an attempt of a retry further out.
+#[inline]
+pub(super) fn is_alone() -> bool {
+    context::attempt() == 0
+}
+
+/// Says whether an attempt that ended so is made again at once.
+///
+/// Where there is a retry further out, failures are its business; and a service that is overloaded wants
+/// fewer calls, not more.
+#[inline]
+pub(super) fn repeats(outcome: Outcome) -> bool {
+    outcome == Outcome::Failure && is_alone()
+}
+
 /// Stands for the time that the first attempt takes, and for the operation's place in the budget.
 pub(super) struct Operation<S, R, K> {
     pattern: Arc<Pattern<S, R, K>>,
+    /// When the first attempt began.
     began: Instant,
+    /// When the last attempt so far began.
+    sent_last: Instant,
     /// The first attempt is not over.
     is_first_open: bool,
     /// The first attempt waits in a queue of this crate.
     is_queued: bool,
-    /// This is not an attempt of a retry further out, which keeps the budget for it.
-    is_alone: bool,
+    /// Its success brings tokens: the budget is not that of a retry further out, which sees to it.
+    is_funding: bool,
     gain: Gain,
 }
 
@@ -30,12 +48,13 @@ impl<S, R, K> Operation<S, R, K> {
         let operation = Self {
             pattern: Arc::clone(pattern),
             began: now,
+            sent_last: now,
             is_first_open: true,
             is_queued: false,
-            is_alone: context::attempt() == 0,
+            is_funding: !pattern.policy().shared.is_funded(),
             gain: Gain::Nothing,
         };
-        if operation.is_alone {
+        if operation.is_funding {
             operation.shared().enter();
         }
         operation
@@ -56,6 +75,15 @@ impl<S, R, K> Operation<S, R, K> {
         &self.policy().shared
     }
 
+    /// Leaves the budget to a retry further out, which a call over a buffer sees only now.
+    #[inline]
+    pub(super) fn note_funding(&mut self) {
+        if self.is_funding && self.shared().is_funded() {
+            self.shared().leave(Gain::Nothing);
+            self.is_funding = false;
+        }
+    }
+
     /// The first attempt waits in a queue of this crate.
     pub(super) fn queued(&mut self) {
         self.is_queued = true;
@@ -67,33 +95,24 @@ impl<S, R, K> Operation<S, R, K> {
         if self.is_queued {
             self.is_queued = false;
             self.began = context::fresh_now();
+            self.sent_last = self.began;
         }
     }
 
-    /// When the first attempt began.
+    /// When the last attempt so far began.
     #[inline]
-    pub(super) fn began(&self) -> Instant {
-        self.began
+    pub(super) fn sent_last(&self) -> Instant {
+        self.sent_last
+    }
+
+    /// A hedge has been sent.
+    pub(super) fn hedged(&mut self, now: Instant) {
+        self.sent_last = now;
     }
 
     #[inline]
     pub(super) fn is_first_open(&self) -> bool {
         self.is_first_open
-    }
-
-    /// Says whether this is not an attempt of a retry further out.
-    #[inline]
-    pub(super) fn is_alone(&self) -> bool {
-        self.is_alone && context::attempt() == 0
-    }
-
-    /// Says whether an attempt that ended so is made again at once.
-    ///
-    /// Where there is a retry further out, failures are its business; and a service that is overloaded wants
-    /// fewer calls, not more.
-    #[inline]
-    pub(super) fn repeats(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::Failure && self.is_alone()
     }
 
     /// The first attempt has ended. Only a success says how long a call takes.
@@ -118,7 +137,7 @@ impl<S, R, K> Drop for Operation<S, R, K> {
         if self.is_first_open {
             self.first_ended(Outcome::Cancelled);
         }
-        if self.is_alone {
+        if self.is_funding {
             self.shared().leave(self.gain);
         }
     }

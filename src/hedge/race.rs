@@ -31,6 +31,9 @@ where
 {
     // Before the note, so that the call is given up when that is written.
     call: Pin<Box<Call<S, Req>>>,
+    /// It takes the place of an attempt that failed.
+    is_repeat: bool,
+    is_paid: bool,
     note: Note,
 }
 
@@ -92,10 +95,12 @@ where
     }
 
     /// Sends a hedge.
-    pub(super) fn send(&mut self, service: S, request: Req, shared: &Arc<Shared>) {
+    pub(super) fn send(&mut self, call: Call<S, Req>, is_paid: bool, shared: &Arc<Shared>) {
         self.sent += 1;
         self.hedges.push(Sent {
-            call: Box::pin(Call::waiting(service, request)),
+            call: Box::pin(call),
+            is_repeat: self.failed.is_some(),
+            is_paid,
             note: Note {
                 shared: Arc::clone(shared),
                 result: Hedged::Lost,
@@ -119,6 +124,9 @@ where
             };
             let mut sent = self.hedges.swap_remove(place);
             sent.note.result = Hedged::Failed;
+            if sent.is_paid && is_rejection(&result) {
+                sent.note.shared.refund();
+            }
             let outcome = judge(classify, &result);
             let end = self.ended(result, outcome);
             if let End::Over(_) = end {
@@ -134,8 +142,13 @@ where
         self.sent
     }
 
-    pub(super) fn has_hedges(&self) -> bool {
-        !self.hedges.is_empty()
+    /// Says whether a hedge may still give the answer.
+    ///
+    /// When the others have failed, nobody waits for one that the inner service is not ready for; unless it
+    /// takes the place of one that failed.
+    pub(super) fn is_running(&self) -> bool {
+        let mut hedges = self.hedges.iter();
+        hedges.any(|hedge| self.failed.is_none() || hedge.is_repeat || !hedge.call.is_waiting())
     }
 
     /// How the call ends when no attempt is left.

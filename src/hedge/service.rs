@@ -7,7 +7,7 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use super::future::ResponseFuture;
-use super::operation::Operation;
+use super::operation::{Operation, is_alone};
 use super::shared::Shared;
 use crate::context::{self, ClockScope};
 use crate::ready::Ready;
@@ -75,7 +75,7 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Req) -> Self::Future {
+    fn call(&mut self, request: Req) -> Self::Future {
         let Some(pattern) = &self.pattern else {
             return ResponseFuture::passing(self.inner.call(request));
         };
@@ -83,13 +83,9 @@ where
         let _clock = ClockScope::call();
         let now = context::now();
         let operation = Operation::begin(pattern, now);
-        let is_alone = operation.is_alone();
         let delay = shared.delay(now);
-        let may_repeat = (delay.is_some() || is_alone) && replay.is_idempotent(&request);
+        let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
-        if is_alone {
-            replay.mark(&mut request, 1);
-        }
         ResponseFuture::new(self.inner.call(request), operation, copy, delay)
     }
 }

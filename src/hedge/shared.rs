@@ -10,12 +10,21 @@ use super::config::Settings;
 use super::metrics::{HedgeMetrics, Hedged};
 use super::state::Quota;
 use crate::budget::{self, Gain};
-use crate::context::nanos_between;
+use crate::context::{self, nanos_between};
 use crate::lane::{lane, lanes};
 use crate::latency::{Sketch, Took};
 use crate::sync::lock;
 use crate::telemetry::Series;
 use crate::{Budget, Mode};
+
+/// Whether a hedge may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Payment {
+    Paid,
+    /// There was nothing to pay it from, but the layer only observes.
+    Waived,
+    Denied,
+}
 
 pub(super) struct Shared {
     settings: Settings,
@@ -78,16 +87,27 @@ impl Shared {
     }
 
     /// Says whether a hedge may be sent now, and pays for it.
-    pub(super) fn pay(&self, now: Instant) -> bool {
-        let denied = if self.is_slowed_down(now) {
-            Hedged::DeniedSlowdown
-        } else if self.withdraw(now) {
-            return true;
-        } else {
-            Hedged::DeniedBudget
-        };
-        self.report(denied, now);
-        self.settings.mode == Mode::Observe
+    pub(super) fn pay(&self, now: Instant) -> Payment {
+        if self.is_slowed_down(now) {
+            self.report(Hedged::DeniedSlowdown, now);
+            return Payment::Denied;
+        }
+        if self.withdraw(now) {
+            return Payment::Paid;
+        }
+        self.report(Hedged::DeniedBudget, now);
+        match self.settings.mode {
+            Mode::Enforce => Payment::Denied,
+            Mode::Observe => Payment::Waived,
+        }
+    }
+
+    /// Takes back what was paid for a hedge that a layer further in has refused.
+    pub(super) fn refund(&self) {
+        lock(&self.quota).put_back();
+        if let Some(budget) = &self.budget {
+            budget.give_back(budget::HEDGE);
+        }
     }
 
     fn withdraw(&self, now: Instant) -> bool {
@@ -102,6 +122,13 @@ impl Shared {
             lock(&self.quota).put_back();
         }
         allowed
+    }
+
+    /// Says whether a retry further out brings what hedges are paid from, or nothing has to.
+    #[inline]
+    pub(super) fn is_funded(&self) -> bool {
+        let budget = self.budget.as_ref();
+        budget.is_none_or(|budget| budget.id() == context::budget())
     }
 
     /// Notes that an operation begins whose success pays for later hedges.

@@ -1,6 +1,6 @@
 //! How many hedges the calls pay for.
 
-/// Hedges that can be sent at once, as a part of what the calls of the last second pay for.
+/// Hedges that can be sent at once, as a part of what the calls of the last tick pay for.
 ///
 /// Slow calls come in bunches, and the more calls there are the more come together.
 const BURST_SHARE: f64 = 0.2;
@@ -27,7 +27,7 @@ impl Quota {
         }
     }
 
-    /// Takes a hedge when there have been so many calls in all, and so many in the last second. Says `false` if
+    /// Takes a hedge when there have been so many calls in all, and so many in the last tick. Says `false` if
     /// there is none.
     ///
     /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows

@@ -143,6 +143,12 @@ impl<Q, K> Config<Q, K> {
         }
     }
 
+    /// How many calls can pass in this time.
+    pub(crate) fn most_in(&self, span: Duration) -> f64 {
+        let burst = self.burst.unwrap_or_else(|| self.rate.tenth_of_a_second());
+        f64::from(burst) + self.rate.calls_in(span)
+    }
+
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
         self.settings.max_wait
     }

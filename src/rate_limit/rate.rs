@@ -71,6 +71,11 @@ impl Rate {
         (u128::from(self.count), self.period.as_nanos())
     }
 
+    /// The tokens of this time.
+    pub(super) fn calls_in(self, span: Duration) -> f64 {
+        f64::from(self.count) * span.as_secs_f64() / self.period.as_secs_f64().max(1e-9)
+    }
+
     /// The tokens of a tenth of a second, at least one.
     pub(super) fn tenth_of_a_second(self) -> u32 {
         const TENTH: u128 = 100_000_000;

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::service::{Operation, Policy};
 use super::state::{Failure, GaveUp, Wait};
-use crate::context::{self, AttemptScope, ClockScope};
+use crate::context::{self, ClockScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
@@ -97,7 +97,7 @@ where
             // Called outside of the attempt that polls it, as over a buffer.
             operation.become_nested();
         }
-        let mut attempt = (!operation.is_nested).then(|| AttemptScope::enter(operation.attempt));
+        let mut attempt = (!operation.is_nested).then(|| operation.scope());
         loop {
             match this.step.as_mut().project() {
                 StepProj::Attempt { call } => {
@@ -127,7 +127,7 @@ where
                     }
                     operation.attempt += 1;
                     drop(attempt.take());
-                    attempt = Some(AttemptScope::enter(operation.attempt));
+                    attempt = Some(operation.scope());
                     let Policy {
                         settings, replay, ..
                     } = operation.shared.policy();

@@ -100,7 +100,10 @@ where
             return ResponseFuture::new(operation, self.inner.call(request), None);
         }
         let operation = Operation::begin(shared);
-        let _scopes = (ClockScope::call(), AttemptScope::enter(1));
+        let _scopes = (
+            ClockScope::call(),
+            AttemptScope::enter(1, shared.policy().budget_id()),
+        );
         if let Some(deadline) = context::deadline() {
             let now = context::now();
             if deadline <= now {
@@ -119,6 +122,12 @@ where
 }
 
 impl<R, K> Policy<R, K> {
+    /// What attempts are paid from, for layers further in that could pay as well.
+    #[inline]
+    pub(super) fn budget_id(&self) -> usize {
+        self.budget.as_ref().map_or(0, Budget::id)
+    }
+
     /// Says whether the attempts are made by a retry further out.
     #[inline]
     pub(super) fn is_nested(&self) -> bool {
@@ -183,6 +192,12 @@ impl<S, R, K> Operation<S, R, K> {
     pub(super) fn become_nested(&mut self) {
         self.leave();
         self.is_nested = true;
+    }
+
+    /// Sets the attempt for what is called or polled.
+    #[inline]
+    pub(super) fn scope(&self) -> AttemptScope {
+        AttemptScope::enter(self.attempt, self.shared.policy().budget_id())
     }
 
     #[inline]

@@ -97,7 +97,7 @@ impl<R, K, C> Standard<R, K, C> {
         self
     }
 
-    /// Operations have no deadline of their own.
+    /// Operations have no deadline of their own. One that the caller has set is kept.
     pub fn no_deadline(mut self) -> Self {
         self.parts.deadline = None;
         self
@@ -111,7 +111,7 @@ impl<R, K, C> Standard<R, K, C> {
         self
     }
 
-    /// Failed attempts are not made again.
+    /// Failed attempts are not made again; unless there is a hedge, which then makes another one at once.
     pub fn no_retry(mut self) -> Self {
         self.parts.retry = None;
         self
@@ -122,6 +122,12 @@ impl<R, K, C> Standard<R, K, C> {
         let config = self.parts.hedge;
         let config = config.unwrap_or_else(|| HedgeLayer::config(self.name.clone()));
         self.parts.hedge = Some(change(config));
+        self
+    }
+
+    /// Sends no copies, which is the default.
+    pub fn no_hedge(mut self) -> Self {
+        self.parts.hedge = None;
         self
     }
 
@@ -144,6 +150,9 @@ impl<R, K, C> Standard<R, K, C> {
 
     /// Keeps attempts to a rate. Off by default. `.rate_limit(rate, |limit| limit)` takes the other settings as
     /// they are.
+    ///
+    /// If the [classifier](Self::classify) reports an overload with a time to stay away, as that of an answer 429, no
+    /// call passes until then. A burst that is larger than the bulkhead and its queue is rejected there.
     pub fn rate_limit(
         mut self,
         rate: Rate,
@@ -151,6 +160,12 @@ impl<R, K, C> Standard<R, K, C> {
     ) -> Self {
         let config = RateLimitLayer::config(self.name.clone(), rate);
         self.parts.rate_limit = Some(change(config));
+        self
+    }
+
+    /// Keeps to no rate, which is the default.
+    pub fn no_rate_limit(mut self) -> Self {
+        self.parts.rate_limit = None;
         self
     }
 
@@ -342,45 +357,64 @@ impl Parts {
             "a number of calls, or `unlimited()`",
         )?;
         if let Some(deadline) = self.deadline {
-            let is_less = |field, time: Option<Duration>| {
-                let permitted = || format!("less than the deadline of {deadline:?}");
-                let time = time.filter(|time| *time >= deadline);
-                time.map_or(Ok(()), |time| check.that(false, field, &time, permitted()))
-            };
-            is_less("timeout", self.timeout)?;
-            let wait = self.rate_limit.as_ref();
-            let wait = wait.and_then(rate_limit::Config::longest_wait);
-            is_less("rate limit max_wait", wait)?;
+            check.duration("deadline", deadline)?;
+            let mut waits = vec![("timeout", self.timeout)];
+            if let Some(limit) = &self.rate_limit {
+                waits.push(("rate limit max_wait", limit.longest_wait()));
+            }
             if let Concurrency::Limited(bulkhead) = &self.concurrency {
-                is_less("bulkhead queue_wait", bulkhead.longest_wait())?;
+                waits.push(("bulkhead queue_wait", bulkhead.longest_wait()));
+            }
+            for (field, wait) in waits {
+                let permitted = || format!("less than the deadline of {deadline:?}");
+                if let Some(wait) = wait.filter(|wait| *wait >= deadline) {
+                    check.that(false, field, &wait, permitted())?;
+                }
             }
         }
-        self.timeout
-            .map_or(Ok(()), |timeout| self.check_timeout(timeout, check))
+        if let Some(timeout) = self.timeout {
+            check.duration("timeout", timeout)?;
+        }
+        self.check_attempt(check)
     }
 
-    /// What must be seen before the timeout ends an attempt.
-    fn check_timeout(&self, timeout: Duration, check: Check<'_>) -> Result<(), ConfigError> {
-        check.duration("timeout", timeout)?;
-        let less = || format!("less than the timeout of {timeout:?}");
-        if let Some(delay) = self.hedge.as_ref().and_then(hedge::Config::fixed_delay) {
-            check.that(delay < timeout, "hedge delay", &delay, less())?;
+    /// What must be seen before an attempt is ended.
+    fn check_attempt(&self, check: Check<'_>) -> Result<(), ConfigError> {
+        let end = match (self.timeout, self.deadline) {
+            (Some(timeout), _) => Some((timeout, "timeout")),
+            (None, Some(deadline)) => Some((deadline, "deadline")),
+            (None, None) => None,
+        };
+        if let Some((end, what)) = end {
+            let less = || format!("less than the {what} of {end:?}");
+            if let Some(delay) = self.hedge.as_ref().and_then(hedge::Config::fixed_delay) {
+                check.that(delay < end, "hedge delay", &delay, less())?;
+            }
+            let breaker = self.breaker.as_ref();
+            let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
+            if let Some(slow) = slow {
+                check.that(slow < end, "circuit breaker slow_calls", &slow, less())?;
+            }
         }
-        let Some(breaker) = &self.breaker else {
+        let Some((breaker, window)) = self
+            .breaker
+            .as_ref()
+            .and_then(|b| Some((b, b.time_window()?)))
+        else {
             return Ok(());
         };
-        if let Some(longer_than) = breaker.slow_calls_longer_than() {
-            let field = "circuit breaker slow_calls";
-            check.that(longer_than < timeout, field, &longer_than, less())?;
-        }
-        if let Some(window) = breaker.time_window() {
+        if let Some(timeout) = self.timeout {
             let twice = format!("at least twice the timeout of {timeout:?}");
-            check.that(
-                window >= timeout.saturating_mul(2),
-                "circuit breaker window",
-                &window,
-                twice,
-            )?;
+            let is_enough = window >= timeout.saturating_mul(2);
+            check.that(is_enough, "circuit breaker window", &window, twice)?;
+        }
+        if let (Some(limit), Some(needed)) = (&self.rate_limit, breaker.calls_needed()) {
+            let most = limit.most_in(window);
+            let permitted = format!(
+                "at most the {most:.0} calls that the rate limit lets through in a window of {window:?}"
+            );
+            let field = "circuit breaker min_calls";
+            check.that(f64::from(needed) <= most, field, &needed, permitted)?;
         }
         Ok(())
     }

@@ -94,8 +94,7 @@ impl<R, K, C> Forget for StandardLayer<R, K, C> {
         fn can_forget<L: Forget>(part: Option<&L>, now: Instant) -> bool {
             part.is_none_or(|part| part.can_forget(now))
         }
-        can_forget(self.retry.as_ref(), now)
-            && can_forget(self.breaker.as_ref(), now)
+        can_forget(self.breaker.as_ref(), now)
             && can_forget(self.rate_limit.as_ref(), now)
             && can_forget(self.bulkhead.as_ref(), now)
     }

@@ -27,7 +27,8 @@
 //! - The deadline is outside retry, so that it covers all attempts and the waits between them.
 //! - Retry is outside everything that an attempt has to pass, so that each attempt is judged, limited and timed by
 //!   itself. It does not retry what one of these parts refused, because that would be refused again.
-//! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget).
+//! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget). Time in
+//!   the queues of the rate limit and the bulkhead is not slowness to it, nor to the circuit breaker.
 //! - The circuit breaker is outside the limits: an attempt that it refuses takes no permit and no place
 //!   under the rate. What the limits refuse says nothing about the service, and it ignores that.
 //! - The bulkhead is inside the rate limit, so that nobody holds a permit while waiting for a turn.
@@ -37,7 +38,9 @@
 //! Nothing but the bulkhead protects a service that is overloaded, and no default fits every service, so
 //! [`build`](Standard::build) asks for [`concurrency_limit`](Standard::concurrency_limit) or an explicit
 //! [`unlimited`](Standard::unlimited). By Little's law a service that answers 200 calls a second in 50 ms
-//! each has 10 in flight; a limit of two to four times that only bites when it has slowed down.
+//! each has 10 in flight; a limit of two to four times that only bites when it has slowed down. It should not be more
+//! than the service can answer within the timeout when it is at its worst: 50 calls that are answered at 80 a second
+//! take more than half a second.
 //!
 //! # What is refused
 //!
@@ -46,15 +49,16 @@
 //! | setting | must be |
 //! |---|---|
 //! | timeout | less than the deadline |
-//! | delay of the hedge, if it is fixed | less than the timeout |
+//! | delay of the hedge, if it is fixed | less than the timeout, or than the deadline if there is none |
+//! | slow calls of the circuit breaker | the same: slower ones never come |
 //! | window of the circuit breaker | at least twice the timeout: it would have forgotten the calls before they end |
-//! | slow calls of the circuit breaker | less than the timeout: slower ones never come |
+//! | least number of calls of the circuit breaker | at most those that the rate limit lets through in its window: it would never open |
 //! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline |
 //!
 //! # Promises
 //!
 //! Those of the parts. Besides: the type is one that can be written in a field, `StandardService<S>` with the defaults;
-//! and a part that is left out costs a branch.
+//! and a part that is left out does nothing, for next to nothing.
 //!
 //! # Cancellation
 //!

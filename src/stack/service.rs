@@ -18,9 +18,26 @@ use crate::{
 /// ```
 /// use buttress::stack::StandardService;
 ///
-/// struct Shop {
-///     payments: StandardService<reqwest::Client>,
+/// // For requests that are `Clone`.
+/// struct Shop<C> {
+///     payments: StandardService<C>,
 /// }
+///
+/// // For those that are copied in another way.
+/// type Copy = fn(&reqwest::Request) -> Option<reqwest::Request>;
+///
+/// struct Search {
+///     client: StandardService<reqwest::Client, Copy>,
+/// }
+///
+/// # fn build() -> Result<Search, buttress::ConfigError> {
+/// let stack = buttress::standard("search")
+///     .replay(reqwest::Request::try_clone as Copy)
+///     .unlimited()
+///     .build()?;
+/// let search = Search { client: stack.wrap(reqwest::Client::new()) };
+/// # Ok(search)
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct StandardService<S, R = ByClone, K = ErrorsAreFailures, C = AtResponse> {

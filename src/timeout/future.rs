@@ -104,9 +104,8 @@ pin_project! {
         call: Call<S, Req>,
         #[pin]
         timer: Timer,
-        began: Instant,
-        // `None` for a call that has none, whatever is further out.
-        deadline: Option<Instant>,
+        // When it began, and when it must be over. `None` for a call without a deadline of its own.
+        span: Option<(Instant, Instant)>,
         metrics: &'static Series<TimeoutMetrics>,
     }
 }
@@ -119,14 +118,24 @@ where
     pub(super) fn new(
         call: Call<S, Req>,
         began: Instant,
-        deadline: Option<Instant>,
+        deadline: Instant,
         metrics: &'static Series<TimeoutMetrics>,
     ) -> Self {
         Self {
             call,
             timer: Timer::default(),
-            began,
-            deadline,
+            span: Some((began, deadline)),
+            metrics,
+        }
+    }
+
+    /// A call without a deadline, unless one is set while it is polled.
+    #[inline]
+    pub(super) fn without(call: Call<S, Req>, metrics: &'static Series<TimeoutMetrics>) -> Self {
+        Self {
+            call,
+            timer: Timer::default(),
+            span: None,
             metrics,
         }
     }
@@ -136,7 +145,7 @@ where
     pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
         metrics.report(now, TimeoutMetrics::refused);
         let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
-        Self::new(Call::failed(error), now, Some(now), metrics)
+        Self::new(Call::failed(error), now, now, metrics)
     }
 }
 
@@ -149,10 +158,11 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(deadline) = *this.deadline else {
-            return this.call.poll(cx);
+        let deadline = match (context::deadline(), *this.span) {
+            (inherited, Some((_, own))) => soonest(inherited, own),
+            (Some(inherited), None) => inherited,
+            (None, None) => return this.call.poll(cx),
         };
-        let deadline = soonest(context::deadline(), deadline);
         let _scopes = (ClockScope::poll(), DeadlineScope::enter(deadline));
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
             return Poll::Ready(result);
@@ -162,8 +172,14 @@ where
         this.metrics
             .report(Instant::now(), TimeoutMetrics::timed_out);
         let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
-        let allowed = deadline.saturating_duration_since(*this.began);
-        Poll::Ready(Err(Error::timed_out(kind, name, allowed).into()))
+        let error = match *this.span {
+            Some((began, _)) => {
+                let allowed = deadline.saturating_duration_since(began);
+                Error::timed_out(kind, name, allowed)
+            }
+            None => Error::late(name),
+        };
+        Poll::Ready(Err(error.into()))
     }
 }
 
@@ -174,7 +190,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadlineFuture")
             .field("call", &self.call)
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.span.map(|(_, deadline)| deadline))
             .finish_non_exhaustive()
     }
 }

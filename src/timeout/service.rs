@@ -69,17 +69,18 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = ClockScope::call();
-        let now = context::now();
-        if self.total == Duration::MAX {
-            return DeadlineFuture::new(self.inner.call(request), now, None, self.metrics);
+        let inherited = context::deadline();
+        if self.total == Duration::MAX && inherited.is_none() {
+            return DeadlineFuture::without(self.inner.call(request), self.metrics);
         }
+        let now = context::now();
         let own = context::saturating_add(now, self.total);
-        let deadline = soonest(context::deadline(), own);
+        let deadline = soonest(inherited, own);
         if deadline <= now {
             self.inner.release();
             return DeadlineFuture::refused(now, self.metrics);
         }
         let _scope = DeadlineScope::enter(deadline);
-        DeadlineFuture::new(self.inner.call(request), now, Some(deadline), self.metrics)
+        DeadlineFuture::new(self.inner.call(request), now, deadline, self.metrics)
     }
 }
