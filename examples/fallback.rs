@@ -60,18 +60,21 @@ async fn main() -> Result<(), BoxError> {
     let ask = |item| {
         let client = client.clone();
         async move {
-            match client.oneshot(item).await {
+            let result = client.oneshot(item).await;
+            match &result {
                 Ok(answer) => println!("  {item}: {answer}"),
                 Err(error) => println!("  {item}: error: {error}"),
             }
+            result.is_ok()
         }
     };
     println!("the service is up");
-    ask("bolts").await;
+    assert!(ask("bolts").await);
     println!("the service is down");
     is_up.store(false, Ordering::Relaxed);
     for item in ["bolts", "bolts", "bolts", "nuts"] {
-        ask(item).await;
+        // Nobody has asked for nuts before.
+        assert_eq!(ask(item).await, item == "bolts");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use buttress::circuit_breaker::State;
 use buttress::{BoxError, CircuitBreakerLayer, Error, TimeoutLayer, keyed};
 use tokio::time::{Instant, sleep};
 use tower::{ServiceExt, service_fn};
@@ -31,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
         |_tenant: &&str| {
             (
                 CircuitBreakerLayer::new("tenants"),
-                TimeoutLayer::new("tenants", Duration::from_millis(20)),
+                TimeoutLayer::new("tenants", Duration::from_millis(50)),
             )
         },
     );
@@ -51,13 +52,16 @@ async fn main() -> Result<(), BoxError> {
         println!(
             "{tenant:5} {answered:2} answered, {timed_out:2} timed out, {rejected:2} rejected at once; {millis} ms"
         );
+        assert_eq!(rejected > 0, tenant == "crow");
     }
 
     // The handle reaches the layers of a key.
     let handle = layer.handle();
     for tenant in ["ant", "bee", "crow"] {
         if let Some((breaker, _timeout)) = handle.get(&tenant) {
-            println!("the breaker of {tenant} is {:?}", breaker.handle().state());
+            let state = breaker.handle().state();
+            println!("the breaker of {tenant} is {state:?}");
+            assert_eq!(state == State::Open, tenant == "crow");
         }
     }
     Ok(())

@@ -24,9 +24,11 @@ async fn main() -> Result<(), BoxError> {
         .burst(5)
         .build()?;
     let mut client = layer.wrap(search);
+    let mut passed = 0;
     for _ in 0..7 {
-        show(client.ready().await?.call("bolts").await);
+        passed += show(&client.ready().await?.call("bolts").await);
     }
+    assert!((5..7).contains(&passed));
 
     println!("\nthe same, but calls wait for up to 200 ms");
     let layer = RateLimitLayer::config("search", Rate::per_second(20)).burst(5);
@@ -36,10 +38,12 @@ async fn main() -> Result<(), BoxError> {
     for _ in 0..11 {
         calls.spawn(client.clone().oneshot("bolts"));
     }
+    let mut passed = 0;
     while let Some(result) = calls.join_next().await {
         print!("after {:>3} ms: ", start.elapsed().as_millis());
-        show(result?);
+        passed += show(&result?);
     }
+    assert!((6..11).contains(&passed));
 
     println!("\na service that answers 429, try again in 300 ms");
     let layer = RateLimitLayer::config("search", Rate::per_second(20))
@@ -55,18 +59,22 @@ async fn main() -> Result<(), BoxError> {
         ))
         .build()?;
     let mut client = layer.wrap(search);
+    let mut passed = 0;
     for request in ["bolts", "too many", "bolts"] {
-        show(client.ready().await?.call(request).await);
+        passed += show(&client.ready().await?.call(request).await);
     }
+    assert_eq!(passed, 2);
     Ok(())
 }
 
-fn show(result: Result<u16, BoxError>) {
+/// Prints a result, and returns 1 if the call has passed.
+fn show(result: &Result<u16, BoxError>) -> u32 {
     match result {
         Ok(status) => println!("{status}"),
-        Err(error) => match Error::find(&error).and_then(Error::retry_after) {
+        Err(error) => match Error::find(error).and_then(Error::retry_after) {
             Some(wait) => println!("rejected, may come again in {wait:.0?}"),
             None => println!("{error}"),
         },
     }
+    u32::from(result.is_ok())
 }
