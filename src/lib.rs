@@ -107,6 +107,7 @@ mod latency;
 pub mod measure;
 mod mode;
 mod outcome;
+mod prototype;
 mod random;
 pub mod rate_limit;
 mod ready;

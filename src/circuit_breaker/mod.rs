@@ -32,6 +32,8 @@
 //! Optionally also on failures in a row and on the share of slow calls. A service that fails 40 % of the
 //! calls all the time will open it now and then by chance; one that fails 20 % will not.
 //!
+//! In a test whose calls take no time, a second never ends: set failures in a row there.
+//!
 //! **Open.** Calls are rejected without touching the inner service, for 2 s ± 25 %, or for longer if the
 //! service asked for it.
 //!

@@ -220,7 +220,7 @@ where
         if is_alone() {
             replay.mark(&mut request, number + 1);
         }
-        let call = Call::waiting(operation.pattern().service(), request);
+        let call = Call::waiting(operation.prototype().service(), request);
         race.send(call, payment == Payment::Paid, shared);
         operation.hedged(now);
         true

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::service::{Pattern, Policy};
+use super::service::Policy;
 use super::shared::Shared;
 use crate::Outcome;
 use crate::budget::Gain;
 use crate::context;
 use crate::latency::Took;
+use crate::prototype::Prototype;
 
 /// Says whether this is not an attempt of a retry further out.
 #[inline]
@@ -28,7 +29,7 @@ pub(super) fn repeats(outcome: Outcome) -> bool {
 
 /// Stands for the time that the first attempt takes, and for the operation's place in the budget.
 pub(super) struct Operation<S, R, K> {
-    pattern: Arc<Pattern<S, R, K>>,
+    prototype: Arc<Prototype<S, Policy<R, K>>>,
     /// When the first attempt began.
     began: Instant,
     /// When the last attempt so far began.
@@ -44,14 +45,14 @@ pub(super) struct Operation<S, R, K> {
 
 impl<S, R, K> Operation<S, R, K> {
     #[inline]
-    pub(super) fn begin(pattern: &Arc<Pattern<S, R, K>>, now: Instant) -> Self {
+    pub(super) fn begin(prototype: &Arc<Prototype<S, Policy<R, K>>>, now: Instant) -> Self {
         let operation = Self {
-            pattern: Arc::clone(pattern),
+            prototype: Arc::clone(prototype),
             began: now,
             sent_last: now,
             is_first_open: true,
             is_queued: false,
-            is_funding: !pattern.policy().shared.is_funded(),
+            is_funding: !prototype.policy().shared.is_funded(),
             gain: Gain::Nothing,
         };
         if operation.is_funding {
@@ -61,13 +62,13 @@ impl<S, R, K> Operation<S, R, K> {
     }
 
     #[inline]
-    pub(super) fn pattern(&self) -> &Pattern<S, R, K> {
-        &self.pattern
+    pub(super) fn prototype(&self) -> &Prototype<S, Policy<R, K>> {
+        &self.prototype
     }
 
     #[inline]
     pub(super) fn policy(&self) -> &Policy<R, K> {
-        self.pattern.policy()
+        self.prototype.policy()
     }
 
     #[inline]

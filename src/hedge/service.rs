@@ -1,7 +1,7 @@
 //! The service that hedges, and what its calls share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{self, Poll};
 
 use tower::Service;
@@ -10,15 +10,15 @@ use super::future::ResponseFuture;
 use super::operation::{Operation, is_alone};
 use super::shared::Shared;
 use crate::context::{self, ClockScope};
+use crate::prototype::Prototype;
 use crate::ready::Ready;
-use crate::sync::lock;
 use crate::{BoxError, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
 
 /// A service whose slow calls are sent again. Made by [`HedgeLayer`](super::HedgeLayer).
 pub struct Hedge<S, R = ByClone, K = ErrorsAreFailures> {
     inner: Ready<S>,
     /// `None` for a service that does not hedge.
-    pattern: Option<Arc<Pattern<S, R, K>>>,
+    shared: Option<Arc<Prototype<S, Policy<R, K>>>>,
 }
 
 /// What all services of one layer value share.
@@ -28,22 +28,12 @@ pub(super) struct Policy<R, K> {
     pub(super) classify: K,
 }
 
-/// What all clones of one service share.
-pub(super) struct Pattern<S, R, K> {
-    /// Cloned for each hedge.
-    prototype: Mutex<S>,
-    policy: Arc<Policy<R, K>>,
-}
-
 impl<S: Clone, R, K> Hedge<S, R, K> {
     pub(super) fn new(inner: S, policy: Arc<Policy<R, K>>) -> Self {
-        let pattern = Pattern {
-            prototype: Mutex::new(inner.clone()),
-            policy,
-        };
+        let shared = Prototype::new(inner.clone(), policy);
         Self {
             inner: Ready::new(inner),
-            pattern: Some(Arc::new(pattern)),
+            shared: Some(Arc::new(shared)),
         }
     }
 }
@@ -53,7 +43,7 @@ impl<S, R, K> Hedge<S, R, K> {
     pub(crate) fn off(inner: S) -> Self {
         Self {
             inner: Ready::new(inner),
-            pattern: None,
+            shared: None,
         }
     }
 }
@@ -76,13 +66,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some(pattern) = &self.pattern else {
+        let Some(prototype) = &self.shared else {
             return ResponseFuture::passing(self.inner.call(request));
         };
-        let Policy { shared, replay, .. } = pattern.policy();
+        let Policy { shared, replay, .. } = prototype.policy();
         let _clock = ClockScope::call();
         let now = context::now();
-        let operation = Operation::begin(pattern, now);
+        let operation = Operation::begin(prototype, now);
         let delay = shared.delay(now);
         let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
@@ -90,26 +80,11 @@ where
     }
 }
 
-impl<S, R, K> Pattern<S, R, K> {
-    #[inline]
-    pub(super) fn policy(&self) -> &Policy<R, K> {
-        &self.policy
-    }
-
-    /// A service for a hedge.
-    pub(super) fn service(&self) -> S
-    where
-        S: Clone,
-    {
-        lock(&self.prototype).clone()
-    }
-}
-
 impl<S: Clone, R, K> Clone for Hedge<S, R, K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            pattern: self.pattern.clone(),
+            shared: self.shared.clone(),
         }
     }
 }
@@ -122,7 +97,7 @@ impl<R, K> fmt::Debug for Policy<R, K> {
 
 impl<S: fmt::Debug, R, K> fmt::Debug for Hedge<S, R, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let policy = self.pattern.as_ref().map(|pattern| &pattern.policy);
+        let policy = self.shared.as_ref().map(|shared| shared.policy());
         f.debug_struct("Hedge")
             .field("inner", &self.inner)
             .field("policy", &policy)

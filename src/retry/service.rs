@@ -1,7 +1,7 @@
 //! The service that retries, and what its calls share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{self, Poll};
 
 use tokio::time::Instant;
@@ -12,9 +12,9 @@ use super::metrics::RetryMetrics;
 use super::state::Settings;
 use crate::budget::Gain;
 use crate::context::{self, AttemptScope, ClockScope};
+use crate::prototype::Prototype;
 use crate::random::Random;
 use crate::ready::{Call, Ready};
-use crate::sync::lock;
 use crate::telemetry::Series;
 use crate::{
     BoxError, Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable,
@@ -38,18 +38,11 @@ pub(super) struct Policy<R, K> {
 }
 
 /// What all clones of one service share.
-pub(super) struct Shared<S, R, K> {
-    /// Cloned for each further attempt, so that the first one, nearly always the last, costs no clone.
-    prototype: Mutex<S>,
-    policy: Arc<Policy<R, K>>,
-}
+pub(super) type Shared<S, R, K> = Prototype<S, Policy<R, K>>;
 
 impl<S: Clone, R, K> Retry<S, R, K> {
     pub(super) fn new(inner: S, policy: Arc<Policy<R, K>>) -> Self {
-        let shared = Shared {
-            prototype: Mutex::new(inner.clone()),
-            policy,
-        };
+        let shared = Prototype::new(inner.clone(), policy);
         Self {
             inner: Ready::new(inner),
             shared: Some(Arc::new(shared)),
@@ -135,21 +128,6 @@ impl<R, K> Policy<R, K> {
     }
 }
 
-impl<S, R, K> Shared<S, R, K> {
-    #[inline]
-    pub(super) fn policy(&self) -> &Policy<R, K> {
-        &self.policy
-    }
-
-    /// A service for a further attempt.
-    pub(super) fn service(&self) -> S
-    where
-        S: Clone,
-    {
-        lock(&self.prototype).clone()
-    }
-}
-
 /// The token of one operation: its place in the budget, and what it has paid.
 pub(super) struct Operation<S, R, K> {
     pub(super) shared: Arc<Shared<S, R, K>>,
@@ -164,7 +142,7 @@ pub(super) struct Operation<S, R, K> {
 impl<S, R, K> Operation<S, R, K> {
     #[inline]
     fn begin(shared: &Arc<Shared<S, R, K>>) -> Self {
-        if let Some(budget) = &shared.policy.budget {
+        if let Some(budget) = &shared.policy().budget {
             budget.enter();
         }
         Self::new(shared, false)
@@ -202,7 +180,7 @@ impl<S, R, K> Operation<S, R, K> {
 
     #[inline]
     fn leave(&self) {
-        match &self.shared.policy.budget {
+        match &self.shared.policy().budget {
             Some(budget) if !self.is_nested => budget.leave(self.gain),
             _ => {}
         }
@@ -210,7 +188,7 @@ impl<S, R, K> Operation<S, R, K> {
 
     /// Pays for a retry, if the budget allows it.
     pub(super) fn pay(&mut self, cost: u32, now: Instant) -> bool {
-        let Some(budget) = &self.shared.policy.budget else {
+        let Some(budget) = &self.shared.policy().budget else {
             return true;
         };
         let allowed = budget.withdraw(cost, now);
