@@ -11,7 +11,7 @@ use tower::Service;
 use super::operation::Operation;
 use super::race::{End, Race};
 use super::service::Policy;
-use crate::context::{self, ClockScope};
+use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -35,6 +35,8 @@ pin_project! {
         copy: Option<Req>,
         // Until that is due for slowness. Without one it is not.
         delay: Option<Duration>,
+        // Where the attempts went.
+        tried: Tried,
         // Last, so that what the attempts hold is given back first. `None` for a service that does not hedge.
         operation: Option<Operation<S, R, K>>,
     }
@@ -50,6 +52,7 @@ where
         operation: Operation<S, R, K>,
         copy: Option<Req>,
         delay: Option<Duration>,
+        tried: Tried,
     ) -> Self {
         Self {
             first,
@@ -57,6 +60,7 @@ where
             timer: Timer::default(),
             copy,
             delay,
+            tried,
             operation: Some(operation),
         }
     }
@@ -70,6 +74,7 @@ where
             timer: Timer::default(),
             copy: None,
             delay: None,
+            tried: Tried::default(),
             operation: None,
         }
     }
@@ -86,26 +91,15 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(operation) = this.operation.as_mut() else {
+        if this.operation.is_none() {
             return this.first.poll(cx);
-        };
-        let _clock = ClockScope::poll();
-        if this.race.is_some() {
-            return this.poll_race(cx);
         }
-        if let Poll::Ready(result) = this.first.as_mut().poll(cx) {
-            let outcome = judge(&operation.policy().classify, &result);
-            operation.first_ended(outcome);
-            if this.copy.is_none() || !operation.repeats(outcome) {
-                return Poll::Ready(result);
-            }
-            this.first.set(Call::Done);
-            *this.race = Some(Box::new(Race::failed(result)));
-            this.send();
-        } else if !this.is_slow(cx) || !this.send() {
-            return Poll::Pending;
-        }
-        this.poll_race(cx)
+        let mut tried = *this.tried;
+        let scopes = (ClockScope::poll(), TriedScope::enter(&mut tried));
+        let poll = this.poll(cx);
+        drop(scopes);
+        *this.tried = tried;
+        poll
     }
 }
 
@@ -115,6 +109,29 @@ where
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
+    #[inline]
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+        if self.race.is_some() {
+            return self.poll_race(cx);
+        }
+        let Some(operation) = self.operation.as_mut() else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(result) = self.first.as_mut().poll(cx) {
+            let outcome = judge(&operation.policy().classify, &result);
+            operation.first_ended(outcome);
+            if self.copy.is_none() || !operation.repeats(outcome) {
+                return Poll::Ready(result);
+            }
+            self.first.set(Call::Done);
+            *self.race = Some(Box::new(Race::failed(result)));
+            self.send();
+        } else if !self.is_slow(cx) || !self.send() {
+            return Poll::Pending;
+        }
+        self.poll_race(cx)
+    }
+
     /// Polls all attempts, and begins another one when that is due.
     #[cold]
     fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {

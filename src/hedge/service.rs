@@ -9,7 +9,7 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::operation::Operation;
 use super::shared::Shared;
-use crate::context::{self, ClockScope};
+use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::ready::Ready;
 use crate::sync::lock;
 use crate::{BoxError, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
@@ -80,7 +80,11 @@ where
         if is_alone {
             replay.mark(&mut request, 1);
         }
-        ResponseFuture::new(self.inner.call(request), operation, copy, delay)
+        let mut tried = Tried::default();
+        let scope = TriedScope::enter(&mut tried);
+        let first = self.inner.call(request);
+        drop(scope);
+        ResponseFuture::new(first, operation, copy, delay, tried)
     }
 }
 

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::service::{Operation, Policy};
 use super::state::{Failure, GaveUp, Wait};
-use crate::context::{self, AttemptScope, ClockScope};
+use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
@@ -28,6 +28,8 @@ pin_project! {
         // What the next attempt sends.
         copy: Option<Req>,
         previous: Duration,
+        // Where the attempts went.
+        tried: Tried,
         // Last, so that what the attempt holds is given back first when both are dropped.
         operation: Operation<S, R, K>,
     }
@@ -53,11 +55,13 @@ where
         operation: Operation<S, R, K>,
         call: Call<S, Req>,
         copy: Option<Req>,
+        tried: Tried,
     ) -> Self {
         Self {
             step: Step::Attempt { call },
             copy,
             previous: Duration::ZERO,
+            tried,
             operation,
         }
     }
@@ -79,6 +83,7 @@ where
             // Called outside of the attempt that polls it, as over a buffer.
             this.operation.become_nested();
         }
+        let _tried = TriedScope::enter(this.tried);
         let mut attempt =
             (!this.operation.is_nested).then(|| AttemptScope::enter(this.operation.attempt));
         loop {

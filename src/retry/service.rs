@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::metrics::RetryMetrics;
 use super::state::Settings;
 use crate::budget::Gain;
-use crate::context::{self, AttemptScope, ClockScope};
+use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
 use crate::random::Random;
 use crate::ready::{Call, Ready};
 use crate::sync::lock;
@@ -83,10 +83,20 @@ where
         if self.shared.policy.is_nested() {
             // The attempts are those of the retry further out; its mark stays.
             let operation = Operation::nested(&self.shared);
-            return ResponseFuture::new(operation, self.inner.call(request), None);
+            return ResponseFuture::new(
+                operation,
+                self.inner.call(request),
+                None,
+                Tried::default(),
+            );
         }
         let operation = Operation::begin(&self.shared);
-        let _scopes = (ClockScope::call(), AttemptScope::enter(1));
+        let mut tried = Tried::default();
+        let scopes = (
+            ClockScope::call(),
+            AttemptScope::enter(1),
+            TriedScope::enter(&mut tried),
+        );
         if let Some(deadline) = context::deadline() {
             let now = context::now();
             if deadline <= now {
@@ -94,13 +104,15 @@ where
                 self.inner.release();
                 let kind = ErrorKind::DeadlineExceeded;
                 let error = Error::rejected(kind, metrics.name(), None);
-                return ResponseFuture::new(operation, Call::failed(error), None);
+                return ResponseFuture::new(operation, Call::failed(error), None, Tried::default());
             }
         }
         let may_repeat = settings.max_attempts > 1;
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
         replay.mark(&mut request, 1);
-        ResponseFuture::new(operation, self.inner.call(request), copy)
+        let call = self.inner.call(request);
+        drop(scopes);
+        ResponseFuture::new(operation, call, copy, tried)
     }
 }
 

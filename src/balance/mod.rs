@@ -1,0 +1,4 @@
+//! Balances calls over endpoints.
+
+#![allow(dead_code)]
+mod load;
