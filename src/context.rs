@@ -190,12 +190,12 @@ pub(crate) struct TriedScope<'a> {
 impl<'a> TriedScope<'a> {
     #[inline]
     pub(crate) fn enter(kept: &'a mut Tried) -> Self {
-        CONTEXT.with(|context| match context.tried.get() {
-            Some(_) => Self { kept: None },
-            None => {
-                context.tried.set(Some(*kept));
-                Self { kept: Some(kept) }
+        CONTEXT.with(|context| {
+            if context.tried.get().is_some() {
+                return Self { kept: None };
             }
+            context.tried.set(Some(*kept));
+            Self { kept: Some(kept) }
         })
     }
 }

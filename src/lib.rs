@@ -94,6 +94,7 @@ pub use tower::BoxError;
 
 pub use crate::availability::Availability;
 pub use crate::backoff::{Backoff, Delays, Jitter};
+pub use crate::balance::Balance;
 pub use crate::budget::Budget;
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};

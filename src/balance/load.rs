@@ -67,7 +67,7 @@ impl Flow {
     /// How long ago the marked time is, in nanoseconds; zero if it is still to come.
     fn since(self, nanos: u64) -> u64 {
         let units = Self::time(nanos).wrapping_sub(self.0) << (u64::BITS - Self::TIME_BITS);
-        let units = (units as i64) >> (u64::BITS - Self::TIME_BITS);
+        let units = units.cast_signed() >> (u64::BITS - Self::TIME_BITS);
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
@@ -116,7 +116,9 @@ impl Decaying {
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
-        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32) as i32;
+        let elapsed = ((nanos >> Self::UNIT) as u32)
+            .wrapping_sub(self.0 as u32)
+            .cast_signed();
         if elapsed <= 0 {
             return 1.0;
         }
@@ -181,12 +183,11 @@ impl Load {
                 End::Succeeded if share < 1.0 => {
                     Decaying::new(value * share + took * (1.0 - share), nanos).0
                 }
-                End::Succeeded | End::Ignored => word,
                 // It says that the endpoint is at least as slow, never that it is fast.
                 End::Failed | End::Cancelled if took > value * share => {
                     Decaying::new(took, nanos).0
                 }
-                End::Failed | End::Cancelled => word,
+                _ => word,
             }
         });
     }
@@ -209,11 +210,6 @@ impl Load {
             }
             Decaying::new(share, nanos).0
         });
-    }
-
-    /// Forgets that calls failed.
-    pub(super) fn forget_failures(&self) {
-        self.failures.store(0, Ordering::Relaxed);
     }
 
     #[inline]

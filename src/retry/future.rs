@@ -201,7 +201,8 @@ impl<S, R, K> Operation<S, R, K> {
         let rejection = error
             .and_then(Error::find)
             .filter(|error| error.is_rejection());
-        if rejection.is_some() && !settings.retry_rejections {
+        let may_go_elsewhere = rejection.is_some_and(Error::may_go_elsewhere);
+        if rejection.is_some() && !settings.retry_rejections && !may_go_elsewhere {
             return Err(GaveUp::Rejected);
         }
         if rejection.is_none() && !outcome.is_failure() {
@@ -214,6 +215,8 @@ impl<S, R, K> Operation<S, R, K> {
             return Err(GaveUp::Exhausted);
         }
         let hint = match rejection {
+            // When the one that refused will take calls again does not matter to another.
+            Some(_) if may_go_elsewhere => None,
             Some(error) => error.retry_after().map(Hint::RetryAfter),
             None => classify.hint(attempted.result.as_ref()),
         };
