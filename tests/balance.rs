@@ -1,7 +1,7 @@
 //! The balancer.
 
 // Helpers of tests are tests.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::float_cmp)]
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -420,6 +420,7 @@ impl futures_core::Stream for Changes {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "items of a stream that can fail")]
 fn insert(name: &str) -> Result<Change<String, Client>, BoxError> {
     Ok(Change::Insert(name.to_owned(), server(name, MS, false)))
 }
@@ -498,22 +499,35 @@ async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
     assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
 }
 
+/// Finds so many endpoints, all at once, and then no more.
+struct Burst(std::ops::Range<u32>);
+
+impl futures_core::Stream for Burst {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let Some(n) = self.0.next() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Some(insert(&n.to_string())))
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_changes_leaves_room_for_calls() {
-    let (send, changes) = mpsc::unbounded_channel();
-    let balance = Balance::config("search")
-        .discover(Changes(changes))
-        .unwrap();
-    for n in 0..10_000 {
-        send.send(insert(&n.to_string())).unwrap();
-    }
+    let balance = Balance::config("search").discover(Burst(0..10_000));
+    let balance = balance.unwrap();
     let mut turns = 0;
     while balance.handle().endpoints().len() < 10_000 {
         tokio::task::yield_now().await;
         turns += 1;
-        if turns > 1 {
-            assert!(balance.clone().oneshot(1).await.is_ok());
-        }
+        let mut call = Box::pin(balance.clone().oneshot(1));
+        assert!(poll(&mut call).is_pending(), "it is sent");
+        let endpoints = balance.handle().endpoints();
+        assert!(endpoints.iter().any(|status| status.in_flight > 0));
     }
     assert!(turns > 20, "{turns} turns of other tasks");
 }

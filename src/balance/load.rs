@@ -65,9 +65,13 @@ impl Flow {
     }
 
     /// How long ago the marked time is, in nanoseconds; zero if it is still to come.
+    #[allow(
+        clippy::cast_possible_wrap,
+        reason = "on a circle of times, the negative half is to come"
+    )]
     fn since(self, nanos: u64) -> u64 {
         let units = Self::time(nanos).wrapping_sub(self.0) << (u64::BITS - Self::TIME_BITS);
-        let units = units.cast_signed() >> (u64::BITS - Self::TIME_BITS);
+        let units = (units as i64) >> (u64::BITS - Self::TIME_BITS);
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
@@ -114,11 +118,13 @@ impl Decaying {
     }
 
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
+    #[allow(
+        clippy::cast_possible_wrap,
+        reason = "on a circle of times, the negative half is to come"
+    )]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
-        let elapsed = ((nanos >> Self::UNIT) as u32)
-            .wrapping_sub(self.0 as u32)
-            .cast_signed();
+        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32) as i32;
         if elapsed <= 0 {
             return 1.0;
         }
