@@ -1,5 +1,6 @@
 //! Which endpoint a call goes to.
 
+use std::cmp::Ordering as Ordered;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -43,6 +44,14 @@ pub enum Standing {
     Closed,
     /// Closed, and tried.
     ClosedAndTried,
+}
+
+/// An endpoint that is compared.
+#[derive(Clone, Copy, Debug)]
+struct Rank {
+    standing: Standing,
+    load: f64,
+    place: usize,
 }
 
 /// The endpoints to choose from.
@@ -152,6 +161,27 @@ impl<'a> Endpoints<'a> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    #[inline]
+    fn rank(&self, place: usize) -> Rank {
+        Rank {
+            standing: self.standing(place),
+            load: self.load(place),
+            place,
+        }
+    }
+
+    /// The better one of two.
+    #[inline]
+    fn lighter(&self, one: Rank, place: usize) -> Rank {
+        let other = self.rank(place);
+        let is_better = match other.standing.cmp(&one.standing) {
+            Ordered::Less => true,
+            Ordered::Equal => other.load < one.load,
+            Ordered::Greater => false,
+        };
+        if is_better { other } else { one }
+    }
+
     /// The best standing of all, by looking at all.
     fn best_standing(&self) -> Standing {
         let standings = (0..self.len()).map(|place| self.standing(place));
@@ -209,28 +239,20 @@ impl<Req> Choose<Req> for PowerOfChoices {
         if count == 1 {
             return 0;
         }
-        let mut places = [usize::MAX; 3];
-        let mut chosen = (Standing::ClosedAndTried, f64::INFINITY, 0);
-        for n in 0..draws.min(count) {
-            // A place among those that are left, and then the place that it is among all.
-            let mut place = endpoints.random_below(count - n);
-            for earlier in &places[..n] {
-                place += usize::from(place >= *earlier);
-            }
-            places[n] = place;
-            places[..=n].sort_unstable();
-            let standing = endpoints.standing(place);
-            if standing > chosen.0 {
-                continue;
-            }
-            let load = endpoints.load(place);
-            // Of equal ones the first drawn: they come in random order.
-            if n == 0 || standing < chosen.0 || load < chosen.1 {
-                chosen = (standing, load, place);
-            }
+        let first = endpoints.random_below(count);
+        // A place among those that are left, and then the place that it is among all.
+        let mut second = endpoints.random_below(count - 1);
+        second += usize::from(second >= first);
+        // Of equal ones the first: they come in random order.
+        let mut chosen = endpoints.lighter(endpoints.rank(first), second);
+        if draws == 3 && count > 2 {
+            let mut third = endpoints.random_below(count - 2);
+            third += usize::from(third >= first.min(second));
+            third += usize::from(third >= first.max(second));
+            chosen = endpoints.lighter(chosen, third);
         }
-        if chosen.0 == Standing::Open || count <= draws {
-            return chosen.2;
+        if chosen.standing == Standing::Open || count <= draws {
+            return chosen.place;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured.
         endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place))

@@ -182,6 +182,7 @@ impl Member {
     }
 
     /// The weight that was set.
+    #[inline]
     pub(super) fn weight(&self) -> f64 {
         f64::from_bits(self.weight.load(Ordering::Relaxed))
     }
