@@ -15,6 +15,11 @@ fn x2_backoff_under_contention() {
 }
 
 #[test]
+fn x6_an_endpoint_that_fails_fast() {
+    meets_its_goals("x6");
+}
+
+#[test]
 fn x7_metastable_failure() {
     meets_its_goals("x7");
 }

@@ -2,6 +2,7 @@
 //! a test in `tests/effectiveness.rs`.
 
 pub(crate) mod x2_backoff;
+pub(crate) mod x6_fails_fast;
 pub(crate) mod x7_metastable;
 pub(crate) mod x8_budget;
 pub(crate) mod x9_breaker;
@@ -17,6 +18,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x2",
         run: x2_backoff::run,
+    },
+    Experiment {
+        name: "x6",
+        run: x6_fails_fast::run,
     },
     Experiment {
         name: "x7",
