@@ -15,6 +15,11 @@ fn x2_backoff_under_contention() {
 }
 
 #[test]
+fn x5_power_of_two_choices() {
+    meets_its_goals("x5");
+}
+
+#[test]
 fn x6_an_endpoint_that_fails_fast() {
     meets_its_goals("x6");
 }

@@ -2,6 +2,7 @@
 //! a test in `tests/effectiveness.rs`.
 
 pub(crate) mod x2_backoff;
+pub(crate) mod x5_two_choices;
 pub(crate) mod x6_fails_fast;
 pub(crate) mod x7_metastable;
 pub(crate) mod x8_budget;
@@ -18,6 +19,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x2",
         run: x2_backoff::run,
+    },
+    Experiment {
+        name: "x5",
+        run: x5_two_choices::run,
     },
     Experiment {
         name: "x6",

@@ -35,7 +35,7 @@ const ENDPOINTS: usize = 10;
 const LATENCY: Duration = Duration::from_millis(20);
 const FAILS_IN: Duration = Duration::from_millis(1);
 
-type Backend = BoxCloneSyncService<(), (), BoxError>;
+pub(crate) type Backend = BoxCloneSyncService<(), (), BoxError>;
 type Balancer = fn(&World, Vec<Backend>) -> Client;
 
 const OURS: &str = "ours";
@@ -56,7 +56,7 @@ const VARIANTS: [Variant<Balancer>; 4] = [
 ];
 
 /// The defaults, scaled.
-pub(crate) fn defaults(scale: u32) -> Config {
+fn defaults(scale: u32) -> Config {
     Balance::config("search")
         .latency_decay(scale * Duration::from_secs(10))
         .failure_decay(scale * Duration::from_secs(4))
@@ -69,12 +69,12 @@ fn ours(world: &World) -> Config {
     defaults(SCALE).seed(world.seed())
 }
 
-fn endpoints(backends: Vec<Backend>) -> impl Iterator<Item = Endpoint<Backend>> {
+pub(crate) fn endpoints(backends: Vec<Backend>) -> impl Iterator<Item = Endpoint<Backend>> {
     let backends = backends.into_iter().enumerate();
     backends.map(|(key, backend)| Endpoint::new(key, backend))
 }
 
-fn balance<S, E>(built: Result<S, E>) -> Client
+pub(crate) fn balance<S, E>(built: Result<S, E>) -> Client
 where
     S: Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send + 'static,
     E: std::fmt::Debug,
@@ -128,7 +128,7 @@ pub(crate) fn run(form: Form) -> Report {
             .row(
                 format!(
                     "{rate}/s, fails {} %: share of calls, %",
-                    f64::from(failing) * 100.0
+                    (failing * 100.0).round()
                 ),
                 3,
                 results.cells(|shares| shares.sick * 100.0),
