@@ -38,6 +38,7 @@
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
