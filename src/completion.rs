@@ -98,6 +98,16 @@ where
             completion,
         }
     }
+
+    /// Lets a call that this layer made wait be polled from now on.
+    pub(crate) fn admit(self: Pin<&mut Self>, token: T) {
+        *self.project().token = Some(token);
+    }
+
+    /// Ends a call that this layer made wait, and frees the request.
+    pub(crate) fn refuse(self: Pin<&mut Self>, error: Error) {
+        self.project().call.set(Call::failed(error));
+    }
 }
 
 impl<S, Req, K, C, T> Future for Tracked<S, Req, K, C, T>

@@ -257,6 +257,15 @@ pub(crate) fn fresh_now() -> Instant {
     now
 }
 
+/// The time, if it has been read during this poll: for what is worth knowing it, but not reading the clock.
+#[inline]
+pub(crate) fn known_now() -> Option<Instant> {
+    match CONTEXT.with(|context| context.clock.get()) {
+        Clock::Read(now) => Some(now),
+        Clock::Unread | Clock::Unscoped => None,
+    }
+}
+
 /// The nanoseconds from `origin` to `now`; enough for 584 years. Zero if the clock has gone back.
 ///
 /// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process

@@ -1,5 +1,6 @@
 //! The errors that layers produce themselves, and the error of a configuration that makes no sense.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -235,7 +236,7 @@ pub struct ConfigError {
     name: String,
     field: &'static str,
     value: String,
-    permitted: &'static str,
+    permitted: Cow<'static, str>,
 }
 
 impl ConfigError {
@@ -265,8 +266,8 @@ impl ConfigError {
 
     /// Returns what the field may be.
     #[must_use]
-    pub fn permitted(&self) -> &'static str {
-        self.permitted
+    pub fn permitted(&self) -> &str {
+        &self.permitted
     }
 }
 
@@ -302,7 +303,7 @@ impl<'a> Check<'a> {
         holds: bool,
         field: &'static str,
         value: &dyn fmt::Debug,
-        permitted: &'static str,
+        permitted: impl Into<Cow<'static, str>>,
     ) -> Result<(), ConfigError> {
         if holds {
             return Ok(());
@@ -312,7 +313,7 @@ impl<'a> Check<'a> {
             name: self.name.to_owned(),
             field,
             value: format!("{value:?}"),
-            permitted,
+            permitted: permitted.into(),
         })
     }
 

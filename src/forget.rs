@@ -2,18 +2,22 @@
 
 use tokio::time::Instant;
 
-use crate::{
-    CircuitBreakerLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer,
-    circuit_breaker,
-};
+use crate::{BulkheadLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer};
 
 /// Says whether a layer has anything to remember.
 ///
 /// Where each key has a layer of its own, layers of keys that are not used are dropped to make room. One that
 /// still holds something against its key must not be: dropping it would forgive an exhausted limit
 /// or an open breaker. Implemented for every layer of this crate and for tuples of them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say whether it may be forgotten, so there cannot be one for each key",
+    note = "take the layers of this crate, or a tuple of them with the outermost first, `(breaker, timeout)`, instead of a `ServiceBuilder`"
+)]
 pub trait Forget {
     /// Returns `true` if a layer made anew would act just as this one from `now` on.
+    ///
+    /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
+    /// be quick and must not come back to the keys.
     fn can_forget(&self, now: Instant) -> bool;
 }
 
@@ -50,11 +54,10 @@ impl<R, K> Forget for HedgeLayer<R, K> {
     }
 }
 
-impl<K, C> Forget for CircuitBreakerLayer<K, C> {
-    /// Returns `true` while the breaker is closed.
+impl<K, C> Forget for BulkheadLayer<K, C> {
+    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
     fn can_forget(&self, _now: Instant) -> bool {
-        let breaker = self.handle();
-        breaker.state() == circuit_breaker::State::Closed
+        self.handle().is_idle()
     }
 }
 

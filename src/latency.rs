@@ -64,6 +64,8 @@ pub(crate) struct Sketch {
     due: AtomicU64,
     /// The quantile in nanoseconds; [`UNKNOWN`] if there is none.
     quantile: AtomicU64,
+    /// The calls of the last full tick.
+    recent: AtomicU64,
     /// 1 while calls are slow.
     slow: AtomicU32,
 }
@@ -95,14 +97,14 @@ impl Sketch {
             tick,
             due: AtomicU64::new(tick),
             quantile: AtomicU64::new(UNKNOWN),
+            recent: AtomicU64::new(0),
             slow: AtomicU32::new(0),
         }
     }
 
-    /// Counts a call that ended at `nanos`, a time from any fixed origin. Says whether a new tick has begun.
+    /// Counts a call in the tick that [`keep`](Self::keep) has come to.
     #[inline]
-    pub(crate) fn record(&self, lane: usize, nanos: u64, took: Took) -> bool {
-        let is_new_tick = self.keep(nanos);
+    pub(crate) fn record(&self, lane: usize, took: Took) {
         let lane = &self.lanes[lane % self.lanes.len()];
         let (cells, duration) = match took {
             Took::Exactly(duration) => (&lane.exact, duration),
@@ -110,13 +112,11 @@ impl Sketch {
         };
         cells[bucket(duration)].fetch_add(1, Ordering::Relaxed);
         lane.calls.fetch_add(1, Ordering::Relaxed);
-        is_new_tick
     }
 
     /// The quantile of the window, as it was at the beginning of this tick.
     #[inline]
-    pub(crate) fn quantile(&self, nanos: u64) -> Option<Duration> {
-        self.keep(nanos);
+    pub(crate) fn quantile(&self) -> Option<Duration> {
         match self.quantile.load(Ordering::Relaxed) {
             UNKNOWN => None,
             quantile => Some(Duration::from_nanos(quantile)),
@@ -124,9 +124,13 @@ impl Sketch {
     }
 
     /// Says whether calls took much longer in the last full tick than in the window.
-    pub(crate) fn is_slow(&self, nanos: u64) -> bool {
-        self.keep(nanos);
+    pub(crate) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed) == 1
+    }
+
+    /// How many calls there were in the last full tick.
+    pub(crate) fn recent_calls(&self) -> u64 {
+        self.recent.load(Ordering::Relaxed)
     }
 
     /// How many calls have been counted since the beginning.
@@ -135,9 +139,10 @@ impl Sketch {
         self.lanes.iter().map(calls).sum()
     }
 
-    /// Collects what has been counted, if it is time to.
+    /// Collects what has been counted if a new tick has begun at `nanos`, a time from any fixed origin. Says
+    /// whether it did.
     #[inline]
-    fn keep(&self, nanos: u64) -> bool {
+    pub(crate) fn keep(&self, nanos: u64) -> bool {
         nanos >= self.due.load(Ordering::Relaxed) && self.collect(nanos)
     }
 
@@ -165,6 +170,7 @@ impl Sketch {
             // What was counted belongs to the tick that ended at `due`, and the last one was empty.
             history.recent.clear();
         }
+        self.recent.store(history.recent.total(), Ordering::Relaxed);
         let slow = history.is_slow(self.settings.slowdown);
         self.slow.store(slow.into(), Ordering::Relaxed);
         history.age(nanos / self.tick);
@@ -339,8 +345,28 @@ mod tests {
         slowdown: 1.5,
     };
 
-    fn sketch() -> Sketch {
-        Sketch::new(SETTINGS, 2)
+    /// A sketch that is told the time with each call.
+    struct Timed(Sketch);
+
+    impl Timed {
+        fn record(&self, lane: usize, nanos: u64, took: Took) {
+            self.0.keep(nanos);
+            self.0.record(lane, took);
+        }
+
+        fn quantile(&self, nanos: u64) -> Option<Duration> {
+            self.0.keep(nanos);
+            self.0.quantile()
+        }
+
+        fn is_slow(&self, nanos: u64) -> bool {
+            self.0.keep(nanos);
+            self.0.is_slow()
+        }
+    }
+
+    fn sketch() -> Timed {
+        Timed(Sketch::new(SETTINGS, 2))
     }
 
     fn millis(millis: u64) -> Duration {
@@ -348,7 +374,7 @@ mod tests {
     }
 
     /// Calls that take 1 to 100 ms.
-    fn a_hundred(sketch: &Sketch, nanos: u64) {
+    fn a_hundred(sketch: &Timed, nanos: u64) {
         for took in 1..=100 {
             sketch.record(took as usize, nanos, Took::Exactly(millis(took)));
         }
@@ -393,7 +419,7 @@ mod tests {
         for idle in [31, 100, 86_400, 400 * 86_400, u64::MAX / SECOND - 10] {
             a_hundred(&sketch, idle * SECOND);
             assert!(is_close(sketch.quantile((idle + 1) * SECOND), 90.0));
-            assert_eq!(sketch.calls() % 100, 0);
+            assert_eq!(sketch.0.calls() % 100, 0);
         }
     }
 
@@ -482,10 +508,10 @@ mod tests {
                 });
             }
         });
-        sketch.keep(6 * SECOND);
-        let history = crate::sync::lock(&sketch.history);
+        sketch.0.keep(6 * SECOND);
+        let history = crate::sync::lock(&sketch.0.history);
         assert_eq!(history.window.total(), 3 * each);
-        assert_eq!(sketch.calls(), 3 * each);
+        assert_eq!(sketch.0.calls(), 3 * each);
     }
 
     proptest! {
@@ -494,7 +520,7 @@ mod tests {
         fn the_window_holds_what_a_list_of_calls_holds(
             steps in prop::collection::vec((0_u64..5_000, 1_u64..2_000_000), 1..300),
         ) {
-            let sketch = Sketch::new(Settings { min_samples: 1, quantile: 0.5, ..SETTINGS }, 1);
+            let sketch = Timed(Sketch::new(Settings { min_samples: 1, quantile: 0.5, ..SETTINGS }, 1));
             let (mut nanos, mut calls) = (0, Vec::new());
             for (wait, micros) in steps {
                 nanos += wait * 1_000_000;

@@ -8,24 +8,44 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use buttress::{CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer};
-//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{BoxError, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
+//! // Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
 //! let client = service_fn(|item: &'static str| async move {
 //!     Ok::<_, BoxError>(format!("12 of {item}"))
 //! });
+//! let inventory = buttress::standard("inventory")
+//!     .timeout(Duration::from_millis(300)) // one attempt
+//!     .deadline(Duration::from_secs(2)) // all attempts together
+//!     .concurrency_limit(50) // or `.unlimited()`
+//!     .build()?
+//!     .wrap(client);
+//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! That is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics, with
+//! hedging and a rate limit for the asking. Its parts are layers that can be used by themselves:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::{CircuitBreakerLayer, RetryLayer, TimeoutLayer};
+//! use tower::ServiceBuilder;
+//! # use tower::{BoxError, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! # let client = service_fn(|item: &'static str| async move { Ok::<_, BoxError>(item) });
 //! let inventory = ServiceBuilder::new()
-//!     .layer(MeasureLayer::operation("inventory"))
-//!     .layer(DeadlineLayer::new("inventory", Duration::from_secs(2)))
 //!     .layer(RetryLayer::new("inventory"))
 //!     .layer(CircuitBreakerLayer::new("inventory"))
 //!     .layer(TimeoutLayer::new("inventory", Duration::from_millis(300)))
-//!     .layer(MeasureLayer::attempt("inventory"))
 //!     .service(client);
-//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
-//! # Ok(())
+//! # drop(tower::ServiceExt::oneshot(inventory, "bolts").await);
 //! # }
 //! ```
 //!
@@ -39,6 +59,10 @@
 //! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
+//! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
+//! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
+//! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight, with a short queue and an adaptive limit if wanted |
+//! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
@@ -48,6 +72,8 @@
 //! - The deadline is outside retry, so that it covers all attempts and the waits between them.
 //! - The circuit breaker is inside retry, so that it counts attempts and ends a retry when it opens, and
 //!   outside the timeout, so that calls which took too long count as failures.
+//! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
+//! - Layers of each key's own stand where one for all would stand.
 //!
 //! # What all layers have in common
 //!
@@ -69,22 +95,27 @@ mod availability;
 mod backoff;
 pub mod balance;
 pub mod budget;
+pub mod bulkhead;
 pub mod circuit_breaker;
 mod completion;
 mod context;
 mod deadline;
 mod error;
+pub mod fallback;
 mod forget;
 pub mod hedge;
+pub mod keyed;
 mod lane;
 mod latency;
 pub mod measure;
 mod mode;
 mod outcome;
 mod random;
+pub mod rate_limit;
 mod ready;
 mod replay;
 pub mod retry;
+pub mod stack;
 mod sync;
 mod telemetry;
 pub mod timeout;
@@ -97,18 +128,23 @@ pub use crate::availability::Availability;
 pub use crate::backoff::{Backoff, Delays, Jitter};
 pub use crate::balance::Balance;
 pub use crate::budget::Budget;
+pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{ConfigError, Error, ErrorKind};
+pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::forget::Forget;
 pub use crate::hedge::{Hedge, HedgeLayer};
+pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};
+pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::Wrappable;
 pub use crate::replay::{ByClone, Once, Replay};
 pub use crate::retry::{Retry, RetryLayer};
+pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};
 
 /// The examples of the README.

@@ -83,6 +83,15 @@ impl<S> Ready<S> {
         }
     }
 
+    /// A handle that has reserved nothing, for a call that is made later.
+    #[cold]
+    pub(crate) fn another(&self) -> S
+    where
+        S: Clone,
+    {
+        self.inner.clone()
+    }
+
     /// Gives up what the inner service has reserved for this handle, or this handle's place in its queue.
     pub(crate) fn release(&mut self)
     where

@@ -232,15 +232,23 @@ impl Published {
     /// origin that is always the same.
     #[inline]
     pub(crate) fn keep<I: Instruments>(&self, series: &Series<I>, now: Instant, nanos: u64) {
+        if self.is_due(nanos) {
+            series.publish(now);
+        }
+    }
+
+    /// Says whether the one who asks is to publish the gauges now, as [`keep`](Self::keep) does.
+    #[inline]
+    pub(crate) fn is_due(&self, nanos: u64) -> bool {
         let recorder = recorder_id();
-        if self.recorder.load(Ordering::Relaxed) != recorder
-            || nanos >= self.due.load(Ordering::Relaxed)
-        {
+        let is_due = self.recorder.load(Ordering::Relaxed) != recorder
+            || nanos >= self.due.load(Ordering::Relaxed);
+        if is_due {
             let due = nanos.saturating_add(REPUBLISH.as_nanos() as u64);
             self.due.store(due, Ordering::Relaxed);
             self.recorder.store(recorder, Ordering::Relaxed);
-            series.publish(now);
         }
+        is_due
     }
 }
 

@@ -15,6 +15,19 @@ pin_project! {
 }
 
 impl Timer {
+    /// Is ready when `at` has come, which may be another instant in each poll.
+    pub(crate) fn poll_at(
+        mut self: Pin<&mut Self>,
+        at: Instant,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let sleep = self.as_mut().project().sleep.as_pin_mut();
+        if let Some(sleep) = sleep.filter(|sleep| sleep.deadline() != at) {
+            sleep.reset(at);
+        }
+        self.poll(|| at, cx)
+    }
+
     /// Is ready when the instant that `at` gave at the first poll has come.
     #[inline]
     pub(crate) fn poll(

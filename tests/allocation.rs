@@ -13,9 +13,10 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use buttress::bulkhead::Aimd;
 use buttress::{
-    BoxError, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures, MeasureLayer,
-    RetryLayer, TimeoutLayer,
+    BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures,
+    FallbackLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, fallback, keyed,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -90,8 +91,27 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         .consecutive_failures(12)
         .slow_calls(SECOND, 0.5);
     costs_nothing(&counting.build().unwrap());
+    costs_nothing(&BulkheadLayer::new("bulkhead", 100));
+    let adaptive = BulkheadLayer::config("adaptive bulkhead", Aimd::between(5, 100));
+    costs_nothing(&adaptive.queue(100).build().unwrap());
+    let rate = Rate::per_second(1_000_000_000);
+    costs_nothing(&RateLimitLayer::new("rate limit", rate));
+    let heeding = RateLimitLayer::config("heeding rate limit", rate)
+        .max_wait(SECOND)
+        .cost(|_: &u64| 2)
+        .classify(ErrorsAreFailures);
+    costs_nothing(&heeding.build().unwrap());
     costs_nothing(&MeasureLayer::operation("measure"));
     costs_nothing(&MeasureLayer::attempt("measure"));
+    costs_nothing(&FallbackLayer::new("fallback", fallback::value(0_u64)));
+    costs_nothing(&FallbackLayer::new("fallback", fallback::service(echo())));
+    let per_key = |_: &u64| {
+        (
+            CircuitBreakerLayer::new("keyed"),
+            TimeoutLayer::new("keyed", SECOND),
+        )
+    };
+    costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,11 @@ use experiments::EXPERIMENTS;
 use harness::Form;
 
 #[test]
+fn x1_hedging() {
+    meets_its_goals("x1");
+}
+
+#[test]
 fn x2_backoff_under_contention() {
     meets_its_goals("x2");
 }
@@ -37,6 +42,16 @@ fn x8_retry_budgets() {
 #[test]
 fn x9_circuit_breaker_leak_against_recovery() {
     meets_its_goals("x9");
+}
+
+#[test]
+fn x10_overload() {
+    meets_its_goals("x10");
+}
+
+#[test]
+fn x11_rate_limit_bounds() {
+    meets_its_goals("x11");
 }
 
 fn meets_its_goals(name: &str) {

@@ -606,6 +606,36 @@ async fn every_hedge_is_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_delay_is_published_even_if_there_is_a_call_now_and_then() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = HedgeLayer::config("quiet").min_samples(1).build().unwrap();
+    for _ in 0..2 {
+        layer.layer(Leaf::new(&[])).oneshot(7).await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+    }
+    let rows = snapshotter.snapshot().into_vec().into_iter();
+    let mut gauges = rows.filter(|row| row.0.key().name() == "buttress_hedge_delay_seconds");
+    let Some((.., DebugValue::Gauge(delay))) = gauges.next() else {
+        panic!("there is a gauge");
+    };
+    assert!((0.0009..0.0011).contains(&delay.into_inner()), "{delay}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_over_holds_nothing_though_its_future_is_kept() {
+    let budget = Budget::config("leaf").initial(3).build().unwrap();
+    let mut client = wrap(
+        config().budget(&budget),
+        &Leaf::new(&[(LONG, GOOD), (1, GOOD)]),
+    );
+    let mut future = Box::pin(client.ready().await.unwrap().call(7));
+    future.as_mut().await.unwrap();
+    assert_eq!(budget.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timeout_further_in_ends_an_attempt_and_one_further_out_the_call() {
     let script = [(LONG, End::Hangs), (LONG, End::Hangs)];
     let inner = TimeoutLayer::new("leaf", millis(30)).layer(Leaf::new(&script));

@@ -10,8 +10,7 @@ use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 
 use crate::rows::{
-    AtOnce, Bench, CALLS, CALLS_ON_THREADS, Row, Section, call, call_once, row, threads,
-    tower_timeout,
+    AtOnce, Bench, CALLS, CALLS_ON_THREADS, Row, Section, call, row, threads, tower_timeout,
 };
 use crate::timed;
 
@@ -115,8 +114,8 @@ fn tower(name: &'static str, endpoints: usize) -> Row {
         let endpoints: Vec<_> = std::iter::repeat_with(endpoint).take(endpoints).collect();
         let mut service = p2c::Balance::new(ServiceList::new::<u64>(endpoints));
         // The first call makes all of them ready.
-        call_once(&mut service, 0);
-        timed(calls, |request| call_once(&mut service, request))
+        call(&mut service, 0);
+        timed(calls, |request| call(&mut service, request))
     };
     Row {
         name,

@@ -7,8 +7,11 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use buttress::bulkhead::Aimd;
+use buttress::stack::{Standard, StandardLayer};
 use buttress::{
-    BoxError, CircuitBreakerLayer, DeadlineLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+    BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, HedgeLayer,
+    MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, fallback, keyed,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -39,78 +42,146 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn sections() -> Vec<Section> {
+    vec![
+        layers(),
+        stacks(),
+        pending_once(),
+        rejections(),
+        two_threads(),
+    ]
+}
+
+fn layers() -> Section {
+    Section {
+        title: "One layer, inner service ready at once",
+        rows: vec![
+            row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+            row("no layer", "", tower::layer::util::Identity::new(), AtOnce),
+            clock(),
+            row("Timeout", "0.25", timeout(), AtOnce),
+            row("Deadline", "", deadline(), AtOnce),
+            row("tower Retry, budget", "", tower_retry(), AtOnce),
+            row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
+            row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
+            row("Hedge, percentile, not fired", "1.5", hedge(), AtOnce),
+            tower_rate_limit(),
+            row("RateLimit", "0.55", rate_limit(), AtOnce),
+            row(
+                "RateLimit, calls may wait",
+                "",
+                waiting_rate_limit(),
+                AtOnce,
+            ),
+            row("tower ConcurrencyLimit", "", tower_limit(), AtOnce),
+            row("Bulkhead", "0.6", bulkhead(), AtOnce),
+            row("Bulkhead, adaptive", "", adaptive(), AtOnce),
+            row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
+            row("Fallback, value", "", fallback(), AtOnce),
+            row("Keyed CircuitBreaker, 1 key", "", keyed_breaker(1), AtOnce),
+            row(
+                "Keyed CircuitBreaker, 1000 keys",
+                "",
+                keyed_breaker(1_000),
+                AtOnce,
+            ),
+        ],
+    }
+}
+
+fn stacks() -> Section {
+    Section {
+        title: "Stacks, inner service ready at once",
+        rows: vec![
+            row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+            row(
+                "tower Retry, Timeout",
+                "",
+                ServiceBuilder::new()
+                    .layer(tower_retry())
+                    .layer(tower_timeout()),
+                AtOnce,
+            ),
+            row(
+                "Deadline, Retry, CircuitBreaker, Timeout",
+                "",
+                stack(),
+                AtOnce,
+            ),
+            row(
+                "Deadline, Retry, CircuitBreaker, RateLimit, Bulkhead, Timeout",
+                "3.2",
+                six_layers(),
+                AtOnce,
+            ),
+            row("standard stack", "6.0", standard(|config| config), AtOnce),
+            row(
+                "… without Measure",
+                "",
+                standard(Standard::no_measure),
+                AtOnce,
+            ),
+            row("… with all parts", "", standard(all_parts), AtOnce),
+        ],
+    }
+}
+
+fn pending_once() -> Section {
+    Section {
+        title: "Inner service pending once",
+        rows: vec![
+            row(
+                "tower Timeout (the unit)",
+                "1",
+                tower_timeout(),
+                PendingOnce,
+            ),
+            row("Timeout", "1.05", timeout(), PendingOnce),
+            row("Retry, budget", "", RetryLayer::new("bench"), PendingOnce),
+            row("CircuitBreaker, 10 s", "", breaker(), PendingOnce),
+            row("Hedge, percentile, not fired", "", hedge(), PendingOnce),
+            row(
+                "Deadline, Retry, CircuitBreaker, Timeout",
+                "",
+                stack(),
+                PendingOnce,
+            ),
+            row("standard stack", "", standard(|config| config), PendingOnce),
+        ],
+    }
+}
+
+fn rejections() -> Section {
     let open = CircuitBreakerLayer::new("open");
     open.handle().force_open();
-    vec![
-        Section {
-            title: "One thread, inner service ready at once",
-            rows: vec![
-                row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
-                row("no layer", "", tower::layer::util::Identity::new(), AtOnce),
-                clock(),
-                row("Timeout", "0.25", timeout(), AtOnce),
-                row("Deadline", "", deadline(), AtOnce),
-                row("tower Retry, budget", "", tower_retry(), AtOnce),
-                row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
-                row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
-                row("Measure", "", MeasureLayer::attempt("bench"), AtOnce),
-                row(
-                    "tower Retry, Timeout",
-                    "",
-                    ServiceBuilder::new()
-                        .layer(tower_retry())
-                        .layer(tower_timeout()),
-                    AtOnce,
-                ),
-                row(
-                    "Deadline, Retry, CircuitBreaker, Timeout",
-                    "3.2",
-                    stack(),
-                    AtOnce,
-                ),
-                row("… with both Measures", "6.0", measured_stack(), AtOnce),
-            ],
-        },
-        Section {
-            title: "One thread, inner service pending once",
-            rows: vec![
-                row(
-                    "tower Timeout (the unit)",
-                    "1",
-                    tower_timeout(),
-                    PendingOnce,
-                ),
-                row("Timeout", "1.05", timeout(), PendingOnce),
-                row("Retry, budget", "", RetryLayer::new("bench"), PendingOnce),
-                row("CircuitBreaker, 10 s", "", breaker(), PendingOnce),
-                row(
-                    "Deadline, Retry, CircuitBreaker, Timeout",
-                    "",
-                    stack(),
-                    PendingOnce,
-                ),
-            ],
-        },
-        Section {
-            title: "Rejection by an open circuit breaker (the unit is a call that passes)",
-            rows: vec![
-                row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
-                row("CircuitBreaker, open", "0.8", open, AtOnce),
-            ],
-        },
-        Section {
-            title: "Two threads, each with a clone; ns per call on each thread",
-            rows: vec![
-                threads("tower Timeout (the unit)", "1", &tower_timeout()),
-                threads("Timeout", "", &timeout()),
-                threads("tower Retry, budget", "", &tower_retry()),
-                threads("Retry, budget", "", &RetryLayer::new("bench")),
-                threads("CircuitBreaker, 10 s", "130 ns", &breaker()),
-                threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
-                threads("… with both Measures", "", &measured_stack()),
-            ],
-        },
-    ]
+    Section {
+        title: "Rejections (the unit is a call that passes)",
+        rows: vec![
+            row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
+            row("CircuitBreaker, open", "0.8", open, AtOnce),
+            row("RateLimit, used up", "", used_up(), AtOnce),
+            row("Bulkhead, full", "", full(), AtOnce),
+        ],
+    }
+}
+
+fn two_threads() -> Section {
+    Section {
+        title: "Two threads, each with a clone; ns per call on each thread",
+        rows: vec![
+            threads("tower Timeout (the unit)", "1", &tower_timeout()),
+            threads("Timeout", "", &timeout()),
+            threads("tower Retry, budget", "", &tower_retry()),
+            threads("Retry, budget", "", &RetryLayer::new("bench")),
+            threads("CircuitBreaker, 10 s", "130 ns", &breaker()),
+            threads("Hedge, percentile, not fired", "", &hedge()),
+            threads("RateLimit", "", &rate_limit()),
+            threads("tower ConcurrencyLimit", "", &tower_limit()),
+            threads("Bulkhead", "", &bulkhead()),
+            threads("Bulkhead, adaptive", "", &adaptive()),
+            threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
+            threads("standard stack", "", &standard(|config| config)),
+        ],
+    }
 }
 
 pub(crate) fn tower_timeout() -> tower::timeout::TimeoutLayer {
@@ -135,6 +206,83 @@ fn breaker() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new("bench")
 }
 
+fn fallback() -> FallbackLayer<fallback::Value<u64>> {
+    FallbackLayer::new("bench", fallback::value(0))
+}
+
+/// A breaker for each of so many keys, which come in turn.
+fn keyed_breaker<S: Bench>(keys: u64) -> impl Layer<S, Service: Bench> + Clone {
+    keyed::by(
+        "bench",
+        move |request: &u64| request % keys,
+        |_: &u64| breaker(),
+    )
+}
+
+/// All clones of a service share its permits, as with ours.
+fn tower_limit() -> tower::limit::GlobalConcurrencyLimitLayer {
+    tower::limit::GlobalConcurrencyLimitLayer::new(100)
+}
+
+fn bulkhead() -> BulkheadLayer {
+    BulkheadLayer::new("bench", 100)
+}
+
+/// A bulkhead whose only permit is never given back.
+fn full() -> BulkheadLayer {
+    let layer = BulkheadLayer::new("full", 1);
+    let mut hangs = layer.layer(tower::service_fn(|_: u64| {
+        std::future::pending::<Result<u64, BoxError>>()
+    }));
+    std::mem::forget(hangs.call(1));
+    layer
+}
+
+fn adaptive() -> BulkheadLayer {
+    BulkheadLayer::new("bench", Aimd::between(10, 1_000))
+}
+
+/// Never exceeded here.
+const RATE: Rate = Rate::per_second(1_000_000_000);
+
+fn rate_limit() -> RateLimitLayer {
+    RateLimitLayer::new("bench", RATE)
+}
+
+/// A limit that has let its call for the day through.
+fn used_up() -> RateLimitLayer {
+    let layer = RateLimitLayer::new("used up", Rate::per(1, 24 * 3_600 * SECOND));
+    let mut last = layer.layer(AtOnce);
+    call(&mut last, 1);
+    layer
+}
+
+/// A hedge that knows its percentile.
+fn hedge() -> HedgeLayer {
+    let config = HedgeLayer::config("bench").min_samples(1);
+    config.build().expect("is valid")
+}
+
+fn waiting_rate_limit() -> RateLimitLayer {
+    let config = RateLimitLayer::config("bench", RATE);
+    config.max_wait(SECOND).build().expect("is valid")
+}
+
+/// Cannot be cloned, so it is made anew in each round.
+fn tower_rate_limit() -> Row {
+    let layer = tower::limit::RateLimitLayer::new(u64::MAX, SECOND);
+    let run = move |calls| {
+        let mut service = layer.layer(AtOnce);
+        timed(calls, |request| call(&mut service, request))
+    };
+    Row {
+        name: "tower RateLimit",
+        target: "",
+        calls: CALLS,
+        run: Box::new(run),
+    }
+}
+
 /// The layers of one dependency, in the order that the documentation advises.
 fn stack<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
     ServiceBuilder::new()
@@ -144,14 +292,26 @@ fn stack<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
         .layer(timeout())
 }
 
-fn measured_stack<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
+/// The row of the design.
+fn six_layers<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
     ServiceBuilder::new()
-        .layer(MeasureLayer::operation("bench"))
         .layer(deadline())
         .layer(RetryLayer::new("bench"))
         .layer(breaker())
+        .layer(rate_limit())
+        .layer(bulkhead())
         .layer(timeout())
-        .layer(MeasureLayer::attempt("bench"))
+}
+
+fn standard(change: impl FnOnce(Standard) -> Standard) -> StandardLayer {
+    let config = buttress::standard("bench").concurrency_limit(100);
+    change(config).build().expect("is valid")
+}
+
+fn all_parts(config: Standard) -> Standard {
+    config
+        .hedge(|hedge| hedge.min_samples(1))
+        .rate_limit(RATE, |limit| limit)
 }
 
 /// A service that can be measured.
@@ -226,12 +386,7 @@ where
 }
 
 /// One call, polled to its end without a runtime round it.
-pub(crate) fn call<S: Bench>(service: &mut S, request: u64) {
-    call_once(service, request);
-}
-
-/// The same for a service that cannot be cloned.
-pub(crate) fn call_once<S>(service: &mut S, request: u64)
+pub(crate) fn call<S>(service: &mut S, request: u64)
 where
     S: Service<u64, Response = u64, Error: Into<BoxError>>,
 {

@@ -95,6 +95,8 @@ pub(super) fn after(now: u64, wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "these shares are exact")]
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;

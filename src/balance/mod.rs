@@ -75,7 +75,7 @@
 //!
 //! | metric | type | labels |
 //! |---|---|---|
-//! | `buttress_endpoints` | gauge | name, state = ready, ejected, slow_start, unhealthy |
+//! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
 //!
 //! # Defaults

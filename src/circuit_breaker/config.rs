@@ -265,6 +265,18 @@ impl<K, C> Config<K, C> {
         }
     }
 
+    /// The span of time that is judged, if it is not a number of calls.
+    pub(crate) fn time_window(&self) -> Option<Duration> {
+        match self.window {
+            WindowKind::Time(span) => Some(span),
+            WindowKind::Count(_) => None,
+        }
+    }
+
+    pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
+        self.settings.slow_calls.map(|(longer_than, _)| longer_than)
+    }
+
     /// Makes the layer, with a breaker of its own.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::state::State;
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{AtResponse, Availability, Classify, Completion, ErrorsAreFailures, Wrappable};
+use crate::{AtResponse, Availability, Classify, Completion, ErrorsAreFailures, Forget, Wrappable};
 
 /// Rejects calls to a service that is down. See the [module documentation](crate::circuit_breaker).
 ///
@@ -69,10 +69,18 @@ impl<S, K: Clone, C: Clone> Layer<S> for CircuitBreakerLayer<K, C> {
     fn layer(&self, inner: S) -> CircuitBreaker<S, K, C> {
         CircuitBreaker {
             inner: Ready::new(inner),
-            shared: Arc::clone(&self.shared),
+            shared: Some(Arc::clone(&self.shared)),
             classify: self.classify.clone(),
             completion: self.completion.clone(),
         }
+    }
+}
+
+impl<K, C> Forget for CircuitBreakerLayer<K, C> {
+    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
+    /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
+    fn can_forget(&self, now: Instant) -> bool {
+        self.shared.can_forget(now)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Outcome, Token};
 /// of a probe is free again.
 #[must_use = "a token that is dropped counts as cancelled"]
 pub struct Permit {
-    shared: Arc<Shared>,
+    shared: Option<Arc<Shared>>,
     kind: Kind,
 }
 
@@ -56,15 +56,30 @@ impl Token for Permit {
 impl Permit {
     #[inline]
     pub(super) fn new(shared: Arc<Shared>, kind: Kind) -> Self {
-        Self { shared, kind }
+        Self {
+            shared: Some(shared),
+            kind,
+        }
+    }
+
+    /// The permit of a call that no breaker has let through.
+    #[inline]
+    pub(super) fn none() -> Self {
+        Self {
+            shared: None,
+            kind: Kind::Uncounted,
+        }
     }
 
     #[inline]
     fn end(&mut self, outcome: Outcome) {
+        let Some(shared) = &self.shared else {
+            return;
+        };
         match std::mem::replace(&mut self.kind, Kind::Uncounted) {
             Kind::Uncounted => {}
-            Kind::Counted { word, started } => self.shared.count(word, outcome, started),
-            Kind::Probe { probe, started } => self.shared.end_probe(probe, outcome, started),
+            Kind::Counted { word, started } => shared.count(word, outcome, started),
+            Kind::Probe { probe, started } => shared.end_probe(probe, outcome, started),
         }
     }
 }

@@ -17,9 +17,22 @@ use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrapp
 #[derive(Clone)]
 pub struct CircuitBreaker<S, K = ErrorsAreFailures, C = AtResponse> {
     pub(super) inner: Ready<S>,
-    pub(super) shared: Arc<Shared>,
+    /// `None` for a service without a breaker.
+    pub(super) shared: Option<Arc<Shared>>,
     pub(super) classify: K,
     pub(super) completion: C,
+}
+
+impl<S, K, C> CircuitBreaker<S, K, C> {
+    /// A service without a breaker.
+    pub(crate) fn off(inner: S, classify: K, completion: C) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
+            classify,
+            completion,
+        }
+    }
 }
 
 impl<S, K, C, Req> Service<Req> for CircuitBreaker<S, K, C>
@@ -35,7 +48,7 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         // An open breaker leaves the inner service alone. A probe waits for readiness in its future.
-        if self.shared.is_closed() {
+        if self.shared.as_ref().is_none_or(|shared| shared.is_closed()) {
             self.inner.poll(cx);
         }
         Poll::Ready(Ok(()))
@@ -43,12 +56,18 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (call, permit) = match self.shared.admit() {
+        let admitted = match &self.shared {
+            Some(shared) => shared
+                .admit()
+                .map_err(|rejected| rejected.error(shared.name())),
+            None => Ok(Permit::none()),
+        };
+        let (call, permit) = match admitted {
             Ok(permit) => (self.inner.call(request), Some(permit)),
-            Err(rejected) => {
+            Err(error) => {
                 // It may have become ready before the breaker opened.
                 self.inner.release();
-                (Call::failed(rejected.error(self.shared.name())), None)
+                (Call::failed(error), None)
             }
         };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());

@@ -195,6 +195,11 @@ impl Shared {
         is(State::Closed, word) || self.open_for_remaining(now) == Some(Duration::ZERO)
     }
 
+    /// Says whether a new breaker may take its place.
+    pub(super) fn can_forget(&self, now: Instant) -> bool {
+        lock(&self.machine).can_forget(now)
+    }
+
     pub(super) fn force_open(&self) {
         self.steer(Machine::force_open);
     }

@@ -11,6 +11,10 @@ use tokio::time::Instant;
 use crate::context::saturating_add;
 use crate::window::Tally;
 
+/// How long a breaker that nobody calls is remembered after its open time, if that was not longer: several
+/// times what a closed one remembers by default.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -135,7 +139,7 @@ enum Phase {
 }
 
 /// The probes of a half-open breaker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Probes {
     /// Those in flight, with the end of their lease. Never more than `max_probes`.
     in_flight: Vec<(u64, Instant)>,
@@ -144,9 +148,22 @@ struct Probes {
     started: u64,
     succeeded: u32,
     failed: u32,
+    /// When one began or ended last.
+    last: Instant,
 }
 
 impl Probes {
+    fn new(now: Instant) -> Self {
+        Self {
+            in_flight: Vec::new(),
+            ramp: 1,
+            started: 0,
+            succeeded: 0,
+            failed: 0,
+            last: now,
+        }
+    }
+
     /// How many are in flight and have not overrun their lease.
     fn running(&self, now: Instant) -> usize {
         let leases = self.in_flight.iter();
@@ -228,11 +245,7 @@ impl Machine {
     pub(super) fn try_probe(&mut self, now: Instant) -> (Option<Probe>, Option<Transition>) {
         let transition = match self.phase {
             Phase::Open { until: Some(until) } if until <= now => {
-                let probes = Probes {
-                    ramp: 1,
-                    ..Probes::default()
-                };
-                Some(self.enter(Phase::HalfOpen(probes), Cause::OpenTimeOver))
+                Some(self.enter(Phase::HalfOpen(Probes::new(now)), Cause::OpenTimeOver))
             }
             _ => None,
         };
@@ -248,6 +261,7 @@ impl Machine {
         probes.started += 1;
         let lease_end = saturating_add(now, self.settings.probe_lease);
         probes.in_flight.push((serial, lease_end));
+        probes.last = now;
         (Some(Probe { epoch, serial }), transition)
     }
 
@@ -256,6 +270,17 @@ impl Machine {
         match &self.phase {
             Phase::HalfOpen(probes) => probes.running(now) < probes.ramp as usize,
             _ => false,
+        }
+    }
+
+    /// Says whether it may be forgotten: it is closed, or nobody has called it for long after its open time.
+    /// Never if the handle forced it, and never while a probe is under way.
+    pub(super) fn can_forget(&self, now: Instant) -> bool {
+        let is_over = |last| saturating_add(last, MEMORY.max(self.opened_for)) <= now;
+        match &self.phase {
+            Phase::Closed { forced, .. } => !forced,
+            Phase::Open { until } => until.is_some_and(is_over),
+            Phase::HalfOpen(probes) => probes.running(now) == 0 && is_over(probes.last),
         }
     }
 
@@ -277,6 +302,7 @@ impl Machine {
         probes
             .in_flight
             .retain(|(serial, _)| *serial != probe.serial);
+        probes.last = now;
         match end {
             ProbeEnd::Released => None,
             ProbeEnd::Succeeded => {
@@ -414,6 +440,56 @@ mod tests {
             let transition = self.machine.end_probe(probe, end, self.now, 0.0)?;
             Some(transition.to)
         }
+    }
+
+    #[test]
+    fn an_open_breaker_is_remembered_until_it_has_been_idle_for_long() {
+        let mut bench = Bench::new(settings());
+        assert!(bench.machine.can_forget(bench.now), "closed");
+        let open_for = bench.trip(None);
+        bench.now += open_for;
+        bench.wait(MEMORY.as_secs() - 1);
+        assert!(!bench.machine.can_forget(bench.now));
+        bench.wait(1);
+        assert!(bench.machine.can_forget(bench.now));
+
+        let probe = bench.probe().expect("the open time is over");
+        assert!(!bench.machine.can_forget(bench.now), "a probe is under way");
+        bench.end(probe, ProbeEnd::Succeeded);
+        bench.wait(MEMORY.as_secs() - 1);
+        assert!(!bench.machine.can_forget(bench.now));
+        bench.wait(1);
+        assert!(bench.machine.can_forget(bench.now), "half-open and idle");
+
+        let (mut bench, _lost) = Bench::half_open(settings());
+        bench.wait(MEMORY.as_secs());
+        assert!(bench.machine.can_forget(bench.now), "the probe is lost");
+        let open_for = {
+            let mut bench = Bench::new(settings());
+            let open_for = bench.trip(Some(Duration::from_secs(200)));
+            bench.now += open_for + MEMORY;
+            assert!(
+                !bench.machine.can_forget(bench.now),
+                "it was open for longer"
+            );
+            open_for
+        };
+        assert_eq!(open_for, Duration::from_secs(200));
+    }
+
+    #[test]
+    fn a_breaker_that_was_forced_is_never_forgotten() {
+        let mut bench = Bench::new(settings());
+        for force in [
+            |bench: &mut Bench| bench.machine.force_closed(bench.now),
+            |bench: &mut Bench| bench.machine.force_open(),
+        ] {
+            let _transition = force(&mut bench);
+            bench.wait(1_000_000);
+            assert!(!bench.machine.can_forget(bench.now));
+        }
+        let _transition = bench.machine.reset(bench.now);
+        assert!(bench.machine.can_forget(bench.now));
     }
 
     fn tally(calls: u64, failures: u64) -> Tally {

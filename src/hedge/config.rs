@@ -114,6 +114,8 @@ impl<R, K> Config<R, K> {
     }
 
     /// How many hedges there may be on top of that at once; 1 to 1,000,000. 10 by default.
+    ///
+    /// More than that if there are many calls: a fifth of what the calls of the last second pay for.
     pub fn burst(mut self, hedges: u32) -> Self {
         self.settings.burst = hedges;
         self
@@ -133,6 +135,16 @@ impl<R, K> Config<R, K> {
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self
+    }
+
+    /// Pays hedges from `budget` unless it was said what they are paid from.
+    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
+        self.budget.get_or_insert_with(|| budget.clone());
+        self
+    }
+
+    pub(crate) fn fixed_delay(&self) -> Option<Duration> {
+        self.settings.delay
     }
 
     /// Whether hedges that there is no budget for are really held back. [`Mode::Enforce`] by default.

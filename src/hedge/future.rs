@@ -140,9 +140,10 @@ where
             while let Poll::Ready(end) = self.poll_attempts(cx) {
                 match end {
                     End::Over(result) => {
-                        // The losers are gone before the caller goes on.
+                        // The losers are gone, and accounted for, before the caller goes on.
                         self.first.set(Call::Done);
                         *self.race = None;
+                        *self.operation = None;
                         return Poll::Ready(result);
                     }
                     End::Failed(outcome) => {

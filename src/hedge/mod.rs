@@ -33,9 +33,12 @@
 //!
 //! - the median of the last second is at most 1.5 times that of the last 30 s: else it is not a few
 //!   servers that are slow,
-//! - there is an allowance: one hedge for twenty calls, and ten at once,
+//! - there is an allowance: one hedge for twenty calls, and at once ten or one for a hundred calls of the last
+//!   second,
 //! - the [budget](crate::budget) shared with the retries has the tokens, if the layer was given one,
 //! - the deadline has not passed.
+//!
+//! A call whose hedge was denied is not hedged later.
 //!
 //! **Failures.** A failure never beats an attempt that is still running; an answer that is
 //! [`Ignored`](crate::Outcome::Ignored), which is the caller's mistake, ends the call. Where no retry is further

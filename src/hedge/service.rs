@@ -48,6 +48,16 @@ impl<S: Clone, R, K> Hedge<S, R, K> {
     }
 }
 
+impl<S, R, K> Hedge<S, R, K> {
+    /// A service that does not hedge.
+    pub(crate) fn off(inner: S) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            pattern: None,
+        }
+    }
+}
+
 impl<S, R, K, Req> Service<Req> for Hedge<S, R, K>
 where
     S: Wrappable<Req>,

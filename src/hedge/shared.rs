@@ -55,19 +55,26 @@ impl Shared {
     /// The time after which a call that begins now is hedged.
     #[inline]
     pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
+        self.keep(now);
         match self.settings.delay {
-            None => self.sketch.quantile(self.nanos(now)),
+            None => self.sketch.quantile(),
             fixed => fixed,
         }
     }
 
     pub(super) fn is_slowed_down(&self, now: Instant) -> bool {
-        self.sketch.is_slow(self.nanos(now))
+        self.keep(now);
+        self.sketch.is_slow()
     }
 
+    /// Collects the latencies of the last tick if it is over.
     #[inline]
-    fn nanos(&self, now: Instant) -> u64 {
-        nanos_between(self.origin, now)
+    fn keep(&self, now: Instant) {
+        if self.sketch.keep(nanos_between(self.origin, now)) {
+            let delay = self.settings.delay.or(self.sketch.quantile());
+            self.metrics.levels().set(delay);
+            self.metrics.publish(now);
+        }
     }
 
     /// Says whether a hedge may be sent now, and pays for it.
@@ -84,14 +91,15 @@ impl Shared {
     }
 
     fn withdraw(&self, now: Instant) -> bool {
-        let mut quota = lock(&self.quota);
-        if !quota.take(self.sketch.calls()) {
+        let calls = self.sketch.calls();
+        let recent = self.sketch.recent_calls();
+        if !lock(&self.quota).take(calls, recent) {
             return false;
         }
         let budget = self.budget.as_ref();
         let allowed = budget.is_none_or(|budget| budget.withdraw(budget::HEDGE, now));
         if !allowed {
-            quota.put_back();
+            lock(&self.quota).put_back();
         }
         allowed
     }
@@ -115,10 +123,8 @@ impl Shared {
     /// Notes what the end of a first attempt says about the time that calls take.
     #[inline]
     pub(super) fn record(&self, now: Instant, took: Took) {
-        if self.sketch.record(lane(), self.nanos(now), took) {
-            self.metrics.levels().set(self.delay(now));
-            self.metrics.publish(now);
-        }
+        self.keep(now);
+        self.sketch.record(lane(), took);
     }
 
     #[cold]

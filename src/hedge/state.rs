@@ -1,9 +1,15 @@
 //! How many hedges the calls pay for.
 
+/// Hedges that can be sent at once, as a part of what the calls of the last second pay for.
+///
+/// Slow calls come in bunches, and the more calls there are the more come together.
+const BURST_SHARE: f64 = 0.2;
+
 /// A bucket of hedges: each call brings a share of one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quota {
     share: f64,
+    /// How many the bucket can always hold.
     burst: f64,
     hedges: f64,
     /// The calls that have brought theirs.
@@ -21,14 +27,16 @@ impl Quota {
         }
     }
 
-    /// Takes a hedge when there have been so many calls in all. Says `false` if there is none.
+    /// Takes a hedge when there have been so many calls in all, and so many in the last second. Says `false` if
+    /// there is none.
     ///
     /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows
     /// just as if each call had put its share in.
-    pub(super) fn take(&mut self, calls: u64) -> bool {
+    pub(super) fn take(&mut self, calls: u64, recent: u64) -> bool {
         let new = calls.saturating_sub(self.calls);
         self.calls = self.calls.max(calls);
-        self.hedges = (self.hedges + self.share * new as f64).min(self.burst);
+        let capacity = self.burst.max(BURST_SHARE * self.share * recent as f64);
+        self.hedges = (self.hedges + self.share * new as f64).min(capacity);
         let allowed = self.hedges >= 1.0;
         if allowed {
             self.hedges -= 1.0;
@@ -38,7 +46,7 @@ impl Quota {
 
     /// Puts back a hedge that was taken and not sent.
     pub(super) fn put_back(&mut self) {
-        self.hedges = (self.hedges + 1.0).min(self.burst);
+        self.hedges += 1.0;
     }
 }
 
@@ -50,19 +58,29 @@ mod tests {
     #[test]
     fn a_burst_is_there_from_the_start_and_a_twentieth_of_the_calls_after_it() {
         let mut quota = Quota::new(0.05, 10);
-        assert_eq!((0..20).filter(|_| quota.take(0)).count(), 10);
-        let hedges = (1..=10_000).filter(|&calls| quota.take(calls)).count();
+        assert_eq!((0..20).filter(|_| quota.take(0, 0)).count(), 10);
+        let hedges = (1..=10_000).filter(|&calls| quota.take(calls, 0)).count();
         assert_eq!(hedges, 500);
     }
 
     #[test]
     fn calls_fill_no_more_than_a_burst() {
         let mut quota = Quota::new(0.05, 10);
-        assert!(quota.take(u64::MAX));
-        assert_eq!((0..20).filter(|_| quota.take(u64::MAX)).count(), 9);
+        assert!(quota.take(u64::MAX, 0));
+        assert_eq!((0..20).filter(|_| quota.take(u64::MAX, 0)).count(), 9);
         quota.put_back();
-        assert!(quota.take(0), "also if calls seem to go back");
-        assert!(!quota.take(u64::MAX));
+        assert!(quota.take(0, 0), "also if calls seem to go back");
+        assert!(!quota.take(u64::MAX, 0));
+    }
+
+    #[test]
+    fn the_burst_grows_with_the_calls_of_a_second() {
+        let mut quota = Quota::new(0.05, 10);
+        let hedges = |quota: &mut Quota, calls, recent| {
+            (0..200).filter(|_| quota.take(calls, recent)).count()
+        };
+        assert_eq!(hedges(&mut quota, 10_000, 10_000), 100);
+        assert_eq!(hedges(&mut quota, 20_000, 900), 10);
     }
 
     proptest! {
@@ -76,7 +94,7 @@ mod tests {
             let taken: Vec<bool> = wants
                 .iter()
                 .zip(0..)
-                .map(|(&wants, calls)| wants && quota.take(calls))
+                .map(|(&wants, calls)| wants && quota.take(calls, 0))
                 .collect();
             for from in 0..taken.len() {
                 let mut hedges = 0;

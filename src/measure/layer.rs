@@ -14,7 +14,8 @@ use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Wrappable};
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
 #[derive(Clone)]
 pub struct MeasureLayer<K = ErrorsAreFailures, C = AtResponse> {
-    metrics: &'static Series<MeasureMetrics>,
+    /// `None` for a layer that measures nothing.
+    metrics: Option<&'static Series<MeasureMetrics>>,
     classify: K,
     completion: C,
 }
@@ -42,11 +43,20 @@ impl MeasureLayer {
         Self::new(name, ATTEMPT)
     }
 
+    /// A layer that measures nothing.
+    pub(crate) fn off() -> Self {
+        Self {
+            metrics: None,
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+
     #[track_caller]
     fn new(name: &str, stage: &'static str) -> Self {
         or_panic(Check::new("measure", name));
         Self {
-            metrics: Series::of(name, stage),
+            metrics: Some(Series::of(name, stage)),
             classify: ErrorsAreFailures,
             completion: AtResponse,
         }

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Measure<S, K = ErrorsAreFailures, C = AtResponse> {
     pub(super) inner: Ready<S>,
-    pub(super) metrics: &'static Series<MeasureMetrics>,
+    pub(super) metrics: Option<&'static Series<MeasureMetrics>>,
     pub(super) classify: K,
     pub(super) completion: C,
 }
@@ -67,17 +67,16 @@ impl<S: fmt::Debug, K, C> fmt::Debug for Measure<S, K, C> {
 #[derive(Debug)]
 #[must_use = "a token that is dropped counts as cancelled"]
 pub struct Measured {
-    metrics: &'static Series<MeasureMetrics>,
-    started: Instant,
+    /// `None` for a call that nobody measures.
+    measured: Option<(&'static Series<MeasureMetrics>, Instant)>,
     label: Label,
 }
 
 impl Measured {
     #[inline]
-    fn begin(metrics: &'static Series<MeasureMetrics>) -> Self {
+    fn begin(metrics: Option<&'static Series<MeasureMetrics>>) -> Self {
         Self {
-            metrics,
-            started: context::now(),
+            measured: metrics.map(|metrics| (metrics, context::now())),
             label: Label::Cancelled,
         }
     }
@@ -97,9 +96,11 @@ impl Token for Measured {
 impl Drop for Measured {
     #[inline]
     fn drop(&mut self) {
+        let Some((metrics, started)) = self.measured else {
+            return;
+        };
         let now = context::fresh_now();
-        let duration = now.saturating_duration_since(self.started);
-        self.metrics
-            .report(now, |metrics| metrics.ended(self.label, duration, now));
+        let duration = now.saturating_duration_since(started);
+        metrics.report(now, |metrics| metrics.ended(self.label, duration, now));
     }
 }

@@ -93,6 +93,14 @@ impl<R, K> Config<R, K> {
         self
     }
 
+    /// Pays retries from `budget` unless it was said what they are paid from.
+    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
+        if self.budget == BudgetChoice::Own {
+            self.budget = BudgetChoice::Shared(budget.clone());
+        }
+        self
+    }
+
     /// Retries without a budget.
     ///
     /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service

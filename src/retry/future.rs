@@ -30,8 +30,9 @@ pin_project! {
         previous: Duration,
         // Where the attempts went.
         tried: Tried,
-        // Last, so that what the attempt holds is given back first when both are dropped.
-        operation: Operation<S, R, K>,
+        // Last, so that what the attempt holds is given back first when both are dropped. `None` for a call
+        // that is not retried.
+        operation: Option<Operation<S, R, K>>,
     }
 }
 
@@ -62,7 +63,19 @@ where
             copy,
             previous: Duration::ZERO,
             tried,
-            operation,
+            operation: Some(operation),
+        }
+    }
+
+    /// A call that is not retried.
+    #[inline]
+    pub(super) fn passing(call: Call<S, Req>) -> Self {
+        Self {
+            step: Step::Attempt { call },
+            copy: None,
+            previous: Duration::ZERO,
+            tried: Tried::default(),
+            operation: None,
         }
     }
 }
@@ -78,14 +91,19 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let Some(operation) = this.operation.as_mut() else {
+            return match this.step.project() {
+                StepProj::Attempt { call } => call.poll(cx),
+                StepProj::Wait { .. } => Poll::Pending,
+            };
+        };
         let _clock = ClockScope::poll();
-        if !this.operation.is_nested && this.operation.shared.policy().is_nested() {
+        if !operation.is_nested && operation.shared.policy().is_nested() {
             // Called outside of the attempt that polls it, as over a buffer.
-            this.operation.become_nested();
+            operation.become_nested();
         }
         let _tried = TriedScope::enter(this.tried);
-        let mut attempt =
-            (!this.operation.is_nested).then(|| AttemptScope::enter(this.operation.attempt));
+        let mut attempt = (!operation.is_nested).then(|| AttemptScope::enter(operation.attempt));
         loop {
             match this.step.as_mut().project() {
                 StepProj::Attempt { call } => {
@@ -95,7 +113,7 @@ where
                         copy: this.copy.as_ref(),
                         previous: *this.previous,
                     };
-                    let Some(wait) = this.operation.next(&attempted) else {
+                    let Some(wait) = operation.next(&attempted) else {
                         return Poll::Ready(result);
                     };
                     // Before the wait: it may hold a connection.
@@ -106,7 +124,6 @@ where
                 }
                 StepProj::Wait { sleep } => {
                     ready!(sleep.poll(cx));
-                    let operation = &mut *this.operation;
                     let now = context::fresh_now();
                     if context::deadline().is_some_and(|deadline| deadline <= now) {
                         // The wait would have ended in time, but the task was woken too late.
@@ -262,7 +279,10 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("ResponseFuture");
-        debug.field("attempt", &self.operation.attempt);
+        debug.field(
+            "attempt",
+            &self.operation.as_ref().map(|operation| operation.attempt),
+        );
         match &self.step {
             Step::Attempt { call } => debug.field("call", call),
             Step::Wait { sleep } => debug.field("wait", sleep),

@@ -23,7 +23,8 @@ use crate::{
 /// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, R = ByClone, K = ErrorsAreFailures> {
     inner: Ready<S>,
-    shared: Arc<Shared<S, R, K>>,
+    /// `None` for a service that does not retry.
+    shared: Option<Arc<Shared<S, R, K>>>,
 }
 
 /// What all services of one layer value share.
@@ -51,7 +52,17 @@ impl<S: Clone, R, K> Retry<S, R, K> {
         };
         Self {
             inner: Ready::new(inner),
-            shared: Arc::new(shared),
+            shared: Some(Arc::new(shared)),
+        }
+    }
+}
+
+impl<S, R, K> Retry<S, R, K> {
+    /// A service that does not retry.
+    pub(crate) fn off(inner: S) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
         }
     }
 }
@@ -74,23 +85,22 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
+        let Some(shared) = &self.shared else {
+            return ResponseFuture::passing(self.inner.call(request));
+        };
         let Policy {
             settings,
             replay,
             metrics,
             ..
-        } = &*self.shared.policy;
-        if self.shared.policy.is_nested() {
+        } = shared.policy();
+        if shared.policy().is_nested() {
             // The attempts are those of the retry further out; its mark stays.
-            let operation = Operation::nested(&self.shared);
-            return ResponseFuture::new(
-                operation,
-                self.inner.call(request),
-                None,
-                Tried::default(),
-            );
+            let operation = Operation::nested(shared);
+            let call = self.inner.call(request);
+            return ResponseFuture::new(operation, call, None, Tried::default());
         }
-        let operation = Operation::begin(&self.shared);
+        let operation = Operation::begin(shared);
         let mut tried = Tried::default();
         let scopes = (
             ClockScope::call(),
@@ -225,7 +235,7 @@ impl<S: Clone, R, K> Clone for Retry<S, R, K> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            shared: Arc::clone(&self.shared),
+            shared: self.shared.clone(),
         }
     }
 }
@@ -244,7 +254,10 @@ impl<S: fmt::Debug, R, K> fmt::Debug for Retry<S, R, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retry")
             .field("inner", &self.inner)
-            .field("policy", &self.shared.policy)
+            .field(
+                "policy",
+                &self.shared.as_ref().map(|shared| shared.policy()),
+            )
             .finish()
     }
 }

@@ -66,6 +66,9 @@ where
             return Poll::Ready(result);
         }
         let timeout = *this.timeout;
+        if timeout == Duration::MAX {
+            return Poll::Pending;
+        }
         if !timeout.is_zero() {
             let end = || context::saturating_add(Instant::now(), timeout);
             ready!(this.timer.poll(end, cx));
@@ -102,7 +105,8 @@ pin_project! {
         #[pin]
         timer: Timer,
         began: Instant,
-        deadline: Instant,
+        // `None` for a call that has none, whatever is further out.
+        deadline: Option<Instant>,
         metrics: &'static Series<TimeoutMetrics>,
     }
 }
@@ -115,7 +119,7 @@ where
     pub(super) fn new(
         call: Call<S, Req>,
         began: Instant,
-        deadline: Instant,
+        deadline: Option<Instant>,
         metrics: &'static Series<TimeoutMetrics>,
     ) -> Self {
         Self {
@@ -132,7 +136,7 @@ where
     pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
         metrics.report(now, TimeoutMetrics::refused);
         let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
-        Self::new(Call::failed(error), now, now, metrics)
+        Self::new(Call::failed(error), now, Some(now), metrics)
     }
 }
 
@@ -145,7 +149,10 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let deadline = soonest(context::deadline(), *this.deadline);
+        let Some(deadline) = *this.deadline else {
+            return this.call.poll(cx);
+        };
+        let deadline = soonest(context::deadline(), deadline);
         let _scopes = (ClockScope::poll(), DeadlineScope::enter(deadline));
         if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
             return Poll::Ready(result);

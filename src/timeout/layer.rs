@@ -40,6 +40,16 @@ impl TimeoutLayer {
     }
 }
 
+impl TimeoutLayer {
+    /// A layer that never ends an attempt.
+    pub(crate) fn off(name: &str) -> Self {
+        Self {
+            limit: Fixed(Duration::MAX),
+            metrics: Series::of(name, "timeout"),
+        }
+    }
+}
+
 impl<F> TimeoutLayer<PerRequest<F>> {
     /// A timeout that `timeout` takes from each request.
     ///
@@ -107,6 +117,14 @@ impl DeadlineLayer {
         DeadlineConfig {
             name: name.into(),
             total,
+        }
+    }
+
+    /// A layer that leaves operations alone.
+    pub(crate) fn off(name: &str) -> Self {
+        Self {
+            total: Duration::MAX,
+            metrics: Series::of(name, "deadline"),
         }
     }
 

@@ -70,6 +70,9 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = ClockScope::call();
         let now = context::now();
+        if self.total == Duration::MAX {
+            return DeadlineFuture::new(self.inner.call(request), now, None, self.metrics);
+        }
         let own = context::saturating_add(now, self.total);
         let deadline = soonest(context::deadline(), own);
         if deadline <= now {
@@ -77,6 +80,6 @@ where
             return DeadlineFuture::refused(now, self.metrics);
         }
         let _scope = DeadlineScope::enter(deadline);
-        DeadlineFuture::new(self.inner.call(request), now, deadline, self.metrics)
+        DeadlineFuture::new(self.inner.call(request), now, Some(deadline), self.metrics)
     }
 }

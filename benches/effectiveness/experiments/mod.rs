@@ -1,6 +1,9 @@
 //! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
 //! a test in `tests/effectiveness.rs`.
 
+pub(crate) mod x10_overload;
+pub(crate) mod x11_rate_limit;
+pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x5_two_choices;
 pub(crate) mod x6_fails_fast;
@@ -16,6 +19,10 @@ pub(crate) struct Experiment {
 }
 
 pub(crate) const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "x1",
+        run: x1_hedging::run,
+    },
     Experiment {
         name: "x2",
         run: x2_backoff::run,
@@ -39,5 +46,13 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x9",
         run: x9_breaker::run,
+    },
+    Experiment {
+        name: "x10",
+        run: x10_overload::run,
+    },
+    Experiment {
+        name: "x11",
+        run: x11_rate_limit::run,
     },
 ];

@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-use buttress::{CircuitBreakerLayer, DeadlineLayer, RetryLayer, TimeoutLayer};
-use tower::{ServiceBuilder, retry, timeout};
+use buttress::stack::Standard;
+use buttress::standard;
+use tower::{Layer, ServiceBuilder, retry, timeout};
 
 use crate::harness::{
     Backend, Client, Fault, Form, Goal, Model, Report, Results, Run, Table, TowerRetry, Variant,
@@ -28,8 +29,11 @@ const DEADLINE: Duration = Duration::from_secs(3);
 
 const NO_BUDGET: &str = "retry without budget";
 const OURS: &str = "ours";
-/// The stack of each column, for so many attempts. The short form runs the last two.
-const VARIANTS: [Variant<Protect>; 4] = [
+const LIMITED: &str = "ours, 100 at once";
+/// Three times what a healthy database has in flight.
+const LIMIT: usize = 100;
+/// The stack of each column, for so many attempts. The short form runs the last three.
+const VARIANTS: [Variant<Protect>; 5] = [
     ("no retry", |_, database, _| {
         let stack = ServiceBuilder::new().layer(timeout::TimeoutLayer::new(ATTEMPT_TIMEOUT));
         Client::new(stack.service(database))
@@ -40,7 +44,13 @@ const VARIANTS: [Variant<Protect>; 4] = [
     (NO_BUDGET, |_, database, attempts| {
         tower(database, TowerRetry::without_budget(attempts - 1))
     }),
-    (OURS, ours),
+    (OURS, |world, database, attempts| {
+        ours(standard("database").unlimited(), world, database, attempts)
+    }),
+    (LIMITED, |world, database, attempts| {
+        let stack = standard("database").concurrency_limit(LIMIT);
+        ours(stack, world, database, attempts)
+    }),
 ];
 
 type Protect = fn(&World, Client, u32) -> Client;
@@ -79,6 +89,7 @@ pub(crate) fn run(form: Form) -> Report {
                 results.greatest(|outcome| outcome.recovery),
             )
             .goal(OURS, Goal::AtMost(5.0))
+            .goal(LIMITED, Goal::AtMost(5.0))
             .row(
                 format!("{case}: load at the end, /s"),
                 0,
@@ -97,7 +108,12 @@ pub(crate) fn run(form: Form) -> Report {
                 .goal(NO_BUDGET, goal);
         }
     }
-    table.repeats(|seed| episode(seed, 80, 280, |world, database| ours(world, database, 2)).log);
+    table.repeats(|seed| {
+        episode(seed, 80, 280, |world, database| {
+            VARIANTS[4].1(world, database, 2)
+        })
+        .log
+    });
     Report::new("X7 the textbook metastable failure", vec![table])
 }
 
@@ -163,15 +179,13 @@ fn tower(database: Client, policy: TowerRetry) -> Client {
     Client::new(stack.service(database))
 }
 
-fn ours(world: &World, database: Client, attempts: u32) -> Client {
-    let retry = RetryLayer::config("database")
-        .max_attempts(attempts)
-        .seed(world.seed());
-    let breaker = CircuitBreakerLayer::config("database").seed(world.seed());
-    let stack = ServiceBuilder::new()
-        .layer(DeadlineLayer::new("database", DEADLINE))
-        .layer(retry.build().expect("the configuration is valid"))
-        .layer(breaker.build().expect("the configuration is valid"))
-        .layer(TimeoutLayer::new("database", ATTEMPT_TIMEOUT));
-    Client::new(stack.service(database))
+/// The standard stack as users get it.
+fn ours(stack: Standard, world: &World, database: Client, attempts: u32) -> Client {
+    let stack = stack
+        .timeout(ATTEMPT_TIMEOUT)
+        .deadline(DEADLINE)
+        .retry(|retry| retry.max_attempts(attempts))
+        .seed(world.seed())
+        .build();
+    Client::new(stack.expect("the configuration is valid").layer(database))
 }

@@ -12,13 +12,34 @@ pub(crate) struct Results<T>(Vec<Vec<T>>);
 
 impl<T> Results<T> {
     pub(crate) fn new<V>(variants: &[Variant<V>], seeds: u64, run: impl Fn(&V, u64) -> T) -> Self {
-        let runs = |variant| (1..=seeds).map(|seed| run(variant, seed)).collect();
-        Self(variants.iter().map(|(_, variant)| runs(variant)).collect())
+        Self::with_seeds(variants, |_| seeds, run)
+    }
+
+    /// With as many seeds as `seeds` says for the name of the variant.
+    pub(crate) fn with_seeds<V>(
+        variants: &[Variant<V>],
+        seeds: impl Fn(&str) -> u64,
+        run: impl Fn(&V, u64) -> T,
+    ) -> Self {
+        let runs = |(name, variant): &Variant<V>| {
+            let seeds = 1..=seeds(name);
+            seeds.map(|seed| run(variant, seed)).collect()
+        };
+        Self(variants.iter().map(runs).collect())
     }
 
     /// The cells of a row that shows this number of each run.
     pub(crate) fn cells(&self, number: impl Fn(&T) -> f64) -> Vec<Sample> {
         let cell = |runs: &Vec<T>| Sample(runs.iter().map(&number).collect());
+        self.0.iter().map(cell).collect()
+    }
+
+    /// The cells of a row that compares each run with that of the first variant with the same seed.
+    pub(crate) fn compared(&self, compare: impl Fn(&T, &T) -> f64) -> Vec<Sample> {
+        let cell = |runs: &Vec<T>| {
+            let pairs = runs.iter().zip(&self.0[0]);
+            Sample(pairs.map(|(run, first)| compare(run, first)).collect())
+        };
         self.0.iter().map(cell).collect()
     }
 
@@ -97,8 +118,9 @@ impl fmt::Display for Goal {
             Self::AtMost(limit) => write!(f, "≤ {limit}"),
             Self::AtLeast(limit) => write!(f, "≥ {limit}"),
             Self::Within(value, share) => {
-                let rounded = (value * 1e6).round() / 1e6;
-                write!(f, "{rounded} ± {} %", share * 100.0)
+                let [value, percent] = [(*value, 1e6), (share * 100.0, 10.0)]
+                    .map(|(number, unit)| (number * unit).round() / unit);
+                write!(f, "{value} ± {percent} %")
             }
             Self::Never => write!(f, "never"),
         }

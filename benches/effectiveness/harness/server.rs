@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
 use tower::{BoxError, service_fn};
 
 use super::{Client, Event, World, lock};
@@ -20,6 +21,13 @@ pub(crate) enum Model {
     /// A first-in-first-out queue before `workers` that take `service` for each call. A call whose
     /// caller has gone away is worked on all the same.
     Fifo { workers: usize, service: Duration },
+    /// A first-in-first-out queue before so many workers, which leave out a call whose caller has gone away
+    /// before they begin with it. One with which they begin while the server is slow takes longer.
+    Threads {
+        workers: usize,
+        usual: Duration,
+        slow: (Range<Duration>, Duration),
+    },
 }
 
 /// What is wrong with a server for a while.
@@ -39,6 +47,7 @@ pub(crate) struct Backend {
     world: World,
     model: Model,
     faults: Vec<(Range<Duration>, Fault)>,
+    threads: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -55,9 +64,10 @@ impl Backend {
         model: Model,
         faults: Vec<(Range<Duration>, Fault)>,
     ) -> Arc<Self> {
-        let workers = match model {
-            Model::Delay(_) => 0,
-            Model::Fifo { workers, .. } => workers,
+        let (workers, threads) = match model {
+            Model::Delay(_) => (0, 0),
+            Model::Fifo { workers, .. } => (workers, 0),
+            Model::Threads { workers, .. } => (0, workers),
         };
         let free_at = vec![Reverse(Duration::ZERO); workers].into();
         let state = Mutex::new(State {
@@ -68,6 +78,7 @@ impl Backend {
             world: world.clone(),
             model,
             faults,
+            threads: Arc::new(Semaphore::new(threads)),
             state,
         })
     }
@@ -88,6 +99,10 @@ impl Backend {
     async fn answer(self: Arc<Self>) -> Result<(), BoxError> {
         let sent = self.world.now();
         self.world.record(&Event::Attempt);
+        if let Model::Threads { .. } = self.model {
+            lock(&self.state).attempts.push(sent);
+            return self.work().await;
+        }
         let finished = {
             let mut state = lock(&self.state);
             state.attempts.push(sent);
@@ -106,13 +121,34 @@ impl Backend {
         Ok(())
     }
 
+    /// Waits for a worker, who then works to the end, also if the caller goes away.
+    async fn work(&self) -> Result<(), BoxError> {
+        let worker = Arc::clone(&self.threads).acquire_owned().await?;
+        let world = self.world.clone();
+        let finished = self.finish(&mut lock(&self.state), world.now());
+        let work = tokio::spawn(async move {
+            world.sleep_until(finished).await;
+            drop(worker);
+        });
+        Ok(work.await?)
+    }
+
     /// When work that arrives at `arrives` is done. Arrivals come in order.
     fn finish(&self, state: &mut State, arrives: Duration) -> Duration {
-        match self.model {
-            Model::Delay(delay) => arrives + delay,
+        match &self.model {
+            Model::Delay(delay) => arrives + *delay,
+            Model::Threads { usual, slow, .. } => {
+                let (when, longer) = slow;
+                arrives
+                    + *if when.contains(&arrives) {
+                        longer
+                    } else {
+                        usual
+                    }
+            }
             Model::Fifo { service, .. } => {
                 let mut next = state.free_at.peek_mut().expect("a queue has a worker");
-                let finished = arrives.max(next.0) + service;
+                let finished = arrives.max(next.0) + *service;
                 *next = Reverse(finished);
                 finished
             }

@@ -112,7 +112,16 @@ impl World {
         client: &Client,
         done: impl FnOnce(Result<(), BoxError>) + Send + 'static,
     ) {
-        let (world, call) = (self.clone(), client.clone().oneshot(()));
+        self.begin_call(client.clone().oneshot(()), done).await;
+    }
+
+    /// [Begins](Self::begin) a call of any client.
+    pub(crate) async fn begin_call(
+        &self,
+        call: impl Future<Output = Result<(), BoxError>> + Send + 'static,
+        done: impl FnOnce(Result<(), BoxError>) + Send + 'static,
+    ) {
+        let world = self.clone();
         let mut call = Box::pin(async move {
             let answer = call.await;
             world.record(if answer.is_ok() {

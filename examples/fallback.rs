@@ -1,0 +1,77 @@
+//! Another answer in place of a failed one: what was seen last, from a cache, when the service is down.
+//!
+//! `cargo run --example fallback`
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use buttress::fallback::{self, Failed};
+use buttress::{
+    BoxError, CircuitBreakerLayer, FallbackLayer, MeasureLayer, RetryLayer, TimeoutLayer,
+};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let is_up = Arc::new(AtomicBool::new(true));
+    let last_seen = Arc::new(Mutex::new(HashMap::new()));
+
+    let (up, seen) = (Arc::clone(&is_up), Arc::clone(&last_seen));
+    let stock = service_fn(move |item: &'static str| {
+        let (up, seen) = (Arc::clone(&up), Arc::clone(&seen));
+        async move {
+            if !up.load(Ordering::Relaxed) {
+                return Err::<_, BoxError>("connection reset".into());
+            }
+            let answer = format!("12 {item}");
+            seen.lock()
+                .map_err(|_| "poisoned")?
+                .insert(item, answer.clone());
+            Ok(answer)
+        }
+    });
+
+    // `None`: there is no other answer, and the failure comes back as it is.
+    let stale = move |item: &'static str, failed: Failed<'_, String>| {
+        let why = match failed.kind() {
+            Some(kind) => format!("{kind:?}"),
+            None => "failed".to_owned(),
+        };
+        let answer = last_seen.lock().ok()?.get(item).cloned()?;
+        Some(format!("{answer}, as of some time ago ({why})"))
+    };
+
+    // Outside everything that may still save the call. What is measured inside is what it covers up.
+    let client = ServiceBuilder::new()
+        .layer(MeasureLayer::operation("stock"))
+        .layer(FallbackLayer::new("stock", fallback::from_request(stale)))
+        .layer(MeasureLayer::operation("stock without fallback"))
+        .layer(RetryLayer::new("stock"))
+        .layer(
+            CircuitBreakerLayer::config("stock")
+                .consecutive_failures(4)
+                .build()?,
+        )
+        .layer(TimeoutLayer::new("stock", Duration::from_millis(100)))
+        .service(stock);
+
+    let ask = |item| {
+        let client = client.clone();
+        async move {
+            match client.oneshot(item).await {
+                Ok(answer) => println!("  {item}: {answer}"),
+                Err(error) => println!("  {item}: error: {error}"),
+            }
+        }
+    };
+    println!("the service is up");
+    ask("bolts").await;
+    println!("the service is down");
+    is_up.store(false, Ordering::Relaxed);
+    for item in ["bolts", "bolts", "bolts", "nuts"] {
+        ask(item).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! A circuit breaker for each tenant: one tenant's database is down, and the others do not notice.
+//!
+//! `cargo run --example keyed`
+
+use std::time::Duration;
+
+use buttress::{BoxError, CircuitBreakerLayer, Error, TimeoutLayer, keyed};
+use tokio::time::{Instant, sleep};
+use tower::{ServiceExt, service_fn};
+
+struct Request {
+    tenant: &'static str,
+}
+
+/// The database of each tenant. That of "crow" hangs.
+async fn query(request: Request) -> Result<&'static str, BoxError> {
+    if request.tenant == "crow" {
+        sleep(Duration::from_secs(60)).await;
+    }
+    sleep(Duration::from_millis(1)).await;
+    Ok("3 orders")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    // A breaker and a timeout for each tenant, the first one outermost. All have the same name: it is the label
+    // of their metrics.
+    let layer = keyed::by(
+        "tenants",
+        |request: &Request| request.tenant,
+        |_tenant: &&str| {
+            (
+                CircuitBreakerLayer::new("tenants"),
+                TimeoutLayer::new("tenants", Duration::from_millis(20)),
+            )
+        },
+    );
+    let client = layer.wrap(service_fn(query));
+
+    for tenant in ["ant", "bee", "crow"] {
+        let start = Instant::now();
+        let (mut answered, mut timed_out, mut rejected) = (0, 0, 0);
+        for _ in 0..40 {
+            match client.clone().oneshot(Request { tenant }).await {
+                Ok(_) => answered += 1,
+                Err(error) if Error::find(&error).is_some_and(Error::is_rejection) => rejected += 1,
+                Err(_) => timed_out += 1,
+            }
+        }
+        let millis = start.elapsed().as_millis();
+        println!(
+            "{tenant:5} {answered:2} answered, {timed_out:2} timed out, {rejected:2} rejected at once; {millis} ms"
+        );
+    }
+
+    // The handle reaches the layers of a key.
+    let handle = layer.handle();
+    for tenant in ["ant", "bee", "crow"] {
+        if let Some((breaker, _timeout)) = handle.get(&tenant) {
+            println!("the breaker of {tenant} is {:?}", breaker.handle().state());
+        }
+    }
+    Ok(())
+}

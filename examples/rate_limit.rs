@@ -1,0 +1,72 @@
+//! Keeps to the rate that a service allows: calls above it are rejected, or wait for their turn.
+//!
+//! `cargo run --example rate_limit`
+
+use std::time::Duration;
+
+use buttress::{BoxError, Error, Outcome, Rate, RateLimitLayer, classify_fn};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt, service_fn};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), BoxError> {
+    // Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
+    let search = service_fn(|request: &'static str| async move {
+        Ok::<_, BoxError>(match request {
+            "too many" => 429,
+            _ => 200,
+        })
+    });
+
+    println!("20 calls a second, in bursts of 5; calls above that are rejected");
+    let layer = RateLimitLayer::config("search", Rate::per_second(20))
+        .burst(5)
+        .build()?;
+    let mut client = layer.wrap(search);
+    for _ in 0..7 {
+        show(client.ready().await?.call("bolts").await);
+    }
+
+    println!("\nthe same, but calls wait for up to 200 ms");
+    let layer = RateLimitLayer::config("search", Rate::per_second(20)).burst(5);
+    let layer = layer.max_wait(Duration::from_millis(200)).build()?;
+    let client = layer.wrap(search);
+    let (start, mut calls) = (Instant::now(), JoinSet::new());
+    for _ in 0..11 {
+        calls.spawn(client.clone().oneshot("bolts"));
+    }
+    while let Some(result) = calls.join_next().await {
+        print!("after {:>3} ms: ", start.elapsed().as_millis());
+        show(result?);
+    }
+
+    println!("\na service that answers 429, try again in 300 ms");
+    let layer = RateLimitLayer::config("search", Rate::per_second(20))
+        .classify(classify_fn(
+            |answer: Result<&u16, &BoxError>| match answer {
+                Ok(429) => Outcome::Overload {
+                    // Of a real answer, this is its header `Retry-After`.
+                    retry_after: Some(Duration::from_millis(300)),
+                },
+                Ok(_) => Outcome::Success,
+                Err(_) => Outcome::Failure,
+            },
+        ))
+        .build()?;
+    let mut client = layer.wrap(search);
+    for request in ["bolts", "too many", "bolts"] {
+        show(client.ready().await?.call(request).await);
+    }
+    Ok(())
+}
+
+fn show(result: Result<u16, BoxError>) {
+    match result {
+        Ok(status) => println!("{status}"),
+        Err(error) => match Error::find(&error).and_then(Error::retry_after) {
+            Some(wait) => println!("rejected, may come again in {wait:.0?}"),
+            None => println!("{error}"),
+        },
+    }
+}

@@ -1,0 +1,187 @@
+//! Settings of the bulkhead.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::layer::BulkheadLayer;
+use super::limit::Limit;
+use super::queue::{Bounds, QueueOrder};
+use super::shared::Shared;
+use super::word::MOST;
+use crate::error::Check;
+use crate::telemetry::Series;
+use crate::{AtResponse, ConfigError, ErrorsAreFailures, Mode};
+
+/// Gets a burst over; a queue of which nobody gets out sooner does not hold one.
+const QUEUE_WAIT: Duration = Duration::from_millis(100);
+/// A queue that does not become empty holds up every call and helps none, so little of it is kept: what a permit
+/// that becomes free finds waiting.
+const OVERLOADED_WAIT: Duration = Duration::from_millis(20);
+/// A burst is over by then.
+const OVERLOADED_AFTER: Duration = Duration::from_millis(100);
+
+/// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
+    name: String,
+    limit: Limit,
+    queue: usize,
+    order: QueueOrder,
+    bounds: Bounds,
+    mode: Mode,
+    classify: K,
+    completion: C,
+}
+
+impl Config {
+    pub(super) fn new(name: String, limit: Limit) -> Self {
+        Self {
+            name,
+            limit,
+            queue: 0,
+            order: QueueOrder::Fifo,
+            bounds: Bounds {
+                wait: QUEUE_WAIT,
+                overloaded_wait: OVERLOADED_WAIT,
+                overloaded_after: OVERLOADED_AFTER,
+            },
+            mode: Mode::Enforce,
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+}
+
+impl<K, C> Config<K, C> {
+    /// Lets so many calls wait for a permit, up to 1,000,000. 0 by default: who finds no permit is rejected.
+    ///
+    /// What bounds the queue in practice is the time that a call may wait; the length bounds memory.
+    pub fn queue(mut self, length: usize) -> Self {
+        self.queue = length;
+        self
+    }
+
+    /// Which of the waiting calls is next. [`QueueOrder::Fifo`] by default.
+    pub fn queue_order(mut self, order: QueueOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// How long a call may wait at most. 100 ms by default.
+    pub fn queue_wait(mut self, most: Duration) -> Self {
+        self.bounds.wait = most;
+        self
+    }
+
+    /// How long a call may wait at most while the queue is overloaded; not longer than
+    /// [`queue_wait`](Self::queue_wait). 20 ms by default.
+    pub fn overloaded_wait(mut self, most: Duration) -> Self {
+        self.bounds.overloaded_wait = most;
+        self
+    }
+
+    /// The queue is overloaded when it has not been empty for this long. 100 ms by default.
+    pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
+        self.bounds.overloaded_after = busy_for;
+        self
+    }
+
+    /// Whether calls really wait or are rejected. [`Mode::Enforce`] by default.
+    ///
+    /// While it only observes, a call counts as rejected if more than the limit and the length of the queue
+    /// together are in flight. How long it would have waited is not known.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Judges calls with `classify`, for an adaptive limit. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
+        Config {
+            name: self.name,
+            limit: self.limit,
+            queue: self.queue,
+            order: self.order,
+            bounds: self.bounds,
+            mode: self.mode,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when a call is over and its permit free. By default when the inner service has returned its
+    /// response.
+    pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
+        Config {
+            name: self.name,
+            limit: self.limit,
+            queue: self.queue,
+            order: self.order,
+            bounds: self.bounds,
+            mode: self.mode,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// How long a call may wait, if there is a queue.
+    pub(crate) fn longest_wait(&self) -> Option<Duration> {
+        (self.queue > 0).then_some(self.bounds.wait)
+    }
+
+    /// Makes the layer, with permits of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
+        let check = Check::new("bulkhead", &self.name)?;
+        let now = Instant::now();
+        let (limit, policy) = self.limit.build(check, now)?;
+        check.that(self.queue <= MOST, "queue", &self.queue, "0 to 1000000")?;
+        let Bounds {
+            wait,
+            overloaded_wait,
+            overloaded_after,
+        } = self.bounds;
+        check.duration("queue_wait", wait)?;
+        check.duration("overloaded_wait", overloaded_wait)?;
+        check.that(
+            overloaded_wait <= wait,
+            "overloaded_wait",
+            &overloaded_wait,
+            "at most queue_wait",
+        )?;
+        check.duration("overloaded_after", overloaded_after)?;
+        let shared = Shared::new(
+            Gate::new(limit, self.queue, self.bounds, self.order),
+            policy,
+            self.mode,
+            now,
+            Series::of(&self.name, "bulkhead"),
+        );
+        Ok(BulkheadLayer {
+            shared: Arc::new(shared),
+            classify: self.classify,
+            completion: self.completion,
+        })
+    }
+}
+
+impl<K, C> fmt::Debug for Config<K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("limit", &self.limit)
+            .field("queue", &self.queue)
+            .field("order", &self.order)
+            .field("bounds", &self.bounds)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! How many calls may be in flight: a number, or a policy that finds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::aimd::Aimd;
+use super::word::MOST;
+use crate::error::Check;
+use crate::{ConfigError, Outcome};
+
+/// Adapts the limit of a bulkhead to what comes of the calls.
+///
+/// It is told of every call that ends, at that moment and on the thread where it does, also in a destructor:
+/// it should be fast, and must not panic. Several threads may tell it at once, so what it remembers belongs into
+/// atomics. It is not a layer: it neither reads the clock nor waits, and can be tested with made-up samples.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not adapt the limit of a bulkhead",
+    note = "implement `LimitPolicy` for it, or use `Aimd::between(min, max)`"
+)]
+pub trait LimitPolicy: Send + Sync + 'static {
+    /// The limit to begin with, 1 to 1,000,000.
+    fn initial(&self) -> usize;
+
+    /// Takes note of a call that has ended, and returns the limit from now on: [`Sample::limit`] to leave it
+    /// as it is.
+    ///
+    /// What is returned is brought within 1 to 1,000,000. It is dropped if the limit has changed meanwhile.
+    fn update(&self, sample: &Sample) -> usize;
+}
+
+/// One call, as a [`LimitPolicy`] sees it when it is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Sample {
+    /// When it ended.
+    pub now: Instant,
+    /// How long it took, from the moment it had its permit: without the time in the queue.
+    pub round_trip: Duration,
+    /// How many calls were in flight when it began or when it ended, the greater number; it is one of them.
+    pub in_flight: usize,
+    /// The limit at present.
+    pub limit: usize,
+    /// How it ended. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service.
+    pub outcome: Outcome,
+    /// Whether a timeout or a deadline further in ended it.
+    pub timed_out: bool,
+}
+
+impl Sample {
+    /// A call that had the bulkhead for itself, succeeded at once and found this limit. To be adjusted.
+    #[must_use]
+    pub fn new(now: Instant, limit: usize) -> Self {
+        Self {
+            now,
+            round_trip: Duration::ZERO,
+            in_flight: 1,
+            limit,
+            outcome: Outcome::Success,
+            timed_out: false,
+        }
+    }
+}
+
+/// How many calls may be in flight at once: a number from 1 to 1,000,000, [`Aimd`], or a policy of your own.
+///
+/// ```
+/// use buttress::BulkheadLayer;
+/// use buttress::bulkhead::{Aimd, Limit, LimitPolicy, Sample};
+///
+/// struct AsMany(usize);
+///
+/// impl LimitPolicy for AsMany {
+///     fn initial(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn update(&self, sample: &Sample) -> usize {
+///         sample.limit
+///     }
+/// }
+///
+/// let fixed = BulkheadLayer::new("inventory", 100);
+/// let adaptive = BulkheadLayer::new("inventory", Aimd::between(5, 200));
+/// let own = BulkheadLayer::new("inventory", Limit::policy(|| AsMany(100)));
+/// # assert_eq!(own.handle().limit(), 100);
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Limit(Kind);
+
+#[derive(Clone, PartialEq)]
+enum Kind {
+    Fixed(usize),
+    Aimd(Aimd),
+    Policy(Make),
+}
+
+#[derive(Clone)]
+struct Make(Arc<dyn Fn() -> Box<dyn LimitPolicy> + Send + Sync>);
+
+impl PartialEq for Make {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Limit {
+    /// A limit that `policy` adapts. It is asked for a new policy for each layer that is built.
+    pub fn policy<P: LimitPolicy>(policy: impl Fn() -> P + Send + Sync + 'static) -> Self {
+        Self(Kind::Policy(Make(Arc::new(move || Box::new(policy())))))
+    }
+
+    /// The limit to begin with, and what adapts it.
+    pub(super) fn build(
+        &self,
+        check: Check<'_>,
+        now: Instant,
+    ) -> Result<(usize, Option<Box<dyn LimitPolicy>>), ConfigError> {
+        let policy: Box<dyn LimitPolicy> = match &self.0 {
+            Kind::Fixed(limit) => {
+                check_limit(check, "limit", *limit)?;
+                return Ok((*limit, None));
+            }
+            Kind::Aimd(aimd) => {
+                aimd.check(check)?;
+                Box::new(aimd.begin(now))
+            }
+            Kind::Policy(make) => (make.0)(),
+        };
+        let initial = policy.initial();
+        check_limit(check, "limit", initial)?;
+        Ok((initial, Some(policy)))
+    }
+}
+
+pub(super) fn check_limit(
+    check: Check<'_>,
+    field: &'static str,
+    limit: usize,
+) -> Result<(), ConfigError> {
+    let is_possible = (1..=MOST).contains(&limit);
+    check.that(is_possible, field, &limit, "1 to 1000000")
+}
+
+impl From<usize> for Limit {
+    fn from(limit: usize) -> Self {
+        Self(Kind::Fixed(limit))
+    }
+}
+
+impl From<Aimd> for Limit {
+    fn from(aimd: Aimd) -> Self {
+        Self(Kind::Aimd(aimd))
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Fixed(limit) => limit.fmt(f),
+            Kind::Aimd(aimd) => aimd.fmt(f),
+            Kind::Policy(_) => f.write_str("Policy"),
+        }
+    }
+}

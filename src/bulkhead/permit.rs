@@ -1,0 +1,80 @@
+//! The permit of an admitted call.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::{Outcome, Token};
+
+/// A call that the bulkhead let in. Gives its place back when the call is over or the permit is dropped.
+#[must_use = "a permit that is dropped is given back"]
+pub struct Permit {
+    /// Where it goes back to. `None` when it has, or came from nowhere.
+    shared: Option<Arc<Shared>>,
+    started: Option<Started>,
+}
+
+/// How it was when a call began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started {
+    /// Nanoseconds since the origin of the bulkhead, and one: no reading of the clock is zero.
+    pub(super) at: NonZeroU64,
+    /// Itself included.
+    pub(super) in_flight: u32,
+}
+
+impl Permit {
+    #[inline]
+    pub(super) fn new(shared: Arc<Shared>, started: Option<Started>) -> Self {
+        let shared = Some(shared);
+        Self { shared, started }
+    }
+
+    /// For a call that is not counted.
+    #[inline]
+    pub(super) fn none() -> Self {
+        Self {
+            shared: None,
+            started: None,
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: Outcome, timed_out: bool) {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        match self.started {
+            None => shared.leave(),
+            Some(started) => shared.end(started, outcome, timed_out),
+        }
+    }
+}
+
+impl Token for Permit {
+    #[inline]
+    fn resolve(mut self, outcome: Outcome) {
+        self.end(outcome, false);
+    }
+
+    fn time_out(mut self, outcome: Outcome) {
+        self.end(outcome, true);
+    }
+}
+
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled, false);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("is_held", &self.shared.is_some())
+            .field("started", &self.started)
+            .finish()
+    }
+}

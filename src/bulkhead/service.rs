@@ -1,0 +1,131 @@
+//! The service with a bulkhead.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use tower::Service;
+
+use super::future::ResponseFuture;
+use super::permit::Permit;
+use super::shared::{Admission, Shared};
+use super::waiter::Waiter;
+use crate::context::ClockScope;
+use crate::ready::{Call, Ready};
+use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
+
+/// A service behind a bulkhead. Made by [`BulkheadLayer`](super::BulkheadLayer).
+#[derive(Clone)]
+pub struct Bulkhead<S, K = ErrorsAreFailures, C = AtResponse> {
+    pub(super) inner: Ready<S>,
+    /// `None` for a service without a limit.
+    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) classify: K,
+    pub(super) completion: C,
+}
+
+impl<S, K, C> Bulkhead<S, K, C> {
+    /// A service without a limit.
+    pub(crate) fn off(inner: S, classify: K, completion: C) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
+            classify,
+            completion,
+        }
+    }
+}
+
+impl<S, K, C, Req> Service<Req> for Bulkhead<S, K, C>
+where
+    S: Wrappable<Req>,
+    K: Classify<S::Response> + Clone,
+    C: Completion<S::Response, K>,
+{
+    type Response = C::Response<Permit>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req, K, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        // A full bulkhead leaves the inner service alone. Who waits for a permit becomes ready after it.
+        let is_free = |shared: &Arc<Shared>| shared.gate().word().is_free();
+        if self.shared.as_ref().is_none_or(is_free) {
+            self.inner.poll(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let Some(shared) = &self.shared else {
+            return self.begin(request, Permit::none());
+        };
+        let _clock = shared.is_adaptive().then(ClockScope::call);
+        match shared.try_admit() {
+            Some(permit) => self.begin(request, permit),
+            None => self.call_full(request),
+        }
+    }
+}
+
+impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
+    /// A call with a permit.
+    #[inline]
+    fn begin<Req>(&mut self, request: Req, permit: Permit) -> ResponseFuture<S, Req, K, C>
+    where
+        S: Service<Req> + Clone,
+    {
+        // Called first: if it panics, the permit goes back.
+        let call = self.inner.call(request);
+        self.future(call, Some(permit))
+    }
+
+    #[inline]
+    fn future<Req>(
+        &self,
+        call: Call<S, Req>,
+        permit: Option<Permit>,
+    ) -> ResponseFuture<S, Req, K, C>
+    where
+        S: Service<Req>,
+    {
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        ResponseFuture::new(call, permit, classify, completion)
+    }
+
+    /// A call that has found no free permit.
+    #[cold]
+    fn call_full<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, K, C>
+    where
+        S: Service<Req> + Clone,
+    {
+        let admission = match &self.shared {
+            Some(shared) => shared.admit_to_full(),
+            None => Admission::Admitted(Permit::none()),
+        };
+        match admission {
+            Admission::Admitted(permit) => self.begin(request, permit),
+            Admission::Queued(place) => {
+                // It may have become ready before nothing was free; nobody holds it while he waits.
+                self.inner.release();
+                let call = Call::waiting(self.inner.another(), request);
+                let waiter = Box::pin(Waiter::new(place));
+                self.future(call, None).after(waiter)
+            }
+            Admission::Refused(error) => {
+                self.inner.release();
+                self.future(Call::failed(error), None)
+            }
+        }
+    }
+}
+
+impl<S: fmt::Debug, K, C> fmt::Debug for Bulkhead<S, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulkhead")
+            .field("inner", &self.inner)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! All that a bulkhead decides by, in one atomic word.
+
+use std::fmt;
+
+/// The calls in flight, the limit on them, and the calls that wait: what one atomic operation sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Word(u64);
+
+/// Enough for any process, also where a bulkhead only observes.
+const IN_FLIGHT_BITS: u32 = 24;
+const LIMIT_BITS: u32 = 20;
+const WAITING_BITS: u32 = 20;
+
+const LIMIT_AT: u32 = IN_FLIGHT_BITS;
+const WAITING_AT: u32 = IN_FLIGHT_BITS + LIMIT_BITS;
+
+/// The highest limit and the longest queue that can be set.
+pub(super) const MOST: usize = 1_000_000;
+
+const _: () = assert!(IN_FLIGHT_BITS + LIMIT_BITS + WAITING_BITS == u64::BITS);
+const _: () = assert!(MOST < 1 << LIMIT_BITS && MOST < 1 << WAITING_BITS);
+
+impl Word {
+    /// One call in flight.
+    pub(super) const ENTERED: u64 = 1;
+    /// One call that waits.
+    pub(super) const QUEUED: u64 = 1 << WAITING_AT;
+
+    /// Nothing in flight, nobody waiting.
+    pub(super) fn idle(limit: usize) -> Self {
+        debug_assert!(limit <= MOST);
+        Self((limit as u64) << LIMIT_AT)
+    }
+
+    #[inline]
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    #[inline]
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) fn in_flight(self) -> usize {
+        (self.0 & ((1 << IN_FLIGHT_BITS) - 1)) as usize
+    }
+
+    #[inline]
+    pub(super) fn limit(self) -> usize {
+        ((self.0 >> LIMIT_AT) & ((1 << LIMIT_BITS) - 1)) as usize
+    }
+
+    #[inline]
+    pub(super) fn waiting(self) -> usize {
+        (self.0 >> WAITING_AT) as usize
+    }
+
+    /// Says whether there is a free permit, for the one whose turn it is.
+    #[inline]
+    pub(super) fn has_room(self) -> bool {
+        self.in_flight() < self.limit()
+    }
+
+    /// Says whether a call that comes now may take a permit: there is one, and nobody waits for it.
+    #[inline]
+    pub(super) fn is_free(self) -> bool {
+        self.has_room() && self.waiting() == 0
+    }
+
+    /// Says whether even one that nobody counts on cannot be counted.
+    pub(super) fn is_at_its_end(self) -> bool {
+        self.in_flight() + 1 == 1 << IN_FLIGHT_BITS
+    }
+
+    #[inline]
+    pub(super) fn entered(self) -> Self {
+        Self(self.0 + Self::ENTERED)
+    }
+
+    pub(super) fn queued(self) -> Self {
+        Self(self.0 + Self::QUEUED)
+    }
+
+    pub(super) fn unqueued(self) -> Self {
+        Self(self.0 - Self::QUEUED)
+    }
+
+    pub(super) fn with_limit(self, limit: usize) -> Self {
+        debug_assert!(limit <= MOST);
+        let others = self.0 & !(((1 << LIMIT_BITS) - 1) << LIMIT_AT);
+        Self(others | (limit as u64) << LIMIT_AT)
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Word")
+            .field("in_flight", &self.in_flight())
+            .field("limit", &self.limit())
+            .field("waiting", &self.waiting())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_word_do_not_touch() {
+        let mut word = Word::idle(MOST);
+        assert_eq!(
+            (word.in_flight(), word.limit(), word.waiting()),
+            (0, MOST, 0)
+        );
+        for _ in 0..3 {
+            word = word.entered().queued();
+        }
+        word = Word::from_bits(word.bits() - Word::ENTERED - Word::QUEUED).with_limit(7);
+        assert_eq!((word.in_flight(), word.limit(), word.waiting()), (2, 7, 2));
+        assert!(word.has_room() && !word.is_free() && word.unqueued().unqueued().is_free());
+        let most = Word::from_bits((1 << IN_FLIGHT_BITS) - 1);
+        assert!(most.is_at_its_end() && !Word::from_bits(most.bits() - 1).is_at_its_end());
+    }
+}

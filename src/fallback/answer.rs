@@ -1,0 +1,279 @@
+//! What a fallback answers with.
+
+use std::fmt;
+use std::future::Pending;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll, ready};
+
+use tokio::time::Instant;
+use tower::Service;
+
+use super::failed::Failed;
+use crate::ready::Call;
+use crate::sync::lock;
+use crate::{BoxError, Outcome, Replay, Wrappable, context, error};
+
+/// Gives the answers of a fallback.
+///
+/// Implemented for what [`value`], [`from_failure`], [`from_request`] and [`service`] return.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not answer requests of type `{Req}` with `{Res}`",
+    label = "this is not the answer of a fallback",
+    note = "write `fallback::value(answer)` for an answer that is `Clone` and of the service's own response type, or `fallback::from_failure`, `fallback::from_request` or `fallback::service`"
+)]
+pub trait Answer<Req, Res, R> {
+    /// What is kept of the request while the primary works on it.
+    type Kept;
+
+    /// An answer that has to be waited for.
+    type Future: Future<Output = Result<Res, BoxError>> + Unpin;
+
+    /// Copies what the answer will need.
+    fn keep(&self, replay: &R, request: &Req) -> Self::Kept;
+
+    /// Answers in place of `failed`, which was judged to be `outcome`.
+    fn answer(
+        &self,
+        kept: Self::Kept,
+        outcome: Outcome,
+        failed: Result<Res, BoxError>,
+    ) -> Reply<Res, Self::Future>;
+}
+
+/// What a fallback does about a failed call.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reply<Res, F> {
+    /// Answers it.
+    Answered(Res),
+    /// Has nothing to say: the failure comes back.
+    None(NoAnswer, Result<Res, BoxError>),
+    /// Has to wait for its answer.
+    Later(F),
+}
+
+/// Why a fallback had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoAnswer {
+    /// The function returned none.
+    None,
+    /// There was no copy of the request.
+    NotCopyable,
+    /// The deadline had passed.
+    Deadline,
+}
+
+/// The same answer always, of the service's response type.
+pub fn value<Res: Clone>(value: Res) -> Value<Res> {
+    Value(value)
+}
+
+/// The answer that a function gives to the failure; `None` if it has none.
+pub fn from_failure<Res, F>(answer: F) -> FromFailure<F>
+where
+    F: Fn(Failed<'_, Res>) -> Option<Res>,
+{
+    FromFailure(answer)
+}
+
+/// The answer that a function gives to a copy of the request and the failure; `None` if it has none, as when
+/// a cache does not know the request.
+pub fn from_request<Req, Res, F>(answer: F) -> FromRequest<F>
+where
+    F: Fn(Req, Failed<'_, Res>) -> Option<Res>,
+{
+    FromRequest(answer)
+}
+
+/// The answer of another service to a copy of the request.
+///
+/// It is cloned for each call to it.
+pub fn service<S: Clone>(service: S) -> FromService<S> {
+    FromService(Arc::new(Mutex::new(service)))
+}
+
+/// Made by [`value`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value<Res>(Res);
+
+impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
+    type Kept = ();
+    type Future = Pending<Result<Res, BoxError>>;
+
+    #[inline]
+    fn keep(&self, _replay: &R, _request: &Req) {}
+
+    fn answer(
+        &self,
+        (): (),
+        _outcome: Outcome,
+        _failed: Result<Res, BoxError>,
+    ) -> Reply<Res, Self::Future> {
+        Reply::Answered(self.0.clone())
+    }
+}
+
+/// Made by [`from_failure`].
+#[derive(Clone, PartialEq)]
+pub struct FromFailure<F>(F);
+
+impl<Req, Res, R, F> Answer<Req, Res, R> for FromFailure<F>
+where
+    F: Fn(Failed<'_, Res>) -> Option<Res>,
+{
+    type Kept = ();
+    type Future = Pending<Result<Res, BoxError>>;
+
+    #[inline]
+    fn keep(&self, _replay: &R, _request: &Req) {}
+
+    fn answer(
+        &self,
+        (): (),
+        outcome: Outcome,
+        failed: Result<Res, BoxError>,
+    ) -> Reply<Res, Self::Future> {
+        match (self.0)(Failed::new(outcome, &failed)) {
+            Some(answer) => Reply::Answered(answer),
+            None => Reply::None(NoAnswer::None, failed),
+        }
+    }
+}
+
+/// Made by [`from_request`].
+#[derive(Clone, PartialEq)]
+pub struct FromRequest<F>(F);
+
+impl<Req, Res, R, F> Answer<Req, Res, R> for FromRequest<F>
+where
+    F: Fn(Req, Failed<'_, Res>) -> Option<Res>,
+    R: Replay<Req>,
+{
+    type Kept = Option<Req>;
+    type Future = Pending<Result<Res, BoxError>>;
+
+    #[inline]
+    fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
+        replay.copy(request)
+    }
+
+    fn answer(
+        &self,
+        kept: Option<Req>,
+        outcome: Outcome,
+        failed: Result<Res, BoxError>,
+    ) -> Reply<Res, Self::Future> {
+        let Some(request) = kept else {
+            return Reply::None(NoAnswer::NotCopyable, failed);
+        };
+        match (self.0)(request, Failed::new(outcome, &failed)) {
+            Some(answer) => Reply::Answered(answer),
+            None => Reply::None(NoAnswer::None, failed),
+        }
+    }
+}
+
+/// Made by [`service`].
+#[derive(Clone)]
+pub struct FromService<S>(Arc<Mutex<S>>);
+
+impl<S> PartialEq for FromService<S> {
+    /// The same value, or a clone of it.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<Req, Res, R, S> Answer<Req, Res, R> for FromService<S>
+where
+    S: Wrappable<Req> + Service<Req, Response = Res>,
+    R: Replay<Req>,
+{
+    type Kept = Option<Req>;
+    type Future = ServiceFuture<S, Req>;
+
+    #[inline]
+    fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
+        replay.copy(request)
+    }
+
+    fn answer(
+        &self,
+        kept: Option<Req>,
+        _outcome: Outcome,
+        failed: Result<Res, BoxError>,
+    ) -> Reply<Res, Self::Future> {
+        let Some(request) = kept else {
+            return Reply::None(NoAnswer::NotCopyable, failed);
+        };
+        if context::deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            return Reply::None(NoAnswer::Deadline, failed);
+        }
+        // A response is dropped here, before the call: it may hold a connection.
+        let primary = failed.err();
+        let service = lock(&self.0).clone();
+        Reply::Later(ServiceFuture {
+            call: Box::pin(Call::waiting(service, request)),
+            primary,
+        })
+    }
+}
+
+/// A call to the second service.
+#[must_use = "futures do nothing unless polled"]
+pub struct ServiceFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    call: Pin<Box<Call<S, Req>>>,
+    /// The error that the primary ended in.
+    primary: Option<BoxError>,
+}
+
+impl<S, Req> Future for ServiceFuture<S, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.call.as_mut().poll(cx));
+        Poll::Ready(result.map_err(|own| match self.primary.take() {
+            // The request as a whole must not look as if nobody had seen it.
+            Some(primary) if !error::was_sent(&own) => primary,
+            _ => own,
+        }))
+    }
+}
+
+impl<S, Req> fmt::Debug for ServiceFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceFuture")
+            .field("call", &self.call)
+            .field("primary", &self.primary)
+            .finish()
+    }
+}
+
+impl<F> fmt::Debug for FromFailure<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromFailure")
+    }
+}
+
+impl<F> fmt::Debug for FromRequest<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromRequest")
+    }
+}
+
+impl<S> fmt::Debug for FromService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromService")
+    }
+}

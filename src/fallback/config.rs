@@ -1,0 +1,105 @@
+//! Settings of the fallback.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::failed::{Failed, Failures};
+use super::layer::FallbackLayer;
+use super::service::Policy;
+use crate::error::Check;
+use crate::telemetry::Series;
+use crate::{ByClone, ConfigError, ErrorsAreFailures};
+
+/// The settings of a [`FallbackLayer`]. Made by [`FallbackLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
+    name: String,
+    answer: A,
+    when: W,
+    classify: K,
+    replay: R,
+}
+
+impl<A> Config<A> {
+    pub(super) fn new(name: String, answer: A) -> Self {
+        Self {
+            name,
+            answer,
+            when: Failures,
+            classify: ErrorsAreFailures,
+            replay: ByClone,
+        }
+    }
+}
+
+impl<A, W, K, R> Config<A, W, K, R> {
+    /// Acts on the failed calls that `when` chooses. By default on failures, overloads and rejections.
+    ///
+    /// Asked about every result that is judged neither a success nor cancelled.
+    pub fn when<Res, W2>(self, when: W2) -> Config<A, W2, K, R>
+    where
+        W2: Fn(Failed<'_, Res>) -> bool,
+    {
+        Config {
+            name: self.name,
+            answer: self.answer,
+            when,
+            classify: self.classify,
+            replay: self.replay,
+        }
+    }
+
+    /// Judges calls with `classify`, those of a second service as well. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<A, W, K2, R> {
+        Config {
+            name: self.name,
+            answer: self.answer,
+            when: self.when,
+            classify,
+            replay: self.replay,
+        }
+    }
+
+    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
+    /// By default with `Clone`.
+    ///
+    /// Asked only if the answer needs the request, see the [module documentation](crate::fallback).
+    pub fn replay<R2>(self, replay: R2) -> Config<A, W, K, R2> {
+        Config {
+            name: self.name,
+            answer: self.answer,
+            when: self.when,
+            classify: self.classify,
+            replay,
+        }
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty.
+    pub fn build(self) -> Result<FallbackLayer<A, W, K, R>, ConfigError> {
+        Check::new("fallback", &self.name)?;
+        let policy = Policy {
+            answer: self.answer,
+            when: self.when,
+            classify: self.classify,
+            replay: self.replay,
+            metrics: Series::of(&self.name, "fallback"),
+        };
+        Ok(FallbackLayer {
+            policy: Arc::new(policy),
+        })
+    }
+}
+
+impl<A: fmt::Debug, W, K, R> fmt::Debug for Config<A, W, K, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("answer", &self.answer)
+            .finish_non_exhaustive()
+    }
+}

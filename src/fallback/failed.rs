@@ -1,0 +1,101 @@
+//! What a fallback acts on.
+
+use std::fmt;
+
+use crate::{BoxError, Error, ErrorKind, Outcome};
+
+/// A call that did not succeed: its result, and what it was judged to be.
+pub struct Failed<'a, Res> {
+    outcome: Outcome,
+    result: Result<&'a Res, &'a BoxError>,
+}
+
+impl<'a, Res> Failed<'a, Res> {
+    pub(super) fn new(outcome: Outcome, result: &'a Result<Res, BoxError>) -> Self {
+        Self {
+            outcome,
+            result: result.as_ref(),
+        }
+    }
+
+    /// What the result was judged to be: a failure, an overload, or ignored. A rejection by a layer of this
+    /// crate is ignored, too.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Why a layer of this crate ended the call. `None` if none of them did.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        self.ours().map(Error::kind)
+    }
+
+    /// Says whether a layer of this crate refused the call.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        self.ours().is_some_and(Error::is_rejection)
+    }
+
+    /// The response or the error itself.
+    ///
+    /// # Errors
+    ///
+    /// The error that the call ended in.
+    pub fn result(&self) -> Result<&'a Res, &'a BoxError> {
+        self.result
+    }
+
+    fn ours(&self) -> Option<&'a Error> {
+        self.result.err().and_then(Error::find)
+    }
+}
+
+impl<Res> Clone for Failed<'_, Res> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Res> Copy for Failed<'_, Res> {}
+
+impl<Res> fmt::Debug for Failed<'_, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failed")
+            .field("outcome", &self.outcome)
+            .field("error", &self.result.err())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Chooses the failed calls that a fallback acts on.
+///
+/// [`Failures`] is the default; closures go through [`Config::when`](super::Config::when).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not choose among failed calls with responses of type `{Res}`",
+    note = "write `.when(|failed: Failed<'_, {Res}>| ...)`, or leave it out to act on failures, overloads and rejections"
+)]
+pub trait Choose<Res> {
+    /// Says whether the fallback acts on this failed call.
+    fn acts_on(&self, failed: Failed<'_, Res>) -> bool;
+}
+
+/// The default choice: failures, overloads, and rejections by layers of this crate further in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures;
+
+impl<Res> Choose<Res> for Failures {
+    fn acts_on(&self, failed: Failed<'_, Res>) -> bool {
+        failed.outcome.is_failure() || failed.is_rejection()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<Res, F> Choose<Res> for F
+where
+    F: Fn(Failed<'_, Res>) -> bool,
+{
+    fn acts_on(&self, failed: Failed<'_, Res>) -> bool {
+        self(failed)
+    }
+}

@@ -1,0 +1,173 @@
+//! The layer of keyed, and its handle.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::config::Config;
+use super::keys::Keys;
+use super::service::{Keyed, Shared};
+use crate::error::or_panic;
+use crate::{BoxError, Forget, Wrappable};
+
+/// A layer for each key, with the default settings.
+///
+/// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
+/// them, the first one outermost.
+///
+/// # Panics
+///
+/// If `name` is empty.
+#[must_use]
+#[track_caller]
+pub fn by<Req, K, L, F, M>(name: &str, key: F, layer: M) -> KeyedLayer<F, M, K, L>
+where
+    F: Fn(&Req) -> K,
+    M: Fn(&K) -> L,
+    K: Hash + Eq + Clone,
+    L: Forget,
+{
+    or_panic(KeyedLayer::config(name, key, layer).build())
+}
+
+/// Gives each key a layer of its own. See the [module documentation](crate::keyed).
+///
+/// All services made by one layer value, or by its clones, share the keys.
+pub struct KeyedLayer<F, M, K, L> {
+    pub(super) shared: Arc<Shared<F, M, K, L>>,
+}
+
+impl<F, M, K, L> KeyedLayer<F, M, K, L> {
+    /// Begins to configure a layer for each key.
+    ///
+    /// `key` takes the key from a request, `layer` makes the layer of a key.
+    pub fn config<Req>(name: impl Into<String>, key: F, layer: M) -> Config<F, M, K, L>
+    where
+        F: Fn(&Req) -> K,
+        M: Fn(&K) -> L,
+        L: Forget,
+    {
+        Config::new(name.into(), key, layer)
+    }
+
+    /// A handle that reads and steers the keys.
+    #[must_use]
+    pub fn handle(&self) -> Handle<K, L> {
+        Handle {
+            keys: Arc::clone(&self.shared.keys),
+        }
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, F, M, K, L>
+    where
+        S: Wrappable<Req>,
+        F: Fn(&Req) -> K,
+        M: Fn(&K) -> L,
+        K: Hash + Eq + Clone,
+        L: Layer<S, Service: Service<Req, Error: Into<BoxError>>> + Forget,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
+    type Service = Keyed<S, F, M, K, L>;
+
+    fn layer(&self, inner: S) -> Keyed<S, F, M, K, L> {
+        Keyed {
+            inner,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<F, M, K: Hash + Eq + Clone, L> Forget for KeyedLayer<F, M, K, L> {
+    /// Returns `true` while there is no key.
+    fn can_forget(&self, _now: Instant) -> bool {
+        self.shared.keys.len() == 0
+    }
+}
+
+impl<F, M, K, L> Clone for KeyedLayer<F, M, K, L> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<F, M, K, L> fmt::Debug for KeyedLayer<F, M, K, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedLayer")
+            .field("keys", &self.shared.keys)
+            .finish()
+    }
+}
+
+/// Reads and steers the keys of a [`KeyedLayer`]. Clones are handles of the same keys.
+pub struct Handle<K, L> {
+    keys: Arc<Keys<K, L>>,
+}
+
+impl<K: Hash + Eq + Clone, L> Handle<K, L> {
+    /// The name of the layer.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.keys.name()
+    }
+
+    /// How many keys have a layer of their own, or will as soon as it is made.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The layer of a key, to reach its handle. `None` if the key has none of its own.
+    ///
+    /// This does not count as a use of the key, and what is returned does not keep the key from being forgotten.
+    #[must_use]
+    pub fn get(&self, key: &K) -> Option<L>
+    where
+        L: Clone,
+    {
+        self.keys.get(key).map(|layer| L::clone(&layer))
+    }
+
+    /// The common layer of the keys that there was no place for. `None` while there was a place for all.
+    #[must_use]
+    pub fn overflow(&self) -> Option<L>
+    where
+        L: Clone,
+    {
+        self.keys.overflow().cloned()
+    }
+
+    /// Forgets a key, whatever its layer holds against it, and says whether it had one.
+    ///
+    /// Calls in flight end as they began; the next call begins with a new layer.
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "nothing is wrong with an unknown key"
+    )]
+    pub fn remove(&self, key: &K) -> bool {
+        self.keys.remove(key)
+    }
+}
+
+impl<K, L> Clone for Handle<K, L> {
+    fn clone(&self) -> Self {
+        Self {
+            keys: Arc::clone(&self.keys),
+        }
+    }
+}
+
+impl<K, L> fmt::Debug for Handle<K, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.keys.fmt(f)
+    }
+}

@@ -1,0 +1,183 @@
+//! Settings of the rate limit.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::layer::RateLimitLayer;
+use super::rate::Rate;
+use super::shared::{Limits, Settings, Shared};
+use crate::error::Check;
+use crate::telemetry::Series;
+use crate::{ConfigError, ErrorsAreFailures, Mode};
+
+/// Longer than most services ask for, and short enough to outlast an answer that asked for too much.
+const HINT_MOST: Duration = Duration::from_secs(60);
+
+/// What a request costs, in tokens.
+///
+/// [`One`], or a closure `|request: &Req| -> u32`. A request that costs nothing always passes; one that costs more than
+/// the burst never does.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` gives no cost for requests of type `{Req}`",
+    note = "write `.cost(|request: &{Req}| 1)`, or leave `.cost` out to let each request cost one token"
+)]
+pub trait Cost<Req> {
+    /// The tokens that `request` takes.
+    fn cost(&self, request: &Req) -> u32;
+}
+
+/// Each request costs one token. The default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct One;
+
+impl<Req> Cost<Req> for One {
+    #[inline]
+    fn cost(&self, _request: &Req) -> u32 {
+        1
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<Req, F> Cost<Req> for F
+where
+    F: Fn(&Req) -> u32,
+{
+    #[inline]
+    fn cost(&self, request: &Req) -> u32 {
+        self(request)
+    }
+}
+
+/// The settings of a [`RateLimitLayer`]. Made by [`RateLimitLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Config<Q = One, K = ErrorsAreFailures> {
+    name: String,
+    rate: Rate,
+    burst: Option<u32>,
+    settings: Settings,
+    cost: Q,
+    classify: K,
+}
+
+impl Config {
+    pub(super) fn new(name: String, rate: Rate) -> Self {
+        Self {
+            name,
+            rate,
+            burst: None,
+            settings: Settings {
+                max_wait: None,
+                max_hint: HINT_MOST,
+                heeds_hints: None,
+                mode: Mode::Enforce,
+            },
+            cost: One,
+            classify: ErrorsAreFailures,
+        }
+    }
+}
+
+impl<Q, K> Config<Q, K> {
+    /// How many tokens there are when none have been taken for a while, and so how many calls may pass at once. At
+    /// least 1, and no more than come in 365 days. The tokens of a tenth of a second by default, at least 1.
+    pub fn burst(mut self, tokens: u32) -> Self {
+        self.burst = Some(tokens);
+        self
+    }
+
+    /// Lets calls wait for their turn, for this long at most. Off by default: calls above the rate are
+    /// rejected.
+    ///
+    /// A call whose turn cannot come by then, or before its [deadline](crate::Deadline), is rejected at once. So
+    /// the calls that wait are never more than come at the rate in this time, at a cost of one.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.settings.max_wait = Some(wait);
+        self
+    }
+
+    /// The longest time that a service can ask callers to stay away with
+    /// [`Outcome::Overload`](crate::Outcome::Overload). 60 s by default.
+    pub fn max_hint(mut self, most: Duration) -> Self {
+        self.settings.max_hint = most;
+        self
+    }
+
+    /// Whether calls stay away for as long as the service asks for. By default, if there is a
+    /// [classifier](Self::classify) that says so.
+    pub fn heed_hints(mut self, heed: bool) -> Self {
+        self.settings.heeds_hints = Some(heed);
+        self
+    }
+
+    /// Whether calls are really rejected, or made to wait. [`Mode::Enforce`] by default.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.settings.mode = mode;
+        self
+    }
+
+    /// Takes the cost of each request from `cost`: a closure `|request: &Req| -> u32`. By default each costs 1.
+    pub fn cost<Q2>(self, cost: Q2) -> Config<Q2, K> {
+        Config {
+            name: self.name,
+            rate: self.rate,
+            burst: self.burst,
+            settings: self.settings,
+            cost,
+            classify: self.classify,
+        }
+    }
+
+    /// Judges answers with `classify`, for the time that a service asks callers to stay away. Nothing is
+    /// judged by default.
+    pub fn classify<K2>(mut self, classify: K2) -> Config<Q, K2> {
+        self.settings.heeds_hints.get_or_insert(true);
+        Config {
+            name: self.name,
+            rate: self.rate,
+            burst: self.burst,
+            settings: self.settings,
+            cost: self.cost,
+            classify,
+        }
+    }
+
+    pub(crate) fn longest_wait(&self) -> Option<Duration> {
+        self.settings.max_wait
+    }
+
+    /// Makes the layer, with a limit of its own that has all its tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or a value is outside its range.
+    pub fn build(self) -> Result<RateLimitLayer<Q, K>, ConfigError> {
+        let check = Check::new("rate limit", &self.name)?;
+        let (rate, settings) = (self.rate, self.settings);
+        let burst = self.burst.unwrap_or_else(|| rate.tenth_of_a_second());
+        let limits = Limits { rate, burst };
+        limits.check(check)?;
+        if let Some(wait) = settings.max_wait {
+            check.duration("max_wait", wait)?;
+        }
+        check.duration("max_hint", settings.max_hint)?;
+        let shared = Shared::new(limits, settings, Series::of(&self.name, "rate_limit"));
+        Ok(RateLimitLayer {
+            shared: Arc::new(shared),
+            cost: self.cost,
+            classify: self.classify,
+        })
+    }
+}
+
+impl<Q, K> fmt::Debug for Config<Q, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("rate", &self.rate)
+            .field("burst", &self.burst)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

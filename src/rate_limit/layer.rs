@@ -1,0 +1,169 @@
+//! The layer of the rate limit, and its handle.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower::Layer;
+
+use super::config::{Config, Cost, One};
+use super::rate::Rate;
+use super::service::RateLimit;
+use super::shared::Shared;
+use crate::error::or_panic;
+use crate::ready::Ready;
+use crate::{Availability, Classify, ConfigError, ErrorsAreFailures, Forget, Wrappable};
+
+/// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
+///
+/// All services made by one layer value, or by its clones, share one limit.
+#[derive(Clone)]
+pub struct RateLimitLayer<Q = One, K = ErrorsAreFailures> {
+    /// `None` in a stack that has no limit.
+    pub(super) shared: Arc<Shared>,
+    pub(super) cost: Q,
+    pub(super) classify: K,
+}
+
+impl RateLimitLayer {
+    /// A limit of `rate` with the default settings: calls above it are rejected.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty or `rate` is out of range.
+    #[must_use]
+    #[track_caller]
+    pub fn new(name: &str, rate: Rate) -> Self {
+        or_panic(Self::config(name, rate).build())
+    }
+
+    /// Begins to configure a limit of `rate`.
+    pub fn config(name: impl Into<String>, rate: Rate) -> Config {
+        Config::new(name.into(), rate)
+    }
+}
+
+impl<Q, K> RateLimitLayer<Q, K> {
+    /// A handle that reads and steers the limit.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> RateLimit<S, Q, K>
+    where
+        S: Wrappable<Req>,
+        Q: Cost<Req> + Clone,
+        K: Classify<S::Response> + Clone,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S, Q: Clone, K: Clone> Layer<S> for RateLimitLayer<Q, K> {
+    type Service = RateLimit<S, Q, K>;
+
+    fn layer(&self, inner: S) -> RateLimit<S, Q, K> {
+        RateLimit {
+            inner: Ready::new(inner),
+            shared: Some(Arc::clone(&self.shared)),
+            cost: self.cost.clone(),
+            classify: self.classify.clone(),
+        }
+    }
+}
+
+impl<Q, K> Forget for RateLimitLayer<Q, K> {
+    /// Returns `true` if all tokens are there, nobody waits for one, and rate and burst are those it was built with.
+    fn can_forget(&self, now: Instant) -> bool {
+        self.shared.can_forget(now)
+    }
+}
+
+impl<Q, K> fmt::Debug for RateLimitLayer<Q, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitLayer")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads and steers a rate limit. Clones are handles of the same limit.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The name of the limit.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.shared.name()
+    }
+
+    /// The rate in force.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.shared.limits().rate
+    }
+
+    /// The burst in force.
+    #[must_use]
+    pub fn burst(&self) -> u32 {
+        self.shared.limits().burst
+    }
+
+    /// The tokens that are there now; none while the limit is [drained](Self::drain).
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        self.shared.available()
+    }
+
+    /// How many calls wait for tokens.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        usize::try_from(self.shared.queue.len()).unwrap_or(usize::MAX)
+    }
+
+    /// Changes the rate. The burst, and the tokens that are missing from it, stay as they are.
+    ///
+    /// Calls that wait go on waiting at the new rate. Those whose turn cannot come in time any more are
+    /// rejected at once.
+    ///
+    /// # Errors
+    ///
+    /// If the rate is out of range, or the burst more than comes in 365 days. Nothing is changed then.
+    pub fn set_rate(&self, rate: Rate) -> Result<(), ConfigError> {
+        self.shared.change(|limits| limits.rate = rate)
+    }
+
+    /// Changes the burst. As many tokens as before are missing from it, but no more than it holds.
+    ///
+    /// Calls that wait and cost more than the new burst are rejected at once.
+    ///
+    /// # Errors
+    ///
+    /// If the burst is zero, or more than comes in 365 days. Nothing is changed then.
+    pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
+        self.shared.change(|limits| limits.burst = burst)
+    }
+
+    /// Lets no call through for `duration`, and then one after the other at the rate.
+    ///
+    /// The longest drain counts: a shorter one does not end it. Calls that wait and whose turn cannot come in time
+    /// any more are rejected at once.
+    pub fn drain(&self, duration: Duration) {
+        self.shared.quiet(duration, Instant::now());
+    }
+}
+
+impl Availability for Handle {
+    /// Returns `true` if a call of cost 1 would be let through at once, or the limit only observes.
+    fn is_available(&self) -> bool {
+        self.shared.would_admit()
+    }
+}

@@ -1,0 +1,92 @@
+//! The service with a rate limit.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+use tower::Service;
+
+use super::config::{Cost, One};
+use super::future::ResponseFuture;
+use super::shared::{Entry, Shared};
+use crate::ready::{Call, Ready};
+use crate::{BoxError, Classify, ErrorsAreFailures, Wrappable};
+
+/// A service behind a rate limit. Made by [`RateLimitLayer`](super::RateLimitLayer).
+#[derive(Clone)]
+pub struct RateLimit<S, Q = One, K = ErrorsAreFailures> {
+    pub(super) inner: Ready<S>,
+    /// `None` for a service without a limit.
+    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) cost: Q,
+    pub(super) classify: K,
+}
+
+impl<S, K> RateLimit<S, One, K> {
+    /// A service without a limit.
+    pub(crate) fn off(inner: S, classify: K) -> Self {
+        Self {
+            inner: Ready::new(inner),
+            shared: None,
+            cost: One,
+            classify,
+        }
+    }
+}
+
+impl<S, Q, K, Req> Service<Req> for RateLimit<S, Q, K>
+where
+    S: Wrappable<Req>,
+    Q: Cost<Req>,
+    K: Classify<S::Response> + Clone,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req, K>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        // Where calls wait, the next one will wait as well, and must not hold the inner service meanwhile.
+        if self
+            .shared
+            .as_ref()
+            .is_none_or(|shared| shared.queue.is_empty())
+        {
+            self.inner.poll(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let entry = match &self.shared {
+            Some(shared) => shared.enter(self.cost.cost(&request)),
+            None => Entry::Pass,
+        };
+        let (call, turn) = match entry {
+            Entry::Pass => (self.inner.call(request), None),
+            Entry::Wait(turn) => {
+                self.inner.release();
+                (self.inner.call(request), Some(turn))
+            }
+            Entry::Refused(error) => {
+                self.inner.release();
+                (Call::failed(error), None)
+            }
+        };
+        let hears = self
+            .shared
+            .as_ref()
+            .filter(|shared| shared.settings.heeds_hints == Some(true));
+        ResponseFuture::new(call, turn, hears.cloned(), self.classify.clone())
+    }
+}
+
+impl<S: fmt::Debug, Q, K> fmt::Debug for RateLimit<S, Q, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit")
+            .field("inner", &self.inner)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,314 @@
+//! What all services and handles of one rate limit share.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gcra::{Gcra, Taken};
+use super::metrics::{RateLimitMetrics, Reason};
+use super::queue::{Queue, Tokens};
+use super::rate::{LONGEST, Rate};
+use super::turn::Turn;
+use crate::context::{self, nanos_between};
+use crate::error::Check;
+use crate::sync::lock;
+use crate::telemetry::{Published, Series};
+use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
+
+/// What can be changed while the limit is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) rate: Rate,
+    pub(super) burst: u32,
+}
+
+impl Limits {
+    pub(super) fn check(self, check: Check<'_>) -> Result<(), ConfigError> {
+        let Self { rate, burst } = self;
+        check.that(
+            rate.is_valid(),
+            "rate",
+            &rate,
+            "from 1 in 365 days to 1000000000 per second",
+        )?;
+        let refills_in = u128::from(rate.interval(0)) * u128::from(burst);
+        check.that(
+            burst > 0 && refills_in <= u128::from(LONGEST),
+            "burst",
+            &burst,
+            "at least 1, and no more than come in 365 days",
+        )
+    }
+}
+
+/// What does not change.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) max_wait: Option<Duration>,
+    pub(super) max_hint: Duration,
+    /// `None` as long as there is nobody to hear them.
+    pub(super) heeds_hints: Option<bool>,
+    pub(super) mode: Mode,
+}
+
+pub(super) struct Shared {
+    gcra: Gcra,
+    pub(super) queue: Queue,
+    pub(super) settings: Settings,
+    built: Limits,
+    /// Locked to change the limits, and to count from a later origin.
+    limits: Mutex<Limits>,
+    origin: Instant,
+    metrics: &'static Series<RateLimitMetrics>,
+    published: Published,
+}
+
+/// What becomes of a call.
+pub(super) enum Entry {
+    Pass,
+    // Boxed, because it is rare and would make the future larger.
+    Wait(Pin<Box<Turn>>),
+    Refused(BoxError),
+}
+
+impl Shared {
+    pub(super) fn new(
+        limits: Limits,
+        settings: Settings,
+        metrics: &'static Series<RateLimitMetrics>,
+    ) -> Self {
+        if settings.max_wait.is_some() {
+            metrics.levels().has_queue();
+        }
+        Self {
+            gcra: Gcra::new(limits.rate, limits.burst),
+            queue: Queue::new(),
+            settings,
+            built: limits,
+            limits: Mutex::new(limits),
+            origin: Instant::now(),
+            metrics,
+            published: Published::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.metrics.name()
+    }
+
+    /// Lets a call through, or says what becomes of it.
+    #[inline]
+    pub(super) fn enter(self: &Arc<Self>, cost: u32) -> Entry {
+        let now = context::now();
+        if !self.queue.is_empty() {
+            return self.defer(cost, now);
+        }
+        match self.take(self.nanos(now), cost) {
+            Taken::Yes => Entry::Pass,
+            Taken::Early(wait) => self.early(cost, wait, now),
+            Taken::TooCostly | Taken::Stale => self.too_costly(now),
+        }
+    }
+
+    #[cold]
+    fn early(self: &Arc<Self>, cost: u32, wait: u64, now: Instant) -> Entry {
+        match (self.settings.mode, self.settings.max_wait) {
+            (Mode::Observe, _) => {
+                self.rejected(Reason::RateLimited, now);
+                Entry::Pass
+            }
+            (Mode::Enforce, Some(_)) => self.defer(cost, now),
+            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now).into()),
+        }
+    }
+
+    #[cold]
+    fn too_costly(&self, now: Instant) -> Entry {
+        match self.settings.mode {
+            Mode::Observe => {
+                self.rejected(Reason::TooCostly, now);
+                Entry::Pass
+            }
+            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now).into()),
+        }
+    }
+
+    /// Puts a call off. It takes its place when it is polled.
+    #[cold]
+    fn defer(self: &Arc<Self>, cost: u32, now: Instant) -> Entry {
+        if cost > self.gcra.burst() {
+            return self.too_costly(now);
+        }
+        let max_wait = self.settings.max_wait.unwrap_or_default();
+        Entry::Wait(Box::pin(Turn::new(Arc::clone(self), cost, now, max_wait)))
+    }
+
+    /// A call that comes too early is refused. `wait` is how many nanoseconds.
+    pub(super) fn refusal(&self, wait: u64, now: Instant) -> Error {
+        self.rejected(Reason::RateLimited, now);
+        let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
+        Error::rejected(ErrorKind::RateLimited, self.name(), retry_after)
+    }
+
+    fn refusal_of_cost(&self, now: Instant) -> Error {
+        self.rejected(Reason::TooCostly, now);
+        Error::rejected(ErrorKind::TooCostly, self.name(), None)
+    }
+
+    /// A call that has been put off is refused.
+    pub(super) fn refusal_of_turn(&self, cost: u32, now: Instant) -> Error {
+        if cost > self.gcra.burst() {
+            return self.refusal_of_cost(now);
+        }
+        let tokens = self.queue.cost().saturating_add(u64::from(cost));
+        self.refusal(self.gcra.wait(self.nanos(now), tokens), now)
+    }
+
+    fn rejected(&self, reason: Reason, now: Instant) {
+        let mode = self.settings.mode;
+        self.metrics
+            .report(now, |metrics| metrics.rejected(reason, mode, now));
+    }
+
+    #[inline]
+    pub(super) fn nanos(&self, now: Instant) -> u64 {
+        nanos_between(self.origin, now)
+    }
+
+    /// When the clock of this limit shows so many nanoseconds.
+    pub(super) fn instant(&self, nanos: u64) -> Instant {
+        context::saturating_add(self.origin, Duration::from_nanos(nanos))
+    }
+
+    #[inline]
+    fn take(&self, now: u64, cost: u32) -> Taken {
+        loop {
+            match self.gcra.take(now, cost) {
+                Taken::Stale => self.renew(now),
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Comes once in minutes at rates of a billion a second, and once in months at rates below a million.
+    #[cold]
+    fn renew(&self, now: u64) {
+        let _one_at_a_time = lock(&self.limits);
+        self.gcra.renew(now);
+    }
+
+    /// The tokens, for a queue that wants some now.
+    pub(super) fn at(&self, nanos: u64) -> impl Tokens {
+        At {
+            shared: self,
+            nanos,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        *lock(&self.limits)
+    }
+
+    /// Changes the limits.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
+        let now = self.nanos(Instant::now());
+        {
+            let mut limits = lock(&self.limits);
+            let mut new = *limits;
+            change(&mut new);
+            new.check(Check::new("rate limit", self.name())?)?;
+            self.gcra.set(new.rate, new.burst, now);
+            *limits = new;
+        }
+        self.reconsider(now);
+        Ok(())
+    }
+
+    /// Lets nothing through for a time.
+    pub(super) fn quiet(&self, duration: Duration, now: Instant) {
+        let now = self.nanos(now);
+        let duration = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.gcra.quiet(now.saturating_add(duration));
+        self.reconsider(now);
+    }
+
+    fn reconsider(&self, now: u64) {
+        if self.settings.max_wait.is_some() {
+            self.queue.reconsider(now, &self.at(now));
+        }
+    }
+
+    /// The service asked callers to stay away.
+    #[cold]
+    pub(super) fn hinted(&self, retry_after: Duration) {
+        self.quiet(retry_after.min(self.settings.max_hint), context::now());
+    }
+
+    pub(super) fn available(&self) -> u32 {
+        self.gcra.available(self.nanos(Instant::now()))
+    }
+
+    /// Says whether a call of cost 1 would be let through at once.
+    pub(super) fn would_admit(&self) -> bool {
+        let now = self.nanos(Instant::now());
+        self.settings.mode == Mode::Observe || self.queue.is_empty() && self.gcra.wait(now, 1) == 0
+    }
+
+    pub(super) fn can_forget(&self, now: Instant) -> bool {
+        self.queue.is_empty() && self.gcra.is_full(self.nanos(now)) && self.limits() == self.built
+    }
+
+    /// One call more waits.
+    pub(super) fn joined(&self, now: Instant) {
+        self.metrics.levels().joined();
+        self.published.keep(self.metrics, now, self.nanos(now));
+    }
+
+    /// One call less waits.
+    pub(super) fn left(&self, began: Instant, end: super::metrics::End) {
+        let now = context::fresh_now();
+        let waited = now.saturating_duration_since(began);
+        self.metrics
+            .report(now, |metrics| metrics.waited(end, waited, now));
+        if self.metrics.levels().left() {
+            // The gauge must not show the last wait until the next one.
+            self.metrics.publish(now);
+        } else {
+            self.published.keep(self.metrics, now, self.nanos(now));
+        }
+    }
+}
+
+struct At<'a> {
+    shared: &'a Shared,
+    nanos: u64,
+}
+
+impl Tokens for At<'_> {
+    fn take(&self, cost: u32) -> Taken {
+        self.shared.take(self.nanos, cost)
+    }
+
+    fn wait(&self, tokens: u64) -> u64 {
+        self.shared.gcra.wait(self.nanos, tokens)
+    }
+
+    fn burst(&self) -> u32 {
+        self.shared.gcra.burst()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limits { rate, burst } = self.limits();
+        f.debug_struct("RateLimit")
+            .field("name", &self.name())
+            .field("rate", &rate)
+            .field("burst", &burst)
+            .field("mode", &self.settings.mode)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,397 @@
+//! Settings of the standard stack.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::layer::StandardLayer;
+use crate::bulkhead::{self, BulkheadLayer, Limit};
+use crate::error::Check;
+use crate::rate_limit::{self, Rate, RateLimitLayer};
+use crate::{
+    AtResponse, Budget, ByClone, CircuitBreakerLayer, ConfigError, DeadlineLayer,
+    ErrorsAreFailures, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer, circuit_breaker, hedge,
+    retry,
+};
+
+/// Longer than a healthy service takes for nearly any call.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Three attempts that time out, and the waits between them.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The settings of a standard stack. Made by [`standard`](super::standard).
+///
+/// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
+    name: String,
+    parts: Parts,
+    budget: Option<Budget>,
+    seed: Option<u64>,
+    replay: R,
+    classify: K,
+    completion: C,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Parts {
+    measured: bool,
+    deadline: Option<Duration>,
+    retry: Option<retry::Config>,
+    hedge: Option<hedge::Config>,
+    breaker: Option<circuit_breaker::Config>,
+    rate_limit: Option<rate_limit::Config>,
+    concurrency: Concurrency,
+    timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Concurrency {
+    /// Nobody has said anything about it.
+    Unset,
+    Unlimited,
+    Limited(bulkhead::Config),
+}
+
+impl Standard {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            parts: Parts {
+                measured: true,
+                deadline: Some(DEADLINE),
+                retry: Some(RetryLayer::config(name.clone())),
+                hedge: None,
+                breaker: Some(CircuitBreakerLayer::config(name.clone())),
+                rate_limit: None,
+                concurrency: Concurrency::Unset,
+                timeout: Some(TIMEOUT),
+            },
+            name,
+            budget: None,
+            seed: None,
+            replay: ByClone,
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+}
+
+impl<R, K, C> Standard<R, K, C> {
+    /// How long one attempt may take. 2 s by default.
+    ///
+    /// Somewhat longer than the slowest of a thousand calls takes while all is well.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.parts.timeout = Some(timeout);
+        self
+    }
+
+    /// Attempts may take as long as the deadline allows.
+    pub fn no_timeout(mut self) -> Self {
+        self.parts.timeout = None;
+        self
+    }
+
+    /// How long the whole operation may take, all attempts and waits included. 10 s by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.parts.deadline = Some(deadline);
+        self
+    }
+
+    /// Operations have no deadline of their own.
+    pub fn no_deadline(mut self) -> Self {
+        self.parts.deadline = None;
+        self
+    }
+
+    /// Changes the settings of retry.
+    pub fn retry(mut self, change: impl FnOnce(retry::Config) -> retry::Config) -> Self {
+        let config = self.parts.retry;
+        let config = config.unwrap_or_else(|| RetryLayer::config(self.name.clone()));
+        self.parts.retry = Some(change(config));
+        self
+    }
+
+    /// Failed attempts are not made again.
+    pub fn no_retry(mut self) -> Self {
+        self.parts.retry = None;
+        self
+    }
+
+    /// Sends a copy of what takes too long. Off by default: `.hedge(|hedge| hedge)` turns it on as it is.
+    pub fn hedge(mut self, change: impl FnOnce(hedge::Config) -> hedge::Config) -> Self {
+        let config = self.parts.hedge;
+        let config = config.unwrap_or_else(|| HedgeLayer::config(self.name.clone()));
+        self.parts.hedge = Some(change(config));
+        self
+    }
+
+    /// Changes the settings of the circuit breaker.
+    pub fn circuit_breaker(
+        mut self,
+        change: impl FnOnce(circuit_breaker::Config) -> circuit_breaker::Config,
+    ) -> Self {
+        let config = self.parts.breaker;
+        let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(self.name.clone()));
+        self.parts.breaker = Some(change(config));
+        self
+    }
+
+    /// There is no circuit breaker.
+    pub fn no_circuit_breaker(mut self) -> Self {
+        self.parts.breaker = None;
+        self
+    }
+
+    /// Keeps attempts to a rate. Off by default. `.rate_limit(rate, |limit| limit)` takes the other settings as
+    /// they are.
+    pub fn rate_limit(
+        mut self,
+        rate: Rate,
+        change: impl FnOnce(rate_limit::Config) -> rate_limit::Config,
+    ) -> Self {
+        let config = RateLimitLayer::config(self.name.clone(), rate);
+        self.parts.rate_limit = Some(change(config));
+        self
+    }
+
+    /// How many attempts may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Those
+    /// beyond it are rejected.
+    ///
+    /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
+    pub fn concurrency_limit(self, limit: impl Into<Limit>) -> Self {
+        self.bulkhead(limit, |bulkhead| bulkhead)
+    }
+
+    /// Limits how many attempts may be in flight at once, with more settings: `.bulkhead(50, |bulkhead| bulkhead.queue(100))`.
+    pub fn bulkhead(
+        mut self,
+        limit: impl Into<Limit>,
+        change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
+    ) -> Self {
+        let config = BulkheadLayer::config(self.name.clone(), limit);
+        self.parts.concurrency = Concurrency::Limited(change(config));
+        self
+    }
+
+    /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
+    /// overloaded.
+    pub fn unlimited(mut self) -> Self {
+        self.parts.concurrency = Concurrency::Unlimited;
+        self
+    }
+
+    /// Operations and attempts are neither counted nor timed.
+    pub fn no_measure(mut self) -> Self {
+        self.parts.measured = false;
+        self
+    }
+
+    /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
+    /// default from one of the stack's own.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
+    /// seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
+    /// By default with `Clone`.
+    pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C> {
+        Standard {
+            name: self.name,
+            parts: self.parts,
+            budget: self.budget,
+            seed: self.seed,
+            replay,
+            classify: self.classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Judges calls with `classify`, in all parts. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Standard<R, K2, C> {
+        Standard {
+            name: self.name,
+            parts: self.parts,
+            budget: self.budget,
+            seed: self.seed,
+            replay: self.replay,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when an attempt is over. By default when the inner service has returned its response.
+    pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2> {
+        Standard {
+            name: self.name,
+            parts: self.parts,
+            budget: self.budget,
+            seed: self.seed,
+            replay: self.replay,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
+    /// names both.
+    pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError>
+    where
+        R: Clone,
+        K: Clone,
+        C: Clone,
+    {
+        let Self {
+            name,
+            parts,
+            replay,
+            classify,
+            completion,
+            ..
+        } = self;
+        parts.check(Check::new("standard stack", &name)?)?;
+        let budget = match self.budget {
+            Some(budget) => budget,
+            None => Budget::config(name.as_str()).build()?,
+        };
+        let measure = |layer: fn(&str) -> MeasureLayer| {
+            let layer = if parts.measured {
+                layer(&name)
+            } else {
+                MeasureLayer::off()
+            };
+            layer
+                .classify(classify.clone())
+                .completion(completion.clone())
+        };
+        let retry = parts.retry.map(|config| {
+            let config = config.default_budget(&budget);
+            let config = match self.seed {
+                Some(seed) => config.seed(seed),
+                None => config,
+            };
+            let config = config.replay(replay.clone()).classify(classify.clone());
+            config.build()
+        });
+        let hedge = parts.hedge.map(|config| {
+            let config = config.default_budget(&budget);
+            let config = config.replay(replay.clone()).classify(classify.clone());
+            config.build()
+        });
+        let breaker = parts.breaker.map(|config| {
+            let config = match self.seed {
+                // Not the same draws as those of retry.
+                Some(seed) => config.seed(seed.wrapping_add(1)),
+                None => config,
+            };
+            let config = config.classify(classify.clone());
+            config.completion(completion.clone()).build()
+        });
+        let rate_limit = parts.rate_limit.map(|config| {
+            let config = config.classify(classify.clone());
+            config.build()
+        });
+        let bulkhead = match parts.concurrency {
+            Concurrency::Limited(config) => {
+                let config = config.classify(classify.clone());
+                Some(config.completion(completion.clone()).build()?)
+            }
+            Concurrency::Unlimited | Concurrency::Unset => None,
+        };
+        Ok(StandardLayer {
+            operation: measure(MeasureLayer::operation),
+            deadline: match parts.deadline {
+                Some(total) => DeadlineLayer::config(name.as_str(), total).build()?,
+                None => DeadlineLayer::off(&name),
+            },
+            retry: retry.transpose()?,
+            hedge: hedge.transpose()?,
+            breaker: breaker.transpose()?,
+            rate_limit: rate_limit.transpose()?,
+            bulkhead,
+            timeout: match parts.timeout {
+                Some(timeout) => TimeoutLayer::config(name.as_str(), timeout).build()?,
+                None => TimeoutLayer::off(&name),
+            },
+            attempt: measure(MeasureLayer::attempt),
+            budget,
+            classify,
+            completion,
+        })
+    }
+}
+
+impl Parts {
+    /// Refuses parts that cannot do their work beside each other.
+    fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
+        check.that(
+            self.concurrency != Concurrency::Unset,
+            "concurrency_limit",
+            &format_args!("not set"),
+            "a number of calls, or `unlimited()`",
+        )?;
+        if let Some(deadline) = self.deadline {
+            let is_less = |field, time: Option<Duration>| {
+                let permitted = || format!("less than the deadline of {deadline:?}");
+                let time = time.filter(|time| *time >= deadline);
+                time.map_or(Ok(()), |time| check.that(false, field, &time, permitted()))
+            };
+            is_less("timeout", self.timeout)?;
+            let wait = self.rate_limit.as_ref();
+            let wait = wait.and_then(rate_limit::Config::longest_wait);
+            is_less("rate limit max_wait", wait)?;
+            if let Concurrency::Limited(bulkhead) = &self.concurrency {
+                is_less("bulkhead queue_wait", bulkhead.longest_wait())?;
+            }
+        }
+        self.timeout
+            .map_or(Ok(()), |timeout| self.check_timeout(timeout, check))
+    }
+
+    /// What must be seen before the timeout ends an attempt.
+    fn check_timeout(&self, timeout: Duration, check: Check<'_>) -> Result<(), ConfigError> {
+        check.duration("timeout", timeout)?;
+        let less = || format!("less than the timeout of {timeout:?}");
+        if let Some(delay) = self.hedge.as_ref().and_then(hedge::Config::fixed_delay) {
+            check.that(delay < timeout, "hedge delay", &delay, less())?;
+        }
+        let Some(breaker) = &self.breaker else {
+            return Ok(());
+        };
+        if let Some(longer_than) = breaker.slow_calls_longer_than() {
+            let field = "circuit breaker slow_calls";
+            check.that(longer_than < timeout, field, &longer_than, less())?;
+        }
+        if let Some(window) = breaker.time_window() {
+            let twice = format!("at least twice the timeout of {timeout:?}");
+            check.that(
+                window >= timeout.saturating_mul(2),
+                "circuit breaker window",
+                &window,
+                twice,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl<R, K, C> fmt::Debug for Standard<R, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standard")
+            .field("name", &self.name)
+            .field("parts", &self.parts)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}

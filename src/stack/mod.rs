@@ -1,0 +1,114 @@
+//! The standard stack: all that one dependency needs, in the right order.
+//!
+//! # When to use it
+//!
+//! First. It is the stack that this crate's authors would build, with one name, one classifier and one budget
+//! for all parts; each part can be configured or left out. Build one by hand if you need two of a kind, another
+//! order, or layers of your own in between; layers of your own round the whole go round this one as well.
+//!
+//! # How it works
+//!
+//! From the outside:
+//!
+//! | part | by default | what it is for |
+//! |---|---|---|
+//! | [measure](crate::measure), stage `operation` | on | what callers see |
+//! | [deadline](crate::timeout) | 10 s | ends all attempts together |
+//! | [retry](crate::retry) | 3 attempts | gets over short faults |
+//! | [hedge](crate::hedge) | off | takes off the tail of the latencies |
+//! | [circuit breaker](crate::circuit_breaker) | on | leaves a service alone that is down |
+//! | [rate limit](crate::rate_limit) | off | keeps to what the service allows |
+//! | [bulkhead](crate::bulkhead) | you say | keeps a service that is slow from taking all callers with it |
+//! | [timeout](crate::timeout) | 2 s | ends an attempt that gets no answer |
+//! | [measure](crate::measure), stage `attempt` | on | what the service sees |
+//!
+//! The order follows from what each part has to see:
+//!
+//! - The deadline is outside retry, so that it covers all attempts and the waits between them.
+//! - Retry is outside everything that an attempt has to pass, so that each attempt is judged, limited and timed by
+//!   itself. It does not retry what one of these parts refused, because that would be refused again.
+//! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget).
+//! - The circuit breaker is outside the limits: an attempt that it refuses takes no permit and no place
+//!   under the rate. What the limits refuse says nothing about the service, and it ignores that.
+//! - The bulkhead is inside the rate limit, so that nobody holds a permit while waiting for a turn.
+//! - The timeout is inside the queues: a call that waits for its turn is not a service that is slow. The time in the
+//!   queues is bounded by their own settings and by the deadline.
+//!
+//! Nothing but the bulkhead protects a service that is overloaded, and no default fits every service, so
+//! [`build`](Standard::build) asks for [`concurrency_limit`](Standard::concurrency_limit) or an explicit
+//! [`unlimited`](Standard::unlimited). By Little's law a service that answers 200 calls a second in 50 ms
+//! each has 10 in flight; a limit of two to four times that only bites when it has slowed down.
+//!
+//! # What is refused
+//!
+//! Parts that cannot do their work beside each other. The error names both.
+//!
+//! | setting | must be |
+//! |---|---|
+//! | timeout | less than the deadline |
+//! | delay of the hedge, if it is fixed | less than the timeout |
+//! | window of the circuit breaker | at least twice the timeout: it would have forgotten the calls before they end |
+//! | slow calls of the circuit breaker | less than the timeout: slower ones never come |
+//! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline |
+//!
+//! # Promises
+//!
+//! Those of the parts. Besides: the type is one that can be written in a field, `StandardService<S>` with the defaults;
+//! and a part that is left out costs a branch.
+//!
+//! # Cancellation
+//!
+//! Dropping the future gives back all that the parts hold. Each counts the call as cancelled.
+//!
+//! # What clones share
+//!
+//! The state of every part. Build a second stack for a second dependency.
+//!
+//! # Cost
+//!
+//! `cargo bench --bench overhead` shows it beside its parts.
+//!
+//! # Errors
+//!
+//! Those of the parts, all with the name of the stack. `Error::find(&error)` tells which one it was.
+//!
+//! # Metrics
+//!
+//! Those of the parts, with the name of the stack.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use buttress::{BoxError, standard};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let client = service_fn(|item: &'static str| async move {
+//!     Ok::<_, BoxError>(format!("12 of {item}"))
+//! });
+//! let stack = standard("inventory")
+//!     .timeout(Duration::from_millis(300))
+//!     .deadline(Duration::from_secs(2))
+//!     .concurrency_limit(50)
+//!     .build()?;
+//! let inventory = stack.wrap(client);
+//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod layer;
+mod service;
+
+pub use self::config::Standard;
+pub use self::layer::{Handle, StandardLayer};
+pub use self::service::StandardService;
+
+/// Begins to configure the standard stack for the calls to one dependency. See the
+/// [module documentation](crate::stack).
+pub fn standard(name: impl Into<String>) -> Standard {
+    Standard::new(name.into())
+}

@@ -1,0 +1,57 @@
+//! The tokens of a budget.
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/budget/state.rs"]
+mod state;
+
+use loom::sync::Arc;
+
+use self::state::{Gain, Tokens};
+use crate::{SECOND, on_threads};
+
+pub(crate) fn the_last_token_is_taken_once() {
+    let tokens = Arc::new(Tokens::new(10, 0.2, 1));
+    let taken = on_threads(&tokens, [10, 10], Tokens::withdraw);
+    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+    assert_eq!(tokens.tokens(), 0);
+}
+
+pub(crate) fn what_is_paid_and_brought_at_the_same_time_adds_up() {
+    let tokens = Arc::new(Tokens::new(10, 0.2, 5));
+    let operation = |tokens: &Tokens, cost| {
+        tokens.enter();
+        let paid = cost > 0 && tokens.withdraw(cost);
+        tokens.leave(if paid {
+            Gain::Refund(cost)
+        } else {
+            Gain::FirstTry
+        });
+    };
+    on_threads(&tokens, [10, 0], operation);
+    assert_eq!((tokens.tokens(), tokens.in_flight()), (51, 0));
+}
+
+pub(crate) fn three_threads_never_take_more_than_there_is() {
+    let tokens = Arc::new(Tokens::new(10, 0.2, 3));
+    tokens.enter();
+    let step = |tokens: &Tokens, cost| match cost {
+        0 => {
+            tokens.leave(Gain::Refund(5));
+            false
+        }
+        cost => tokens.withdraw(cost),
+    };
+    let taken = on_threads(&tokens, [20, 15, 0], step);
+    let cost = 20 * u32::from(taken[0]) + 15 * u32::from(taken[1]);
+    assert_eq!((tokens.tokens(), tokens.in_flight()), (35 - cost, 0));
+}
+
+pub(crate) fn a_rate_is_measured_once() {
+    let tokens = Arc::new(Tokens::new(1, 1.0, 0));
+    for _ in 0..3 {
+        tokens.enter();
+        tokens.leave(Gain::Nothing);
+    }
+    on_threads(&tokens, [SECOND; 2], Tokens::sample);
+    assert_eq!(tokens.capacity(), 30);
+}

@@ -1,0 +1,92 @@
+//! The interleavings of two or three threads in the lock-free parts.
+//!
+//! Those in which threads are preempted twice, or as often as `LOOM_MAX_PREEMPTIONS` says.
+//!
+//! Has a `main` of its own instead of the usual harness: the unit tests of the files that are included
+//! here use atomics outside a model, which loom's are not for.
+
+mod balance;
+mod budget;
+mod bulkhead;
+mod rate_limit;
+mod window;
+
+/// What `src/sync.rs` is to the rest of the crate.
+mod sync {
+    use std::sync::PoisonError;
+
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+use loom::sync::Arc;
+use loom::thread;
+
+/// In nanoseconds.
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+macro_rules! check {
+    ($($part:ident::$model:ident)*) => {
+        $(
+            println!("model {}", stringify!($model));
+            let mut builder = loom::model::Builder::new();
+            builder.preemption_bound.get_or_insert(2);
+            builder.check($part::$model);
+        )*
+    };
+}
+fn main() {
+    check! {
+        window::threads_that_enter_a_new_slice_together_clear_it_once
+        window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
+        window::a_call_of_an_old_epoch_does_not_clear_the_new_one
+        budget::the_last_token_is_taken_once
+        budget::what_is_paid_and_brought_at_the_same_time_adds_up
+        budget::three_threads_never_take_more_than_there_is
+        budget::a_rate_is_measured_once
+        bulkhead::never_more_are_in_flight_than_the_limit
+        bulkhead::who_queues_while_another_leaves_gets_the_permit
+        bulkhead::who_waits_is_woken_once
+        bulkhead::a_permit_that_nobody_wants_any_longer_goes_to_the_next
+        bulkhead::who_gives_up_while_another_leaves_loses_no_permit
+        bulkhead::a_lower_limit_and_one_who_leaves
+        bulkhead::a_higher_limit_and_one_who_leaves
+        balance::calls_that_begin_and_end_together_leave_none_in_flight
+        balance::the_slowest_of_calls_that_end_together_is_remembered
+        balance::two_answers_at_the_same_time_lower_an_estimate_once
+        balance::failures_that_come_together_all_count
+        rate_limit::a_limit_lets_no_more_through_than_its_burst
+        rate_limit::a_call_takes_all_its_tokens_or_none
+        rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile
+        rate_limit::a_call_is_judged_by_the_old_terms_or_the_new_ones_and_no_mixture
+        rate_limit::a_later_origin_loses_no_token_that_is_taken_meanwhile
+        rate_limit::nothing_passes_once_a_limit_is_quiet
+        rate_limit::of_two_that_come_together_one_gets_the_token_and_one_a_place
+        rate_limit::a_waiter_that_leaves_hands_its_turn_on
+        rate_limit::a_waiter_that_goes_hands_its_turn_on
+        rate_limit::a_waiter_is_woken_when_the_limit_has_changed
+    }
+}
+
+/// Runs `work` on each of the `inputs`, each on a thread of its own, and returns the
+/// results in their order.
+pub(crate) fn on_threads<T, I, R, const N: usize>(
+    shared: &Arc<T>,
+    inputs: [I; N],
+    work: impl Fn(&T, I) -> R + Copy + Send + 'static,
+) -> [R; N]
+where
+    T: Send + Sync + 'static,
+    I: Send + 'static,
+    R: Send + 'static,
+{
+    let threads = inputs.map(|input| {
+        let shared = Arc::clone(shared);
+        thread::spawn(move || work(&shared, input))
+    });
+    threads.map(|thread| thread.join().expect("a thread of the model"))
+}

@@ -1,0 +1,50 @@
+//! The window of the circuit breaker.
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/window.rs"]
+mod counts;
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+
+use self::counts::{BUCKETS, Sample, Tally, TimeWindow};
+use crate::{SECOND, on_threads};
+
+const OK: Sample = Sample {
+    failed: false,
+    slow: false,
+};
+
+/// The epoch and the second of a call.
+type Call = (u64, u64);
+
+fn record(window: &TimeWindow, (epoch, second): Call) {
+    window.record(0, epoch, second * SECOND, OK);
+}
+
+/// Records some calls one after the other and some together, and counts them as they are seen at `last`.
+fn calls<const N: usize>(first: &[Call], together: [Call; N], (epoch, second): Call) -> u64 {
+    let window = Arc::new(TimeWindow::new(Duration::from_secs(10), 1));
+    for call in first {
+        record(&window, *call);
+    }
+    on_threads(&window, together, record);
+    let Tally { calls, .. } = window.tally(epoch, second * SECOND, BUCKETS);
+    calls
+}
+
+pub(crate) fn threads_that_enter_a_new_slice_together_clear_it_once() {
+    assert_eq!(
+        calls(&[(0, 1), (0, 1)], [(0, 11), (0, 11), (0, 11)], (0, 11)),
+        3
+    );
+}
+
+pub(crate) fn a_straggler_does_not_clear_the_slice_that_has_replaced_its_own() {
+    assert_eq!(calls(&[(0, 1)], [(0, 11), (0, 1)], (0, 11)), 1);
+}
+
+pub(crate) fn a_call_of_an_old_epoch_does_not_clear_the_new_one() {
+    assert_eq!(calls(&[(0, 1)], [(1, 1), (0, 1), (1, 1)], (1, 1)), 2);
+}
