@@ -20,6 +20,11 @@ fn x2_backoff_under_contention() {
 }
 
 #[test]
+fn x3_one_slow_replica() {
+    meets_its_goals("x3");
+}
+
+#[test]
 fn x5_power_of_two_choices() {
     meets_its_goals("x5");
 }

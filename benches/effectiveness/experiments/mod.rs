@@ -5,6 +5,7 @@ pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
+pub(crate) mod x3_slow_replica;
 pub(crate) mod x5_two_choices;
 pub(crate) mod x6_fails_fast;
 pub(crate) mod x7_metastable;
@@ -26,6 +27,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x2",
         run: x2_backoff::run,
+    },
+    Experiment {
+        name: "x3",
+        run: x3_slow_replica::run,
     },
     Experiment {
         name: "x5",

@@ -36,7 +36,7 @@ const LATENCY: Duration = Duration::from_millis(20);
 const FAILS_IN: Duration = Duration::from_millis(1);
 
 pub(crate) type Backend = BoxCloneSyncService<(), (), BoxError>;
-type Balancer = fn(&World, Vec<Backend>) -> Client;
+pub(crate) type Balancer = fn(&World, Vec<Backend>) -> Client;
 
 const OURS: &str = "ours";
 const TOWER: &str = "tower Balance";
@@ -65,7 +65,7 @@ fn defaults(scale: u32) -> Config {
         .max_wait(scale * Duration::from_secs(1))
 }
 
-fn ours(world: &World) -> Config {
+pub(crate) fn ours(world: &World) -> Config {
     defaults(SCALE).seed(world.seed())
 }
 
@@ -83,7 +83,7 @@ where
 }
 
 /// Tower's balancer with its peak EWMA, shared by a lock instead of a buffer.
-fn tower_balance(world: &World, backends: Vec<Backend>) -> Client {
+pub(crate) fn tower_balance(world: &World, backends: Vec<Backend>) -> Client {
     let (default, decay) = (
         world.scaled(Duration::from_millis(20)),
         world.scaled(Duration::from_secs(10)),
