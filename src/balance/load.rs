@@ -440,6 +440,20 @@ mod tests {
         }
     }
 
+    /// Threads read the clock, and then change the words in another order.
+    #[test]
+    fn an_older_reading_of_the_clock_does_not_move_a_time_back() {
+        let load = Load::new(0.0, 0);
+        for _ in 0..3 {
+            load.begin(10 * SECOND);
+        }
+        load.end(&SETTINGS, 12 * SECOND, 12 * SECOND, End::Failed);
+        load.end(&SETTINGS, 11 * SECOND, 11 * SECOND, End::Succeeded);
+        assert!(latency(&load, 12 * SECOND) < 1.0, "it answered just now");
+        let share = load.failure_share(&SETTINGS, 12 * SECOND);
+        assert_near(share, 0.7 * 0.3);
+    }
+
     /// The same in plain numbers.
     #[derive(Default)]
     struct Plain {
