@@ -27,6 +27,8 @@ struct Context {
     clock: Cell<Clock>,
     /// Whether a layer is calling its inner service, and not polling it.
     in_call: Cell<bool>,
+    /// Whether what is polled waits in a queue of this crate.
+    queued: Cell<bool>,
 }
 
 thread_local! {
@@ -37,6 +39,7 @@ thread_local! {
             tried: Cell::new(None),
             clock: Cell::new(Clock::Unscoped),
             in_call: Cell::new(false),
+            queued: Cell::new(false),
         }
     };
 }
@@ -51,6 +54,21 @@ pub(crate) fn deadline() -> Option<Instant> {
 #[inline]
 pub(crate) fn attempt() -> u32 {
     CONTEXT.with(|context| context.attempt.get())
+}
+
+/// Notes that the call which is being polled waits in a queue of this crate, and has not been sent.
+pub(crate) fn note_queued() {
+    CONTEXT.with(|context| context.queued.set(true));
+}
+
+/// Runs `poll`, and says whether what it polls waits in a queue of this crate.
+#[inline]
+pub(crate) fn is_queued_after<T>(poll: impl FnOnce() -> T) -> (T, bool) {
+    CONTEXT.with(|context| {
+        context.queued.set(false);
+        let polled = poll();
+        (polled, context.queued.get())
+    })
 }
 
 /// Lets the layers further in share one reading of the clock, until the guard is dropped.

@@ -53,25 +53,24 @@
 //!
 //! | layer | page | in short |
 //! |---|---|---|
+//! | [`standard`] | [`stack`] | all that one dependency needs, in the right order |
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
-//! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
-//! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
-//! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight, with a short queue and an adaptive limit if wanted |
 //! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
+//! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight |
+//! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
+//! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
 //! # Order of layers
 //!
-//! From the outside: measure (operations), deadline, retry, circuit breaker, timeout, measure (attempts), client.
+//! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,
+//! measure (attempts), client. The page of the [standard stack](stack) says why.
 //!
-//! - The deadline is outside retry, so that it covers all attempts and the waits between them.
-//! - The circuit breaker is inside retry, so that it counts attempts and ends a retry when it opens, and
-//!   outside the timeout, so that calls which took too long count as failures.
 //! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
 //! - Layers of each key's own stand where one for all would stand.
 //!

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use buttress::circuit_breaker::State;
 use buttress::{
-    Backoff, BoxError, Budget, CircuitBreakerLayer, Deadline, Error, ErrorKind, Hedge, HedgeLayer,
-    Jitter, Mode, Once, Outcome, Replay, RetryLayer, TimeoutLayer, classify_fn, hedge,
+    Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, Error, ErrorKind,
+    Hedge, HedgeLayer, Jitter, Mode, Once, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
+    TimeoutLayer, classify_fn, hedge,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -179,8 +180,15 @@ fn config() -> hedge::Config {
 }
 
 fn wrap(config: hedge::Config, leaf: &Leaf) -> Hedge<Leaf, buttress::ByClone, Judge> {
+    wrap_around(config, leaf.clone())
+}
+
+fn wrap_around<S>(config: hedge::Config, inner: S) -> Hedge<S, buttress::ByClone, Judge>
+where
+    S: Service<u8, Response = Answer, Error = BoxError> + Clone,
+{
     let layer = config.classify(judge as Judge).build().unwrap();
-    layer.wrap(leaf.clone())
+    layer.wrap(inner)
 }
 
 /// Makes one call.
@@ -633,6 +641,43 @@ async fn a_call_that_is_over_holds_nothing_though_its_future_is_kept() {
     let mut future = Box::pin(client.ready().await.unwrap().call(7));
     future.as_mut().await.unwrap();
     assert_eq!(budget.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_in_a_queue_further_in_is_not_slow() {
+    let bulkhead = BulkheadLayer::config("leaf", 1).queue(9).build().unwrap();
+    let rate = RateLimitLayer::config("leaf", Rate::per(1, millis(50)));
+    let rate = rate.burst(1).max_wait(millis(500)).build().unwrap();
+    let budget = Budget::new("leaf");
+    let hedge = config().budget(&budget).build().unwrap();
+    let leaf = Leaf::new(&[(9, GOOD); 9]);
+    let queues = [
+        hedge.layer(bulkhead.layer(leaf.clone())).boxed_clone(),
+        hedge.layer(rate.layer(leaf.clone())).boxed_clone(),
+    ];
+    for client in queues {
+        let (began, tokens) = (Instant::now(), budget.tokens());
+        let (one, two) = (client.clone().oneshot(7), client.oneshot(7));
+        let (one, two) = tokio::join!(one, two);
+        one.unwrap();
+        two.unwrap();
+        assert!(began.elapsed() > DELAY);
+        assert_eq!(budget.tokens(), tokens + 2, "a copy costs 20");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delay_begins_when_the_attempt_is_sent() {
+    let rate = RateLimitLayer::config("leaf", Rate::per(1, millis(5)));
+    let rate = rate.burst(1).max_wait(millis(500)).build().unwrap();
+    // The second line is given up with the readiness of the handle that has to wait.
+    let leaf = Leaf::new(&[(1, GOOD), (1, GOOD), (LONG, GOOD), (1, GOOD)]);
+    let client = wrap_around(config(), rate.layer(leaf.clone()));
+    let (one, two) = (client.clone().oneshot(7), client.oneshot(7));
+    let (one, two) = tokio::join!(one, two);
+    one.unwrap();
+    assert_eq!(two.unwrap().0, 4);
+    assert_eq!(leaf.sent(), [0, 5, 15].map(millis));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! A small shop under load, once with a bare HTTP client and once with buttress around it.
 //!
 //! ```sh
-//! cargo run --release --example quickstart             # 20 s
-//! cargo run --release --example quickstart -- --quick  # 5 s
+//! cargo run --release --example quickstart             # 25 s
+//! cargo run --release --example quickstart -- --quick  # 6 s
 //! ```
 //!
 //! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback;
@@ -22,21 +22,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buttress::{
-    CircuitBreakerLayer, ConfigError, DeadlineLayer, MeasureLayer, Outcome, RetryLayer,
-    TimeoutLayer, classify_fn,
-};
+use buttress::{ConfigError, Outcome, Rate, classify_fn, standard};
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tower::{BoxError, ServiceBuilder};
+use tower::BoxError;
 
 use options::Options;
 use report::{Column, Report};
-use script::{Customer, Script};
+use script::{Contract, Customer, PAYMENTS, STOCK, Script};
 use server::Server;
 use shop::{Client, Records, Shop};
 
@@ -47,9 +46,16 @@ type Response = http::Response<Incoming>;
 /// service that takes such requests and is `Clone`.
 ///
 /// Each server gets a stack of its own, so that trouble at one does not stop the calls to another.
-fn protect(name: &str, client: impl Client) -> Result<impl Client, ConfigError> {
+fn protect(
+    name: &str,
+    contract: Contract,
+    client: impl Client,
+) -> Result<impl Client, ConfigError> {
     // All layers judge by the same rule.
     let classify = classify_fn(|result: Result<&Response, &BoxError>| match result {
+        Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Outcome::Overload {
+            retry_after: retry_after(response),
+        },
         Ok(response) if !response.status().is_server_error() => Outcome::Success,
         _ => Outcome::Failure,
     });
@@ -59,23 +65,28 @@ fn protect(name: &str, client: impl Client) -> Result<impl Client, ConfigError> 
         let has_key = request.headers().contains_key("idempotency-key");
         has_key.then(|| request.clone())
     };
-    let retry = RetryLayer::config(name)
+    let stack = standard(name)
         .classify(classify)
-        .replay(if_recognised);
-    // When it is open, one request finds out every quarter of a second whether the server is back.
-    let breaker = CircuitBreakerLayer::config(name)
-        .classify(classify)
-        .sensitive()
-        .open_for(Duration::from_millis(250));
+        .replay(if_recognised)
+        .deadline(Duration::from_millis(900)) // all attempts together
+        .timeout(Duration::from_millis(250)) // each attempt
+        // What takes longer than nearly all the others is sent once more.
+        .hedge(|hedge| hedge)
+        // When it is open, one request finds out every quarter of a second whether the server is back.
+        .circuit_breaker(|breaker| breaker.sensitive().open_for(Duration::from_millis(250)))
+        // Not more than agreed; who comes in a crowd waits for a moment.
+        .rate_limit(Rate::per_second(contract.per_second), |limit| {
+            limit.burst(10).max_wait(Duration::from_millis(300))
+        })
+        // A server that is slow gets no more than it can work off; the queue holds a burst.
+        .bulkhead(contract.at_once, |bulkhead| bulkhead.queue(20));
+    Ok(stack.build()?.wrap(client))
+}
 
-    Ok(ServiceBuilder::new()
-        .layer(MeasureLayer::operation(name).classify(classify))
-        .layer(DeadlineLayer::new(name, Duration::from_millis(1200))) // all attempts together
-        .layer(retry.build()?)
-        .layer(breaker.build()?)
-        .layer(TimeoutLayer::new(name, Duration::from_millis(250))) // each attempt
-        .layer(MeasureLayer::attempt(name).classify(classify))
-        .service(client))
+/// For how many seconds the server asks us to stay away.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 #[tokio::main]
@@ -96,6 +107,10 @@ async fn main() -> ExitCode {
         }
     };
     let printed = print(&report.to_string());
+    if report.is_disturbed() {
+        // Both shops lost time that neither can help.
+        eprintln!("this machine was so busy that the figures say little");
+    }
     match report.verdict() {
         Ok(()) => printed,
         Err(complaint) => {
@@ -117,8 +132,8 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
     let bare_shop = bare.shop(client(), client())?;
 
     let mut protected = World::open(options.seed, phases).await?;
-    let client = |name| protect(name, shop::client(&protected.records));
-    let protected_shop = protected.shop(client("stock")?, client("payments")?)?;
+    let client = |name, contract| protect(name, contract, shop::client(&protected.records));
+    let protected_shop = protected.shop(client("stock", STOCK)?, client("payments", PAYMENTS)?)?;
 
     let start = Instant::now();
     let progress = tokio::spawn(progress::show(
@@ -132,9 +147,14 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
     let customers = script.customers(options.seed);
     let shops = (Arc::clone(&bare_shop), Arc::clone(&protected_shop));
     let served = tokio::spawn(serve(start, customers, shops));
+    let end = script.phases.last().map_or(start, |last| start + last.ends);
+    let lateness = tokio::spawn(lateness(end));
     let mut healed = Duration::ZERO;
+    // What the metrics show at the beginning of each phase, and at the end.
+    let mut pages = Vec::with_capacity(phases + 1);
     for (number, phase) in script.phases.iter().enumerate() {
         sleep_until(start + phase.starts).await;
+        pages.push(metrics.render());
         for world in [&mut bare, &mut protected] {
             world.payments.turn(phase.health).await?;
             world.records.turn(number);
@@ -142,6 +162,7 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
         healed = start.elapsed();
     }
     served.await?;
+    let lateness = lateness.await?;
     progress.abort();
     // That it was cancelled is known.
     drop(progress.await);
@@ -153,10 +174,10 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
         &protected.payments.audit().await,
         healed,
     );
-    let metrics = metrics.render();
+    pages.push(metrics.render());
     // Not sooner: a gauge shows only what there is.
     drop((bare_shop, protected_shop));
-    Ok(Report::new(script, [bare, protected], metrics))
+    Ok(Report::new(script, [bare, protected], pages, lateness))
 }
 
 /// What one shop has to do with.
@@ -169,8 +190,8 @@ struct World {
 impl World {
     async fn open(seed: u64, phases: usize) -> io::Result<Self> {
         Ok(Self {
-            stock: Server::open(seed).await?,
-            payments: Server::open(seed.wrapping_add(1)).await?,
+            stock: Server::open(seed, STOCK).await?,
+            payments: Server::open(seed.wrapping_add(1), PAYMENTS).await?,
             records: Arc::new(Records::new(phases)),
         })
     }
@@ -195,6 +216,19 @@ async fn serve(
         served.spawn(Arc::clone(&protected).serve(customer));
     }
     while served.join_next().await.is_some() {}
+}
+
+/// How much too late things happen because the machine is busy: in one case of ten it is more.
+async fn lateness(end: Instant) -> Duration {
+    let mut late = Vec::new();
+    let mut now = Instant::now();
+    while now < end {
+        let due = now + Duration::from_millis(10);
+        sleep_until(due).await;
+        now = Instant::now();
+        late.push(now - due);
+    }
+    report::quantile(late, 0.9)
 }
 
 fn print(text: &str) -> ExitCode {

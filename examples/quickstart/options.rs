@@ -5,7 +5,7 @@ A small shop under load, once with a bare HTTP client and once with buttress aro
 
 Usage: quickstart [--quick] [--seed N]
 
-  --quick   takes less than 5 s instead of about 20 s
+  --quick   takes less than 6 s instead of about 25 s
   --seed N  another sequence of customers and faults (default: 1)
   --help    shows this
 ";

@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::script::{Health, Script};
+use crate::script::{Health, Phase, Script};
 use crate::server::Ledger;
 use crate::shop::{Ending, Payments, Records, Sample};
 
 /// The shop works again when this many of [`IN_A_ROW`] orders are placed within [`AS_USUAL`].
 const PLACED: usize = 19;
 const IN_A_ROW: usize = 20;
-const AS_USUAL: Duration = Duration::from_millis(500);
+const AS_USUAL: Duration = Duration::from_millis(400);
+
+/// What takes 10 to 40 ms must not take twice as long.
+const LATE: Duration = Duration::from_millis(15);
 
 /// What was measured at one shop.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(crate) struct Column {
     attempts: Vec<Option<f64>>,
     booked_twice: usize,
     repeats: u64,
+    /// Requests that `payments` answered 429.
+    refused: u64,
     /// Orders that were paid, but not placed.
     paid_for_nothing: usize,
     recovered_after: Option<Duration>,
@@ -53,6 +58,7 @@ impl Column {
                 .collect(),
             booked_twice: payments.booked_twice(),
             repeats: payments.repeats,
+            refused: payments.refused,
             paid_for_nothing: payments
                 .bookings
                 .keys()
@@ -71,9 +77,35 @@ impl Column {
     }
 
     fn ended(&self, phase: usize, endings: &[Ending]) -> usize {
+        self.took(phase, |ending| endings.contains(&ending)).len()
+    }
+
+    /// How long the orders of a phase took that ended so.
+    fn took(&self, phase: usize, so: impl Fn(Ending) -> bool) -> Vec<Duration> {
         self.phase(phase)
-            .filter(|sample| endings.contains(&sample.ending))
-            .count()
+            .filter(|sample| so(sample.ending))
+            .map(|sample| sample.took)
+            .collect()
+    }
+
+    /// Orders of a phase that took longer than usual.
+    fn slow(&self, phase: usize) -> usize {
+        let is_slow = |sample: &&Sample| sample.took > AS_USUAL;
+        self.phase(phase).filter(is_slow).count()
+    }
+
+    /// How many orders were placed in a second while a phase lasted, and how long 99 % of them took
+    /// at most. What is placed later, when the trouble is over, does not count.
+    fn goodput(&self, phase: &Phase) -> (f64, Duration) {
+        let lasts = phase.starts..phase.ends;
+        let is_placed = |sample: &&Sample| {
+            let at = sample.customer.comes + sample.took;
+            sample.ending == Ending::Placed && lasts.contains(&at)
+        };
+        let placed = self.samples.iter().filter(is_placed);
+        let took: Vec<_> = placed.map(|sample| sample.took).collect();
+        let per_second = took.len() as f64 / phase.length().as_secs_f64();
+        (per_second, quantile(took, 0.99))
     }
 }
 
@@ -83,18 +115,31 @@ pub(crate) struct Report {
     script: Arc<Script>,
     bare: Column,
     protected: Column,
-    metrics: String,
+    /// What the metrics showed at the beginning of each phase, and at the end.
+    pages: Vec<String>,
+    lateness: Duration,
 }
 
 impl Report {
-    pub(crate) fn new(script: Arc<Script>, shops: [Column; 2], metrics: String) -> Self {
+    pub(crate) fn new(
+        script: Arc<Script>,
+        shops: [Column; 2],
+        pages: Vec<String>,
+        lateness: Duration,
+    ) -> Self {
         let [bare, protected] = shops;
         Self {
             script,
             bare,
             protected,
-            metrics,
+            pages,
+            lateness,
         }
+    }
+
+    /// Something else kept this machine so busy that the shops cannot be compared.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.lateness > LATE
     }
 
     /// Complains if the run does not show what it should.
@@ -103,15 +148,58 @@ impl Report {
         if twice > 0 {
             return Err(format!("{twice} orders were paid twice"));
         }
-        let [bare, protected] = [&self.bare, &self.protected]
-            .map(|shop| placed(&self.while_payments(shop, Health::is_faulty)));
+        if self.is_disturbed() {
+            return Ok(());
+        }
+        let both = [&self.bare, &self.protected];
+        let [bare, protected] =
+            both.map(|shop| placed(&self.while_payments(shop, Health::is_partly_faulty)));
         if protected <= bare {
             return Err(format!(
-                "while payments was faulty, the bare shop placed {bare} orders and the protected one \
-                 only {protected}"
+                "while some payments failed, were slow or hung, the bare shop placed {bare} orders and the \
+                 protected one only {protected}"
+            ));
+        }
+        let [bare, protected] = both.map(|shop| self.knew_after(shop));
+        if protected >= bare {
+            return Err(format!(
+                "while no payment could be made, a customer knew so after {bare:?} at the bare shop and \
+                 after {protected:?} at the protected one"
+            ));
+        }
+        if let Some((phase, _)) = self.script.first(Health::Slow) {
+            let [bare, protected] = both.map(|shop| shop.slow(phase));
+            if protected > 0 && protected >= bare {
+                return Err(format!(
+                    "in the slow tail, {bare} orders of the bare shop and {protected} of the protected one \
+                     took longer than {AS_USUAL:?}"
+                ));
+            }
+        }
+        if let Some((_, phase)) = self.script.first(Health::Overloaded) {
+            let capacity = phase.health.capacity();
+            let [bare, protected] = both.map(|shop| shop.goodput(phase));
+            if protected.0 < 0.5 * capacity || protected.0 <= bare.0 || protected.1 >= bare.1 {
+                return Err(format!(
+                    "under overload, the protected shop placed {:.0} orders a second of {capacity:.0} that \
+                     were possible, 99 % of them within {:?}; the bare one {:.0} within {:?}",
+                    protected.0, protected.1, bare.0, bare.1
+                ));
+            }
+        }
+        let [bare, protected] = both.map(|shop| shop.refused);
+        if protected >= bare {
+            return Err(format!(
+                "{bare} requests of the bare shop and {protected} of the protected one were answered 429"
             ));
         }
         Ok(())
+    }
+
+    /// The median of how long customers waited for an answer while no payment could be made.
+    fn knew_after(&self, shop: &Column) -> Duration {
+        let gone = self.while_payments(shop, Health::is_gone);
+        quantile(gone.iter().map(|sample| sample.took).collect(), 0.5)
     }
 
     /// The orders that came while `payments` was in such a state.
@@ -155,18 +243,21 @@ impl Report {
     }
 
     fn not_placed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const BARE: [(&str, &[Ending]); 3] = [
-            ("left", &[Ending::Left]),
-            ("503", &[Ending::Answered]),
-            ("lost", LOST),
+        const BARE: [(&str, usize, &[Ending]); 4] = [
+            ("left", 6, &[Ending::Left]),
+            ("503", 6, &[Ending::Answered]),
+            ("429", 6, &[Ending::TooMany]),
+            ("lost", 6, LOST),
         ];
-        const PROTECTED: [(&str, &[Ending]); 6] = [
-            ("breaker", &[Ending::BreakerOpen]),
-            ("timeout", &[Ending::TimedOut]),
-            ("deadline", &[Ending::DeadlineOver]),
-            ("503", &[Ending::Answered]),
-            ("lost", LOST),
-            ("left", &[Ending::Left]),
+        const PROTECTED: [(&str, usize, &[Ending]); 8] = [
+            ("breaker", 9, &[Ending::BreakerOpen]),
+            ("bulkhead", 9, &[Ending::BulkheadFull]),
+            ("rate", 5, &[Ending::RateLimited]),
+            ("timeout", 9, &[Ending::TimedOut, Ending::DeadlineOver]),
+            ("503", 5, &[Ending::Answered]),
+            ("429", 5, &[Ending::TooMany]),
+            ("lost", 6, LOST),
+            ("left", 6, &[Ending::Left]),
         ];
         const LOST: &[Ending] = &[Ending::NoConnection, Ending::TooManyFiles, Ending::Other];
 
@@ -174,21 +265,22 @@ impl Report {
         let protected = group("protected", 54);
         writeln!(f, "{:<22}{bare}{protected}", "orders not placed,")?;
         write!(f, "{:<22}", "and who said no")?;
-        for (title, _) in BARE {
-            write!(f, "{title:>8}")?;
-        }
-        for (title, _) in PROTECTED {
-            write!(f, "{title:>9}")?;
+        for (title, width, _) in BARE.iter().chain(&PROTECTED) {
+            write!(f, "{title:>width$}")?;
         }
         writeln!(f)?;
         rule(f)?;
         for (number, phase) in self.script.phases.iter().enumerate() {
             write!(f, "{:<22}", phase.title)?;
-            for (_, endings) in BARE {
-                write!(f, "{:>8}", count(self.bare.ended(number, endings)))?;
+            for (_, width, endings) in BARE {
+                write!(f, "{:>width$}", count(self.bare.ended(number, endings)))?;
             }
-            for (_, endings) in PROTECTED {
-                write!(f, "{:>9}", count(self.protected.ended(number, endings)))?;
+            for (_, width, endings) in PROTECTED {
+                write!(
+                    f,
+                    "{:>width$}",
+                    count(self.protected.ended(number, endings))
+                )?;
             }
             writeln!(f)?;
         }
@@ -208,6 +300,7 @@ impl Report {
             Some(after) => format!("{:.1} s", after.as_secs_f64()),
             None => "not yet".to_owned(),
         });
+        let refused = both.map(|shop| shop.refused.to_string());
         let for_nothing = both.map(|shop| shop.paid_for_nothing.to_string());
         let repeats = both.map(|shop| shop.repeats.to_string());
         let twice = both.map(|shop| shop.booked_twice.to_string());
@@ -217,6 +310,7 @@ impl Report {
         for (title, [bare, protected]) in [
             ("orders placed while payments was faulty", faulty),
             ("works again after the outage has ended", recovered),
+            ("payments answered 429: more than agreed", refused),
             ("paid, but the customer got no order", for_nothing),
             (
                 "payments repeated, but caught by the idempotency key",
@@ -241,11 +335,9 @@ impl Report {
     fn in_a_sentence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
             let partly = self.while_payments(shop, Health::is_partly_faulty);
-            let gone = self.while_payments(shop, Health::is_gone);
-            let knew = gone.iter().map(|sample| sample.took).collect();
             (
                 percent(placed(&partly), partly.len()),
-                milliseconds(quantile(knew, 0.5)),
+                milliseconds(self.knew_after(shop)),
             )
         });
         writeln!(
@@ -257,11 +349,126 @@ impl Report {
         )
     }
 
+    fn layer_by_layer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((number, _)) = self.script.first(Health::Slow) {
+            self.what_hedging_did(number, f)?;
+        }
+        if let Some((number, _)) = self.script.first(Health::Crowded) {
+            self.what_the_rate_limit_did(number, f)?;
+        }
+        if let Some((number, phase)) = self.script.first(Health::Overloaded) {
+            self.what_the_bulkhead_did(number, phase, f)?;
+        }
+        Ok(())
+    }
+
+    fn what_hedging_did(&self, number: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
+            let took = |share| milliseconds(quantile(shop.took(number, |_| true), share));
+            (took(0.99), took(1.0))
+        });
+        let hedges = |result| {
+            let result = format!("result=\"{result}\"");
+            self.counted(number, "buttress_hedges_total", &[&result])
+        };
+        let (won, others) = (hedges("won"), hedges("lost") + hedges("failed"));
+        let payments = self.counted(number, "buttress_calls_total", &["stage=\"operation\""]);
+        writeln!(
+            f,
+            "hedge       In the slow tail {} payments were sent twice ({} more requests) and {won} times the\n\
+             {:12}copy was faster: p99 {} ms, not {} ms; the slowest {} ms, not {} ms.",
+            won + others,
+            percent(won + others, payments),
+            "",
+            protected.0,
+            bare.0,
+            protected.1,
+            bare.1
+        )
+    }
+
+    fn what_the_rate_limit_did(&self, number: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wait = |part: &str, labels: &[&str]| {
+            let mut all = vec!["layer=\"rate_limit\""];
+            all.extend(labels);
+            self.difference(number, &format!("buttress_queue_wait_seconds_{part}"), &all)
+        };
+        let admitted = wait("count", &["result=\"admitted\""]);
+        let waited = wait("sum", &["result=\"admitted\""]) / admitted.max(1.0);
+        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
+            let placed = shop.ended(number, &[Ending::Placed]);
+            percent(placed, shop.phase(number).count())
+        });
+        writeln!(
+            f,
+            "rate limit  In the crowds {admitted} requests waited for their turn, {} ms on average, and {} of the\n\
+             {:12}orders were placed; at the bare shop, where none waited, {}.",
+            milliseconds(Duration::from_secs_f64(waited)),
+            protected,
+            "",
+            bare
+        )
+    }
+
+    fn what_the_bulkhead_did(
+        &self,
+        number: usize,
+        phase: &Phase,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
+        let rejected = self.counted(number, "buttress_rejections_total", &["layer=\"bulkhead\""]);
+        let knew = self
+            .protected
+            .took(number, |ending| ending == Ending::BulkheadFull);
+        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
+            let (placed, p99) = shop.goodput(phase);
+            (format!("{placed:.0}"), milliseconds(p99))
+        });
+        writeln!(
+            f,
+            "bulkhead    Under overload, {} of {} workers could do {:.0} payments a second. The protected shop\n\
+             {:12}placed {} orders a second (p99 {} ms), the bare one {} (p99 {} ms). The bulkhead\n\
+             {:12}turned {rejected} payments away, and these customers knew after {} ms (median).",
+            phase.health.workers(),
+            Health::Healthy.workers(),
+            phase.health.capacity(),
+            "",
+            protected.0,
+            protected.1,
+            bare.0,
+            bare.1,
+            "",
+            milliseconds(quantile(knew, 0.5)),
+        )
+    }
+
+    /// How much a counter of `payments` grew in a phase.
+    fn counted(&self, phase: usize, metric: &str, labels: &[&str]) -> usize {
+        self.difference(phase, metric, labels) as usize
+    }
+
+    fn difference(&self, phase: usize, metric: &str, labels: &[&str]) -> f64 {
+        let [before, after] = [phase, phase + 1].map(|page| {
+            let lines = self.pages.get(page).map_or("", String::as_str).lines();
+            let values = lines.filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let found = series.strip_prefix(metric)?.strip_prefix('{')?;
+                let is_ours = found.contains("name=\"payments\"");
+                let fits = is_ours && labels.iter().all(|label| found.contains(label));
+                fits.then(|| value.parse::<f64>().ok())?
+            });
+            values.sum::<f64>()
+        });
+        after - before
+    }
+
     /// The page that Prometheus would scrape, without what only a graph can show.
     fn metrics(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ours = |line: &&str| line.starts_with("buttress_");
         let (mut shown, hidden): (Vec<_>, Vec<_>) = self
-            .metrics
+            .pages
+            .last()
+            .map_or("", String::as_str)
             .lines()
             .filter(ours)
             .partition(|line| line.contains("name=\"payments\"") && !line.contains("_seconds"));
@@ -283,6 +490,8 @@ impl fmt::Display for Report {
         self.in_all(f)?;
         writeln!(f)?;
         self.in_a_sentence(f)?;
+        writeln!(f)?;
+        self.layer_by_layer(f)?;
         writeln!(f)?;
         self.metrics(f)
     }
@@ -320,7 +529,7 @@ fn percent(part: usize, whole: usize) -> String {
 }
 
 /// The smallest value that is not below the given share of all; zero if there is none.
-fn quantile(mut values: Vec<Duration>, share: f64) -> Duration {
+pub(crate) fn quantile(mut values: Vec<Duration>, share: f64) -> Duration {
     values.sort_unstable();
     let rank = (share * values.len() as f64).ceil() as usize;
     values

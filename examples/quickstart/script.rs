@@ -8,15 +8,42 @@ use std::time::Duration;
 /// so that the usual limit of 1024 open files is enough.
 const ORDERS_PER_SECOND: f64 = 200.0;
 
+/// Workers of a server.
+const WORKERS: usize = 24;
+/// How long a worker takes for a request if nothing is wrong, at least and at most.
+const WORK: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(40)];
+
+/// What a server allows a shop. The bare shop does not know of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contract {
+    /// Requests in a second. More are answered 429.
+    pub(crate) per_second: u32,
+    /// Requests at once. More are not refused: they have to queue.
+    pub(crate) at_once: usize,
+}
+
+pub(crate) const STOCK: Contract = Contract {
+    per_second: 1000,
+    at_once: 50,
+};
+pub(crate) const PAYMENTS: Contract = Contract {
+    per_second: 300,
+    at_once: 12,
+};
+
 /// How `payments` is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// Answers after 20 to 80 ms of work.
+    /// Answers after 10 to 40 ms of work.
     Healthy,
-    /// Some requests are answered 503.
-    Flaky,
     /// Some requests take long.
     Slow,
+    /// Some requests are answered 503.
+    Flaky,
+    /// As healthy as ever, but the customers come in crowds.
+    Crowded,
+    /// Most of the workers are gone.
+    Overloaded,
     /// Some payments are made, but the answer never comes.
     Hanging,
     /// Nobody listens, and the open connections are gone.
@@ -27,7 +54,7 @@ pub(crate) enum Health {
 
 impl Health {
     pub(crate) fn is_faulty(self) -> bool {
-        self != Self::Healthy
+        !matches!(self, Self::Healthy | Self::Crowded)
     }
 
     /// Some payments are made as usual.
@@ -43,9 +70,9 @@ impl Health {
     /// One request in this many is hit.
     pub(crate) fn one_in(self) -> Option<u64> {
         match self {
-            Self::Healthy | Self::Refused => None,
+            Self::Healthy | Self::Crowded | Self::Overloaded | Self::Refused => None,
             Self::Flaky => Some(5),
-            Self::Slow => Some(30),
+            Self::Slow => Some(60),
             Self::Hanging => Some(10),
             Self::Outage => Some(1),
         }
@@ -59,6 +86,31 @@ impl Health {
             _ => Duration::ZERO,
         }
     }
+
+    /// How many workers there are.
+    pub(crate) fn workers(self) -> usize {
+        match self {
+            Self::Overloaded => 2,
+            _ => WORKERS,
+        }
+    }
+
+    /// The requests that they manage in a second.
+    pub(crate) fn capacity(self) -> f64 {
+        let [least, most] = WORK;
+        self.workers() as f64 / ((least + most) / 2).as_secs_f64()
+    }
+
+    /// How long a worker takes for a request that is not hit.
+    pub(crate) fn work(luck: f64) -> Duration {
+        let [least, most] = WORK;
+        least + most.saturating_sub(least).mul_f64(luck)
+    }
+
+    /// All customers that come within this time come at its beginning.
+    fn crowd(self) -> Option<Duration> {
+        (self == Self::Crowded).then_some(Duration::from_millis(400))
+    }
 }
 
 /// A part of the play.
@@ -68,6 +120,12 @@ pub(crate) struct Phase {
     pub(crate) health: Health,
     pub(crate) starts: Duration,
     pub(crate) ends: Duration,
+}
+
+impl Phase {
+    pub(crate) fn length(&self) -> Duration {
+        self.ends.saturating_sub(self.starts)
+    }
 }
 
 /// The play as a whole.
@@ -85,13 +143,15 @@ impl Script {
     pub(crate) fn new(quick: bool) -> Self {
         // Title, health, and the length in milliseconds: in full and quick.
         let parts = [
-            ("healthy", Health::Healthy, 2000, 200),
-            ("random 503s", Health::Flaky, 3000, 900),
-            ("slow answers", Health::Slow, 3000, 400),
-            ("hanging", Health::Hanging, 3500, 700),
-            ("connection refused", Health::Refused, 2500, 300),
-            ("total outage", Health::Outage, 3000, 800),
-            ("recovery", Health::Healthy, 3000, 900),
+            ("healthy", Health::Healthy, 2000, 600),
+            ("slow tail", Health::Slow, 3000, 800),
+            ("random 503s", Health::Flaky, 2500, 500),
+            ("orders in crowds", Health::Crowded, 2000, 500),
+            ("overload", Health::Overloaded, 4000, 1100),
+            ("hanging", Health::Hanging, 2500, 500),
+            ("connection refused", Health::Refused, 2000, 200),
+            ("total outage", Health::Outage, 2500, 600),
+            ("recovery", Health::Healthy, 2500, 600),
         ];
         let mut starts = Duration::ZERO;
         let mut phases = Vec::with_capacity(parts.len());
@@ -111,8 +171,14 @@ impl Script {
         }
         Self {
             phases,
-            patience: Duration::from_millis(if quick { 600 } else { 1500 }),
+            patience: Duration::from_millis(if quick { 450 } else { 1000 }),
         }
+    }
+
+    /// The first part in which `payments` is in such a state.
+    pub(crate) fn first(&self, health: Health) -> Option<(usize, &Phase)> {
+        let mut phases = self.phases.iter().enumerate();
+        phases.find(|(_, phase)| phase.health == health)
     }
 
     /// All customers. They come independently of each other (a Poisson process) and of how the shop
@@ -130,11 +196,22 @@ impl Script {
             }
             customers.push(Customer {
                 order,
-                comes,
+                comes: self.gathered(comes),
                 patience: self.patience,
             });
         }
         customers
+    }
+
+    /// When a customer comes who would come then if there were no crowds.
+    fn gathered(&self, comes: Duration) -> Duration {
+        let mut phases = self.phases.iter();
+        let phase = phases.find(|phase| comes < phase.ends);
+        let crowd = phase.and_then(|phase| Some((phase.starts, phase.health.crowd()?)));
+        crowd.map_or(comes, |(starts, every)| {
+            let crowds = comes.saturating_sub(starts).as_nanos() / every.as_nanos();
+            starts + every * crowds as u32
+        })
     }
 }
 

@@ -18,12 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
-use crate::script::{Health, Random};
-
-/// Workers of a server. A request takes one of them for 50 ms on average, so all of them together
-/// manage 480 requests a second.
-const WORKERS: u32 = 24;
+use crate::script::{Contract, Health, Random};
 
 /// A server that makes each order of a client once: it books a reservation or a payment.
 #[derive(Debug)]
@@ -31,6 +28,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     desk: Arc<Desk>,
     listening: Listening,
+    /// Holds the places of the workers that are gone.
+    absent: Option<JoinHandle<Option<OwnedSemaphorePermit>>>,
 }
 
 #[derive(Debug)]
@@ -46,8 +45,40 @@ enum Listening {
 struct Desk {
     workers: Arc<Semaphore>,
     health: Mutex<Health>,
-    random: Mutex<Random>,
+    seed: u64,
+    quota: Mutex<Quota>,
     ledger: Mutex<Ledger>,
+}
+
+/// A bucket of the requests that the contract allows. It holds those of a tenth of a second.
+#[derive(Debug)]
+struct Quota {
+    per_second: f64,
+    left: f64,
+    filled: Instant,
+}
+
+impl Quota {
+    fn new(contract: Contract) -> Self {
+        let per_second = f64::from(contract.per_second);
+        Self {
+            per_second,
+            left: per_second / 10.0,
+            filled: Instant::now(),
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let new = (now - self.filled).as_secs_f64() * self.per_second;
+        self.left = (self.left + new).min(self.per_second / 10.0);
+        self.filled = now;
+        let allowed = self.left >= 1.0;
+        if allowed {
+            self.left -= 1.0;
+        }
+        allowed
+    }
 }
 
 /// The books of a server.
@@ -55,10 +86,14 @@ struct Desk {
 pub(crate) struct Ledger {
     /// Keys that have been seen.
     keys: HashSet<HeaderValue>,
+    /// How many requests came for each order.
+    requests: HashMap<u64, u64>,
     /// How often each order was booked. Nothing here knows of keys, so it shows if they fail.
     pub(crate) bookings: HashMap<u64, u32>,
     /// Requests that were answered from the books, because their key was known.
     pub(crate) repeats: u64,
+    /// Requests that were answered 429.
+    pub(crate) refused: u64,
 }
 
 impl Ledger {
@@ -79,17 +114,19 @@ impl Ledger {
 
 impl Server {
     /// Opens a server on a free port.
-    pub(crate) async fn open(seed: u64) -> io::Result<Self> {
+    pub(crate) async fn open(seed: u64, contract: Contract) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let mut server = Self {
             address: socket.local_addr()?,
             desk: Arc::new(Desk {
-                workers: Arc::new(Semaphore::new(WORKERS as usize)),
+                workers: Arc::new(Semaphore::new(Health::Healthy.workers())),
                 health: Mutex::new(Health::Healthy),
-                random: Mutex::new(Random::new(seed)),
+                seed,
+                quota: Mutex::new(Quota::new(contract)),
                 ledger: Mutex::default(),
             }),
             listening: Listening::Closed(socket),
+            absent: None,
         };
         server.turn(Health::Healthy).await?;
         Ok(server)
@@ -102,6 +139,19 @@ impl Server {
     /// Changes how the server is doing from now on.
     pub(crate) async fn turn(&mut self, health: Health) -> io::Result<()> {
         *lock(&self.desk.health) = health;
+        if let Some(absent) = self.absent.take() {
+            absent.abort();
+            // The workers come back with it.
+            drop(absent.await);
+        }
+        let absent = Health::Healthy.workers() - health.workers();
+        if absent > 0 {
+            let workers = Arc::clone(&self.desk.workers);
+            // Each of them goes when the work at hand is done.
+            self.absent = Some(tokio::spawn(async move {
+                workers.acquire_many_owned(absent as u32).await.ok()
+            }));
+        }
         self.listening = match std::mem::replace(&mut self.listening, Listening::Moving) {
             Listening::Open(accepting) if health == Health::Refused => {
                 accepting.abort();
@@ -120,7 +170,8 @@ impl Server {
 
     /// Waits for the work that has been begun, then shows the books.
     pub(crate) async fn audit(&self) -> Ledger {
-        drop(self.desk.workers.acquire_many(WORKERS).await);
+        let all = Health::Healthy.workers() as u32;
+        drop(self.desk.workers.acquire_many(all).await);
         lock(&self.desk.ledger).clone()
     }
 }
@@ -174,12 +225,33 @@ async fn serve(
     let Some(order) = order_number(request).await else {
         return Ok(answer(StatusCode::BAD_REQUEST));
     };
+    if !lock(&desk.quota).take() {
+        lock(&desk.ledger).refused += 1;
+        let mut refusal = answer(StatusCode::TOO_MANY_REQUESTS);
+        let in_a_second = HeaderValue::from_static("1");
+        refusal
+            .headers_mut()
+            .insert(http::header::RETRY_AFTER, in_a_second);
+        return Ok(refusal);
+    }
     // A task of its own, because this one ends with the connection.
     match tokio::spawn(work(desk, order, key)).await {
         Ok(Done::Answered(status)) => Ok(answer(status)),
         // Holds the worker until the client hangs up.
         Ok(Done::Hangs(_worker)) => future::pending().await,
         Err(_) => Ok(answer(StatusCode::INTERNAL_SERVER_ERROR)),
+    }
+}
+
+impl Desk {
+    /// The luck of the next request for an order. It depends on nothing else, so what one shop has to
+    /// get over the other one has to as well.
+    fn fate(&self, order: u64) -> Random {
+        let mut ledger = lock(&self.ledger);
+        let request = ledger.requests.entry(order).or_default();
+        *request += 1;
+        let mut of_order = Random::new(self.seed.wrapping_add(order << 32));
+        Random::new(of_order.next().wrapping_add(*request))
     }
 }
 
@@ -193,14 +265,12 @@ async fn work(desk: Arc<Desk>, order: u64, key: Option<HeaderValue>) -> Done {
         return Done::Answered(StatusCode::INTERNAL_SERVER_ERROR);
     };
     let health = *lock(&desk.health);
-    let (is_hit, luck) = {
-        let mut random = lock(&desk.random);
-        let is_hit = health
-            .one_in()
-            .is_some_and(|share| random.next() % share == 0);
-        (is_hit, random.share())
-    };
-    let usual = Duration::from_secs_f64(0.020 + 0.060 * luck);
+    let mut random = desk.fate(order);
+    let is_hit = health
+        .one_in()
+        .is_some_and(|share| random.next() % share == 0);
+    let luck = random.share();
+    let usual = Health::work(luck);
     let stuck = if is_hit {
         health.stuck_for().mul_f64(0.5 + luck)
     } else {

@@ -43,10 +43,16 @@ pub(crate) enum Ending {
     Left,
     /// The server answered with an error.
     Answered,
+    /// The server answered that these are too many requests.
+    TooMany,
     /// There was no connection, or it broke.
     NoConnection,
     /// The circuit breaker let nothing through.
     BreakerOpen,
+    /// The turn under the rate limit would have come too late.
+    RateLimited,
+    /// The bulkhead had no place, or none in time.
+    BulkheadFull,
     /// The last attempt got no answer in time.
     TimedOut,
     /// All attempts together took too long.
@@ -62,6 +68,8 @@ impl Ending {
         if let Some(error) = Error::find(error) {
             return match error.kind() {
                 ErrorKind::CircuitOpen => Self::BreakerOpen,
+                ErrorKind::RateLimited => Self::RateLimited,
+                ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => Self::BulkheadFull,
                 ErrorKind::Timeout => Self::TimedOut,
                 ErrorKind::DeadlineExceeded => Self::DeadlineOver,
                 _ => Self::Other,
@@ -228,6 +236,9 @@ async fn send(client: &impl Client, request: Request) -> Result<(), Ending> {
             // Read to its end, so that the connection can be used again.
             let body = response.into_body().collect().await;
             body.map(drop).map_err(|_| Ending::NoConnection)
+        }
+        Ok(response) if response.status() == http::StatusCode::TOO_MANY_REQUESTS => {
+            Err(Ending::TooMany)
         }
         Ok(_) => Err(Ending::Answered),
         Err(error) => Err(Ending::of(&error)),

@@ -227,6 +227,7 @@ where
         let until = context::deadline().map_or(own, |deadline| deadline.min(own));
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
+            context::note_queued();
             return Poll::Pending;
         }
         pool.refused(context::now());

@@ -74,8 +74,10 @@ impl Tokens {
         }
     }
 
+    /// No more than the capacity, though that may have shrunk since they were brought.
     pub(crate) fn tokens(&self) -> u32 {
-        tokens_in(self.word.load(Ordering::Relaxed)) as u32
+        let word = self.word.load(Ordering::Relaxed);
+        tokens_in(word).min(self.capacity_at(word)) as u32
     }
 
     pub(crate) fn in_flight(&self) -> u32 {

@@ -131,6 +131,7 @@ impl Future for Waiter {
         }
         // The deadline may be one that was not there yet when the call was made.
         let due = soonest(context::deadline(), this.place.due);
+        context::note_queued();
         task::ready!(this.timer.poll(|| due, cx));
         // A permit that came in the meantime is as good as one that came before.
         let verdict = this.place.give_up().unwrap_or(Verdict::Expired);

@@ -117,7 +117,15 @@ where
         let Some(operation) = self.operation.as_mut() else {
             return Poll::Pending;
         };
-        if let Poll::Ready(result) = self.first.as_mut().poll(cx) {
+        let (first, is_queued) = context::is_queued_after(|| self.first.as_mut().poll(cx));
+        if !is_queued {
+            operation.sent();
+        } else if first.is_pending() {
+            // It waits for a permit or for its turn under a rate, and so would a copy.
+            operation.queued();
+            return Poll::Pending;
+        }
+        if let Poll::Ready(result) = first {
             let outcome = judge(&operation.policy().classify, &result);
             operation.first_ended(outcome);
             if self.copy.is_none() || !operation.repeats(outcome) {

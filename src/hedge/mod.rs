@@ -26,7 +26,11 @@
 //! service is like; or a fixed time. The latencies are those of first attempts: what an attempt would have taken
 //! that lost, failed or was given up is not known, only that it is longer. Such a one enters as that (the
 //! estimator of Kaplan and Meier), so hedging does not change the percentile that it goes by. With fewer than
-//! 100 calls there is no percentile, and no hedge.
+//! 100 calls there is no percentile, and no hedge. The time that a call waits in a queue of this crate, for a permit or
+//! for its turn under a rate, does not count: a copy would wait as well.
+//!
+//! A percentile follows the service: where more than 2 % of the calls are slow, the 98th is that of a slow one and little
+//! is hedged. If you know what is slow, say so with [`delay`](Config::delay).
 //!
 //! **Whether a hedge is sent.** Only if the request can be copied and is idempotent (see
 //! [`Replay`](crate::Replay)), and if

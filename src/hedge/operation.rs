@@ -17,6 +17,8 @@ pub(super) struct Operation<S, R, K> {
     began: Instant,
     /// The first attempt is not over.
     is_first_open: bool,
+    /// The first attempt waits in a queue of this crate.
+    is_queued: bool,
     /// This is not an attempt of a retry further out, which keeps the budget for it.
     is_alone: bool,
     gain: Gain,
@@ -29,6 +31,7 @@ impl<S, R, K> Operation<S, R, K> {
             pattern: Arc::clone(pattern),
             began: now,
             is_first_open: true,
+            is_queued: false,
             is_alone: context::attempt() == 0,
             gain: Gain::Nothing,
         };
@@ -53,7 +56,21 @@ impl<S, R, K> Operation<S, R, K> {
         &self.policy().shared
     }
 
-    /// When the operation began.
+    /// The first attempt waits in a queue of this crate.
+    pub(super) fn queued(&mut self) {
+        self.is_queued = true;
+    }
+
+    /// The first attempt does not wait in a queue of this crate. If it did, it begins now.
+    #[inline]
+    pub(super) fn sent(&mut self) {
+        if self.is_queued {
+            self.is_queued = false;
+            self.began = context::fresh_now();
+        }
+    }
+
+    /// When the first attempt began.
     #[inline]
     pub(super) fn began(&self) -> Instant {
         self.began

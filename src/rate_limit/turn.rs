@@ -59,7 +59,10 @@ impl Future for Turn {
             // Really read each time: by the time read before a timer it would never be over.
             match this.seat.step(context::fresh_now(), cx.waker()) {
                 Ok(None) => return Poll::Ready(Ok(())),
-                Ok(Some(until)) => ready!(this.timer.as_mut().poll_at(until, cx)),
+                Ok(Some(until)) => {
+                    context::note_queued();
+                    ready!(this.timer.as_mut().poll_at(until, cx));
+                }
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
