@@ -61,6 +61,11 @@ pub(crate) fn note_queued() {
     CONTEXT.with(|context| context.queued.set(true));
 }
 
+/// Takes back [`note_queued`], where a copy of the call need not wait in the same queue.
+pub(crate) fn forget_queued() {
+    CONTEXT.with(|context| context.queued.set(false));
+}
+
 /// Runs `poll`, and says whether what it polls waits in a queue of this crate.
 #[inline]
 pub(crate) fn is_queued_after<T>(poll: impl FnOnce() -> T) -> (T, bool) {

@@ -15,12 +15,12 @@ use buttress::balance::{
     ConsistentHash, Endpoint, EndpointState, LeastLoaded, Measure, RoundRobin,
 };
 use buttress::{
-    Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, Deadline, Error,
-    ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
+    Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
+    Deadline, Error, ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt, service_fn};
@@ -299,8 +299,24 @@ async fn a_hedge_goes_to_another_endpoint() {
     for _ in 0..50 {
         let hedge = HedgeLayer::config("search").delay(10 * MS).build();
         let client = hedge.unwrap().wrap(balance.clone());
-        assert_eq!(client.oneshot(1).await.unwrap(), "b");
+        let answer = timeout(SECOND, client.oneshot(1)).await;
+        assert_eq!(answer.expect("not where the first went").unwrap(), "b");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_the_queue_of_one_endpoint_is_hedged_at_another() {
+    let limit = BulkheadLayer::config("a", 1).queue(10).build().unwrap();
+    let stuck = service_fn(|_| pending::<Result<String, BoxError>>());
+    let a = Endpoint::new("a", Client::new(limit.wrap(stuck)));
+    let balance = Balance::config("search").measure(Measure::InFlight);
+    let balance = balance.build([a, endpoint("b").weight(0.01)]).unwrap();
+    let mut first = Box::pin(balance.clone().oneshot(1));
+    assert!(poll(&mut first).is_pending(), "it has the only permit");
+    let hedge = HedgeLayer::config("search").delay(10 * MS).build();
+    let client = hedge.unwrap().wrap(balance);
+    let answer = timeout(SECOND, client.oneshot(1)).await;
+    assert_eq!(answer.expect("not where the first went").unwrap(), "b");
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,7 +120,16 @@ where
                     let future = service.call(request);
                     this.step.set(Step::Running { future });
                 }
-                StepProj::Running { future } => break ready!(future.poll(cx)).map_err(Into::into),
+                StepProj::Running { future } => {
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        if *this.is_one_of_many {
+                            // If it is queued, then before this endpoint. A copy would go to another one.
+                            context::forget_queued();
+                        }
+                        return Poll::Pending;
+                    };
+                    break result.map_err(Into::into);
+                }
                 StepProj::Wait { wait } => {
                     let (chosen, request) = ready!(wait.as_mut().poll(cx))?;
                     *this.flight = Some(chosen.flight);
