@@ -55,7 +55,7 @@ const VARIANTS: [Variant<Balancer>; 4] = [
 
 pub(crate) fn run(form: Form) -> Report {
     let mut table = Table::new(form, &VARIANTS);
-    let results = Results::new(&VARIANTS, form.pick(2, 10), |balancer, seed| {
+    let results = Results::new(&VARIANTS, form.pick(1, 10), |balancer, seed| {
         simulate_calls(seed, *balancer).outcome
     });
     table
