@@ -1,4 +1,5 @@
-//! What travels with the task that makes a call: deadline, attempt, and the clock of this poll.
+//! What travels with the task that makes a call: deadline, attempt, the endpoints that were tried, and the
+//! clock of this poll.
 //!
 //! A layer scopes its context around both the inner `call` and every `poll` of the inner future.
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
@@ -23,6 +24,8 @@ struct Context {
     attempt: Cell<u32>,
     /// The budget that this attempt is paid from: its address, or 0.
     budget: Cell<usize>,
+    /// The endpoints that the attempts of the operation were sent to, if there may be several.
+    tried: Cell<Option<Tried>>,
     clock: Cell<Clock>,
     /// Whether a layer is calling its inner service, and not polling it.
     in_call: Cell<bool>,
@@ -36,6 +39,7 @@ thread_local! {
             deadline: Cell::new(None),
             attempt: Cell::new(0),
             budget: Cell::new(0),
+            tried: Cell::new(None),
             clock: Cell::new(Clock::Unscoped),
             in_call: Cell::new(false),
             queued: Cell::new(false),
@@ -64,6 +68,11 @@ pub(crate) fn budget() -> usize {
 /// Notes that the call which is being polled waits in a queue of this crate, and has not been sent.
 pub(crate) fn note_queued() {
     CONTEXT.with(|context| context.queued.set(true));
+}
+
+/// Takes back [`note_queued`], where a copy of the call need not wait in the same queue.
+pub(crate) fn forget_queued() {
+    CONTEXT.with(|context| context.queued.set(false));
 }
 
 /// Runs `poll`, and says whether what it polls waits in a queue of this crate.
@@ -176,6 +185,68 @@ impl Drop for AttemptScope {
             context.attempt.set(self.outer);
             context.budget.set(self.outer_budget);
         });
+    }
+}
+
+/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tried([u32; 2]);
+
+impl Tried {
+    #[inline]
+    pub(crate) fn contains(self, endpoint: u32) -> bool {
+        self.0.contains(&endpoint)
+    }
+}
+
+/// The endpoints that other attempts of this operation were sent to.
+#[inline]
+pub(crate) fn tried() -> Tried {
+    CONTEXT.with(|context| context.tried.get().unwrap_or_default())
+}
+
+/// Notes that an attempt is sent to `endpoint`, if the operation may make several.
+#[inline]
+pub(crate) fn note_tried(endpoint: u32) {
+    CONTEXT.with(|context| {
+        if let Some(Tried([last, _])) = context.tried.get() {
+            context.tried.set(Some(Tried([endpoint, last])));
+        }
+    });
+}
+
+/// Carries the endpoints that the attempts of an operation were sent to, until it is dropped.
+///
+/// A layer that makes several attempts keeps the list between polls. Where one is inside another, the list is
+/// that of the outer one, so that no attempt of either goes where another one went.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct TriedScope<'a> {
+    /// `None` within another operation.
+    kept: Option<&'a mut Tried>,
+}
+
+impl<'a> TriedScope<'a> {
+    #[inline]
+    pub(crate) fn enter(kept: &'a mut Tried) -> Self {
+        CONTEXT.with(|context| {
+            if context.tried.get().is_some() {
+                return Self { kept: None };
+            }
+            context.tried.set(Some(*kept));
+            Self { kept: Some(kept) }
+        })
+    }
+}
+
+impl Drop for TriedScope<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            **kept = CONTEXT
+                .with(|context| context.tried.take())
+                .unwrap_or_default();
+        }
     }
 }
 
@@ -301,6 +372,31 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(unclocked(now), before + Duration::from_secs(1));
         assert_eq!(now(), before, "the layers outside have theirs back");
+    }
+
+    #[test]
+    fn an_operation_keeps_the_last_two_endpoints_that_it_tried() {
+        let mut kept = Tried::default();
+        note_tried(1);
+        assert_eq!(tried(), Tried::default(), "no operation, no list");
+        for endpoint in 2..5 {
+            let _scope = TriedScope::enter(&mut kept);
+            note_tried(endpoint);
+        }
+        assert_eq!(kept, Tried([4, 3]));
+        assert_eq!(tried(), Tried::default(), "not after the poll");
+    }
+
+    #[test]
+    fn an_operation_inside_another_one_shares_its_list() {
+        let (mut outer, mut inner) = (Tried([7, 0]), Tried::default());
+        {
+            let _outer = TriedScope::enter(&mut outer);
+            let _inner = TriedScope::enter(&mut inner);
+            assert!(tried().contains(7));
+            note_tried(8);
+        }
+        assert_eq!((outer, inner), (Tried([8, 7]), Tried::default()));
     }
 
     #[test]

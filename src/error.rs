@@ -61,6 +61,8 @@ pub struct Error {
     retry_after: Option<Duration>,
     /// The time that was allowed, for timeouts and deadlines.
     allowed: Option<Duration>,
+    /// A balancer further in has other endpoints that may take the call.
+    may_go_elsewhere: bool,
 }
 
 impl Error {
@@ -76,6 +78,7 @@ impl Error {
             name,
             retry_after,
             allowed: None,
+            may_go_elsewhere: false,
         }
     }
 
@@ -87,6 +90,7 @@ impl Error {
             name,
             retry_after: None,
             allowed: Some(allowed),
+            may_go_elsewhere: false,
         }
     }
 
@@ -98,6 +102,7 @@ impl Error {
             name,
             retry_after: None,
             allowed: None,
+            may_go_elsewhere: false,
         }
     }
 
@@ -134,6 +139,16 @@ impl Error {
     #[must_use]
     pub fn is_rejection(&self) -> bool {
         !self.sent
+    }
+
+    /// Notes that another endpoint may take the call that one has refused.
+    pub(crate) fn set_may_go_elsewhere(&mut self) {
+        self.may_go_elsewhere = true;
+    }
+
+    /// Says whether a call that was refused may be sent to another endpoint, by making it again.
+    pub(crate) fn may_go_elsewhere(&self) -> bool {
+        self.may_go_elsewhere
     }
 
     /// Finds an error of this crate in `error` or in its chain of sources.

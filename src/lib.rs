@@ -59,6 +59,7 @@
 //! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
 //! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
+//! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
 //! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
 //! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
@@ -91,6 +92,7 @@
 
 mod availability;
 mod backoff;
+pub mod balance;
 pub mod budget;
 pub mod bulkhead;
 pub mod circuit_breaker;
@@ -124,6 +126,7 @@ pub use tower::BoxError;
 
 pub use crate::availability::Availability;
 pub use crate::backoff::{Backoff, Delays, Jitter};
+pub use crate::balance::Balance;
 pub use crate::budget::Budget;
 pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};

@@ -13,10 +13,12 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use buttress::balance::Endpoint;
 use buttress::bulkhead::Aimd;
 use buttress::{
-    BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer, ErrorsAreFailures,
-    FallbackLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, fallback, keyed,
+    Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
+    ErrorsAreFailures, FallbackLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer,
+    fallback, keyed,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -112,6 +114,19 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         )
     };
     costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_through_a_balancer_allocates_nothing() {
+    for count in [1, 2, 10, 1_000] {
+        let endpoints = (0..count).map(|key| Endpoint::new(key, echo()));
+        let balance = Balance::new("balance", endpoints).unwrap();
+        // A change that each handle has to notice.
+        balance.handle().add(Endpoint::new("new", echo())).unwrap();
+        assert_eq!(allocations(&balance), 0, "{count} endpoints");
+        let retry = RetryLayer::new("balance").layer(balance);
+        assert_eq!(allocations(&retry), 0, "{count} endpoints");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,6 +20,21 @@ fn x2_backoff_under_contention() {
 }
 
 #[test]
+fn x3_one_slow_replica() {
+    meets_its_goals("x3");
+}
+
+#[test]
+fn x5_power_of_two_choices() {
+    meets_its_goals("x5");
+}
+
+#[test]
+fn x6_an_endpoint_that_fails_fast() {
+    meets_its_goals("x6");
+}
+
+#[test]
 fn x7_metastable_failure() {
     meets_its_goals("x7");
 }

@@ -2,11 +2,12 @@
 //!
 //! `cargo bench --bench overhead`. The unit is a call through tower's `TimeoutLayer`, measured in the same
 //! round as the row it is compared with; a row is the median over all rounds. A Prometheus recorder is
-//! installed. Absolute times depend on the machine, ratios hardly.
+//! installed. `-- balance` runs the sections with that word in their title. Absolute times depend on the machine, ratios hardly.
 
 #![allow(clippy::disallowed_methods, reason = "this measures real time")]
 
 mod allocations;
+mod balance;
 mod rows;
 
 use std::time::{Duration, Instant};
@@ -25,7 +26,15 @@ fn main() {
         .expect("a runtime without input and output needs nothing");
     let _context = runtime.enter();
 
-    for section in rows::sections() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let sections = rows::sections().into_iter().chain(balance::sections());
+    let is_wanted = |section: &Section| {
+        wanted.is_empty() || wanted.iter().any(|text| section.title.contains(text))
+    };
+    for section in sections.filter(is_wanted) {
         print(&section, &measure(&section.rows));
     }
 }

@@ -21,9 +21,9 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::timed;
 
 /// Long enough for the rows to differ, short enough for a round to see one state of the machine.
-const CALLS: u32 = 5_000;
+pub(crate) const CALLS: u32 = 5_000;
 /// Starting threads must not show.
-const CALLS_ON_THREADS: u32 = 50_000;
+pub(crate) const CALLS_ON_THREADS: u32 = 50_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -184,7 +184,7 @@ fn two_threads() -> Section {
     }
 }
 
-fn tower_timeout() -> tower::timeout::TimeoutLayer {
+pub(crate) fn tower_timeout() -> tower::timeout::TimeoutLayer {
     tower::timeout::TimeoutLayer::new(SECOND)
 }
 
@@ -325,7 +325,7 @@ impl<S> Bench for S where
 {
 }
 
-fn row<L, S>(name: &'static str, target: &'static str, layer: L, inner: S) -> Row
+pub(crate) fn row<L, S>(name: &'static str, target: &'static str, layer: L, inner: S) -> Row
 where
     L: Layer<S, Service: Bench>,
 {
@@ -357,7 +357,7 @@ fn clock() -> Row {
     }
 }
 
-fn threads<L>(name: &'static str, target: &'static str, layer: &L) -> Row
+pub(crate) fn threads<L>(name: &'static str, target: &'static str, layer: &L) -> Row
 where
     L: Layer<AtOnce, Service: Bench>,
 {
@@ -386,7 +386,7 @@ where
 }
 
 /// One call, polled to its end without a runtime round it.
-fn call<S>(service: &mut S, request: u64)
+pub(crate) fn call<S>(service: &mut S, request: u64)
 where
     S: Service<u64, Response = u64, Error: Into<BoxError>>,
 {

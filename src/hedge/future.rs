@@ -12,7 +12,7 @@ use super::operation::{Operation, is_alone, repeats};
 use super::race::{End, Race};
 use super::service::Policy;
 use super::shared::Payment;
-use crate::context::{self, ClockScope};
+use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -36,6 +36,8 @@ pin_project! {
         copy: Option<Req>,
         // Until that is due for slowness. Without one it is not.
         delay: Option<Duration>,
+        // Where the attempts went.
+        tried: Tried,
         // Last, so that what the attempts hold is given back first. `None` for a service that does not hedge.
         operation: Option<Operation<S, R, K>>,
     }
@@ -51,6 +53,7 @@ where
         operation: Operation<S, R, K>,
         copy: Option<Req>,
         delay: Option<Duration>,
+        tried: Tried,
     ) -> Self {
         Self {
             first,
@@ -58,6 +61,7 @@ where
             timer: Timer::default(),
             copy,
             delay,
+            tried,
             operation: Some(operation),
         }
     }
@@ -71,6 +75,7 @@ where
             timer: Timer::default(),
             copy: None,
             delay: None,
+            tried: Tried::default(),
             operation: None,
         }
     }
@@ -87,15 +92,34 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(operation) = this.operation.as_mut() else {
+        if this.operation.is_none() {
             return this.first.poll(cx);
-        };
-        let _clock = ClockScope::poll();
-        operation.note_funding();
-        if this.race.is_some() {
-            return this.poll_race(cx);
         }
-        let (first, is_queued) = context::is_queued_after(|| this.first.as_mut().poll(cx));
+        let mut tried = *this.tried;
+        let scopes = (ClockScope::poll(), TriedScope::enter(&mut tried));
+        let poll = this.poll(cx);
+        drop(scopes);
+        *this.tried = tried;
+        poll
+    }
+}
+
+impl<S, Req, R, K> Parts<'_, S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+{
+    #[inline]
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+        if self.race.is_some() {
+            return self.poll_race(cx);
+        }
+        let Some(operation) = self.operation.as_mut() else {
+            return Poll::Pending;
+        };
+        operation.note_funding();
+        let (first, is_queued) = context::is_queued_after(|| self.first.as_mut().poll(cx));
         if !is_queued {
             operation.sent();
         } else if first.is_pending() {
@@ -106,26 +130,19 @@ where
         if let Poll::Ready(result) = first {
             let outcome = judge(&operation.policy().classify, &result);
             operation.first_ended(outcome);
-            if this.copy.is_none() || !repeats(outcome) {
-                *this.operation = None;
+            if self.copy.is_none() || !repeats(outcome) {
+                *self.operation = None;
                 return Poll::Ready(result);
             }
-            this.first.set(Call::Done);
-            *this.race = Some(Box::new(Race::failed(result)));
-            this.send();
-        } else if !this.is_slow(cx) || !this.send() {
+            self.first.set(Call::Done);
+            *self.race = Some(Box::new(Race::failed(result)));
+            self.send();
+        } else if !self.is_slow(cx) || !self.send() {
             return Poll::Pending;
         }
-        this.poll_race(cx)
+        self.poll_race(cx)
     }
-}
 
-impl<S, Req, R, K> Parts<'_, S, Req, R, K>
-where
-    S: Wrappable<Req>,
-    R: Replay<Req>,
-    K: Classify<S::Response>,
-{
     /// Polls all attempts, and begins another one when that is due.
     #[cold]
     fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {

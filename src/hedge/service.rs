@@ -9,7 +9,7 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::operation::{Operation, is_alone};
 use super::shared::Shared;
-use crate::context::{self, ClockScope};
+use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::prototype::Prototype;
 use crate::ready::Ready;
 use crate::{BoxError, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
@@ -76,7 +76,11 @@ where
         let delay = shared.delay(now);
         let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
-        ResponseFuture::new(self.inner.call(request), operation, copy, delay)
+        let mut tried = Tried::default();
+        let scope = TriedScope::enter(&mut tried);
+        let first = self.inner.call(request);
+        drop(scope);
+        ResponseFuture::new(first, operation, copy, delay, tried)
     }
 }
 

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::service::{Operation, Policy};
 use super::state::{Failure, GaveUp, Wait};
-use crate::context::{self, ClockScope};
+use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
@@ -28,6 +28,8 @@ pin_project! {
         // What the next attempt sends.
         copy: Option<Req>,
         previous: Duration,
+        // Where the attempts went.
+        tried: Tried,
         // Last, so that what the attempt holds is given back first when both are dropped. `None` for a call
         // that is not retried.
         operation: Option<Operation<S, R, K>>,
@@ -54,11 +56,13 @@ where
         operation: Operation<S, R, K>,
         call: Call<S, Req>,
         copy: Option<Req>,
+        tried: Tried,
     ) -> Self {
         Self {
             step: Step::Attempt { call },
             copy,
             previous: Duration::ZERO,
+            tried,
             operation: Some(operation),
         }
     }
@@ -70,6 +74,7 @@ where
             step: Step::Attempt { call },
             copy: None,
             previous: Duration::ZERO,
+            tried: Tried::default(),
             operation: None,
         }
     }
@@ -97,6 +102,7 @@ where
             // Called outside of the attempt that polls it, as over a buffer.
             operation.become_nested();
         }
+        let _tried = TriedScope::enter(this.tried);
         let mut attempt = (!operation.is_nested).then(|| operation.scope());
         loop {
             match this.step.as_mut().project() {
@@ -212,7 +218,8 @@ impl<S, R, K> Operation<S, R, K> {
         let rejection = error
             .and_then(Error::find)
             .filter(|error| error.is_rejection());
-        if rejection.is_some() && !settings.retry_rejections {
+        let may_go_elsewhere = rejection.is_some_and(Error::may_go_elsewhere);
+        if rejection.is_some() && !settings.retry_rejections && !may_go_elsewhere {
             return Err(GaveUp::Rejected);
         }
         if rejection.is_none() && !outcome.is_failure() {
@@ -225,6 +232,8 @@ impl<S, R, K> Operation<S, R, K> {
             return Err(GaveUp::Exhausted);
         }
         let hint = match rejection {
+            // When the one that refused will take calls again does not matter to another.
+            Some(_) if may_go_elsewhere => None,
             Some(error) => error.retry_after().map(Hint::RetryAfter),
             None => classify.hint(attempted.result.as_ref()),
         };

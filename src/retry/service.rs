@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::metrics::RetryMetrics;
 use super::state::Settings;
 use crate::budget::Gain;
-use crate::context::{self, AttemptScope, ClockScope};
+use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
 use crate::prototype::Prototype;
 use crate::random::Random;
 use crate::ready::{Call, Ready};
@@ -90,12 +90,15 @@ where
         if shared.policy().is_nested() {
             // The attempts are those of the retry further out; its mark stays.
             let operation = Operation::nested(shared);
-            return ResponseFuture::new(operation, self.inner.call(request), None);
+            let call = self.inner.call(request);
+            return ResponseFuture::new(operation, call, None, Tried::default());
         }
         let operation = Operation::begin(shared);
-        let _scopes = (
+        let mut tried = Tried::default();
+        let scopes = (
             ClockScope::call(),
             AttemptScope::enter(1, shared.policy().budget_id()),
+            TriedScope::enter(&mut tried),
         );
         if let Some(deadline) = context::deadline() {
             let now = context::now();
@@ -104,13 +107,15 @@ where
                 self.inner.release();
                 let kind = ErrorKind::DeadlineExceeded;
                 let error = Error::rejected(kind, metrics.name(), None);
-                return ResponseFuture::new(operation, Call::failed(error), None);
+                return ResponseFuture::new(operation, Call::failed(error), None, Tried::default());
             }
         }
         let may_repeat = settings.max_attempts > 1;
         let copy = may_repeat.then(|| replay.copy(&request)).flatten();
         replay.mark(&mut request, 1);
-        ResponseFuture::new(operation, self.inner.call(request), copy)
+        let call = self.inner.call(request);
+        drop(scopes);
+        ResponseFuture::new(operation, call, copy, tried)
     }
 }
 

@@ -5,6 +5,7 @@
 //! Has a `main` of its own instead of the usual harness: the unit tests of the files that are included
 //! here use atomics outside a model, which loom's are not for.
 
+mod balance;
 mod budget;
 mod bulkhead;
 mod rate_limit;
@@ -54,6 +55,10 @@ fn main() {
         bulkhead::who_gives_up_while_another_leaves_loses_no_permit
         bulkhead::a_lower_limit_and_one_who_leaves
         bulkhead::a_higher_limit_and_one_who_leaves
+        balance::calls_that_begin_and_end_together_leave_none_in_flight
+        balance::the_slowest_of_calls_that_end_together_is_remembered
+        balance::two_answers_at_the_same_time_lower_an_estimate_once
+        balance::failures_that_come_together_all_count
         rate_limit::a_limit_lets_no_more_through_than_its_burst
         rate_limit::a_call_takes_all_its_tokens_or_none
         rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile

@@ -5,6 +5,9 @@ pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
+pub(crate) mod x3_slow_replica;
+pub(crate) mod x5_two_choices;
+pub(crate) mod x6_fails_fast;
 pub(crate) mod x7_metastable;
 pub(crate) mod x8_budget;
 pub(crate) mod x9_breaker;
@@ -24,6 +27,18 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x2",
         run: x2_backoff::run,
+    },
+    Experiment {
+        name: "x3",
+        run: x3_slow_replica::run,
+    },
+    Experiment {
+        name: "x5",
+        run: x5_two_choices::run,
+    },
+    Experiment {
+        name: "x6",
+        run: x6_fails_fast::run,
     },
     Experiment {
         name: "x7",

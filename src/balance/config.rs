@@ -1,0 +1,324 @@
+//! Settings of the balancer.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::time::Instant;
+use tower::discover::{Change, Discover};
+
+use super::choose::PowerOfChoices;
+use super::driver;
+use super::endpoint::{Endpoint, Frame, Measure, Settings};
+use super::load;
+use super::pool::{self, Pool};
+use super::service::Balance;
+use crate::error::Check;
+use crate::random::Random;
+use crate::telemetry::Series;
+use crate::{AtResponse, ConfigError, ErrorsAreFailures};
+
+/// Long enough to remember a slow answer, short enough to try the endpoint again.
+const LATENCY_DECAY: Duration = Duration::from_secs(10);
+/// An endpoint that has healed is back in seconds.
+const FAILURE_DECAY: Duration = Duration::from_secs(4);
+/// More than most calls take.
+const FAILURE_PENALTY: Duration = Duration::from_secs(5);
+/// Caches fill and code is compiled within that time.
+const SLOW_START: Duration = Duration::from_secs(10);
+/// Longer than it takes to replace the last endpoint, shorter than callers are patient.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// The settings of a [`Balance`]. Made by [`Balance::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` or `discover` to make the balancer"]
+pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
+    name: String,
+    measure: Measure,
+    latency_decay: Duration,
+    failure_decay: Duration,
+    failure_penalty: Duration,
+    slow_start: Duration,
+    max_wait: Duration,
+    seed: Option<u64>,
+    choose: P,
+    classify: K,
+    completion: C,
+}
+
+impl Config {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            measure: Measure::PeakEwma,
+            latency_decay: LATENCY_DECAY,
+            failure_decay: FAILURE_DECAY,
+            failure_penalty: FAILURE_PENALTY,
+            slow_start: SLOW_START,
+            max_wait: MAX_WAIT,
+            seed: None,
+            choose: PowerOfChoices,
+            classify: ErrorsAreFailures,
+            completion: AtResponse,
+        }
+    }
+}
+
+impl<P, K, C> Config<P, K, C> {
+    /// How loads are compared. [`Measure::PeakEwma`] by default.
+    pub fn measure(mut self, measure: Measure) -> Self {
+        self.measure = measure;
+        self
+    }
+
+    /// The time constant with which latency estimates decay. 10 s by default.
+    pub fn latency_decay(mut self, decay: Duration) -> Self {
+        self.latency_decay = decay;
+        self
+    }
+
+    /// The time constant with which the share of failures decays. 4 s by default.
+    pub fn failure_decay(mut self, decay: Duration) -> Self {
+        self.failure_decay = decay;
+        self
+    }
+
+    /// What is added to the latency estimate of an endpoint that fails every call. 5 s by default; zero
+    /// leaves failures out.
+    pub fn failure_penalty(mut self, penalty: Duration) -> Self {
+        self.failure_penalty = penalty;
+        self
+    }
+
+    /// How long an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
+    /// by default; zero switches this off.
+    pub fn slow_start(mut self, slow_start: Duration) -> Self {
+        self.slow_start = slow_start;
+        self
+    }
+
+    /// How long a call waits for an endpoint if there is none, within its deadline. 1 s by default; zero
+    /// refuses it at once.
+    pub fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
+        self
+    }
+
+    /// Makes the choices repeat exactly. By default they are seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Chooses endpoints by another rule. [`PowerOfChoices`] by default.
+    pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
+        Config {
+            name: self.name,
+            measure: self.measure,
+            latency_decay: self.latency_decay,
+            failure_decay: self.failure_decay,
+            failure_penalty: self.failure_penalty,
+            slow_start: self.slow_start,
+            max_wait: self.max_wait,
+            seed: self.seed,
+            choose,
+            classify: self.classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Judges calls with `classify`. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
+        Config {
+            name: self.name,
+            measure: self.measure,
+            latency_decay: self.latency_decay,
+            failure_decay: self.failure_decay,
+            failure_penalty: self.failure_penalty,
+            slow_start: self.slow_start,
+            max_wait: self.max_wait,
+            seed: self.seed,
+            choose: self.choose,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when a call is over. By default when the endpoint has returned its response.
+    pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
+        Config {
+            name: self.name,
+            measure: self.measure,
+            latency_decay: self.latency_decay,
+            failure_decay: self.failure_decay,
+            failure_penalty: self.failure_penalty,
+            slow_start: self.slow_start,
+            max_wait: self.max_wait,
+            seed: self.seed,
+            choose: self.choose,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// Makes a balancer over these endpoints. Its handle can change them later.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, there is no endpoint, or two have the same key.
+    pub fn build<S: Clone>(
+        self,
+        endpoints: impl IntoIterator<Item = Endpoint<S>>,
+    ) -> Result<Balance<S, P, K, C>, ConfigError> {
+        self.check()?;
+        let check = Check::new("balance", &self.name)?;
+        let endpoints: Vec<_> = endpoints.into_iter().collect();
+        check.that(
+            !endpoints.is_empty(),
+            "endpoints",
+            &endpoints,
+            "at least one",
+        )?;
+        let mut keys = HashSet::new();
+        for endpoint in &endpoints {
+            endpoint.check(&self.name)?;
+            check.that(
+                keys.insert(&endpoint.key),
+                "endpoints",
+                &endpoint.key,
+                "of different keys",
+            )?;
+        }
+        Ok(self.balance(endpoints))
+    }
+
+    /// Makes a balancer over the endpoints that `discover` finds, by a task that ends with the last handle.
+    ///
+    /// An endpoint that comes again takes the place of the former one. A stream that fails is asked again
+    /// after a while, and one that ends leaves the endpoints as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, or there is no Tokio runtime to run the task.
+    pub fn discover<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        D: Discover<Service = S, Key: ToString> + Send + 'static,
+    {
+        self.drive(discover, |change| match change {
+            Change::Insert(key, service) => pool::Change::Insert(Endpoint::new(key, service)),
+            Change::Remove(key) => pool::Change::Remove(key.to_string().into()),
+        })
+    }
+
+    /// Like [`discover`](Self::discover), for a stream of endpoints with a weight or an availability.
+    ///
+    /// The key of an endpoint is that in the [`Change`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn discover_endpoints<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        D: Discover<Service = Endpoint<S>, Key: ToString> + Send + 'static,
+    {
+        self.drive(discover, |change| match change {
+            Change::Insert(key, mut endpoint) => {
+                endpoint.key = key.to_string().into();
+                pool::Change::Insert(endpoint)
+            }
+            Change::Remove(key) => pool::Change::Remove(key.to_string().into()),
+        })
+    }
+
+    fn drive<S, D>(
+        self,
+        discover: D,
+        found: driver::Found<D, S>,
+    ) -> Result<Balance<S, P, K, C>, ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        D: Discover + Send + 'static,
+    {
+        self.check()?;
+        let runtime = runtime::Handle::try_current();
+        let check = Check::new("balance", &self.name)?;
+        check.that(
+            runtime.is_ok(),
+            "discover",
+            &"outside of a Tokio runtime",
+            "inside one",
+        )?;
+        let balance = self.balance(Vec::new());
+        if let Ok(runtime) = runtime {
+            let discover: Pin<Box<D>> = Box::pin(discover);
+            let pool = Arc::downgrade(&balance.pool);
+            let task = runtime.spawn(driver::drive(pool, discover, found));
+            balance.pool.set_driver(task.abort_handle());
+        }
+        Ok(balance)
+    }
+
+    fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
+        let frame = Frame {
+            origin: Instant::now(),
+            settings: Settings {
+                measure: self.measure,
+                load: load::Settings::new(
+                    self.latency_decay,
+                    self.failure_decay,
+                    self.failure_penalty,
+                ),
+                slow_start: self.slow_start,
+            },
+        };
+        let pool = Pool::new(
+            frame,
+            self.max_wait,
+            Random::new(self.seed),
+            Series::of(&self.name, "balance"),
+            endpoints,
+        );
+        Balance {
+            local: Mutex::new(pool.local()),
+            pool: Arc::new(pool),
+            choose: self.choose,
+            classify: self.classify,
+            completion: self.completion,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let check = Check::new("balance", &self.name)?;
+        let or_zero = |field, value: Duration| {
+            if value.is_zero() {
+                return Ok(());
+            }
+            check.duration(field, value)
+        };
+        check.duration("latency_decay", self.latency_decay)?;
+        check.duration("failure_decay", self.failure_decay)?;
+        or_zero("failure_penalty", self.failure_penalty)?;
+        or_zero("slow_start", self.slow_start)?;
+        or_zero("max_wait", self.max_wait)
+    }
+}
+
+impl<P, K, C> fmt::Debug for Config<P, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("measure", &self.measure)
+            .field("latency_decay", &self.latency_decay)
+            .field("failure_decay", &self.failure_decay)
+            .field("failure_penalty", &self.failure_penalty)
+            .field("slow_start", &self.slow_start)
+            .field("max_wait", &self.max_wait)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,296 @@
+//! An endpoint as the user describes it, and as all handles of a balancer share it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32 as StdAtomicU32;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::condition::{Condition, EndpointState, after};
+use super::load::{self, End, Load};
+use crate::context::nanos_between;
+use crate::error::Check;
+use crate::sync::{AtomicU64, Ordering};
+use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
+
+/// How long an endpoint is left alone that refused a call and did not say for how long.
+const REFUSED_FOR: Duration = Duration::from_millis(100);
+/// The longest time that an endpoint is left alone because of one refusal.
+const REFUSED_MOST: Duration = Duration::from_secs(300);
+
+/// One of the services that a [`Balance`](super::Balance) sends calls to.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::CircuitBreakerLayer;
+/// use buttress::balance::Endpoint;
+/// # let client = tower::service_fn(|_: ()| async { Ok::<_, buttress::BoxError>(()) });
+///
+/// let breaker = CircuitBreakerLayer::new("search-1");
+/// let endpoint = Endpoint::new("10.0.0.1:80", breaker.wrap(client))
+///     .weight(2.0)
+///     .available(breaker.handle());
+/// ```
+#[derive(Clone)]
+#[must_use = "an endpoint gets calls from the balancer it is given to"]
+pub struct Endpoint<S> {
+    pub(super) key: Arc<str>,
+    pub(super) service: S,
+    pub(super) weight: f64,
+    pub(super) available: Option<Arc<dyn Availability>>,
+}
+
+impl<S> Endpoint<S> {
+    /// An endpoint of weight 1. The key tells it from the others; an address does.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a reference to a text or an address would be awkward to write"
+    )]
+    pub fn new(key: impl ToString, service: S) -> Self {
+        Self {
+            key: key.to_string().into(),
+            service,
+            weight: 1.0,
+            available: None,
+        }
+    }
+
+    /// How much it can take, in comparison with the others; 0.001 to 1000.
+    pub fn weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Chooses this endpoint only while `availability` says that it would take the call, if there is another
+    /// one to choose.
+    ///
+    /// The handle of the endpoint's own circuit breaker or bulkhead says so. It is asked for endpoints that
+    /// may be chosen, in the path of a call.
+    pub fn available(mut self, availability: impl Availability + 'static) -> Self {
+        self.available = Some(Arc::new(availability));
+        self
+    }
+
+    pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
+        check_weight(name, self.weight)
+    }
+}
+
+pub(super) fn check_weight(name: &str, weight: f64) -> Result<(), ConfigError> {
+    let is_valid = (1e-3..=1e3).contains(&weight);
+    Check::new("balance", name)?.that(is_valid, "weight", &weight, "0.001 to 1000")
+}
+
+impl<S> fmt::Debug for Endpoint<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("key", &self.key)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How loads are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Measure {
+    /// `(latency + penalty · failure share²)² × (in flight + 1) / weight`, with the latency as a peak-sensitive,
+    /// exponentially weighted moving average.
+    #[default]
+    PeakEwma,
+    /// `(in flight + 1) / weight`.
+    InFlight,
+}
+
+/// The settings that all endpoints of a balancer share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) measure: Measure,
+    pub(super) load: load::Settings,
+    pub(super) slow_start: Duration,
+}
+
+/// Where the times of a balancer begin, and its settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) origin: Instant,
+    pub(super) settings: Settings,
+}
+
+impl Frame {
+    #[inline]
+    pub(super) fn nanos(&self, now: Instant) -> u64 {
+        nanos_between(self.origin, now)
+    }
+
+    fn slow_start(&self) -> u64 {
+        after(0, self.settings.slow_start)
+    }
+}
+
+/// An endpoint without its service: what is known about it.
+///
+/// Lives as long as a call is in flight on it, also when it is not in the balancer any more.
+pub(super) struct Member {
+    /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
+    pub(super) id: u32,
+    pub(super) key: Arc<str>,
+    pub(super) load: Load,
+    pub(super) condition: Condition,
+    /// The bits of a float.
+    weight: AtomicU64,
+    available: Option<Arc<dyn Availability>>,
+    frame: Frame,
+}
+
+impl Member {
+    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others at work.
+    pub(super) fn new<S>(
+        endpoint: &Endpoint<S>,
+        frame: Frame,
+        latency: f64,
+        now: u64,
+        is_late: bool,
+    ) -> Self {
+        static NEXT: StdAtomicU32 = StdAtomicU32::new(1);
+        let id = match NEXT.fetch_add(1, Ordering::Relaxed) {
+            0 => NEXT.fetch_add(1, Ordering::Relaxed),
+            id => id,
+        };
+        let is_slow = is_late && !frame.settings.slow_start.is_zero();
+        Self {
+            id,
+            key: Arc::clone(&endpoint.key),
+            load: Load::new(latency, now),
+            condition: Condition::new(is_slow.then_some(now)),
+            weight: AtomicU64::new(endpoint.weight.to_bits()),
+            available: endpoint.available.clone(),
+            frame,
+        }
+    }
+
+    /// Says whether the endpoint would take a call.
+    #[inline]
+    pub(super) fn is_selectable(&self, now: u64) -> bool {
+        self.condition.is_selectable(now)
+            && self
+                .available
+                .as_ref()
+                .is_none_or(|available| available.is_available())
+    }
+
+    /// The weight that was set.
+    #[inline]
+    pub(super) fn weight(&self) -> f64 {
+        f64::from_bits(self.weight.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn reweigh(&self, weight: f64) {
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The weight that counts now, in slow start less than what was set.
+    #[inline]
+    pub(super) fn present_weight(&self, now: u64) -> f64 {
+        self.weight() * self.condition.ramp(self.frame.slow_start(), now)
+    }
+
+    /// What a call to this endpoint costs.
+    #[inline]
+    pub(super) fn cost(&self, now: u64) -> f64 {
+        let settings = &self.frame.settings;
+        let cost = match settings.measure {
+            Measure::PeakEwma => self.load.cost(&settings.load, now),
+            Measure::InFlight => f64::from(self.load.in_flight()) + 1.0,
+        };
+        cost / self.present_weight(now)
+    }
+
+    #[inline]
+    pub(super) fn latency(&self, now: u64) -> f64 {
+        self.load.latency(&self.frame.settings.load, now)
+    }
+
+    pub(super) fn state(&self, now: u64) -> EndpointState {
+        self.condition.state(self.frame.slow_start(), now)
+    }
+
+    /// A call that began at `began` has ended.
+    #[inline]
+    pub(super) fn report(&self, outcome: Outcome, began: u64, now: Instant) {
+        let end = match outcome {
+            Outcome::Success => End::Succeeded,
+            Outcome::Failure | Outcome::Overload { .. } => End::Failed,
+            Outcome::Cancelled => End::Cancelled,
+            Outcome::Ignored => End::Ignored,
+        };
+        let now = self.frame.nanos(now);
+        self.load.end(&self.frame.settings.load, began, now, end);
+    }
+
+    /// A layer in front of the endpoint has refused a call. Returns `true` if another endpoint may take it.
+    pub(super) fn refused(&self, error: &Error, now: Instant) -> bool {
+        let blames_endpoint = match error.kind() {
+            // These are about the call.
+            ErrorKind::TooCostly | ErrorKind::DeadlineExceeded => false,
+            // This is about an endpoint of a balancer that is the endpoint.
+            _ if error.may_go_elsewhere() => false,
+            _ => error.is_rejection(),
+        };
+        if blames_endpoint {
+            let wait = error.retry_after().unwrap_or(REFUSED_FOR);
+            let now = self.frame.nanos(now);
+            self.condition.refused(after(now, wait.min(REFUSED_MOST)));
+        }
+        blames_endpoint
+    }
+
+    pub(super) fn status(&self, now: Instant) -> EndpointStatus {
+        let settings = &self.frame.settings;
+        let now = self.frame.nanos(now);
+        EndpointStatus {
+            key: Arc::clone(&self.key),
+            state: self.state(now),
+            is_selectable: self.is_selectable(now),
+            weight: self.weight(),
+            in_flight: self.load.in_flight(),
+            load: self.cost(now),
+            latency: Duration::from_secs_f64(self.latency(now)),
+            failure_share: self.load.failure_share(&settings.load, now),
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member")
+            .field("key", &self.key)
+            .field("load", &self.load)
+            .field("condition", &self.condition)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known about an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// What tells it from the others.
+    pub key: Arc<str>,
+    /// Whether it gets calls.
+    pub state: EndpointState,
+    /// Whether it would be chosen now: not ejected or unhealthy, available, and it has not just refused a call.
+    pub is_selectable: bool,
+    /// The weight that was set.
+    pub weight: f64,
+    /// The calls that are in flight on it.
+    pub in_flight: u32,
+    /// What is compared with other endpoints.
+    pub load: f64,
+    /// The latency estimate; zero if nothing is known.
+    pub latency: Duration,
+    /// The share of the last few calls that failed.
+    pub failure_share: f64,
+}

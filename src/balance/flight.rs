@@ -1,0 +1,70 @@
+//! The guard of a call in flight.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::endpoint::Member;
+use crate::context;
+use crate::{Error, Outcome, Token};
+
+/// A call in flight on an endpoint.
+///
+/// Dropped without an outcome, it counts as cancelled: it may raise the endpoint's latency estimate, never lower
+/// it.
+#[must_use = "a token that is dropped counts as cancelled"]
+pub struct Flight {
+    member: Arc<Member>,
+    began: u64,
+    is_over: bool,
+}
+
+impl Flight {
+    /// A call that begins at `began`.
+    #[inline]
+    pub(super) fn begin(member: &Arc<Member>, began: u64) -> Self {
+        member.load.begin(began);
+        Self {
+            member: Arc::clone(member),
+            began,
+            is_over: false,
+        }
+    }
+
+    /// Records that a layer further in refused the call. Returns `true` if another endpoint may take it.
+    #[cold]
+    pub(super) fn refused(self, error: &Error) -> bool {
+        let may_go_on = self.member.refused(error, context::now());
+        self.resolve(Outcome::Ignored);
+        may_go_on
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.member
+                .report(outcome, self.began, context::fresh_now());
+        }
+    }
+}
+
+impl Token for Flight {
+    #[inline]
+    fn resolve(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+}
+
+impl Drop for Flight {
+    #[inline]
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled);
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("endpoint", &self.member.key)
+            .finish_non_exhaustive()
+    }
+}

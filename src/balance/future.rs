@@ -1,0 +1,263 @@
+//! The response future of the balancer.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::choose::Choose;
+use super::flight::Flight;
+use super::pool::{Local, Pool};
+use super::service::Chosen;
+use crate::context::{self, ClockScope};
+use crate::timer::Timer;
+use crate::{BoxError, Classify, Completion, Error, ErrorKind, Token, Wrappable};
+
+pin_project! {
+    /// The response future of [`Balance`](super::Balance).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, P, K, C>
+    where
+        S: Service<Req>,
+    {
+        // Before the flight, so that the call is given up before the endpoint counts it as over.
+        #[pin]
+        step: Step<S, Req, P>,
+        flight: Option<Flight>,
+        is_one_of_many: bool,
+        classify: K,
+        completion: C,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step<S, Req, P>
+    where
+        S: Service<Req>,
+    {
+        // The endpoint may have to become ready. Not boxed: this is the way of every call.
+        Begin { service: S, request: Option<Req> },
+        Running { #[pin] future: S::Future },
+        // Boxed, because it is rare.
+        Wait { wait: Pin<Box<Wait<S, Req, P>>> },
+    }
+}
+
+impl<S, Req, P, K, C> ResponseFuture<S, Req, P, K, C>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(chosen: Chosen<S>, request: Req, classify: K, completion: C) -> Self {
+        Self {
+            step: Step::Begin {
+                service: chosen.service,
+                request: Some(request),
+            },
+            flight: Some(chosen.flight),
+            is_one_of_many: chosen.is_one_of_many,
+            classify,
+            completion,
+        }
+    }
+
+    /// A call that waits for an endpoint.
+    #[cold]
+    pub(super) fn waiting(
+        pool: Arc<Pool<S>>,
+        choose: P,
+        request: Req,
+        classify: K,
+        completion: C,
+    ) -> Self {
+        let wait = Wait {
+            ticket: Ticket { pool, number: None },
+            choose,
+            request: Some(request),
+            local: None,
+            timer: Timer::default(),
+            until: None,
+        };
+        Self {
+            step: Step::Wait {
+                wait: Box::pin(wait),
+            },
+            flight: None,
+            is_one_of_many: false,
+            classify,
+            completion,
+        }
+    }
+}
+
+impl<S, Req, P, K, C> Future for ResponseFuture<S, Req, P, K, C>
+where
+    S: Wrappable<Req>,
+    P: Choose<Req>,
+    K: Classify<S::Response>,
+    C: Completion<S::Response, K>,
+{
+    type Output = Result<C::Response<Flight>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let _clock = ClockScope::poll();
+        let result = loop {
+            match this.step.as_mut().project() {
+                StepProj::Begin { service, request } => {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        break Err(error.into());
+                    }
+                    let Some(request) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    let future = service.call(request);
+                    this.step.set(Step::Running { future });
+                }
+                StepProj::Running { future } => {
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        if *this.is_one_of_many {
+                            // If it is queued, then before this endpoint. A copy would go to another one.
+                            context::forget_queued();
+                        }
+                        return Poll::Pending;
+                    };
+                    break result.map_err(Into::into);
+                }
+                StepProj::Wait { wait } => {
+                    let (chosen, request) = ready!(wait.as_mut().poll(cx))?;
+                    *this.flight = Some(chosen.flight);
+                    *this.is_one_of_many = chosen.is_one_of_many;
+                    this.step.set(Step::Begin {
+                        service: chosen.service,
+                        request: Some(request),
+                    });
+                }
+            }
+        };
+        let Some(flight) = this.flight.take() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match result {
+            Ok(response) => {
+                let outcome = this.classify.classify(Ok(&response));
+                Ok(this
+                    .completion
+                    .attach(response, outcome, this.classify, flight))
+            }
+            Err(error) => Err(failed(error, flight, this.classify, *this.is_one_of_many)),
+        })
+    }
+}
+
+/// Ends a call with an error of the endpoint, or of a layer in front of it.
+#[cold]
+fn failed<Res, K>(
+    mut error: BoxError,
+    flight: Flight,
+    classify: &K,
+    is_one_of_many: bool,
+) -> BoxError
+where
+    K: Classify<Res>,
+{
+    let rejection = Error::find(&error).filter(|error| error.is_rejection());
+    let Some(rejection) = rejection else {
+        flight.resolve(classify.classify(Err(&error)));
+        return error;
+    };
+    if flight.refused(rejection) && is_one_of_many {
+        // Another endpoint may take it, if there is a copy of the request: a retry further out has one.
+        if let Some(error) = error.downcast_mut::<Error>() {
+            error.set_may_go_elsewhere();
+        }
+    }
+    error
+}
+
+pin_project! {
+    /// A call that waits for an endpoint.
+    struct Wait<S, Req, P> {
+        ticket: Ticket<S>,
+        choose: P,
+        request: Option<Req>,
+        local: Option<Local<S>>,
+        #[pin]
+        timer: Timer,
+        until: Option<Instant>,
+    }
+}
+
+/// A place among those that are woken when there is an endpoint.
+struct Ticket<S> {
+    pool: Arc<Pool<S>>,
+    number: Option<u64>,
+}
+
+impl<S> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.pool.stop_waiting(number);
+        }
+    }
+}
+
+impl<S, Req, P> Wait<S, Req, P>
+where
+    S: Service<Req> + Clone,
+    P: Choose<Req>,
+{
+    #[cold]
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<(Chosen<S>, Req), BoxError>> {
+        let this = self.project();
+        let Some(request) = this.request.take() else {
+            return Poll::Pending;
+        };
+        let Ticket { pool, number } = this.ticket;
+        // Before the look at the endpoints: one that comes after it wakes the task.
+        *number = Some(pool.wait(*number, cx.waker()));
+        let now = context::fresh_now();
+        let local = this.local.get_or_insert_with(|| pool.local());
+        if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
+            return Poll::Ready(Ok((chosen, request)));
+        }
+        let own = *this
+            .until
+            .get_or_insert_with(|| context::saturating_add(now, pool.max_wait));
+        let until = context::deadline().map_or(own, |deadline| deadline.min(own));
+        if until > now && this.timer.poll(|| until, cx).is_pending() {
+            *this.request = Some(request);
+            context::note_queued();
+            return Poll::Pending;
+        }
+        pool.refused(context::now());
+        let error = Error::rejected(ErrorKind::NoEndpoints, pool.name(), None);
+        Poll::Ready(Err(error.into()))
+    }
+}
+
+impl<S, Req, P, K, C> fmt::Debug for ResponseFuture<S, Req, P, K, C>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let step = match &self.step {
+            Step::Begin { .. } => "begins",
+            Step::Running { .. } => "runs",
+            Step::Wait { .. } => "waits for an endpoint",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("step", &step)
+            .field("flight", &self.flight)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,103 @@
+//! The handle that reads and steers a balancer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::endpoint::{Endpoint, EndpointStatus};
+use super::pool::{Change, Pool};
+use crate::ConfigError;
+
+/// Reads and steers a balancer. Clones are handles of the same one.
+///
+/// As long as there is one, endpoints are discovered.
+pub struct Handle<S> {
+    pool: Arc<Pool<S>>,
+}
+
+impl<S> Handle<S> {
+    pub(super) fn new(pool: &Arc<Pool<S>>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+        }
+    }
+
+    /// The name of the balancer.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.pool.name()
+    }
+
+    /// All endpoints, in no particular order.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let now = Instant::now();
+        let set = self.pool.set();
+        set.members
+            .iter()
+            .map(|member| member.status(now))
+            .collect()
+    }
+
+    /// The endpoint with this key.
+    #[must_use]
+    pub fn endpoint(&self, key: &str) -> Option<EndpointStatus> {
+        let set = self.pool.set();
+        let mut members = set.members.iter();
+        let member = members.find(|member| &*member.key == key)?;
+        Some(member.status(Instant::now()))
+    }
+
+    /// Says whether the stream of endpoints is still read: it has neither ended nor panicked.
+    #[must_use]
+    pub fn is_discovering(&self) -> bool {
+        self.pool.is_discovering()
+    }
+}
+
+impl<S: Clone> Handle<S> {
+    /// Adds an endpoint, or puts it in the place of the one with the same key. What is in flight on that
+    /// finishes, and is not counted for the new one.
+    ///
+    /// # Errors
+    ///
+    /// If its weight is outside the range.
+    pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
+        endpoint.check(self.name())?;
+        self.pool.change([Change::Insert(endpoint)]);
+        Ok(())
+    }
+
+    /// Removes an endpoint. What is in flight on it finishes. Returns `false` if there is no such endpoint.
+    ///
+    /// A handle that is neither called nor cloned from then on keeps the endpoint's service until it is dropped.
+    #[allow(clippy::must_use_candidate, reason = "it is gone either way")]
+    pub fn remove(&self, key: &str) -> bool {
+        self.pool.change([Change::Remove(key.into())]) > 0
+    }
+
+    /// Changes the weight of an endpoint. Returns `false` if there is no such endpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the weight is outside the range 0.001 to 1000.
+    pub fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
+        self.pool.reweigh(key, weight)
+    }
+}
+
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Self::new(&self.pool)
+    }
+}
+
+impl<S> fmt::Debug for Handle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("name", &self.name())
+            .field("endpoints", &self.endpoints())
+            .finish()
+    }
+}

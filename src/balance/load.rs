@@ -1,0 +1,546 @@
+//! How much an endpoint has to do: its latency, its failures, and its calls in flight.
+//!
+//! Three atomic words, because one cannot hold enough bits of all of it: the calls in flight with the time of
+//! the last answer, the latency estimate with its time, and the failure share with its time. A call that begins
+//! changes the first, a successful one that ends the first two. Times are passed in, in nanoseconds from an
+//! origin that is the same for all endpoints of a balancer.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// What share of the failure share is the last call's.
+const FAILURE_GAIN: f32 = 0.3;
+/// Below this, no failure is remembered.
+const FAILURE_LEAST: f32 = 1e-3;
+/// The least latency that counts, in seconds: of endpoints faster than that, the calls in flight decide. Above
+/// zero, so that they also do where nothing has been measured.
+const LATENCY_LEAST: f64 = 1e-6;
+
+/// The settings of the estimate, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) latency_decay: f64,
+    pub(super) failure_decay: f64,
+    pub(super) failure_penalty: f64,
+}
+
+/// How a call ended, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Succeeded,
+    Failed,
+    /// It was given up before it ended: it would have taken at least as long.
+    Cancelled,
+    /// It says nothing about the endpoint: it never got there, or its answer is not judged.
+    Ignored,
+}
+
+/// The load of one endpoint.
+#[derive(Debug)]
+pub(super) struct Load {
+    flow: AtomicU64,
+    latency: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// The calls in flight, and when the endpoint last answered, or became busy after that.
+///
+/// The count is in the upper 24 bits, where an overflow changes nothing else. The time is in units of 2¹⁴ ns
+/// (16 µs), in a circle of 208 days.
+#[derive(Clone, Copy)]
+struct Flow(u64);
+
+impl Flow {
+    const TIME_BITS: u32 = 40;
+    const UNIT: u32 = 14;
+    const ONE: u64 = 1 << Self::TIME_BITS;
+
+    fn in_flight(self) -> u32 {
+        (self.0 >> Self::TIME_BITS) as u32
+    }
+
+    fn time(nanos: u64) -> u64 {
+        nanos >> Self::UNIT & (Self::ONE - 1)
+    }
+
+    /// How long ago the marked time is, in nanoseconds; zero if it is still to come.
+    #[allow(
+        clippy::cast_possible_wrap,
+        reason = "on a circle of times, the negative half is to come"
+    )]
+    fn since(self, nanos: u64) -> u64 {
+        let units = Self::time(nanos).wrapping_sub(self.0) << (u64::BITS - Self::TIME_BITS);
+        let units = (units as i64) >> (u64::BITS - Self::TIME_BITS);
+        u64::try_from(units).map_or(0, |units| units << Self::UNIT)
+    }
+
+    fn marked(self, nanos: u64) -> Self {
+        // Another thread may have marked a later time.
+        if self.in_flight() > 0 && self.since(nanos) == 0 {
+            return self;
+        }
+        Self(self.0 & !(Self::ONE - 1) | Self::time(nanos))
+    }
+
+    fn begun(self, nanos: u64) -> Self {
+        let flow = if self.in_flight() == 0 {
+            self.marked(nanos)
+        } else {
+            self
+        };
+        Self(flow.0.wrapping_add(Self::ONE))
+    }
+
+    fn ended(self, answered: Option<u64>) -> Self {
+        let flow = answered.map_or(self, |nanos| self.marked(nanos));
+        Self(flow.0.wrapping_sub(Self::ONE))
+    }
+}
+
+/// A number that decays, and the time at which it had its value.
+///
+/// The time is in units of 2²⁰ ns (1 ms). It only moves with the number, by whole units, so that nothing is lost
+/// by rounding. One that nobody has touched for 26 days is taken for a fresh one.
+#[derive(Clone, Copy)]
+struct Decaying(u64);
+
+impl Decaying {
+    const UNIT: u32 = 20;
+
+    fn new(value: f32, nanos: u64) -> Self {
+        let time = (nanos >> Self::UNIT) as u32;
+        Self(u64::from(value.to_bits()) << u32::BITS | u64::from(time))
+    }
+
+    fn value(self) -> f32 {
+        f32::from_bits((self.0 >> u32::BITS) as u32)
+    }
+
+    /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
+    #[allow(
+        clippy::cast_possible_wrap,
+        reason = "on a circle of times, the negative half is to come"
+    )]
+    fn share(self, nanos: u64, decay: f64) -> f32 {
+        const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
+        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32) as i32;
+        if elapsed <= 0 {
+            return 1.0;
+        }
+        (-(f64::from(elapsed) * SECONDS / decay) as f32).exp()
+    }
+
+    /// Its value now.
+    fn at(self, nanos: u64, decay: f64) -> f32 {
+        let value = self.value();
+        if value == 0.0 {
+            return 0.0;
+        }
+        value * self.share(nanos, decay)
+    }
+}
+
+impl Load {
+    /// An endpoint that is expected to take `latency` seconds; zero if nothing is known.
+    pub(super) fn new(latency: f64, nanos: u64) -> Self {
+        Self {
+            flow: AtomicU64::new(Flow(0).marked(nanos).0),
+            latency: AtomicU64::new(Decaying::new(latency as f32, nanos).0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// A call begins.
+    #[inline]
+    pub(super) fn begin(&self, nanos: u64) {
+        update(&self.flow, |flow| Flow(flow).begun(nanos).0);
+    }
+
+    /// A call ends that began at `began`.
+    #[inline]
+    pub(super) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+        let has_answered = matches!(end, End::Succeeded | End::Failed);
+        let answered = has_answered.then_some(nanos);
+        let took = nanos.saturating_sub(began) as f64 / 1e9;
+        // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
+        if end != End::Ignored {
+            self.took(settings, took as f32, nanos, end);
+        }
+        if has_answered {
+            self.failed(settings, nanos, end == End::Failed);
+        }
+        update(&self.flow, |flow| Flow(flow).ended(answered).0);
+    }
+
+    #[inline]
+    fn took(&self, settings: &Settings, took: f32, nanos: u64, end: End) {
+        // A clock that stands still must not look like no estimate.
+        let took = took.max(f32::MIN_POSITIVE);
+        update(&self.latency, |word| {
+            let old = Decaying(word);
+            let value = old.value();
+            if took > value {
+                return Decaying::new(took, nanos).0;
+            }
+            let share = old.share(nanos, settings.latency_decay);
+            match end {
+                // In the same millisecond, or before a later one of another thread: it weighs nothing.
+                End::Succeeded if share < 1.0 => {
+                    Decaying::new(value * share + took * (1.0 - share), nanos).0
+                }
+                // It says that the endpoint is at least as slow, never that it is fast.
+                End::Failed | End::Cancelled if took > value * share => {
+                    Decaying::new(took, nanos).0
+                }
+                _ => word,
+            }
+        });
+    }
+
+    #[inline]
+    fn failed(&self, settings: &Settings, nanos: u64, failed: bool) {
+        if !failed && Decaying(self.failures.load(Ordering::Relaxed)).value() == 0.0 {
+            return;
+        }
+        update(&self.failures, |word| {
+            let old = Decaying(word);
+            let kept = (1.0 - FAILURE_GAIN) * old.at(nanos, settings.failure_decay);
+            let share = kept + if failed { FAILURE_GAIN } else { 0.0 };
+            if share < FAILURE_LEAST {
+                return 0;
+            }
+            // The time never goes back, or the next one would decay twice.
+            if old.value() > 0.0 && old.share(nanos, 1.0) >= 1.0 {
+                return Decaying::new(share, 0).0 | word & u64::from(u32::MAX);
+            }
+            Decaying::new(share, nanos).0
+        });
+    }
+
+    #[inline]
+    pub(super) fn in_flight(&self) -> u32 {
+        Flow(self.flow.load(Ordering::Relaxed)).in_flight()
+    }
+
+    /// The latency estimate in seconds; zero if nothing is known.
+    ///
+    /// While calls are in flight, it is never below the time since the endpoint last answered.
+    #[inline]
+    pub(super) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
+        let flow = Flow(self.flow.load(Ordering::Relaxed));
+        self.latency_in(settings, nanos, flow)
+    }
+
+    #[inline]
+    fn latency_in(&self, settings: &Settings, nanos: u64, flow: Flow) -> f64 {
+        let estimate = Decaying(self.latency.load(Ordering::Relaxed));
+        let estimate = f64::from(estimate.at(nanos, settings.latency_decay));
+        if flow.in_flight() == 0 {
+            return estimate;
+        }
+        estimate.max(flow.since(nanos) as f64 / 1e9)
+    }
+
+    /// The share of calls that fail, by the last few.
+    #[inline]
+    pub(super) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
+        let share = Decaying(self.failures.load(Ordering::Relaxed));
+        f64::from(share.at(nanos, settings.failure_decay))
+    }
+
+    /// What one more call costs: `(latency + penalty · failure share²)² × (in flight + 1)`.
+    #[inline]
+    pub(super) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
+        let flow = Flow(self.flow.load(Ordering::Relaxed));
+        let latency = self.latency_in(settings, nanos, flow).max(LATENCY_LEAST);
+        let failures = self.failure_share(settings, nanos);
+        let expected = latency + settings.failure_penalty * failures * failures;
+        expected * expected * (f64::from(flow.in_flight()) + 1.0)
+    }
+}
+
+impl Settings {
+    pub(super) fn new(latency: Duration, failures: Duration, penalty: Duration) -> Self {
+        Self {
+            latency_decay: latency.as_secs_f64(),
+            failure_decay: failures.as_secs_f64(),
+            failure_penalty: penalty.as_secs_f64(),
+        }
+    }
+}
+
+/// Replaces the word by what `change` makes of it, unless that is the same.
+#[inline]
+fn update(word: &AtomicU64, change: impl Fn(u64) -> u64) {
+    let mut old = word.load(Ordering::Relaxed);
+    loop {
+        let new = change(old);
+        if new == old {
+            return;
+        }
+        match word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => old = now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SETTINGS: Settings = Settings {
+        latency_decay: 10.0,
+        failure_decay: 4.0,
+        failure_penalty: 5.0,
+    };
+    const MS: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MS;
+
+    fn call(load: &Load, began: u64, took: u64, end: End) {
+        load.begin(began);
+        load.end(&SETTINGS, began, began + took, end);
+    }
+
+    /// The estimate in milliseconds.
+    fn latency(load: &Load, nanos: u64) -> f64 {
+        load.latency(&SETTINGS, nanos) * 1e3
+    }
+
+    fn assert_near(value: f64, expected: f64) {
+        let is_near = (value - expected).abs() <= 1e-3 * expected.abs() + 1e-9;
+        assert!(is_near, "{value} is not {expected}");
+    }
+
+    #[test]
+    fn a_slow_answer_is_believed_at_once_and_a_fast_one_by_and_by() {
+        let load = Load::new(0.0, 0);
+        call(&load, 0, 100 * MS, End::Succeeded);
+        assert_near(latency(&load, 100 * MS), 100.0);
+        call(&load, 10_090 * MS, 10 * MS, End::Succeeded);
+        let kept = (-1.0f64).exp();
+        assert_near(
+            latency(&load, 10_100 * MS),
+            100.0 * kept + 10.0 * (1.0 - kept),
+        );
+        call(&load, 10_100 * MS, 500 * MS, End::Succeeded);
+        assert_near(latency(&load, 10_600 * MS), 500.0);
+    }
+
+    #[test]
+    fn the_estimate_decays_the_same_however_often_it_is_read() {
+        let (read, unread) = (Load::new(0.1, 0), Load::new(0.1, 0));
+        for step in 0..100_000 {
+            read.cost(&SETTINGS, step * MS / 10);
+        }
+        assert_near(latency(&read, 10 * SECOND), 100.0 * (-1.0f64).exp());
+        for load in [&read, &unread] {
+            call(load, 10 * SECOND, MS, End::Succeeded);
+        }
+        let now = 11 * SECOND;
+        assert_eq!(
+            latency(&read, now).to_bits(),
+            latency(&unread, now).to_bits()
+        );
+    }
+
+    #[test]
+    fn answers_that_come_many_in_a_millisecond_still_lower_it() {
+        let load = Load::new(0.1, 0);
+        for step in 0..200_000 {
+            call(&load, step * MS / 20, 0, End::Succeeded);
+        }
+        assert_near(latency(&load, 10 * SECOND), 100.0 * (-1.0f64).exp());
+    }
+
+    #[test]
+    fn a_failure_or_a_cancelled_call_raises_the_estimate_but_never_lowers_it() {
+        for end in [End::Failed, End::Cancelled] {
+            let load = Load::new(0.1, 0);
+            for step in 0..1_000 {
+                call(&load, step * MS, MS, end);
+            }
+            assert_near(latency(&load, SECOND), 100.0 * (-0.1f64).exp());
+            call(&load, SECOND, SECOND, end);
+            assert_near(latency(&load, 2 * SECOND), 1_000.0);
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_refused_changes_nothing() {
+        let load = Load::new(0.1, 0);
+        call(&load, 0, SECOND, End::Ignored);
+        assert_near(latency(&load, 0), 100.0);
+        assert_eq!(
+            (load.in_flight(), load.failure_share(&SETTINGS, 0)),
+            (0, 0.0)
+        );
+    }
+
+    #[test]
+    fn while_calls_are_in_flight_the_time_since_the_last_answer_counts() {
+        let load = Load::new(0.001, 0);
+        load.begin(60 * SECOND);
+        load.begin(61 * SECOND);
+        assert_near(latency(&load, 62 * SECOND), 2_000.0);
+        load.end(&SETTINGS, 61 * SECOND, 62 * SECOND, End::Succeeded);
+        assert_near(latency(&load, 65 * SECOND), 3_000.0);
+        load.end(&SETTINGS, 60 * SECOND, 65 * SECOND, End::Cancelled);
+        assert_near(latency(&load, 65 * SECOND), 5_000.0);
+        assert!(latency(&load, 95 * SECOND) < 5_000.0, "idle, it decays");
+    }
+
+    #[test]
+    fn the_failure_share_rises_with_failures_and_falls_with_successes_and_with_time() {
+        let load = Load::new(0.0, 0);
+        let share = |seconds: u64| load.failure_share(&SETTINGS, seconds * SECOND);
+        call(&load, 0, 0, End::Failed);
+        assert_near(share(0), 0.3);
+        call(&load, 0, 0, End::Failed);
+        assert_near(share(0), 0.51);
+        call(&load, 0, 0, End::Succeeded);
+        assert_near(share(0), 0.357);
+        assert_near(share(4), 0.357 * (-1.0f64).exp());
+        for _ in 0..20 {
+            call(&load, 4 * SECOND, 0, End::Succeeded);
+        }
+        assert_eq!(share(4).to_bits(), 0.0f64.to_bits(), "forgotten");
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_fast_costs_more_than_a_slow_one_that_works() {
+        let (failing, slow) = (Load::new(0.02, 0), Load::new(0.02, 0));
+        for step in 0..5 {
+            call(&failing, step * MS, MS, End::Failed);
+            call(&slow, step * SECOND, SECOND, End::Succeeded);
+        }
+        let now = 5 * SECOND;
+        assert!(failing.cost(&SETTINGS, 5 * MS) > 2.0 * slow.cost(&SETTINGS, now));
+    }
+
+    #[test]
+    fn of_endpoints_that_nothing_is_known_of_the_idle_one_costs_least() {
+        let (idle, busy) = (Load::new(0.0, 0), Load::new(0.0, 0));
+        busy.begin(0);
+        assert!(idle.cost(&SETTINGS, 0) < busy.cost(&SETTINGS, 0));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_or_wraps_does_no_harm() {
+        let load = Load::new(0.1, 10 * SECOND);
+        load.begin(10 * SECOND);
+        assert_near(latency(&load, 5 * SECOND), 100.0);
+        load.end(&SETTINGS, 10 * SECOND, 5 * SECOND, End::Failed);
+        for nanos in [1 << 52, 1 << 54, u64::MAX - SECOND] {
+            call(&load, nanos, SECOND, End::Succeeded);
+            assert!(load.cost(&SETTINGS, nanos).is_finite());
+            assert_eq!(load.in_flight(), 0);
+        }
+    }
+
+    /// Threads read the clock, and then change the words in another order.
+    #[test]
+    fn an_older_reading_of_the_clock_does_not_move_a_time_back() {
+        let load = Load::new(0.0, 0);
+        for _ in 0..3 {
+            load.begin(10 * SECOND);
+        }
+        load.end(&SETTINGS, 12 * SECOND, 12 * SECOND, End::Failed);
+        load.end(&SETTINGS, 11 * SECOND, 11 * SECOND, End::Succeeded);
+        assert!(latency(&load, 12 * SECOND) < 1.0, "it answered just now");
+        let share = load.failure_share(&SETTINGS, 12 * SECOND);
+        assert_near(share, 0.7 * 0.3);
+    }
+
+    /// The same in plain numbers.
+    #[derive(Default)]
+    struct Plain {
+        in_flight: Vec<u64>,
+        marked: u64,
+        latency: (f64, u64),
+        failures: (f64, u64),
+    }
+
+    fn whole(nanos: u64) -> u64 {
+        nanos >> 20 << 20
+    }
+
+    fn decayed((value, at): (f64, u64), now: u64, decay: f64) -> f64 {
+        value * (-((whole(now) - whole(at)) as f64 / 1e9 / decay)).exp()
+    }
+
+    impl Plain {
+        fn end(&mut self, began: u64, now: u64, end: End) {
+            let took = (now - began) as f64 / 1e9;
+            let (value, at) = self.latency;
+            let present = decayed(self.latency, now, 10.0);
+            match end {
+                _ if end == End::Ignored => {}
+                _ if took > value => self.latency = (took, now),
+                End::Succeeded if whole(now) > whole(at) => {
+                    let kept = if value > 0.0 { present / value } else { 0.0 };
+                    self.latency = (present + took * (1.0 - kept), now);
+                }
+                End::Failed | End::Cancelled if took > present => self.latency = (took, now),
+                _ => {}
+            }
+            if matches!(end, End::Succeeded | End::Failed) {
+                self.marked = now;
+                let failed = f64::from(u8::from(end == End::Failed));
+                let share = 0.7 * decayed(self.failures, now, 4.0) + 0.3 * failed;
+                self.failures = (if share < 1e-3 { 0.0 } else { share }, now);
+            }
+        }
+
+        fn latency(&self, now: u64) -> f64 {
+            let estimate = decayed(self.latency, now, 10.0);
+            if self.in_flight.is_empty() {
+                return estimate;
+            }
+            estimate.max((now - self.marked) as f64 / 1e9)
+        }
+    }
+
+    fn ends() -> impl Strategy<Value = End> {
+        prop_oneof![
+            Just(End::Succeeded),
+            Just(End::Failed),
+            Just(End::Cancelled),
+            Just(End::Ignored)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_plain_numbers(
+            steps in prop::collection::vec((0u64..3_000 * MS, prop::option::of((0usize..8, ends()))), 1..200),
+        ) {
+            let (load, mut plain) = (Load::new(0.0, 0), Plain::default());
+            let mut now = 0;
+            for (pause, step) in steps {
+                now += pause;
+                match step {
+                    Some((place, end)) if !plain.in_flight.is_empty() => {
+                        let began = plain.in_flight.remove(place % plain.in_flight.len());
+                        load.end(&SETTINGS, began, now, end);
+                        plain.end(began, now, end);
+                    }
+                    _ => {
+                        if plain.in_flight.is_empty() {
+                            plain.marked = now;
+                        }
+                        plain.in_flight.push(now);
+                        load.begin(now);
+                    }
+                }
+                prop_assert_eq!(load.in_flight() as usize, plain.in_flight.len());
+                let (ours, model) = (load.latency(&SETTINGS, now), plain.latency(now));
+                prop_assert!((ours - model).abs() <= 1e-3 * model + 2e-5, "{} {}", ours, model);
+                let (ours, model) = (load.failure_share(&SETTINGS, now), decayed(plain.failures, now, 4.0));
+                prop_assert!((ours - model).abs() <= 2e-3, "{} {}", ours, model);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A balancer: spreads calls over endpoints, and away from those that are slow, failing or gone.
+//!
+//! # When to use it
+//!
+//! In a client of a service that has several replicas, where there is nothing between them that balances: a list
+//! of addresses, a headless service, a registry. It replaces `Buffer` and `Balance` of Tower.
+//!
+//! Not where a proxy or a virtual address does it already: each call then goes to a random replica, whatever is
+//! chosen here.
+//!
+//! # How it works
+//!
+//! Of three endpoints drawn at random (two, if there are more than 16), the least loaded gets the call, and with equal
+//! loads a random one. Being drawn protects from the herd: no client sends all its calls to the one that looks
+//! best. With few endpoints three are compared, because a pair of bad ones is drawn too often there. Other policies
+//! are [`RoundRobin`], [`WeightedRandom`], [`LeastLoaded`] and [`ConsistentHash`]; [`Choose`] is the trait for one's own.
+//!
+//! ```text
+//! load = (latency + 5 s · f²)² · (in flight + 1) / weight
+//! ```
+//!
+//! - **latency** is a peak-sensitive moving average: a slower answer replaces it, faster ones pull it down
+//!   with a time constant of 10 s, and without answers it decays with the same. While calls are in flight it is
+//!   never below the time since the endpoint last answered, so one that hangs is noticed before any timeout.
+//! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
+//!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
+//!   is back in seconds. What a failure is, the classifier says.
+//! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it.
+//! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
+//!   grows to all of it in 10 s.
+//!
+//! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
+//!
+//! **Endpoints that are left out.** One whose [`Availability`](crate::Availability) says no, one that has refused a call
+//! with an error of this crate (until its `retry_after`, else 100 ms), and one that another attempt of the same
+//! operation was sent to by [retry](crate::retry) or [hedge](crate::hedge). They are chosen only if no other is
+//! left. A refused call is not made again here, since that would take a copy of every request: a retry further
+//! out does it, which else does not retry refusals.
+//!
+//! **Discovery.** [`Config::discover`] takes any [`tower::discover::Discover`]: a task of its own makes the changes, also
+//! without calls, at most 256 before other tasks have their turn. A stream that fails is asked again after
+//! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs by hand.
+//!
+//! # Promises
+//!
+//! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock.
+//! - `poll_ready` is always ready; no idle handle holds anything of an endpoint's. An endpoint that is not ready is
+//!   waited for inside the call, and counts as busy meanwhile. An error of its `poll_ready` fails that call, and no more.
+//! - No endpoint is compared with itself.
+//! - Estimates do not depend on how often they are read.
+//! - Calls in flight on an endpoint that is removed or replaced finish, and are not counted for the new one.
+//! - Without any endpoint a call waits for at most 1 s, and not beyond its deadline.
+//!
+//! # Cancellation
+//!
+//! Dropping the future of a call ends it on the endpoint. It counts as cancelled: the endpoint has one call less in
+//! flight, and is taken to be at least as slow as the call was old. The same holds if the endpoint panics.
+//!
+//! # What clones share
+//!
+//! The endpoints and all that is known about them. Each handle has its own random numbers and the last endpoints that
+//! it saw; it drops those that were removed when it is called or cloned. Discovery ends with the last handle.
+//!
+//! # Cost
+//!
+//! Two readings of the clock, two or three atomic updates of the endpoint, one clone of its service and one
+//! reference taken and given back; the same for ten and for a thousand endpoints. A clone takes a short lock of
+//! the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints.
+//!
+//! # Errors
+//!
+//! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints).
+//!
+//! # Metrics
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
+//! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`choose`](Config::choose) | [`PowerOfChoices`] | close to the least loaded, without a herd |
+//! | [`measure`](Config::measure) | [`Measure::PeakEwma`] | sees slow endpoints before calls pile up |
+//! | [`latency_decay`](Config::latency_decay) | 10 s | remembers a slow answer, tries again after it |
+//! | [`failure_decay`](Config::failure_decay) | 4 s | an endpoint that has healed is back in seconds |
+//! | [`failure_penalty`](Config::failure_penalty) | 5 s | more than most calls take |
+//! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |
+//! | [`max_wait`](Config::max_wait) | 1 s | callers are patient for longer than the last endpoint takes to be replaced |
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::balance::Endpoint;
+//! use buttress::{Balance, BoxError, RetryLayer};
+//! use tower::util::BoxCloneSyncService;
+//! use tower::{Service, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! // A client of each replica.
+//! let client = |answers_in: Option<u64>| {
+//!     BoxCloneSyncService::new(service_fn(move |_query: &'static str| async move {
+//!         match answers_in {
+//!             Some(millis) => Ok(tokio::time::sleep(Duration::from_millis(millis)).await),
+//!             None => Err(BoxError::from("connection reset")),
+//!         }
+//!     }))
+//! };
+//! let balance = Balance::new(
+//!     "search",
+//!     [
+//!         Endpoint::new("10.0.0.1:80", client(Some(10))),
+//!         Endpoint::new("10.0.0.2:80", client(Some(10))).weight(2.0),
+//!         Endpoint::new("10.0.0.3:80", client(None)),
+//!     ],
+//! )?;
+//! let endpoints = balance.handle();
+//! let mut search = RetryLayer::new("search").wrap(balance);
+//! # std::future::poll_fn(|cx| search.poll_ready(cx)).await?;
+//! for _ in 0..100 {
+//!     search.call("bolts").await?;
+//! }
+//! let broken = endpoints.endpoint("10.0.0.3:80").expect("is one of them");
+//! assert!(broken.load > 10.0 * endpoints.endpoint("10.0.0.1:80").expect("is one of them").load);
+//! endpoints.remove("10.0.0.3:80");
+//! # Ok(())
+//! # }
+//! ```
+
+mod choose;
+mod condition;
+mod config;
+mod driver;
+mod endpoint;
+mod flight;
+mod future;
+mod handle;
+mod load;
+mod metrics;
+mod pool;
+mod service;
+
+pub use self::choose::{
+    Choose, ConsistentHash, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin, Standing,
+    WeightedRandom,
+};
+pub use self::condition::EndpointState;
+pub use self::config::Config;
+pub use self::endpoint::{Endpoint, EndpointStatus, Measure};
+pub use self::flight::Flight;
+pub use self::future::ResponseFuture;
+pub use self::handle::Handle;
+pub use self::service::Balance;

@@ -1,0 +1,303 @@
+//! The endpoints of a balancer, and the snapshots of them that its handles choose from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::endpoint::{Endpoint, Frame, Member, check_weight};
+use super::metrics::{BalanceMetrics, Roster};
+use crate::ConfigError;
+use crate::random::Random;
+use crate::sync::{AtomicU64, Ordering, lock};
+use crate::telemetry::{Published, Series};
+
+/// The endpoints at one time. The places of the two lists are the same.
+pub(super) struct Set<S> {
+    pub(super) members: Vec<Arc<Member>>,
+    pub(super) services: Vec<S>,
+    /// The greatest weight.
+    pub(super) heaviest: f64,
+}
+
+impl<S> Set<S> {
+    fn new(members: Vec<Arc<Member>>, services: Vec<S>) -> Self {
+        let weights = members.iter().map(|member| member.weight());
+        let heaviest = weights.fold(0.0, f64::max);
+        Self {
+            members,
+            services,
+            heaviest,
+        }
+    }
+}
+
+/// A change of the endpoints.
+pub(super) enum Change<S> {
+    /// A new endpoint, or one in the place of that with the same key.
+    Insert(Endpoint<S>),
+    Remove(Arc<str>),
+    Reweigh(Arc<str>, f64),
+}
+
+/// What all handles of a balancer share.
+pub(super) struct Pool<S> {
+    /// Goes up with each snapshot. Read in each call, so that the lock is taken only for a new one.
+    generation: AtomicU64,
+    current: Mutex<(u64, Arc<Set<S>>)>,
+    /// Held by the one who makes a new snapshot: where each endpoint has its place.
+    places: Mutex<HashMap<Arc<str>, usize>>,
+    waiters: Mutex<Waiters>,
+    driver: Mutex<Option<AbortHandle>>,
+    roster: Arc<Roster>,
+    random: Random,
+    metrics: &'static Series<BalanceMetrics>,
+    published: Published,
+    pub(super) frame: Frame,
+    pub(super) max_wait: Duration,
+}
+
+/// The calls that wait for an endpoint.
+#[derive(Default)]
+struct Waiters {
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+/// What a handle has of the pool for itself.
+pub(super) struct Local<S> {
+    generation: u64,
+    pub(super) set: Arc<Set<S>>,
+    pub(super) random: SmallRng,
+}
+
+impl<S: Clone> Pool<S> {
+    pub(super) fn new(
+        frame: Frame,
+        max_wait: Duration,
+        random: Random,
+        metrics: &'static Series<BalanceMetrics>,
+        endpoints: Vec<Endpoint<S>>,
+    ) -> Self {
+        let roster = Arc::new(Roster::new(frame));
+        metrics.levels().add(&roster);
+        let pool = Self {
+            generation: AtomicU64::new(0),
+            current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
+            places: Mutex::default(),
+            waiters: Mutex::default(),
+            driver: Mutex::new(None),
+            roster,
+            random,
+            metrics,
+            published: Published::default(),
+            frame,
+            max_wait,
+        };
+        pool.change(endpoints.into_iter().map(Change::Insert));
+        pool
+    }
+
+    /// Makes a new snapshot with these changes. Those that make no sense (an odd weight, an unknown key) are
+    /// left out; returns how many were made.
+    pub(super) fn change(&self, changes: impl IntoIterator<Item = Change<S>>) -> usize {
+        let now = self.frame.nanos(Instant::now());
+        let mut places = lock(&self.places);
+        let old = self.latest().1;
+        let (mut members, mut services) = (old.members.clone(), old.services.clone());
+        let is_late = !members.is_empty();
+        let mut peers = None;
+        // Services are dropped without a lock: that runs code of the user.
+        let mut gone = Vec::new();
+        let mut made = 0;
+        for change in changes {
+            match change {
+                Change::Insert(endpoint) => {
+                    if endpoint.check(self.name()).is_err() {
+                        continue;
+                    }
+                    let latency = *peers.get_or_insert_with(|| median_latency(&old.members, now));
+                    let member = Member::new(&endpoint, self.frame, latency, now, is_late);
+                    let member = Arc::new(member);
+                    if let Some(place) = places.get(&endpoint.key) {
+                        members[*place] = member;
+                        gone.push(std::mem::replace(&mut services[*place], endpoint.service));
+                    } else {
+                        places.insert(endpoint.key, members.len());
+                        members.push(member);
+                        services.push(endpoint.service);
+                    }
+                }
+                Change::Remove(key) => {
+                    let Some(place) = places.remove(&key) else {
+                        continue;
+                    };
+                    members.swap_remove(place);
+                    gone.push(services.swap_remove(place));
+                    if let Some(moved) = members.get(place) {
+                        places.insert(Arc::clone(&moved.key), place);
+                    }
+                }
+                Change::Reweigh(key, weight) => {
+                    let Some(place) = places.get(&key) else {
+                        continue;
+                    };
+                    members[*place].reweigh(weight);
+                }
+            }
+            made += 1;
+        }
+        if made > 0 {
+            self.roster.set(&members);
+            let is_empty = members.is_empty();
+            let set = Arc::new(Set::new(members, services));
+            let replaced = {
+                let mut current = lock(&self.current);
+                current.0 += 1;
+                self.generation.store(current.0, Ordering::Release);
+                std::mem::replace(&mut current.1, set)
+            };
+            drop(places);
+            drop(replaced);
+            if !is_empty {
+                self.wake();
+            }
+            self.metrics.publish(Instant::now());
+        }
+        made
+    }
+
+    /// Changes a weight.
+    pub(super) fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
+        check_weight(self.name(), weight)?;
+        Ok(self.change([Change::Reweigh(key.into(), weight)]) > 0)
+    }
+}
+
+impl<S> Pool<S> {
+    pub(super) fn name(&self) -> &'static str {
+        self.metrics.name()
+    }
+
+    fn latest(&self) -> (u64, Arc<Set<S>>) {
+        let current = lock(&self.current);
+        (current.0, Arc::clone(&current.1))
+    }
+
+    pub(super) fn set(&self) -> Arc<Set<S>> {
+        self.latest().1
+    }
+
+    /// What a new handle begins with.
+    pub(super) fn local(&self) -> Local<S> {
+        let (generation, set) = self.latest();
+        Local {
+            generation,
+            set,
+            random: self.random.generator(),
+        }
+    }
+
+    /// Takes the newest snapshot, if that is not the one that the handle has. Returns what it had, to be dropped
+    /// without a lock.
+    #[inline]
+    pub(super) fn refresh(&self, local: &mut Local<S>) -> Option<Arc<Set<S>>> {
+        if self.generation.load(Ordering::Acquire) == local.generation {
+            return None;
+        }
+        let (generation, set) = self.latest();
+        local.generation = generation;
+        Some(std::mem::replace(&mut local.set, set))
+    }
+
+    /// Has `waker` woken when there is an endpoint. Returns the ticket to give it back with.
+    pub(super) fn wait(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
+        let mut waiters = lock(&self.waiters);
+        let ticket = ticket.unwrap_or_else(|| {
+            waiters.next += 1;
+            waiters.next
+        });
+        let former = waiters.wakers.insert(ticket, waker.clone());
+        drop(waiters);
+        drop(former);
+        ticket
+    }
+
+    pub(super) fn stop_waiting(&self, ticket: u64) {
+        let waker = lock(&self.waiters).wakers.remove(&ticket);
+        drop(waker);
+    }
+
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut lock(&self.waiters).wakers);
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// Ends this task with the last handle.
+    pub(super) fn set_driver(&self, driver: AbortHandle) {
+        *lock(&self.driver) = Some(driver);
+    }
+
+    /// Says whether endpoints are still being discovered.
+    pub(super) fn is_discovering(&self) -> bool {
+        let driver = lock(&self.driver);
+        driver.as_ref().is_some_and(|driver| !driver.is_finished())
+    }
+
+    /// A call was refused because there is no endpoint.
+    pub(super) fn refused(&self, now: Instant) {
+        self.metrics.report(now, |metrics| metrics.refused(now));
+    }
+
+    #[inline]
+    pub(super) fn keep_published(&self, now: Instant, nanos: u64) {
+        self.published.keep(self.metrics, now, nanos);
+    }
+}
+
+/// The median of what is known of the latencies; zero if nothing is.
+fn median_latency(members: &[Arc<Member>], now: u64) -> f64 {
+    let known = members.iter().map(|member| member.latency(now));
+    let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
+    let middle = known.len() / 2;
+    if known.is_empty() {
+        return 0.0;
+    }
+    *known.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+impl<S> Drop for Pool<S> {
+    fn drop(&mut self) {
+        if let Some(driver) = lock(&self.driver).take() {
+            driver.abort();
+        }
+        self.metrics.levels().remove(&self.roster);
+        self.metrics.publish(Instant::now());
+    }
+}
+
+impl<S> fmt::Debug for Pool<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.name())
+            .field("endpoints", &self.set().members.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Local<S> {
+    /// The same for another handle, with random numbers of its own.
+    pub(super) fn fork(&mut self) -> Self {
+        Self {
+            generation: self.generation,
+            set: Arc::clone(&self.set),
+            random: self.random.fork(),
+        }
+    }
+}

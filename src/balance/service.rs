@@ -1,0 +1,164 @@
+//! The service that balances.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll};
+
+use tokio::time::Instant;
+use tower::Service;
+
+use super::choose::{Choose, Endpoints, PowerOfChoices};
+use super::config::Config;
+use super::endpoint::Endpoint;
+use super::flight::Flight;
+use super::future::ResponseFuture;
+use super::handle::Handle;
+use super::pool::{Local, Pool};
+use crate::context::{self, ClockScope};
+use crate::sync::lock;
+use crate::{
+    AtResponse, BoxError, Classify, Completion, ConfigError, ErrorsAreFailures, Wrappable,
+};
+
+/// A service that spreads its calls over endpoints. See the [module documentation](crate::balance).
+///
+/// Clones are handles of the same balancer: they share the endpoints and what is known about them.
+pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
+    /// A call has this handle for itself and takes no lock. A clone is made of a handle that others use as well.
+    pub(super) local: Mutex<Local<S>>,
+    pub(super) pool: Arc<Pool<S>>,
+    pub(super) choose: P,
+    pub(super) classify: K,
+    pub(super) completion: C,
+}
+
+impl<S: Clone> Balance<S> {
+    /// A balancer over these endpoints, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, there is no endpoint, two have the same key, or a weight is outside its range.
+    pub fn new(
+        name: impl Into<String>,
+        endpoints: impl IntoIterator<Item = Endpoint<S>>,
+    ) -> Result<Self, ConfigError> {
+        Config::new(name.into()).build(endpoints)
+    }
+}
+
+impl Balance<()> {
+    /// Begins to configure a balancer.
+    pub fn config(name: impl Into<String>) -> Config {
+        Config::new(name.into())
+    }
+}
+
+impl<S, P, K, C> Balance<S, P, K, C> {
+    /// A handle that reads and steers the balancer.
+    #[must_use]
+    pub fn handle(&self) -> Handle<S> {
+        Handle::new(&self.pool)
+    }
+}
+
+/// Where a call goes.
+pub(super) struct Chosen<S> {
+    pub(super) service: S,
+    pub(super) flight: Flight,
+    /// There are other endpoints.
+    pub(super) is_one_of_many: bool,
+}
+
+impl<S: Clone> Local<S> {
+    /// Chooses an endpoint, if there is one.
+    #[inline]
+    pub(super) fn choose<Req, P>(
+        &mut self,
+        pool: &Pool<S>,
+        choose: &P,
+        request: &Req,
+        now: Instant,
+    ) -> Option<Chosen<S>>
+    where
+        P: Choose<Req>,
+    {
+        drop(pool.refresh(self));
+        let last = self.set.members.len().checked_sub(1)?;
+        let nanos = pool.frame.nanos(now);
+        let mut endpoints = Endpoints::new(
+            &self.set.members,
+            self.set.heaviest,
+            nanos,
+            context::tried(),
+            &mut self.random,
+        );
+        let place = choose.choose(request, &mut endpoints).min(last);
+        pool.keep_published(now, nanos);
+        let member = &self.set.members[place];
+        context::note_tried(member.id);
+        Some(Chosen {
+            flight: Flight::begin(member, nanos),
+            service: self.set.services[place].clone(),
+            is_one_of_many: last > 0,
+        })
+    }
+}
+
+impl<S, P, K, C, Req> Service<Req> for Balance<S, P, K, C>
+where
+    S: Wrappable<Req>,
+    P: Choose<Req> + Clone,
+    K: Classify<S::Response> + Clone,
+    C: Completion<S::Response, K>,
+{
+    type Response = C::Response<Flight>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req, P, K, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let _clock = ClockScope::call();
+        let local = match self.local.get_mut() {
+            Ok(local) => local,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        let chosen = local.choose(&self.pool, &self.choose, &request, context::now());
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        if let Some(chosen) = chosen {
+            return ResponseFuture::new(chosen, request, classify, completion);
+        }
+        let (pool, choose) = (Arc::clone(&self.pool), self.choose.clone());
+        ResponseFuture::waiting(pool, choose, request, classify, completion)
+    }
+}
+
+impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
+    /// Takes a short lock of this handle, and has both see the newest endpoints.
+    fn clone(&self) -> Self {
+        let mut local = lock(&self.local);
+        let replaced = self.pool.refresh(&mut local);
+        let fork = local.fork();
+        drop(local);
+        drop(replaced);
+        Self {
+            local: Mutex::new(fork),
+            pool: Arc::clone(&self.pool),
+            choose: self.choose.clone(),
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<S, P, K, C> fmt::Debug for Balance<S, P, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balance")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}

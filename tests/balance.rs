@@ -1,0 +1,755 @@
+//! The balancer.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::float_cmp)]
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use buttress::balance::{
+    ConsistentHash, Endpoint, EndpointState, LeastLoaded, Measure, RoundRobin,
+};
+use buttress::{
+    Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
+    Deadline, Error, ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
+};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, advance, sleep, timeout};
+use tower::discover::Change;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+type Client = BoxCloneSyncService<u32, String, BoxError>;
+
+/// Answers with its name after a time, or fails.
+fn server(name: &str, takes: Duration, fails: bool) -> Client {
+    let name = name.to_owned();
+    Client::new(service_fn(move |_| {
+        let name = name.clone();
+        async move {
+            sleep(takes).await;
+            if fails {
+                return Err(BoxError::from(format!("{name} is down")));
+            }
+            Ok(name)
+        }
+    }))
+}
+
+fn endpoint(name: &str) -> Endpoint<Client> {
+    Endpoint::new(name, server(name, MS, false))
+}
+
+/// Never answers.
+fn hanging(name: &str) -> Endpoint<Client> {
+    Endpoint::new(name, Client::new(service_fn(|_| pending())))
+}
+
+fn kind<T>(result: Result<T, BoxError>) -> Option<ErrorKind> {
+    let error = result.err()?;
+    Error::find(&error).map(Error::kind)
+}
+
+/// How many of `calls` calls, one after the other, each endpoint answers.
+async fn shares<S>(balance: &S, calls: u32) -> BTreeMap<String, u32>
+where
+    S: Service<u32, Response = String, Error = BoxError> + Clone,
+{
+    let mut counts = BTreeMap::new();
+    for request in 0..calls {
+        let name = match balance.clone().oneshot(request).await {
+            Ok(name) => name,
+            Err(error) => error.to_string(),
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn assert_send_sync<T: Clone + Send + Sync>(_: &T) {}
+
+fn refused_field<T>(built: Result<T, ConfigError>) -> &'static str {
+    built.err().expect("it makes no sense").field()
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_spread_over_all_endpoints() {
+    let names = ["a", "b", "c", "d"];
+    let config = Balance::config("search").seed(1);
+    let balance = config.build(names.map(endpoint)).unwrap();
+    assert_send_sync(&balance);
+    let counts = shares(&balance, 1_000).await;
+    assert_eq!(counts.len(), 4);
+    assert!(counts.values().all(|count| *count > 150), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_gets_all_calls_and_two_share_them() {
+    let one = Balance::new("search", [endpoint("a")]).unwrap();
+    assert_eq!(shares(&one, 100).await["a"], 100);
+    let two = Balance::config("search").seed(1);
+    let two = two.build([endpoint("a"), endpoint("b")]).unwrap();
+    let counts = shares(&two, 1_000).await;
+    assert!(counts.values().all(|count| *count > 400), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_fast_does_not_attract_calls() {
+    let mut endpoints: Vec<_> = (0..9)
+        .map(|n| Endpoint::new(n, server(&n.to_string(), 20 * MS, false)))
+        .collect();
+    endpoints.push(Endpoint::new("bad", server("bad", MS, true)));
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    let counts = shares(&balance, 10_000).await;
+    let bad = counts["bad is down"];
+    assert!(bad < 60, "{bad} of 10,000 calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_responses_are_failures_does_not_attract_calls() {
+    let classify = classify_fn(|result: Result<&String, &BoxError>| match result {
+        Ok(name) if name != "bad" => Outcome::Success,
+        _ => Outcome::Failure,
+    });
+    let config = Balance::config("search").seed(1).classify(classify);
+    let slow = |name| Endpoint::new(name, server(name, 20 * MS, false));
+    let bad = Endpoint::new("bad", server("bad", MS, false));
+    let balance = config.build([slow("a"), slow("b"), bad]).unwrap();
+    let bad = shares(&balance, 10_000).await["bad"];
+    assert!(bad < 200, "{bad} of 10,000 calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_avoided_while_its_calls_are_in_flight() {
+    let config = Balance::config("search").seed(1);
+    let balance = config
+        .build([hanging("a"), endpoint("b"), endpoint("c")])
+        .unwrap();
+    let mut waiting = Vec::new();
+    for request in 0..1_000 {
+        let mut call = Box::pin(balance.clone().oneshot(request));
+        if poll(&mut call).is_pending() {
+            advance(2 * MS).await;
+            if poll(&mut call).is_pending() {
+                waiting.push(call);
+            }
+        }
+    }
+    assert!(waiting.len() < 5, "{}", waiting.len());
+    let status = balance.handle().endpoint("a").unwrap();
+    assert_eq!(status.in_flight as usize, waiting.len());
+    assert!(status.latency > SECOND, "{status:?}");
+    drop(waiting);
+    let status = balance.handle().endpoint("a").unwrap();
+    assert_eq!(status.in_flight, 0, "cancelled calls give back their place");
+    assert!(
+        status.latency > SECOND,
+        "and say that it is slow: {status:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_endpoint_gives_back_its_place() {
+    let client = Client::new(service_fn(|_| async { panic!("the endpoint panics") }));
+    let balance = Balance::new("search", [Endpoint::new("a", client)]).unwrap();
+    let call = tokio::spawn(balance.clone().oneshot(1));
+    assert!(call.await.is_err());
+    assert_eq!(balance.handle().endpoint("a").unwrap().in_flight, 0);
+}
+
+/// An endpoint whose readiness fails once, and then comes at the second poll.
+#[derive(Clone)]
+struct Shaky {
+    has_failed: Arc<AtomicBool>,
+    polls: u32,
+}
+
+impl Service<u32> for Shaky {
+    type Response = String;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<String, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if !self.has_failed.swap(true, Ordering::Relaxed) {
+            return Poll::Ready(Err("not ready".into()));
+        }
+        self.polls += 1;
+        if self.polls == 1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        assert!(self.polls > 1, "called before it is ready");
+        std::future::ready(Ok("shaky".into()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_readiness_is_the_outcome_of_a_call_and_no_more() {
+    let has_failed = Arc::default();
+    let shaky = Shaky {
+        has_failed,
+        polls: 0,
+    };
+    let balance = Balance::new("search", [Endpoint::new("a", shaky)]).unwrap();
+    balance.clone().oneshot(1).await.unwrap_err();
+    for _ in 0..3 {
+        assert_eq!(balance.clone().oneshot(1).await.unwrap(), "shaky");
+    }
+}
+
+/// Says what it was told to say.
+#[derive(Clone, Default)]
+struct Switch(Arc<AtomicBool>);
+
+impl Availability for Switch {
+    fn is_available(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_not_available_is_chosen_only_if_no_other_is() {
+    let (a, b) = (Switch::default(), Switch::default());
+    b.0.store(true, Ordering::Relaxed);
+    let endpoints = [
+        endpoint("a").available(a.clone()),
+        endpoint("b").available(b.clone()),
+    ];
+    let balance = Balance::new("search", endpoints).unwrap();
+    assert_eq!(shares(&balance, 100).await["b"], 100);
+    b.0.store(false, Ordering::Relaxed);
+    assert_eq!(shares(&balance, 100).await.len(), 2, "better than none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewhere() {
+    let breaker = CircuitBreakerLayer::new("a");
+    let broken = server("a", MS, true);
+    let a = Endpoint::new("a", Client::new(breaker.wrap(broken)));
+    let balance = Balance::new("search", [a, endpoint("b")]).unwrap();
+    let handle = balance.handle();
+    let mut retry = RetryLayer::config("search");
+    retry = retry.backoff(Backoff::constant(MS));
+    let client = retry.build().unwrap().wrap(balance.clone());
+    breaker.handle().force_open();
+    assert_eq!(shares(&client, 50).await["b"], 50);
+    let status = handle.endpoint("a").unwrap();
+    assert!(!status.is_selectable, "{status:?}");
+    assert_eq!(status.failure_share.to_bits(), 0, "a refusal is no failure");
+
+    handle.remove("b");
+    let refused = client.oneshot(1).await;
+    assert_eq!(kind(refused), Some(ErrorKind::CircuitOpen), "nowhere else");
+}
+
+/// Counts its calls and fails them.
+fn failing(count: &Arc<AtomicU32>) -> Client {
+    let count = Arc::clone(count);
+    Client::new(service_fn(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Err("down".into()) }
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_does_not_go_where_the_last_attempts_went() {
+    let counts: [Arc<AtomicU32>; 3] = Default::default();
+    let endpoint = |n: usize| Endpoint::new(n, failing(&counts[n]));
+    let config = Balance::config("search")
+        .failure_penalty(Duration::ZERO)
+        .measure(Measure::InFlight);
+    let balance = config.build([0, 1, 2].map(endpoint)).unwrap();
+    for calls in 1..50 {
+        let retry = RetryLayer::config("search").max_attempts(3).build();
+        retry
+            .unwrap()
+            .wrap(balance.clone())
+            .oneshot(1)
+            .await
+            .unwrap_err();
+        let seen = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(seen, [calls; 3], "each attempt went to another endpoint");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_goes_to_another_endpoint() {
+    // By its load alone, the first one would get both attempts.
+    let balance = Balance::config("search").measure(Measure::InFlight);
+    let balance = balance
+        .build([hanging("a"), endpoint("b").weight(0.01)])
+        .unwrap();
+    for _ in 0..50 {
+        let hedge = HedgeLayer::config("search").delay(10 * MS).build();
+        let client = hedge.unwrap().wrap(balance.clone());
+        let answer = timeout(SECOND, client.oneshot(1)).await;
+        assert_eq!(answer.expect("not where the first went").unwrap(), "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_the_queue_of_one_endpoint_is_hedged_at_another() {
+    let limit = BulkheadLayer::config("a", 1).queue(10).build().unwrap();
+    let stuck = service_fn(|_| pending::<Result<String, BoxError>>());
+    let a = Endpoint::new("a", Client::new(limit.wrap(stuck)));
+    let balance = Balance::config("search").measure(Measure::InFlight);
+    let balance = balance.build([a, endpoint("b").weight(0.01)]).unwrap();
+    let mut first = Box::pin(balance.clone().oneshot(1));
+    assert!(poll(&mut first).is_pending(), "it has the only permit");
+    let hedge = HedgeLayer::config("search").delay(10 * MS).build();
+    let client = hedge.unwrap().wrap(balance);
+    let answer = timeout(SECOND, client.oneshot(1)).await;
+    assert_eq!(answer.expect("not where the first went").unwrap(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_added_removed_replaced_and_reweighed_in_use() {
+    let config = Balance::config("search").slow_start(Duration::ZERO).seed(1);
+    let balance = config.build([endpoint("a")]).unwrap();
+    let mut used = balance.clone();
+    let handle = balance.handle();
+    handle.add(endpoint("b")).unwrap();
+    handle.add(endpoint("c")).unwrap();
+    let counts = shares(&balance, 300).await;
+    assert_eq!(counts.len(), 3, "an older handle sees new endpoints");
+
+    assert!(handle.remove("a"));
+    assert!(!handle.remove("a"));
+    handle
+        .add(Endpoint::new("b", server("b2", MS, false)))
+        .unwrap();
+    let counts = shares(&balance, 300).await;
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["b2", "c"]);
+
+    assert!(handle.reweigh("c", 10.0).unwrap());
+    assert!(!handle.reweigh("gone", 10.0).unwrap());
+    assert_eq!(refused_field(handle.reweigh("c", f64::NAN)), "weight");
+    assert_eq!(
+        refused_field(handle.add(endpoint("d").weight(0.0))),
+        "weight"
+    );
+    let keys = handle.endpoints().into_iter().map(|status| status.key);
+    assert_eq!(keys.collect::<Vec<_>>().len(), 2);
+    assert!(used.ready().await.unwrap().call(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_on_a_replaced_endpoint_finish_and_are_not_counted_for_the_new_one() {
+    let old = Endpoint::new("a", server("old", SECOND, false));
+    let balance = Balance::new("search", [old]).unwrap();
+    let handle = balance.handle();
+    let call = tokio::spawn(balance.clone().oneshot(1));
+    sleep(MS).await;
+    assert_eq!(handle.endpoint("a").unwrap().in_flight, 1);
+    handle
+        .add(Endpoint::new("a", server("new", MS, false)))
+        .unwrap();
+    assert_eq!(handle.endpoint("a").unwrap().in_flight, 0);
+    let removed = tokio::spawn(balance.clone().oneshot(1));
+    tokio::task::yield_now().await;
+    handle.remove("a");
+    assert_eq!(call.await.unwrap().unwrap(), "old");
+    assert_eq!(removed.await.unwrap().unwrap(), "new");
+    assert_eq!(handle.endpoints(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_begins_like_its_peers_and_gets_a_growing_share() {
+    let peer = |name| Endpoint::new(name, server(name, 100 * MS, false));
+    let config = Balance::config("search").seed(1).slow_start(100 * SECOND);
+    let balance = config.build(["a", "b", "c"].map(peer)).unwrap();
+    shares(&balance, 20).await;
+    let handle = balance.handle();
+    handle.add(peer("d")).unwrap();
+    let new = handle.endpoint("d").unwrap();
+    assert_eq!(new.state, EndpointState::SlowStart);
+    assert!(new.latency > 80 * MS && new.latency < 120 * MS, "{new:?}");
+    assert_eq!(handle.endpoint("a").unwrap().state, EndpointState::Ready);
+    advance(100 * SECOND).await;
+    assert_eq!(handle.endpoint("d").unwrap().state, EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_endpoint_a_call_waits_and_is_then_refused() {
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    balance.handle().remove("a");
+    let began = Instant::now();
+    let refused = balance.clone().oneshot(1).await;
+    assert_eq!(kind(refused), Some(ErrorKind::NoEndpoints));
+    assert_eq!(began.elapsed(), SECOND);
+
+    let deadline = Deadline::after(100 * MS);
+    let refused = deadline.scope(balance.clone().oneshot(1)).await;
+    assert_eq!(kind(refused), Some(ErrorKind::NoEndpoints));
+    assert_eq!(began.elapsed(), SECOND + 100 * MS);
+
+    let config = Balance::config("search").max_wait(Duration::ZERO);
+    let impatient = config.build([endpoint("a")]).unwrap();
+    impatient.handle().remove("a");
+    assert_eq!(
+        kind(impatient.oneshot(1).await),
+        Some(ErrorKind::NoEndpoints)
+    );
+    assert_eq!(began.elapsed(), SECOND + 100 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_is_sent_as_soon_as_there_is_an_endpoint() {
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    let handle = balance.handle();
+    handle.remove("a");
+    let began = Instant::now();
+    let call = tokio::spawn(balance.clone().oneshot(1));
+    let given_up = tokio::spawn(balance.clone().oneshot(1));
+    sleep(500 * MS).await;
+    given_up.abort();
+    handle.add(endpoint("b")).unwrap();
+    assert_eq!(call.await.unwrap().unwrap(), "b");
+    assert_eq!(began.elapsed(), 501 * MS);
+}
+
+/// A stream of changes that a test sends.
+struct Changes(mpsc::UnboundedReceiver<Result<Change<String, Client>, BoxError>>);
+
+impl futures_core::Stream for Changes {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "items of a stream that can fail")]
+fn insert(name: &str) -> Result<Change<String, Client>, BoxError> {
+    Ok(Change::Insert(name.to_owned(), server(name, MS, false)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_discovered_without_traffic_and_through_errors() {
+    let (send, changes) = mpsc::unbounded_channel();
+    let config = Balance::config("search").seed(1);
+    let balance = config.discover(Changes(changes)).unwrap();
+    let handle = balance.handle();
+    let count = || handle.endpoints().len();
+    send.send(insert("a")).unwrap();
+    send.send(insert("b")).unwrap();
+    sleep(MS).await;
+    assert_eq!(count(), 2);
+    send.send(Err("the registry is down".into())).unwrap();
+    send.send(insert("c")).unwrap();
+    send.send(Ok(Change::Remove("a".into()))).unwrap();
+    sleep(SECOND).await;
+    assert_eq!(
+        shares(&balance, 100).await.keys().collect::<Vec<_>>(),
+        ["b", "c"]
+    );
+    drop(send);
+    sleep(MS).await;
+    assert!(!handle.is_discovering());
+    assert_eq!(count(), 2, "the last that were known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_ends_with_the_last_handle() {
+    let (send, changes) = mpsc::unbounded_channel();
+    let balance = Balance::config("search")
+        .discover(Changes(changes))
+        .unwrap();
+    let handle = balance.clone().handle();
+    drop(balance);
+    sleep(MS).await;
+    send.send(insert("a")).unwrap();
+    sleep(MS).await;
+    assert_eq!(handle.endpoints().len(), 1);
+    drop(handle);
+    sleep(MS).await;
+    assert!(send.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
+    struct Panics(bool);
+
+    impl futures_core::Stream for Panics {
+        type Item = Result<Change<String, Client>, BoxError>;
+
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Self::Item>> {
+            if std::mem::replace(&mut self.0, true) {
+                // In the turn after that of the first endpoint.
+                std::panic::resume_unwind(Box::new("the stream panics"));
+            }
+            Poll::Ready(Some(insert("a")))
+        }
+    }
+
+    let (send, changes) = mpsc::unbounded_channel();
+    send.send(insert("a")).unwrap();
+    let balance = Balance::config("search")
+        .discover(Changes(changes))
+        .unwrap();
+    sleep(MS).await;
+    assert_eq!(shares(&balance, 10).await["a"], 10);
+    let broken = Balance::config("search").discover(Panics(false)).unwrap();
+    sleep(MS).await;
+    assert!(!broken.handle().is_discovering());
+    assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
+}
+
+/// Finds so many endpoints, all at once, and then no more.
+struct Burst(std::ops::Range<u32>);
+
+impl futures_core::Stream for Burst {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let Some(n) = self.0.next() else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Some(insert(&n.to_string())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_changes_leaves_room_for_calls() {
+    let balance = Balance::config("search").discover(Burst(0..10_000));
+    let balance = balance.unwrap();
+    let mut turns = 0;
+    while balance.handle().endpoints().len() < 10_000 {
+        tokio::task::yield_now().await;
+        turns += 1;
+        let mut call = Box::pin(balance.clone().oneshot(1));
+        assert!(poll(&mut call).is_pending(), "it is sent");
+        let endpoints = balance.handle().endpoints();
+        assert!(endpoints.iter().any(|status| status.in_flight > 0));
+    }
+    assert!(turns > 20, "{turns} turns of other tasks");
+}
+
+#[test]
+fn calls_and_changes_on_several_threads_do_not_disturb_each_other() {
+    let client = |n: u32| service_fn(move |_: u32| std::future::ready(Ok::<_, BoxError>(n)));
+    let endpoint = |n: u32| Endpoint::new(n, client(n));
+    let balance = Balance::new("search", (0..8).map(endpoint)).unwrap();
+    let handle = balance.handle();
+    let is_over = AtomicBool::new(false);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (mut client, is_over, runtime) = (balance.clone(), &is_over, runtime.handle());
+            scope.spawn(move || {
+                let _context = runtime.enter();
+                let mut request = thread;
+                while !is_over.load(Ordering::Relaxed) {
+                    request += 1;
+                    if request % 7 == 0 {
+                        client = client.clone();
+                    }
+                    let mut call = Box::pin(client.call(request));
+                    if request % 5 > 0 {
+                        assert!(matches!(poll(&mut call), Poll::Ready(Ok(n)) if n < 16));
+                    }
+                }
+            });
+        }
+        let _context = runtime.enter();
+        for round in 0..3_000u32 {
+            // Endpoint 0 stays.
+            handle.add(endpoint(1 + round % 15)).unwrap();
+            handle.remove(&(1 + round * 7 % 15).to_string());
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let endpoints = handle.endpoints();
+    assert!(
+        endpoints.iter().all(|status| status.in_flight == 0),
+        "{endpoints:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_policies_choose_as_their_names_say() {
+    let names = ["a", "b", "c"];
+    let config = Balance::config("search").choose(RoundRobin::default());
+    let counts = shares(&config.build(names.map(endpoint)).unwrap(), 300).await;
+    assert!(counts.values().all(|count| *count == 100), "{counts:?}");
+    let config = Balance::config("search").choose(LeastLoaded);
+    let busy = hanging("b");
+    let balance = config
+        .measure(Measure::InFlight)
+        .build([endpoint("a"), busy]);
+    let balance = balance.unwrap();
+    let mut first: Vec<_> = (0..2)
+        .map(|n| Box::pin(balance.clone().oneshot(n)))
+        .collect();
+    assert!(first.iter_mut().all(|call| poll(call).is_pending()));
+    let handle = balance.handle();
+    assert!(
+        handle
+            .endpoints()
+            .iter()
+            .all(|status| status.in_flight == 1)
+    );
+    let by_key = ConsistentHash::by(|request: &u32| request % 2);
+    let config = Balance::config("search").choose(by_key);
+    let balance = config.build(names.map(endpoint)).unwrap();
+    let one = balance.clone().oneshot(1).await.unwrap();
+    for request in 0..10 {
+        assert_eq!(balance.clone().oneshot(2 * request + 1).await.unwrap(), one);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_seed_the_choices_repeat() {
+    let run = async |seed| {
+        let config = Balance::config("search").seed(seed);
+        let balance = config.build(["a", "b", "c", "d"].map(endpoint)).unwrap();
+        let mut chosen = VecDeque::new();
+        for request in 0..100 {
+            chosen.push_back(balance.clone().oneshot(request).await.unwrap());
+        }
+        chosen
+    };
+    assert_eq!(run(1).await, run(1).await);
+    assert_ne!(run(1).await, run(2).await);
+}
+
+#[test]
+fn configurations_that_make_no_sense_are_refused() {
+    let build = |endpoints: Vec<Endpoint<Client>>| Balance::new("search", endpoints);
+    assert_eq!(refused_field(build(vec![])), "endpoints");
+    assert_eq!(
+        refused_field(build(vec![endpoint("a"), endpoint("a")])),
+        "endpoints"
+    );
+    for weight in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
+        assert_eq!(
+            refused_field(build(vec![endpoint("a").weight(weight)])),
+            "weight"
+        );
+    }
+    let config = || Balance::config("search");
+    let field = |config: buttress::balance::Config| refused_field(config.build([endpoint("a")]));
+    assert_eq!(field(Balance::config("")), "name");
+    assert_eq!(
+        field(config().latency_decay(Duration::ZERO)),
+        "latency_decay"
+    );
+    assert_eq!(
+        field(config().failure_decay(Duration::MAX)),
+        "failure_decay"
+    );
+    assert_eq!(
+        field(config().failure_penalty(Duration::MAX)),
+        "failure_penalty"
+    );
+    assert_eq!(field(config().slow_start(Duration::MAX)), "slow_start");
+    assert_eq!(field(config().max_wait(Duration::MAX)), "max_wait");
+    let (_, changes) = mpsc::unbounded_channel();
+    assert_eq!(
+        refused_field(config().discover(Changes(changes))),
+        "discover"
+    );
+    assert_eq!(config(), config());
+    assert_ne!(config(), config().seed(1));
+}
+
+#[test]
+fn endpoints_and_refusals_are_reported() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let gauges = || {
+        let rows = snapshotter.snapshot().into_vec().into_iter();
+        let row = rows.filter_map(|(key, _, _, value)| {
+            let labels: Vec<_> = key
+                .key()
+                .labels()
+                .map(|label| label.value().to_owned())
+                .collect();
+            let value = match value {
+                DebugValue::Counter(count) => count as f64,
+                DebugValue::Gauge(level) => level.into_inner(),
+                DebugValue::Histogram(_) => return None,
+            };
+            (value > 0.0).then(|| (format!("{} {labels:?}", key.key().name()), value))
+        });
+        row.collect::<BTreeMap<_, _>>()
+    };
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let balance = Balance::new("gauged", [endpoint("a"), endpoint("b")]).unwrap();
+            let handle = balance.handle();
+            handle.add(endpoint("c")).unwrap();
+            let seen = gauges();
+            assert_eq!(seen["buttress_endpoints [\"gauged\", \"ready\"]"], 2.0);
+            assert_eq!(seen["buttress_endpoints [\"gauged\", \"slow_start\"]"], 1.0);
+            for key in ["a", "b", "c"] {
+                handle.remove(key);
+            }
+            balance.oneshot(1).await.unwrap_err();
+            let seen = gauges();
+            assert_eq!(seen.len(), 1, "{seen:?}");
+            let (refused, count) = seen.first_key_value().unwrap();
+            assert!(
+                refused.starts_with("buttress_rejections_total"),
+                "{refused}"
+            );
+            assert!(refused.contains("no_endpoints"), "{refused}");
+            assert_eq!(*count, 1.0);
+            handle.add(endpoint("d")).unwrap();
+            drop(handle);
+            assert_eq!(gauges().len(), 0, "there is no balancer any more");
+        });
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_is_called_or_cloned_keeps_no_removed_endpoint_alive() {
+    let token = Arc::new(Mutex::new(()));
+    let kept = Arc::clone(&token);
+    let client = Client::new(service_fn(move |_| {
+        let kept = Arc::clone(&kept);
+        async move {
+            drop(kept);
+            Ok(String::new())
+        }
+    }));
+    let balance = Balance::new("search", [Endpoint::new("a", client), endpoint("b")]).unwrap();
+    balance.handle().remove("a");
+    assert!(Arc::strong_count(&token) > 1, "an idle handle keeps it");
+    drop(balance.clone());
+    assert_eq!(Arc::strong_count(&token), 1);
+}
