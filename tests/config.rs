@@ -240,7 +240,7 @@ fn a_bulkhead_that_makes_no_sense_is_refused() {
     times("overloaded_wait", bulkhead::Config::overloaded_wait);
     times("overloaded_after", bulkhead::Config::overloaded_after);
     refuses("overloaded_wait", [SECOND], |time| {
-        with(&|c| c.queue_wait(SECOND - NANOSECOND).overloaded_wait(time))
+        with(&|c| c.queue_wait(SECOND / 2).overloaded_wait(time))
     });
     let limit = with(&|c| c).unwrap().handle();
     refuses("limit", NO_SIZES, |new| limit.set_limit(new));
@@ -308,7 +308,7 @@ fn a_hedge_that_makes_no_sense_is_refused() {
         with(&|c| c.percentile(share))
     });
     refuses("window", NO_TIMES, |time| with(&|c| c.window(time)));
-    let too_short = Duration::from_millis(30) - NANOSECOND;
+    let too_short = Duration::from_nanos(29_999_999);
     refuses("window", [too_short], |time| with(&|c| c.window(time)));
     refuses("min_samples", NO_LARGE_COUNTS, |calls| {
         with(&|c| c.min_samples(calls))

@@ -286,17 +286,26 @@ async fn the_task_that_polled_last_is_woken() {
         }
         if kind.hedges() {
             let probe = Probe::new(&[Plan::answer(0, End::Held)]);
-            let mut call = Layers::new(kind).around(probe.clone()).oneshot(1);
+            let mut call = Layers::new(kind).around(probe.clone()).call(1);
             let task = polled_by_two(&mut call);
             assert!(task.wait().await, "{kind:?}: by the delay");
             assert!(task.poll(&mut call).is_ready(), "{kind:?}");
             assert_eq!(probe.calls(), 2, "{kind:?}: the hedge has answered");
+            assert_eq!(probe.seen().held, 0, "{kind:?}: and the other is gone");
         }
-        if kind.queues() {
+        for has_one_ahead in [false, true] {
+            if !kind.queues() {
+                continue;
+            }
             let layers = Layers::new(kind);
             let crowd = layers.crowd();
+            let mut ahead = layers.around(Probe::new(&[])).oneshot(1);
+            if has_one_ahead {
+                assert!(Task::default().poll(&mut ahead).is_pending());
+            }
             let mut call = layers.around(Probe::new(&[])).oneshot(1);
             let task = polled_by_two(&mut call);
+            drop(ahead);
             let started = Instant::now();
             assert!(task.wait().await, "{kind:?}: by its turn");
             assert!(started.elapsed() < common::TIMEOUT, "{kind:?}: in time");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::panic::{self, AssertUnwindSafe};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use buttress::stack::{Handle, StandardLayer};
 use buttress::{Backoff, BoxError, ByClone, Outcome, Rate, bulkhead, standard};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tokio::task::{unconstrained, yield_now};
@@ -142,21 +143,23 @@ fn quietly() {
     ONCE.call_once(|| {
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            if panic.payload_as_str() != Some(PLANNED) {
+            if text(panic.payload()) != Some(PLANNED) {
                 print(panic);
             }
         }));
     });
 }
 
+/// What a panic says.
+fn text(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied())
+}
+
 /// Runs `part`, which may panic as the inner service does and in no other way.
 fn unless_planned<T>(part: impl FnOnce() -> T) -> Option<T> {
     panic::catch_unwind(AssertUnwindSafe(part))
-        .inspect_err(|payload| {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            assert_eq!(text, Some(PLANNED), "no other panic");
-        })
+        .inspect_err(|payload| assert_eq!(text(&**payload), Some(PLANNED), "no other panic"))
         .ok()
 }
 
@@ -279,7 +282,6 @@ impl Storm {
                 let place = index.index(self.calls.len());
                 drop(self.calls.swap_remove(place));
             }
-            Step::Cancel(_) => {}
             Step::Wait(millis) => self.wait(millis).await,
             Step::SetLimit(new) if !is_steady => {
                 let allowed = bulkhead.in_flight().max(new);
@@ -288,7 +290,7 @@ impl Storm {
             }
             Step::SetRate(rate) if !is_steady => limit.set_rate(Rate::per_second(rate)).unwrap(),
             Step::SetBurst(burst) if !is_steady => limit.set_burst(burst).unwrap(),
-            Step::SetLimit(_) | Step::SetRate(_) | Step::SetBurst(_) => {}
+            Step::Cancel(_) | Step::SetLimit(_) | Step::SetRate(_) | Step::SetBurst(_) => {}
             Step::Drain(millis) => limit.drain(Duration::from_millis(millis)),
             Step::ForceOpen => breaker.force_open(),
             Step::ForceClosed => breaker.force_closed(),
@@ -391,6 +393,18 @@ impl Storm {
     }
 }
 
+/// Checks that the recorder shows nothing in flight and nobody waiting, while the layers are still there.
+fn assert_levels_are_zero(snapshotter: &Snapshotter) {
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if matches!(
+            key.key().name(),
+            "buttress_in_flight" | "buttress_queue_depth"
+        ) {
+            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
+        }
+    }
+}
+
 fn ends() -> impl Strategy<Value = Vec<End>> {
     let time = |most: u64| (1..most).prop_map(Duration::from_millis);
     let end = prop_oneof![
@@ -477,15 +491,11 @@ proptest! {
                 }
             }
             storm.end().await;
+            assert_levels_are_zero(&recorder.snapshotter());
             if terms.is_steady {
                 storm.assert_within_the_rate();
             }
             storm.assert_unharmed().await;
         });
-        for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
-            if matches!(key.key().name(), "buttress_in_flight" | "buttress_queue_depth") {
-                assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
-            }
-        }
     }
 }
