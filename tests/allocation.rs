@@ -16,15 +16,16 @@ use std::time::Duration;
 use buttress::balance::Endpoint;
 use buttress::bulkhead::Aimd;
 use buttress::{
-    Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
-    ErrorsAreFailures, FallbackLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer,
-    fallback, keyed,
+    Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
+    ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer,
+    TimeoutLayer, fallback, keyed, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::time::advance;
 use tower::util::ServiceFn;
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -140,6 +141,64 @@ async fn a_successful_call_through_the_full_stack_allocates_nothing() {
     assert!(RECORDER.render().contains(&calls), "recorded as well");
 }
 
+/// Makes as many calls as a percentile needs, and lets the time pass after which it is known.
+async fn warm_up<S>(service: &S)
+where
+    S: Service<u64, Response = u64> + Clone,
+{
+    for _ in 0..200 {
+        let called = service.clone().oneshot(7).await;
+        assert!(called.is_ok_and(|response| response == 7));
+    }
+    advance(2 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_hedged_allocates_nothing() {
+    let layer = HedgeLayer::new("hedge");
+    let service = layer.layer(echo());
+    warm_up(&service).await;
+    assert!(layer.handle().delay().is_some());
+    assert_eq!(allocations(&service), 0);
+    let fixed = HedgeLayer::config("fixed hedge").delay(SECOND);
+    assert_eq!(allocations(&fixed.build().unwrap().layer(echo())), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
+    let defaults = standard("defaults").unlimited().build().unwrap();
+    assert_eq!(allocations(&defaults.layer(echo())), 0);
+
+    let limited = standard("limited").concurrency_limit(100).build().unwrap();
+    assert_eq!(allocations(&limited.layer(echo())), 0);
+
+    let all = standard("all parts")
+        .hedge(|hedge| hedge)
+        .rate_limit(Rate::per_second(1_000_000_000), |limit| {
+            limit.max_wait(SECOND)
+        })
+        .bulkhead(100, |bulkhead| bulkhead.queue(100))
+        .classify(ErrorsAreFailures)
+        .build()
+        .unwrap();
+    let service = all.layer(echo());
+    warm_up(&service).await;
+    let handle = all.handle();
+    assert!(handle.hedge().unwrap().delay().is_some());
+    assert_eq!(allocations(&service), 0);
+    assert!(handle.is_available());
+    for (name, calls) in [("defaults", 1), ("limited", 1), ("all parts", 201)] {
+        let calls = format!(
+            r#"buttress_calls_total{{name="{name}",stage="attempt",outcome="success"}} {}"#,
+            calls + ROUNDS * CALLS,
+        );
+        assert!(
+            RECORDER.render().contains(&calls),
+            "{name}: recorded as well"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_there_are() {
     /// Is ready when it is asked for the second time.
@@ -188,4 +247,38 @@ fn the_future_of_the_full_stack_adds_at_most_512_bytes_and_one_copy_of_the_reque
     for added in [added::<0, 0>(), added::<1_000, 0>(), added::<300, 5_000>()] {
         assert!(added <= 512, "adds {added} bytes");
     }
+}
+
+/// The bytes that the future of a stack has beyond that of the inner service, the request and so many copies of it.
+macro_rules! beyond {
+    ($layers:expr, $copies:expr, $($request:literal $state:literal),*) => {
+        [$({
+            let mut inner = service_fn(|request: [u8; $request]| async move {
+                let state = [1; $state];
+                pending::<()>().await;
+                Ok::<_, BoxError>((request, state))
+            });
+            let whole = size_of_val(&$layers.layer(inner).call([0; $request]));
+            whole - size_of_val(&inner.call([0; $request])) - $copies * $request
+        }),*]
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_futures_of_larger_stacks_have_their_size() {
+    let layers = (
+        DeadlineLayer::new("size", 10 * SECOND),
+        RetryLayer::new("size"),
+        CircuitBreakerLayer::new("size"),
+        RateLimitLayer::new("size", Rate::per_second(1_000)),
+        BulkheadLayer::new("size", 100),
+        TimeoutLayer::new("size", SECOND),
+    );
+    let six = beyond!(layers, 1, 0 0, 8 0, 1_000 0, 300 500);
+    // Of which one copy is for retry, and one for the hedge.
+    let layer = standard("size").unlimited().build().unwrap();
+    let all = beyond!(layer, 2, 0 0, 8 0, 1_000 0, 300 500);
+    println!("six layers: {six:?} bytes, the standard stack: {all:?} bytes");
+    assert!(six.into_iter().all(|bytes| bytes <= 512), "{six:?}");
+    assert!(all.into_iter().all(|bytes| bytes <= 744), "{all:?}");
 }

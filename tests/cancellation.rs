@@ -14,20 +14,32 @@ use buttress::{
     Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Outcome, classify_fn,
 };
 use common::{
-    ATTEMPTS, BACKOFF, Client, End, GOOD, Kind, LEASE, Layers, OPEN_FOR, Plan, Probe, Task,
+    ATTEMPTS, BACKOFF, Client, Crowd, End, GOOD, Kind, LEASE, Layers, OPEN_FOR, Plan, Probe, Task,
     kind as kind_of,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, advance};
+use tokio::task::JoinError;
+use tokio::time::{Instant, advance, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt, service_fn};
 
-/// Each kind, and those with a breaker once more while it is half-open.
-fn subjects() -> impl Iterator<Item = (Kind, bool)> {
-    let half_open = Kind::ALL.into_iter().filter(|kind| kind.breaks());
-    let closed = Kind::ALL.map(|kind| (kind, false));
-    closed.into_iter().chain(half_open.map(|kind| (kind, true)))
+/// How it stands when the call comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Fresh,
+    /// The breaker is half-open.
+    HalfOpen,
+    /// The call has to wait for its turn.
+    Crowded,
+}
+
+/// Each kind, and those with a breaker or a queue once more while these are not passed at once.
+fn subjects() -> impl Iterator<Item = (Kind, Start)> {
+    let with = |start| Kind::ALL.into_iter().map(move |kind| (kind, start));
+    let half_open = with(Start::HalfOpen).filter(|(kind, _)| kind.breaks());
+    let crowded = with(Start::Crowded).filter(|(kind, _)| kind.queues());
+    with(Start::Fresh).chain(half_open).chain(crowded)
 }
 
 /// A client, and all that could keep something of a call.
@@ -35,31 +47,52 @@ struct Subject {
     layers: Layers,
     probe: Probe,
     client: Client,
+    crowd: Option<Crowd>,
 }
 
 impl Subject {
-    async fn new((kind, is_half_open): (Kind, bool), script: &[Plan]) -> Self {
+    async fn new((kind, start): (Kind, Start), script: &[Plan]) -> Self {
         let (layers, probe) = (Layers::new(kind), Probe::new(script));
         let client = layers.around(probe.clone());
-        if is_half_open {
+        if start == Start::HalfOpen {
             layers.half_open().await;
         }
+        let crowd = (start == Start::Crowded).then(|| layers.crowd());
+        // Whatever it takes to answer, a call of the second service may be dropped there as well.
+        layers.spare.follow(&[ALL_BUSY]);
         Self {
             layers,
             probe,
             client,
+            crowd,
         }
     }
 
     /// Checks that nothing is held, and that the next call goes through.
-    async fn assert_unharmed(self, case: &str) {
-        assert_eq!(self.layers.budget().in_flight(), 0, "{case}");
+    async fn assert_unharmed(mut self, case: &str) {
+        self.crowd = None;
+        self.layers.assert_nothing_is_held(case);
         assert_eq!(self.probe.seen().held, 0, "{case}");
         self.probe.follow(&[]);
         // An attempt that failed may have opened the breaker again.
         advance(OPEN_FOR).await;
+        sleep(BACKOFF).await;
+        let spare_calls = self.layers.spare.calls();
         let result = self.client.oneshot(1).await;
         assert!(result.is_ok(), "{case}: {result:?}");
+        assert_eq!(self.layers.spare.calls(), spare_calls, "{case}");
+        self.layers.assert_nothing_is_held(case);
+        self.layers.assert_no_key_is_in_use(case).await;
+    }
+}
+
+/// Checks that the recorder shows nothing in flight and nobody waiting.
+fn assert_levels_are_zero(snapshotter: &Snapshotter, case: &str) {
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let name = key.key().name();
+        if matches!(name, "buttress_in_flight" | "buttress_queue_depth") {
+            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{case}: {name}");
+        }
     }
 }
 
@@ -132,6 +165,7 @@ async fn a_call_dropped_at_any_poll_leaves_nothing_behind() {
             for polls in 0.. {
                 let case = format!("{subject:?}, {polls} polls, {script:?}");
                 let mut run = Subject::new(subject, script).await;
+                operations(&snapshotter);
                 let task = Task::default();
                 task.poll_ready(&mut run.client);
                 let dropped = poll_and_drop(&task, run.client.call(1), polls).await;
@@ -146,6 +180,8 @@ async fn a_call_dropped_at_any_poll_leaves_nothing_behind() {
                     let is_over = dropped == Dropped::Over;
                     assert_eq!(outcome != "cancelled", is_over, "{case}: {outcome}");
                 }
+                run.crowd = None;
+                assert_levels_are_zero(&snapshotter, &case);
                 run.assert_unharmed(&case).await;
                 self::operations(&snapshotter);
                 if dropped != Dropped::BetweenPolls {
@@ -178,31 +214,43 @@ async fn a_panic_of_the_inner_service_leaves_nothing_behind() {
         // Before there is a call, where readiness is asked for.
         Plan::readiness(0, End::Panic),
     ];
-    for subject @ (kind, is_half_open) in subjects() {
+    for subject @ (kind, start) in subjects() {
         for panics in panics {
-            let may_retry = kind.retries() && !is_half_open;
-            let retried: &[_] = if may_retry {
+            let may_repeat = kind.recovers() && start != Start::HalfOpen;
+            let repeated: &[_] = if may_repeat {
                 &[Plan::FAILS, panics]
             } else {
                 &[]
             };
-            for script in [&[panics][..], retried] {
+            for script in [&[panics][..], repeated] {
                 let case = format!("{subject:?}, {script:?}");
                 if script.is_empty() {
                     continue;
                 }
-                let run = Subject::new(subject, script).await;
+                let mut run = Subject::new(subject, script).await;
+                run.layers.spare.follow(&[panics]);
+                operations(&snapshotter);
                 let mut client = run.client.clone();
-                let call = async move { client.ready().await?.call(1).await };
-                let error = tokio::spawn(call).await.unwrap_err();
-                assert!(error.is_panic(), "{case}");
+                let call = async move {
+                    // A handle that is ready is given up when its call has to wait.
+                    if start != Start::Crowded {
+                        client.ready().await?;
+                    }
+                    client.call(1).await
+                };
+                let result = tokio::spawn(call).await;
+                let has_panicked = result.as_ref().is_err_and(JoinError::is_panic);
+                assert!(has_panicked, "{case}: {result:?}");
                 let before_call = matches!(script, [plan] if plan.readiness == (0, End::Panic));
-                let expected: &[_] = if kind.measures() && (is_half_open || !before_call) {
+                let expected: &[_] = if kind.measures() && (start != Start::Fresh || !before_call) {
                     &["cancelled"]
                 } else {
                     &[]
                 };
                 assert_eq!(operations(&snapshotter), expected, "{case}");
+                run.crowd = None;
+                assert_levels_are_zero(&snapshotter, &case);
+                run.layers.spare.follow(&[]);
                 run.assert_unharmed(&case).await;
                 operations(&snapshotter);
             }
@@ -212,7 +260,7 @@ async fn a_panic_of_the_inner_service_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_during_the_backoff_leaves_no_timer() {
-    for subject in subjects().filter(|(kind, is_half_open)| kind.retries() && !is_half_open) {
+    for subject in subjects().filter(|(kind, start)| kind.retries() && *start == Start::Fresh) {
         let mut run = Subject::new(subject, &[Plan::FAILS]).await;
         let tokens = run.layers.budget().tokens();
         let task = Task::default();
@@ -241,7 +289,7 @@ async fn what_timed_out_is_dropped_before_the_caller_knows() {
             continue;
         };
         for plan in [Plan::answer(0, End::Held), Plan::readiness(0, End::Held)] {
-            let mut run = Subject::new((kind, false), &[plan; 3]).await;
+            let mut run = Subject::new((kind, Start::Fresh), &[plan; 6]).await;
             let task = Task::default();
             let started = Instant::now();
             let mut call = run.client.call(1);
@@ -509,11 +557,15 @@ async fn a_probe_that_panics_when_it_is_called_returns_its_place() {
         ..Plan::GOOD
     };
     for kind in Kind::ALL.into_iter().filter(|kind| kind.breaks()) {
-        let mut run = Subject::new((kind, false), &[panics]).await;
+        let mut run = Subject::new((kind, Start::Fresh), &[panics]).await;
         // Ready since before it opened, so that the inner service is called at once.
         Task::default().poll_ready(&mut run.client);
         run.layers.half_open().await;
-        let call = panic::catch_unwind(AssertUnwindSafe(|| run.client.call(1)));
+        let call = panic::catch_unwind(AssertUnwindSafe(|| {
+            // Where the layer is not known before the call, it asks at the first poll.
+            let mut call = run.client.call(1);
+            drop(Task::default().poll(&mut call));
+        }));
         assert!(call.is_err(), "{kind:?}");
         assert_eq!(run.layers.breaker().state(), State::HalfOpen, "{kind:?}");
         run.assert_unharmed(&format!("{kind:?}")).await;

@@ -7,10 +7,12 @@ use std::fmt::Debug;
 use std::future::pending;
 use std::time::Duration;
 
+use buttress::bulkhead::{self, Aimd, Limit, LimitPolicy, Sample};
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
-    Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, ConfigError, DeadlineLayer,
-    MeasureLayer, Outcome, RetryLayer, TimeoutLayer, budget, retry,
+    Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, ConfigError,
+    DeadlineLayer, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
+    RateLimitLayer, RetryLayer, TimeoutLayer, budget, fallback, hedge, rate_limit, retry, standard,
 };
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
@@ -152,6 +154,213 @@ fn a_breaker_that_makes_no_sense_is_refused() {
     });
 }
 
+/// Above the most calls in flight, in a queue, and keys.
+const NO_SIZES: [usize; 3] = [0, 1_000_001, usize::MAX];
+const NO_LARGE_COUNTS: [u32; 3] = [0, 1_000_001, u32::MAX];
+
+fn no_rates() -> [Rate; 9] {
+    [
+        Rate::per_second(0),
+        Rate::per(0, Duration::ZERO),
+        Rate::per(1, Duration::ZERO),
+        Rate::per(1, Duration::MAX),
+        Rate::per(u32::MAX, Duration::MAX),
+        Rate::per(1, YEAR + NANOSECOND),
+        Rate::per_second(1_000_000_001),
+        Rate::per_second(u32::MAX),
+        Rate::per(2, NANOSECOND),
+    ]
+}
+
+#[test]
+fn a_rate_limit_that_makes_no_sense_is_refused() {
+    let rate = Rate::per_second(100);
+    let with = |set: &dyn Fn(rate_limit::Config) -> rate_limit::Config| {
+        set(RateLimitLayer::config("a", rate)).build()
+    };
+    refuses("rate", no_rates(), |rate| {
+        RateLimitLayer::config("a", rate).build()
+    });
+    let more_than_a_years = 100 * 365 * 24 * 60 * 60 + 1;
+    refuses("burst", [0, more_than_a_years, u32::MAX], |tokens| {
+        with(&|c| c.burst(tokens))
+    });
+    refuses("burst", [2, u32::MAX], |tokens| {
+        RateLimitLayer::config("a", Rate::per(1, YEAR))
+            .burst(tokens)
+            .build()
+    });
+    refuses("max_wait", NO_TIMES, |time| with(&|c| c.max_wait(time)));
+    refuses("max_hint", NO_TIMES, |time| with(&|c| c.max_hint(time)));
+    with(&|c| c.burst(more_than_a_years - 1)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_or_burst_that_makes_no_sense_is_refused_while_the_limit_is_in_use() {
+    let rate = Rate::per_second(100);
+    let layer = RateLimitLayer::config("a", rate).burst(5).build().unwrap();
+    let limit = layer.handle();
+    refuses("rate", no_rates(), |rate| limit.set_rate(rate));
+    refuses("burst", [0, u32::MAX], |tokens| limit.set_burst(tokens));
+    // One that does not go with the burst, or the rate, of the moment.
+    refuses("burst", [5], |_| limit.set_rate(Rate::per(1, YEAR)));
+    assert_eq!(
+        (limit.rate(), limit.burst(), limit.available()),
+        (rate, 5, 5)
+    );
+    limit.set_burst(1).unwrap();
+    limit.set_rate(Rate::per(1, YEAR)).unwrap();
+    refuses("burst", [2], |tokens| limit.set_burst(tokens));
+    for duration in [Duration::ZERO, NANOSECOND, YEAR, Duration::MAX] {
+        limit.drain(duration);
+    }
+    assert_eq!(limit.available(), 0, "for ever");
+    let called = layer
+        .wrap(service_fn(answer))
+        .oneshot(Answer::Success)
+        .await;
+    called.unwrap_err();
+}
+
+#[test]
+fn a_bulkhead_that_makes_no_sense_is_refused() {
+    let with = |set: &dyn Fn(bulkhead::Config) -> bulkhead::Config| {
+        set(BulkheadLayer::config("a", 1).queue(1)).build()
+    };
+    let times = |field, set: fn(bulkhead::Config, Duration) -> bulkhead::Config| {
+        refuses(field, NO_TIMES, |time| with(&|c| set(c, time)));
+    };
+    refuses("limit", NO_SIZES, |limit| {
+        BulkheadLayer::config("a", limit).build()
+    });
+    refuses("queue", NO_SIZES[1..].iter().copied(), |length| {
+        with(&|c| c.queue(length))
+    });
+    times("queue_wait", bulkhead::Config::queue_wait);
+    times("overloaded_wait", bulkhead::Config::overloaded_wait);
+    times("overloaded_after", bulkhead::Config::overloaded_after);
+    refuses("overloaded_wait", [SECOND], |time| {
+        with(&|c| c.queue_wait(SECOND / 2).overloaded_wait(time))
+    });
+    let limit = with(&|c| c).unwrap().handle();
+    refuses("limit", NO_SIZES, |new| limit.set_limit(new));
+    assert_eq!(limit.limit(), 1);
+}
+
+#[test]
+fn a_limit_that_adapts_and_makes_no_sense_is_refused() {
+    let with = |aimd: Aimd| BulkheadLayer::config("a", aimd).build();
+    refuses("min", NO_SIZES, |min| with(Aimd::between(min, 100)));
+    refuses("max", NO_SIZES, |max| with(Aimd::between(1, max)));
+    refuses("min", [101], |min| with(Aimd::between(min, 100)));
+    refuses("initial", [0, 4, 101, usize::MAX], |initial| {
+        with(Aimd::between(5, 100).initial(initial))
+    });
+    refuses("backoff", NO_SHARES, |share| {
+        with(Aimd::between(5, 100).backoff(share))
+    });
+    refuses("backoff", [1.0], |share| {
+        with(Aimd::between(5, 100).backoff(share))
+    });
+    refuses("slow_calls", NO_TIMES, |time| {
+        with(Aimd::between(5, 100).slow_calls(time))
+    });
+    refuses("limit", NO_SIZES, |initial| {
+        let policy = Limit::policy(move || Always(initial, 1));
+        BulkheadLayer::config("a", policy).build()
+    });
+}
+
+/// A policy that begins with one limit and then wants another, whatever happens.
+struct Always(usize, usize);
+
+impl LimitPolicy for Always {
+    fn initial(&self) -> usize {
+        self.0
+    }
+
+    fn update(&self, _: &Sample) -> usize {
+        self.1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_makes_no_sense_is_kept_within_the_range() {
+    for (wanted, limit) in [(0, 1), (usize::MAX, 1_000_000)] {
+        let policy = Limit::policy(move || Always(10, wanted));
+        let layer = BulkheadLayer::new("a", policy);
+        let service = layer.wrap(service_fn(answer));
+        for _ in 0..3 {
+            service.clone().oneshot(Answer::Success).await.unwrap();
+            assert_eq!(layer.handle().limit(), limit);
+        }
+    }
+}
+
+#[test]
+fn a_hedge_that_makes_no_sense_is_refused() {
+    let with = |set: &dyn Fn(hedge::Config) -> hedge::Config| set(HedgeLayer::config("a")).build();
+    refuses("delay", NO_TIMES, |time| with(&|c| c.delay(time)));
+    refuses("percentile", NO_SHARES, |share| {
+        with(&|c| c.percentile(share))
+    });
+    refuses("percentile", [0.49, 0.999_91, 1.0], |share| {
+        with(&|c| c.percentile(share))
+    });
+    refuses("window", NO_TIMES, |time| with(&|c| c.window(time)));
+    let too_short = Duration::from_nanos(29_999_999);
+    refuses("window", [too_short], |time| with(&|c| c.window(time)));
+    refuses("min_samples", NO_LARGE_COUNTS, |calls| {
+        with(&|c| c.min_samples(calls))
+    });
+    refuses("max_hedges", [0, 11, u32::MAX], |hedges| {
+        with(&|c| c.max_hedges(hedges))
+    });
+    refuses("rate_share", NO_SHARES, |share| {
+        with(&|c| c.rate_share(share))
+    });
+    refuses("burst", NO_LARGE_COUNTS, |hedges| {
+        with(&|c| c.burst(hedges))
+    });
+    let no_factors = [0.0, 1.0, 1_000.1, -2.0, f64::NAN, f64::INFINITY];
+    refuses("slowdown", no_factors, |factor| {
+        with(&|c| c.slowdown(factor))
+    });
+}
+
+#[test]
+fn keys_that_make_no_sense_are_refused() {
+    let keyed = || KeyedLayer::config("a", |_: &Answer| 1, |_: &u8| breaker().build().unwrap());
+    refuses("max_keys", NO_LARGE_COUNTS, |keys| {
+        keyed().max_keys(keys).build()
+    });
+    refuses("idle", NO_TIMES, |time| keyed().idle(time).build());
+}
+
+#[test]
+fn a_standard_stack_whose_parts_make_no_sense_is_refused() {
+    let with = || standard("a").unlimited();
+    refuses("timeout", NO_TIMES, |time| {
+        with().no_deadline().timeout(time).build()
+    });
+    refuses("deadline", NO_TIMES, |time| {
+        with().no_timeout().deadline(time).build()
+    });
+    refuses("limit", NO_SIZES, |limit| {
+        standard("a").concurrency_limit(limit).build()
+    });
+    refuses("rate", no_rates(), |rate| {
+        with().rate_limit(rate, |limit| limit).build()
+    });
+    refuses("max_wait", [Duration::ZERO], |time| {
+        let limited = with().rate_limit(Rate::per_second(1), |limit| limit.max_wait(time));
+        limited.build()
+    });
+    refuses("delay", [Duration::ZERO], |time| {
+        with().hedge(|hedge| hedge.delay(time)).build()
+    });
+}
+
 #[test]
 fn a_layer_without_a_name_is_refused() {
     refuses("name", [""], |name| {
@@ -165,6 +374,18 @@ fn a_layer_without_a_name_is_refused() {
     refuses("name", [""], |name| {
         CircuitBreakerLayer::config(name).build()
     });
+    refuses("name", [""], |name| {
+        RateLimitLayer::config(name, Rate::per_second(1)).build()
+    });
+    refuses("name", [""], |name| BulkheadLayer::config(name, 1).build());
+    refuses("name", [""], |name| HedgeLayer::config(name).build());
+    refuses("name", [""], |name| {
+        FallbackLayer::config(name, fallback::value(1)).build()
+    });
+    refuses("name", [""], |name| {
+        KeyedLayer::config(name, |_: &Answer| 1, |_: &u8| breaker().build().unwrap()).build()
+    });
+    refuses("name", [""], |name| standard(name).unlimited().build());
     let measure = std::panic::catch_unwind(|| MeasureLayer::operation(""));
     measure.unwrap_err();
 }
@@ -328,6 +549,75 @@ async fn a_retry_with_the_smallest_or_largest_settings_ends() {
                 let _ended = tokio::time::timeout(2 * YEAR, call).await;
             }
             assert_eq!(budget.in_flight(), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_with_the_smallest_or_largest_settings_let_calls_through() {
+    let slow = Rate::per(1, YEAR);
+    let fast = Rate::per_second(1_000_000_000);
+    for (rate, burst, wait) in [(slow, 1, YEAR), (fast, u32::MAX, NANOSECOND)] {
+        let limit = RateLimitLayer::config("a", rate).burst(burst);
+        let limit = limit.max_wait(wait).max_hint(wait).classify(judge as Judge);
+        let limit = limit.build().unwrap();
+        let service = limit.wrap(service_fn(answer));
+        let overload = Answer::Overload(Duration::MAX);
+        service.clone().oneshot(overload).await.unwrap();
+        let _ended = service.clone().oneshot(overload).await;
+        advance(2 * YEAR).await;
+        service.clone().oneshot(Answer::Success).await.unwrap();
+        assert_eq!(limit.handle().waiting(), 0);
+    }
+    for (limit, queue, wait) in [(1, 0, NANOSECOND), (1_000_000, 1_000_000, YEAR)] {
+        for limit in [
+            Limit::from(limit),
+            Limit::from(Aimd::between(limit, limit).slow_calls(wait)),
+        ] {
+            let bulkhead = BulkheadLayer::config("a", limit)
+                .queue(queue)
+                .queue_wait(wait)
+                .overloaded_wait(wait)
+                .overloaded_after(wait)
+                .build()
+                .unwrap();
+            let service = bulkhead.wrap(service_fn(answer));
+            for trouble in [Answer::Failure, Answer::Late(YEAR), Answer::Success] {
+                service.clone().oneshot(trouble).await.unwrap();
+            }
+            assert_eq!(bulkhead.handle().in_flight(), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_with_the_smallest_or_largest_settings_answers() {
+    let smallest = HedgeLayer::config("a")
+        .percentile(0.5)
+        .window(Duration::from_millis(30))
+        .min_samples(1)
+        .max_hedges(1)
+        .rate_share(f64::MIN_POSITIVE)
+        .burst(1)
+        .slowdown(1.0 + f64::EPSILON);
+    let largest = HedgeLayer::config("a")
+        .percentile(0.9999)
+        .window(YEAR)
+        .min_samples(1_000_000)
+        .max_hedges(10)
+        .rate_share(1.0)
+        .burst(1_000_000)
+        .slowdown(1_000.0);
+    for config in [
+        smallest.clone().delay(NANOSECOND),
+        smallest,
+        largest.clone().delay(YEAR),
+        largest,
+    ] {
+        let layer = config.classify(judge as Judge).build().unwrap();
+        let service = layer.wrap(service_fn(answer));
+        for trouble in [Answer::Success, Answer::Failure, Answer::Late(2 * YEAR)].repeat(10) {
+            service.clone().oneshot(trouble).await.unwrap();
         }
     }
 }

@@ -3,19 +3,21 @@
 mod common;
 
 use std::cell::Cell;
+use std::future::ready;
 use std::marker::PhantomData;
 use std::task::Poll;
 use std::time::Duration;
 
 use buttress::circuit_breaker::{Handle, State};
 use buttress::{
-    BoxError, Budget, CircuitBreakerLayer, Deadline, DeadlineLayer, Error, ErrorKind, MeasureLayer,
-    Outcome, RetryLayer, TimeoutLayer,
+    BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, DeadlineLayer, Error,
+    ErrorKind, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer,
+    TimeoutLayer, bulkhead, fallback, hedge, keyed, rate_limit, stack, standard,
 };
 use common::{ATTEMPTS, BACKOFF, End, Kind, Layers, Plan, Probe, Task, kind as kind_of};
 use tokio::time::{Instant, advance};
 use tower::util::BoxCloneSyncService;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 #[tokio::test(start_paused = true)]
 async fn only_handles_that_are_ready_are_called() {
@@ -54,12 +56,17 @@ async fn a_handle_that_is_polled_often_reserves_once() {
             Task::default().poll_ready(&mut client);
         }
         let seen = probe.seen();
-        assert_eq!((seen.reservations, seen.ready_polls), (1, 1), "{kind:?}");
+        let once = u32::from(kind.asks_early());
+        assert_eq!(
+            (seen.reservations, seen.ready_polls),
+            (once, once),
+            "{kind:?}"
+        );
         client.call(1).await.unwrap();
         assert_eq!(probe.seen().reservations, 1, "{kind:?}: the call uses it");
 
         Task::default().poll_ready(&mut client);
-        assert_eq!(probe.seen().held, 1, "{kind:?}");
+        assert_eq!(probe.seen().held, once, "{kind:?}");
         drop(client);
         assert_eq!(probe.seen().held, 0, "{kind:?}");
     }
@@ -101,15 +108,17 @@ async fn an_idle_handle_holds_nothing_of_ours() {
         let mut idle = layers.around(probe.clone());
         layers.half_open().await;
         Task::default().poll_ready(&mut idle);
-        assert_eq!(layers.budget().in_flight(), 0, "{kind:?}");
+        layers.assert_nothing_is_held(&format!("{kind:?}"));
 
         let held = layers.around(Probe::new(&[Plan::answer(0, End::Held)]));
         let mut call = held.oneshot(1);
         assert!(Task::default().poll(&mut call).is_pending(), "{kind:?}");
-        let in_flight = u32::from(kind.retries());
+        let in_flight = u32::from(kind.is_paid());
         assert_eq!(layers.budget().in_flight(), in_flight, "{kind:?}");
+        let permits = layers.bulkhead().map_or(1, |bulkhead| bulkhead.in_flight());
+        assert_eq!(permits, 1, "{kind:?}");
         drop(call);
-        assert_eq!(layers.budget().in_flight(), 0, "{kind:?}");
+        layers.assert_nothing_is_held(&format!("{kind:?}"));
         drop(idle);
     }
 }
@@ -121,7 +130,8 @@ async fn a_call_that_is_refused_gives_the_reservation_back() {
         let layers = Layers::new(kind);
         let mut client = layers.around(probe.clone());
         Task::default().poll_ready(&mut client);
-        assert_eq!(probe.seen().held, 1, "{kind:?}");
+        let held = u32::from(kind.asks_early());
+        assert_eq!(probe.seen().held, held, "{kind:?}");
         layers.breaker().force_open();
         let mut call = client.call(1);
         assert_eq!(probe.seen().held, 0, "{kind:?}: before the answer is read");
@@ -132,7 +142,7 @@ async fn a_call_that_is_refused_gives_the_reservation_back() {
         layers.breaker().reset();
         client.call(1).await.unwrap();
     }
-    for kind in [Kind::Deadline, Kind::Retry, Kind::Stack] {
+    for kind in Kind::TIMELY {
         let probe = Probe::new(&[]);
         let mut client = Layers::new(kind).around(probe.clone());
         Task::default().poll_ready(&mut client);
@@ -145,6 +155,32 @@ async fn a_call_that_is_refused_gives_the_reservation_back() {
             "{kind:?}"
         );
         assert_eq!((probe.seen().held, probe.calls()), (0, 0), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_turn_gives_the_reservation_back() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.queues()) {
+        let probe = Probe::new(&[]);
+        let layers = Layers::new(kind);
+        let mut client = layers.around(probe.clone());
+        let task = Task::default();
+        task.poll_ready(&mut client);
+        let held = u32::from(kind.asks_early());
+        assert_eq!(probe.seen().held, held, "{kind:?}");
+        let crowd = layers.crowd();
+        let mut call = client.call(1);
+        assert!(task.poll(&mut call).is_pending(), "{kind:?}");
+        assert_eq!((probe.seen().held, probe.calls()), (0, 0), "{kind:?}");
+        let result = loop {
+            assert!(task.wait().await, "{kind:?}: its turn comes");
+            if let Poll::Ready(result) = task.poll(&mut call) {
+                break result;
+            }
+        };
+        assert!(result.is_ok(), "{kind:?}: {result:?}");
+        assert_eq!(probe.calls(), 1, "{kind:?}");
+        drop(crowd);
     }
 }
 
@@ -213,6 +249,26 @@ async fn a_call_that_waits_is_woken_only_with_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_turn_is_woken_only_when_it_comes() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.queues()) {
+        let layers = Layers::new(kind);
+        let crowd = layers.crowd();
+        let task = Task::default();
+        let mut call = layers.around(Probe::new(&[])).oneshot(1);
+        let mut polls = 0;
+        while task.poll(&mut call).is_pending() {
+            polls += 1;
+            while !task.was_woken() {
+                advance(Duration::from_millis(1)).await;
+            }
+        }
+        // For tokens and for a permit, and neither timer is to the point.
+        assert!(polls <= 4, "{kind:?}: {polls}");
+        drop(crowd);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_task_that_polled_last_is_woken() {
     for kind in Kind::ALL {
         for plan in [Plan::readiness(0, End::Held), Plan::answer(0, End::Held)] {
@@ -227,6 +283,33 @@ async fn the_task_that_polled_last_is_woken() {
             let mut call = Layers::new(kind).around(probe).oneshot(1);
             let task = polled_by_two(&mut call);
             assert!(task.wait().await, "{kind:?}: by the timeout");
+        }
+        if kind.hedges() {
+            let probe = Probe::new(&[Plan::answer(0, End::Held)]);
+            let mut call = Layers::new(kind).around(probe.clone()).call(1);
+            let task = polled_by_two(&mut call);
+            assert!(task.wait().await, "{kind:?}: by the delay");
+            assert!(task.poll(&mut call).is_ready(), "{kind:?}");
+            assert_eq!(probe.calls(), 2, "{kind:?}: the hedge has answered");
+            assert_eq!(probe.seen().held, 0, "{kind:?}: and the other is gone");
+        }
+        for has_one_ahead in [false, true] {
+            if !kind.queues() {
+                continue;
+            }
+            let layers = Layers::new(kind);
+            let crowd = layers.crowd();
+            let mut ahead = layers.around(Probe::new(&[])).oneshot(1);
+            if has_one_ahead {
+                assert!(Task::default().poll(&mut ahead).is_pending());
+            }
+            let mut call = layers.around(Probe::new(&[])).oneshot(1);
+            let task = polled_by_two(&mut call);
+            drop(ahead);
+            let started = Instant::now();
+            assert!(task.wait().await, "{kind:?}: by its turn");
+            assert!(started.elapsed() < common::TIMEOUT, "{kind:?}: in time");
+            drop(crowd);
         }
         if kind.retries() {
             let probe = Probe::new(&[Plan::FAILS]);
@@ -282,7 +365,7 @@ async fn one_layer_value_is_one_breaker() {
 
 #[tokio::test(start_paused = true)]
 async fn one_layer_value_is_one_budget() {
-    for kind in Kind::ALL.into_iter().filter(|kind| kind.retries()) {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_paid()) {
         let (layers, others) = (Layers::new(kind), Layers::new(kind));
         let mut calls = [1, 2].map(|request| {
             let probe = Probe::new(&[Plan::answer(0, End::Held)]);
@@ -293,6 +376,19 @@ async fn one_layer_value_is_one_budget() {
         }
         assert_eq!(layers.budget().in_flight(), 2, "{kind:?}");
         assert_eq!(others.budget().in_flight(), 0, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_layer_value_is_one_limit() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.queues()) {
+        let (layers, others) = (Layers::new(kind), Layers::new(kind));
+        let crowd = layers.crowd();
+        let mut waits = layers.around(Probe::new(&[])).oneshot(1);
+        assert!(Task::default().poll(&mut waits).is_pending(), "{kind:?}");
+        let mut passes = others.around(Probe::new(&[])).oneshot(1);
+        assert!(Task::default().poll(&mut passes).is_ready(), "{kind:?}");
+        drop(crowd);
     }
 }
 
@@ -330,9 +426,33 @@ fn services_and_calls_may_go_to_other_threads() {
     wraps_what_is_not_sync(&retry);
     wraps_what_is_not_sync(&breaker);
     wraps_what_is_not_sync(&measure);
+    wraps_what_is_not_sync(&RateLimitLayer::new(name, Rate::per_second(1)));
+    wraps_what_is_not_sync(&BulkheadLayer::new(name, 1));
+    wraps_what_is_not_sync(&HedgeLayer::new(name));
+    let failed = |_: fallback::Failed<'_, NotSync>| None;
+    wraps_what_is_not_sync(&FallbackLayer::new(name, fallback::from_failure(failed)));
+    let second = Inner::new(service_fn(|request| ready(Ok::<_, BoxError>(request))));
+    wraps_what_is_not_sync(&FallbackLayer::new(name, fallback::service(second)));
+    let per_key = |_: &u32| {
+        (
+            CircuitBreakerLayer::new("key"),
+            BulkheadLayer::new("key", 1),
+        )
+    };
+    wraps_what_is_not_sync(&keyed::by(name, |_: &NotSync| 1, per_key));
+    let all = standard(name)
+        .hedge(|hedge| hedge)
+        .rate_limit(Rate::per_second(9), |limit| limit)
+        .concurrency_limit(1);
+    wraps_what_is_not_sync(&all.build().expect("is valid"));
     let stack = ServiceBuilder::new().layer(measure).layer(deadline);
     wraps_what_is_not_sync(&stack.layer(retry).layer(breaker).layer(timeout));
     shareable::<Handle>();
+    shareable::<rate_limit::Handle>();
+    shareable::<bulkhead::Handle>();
+    shareable::<hedge::Handle>();
+    shareable::<keyed::Handle<u32, BulkheadLayer>>();
+    shareable::<stack::Handle>();
     shareable::<Budget>();
     shareable::<Deadline>();
     shareable::<Error>();

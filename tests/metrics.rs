@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
-    Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, Classify, Deadline, DeadlineLayer,
-    ErrorsAreFailures, Hint, Jitter, MeasureLayer, Mode, Outcome, Replay, RetryLayer, TimeoutLayer,
-    retry,
+    Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, Deadline,
+    DeadlineLayer, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter, KeyedLayer,
+    MeasureLayer, Mode, Outcome, Rate, RateLimitLayer, Replay, RetryLayer, TimeoutLayer, bulkhead,
+    fallback, hedge, rate_limit, retry, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use metrics_util::debugging::DebuggingRecorder;
 use stack::stack;
+use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -178,6 +180,144 @@ async fn every_end_of_a_call() {
     }
 }
 
+async fn every_end_of_a_wait_for_tokens() {
+    let build = |set: &dyn Fn(rate_limit::Config) -> rate_limit::Config| {
+        set(RateLimitLayer::config(NAME, Rate::per_second(1)).burst(1))
+            .cost(|word: &&'static str| if *word == "costly" { 2 } else { 1 })
+            .build()
+            .unwrap()
+    };
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let service = build(&|limit| limit.mode(mode)).layer(service_fn(echo));
+        for word in ["ok", "ok", "costly"] {
+            drop(service.clone().oneshot(word).await);
+        }
+    }
+    let service = build(&|limit| limit.max_wait(10 * SECOND)).layer(service_fn(echo));
+    for _ in 0..2 {
+        service.clone().oneshot("ok").await.unwrap();
+    }
+    timeout(SECOND / 2, service.clone().oneshot("ok"))
+        .await
+        .unwrap_err();
+    // Which has its place, and then less time than it thought.
+    let mut waits = tokio_test::task::spawn(Box::pin(service.oneshot("ok")));
+    assert!(waits.poll().is_pending());
+    let over = Deadline::after(Duration::ZERO);
+    over.scope(waits.into_inner()).await.unwrap_err();
+}
+
+async fn every_end_of_a_wait_for_a_permit() {
+    let build = |set: fn(bulkhead::Config) -> bulkhead::Config| {
+        let layer = set(BulkheadLayer::config(NAME, 1)).build().unwrap();
+        layer.layer(service_fn(echo))
+    };
+    for service in [
+        build(|limit| limit),
+        build(|limit| limit.mode(Mode::Observe)),
+    ] {
+        let mut held = tokio_test::task::spawn(service.clone().oneshot("hangs"));
+        assert!(held.poll().is_pending());
+        drop(service.oneshot("ok").await);
+    }
+    let service = build(|limit| limit.queue(1));
+    let mut held = tokio_test::task::spawn(service.clone().oneshot("hangs"));
+    assert!(held.poll().is_pending());
+    service.clone().oneshot("ok").await.unwrap_err();
+    let soon = Deadline::after(SECOND / 100);
+    soon.scope(service.clone().oneshot("ok")).await.unwrap_err();
+    let soon = timeout(SECOND / 100, service.clone().oneshot("ok"));
+    soon.await.unwrap_err();
+    let mut waits = tokio_test::task::spawn(service.oneshot("ok"));
+    assert!(waits.poll().is_pending());
+    drop(held);
+    waits.await.unwrap();
+}
+
+async fn every_end_of_a_hedge() {
+    let build = |set: &dyn Fn(hedge::Config) -> hedge::Config| {
+        let config = set(HedgeLayer::config(NAME).delay(SECOND));
+        config.classify(ByWord).build().unwrap()
+    };
+    let counted = || {
+        let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        service_fn(move |words: [&'static str; 2]| {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            echo(words[call as usize % 2])
+        })
+    };
+    let with = |words| build(&|hedge| hedge).layer(counted()).oneshot(words);
+    with(["hangs", "ok"]).await.unwrap();
+    with(["slow", "hangs"]).await.unwrap();
+    with(["slow", "fails"]).await.unwrap();
+    let empty = Budget::config(NAME).initial(0).build().unwrap();
+    let denied = build(&|hedge| hedge.budget(&empty));
+    denied
+        .layer(service_fn(echo))
+        .oneshot("slow")
+        .await
+        .unwrap();
+    let slowed = build(&|hedge| hedge.delay(SECOND / 2).slowdown(1.0 + f64::EPSILON));
+    let service = slowed.layer(service_fn(async |takes: u64| {
+        sleep(Duration::from_millis(takes)).await;
+        Ok::<_, BoxError>("ok")
+    }));
+    for _ in 0..300 {
+        service.clone().oneshot(10).await.unwrap();
+    }
+    for takes in [400, 400, 600] {
+        let calls = (0..40).map(|_| service.clone().oneshot(takes));
+        for result in calls.collect::<JoinSet<_>>().join_all().await {
+            result.unwrap();
+        }
+    }
+}
+
+async fn every_event_of_a_key() {
+    let keys = |most| {
+        KeyedLayer::config(
+            NAME,
+            |word: &&'static str| *word,
+            |_: &&'static str| BulkheadLayer::new(NAME, 5),
+        )
+        .max_keys(most)
+        .idle(SECOND)
+        .build()
+        .unwrap()
+    };
+    let layer = keys(1);
+    let service = layer.layer(service_fn(echo));
+    service.clone().oneshot("ok").await.unwrap();
+    let mut held = tokio_test::task::spawn(service.clone().oneshot("hangs"));
+    assert!(held.poll().is_pending());
+    service.clone().oneshot("ok").await.unwrap();
+    drop(held);
+    assert!(layer.handle().remove(&"hangs"));
+    service.clone().oneshot("ok").await.unwrap();
+    advance(2 * SECOND).await;
+    service.clone().oneshot("fails").await.unwrap();
+}
+
+async fn every_end_of_a_fallback() {
+    let failing =
+        || service_fn(async |_: &'static str| Err::<&'static str, BoxError>("down".into()));
+    let value = FallbackLayer::new(NAME, fallback::value("unknown"));
+    value.layer(failing()).oneshot("ok").await.unwrap();
+    let none = FallbackLayer::new(NAME, fallback::from_failure(|_| None::<&'static str>));
+    none.layer(failing()).oneshot("ok").await.unwrap_err();
+    let second = |replay: ByWord| {
+        FallbackLayer::config(NAME, fallback::service(failing()))
+            .replay(replay)
+            .build()
+            .unwrap()
+    };
+    let service = second(ByWord).layer(failing());
+    service.clone().oneshot("ok").await.unwrap_err();
+    service.clone().oneshot("not copyable").await.unwrap_err();
+    let over = Deadline::after(Duration::ZERO);
+    over.scope(service.oneshot("ok")).await.unwrap_err();
+}
+
 /// The contract with dashboards and alerts: type and unit, name, and all values of all labels.
 const METRICS: &str = "
 gauge buttress_breaker_state name=inventory state=closed,half_open,open
@@ -190,8 +330,20 @@ histogram/s buttress_call_duration_seconds name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
 counter buttress_calls_total name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
-counter buttress_rejections_total layer=circuit_breaker,deadline,retry mode=enforce,observe \
-    name=inventory reason=circuit_open,deadline_exceeded
+counter buttress_fallbacks_total name=inventory result=answered,deadline,failed,no_answer,not_copyable
+gauge/s buttress_hedge_delay_seconds name=inventory
+counter buttress_hedges_total name=inventory \
+    result=denied_budget,denied_slowdown,failed,lost,won
+gauge buttress_in_flight layer=bulkhead name=inventory
+counter buttress_key_events_total event=added,evicted,expired,overflowed,removed name=inventory
+gauge buttress_keys name=inventory
+gauge buttress_limit layer=bulkhead name=inventory
+gauge buttress_queue_depth layer=bulkhead,rate_limit name=inventory
+histogram/s buttress_queue_wait_seconds layer=bulkhead,rate_limit name=inventory \
+    result=admitted,cancelled,deadline,rejected,timeout
+counter buttress_rejections_total layer=bulkhead,circuit_breaker,deadline,rate_limit,retry \
+    mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
+    queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
     not_idempotent,not_retryable,pushback,rejected,retried name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
@@ -205,6 +357,11 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     every_retry_decision().await;
     every_change_of_a_breaker().await;
     every_end_of_a_call().await;
+    every_end_of_a_wait_for_tokens().await;
+    every_end_of_a_wait_for_a_permit().await;
+    every_end_of_a_hedge().await;
+    every_event_of_a_key().await;
+    every_end_of_a_fallback().await;
 
     let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
@@ -230,6 +387,46 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
         seen.push('\n');
     }
     assert_eq!(seen, METRICS, "\n{seen}");
+}
+
+/// The pages that say which metrics there are.
+const PAGES: [&str; 10] = [
+    include_str!("../src/budget/mod.rs"),
+    include_str!("../src/bulkhead/mod.rs"),
+    include_str!("../src/circuit_breaker/mod.rs"),
+    include_str!("../src/fallback/mod.rs"),
+    include_str!("../src/hedge/mod.rs"),
+    include_str!("../src/keyed/mod.rs"),
+    include_str!("../src/measure/mod.rs"),
+    include_str!("../src/rate_limit/mod.rs"),
+    include_str!("../src/retry/mod.rs"),
+    include_str!("../src/timeout/mod.rs"),
+];
+
+#[test]
+fn the_pages_name_every_metric_and_each_of_its_labels_and_no_others() {
+    let named_in = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| c != '_' && !c.is_ascii_lowercase());
+        words
+            .filter(|word| word.starts_with("buttress_"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let pages = PAGES.concat();
+    let docs: Vec<_> = pages
+        .lines()
+        .filter(|line| line.starts_with("//!"))
+        .collect();
+    assert_eq!(named_in(&docs.join("\n")), named_in(METRICS));
+    for metric in METRICS.lines().filter(|line| !line.is_empty()) {
+        let (name, labels) = metric.split_once(' ').unwrap().1.split_once(' ').unwrap();
+        let rows: Vec<_> = docs.iter().filter(|line| line.contains(name)).collect();
+        for label in labels.split(' ') {
+            let (label, _values) = label.split_once('=').unwrap();
+            let is_named = rows.iter().any(|row| row.contains(label));
+            assert!(is_named, "{label} of {name}");
+        }
+    }
 }
 
 /// As many calls as it takes until the budget has published its gauges.
@@ -445,4 +642,100 @@ async fn a_listener_that_panics_leaves_the_breaker_working() {
     assert_eq!(panics, 3, "opened, half-open and closed again");
     assert_eq!(layer.handle().state(), State::Closed);
     assert_eq!(states(&exporter, "panics"), [1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newer_parts_report_to_a_recorder_that_is_installed_before_or_after_them() {
+    for is_late in [false, true] {
+        let name = if is_late { "all after" } else { "all before" };
+        let recorder = prometheus().build_recorder();
+        let mut installed = (!is_late).then(|| metrics::set_default_local_recorder(&recorder));
+        let layer = standard(name)
+            .hedge(|hedge| hedge.delay(SECOND))
+            .rate_limit(Rate::per_second(1), |limit| {
+                limit.burst(100).max_wait(SECOND)
+            })
+            .bulkhead(7, |bulkhead| bulkhead.queue(5))
+            .build()
+            .unwrap();
+        let service = layer.layer(service_fn(echo));
+        service.clone().oneshot("ok").await.unwrap();
+        installed.get_or_insert_with(|| metrics::set_default_local_recorder(&recorder));
+        // One of 31 looks whether it is time to publish gauges.
+        for _ in 0..40 {
+            service.clone().oneshot("ok").await.unwrap();
+        }
+        advance(2 * SECOND).await;
+        service.clone().oneshot("ok").await.unwrap();
+        layer.handle().rate_limit().unwrap().drain(SECOND / 2);
+        service.clone().oneshot("ok").await.unwrap();
+        let samples = samples(&recorder.handle());
+        for (metric, labels, value) in [
+            ("limit", r#",layer="bulkhead""#, 7),
+            ("in_flight", r#",layer="bulkhead""#, 0),
+            ("queue_depth", r#",layer="bulkhead""#, 0),
+            ("queue_depth", r#",layer="rate_limit""#, 0),
+            ("hedge_delay_seconds", "", 1),
+        ] {
+            let sample = format!(r#"buttress_{metric}{{name="{name}"{labels}}} {value}"#);
+            assert!(samples.contains(&sample), "{sample} in {samples:#?}");
+        }
+        drop(installed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_thousand_cancelled_calls_every_level_is_back_at_zero() {
+    let recorder = prometheus().build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = standard("storm")
+        .timeout(SECOND)
+        .hedge(|hedge| hedge.delay(SECOND / 10))
+        .rate_limit(Rate::per_second(200), |limit| {
+            limit.burst(10).max_wait(SECOND)
+        })
+        .bulkhead(10, |bulkhead| bulkhead.queue(20).queue_wait(SECOND / 2))
+        .seed(1)
+        .classify(ByWord)
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    let (limit, bulkhead) = (handle.rate_limit().unwrap(), handle.bulkhead().unwrap());
+    let service = layer.layer(service_fn(echo));
+    let mut calls = std::collections::VecDeque::new();
+    let (mut waited, mut queued) = (0, 0);
+    for number in 0..1_000_u64 {
+        let word = ["hangs", "slow", "fails", "hangs", "overload"][number as usize % 5];
+        let mut call = tokio_test::task::spawn(service.clone().oneshot(word));
+        if call.poll().is_pending() {
+            calls.push_back(call);
+        }
+        if number % 3 == 0 {
+            advance(Duration::from_millis(number % 17)).await;
+        }
+        calls.retain_mut(|call| !call.is_woken() || call.poll().is_pending());
+        waited = waited.max(limit.waiting());
+        queued = queued.max(bulkhead.queued());
+        while calls.len() > 40 {
+            let place = number as usize * 7 % calls.len();
+            drop(calls.remove(place));
+        }
+    }
+    assert!(
+        waited > 0 && queued > 0,
+        "{waited} for tokens, {queued} for permits"
+    );
+    drop(calls);
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+    assert_eq!((limit.waiting(), handle.budget().in_flight()), (0, 0));
+    let samples = samples(&exporter);
+    for (metric, layer) in [
+        ("in_flight", "bulkhead"),
+        ("queue_depth", "bulkhead"),
+        ("queue_depth", "rate_limit"),
+    ] {
+        let sample = format!(r#"buttress_{metric}{{name="storm",layer="{layer}"}} 0"#);
+        assert!(samples.contains(&sample), "{sample} in {samples:#?}");
+    }
 }

@@ -123,7 +123,7 @@ async fn a_service_that_is_never_ready_is_waited_for_within_the_call() {
             (patience, results) => panic!("{kind:?}: {results:?} with {patience:?}"),
         }
         calls.shutdown().await;
-        assert_eq!(layers.budget().in_flight(), 0, "{kind:?}");
+        layers.assert_nothing_is_held(&format!("{kind:?}"));
         assert_eq!((probe.calls(), probe.seen().held), (0, 0), "{kind:?}");
     }
 }
@@ -135,7 +135,7 @@ async fn an_error_of_readiness_ends_one_call_and_not_the_next() {
             let probe = Probe::new(&[Plan::readiness(pending, End::Error)]);
             let mut client = Layers::new(kind).around(probe.clone());
             let result = client.ready().await.unwrap().call(1).await;
-            assert_eq!(result.is_ok(), kind.retries(), "{kind:?}: {result:?}");
+            assert_eq!(result.is_ok(), kind.recovers(), "{kind:?}: {result:?}");
             client.ready().await.unwrap().call(1).await.unwrap();
         }
     }
@@ -243,7 +243,7 @@ async fn a_call_that_is_refused_gives_its_place_up() {
         drop(busy.permit);
         assert_free(&busy.client, &format!("{kind:?}"));
     }
-    for kind in [Kind::Deadline, Kind::Retry, Kind::Stack] {
+    for kind in Kind::TIMELY {
         let mut busy = Busy::new(kind);
         Task::default().poll_ready(&mut busy.client);
         let late = Deadline::at(Instant::now());

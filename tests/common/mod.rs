@@ -12,13 +12,16 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use buttress::circuit_breaker::{Handle, State};
+use buttress::fallback::{self, Failures, FromService};
+use buttress::stack::StandardLayer;
 use buttress::{
-    Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, DeadlineLayer, Error, ErrorKind,
-    Jitter, MeasureLayer, Outcome, RetryLayer, TimeoutLayer,
+    Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer, Error,
+    ErrorKind, FallbackLayer, HedgeLayer, Jitter, KeyedLayer, MeasureLayer, Outcome, Rate,
+    RateLimitLayer, RetryLayer, TimeoutLayer, bulkhead, rate_limit, standard,
 };
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, advance, sleep};
-use tower::util::BoxCloneSyncService;
+use tokio::time::{Instant, advance, sleep, sleep_until};
+use tower::util::{BoxCloneSyncService, Oneshot};
 use tower::{Layer, Service, ServiceExt};
 
 /// How long an attempt may take.
@@ -30,6 +33,12 @@ pub(crate) const BACKOFF: Duration = Duration::from_millis(100);
 pub(crate) const ATTEMPTS: u32 = 3;
 /// How long the breaker stays open.
 pub(crate) const OPEN_FOR: Duration = Duration::from_secs(2);
+/// After how long a hedge is sent.
+pub(crate) const HEDGE_DELAY: Duration = Duration::from_millis(700);
+/// How many calls may be in flight.
+pub(crate) const LIMIT: usize = 10;
+/// How long nobody gets his turn where it is [crowded](Layers::crowd), at each of the limits.
+pub(crate) const CROWDED_FOR: Duration = Duration::from_millis(200);
 /// Longer than any test, so that no lost probe is made up for.
 pub(crate) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -283,73 +292,197 @@ pub(crate) enum Kind {
     Retry,
     CircuitBreaker,
     Measure,
+    RateLimit,
+    Bulkhead,
+    Hedge,
+    /// Asks a second service.
+    Fallback,
+    /// Round a circuit breaker and a bulkhead.
+    Keyed,
+    /// Built by hand.
     Stack,
+    /// The standard stack with all its parts.
+    Standard,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Timeout,
         Self::Deadline,
         Self::Retry,
         Self::CircuitBreaker,
         Self::Measure,
+        Self::RateLimit,
+        Self::Bulkhead,
+        Self::Hedge,
+        Self::Fallback,
+        Self::Keyed,
         Self::Stack,
+        Self::Standard,
     ];
+    /// Those that refuse a call whose deadline has passed.
+    pub(crate) const TIMELY: [Self; 4] = [Self::Deadline, Self::Retry, Self::Stack, Self::Standard];
 
+    /// Says whether a call that failed is made again after a while.
     pub(crate) fn retries(self) -> bool {
-        matches!(self, Self::Retry | Self::Stack)
+        matches!(self, Self::Retry | Self::Stack | Self::Standard)
+    }
+
+    pub(crate) fn hedges(self) -> bool {
+        matches!(self, Self::Hedge | Self::Standard)
+    }
+
+    /// Says whether one failure of the inner service does not come to the caller.
+    pub(crate) fn recovers(self) -> bool {
+        self.retries() || matches!(self, Self::Hedge | Self::Fallback)
+    }
+
+    /// Says whether operations take part in a budget.
+    pub(crate) fn is_paid(self) -> bool {
+        self.retries() || self.hedges()
     }
 
     pub(crate) fn breaks(self) -> bool {
-        matches!(self, Self::CircuitBreaker | Self::Stack)
+        matches!(
+            self,
+            Self::CircuitBreaker | Self::Keyed | Self::Stack | Self::Standard
+        )
     }
 
     pub(crate) fn measures(self) -> bool {
-        matches!(self, Self::Measure | Self::Stack)
+        matches!(self, Self::Measure | Self::Stack | Self::Standard)
+    }
+
+    /// Says whether calls may have to wait for their turn.
+    pub(crate) fn queues(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimit | Self::Bulkhead | Self::Keyed | Self::Standard
+        )
+    }
+
+    /// Says whether the inner service is asked for its readiness before there is a call.
+    pub(crate) fn asks_early(self) -> bool {
+        self != Self::Keyed
     }
 
     /// When a call that has no answer ends: all attempts and the waits between them.
     pub(crate) fn patience(self) -> Option<Duration> {
+        let waits = BACKOFF * (ATTEMPTS - 1);
         match self {
             Self::Timeout => Some(TIMEOUT),
             Self::Deadline => Some(DEADLINE),
-            Self::Stack => Some(TIMEOUT * ATTEMPTS + BACKOFF * (ATTEMPTS - 1)),
-            Self::Retry | Self::CircuitBreaker | Self::Measure => None,
+            Self::Stack => Some(TIMEOUT * ATTEMPTS + waits),
+            // Each attempt ends with its hedge.
+            Self::Standard => Some((HEDGE_DELAY + TIMEOUT) * ATTEMPTS + waits),
+            _ => None,
         }
     }
 }
 
 pub(crate) type Client = BoxCloneSyncService<u32, Response, BoxError>;
 
+type PerKey = (CircuitBreakerLayer<Classifier>, BulkheadLayer);
+type ByRequest =
+    KeyedLayer<fn(&u32) -> u32, Box<dyn Fn(&u32) -> PerKey + Send + Sync>, u32, PerKey>;
+
 /// The layer of one kind, or all of them.
 pub(crate) struct Layers {
     kind: Kind,
+    name: String,
+    budget: Budget,
     retry: RetryLayer<ByClone, Classifier>,
     breaker: CircuitBreakerLayer<Classifier>,
+    rate_limit: RateLimitLayer<rate_limit::One, Classifier>,
+    bulkhead: BulkheadLayer,
+    hedge: HedgeLayer<ByClone, Classifier>,
+    fallback: FallbackLayer<FromService<Probe>, Failures, Classifier>,
+    keyed: ByRequest,
+    standard: StandardLayer<ByClone, Classifier>,
+    /// The second service.
+    pub(crate) spare: Probe,
 }
 
 impl Layers {
     pub(crate) fn new(kind: Kind) -> Self {
-        let name = "inventory";
-        let budget = Budget::config(name).initial(10).build();
-        let retry = RetryLayer::config(name)
-            .max_attempts(ATTEMPTS)
-            .backoff(Backoff::constant(BACKOFF).jitter(Jitter::None))
-            .budget(&budget.expect("is valid"))
-            .seed(1)
+        // The gauges of one name are sums, and tests run beside each other: each has its own thread.
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("inventory");
+        let budget = Budget::config(name).reserve(100).initial(100).build();
+        let budget = budget.expect("is valid");
+        let retry = |config: buttress::retry::Config| {
+            config
+                .max_attempts(ATTEMPTS)
+                .backoff(Backoff::constant(BACKOFF).jitter(Jitter::None))
+                .budget(&budget)
+                .seed(1)
+        };
+        let breaker = |config: buttress::circuit_breaker::Config| {
+            config
+                .open_for(OPEN_FOR)
+                .open_jitter(0.0)
+                .probe_lease(LEASE)
+                .seed(1)
+        };
+        let rate = Rate::per_second(1_000);
+        let limit = |config: rate_limit::Config| config.burst(200).max_wait(TIMEOUT);
+        let bulkhead = |config: bulkhead::Config| {
+            let config = config.queue(10).queue_wait(TIMEOUT);
+            config.overloaded_wait(TIMEOUT)
+        };
+        let hedge = |config: buttress::hedge::Config| {
+            let config = config.delay(HEDGE_DELAY).slowdown(1_000.0);
+            config.burst(100).budget(&budget)
+        };
+        let standard = standard(name)
+            .timeout(TIMEOUT)
+            .deadline(DEADLINE)
+            .retry(retry)
+            .hedge(hedge)
+            .circuit_breaker(breaker)
+            .rate_limit(rate, limit)
+            .bulkhead(LIMIT, bulkhead)
+            .budget(&budget)
             .classify(classify as Classifier)
             .build();
-        let breaker = CircuitBreakerLayer::config(name)
-            .open_for(OPEN_FOR)
-            .open_jitter(0.0)
-            .probe_lease(LEASE)
-            .seed(1)
-            .classify(classify as Classifier)
-            .build();
+        let of_each = bulkhead(BulkheadLayer::config(name, LIMIT));
+        let breaker = breaker(CircuitBreakerLayer::config(name)).classify(classify as Classifier);
+        let breaker = breaker.build().expect("is valid");
+        let of_all = breaker.clone();
+        let per_key = Box::new(move |_: &u32| {
+            let bulkhead = of_each.clone().build();
+            (of_all.clone(), bulkhead.expect("is valid"))
+        });
+        let keyed = ByRequest::config(name, |request: &u32| *request, per_key);
+        let spare = Probe::new(&[]);
+        let fallback = FallbackLayer::config(name, fallback::service(spare.clone()));
         Self {
             kind,
-            retry: retry.expect("is valid"),
-            breaker: breaker.expect("is valid"),
+            retry: retry(RetryLayer::config(name))
+                .classify(classify as Classifier)
+                .build()
+                .expect("is valid"),
+            breaker,
+            rate_limit: limit(RateLimitLayer::config(name, rate))
+                .classify(classify as Classifier)
+                .build()
+                .expect("is valid"),
+            bulkhead: bulkhead(BulkheadLayer::config(name, LIMIT))
+                .build()
+                .expect("is valid"),
+            hedge: hedge(HedgeLayer::config(name))
+                .classify(classify as Classifier)
+                .build()
+                .expect("is valid"),
+            fallback: fallback
+                .classify(classify as Classifier)
+                .build()
+                .expect("is valid"),
+            keyed: keyed.max_keys(1).build().expect("is valid"),
+            standard: standard.expect("is valid"),
+            spare,
+            name: name.to_owned(),
+            budget,
         }
     }
 
@@ -358,7 +491,7 @@ impl Layers {
         S: Service<u32, Response = Response, Error = BoxError> + Clone + Send + Sync + 'static,
         S::Future: Send,
     {
-        let name = "inventory";
+        let name = self.name.as_str();
         let timeout = TimeoutLayer::new(name, TIMEOUT);
         let deadline = DeadlineLayer::new(name, DEADLINE);
         let operation = MeasureLayer::operation(name).classify(classify as Classifier);
@@ -369,30 +502,110 @@ impl Layers {
             Kind::Retry => Client::new(self.retry.layer(inner)),
             Kind::CircuitBreaker => Client::new(self.breaker.layer(inner)),
             Kind::Measure => Client::new(operation.layer(inner)),
+            Kind::RateLimit => Client::new(self.rate_limit.layer(inner)),
+            Kind::Bulkhead => Client::new(self.bulkhead.layer(inner)),
+            Kind::Hedge => Client::new(self.hedge.layer(inner)),
+            Kind::Fallback => Client::new(self.fallback.layer(inner)),
+            Kind::Keyed => Client::new(self.keyed.layer(inner)),
             Kind::Stack => {
                 let breaker = self.breaker.layer(timeout.layer(attempt.layer(inner)));
                 Client::new(operation.layer(deadline.layer(self.retry.layer(breaker))))
             }
+            Kind::Standard => Client::new(self.standard.layer(inner)),
         }
     }
 
     pub(crate) fn breaker(&self) -> Handle {
+        if self.kind == Kind::Standard {
+            let handle = self.standard.handle();
+            return handle.circuit_breaker().expect("there is one").clone();
+        }
         self.breaker.handle()
     }
 
     pub(crate) fn budget(&self) -> &Budget {
-        self.retry.budget().expect("it was given one")
+        &self.budget
+    }
+
+    /// The rate limit that calls pass.
+    pub(crate) fn rate_limit(&self) -> Option<rate_limit::Handle> {
+        match self.kind {
+            Kind::RateLimit => Some(self.rate_limit.handle()),
+            Kind::Standard => self.standard.handle().rate_limit().cloned(),
+            _ => None,
+        }
+    }
+
+    /// The bulkhead that calls with request 1 pass, if there has been one.
+    pub(crate) fn bulkhead(&self) -> Option<bulkhead::Handle> {
+        match self.kind {
+            Kind::Bulkhead => Some(self.bulkhead.handle()),
+            Kind::Keyed => self.keyed.handle().get(&1).map(|layers| layers.1.handle()),
+            Kind::Standard => self.standard.handle().bulkhead().cloned(),
+            _ => None,
+        }
     }
 
     /// Opens the breaker with calls that fail, and lets its open time pass.
     pub(crate) async fn half_open(&self) {
-        let broken = self.breaker.layer(Probe::new(&[Plan::FAILS; 20]));
-        for _ in 0..20 {
+        let probe = Probe::new(&[Plan::FAILS; 20]);
+        let broken = match self.kind {
+            Kind::Standard => self.around(probe),
+            _ => Client::new(self.breaker.layer(probe)),
+        };
+        while self.breaker().state() != State::Open {
             broken.clone().oneshot(1).await.expect_err("it fails");
         }
-        assert_eq!(self.breaker().state(), State::Open);
         advance(OPEN_FOR).await;
     }
+
+    /// Makes calls wait for their turn: for a time there are no tokens, and then no permits.
+    pub(crate) fn crowd(&self) -> Crowd {
+        let held = Probe::new(&[Plan::answer(0, End::Held)]);
+        let mut call = self.around(held).oneshot(1);
+        assert!(Task::default().poll(&mut call).is_pending());
+        let mut over = Instant::now();
+        if let Some(limit) = self.rate_limit() {
+            limit.drain(CROWDED_FOR);
+            over += CROWDED_FOR;
+        }
+        if let Some(bulkhead) = self.bulkhead() {
+            bulkhead.set_limit(1).expect("is valid");
+            over += CROWDED_FOR;
+            tokio::spawn(async move {
+                sleep_until(over).await;
+                bulkhead.set_limit(LIMIT).expect("is valid");
+            });
+        }
+        Crowd { _call: call }
+    }
+
+    /// Checks that no call holds anything, neither a place nor a permit.
+    pub(crate) fn assert_nothing_is_held(&self, case: &str) {
+        assert_eq!(self.budget().in_flight(), 0, "{case}");
+        if let Some(bulkhead) = self.bulkhead() {
+            let levels = (bulkhead.in_flight(), bulkhead.queued());
+            assert_eq!(levels, (0, 0), "{case}");
+        }
+        let waiting = self.rate_limit().map_or(0, |limit| limit.waiting());
+        assert_eq!(waiting, 0, "{case}");
+        assert_eq!(self.spare.seen().held, 0, "{case}");
+    }
+
+    /// Checks that no call keeps its key in use: the one place can be had for another.
+    pub(crate) async fn assert_no_key_is_in_use(&self, case: &str) {
+        if self.kind == Kind::Keyed {
+            self.breaker.handle().reset();
+            let other = self.around(Probe::new(&[])).oneshot(2).await;
+            assert!(other.is_ok(), "{case}");
+            assert!(self.keyed.handle().get(&2).is_some(), "{case}");
+        }
+    }
+}
+
+/// What keeps others waiting: a call in flight.
+pub(crate) struct Crowd {
+    _call: Oneshot<Client, u32>,
 }
 
 /// What ended the call, if a layer did.
