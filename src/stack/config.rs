@@ -275,7 +275,9 @@ impl<R, K, C> Standard<R, K, C> {
             completion,
             ..
         } = self;
-        parts.check(Check::new("standard stack", &name)?)?;
+        let check = Check::new("standard stack", &name)?;
+        parts.check_alone(check)?;
+        let together = parts.clone();
         let budget = match self.budget {
             Some(budget) => budget,
             None => Budget::config(name.as_str()).build()?,
@@ -324,7 +326,7 @@ impl<R, K, C> Standard<R, K, C> {
             }
             Concurrency::Unlimited | Concurrency::Unset => None,
         };
-        Ok(StandardLayer {
+        let layer = StandardLayer {
             operation: measure(MeasureLayer::operation),
             deadline: match parts.deadline {
                 Some(total) => DeadlineLayer::config(name.as_str(), total).build()?,
@@ -343,21 +345,31 @@ impl<R, K, C> Standard<R, K, C> {
             budget,
             classify,
             completion,
-        })
+        };
+        // Last, because a part knows best what is wrong with itself.
+        together.check_together(check)?;
+        Ok(layer)
     }
 }
 
 impl Parts {
-    /// Refuses parts that cannot do their work beside each other.
-    fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
+    /// Refuses what is missing, and times that are out of range.
+    fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
             self.concurrency != Concurrency::Unset,
             "concurrency_limit",
             &format_args!("not set"),
             "a number of calls, or `unlimited()`",
         )?;
+        let is_in_range =
+            |field, time: Option<Duration>| time.map_or(Ok(()), |time| check.duration(field, time));
+        is_in_range("deadline", self.deadline)?;
+        is_in_range("timeout", self.timeout)
+    }
+
+    /// Refuses parts that cannot do their work beside each other.
+    fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         if let Some(deadline) = self.deadline {
-            check.duration("deadline", deadline)?;
             let mut waits = vec![("timeout", self.timeout)];
             if let Some(limit) = &self.rate_limit {
                 waits.push(("rate limit max_wait", limit.longest_wait()));
@@ -371,9 +383,6 @@ impl Parts {
                     check.that(false, field, &wait, permitted())?;
                 }
             }
-        }
-        if let Some(timeout) = self.timeout {
-            check.duration("timeout", timeout)?;
         }
         self.check_attempt(check)
     }
