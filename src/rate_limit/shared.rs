@@ -102,6 +102,10 @@ impl Shared {
     /// Lets a call through, or says what becomes of it.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>, cost: u32) -> Entry {
+        if cost == 0 {
+            // Not even behind those who wait: nothing would bound how many of them there are.
+            return Entry::Pass;
+        }
         let now = context::now();
         if !self.queue.is_empty() {
             return self.defer(cost, now);
