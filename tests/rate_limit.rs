@@ -146,6 +146,14 @@ async fn the_hint_is_never_rounded_down_to_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_hint_is_exact_for_days_at_the_highest_rate() {
+    let layer = RateLimitLayer::new("search", Rate::per_second(1_000_000_000));
+    let days = Duration::from_secs(100 * 24 * 60 * 60);
+    layer.handle().drain(days);
+    assert_eq!(rejection(call(&layer, 1).await), come_again(days));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_layer_value_is_one_limit() {
     let layer = limit(10).build().unwrap();
     let (mut one, two) = (layer.layer(echo()), layer.clone().layer(echo()));
@@ -185,6 +193,23 @@ async fn a_request_costs_what_it_is_said_to_cost() {
         let refused = rejection(call(&layer, too_much).await);
         assert_eq!(refused, (ErrorKind::TooCostly, None));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_costs_nothing_passes_also_when_others_wait() {
+    let layer = limit(1).max_wait(INTERVAL).cost(|request: &u32| *request);
+    let layer = layer.build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut waits = client.call(1);
+    assert!(task.poll(&mut waits).is_pending());
+    for _ in 0..1_000 {
+        assert!(task.poll(&mut client.call(0)).is_ready());
+    }
+    let past = Deadline::after(Duration::ZERO);
+    past.scope(call(&layer, 0)).await.unwrap();
+    assert_eq!(layer.handle().waiting(), 1);
+    waits.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,6 +367,16 @@ async fn a_call_whose_turn_would_come_at_its_deadline_is_rejected_at_once() {
     assert_eq!(rejection(within(INTERVAL).await), come_again(INTERVAL));
     assert_eq!(start.elapsed(), Duration::ZERO);
     within(INTERVAL + MILLISECOND).await.unwrap();
+    assert_eq!(start.elapsed(), INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_a_far_future_is_as_good_as_none() {
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let start = Instant::now();
+    let far = Deadline::after(Duration::from_millis(u64::MAX));
+    far.scope(call(&layer, 1)).await.unwrap();
     assert_eq!(start.elapsed(), INTERVAL);
 }
 
@@ -604,7 +639,6 @@ async fn an_observing_limit_lets_everything_pass() {
     assert!(layer.handle().is_available());
 }
 
-/// Judges the answer 429 to be an overload with this hint.
 fn hinting(hint: Duration) -> impl Fn(Result<&u32, &BoxError>) -> Outcome + Clone {
     classify_fn(move |result: Result<&u32, &BoxError>| match result {
         Ok(429) => Outcome::Overload {
