@@ -639,6 +639,27 @@ async fn an_observing_limit_lets_everything_pass() {
     assert!(layer.handle().is_available());
 }
 
+/// Judges the answer 429 to be an overload with this hint.
+#[tokio::test(start_paused = true)]
+async fn is_available_while_the_next_call_would_only_wait() {
+    let layer = limit(1).max_wait(2 * INTERVAL).build().unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    assert!(layer.handle().is_available());
+    call(&layer, 1).await.unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        assert!(layer.handle().is_available());
+        waiting.push(client.call(1));
+        assert!(task.poll(waiting.last_mut().unwrap()).is_pending());
+    }
+    assert!(!layer.handle().is_available());
+    assert!(call(&layer, 1).await.is_err());
+    drop(waiting);
+    assert!(layer.handle().is_available());
+    layer.handle().drain(SECOND);
+    assert!(!layer.handle().is_available());
+}
+
 fn hinting(hint: Duration) -> impl Fn(Result<&u32, &BoxError>) -> Outcome + Clone {
     classify_fn(move |result: Result<&u32, &BoxError>| match result {
         Ok(429) => Outcome::Overload {
@@ -962,6 +983,40 @@ async fn rejections_are_counted_by_reason_and_mode() {
             row("too_costly", "observe", 1),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observing_limit_counts_only_what_would_be_rejected() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let mut counted = Vec::new();
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let layer = named_limit("comparing", 1).max_wait(SECOND / 10).mode(mode);
+        let layer = layer.build().unwrap();
+        // Ten may wait; and ten more, 50 ms later, of which five may.
+        for _ in 0..2 {
+            let calls: Vec<_> = (0..20)
+                .map(|_| tokio::spawn(layer.layer(echo()).oneshot(1)))
+                .collect();
+            settle().await;
+            sleep(SECOND / 20).await;
+            drop(calls);
+        }
+        sleep(SECOND).await;
+        call(&layer, 1).await.unwrap();
+        counted.push(rejections(&snapshotter));
+    }
+    assert_eq!(counted[0], counted[1]);
+    assert_eq!(counted[0], 9 + 15);
+}
+
+/// The rejections since this was last asked.
+fn rejections(snapshotter: &Snapshotter) -> u64 {
+    let rows = rows(snapshotter).into_iter();
+    rows.filter(|(row, _)| row.starts_with("rejections_total"))
+        .map(|(_, count)| count)
+        .sum()
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,6 @@ use crate::{Availability, Classify, ConfigError, ErrorsAreFailures, Forget, Wrap
 /// All services made by one layer value, or by its clones, share one limit.
 #[derive(Clone)]
 pub struct RateLimitLayer<Q = One, K = ErrorsAreFailures> {
-    /// `None` in a stack that has no limit.
     pub(super) shared: Arc<Shared>,
     pub(super) cost: Q,
     pub(super) classify: K,
@@ -162,7 +161,8 @@ impl Handle {
 }
 
 impl Availability for Handle {
-    /// Returns `true` if a call of cost 1 would be let through at once, or the limit only observes.
+    /// Returns `true` if a call of cost 1 would pass, at once or after a [wait](Config::max_wait), or the limit only
+    /// observes.
     fn is_available(&self) -> bool {
         self.shared.would_admit()
     }

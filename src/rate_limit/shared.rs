@@ -99,6 +99,10 @@ impl Shared {
         self.metrics.name()
     }
 
+    fn max_wait(&self) -> Duration {
+        self.settings.max_wait.unwrap_or_default()
+    }
+
     /// Lets a call through, or says what becomes of it.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>, cost: u32) -> Entry {
@@ -121,11 +125,23 @@ impl Shared {
     fn early(self: &Arc<Self>, cost: u32, wait: u64, now: Instant) -> Entry {
         match (self.settings.mode, self.settings.max_wait) {
             (Mode::Observe, _) => {
-                self.rejected(Reason::RateLimited, now);
+                self.observe(cost, now);
                 Entry::Pass
             }
             (Mode::Enforce, Some(_)) => self.defer(cost, now),
             (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now).into()),
+        }
+    }
+
+    /// Counts a call that would be rejected. One that would wait takes its tokens before they are there, so
+    /// that those who come after it find what they would find.
+    fn observe(&self, cost: u32, now: Instant) {
+        let (nanos, most) = (self.nanos(now), whole_nanos(self.max_wait()));
+        let deadline = context::deadline().map(|deadline| self.nanos(deadline));
+        let time_left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(nanos.saturating_add(1)));
+        let owed = self.gcra.owe(nanos, cost, most.min(time_left));
+        if owed != Taken::Yes {
+            self.rejected(Reason::RateLimited, now);
         }
     }
 
@@ -146,8 +162,8 @@ impl Shared {
         if cost > self.gcra.burst() {
             return self.too_costly(now);
         }
-        let max_wait = self.settings.max_wait.unwrap_or_default();
-        Entry::Wait(Box::pin(Turn::new(Arc::clone(self), cost, now, max_wait)))
+        let turn = Turn::new(Arc::clone(self), cost, now, self.max_wait());
+        Entry::Wait(Box::pin(turn))
     }
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
@@ -234,8 +250,7 @@ impl Shared {
     /// Lets nothing through for a time.
     pub(super) fn quiet(&self, duration: Duration, now: Instant) {
         let now = self.nanos(now);
-        let duration = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.gcra.quiet(now.saturating_add(duration));
+        self.gcra.quiet(now.saturating_add(whole_nanos(duration)));
         self.reconsider(now);
     }
 
@@ -255,10 +270,11 @@ impl Shared {
         self.gcra.available(self.nanos(Instant::now()))
     }
 
-    /// Says whether a call of cost 1 would be let through at once.
+    /// Says whether a call of cost 1 would not be rejected.
     pub(super) fn would_admit(&self) -> bool {
         let now = self.nanos(Instant::now());
-        self.settings.mode == Mode::Observe || self.queue.is_empty() && self.gcra.wait(now, 1) == 0
+        let wait = || self.gcra.wait(now, self.queue.cost().saturating_add(1));
+        self.settings.mode == Mode::Observe || wait() <= whole_nanos(self.max_wait())
     }
 
     pub(super) fn can_forget(&self, now: Instant) -> bool {
@@ -284,6 +300,11 @@ impl Shared {
             self.published.keep(self.metrics, now, self.nanos(now));
         }
     }
+}
+
+/// So many nanoseconds, or as many as fit.
+pub(super) fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct At<'a> {
