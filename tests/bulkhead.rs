@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use buttress::bulkhead::{Aimd, Config, Handle, Limit, LimitPolicy, QueueOrder, Sample};
@@ -20,6 +20,9 @@ use buttress::{
     Forget, Mode, Outcome, TimeoutLayer, Token, classify_fn,
 };
 use common::{End, GOOD, Plan, Probe, Task};
+use metrics::{
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
@@ -624,6 +627,17 @@ async fn an_observing_bulkhead_lets_pass_without_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_observing_bulkhead_leaves_the_readiness_of_the_inner_service_to_its_caller() {
+    let layer = config(1).mode(Mode::Observe).build().unwrap();
+    let _held = call(&layer);
+    let probe = Probe::new(&[Plan::GOOD]);
+    let mut service = layer.layer(probe.clone());
+    let ready = ServiceExt::<u32>::ready(&mut service);
+    assert!(spawn(ready).poll().is_ready());
+    assert_eq!(probe.seen().reservations, 1, "no box has to wait for it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn is_available_while_a_call_would_not_be_rejected_at_once() {
     let layer = config(1).queue(1).build().unwrap();
     let handle = layer.handle();
@@ -816,6 +830,40 @@ async fn works_with_one_permit_inside_and_one_outside() {
     drop(one);
     for call in calls {
         call.await.unwrap().unwrap();
+    }
+}
+
+/// A recorder whose gauges do what a test says.
+#[derive(Clone, Default)]
+struct Steered {
+    /// The next gauge that is set panics.
+    panics: Arc<AtomicBool>,
+}
+
+impl GaugeFn for Steered {
+    fn increment(&self, _: f64) {}
+    fn decrement(&self, _: f64) {}
+
+    fn set(&self, _: f64) {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "it panics");
+    }
+}
+
+impl Recorder for Steered {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
     }
 }
 

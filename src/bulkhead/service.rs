@@ -49,8 +49,8 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         // A full bulkhead leaves the inner service alone. Who waits for a permit becomes ready after it.
-        let is_free = |shared: &Arc<Shared>| shared.gate().word().is_free();
-        if self.shared.as_ref().is_none_or(is_free) {
+        let lets_pass = |shared: &Arc<Shared>| shared.lets_pass();
+        if self.shared.as_ref().is_none_or(lets_pass) {
             self.inner.poll(cx);
         }
         Poll::Ready(Ok(()))

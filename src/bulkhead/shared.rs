@@ -93,6 +93,12 @@ impl Shared {
         word.is_free() || word.waiting() < self.gate.length() || self.mode == Mode::Observe
     }
 
+    /// Says whether a call that comes now goes on to the inner service at once.
+    #[inline]
+    pub(super) fn lets_pass(&self) -> bool {
+        self.gate.word().is_free() || self.mode == Mode::Observe
+    }
+
     /// Says whether it is as it was when it was built.
     pub(super) fn is_idle(&self) -> bool {
         self.gate.word() == Word::idle(self.initial)
