@@ -227,6 +227,14 @@ async fn the_times_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shorter_wait_than_that_of_an_overloaded_queue_is_enough_to_be_said_once() {
+    let layer = config(1).queue(9).queue_wait(10 * MS).build().unwrap();
+    let held = call(&layer);
+    assert_eq!(timed(&layer).await.1, 10 * MS);
+    held.succeed();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_that_is_free_in_time_ends_the_wait() {
     let layer = queueing(1);
     let held = call(&layer);

@@ -95,7 +95,7 @@
 //! | [`queue`](Config::queue) | 0 | who cannot be served now should know at once, unless bursts are usual |
 //! | [`queue_order`](Config::queue_order) | FIFO | fair; who waits 20 ms at most gains little from being the newest |
 //! | [`queue_wait`](Config::queue_wait) | 100 ms | gets over a burst |
-//! | [`overloaded_wait`](Config::overloaded_wait) | 20 ms | keeps permits busy, and no more |
+//! | [`overloaded_wait`](Config::overloaded_wait) | 20 ms, or `queue_wait` | keeps permits busy, and no more |
 //! | [`overloaded_after`](Config::overloaded_after) | 100 ms | a burst is over by then |
 //!
 //! # Examples

@@ -138,7 +138,9 @@ impl Shared {
     fn observe(&self, cost: u32, now: Instant) {
         let (nanos, most) = (self.nanos(now), whole_nanos(self.max_wait()));
         let deadline = context::deadline().map(|deadline| self.nanos(deadline));
-        let time_left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(nanos.saturating_add(1)));
+        let time_left = deadline.map_or(u64::MAX, |deadline| {
+            deadline.saturating_sub(nanos.saturating_add(1))
+        });
         let owed = self.gcra.owe(nanos, cost, most.min(time_left));
         if owed != Taken::Yes {
             self.rejected(Reason::RateLimited, now);
