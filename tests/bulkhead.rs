@@ -344,6 +344,34 @@ async fn a_waiting_call_is_not_polled_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_waiting() {
+    struct Panics(AtomicUsize);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            let wakes = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(wakes > 0, "the waker panics");
+        }
+    }
+
+    let layer = queueing(1);
+    let held = call(&layer);
+    let panics = Waker::from(Arc::new(Panics(AtomicUsize::new(0))));
+    let mut services = [(); 2].map(|()| layer.layer(Backend).oneshot(oneshot::channel().1));
+    for call in &mut services {
+        let mut cx = Context::from_waker(&panics);
+        assert!(Pin::new(call).poll(&mut cx).is_pending());
+    }
+    let mut waiting = call(&layer);
+    let result = catch_unwind(AssertUnwindSafe(|| layer.handle().set_limit(4)));
+    assert!(result.is_err());
+    assert_eq!(levels(&layer.handle()), (4, 0));
+    assert!(waiting.call.is_woken() && waiting.call.poll().is_pending());
+    waiting.succeed();
+    held.succeed();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_ends_at_the_deadline() {
     let layer = queueing(1);
     let held = call(&layer);

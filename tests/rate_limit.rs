@@ -8,11 +8,11 @@ mod common;
 use std::cell::Cell;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use buttress::rate_limit::{Config, Handle};
@@ -753,6 +753,30 @@ async fn those_who_wait_move_on_at_a_new_rate() {
     sleep(10 * SECOND).await;
     assert_eq!(ends.lock().unwrap().len(), 16);
     assert_eq!(handle.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_from_hearing_that_he_is_rejected() {
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("the waker panics");
+        }
+    }
+
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let (mut first, mut second) = (client.call(1), client.call(1));
+    let panics = Waker::from(Arc::new(Panics));
+    let mut cx = Context::from_waker(&panics);
+    assert!(Pin::new(&mut first).poll(&mut cx).is_pending());
+    assert!(task.poll(&mut second).is_pending());
+    let drain = AssertUnwindSafe(|| layer.handle().drain(2 * SECOND));
+    assert!(catch_unwind(drain).is_err());
+    assert!(task.was_woken());
+    assert!(second.await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

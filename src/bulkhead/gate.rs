@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::queue::{Bounds, Queue, QueueOrder, Removed, Ticket, Verdict};
 use super::word::Word;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::wake::Wakers;
 
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -145,17 +146,16 @@ impl Gate {
     /// Gives the free permits to those who wait.
     #[cold]
     fn hand_on(&self, now: impl Fn() -> Instant) {
+        let mut woken = Wakers::default();
         loop {
             let word = self.word();
             if word.waiting() == 0 || !word.has_room() {
-                return;
+                break;
             }
-            let woken = self.grant(now());
-            // Woken without the lock, which they will take.
-            if let Some(waker) = woken {
-                waker.wake();
-            }
+            woken.extend(self.grant(now()));
         }
+        // Without the lock, which they will take; and when nothing is left to be done that a panic could prevent.
+        woken.wake();
     }
 
     /// Gives a free permit to the one whose turn it is, or tells him that he has waited too long.

@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use super::gcra::Taken;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::wake::Wakers;
 
 /// What they wait for, as it is at one moment.
 pub(super) trait Tokens {
@@ -156,7 +157,7 @@ impl Queue {
             self.publish(&line);
             woken
         };
-        woken.into_iter().for_each(Waker::wake);
+        woken.wake();
     }
 
     fn publish(&self, line: &Line) {
@@ -244,8 +245,8 @@ impl Line {
         (Some(gone), next)
     }
 
-    fn reconsider(&mut self, now: u64, tokens: &impl Tokens) -> Vec<Waker> {
-        let (mut woken, burst) = (Vec::new(), tokens.burst());
+    fn reconsider(&mut self, now: u64, tokens: &impl Tokens) -> Wakers {
+        let (mut woken, burst) = (Wakers::default(), tokens.burst());
         let mut ahead = 0;
         for (ticket, mut waiter) in mem::take(&mut self.waiters) {
             let cost = u64::from(waiter.cost);

@@ -8,6 +8,9 @@
 mod budget;
 mod bulkhead;
 mod rate_limit;
+#[allow(dead_code)]
+#[path = "../../src/wake.rs"]
+mod wake;
 mod window;
 
 /// What `src/sync.rs` is to the rest of the crate.
