@@ -344,6 +344,34 @@ async fn a_waiting_call_is_not_polled_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_ends_at_a_deadline_that_a_later_poll_sets() {
+    let layer = queueing(1);
+    let held = call(&layer);
+    let start = Instant::now();
+    let (_answer, request) = oneshot::channel::<Answer>();
+    let mut waiting = Box::pin(layer.layer(Backend).oneshot(request));
+    assert!(Task::default().poll(&mut waiting).is_pending());
+    let answer = Deadline::after(10 * MS).scope(waiting).await;
+    assert_eq!(kind(&answer), Some(ErrorKind::DeadlineExceeded));
+    assert_eq!(start.elapsed(), 10 * MS);
+    held.succeed();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_polls_keeps_nobody_from_a_permit() {
+    let layer = queueing(1);
+    let held = call(&layer);
+    let mut service = layer.layer(service_fn(|(): ()| ready(Ok::<_, BoxError>("bolts"))));
+    let unpolled = service.call(());
+    assert_eq!(levels(&layer.handle()), (1, 0));
+    let waiting = tokio::spawn(timed(&layer));
+    sleep(10 * MS).await;
+    held.succeed();
+    assert_eq!(waiting.await.unwrap(), (None, 10 * MS));
+    assert_eq!(unpolled.await.unwrap(), "bolts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_keeps_nobody_waiting() {
     struct Panics(AtomicUsize);
 
@@ -900,6 +928,38 @@ impl Recorder for Steered {
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_costs_no_permit() {
+    let recorder = Steered::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    // Says whether a gauge has been set. Not every call does that.
+    let panics = |run: &mut dyn FnMut()| {
+        recorder.panics.store(true, Ordering::SeqCst);
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+            || !recorder.panics.swap(false, Ordering::SeqCst)
+    };
+    for mode in [Mode::Enforce, Mode::Observe] {
+        for limit in [Limit::from(1), Aimd::between(1, 1).into()] {
+            let layer = BulkheadLayer::config("panicking", limit).queue(1);
+            let layer = layer.mode(mode).build().unwrap();
+            let (mut of_calls, mut of_waits) = (0, 0);
+            for _ in 0..100 {
+                of_calls += u32::from(panics(&mut || drop(call(&layer))));
+                assert_eq!(levels(&layer.handle()), (0, 0));
+                let held = call(&layer);
+                let mut waiting = call(&layer);
+                held.succeed();
+                advance(SECOND).await;
+                of_waits += u32::from(panics(&mut || drop(waiting.call.poll())));
+                drop(waiting);
+                assert_eq!(levels(&layer.handle()), (0, 0));
+            }
+            assert!(of_calls > 0);
+            assert!(of_waits > 0 || mode == Mode::Observe);
+        }
     }
 }
 

@@ -34,7 +34,7 @@
 //! may wait 20 ms. So a burst is got over, and a queue that stands does not hold everybody up. That is the rule of
 //! `CoDel` (*Controlling Queue Delay*, Nichols and Jacobson, 2012) in the form that servers use (*Fail at Scale*,
 //! Maurer, 2015). A deadline that comes sooner ends the wait. A permit that becomes free is handed to the
-//! call whose turn it is, which nobody can forestall.
+//! call whose turn it is, which nobody can forestall. A call takes its place when it is first polled.
 //!
 //! With 100 calls a second to a service that can do 80, a limit of 15 answers 79 % of them with a median of 198 ms
 //! and a 99th percentile of 254 ms, 24 answer 80 % with 308 and 371 ms; with a timeout of 5 s alone
@@ -55,6 +55,9 @@
 //! Dropping the future of a call gives its permit back, or its place in the queue. A permit that it was handed and does
 //! not know of yet goes to the next. The same holds if the inner service or the classifier panics. A
 //! [`Completion`](crate::Completion) decides how long a call that has its response keeps the permit.
+//!
+//! A future that waits and is not polled any more, but not dropped either, keeps its place, and a permit that it is
+//! handed.
 //!
 //! # What clones share
 //!
@@ -115,14 +118,15 @@
 //!     Ok::<_, BoxError>(format!("12 of {item}"))
 //! }));
 //! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
-//! let (first, second) = (client.call("bolts"), client.call("nuts"));
+//! let [first, second] = ["bolts", "nuts"].map(|item| tokio::spawn(client.call(item)));
+//! tokio::task::yield_now().await;
 //! assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
 //!
 //! let error = client.call("screws").await.unwrap_err();
 //! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::BulkheadFull));
 //!
-//! assert_eq!(first.await?, "12 of bolts");
-//! assert_eq!(second.await?, "12 of nuts");
+//! assert_eq!(first.await??, "12 of bolts");
+//! assert_eq!(second.await??, "12 of nuts");
 //! # Ok(())
 //! # }
 //! ```

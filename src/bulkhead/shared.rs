@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gate::{Gate, Turn};
+use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
 use super::metrics::{BulkheadMetrics, Reason};
 use super::permit::{Permit, Started};
-use super::waiter::Place;
+use super::waiter::Waiter;
 use super::word::{MOST, Word};
 use crate::context::{self, nanos_between};
 use crate::error::Check;
@@ -45,8 +45,8 @@ pub(super) struct Shared {
 pub(super) enum Admission {
     /// It has one after all.
     Admitted(Permit),
-    /// Wait for your turn.
-    Queued(Place),
+    /// It waits for its turn, if there is a place in the queue when it is polled.
+    PutOff(Waiter),
     Refused(Error),
 }
 
@@ -129,24 +129,25 @@ impl Shared {
                 self.reject(Reason::Full, now);
                 return Admission::Admitted(Permit::none());
             };
+            let permit = self.permit(word);
             if word.in_flight() > word.limit() + self.gate.length() {
                 self.reject(Reason::Full, now);
             }
-            return Admission::Admitted(self.permit(word));
+            return Admission::Admitted(permit);
         }
         let deadline = context::deadline();
         if self.gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
             return Admission::Refused(self.reject(Reason::Deadline, now));
         }
-        match self.gate.queue(now, deadline) {
-            Turn::Entered(word) => Admission::Admitted(self.permit(word)),
-            Turn::Queued(ticket, due) => {
-                let place = Place::new(Arc::clone(self), ticket, now, due);
-                self.show_if_due(now);
-                Admission::Queued(place)
-            }
-            Turn::Full => Admission::Refused(self.reject(Reason::Full, now)),
+        if self.gate.word().waiting() >= self.gate.length() {
+            return Admission::Refused(self.reject(Reason::Full, now));
         }
+        Admission::PutOff(Waiter::new(Arc::clone(self), now))
+    }
+
+    /// One call more waits.
+    pub(super) fn joined(&self, now: Instant) {
+        self.show_if_due(now);
     }
 
     /// Counts a call that is refused, or would be.
@@ -170,8 +171,10 @@ impl Shared {
             at: NonZeroU64::MIN.saturating_add(self.nanos(context::now())),
             in_flight: word.in_flight() as u32,
         });
+        // Whatever the recorder does from here on, the permit is given back.
+        let permit = Permit::new(Arc::clone(self), started);
         self.look(word);
-        Permit::new(Arc::clone(self), started)
+        permit
     }
 
     /// Gives the permit of a call back.
