@@ -4,12 +4,14 @@
 #![allow(clippy::float_cmp, reason = "the levels are whole numbers")]
 
 mod common;
+#[path = "common/steered.rs"]
+mod steered;
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -20,12 +22,10 @@ use buttress::{
     Forget, Mode, Outcome, TimeoutLayer, Token, classify_fn,
 };
 use common::{End, GOOD, Plan, Probe, Task};
-use metrics::{
-    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
+use steered::Steered;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::task::{Spawn, spawn};
@@ -897,69 +897,91 @@ async fn works_with_one_permit_inside_and_one_outside() {
     }
 }
 
-/// A recorder whose gauges do what a test says.
-#[derive(Clone, Default)]
-struct Steered {
-    /// The next gauge that is set panics.
-    panics: Arc<AtomicBool>,
-}
-
-impl GaugeFn for Steered {
-    fn increment(&self, _: f64) {}
-    fn decrement(&self, _: f64) {}
-
-    fn set(&self, _: f64) {
-        assert!(!self.panics.swap(false, Ordering::SeqCst), "it panics");
-    }
-}
-
-impl Recorder for Steered {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(Arc::new(self.clone()))
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_recorder_that_panics_costs_no_permit() {
-    let recorder = Steered::default();
+    let recorder = Steered::new("buttress_in_flight");
     let _guard = metrics::set_default_local_recorder(&recorder);
-    // Says whether a gauge has been set. Not every call does that.
-    let panics = |run: &mut dyn FnMut()| {
-        recorder.panics.store(true, Ordering::SeqCst);
-        catch_unwind(AssertUnwindSafe(run)).is_err()
-            || !recorder.panics.swap(false, Ordering::SeqCst)
-    };
+    // Not every call publishes the gauges.
     for mode in [Mode::Enforce, Mode::Observe] {
         for limit in [Limit::from(1), Aimd::between(1, 1).into()] {
             let layer = BulkheadLayer::config("panicking", limit).queue(1);
             let layer = layer.mode(mode).build().unwrap();
             let (mut of_calls, mut of_waits) = (0, 0);
             for _ in 0..100 {
-                of_calls += u32::from(panics(&mut || drop(call(&layer))));
+                of_calls += u32::from(recorder.panics(|| drop(call(&layer))));
                 assert_eq!(levels(&layer.handle()), (0, 0));
                 let held = call(&layer);
                 let mut waiting = call(&layer);
                 held.succeed();
                 advance(SECOND).await;
-                of_waits += u32::from(panics(&mut || drop(waiting.call.poll())));
+                of_waits += u32::from(recorder.panics(|| drop(waiting.call.poll())));
                 drop(waiting);
                 assert_eq!(levels(&layer.handle()), (0, 0));
             }
             assert!(of_calls > 0);
             assert!(of_waits > 0 || mode == Mode::Observe);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_new_to_the_recorder_does_not_bring_a_former_level_back() {
+    let recorder = Steered::new("buttress_in_flight");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = BulkheadLayer::new("new thread", 1);
+    let held = call(&layer);
+    assert_eq!(recorder.level(), 1);
+    let is_full = || assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
+    recorder.hold_up(is_full, || held.succeed());
+    assert_eq!(recorder.level(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    for limit in [Limit::from(100), Aimd::between(100, 100).into()] {
+        let layer = BulkheadLayer::config("burst", limit).queue(100);
+        let layer = layer.build().unwrap();
+        let mut calls: Vec<_> = (0..200).map(|_| call(&layer)).collect();
+        let up = recorded(&snapshotter);
+        calls.truncate(1);
+        let down = recorded(&snapshotter);
+        for level in [
+            "buttress_in_flight bulkhead",
+            "buttress_queue_depth bulkhead",
+        ] {
+            // Half or twice as many, and a few.
+            assert!((46.0..=100.0).contains(&up[level]), "{}", up[level]);
+            assert!((0.0..=10.0).contains(&down[level]), "{}", down[level]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapted_limit_is_shown_at_once() {
+    struct Less;
+
+    impl LimitPolicy for Less {
+        fn initial(&self) -> usize {
+            20
+        }
+
+        fn update(&self, sample: &Sample) -> usize {
+            sample.limit - 1
+        }
+    }
+
+    let recorder = Steered::new("buttress_limit");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = BulkheadLayer::new("adapts", Limit::policy(|| Less));
+    for limit in (10..20).rev() {
+        call(&layer).succeed();
+        assert_eq!(
+            (layer.handle().limit(), recorder.level()),
+            (limit, limit as u64)
+        );
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/steered.rs"]
+mod steered;
 
 use std::cell::Cell;
 use std::future::{Ready, ready};
@@ -22,6 +24,7 @@ use buttress::{
 };
 use common::{End, GOOD, Plan, Probe, Response, Task};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use steered::Steered;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -1096,6 +1099,41 @@ async fn waits_are_measured_and_the_gauge_returns_to_zero_after_a_storm_of_cance
         ],
         "the ones that were cancelled have been read before"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_held_up_does_not_bring_a_former_level_back() {
+    let recorder = Steered::new("buttress_queue_depth");
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = named_limit("held up", 1).max_wait(SECOND).build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let (mut first, mut last) = (client.call(1), client.call(1));
+    for call in [&mut first, &mut last] {
+        assert!(task.poll(call).is_pending());
+    }
+    // It is time to publish again.
+    advance(SECOND / 2).await;
+    recorder.hold_up(|| drop(first), || drop(last));
+    assert_eq!(recorder.level(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
+    let recorder = Steered::new("buttress_queue_depth");
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = named_limit("burst", 100).max_wait(9 * SECOND);
+    let layer = layer.build().unwrap();
+    layer.handle().drain(SECOND);
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut calls: Vec<_> = (0..100).map(|_| client.call(1)).collect();
+    for call in &mut calls {
+        assert!(task.poll(call).is_pending());
+    }
+    // Half or twice as many, and a few.
+    assert!((46..=100).contains(&recorder.level()));
+    calls.truncate(1);
+    assert!((1..=10).contains(&recorder.level()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use crate::wake::Wakers;
 #[derive(Debug)]
 pub(super) struct Gate {
     // All operations on it that change something are sequentially consistent, so that one who sets a level
-    // to zero and one who shows it cannot both miss each other; see `Shared::publish`.
+    // to zero and one who shows it cannot both miss each other; see `Shown::publish`.
     word: AtomicU64,
     queue: Mutex<Queue>,
     /// How many may wait.

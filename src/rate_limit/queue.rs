@@ -27,7 +27,7 @@ pub(super) trait Tokens {
 #[derive(Debug)]
 pub(super) struct Queue {
     line: Mutex<Line>,
-    /// How many there are, for those who come and need not wait.
+    /// How many there are, for those who come and need not wait, and for the gauge: see `Shown::publish`.
     waiting: AtomicU64,
 }
 
@@ -97,7 +97,7 @@ impl Queue {
 
     #[inline]
     pub(super) fn len(&self) -> u64 {
-        self.waiting.load(Ordering::Acquire)
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// What a call would have to wait for, besides its own tokens.
@@ -162,7 +162,7 @@ impl Queue {
 
     fn publish(&self, line: &Line) {
         let waiting = line.waiters.len() as u64;
-        self.waiting.store(waiting, Ordering::Release);
+        self.waiting.store(waiting, Ordering::SeqCst);
     }
 }
 

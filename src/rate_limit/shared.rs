@@ -15,7 +15,7 @@ use super::turn::Turn;
 use crate::context::{self, nanos_between};
 use crate::error::Check;
 use crate::sync::lock;
-use crate::telemetry::{Published, Series};
+use crate::telemetry::{Series, Shown};
 use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
 
 /// What can be changed while the limit is in use.
@@ -63,7 +63,7 @@ pub(super) struct Shared {
     limits: Mutex<Limits>,
     origin: Instant,
     metrics: &'static Series<RateLimitMetrics>,
-    published: Published,
+    shown: Shown<1>,
 }
 
 /// What becomes of a call.
@@ -91,7 +91,7 @@ impl Shared {
             limits: Mutex::new(limits),
             origin: Instant::now(),
             metrics,
-            published: Published::default(),
+            shown: Shown::new(metrics, 0),
         }
     }
 
@@ -285,8 +285,13 @@ impl Shared {
 
     /// One call more waits.
     pub(super) fn joined(&self, now: Instant) {
-        self.metrics.levels().joined();
-        self.published.keep(self.metrics, now, self.nanos(now));
+        self.keep(now);
+    }
+
+    /// Publishes the gauges if it is time to.
+    fn keep(&self, now: Instant) {
+        self.shown
+            .keep(self.metrics, || self.queue.len(), now, self.nanos(now));
     }
 
     /// One call less waits.
@@ -295,12 +300,7 @@ impl Shared {
         let waited = now.saturating_duration_since(began);
         self.metrics
             .report(now, |metrics| metrics.waited(end, waited, now));
-        if self.metrics.levels().left() {
-            // The gauge must not show the last wait until the next one.
-            self.metrics.publish(now);
-        } else {
-            self.published.keep(self.metrics, now, self.nanos(now));
-        }
+        self.keep(now);
     }
 }
 
