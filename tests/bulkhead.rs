@@ -932,7 +932,7 @@ async fn a_thread_that_is_new_to_the_recorder_does_not_bring_a_former_level_back
     let held = call(&layer);
     assert_eq!(recorder.level(), 1);
     let is_full = || assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
-    recorder.hold_up(is_full, || held.succeed());
+    recorder.hold_up(1, is_full, || held.succeed());
     assert_eq!(recorder.level(), 0);
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
 use metrics::{
@@ -16,7 +16,8 @@ struct State {
     gauge: &'static str,
     level: AtomicU64,
     panics: AtomicBool,
-    holds: AtomicBool,
+    /// The update to hold up, counted from 1.
+    holds: AtomicU32,
     barrier: Barrier,
 }
 
@@ -26,7 +27,7 @@ impl Steered {
             gauge,
             level: AtomicU64::new(0),
             panics: AtomicBool::new(false),
-            holds: AtomicBool::new(false),
+            holds: AtomicU32::new(0),
             barrier: Barrier::new(2),
         }))
     }
@@ -43,10 +44,10 @@ impl Steered {
         result.is_err()
     }
 
-    /// Runs `slow` on a thread of its own, and holds it up just before it sets the gauge to what is not zero. Runs
+    /// Runs `slow` on a thread of its own, and holds it up just before it sets the gauge for the `nth` time. Runs
     /// `meanwhile` then.
-    pub(crate) fn hold_up(&self, slow: impl FnOnce() + Send, meanwhile: impl FnOnce()) {
-        self.0.holds.store(true, Ordering::SeqCst);
+    pub(crate) fn hold_up(&self, nth: u32, slow: impl FnOnce() + Send, meanwhile: impl FnOnce()) {
+        self.0.holds.store(nth, Ordering::SeqCst);
         let runtime = tokio::runtime::Handle::current();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -67,7 +68,9 @@ impl GaugeFn for State {
     fn set(&self, level: f64) {
         let panics = self.panics.swap(false, Ordering::SeqCst);
         assert!(!panics, "the recorder panics");
-        if level > 0.0 && self.holds.swap(false, Ordering::SeqCst) {
+        let one_less = |nth: u32| nth.checked_sub(1);
+        let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self.holds.fetch_update(set, get, one_less) == Ok(1) {
             self.barrier.wait();
             self.barrier.wait();
         }
