@@ -62,6 +62,9 @@ fn rejection<T>(result: Result<T, BoxError>) -> (ErrorKind, Option<Duration>) {
     (error.kind(), error.retry_after())
 }
 
+/// The rejection of a call that its deadline keeps from waiting.
+const TOO_LATE: (ErrorKind, Option<Duration>) = (ErrorKind::DeadlineExceeded, None);
+
 fn come_again(after: Duration) -> (ErrorKind, Option<Duration>) {
     (ErrorKind::RateLimited, Some(after))
 }
@@ -367,7 +370,7 @@ async fn a_call_whose_turn_would_come_at_its_deadline_is_rejected_at_once() {
         let client = DeadlineLayer::new("search", time).layer(layer.layer(echo()));
         client.oneshot(1)
     };
-    assert_eq!(rejection(within(INTERVAL).await), come_again(INTERVAL));
+    assert_eq!(rejection(within(INTERVAL).await), TOO_LATE);
     assert_eq!(start.elapsed(), Duration::ZERO);
     within(INTERVAL + MILLISECOND).await.unwrap();
     assert_eq!(start.elapsed(), INTERVAL);
@@ -384,6 +387,30 @@ async fn a_deadline_in_a_far_future_is_as_good_as_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_is_late_only_if_its_deadline_is_what_keeps_it_from_waiting() {
+    let layer = limit(1).max_wait(3 * INTERVAL).build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut stuck = client.call(1);
+    assert!(task.poll(&mut stuck).is_pending());
+    let start = Instant::now();
+    let deadline = Deadline::after(INTERVAL + MILLISECOND);
+    assert_eq!(rejection(deadline.scope(call(&layer, 1)).await), TOO_LATE);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let mut others = [client.call(1), client.call(1)];
+    for call in &mut others {
+        assert!(task.poll(call).is_pending());
+    }
+    let limited = rejection(deadline.scope(call(&layer, 1)).await);
+    assert_eq!(limited, come_again(4 * INTERVAL), "also without a deadline");
+    drop(others);
+    // The first one is not polled, and keeps the second one waiting until its time is up.
+    let deadline = Deadline::after(2 * INTERVAL + MILLISECOND);
+    assert_eq!(rejection(deadline.scope(call(&layer, 1)).await), TOO_LATE);
+    assert_eq!(start.elapsed(), 2 * INTERVAL + MILLISECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_is_set_after_the_call_counts_as_well() {
     let layer = waiting_limit(1);
     call(&layer, 1).await.unwrap();
@@ -397,7 +424,7 @@ async fn a_deadline_that_is_set_after_the_call_counts_as_well() {
     let Poll::Ready(refused) = refused else {
         panic!("it waits for what comes too late");
     };
-    assert_eq!(rejection(refused), come_again(2 * INTERVAL));
+    assert_eq!(rejection(refused), TOO_LATE);
     assert_eq!(layer.handle().waiting(), 1);
     advance(INTERVAL).await;
     let past = Deadline::after(Duration::ZERO);
@@ -407,7 +434,7 @@ async fn a_deadline_that_is_set_after_the_call_counts_as_well() {
     };
     assert_eq!(
         rejection(refused),
-        (ErrorKind::RateLimited, None),
+        TOO_LATE,
         "there is a token, but no time left"
     );
     assert_eq!(layer.handle().available(), 1);
@@ -996,6 +1023,10 @@ async fn rejections_are_counted_by_reason_and_mode() {
         for cost in [1, 1, 1, 2] {
             drop(call(&layer, cost).await);
         }
+        let layer = named_limit("refusing", 1).max_wait(SECOND).mode(mode);
+        let layer = layer.build().unwrap();
+        call(&layer, 1).await.unwrap();
+        drop(Deadline::after(MILLISECOND).scope(call(&layer, 1)).await);
     }
     let row = |reason, mode, count| {
         let labels = format!("name=refusing layer=rate_limit reason={reason} mode={mode}");
@@ -1004,6 +1035,9 @@ async fn rejections_are_counted_by_reason_and_mode() {
     assert_eq!(
         rows(&recorder.snapshotter()),
         [
+            ("queue_depth name=refusing layer=rate_limit".to_owned(), 0),
+            row("deadline_exceeded", "enforce", 1),
+            row("deadline_exceeded", "observe", 1),
             row("rate_limited", "enforce", 2),
             row("rate_limited", "observe", 2),
             row("too_costly", "enforce", 1),

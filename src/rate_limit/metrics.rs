@@ -17,6 +17,7 @@ use crate::telemetry::{Gauges, Instruments, Kept, Labels};
 pub(super) enum Reason {
     RateLimited,
     TooCostly,
+    Deadline,
 }
 
 impl Reason {
@@ -25,6 +26,7 @@ impl Reason {
         match self {
             Self::RateLimited => "rate_limited",
             Self::TooCostly => "too_costly",
+            Self::Deadline => "deadline_exceeded",
         }
     }
 }
@@ -65,7 +67,7 @@ impl Levels {
 pub(super) struct RateLimitMetrics {
     labels: Labels,
     /// By reason and mode.
-    rejections: [[Kept<Counter>; 2]; 2],
+    rejections: [[Kept<Counter>; 2]; 3],
     waits: [Kept<Histogram>; 3],
     /// Looked up if there is a queue.
     depth: OnceCell<Gauge>,

@@ -141,9 +141,10 @@ impl Shared {
         let time_left = deadline.map_or(u64::MAX, |deadline| {
             deadline.saturating_sub(nanos.saturating_add(1))
         });
-        let owed = self.gcra.owe(nanos, cost, most.min(time_left));
-        if owed != Taken::Yes {
-            self.rejected(Reason::RateLimited, now);
+        match self.gcra.owe(nanos, cost, most.min(time_left)) {
+            Taken::Yes => {}
+            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, now),
+            _ => self.rejected(Reason::RateLimited, now),
         }
     }
 
@@ -180,13 +181,30 @@ impl Shared {
         Error::rejected(ErrorKind::TooCostly, self.name(), None)
     }
 
-    /// A call that has been put off is refused.
-    pub(super) fn refusal_of_turn(&self, cost: u32, now: Instant) -> Error {
+    /// A call that has been put off is refused: because of its deadline, unless it would be without one.
+    pub(super) fn refusal_of_turn(
+        &self,
+        cost: u32,
+        latest: u64,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> Error {
         if cost > self.gcra.burst() {
             return self.refusal_of_cost(now);
         }
         let tokens = self.queue.cost().saturating_add(u64::from(cost));
-        self.refusal(self.gcra.wait(self.nanos(now), tokens), now)
+        let nanos = self.nanos(now);
+        let wait = self.gcra.wait(nanos, tokens);
+        let is_late = |deadline: Instant| {
+            let end = self.nanos(deadline).saturating_sub(1);
+            let is_first = end < latest && (end <= nanos || nanos.saturating_add(wait) <= latest);
+            deadline <= now || is_first
+        };
+        if deadline.is_some_and(is_late) {
+            self.rejected(Reason::Deadline, now);
+            return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
+        }
+        self.refusal(wait, now)
     }
 
     fn rejected(&self, reason: Reason, now: Instant) {

@@ -28,6 +28,8 @@ pin_project! {
 struct Seat {
     shared: Arc<Shared>,
     place: Place,
+    /// A turn that comes later is of no use, whatever the deadline.
+    latest: u64,
     began: Instant,
     deadline: Option<Instant>,
 }
@@ -36,10 +38,11 @@ impl Turn {
     /// A call that has no place yet: it takes one when it is polled, so that a future which nobody polls keeps
     /// nobody waiting.
     pub(super) fn new(shared: Arc<Shared>, cost: u32, now: Instant, max_wait: Duration) -> Self {
-        let until = shared.nanos(now).saturating_add(whole_nanos(max_wait));
+        let latest = shared.nanos(now).saturating_add(whole_nanos(max_wait));
         Self {
             seat: Seat {
-                place: Place::new(cost, until),
+                place: Place::new(cost, latest),
+                latest,
                 began: now,
                 deadline: context::deadline(),
                 shared,
@@ -111,7 +114,7 @@ impl Seat {
         }
         match end {
             End::Admitted => Ok(None),
-            _ => Err(shared.refusal_of_turn(self.place.cost, now)),
+            _ => Err(shared.refusal_of_turn(self.place.cost, self.latest, self.deadline, now)),
         }
     }
 }
