@@ -760,6 +760,64 @@ async fn calls_wait_for_the_end_of_a_drain_if_they_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_ends_a_drain_and_brings_all_tokens_back() {
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let config = limit(3).max_wait(3_600 * SECOND).mode(mode);
+        let layer = config.build().unwrap();
+        let (handle, start) = (layer.handle(), Instant::now());
+        call(&layer, 1).await.unwrap();
+        handle.drain(3_000 * SECOND);
+        let waiting: Vec<_> = (0..4)
+            .map(|_| tokio::spawn(layer.layer(echo()).oneshot(1)))
+            .collect();
+        settle().await;
+        assert_eq!(handle.available(), 0);
+        handle.reset();
+        for call in waiting {
+            call.await.unwrap().unwrap();
+        }
+        let (took, left) = match mode {
+            Mode::Enforce => (INTERVAL, 0),
+            _ => (Duration::ZERO, 3),
+        };
+        assert_eq!((start.elapsed(), handle.available()), (took, left));
+        handle.drain(SECOND);
+        assert_eq!(handle.available(), 0, "drained again");
+        handle.reset();
+        assert_eq!((handle.available(), handle.burst()), (3, 3));
+        assert!(layer.can_forget(Instant::now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_not_bothered_by_each_answer_that_asks_for_the_same() {
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let (mut client, handle) = (layer.layer(echo()), layer.handle());
+    let mut waiting = client.call(1);
+    let is_woken_by_a_drain_of = |time, waiting: &mut _| {
+        let task = Task::default();
+        assert!(task.poll(waiting).is_pending());
+        handle.drain(time);
+        task.was_woken()
+    };
+    assert!(is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    for less in 0..5 {
+        let time = SECOND / 2 - less * INTERVAL;
+        assert!(!is_woken_by_a_drain_of(time, &mut waiting));
+    }
+    for _ in 0..4 {
+        advance(MILLISECOND / 5).await;
+        assert!(!is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    }
+    advance(MILLISECOND / 5).await;
+    assert!(is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    let start = Instant::now();
+    waiting.await.unwrap();
+    assert_eq!(start.elapsed(), SECOND / 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_move_on_at_a_new_rate() {
     let layer = waiting_limit(1);
     let ends = Ends::default();

@@ -326,15 +326,23 @@ impl Gcra {
         self.whole_view().terms.burst
     }
 
-    /// Lets nothing through before `until`.
-    pub(super) fn quiet(&self, until: u64) {
-        self.quiet_until.fetch_max(until, Ordering::Relaxed);
+    /// Lets nothing through before `until`. Says whether that is longer than it was.
+    pub(super) fn quiet(&self, until: u64) -> bool {
+        self.quiet_until.fetch_max(until, Ordering::Relaxed) < until
+    }
+
+    /// Begins again with all tokens, and ends a quiet time. As with [`set`](Self::set), only one thread at a time.
+    pub(super) fn reset(&self, now: u64) {
+        self.quiet_until.store(0, Ordering::Relaxed);
+        let old = self.whole_view().terms;
+        let origin = now.max(old.origin);
+        self.replace(Terms { origin, ..old }, |_| 0);
     }
 
     /// Sets rate and burst, which must have been found valid.
     ///
     /// Tokens that are missing stay missing, but no more of them than the burst. Only one thread at a time may do
-    /// this or [`renew`](Self::renew).
+    /// this, [`renew`](Self::renew) or [`reset`](Self::reset).
     pub(super) fn set(&self, rate: Rate, burst: u32, now: u64) {
         let old = self.whole_view().terms;
         let origin = now.max(old.origin);

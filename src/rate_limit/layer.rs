@@ -153,10 +153,19 @@ impl Handle {
 
     /// Lets no call through for `duration`, and then one after the other at the rate.
     ///
-    /// The longest drain counts: a shorter one does not end it. Calls that wait and whose turn cannot come in time
-    /// any more are rejected at once.
+    /// The longest drain counts: a shorter one does not end it, but [`reset`](Self::reset) does. Calls that wait and
+    /// whose turn cannot come in time any more are rejected at once. Like everything else, it is only counted
+    /// while the limit [observes](crate::Mode::Observe).
     pub fn drain(&self, duration: Duration) {
         self.shared.quiet(duration, Instant::now());
+    }
+
+    /// Begins again with all tokens, as when the limit was built: a [drain](Self::drain), or a time for which the
+    /// service asked callers to stay away, is over. Rate and burst stay as they are.
+    ///
+    /// Calls that wait take what they need first. Also while the limit only [observes](crate::Mode::Observe).
+    pub fn reset(&self) {
+        self.shared.reset();
     }
 }
 

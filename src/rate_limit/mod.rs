@@ -52,7 +52,7 @@
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, are one limit, with one queue.
-//! [`RateLimitLayer::handle`] reads it, and changes rate and burst. Build a second layer for a second limit.
+//! [`RateLimitLayer::handle`] reads it, changes rate and burst, drains it and resets it. Build a second layer for a second limit.
 //!
 //! # Cost
 //!

@@ -14,9 +14,12 @@ use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
 use crate::context::{self, nanos_between};
 use crate::error::Check;
-use crate::sync::lock;
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
 use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
+
+/// Of tokio's timer, in nanoseconds.
+const TICK: u64 = 1_000_000;
 
 /// What can be changed while the limit is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub(super) struct Shared {
     built: Limits,
     /// Locked to change the limits, and to count from a later origin.
     limits: Mutex<Limits>,
+    /// The end of the quiet time that those who wait have been told of.
+    quiet_until: AtomicU64,
     origin: Instant,
     metrics: &'static Series<RateLimitMetrics>,
     shown: Shown<1>,
@@ -89,6 +94,7 @@ impl Shared {
             settings,
             built: limits,
             limits: Mutex::new(limits),
+            quiet_until: AtomicU64::new(0),
             origin: Instant::now(),
             metrics,
             shown: Shown::new(metrics, 0),
@@ -270,7 +276,27 @@ impl Shared {
     /// Lets nothing through for a time.
     pub(super) fn quiet(&self, duration: Duration, now: Instant) {
         let now = self.nanos(now);
-        self.gcra.quiet(now.saturating_add(whole_nanos(duration)));
+        let until = now.saturating_add(whole_nanos(duration));
+        if !self.gcra.quiet(until) {
+            return;
+        }
+        // A service that refuses a burst asks each call to stay away, a little longer each time. A tick of the timer
+        // makes no difference to those who wait, and there may be many of them.
+        let known = self.quiet_until.load(Ordering::Relaxed);
+        if until.saturating_sub(known) >= TICK {
+            self.quiet_until.store(until, Ordering::Relaxed);
+            self.reconsider(now);
+        }
+    }
+
+    /// Begins again with all tokens.
+    pub(super) fn reset(&self) {
+        let now = self.nanos(Instant::now());
+        {
+            let _one_at_a_time = lock(&self.limits);
+            self.gcra.reset(now);
+            self.quiet_until.store(0, Ordering::Relaxed);
+        }
         self.reconsider(now);
     }
 
