@@ -135,9 +135,18 @@ impl Gate {
         }
     }
 
-    /// Sets the limit, unless it is no longer what it was when that was decided.
+    /// Sets the limit. If it is no longer what it was when that was decided, a higher one is dropped, and a lower
+    /// one is as much lower than the limit there is, but not lower than was decided.
     pub(super) fn change_limit(&self, from: usize, to: usize, now: Instant) {
-        let changed = self.change(|word| (word.limit() == from).then(|| word.with_limit(to)));
+        let changed = self.change(|word| {
+            let limit = word.limit();
+            let to = match from.checked_sub(to) {
+                _ if limit == from => to,
+                Some(less) if limit > to => to.max(limit.saturating_sub(less)),
+                _ => return None,
+            };
+            Some(word.with_limit(to))
+        });
         if changed.is_ok() {
             self.hand_on(|| now);
         }

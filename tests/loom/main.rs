@@ -57,6 +57,7 @@ fn main() {
         bulkhead::who_gives_up_while_another_leaves_loses_no_permit
         bulkhead::a_lower_limit_and_one_who_leaves
         bulkhead::a_higher_limit_and_one_who_leaves
+        bulkhead::a_limit_that_shrinks_is_not_lost_to_one_that_grows
         rate_limit::a_limit_lets_no_more_through_than_its_burst
         rate_limit::a_call_takes_all_its_tokens_or_none
         rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile
