@@ -87,8 +87,9 @@
 //! | `buttress_queue_wait_seconds` | histogram, of the calls that waited | name, layer = `bulkhead`, result = `admitted`, `timeout`, `deadline`, `cancelled` |
 //! | `buttress_rejections_total` | counter | name, layer = `bulkhead`, reason = `bulkhead_full`, `queue_timeout`, `deadline_exceeded`; mode |
 //!
-//! The gauges are the sums over the bulkheads of one name. They are published every 100 ms at most, by calls that know
-//! the time, and once more when nothing is in flight or nobody waits any longer.
+//! The gauges are the sums over the bulkheads of one name. They are published every 100 ms, by calls that know the
+//! time; and at once when the limit changes, when nothing is in flight or nobody waits any longer, and when there
+//! are twice or half as many as is shown, and 8 more or less.
 //!
 //! # Defaults
 //!

@@ -84,6 +84,9 @@
 //! | `buttress_queue_wait_seconds` | histogram, of calls that had to wait | name, layer = `rate_limit`, result = `admitted`, `rejected`, `cancelled` |
 //! | `buttress_queue_depth` | gauge, if calls may wait | name, layer = `rate_limit` |
 //!
+//! The gauge is the sum over the limits of one name. It is published every 100 ms, by calls that begin or end to wait;
+//! and at once when nobody waits any longer, and when there are twice or half as many as is shown, and 8 more or less.
+//!
 //! # Defaults
 //!
 //! | setting | default | reason |
