@@ -319,11 +319,14 @@ impl<const N: usize> Shown<N> {
     /// Says whether levels are to be published without regard to the time. One load and a few comparisons.
     #[inline]
     pub(crate) fn is_outdated<I: Gauges<N>>(&self, word: u64) -> bool {
-        let (shown, levels) = (self.parts::<I>(), I::parts(word));
-        let is_far = |(&shown, &level): (&u64, &u64)| {
-            shown.abs_diff(level) >= FEW + shown.min(level) || (shown > 0 && level == 0)
-        };
-        shown.iter().zip(&levels).any(is_far)
+        (0..N).any(|part| self.is_outdated_in::<I>(part, word))
+    }
+
+    /// The same for one level, where the others cannot have changed.
+    #[inline]
+    pub(crate) fn is_outdated_in<I: Gauges<N>>(&self, part: usize, word: u64) -> bool {
+        let (shown, level) = (self.parts::<I>()[part], I::parts(word)[part]);
+        shown.abs_diff(level) >= FEW + shown.min(level) || (shown > 0 && level == 0)
     }
 
     /// Publishes the gauges if it is time to. `nanos` is `now`, from an origin that is always the same.

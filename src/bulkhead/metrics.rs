@@ -12,6 +12,9 @@ use super::word::Word;
 use crate::telemetry::{Gauges, Instruments, Kept, Labels};
 use crate::{ErrorKind, Mode};
 
+/// The place of the calls in flight among the levels.
+pub(super) const IN_FLIGHT: usize = 1;
+
 /// Why a call was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
-use super::metrics::{BulkheadMetrics, Reason};
+use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason};
 use super::permit::{Permit, Started};
 use super::waiter::Waiter;
 use super::word::{MOST, Word};
@@ -180,7 +180,7 @@ impl Shared {
     #[inline]
     fn left(&self, before: Word) {
         // Unless its permit went to the next.
-        if before.waiting() > 0 || self.is_outdated(before.left()) {
+        if before.waiting() > 0 || self.is_far_from_shown(before.left()) {
             self.settle();
         }
     }
@@ -227,7 +227,7 @@ impl Shared {
         } else {
             calls - 1
         });
-        if calls == 0 || self.is_outdated(word) {
+        if calls == 0 || self.is_far_from_shown(word) {
             self.look_at_the_clock();
         }
     }
@@ -254,15 +254,17 @@ impl Shared {
         self.gate.word().bits()
     }
 
+    /// Says whether the calls in flight are to be published.
     #[inline]
-    fn is_outdated(&self, word: Word) -> bool {
-        self.shown.is_outdated::<BulkheadMetrics>(word.bits())
+    fn is_far_from_shown(&self, word: Word) -> bool {
+        self.shown
+            .is_outdated_in::<BulkheadMetrics>(IN_FLIGHT, word.bits())
     }
 
     /// Publishes the gauges if they show something far from what there is.
     #[inline]
     pub(super) fn settle(&self) {
-        if self.is_outdated(self.gate.word()) {
+        if self.shown.is_outdated::<BulkheadMetrics>(self.bits()) {
             self.publish(Instant::now());
         }
     }
