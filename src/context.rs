@@ -305,14 +305,15 @@ pub(crate) fn known_now() -> Option<Instant> {
     }
 }
 
-/// The nanoseconds from `origin` to `now`; enough for 584 years. Zero if the clock has gone back.
+/// The nanoseconds from `origin` to `now`, 584 years at most. Zero if the clock has gone back.
 ///
 /// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process
 /// would tie a run in paused time to whatever ran before it.
 #[inline]
 pub(crate) fn nanos_between(origin: Instant, now: Instant) -> u64 {
     let elapsed = now.saturating_duration_since(origin);
-    elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+    let seconds = elapsed.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(elapsed.subsec_nanos()))
 }
 
 /// `instant + duration`, or a time too far away to matter.
@@ -412,6 +413,9 @@ mod tests {
     #[test]
     fn adding_the_longest_duration_does_not_overflow() {
         let now = Instant::now();
+        let years = saturating_add(now, Duration::from_secs(600 * 365 * 24 * 60 * 60));
+        assert_eq!(nanos_between(now, years), u64::MAX);
+        assert_eq!(nanos_between(years, now), 0);
         assert!(saturating_add(now, Duration::MAX) > now + Duration::from_secs(1_000_000));
     }
 }

@@ -181,7 +181,7 @@ impl fmt::Display for Error {
                 write!(f, "{name:?} was not done by its deadline")?;
             }
             ErrorKind::DeadlineExceeded => {
-                write!(f, "the deadline had passed before {name:?} began")?;
+                write!(f, "the deadline leaves no time for {name:?}")?;
             }
         }
         if let Some(allowed) = self.allowed {

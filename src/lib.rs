@@ -120,6 +120,7 @@ mod sync;
 mod telemetry;
 pub mod timeout;
 mod timer;
+mod wake;
 mod window;
 
 pub use tower::BoxError;

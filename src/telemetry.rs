@@ -73,6 +73,8 @@ pub(crate) struct Series<I: Instruments> {
     /// at the address of a former one, so handles that are older are renewed.
     builds: AtomicU32,
     levels: I::Levels,
+    /// How often the levels were changed and published.
+    changes: AtomicU64,
 }
 
 /// The handles of one series on one thread.
@@ -122,6 +124,7 @@ impl<I: Instruments> Series<I> {
             slot,
             builds: AtomicU32::new(0),
             levels: I::Levels::default(),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -173,7 +176,7 @@ impl<I: Instruments> Series<I> {
         builds: u32,
     ) -> Option<&'a mut Bound<I>> {
         let instruments = I::bind(self.labels);
-        instruments.publish(&self.levels);
+        self.show(&instruments);
         let bound: Box<dyn Any> = Box::new(Bound {
             recorder,
             builds,
@@ -183,10 +186,31 @@ impl<I: Instruments> Series<I> {
         place.insert(bound).downcast_mut()
     }
 
-    /// Publishes the gauges.
+    /// Publishes the gauges after a level has changed.
     #[cold]
     pub(crate) fn publish(&self, now: Instant) {
-        self.report(now, |instruments| instruments.publish(&self.levels));
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.publish_again(now);
+    }
+
+    /// Publishes the gauges as they are.
+    #[cold]
+    fn publish_again(&self, now: Instant) {
+        self.report(now, |instruments| self.show(instruments));
+    }
+
+    /// Sets the gauges.
+    ///
+    /// Two threads may do so at once, and the one with the older levels may be the last one to set the gauges. It then
+    /// sees that the levels have changed meanwhile, and does it again.
+    fn show(&self, instruments: &I) {
+        loop {
+            let changes = self.changes.load(Ordering::SeqCst);
+            instruments.publish(&self.levels);
+            if self.changes.load(Ordering::SeqCst) == changes {
+                return;
+            }
+        }
     }
 }
 
@@ -233,13 +257,13 @@ impl Published {
     #[inline]
     pub(crate) fn keep<I: Instruments>(&self, series: &Series<I>, now: Instant, nanos: u64) {
         if self.is_due(nanos) {
-            series.publish(now);
+            series.publish_again(now);
         }
     }
 
-    /// Says whether the one who asks is to publish the gauges now, as [`keep`](Self::keep) does.
+    /// Says whether the one who asks is to publish the gauges now.
     #[inline]
-    pub(crate) fn is_due(&self, nanos: u64) -> bool {
+    fn is_due(&self, nanos: u64) -> bool {
         let recorder = recorder_id();
         let is_due = self.recorder.load(Ordering::Relaxed) != recorder
             || nanos >= self.due.load(Ordering::Relaxed);
@@ -250,6 +274,119 @@ impl Published {
         }
         is_due
     }
+}
+
+/// Instruments with gauges that show the sums over all layers of one name. A layer has its levels in one word, so
+/// that it can say at any time what it shows.
+pub(crate) trait Gauges<const N: usize>: Instruments {
+    fn sums(levels: &Self::Levels) -> &[AtomicU64; N];
+
+    /// The levels in the word of a layer.
+    fn parts(word: u64) -> [u64; N];
+}
+
+/// What one layer adds to the gauges of its series, and when they were published last.
+///
+/// A level is published
+///
+/// - every 100 ms, by a call that has the time at hand;
+/// - when it is twice or half of what is shown, and more than a few more or less;
+/// - when it has returned to zero: otherwise the last call before a pause would be shown until the next one.
+#[derive(Debug)]
+pub(crate) struct Shown<const N: usize> {
+    word: AtomicU64,
+    published: Published,
+}
+
+/// Levels that differ by less are not far from each other.
+const FEW: u64 = 8;
+
+impl<const N: usize> Shown<N> {
+    /// The levels of a layer that has been built.
+    pub(crate) fn new<I: Gauges<N>>(series: &Series<I>, word: u64) -> Self {
+        move_sums::<I, N>(series, [0; N], I::parts(word));
+        Self {
+            word: AtomicU64::new(word),
+            published: Published::default(),
+        }
+    }
+
+    #[inline]
+    fn parts<I: Gauges<N>>(&self) -> [u64; N] {
+        I::parts(self.word.load(Ordering::SeqCst))
+    }
+
+    /// Says whether levels are to be published without regard to the time. One load and a few comparisons.
+    #[inline]
+    pub(crate) fn is_outdated<I: Gauges<N>>(&self, word: u64) -> bool {
+        (0..N).any(|part| self.is_outdated_in::<I>(part, word))
+    }
+
+    /// The same for one level, where the others cannot have changed.
+    #[inline]
+    pub(crate) fn is_outdated_in<I: Gauges<N>>(&self, part: usize, word: u64) -> bool {
+        let (shown, level) = (self.parts::<I>()[part], I::parts(word)[part]);
+        shown.abs_diff(level) >= FEW + shown.min(level) || (shown > 0 && level == 0)
+    }
+
+    /// Publishes the gauges if it is time to. `nanos` is `now`, from an origin that is always the same.
+    #[inline]
+    pub(crate) fn keep<I: Gauges<N>>(
+        &self,
+        series: &Series<I>,
+        word: impl Fn() -> u64,
+        now: Instant,
+        nanos: u64,
+    ) {
+        if self.published.is_due(nanos) || self.is_outdated::<I>(word()) {
+            self.publish(series, word, now);
+        }
+    }
+
+    /// Publishes the gauges.
+    ///
+    /// If a level returns to zero, either the one who brought it there sees that it is shown, or the one who
+    /// shows it sees that it has gone. So `word` must be changed, and read here, with sequential consistency.
+    #[cold]
+    pub(crate) fn publish<I: Gauges<N>>(
+        &self,
+        series: &Series<I>,
+        word: impl Fn() -> u64,
+        now: Instant,
+    ) {
+        loop {
+            let levels = word();
+            let shown = self.word.swap(levels, Ordering::SeqCst);
+            if move_sums::<I, N>(series, I::parts(shown), I::parts(levels)) {
+                series.publish(now);
+            } else {
+                series.publish_again(now);
+            }
+            if !self.is_outdated::<I>(word()) {
+                return;
+            }
+        }
+    }
+
+    /// Publishes the gauges without a layer that no longer exists.
+    pub(crate) fn remove<I: Gauges<N>>(&mut self, series: &Series<I>) {
+        if move_sums::<I, N>(series, self.parts::<I>(), [0; N]) {
+            series.publish(Instant::now());
+        }
+    }
+}
+
+/// Puts what a layer shows now in the place of what it showed before. Says whether that is a difference.
+fn move_sums<I: Gauges<N>, const N: usize>(
+    series: &Series<I>,
+    from: [u64; N],
+    to: [u64; N],
+) -> bool {
+    for (part, sum) in I::sums(series.levels()).iter().enumerate() {
+        // Wraps where it falls; the sum does not.
+        sum.fetch_add(to[part].wrapping_sub(from[part]), Ordering::SeqCst);
+    }
+    from != to
 }
 
 impl<I: Instruments> fmt::Debug for Series<I> {

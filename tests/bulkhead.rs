@@ -4,6 +4,8 @@
 #![allow(clippy::float_cmp, reason = "the levels are whole numbers")]
 
 mod common;
+#[path = "common/steered.rs"]
+mod steered;
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
@@ -11,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use buttress::bulkhead::{Aimd, Config, Handle, Limit, LimitPolicy, QueueOrder, Sample};
@@ -23,6 +25,7 @@ use common::{End, GOOD, Plan, Probe, Task};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
+use steered::Steered;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::task::{Spawn, spawn};
@@ -224,6 +227,14 @@ async fn the_times_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shorter_wait_than_that_of_an_overloaded_queue_is_enough_to_be_said_once() {
+    let layer = config(1).queue(9).queue_wait(10 * MS).build().unwrap();
+    let held = call(&layer);
+    assert_eq!(timed(&layer).await.1, 10 * MS);
+    held.succeed();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_that_is_free_in_time_ends_the_wait() {
     let layer = queueing(1);
     let held = call(&layer);
@@ -330,6 +341,62 @@ async fn a_waiting_call_is_not_polled_for_nothing() {
     });
     assert_eq!(kind(&answer.await), Some(ErrorKind::QueueTimeout));
     assert_eq!(polls.into_inner(), 2, "at its beginning and at its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_at_a_deadline_that_a_later_poll_sets() {
+    let layer = queueing(1);
+    let held = call(&layer);
+    let start = Instant::now();
+    let (_answer, request) = oneshot::channel::<Answer>();
+    let mut waiting = Box::pin(layer.layer(Backend).oneshot(request));
+    assert!(Task::default().poll(&mut waiting).is_pending());
+    let answer = Deadline::after(10 * MS).scope(waiting).await;
+    assert_eq!(kind(&answer), Some(ErrorKind::DeadlineExceeded));
+    assert_eq!(start.elapsed(), 10 * MS);
+    held.succeed();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_polls_keeps_nobody_from_a_permit() {
+    let layer = queueing(1);
+    let held = call(&layer);
+    let mut service = layer.layer(service_fn(|(): ()| ready(Ok::<_, BoxError>("bolts"))));
+    let unpolled = service.call(());
+    assert_eq!(levels(&layer.handle()), (1, 0));
+    let waiting = tokio::spawn(timed(&layer));
+    sleep(10 * MS).await;
+    held.succeed();
+    assert_eq!(waiting.await.unwrap(), (None, 10 * MS));
+    assert_eq!(unpolled.await.unwrap(), "bolts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_waiting() {
+    struct Panics(AtomicUsize);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            let wakes = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(wakes > 0, "the waker panics");
+        }
+    }
+
+    let layer = queueing(1);
+    let held = call(&layer);
+    let panics = Waker::from(Arc::new(Panics(AtomicUsize::new(0))));
+    let mut services = [(); 2].map(|()| layer.layer(Backend).oneshot(oneshot::channel().1));
+    for call in &mut services {
+        let mut cx = Context::from_waker(&panics);
+        assert!(Pin::new(call).poll(&mut cx).is_pending());
+    }
+    let mut waiting = call(&layer);
+    let result = catch_unwind(AssertUnwindSafe(|| layer.handle().set_limit(4)));
+    assert!(result.is_err());
+    assert_eq!(levels(&layer.handle()), (4, 0));
+    assert!(waiting.call.is_woken() && waiting.call.poll().is_pending());
+    waiting.succeed();
+    held.succeed();
 }
 
 #[tokio::test(start_paused = true)]
@@ -624,6 +691,17 @@ async fn an_observing_bulkhead_lets_pass_without_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_observing_bulkhead_leaves_the_readiness_of_the_inner_service_to_its_caller() {
+    let layer = config(1).mode(Mode::Observe).build().unwrap();
+    let _held = call(&layer);
+    let probe = Probe::new(&[Plan::GOOD]);
+    let mut service = layer.layer(probe.clone());
+    let ready = ServiceExt::<u32>::ready(&mut service);
+    assert!(spawn(ready).poll().is_ready());
+    assert_eq!(probe.seen().reservations, 1, "no box has to wait for it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn is_available_while_a_call_would_not_be_rejected_at_once() {
     let layer = config(1).queue(1).build().unwrap();
     let handle = layer.handle();
@@ -816,6 +894,94 @@ async fn works_with_one_permit_inside_and_one_outside() {
     drop(one);
     for call in calls {
         call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_costs_no_permit() {
+    let recorder = Steered::new("buttress_in_flight");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    // Not every call publishes the gauges.
+    for mode in [Mode::Enforce, Mode::Observe] {
+        for limit in [Limit::from(1), Aimd::between(1, 1).into()] {
+            let layer = BulkheadLayer::config("panicking", limit).queue(1);
+            let layer = layer.mode(mode).build().unwrap();
+            let (mut of_calls, mut of_waits) = (0, 0);
+            for _ in 0..100 {
+                of_calls += u32::from(recorder.panics(|| drop(call(&layer))));
+                assert_eq!(levels(&layer.handle()), (0, 0));
+                let held = call(&layer);
+                let mut waiting = call(&layer);
+                held.succeed();
+                advance(SECOND).await;
+                of_waits += u32::from(recorder.panics(|| drop(waiting.call.poll())));
+                drop(waiting);
+                assert_eq!(levels(&layer.handle()), (0, 0));
+            }
+            assert!(of_calls > 0);
+            assert!(of_waits > 0 || mode == Mode::Observe);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_new_to_the_recorder_does_not_bring_a_former_level_back() {
+    let recorder = Steered::new("buttress_in_flight");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = BulkheadLayer::new("new thread", 1);
+    let held = call(&layer);
+    assert_eq!(recorder.level(), 1);
+    let is_full = || assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
+    recorder.hold_up(1, is_full, || held.succeed());
+    assert_eq!(recorder.level(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    for limit in [Limit::from(100), Aimd::between(100, 100).into()] {
+        let layer = BulkheadLayer::config("burst", limit).queue(100);
+        let layer = layer.build().unwrap();
+        let mut calls: Vec<_> = (0..200).map(|_| call(&layer)).collect();
+        let up = recorded(&snapshotter);
+        calls.truncate(1);
+        let down = recorded(&snapshotter);
+        for level in [
+            "buttress_in_flight bulkhead",
+            "buttress_queue_depth bulkhead",
+        ] {
+            // Half or twice as many, and a few.
+            assert!((46.0..=100.0).contains(&up[level]), "{}", up[level]);
+            assert!((0.0..=10.0).contains(&down[level]), "{}", down[level]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapted_limit_is_shown_at_once() {
+    struct Less;
+
+    impl LimitPolicy for Less {
+        fn initial(&self) -> usize {
+            20
+        }
+
+        fn update(&self, sample: &Sample) -> usize {
+            sample.limit - 1
+        }
+    }
+
+    let recorder = Steered::new("buttress_limit");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = BulkheadLayer::new("adapts", Limit::policy(|| Less));
+    for limit in (10..20).rev() {
+        call(&layer).succeed();
+        assert_eq!(
+            (layer.handle().limit(), recorder.level()),
+            (limit, limit as u64)
+        );
     }
 }
 

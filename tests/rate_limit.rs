@@ -4,15 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/steered.rs"]
+mod steered;
 
 use std::cell::Cell;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use buttress::rate_limit::{Config, Handle};
@@ -22,6 +24,7 @@ use buttress::{
 };
 use common::{End, GOOD, Plan, Probe, Response, Task};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use steered::Steered;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -58,6 +61,9 @@ fn rejection<T>(result: Result<T, BoxError>) -> (ErrorKind, Option<Duration>) {
     assert!(error.is_rejection());
     (error.kind(), error.retry_after())
 }
+
+/// The rejection of a call that its deadline keeps from waiting.
+const TOO_LATE: (ErrorKind, Option<Duration>) = (ErrorKind::DeadlineExceeded, None);
 
 fn come_again(after: Duration) -> (ErrorKind, Option<Duration>) {
     (ErrorKind::RateLimited, Some(after))
@@ -146,6 +152,14 @@ async fn the_hint_is_never_rounded_down_to_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_hint_is_exact_for_days_at_the_highest_rate() {
+    let layer = RateLimitLayer::new("search", Rate::per_second(1_000_000_000));
+    let days = Duration::from_secs(100 * 24 * 60 * 60);
+    layer.handle().drain(days);
+    assert_eq!(rejection(call(&layer, 1).await), come_again(days));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_layer_value_is_one_limit() {
     let layer = limit(10).build().unwrap();
     let (mut one, two) = (layer.layer(echo()), layer.clone().layer(echo()));
@@ -185,6 +199,23 @@ async fn a_request_costs_what_it_is_said_to_cost() {
         let refused = rejection(call(&layer, too_much).await);
         assert_eq!(refused, (ErrorKind::TooCostly, None));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_costs_nothing_passes_also_when_others_wait() {
+    let layer = limit(1).max_wait(INTERVAL).cost(|request: &u32| *request);
+    let layer = layer.build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut waits = client.call(1);
+    assert!(task.poll(&mut waits).is_pending());
+    for _ in 0..1_000 {
+        assert!(task.poll(&mut client.call(0)).is_ready());
+    }
+    let past = Deadline::after(Duration::ZERO);
+    past.scope(call(&layer, 0)).await.unwrap();
+    assert_eq!(layer.handle().waiting(), 1);
+    waits.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,10 +370,44 @@ async fn a_call_whose_turn_would_come_at_its_deadline_is_rejected_at_once() {
         let client = DeadlineLayer::new("search", time).layer(layer.layer(echo()));
         client.oneshot(1)
     };
-    assert_eq!(rejection(within(INTERVAL).await), come_again(INTERVAL));
+    assert_eq!(rejection(within(INTERVAL).await), TOO_LATE);
     assert_eq!(start.elapsed(), Duration::ZERO);
     within(INTERVAL + MILLISECOND).await.unwrap();
     assert_eq!(start.elapsed(), INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_a_far_future_is_as_good_as_none() {
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let start = Instant::now();
+    let far = Deadline::after(Duration::from_millis(u64::MAX));
+    far.scope(call(&layer, 1)).await.unwrap();
+    assert_eq!(start.elapsed(), INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_late_only_if_its_deadline_is_what_keeps_it_from_waiting() {
+    let layer = limit(1).max_wait(3 * INTERVAL).build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut stuck = client.call(1);
+    assert!(task.poll(&mut stuck).is_pending());
+    let start = Instant::now();
+    let deadline = Deadline::after(INTERVAL + MILLISECOND);
+    assert_eq!(rejection(deadline.scope(call(&layer, 1)).await), TOO_LATE);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let mut others = [client.call(1), client.call(1)];
+    for call in &mut others {
+        assert!(task.poll(call).is_pending());
+    }
+    let limited = rejection(deadline.scope(call(&layer, 1)).await);
+    assert_eq!(limited, come_again(4 * INTERVAL), "also without a deadline");
+    drop(others);
+    // The first one is not polled, and keeps the second one waiting until its time is up.
+    let deadline = Deadline::after(2 * INTERVAL + MILLISECOND);
+    assert_eq!(rejection(deadline.scope(call(&layer, 1)).await), TOO_LATE);
+    assert_eq!(start.elapsed(), 2 * INTERVAL + MILLISECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,7 +424,7 @@ async fn a_deadline_that_is_set_after_the_call_counts_as_well() {
     let Poll::Ready(refused) = refused else {
         panic!("it waits for what comes too late");
     };
-    assert_eq!(rejection(refused), come_again(2 * INTERVAL));
+    assert_eq!(rejection(refused), TOO_LATE);
     assert_eq!(layer.handle().waiting(), 1);
     advance(INTERVAL).await;
     let past = Deadline::after(Duration::ZERO);
@@ -369,7 +434,7 @@ async fn a_deadline_that_is_set_after_the_call_counts_as_well() {
     };
     assert_eq!(
         rejection(refused),
-        (ErrorKind::RateLimited, None),
+        TOO_LATE,
         "there is a token, but no time left"
     );
     assert_eq!(layer.handle().available(), 1);
@@ -605,6 +670,26 @@ async fn an_observing_limit_lets_everything_pass() {
 }
 
 /// Judges the answer 429 to be an overload with this hint.
+#[tokio::test(start_paused = true)]
+async fn is_available_while_the_next_call_would_only_wait() {
+    let layer = limit(1).max_wait(2 * INTERVAL).build().unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    assert!(layer.handle().is_available());
+    call(&layer, 1).await.unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        assert!(layer.handle().is_available());
+        waiting.push(client.call(1));
+        assert!(task.poll(waiting.last_mut().unwrap()).is_pending());
+    }
+    assert!(!layer.handle().is_available());
+    assert!(call(&layer, 1).await.is_err());
+    drop(waiting);
+    assert!(layer.handle().is_available());
+    layer.handle().drain(SECOND);
+    assert!(!layer.handle().is_available());
+}
+
 fn hinting(hint: Duration) -> impl Fn(Result<&u32, &BoxError>) -> Outcome + Clone {
     classify_fn(move |result: Result<&u32, &BoxError>| match result {
         Ok(429) => Outcome::Overload {
@@ -675,6 +760,63 @@ async fn calls_wait_for_the_end_of_a_drain_if_they_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reset_ends_a_drain_and_brings_all_tokens_back() {
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let config = limit(3).max_wait(3_600 * SECOND).mode(mode);
+        let layer = config.build().unwrap();
+        let (handle, start) = (layer.handle(), Instant::now());
+        call(&layer, 1).await.unwrap();
+        handle.drain(3_000 * SECOND);
+        let waiting: Vec<_> = (0..4)
+            .map(|_| tokio::spawn(layer.layer(echo()).oneshot(1)))
+            .collect();
+        settle().await;
+        assert_eq!(handle.available(), 0);
+        handle.reset();
+        for call in waiting {
+            call.await.unwrap().unwrap();
+        }
+        let (took, left) = match mode {
+            Mode::Enforce => (INTERVAL, 0),
+            _ => (Duration::ZERO, 3),
+        };
+        assert_eq!((start.elapsed(), handle.available()), (took, left));
+        handle.drain(SECOND);
+        assert_eq!(handle.available(), 0, "drained again");
+        handle.reset();
+        assert_eq!((handle.available(), handle.burst()), (3, 3));
+        assert!(layer.can_forget(Instant::now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_not_bothered_by_each_answer_that_asks_for_the_same() {
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let (mut client, handle) = (layer.layer(echo()), layer.handle());
+    let mut waiting = client.call(1);
+    let is_woken_by_a_drain_of = |time, waiting: &mut _| {
+        let task = Task::default();
+        assert!(task.poll(waiting).is_pending());
+        handle.drain(time);
+        task.was_woken()
+    };
+    assert!(is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    for shorter in 1..5 {
+        assert!(!is_woken_by_a_drain_of(SECOND / 2 / shorter, &mut waiting));
+    }
+    for _ in 0..4 {
+        advance(MILLISECOND / 5).await;
+        assert!(!is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    }
+    advance(MILLISECOND / 5).await;
+    assert!(is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
+    let start = Instant::now();
+    waiting.await.unwrap();
+    assert_eq!(start.elapsed(), SECOND / 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_move_on_at_a_new_rate() {
     let layer = waiting_limit(1);
     let ends = Ends::default();
@@ -698,6 +840,30 @@ async fn those_who_wait_move_on_at_a_new_rate() {
     sleep(10 * SECOND).await;
     assert_eq!(ends.lock().unwrap().len(), 16);
     assert_eq!(handle.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_from_hearing_that_he_is_rejected() {
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("the waker panics");
+        }
+    }
+
+    let layer = waiting_limit(1);
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let (mut first, mut second) = (client.call(1), client.call(1));
+    let panics = Waker::from(Arc::new(Panics));
+    let mut cx = Context::from_waker(&panics);
+    assert!(Pin::new(&mut first).poll(&mut cx).is_pending());
+    assert!(task.poll(&mut second).is_pending());
+    let drain = AssertUnwindSafe(|| layer.handle().drain(2 * SECOND));
+    assert!(catch_unwind(drain).is_err());
+    assert!(task.was_woken());
+    assert!(second.await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -914,6 +1080,10 @@ async fn rejections_are_counted_by_reason_and_mode() {
         for cost in [1, 1, 1, 2] {
             drop(call(&layer, cost).await);
         }
+        let layer = named_limit("refusing", 1).max_wait(SECOND).mode(mode);
+        let layer = layer.build().unwrap();
+        call(&layer, 1).await.unwrap();
+        drop(Deadline::after(MILLISECOND).scope(call(&layer, 1)).await);
     }
     let row = |reason, mode, count| {
         let labels = format!("name=refusing layer=rate_limit reason={reason} mode={mode}");
@@ -922,12 +1092,49 @@ async fn rejections_are_counted_by_reason_and_mode() {
     assert_eq!(
         rows(&recorder.snapshotter()),
         [
+            ("queue_depth name=refusing layer=rate_limit".to_owned(), 0),
+            row("deadline_exceeded", "enforce", 1),
+            row("deadline_exceeded", "observe", 1),
             row("rate_limited", "enforce", 2),
             row("rate_limited", "observe", 2),
             row("too_costly", "enforce", 1),
             row("too_costly", "observe", 1),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observing_limit_counts_only_what_would_be_rejected() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let mut counted = Vec::new();
+    for mode in [Mode::Enforce, Mode::Observe] {
+        let layer = named_limit("comparing", 1).max_wait(SECOND / 10).mode(mode);
+        let layer = layer.build().unwrap();
+        // Ten may wait; and ten more, 50 ms later, of which five may.
+        for _ in 0..2 {
+            let calls: Vec<_> = (0..20)
+                .map(|_| tokio::spawn(layer.layer(echo()).oneshot(1)))
+                .collect();
+            settle().await;
+            sleep(SECOND / 20).await;
+            drop(calls);
+        }
+        sleep(SECOND).await;
+        call(&layer, 1).await.unwrap();
+        counted.push(rejections(&snapshotter));
+    }
+    assert_eq!(counted[0], counted[1]);
+    assert_eq!(counted[0], 9 + 15);
+}
+
+/// The rejections since this was last asked.
+fn rejections(snapshotter: &Snapshotter) -> u64 {
+    let rows = rows(snapshotter).into_iter();
+    rows.filter(|(row, _)| row.starts_with("rejections_total"))
+        .map(|(_, count)| count)
+        .sum()
 }
 
 #[tokio::test(start_paused = true)]
@@ -983,6 +1190,42 @@ async fn waits_are_measured_and_the_gauge_returns_to_zero_after_a_storm_of_cance
         ],
         "the ones that were cancelled have been read before"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_held_up_does_not_bring_a_former_level_back() {
+    let recorder = Steered::new("buttress_queue_depth");
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = named_limit("held up", 1).max_wait(SECOND).build().unwrap();
+    call(&layer, 1).await.unwrap();
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let (mut first, mut last) = (client.call(1), client.call(1));
+    for call in [&mut first, &mut last] {
+        assert!(task.poll(call).is_pending());
+    }
+    // It is time to publish again.
+    advance(SECOND / 2).await;
+    // A thread sets the gauge when it is new to the recorder, and then by the call that leaves.
+    recorder.hold_up(2, || drop(first), || drop(last));
+    assert_eq!(recorder.level(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
+    let recorder = Steered::new("buttress_queue_depth");
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let layer = named_limit("burst", 100).max_wait(9 * SECOND);
+    let layer = layer.build().unwrap();
+    layer.handle().drain(SECOND);
+    let (mut client, task) = (layer.layer(echo()), Task::default());
+    let mut calls: Vec<_> = (0..100).map(|_| client.call(1)).collect();
+    for call in &mut calls {
+        assert!(task.poll(call).is_pending());
+    }
+    // Half or twice as many, and a few.
+    assert!((46..=100).contains(&recorder.level()));
+    calls.truncate(1);
+    assert!((1..=10).contains(&recorder.level()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,9 @@ pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
     limit: Limit,
     queue: usize,
     order: QueueOrder,
-    bounds: Bounds,
+    queue_wait: Duration,
+    overloaded_wait: Option<Duration>,
+    overloaded_after: Duration,
     mode: Mode,
     classify: K,
     completion: C,
@@ -45,11 +47,9 @@ impl Config {
             limit,
             queue: 0,
             order: QueueOrder::Fifo,
-            bounds: Bounds {
-                wait: QUEUE_WAIT,
-                overloaded_wait: OVERLOADED_WAIT,
-                overloaded_after: OVERLOADED_AFTER,
-            },
+            queue_wait: QUEUE_WAIT,
+            overloaded_wait: None,
+            overloaded_after: OVERLOADED_AFTER,
             mode: Mode::Enforce,
             classify: ErrorsAreFailures,
             completion: AtResponse,
@@ -74,20 +74,20 @@ impl<K, C> Config<K, C> {
 
     /// How long a call may wait at most. 100 ms by default.
     pub fn queue_wait(mut self, most: Duration) -> Self {
-        self.bounds.wait = most;
+        self.queue_wait = most;
         self
     }
 
     /// How long a call may wait at most while the queue is overloaded; not longer than
-    /// [`queue_wait`](Self::queue_wait). 20 ms by default.
+    /// [`queue_wait`](Self::queue_wait). 20 ms by default, or `queue_wait` if that is less.
     pub fn overloaded_wait(mut self, most: Duration) -> Self {
-        self.bounds.overloaded_wait = most;
+        self.overloaded_wait = Some(most);
         self
     }
 
     /// The queue is overloaded when it has not been empty for this long. 100 ms by default.
     pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
-        self.bounds.overloaded_after = busy_for;
+        self.overloaded_after = busy_for;
         self
     }
 
@@ -107,7 +107,9 @@ impl<K, C> Config<K, C> {
             limit: self.limit,
             queue: self.queue,
             order: self.order,
-            bounds: self.bounds,
+            queue_wait: self.queue_wait,
+            overloaded_wait: self.overloaded_wait,
+            overloaded_after: self.overloaded_after,
             mode: self.mode,
             classify,
             completion: self.completion,
@@ -122,7 +124,9 @@ impl<K, C> Config<K, C> {
             limit: self.limit,
             queue: self.queue,
             order: self.order,
-            bounds: self.bounds,
+            queue_wait: self.queue_wait,
+            overloaded_wait: self.overloaded_wait,
+            overloaded_after: self.overloaded_after,
             mode: self.mode,
             classify: self.classify,
             completion,
@@ -131,7 +135,7 @@ impl<K, C> Config<K, C> {
 
     /// How long a call may wait, if there is a queue.
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
-        (self.queue > 0).then_some(self.bounds.wait)
+        (self.queue > 0).then_some(self.queue_wait)
     }
 
     /// Makes the layer, with permits of its own.
@@ -144,11 +148,13 @@ impl<K, C> Config<K, C> {
         let now = Instant::now();
         let (limit, policy) = self.limit.build(check, now)?;
         check.that(self.queue <= MOST, "queue", &self.queue, "0 to 1000000")?;
-        let Bounds {
+        let (wait, overloaded_after) = (self.queue_wait, self.overloaded_after);
+        let overloaded_wait = self.overloaded_wait.unwrap_or(OVERLOADED_WAIT.min(wait));
+        let bounds = Bounds {
             wait,
             overloaded_wait,
             overloaded_after,
-        } = self.bounds;
+        };
         check.duration("queue_wait", wait)?;
         check.duration("overloaded_wait", overloaded_wait)?;
         check.that(
@@ -159,7 +165,7 @@ impl<K, C> Config<K, C> {
         )?;
         check.duration("overloaded_after", overloaded_after)?;
         let shared = Shared::new(
-            Gate::new(limit, self.queue, self.bounds, self.order),
+            Gate::new(limit, self.queue, bounds, self.order),
             policy,
             self.mode,
             now,
@@ -180,7 +186,9 @@ impl<K, C> fmt::Debug for Config<K, C> {
             .field("limit", &self.limit)
             .field("queue", &self.queue)
             .field("order", &self.order)
-            .field("bounds", &self.bounds)
+            .field("queue_wait", &self.queue_wait)
+            .field("overloaded_wait", &self.overloaded_wait)
+            .field("overloaded_after", &self.overloaded_after)
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use super::queue::{Bounds, Queue, QueueOrder, Removed, Ticket, Verdict};
 use super::word::Word;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::wake::Wakers;
 
 #[derive(Debug)]
 pub(super) struct Gate {
     // All operations on it that change something are sequentially consistent, so that one who sets a level
-    // to zero and one who shows it cannot both miss each other; see `Shared::publish`.
+    // to zero and one who shows it cannot both miss each other; see `Shown::publish`.
     word: AtomicU64,
     queue: Mutex<Queue>,
     /// How many may wait.
@@ -134,9 +135,18 @@ impl Gate {
         }
     }
 
-    /// Sets the limit, unless it is no longer what it was when that was decided.
+    /// Sets the limit. If it is no longer what it was when that was decided, a higher one is dropped, and a lower
+    /// one is as much lower than the limit there is, but not lower than was decided.
     pub(super) fn change_limit(&self, from: usize, to: usize, now: Instant) {
-        let changed = self.change(|word| (word.limit() == from).then(|| word.with_limit(to)));
+        let changed = self.change(|word| {
+            let limit = word.limit();
+            let to = match from.checked_sub(to) {
+                _ if limit == from => to,
+                Some(less) if limit > to => to.max(limit.saturating_sub(less)),
+                _ => return None,
+            };
+            Some(word.with_limit(to))
+        });
         if changed.is_ok() {
             self.hand_on(|| now);
         }
@@ -145,17 +155,16 @@ impl Gate {
     /// Gives the free permits to those who wait.
     #[cold]
     fn hand_on(&self, now: impl Fn() -> Instant) {
+        let mut woken = Wakers::default();
         loop {
             let word = self.word();
             if word.waiting() == 0 || !word.has_room() {
-                return;
+                break;
             }
-            let woken = self.grant(now());
-            // Woken without the lock, which they will take.
-            if let Some(waker) = woken {
-                waker.wake();
-            }
+            woken.extend(self.grant(now()));
         }
+        // Without the lock, which they will take; and when nothing is left to be done that a panic could prevent.
+        woken.wake();
     }
 
     /// Gives a free permit to the one whose turn it is, or tells him that he has waited too long.

@@ -20,7 +20,6 @@ use crate::{
 /// All services made by one layer value, or by its clones, share its permits.
 #[derive(Clone)]
 pub struct BulkheadLayer<K = ErrorsAreFailures, C = AtResponse> {
-    /// `None` if it is switched off.
     pub(super) shared: Arc<Shared>,
     pub(super) classify: K,
     pub(super) completion: C,

@@ -27,7 +27,8 @@ pub trait LimitPolicy: Send + Sync + 'static {
     /// Takes note of a call that has ended, and returns the limit from now on: [`Sample::limit`] to leave it
     /// as it is.
     ///
-    /// What is returned is brought within 1 to 1,000,000. It is dropped if the limit has changed meanwhile.
+    /// What is returned is brought within 1 to 1,000,000. If the limit has changed meanwhile, a higher one is dropped;
+    /// a lower one makes the new limit as much lower, but not lower than what is returned.
     fn update(&self, sample: &Sample) -> usize;
 }
 

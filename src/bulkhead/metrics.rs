@@ -9,37 +9,11 @@ use metrics::{
 use tokio::time::Instant;
 
 use super::word::Word;
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Gauges, Instruments, Kept, Labels};
 use crate::{ErrorKind, Mode};
 
-/// What the gauges show: the sums over all bulkheads of one name.
-#[derive(Debug, Default)]
-pub(super) struct Levels {
-    limit: AtomicU64,
-    in_flight: AtomicU64,
-    queued: AtomicU64,
-    /// How often they changed.
-    changes: AtomicU64,
-}
-
-impl Levels {
-    /// Puts what a bulkhead shows now, if it still exists, in the place of what it showed before.
-    pub(super) fn moved(&self, from: Option<Word>, to: Option<Word>) {
-        let add = |level: &AtomicU64, part: fn(Word) -> usize| {
-            let [from, to] = [from, to].map(|word| word.map_or(0, part) as u64);
-            // Wraps where it falls; the sum does not.
-            level.fetch_add(to.wrapping_sub(from), Ordering::SeqCst);
-        };
-        add(&self.limit, Word::limit);
-        add(&self.in_flight, Word::in_flight);
-        add(&self.queued, Word::waiting);
-        self.changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::SeqCst)
-    }
-}
+/// The place of the calls in flight among the levels.
+pub(super) const IN_FLIGHT: usize = 1;
 
 /// Why a call was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +65,8 @@ impl WaitEnd {
 
 pub(super) struct BulkheadMetrics {
     labels: Labels,
-    limit: Gauge,
-    in_flight: Gauge,
-    queue_depth: Gauge,
+    /// The limit, the calls in flight, and those that wait.
+    gauges: [Gauge; 3],
     /// By mode and reason.
     rejections: [[Kept<Counter>; 3]; 2],
     /// By end.
@@ -101,12 +74,12 @@ pub(super) struct BulkheadMetrics {
 }
 
 impl Instruments for BulkheadMetrics {
-    type Levels = Levels;
+    type Levels = [AtomicU64; 3];
 
     fn bind(labels: Labels) -> Self {
         describe_gauge!("buttress_limit", "How many calls may be in flight");
         describe_gauge!("buttress_in_flight", "Calls that hold a permit");
-        describe_gauge!("buttress_queue_depth", "Calls that wait for a permit");
+        describe_gauge!("buttress_queue_depth", "Calls that wait to be let through");
         describe_histogram!(
             "buttress_queue_wait_seconds",
             Unit::Seconds,
@@ -115,23 +88,32 @@ impl Instruments for BulkheadMetrics {
         let Labels { name, part } = labels;
         Self {
             labels,
-            limit: gauge!("buttress_limit", "name" => name, "layer" => part),
-            in_flight: gauge!("buttress_in_flight", "name" => name, "layer" => part),
-            queue_depth: gauge!("buttress_queue_depth", "name" => name, "layer" => part),
+            gauges: [
+                gauge!("buttress_limit", "name" => name, "layer" => part),
+                gauge!("buttress_in_flight", "name" => name, "layer" => part),
+                gauge!("buttress_queue_depth", "name" => name, "layer" => part),
+            ],
             rejections: Default::default(),
             waits: Default::default(),
         }
     }
 
-    fn publish(&self, levels: &Levels) {
-        let shown = [
-            (&self.limit, &levels.limit),
-            (&self.in_flight, &levels.in_flight),
-            (&self.queue_depth, &levels.queued),
-        ];
-        for (gauge, level) in shown {
+    fn publish(&self, levels: &[AtomicU64; 3]) {
+        for (gauge, level) in self.gauges.iter().zip(levels) {
             gauge.set(level.load(Ordering::SeqCst) as f64);
         }
+    }
+}
+
+impl Gauges<3> for BulkheadMetrics {
+    fn sums(levels: &[AtomicU64; 3]) -> &[AtomicU64; 3] {
+        levels
+    }
+
+    #[inline]
+    fn parts(word: u64) -> [u64; 3] {
+        let word = Word::from_bits(word);
+        [word.limit(), word.in_flight(), word.waiting()].map(|part| part as u64)
     }
 }
 

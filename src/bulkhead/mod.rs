@@ -34,7 +34,7 @@
 //! may wait 20 ms. So a burst is got over, and a queue that stands does not hold everybody up. That is the rule of
 //! `CoDel` (*Controlling Queue Delay*, Nichols and Jacobson, 2012) in the form that servers use (*Fail at Scale*,
 //! Maurer, 2015). A deadline that comes sooner ends the wait. A permit that becomes free is handed to the
-//! call whose turn it is, which nobody can forestall.
+//! call whose turn it is, which nobody can forestall. A call takes its place when it is first polled.
 //!
 //! With 100 calls a second to a service that can do 80, a limit of 15 answers 79 % of them with a median of 198 ms
 //! and a 99th percentile of 254 ms, 24 answer 80 % with 308 and 371 ms; with a timeout of 5 s alone
@@ -55,6 +55,9 @@
 //! Dropping the future of a call gives its permit back, or its place in the queue. A permit that it was handed and does
 //! not know of yet goes to the next. The same holds if the inner service or the classifier panics. A
 //! [`Completion`](crate::Completion) decides how long a call that has its response keeps the permit.
+//!
+//! A future that waits and is not polled any more, but not dropped either, keeps its place, and a permit that it is
+//! handed.
 //!
 //! # What clones share
 //!
@@ -84,8 +87,9 @@
 //! | `buttress_queue_wait_seconds` | histogram, of the calls that waited | name, layer = `bulkhead`, result = `admitted`, `timeout`, `deadline`, `cancelled` |
 //! | `buttress_rejections_total` | counter | name, layer = `bulkhead`, reason = `bulkhead_full`, `queue_timeout`, `deadline_exceeded`; mode |
 //!
-//! The gauges are the sums over the bulkheads of one name. They are published every 100 ms at most, by calls that know
-//! the time, and once more when nothing is in flight or nobody waits any longer.
+//! The gauges are the sums over the bulkheads of one name. They are published every 100 ms, by calls that know the
+//! time; and at once when the limit changes, when nothing is in flight or nobody waits any longer, and when there
+//! are twice or half as many as is shown, and 8 more or less.
 //!
 //! # Defaults
 //!
@@ -95,7 +99,7 @@
 //! | [`queue`](Config::queue) | 0 | who cannot be served now should know at once, unless bursts are usual |
 //! | [`queue_order`](Config::queue_order) | FIFO | fair; who waits 20 ms at most gains little from being the newest |
 //! | [`queue_wait`](Config::queue_wait) | 100 ms | gets over a burst |
-//! | [`overloaded_wait`](Config::overloaded_wait) | 20 ms | keeps permits busy, and no more |
+//! | [`overloaded_wait`](Config::overloaded_wait) | 20 ms, or `queue_wait` | keeps permits busy, and no more |
 //! | [`overloaded_after`](Config::overloaded_after) | 100 ms | a burst is over by then |
 //!
 //! # Examples
@@ -115,14 +119,15 @@
 //!     Ok::<_, BoxError>(format!("12 of {item}"))
 //! }));
 //! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
-//! let (first, second) = (client.call("bolts"), client.call("nuts"));
+//! let [first, second] = ["bolts", "nuts"].map(|item| tokio::spawn(client.call(item)));
+//! tokio::task::yield_now().await;
 //! assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
 //!
 //! let error = client.call("screws").await.unwrap_err();
 //! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::BulkheadFull));
 //!
-//! assert_eq!(first.await?, "12 of bolts");
-//! assert_eq!(second.await?, "12 of nuts");
+//! assert_eq!(first.await??, "12 of bolts");
+//! assert_eq!(second.await??, "12 of nuts");
 //! # Ok(())
 //! # }
 //! ```

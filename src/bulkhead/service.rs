@@ -9,7 +9,6 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::permit::Permit;
 use super::shared::{Admission, Shared};
-use super::waiter::Waiter;
 use crate::context::ClockScope;
 use crate::ready::{Call, Ready};
 use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
@@ -49,8 +48,8 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
         // A full bulkhead leaves the inner service alone. Who waits for a permit becomes ready after it.
-        let is_free = |shared: &Arc<Shared>| shared.gate().word().is_free();
-        if self.shared.as_ref().is_none_or(is_free) {
+        let lets_pass = |shared: &Arc<Shared>| shared.lets_pass();
+        if self.shared.as_ref().is_none_or(lets_pass) {
             self.inner.poll(cx);
         }
         Poll::Ready(Ok(()))
@@ -106,12 +105,11 @@ impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
         };
         match admission {
             Admission::Admitted(permit) => self.begin(request, permit),
-            Admission::Queued(place) => {
+            Admission::PutOff(waiter) => {
                 // It may have become ready before nothing was free; nobody holds it while he waits.
                 self.inner.release();
                 let call = Call::waiting(self.inner.another(), request);
-                let waiter = Box::pin(Waiter::new(place));
-                self.future(call, None).after(waiter)
+                self.future(call, None).after(Box::pin(waiter))
             }
             Admission::Refused(error) => {
                 self.inner.release();

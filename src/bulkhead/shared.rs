@@ -8,24 +8,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gate::{Gate, Turn};
+use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
-use super::metrics::{BulkheadMetrics, Reason};
+use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason};
 use super::permit::{Permit, Started};
-use super::waiter::Place;
+use super::waiter::Waiter;
 use super::word::{MOST, Word};
 use crate::context::{self, nanos_between};
 use crate::error::Check;
-use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::{Published, Series};
+use crate::telemetry::{Series, Shown};
 use crate::{ConfigError, Error, Mode, Outcome};
 
 /// Every so many calls of a thread one looks at the clock, to see whether it is time to publish the gauges. Odd, so
 /// that of two bulkheads in one stack each has its turn.
 const LOOK_EVERY: u32 = 31;
-/// A call also looks when the calls in flight are twice or half as many as was last published, and this many
-/// more or less.
-const LOOK_FROM: usize = 8;
 
 pub(super) struct Shared {
     gate: Gate,
@@ -35,18 +31,16 @@ pub(super) struct Shared {
     initial: usize,
     mode: Mode,
     origin: Instant,
-    /// The levels that were published last.
-    shown: AtomicU64,
     metrics: &'static Series<BulkheadMetrics>,
-    published: Published,
+    shown: Shown<3>,
 }
 
 /// What the bulkhead says to a call that finds no free permit.
 pub(super) enum Admission {
     /// It has one after all.
     Admitted(Permit),
-    /// Wait for your turn.
-    Queued(Place),
+    /// It waits for its turn, if there is a place in the queue when it is polled.
+    PutOff(Waiter),
     Refused(Error),
 }
 
@@ -59,15 +53,13 @@ impl Shared {
         metrics: &'static Series<BulkheadMetrics>,
     ) -> Self {
         let word = gate.word();
-        metrics.levels().moved(None, Some(word));
         Self {
             policy,
             initial: word.limit(),
             mode,
             origin,
-            shown: AtomicU64::new(word.bits()),
+            shown: Shown::new(metrics, word.bits()),
             metrics,
-            published: Published::default(),
             gate,
         }
     }
@@ -91,6 +83,12 @@ impl Shared {
     pub(super) fn would_admit(&self) -> bool {
         let word = self.gate.word();
         word.is_free() || word.waiting() < self.gate.length() || self.mode == Mode::Observe
+    }
+
+    /// Says whether a call that comes now goes on to the inner service at once.
+    #[inline]
+    pub(super) fn lets_pass(&self) -> bool {
+        self.gate.word().is_free() || self.mode == Mode::Observe
     }
 
     /// Says whether it is as it was when it was built.
@@ -123,24 +121,25 @@ impl Shared {
                 self.reject(Reason::Full, now);
                 return Admission::Admitted(Permit::none());
             };
+            let permit = self.permit(word);
             if word.in_flight() > word.limit() + self.gate.length() {
                 self.reject(Reason::Full, now);
             }
-            return Admission::Admitted(self.permit(word));
+            return Admission::Admitted(permit);
         }
         let deadline = context::deadline();
         if self.gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
             return Admission::Refused(self.reject(Reason::Deadline, now));
         }
-        match self.gate.queue(now, deadline) {
-            Turn::Entered(word) => Admission::Admitted(self.permit(word)),
-            Turn::Queued(ticket, due) => {
-                let place = Place::new(Arc::clone(self), ticket, now, due);
-                self.show_if_due(now);
-                Admission::Queued(place)
-            }
-            Turn::Full => Admission::Refused(self.reject(Reason::Full, now)),
+        if self.gate.word().waiting() >= self.gate.length() {
+            return Admission::Refused(self.reject(Reason::Full, now));
         }
+        Admission::PutOff(Waiter::new(Arc::clone(self), now))
+    }
+
+    /// One call more waits.
+    pub(super) fn joined(&self, now: Instant) {
+        self.keep(now);
     }
 
     /// Counts a call that is refused, or would be.
@@ -149,7 +148,7 @@ impl Shared {
         self.metrics.report(now, |metrics| {
             metrics.rejected(reason, self.mode, now);
         });
-        self.show_if_due(now);
+        self.keep(now);
         Error::rejected(reason.kind(), self.name(), None)
     }
 
@@ -164,15 +163,24 @@ impl Shared {
             at: NonZeroU64::MIN.saturating_add(self.nanos(context::now())),
             in_flight: word.in_flight() as u32,
         });
+        // Whatever the recorder does from here on, the permit is given back.
+        let permit = Permit::new(Arc::clone(self), started);
         self.look(word);
-        Permit::new(Arc::clone(self), started)
+        permit
     }
 
     /// Gives the permit of a call back.
     #[inline]
     pub(super) fn leave(&self) {
-        let word = self.gate.leave(context::fresh_now);
-        if word.in_flight() == 1 {
+        let before = self.gate.leave(context::fresh_now);
+        self.left(before);
+    }
+
+    /// A call has left; the gate stood so before.
+    #[inline]
+    fn left(&self, before: Word) {
+        // Unless its permit went to the next.
+        if before.waiting() > 0 || self.is_far_from_shown(before.left()) {
             self.settle();
         }
     }
@@ -181,9 +189,7 @@ impl Shared {
     pub(super) fn end(&self, started: Started, outcome: Outcome, timed_out: bool) {
         let now = context::fresh_now();
         let word = self.gate.leave(|| now);
-        if word.in_flight() == 1 {
-            self.settle();
-        }
+        self.left(word);
         let Some(policy) = &self.policy else { return };
         let ended = NonZeroU64::MIN.saturating_add(self.nanos(now)).get();
         // After the permit is back: whatever the policy does, it is not lost.
@@ -204,6 +210,7 @@ impl Shared {
         let limit = policy.update(sample).clamp(1, MOST);
         if limit != sample.limit {
             self.gate.change_limit(sample.limit, limit, sample.now);
+            self.publish(sample.now);
         }
     }
 
@@ -212,7 +219,7 @@ impl Shared {
     fn look(&self, word: Word) {
         thread_local! { static CALLS: Cell<u32> = const { Cell::new(0) } }
         if let Some(now) = context::known_now() {
-            return self.show_if_due(now);
+            return self.keep(now);
         }
         let calls = CALLS.get();
         CALLS.set(if calls == 0 {
@@ -220,22 +227,21 @@ impl Shared {
         } else {
             calls - 1
         });
-        let (level, shown) = (word.in_flight(), self.shown().in_flight());
-        if calls == 0 || level.abs_diff(shown) >= LOOK_FROM + level.min(shown) {
+        if calls == 0 || self.is_far_from_shown(word) {
             self.look_at_the_clock();
         }
     }
 
     #[cold]
     fn look_at_the_clock(&self) {
-        self.show_if_due(context::now());
+        self.keep(context::now());
     }
 
+    /// Publishes the gauges if it is time to.
     #[inline]
-    fn show_if_due(&self, now: Instant) {
-        if self.published.is_due(self.nanos(now)) {
-            self.publish(now);
-        }
+    fn keep(&self, now: Instant) {
+        self.shown
+            .keep(self.metrics, || self.bits(), now, self.nanos(now));
     }
 
     #[inline]
@@ -244,51 +250,34 @@ impl Shared {
     }
 
     #[inline]
-    fn shown(&self) -> Word {
-        Word::from_bits(self.shown.load(Ordering::SeqCst))
+    fn bits(&self) -> u64 {
+        self.gate.word().bits()
     }
 
-    /// Publishes the gauges if one of them shows something where there is nothing any longer.
+    /// Says whether the calls in flight are to be published.
+    #[inline]
+    fn is_far_from_shown(&self, word: Word) -> bool {
+        self.shown
+            .is_outdated_in::<BulkheadMetrics>(IN_FLIGHT, word.bits())
+    }
+
+    /// Publishes the gauges if they show something far from what there is.
     #[inline]
     pub(super) fn settle(&self) {
-        if is_settled(self.shown(), self.gate.word()) {
+        if self.shown.is_outdated::<BulkheadMetrics>(self.bits()) {
             self.publish(Instant::now());
         }
     }
 
-    /// Publishes the gauges.
-    ///
-    /// Two threads may do so at once, and the one with the older levels may be the last one to set the
-    /// gauges. It then sees that the levels have changed meanwhile, and does it again. And if a level
-    /// returns to zero, either the one who brought it there sees that it is shown, or the one who shows it
-    /// sees that it has gone.
     #[cold]
     fn publish(&self, now: Instant) {
-        loop {
-            let word = self.gate.word();
-            let shown = Word::from_bits(self.shown.swap(word.bits(), Ordering::SeqCst));
-            let levels = self.metrics.levels();
-            levels.moved(Some(shown), Some(word));
-            let changes = levels.changes();
-            self.metrics.publish(now);
-            if levels.changes() == changes && !is_settled(word, self.gate.word()) {
-                return;
-            }
-        }
+        self.shown.publish(self.metrics, || self.bits(), now);
     }
-}
-
-/// Says whether a level was above zero and is zero now.
-#[inline]
-fn is_settled(before: Word, now: Word) -> bool {
-    (before.in_flight() > 0 && now.in_flight() == 0) || (before.waiting() > 0 && now.waiting() == 0)
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The gauges must not show a bulkhead that no longer exists.
-        self.metrics.levels().moved(Some(self.shown()), None);
-        self.metrics.publish(Instant::now());
+        self.shown.remove(self.metrics);
     }
 }
 

@@ -79,6 +79,11 @@ impl Word {
         Self(self.0 + Self::ENTERED)
     }
 
+    #[inline]
+    pub(super) fn left(self) -> Self {
+        Self(self.0 - Self::ENTERED)
+    }
+
     pub(super) fn queued(self) -> Self {
         Self(self.0 + Self::QUEUED)
     }

@@ -112,6 +112,9 @@ impl<Q, K> Config<Q, K> {
     }
 
     /// Whether calls are really rejected, or made to wait. [`Mode::Enforce`] by default.
+    ///
+    /// While it only observes, a call that would wait passes at once and counts as let through; it takes the tokens
+    /// that it would have waited for.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self

@@ -179,9 +179,31 @@ impl View {
         };
         let full_at = full_at.saturating_add(terms.interval.wrapping_mul(u64::from(cost)));
         if full_at > latest {
-            return Err(Taken::Early(terms.nanos(u128::from(full_at - latest))));
+            return Err(self.too_early(since, cost));
         }
         Ok(word & !TIME | full_at)
+    }
+
+    /// Wide enough for the longest quiet time at the highest rate. `since` is counted from the origin.
+    #[cold]
+    fn too_early(&self, since: u64, cost: u32) -> Taken {
+        let now = u128::from(since) << self.terms.shift;
+        Taken::Early(self.terms.nanos(self.early(now, u64::from(cost))))
+    }
+
+    /// The word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
+    fn owe(&self, now: u64, cost: u32, most: u64) -> Result<u64, Taken> {
+        let Self { terms, word, .. } = *self;
+        if cost > terms.burst {
+            return Err(Taken::TooCostly);
+        }
+        let now = terms.units(now);
+        let wait = terms.nanos(self.early(now, u64::from(cost)));
+        let full_at = self.full_at(now) + terms.cost(u64::from(cost));
+        if wait > most || full_at > u128::from(TIME) {
+            return Err(Taken::Early(wait));
+        }
+        Ok(word & !TIME | full_at as u64)
     }
 
     /// [`full_at`](Self::full_at), in 64 bits.
@@ -260,6 +282,24 @@ impl Gcra {
         }
     }
 
+    /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for one
+    /// who does not wait, but is to count as if he had.
+    pub(super) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
+        loop {
+            let view = self.whole_view();
+            let word = match view.owe(now, cost, most) {
+                Ok(word) => word,
+                Err(refused) => return refused,
+            };
+            let swapped =
+                self.word
+                    .compare_exchange(view.word, word, Ordering::AcqRel, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return Taken::Yes;
+            }
+        }
+    }
+
     /// The nanoseconds until so many tokens could have been taken, one call after the other.
     pub(super) fn wait(&self, now: u64, tokens: u64) -> u64 {
         let view = self.whole_view();
@@ -286,15 +326,23 @@ impl Gcra {
         self.whole_view().terms.burst
     }
 
-    /// Lets nothing through before `until`.
-    pub(super) fn quiet(&self, until: u64) {
-        self.quiet_until.fetch_max(until, Ordering::Relaxed);
+    /// Lets nothing through before `until`. Says whether that is longer than it was.
+    pub(super) fn quiet(&self, until: u64) -> bool {
+        self.quiet_until.fetch_max(until, Ordering::Relaxed) < until
+    }
+
+    /// Begins again with all tokens, and ends a quiet time. As with [`set`](Self::set), only one thread at a time.
+    pub(super) fn reset(&self, now: u64) {
+        self.quiet_until.store(0, Ordering::Relaxed);
+        let old = self.whole_view().terms;
+        let origin = now.max(old.origin);
+        self.replace(Terms { origin, ..old }, |_| 0);
     }
 
     /// Sets rate and burst, which must have been found valid.
     ///
     /// Tokens that are missing stay missing, but no more of them than the burst. Only one thread at a time may do
-    /// this or [`renew`](Self::renew).
+    /// this, [`renew`](Self::renew) or [`reset`](Self::reset).
     pub(super) fn set(&self, rate: Rate, burst: u32, now: u64) {
         let old = self.whole_view().terms;
         let origin = now.max(old.origin);

@@ -20,7 +20,6 @@ use crate::{Availability, Classify, ConfigError, ErrorsAreFailures, Forget, Wrap
 /// All services made by one layer value, or by its clones, share one limit.
 #[derive(Clone)]
 pub struct RateLimitLayer<Q = One, K = ErrorsAreFailures> {
-    /// `None` in a stack that has no limit.
     pub(super) shared: Arc<Shared>,
     pub(super) cost: Q,
     pub(super) classify: K,
@@ -154,15 +153,25 @@ impl Handle {
 
     /// Lets no call through for `duration`, and then one after the other at the rate.
     ///
-    /// The longest drain counts: a shorter one does not end it. Calls that wait and whose turn cannot come in time
-    /// any more are rejected at once.
+    /// The longest drain counts: a shorter one does not end it, but [`reset`](Self::reset) does. Calls that wait and
+    /// whose turn cannot come in time any more are rejected at once. Like everything else, it is only counted
+    /// while the limit [observes](crate::Mode::Observe).
     pub fn drain(&self, duration: Duration) {
         self.shared.quiet(duration, Instant::now());
+    }
+
+    /// Begins again with all tokens, as when the limit was built: a [drain](Self::drain), or a time for which the
+    /// service asked callers to stay away, is over. Rate and burst stay as they are.
+    ///
+    /// Calls that wait take what they need first. Also while the limit only [observes](crate::Mode::Observe).
+    pub fn reset(&self) {
+        self.shared.reset();
     }
 }
 
 impl Availability for Handle {
-    /// Returns `true` if a call of cost 1 would be let through at once, or the limit only observes.
+    /// Returns `true` if a call of cost 1 would pass, at once or after a [wait](Config::max_wait), or the limit only
+    /// observes.
     fn is_available(&self) -> bool {
         self.shared.would_admit()
     }

@@ -1,7 +1,7 @@
 //! What the rate limit reports.
 
 use std::cell::OnceCell;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{
@@ -10,13 +10,14 @@ use metrics::{
 use tokio::time::Instant;
 
 use crate::Mode;
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Gauges, Instruments, Kept, Labels};
 
 /// Why a call was refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reason {
     RateLimited,
     TooCostly,
+    Deadline,
 }
 
 impl Reason {
@@ -25,6 +26,7 @@ impl Reason {
         match self {
             Self::RateLimited => "rate_limited",
             Self::TooCostly => "too_costly",
+            Self::Deadline => "deadline_exceeded",
         }
     }
 }
@@ -52,7 +54,7 @@ impl End {
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     has_queue: AtomicBool,
-    waiting: AtomicI64,
+    waiting: [AtomicU64; 1],
 }
 
 impl Levels {
@@ -60,21 +62,12 @@ impl Levels {
     pub(super) fn has_queue(&self) {
         self.has_queue.store(true, Ordering::Relaxed);
     }
-
-    pub(super) fn joined(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Says whether nobody waits any more.
-    pub(super) fn left(&self) -> bool {
-        self.waiting.fetch_sub(1, Ordering::Relaxed) == 1
-    }
 }
 
 pub(super) struct RateLimitMetrics {
     labels: Labels,
     /// By reason and mode.
-    rejections: [[Kept<Counter>; 2]; 2],
+    rejections: [[Kept<Counter>; 2]; 3],
     waits: [Kept<Histogram>; 3],
     /// Looked up if there is a queue.
     depth: OnceCell<Gauge>,
@@ -101,7 +94,17 @@ impl Instruments for RateLimitMetrics {
             gauge!("buttress_queue_depth",
                 "name" => self.labels.name, "layer" => self.labels.part)
         });
-        depth.set(levels.waiting.load(Ordering::Relaxed) as f64);
+        depth.set(levels.waiting[0].load(Ordering::SeqCst) as f64);
+    }
+}
+
+impl Gauges<1> for RateLimitMetrics {
+    fn sums(levels: &Levels) -> &[AtomicU64; 1] {
+        &levels.waiting
+    }
+
+    fn parts(waiting: u64) -> [u64; 1] {
+        [waiting]
     }
 }
 

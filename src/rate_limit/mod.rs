@@ -52,12 +52,13 @@
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, are one limit, with one queue.
-//! [`RateLimitLayer::handle`] reads it, and changes rate and burst. Build a second layer for a second limit.
+//! [`RateLimitLayer::handle`] reads it, changes rate and burst, drains it and resets it. Build a second layer for a second limit.
 //!
 //! # Cost
 //!
 //! A call that passes: one reading of the clock and one exchange of an atomic word. With a classifier,
-//! also one reference taken and given back. A call that waits: one box, a short lock and a timer.
+//! also one reference taken and given back. A call that waits: two boxes and
+//! its place in the queue, a short lock and a timer.
 //!
 //! # Waiting at high rates
 //!
@@ -70,15 +71,21 @@
 //! [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited), with the time until a call would pass at once as
 //! [`retry_after`](crate::Error::retry_after): exact to the nanosecond if no other call comes first, and never zero.
 //! [`ErrorKind::TooCostly`](crate::ErrorKind::TooCostly) for a call that costs more than the burst; trying again is of
-//! no use.
+//! no use. [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that could wait for as long as
+//! it takes if its deadline were not sooner.
+//!
+//! The inner service was not asked in any of these cases.
 //!
 //! # Metrics
 //!
 //! | metric | type | labels |
 //! |---|---|---|
-//! | `buttress_rejections_total` | counter | name, layer = `rate_limit`, reason = `rate_limited`, `too_costly`; mode |
+//! | `buttress_rejections_total` | counter | name, layer = `rate_limit`, reason = `rate_limited`, `too_costly`, `deadline_exceeded`; mode |
 //! | `buttress_queue_wait_seconds` | histogram, of calls that had to wait | name, layer = `rate_limit`, result = `admitted`, `rejected`, `cancelled` |
 //! | `buttress_queue_depth` | gauge, if calls may wait | name, layer = `rate_limit` |
+//!
+//! The gauge is the sum over the limits of one name. It is published every 100 ms, by calls that begin or end to wait;
+//! and at once when nobody waits any longer, and when there are twice or half as many as is shown, and 8 more or less.
 //!
 //! # Defaults
 //!

@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use super::gcra::Taken;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::wake::Wakers;
 
 /// What they wait for, as it is at one moment.
 pub(super) trait Tokens {
@@ -26,7 +27,7 @@ pub(super) trait Tokens {
 #[derive(Debug)]
 pub(super) struct Queue {
     line: Mutex<Line>,
-    /// How many there are, for those who come and need not wait.
+    /// How many there are, for those who come and need not wait, and for the gauge: see `Shown::publish`.
     waiting: AtomicU64,
 }
 
@@ -96,7 +97,7 @@ impl Queue {
 
     #[inline]
     pub(super) fn len(&self) -> u64 {
-        self.waiting.load(Ordering::Acquire)
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// What a call would have to wait for, besides its own tokens.
@@ -156,12 +157,12 @@ impl Queue {
             self.publish(&line);
             woken
         };
-        woken.into_iter().for_each(Waker::wake);
+        woken.wake();
     }
 
     fn publish(&self, line: &Line) {
         let waiting = line.waiters.len() as u64;
-        self.waiting.store(waiting, Ordering::Release);
+        self.waiting.store(waiting, Ordering::SeqCst);
     }
 }
 
@@ -244,8 +245,8 @@ impl Line {
         (Some(gone), next)
     }
 
-    fn reconsider(&mut self, now: u64, tokens: &impl Tokens) -> Vec<Waker> {
-        let (mut woken, burst) = (Vec::new(), tokens.burst());
+    fn reconsider(&mut self, now: u64, tokens: &impl Tokens) -> Wakers {
+        let (mut woken, burst) = (Wakers::default(), tokens.burst());
         let mut ahead = 0;
         for (ticket, mut waiter) in mem::take(&mut self.waiters) {
             let cost = u64::from(waiter.cost);

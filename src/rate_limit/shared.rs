@@ -14,9 +14,12 @@ use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
 use crate::context::{self, nanos_between};
 use crate::error::Check;
-use crate::sync::lock;
-use crate::telemetry::{Published, Series};
+use crate::sync::{AtomicU64, Ordering, lock};
+use crate::telemetry::{Series, Shown};
 use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
+
+/// Of tokio's timer, in nanoseconds.
+const TICK: u64 = 1_000_000;
 
 /// What can be changed while the limit is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +64,11 @@ pub(super) struct Shared {
     built: Limits,
     /// Locked to change the limits, and to count from a later origin.
     limits: Mutex<Limits>,
+    /// The end of the quiet time that those who wait have been told of.
+    quiet_until: AtomicU64,
     origin: Instant,
     metrics: &'static Series<RateLimitMetrics>,
-    published: Published,
+    shown: Shown<1>,
 }
 
 /// What becomes of a call.
@@ -89,9 +94,10 @@ impl Shared {
             settings,
             built: limits,
             limits: Mutex::new(limits),
+            quiet_until: AtomicU64::new(0),
             origin: Instant::now(),
             metrics,
-            published: Published::default(),
+            shown: Shown::new(metrics, 0),
         }
     }
 
@@ -99,9 +105,17 @@ impl Shared {
         self.metrics.name()
     }
 
+    fn max_wait(&self) -> Duration {
+        self.settings.max_wait.unwrap_or_default()
+    }
+
     /// Lets a call through, or says what becomes of it.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>, cost: u32) -> Entry {
+        if cost == 0 {
+            // Not even behind those who wait: nothing would bound how many of them there are.
+            return Entry::Pass;
+        }
         let now = context::now();
         if !self.queue.is_empty() {
             return self.defer(cost, now);
@@ -117,11 +131,26 @@ impl Shared {
     fn early(self: &Arc<Self>, cost: u32, wait: u64, now: Instant) -> Entry {
         match (self.settings.mode, self.settings.max_wait) {
             (Mode::Observe, _) => {
-                self.rejected(Reason::RateLimited, now);
+                self.observe(cost, now);
                 Entry::Pass
             }
             (Mode::Enforce, Some(_)) => self.defer(cost, now),
             (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now).into()),
+        }
+    }
+
+    /// Counts a call that would be rejected. One that would wait takes its tokens before they are there, so
+    /// that those who come after it find what they would find.
+    fn observe(&self, cost: u32, now: Instant) {
+        let (nanos, most) = (self.nanos(now), whole_nanos(self.max_wait()));
+        let deadline = context::deadline().map(|deadline| self.nanos(deadline));
+        let time_left = deadline.map_or(u64::MAX, |deadline| {
+            deadline.saturating_sub(nanos.saturating_add(1))
+        });
+        match self.gcra.owe(nanos, cost, most.min(time_left)) {
+            Taken::Yes => {}
+            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, now),
+            _ => self.rejected(Reason::RateLimited, now),
         }
     }
 
@@ -142,8 +171,8 @@ impl Shared {
         if cost > self.gcra.burst() {
             return self.too_costly(now);
         }
-        let max_wait = self.settings.max_wait.unwrap_or_default();
-        Entry::Wait(Box::pin(Turn::new(Arc::clone(self), cost, now, max_wait)))
+        let turn = Turn::new(Arc::clone(self), cost, now, self.max_wait());
+        Entry::Wait(Box::pin(turn))
     }
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
@@ -158,13 +187,30 @@ impl Shared {
         Error::rejected(ErrorKind::TooCostly, self.name(), None)
     }
 
-    /// A call that has been put off is refused.
-    pub(super) fn refusal_of_turn(&self, cost: u32, now: Instant) -> Error {
+    /// A call that has been put off is refused: because of its deadline, unless it would be without one.
+    pub(super) fn refusal_of_turn(
+        &self,
+        cost: u32,
+        latest: u64,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> Error {
         if cost > self.gcra.burst() {
             return self.refusal_of_cost(now);
         }
         let tokens = self.queue.cost().saturating_add(u64::from(cost));
-        self.refusal(self.gcra.wait(self.nanos(now), tokens), now)
+        let nanos = self.nanos(now);
+        let wait = self.gcra.wait(nanos, tokens);
+        let is_late = |deadline: Instant| {
+            let end = self.nanos(deadline).saturating_sub(1);
+            let is_first = end < latest && (end <= nanos || nanos.saturating_add(wait) <= latest);
+            deadline <= now || is_first
+        };
+        if deadline.is_some_and(is_late) {
+            self.rejected(Reason::Deadline, now);
+            return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
+        }
+        self.refusal(wait, now)
     }
 
     fn rejected(&self, reason: Reason, now: Instant) {
@@ -230,8 +276,27 @@ impl Shared {
     /// Lets nothing through for a time.
     pub(super) fn quiet(&self, duration: Duration, now: Instant) {
         let now = self.nanos(now);
-        let duration = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.gcra.quiet(now.saturating_add(duration));
+        let until = now.saturating_add(whole_nanos(duration));
+        if !self.gcra.quiet(until) {
+            return;
+        }
+        // A service that refuses a burst asks each call to stay away, a little longer each time. A tick of the timer
+        // makes no difference to those who wait, and there may be many of them.
+        let known = self.quiet_until.load(Ordering::Relaxed);
+        if until.saturating_sub(known) >= TICK {
+            self.quiet_until.store(until, Ordering::Relaxed);
+            self.reconsider(now);
+        }
+    }
+
+    /// Begins again with all tokens.
+    pub(super) fn reset(&self) {
+        let now = self.nanos(Instant::now());
+        {
+            let _one_at_a_time = lock(&self.limits);
+            self.gcra.reset(now);
+            self.quiet_until.store(0, Ordering::Relaxed);
+        }
         self.reconsider(now);
     }
 
@@ -251,10 +316,11 @@ impl Shared {
         self.gcra.available(self.nanos(Instant::now()))
     }
 
-    /// Says whether a call of cost 1 would be let through at once.
+    /// Says whether a call of cost 1 would not be rejected.
     pub(super) fn would_admit(&self) -> bool {
         let now = self.nanos(Instant::now());
-        self.settings.mode == Mode::Observe || self.queue.is_empty() && self.gcra.wait(now, 1) == 0
+        let wait = || self.gcra.wait(now, self.queue.cost().saturating_add(1));
+        self.settings.mode == Mode::Observe || wait() <= whole_nanos(self.max_wait())
     }
 
     pub(super) fn can_forget(&self, now: Instant) -> bool {
@@ -263,8 +329,13 @@ impl Shared {
 
     /// One call more waits.
     pub(super) fn joined(&self, now: Instant) {
-        self.metrics.levels().joined();
-        self.published.keep(self.metrics, now, self.nanos(now));
+        self.keep(now);
+    }
+
+    /// Publishes the gauges if it is time to.
+    fn keep(&self, now: Instant) {
+        self.shown
+            .keep(self.metrics, || self.queue.len(), now, self.nanos(now));
     }
 
     /// One call less waits.
@@ -273,13 +344,13 @@ impl Shared {
         let waited = now.saturating_duration_since(began);
         self.metrics
             .report(now, |metrics| metrics.waited(end, waited, now));
-        if self.metrics.levels().left() {
-            // The gauge must not show the last wait until the next one.
-            self.metrics.publish(now);
-        } else {
-            self.published.keep(self.metrics, now, self.nanos(now));
-        }
+        self.keep(now);
     }
+}
+
+/// So many nanoseconds, or as many as fit.
+pub(super) fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct At<'a> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::metrics::End;
 use super::queue::{Place, Step};
-use super::shared::Shared;
+use super::shared::{Shared, whole_nanos};
 use crate::context;
 use crate::timer::Timer;
 use crate::{BoxError, Error};
@@ -28,6 +28,8 @@ pin_project! {
 struct Seat {
     shared: Arc<Shared>,
     place: Place,
+    /// A turn that comes later is of no use, whatever the deadline.
+    latest: u64,
     began: Instant,
     deadline: Option<Instant>,
 }
@@ -36,11 +38,11 @@ impl Turn {
     /// A call that has no place yet: it takes one when it is polled, so that a future which nobody polls keeps
     /// nobody waiting.
     pub(super) fn new(shared: Arc<Shared>, cost: u32, now: Instant, max_wait: Duration) -> Self {
-        let max_wait = u64::try_from(max_wait.as_nanos()).unwrap_or(u64::MAX);
-        let until = shared.nanos(now).saturating_add(max_wait);
+        let latest = shared.nanos(now).saturating_add(whole_nanos(max_wait));
         Self {
             seat: Seat {
-                place: Place::new(cost, until),
+                place: Place::new(cost, latest),
+                latest,
                 began: now,
                 deadline: context::deadline(),
                 shared,
@@ -112,7 +114,7 @@ impl Seat {
         }
         match end {
             End::Admitted => Ok(None),
-            _ => Err(shared.refusal_of_turn(self.place.cost, now)),
+            _ => Err(shared.refusal_of_turn(self.place.cost, self.latest, self.deadline, now)),
         }
     }
 }

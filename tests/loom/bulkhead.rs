@@ -160,6 +160,15 @@ pub(crate) fn a_lower_limit_and_one_who_leaves() {
     assert!(gate.try_enter().is_none());
 }
 
+pub(crate) fn a_limit_that_shrinks_is_not_lost_to_one_that_grows() {
+    let (gate, _) = full(10, 0);
+    on_threads(&gate, [11, 8], |gate, limit| {
+        gate.change_limit(10, limit, Instant::now());
+    });
+    let limit = gate.word().limit();
+    assert!(limit == 8 || limit == 9, "{limit}");
+}
+
 pub(crate) fn a_higher_limit_and_one_who_leaves() {
     let (gate, tickets) = full(1, 3);
     on_threads(&gate, [true, false], |gate, leaves| {

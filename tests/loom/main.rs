@@ -9,6 +9,9 @@ mod balance;
 mod budget;
 mod bulkhead;
 mod rate_limit;
+#[allow(dead_code)]
+#[path = "../../src/wake.rs"]
+mod wake;
 mod window;
 
 /// What `src/sync.rs` is to the rest of the crate.
@@ -55,6 +58,7 @@ fn main() {
         bulkhead::who_gives_up_while_another_leaves_loses_no_permit
         bulkhead::a_lower_limit_and_one_who_leaves
         bulkhead::a_higher_limit_and_one_who_leaves
+        bulkhead::a_limit_that_shrinks_is_not_lost_to_one_that_grows
         balance::calls_that_begin_and_end_together_leave_none_in_flight
         balance::the_slowest_of_calls_that_end_together_is_remembered
         balance::two_answers_at_the_same_time_lower_an_estimate_once

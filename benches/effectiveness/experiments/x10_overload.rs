@@ -66,7 +66,9 @@ const MAX: usize = 1_000;
 pub(crate) fn run(form: Form) -> Report {
     assert_eq!(
         queueing(1, 15),
-        BulkheadLayer::config("server", 15).queue(100),
+        BulkheadLayer::config("server", 15)
+            .queue(100)
+            .overloaded_wait(Duration::from_millis(20)),
         "the defaults"
     );
     let seeds = form.pick(3, 100);
