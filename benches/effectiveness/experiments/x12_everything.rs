@@ -34,8 +34,8 @@ const LIMIT: usize = 100;
 const IN_FLIGHT: &str = "p2c in flight";
 const NO_BUDGET: &str = "3 attempts, no budget";
 const OURS: &str = "ours";
-/// The short form runs the last two.
-const VARIANTS: [Variant<Protect>; 4] = [
+/// The short form runs the third and the fourth.
+const VARIANTS: [Variant<Protect>; 5] = [
     (IN_FLIGHT, |world, servers| {
         Client::new(TimeoutLayer::new(DEADLINE).layer(in_flight(world, servers)))
     }),
@@ -50,14 +50,10 @@ const VARIANTS: [Variant<Protect>; 4] = [
         Client::new(stack.service(in_flight(world, servers)))
     }),
     (OURS, |world, servers| {
-        let stack = standard("search")
-            .timeout(ATTEMPT_TIMEOUT)
-            .deadline(DEADLINE)
-            .concurrency_limit(LIMIT)
-            .seed(world.seed())
-            .build();
-        let stack = stack.expect("the configuration is valid");
-        Client::new(stack.layer(peak_ewma(world, servers)))
+        standard_stack(world, peak_ewma(world, servers))
+    }),
+    ("ours, in flight", |world, servers| {
+        standard_stack(world, in_flight(world, servers))
     }),
 ];
 
@@ -73,6 +69,16 @@ fn peak_ewma(world: &World, servers: Vec<Backend>) -> Client {
     balance(config.build(endpoints(servers)))
 }
 
+fn standard_stack(world: &World, balancer: Client) -> Client {
+    let stack = standard("search")
+        .timeout(ATTEMPT_TIMEOUT)
+        .deadline(DEADLINE)
+        .concurrency_limit(LIMIT)
+        .seed(world.seed())
+        .build();
+    Client::new(stack.expect("the configuration is valid").layer(balancer))
+}
+
 /// When it happens, in seconds.
 #[derive(Clone)]
 struct Script {
@@ -85,18 +91,18 @@ struct Script {
 impl Script {
     fn of(form: Form) -> Self {
         Self {
-            brown_out: form.pick(4..9, 40..50),
-            one_dead: form.pick(13..17, 70..90),
-            outage: form.pick(19..21, 110..120),
-            end: form.pick(33, 150),
+            brown_out: form.pick(2..6, 40..50),
+            one_dead: form.pick(8..11, 70..90),
+            outage: form.pick(12..14, 110..120),
+            end: form.pick(27, 150),
         }
     }
 }
 
 pub(crate) fn run(form: Form) -> Report {
-    let variants = &VARIANTS[form.pick(2, 0)..];
+    let variants = &VARIANTS[form.pick(2..4, 0..5)];
     let script = Script::of(form);
-    let results = Results::new(variants, form.pick(1, 10), |protect, seed| {
+    let results = Results::new(variants, form.pick(1, 5), |protect, seed| {
         episode(seed, &script, *protect).outcome
     });
     let success = |during: Range<u64>| results.cells(|outcome| outcome.success(&during));
@@ -117,8 +123,9 @@ pub(crate) fn run(form: Form) -> Report {
             success(script.brown_out.clone()),
         )
         .reference("p2c 98.1, no budget 22.4, ours 82.5");
-    if let Form::Full = form {
-        // The short brown-out holds a greater share of calls that came before the queues were long.
+    // The short form is over before the queues are what they will be.
+    let is_full = matches!(form, Form::Full);
+    if is_full {
         table.goal(OURS, Goal::AtLeast(82.0));
     }
     table
@@ -127,12 +134,18 @@ pub(crate) fn run(form: Form) -> Report {
             0,
             results.cells(|outcome| outcome.brown_out_p99),
         )
-        .reference("p2c 1800, ours 285")
-        .goal(OURS, Goal::AtMost(300.0))
-        // The reference is given to a tenth.
+        .reference("p2c 1800, ours 285");
+    if is_full {
+        table.goal(OURS, Goal::AtMost(300.0));
+    }
+    table
         .row("after it: success, %", 2, success(after_brown_out))
-        .reference("p2c 100, no budget 0, ours 100")
-        .goal(OURS, Goal::AtLeast(99.95))
+        .reference("p2c 100, no budget 0, ours 100");
+    if is_full {
+        // The reference is given to a tenth.
+        table.goal(OURS, Goal::AtLeast(99.95));
+    }
+    table
         .row("one dead: success, %", 2, success(script.one_dead.clone()))
         .reference("p2c 92.3, no budget 0, ours 100")
         .goal(OURS, Goal::AtLeast(99.95))
@@ -142,7 +155,7 @@ pub(crate) fn run(form: Form) -> Report {
             success(after_outage),
         )
         .reference("p2c 100, no budget 0, ours 93.4");
-    if let Form::Full = form {
+    if is_full {
         table.goal(OURS, Goal::AtLeast(93.0));
     }
     table
