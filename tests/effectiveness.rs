@@ -59,6 +59,11 @@ fn x11_rate_limit_bounds() {
     meets_its_goals("x11");
 }
 
+#[test]
+fn x12_everything_at_once() {
+    meets_its_goals("x12");
+}
+
 fn meets_its_goals(name: &str) {
     let experiment = EXPERIMENTS
         .iter()

@@ -3,6 +3,7 @@
 
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
+pub(crate) mod x12_everything;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -59,5 +60,9 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x11",
         run: x11_rate_limit::run,
+    },
+    Experiment {
+        name: "x12",
+        run: x12_everything::run,
     },
 ];

@@ -1,0 +1,302 @@
+//! X12: everything at once.
+//!
+//! Twenty servers behind a balancer, at 60 % of what they can do: a brown-out at half speed, then one server is
+//! dead, then all of them are. Servers work on calls that nobody waits for any more as on any other.
+//!
+//! Not scaled: the stack and its budget are as users get them. Servers keep exact times, only what their callers
+//! see is rounded to tokio's millisecond.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use buttress::{Balance, balance::Measure, standard};
+use rand::{RngExt, rngs::SmallRng};
+use tower::{BoxError, Layer, ServiceBuilder, retry, service_fn, timeout::TimeoutLayer};
+
+use super::x6_fails_fast::{Backend, balance, endpoints};
+use crate::harness::{
+    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
+    poisson, simulate,
+};
+
+const SERVERS: usize = 20;
+/// The mean of the exponential service times.
+const SERVICE: Duration = Duration::from_millis(10);
+/// 60 % of what the servers can do.
+const RATE: f64 = 1_200.0;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+const DEADLINE: Duration = Duration::from_secs(2);
+const LIMIT: usize = 100;
+
+const IN_FLIGHT: &str = "p2c in flight";
+const NO_BUDGET: &str = "3 attempts, no budget";
+const OURS: &str = "ours";
+/// The short form runs the third and the fourth.
+const VARIANTS: [Variant<Protect>; 5] = [
+    (IN_FLIGHT, |world, servers| {
+        Client::new(TimeoutLayer::new(DEADLINE).layer(in_flight(world, servers)))
+    }),
+    ("p2c peak EWMA", |world, servers| {
+        Client::new(TimeoutLayer::new(DEADLINE).layer(peak_ewma(world, servers)))
+    }),
+    (NO_BUDGET, |world, servers| {
+        let stack = ServiceBuilder::new()
+            .layer(TimeoutLayer::new(DEADLINE))
+            .layer(retry::RetryLayer::new(TowerRetry::without_budget(2)))
+            .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT));
+        Client::new(stack.service(in_flight(world, servers)))
+    }),
+    (OURS, |world, servers| {
+        standard_stack(world, peak_ewma(world, servers))
+    }),
+    ("ours, in flight", |world, servers| {
+        standard_stack(world, in_flight(world, servers))
+    }),
+];
+
+type Protect = fn(&World, Vec<Backend>) -> Client;
+
+fn in_flight(world: &World, servers: Vec<Backend>) -> Client {
+    let config = Balance::config("search").measure(Measure::InFlight);
+    balance(config.seed(world.seed()).build(endpoints(servers)))
+}
+
+fn peak_ewma(world: &World, servers: Vec<Backend>) -> Client {
+    let config = Balance::config("search").seed(world.seed());
+    balance(config.build(endpoints(servers)))
+}
+
+fn standard_stack(world: &World, balancer: Client) -> Client {
+    let stack = standard("search")
+        .timeout(ATTEMPT_TIMEOUT)
+        .deadline(DEADLINE)
+        .concurrency_limit(LIMIT)
+        .seed(world.seed())
+        .build();
+    Client::new(stack.expect("the configuration is valid").layer(balancer))
+}
+
+/// When it happens, in seconds.
+#[derive(Clone)]
+struct Script {
+    brown_out: Range<u64>,
+    one_dead: Range<u64>,
+    outage: Range<u64>,
+    end: u64,
+}
+
+impl Script {
+    fn of(form: Form) -> Self {
+        Self {
+            brown_out: form.pick(2..6, 40..50),
+            one_dead: form.pick(8..11, 70..90),
+            outage: form.pick(12..14, 110..120),
+            end: form.pick(27, 150),
+        }
+    }
+}
+
+pub(crate) fn run(form: Form) -> Report {
+    let variants = &VARIANTS[form.pick(2..4, 0..5)];
+    let script = Script::of(form);
+    let results = Results::new(variants, form.pick(1, 5), |protect, seed| {
+        episode(seed, &script, *protect).outcome
+    });
+    let success = |during: Range<u64>| results.cells(|outcome| outcome.success(&during));
+    let after_brown_out = script.brown_out.end..script.one_dead.start;
+    let after_outage = script.outage.end..script.end.min(script.outage.end + 15);
+    let mut table = Table::new(form, variants);
+    table
+        .row(
+            "healthy: attempts per operation",
+            3,
+            results.cells(|outcome| outcome.healthy_load),
+        )
+        .reference("ours 1.02")
+        .goal(OURS, Goal::AtMost(1.03))
+        .row(
+            "brown-out: success, %",
+            1,
+            success(script.brown_out.clone()),
+        )
+        .reference("p2c 98.1, no budget 22.4, ours 82.5");
+    // The short form is over before the queues are what they will be.
+    let is_full = matches!(form, Form::Full);
+    if is_full {
+        table.goal(OURS, Goal::AtLeast(82.0));
+    }
+    table
+        .row(
+            "… p99, ms",
+            0,
+            results.cells(|outcome| outcome.brown_out_p99),
+        )
+        .reference("p2c 1800, ours 285");
+    if is_full {
+        table.goal(OURS, Goal::AtMost(300.0));
+    }
+    table
+        .row("after it: success, %", 2, success(after_brown_out))
+        .reference("p2c 100, no budget 0, ours 100");
+    if is_full {
+        // The reference is given to a tenth.
+        table.goal(OURS, Goal::AtLeast(99.95));
+    }
+    table
+        .row("one dead: success, %", 2, success(script.one_dead.clone()))
+        .reference("p2c 92.3, no budget 0, ours 100")
+        .goal(OURS, Goal::AtLeast(99.95))
+        .row(
+            "15 s after the outage: success, %",
+            1,
+            success(after_outage),
+        )
+        .reference("p2c 100, no budget 0, ours 93.4");
+    if is_full {
+        table.goal(OURS, Goal::AtLeast(93.0));
+    }
+    table
+        .row(
+            "… back after, s",
+            1,
+            results.cells(|outcome| outcome.back_after),
+        )
+        .reference("no budget never, ours 2")
+        .goal(NO_BUDGET, Goal::Never)
+        .row(
+            "… slowest, s",
+            0,
+            results.greatest(|outcome| outcome.back_after),
+        )
+        .goal(OURS, Goal::AtMost(3.0));
+    table.repeats(|seed| {
+        let script = Script {
+            brown_out: 1..2,
+            one_dead: 2..3,
+            outage: 3..4,
+            end: 5,
+        };
+        episode(seed, &script, VARIANTS[3].1).log
+    });
+    Report::new("X12 everything at once", vec![table])
+}
+
+struct Outcome {
+    /// Attempts per operation before anything happens.
+    healthy_load: f64,
+    brown_out_p99: f64,
+    /// Seconds from the end of the outage to the first ten in a row that are good; infinite if there are none.
+    back_after: f64,
+    seconds: Vec<Second>,
+}
+
+/// The calls that arrive in one second.
+#[derive(Clone, Default)]
+struct Second {
+    arrived: u32,
+    /// How long those took that succeeded.
+    latencies: Vec<Duration>,
+}
+
+impl Outcome {
+    /// The share of the calls that succeeded, in percent.
+    fn success(&self, during: &Range<u64>) -> f64 {
+        let seconds = &self.seconds[during.start as usize..during.end as usize];
+        let arrived: u32 = seconds.iter().map(|second| second.arrived).sum();
+        let succeeded: usize = seconds.iter().map(|second| second.latencies.len()).sum();
+        100.0 * succeeded as f64 / f64::from(arrived)
+    }
+}
+
+fn episode(seed: u64, script: &Script, protect: Protect) -> Run<Outcome> {
+    simulate(1, seed, async |world| {
+        let attempts = Arc::new(Mutex::new(0_u32));
+        let server = |n| server(world, n, script, &attempts);
+        let client = protect(world, (0..SERVERS).map(server).collect());
+        let history = Arc::new(Mutex::new(vec![Second::default(); script.end as usize]));
+        let mut healthy_load = None;
+        for (n, at) in poisson(world.random(), RATE, Duration::from_secs(script.end)).enumerate() {
+            world.sleep_until(at).await;
+            let second = at.as_secs() as usize;
+            if at.as_secs() >= script.brown_out.start {
+                healthy_load.get_or_insert_with(|| f64::from(*lock(&attempts)) / n as f64);
+            }
+            lock(&history)[second].arrived += 1;
+            let (log, now) = (Arc::clone(&history), world.clone());
+            let done = move |answer: Result<(), BoxError>| {
+                if answer.is_ok() {
+                    let latency = now.now().saturating_sub(at);
+                    lock(&log)[second].latencies.push(latency);
+                }
+            };
+            world.begin(&client, done).await;
+        }
+        world.sleep(2 * DEADLINE).await;
+        let seconds = lock(&history).clone();
+        let brown_out = script.brown_out.start as usize..script.brown_out.end as usize;
+        Outcome {
+            healthy_load: healthy_load.expect("calls come until the brown-out"),
+            brown_out_p99: p99(&seconds[brown_out]),
+            back_after: back_after(&seconds[script.outage.end as usize..]),
+            seconds,
+        }
+    })
+}
+
+/// Of the calls that succeeded, in milliseconds.
+fn p99(seconds: &[Second]) -> f64 {
+    let latencies = seconds.iter().flat_map(|second| &second.latencies);
+    let mut latencies: Vec<_> = latencies.copied().collect();
+    latencies.sort_unstable();
+    let rank = latencies.len() * 99 / 100;
+    latencies
+        .get(rank)
+        .map_or(f64::NAN, |latency| 1e3 * latency.as_secs_f64())
+}
+
+fn back_after(seconds: &[Second]) -> f64 {
+    let is_good =
+        |second: &Second| second.latencies.len() as f64 >= 0.95 * f64::from(second.arrived);
+    let mut tens = seconds.windows(10);
+    tens.position(|ten| ten.iter().all(is_good))
+        .map_or(f64::INFINITY, |seconds| seconds as f64)
+}
+
+/// A first-in-first-out queue before one worker.
+fn server(world: &World, n: usize, script: &Script, attempts: &Arc<Mutex<u32>>) -> Backend {
+    let (world, script, attempts) = (world.clone(), script.clone(), Arc::clone(attempts));
+    let queue = Arc::new(Mutex::new((Duration::ZERO, world.random())));
+    Backend::new(service_fn(move |()| {
+        let now = world.now();
+        world.record(&Event::Attempt);
+        *lock(&attempts) += 1;
+        let second = now.as_secs();
+        let is_dead =
+            script.outage.contains(&second) || (n == 0 && script.one_dead.contains(&second));
+        let done = (!is_dead).then(|| work(&mut lock(&queue), now, &script.brown_out));
+        let world = world.clone();
+        async move {
+            let Some(done) = done else {
+                return Err(BoxError::from("the server is dead"));
+            };
+            world.sleep_until(done).await;
+            Ok(())
+        }
+    }))
+}
+
+/// When a call that comes now is done. What begins in the brown-out takes twice as long.
+fn work(
+    (free_at, random): &mut (Duration, SmallRng),
+    now: Duration,
+    brown_out: &Range<u64>,
+) -> Duration {
+    let begins = now.max(*free_at);
+    let work = SERVICE.mul_f64(-(1.0 - random.random::<f64>()).ln());
+    let is_slow = brown_out.contains(&begins.as_secs());
+    *free_at = begins + if is_slow { 2 * work } else { work };
+    *free_at
+}
