@@ -66,6 +66,7 @@
 
 mod availability;
 mod backoff;
+pub mod balance;
 pub mod budget;
 pub mod circuit_breaker;
 mod completion;
