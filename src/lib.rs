@@ -72,6 +72,7 @@ pub mod circuit_breaker;
 mod completion;
 mod context;
 mod deadline;
+pub mod discover;
 mod error;
 mod forget;
 pub mod hedge;
