@@ -696,6 +696,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn endpoints_that_were_asked_together_are_spread_over_the_interval() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        for id in 0..100 {
+            pool.add(id, Works);
+        }
+        start(&pool, &log, |health| health.concurrency(100));
+        sleep(SECOND / 100).await;
+        assert_eq!(log.asked().len(), 100);
+        for _ in 0..20 {
+            sleep(SECOND).await;
+            let asked = log.asked().len();
+            assert!((8..40).contains(&asked), "{asked}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_new_endpoint_is_asked_at_once_and_before_the_others() {
         let (pool, log) = (Arc::new(Pool::default()), Log::default());
         for id in 0..3 {
