@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -14,12 +15,13 @@ use std::time::Duration;
 use buttress::balance::{
     ConsistentHash, Endpoint, EndpointState, LeastLoaded, Measure, RoundRobin,
 };
+use buttress::discover::{Dns, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
     Deadline, Error, ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
@@ -467,6 +469,67 @@ async fn endpoints_are_discovered_without_traffic_and_through_errors() {
     sleep(MS).await;
     assert!(!handle.is_discovering());
     assert_eq!(count(), 2, "the last that were known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_found_by_dns_and_outlive_a_resolver_that_fails() {
+    let answers = Arc::new(Mutex::new(Ok(vec![1, 2])));
+    let resolver = {
+        let answers = Arc::clone(&answers);
+        move |_host: String, port: u16| {
+            let answer: Result<Vec<u8>, &str> = answers.lock().unwrap().clone();
+            async move {
+                let hosts = answer?.into_iter();
+                Ok(hosts
+                    .map(|host| SocketAddr::from(([10, 0, 0, host], port)))
+                    .collect())
+            }
+        }
+    };
+    let dns = Dns::config("search.internal", 80)
+        .resolver(resolver)
+        .seed(1);
+    let dns = dns
+        .build(|address| server(&address.to_string(), MS, false))
+        .unwrap();
+    let balance = Balance::config("search").seed(1).discover(dns).unwrap();
+    assert_send_sync(&balance);
+    let found = shares(&balance, 100).await;
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["10.0.0.1:80", "10.0.0.2:80"]
+    );
+    *answers.lock().unwrap() = Ok(vec![2, 3]);
+    sleep(10 * SECOND).await;
+    *answers.lock().unwrap() = Err("no name server answers");
+    sleep(60 * SECOND).await;
+    let found = shares(&balance, 100).await;
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["10.0.0.2:80", "10.0.0.3:80"]
+    );
+    assert!(balance.handle().is_discovering());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_follow_a_list_that_somebody_else_keeps() {
+    let (list, endpoints) = watch::channel(vec![("a", 1.0)]);
+    let source = Watch::new(endpoints, |name: &&str, weight: &f64| {
+        endpoint(name).weight(*weight)
+    });
+    let config = Balance::config("search").seed(1);
+    let balance = config.discover_endpoints(source).unwrap();
+    let handle = balance.handle();
+    assert_eq!(shares(&balance, 10).await["a"], 10);
+    list.send_replace(vec![("b", 2.0), ("c", 1.0)]);
+    sleep(MS).await;
+    assert!(handle.endpoint("a").is_none());
+    assert_eq!(handle.endpoint("b").unwrap().weight, 2.0);
+    assert!(handle.endpoint("c").is_some());
+    drop(list);
+    sleep(MS).await;
+    assert!(!handle.is_discovering());
+    assert_eq!(handle.endpoints().len(), 2, "the last that were known");
 }
 
 #[tokio::test(start_paused = true)]

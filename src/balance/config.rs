@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::time::Instant;
-use tower::discover::{Change, Discover};
+use tower::discover::Change;
 
 use super::choose::PowerOfChoices;
 use super::driver;
@@ -16,6 +16,7 @@ use super::endpoint::{Endpoint, Frame, Measure, Settings};
 use super::load;
 use super::pool::{self, Pool};
 use super::service::Balance;
+use crate::discover::Source;
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
@@ -206,7 +207,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn discover<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover<Service = S, Key: ToString> + Send + 'static,
+        D: Source<Service = S, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
             Change::Insert(key, service) => pool::Change::Insert(Endpoint::new(key, service)),
@@ -224,7 +225,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn discover_endpoints<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover<Service = Endpoint<S>, Key: ToString> + Send + 'static,
+        D: Source<Service = Endpoint<S>, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
             Change::Insert(key, mut endpoint) => {
@@ -242,7 +243,7 @@ impl<P, K, C> Config<P, K, C> {
     ) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover + Send + 'static,
+        D: Source + Send + 'static,
     {
         self.check()?;
         let runtime = runtime::Handle::try_current();

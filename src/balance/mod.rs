@@ -37,8 +37,9 @@
 //! left. A refused call is not made again here, since that would take a copy of every request: a retry further
 //! out does it, which else does not retry refusals.
 //!
-//! **Discovery.** [`Config::discover`] takes any [`tower::discover::Discover`]: a task of its own makes the changes, also
-//! without calls, at most 256 before other tasks have their turn. A stream that fails is asked again after
+//! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
+//! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
+//! without calls, at most 256 before other tasks have their turn. A source that fails is asked again after
 //! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs by hand.
 //!
 //! # Promises
