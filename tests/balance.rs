@@ -13,12 +13,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::balance::{
-    ConsistentHash, Endpoint, EndpointState, LeastLoaded, Measure, RoundRobin,
+    ConsistentHash, Endpoint, EndpointState, Handle, LeastLoaded, Measure, OutlierEjection,
+    RoundRobin,
 };
 use buttress::discover::{Dns, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
-    Deadline, Error, ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
+    Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::sync::{mpsc, watch};
@@ -779,6 +780,11 @@ fn endpoints_and_refusals_are_reported() {
             let seen = gauges();
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"ready\"]"], 2.0);
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"slow_start\"]"], 1.0);
+            handle.eject("b", SECOND);
+            assert_eq!(
+                gauges()["buttress_endpoints [\"gauged\", \"ejected\"]"],
+                1.0
+            );
             for key in ["a", "b", "c"] {
                 handle.remove(key);
             }
@@ -795,8 +801,194 @@ fn endpoints_and_refusals_are_reported() {
             handle.add(endpoint("d")).unwrap();
             drop(handle);
             assert_eq!(gauges().len(), 0, "there is no balancer any more");
+            for (mode, out) in [(Mode::Enforce, Some(1.0)), (Mode::Observe, None)] {
+                let rule = OutlierEjection::new().mode(mode);
+                let balance = partly_broken(&["a", "b", "c"], &["c"], rule);
+                load(&balance, 11).await;
+                let seen = gauges();
+                let mode = format!("{mode:?}").to_lowercase();
+                let count = format!(
+                    "buttress_ejections_total [\"ejecting\", \"leave_one_out\", \"{mode}\"]"
+                );
+                assert_eq!(seen.get(&count), Some(&1.0), "{seen:?}");
+                let gauge = seen.get("buttress_endpoints [\"ejecting\", \"ejected\"]");
+                assert_eq!(gauge.copied(), out);
+            }
         });
     });
+}
+
+/// Makes 100 calls in each second, one after the other, and counts the answers.
+async fn load(balance: &Balance<Client>, seconds: u32) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..seconds {
+        for (name, count) in shares(balance, 100).await {
+            *counts.entry(name).or_default() += count;
+        }
+        sleep(SECOND).await;
+    }
+    counts
+}
+
+fn out(handle: &Handle<Client>) -> Vec<String> {
+    let all = handle.endpoints().into_iter();
+    let mut out: Vec<_> = all
+        .filter(|endpoint| endpoint.state == EndpointState::Ejected)
+        .map(|endpoint| endpoint.key.to_string())
+        .collect();
+    out.sort();
+    out
+}
+
+/// Endpoints of which these are broken, and chosen as often as the others, by a measure that does not see failures.
+fn partly_broken(names: &[&str], broken: &[&str], ejection: OutlierEjection) -> Balance<Client> {
+    let endpoints = names.iter().map(|name| {
+        let fails = broken.contains(name);
+        Endpoint::new(name, server(name, MS, fails))
+    });
+    let config = Balance::config("ejecting").measure(Measure::InFlight);
+    let config = config.outlier_ejection(ejection);
+    config.seed(1).build(endpoints).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_is_ejected_and_comes_back_slowly() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let client = {
+        let broken = Arc::clone(&broken);
+        Client::new(service_fn(move |_| {
+            let fails = broken.load(Ordering::Relaxed);
+            async move {
+                sleep(MS).await;
+                if fails {
+                    return Err(BoxError::from("c is down"));
+                }
+                Ok("c".to_owned())
+            }
+        }))
+    };
+    let endpoints = [endpoint("a"), endpoint("b"), Endpoint::new("c", client)];
+    // Else its load would cost it nearly all calls before that.
+    let config = Balance::config("search").measure(Measure::InFlight);
+    let balance = config.seed(1).build(endpoints).unwrap();
+    let handle = balance.handle();
+    load(&balance, 11).await;
+    assert_eq!(out(&handle), ["c"], "by default");
+    let status = handle.endpoint("c").unwrap();
+    assert_eq!((status.failure_share, status.ejections), (0.0, 1));
+    assert!(!status.is_selectable);
+    let seen = load(&balance, 10).await;
+    assert_eq!(seen.len(), 2, "it gets no calls: {seen:?}");
+    broken.store(false, Ordering::Relaxed);
+    while out(&handle) == ["c"] {
+        sleep(SECOND).await;
+    }
+    assert_eq!(
+        handle.endpoint("c").unwrap().state,
+        EndpointState::SlowStart
+    );
+    let seen = load(&balance, 40).await;
+    assert!(seen["c"] > 500, "{seen:?}");
+    assert_eq!(handle.endpoint("c").unwrap().state, EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_least_half_of_the_endpoints_stay_in() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for (count, broken, ejected) in [(1, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 1), (6, 4, 3)] {
+        let rule = OutlierEjection::new().consecutive_failures(5);
+        let rule = if broken == count {
+            OutlierEjection::new()
+        } else {
+            rule
+        };
+        let balance = partly_broken(&names[..count], &names[..broken], rule);
+        load(&balance, 15).await;
+        let out = out(&balance.handle());
+        assert_eq!(out.len(), ejected, "{broken} of {count}: {out:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_observes_or_none_ejects_nobody() {
+    let rule = OutlierEjection::new().mode(Mode::Observe);
+    let balance = partly_broken(&["a", "b", "c"], &["c"], rule);
+    let seen = load(&balance, 25).await;
+    assert!(out(&balance.handle()).is_empty());
+    assert!(seen["c is down"] > 500, "{seen:?}");
+    let endpoints = [
+        endpoint("a"),
+        endpoint("b"),
+        Endpoint::new("c", server("c", MS, true)),
+    ];
+    let balance = Balance::config("search")
+        .no_outlier_ejection()
+        .build(endpoints)
+        .unwrap();
+    load(&balance, 25).await;
+    assert!(out(&balance.handle()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_ejected_and_restored_by_hand() {
+    let names = ["a", "b", "c"];
+    let balance = Balance::config("search")
+        .seed(1)
+        .build(names.map(endpoint))
+        .unwrap();
+    let handle = balance.handle();
+    assert!(handle.eject("a", 60 * SECOND));
+    assert!(!handle.eject("nobody", SECOND) && !handle.restore("nobody"));
+    handle.eject("a", SECOND);
+    sleep(2 * SECOND).await;
+    assert_eq!(shares(&balance, 100).await.get("a"), None);
+    assert!(handle.restore("a"));
+    assert_eq!(
+        handle.endpoint("a").unwrap().state,
+        EndpointState::SlowStart
+    );
+    sleep(11 * SECOND).await;
+    assert!(shares(&balance, 100).await["a"] > 10);
+    handle.eject("b", Duration::MAX);
+    sleep(1_000_000 * SECOND).await;
+    assert_eq!(shares(&balance, 100).await.get("b"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_less_than_half_of_the_endpoints_in_calls_go_to_all_until_that_is_over() {
+    let names = ["a", "b", "c", "d"];
+    let balance = Balance::config("search")
+        .seed(1)
+        .build(names.map(endpoint))
+        .unwrap();
+    let handle = balance.handle();
+    for (key, seconds) in [("a", 10), ("b", 20), ("c", 30)] {
+        handle.eject(key, seconds * SECOND);
+    }
+    assert_eq!(shares(&balance, 200).await.len(), 4, "panic");
+    sleep(10 * SECOND).await;
+    let seen = shares(&balance, 200).await;
+    assert_eq!(
+        seen.keys().collect::<Vec<_>>(),
+        ["a", "d"],
+        "half is enough"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_endpoint_is_left_when_its_balancer_is_gone() {
+    struct Kept(Arc<()>);
+    impl Availability for Kept {
+        fn is_available(&self) -> bool {
+            Arc::strong_count(&self.0) > 0
+        }
+    }
+    let token = Arc::new(());
+    let endpoint = endpoint("a").available(Kept(Arc::clone(&token)));
+    let balance = Balance::new("search", [endpoint]).unwrap();
+    balance.clone().oneshot(1).await.unwrap();
+    drop(balance);
+    assert_eq!(Arc::strong_count(&token), 1);
 }
 
 #[tokio::test(start_paused = true)]

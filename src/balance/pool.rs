@@ -12,7 +12,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Frame, Member, check_weight};
-use super::metrics::{BalanceMetrics, Roster};
+use super::metrics::BalanceMetrics;
+use super::outlier::OutlierEjection;
+use super::roster::Roster;
 use crate::ConfigError;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
@@ -56,7 +58,6 @@ pub(super) struct Pool<S> {
     waiters: Mutex<Waiters>,
     driver: Mutex<Option<AbortHandle>>,
     roster: Arc<Roster>,
-    random: Random,
     metrics: &'static Series<BalanceMetrics>,
     published: Published,
     pub(super) frame: Frame,
@@ -81,11 +82,12 @@ impl<S: Clone> Pool<S> {
     pub(super) fn new(
         frame: Frame,
         max_wait: Duration,
+        ejection: Option<OutlierEjection>,
         random: Random,
         metrics: &'static Series<BalanceMetrics>,
         endpoints: Vec<Endpoint<S>>,
     ) -> Self {
-        let roster = Arc::new(Roster::new(frame));
+        let roster = Arc::new(Roster::new(frame, ejection, random, metrics));
         metrics.levels().add(&roster);
         let pool = Self {
             generation: AtomicU64::new(0),
@@ -94,7 +96,6 @@ impl<S: Clone> Pool<S> {
             waiters: Mutex::default(),
             driver: Mutex::new(None),
             roster,
-            random,
             metrics,
             published: Published::default(),
             frame,
@@ -123,7 +124,8 @@ impl<S: Clone> Pool<S> {
                         continue;
                     }
                     let latency = *peers.get_or_insert_with(|| median_latency(&old.members, now));
-                    let member = Member::new(&endpoint, self.frame, latency, now, is_late);
+                    let member =
+                        Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
                     if let Some(place) = places.get(&endpoint.key) {
                         members[*place] = member;
@@ -154,7 +156,7 @@ impl<S: Clone> Pool<S> {
             made += 1;
         }
         if made > 0 {
-            self.roster.set(&members);
+            self.roster.set(&members, now);
             let is_empty = members.is_empty();
             let set = Arc::new(Set::new(members, services));
             let replaced = {
@@ -194,13 +196,20 @@ impl<S> Pool<S> {
         self.latest().1
     }
 
+    /// The endpoint with this key.
+    pub(super) fn member(&self, key: &str) -> Option<Arc<Member>> {
+        let set = self.set();
+        let member = set.members.iter().find(|member| &*member.key == key);
+        member.cloned()
+    }
+
     /// What a new handle begins with.
     pub(super) fn local(&self) -> Local<S> {
         let (generation, set) = self.latest();
         Local {
             generation,
             set,
-            random: self.random.generator(),
+            random: self.roster.random.generator(),
         }
     }
 
@@ -278,6 +287,7 @@ impl<S> Drop for Pool<S> {
             driver.abort();
         }
         self.metrics.levels().remove(&self.roster);
+        self.roster.set(&[], 0);
         self.metrics.publish(Instant::now());
     }
 }
