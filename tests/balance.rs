@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::balance::{
-    ConsistentHash, Endpoint, EndpointState, Handle, LeastLoaded, Measure, OutlierEjection,
-    RoundRobin,
+    Ask, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded, Measure,
+    OutlierEjection, RoundRobin,
 };
 use buttress::discover::{Dns, Watch};
 use buttress::{
@@ -973,6 +973,121 @@ async fn with_less_than_half_of_the_endpoints_in_calls_go_to_all_until_that_is_o
         ["a", "d"],
         "half is enough"
     );
+}
+
+/// Endpoints that answer calls always, and probes (requests of 0) unless they are among the sick.
+fn probed(names: &[&str]) -> (Balance<Client>, Arc<Mutex<Vec<String>>>) {
+    let sick = Arc::new(Mutex::new(Vec::new()));
+    let endpoints = names.iter().map(|name| {
+        let (name, sick) = ((*name).to_owned(), Arc::clone(&sick));
+        let key = name.clone();
+        let client = Client::new(service_fn(move |request: u32| {
+            let fails = request == 0 && sick.lock().unwrap().contains(&name);
+            let answer = if fails { None } else { Some(name.clone()) };
+            async move { answer.ok_or_else(|| BoxError::from("not serving")) }
+        }));
+        Endpoint::new(key, client)
+    });
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    let balance = balance.check_health(HealthCheck::new(Ask::new(|| 0)));
+    (balance.unwrap(), sick)
+}
+
+/// The endpoints that get calls.
+async fn called(balance: &Balance<Client>) -> String {
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        names.insert(balance.clone().oneshot(1).await.unwrap());
+    }
+    names.into_iter().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_works_again() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    let handle = balance.handle();
+    sick.lock().unwrap().push("c".to_owned());
+    assert_eq!(called(&balance).await, "abc", "not asked yet");
+    sleep(MS).await;
+    assert_eq!(called(&balance).await, "ab", "the first probe decides");
+    let state = |key| handle.endpoint(key).unwrap().state;
+    assert_eq!(state("c"), EndpointState::Unhealthy);
+    sick.lock().unwrap().clear();
+    sleep(12 * SECOND).await;
+    assert_eq!(state("c"), EndpointState::SlowStart);
+    sleep(10 * SECOND).await;
+    assert_eq!(called(&balance).await, "abc");
+    sick.lock().unwrap().push("a".to_owned());
+    sleep(9 * SECOND).await;
+    assert_eq!(state("a"), EndpointState::Ready, "one or two failures");
+    sleep(8 * SECOND).await;
+    assert_eq!(called(&balance).await, "bc");
+    let fails = Client::new(service_fn(|_| async { Err(BoxError::from("no")) }));
+    handle.add(Endpoint::new("d", fails)).unwrap();
+    sleep(MS).await;
+    assert_eq!(state("d"), EndpointState::Unhealthy, "asked at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_less_than_half_of_the_endpoints_healthy_health_is_ignored() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    sick.lock().unwrap().extend(["a", "b"].map(str::to_owned));
+    sleep(MS).await;
+    assert_eq!(called(&balance).await, "abc");
+    sick.lock().unwrap().pop();
+    sleep(25 * SECOND).await;
+    assert_eq!(called(&balance).await, "bc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_ends_no_ejection() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    let handle = balance.handle();
+    sick.lock().unwrap().push("c".to_owned());
+    sleep(MS).await;
+    handle.eject("c", 60 * SECOND);
+    handle.restore("c");
+    let state = || handle.endpoint("c").unwrap().state;
+    assert_eq!(state(), EndpointState::Unhealthy, "restored, and still so");
+    handle.eject("c", 60 * SECOND);
+    sick.lock().unwrap().clear();
+    sleep(30 * SECOND).await;
+    assert_eq!(state(), EndpointState::Ejected);
+    sleep(31 * SECOND).await;
+    assert_eq!(state(), EndpointState::SlowStart);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_ends_with_the_last_handle() {
+    let token = Arc::new(());
+    let held = Arc::clone(&token);
+    let probe = move |_: Client| {
+        let held = Arc::clone(&held);
+        async move {
+            pending::<()>().await;
+            drop(held);
+            Ok(())
+        }
+    };
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    let balance = balance.check_health(HealthCheck::new(probe)).unwrap();
+    let handle = balance.handle();
+    drop(balance);
+    sleep(100 * MS).await;
+    assert!(Arc::strong_count(&token) > 1, "there is a handle");
+    drop(handle);
+    sleep(MS).await;
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_health_check_that_makes_no_sense_is_refused() {
+    let balance = || Balance::new("search", [endpoint("a")]).unwrap();
+    let check = || HealthCheck::new(Ask::new(|| 0));
+    let odd = balance().check_health(check().fall(0));
+    assert_eq!(refused_field(odd), "fall");
+    let nowhere = balance().check_health(check());
+    assert_eq!(refused_field(nowhere), "check_health");
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,6 +77,17 @@ impl Condition {
         }
     }
 
+    /// A health check has found that the endpoint works, or does not. It says nothing about an ejection.
+    ///
+    /// One that works again begins slowly, after the end of an ejection if there is one.
+    pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        let was_unhealthy = self.is_unhealthy.swap(!is_healthy, Ordering::Relaxed);
+        if was_unhealthy && is_healthy {
+            let until = self.ejected_until.load(Ordering::Relaxed);
+            self.started.store(until.max(now), Ordering::Relaxed);
+        }
+    }
+
     /// Leaves the endpoint alone until `until`.
     pub(super) fn refused(&self, until: u64) {
         self.refused_until.fetch_max(until, Ordering::Relaxed);
@@ -153,6 +164,27 @@ mod tests {
         condition.ejected(90 * SECOND);
         condition.restore(60 * SECOND);
         assert_eq!(state(60), EndpointState::SlowStart);
+    }
+
+    #[test]
+    fn a_health_check_ends_no_ejection() {
+        let condition = Condition::new(None);
+        condition.found(true, 0);
+        assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Ready);
+        condition.found(false, 0);
+        condition.ejected(30 * SECOND);
+        assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Unhealthy);
+        assert_eq!(condition.is_out_until(), u64::MAX);
+        condition.found(true, 5 * SECOND);
+        let state = |second| condition.state(10 * SECOND, second * SECOND);
+        assert_eq!(
+            [5, 30, 40].map(state),
+            [
+                EndpointState::Ejected,
+                EndpointState::SlowStart,
+                EndpointState::Ready
+            ]
+        );
     }
 
     #[test]

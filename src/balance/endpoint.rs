@@ -263,6 +263,12 @@ impl Member {
         self.roster.change(now, || self.condition.ejected(until));
     }
 
+    /// A health check has found that the endpoint works, or does not.
+    pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        self.roster
+            .change(now, || self.condition.found(is_healthy, now));
+    }
+
     /// Ends an ejection, and forgets earlier ones.
     pub(super) fn restore(&self, now: u64) {
         self.roster.change(now, || {

@@ -42,6 +42,10 @@
 //! to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out. See
 //! [`OutlierEjection`]. A failing endpoint loses most of its calls much sooner, by its load.
 //!
+//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and again
+//! whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by slow start; one
+//! that was never asked gets calls, and is taken out by the first failure. Success ends no ejection. See [`HealthCheck`].
+//!
 //! **Panic.** While less than half of the endpoints are in, calls go to all of them: those few would be overrun. What
 //! they cost is still compared.
 //!
@@ -154,6 +158,7 @@ mod endpoint;
 mod flight;
 mod future;
 mod handle;
+mod health;
 mod load;
 mod metrics;
 mod outlier;
@@ -171,5 +176,6 @@ pub use self::endpoint::{Endpoint, EndpointStatus, Measure};
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
+pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
 pub use self::service::Balance;

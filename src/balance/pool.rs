@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Frame, Member, check_weight};
+use super::health::Checked;
 use super::metrics::BalanceMetrics;
 use super::outlier::OutlierEjection;
 use super::roster::Roster;
@@ -57,6 +59,9 @@ pub(super) struct Pool<S> {
     places: Mutex<HashMap<Arc<str>, usize>>,
     waiters: Mutex<Waiters>,
     driver: Mutex<Option<AbortHandle>>,
+    checker: Mutex<Option<AbortHandle>>,
+    /// Wakes the health check when endpoints come or go.
+    changed: Arc<Notify>,
     roster: Arc<Roster>,
     metrics: &'static Series<BalanceMetrics>,
     published: Published,
@@ -95,6 +100,8 @@ impl<S: Clone> Pool<S> {
             places: Mutex::default(),
             waiters: Mutex::default(),
             driver: Mutex::new(None),
+            checker: Mutex::new(None),
+            changed: Arc::default(),
             roster,
             metrics,
             published: Published::default(),
@@ -170,6 +177,7 @@ impl<S: Clone> Pool<S> {
             if !is_empty {
                 self.wake();
             }
+            self.changed.notify_one();
             self.metrics.publish(Instant::now());
         }
         made
@@ -253,6 +261,23 @@ impl<S> Pool<S> {
         *lock(&self.driver) = Some(driver);
     }
 
+    /// Has this task check the endpoints, in the place of an earlier one.
+    pub(super) fn set_checker(&self, checker: AbortHandle) {
+        if let Some(former) = lock(&self.checker).replace(checker) {
+            former.abort();
+        }
+    }
+
+    /// What is notified when endpoints come or go, and when there is no pool any more.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Random numbers of the caller's own.
+    pub(super) fn generator(&self) -> SmallRng {
+        self.roster.random.generator()
+    }
+
     /// Says whether endpoints are still being discovered.
     pub(super) fn is_discovering(&self) -> bool {
         let driver = lock(&self.driver);
@@ -281,11 +306,37 @@ fn median_latency(members: &[Arc<Member>], now: u64) -> f64 {
     *known.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
+impl<S: Clone + Send + Sync> Checked for Pool<S> {
+    type Service = S;
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn endpoints(&self) -> Vec<(u32, S)> {
+        let set = self.set();
+        let ids = set.members.iter().map(|member| member.id);
+        ids.zip(set.services.iter().cloned()).collect()
+    }
+
+    fn found(&self, id: u32, is_healthy: bool) {
+        let set = self.set();
+        let Some(member) = set.members.iter().find(|member| member.id == id) else {
+            return;
+        };
+        member.found(is_healthy, self.frame.nanos(Instant::now()));
+    }
+}
+
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         if let Some(driver) = lock(&self.driver).take() {
             driver.abort();
         }
+        if let Some(checker) = lock(&self.checker).take() {
+            checker.abort();
+        }
+        self.changed.notify_one();
         self.metrics.levels().remove(&self.roster);
         self.roster.set(&[], 0);
         self.metrics.publish(Instant::now());
