@@ -737,6 +737,8 @@ fn configurations_that_make_no_sense_are_refused() {
     );
     assert_eq!(field(config().slow_start(Duration::MAX)), "slow_start");
     assert_eq!(field(config().max_wait(Duration::MAX)), "max_wait");
+    let rule = OutlierEjection::new().max_ejected(0.6);
+    assert_eq!(field(config().outlier_ejection(rule)), "max_ejected");
     let (_, changes) = mpsc::unbounded_channel();
     assert_eq!(
         refused_field(config().discover(Changes(changes))),

@@ -324,6 +324,7 @@ pub struct EndpointStatus {
     pub latency: Duration,
     /// The share of the last few calls that failed.
     pub failure_share: f64,
-    /// How many ejections in a row count: the next one takes as much longer. One fewer for each 30 s without.
+    /// How many ejections in a row count: the next one takes as much longer. One fewer for each
+    /// [`base`](super::OutlierEjection::base) without.
     pub ejections: u32,
 }
