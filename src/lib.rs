@@ -99,6 +99,7 @@ pub mod circuit_breaker;
 mod completion;
 mod context;
 mod deadline;
+pub mod discover;
 mod error;
 pub mod fallback;
 mod forget;

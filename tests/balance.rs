@@ -6,20 +6,23 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::balance::{
-    ConsistentHash, Endpoint, EndpointState, LeastLoaded, Measure, RoundRobin,
+    Ask, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded, Measure,
+    OutlierEjection, RoundRobin,
 };
+use buttress::discover::{Dns, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
-    Deadline, Error, ErrorKind, HedgeLayer, Outcome, RetryLayer, classify_fn,
+    Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::discover::Change;
 use tower::util::BoxCloneSyncService;
@@ -470,6 +473,67 @@ async fn endpoints_are_discovered_without_traffic_and_through_errors() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_are_found_by_dns_and_outlive_a_resolver_that_fails() {
+    let answers = Arc::new(Mutex::new(Ok(vec![1, 2])));
+    let resolver = {
+        let answers = Arc::clone(&answers);
+        move |_host: String, port: u16| {
+            let answer: Result<Vec<u8>, &str> = answers.lock().unwrap().clone();
+            async move {
+                let hosts = answer?.into_iter();
+                Ok(hosts
+                    .map(|host| SocketAddr::from(([10, 0, 0, host], port)))
+                    .collect())
+            }
+        }
+    };
+    let dns = Dns::config("search.internal", 80)
+        .resolver(resolver)
+        .seed(1);
+    let dns = dns
+        .build(|address| server(&address.to_string(), MS, false))
+        .unwrap();
+    let balance = Balance::config("search").seed(1).discover(dns).unwrap();
+    assert_send_sync(&balance);
+    let found = shares(&balance, 100).await;
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["10.0.0.1:80", "10.0.0.2:80"]
+    );
+    *answers.lock().unwrap() = Ok(vec![2, 3]);
+    sleep(10 * SECOND).await;
+    *answers.lock().unwrap() = Err("no name server answers");
+    sleep(60 * SECOND).await;
+    let found = shares(&balance, 100).await;
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["10.0.0.2:80", "10.0.0.3:80"]
+    );
+    assert!(balance.handle().is_discovering());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_follow_a_list_that_somebody_else_keeps() {
+    let (list, endpoints) = watch::channel(vec![("a", 1.0)]);
+    let source = Watch::new(endpoints, |name: &&str, weight: &f64| {
+        endpoint(name).weight(*weight)
+    });
+    let config = Balance::config("search").seed(1);
+    let balance = config.discover_endpoints(source).unwrap();
+    let handle = balance.handle();
+    assert_eq!(shares(&balance, 10).await["a"], 10);
+    list.send_replace(vec![("b", 2.0), ("c", 1.0)]);
+    sleep(MS).await;
+    assert!(handle.endpoint("a").is_none());
+    assert_eq!(handle.endpoint("b").unwrap().weight, 2.0);
+    assert!(handle.endpoint("c").is_some());
+    drop(list);
+    sleep(MS).await;
+    assert!(!handle.is_discovering());
+    assert_eq!(handle.endpoints().len(), 2, "the last that were known");
+}
+
+#[tokio::test(start_paused = true)]
 async fn discovery_ends_with_the_last_handle() {
     let (send, changes) = mpsc::unbounded_channel();
     let balance = Balance::config("search")
@@ -673,6 +737,8 @@ fn configurations_that_make_no_sense_are_refused() {
     );
     assert_eq!(field(config().slow_start(Duration::MAX)), "slow_start");
     assert_eq!(field(config().max_wait(Duration::MAX)), "max_wait");
+    let rule = OutlierEjection::new().max_ejected(0.6);
+    assert_eq!(field(config().outlier_ejection(rule)), "max_ejected");
     let (_, changes) = mpsc::unbounded_channel();
     assert_eq!(
         refused_field(config().discover(Changes(changes))),
@@ -716,6 +782,11 @@ fn endpoints_and_refusals_are_reported() {
             let seen = gauges();
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"ready\"]"], 2.0);
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"slow_start\"]"], 1.0);
+            handle.eject("b", SECOND);
+            assert_eq!(
+                gauges()["buttress_endpoints [\"gauged\", \"ejected\"]"],
+                1.0
+            );
             for key in ["a", "b", "c"] {
                 handle.remove(key);
             }
@@ -732,8 +803,309 @@ fn endpoints_and_refusals_are_reported() {
             handle.add(endpoint("d")).unwrap();
             drop(handle);
             assert_eq!(gauges().len(), 0, "there is no balancer any more");
+            for (mode, out) in [(Mode::Enforce, Some(1.0)), (Mode::Observe, None)] {
+                let rule = OutlierEjection::new().mode(mode);
+                let balance = partly_broken(&["a", "b", "c"], &["c"], rule);
+                load(&balance, 11).await;
+                let seen = gauges();
+                let mode = format!("{mode:?}").to_lowercase();
+                let count = format!(
+                    "buttress_ejections_total [\"ejecting\", \"leave_one_out\", \"{mode}\"]"
+                );
+                assert_eq!(seen.get(&count), Some(&1.0), "{seen:?}");
+                let gauge = seen.get("buttress_endpoints [\"ejecting\", \"ejected\"]");
+                assert_eq!(gauge.copied(), out);
+            }
         });
     });
+}
+
+/// Makes 100 calls in each second, one after the other, and counts the answers.
+async fn load(balance: &Balance<Client>, seconds: u32) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..seconds {
+        for (name, count) in shares(balance, 100).await {
+            *counts.entry(name).or_default() += count;
+        }
+        sleep(SECOND).await;
+    }
+    counts
+}
+
+fn out(handle: &Handle<Client>) -> Vec<String> {
+    let all = handle.endpoints().into_iter();
+    let mut out: Vec<_> = all
+        .filter(|endpoint| endpoint.state == EndpointState::Ejected)
+        .map(|endpoint| endpoint.key.to_string())
+        .collect();
+    out.sort();
+    out
+}
+
+/// Endpoints of which these are broken, and chosen as often as the others, by a measure that does not see failures.
+fn partly_broken(names: &[&str], broken: &[&str], ejection: OutlierEjection) -> Balance<Client> {
+    let endpoints = names.iter().map(|name| {
+        let fails = broken.contains(name);
+        Endpoint::new(name, server(name, MS, fails))
+    });
+    let config = Balance::config("ejecting").measure(Measure::InFlight);
+    let config = config.outlier_ejection(ejection);
+    config.seed(1).build(endpoints).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_is_ejected_and_comes_back_slowly() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let client = {
+        let broken = Arc::clone(&broken);
+        Client::new(service_fn(move |_| {
+            let fails = broken.load(Ordering::Relaxed);
+            async move {
+                sleep(MS).await;
+                if fails {
+                    return Err(BoxError::from("c is down"));
+                }
+                Ok("c".to_owned())
+            }
+        }))
+    };
+    let endpoints = [endpoint("a"), endpoint("b"), Endpoint::new("c", client)];
+    // Else its load would cost it nearly all calls before that.
+    let config = Balance::config("search").measure(Measure::InFlight);
+    let balance = config.seed(1).build(endpoints).unwrap();
+    let handle = balance.handle();
+    load(&balance, 11).await;
+    assert_eq!(out(&handle), ["c"], "by default");
+    let status = handle.endpoint("c").unwrap();
+    assert_eq!((status.failure_share, status.ejections), (0.0, 1));
+    assert!(!status.is_selectable);
+    let seen = load(&balance, 10).await;
+    assert_eq!(seen.len(), 2, "it gets no calls: {seen:?}");
+    broken.store(false, Ordering::Relaxed);
+    while out(&handle) == ["c"] {
+        sleep(SECOND).await;
+    }
+    assert_eq!(
+        handle.endpoint("c").unwrap().state,
+        EndpointState::SlowStart
+    );
+    let seen = load(&balance, 40).await;
+    assert!(seen["c"] > 500, "{seen:?}");
+    assert_eq!(handle.endpoint("c").unwrap().state, EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_least_half_of_the_endpoints_stay_in() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for (count, broken, ejected) in [(1, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 1), (6, 4, 3)] {
+        let rule = OutlierEjection::new().consecutive_failures(5);
+        let rule = if broken == count {
+            OutlierEjection::new()
+        } else {
+            rule
+        };
+        let balance = partly_broken(&names[..count], &names[..broken], rule);
+        load(&balance, 15).await;
+        let out = out(&balance.handle());
+        assert_eq!(out.len(), ejected, "{broken} of {count}: {out:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_observes_or_none_ejects_nobody() {
+    let rule = OutlierEjection::new().mode(Mode::Observe);
+    let balance = partly_broken(&["a", "b", "c"], &["c"], rule);
+    let seen = load(&balance, 25).await;
+    assert!(out(&balance.handle()).is_empty());
+    assert!(seen["c is down"] > 500, "{seen:?}");
+    let endpoints = [
+        endpoint("a"),
+        endpoint("b"),
+        Endpoint::new("c", server("c", MS, true)),
+    ];
+    let balance = Balance::config("search")
+        .no_outlier_ejection()
+        .build(endpoints)
+        .unwrap();
+    load(&balance, 25).await;
+    assert!(out(&balance.handle()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_ejected_and_restored_by_hand() {
+    let names = ["a", "b", "c"];
+    let balance = Balance::config("search")
+        .seed(1)
+        .build(names.map(endpoint))
+        .unwrap();
+    let handle = balance.handle();
+    assert!(handle.eject("a", 60 * SECOND));
+    assert!(!handle.eject("nobody", SECOND) && !handle.restore("nobody"));
+    handle.eject("a", SECOND);
+    sleep(2 * SECOND).await;
+    assert_eq!(shares(&balance, 100).await.get("a"), None);
+    assert!(handle.restore("a"));
+    assert_eq!(
+        handle.endpoint("a").unwrap().state,
+        EndpointState::SlowStart
+    );
+    sleep(11 * SECOND).await;
+    assert!(shares(&balance, 100).await["a"] > 10);
+    handle.eject("b", Duration::MAX);
+    sleep(1_000_000 * SECOND).await;
+    assert_eq!(shares(&balance, 100).await.get("b"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_less_than_half_of_the_endpoints_in_calls_go_to_all_until_that_is_over() {
+    let names = ["a", "b", "c", "d"];
+    let balance = Balance::config("search")
+        .seed(1)
+        .build(names.map(endpoint))
+        .unwrap();
+    let handle = balance.handle();
+    for (key, seconds) in [("a", 10), ("b", 20), ("c", 30)] {
+        handle.eject(key, seconds * SECOND);
+    }
+    assert_eq!(shares(&balance, 200).await.len(), 4, "panic");
+    sleep(10 * SECOND).await;
+    let seen = shares(&balance, 200).await;
+    assert_eq!(
+        seen.keys().collect::<Vec<_>>(),
+        ["a", "d"],
+        "half is enough"
+    );
+}
+
+/// Endpoints that answer calls always, and probes (requests of 0) unless they are among the sick.
+fn probed(names: &[&str]) -> (Balance<Client>, Arc<Mutex<Vec<String>>>) {
+    let sick = Arc::new(Mutex::new(Vec::new()));
+    let endpoints = names.iter().map(|name| {
+        let (name, sick) = ((*name).to_owned(), Arc::clone(&sick));
+        let key = name.clone();
+        let client = Client::new(service_fn(move |request: u32| {
+            let fails = request == 0 && sick.lock().unwrap().contains(&name);
+            let answer = if fails { None } else { Some(name.clone()) };
+            async move { answer.ok_or_else(|| BoxError::from("not serving")) }
+        }));
+        Endpoint::new(key, client)
+    });
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    let balance = balance.check_health(HealthCheck::new(Ask::new(|| 0)));
+    (balance.unwrap(), sick)
+}
+
+/// The endpoints that get calls.
+async fn called(balance: &Balance<Client>) -> String {
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        names.insert(balance.clone().oneshot(1).await.unwrap());
+    }
+    names.into_iter().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_works_again() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    let handle = balance.handle();
+    sick.lock().unwrap().push("c".to_owned());
+    assert_eq!(called(&balance).await, "abc", "not asked yet");
+    sleep(MS).await;
+    assert_eq!(called(&balance).await, "ab", "the first probe decides");
+    let state = |key| handle.endpoint(key).unwrap().state;
+    assert_eq!(state("c"), EndpointState::Unhealthy);
+    sick.lock().unwrap().clear();
+    sleep(12 * SECOND).await;
+    assert_eq!(state("c"), EndpointState::SlowStart);
+    sleep(10 * SECOND).await;
+    assert_eq!(called(&balance).await, "abc");
+    sick.lock().unwrap().push("a".to_owned());
+    sleep(9 * SECOND).await;
+    assert_eq!(state("a"), EndpointState::Ready, "one or two failures");
+    sleep(8 * SECOND).await;
+    assert_eq!(called(&balance).await, "bc");
+    let fails = Client::new(service_fn(|_| async { Err(BoxError::from("no")) }));
+    handle.add(Endpoint::new("d", fails)).unwrap();
+    sleep(MS).await;
+    assert_eq!(state("d"), EndpointState::Unhealthy, "asked at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_less_than_half_of_the_endpoints_healthy_health_is_ignored() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    sick.lock().unwrap().extend(["a", "b"].map(str::to_owned));
+    sleep(MS).await;
+    assert_eq!(called(&balance).await, "abc");
+    sick.lock().unwrap().pop();
+    sleep(25 * SECOND).await;
+    assert_eq!(called(&balance).await, "bc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_ends_no_ejection() {
+    let (balance, sick) = probed(&["a", "b", "c"]);
+    let handle = balance.handle();
+    sick.lock().unwrap().push("c".to_owned());
+    sleep(MS).await;
+    handle.eject("c", 60 * SECOND);
+    handle.restore("c");
+    let state = || handle.endpoint("c").unwrap().state;
+    assert_eq!(state(), EndpointState::Unhealthy, "restored, and still so");
+    handle.eject("c", 60 * SECOND);
+    sick.lock().unwrap().clear();
+    sleep(30 * SECOND).await;
+    assert_eq!(state(), EndpointState::Ejected);
+    sleep(31 * SECOND).await;
+    assert_eq!(state(), EndpointState::SlowStart);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_ends_with_the_last_handle() {
+    let token = Arc::new(());
+    let held = Arc::clone(&token);
+    let probe = move |_: Client| {
+        let held = Arc::clone(&held);
+        async move {
+            pending::<()>().await;
+            drop(held);
+            Ok(())
+        }
+    };
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    let balance = balance.check_health(HealthCheck::new(probe)).unwrap();
+    let handle = balance.handle();
+    drop(balance);
+    sleep(100 * MS).await;
+    assert!(Arc::strong_count(&token) > 1, "there is a handle");
+    drop(handle);
+    sleep(MS).await;
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_health_check_that_makes_no_sense_is_refused() {
+    let balance = || Balance::new("search", [endpoint("a")]).unwrap();
+    let check = || HealthCheck::new(Ask::new(|| 0));
+    let odd = balance().check_health(check().fall(0));
+    assert_eq!(refused_field(odd), "fall");
+    let nowhere = balance().check_health(check());
+    assert_eq!(refused_field(nowhere), "check_health");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_endpoint_is_left_when_its_balancer_is_gone() {
+    struct Kept(Arc<()>);
+    impl Availability for Kept {
+        fn is_available(&self) -> bool {
+            Arc::strong_count(&self.0) > 0
+        }
+    }
+    let token = Arc::new(());
+    let endpoint = endpoint("a").available(Kept(Arc::clone(&token)));
+    let balance = Balance::new("search", [endpoint]).unwrap();
+    balance.clone().oneshot(1).await.unwrap();
+    drop(balance);
+    assert_eq!(Arc::strong_count(&token), 1);
 }
 
 #[tokio::test(start_paused = true)]

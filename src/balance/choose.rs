@@ -433,7 +433,10 @@ impl Hasher for Fnv {
 mod tests {
     use super::super::endpoint::{Endpoint, Frame, Measure, Settings};
     use super::super::load;
+    use super::super::roster::Roster;
     use super::*;
+    use crate::random::Random;
+    use crate::telemetry::Series;
     use rand::SeedableRng;
     use std::time::Duration;
     use tokio::time::Instant;
@@ -456,9 +459,12 @@ mod tests {
                     slow_start: SECOND,
                 },
             };
+            let series = Series::of("choose", "balance");
+            let roster = Roster::new(frame, None, Random::new(Some(1)), series);
+            let roster = Arc::new(roster);
             let member = |(key, weight): (usize, &f64)| {
                 let endpoint = Endpoint::new(key, ()).weight(*weight);
-                Arc::new(Member::new(&endpoint, frame, 0.0, 0, false))
+                Arc::new(Member::new(&endpoint, frame, &roster, 0.0, 0, false))
             };
             Self {
                 members: weights.iter().enumerate().map(member).collect(),

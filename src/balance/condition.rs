@@ -49,10 +49,43 @@ impl Condition {
 
     /// Says whether calls may be sent to the endpoint.
     #[inline]
-    pub(super) fn is_selectable(&self, now: u64) -> bool {
+    pub(super) fn is_selectable(&self, now: u64, is_panic: impl FnOnce() -> bool) -> bool {
         self.refused_until.load(Ordering::Relaxed) <= now
-            && self.ejected_until.load(Ordering::Relaxed) <= now
-            && !self.is_unhealthy.load(Ordering::Relaxed)
+            && (self.is_out_until() <= now || is_panic())
+    }
+
+    /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
+    #[inline]
+    pub(super) fn is_out_until(&self) -> u64 {
+        if self.is_unhealthy.load(Ordering::Relaxed) {
+            return u64::MAX;
+        }
+        self.ejected_until.load(Ordering::Relaxed)
+    }
+
+    /// Ejects the endpoint until `until`, when its slow start begins. Never shortens an ejection.
+    pub(super) fn ejected(&self, until: u64) {
+        let former = self.ejected_until.fetch_max(until, Ordering::Relaxed);
+        self.started.store(until.max(former), Ordering::Relaxed);
+    }
+
+    /// Ends an ejection, and begins the slow start.
+    pub(super) fn restore(&self, now: u64) {
+        self.refused_until.store(0, Ordering::Relaxed);
+        if self.ejected_until.swap(0, Ordering::Relaxed) > now {
+            self.started.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// A health check has found that the endpoint works, or does not. It says nothing about an ejection.
+    ///
+    /// One that works again begins slowly, after the end of an ejection if there is one.
+    pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        let was_unhealthy = self.is_unhealthy.swap(!is_healthy, Ordering::Relaxed);
+        if was_unhealthy && is_healthy {
+            let until = self.ejected_until.load(Ordering::Relaxed);
+            self.started.store(until.max(now), Ordering::Relaxed);
+        }
     }
 
     /// Leaves the endpoint alone until `until`.
@@ -69,18 +102,22 @@ impl Condition {
         }
         let elapsed = now.saturating_sub(started);
         if elapsed >= slow_start {
-            self.started.store(u64::MAX, Ordering::Relaxed);
+            // Unless another one has begun meanwhile.
+            let (is, over) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.started.compare_exchange(started, u64::MAX, is, over);
             return 1.0;
         }
         (elapsed as f64 / slow_start as f64).max(RAMP_LEAST)
     }
 
+    /// Changes nothing: who looks may have another clock than the calls.
     pub(super) fn state(&self, slow_start: u64, now: u64) -> EndpointState {
+        let started = self.started.load(Ordering::Relaxed);
         if self.is_unhealthy.load(Ordering::Relaxed) {
             EndpointState::Unhealthy
         } else if self.ejected_until.load(Ordering::Relaxed) > now {
             EndpointState::Ejected
-        } else if self.ramp(slow_start, now) < 1.0 {
+        } else if started != u64::MAX && now.saturating_sub(started) < slow_start {
             EndpointState::SlowStart
         } else {
             EndpointState::Ready
@@ -106,8 +143,48 @@ mod tests {
         let condition = Condition::new(None);
         condition.refused(5);
         condition.refused(3);
-        assert!(!condition.is_selectable(4));
-        assert!(condition.is_selectable(5));
+        assert!(!condition.is_selectable(4, || true), "not even in panic");
+        assert!(condition.is_selectable(5, || false));
+    }
+
+    #[test]
+    fn an_ejected_endpoint_returns_by_itself_and_slowly() {
+        let condition = Condition::new(None);
+        condition.ejected(30 * SECOND);
+        condition.ejected(20 * SECOND);
+        let state = |second| condition.state(10 * SECOND, second * SECOND);
+        assert!(!condition.is_selectable(29 * SECOND, || false));
+        assert!(condition.is_selectable(29 * SECOND, || true), "in panic");
+        assert_eq!(state(29), EndpointState::Ejected);
+        assert!(condition.is_selectable(30 * SECOND, || false));
+        assert_eq!([state(30), state(39)], [EndpointState::SlowStart; 2]);
+        assert_eq!(state(40), EndpointState::Ready);
+        condition.restore(50 * SECOND);
+        assert_eq!(state(50), EndpointState::Ready, "it was not ejected");
+        condition.ejected(90 * SECOND);
+        condition.restore(60 * SECOND);
+        assert_eq!(state(60), EndpointState::SlowStart);
+    }
+
+    #[test]
+    fn a_health_check_ends_no_ejection() {
+        let condition = Condition::new(None);
+        condition.found(true, 0);
+        assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Ready);
+        condition.found(false, 0);
+        condition.ejected(30 * SECOND);
+        assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Unhealthy);
+        assert_eq!(condition.is_out_until(), u64::MAX);
+        condition.found(true, 5 * SECOND);
+        let state = |second| condition.state(10 * SECOND, second * SECOND);
+        assert_eq!(
+            [5, 30, 40].map(state),
+            [
+                EndpointState::Ejected,
+                EndpointState::SlowStart,
+                EndpointState::Ready
+            ]
+        );
     }
 
     #[test]
@@ -119,6 +196,9 @@ mod tests {
             condition.state(10 * SECOND, 6 * SECOND),
             EndpointState::SlowStart
         );
+        let later = condition.state(10 * SECOND, 20 * SECOND);
+        assert_eq!(later, EndpointState::Ready);
+        assert_eq!(share(6), 0.5, "a look changes nothing");
         assert_eq!([share(11), share(6)], [1.0, 1.0], "it starts once");
         assert_eq!(
             condition.state(10 * SECOND, 6 * SECOND),

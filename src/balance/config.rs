@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::time::Instant;
-use tower::discover::{Change, Discover};
+use tower::discover::Change;
 
 use super::choose::PowerOfChoices;
 use super::driver;
 use super::endpoint::{Endpoint, Frame, Measure, Settings};
 use super::load;
+use super::outlier::OutlierEjection;
 use super::pool::{self, Pool};
 use super::service::Balance;
+use crate::discover::Source;
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
@@ -43,6 +45,7 @@ pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
     failure_penalty: Duration,
     slow_start: Duration,
     max_wait: Duration,
+    ejection: Option<OutlierEjection>,
     seed: Option<u64>,
     choose: P,
     classify: K,
@@ -59,6 +62,7 @@ impl Config {
             failure_penalty: FAILURE_PENALTY,
             slow_start: SLOW_START,
             max_wait: MAX_WAIT,
+            ejection: Some(OutlierEjection::new()),
             seed: None,
             choose: PowerOfChoices,
             classify: ErrorsAreFailures,
@@ -107,6 +111,18 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
+    /// Ejects endpoints that fail more than the others by this rule. [`OutlierEjection::new`] by default.
+    pub fn outlier_ejection(mut self, ejection: OutlierEjection) -> Self {
+        self.ejection = Some(ejection);
+        self
+    }
+
+    /// Ejects no endpoint because of its failures: only its load tells of them.
+    pub fn no_outlier_ejection(mut self) -> Self {
+        self.ejection = None;
+        self
+    }
+
     /// Makes the choices repeat exactly. By default they are seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -123,6 +139,7 @@ impl<P, K, C> Config<P, K, C> {
             failure_penalty: self.failure_penalty,
             slow_start: self.slow_start,
             max_wait: self.max_wait,
+            ejection: self.ejection,
             seed: self.seed,
             choose,
             classify: self.classify,
@@ -140,6 +157,7 @@ impl<P, K, C> Config<P, K, C> {
             failure_penalty: self.failure_penalty,
             slow_start: self.slow_start,
             max_wait: self.max_wait,
+            ejection: self.ejection,
             seed: self.seed,
             choose: self.choose,
             classify,
@@ -157,6 +175,7 @@ impl<P, K, C> Config<P, K, C> {
             failure_penalty: self.failure_penalty,
             slow_start: self.slow_start,
             max_wait: self.max_wait,
+            ejection: self.ejection,
             seed: self.seed,
             choose: self.choose,
             classify: self.classify,
@@ -206,7 +225,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn discover<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover<Service = S, Key: ToString> + Send + 'static,
+        D: Source<Service = S, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
             Change::Insert(key, service) => pool::Change::Insert(Endpoint::new(key, service)),
@@ -224,7 +243,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn discover_endpoints<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover<Service = Endpoint<S>, Key: ToString> + Send + 'static,
+        D: Source<Service = Endpoint<S>, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
             Change::Insert(key, mut endpoint) => {
@@ -242,7 +261,7 @@ impl<P, K, C> Config<P, K, C> {
     ) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Discover + Send + 'static,
+        D: Source + Send + 'static,
     {
         self.check()?;
         let runtime = runtime::Handle::try_current();
@@ -279,6 +298,7 @@ impl<P, K, C> Config<P, K, C> {
         let pool = Pool::new(
             frame,
             self.max_wait,
+            self.ejection,
             Random::new(self.seed),
             Series::of(&self.name, "balance"),
             endpoints,
@@ -304,7 +324,11 @@ impl<P, K, C> Config<P, K, C> {
         check.duration("failure_decay", self.failure_decay)?;
         or_zero("failure_penalty", self.failure_penalty)?;
         or_zero("slow_start", self.slow_start)?;
-        or_zero("max_wait", self.max_wait)
+        or_zero("max_wait", self.max_wait)?;
+        match &self.ejection {
+            Some(ejection) => ejection.check(check),
+            None => Ok(()),
+        }
     }
 }
 
@@ -318,6 +342,7 @@ impl<P, K, C> fmt::Debug for Config<P, K, C> {
             .field("failure_penalty", &self.failure_penalty)
             .field("slow_start", &self.slow_start)
             .field("max_wait", &self.max_wait)
+            .field("ejection", &self.ejection)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use tower::discover::{self, Discover};
+use tower::discover;
 
 use super::pool::{Change, Pool};
+use crate::discover::Source;
 
 /// How many changes are made before other tasks have their turn.
 const BATCH: usize = 256;
@@ -20,7 +21,7 @@ const PAUSE_MOST: Duration = Duration::from_secs(30);
 
 /// Makes a change of what was discovered.
 pub(super) type Found<D, S> =
-    fn(discover::Change<<D as Discover>::Key, <D as Discover>::Service>) -> Change<S>;
+    fn(discover::Change<<D as Source>::Key, <D as Source>::Service>) -> Change<S>;
 
 /// Why a batch is over.
 enum Over {
@@ -36,7 +37,7 @@ enum Over {
 pub(super) async fn drive<S, D>(pool: Weak<Pool<S>>, mut discover: Pin<Box<D>>, found: Found<D, S>)
 where
     S: Clone,
-    D: Discover,
+    D: Source,
 {
     let mut pause = PAUSE;
     loop {
@@ -59,14 +60,14 @@ where
 }
 
 /// Takes all changes that there are, up to a full batch. Waits for the first one.
-fn poll_batch<S, D: Discover>(
+fn poll_batch<S, D: Source>(
     mut discover: Pin<&mut D>,
     found: Found<D, S>,
     cx: &mut Context<'_>,
     batch: &mut Vec<Change<S>>,
 ) -> Poll<Over> {
     while batch.len() < BATCH {
-        match discover.as_mut().poll_discover(cx) {
+        match discover.as_mut().poll_change(cx) {
             Poll::Ready(Some(Ok(change))) => batch.push(found(change)),
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Over::Failed),
             Poll::Ready(None) => return Poll::Ready(Over::Ended),

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::condition::{Condition, EndpointState, after};
 use super::load::{self, End, Load};
+use super::outlier::Record;
+use super::roster::Roster;
 use crate::context::nanos_between;
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
@@ -139,6 +141,8 @@ pub(super) struct Member {
     pub(super) key: Arc<str>,
     pub(super) load: Load,
     pub(super) condition: Condition,
+    pub(super) record: Record,
+    pub(super) roster: Arc<Roster>,
     /// The bits of a float.
     weight: AtomicU64,
     available: Option<Arc<dyn Availability>>,
@@ -150,6 +154,7 @@ impl Member {
     pub(super) fn new<S>(
         endpoint: &Endpoint<S>,
         frame: Frame,
+        roster: &Arc<Roster>,
         latency: f64,
         now: u64,
         is_late: bool,
@@ -165,6 +170,8 @@ impl Member {
             key: Arc::clone(&endpoint.key),
             load: Load::new(latency, now),
             condition: Condition::new(is_slow.then_some(now)),
+            record: Record::new(),
+            roster: Arc::clone(roster),
             weight: AtomicU64::new(endpoint.weight.to_bits()),
             available: endpoint.available.clone(),
             frame,
@@ -174,7 +181,8 @@ impl Member {
     /// Says whether the endpoint would take a call.
     #[inline]
     pub(super) fn is_selectable(&self, now: u64) -> bool {
-        self.condition.is_selectable(now)
+        self.condition
+            .is_selectable(now, || self.roster.is_panic(now))
             && self
                 .available
                 .as_ref()
@@ -228,6 +236,9 @@ impl Member {
         };
         let now = self.frame.nanos(now);
         self.load.end(&self.frame.settings.load, began, now, end);
+        if matches!(end, End::Succeeded | End::Failed) {
+            self.roster.note(self, began, now, end == End::Failed);
+        }
     }
 
     /// A layer in front of the endpoint has refused a call. Returns `true` if another endpoint may take it.
@@ -247,6 +258,25 @@ impl Member {
         blames_endpoint
     }
 
+    /// Leaves the endpoint out until `until`.
+    pub(super) fn eject(&self, until: u64, now: u64) {
+        self.roster.change(now, || self.condition.ejected(until));
+    }
+
+    /// A health check has found that the endpoint works, or does not.
+    pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        self.roster
+            .change(now, || self.condition.found(is_healthy, now));
+    }
+
+    /// Ends an ejection, and forgets earlier ones.
+    pub(super) fn restore(&self, now: u64) {
+        self.roster.change(now, || {
+            self.record.restore(now);
+            self.condition.restore(now);
+        });
+    }
+
     pub(super) fn status(&self, now: Instant) -> EndpointStatus {
         let settings = &self.frame.settings;
         let now = self.frame.nanos(now);
@@ -259,6 +289,7 @@ impl Member {
             load: self.cost(now),
             latency: Duration::from_secs_f64(self.latency(now)),
             failure_share: self.load.failure_share(&settings.load, now),
+            ejections: self.roster.ejections(self, now),
         }
     }
 }
@@ -293,4 +324,7 @@ pub struct EndpointStatus {
     pub latency: Duration,
     /// The share of the last few calls that failed.
     pub failure_share: f64,
+    /// How many ejections in a row count: the next one takes as much longer. One fewer for each
+    /// [`base`](super::OutlierEjection::base) without.
+    pub ejections: u32,
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::condition::after;
 use super::endpoint::{Endpoint, EndpointStatus};
 use super::pool::{Change, Pool};
 use crate::ConfigError;
@@ -43,10 +45,36 @@ impl<S> Handle<S> {
     /// The endpoint with this key.
     #[must_use]
     pub fn endpoint(&self, key: &str) -> Option<EndpointStatus> {
-        let set = self.pool.set();
-        let mut members = set.members.iter();
-        let member = members.find(|member| &*member.key == key)?;
+        let member = self.pool.member(key)?;
         Some(member.status(Instant::now()))
+    }
+
+    /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such
+    /// endpoint.
+    ///
+    /// It then comes back by slow start. While less than half of the endpoints are in, it gets calls none the less:
+    /// to be sure, remove it.
+    #[allow(clippy::must_use_candidate, reason = "it is out either way")]
+    pub fn eject(&self, key: &str, duration: Duration) -> bool {
+        let Some(member) = self.pool.member(key) else {
+            return false;
+        };
+        let now = self.pool.frame.nanos(Instant::now());
+        member.eject(after(now, duration), now);
+        true
+    }
+
+    /// Ends the ejection of an endpoint, and forgets earlier ones: it comes back by slow start. Returns `false` if there
+    /// is no such endpoint.
+    ///
+    /// One that a health check has found unhealthy stays so.
+    #[allow(clippy::must_use_candidate, reason = "it is back either way")]
+    pub fn restore(&self, key: &str) -> bool {
+        let Some(member) = self.pool.member(key) else {
+            return false;
+        };
+        member.restore(self.pool.frame.nanos(Instant::now()));
+        true
     }
 
     /// Says whether the stream of endpoints is still read: it has neither ended nor panicked.

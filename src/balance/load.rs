@@ -218,6 +218,11 @@ impl Load {
         });
     }
 
+    /// Forgets the failures.
+    pub(super) fn forgive(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
         Flow(self.flow.load(Ordering::Relaxed)).in_flight()

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use metrics::{Counter, Gauge, describe_gauge, gauge};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::Instant;
 
 use super::condition::EndpointState;
-use super::endpoint::{Frame, Member};
+use super::outlier::EjectionMethod;
+use super::roster::Roster;
 use crate::Mode;
 use crate::sync::lock;
 use crate::telemetry::{Instruments, Kept, Labels};
@@ -27,36 +28,6 @@ impl EndpointState {
             Self::Ejected => "ejected",
             Self::SlowStart => "slow_start",
             Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-/// The endpoints of one balancer, to be counted.
-///
-/// Their states change with time alone, so they are counted when that is reported.
-#[derive(Debug)]
-pub(super) struct Roster {
-    frame: Frame,
-    members: Mutex<Vec<Arc<Member>>>,
-}
-
-impl Roster {
-    pub(super) fn new(frame: Frame) -> Self {
-        Self {
-            frame,
-            members: Mutex::default(),
-        }
-    }
-
-    pub(super) fn set(&self, members: &[Arc<Member>]) {
-        let replaced = std::mem::replace(&mut *lock(&self.members), members.to_vec());
-        drop(replaced);
-    }
-
-    fn count(&self, counts: &mut [u64; STATES.len()]) {
-        let now = self.frame.nanos(Instant::now());
-        for member in lock(&self.members).iter() {
-            counts[member.state(now) as usize] += 1;
         }
     }
 }
@@ -116,6 +87,20 @@ impl Instruments for BalanceMetrics {
 }
 
 impl BalanceMetrics {
+    /// An endpoint was ejected, or would have been. Looked up each time: that is rare.
+    pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode) {
+        describe_counter!(
+            "buttress_ejections_total",
+            "Endpoints that were left out because they failed more than the others"
+        );
+        let labels = [
+            ("name", self.labels.name),
+            ("method", method.label()),
+            ("mode", mode.label()),
+        ];
+        counter!("buttress_ejections_total", &labels).increment(1);
+    }
+
     /// A call was refused because there is no endpoint.
     pub(super) fn refused(&self, now: Instant) {
         let look_up = || self.labels.rejections("no_endpoints", Mode::Enforce);

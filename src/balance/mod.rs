@@ -31,19 +31,35 @@
 //!
 //! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
 //!
-//! **Endpoints that are left out.** One whose [`Availability`](crate::Availability) says no, one that has refused a call
+//! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no, one that has refused a call
 //! with an error of this crate (until its `retry_after`, else 100 ms), and one that another attempt of the same
 //! operation was sent to by [retry](crate::retry) or [hedge](crate::hedge). They are chosen only if no other is
 //! left. A refused call is not made again here, since that would take a copy of every request: a retry further
 //! out does it, which else does not retry refusals.
 //!
-//! **Discovery.** [`Config::discover`] takes any [`tower::discover::Discover`]: a task of its own makes the changes, also
-//! without calls, at most 256 before other tasks have their turn. A stream that fails is asked again after
-//! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs by hand.
+//! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others together.
+//! One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for 60 s, and so on
+//! to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out. See
+//! [`OutlierEjection`]. A failing endpoint loses most of its calls much sooner, by its load.
+//!
+//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and again
+//! whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by slow start; one
+//! that was never asked gets calls, and is taken out by the first failure. Success ends no ejection. See [`HealthCheck`].
+//!
+//! **Panic.** While less than half of the endpoints are in, calls go to all of them: those few would be overrun. What
+//! they cost is still compared.
+//!
+//! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
+//! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
+//! without calls, at most 256 before other tasks have their turn. A source that fails is asked again after
+//! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs
+//! by hand, ejects and restores.
 //!
 //! # Promises
 //!
-//! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock.
+//! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock, and
+//!   one that ends after an interval of 10 s judges the endpoints.
+//! - Outlier ejection never takes more than half of the endpoints out, nor the only one.
 //! - `poll_ready` is always ready; no idle handle holds anything of an endpoint's. An endpoint that is not ready is
 //!   waited for inside the call, and counts as busy meanwhile. An error of its `poll_ready` fails that call, and no more.
 //! - No endpoint is compared with itself.
@@ -63,7 +79,7 @@
 //!
 //! # Cost
 //!
-//! Two readings of the clock, two or three atomic updates of the endpoint, one clone of its service and one
+//! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
 //! reference taken and given back; the same for ten and for a thousand endpoints. A clone takes a short lock of
 //! the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints.
 //!
@@ -76,6 +92,7 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
+//! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
 //!
 //! # Defaults
@@ -88,6 +105,7 @@
 //! | [`failure_decay`](Config::failure_decay) | 4 s | an endpoint that has healed is back in seconds |
 //! | [`failure_penalty`](Config::failure_penalty) | 5 s | more than most calls take |
 //! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |
+//! | [`outlier_ejection`](Config::outlier_ejection) | [`OutlierEjection::new`] | see there |
 //! | [`max_wait`](Config::max_wait) | 1 s | callers are patient for longer than the last endpoint takes to be replaced |
 //!
 //! # Examples
@@ -140,9 +158,12 @@ mod endpoint;
 mod flight;
 mod future;
 mod handle;
+mod health;
 mod load;
 mod metrics;
+mod outlier;
 mod pool;
+mod roster;
 mod service;
 
 pub use self::choose::{
@@ -155,4 +176,6 @@ pub use self::endpoint::{Endpoint, EndpointStatus, Measure};
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
+pub use self::health::{Ask, HealthCheck, Probe};
+pub use self::outlier::OutlierEjection;
 pub use self::service::Balance;

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Frame, Member, check_weight};
-use super::metrics::{BalanceMetrics, Roster};
+use super::health::Checked;
+use super::metrics::BalanceMetrics;
+use super::outlier::OutlierEjection;
+use super::roster::Roster;
 use crate::ConfigError;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
@@ -55,8 +59,10 @@ pub(super) struct Pool<S> {
     places: Mutex<HashMap<Arc<str>, usize>>,
     waiters: Mutex<Waiters>,
     driver: Mutex<Option<AbortHandle>>,
+    checker: Mutex<Option<AbortHandle>>,
+    /// Wakes the health check when endpoints come or go.
+    changed: Arc<Notify>,
     roster: Arc<Roster>,
-    random: Random,
     metrics: &'static Series<BalanceMetrics>,
     published: Published,
     pub(super) frame: Frame,
@@ -81,11 +87,12 @@ impl<S: Clone> Pool<S> {
     pub(super) fn new(
         frame: Frame,
         max_wait: Duration,
+        ejection: Option<OutlierEjection>,
         random: Random,
         metrics: &'static Series<BalanceMetrics>,
         endpoints: Vec<Endpoint<S>>,
     ) -> Self {
-        let roster = Arc::new(Roster::new(frame));
+        let roster = Arc::new(Roster::new(frame, ejection, random, metrics));
         metrics.levels().add(&roster);
         let pool = Self {
             generation: AtomicU64::new(0),
@@ -93,8 +100,9 @@ impl<S: Clone> Pool<S> {
             places: Mutex::default(),
             waiters: Mutex::default(),
             driver: Mutex::new(None),
+            checker: Mutex::new(None),
+            changed: Arc::default(),
             roster,
-            random,
             metrics,
             published: Published::default(),
             frame,
@@ -123,7 +131,8 @@ impl<S: Clone> Pool<S> {
                         continue;
                     }
                     let latency = *peers.get_or_insert_with(|| median_latency(&old.members, now));
-                    let member = Member::new(&endpoint, self.frame, latency, now, is_late);
+                    let member =
+                        Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
                     if let Some(place) = places.get(&endpoint.key) {
                         members[*place] = member;
@@ -154,7 +163,7 @@ impl<S: Clone> Pool<S> {
             made += 1;
         }
         if made > 0 {
-            self.roster.set(&members);
+            self.roster.set(&members, now);
             let is_empty = members.is_empty();
             let set = Arc::new(Set::new(members, services));
             let replaced = {
@@ -168,6 +177,7 @@ impl<S: Clone> Pool<S> {
             if !is_empty {
                 self.wake();
             }
+            self.changed.notify_one();
             self.metrics.publish(Instant::now());
         }
         made
@@ -194,13 +204,20 @@ impl<S> Pool<S> {
         self.latest().1
     }
 
+    /// The endpoint with this key.
+    pub(super) fn member(&self, key: &str) -> Option<Arc<Member>> {
+        let set = self.set();
+        let member = set.members.iter().find(|member| &*member.key == key);
+        member.cloned()
+    }
+
     /// What a new handle begins with.
     pub(super) fn local(&self) -> Local<S> {
         let (generation, set) = self.latest();
         Local {
             generation,
             set,
-            random: self.random.generator(),
+            random: self.roster.random.generator(),
         }
     }
 
@@ -244,6 +261,23 @@ impl<S> Pool<S> {
         *lock(&self.driver) = Some(driver);
     }
 
+    /// Has this task check the endpoints, in the place of an earlier one.
+    pub(super) fn set_checker(&self, checker: AbortHandle) {
+        if let Some(former) = lock(&self.checker).replace(checker) {
+            former.abort();
+        }
+    }
+
+    /// What is notified when endpoints come or go, and when there is no pool any more.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Random numbers of the caller's own.
+    pub(super) fn generator(&self) -> SmallRng {
+        self.roster.random.generator()
+    }
+
     /// Says whether endpoints are still being discovered.
     pub(super) fn is_discovering(&self) -> bool {
         let driver = lock(&self.driver);
@@ -272,12 +306,39 @@ fn median_latency(members: &[Arc<Member>], now: u64) -> f64 {
     *known.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
+impl<S: Clone + Send + Sync> Checked for Pool<S> {
+    type Service = S;
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn endpoints(&self) -> Vec<(u32, S)> {
+        let set = self.set();
+        let ids = set.members.iter().map(|member| member.id);
+        ids.zip(set.services.iter().cloned()).collect()
+    }
+
+    fn found(&self, id: u32, is_healthy: bool) {
+        let set = self.set();
+        let Some(member) = set.members.iter().find(|member| member.id == id) else {
+            return;
+        };
+        member.found(is_healthy, self.frame.nanos(Instant::now()));
+    }
+}
+
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         if let Some(driver) = lock(&self.driver).take() {
             driver.abort();
         }
+        if let Some(checker) = lock(&self.checker).take() {
+            checker.abort();
+        }
+        self.changed.notify_one();
         self.metrics.levels().remove(&self.roster);
+        self.roster.set(&[], 0);
         self.metrics.publish(Instant::now());
     }
 }

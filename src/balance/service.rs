@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 
+use tokio::runtime;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -13,8 +14,10 @@ use super::endpoint::Endpoint;
 use super::flight::Flight;
 use super::future::ResponseFuture;
 use super::handle::Handle;
+use super::health::{self, HealthCheck, Probe};
 use super::pool::{Local, Pool};
 use crate::context::{self, ClockScope};
+use crate::error::Check;
 use crate::sync::lock;
 use crate::{
     AtResponse, BoxError, Classify, Completion, ConfigError, ErrorsAreFailures, Wrappable,
@@ -58,6 +61,36 @@ impl<S, P, K, C> Balance<S, P, K, C> {
     #[must_use]
     pub fn handle(&self) -> Handle<S> {
         Handle::new(&self.pool)
+    }
+
+    /// Asks the endpoints again and again whether they work, by a task that ends with the last handle.
+    ///
+    /// Takes the place of an earlier health check: what that has found remains until this finds otherwise.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range, or there is no Tokio runtime to run the task.
+    pub fn check_health<H>(self, health: HealthCheck<H>) -> Result<Self, ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        H: Probe<S> + Send + Sync + 'static,
+    {
+        let check = Check::new("balance", self.pool.name())?;
+        health.check(check)?;
+        let runtime = runtime::Handle::try_current();
+        check.that(
+            runtime.is_ok(),
+            "check_health",
+            &"outside of a Tokio runtime",
+            "inside one",
+        )?;
+        if let Ok(runtime) = runtime {
+            let (changed, random) = (self.pool.changed(), self.pool.generator());
+            let pool = Arc::downgrade(&self.pool);
+            let task = runtime.spawn(health::drive(pool, changed, health, random));
+            self.pool.set_checker(task.abort_handle());
+        }
+        Ok(self)
     }
 }
 

@@ -1,0 +1,828 @@
+//! Active health checks: endpoints are asked whether they work, also those that get no calls.
+//!
+//! [`Check`] is the state of one endpoint, plain code. [`drive`] is the task that asks them all.
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | `interval` | 5 s | a dead endpoint is out after 10 to 15 s; failures of calls tell sooner |
+//! | `jitter` | 0.1 | so that the probes of many clients do not come together |
+//! | `timeout` | 1 s | an endpoint that takes longer to say that it works does not |
+//! | `fall` | 3 | one lost probe is chance; as in HAProxy and Kubernetes |
+//! | `rise` | 2 | as in HAProxy |
+//! | `concurrency` | 16 | with 1,000 endpoints 3 of them are in flight on average, if a probe takes 15 ms |
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::Service;
+
+use crate::context::saturating_add;
+use crate::error::Check as Valid;
+use crate::{BoxError, Classify, ConfigError, ErrorsAreFailures, Outcome};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const JITTER: f64 = 0.1;
+const TIMEOUT: Duration = Duration::from_secs(1);
+const FALL: u32 = 3;
+const RISE: u32 = 2;
+const CONCURRENCY: u32 = 16;
+
+/// Finds out whether an endpoint works.
+///
+/// An async function of its service is one; [`Ask`] sends it a request. An error means that it does not work, and so does
+/// a panic. The probe is dropped when it takes too long.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no probe for endpoints of type `{S}`",
+    label = "must be `Ask::new(|| request)` or a closure `|service| async move {{ Ok(()) }}` whose future is `Send`"
+)]
+pub trait Probe<S> {
+    /// Asks the endpoint with this service, a clone of the one that calls go to.
+    fn probe(&self, service: S) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+impl<S, F, Fut> Probe<S> for F
+where
+    F: Fn(S) -> Fut,
+    Fut: Future<Output = Result<(), BoxError>> + Send,
+{
+    fn probe(&self, service: S) -> impl Future<Output = Result<(), BoxError>> + Send {
+        self(service)
+    }
+}
+
+/// A probe that sends a request, and looks whether the outcome is a success.
+#[derive(Clone)]
+pub struct Ask<F, K = ErrorsAreFailures> {
+    request: F,
+    classify: K,
+}
+
+impl<F> Ask<F> {
+    /// Sends what `request` makes. Errors are failures.
+    pub fn new(request: F) -> Self {
+        Self {
+            request,
+            classify: ErrorsAreFailures,
+        }
+    }
+}
+
+impl<F, K> Ask<F, K> {
+    /// Judges the answer with `classify`: everything but a success means that the endpoint does not work.
+    pub fn classify<K2>(self, classify: K2) -> Ask<F, K2> {
+        Ask {
+            request: self.request,
+            classify,
+        }
+    }
+}
+
+impl<F, K> fmt::Debug for Ask<F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").finish_non_exhaustive()
+    }
+}
+
+impl<S, F, K, Req> Probe<S> for Ask<F, K>
+where
+    F: Fn() -> Req + Sync,
+    K: Classify<S::Response> + Sync,
+    S: Service<Req> + Send,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    Req: Send,
+{
+    async fn probe(&self, mut service: S) -> Result<(), BoxError> {
+        poll_fn(|cx| service.poll_ready(cx))
+            .await
+            .map_err(Into::into)?;
+        let call = service.call((self.request)());
+        let result = call.await.map_err(Into::into);
+        match self.classify.classify(result.as_ref()) {
+            Outcome::Success => Ok(()),
+            _ => Err(result.err().unwrap_or_else(|| "not a success".into())),
+        }
+    }
+}
+
+/// How endpoints are asked whether they work.
+#[derive(Clone)]
+#[must_use = "a health check is part of the configuration of a balancer"]
+pub struct HealthCheck<P> {
+    probe: P,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
+    interval: Duration,
+    jitter: f64,
+    timeout: Duration,
+    fall: u32,
+    rise: u32,
+    concurrency: u32,
+}
+
+impl<P> HealthCheck<P> {
+    /// Checks endpoints with this probe.
+    pub fn new(probe: P) -> Self {
+        Self {
+            probe,
+            settings: Settings {
+                interval: INTERVAL,
+                jitter: JITTER,
+                timeout: TIMEOUT,
+                fall: FALL,
+                rise: RISE,
+                concurrency: CONCURRENCY,
+            },
+        }
+    }
+
+    /// From the beginning of one probe of an endpoint to that of the next. 5 s by default.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.settings.interval = interval;
+        self
+    }
+
+    /// Varies the interval by up to this share of it in either direction; 0 to 0.9. 0.1 by default.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.settings.jitter = share;
+        self
+    }
+
+    /// How long a probe may take before it counts as failed. 1 s by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout;
+        self
+    }
+
+    /// After how many failed probes in a row an endpoint is unhealthy; 1 to 1,000. 3 by default.
+    ///
+    /// One that was never asked before is unhealthy after the first.
+    pub fn fall(mut self, probes: u32) -> Self {
+        self.settings.fall = probes;
+        self
+    }
+
+    /// After how many successful probes in a row it is healthy again; 1 to 1,000. 2 by default.
+    pub fn rise(mut self, probes: u32) -> Self {
+        self.settings.rise = probes;
+        self
+    }
+
+    /// How many probes may be in flight; 1 to 1,000. 16 by default.
+    ///
+    /// The others wait, those of endpoints that were never asked at the head.
+    pub fn concurrency(mut self, probes: u32) -> Self {
+        self.settings.concurrency = probes;
+        self
+    }
+
+    pub(super) fn check(&self, check: Valid<'_>) -> Result<(), ConfigError> {
+        let settings = &self.settings;
+        let probes = |field, probes| check.count(field, probes, 1_000, "1 to 1000");
+        check.duration("interval", settings.interval)?;
+        check.that(
+            (0.0..=0.9).contains(&settings.jitter),
+            "jitter",
+            &settings.jitter,
+            "0 to 0.9",
+        )?;
+        check.duration("timeout", settings.timeout)?;
+        probes("fall", settings.fall)?;
+        probes("rise", settings.rise)?;
+        probes("concurrency", settings.concurrency)
+    }
+}
+
+impl<P> fmt::Debug for HealthCheck<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthCheck")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the probes of one endpoint have shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Check {
+    /// It was never asked. It gets calls: a client that has just started has nothing better.
+    #[default]
+    Unknown,
+    /// With the number of failed probes in a row.
+    Healthy(u32),
+    /// With the number of successful probes in a row.
+    Unhealthy(u32),
+}
+
+impl Check {
+    /// Takes in a probe. Returns whether the endpoint is healthy if that has changed, or was not known.
+    #[must_use]
+    pub(super) fn learn(&mut self, works: bool, fall: u32, rise: u32) -> Option<bool> {
+        let (next, news) = match (*self, works) {
+            (Self::Healthy(_), true) => (Self::Healthy(0), None),
+            (Self::Unhealthy(_), false) => (Self::Unhealthy(0), None),
+            (Self::Healthy(row), false) if row + 1 < fall => (Self::Healthy(row + 1), None),
+            (Self::Unhealthy(row), true) if row + 1 < rise => (Self::Unhealthy(row + 1), None),
+            // The first probe of all, or the last that it takes.
+            _ => (Self::begun(works), Some(works)),
+        };
+        *self = next;
+        news
+    }
+
+    fn begun(works: bool) -> Self {
+        if works {
+            Self::Healthy(0)
+        } else {
+            Self::Unhealthy(0)
+        }
+    }
+}
+
+/// The endpoints that are asked.
+pub(super) trait Checked: Send + Sync {
+    type Service;
+
+    /// Differs when endpoints have come or gone.
+    fn generation(&self) -> u64;
+
+    /// All endpoints, with clones of their services. A number belongs to one endpoint for ever.
+    fn endpoints(&self) -> Vec<(u32, Self::Service)>;
+
+    /// An endpoint works, or does not, which was not known or has changed. It may be gone.
+    ///
+    /// Says nothing about an ejection: what answers a probe may still fail calls.
+    fn found(&self, id: u32, is_healthy: bool);
+}
+
+/// Asks the endpoints of `pool` again and again, until it is gone.
+///
+/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits.
+pub(super) async fn drive<C, P>(
+    pool: Weak<C>,
+    changed: Arc<Notify>,
+    health: HealthCheck<P>,
+    random: SmallRng,
+) where
+    C: Checked,
+    C::Service: Clone + Send + 'static,
+    P: Probe<C::Service> + Send + Sync + 'static,
+{
+    let mut round = Round {
+        probe: Arc::new(health.probe),
+        settings: health.settings,
+        random,
+        generation: None,
+        endpoints: HashMap::new(),
+        queue: BTreeSet::new(),
+        running: Vec::new(),
+    };
+    loop {
+        let Some(present) = pool.upgrade() else {
+            return;
+        };
+        round.follow(&*present);
+        drop(present);
+        round.begin();
+        let Some((id, works)) = round.next(&changed).await else {
+            continue;
+        };
+        if let Some(is_healthy) = round.learn(id, works) {
+            let Some(present) = pool.upgrade() else {
+                return;
+            };
+            present.found(id, is_healthy);
+        }
+    }
+}
+
+/// Who is asked, and who is asked next.
+struct Round<S, P> {
+    probe: Arc<P>,
+    settings: Settings,
+    random: SmallRng,
+    generation: Option<u64>,
+    endpoints: HashMap<u32, Asked<S>>,
+    /// Those that wait for their turn. Never asked ones have none, which comes before all others.
+    queue: BTreeSet<(Option<Instant>, u32)>,
+    running: Vec<Running>,
+}
+
+struct Asked<S> {
+    service: S,
+    check: Check,
+    /// Its place in the queue, or when its probe began.
+    turn: Option<Instant>,
+}
+
+struct Running {
+    id: u32,
+    future: Pin<Box<dyn Future<Output = bool> + Send>>,
+}
+
+impl Running {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(u32, bool)> {
+        // A probe that panics is not polled again.
+        let poll = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)));
+        poll.unwrap_or(Poll::Ready(false))
+            .map(|works| (self.id, works))
+    }
+}
+
+impl<S, P> Round<S, P>
+where
+    S: Clone + Send + 'static,
+    P: Probe<S> + Send + Sync + 'static,
+{
+    /// Takes in which endpoints there are.
+    fn follow(&mut self, pool: &impl Checked<Service = S>) {
+        let generation = Some(pool.generation());
+        if generation == self.generation {
+            return;
+        }
+        self.generation = generation;
+        let present = pool.endpoints();
+        let ids: HashSet<_> = present.iter().map(|(id, _)| *id).collect();
+        for (id, service) in present {
+            self.endpoints.entry(id).or_insert_with(|| {
+                self.queue.insert((None, id));
+                Asked {
+                    service,
+                    check: Check::Unknown,
+                    turn: None,
+                }
+            });
+        }
+        self.endpoints.retain(|id, _| ids.contains(id));
+        self.queue.retain(|(_, id)| ids.contains(id));
+        self.running.retain(|running| ids.contains(&running.id));
+    }
+
+    /// Begins all probes that are due, as far as there is room.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        while self.has_room() {
+            let Some(&(turn, id)) = self.queue.first() else {
+                return;
+            };
+            if turn.is_some_and(|turn| turn > now) {
+                return;
+            }
+            self.queue.pop_first();
+            let Some(asked) = self.endpoints.get_mut(&id) else {
+                continue;
+            };
+            asked.turn = Some(now);
+            let (probe, service) = (Arc::clone(&self.probe), asked.service.clone());
+            let limit = self.settings.timeout;
+            let future = Box::pin(async move {
+                matches!(timeout(limit, probe.probe(service)).await, Ok(Ok(())))
+            });
+            self.running.push(Running { id, future });
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.running.len() < self.settings.concurrency as usize
+    }
+
+    /// Waits for the end of a probe. `None` if something else is to be done.
+    async fn next(&mut self, changed: &Notify) -> Option<(u32, bool)> {
+        let next = self.queue.first().filter(|_| self.has_room());
+        let mut due = pin!(next.map(|(turn, _)| sleep_until(turn.unwrap_or_else(Instant::now))));
+        let mut changed = pin!(changed.notified());
+        poll_fn(|cx| {
+            for place in 0..self.running.len() {
+                if let Poll::Ready(ended) = self.running[place].poll(cx) {
+                    drop(self.running.swap_remove(place));
+                    return Poll::Ready(Some(ended));
+                }
+            }
+            let is_due = due
+                .as_mut()
+                .as_pin_mut()
+                .is_some_and(|due| due.poll(cx).is_ready());
+            if is_due || changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Takes in the end of a probe, and puts the endpoint back into the queue.
+    fn learn(&mut self, id: u32, works: bool) -> Option<bool> {
+        let Settings {
+            interval,
+            jitter,
+            fall,
+            rise,
+            ..
+        } = self.settings;
+        let asked = self.endpoints.get_mut(&id)?;
+        let wait = if asked.check == Check::Unknown {
+            // Endpoints that were asked together for the first time are spread over the interval.
+            interval.mul_f64(self.random.random_range(0.0..=1.0))
+        } else {
+            interval.mul_f64(1.0 + jitter * self.random.random_range(-1.0..=1.0))
+        };
+        let began = asked.turn.unwrap_or_else(Instant::now);
+        asked.turn = Some(saturating_add(began, wait));
+        self.queue.insert((asked.turn, id));
+        asked.check.learn(works, fall, rise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::future::pending;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rand::SeedableRng;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use crate::sync::lock;
+
+    #[test]
+    fn the_first_probe_decides_at_once() {
+        for works in [true, false] {
+            assert_eq!(Check::default().learn(works, 3, 2), Some(works));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_falls_and_rises_with_rows_of_probes() {
+        let mut check = Check::Healthy(0);
+        let probes = [
+            false, false, true, false, false, false, true, false, true, true,
+        ];
+        let news: Vec<_> = probes
+            .iter()
+            .map(|works| check.learn(*works, 3, 2))
+            .collect();
+        let fell = [None, None, None, None, None, Some(false)];
+        let rose = [None, None, None, Some(true)];
+        assert_eq!(news, [&fell[..], &rose[..]].concat());
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_look_at_the_last_probes(
+            probes in prop::collection::vec(any::<bool>(), 0..60), fall in 1_u32..5, rise in 1_u32..5,
+        ) {
+            let mut check = Check::default();
+            let mut is_healthy = None;
+            for end in 1..=probes.len() {
+                let probe = probes[end - 1];
+                let news = check.learn(probe, fall, rise);
+                let ends_with = |works, row: u32| {
+                    let row = row as usize;
+                    end >= row && probes[end - row..end].iter().all(|probe| *probe == works)
+                };
+                let expected = match is_healthy {
+                    None => probe,
+                    Some(true) => !ends_with(false, fall),
+                    Some(false) => ends_with(true, rise),
+                };
+                prop_assert_eq!(news, (is_healthy != Some(expected)).then_some(expected));
+                is_healthy = Some(expected);
+            }
+        }
+    }
+
+    /// What a probe of an endpoint finds.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Server {
+        Works,
+        Fails,
+        Hangs,
+        Panics,
+    }
+    use Server::{Fails, Hangs, Panics, Works};
+
+    #[derive(Clone)]
+    struct Client {
+        id: u32,
+        server: Arc<Mutex<Server>>,
+    }
+
+    #[derive(Default)]
+    struct Pool {
+        generation: AtomicUsize,
+        clients: Mutex<Vec<Client>>,
+        found: Mutex<Vec<(u32, bool)>>,
+        changed: Arc<Notify>,
+    }
+
+    impl Pool {
+        fn add(&self, id: u32, server: Server) -> Arc<Mutex<Server>> {
+            let server = Arc::new(Mutex::new(server));
+            lock(&self.clients).push(Client {
+                id,
+                server: Arc::clone(&server),
+            });
+            self.change();
+            server
+        }
+
+        fn remove(&self, id: u32) {
+            lock(&self.clients).retain(|client| client.id != id);
+            self.change();
+        }
+
+        fn change(&self) {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            self.changed.notify_one();
+        }
+
+        fn take_found(&self) -> Vec<(u32, bool)> {
+            let mut found = std::mem::take(&mut *lock(&self.found));
+            found.sort_unstable();
+            found
+        }
+    }
+
+    impl Drop for Pool {
+        fn drop(&mut self) {
+            self.changed.notify_one();
+        }
+    }
+
+    impl Checked for Pool {
+        type Service = Client;
+
+        fn generation(&self) -> u64 {
+            self.generation.load(Ordering::Relaxed) as u64
+        }
+
+        fn endpoints(&self) -> Vec<(u32, Client)> {
+            let clients = lock(&self.clients);
+            clients
+                .iter()
+                .map(|client| (client.id, client.clone()))
+                .collect()
+        }
+
+        fn found(&self, id: u32, is_healthy: bool) {
+            lock(&self.found).push((id, is_healthy));
+        }
+    }
+
+    /// When which endpoint was asked, and how many probes were in flight at most.
+    #[derive(Clone, Default)]
+    struct Log {
+        asked: Arc<Mutex<Vec<(u32, Instant)>>>,
+        in_flight: Arc<AtomicUsize>,
+        most: Arc<AtomicUsize>,
+    }
+
+    impl Log {
+        fn asked(&self) -> Vec<u32> {
+            let asked = std::mem::take(&mut *lock(&self.asked));
+            asked.into_iter().map(|(id, _)| id).collect()
+        }
+    }
+
+    struct InFlight(Arc<AtomicUsize>);
+
+    impl Drop for InFlight {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Checks the pool with probes of 10 ms.
+    fn start(
+        pool: &Arc<Pool>,
+        log: &Log,
+        set: impl FnOnce(HealthCheck<()>) -> HealthCheck<()>,
+    ) -> JoinHandle<()> {
+        let log = log.clone();
+        let probe = move |client: Client| {
+            lock(&log.asked).push((client.id, Instant::now()));
+            let in_flight = log.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+            log.most.fetch_max(in_flight, Ordering::Relaxed);
+            let guard = InFlight(Arc::clone(&log.in_flight));
+            async move {
+                let _guard = guard;
+                sleep(Duration::from_millis(10)).await;
+                let server = *lock(&client.server);
+                match server {
+                    Works => Ok(()),
+                    Fails => Err(BoxError::from("refused")),
+                    Hangs => pending().await,
+                    Panics => panic!("in the probe"),
+                }
+            }
+        };
+        let health = HealthCheck {
+            probe,
+            settings: set(HealthCheck::new(())).settings,
+        };
+        let changed = Arc::clone(&pool.changed);
+        tokio::spawn(drive(
+            Arc::downgrade(pool),
+            changed,
+            health,
+            SmallRng::seed_from_u64(1),
+        ))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_hangs_or_panics_is_found_and_found_again_when_it_works() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        let servers = [Works, Fails, Hangs, Panics].map(|server| pool.add(server as u32, server));
+        let driver = start(&pool, &log, |health| health);
+        sleep(2 * SECOND).await;
+        assert_eq!(
+            pool.take_found(),
+            [(0, true), (1, false), (2, false), (3, false)]
+        );
+        sleep(60 * SECOND).await;
+        assert_eq!(pool.take_found(), []);
+        for server in &servers {
+            *lock(server) = Works;
+        }
+        sleep(12 * SECOND).await;
+        assert_eq!(pool.take_found(), [(1, true), (2, true), (3, true)]);
+        *lock(&servers[0]) = Hangs;
+        sleep(10 * SECOND).await;
+        assert_eq!(pool.take_found(), [], "it takes three");
+        sleep(9 * SECOND).await;
+        assert_eq!(pool.take_found(), [(0, false)]);
+        assert!(!driver.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_endpoint_is_asked_in_each_interval_and_never_together_with_all_others() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        for id in 0..100 {
+            pool.add(id, Works);
+        }
+        start(&pool, &log, |health| health.concurrency(7));
+        sleep(3_600 * SECOND).await;
+        assert_eq!(log.most.load(Ordering::Relaxed), 7);
+        let asked = lock(&log.asked).clone();
+        for id in 0..100 {
+            let times: Vec<_> = asked
+                .iter()
+                .filter(|(of, _)| *of == id)
+                .map(|(_, at)| *at)
+                .collect();
+            assert!((700..740).contains(&times.len()), "{}", times.len());
+            for pair in times[1..].windows(2) {
+                let wait = (pair[1] - pair[0]).as_secs_f64();
+                assert!((4.49..5.6).contains(&wait), "{wait}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_were_asked_together_are_spread_over_the_interval() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        for id in 0..100 {
+            pool.add(id, Works);
+        }
+        start(&pool, &log, |health| health.concurrency(100));
+        sleep(SECOND / 100).await;
+        assert_eq!(log.asked().len(), 100);
+        for _ in 0..20 {
+            sleep(SECOND).await;
+            let asked = log.asked().len();
+            assert!((8..40).contains(&asked), "{asked}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_endpoint_is_asked_at_once_and_before_the_others() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        for id in 0..3 {
+            pool.add(id, Hangs);
+        }
+        start(&pool, &log, |health| {
+            health.concurrency(1).interval(2 * SECOND)
+        });
+        // Three probes of 1 s each do not fit into 2 s: there is always somebody waiting.
+        sleep(10 * SECOND + SECOND / 2).await;
+        log.asked();
+        pool.add(7, Works);
+        sleep(SECOND).await;
+        assert_eq!(log.asked()[0], 7);
+        assert!(pool.take_found().contains(&(7, true)));
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        start(&pool, &log, |health| health.interval(3_600 * SECOND));
+        sleep(SECOND).await;
+        pool.add(8, Works);
+        sleep(SECOND / 10).await;
+        assert_eq!(log.asked(), [8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_does_not_keep_the_others_from_being_asked() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        for id in 0..40 {
+            pool.add(id, if id < 20 { Hangs } else { Works });
+        }
+        start(&pool, &log, |health| health.concurrency(4));
+        sleep(30 * SECOND).await;
+        assert_eq!(pool.take_found().len(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_endpoint_is_dropped_with_its_probe() {
+        let (pool, log) = (Arc::new(Pool::default()), Log::default());
+        let server = pool.add(1, Hangs);
+        start(&pool, &log, |health| health.timeout(3_600 * SECOND));
+        sleep(SECOND).await;
+        assert_eq!(log.in_flight.load(Ordering::Relaxed), 1);
+        pool.remove(1);
+        sleep(SECOND).await;
+        assert_eq!(log.in_flight.load(Ordering::Relaxed), 0);
+        assert_eq!(Arc::strong_count(&server), 1, "nothing is left of it");
+        // The same server under a new number is another endpoint.
+        pool.add(2, Works);
+        sleep(SECOND).await;
+        assert_eq!(pool.take_found(), [(2, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_with_the_pool_and_gives_its_probes_up() {
+        for server in [Works, Hangs] {
+            let (pool, log) = (Arc::new(Pool::default()), Log::default());
+            pool.add(1, server);
+            let driver = start(&pool, &log, |health| {
+                health.interval(3_600 * SECOND).timeout(3_600 * SECOND)
+            });
+            sleep(SECOND).await;
+            let dropped = Instant::now();
+            drop(pool);
+            driver.await.expect("ends");
+            assert_eq!(Instant::now(), dropped, "at once");
+            assert_eq!(log.in_flight.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_a_probe() {
+        let service = tower::service_fn(|status: u16| async move {
+            if status == 0 {
+                Err(BoxError::from("reset"))
+            } else {
+                Ok(status)
+            }
+        });
+        let is_ok = |result: Result<&u16, &BoxError>| match result {
+            Ok(status) if *status < 300 => Outcome::Success,
+            _ => Outcome::Failure,
+        };
+        for (status, works) in [(200, true), (503, false), (0, false)] {
+            let ask = Ask::new(move || status).classify(crate::classify_fn(is_ok));
+            assert_eq!(ask.probe(service).await.is_ok(), works, "{status}");
+        }
+        assert!(
+            Ask::new(|| 503_u16).probe(service).await.is_ok(),
+            "no error"
+        );
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let new = || HealthCheck::new(());
+        let refused = [
+            (new().interval(Duration::ZERO), "interval"),
+            (new().jitter(f64::NAN), "jitter"),
+            (new().jitter(-0.1), "jitter"),
+            (new().timeout(Duration::MAX), "timeout"),
+            (new().fall(0), "fall"),
+            (new().rise(1_001), "rise"),
+            (new().concurrency(0), "concurrency"),
+        ];
+        let check = Valid {
+            layer: "balance",
+            name: "search",
+        };
+        for (health, field) in refused {
+            let error = health.check(check).expect_err(field);
+            assert_eq!(error.field(), field, "{error}");
+        }
+        assert_eq!(new().check(check), Ok(()));
+    }
+}

@@ -1,0 +1,635 @@
+//! Endpoints by DNS.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use tokio::time::{Instant, Sleep, Timeout, sleep, timeout};
+use tower::discover::Change;
+
+use super::resolve::{Resolve, System};
+use super::source::Source;
+use crate::error::Check;
+use crate::random::Random;
+use crate::{BoxError, ConfigError};
+
+/// As long as Kubernetes lets its answers live, and as Envoy waits. How long an answer may be used is not known from the
+/// operating system.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// So that many clients do not ask together.
+const JITTER: f64 = 0.1;
+/// What `resolv.conf` allows by default: two tries of 5 s.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// As long as a rolling restart may have no server that is ready.
+const EMPTY_AFTER: Duration = Duration::from_secs(60);
+/// The first pause while no address is known, and callers wait for one. Doubles up to the interval.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The settings of a [`Dns`]. Made by [`Dns::config`].
+#[derive(Clone)]
+#[must_use = "call `build` to make the source"]
+pub struct Config<R = System> {
+    host: String,
+    port: u16,
+    settings: Settings,
+    on_failure: Option<OnFailure>,
+    seed: Option<u64>,
+    resolver: R,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
+    interval: Duration,
+    jitter: f64,
+    timeout: Duration,
+    empty_after: Duration,
+    linger: Duration,
+}
+
+type OnFailure = Arc<dyn Fn(&BoxError) + Send + Sync>;
+
+impl<R> Config<R> {
+    /// How long it waits after an answer, or a failure, before it asks again. 5 s by default.
+    ///
+    /// While no address is known, it asks after 100 ms, then twice as long, up to this.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.settings.interval = interval;
+        self
+    }
+
+    /// Varies the wait by up to this share of it in either direction; 0 to 0.9. 0.1 by default.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.settings.jitter = share;
+        self
+    }
+
+    /// How long a lookup may take before it counts as failed. 10 s by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout;
+        self
+    }
+
+    /// How long answers without an address count as failures, before they are believed. 60 s by default; zero
+    /// believes the first one.
+    ///
+    /// The operating system reports a name without an address as an error: that never removes an endpoint.
+    pub fn empty_after(mut self, empty_after: Duration) -> Self {
+        self.settings.empty_after = empty_after;
+        self
+    }
+
+    /// How long an address stays that is not in the answers any more. Zero by default: it is removed at once.
+    ///
+    /// For a name server that answers with some of many addresses, in turn: many times the interval.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.settings.linger = linger;
+        self
+    }
+
+    /// Calls `listener` with each error of the resolver. Answers without an address are no errors.
+    ///
+    /// The endpoints stay as they are, so nothing else tells of it.
+    pub fn on_failure(mut self, listener: impl Fn(&BoxError) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Arc::new(listener));
+        self
+    }
+
+    /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Looks names up with `resolver`. By default with that of the operating system.
+    pub fn resolver<R2: Resolve>(self, resolver: R2) -> Config<R2> {
+        Config {
+            host: self.host,
+            port: self.port,
+            settings: self.settings,
+            on_failure: self.on_failure,
+            seed: self.seed,
+            resolver,
+        }
+    }
+
+    /// Makes the source. `make` turns an address into the service of its endpoint, once for each address that
+    /// appears.
+    ///
+    /// # Errors
+    ///
+    /// If the host is empty, the port is 0 or a value is outside its range.
+    pub fn build<M, S>(self, make: M) -> Result<Dns<M, R>, ConfigError>
+    where
+        R: Resolve,
+        M: FnMut(SocketAddr) -> S,
+    {
+        self.check()?;
+        Ok(Dns {
+            host: self.host,
+            port: self.port,
+            settings: self.settings,
+            on_failure: self.on_failure,
+            random: Random::new(self.seed).generator(),
+            resolver: self.resolver,
+            make,
+            step: Step::Asking,
+            found: Found::default(),
+            pause: PAUSE,
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let check = Check::new("dns", &self.host)?;
+        let settings = &self.settings;
+        check.that(self.port > 0, "port", &self.port, "1 to 65535")?;
+        check.duration("interval", settings.interval)?;
+        check.that(
+            (0.0..=0.9).contains(&settings.jitter),
+            "jitter",
+            &settings.jitter,
+            "0 to 0.9",
+        )?;
+        check.duration("timeout", settings.timeout)
+    }
+}
+
+impl<R> fmt::Debug for Config<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("settings", &self.settings)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A source of endpoints that looks a host name up again and again.
+///
+/// The key of an endpoint is its address. It survives failures of the resolver with the last answer that was good, for as
+/// long as it takes, and never ends by itself. It asks while it is polled: a balancer's driver does so without traffic.
+/// Dropping it ends the lookup.
+pub struct Dns<M, R: Resolve = System> {
+    host: String,
+    port: u16,
+    settings: Settings,
+    on_failure: Option<OnFailure>,
+    random: SmallRng,
+    resolver: R,
+    make: M,
+    step: Step<R::Future>,
+    found: Found,
+    /// The next pause while nothing is known.
+    pause: Duration,
+}
+
+/// What it is doing.
+enum Step<F> {
+    Asking,
+    Looking(Pin<Box<Timeout<F>>>),
+    Waiting(Pin<Box<Sleep>>),
+}
+
+impl Dns<fn(SocketAddr)> {
+    /// Begins to configure a source with the addresses of `host`, each with this port.
+    pub fn config(host: impl Into<String>, port: u16) -> Config {
+        Config {
+            host: host.into(),
+            port,
+            settings: Settings {
+                interval: INTERVAL,
+                jitter: JITTER,
+                timeout: TIMEOUT,
+                empty_after: EMPTY_AFTER,
+                linger: Duration::ZERO,
+            },
+            on_failure: None,
+            seed: None,
+            resolver: System::new(),
+        }
+    }
+}
+
+impl<M, R: Resolve> Dns<M, R> {
+    /// Takes in an answer or a failure, and returns how long to wait.
+    fn learn(&mut self, answer: Result<Vec<SocketAddr>, BoxError>) -> Duration {
+        match answer {
+            Ok(addresses) => self.found.learn(&self.settings, addresses, Instant::now()),
+            Err(error) => {
+                if let Some(listener) = &self.on_failure {
+                    listener(&error);
+                }
+            }
+        }
+        let wait = if self.found.known.is_empty() {
+            let pause = self.pause.min(self.settings.interval);
+            self.pause = pause.saturating_mul(2);
+            pause
+        } else {
+            self.pause = PAUSE;
+            self.settings.interval
+        };
+        let jitter = self.settings.jitter * self.random.random_range(-1.0..=1.0);
+        wait.mul_f64(1.0 + jitter)
+    }
+}
+
+impl<M, R, S> Source for Dns<M, R>
+where
+    M: FnMut(SocketAddr) -> S + Unpin,
+    R: Resolve + Unpin,
+{
+    type Key = SocketAddr;
+    type Service = S;
+    type Error = Infallible;
+
+    fn poll_change(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Change<SocketAddr, S>, Infallible>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(change) = this.found.changes.pop_front() {
+                let change = match change {
+                    Change::Insert(address, ()) => Change::Insert(address, (this.make)(address)),
+                    Change::Remove(address) => Change::Remove(address),
+                };
+                return Poll::Ready(Some(Ok(change)));
+            }
+            this.step = match &mut this.step {
+                Step::Asking => {
+                    let lookup = this.resolver.resolve(&this.host, this.port);
+                    Step::Looking(Box::pin(timeout(this.settings.timeout, lookup)))
+                }
+                Step::Looking(lookup) => {
+                    let answer = match ready!(lookup.as_mut().poll(cx)) {
+                        Ok(answer) => answer,
+                        Err(too_late) => Err(too_late.into()),
+                    };
+                    let wait = this.learn(answer);
+                    Step::Waiting(Box::pin(sleep(wait)))
+                }
+                Step::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    Step::Asking
+                }
+            };
+        }
+    }
+}
+
+impl<M, R: Resolve> fmt::Debug for Dns<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dns")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("settings", &self.settings)
+            .field("found", &self.found)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known from the answers.
+#[derive(Debug, Default)]
+struct Found {
+    /// The addresses in use, and when each was last in an answer.
+    known: BTreeMap<SocketAddr, Instant>,
+    /// Since when there was no address in any answer.
+    empty_since: Option<Instant>,
+    changes: VecDeque<Change<SocketAddr, ()>>,
+}
+
+impl Found {
+    fn learn(&mut self, settings: &Settings, addresses: Vec<SocketAddr>, now: Instant) {
+        if addresses.is_empty() {
+            let since = *self.empty_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= settings.empty_after {
+                let gone = std::mem::take(&mut self.known);
+                self.changes.extend(gone.into_keys().map(Change::Remove));
+            }
+            return;
+        }
+        self.empty_since = None;
+        let addresses: BTreeSet<_> = addresses.into_iter().collect();
+        for &address in &addresses {
+            if self.known.insert(address, now).is_none() {
+                self.changes.push_back(Change::Insert(address, ()));
+            }
+        }
+        self.known.retain(|address, seen| {
+            let is_kept = addresses.contains(address)
+                || now.saturating_duration_since(*seen) < settings.linger;
+            if !is_kept {
+                self.changes.push_back(Change::Remove(*address));
+            }
+            is_kept
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::future::{pending, poll_fn};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use crate::sync::lock;
+
+    /// What the resolver answers.
+    #[derive(Clone)]
+    enum Answer {
+        Found(&'static [u8]),
+        Failed,
+        Hanging,
+    }
+    use Answer::{Failed, Found as Yes, Hanging};
+
+    fn address(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 80).into()
+    }
+
+    /// A resolver that answers what the test says, and notes when it was asked.
+    #[derive(Clone)]
+    struct Script {
+        answer: Arc<Mutex<Answer>>,
+        asked: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Script {
+        fn new(answer: Answer) -> Self {
+            Self {
+                answer: Arc::new(Mutex::new(answer)),
+                asked: Arc::default(),
+            }
+        }
+
+        fn say(&self, answer: Answer) {
+            *lock(&self.answer) = answer;
+        }
+
+        fn take_asked(&self) -> usize {
+            std::mem::take(&mut *lock(&self.asked)).len()
+        }
+
+        fn config(&self) -> Config<impl Resolve + Unpin + use<>> {
+            let script = self.clone();
+            let resolver = move |host: String, port| {
+                assert_eq!((host.as_str(), port), ("search", 80));
+                lock(&script.asked).push(Instant::now());
+                let answer = lock(&script.answer).clone();
+                async move {
+                    match answer {
+                        Yes(hosts) => Ok(hosts.iter().map(|host| address(*host)).collect()),
+                        Failed => Err("no name server".into()),
+                        Hanging => pending().await,
+                    }
+                }
+            };
+            Dns::config("search", 80).jitter(0.0).resolver(resolver)
+        }
+    }
+
+    /// The last bytes of the addresses that a balancer would have, with the number of their service.
+    #[derive(Default)]
+    struct Pool {
+        members: HashMap<u8, u32>,
+        least: usize,
+    }
+
+    impl Pool {
+        /// Takes in all changes of the next `time`.
+        async fn follow<D>(&mut self, dns: &mut D, time: Duration)
+        where
+            D: Source<Key = SocketAddr, Service = u32, Error = Infallible> + Unpin,
+        {
+            let end = Instant::now() + time;
+            self.least = usize::MAX;
+            loop {
+                let change = poll_fn(|cx| Pin::new(&mut *dns).poll_change(cx));
+                let Ok(change) = tokio::time::timeout_at(end, change).await else {
+                    return;
+                };
+                let last = |address: SocketAddr| match address {
+                    SocketAddr::V4(address) => address.ip().octets()[3],
+                    SocketAddr::V6(_) => 0,
+                };
+                match change.expect("never ends").expect("never fails") {
+                    Change::Insert(address, service) => {
+                        let former = self.members.insert(last(address), service);
+                        assert_eq!(former, None, "is announced once");
+                    }
+                    Change::Remove(address) => {
+                        let former = self.members.remove(&last(address));
+                        assert!(former.is_some(), "was announced");
+                    }
+                }
+                self.least = self.least.min(self.members.len());
+            }
+        }
+
+        fn hosts(&self) -> Vec<u8> {
+            let mut hosts: Vec<_> = self.members.keys().copied().collect();
+            hosts.sort_unstable();
+            hosts
+        }
+    }
+
+    /// Numbers the services that it makes.
+    fn numbers() -> impl FnMut(SocketAddr) -> u32 + Unpin {
+        let mut last = 0;
+        move |_| {
+            last += 1;
+            last
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_follow_the_answers_and_those_that_stay_are_not_touched() {
+        let script = Script::new(Yes(&[1, 2, 2, 1]));
+        let mut dns = script.config().build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        assert_eq!(pool.hosts(), [1, 2]);
+        let kept = pool.members[&2];
+        script.say(Yes(&[3, 2]));
+        pool.follow(&mut dns, 3 * SECOND).await;
+        assert_eq!(pool.hosts(), [1, 2], "not yet");
+        pool.follow(&mut dns, 2 * SECOND).await;
+        assert_eq!(pool.hosts(), [2, 3]);
+        assert_eq!(pool.members[&2], kept);
+        assert_eq!(script.take_asked(), 2);
+        pool.follow(&mut dns, 50 * SECOND).await;
+        assert_eq!(script.take_asked(), 10);
+        assert_eq!(pool.members.values().max(), Some(&3), "made once each");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_that_is_replaced_is_never_empty() {
+        let script = Script::new(Yes(&[1, 2]));
+        let mut dns = script.config().build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        script.say(Yes(&[3, 4]));
+        pool.follow(&mut dns, 10 * SECOND).await;
+        assert_eq!((pool.hosts(), pool.least), (vec![3, 4], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_answer_outlives_a_resolver_that_fails_or_hangs() {
+        let failures = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&failures);
+        let script = Script::new(Yes(&[1, 2]));
+        let config = script.config().on_failure(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut dns = config.build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        for outage in [Failed, Hanging] {
+            script.say(outage);
+            failures.store(0, Ordering::Relaxed);
+            pool.follow(&mut dns, 86_400 * SECOND).await;
+            assert_eq!(pool.hosts(), [1, 2]);
+            assert!(failures.load(Ordering::Relaxed) > 5_000);
+        }
+        script.say(Yes(&[2]));
+        pool.follow(&mut dns, 15 * SECOND).await;
+        assert_eq!(pool.hosts(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_answer_is_believed_when_it_has_lasted() {
+        let script = Script::new(Yes(&[1, 2]));
+        let mut dns = script.config().build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        script.say(Yes(&[]));
+        pool.follow(&mut dns, 50 * SECOND).await;
+        script.say(Yes(&[1, 2]));
+        pool.follow(&mut dns, 10 * SECOND).await;
+        script.say(Yes(&[]));
+        pool.follow(&mut dns, 60 * SECOND).await;
+        assert_eq!((pool.hosts(), pool.least), (vec![1, 2], usize::MAX));
+        pool.follow(&mut dns, 10 * SECOND).await;
+        assert_eq!(pool.hosts(), []);
+        script.say(Yes(&[1]));
+        pool.follow(&mut dns, 6 * SECOND).await;
+        assert_eq!(pool.hosts(), [1], "and then it comes back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_answer_is_asked_for_ever_more_patiently() {
+        let script = Script::new(Failed);
+        let mut dns = script.config().build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        let start = Instant::now();
+        pool.follow(&mut dns, 30 * SECOND).await;
+        let asked = lock(&script.asked).clone();
+        let millis = |at: &Instant| (*at - start).as_millis();
+        let millis: Vec<_> = asked.iter().map(millis).collect();
+        // The timer rounds up to the next millisecond.
+        let expected = [0, 100, 300, 700, 1_500, 3_100, 6_300, 11_300, 16_300];
+        for (millis, expected) in millis.iter().zip(expected) {
+            assert!(millis.abs_diff(expected) < 10, "{millis} {expected}");
+        }
+        script.say(Yes(&[1]));
+        pool.follow(&mut dns, 6 * SECOND).await;
+        assert_eq!(pool.hosts(), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_the_name_server_leaves_out_in_turn_can_linger() {
+        let script = Script::new(Yes(&[1, 2]));
+        let config = script.config().linger(12 * SECOND);
+        let mut dns = config.build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        for answer in [&[3, 4], &[1, 2], &[3, 4], &[1, 2]] {
+            script.say(Yes(answer));
+            pool.follow(&mut dns, 5 * SECOND).await;
+            assert_eq!(pool.hosts(), [1, 2, 3, 4]);
+        }
+        pool.follow(&mut dns, 10 * SECOND).await;
+        assert_eq!(pool.hosts(), [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_do_not_ask_together() {
+        let script = Script::new(Yes(&[1]));
+        let config = script.config().jitter(0.5).seed(7);
+        let mut dns = config.build(numbers()).expect("valid");
+        Pool::default().follow(&mut dns, 5_000 * SECOND).await;
+        let asked = lock(&script.asked).clone();
+        let waits: Vec<_> = asked
+            .windows(2)
+            .map(|at| (at[1] - at[0]).as_secs_f64())
+            .collect();
+        let (least, most) = waits
+            .iter()
+            .fold((f64::MAX, 0.0_f64), |(least, most), &wait| {
+                (least.min(wait), most.max(wait))
+            });
+        assert!(
+            (2.5..3.0).contains(&least) && (7.0..7.51).contains(&most),
+            "{least} {most}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_addresses_are_announced_one_by_one() {
+        let all = |_: String, port| async move {
+            let hosts = 0..10_000_u32;
+            Ok(hosts
+                .map(|host| (std::net::Ipv4Addr::from(host), port).into())
+                .collect())
+        };
+        let mut dns = Dns::config("search", 80)
+            .resolver(all)
+            .build(|address| address)
+            .expect("valid");
+        for _ in 0..10_000 {
+            let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
+            assert!(matches!(change, Some(Ok(Change::Insert(key, service))) if key == service));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_operating_system_is_asked_by_default() {
+        let mut dns = Dns::config("127.0.0.1", 80).build(|_| ()).expect("valid");
+        let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
+        let found = matches!(change, Some(Ok(Change::Insert(key, ()))) if key == ([127, 0, 0, 1], 80).into());
+        assert!(found, "{change:?}");
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let new = || Dns::config("search", 80);
+        let refused = [
+            (Dns::config("", 80), "name"),
+            (Dns::config("search", 0), "port"),
+            (new().interval(Duration::ZERO), "interval"),
+            (new().interval(Duration::MAX), "interval"),
+            (new().jitter(f64::NAN), "jitter"),
+            (new().jitter(1.0), "jitter"),
+            (new().timeout(Duration::ZERO), "timeout"),
+        ];
+        for (config, field) in refused {
+            let error = config.build(|_| ()).expect_err(field);
+            assert_eq!(error.field(), field, "{error}");
+        }
+        let odd = new().linger(Duration::MAX).empty_after(Duration::MAX);
+        assert!(odd.build(|_| ()).is_ok(), "for ever");
+    }
+}

@@ -1,0 +1,59 @@
+//! Where the endpoints of a balancer come from when they change while it is in use.
+//!
+//! A [`Source`] says which endpoints come and go; [`balance::Config::discover`](crate::balance::Config::discover) takes
+//! one. Any stream that is a `tower::discover::Discover` is one. This page has
+//! two more:
+//!
+//! - [`Dns`] looks a host name up again and again: for a headless service of Kubernetes, or anything else that
+//!   publishes its addresses by DNS.
+//! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd, a file. Whatever finds out about
+//!   the endpoints writes the whole list, and never a difference.
+//!
+//! Both make the service of an endpoint from its address, with a function of the user. This is where each endpoint
+//! gets layers of its own.
+//!
+//! # Promises
+//!
+//! - What is known stays in use until something better is known. A lookup that fails, takes too long or finds
+//!   nothing removes no endpoint (the last for a while: [`Config::empty_after`]).
+//! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
+//! - An endpoint that stays is not touched: its service, its connections and what is known of it remain.
+//!
+//! # Examples
+//!
+//! A resolver of the user's own, as another one than the operating system's would be plugged in:
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::future::poll_fn;
+//! use std::net::SocketAddr;
+//! use std::pin::pin;
+//! use buttress::discover::{Dns, Source};
+//! use tower::discover::Change;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::BoxError> {
+//! let dns = Dns::config("search.internal", 8080)
+//!     .resolver(|host: String, port| async move {
+//!         assert_eq!(host, "search.internal");
+//!         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+//!     })
+//!     .build(|address| format!("a client for {address}"))?;
+//! let mut dns = pin!(dns);
+//! let change = poll_fn(|cx| dns.as_mut().poll_change(cx)).await;
+//! let Some(Ok(Change::Insert(key, client))) = change else { panic!("nothing found") };
+//! assert_eq!(key.to_string(), "10.0.0.1:8080");
+//! assert_eq!(client, "a client for 10.0.0.1:8080");
+//! # Ok(())
+//! # }
+//! ```
+
+mod dns;
+mod resolve;
+mod source;
+mod watch;
+
+pub use self::dns::{Config, Dns};
+pub use self::resolve::{Lookup, Resolve, System};
+pub use self::source::Source;
+pub use self::watch::Watch;

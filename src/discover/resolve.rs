@@ -1,0 +1,163 @@
+//! From a host name to addresses.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::BoxError;
+
+/// Looks up the addresses of a host.
+///
+/// A closure is one: `|host: String, port| async move { … }`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no resolver",
+    label = "must be `System` or a closure `|host: String, port: u16| async move {{ Ok(addresses) }}`"
+)]
+pub trait Resolve {
+    /// The lookup. It is dropped when it takes too long.
+    type Future: Future<Output = Result<Vec<SocketAddr>, BoxError>>;
+
+    /// Begins to look up the addresses of `host`, with `port` as their port.
+    ///
+    /// In any order, and repeated ones do no harm.
+    fn resolve(&mut self, host: &str, port: u16) -> Self::Future;
+}
+
+impl<F, Fut> Resolve for F
+where
+    F: FnMut(String, u16) -> Fut,
+    Fut: Future<Output = Result<Vec<SocketAddr>, BoxError>>,
+{
+    type Future = Fut;
+
+    fn resolve(&mut self, host: &str, port: u16) -> Fut {
+        self(host.to_owned(), port)
+    }
+}
+
+/// The resolver of the operating system (`getaddrinfo`), on a thread for blocking work.
+///
+/// A lookup that is given up goes on in its thread, since nothing can stop it. Until it has ended, another one fails at
+/// once, so that a resolver which hangs never holds more than one thread.
+#[derive(Debug, Default)]
+pub struct System {
+    is_busy: Arc<AtomicBool>,
+}
+
+impl System {
+    /// The resolver.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// A lookup of [`System`].
+#[derive(Debug)]
+#[must_use = "a lookup tells nothing unless it is awaited"]
+pub struct Lookup {
+    /// `None` if the one before is still at work.
+    task: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+}
+
+/// Lets the next lookup begin, also after a panic and if this one was never begun.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Resolve for System {
+    type Future = Lookup;
+
+    fn resolve(&mut self, host: &str, port: u16) -> Lookup {
+        let host = host.to_owned();
+        self.begin(move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+    }
+}
+
+impl System {
+    fn begin(
+        &self,
+        look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> Lookup {
+        if self.is_busy.swap(true, Ordering::Acquire) {
+            return Lookup { task: None };
+        }
+        let busy = Busy(Arc::clone(&self.is_busy));
+        let task = spawn_blocking(move || {
+            let _busy = busy;
+            look_up()
+        });
+        Lookup { task: Some(task) }
+    }
+}
+
+impl Future for Lookup {
+    type Output = Result<Vec<SocketAddr>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(task) = &mut self.task else {
+            return Poll::Ready(Err("the lookup before has not ended".into()));
+        };
+        let addresses = ready!(Pin::new(task).poll(cx))??;
+        Poll::Ready(Ok(addresses))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn the_operating_system_resolves_addresses_without_asking_anybody() {
+        let mut system = System::new();
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let v4 = system.resolve("127.0.0.1", 80).await.expect("an address");
+        assert_eq!(v4, [address("127.0.0.1:80")]);
+        let v6 = system.resolve("::1", 443).await.expect("an address");
+        assert_eq!(v6, [address("[::1]:443")]);
+        system
+            .resolve("not a host name", 80)
+            .await
+            .expect_err("cannot be one");
+        system
+            .resolve("127.0.0.1", 80)
+            .await
+            .expect("after a failure");
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_hangs_holds_one_thread_only() {
+        let system = System::new();
+        let (end, hang) = mpsc::channel::<()>();
+        let hanging = system.begin(move || {
+            // Until the other end is dropped.
+            let _ended = hang.recv();
+            Ok(Vec::new())
+        });
+        system.begin(|| Ok(Vec::new())).await.expect_err("busy");
+        drop(end);
+        hanging.await.expect("ends in the end");
+        system.begin(|| Ok(Vec::new())).await.expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_panics_fails() {
+        let system = System::new();
+        system
+            .begin(|| panic!("in the resolver"))
+            .await
+            .expect_err("a panic");
+        system.begin(|| Ok(Vec::new())).await.expect("free again");
+    }
+}
