@@ -104,6 +104,8 @@ mod error;
 pub mod fallback;
 mod forget;
 pub mod hedge;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod keyed;
 mod lane;
 mod latency;

@@ -1,0 +1,1 @@
+//! HTTP and gRPC: what a status means, when a call is over, what may be sent again, and how to say no.
