@@ -3,13 +3,17 @@
 //! `cargo bench --bench overhead`. The unit is a call through tower's `TimeoutLayer`, measured in the same
 //! round as the row it is compared with; a row is the median over all rounds. A Prometheus recorder is
 //! installed. `-- balance` runs the sections with that word in their title. Absolute times depend on the machine, ratios hardly.
+//!
+//! `-- --instructions` counts instructions instead of time, and compares them with `instructions.txt`.
 
 #![allow(clippy::disallowed_methods, reason = "this measures real time")]
 
 mod allocations;
 mod balance;
+mod instructions;
 mod rows;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rows::{Row, Section};
@@ -17,7 +21,7 @@ use rows::{Row, Section};
 /// Enough for a median that two runs agree on to a few per cent.
 const ROUNDS: usize = 301;
 
-fn main() {
+fn main() -> ExitCode {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     metrics::set_global_recorder(recorder).expect("nothing else installs a recorder");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -31,12 +35,16 @@ fn main() {
         .filter(|argument| !argument.starts_with('-'))
         .collect();
     let sections = rows::sections().into_iter().chain(balance::sections());
+    if let Some(mode) = instructions::Mode::asked_for() {
+        return mode.run(sections);
+    }
     let is_wanted = |section: &Section| {
         wanted.is_empty() || wanted.iter().any(|text| section.title.contains(text))
     };
     for section in sections.filter(is_wanted) {
         print(&section, &measure(&section.rows));
     }
+    ExitCode::SUCCESS
 }
 
 /// What one row was measured to be.
@@ -95,7 +103,8 @@ fn print(section: &Section, costs: &[Cost]) {
     }
 }
 
-/// The time that `calls` calls of `call` take.
+/// The time that `calls` calls of `call` take. Is found by its name when instructions are counted.
+#[inline(never)]
 fn timed(calls: u32, mut call: impl FnMut(u64)) -> Duration {
     let start = Instant::now();
     for request in 0..calls {
