@@ -12,7 +12,7 @@
 //! set, as every metrics label is.
 
 use std::any::{Any, TypeId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
@@ -81,7 +81,7 @@ pub(crate) struct Series<I: Instruments> {
 struct Bound<I> {
     recorder: usize,
     builds: u32,
-    used: Instant,
+    used: Used,
     instruments: I,
 }
 
@@ -152,13 +152,12 @@ impl<I: Instruments> Series<I> {
                 Some(bound)
                     if bound.recorder == recorder
                         && bound.builds == builds
-                        && now.saturating_duration_since(bound.used) <= IDLE =>
+                        && bound.used.again(now) =>
                 {
                     bound
                 }
-                _ => self.bind(&mut table[self.slot], recorder, builds)?,
+                _ => self.bind(&mut table[self.slot], recorder, builds, now)?,
             };
-            bound.used = now;
             report(&bound.instruments);
             Some(())
         });
@@ -174,13 +173,14 @@ impl<I: Instruments> Series<I> {
         place: &'a mut Option<Box<dyn Any>>,
         recorder: usize,
         builds: u32,
+        now: Instant,
     ) -> Option<&'a mut Bound<I>> {
         let instruments = I::bind(self.labels);
         self.show(&instruments);
         let bound: Box<dyn Any> = Box::new(Bound {
             recorder,
             builds,
-            used: Instant::now(),
+            used: Used::at(now),
             instruments,
         });
         place.insert(bound).downcast_mut()
@@ -214,11 +214,40 @@ impl<I: Instruments> Series<I> {
     }
 }
 
+/// When handles were used last.
+struct Used {
+    last: Cell<Instant>,
+    /// At most [`IDLE`] after that. Until then nothing need be computed.
+    kept_until: Cell<Instant>,
+}
+
+impl Used {
+    fn at(now: Instant) -> Self {
+        Self {
+            last: Cell::new(now),
+            kept_until: Cell::new(now + IDLE),
+        }
+    }
+
+    /// Notes a use, and says whether the one before is recent enough for the handles to be good.
+    #[inline]
+    fn again(&self, now: Instant) -> bool {
+        if now > self.kept_until.get() {
+            if now.saturating_duration_since(self.last.get()) > IDLE {
+                return false;
+            }
+            self.kept_until.set(now + IDLE);
+        }
+        self.last.set(now);
+        true
+    }
+}
+
 /// A handle that is looked up when it is used first, and again when it was idle for too long.
 ///
 /// For the series of a layer that are used at different times: while successes come all the time, an
 /// exporter may have dropped the series of failures.
-pub(crate) struct Kept<H>(RefCell<Option<(H, Instant)>>);
+pub(crate) struct Kept<H>(RefCell<Option<(H, Used)>>);
 
 impl<H> Kept<H> {
     /// Uses the handle.
@@ -226,11 +255,8 @@ impl<H> Kept<H> {
     pub(crate) fn with(&self, now: Instant, look_up: impl FnOnce() -> H, used: impl FnOnce(&H)) {
         let mut kept = self.0.borrow_mut();
         match &mut *kept {
-            Some((handle, last)) if now.saturating_duration_since(*last) <= IDLE => {
-                *last = now;
-                used(handle);
-            }
-            _ => used(&kept.insert((look_up(), now)).0),
+            Some((handle, last)) if last.again(now) => used(handle),
+            _ => used(&kept.insert((look_up(), Used::at(now))).0),
         }
     }
 }
