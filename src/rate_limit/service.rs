@@ -59,26 +59,27 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = match &self.shared {
-            Some(shared) => shared.enter(self.cost.cost(&request)),
-            None => Entry::Pass,
+        let Some(shared) = &self.shared else {
+            return ResponseFuture::new(
+                self.inner.call(request),
+                None,
+                None,
+                self.classify.clone(),
+            );
         };
-        let (call, turn) = match entry {
-            Entry::Pass => (self.inner.call(request), None),
+        let turn = match shared.enter(self.cost.cost(&request)) {
+            Entry::Pass => None,
             Entry::Wait(turn) => {
                 self.inner.release();
-                (self.inner.call(request), Some(turn))
+                Some(turn)
             }
             Entry::Refused(error) => {
                 self.inner.release();
-                (Call::failed(error), None)
+                return ResponseFuture::new(Call::failed(error), None, None, self.classify.clone());
             }
         };
-        let hears = self
-            .shared
-            .as_ref()
-            .filter(|shared| shared.settings.heeds_hints == Some(true));
-        ResponseFuture::new(call, turn, hears.cloned(), self.classify.clone())
+        let hears = (shared.settings.heeds_hints == Some(true)).then(|| Arc::clone(shared));
+        ResponseFuture::new(self.inner.call(request), turn, hears, self.classify.clone())
     }
 }
 
