@@ -69,7 +69,7 @@
 //! # Order of layers
 //!
 //! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,
-//! measure (attempts), client. The page of the [standard stack](stack) says why.
+//! measure (attempts), balancer, client. The [guide] says why, and how to get from a service level to numbers.
 //!
 //! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
 //! - Layers of each key's own stand where one for all would stand.
@@ -103,6 +103,7 @@ pub mod discover;
 mod error;
 pub mod fallback;
 mod forget;
+pub mod guide;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
