@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
+use buttress::balance::Endpoint;
 use buttress::circuit_breaker::{Handle, State};
 use buttress::fallback::{self, Failures, FromService};
 use buttress::stack::StandardLayer;
 use buttress::{
-    Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer, Error,
-    ErrorKind, FallbackLayer, HedgeLayer, Jitter, KeyedLayer, MeasureLayer, Outcome, Rate,
+    Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
+    Error, ErrorKind, FallbackLayer, HedgeLayer, Jitter, KeyedLayer, MeasureLayer, Outcome, Rate,
     RateLimitLayer, RetryLayer, TimeoutLayer, bulkhead, rate_limit, standard,
 };
 use tokio::sync::Semaphore;
@@ -299,6 +300,8 @@ pub(crate) enum Kind {
     Fallback,
     /// Round a circuit breaker and a bulkhead.
     Keyed,
+    /// Over one endpoint.
+    Balance,
     /// Built by hand.
     Stack,
     /// The standard stack with all its parts.
@@ -306,7 +309,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Timeout,
         Self::Deadline,
         Self::Retry,
@@ -317,6 +320,7 @@ impl Kind {
         Self::Hedge,
         Self::Fallback,
         Self::Keyed,
+        Self::Balance,
         Self::Stack,
         Self::Standard,
     ];
@@ -363,7 +367,7 @@ impl Kind {
 
     /// Says whether the inner service is asked for its readiness before there is a call.
     pub(crate) fn asks_early(self) -> bool {
-        self != Self::Keyed
+        !matches!(self, Self::Keyed | Self::Balance)
     }
 
     /// When a call that has no answer ends: all attempts and the waits between them.
@@ -399,6 +403,8 @@ pub(crate) struct Layers {
     fallback: FallbackLayer<FromService<Probe>, Failures, Classifier>,
     keyed: ByRequest,
     standard: StandardLayer<ByClone, Classifier>,
+    /// The calls in flight on the endpoint of each balancer.
+    balanced: Mutex<Vec<Box<dyn Fn() -> u32 + Send + Sync>>>,
     /// The second service.
     pub(crate) spare: Probe,
 }
@@ -480,6 +486,7 @@ impl Layers {
                 .expect("is valid"),
             keyed: keyed.max_keys(1).build().expect("is valid"),
             standard: standard.expect("is valid"),
+            balanced: Mutex::default(),
             spare,
             name: name.to_owned(),
             budget,
@@ -507,6 +514,15 @@ impl Layers {
             Kind::Hedge => Client::new(self.hedge.layer(inner)),
             Kind::Fallback => Client::new(self.fallback.layer(inner)),
             Kind::Keyed => Client::new(self.keyed.layer(inner)),
+            Kind::Balance => {
+                let config = Balance::config(name).classify(classify as Classifier);
+                let balance = config.build([Endpoint::new(1, inner)]).expect("is valid");
+                let handle = balance.handle();
+                let in_flight = move || handle.endpoints()[0].in_flight;
+                let mut balanced = self.balanced.lock().expect("not poisoned");
+                balanced.push(Box::new(in_flight));
+                Client::new(balance)
+            }
             Kind::Stack => {
                 let breaker = self.breaker.layer(timeout.layer(attempt.layer(inner)));
                 Client::new(operation.layer(deadline.layer(self.retry.layer(breaker))))
@@ -589,6 +605,9 @@ impl Layers {
         }
         let waiting = self.rate_limit().map_or(0, |limit| limit.waiting());
         assert_eq!(waiting, 0, "{case}");
+        for in_flight in &*self.balanced.lock().expect("not poisoned") {
+            assert_eq!(in_flight(), 0, "{case}");
+        }
         assert_eq!(self.spare.seen().held, 0, "{case}");
     }
 
