@@ -2,17 +2,21 @@
 //! real layers.
 //!
 //! `cargo bench --bench effectiveness` runs every experiment, prints a table for each, and exits
-//! non-zero if a goal is missed; `cargo bench --bench effectiveness -- x7 x9` runs some of them.
+//! non-zero if a goal is missed. It writes the tables and plots of them to `benches/plots`; `cargo bench --bench effectiveness -- x7 x9` runs some of them.
 //! `tests/effectiveness.rs` runs the same experiments in a short form.
 
+mod draw;
 mod experiments;
 mod harness;
 
-use std::{env, process::ExitCode};
+use std::{env, fs, path::Path, process::ExitCode};
 
 use experiments::EXPERIMENTS;
 use harness::Form;
 use tokio::time::Instant;
+
+/// Where the tables and the plots go.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/plots");
 
 fn main() -> ExitCode {
     // Cargo passes flags of its own, such as `--bench`.
@@ -40,6 +44,13 @@ fn main() -> ExitCode {
             let report = (experiment.run)(Form::Full);
             println!("{report}({:.1} s)\n", started.elapsed().as_secs_f64());
             missed += report.missed();
+            for plot in report.plots() {
+                draw::draw(plot, Path::new(FOLDER)).expect("the plots can be written");
+            }
+            let table = Path::new(FOLDER)
+                .join(experiment.name)
+                .with_extension("txt");
+            fs::write(table, report.to_string()).expect("the tables can be written");
         }
     }
     if missed == 0 {

@@ -19,8 +19,8 @@ use buttress::standard;
 use tower::{Layer, ServiceBuilder, retry, timeout};
 
 use crate::harness::{
-    Backend, Client, Fault, Form, Goal, Model, Report, Results, Run, Table, TowerRetry, Variant,
-    World, lock, poisson, simulate,
+    Axis, Backend, Client, Fault, Form, Goal, Line, Model, Plot, Report, Results, Run, Table,
+    TowerRetry, Variant, World, lock, poisson, simulate,
 };
 
 const OUTAGE: Range<Duration> = Duration::from_secs(60)..Duration::from_secs(70);
@@ -114,7 +114,32 @@ pub(crate) fn run(form: Form) -> Report {
         })
         .log
     });
-    Report::new("X7 the textbook metastable failure", vec![table])
+    let report = Report::new("X7 the textbook metastable failure", vec![table]);
+    match form {
+        Form::Short => report,
+        Form::Full => report.plot(goodput()),
+    }
+}
+
+/// One run of each variant.
+fn goodput() -> Plot {
+    const SECONDS: u64 = 240;
+    let line = |(name, protect): &Variant<Protect>| {
+        let protect = |world: &World, database| protect(world, database, 2);
+        let history = episode(1, SECONDS, 280, protect).outcome.history;
+        let seconds = (0..).map(f64::from);
+        let succeeded = history.iter().map(|second| f64::from(second.succeeded));
+        Line::new(*name, seconds.zip(succeeded).collect())
+    };
+    Plot {
+        file: "x7_goodput",
+        title: "280 calls a second on a database that can do 300, cut off for ten seconds",
+        x: Axis::linear("time of arrival, s", 40.0..SECONDS as f64),
+        y: Axis::linear("calls that succeed, per second", 0.0..450.0),
+        // The last two are the same here.
+        lines: VARIANTS[..4].iter().map(line).collect(),
+        spans: vec![(OUTAGE.start.as_secs_f64()..OUTAGE.end.as_secs_f64(), "cut")],
+    }
 }
 
 struct Outcome {
@@ -123,6 +148,8 @@ struct Outcome {
     recovery: f64,
     /// Attempts per second that the database gets in the last twenty seconds.
     load: f64,
+    /// Second by second.
+    history: Vec<Second>,
 }
 
 /// The calls that arrive in one second.
@@ -158,8 +185,10 @@ fn episode(
             world.begin(&client, done).await;
         }
         let last = until.saturating_sub(Duration::from_secs(20))..until;
+        let history = lock(&history).clone();
         Outcome {
-            recovery: recovery(&lock(&history)),
+            recovery: recovery(&history),
+            history,
             load: database.attempts(&last) as f64 / 20.0,
         }
     })

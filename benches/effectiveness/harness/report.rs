@@ -2,7 +2,7 @@
 
 use std::{fmt, iter};
 
-use super::Form;
+use super::{Form, Plot};
 
 /// What is compared: a protection, or a setting, with the name of its column.
 pub(crate) type Variant<V> = (&'static str, V);
@@ -132,11 +132,27 @@ impl fmt::Display for Goal {
 pub(crate) struct Report {
     title: &'static str,
     tables: Vec<Table>,
+    plots: Vec<Plot>,
 }
 
 impl Report {
     pub(crate) fn new(title: &'static str, tables: Vec<Table>) -> Self {
-        Self { title, tables }
+        Self {
+            title,
+            tables,
+            plots: Vec::new(),
+        }
+    }
+
+    /// Adds a picture.
+    pub(crate) fn plot(mut self, plot: Plot) -> Self {
+        self.plots.push(plot);
+        self
+    }
+
+    #[allow(dead_code, reason = "the bench draws them, the tests do not")]
+    pub(crate) fn plots(&self) -> &[Plot] {
+        &self.plots
     }
 
     /// The number of goals that were missed.

@@ -1,0 +1,125 @@
+//! Draws plots as SVG, in colours that can be read on a light and on a dark page.
+
+use std::{error::Error, fs, ops::Range, path::Path};
+
+use plotters::{
+    chart::{ChartBuilder, LabelAreaPosition, SeriesLabelPosition},
+    drawing::IntoDrawingArea,
+    element::{Circle, PathElement, Rectangle, Text},
+    series::LineSeries,
+    style::{Color, IntoFont, RGBAColor, RGBColor, ShapeStyle, TRANSPARENT, TextStyle},
+};
+
+use crate::harness::{Axis, Mark, Plot, Scale};
+
+const SIZE: (u32, u32) = (880, 480);
+/// Of text and axes.
+const GREY: RGBColor = RGBColor(125, 133, 144);
+/// Bright enough for a dark page and dark enough for a light one.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(47, 129, 247),
+    RGBColor(219, 109, 40),
+    RGBColor(26, 150, 80),
+    RGBColor(190, 75, 170),
+    RGBColor(188, 140, 30),
+    RGBColor(20, 150, 160),
+    GREY,
+];
+
+/// Writes the plot into `folder`.
+pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(plot.file).with_extension("svg");
+    let area = plotters::backend::SVGBackend::new(&path, SIZE).into_drawing_area();
+    let (x, y) = (plot.x.shown(), plot.y.shown());
+    let text = |size: i32| ("sans-serif", size).into_font().color(&GREY);
+    let mut chart = ChartBuilder::on(&area)
+        .margin(16)
+        .caption(plot.title, text(20))
+        .set_label_area_size(LabelAreaPosition::Left, 68)
+        .set_label_area_size(LabelAreaPosition::Bottom, 48)
+        .build_cartesian_2d(x.clone(), y.clone())?;
+    chart
+        .configure_mesh()
+        .axis_style(GREY)
+        .bold_line_style(GREY.mix(0.25))
+        .light_line_style(TRANSPARENT)
+        .x_desc(plot.x.name)
+        .y_desc(plot.y.name)
+        .x_labels(plot.x.ticks())
+        .y_labels(plot.y.ticks())
+        .x_label_formatter(&|place| plot.x.label(*place))
+        .y_label_formatter(&|place| plot.y.label(*place))
+        .label_style(text(14))
+        .axis_desc_style(text(15))
+        .draw()?;
+
+    let top = y.end - 0.04 * (y.end - y.start);
+    for (span, what) in &plot.spans {
+        let (from, to) = (plot.x.place(span.start), plot.x.place(span.end));
+        chart.draw_series([Rectangle::new(
+            [(from, y.start), (to, y.end)],
+            GREY.mix(0.15).filled(),
+        )])?;
+        let style: TextStyle = text(13);
+        chart.draw_series([Text::new(*what, (from, top), style)])?;
+    }
+    for (line, colour) in plot.lines.iter().zip(COLOURS.iter().cycle()) {
+        let place = |(at, value): &(f64, f64)| (plot.x.place(*at), plot.y.place(*value));
+        let is_shown = |(at, value): &(f64, f64)| x.contains(at) && value.is_finite();
+        let points = line.points.iter().map(place).filter(is_shown);
+        let style = ShapeStyle::from(colour).stroke_width(2);
+        let drawn = match line.mark {
+            Mark::Joined => chart.draw_series(LineSeries::new(points, style))?,
+            Mark::Dots => {
+                chart.draw_series(points.map(|point| Circle::new(point, 4, style.filled())))?
+            }
+        };
+        drawn
+            .label(line.name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    let invisible: RGBAColor = TRANSPARENT;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(invisible)
+        .border_style(invisible)
+        .label_font(text(14))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+impl Axis {
+    /// Where a value is on the axis.
+    fn place(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => value,
+            Scale::Log => value.log10(),
+        }
+    }
+
+    fn shown(&self) -> Range<f64> {
+        self.place(self.range.start)..self.place(self.range.end)
+    }
+
+    /// How many labels there are: one for each power of ten on a logarithmic scale.
+    fn ticks(&self) -> usize {
+        let shown = self.shown();
+        match self.scale {
+            Scale::Linear => 10,
+            Scale::Log => (shown.end - shown.start).ceil() as usize + 1,
+        }
+    }
+
+    /// The value at a place, as text.
+    fn label(&self, place: f64) -> String {
+        let value = match self.scale {
+            Scale::Linear => place,
+            Scale::Log => 10_f64.powf(place),
+        };
+        let rounded = (value * 1e6).round() / 1e6;
+        format!("{rounded}")
+    }
+}
