@@ -197,7 +197,7 @@ impl fmt::Display for Error {
 impl StdError for Error {}
 
 /// Walks `error` and its sources, outermost first.
-fn sources<'a>(
+pub(crate) fn sources<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {

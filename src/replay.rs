@@ -25,7 +25,8 @@ use crate::{BoxError, error};
 #[diagnostic::on_unimplemented(
     message = "requests of type `{Req}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request",
-    note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Once)` to never send a request twice"
+    note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Once)` to never send a request twice",
+    note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text or bytes, by `HttpReplay::by_clone()` if its body is `Clone`, and by `HttpReplay::new()` with a `ReplayBodyLayer` around the layer if its body is streamed"
 )]
 pub trait Replay<Req> {
     /// Copies the request, or says with `None` that this one cannot be sent again.
@@ -42,6 +43,14 @@ pub trait Replay<Req> {
 
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
     fn mark(&self, _request: &mut Req, _attempt: u32) {}
+
+    /// Says whether a copy that was made earlier can still be sent. By default it can.
+    ///
+    /// Asked before the copy is sent. Between the two a copy may have been lost: that of a streamed body is kept only
+    /// up to a limit, which may have been exceeded while the first attempt was read.
+    fn is_intact(&self, _copy: &Req) -> bool {
+        true
+    }
 
     /// Says whether the service may have seen the request that ended in `error`.
     ///

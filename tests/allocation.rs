@@ -282,3 +282,45 @@ async fn the_futures_of_larger_stacks_have_their_size() {
     assert!(six.into_iter().all(|bytes| bytes <= 512), "{six:?}");
     assert!(all.into_iter().all(|bytes| bytes <= 744), "{all:?}");
 }
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_request_of_http_allocates_for_its_body_only() {
+    use std::pin::Pin;
+
+    use buttress::http::{BodyTimeoutLayer, HttpReplay, ReplayBody, ReplayBodyLayer, TimeoutBody};
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body::Body;
+    use http_body_util::Full;
+    use tower::ServiceBuilder;
+
+    /// Reads a body whose frames are there.
+    fn read<B: Body + Unpin>(mut body: B) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut frames = 0;
+        while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut body).poll_frame(&mut cx) {
+            frames += 1;
+        }
+        frames
+    }
+
+    for (body, most) in [("", 0), ("12 bolts", 5)] {
+        let replay = HttpReplay::new();
+        let timeout = BodyTimeoutLayer::config("http").idle(SECOND);
+        let service = ServiceBuilder::new()
+            .map_request(move |_: u64| Request::new(Full::<Bytes>::from(body)))
+            .map_response(|response: Response<TimeoutBody<Full<Bytes>>>| {
+                6 + read(response.into_body())
+            })
+            .layer(ReplayBodyLayer::new())
+            .layer(RetryLayer::config("http").replay(replay).build().unwrap())
+            .layer(timeout.total(2 * SECOND).build().unwrap())
+            .service(service_fn(|request: Request<ReplayBody<Full<Bytes>>>| {
+                read(request.into_body());
+                ready(Ok::<_, BoxError>(Response::new(Full::from("12 nuts"))))
+            }));
+        let allocated = allocations(&service);
+        assert_eq!(allocated, most * CALLS, "{body:?}");
+    }
+}

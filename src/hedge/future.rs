@@ -222,7 +222,7 @@ where
         let now = context::fresh_now();
         let Policy { shared, replay, .. } = operation.policy();
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
-        if is_late {
+        if is_late || !replay.is_intact(&request) {
             return false;
         }
         let payment = shared.pay(now);

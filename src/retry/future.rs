@@ -242,7 +242,8 @@ impl<S, R, K> Operation<S, R, K> {
             Some(Hint::RetryAfter(wait)) => Some(wait),
             None => None,
         };
-        let request = attempted.copy.ok_or(GaveUp::NotCopyable)?;
+        let copy = attempted.copy.filter(|copy| replay.is_intact(copy));
+        let request = copy.ok_or(GaveUp::NotCopyable)?;
         let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
         if may_have_acted && !replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);

@@ -33,7 +33,7 @@
 //! | `nested` | a retry further out makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
-//! | `not_copyable` | there is no copy of the request |
+//! | `not_copyable` | there is no copy of the request, or it was lost since |
 //! | `not_idempotent` | acting twice does harm, and the request may have been seen |
 //! | `deadline` | the wait would reach to the deadline or past it |
 //! | `budget` | the budget is used up |

@@ -28,7 +28,7 @@ impl Instruments for TimeoutMetrics {
 
 impl TimeoutMetrics {
     /// A call was given up.
-    pub(super) fn timed_out(&self) {
+    pub(crate) fn timed_out(&self) {
         self.timeouts.increment(1);
     }
 

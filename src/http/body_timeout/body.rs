@@ -1,0 +1,176 @@
+//! The body that ends in time.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::config::Limits;
+use crate::telemetry::Series;
+use crate::timeout::TimeoutMetrics;
+use crate::timer::Timer;
+use crate::{BoxError, Error, ErrorKind, context};
+
+pin_project! {
+    /// A body that ends in time. Made by [`BodyTimeout`](super::BodyTimeout).
+    ///
+    /// It is `Unpin` if `B` is. One that was made with `From` or `Default` has all the time in the world.
+    #[project = Parts]
+    pub struct TimeoutBody<B> {
+        // `None` after it has ended.
+        #[pin]
+        body: Option<B>,
+        // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
+        timer: Option<Pin<Box<Timer>>>,
+        idle: Option<Duration>,
+        // When the body must be over.
+        end: Option<End>,
+        // Since when the reader has been waiting for a frame.
+        waits_since: Option<Instant>,
+        metrics: Option<&'static Series<TimeoutMetrics>>,
+    }
+}
+
+/// A time when a body must be over, and why.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    at: Instant,
+    kind: ErrorKind,
+    allowed: Duration,
+}
+
+impl<B> TimeoutBody<B> {
+    /// A body whose head has just come.
+    #[inline]
+    pub(super) fn new(body: B, limits: Limits, metrics: &'static Series<TimeoutMetrics>) -> Self {
+        let deadline = context::deadline().filter(|_| limits.deadline);
+        let ends = limits.total.is_some() || deadline.is_some();
+        let end = ends.then(context::fresh_now).and_then(|now| {
+            let total = limits.total.map(|total| End {
+                at: context::saturating_add(now, total),
+                kind: ErrorKind::Timeout,
+                allowed: total,
+            });
+            let deadline = deadline.map(|at| End {
+                at,
+                kind: ErrorKind::DeadlineExceeded,
+                allowed: at.saturating_duration_since(now),
+            });
+            total.into_iter().chain(deadline).min_by_key(|end| end.at)
+        });
+        Self {
+            body: Some(body),
+            timer: None,
+            idle: limits.idle,
+            end,
+            waits_since: None,
+            metrics: Some(metrics),
+        }
+    }
+}
+
+impl<B> Parts<'_, B> {
+    /// When the reader is told that time is up, and why, if it goes on waiting.
+    fn next_end(&mut self) -> Option<End> {
+        let idle = self.idle.map(|idle| {
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            End {
+                at: context::saturating_add(since, idle),
+                kind: ErrorKind::Timeout,
+                allowed: idle,
+            }
+        });
+        idle.into_iter().chain(*self.end).min_by_key(|end| end.at)
+    }
+
+    /// Ends the body. What is inside goes first, so that whatever it held is free when the reader sees the error.
+    #[cold]
+    fn time_out(&mut self, end: End) -> BoxError {
+        self.body.set(None);
+        *self.timer = None;
+        let Some(metrics) = self.metrics else {
+            return "the body took too long".into();
+        };
+        metrics.report(Instant::now(), TimeoutMetrics::timed_out);
+        Error::timed_out(end.kind, metrics.name(), end.allowed).into()
+    }
+}
+
+impl<B> Body for TimeoutBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(mut body) = this.body.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
+            *this.waits_since = None;
+            let is_over = !matches!(next, Some(Ok(_))) || body.is_end_stream();
+            if let Some(end) = this.end.filter(|end| !is_over && end.at < Instant::now()) {
+                // There is always a frame for a reader that is slow enough.
+                return Poll::Ready(Some(Err(this.time_out(end))));
+            }
+            return Poll::Ready(next.map(|result| result.map_err(Into::into)));
+        }
+        let Some(end) = this.next_end() else {
+            return Poll::Pending;
+        };
+        let timer = this.timer.get_or_insert_with(|| Box::pin(Timer::default()));
+        ready!(timer.as_mut().poll_at(end.at, cx));
+        Poll::Ready(Some(Err(this.time_out(end))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(B::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> From<B> for TimeoutBody<B> {
+    fn from(body: B) -> Self {
+        Self {
+            body: Some(body),
+            timer: None,
+            idle: None,
+            end: None,
+            waits_since: None,
+            metrics: None,
+        }
+    }
+}
+
+impl<B: Default> Default for TimeoutBody<B> {
+    fn default() -> Self {
+        B::default().into()
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for TimeoutBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutBody")
+            .field("body", &self.body)
+            .field("idle", &self.idle)
+            .field("end", &self.end)
+            .field("waits_since", &self.waits_since)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! The layer of body timeouts, and its service.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use ::http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::body::TimeoutBody;
+use super::config::{Config, Limits};
+use crate::error::or_panic;
+use crate::ready::{Call, Ready};
+use crate::telemetry::Series;
+use crate::timeout::TimeoutMetrics;
+use crate::{BoxError, Forget, Wrappable};
+
+/// Ends bodies of responses that take too long. See the [module documentation](super).
+#[derive(Clone, Debug)]
+pub struct BodyTimeoutLayer {
+    pub(super) limits: Limits,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl BodyTimeoutLayer {
+    /// Ends bodies of responses from `name` when a reader has waited for the next frame for `idle`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty, or `idle` is zero or longer than 365 days.
+    #[must_use]
+    #[track_caller]
+    pub fn new(name: &str, idle: Duration) -> Self {
+        or_panic(Self::config(name).idle(idle).build())
+    }
+
+    /// Begins to configure body timeouts.
+    pub fn config(name: impl Into<String>) -> Config {
+        Config::new(name.into())
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req` with responses that have a body.
+    pub fn wrap<Req, S, B>(&self, service: S) -> BodyTimeout<S>
+    where
+        S: Wrappable<Req, Response = Response<B>>,
+        B: Body<Error: Into<BoxError>>,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S> Layer<S> for BodyTimeoutLayer {
+    type Service = BodyTimeout<S>;
+
+    fn layer(&self, inner: S) -> BodyTimeout<S> {
+        BodyTimeout {
+            inner: Ready::new(inner),
+            limits: self.limits,
+            metrics: self.metrics,
+        }
+    }
+}
+
+impl Forget for BodyTimeoutLayer {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
+    }
+}
+
+/// A service whose bodies end in time. Made by [`BodyTimeoutLayer`].
+#[derive(Clone, Debug)]
+pub struct BodyTimeout<S> {
+    inner: Ready<S>,
+    limits: Limits,
+    metrics: &'static Series<TimeoutMetrics>,
+}
+
+impl<S, Req, B> Service<Req> for BodyTimeout<S>
+where
+    S: Wrappable<Req, Response = Response<B>>,
+    B: Body,
+{
+    type Response = Response<TimeoutBody<B>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        ResponseFuture {
+            call: self.inner.call(request),
+            limits: self.limits,
+            metrics: self.metrics,
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`BodyTimeout`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        limits: Limits,
+        metrics: &'static Series<TimeoutMetrics>,
+    }
+}
+
+impl<S, Req, B> Future for ResponseFuture<S, Req>
+where
+    S: Wrappable<Req, Response = Response<B>>,
+{
+    type Output = Result<Response<TimeoutBody<B>>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.call.poll(cx))?;
+        let (limits, metrics) = (*this.limits, *this.metrics);
+        Poll::Ready(Ok(
+            response.map(|body| TimeoutBody::new(body, limits, metrics))
+        ))
+    }
+}
+
+impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! Timeouts of response bodies, which a timeout of the call does not cover: it is over with the head.
+//!
+//! # When to use it
+//!
+//! Around any client whose responses are read as they come. A server that sends a head and then hangs would hold the
+//! reader, and a connection, for ever. Set `idle` to the longest pause that a healthy server makes, and `total` where bodies
+//! have a size that is known. Not `total` for streams that are meant to last.
+//!
+//! A retry around it does not see the end of the body: the head was delivered.
+//!
+//! # How it works
+//!
+//! ```text
+//!          head
+//! total     |----------------------------------------------------|
+//! body      |frame|······wait······|frame|          |frame|··wait··|frame|
+//! idle            |---- 5 s ----|                         |---- 5 s ----|
+//! reader                                 (is busy)
+//! ```
+//!
+//! `idle` is the time for which a reader waits: from the poll that finds no frame until one comes. While the reader does
+//! something else no clock runs, so a slow reader is not taken for a slow server. `total` runs from the head, whoever is
+//! slow. With [`deadline`](Config::deadline) the body ends with the deadline of the operation, too, as it was when the head
+//! came. Whichever is first counts.
+//!
+//! When time is up, the body inside is dropped, which closes the connection or resets the stream, and the reader gets an
+//! error. A frame that is due at the same time wins, and so does the last frame of a body when it is there.
+//!
+//! # Promises
+//!
+//! - A reader that waits gets its error at most one tick of tokio's timer (1 ms) after time is up.
+//! - Nothing that the body held is held when the reader sees the error.
+//! - A body whose frames are there when they are asked for makes no timer, and reads the clock only if there is a `total` or a
+//!   deadline.
+//!
+//! # Cancellation
+//!
+//! Dropping the body drops the one inside, and the timer.
+//!
+//! # What clones share
+//!
+//! The settings and the metrics. There is no state.
+//!
+//! # Cost
+//!
+//! One allocation when a reader has to wait for the first time, so that the body is `Unpin` if the one inside is.
+//!
+//! # Errors
+//!
+//! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) at the deadline,
+//! as the error of the body, whose type is [`BoxError`](crate::BoxError). Errors of the body inside pass untouched.
+//!
+//! # Metrics
+//!
+//! | metric | labels |
+//! |---|---|
+//! | `buttress_timeouts_total` | name, layer = body |
+//!
+//! # Defaults
+//!
+//! None: there is no duration that suits most bodies. At least one of the three has to be set.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::pin::Pin;
+//! use std::task::{Context, Poll};
+//! use std::time::Duration;
+//!
+//! use buttress::http::BodyTimeoutLayer;
+//! use buttress::{BoxError, Error, ErrorKind};
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body::Frame;
+//! use http_body_util::BodyExt;
+//! use tower::{Service, ServiceBuilder, service_fn};
+//!
+//! /// A body that never comes.
+//! struct Hangs;
+//!
+//! impl http_body::Body for Hangs {
+//!     type Data = Bytes;
+//!     type Error = Infallible;
+//!
+//!     fn poll_frame(
+//!         self: Pin<&mut Self>,
+//!         _: &mut Context<'_>,
+//!     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+//!         Poll::Pending
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let timeout = BodyTimeoutLayer::config("inventory")
+//!     .idle(Duration::from_secs(5))
+//!     .total(Duration::from_secs(60))
+//!     .build()?;
+//! let mut client = ServiceBuilder::new()
+//!     .layer(timeout)
+//!     .service(service_fn(|_: Request<()>| async {
+//!         Ok::<_, BoxError>(Response::new(Hangs))
+//!     }));
+//! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+//! let response = client.call(Request::new(())).await?;
+//! let error = response.into_body().collect().await.unwrap_err();
+//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::Timeout));
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod config;
+mod layer;
+
+pub use self::body::TimeoutBody;
+pub use self::config::Config;
+pub use self::layer::{BodyTimeout, BodyTimeoutLayer, ResponseFuture};

@@ -1,0 +1,104 @@
+//! Which HTTP requests may be sent again, how they are copied, and what is written on them.
+//!
+//! # When to use it
+//!
+//! [`HttpReplay`] is a [`Replay`](crate::Replay) policy: give it to [retry](crate::retry), [hedge](crate::hedge) or the
+//! [standard stack](crate::stack) of an HTTP or gRPC client. Without it every request that can be copied is taken for one
+//! that may be acted on twice.
+//!
+//! # How it works
+//!
+//! A request may be acted on twice if (the first that applies decides)
+//!
+//! 1. it has an extension [`Idempotent`], which says so or denies it;
+//! 2. the policy is [`all_idempotent`](HttpReplay::all_idempotent);
+//! 3. its method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2);
+//! 4. it has an `Idempotency-Key`, by which the server knows it again;
+//! 5. its path is one of the [`idempotent_paths`](HttpReplay::idempotent_paths), as for methods of gRPC, which are all POST.
+//!
+//! Any other is sent again only if it was provably not sent: a layer of this crate refused it, the connection was refused, or
+//! [`not_sent_if`](HttpReplay::not_sent_if) says so. This crate cannot see that a stream of HTTP/2 was refused.
+//!
+//! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type:
+//!
+//! | body | policy |
+//! |---|---|
+//! | `String`, `Vec<u8>`, `Bytes`, `()` … ([`TryCopyBody`]) | [`HttpReplay::new`] |
+//! | `Clone`: `http_body_util::Full`, `Empty` | [`HttpReplay::by_clone`] |
+//! | streamed | [`HttpReplay::new`], under a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) |
+//! | anything else | [`HttpReplay::copy_body`] with a closure |
+//!
+//! Attempts are marked with their number: further ones by an extension, [`AttemptNumber`], and all of them in a header, where
+//! [one](HttpReplay::attempt_header) is wanted. [gRPC's](HttpReplay::grpc_previous_attempts) is for further attempts only.
+//! A policy that [trusts them](HttpReplay::trust_upstream_attempts) does not copy what was tried before by somebody further
+//! out, so that 3 attempts at each of two hops are not 9.
+//!
+//! # Promises
+//!
+//! - A POST without a key or mark that may have been seen is not sent again.
+//! - A mark that came with the request is either obeyed and kept, or overwritten; never mixed with our own.
+//! - A copy that has been lost since is not sent: retry counts it as `not_copyable`.
+//!
+//! # What clones share
+//!
+//! Nothing: the policy has no state.
+//!
+//! # Cost
+//!
+//! The copy of each request that may be tried again, with its headers and extensions. A request without either that is
+//! marked in no header is copied without an allocation, apart from its body.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::RetryLayer;
+//! use buttress::http::HttpReplay;
+//! use bytes::Bytes;
+//! use http::{HeaderName, Request};
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//!
+//! let replay = HttpReplay::by_clone().attempt_header(HeaderName::from_static("x-attempt"));
+//! let retry = RetryLayer::config("orders").replay(replay).build()?;
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let client = retry.wrap::<Request<Full<Bytes>>, _>(client);
+//! # drop(client);
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! `reqwest::Request` is a type of its own. A closure, `reqwest::Request::try_clone`, copies it, and takes all requests for
+//! idempotent; to have them judged, write the policy:
+//!
+//! ```
+//! use buttress::{Replay, RetryLayer};
+//! use buttress::http::is_idempotent;
+//! use reqwest::Request;
+//!
+//! struct ReqwestReplay;
+//!
+//! impl Replay<Request> for ReqwestReplay {
+//!     fn copy(&self, request: &Request) -> Option<Request> {
+//!         request.try_clone() // `None` for a body that is streamed
+//!     }
+//!
+//!     fn is_idempotent(&self, request: &Request) -> bool {
+//!         is_idempotent(request.method(), request.headers())
+//!     }
+//!
+//!     fn mark(&self, request: &mut Request, attempt: u32) {
+//!         request.headers_mut().insert("x-attempt", attempt.into());
+//!     }
+//! }
+//!
+//! let retry = RetryLayer::config("orders").replay(ReqwestReplay).build()?;
+//! let client = retry.wrap::<Request, _>(reqwest::Client::new());
+//! # drop(client);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod copy;
+mod policy;
+
+pub use self::copy::{CopyBody, TryCopy, TryCopyBody};
+pub use self::policy::{AttemptNumber, HttpReplay, Idempotent, is_idempotent};

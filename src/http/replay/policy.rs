@@ -1,0 +1,280 @@
+//! Which requests may be sent again.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request};
+
+use super::copy::{CopyBody, TryCopy};
+use crate::error::{sources, was_sent};
+use crate::{Attempt, BoxError, ByClone, Replay};
+
+/// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// gRPC proposal A6: how many attempts were made before this one; missing on the first.
+const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// Says of one request whether it may be acted on twice, whatever its method: an extension of the request.
+///
+/// Goes before all else that [`HttpReplay`] looks at.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::http::Idempotent;
+/// use http::Request;
+///
+/// // A search is a POST only because the query is long.
+/// let search = Request::post("/search").extension(Idempotent(true)).body("...")?;
+/// // This one counts visits, against all custom.
+/// let visit = Request::get("/visit").extension(Idempotent(false)).body("")?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotent(pub bool);
+
+/// Which attempt a request is, from 2: an extension that [`HttpReplay`] puts on further attempts. The first one has
+/// none.
+///
+/// Services further in can read it after the request has left the task, where [`Attempt::current`] knows
+/// nothing. Requests that are sent on behalf of another one can be given it, see
+/// [`trust_upstream_attempts`](HttpReplay::trust_upstream_attempts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptNumber(pub u32);
+
+/// Says whether a request with this method and these headers may be acted on twice.
+///
+/// It may if the method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2), or if there is an
+/// `Idempotency-Key` that is not empty. This is what [`HttpReplay`] goes by; here it is for the requests of clients with
+/// types of their own, see the [module documentation](super).
+#[must_use]
+pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_idempotent()
+        || headers
+            .get(IDEMPOTENCY_KEY)
+            .is_some_and(|key| !key.is_empty())
+}
+
+type OfPath = dyn Fn(&str) -> bool + Send + Sync;
+type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
+
+/// Copies HTTP requests that may be sent again. See the [module documentation](super).
+#[derive(Clone)]
+#[must_use = "give it to `.replay` of a layer's configuration"]
+pub struct HttpReplay<C = TryCopy> {
+    copy_body: C,
+    all_idempotent: bool,
+    idempotent_paths: Option<Arc<OfPath>>,
+    not_sent: Option<Arc<OfError>>,
+    attempt_header: Option<HeaderName>,
+    grpc_previous_attempts: bool,
+    trusts_upstream: bool,
+}
+
+impl HttpReplay {
+    /// Copies bodies that are [`TryCopyBody`](super::TryCopyBody): texts, bytes, and
+    /// [`ReplayBody`](crate::http::ReplayBody).
+    pub fn new() -> Self {
+        Self::with(TryCopy)
+    }
+}
+
+impl HttpReplay<ByClone> {
+    /// Copies bodies with `Clone`: `http_body_util::Full`, `Empty` and the like.
+    pub fn by_clone() -> Self {
+        Self::with(ByClone)
+    }
+}
+
+impl Default for HttpReplay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C> HttpReplay<C> {
+    fn with(copy_body: C) -> Self {
+        Self {
+            copy_body,
+            all_idempotent: false,
+            idempotent_paths: None,
+            not_sent: None,
+            attempt_header: None,
+            grpc_previous_attempts: false,
+            trusts_upstream: false,
+        }
+    }
+
+    /// Copies bodies with `copy`: a closure `|body: &B| -> Option<B>`, or a [`CopyBody`] of your own.
+    pub fn copy_body<C2>(self, copy: C2) -> HttpReplay<C2> {
+        HttpReplay {
+            copy_body: copy,
+            all_idempotent: self.all_idempotent,
+            idempotent_paths: self.idempotent_paths,
+            not_sent: self.not_sent,
+            attempt_header: self.attempt_header,
+            grpc_previous_attempts: self.grpc_previous_attempts,
+            trusts_upstream: self.trusts_upstream,
+        }
+    }
+
+    /// Takes all requests for idempotent that are not marked otherwise: for a service that is known to act
+    /// once on each, or only reads.
+    pub fn all_idempotent(mut self) -> Self {
+        self.all_idempotent = true;
+        self
+    }
+
+    /// Takes requests to some paths for idempotent, whatever their method. Calls of gRPC are all POST, to
+    /// `/package.Service/Method`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::http::HttpReplay;
+    ///
+    /// let replay = HttpReplay::new().idempotent_paths(|path| {
+    ///     matches!(path, "/shop.Inventory/Get" | "/shop.Inventory/List")
+    ///         || path.starts_with("/grpc.health.v1.Health/")
+    /// });
+    /// ```
+    pub fn idempotent_paths<F>(mut self, are_idempotent: F) -> Self
+    where
+        F: Fn(&str) -> bool + Send + Sync + 'static,
+    {
+        self.idempotent_paths = Some(Arc::new(are_idempotent));
+        self
+    }
+
+    /// Takes a request for one that was not sent if `proves` says so of its error, or of one in the chain of sources.
+    ///
+    /// In addition to what [`Replay::was_sent`] knows. Such a request may be sent again whatever its method.
+    ///
+    /// This crate does not know the errors of HTTP/2. A stream that was refused (`REFUSED_STREAM`), or is above the
+    /// last one that a `GOAWAY` names, was not acted on either; with the crate `h2`, write
+    ///
+    /// ```ignore
+    /// HttpReplay::new().not_sent_if(|error| {
+    ///     let error = error.downcast_ref::<h2::Error>();
+    ///     error.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    /// })
+    /// # ;
+    /// ```
+    pub fn not_sent_if<F>(mut self, proves: F) -> Self
+    where
+        F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
+    {
+        self.not_sent = Some(Arc::new(proves));
+        self
+    }
+
+    /// Writes the number of the attempt, 1 for the first, into this header.
+    pub fn attempt_header(mut self, name: HeaderName) -> Self {
+        self.attempt_header = Some(name);
+        self
+    }
+
+    /// Writes how many attempts were made before this one into the header `grpc-previous-rpc-attempts`, which
+    /// first attempts do not have.
+    pub fn grpc_previous_attempts(mut self) -> Self {
+        self.grpc_previous_attempts = true;
+        self
+    }
+
+    /// Does not copy requests that somebody further out has tried before, so that the attempts of several hops do
+    /// not multiply.
+    ///
+    /// That is a request which comes with a number of at least 2 in the
+    /// [`attempt_header`](Self::attempt_header) or as [`AttemptNumber`], or with a `grpc-previous-rpc-attempts` of at least 1.
+    /// Its marks stay as they are, for the next hop. For requests from somebody who is not trusted leave it off: he
+    /// could have his requests tried only once, no more.
+    pub fn trust_upstream_attempts(mut self) -> Self {
+        self.trusts_upstream = true;
+        self
+    }
+
+    /// Says whether the request is a further attempt of somebody else.
+    fn is_retried_upstream(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        if !self.trusts_upstream {
+            return false;
+        }
+        let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
+        let marks = [
+            extensions.get().map(|AttemptNumber(number)| *number),
+            self.attempt_header.as_ref().and_then(number),
+            number(&GRPC_PREVIOUS_ATTEMPTS).map(|previous| previous.saturating_add(1)),
+        ];
+        // A hedge sees the marks of the retry around it.
+        let own = Attempt::current().map(Attempt::number);
+        let mut marks = marks.into_iter().flatten();
+        marks.any(|mark| mark > 1 && Some(mark) != own)
+    }
+}
+
+impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
+        if self.is_retried_upstream(request.headers(), request.extensions()) {
+            return None;
+        }
+        let mut copy = Request::new(self.copy_body.copy_body(request.body())?);
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        *copy.version_mut() = request.version();
+        copy.headers_mut().clone_from(request.headers());
+        copy.extensions_mut().clone_from(request.extensions());
+        Some(copy)
+    }
+
+    fn is_idempotent(&self, request: &Request<B>) -> bool {
+        if let Some(Idempotent(is_idempotent)) = request.extensions().get() {
+            return *is_idempotent;
+        }
+        let path = request.uri().path();
+        self.all_idempotent
+            || is_idempotent(request.method(), request.headers())
+            || self.idempotent_paths.as_ref().is_some_and(|are| are(path))
+    }
+
+    fn mark(&self, request: &mut Request<B>, attempt: u32) {
+        if self.is_retried_upstream(request.headers(), request.extensions()) {
+            return;
+        }
+        // An extension allocates, so the first attempt, mostly the only one, has none.
+        let extensions = request.extensions_mut();
+        match attempt {
+            0 | 1 => extensions.remove(),
+            _ => extensions.insert(AttemptNumber(attempt)),
+        };
+        let headers = request.headers_mut();
+        if let Some(name) = &self.attempt_header {
+            headers.insert(name, HeaderValue::from(attempt));
+        }
+        if self.grpc_previous_attempts {
+            match attempt.saturating_sub(1) {
+                0 => headers.remove(GRPC_PREVIOUS_ATTEMPTS),
+                previous => headers.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(previous)),
+            };
+        }
+    }
+
+    fn is_intact(&self, copy: &Request<B>) -> bool {
+        self.copy_body.is_intact(copy.body())
+    }
+
+    fn was_sent(&self, error: &BoxError) -> bool {
+        let proves_not = |proves: &Arc<OfError>| sources(error.as_ref()).any(|error| proves(error));
+        was_sent(error) && !self.not_sent.as_ref().is_some_and(proves_not)
+    }
+}
+
+impl<C> fmt::Debug for HttpReplay<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpReplay")
+            .field("all_idempotent", &self.all_idempotent)
+            .field("attempt_header", &self.attempt_header)
+            .field("grpc_previous_attempts", &self.grpc_previous_attempts)
+            .field("trusts_upstream", &self.trusts_upstream)
+            .finish_non_exhaustive()
+    }
+}

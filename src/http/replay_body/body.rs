@@ -1,0 +1,166 @@
+//! The body that can be read several times.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{self, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+use super::source::Reader;
+use crate::BoxError;
+use crate::http::TryCopyBody;
+use crate::sync::{Mutex, lock};
+
+/// Longer than nearly every request, and little enough to keep for each call in flight.
+pub(super) const LIMIT: usize = 64 * 1024;
+
+/// A body that is read while it is sent, and kept so that it can be sent again. See the
+/// [module documentation](super).
+///
+/// Its data are `Bytes`. It is `Unpin`, whatever the body inside is, and `Send` and `Sync` if that is `Send`. Copies are
+/// made by [`TryCopyBody::try_copy`]; it is not `Clone`, because there may be none to be had.
+pub struct ReplayBody<B> {
+    inner: Inner<B>,
+}
+
+enum Inner<B> {
+    /// There is nothing to be read.
+    Empty,
+    /// It is known to be too long, and is handed through. The lock is never waited for.
+    TooLong(Mutex<Pin<Box<B>>>),
+    Kept(Reader<B>),
+}
+
+impl<B: Body> ReplayBody<B> {
+    /// Keeps 64 KiB of `body`.
+    pub fn new(body: B) -> Self {
+        Self::with_limit(body, LIMIT)
+    }
+
+    /// Keeps `limit` bytes of `body` at most, trailers included.
+    ///
+    /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
+    pub fn with_limit(body: B, limit: usize) -> Self {
+        let inner = if body.is_end_stream() {
+            Inner::Empty
+        } else if body.size_hint().lower() > limit as u64 {
+            Inner::TooLong(Mutex::new(Box::pin(body)))
+        } else {
+            Inner::Kept(Reader::new(Box::pin(body), limit))
+        };
+        Self { inner }
+    }
+}
+
+impl<B> TryCopyBody for ReplayBody<B> {
+    /// Makes a copy that reads from the beginning, if all of what was read so far is still kept.
+    fn try_copy(&self) -> Option<Self> {
+        let inner = match &self.inner {
+            Inner::Empty => Inner::Empty,
+            Inner::TooLong(_) => return None,
+            Inner::Kept(reader) => Inner::Kept(reader.another()?),
+        };
+        Some(Self { inner })
+    }
+
+    /// Returns `false` once more was read than is kept, so that this copy cannot be read from where it is, or once
+    /// the body has failed.
+    fn is_intact(&self) -> bool {
+        match &self.inner {
+            Inner::Empty | Inner::TooLong(_) => true,
+            Inner::Kept(reader) => reader.is_intact(),
+        }
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.get_mut().inner {
+            Inner::Empty => Poll::Ready(None),
+            Inner::TooLong(body) => body
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_mut()
+                .poll_frame(cx)
+                .map(|next| {
+                    next.map(|result| match result {
+                        Ok(frame) => {
+                            Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+                        }
+                        Err(error) => Err(error.into()),
+                    })
+                }),
+            Inner::Kept(reader) => reader.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Empty => true,
+            Inner::TooLong(body) => lock(body).is_end_stream(),
+            Inner::Kept(reader) => reader.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::TooLong(body) => lock(body).size_hint(),
+            Inner::Kept(reader) => reader.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> From<B> for ReplayBody<B> {
+    fn from(body: B) -> Self {
+        Self::new(body)
+    }
+}
+
+/// A body without data.
+impl<B> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self {
+            inner: Inner::Empty,
+        }
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner {
+            Inner::Empty => f.write_str("Empty"),
+            Inner::TooLong(_) => f.write_str("TooLong"),
+            Inner::Kept(reader) => reader.fmt(f),
+        }
+    }
+}
+
+/// Why a [`ReplayBody`] could not be read on.
+///
+/// It is in the chain of sources of the error that a client makes of it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayBodyError {
+    /// The body itself failed. Every copy reports it.
+    #[error("the request body failed")]
+    Source(#[source] Arc<dyn StdError + Send + Sync>),
+    /// More of the body was read than is kept, and this copy needs what is gone.
+    #[error("the beginning of the request body is no longer kept")]
+    Lost,
+    /// The body panicked when another copy read it.
+    #[error("the request body has panicked")]
+    Panicked,
+}

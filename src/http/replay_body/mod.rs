@@ -1,0 +1,120 @@
+//! Bodies that are streamed and can still be sent again.
+//!
+//! # When to use it
+//!
+//! Around retry or hedge, where requests come with bodies that can be read once only: `hyper::body::Incoming` in a proxy,
+//! `tonic::body::Body`, uploads. Together with [`HttpReplay`](crate::http::HttpReplay), which copies such requests. A
+//! body that is in memory as a whole, such as `http_body_util::Full`, does not need it.
+//!
+//! # How it works
+//!
+//! ```text
+//!                     ┌─ ReplayBody of attempt 1    (reads from the source)
+//! body ──▶ what is ───┤
+//!          kept       └─ ReplayBody of attempt 2    (reads what is kept, then from the source)
+//! ```
+//!
+//! The first attempt sends the body while it comes: nothing is collected beforehand. What it reads is kept as long as there
+//! is a copy of the request which has not read it. A copy begins with what is kept and goes on with the source, whoever
+//! read that last: the first attempt may have been dropped half-way, or still be reading. Trailers are kept like data.
+//!
+//! What is kept is bounded, 64 KiB for each request by default. When there is more, the oldest goes, and with it the copies
+//! that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
+//! says beforehand that it is longer is not kept at all. Of two attempts in flight, as with a hedge, that one fails which is
+//! further behind the other than the limit.
+//!
+//! # Promises
+//!
+//! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.
+//! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped.
+//! - No more than the limit is kept, and nothing when no other copy is left that could use it. Data that are kept are
+//!   references (`Bytes`), not copies, where the body's data are `Bytes`; what is counted is their length.
+//! - `size_hint` and `is_end_stream` say of each copy what it has still to read.
+//! - The body inside is polled by one reader at a time, without a lock held, and not after its end.
+//!
+//! # Cancellation
+//!
+//! Dropping a reader gives up what was kept for it. The body inside is dropped when it has ended, or with its last reader.
+//!
+//! # What clones share
+//!
+//! Nothing but the limit; each request has its own memory.
+//!
+//! # Cost
+//!
+//! A request without a body costs nothing. One with a body: up to five allocations, and for each frame a lock that nobody
+//! else takes, unless two attempts are in flight.
+//!
+//! # Errors
+//!
+//! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
+//! made), or the copy was too far behind.
+//!
+//! # Metrics
+//!
+//! None.
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`limit`](ReplayBodyLayer::limit) | 64 KiB | longer than nearly every request, and little for each call in flight |
+//!
+//! # Examples
+//!
+//! A hyper client takes the body as it is:
+//!
+//! ```
+//! use buttress::RetryLayer;
+//! use buttress::http::{HttpReplay, ReplayBody, ReplayBodyLayer};
+//! use hyper::body::Incoming;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{Service, ServiceBuilder};
+//!
+//! # fn proxy() -> Result<impl Service<http::Request<Incoming>> + Clone, buttress::ConfigError> {
+//! let retry = RetryLayer::config("orders").replay(HttpReplay::new()).build()?;
+//! let client = ServiceBuilder::new()
+//!     .layer(ReplayBodyLayer::new())
+//!     .layer(retry)
+//!     .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Incoming>>());
+//! # Ok::<_, buttress::ConfigError>(client)
+//! # }
+//! # proxy()?;
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! For a tonic channel it is made a body of tonic's again, under retry:
+//!
+//! ```
+//! use buttress::RetryLayer;
+//! use buttress::http::{HttpReplay, ReplayBody, ReplayBodyLayer};
+//! use http::Request;
+//! use tonic::body::Body;
+//! use tonic::transport::Endpoint;
+//! use tonic_health::pb::health_client::HealthClient;
+//! use tower::ServiceBuilder;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower::BoxError> {
+//! let replay = HttpReplay::new()
+//!     .idempotent_paths(|path| path.starts_with("/grpc.health.v1.Health/"))
+//!     .grpc_previous_attempts();
+//! let channel = ServiceBuilder::new()
+//!     .layer(ReplayBodyLayer::new())
+//!     .layer(RetryLayer::config("health").replay(replay).build()?)
+//!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
+//!     .service(Endpoint::from_static("http://[::1]:50051").connect_lazy());
+//! let client = HealthClient::new(channel);
+//! # drop(client);
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod layer;
+mod source;
+mod state;
+
+pub use self::body::{ReplayBody, ReplayBodyError};
+pub use self::layer::{ReplayBodyLayer, ReplayBodyService, ResponseFuture};

@@ -1,0 +1,351 @@
+//! The body that is read, and shared by those who read it.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, Wake, Waker};
+
+use ::http::HeaderMap;
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+use super::ReplayBodyError;
+use super::state::{Kept, Next, Piece};
+use crate::BoxError;
+use crate::sync::{Mutex, lock};
+use crate::wake::Wakers;
+
+/// What all readers of one body share.
+pub(super) struct Shared<B> {
+    state: Mutex<State<B>>,
+}
+
+struct State<B> {
+    kept: Kept,
+    source: Source<B>,
+    /// What is left in the source.
+    rest: SizeHint,
+    /// Those who wait for the source, by the number of the reader.
+    waiting: Vec<(u64, Waker)>,
+    /// One of them came while another one was polling the source, which therefore does not know of it.
+    is_unknown: bool,
+}
+
+/// The body, or what became of it.
+enum Source<B> {
+    Open(Pin<Box<B>>),
+    /// A reader is polling it. That is done without the lock: it is code of others.
+    Taken,
+    Complete,
+    Failed(ReplayBodyError),
+}
+
+/// Wakes all who wait for a source.
+struct WakeAll(Vec<Waker>);
+
+impl Wake for WakeAll {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut wakers = Wakers::default();
+        wakers.extend(self.0.iter().cloned());
+        wakers.wake();
+    }
+}
+
+impl<B> State<B> {
+    /// Notes that a reader waits.
+    fn wait(&mut self, id: u64, waker: &Waker) {
+        match self.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
+            Some((_, waiting)) => waiting.clone_from(waker),
+            None => self.waiting.push((id, waker.clone())),
+        }
+    }
+
+    /// The waker that is given to the source, if it is not that of the reader alone.
+    fn common_waker(&self) -> Option<Waker> {
+        let wakers = self.waiting.iter().map(|(_, waker)| waker.clone());
+        (self.waiting.len() > 1).then(|| Arc::new(WakeAll(wakers.collect())).into())
+    }
+
+    /// Takes those who wait, but for one. Its own waker stays: it is likely to wait again.
+    fn others(&mut self, id: u64) -> Wakers {
+        let mut others = Wakers::default();
+        while let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting != id) {
+            others.push(self.waiting.swap_remove(place).1);
+        }
+        others
+    }
+}
+
+/// One reader of a body.
+pub(super) struct Reader<B> {
+    shared: Arc<Shared<B>>,
+    id: u64,
+    /// It has been told of the end, or of an error.
+    is_over: bool,
+}
+
+impl<B: Body> Reader<B> {
+    /// The first reader of `body`, which is not empty.
+    pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
+        let mut kept = Kept::new(limit);
+        let id = kept.join().unwrap_or_default();
+        let state = State {
+            kept,
+            rest: body.size_hint(),
+            source: Source::Open(body),
+            waiting: Vec::new(),
+            is_unknown: false,
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+        };
+        Self {
+            shared: Arc::new(shared),
+            id,
+            is_over: false,
+        }
+    }
+}
+
+impl<B> Reader<B> {
+    /// A further reader of the whole body, if that can still be had.
+    pub(super) fn another(&self) -> Option<Self> {
+        let mut state = lock(&self.shared.state);
+        if let Source::Failed(_) = state.source {
+            return None;
+        }
+        let id = state.kept.join()?;
+        Some(Self {
+            shared: Arc::clone(&self.shared),
+            id,
+            is_over: false,
+        })
+    }
+
+    /// Says whether it can go on, as far as is known.
+    pub(super) fn is_intact(&self) -> bool {
+        let state = lock(&self.shared.state);
+        !matches!(state.source, Source::Failed(_)) && state.kept.has(self.id)
+    }
+}
+
+impl<B> Reader<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let polled = self.poll_next(cx);
+        self.is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        polled.map(|next| {
+            next.map(|result| match result {
+                Ok(piece) => Ok(piece.into()),
+                Err(error) => Err(error.into()),
+            })
+        })
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
+        let mut state = lock(&self.shared.state);
+        match state.kept.next(self.id) {
+            Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
+            Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
+            Next::Source => {}
+        }
+        let body = match mem::replace(&mut state.source, Source::Taken) {
+            Source::Open(body) => body,
+            Source::Taken => {
+                state.wait(self.id, cx.waker());
+                state.is_unknown = true;
+                return Poll::Pending;
+            }
+            Source::Complete => {
+                state.source = Source::Complete;
+                return Poll::Ready(None);
+            }
+            Source::Failed(error) => {
+                state.source = Source::Failed(error.clone());
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        state.wait(self.id, cx.waker());
+        let waker = state.common_waker();
+        drop(state);
+
+        let mut turn = Turn {
+            reader: self,
+            body: Some(body),
+        };
+        let mut cx = task::Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
+        let polled = turn.poll(&mut cx);
+        turn.end(polled)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        if self.is_over {
+            return true;
+        }
+        let state = lock(&self.shared.state);
+        matches!(state.source, Source::Complete) && state.kept.is_foremost(self.id)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        if self.is_over {
+            return SizeHint::with_exact(0);
+        }
+        let state = lock(&self.shared.state);
+        let behind = state.kept.behind(self.id);
+        let mut hint = SizeHint::new();
+        hint.set_lower(state.rest.lower().saturating_add(behind));
+        if let Some(upper) = state.rest.upper() {
+            hint.set_upper(upper.saturating_add(behind));
+        }
+        hint
+    }
+}
+
+/// What a poll of the source gave.
+type Read = Poll<Option<Result<Piece, BoxError>>>;
+
+/// The turn of one reader to poll the source. If the source panics, so that this is only dropped, nobody can
+/// read on.
+struct Turn<'a, B> {
+    reader: &'a Reader<B>,
+    body: Option<Pin<Box<B>>>,
+}
+
+impl<B> Turn<'_, B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Read {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        loop {
+            let frame = match body.as_mut().poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(Some(Ok(frame))) => frame,
+            };
+            if let Some(piece) = piece(frame) {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+        }
+    }
+
+    /// Puts the source back, keeps what was read, and tells those who wait.
+    fn end(mut self, read: Read) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
+        let Some(body) = &self.body else {
+            return Poll::Ready(None);
+        };
+        // Code of others, too: after it has panicked, the source is not put back.
+        let (rest, is_end) = (body.size_hint(), body.is_end_stream());
+        let Some(body) = self.body.take() else {
+            return Poll::Ready(None);
+        };
+        let id = self.reader.id;
+        // What is done with is dropped when the lock is gone.
+        let mut done = None;
+        let mut state = lock(&self.reader.shared.state);
+        state.rest = rest;
+        let is_unknown = mem::take(&mut state.is_unknown);
+        let (polled, others) = match read {
+            Poll::Pending => {
+                state.source = Source::Open(body);
+                if !is_unknown {
+                    return Poll::Pending;
+                }
+                // They poll the source themselves, so that it knows of them.
+                let others = state.others(id);
+                drop(state);
+                others.wake();
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(piece))) => {
+                state.kept.push(id, &piece);
+                state.source = if is_end {
+                    done = Some(body);
+                    Source::Complete
+                } else {
+                    Source::Open(body)
+                };
+                (Some(Ok(piece)), state.others(id))
+            }
+            Poll::Ready(None) => {
+                done = Some(body);
+                state.source = Source::Complete;
+                state.rest = SizeHint::with_exact(0);
+                (None, state.others(id))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                done = Some(body);
+                let error = ReplayBodyError::Source(error.into());
+                state.source = Source::Failed(error.clone());
+                (Some(Err(error)), state.others(id))
+            }
+        };
+        drop(state);
+        others.wake();
+        drop(done);
+        Poll::Ready(polled)
+    }
+}
+
+impl<B> Drop for Turn<'_, B> {
+    fn drop(&mut self) {
+        if self.body.is_none() {
+            return;
+        }
+        let mut state = lock(&self.reader.shared.state);
+        state.source = Source::Failed(ReplayBodyError::Panicked);
+        let others = state.others(self.reader.id);
+        drop(state);
+        others.wake();
+    }
+}
+
+/// What can be given to several readers of a frame. `None` for a kind of frame that is not known.
+fn piece<D: Buf>(frame: Frame<D>) -> Option<Piece> {
+    let frame = match frame.into_data() {
+        Ok(mut data) => return Some(Piece::Data(data.copy_to_bytes(data.remaining()))),
+        Err(frame) => frame,
+    };
+    let trailers: HeaderMap = frame.into_trailers().ok()?;
+    Some(Piece::Trailers(trailers))
+}
+
+impl<B> Drop for Reader<B> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        state.kept.leave(self.id);
+        let place = state.waiting.iter().position(|(id, _)| *id == self.id);
+        let waker = place.map(|place| state.waiting.swap_remove(place));
+        drop(state);
+        drop(waker);
+    }
+}
+
+impl<B> fmt::Debug for Reader<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = lock(&self.shared.state);
+        f.debug_struct("Reader")
+            .field("id", &self.id)
+            .field("kept", &state.kept)
+            .finish_non_exhaustive()
+    }
+}

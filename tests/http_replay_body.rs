@@ -1,0 +1,692 @@
+//! A body that several readers read, against a plain model, and what it must not do.
+
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use buttress::BoxError;
+use buttress::http::{ReplayBody, ReplayBodyError, TryCopyBody};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use proptest::prelude::*;
+
+/// What a source does when it is polled.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Data(usize),
+    Trailers,
+    /// It is pending, once, until the test wakes it.
+    Pending,
+    /// It is pending and has woken its reader already.
+    Yield,
+    Error,
+    Panic,
+}
+
+/// Counts the bytes of the source's frames that somebody holds.
+#[derive(Clone, Default)]
+struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Owned(Vec<u8>, Held);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.1.0.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
+}
+
+/// A body that follows a script.
+struct Source {
+    steps: VecDeque<Step>,
+    /// Whether it says how long it is, and when it is over.
+    is_exact: bool,
+    /// How many frames it has given.
+    given: usize,
+    waker: Arc<Mutex<Option<Waker>>>,
+    held: Held,
+    is_dropped: Arc<AtomicBool>,
+    is_over: bool,
+}
+
+impl Source {
+    fn new(steps: &[Step], is_exact: bool) -> Self {
+        Self {
+            steps: steps.iter().copied().collect(),
+            is_exact,
+            given: 0,
+            waker: Arc::default(),
+            held: Held::default(),
+            is_dropped: Arc::default(),
+            is_over: false,
+        }
+    }
+}
+
+/// The content of the data frame with this number.
+fn content(number: usize, length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|place| (number * 7 + place) as u8)
+        .collect()
+}
+
+fn trailers() -> HeaderMap {
+    HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("abc"))])
+}
+
+/// What the trailers count against the limit.
+const TRAILERS: usize = 7;
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        assert!(!self.is_over, "polled after its end");
+        let step = self.steps.pop_front();
+        self.is_over = matches!(step, None | Some(Step::Error));
+        Poll::Ready(match step {
+            None => None,
+            Some(Step::Error) => Some(Err("cut".into())),
+            Some(Step::Panic) => panic!("as asked"),
+            Some(Step::Pending) => {
+                *self.waker.lock().unwrap() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Some(Step::Yield) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Step::Data(length)) => {
+                let number = self.given;
+                self.given += 1;
+                self.held.0.fetch_add(length, Ordering::Relaxed);
+                let owned = Owned(content(number, length), self.held.clone());
+                Some(Ok(Frame::data(Bytes::from_owner(owned))))
+            }
+            Some(Step::Trailers) => {
+                self.given += 1;
+                Some(Ok(Frame::trailers(trailers())))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_exact && self.steps.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if !self.is_exact {
+            return SizeHint::default();
+        }
+        let length = |step: &Step| match step {
+            Step::Data(length) => *length as u64,
+            _ => 0,
+        };
+        SizeHint::with_exact(self.steps.iter().map(length).sum())
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.is_dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One who reads a body.
+struct Reader {
+    body: ReplayBody<Source>,
+    woken: Arc<Woken>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Got {
+    Data(Vec<u8>),
+    Trailers,
+    End,
+    Lost,
+    Failed,
+    Panicked,
+    Pending,
+}
+
+impl Reader {
+    fn new(body: ReplayBody<Source>) -> Self {
+        Self {
+            body,
+            woken: Arc::default(),
+        }
+    }
+
+    fn copy(&self) -> Option<Self> {
+        self.body.try_copy().map(Self::new)
+    }
+
+    fn was_woken(&self) -> bool {
+        self.woken.0.swap(false, Ordering::Relaxed)
+    }
+
+    fn poll(&mut self) -> Got {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut cx = Context::from_waker(&waker);
+        match Pin::new(&mut self.body).poll_frame(&mut cx) {
+            Poll::Pending => Got::Pending,
+            Poll::Ready(None) => Got::End,
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Got::Data(data.to_vec()),
+                Err(frame) => {
+                    assert_eq!(frame.into_trailers().unwrap(), trailers());
+                    Got::Trailers
+                }
+            },
+            Poll::Ready(Some(Err(error))) => match error.downcast_ref::<ReplayBodyError>() {
+                Some(ReplayBodyError::Lost) => Got::Lost,
+                Some(ReplayBodyError::Source(source)) => {
+                    assert_eq!(source.to_string(), "cut");
+                    Got::Failed
+                }
+                Some(ReplayBodyError::Panicked) => Got::Panicked,
+                _ => {
+                    // Handed through as it is.
+                    assert_eq!(error.to_string(), "cut");
+                    Got::Failed
+                }
+            },
+        }
+    }
+
+    /// Reads all that can be read now.
+    fn read(&mut self) -> Vec<Got> {
+        let mut got = Vec::new();
+        loop {
+            let next = self.poll();
+            let is_last = !matches!(next, Got::Data(_) | Got::Trailers);
+            got.push(next);
+            if is_last {
+                return got;
+            }
+        }
+    }
+
+    /// What is left, if that is known.
+    fn exact(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+}
+
+/// What a reader of the whole body gets.
+fn whole(steps: &[Step]) -> Vec<Got> {
+    let mut whole = Vec::new();
+    for step in steps {
+        whole.push(match step {
+            Step::Data(length) => Got::Data(content(whole.len(), *length)),
+            Step::Trailers => Got::Trailers,
+            Step::Error => Got::Failed,
+            _ => continue,
+        });
+    }
+    if whole.last() != Some(&Got::Failed) {
+        whole.push(Got::End);
+    }
+    whole
+}
+
+/// A body in the plainest way: all frames in a list, and a place in it for each reader.
+struct Model {
+    /// All that the source gives, its end last.
+    whole: Vec<Got>,
+    limit: usize,
+    /// How many of them the source has given.
+    given: usize,
+    /// It has come to its end.
+    is_ended: bool,
+    /// Those before are not kept.
+    first: usize,
+    readers: Vec<Place>,
+}
+
+#[derive(Clone, Default)]
+struct Place {
+    next: usize,
+    is_over: bool,
+    is_waiting: bool,
+}
+
+fn size(got: &Got) -> usize {
+    match got {
+        Got::Data(data) => data.len(),
+        Got::Trailers => TRAILERS,
+        _ => 0,
+    }
+}
+
+impl Model {
+    fn kept(&self) -> usize {
+        self.whole[self.first..self.given].iter().map(size).sum()
+    }
+
+    fn forget(&mut self) {
+        loop {
+            let intact = self.readers.iter().filter(|place| place.next >= self.first);
+            self.first = intact.map(|place| place.next).min().unwrap_or(self.given);
+            if self.kept() <= self.limit {
+                return;
+            }
+            self.first += 1;
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.is_ended && self.whole.last() == Some(&Got::Failed)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Poll(usize),
+    Copy(usize),
+    Drop(usize),
+    Wake,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..40_usize).prop_map(Step::Data),
+        2 => Just(Step::Pending),
+        1 => Just(Step::Yield),
+    ];
+    let end = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(Step::Trailers)),
+        1 => Just(Some(Step::Error)),
+    ];
+    (prop::collection::vec(step, 1..12), end).prop_map(|(mut steps, end)| {
+        steps.extend(end);
+        steps
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => any::<usize>().prop_map(Op::Poll),
+        2 => any::<usize>().prop_map(Op::Copy),
+        1 => any::<usize>().prop_map(Op::Drop),
+        2 => Just(Op::Wake),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_reader_gets_the_whole_body_or_is_told_that_it_cannot(
+        steps in steps(),
+        is_exact: bool,
+        limit in 0..200_usize,
+        ops in prop::collection::vec(op(), 1..60),
+    ) {
+        let source = Source::new(&steps, is_exact);
+        let (held, is_dropped) = (source.held.clone(), Arc::clone(&source.is_dropped));
+        let source_waker = Arc::clone(&source.waker);
+        let length = source.size_hint().exact();
+        let is_too_long = length.is_some_and(|length| length > limit as u64);
+        let mut readers = vec![Reader::new(ReplayBody::with_limit(source, limit))];
+        let mut model = Model {
+            whole: whole(&steps),
+            limit,
+            given: 0,
+            is_ended: false,
+            first: 0,
+            readers: vec![Place::default()],
+        };
+        // The source has nothing left, and says so.
+        let mut is_complete = is_exact && steps.is_empty();
+        for op in ops {
+            let count = readers.len();
+            match op {
+                Op::Wake => {
+                    if let Some(waker) = source_waker.lock().unwrap().take() {
+                        waker.wake();
+                        for (reader, place) in readers.iter().zip(&model.readers) {
+                            prop_assert!(!place.is_waiting || reader.was_woken());
+                        }
+                    }
+                }
+                Op::Copy(_) | Op::Poll(_) | Op::Drop(_) if count == 0 => {}
+                Op::Copy(place) => {
+                    let copy = readers[place % count].copy();
+                    let can_be = model.first == 0 && !model.has_failed() && !is_too_long;
+                    prop_assert_eq!(copy.is_some(), can_be);
+                    if let Some(copy) = copy {
+                        readers.push(copy);
+                        model.readers.push(Place::default());
+                    }
+                }
+                Op::Drop(place) => {
+                    readers.swap_remove(place % count);
+                    model.readers.swap_remove(place % count);
+                    model.forget();
+                }
+                // It is not told twice either.
+                Op::Poll(place) if is_too_long && model.readers[place % count].is_over => {}
+                Op::Poll(place) => {
+                    let place = place % count;
+                    let got = readers[place].poll();
+                    let Place { next, is_over, .. } = model.readers[place].clone();
+                    let mut has_read = false;
+                    if got == Got::Pending {
+                        prop_assert!(next == model.given && !is_over);
+                        model.readers[place].is_waiting = true;
+                    } else if is_over {
+                        prop_assert_eq!(&got, &Got::End);
+                    } else if next < model.first {
+                        prop_assert_eq!(&got, &Got::Lost);
+                    } else {
+                        let expected = &model.whole[next];
+                        prop_assert_eq!(&got, expected);
+                        if matches!(got, Got::Data(_) | Got::Trailers) {
+                            has_read = next == model.given;
+                            model.given = model.given.max(next + 1);
+                            model.readers[place].next += 1;
+                        } else {
+                            has_read = !model.is_ended;
+                            model.is_ended = true;
+                        }
+                    }
+                    if got != Got::Pending {
+                        model.readers[place].is_waiting = false;
+                        readers[place].was_woken();
+                        model.readers[place].is_over = !matches!(got, Got::Data(_) | Got::Trailers);
+                    }
+                    if has_read {
+                        for (reader, place) in readers.iter().zip(&mut model.readers) {
+                            prop_assert!(!place.is_waiting || reader.was_woken(), "not told");
+                            place.is_waiting = false;
+                        }
+                    }
+                    model.forget();
+                    let frames = model.whole.len() - 1;
+                    is_complete |= model.is_ended && !model.has_failed();
+                    is_complete |= is_exact && model.given == frames && !model.has_failed()
+                        && steps.last().is_none_or(|step| matches!(step, Step::Data(_) | Step::Trailers));
+                }
+            }
+            prop_assert!(held.bytes() <= model.kept(), "keeps what nobody needs");
+            prop_assert!(model.kept() <= limit);
+            for (reader, place) in readers.iter().zip(&model.readers) {
+                let is_intact = place.next >= model.first && !model.has_failed();
+                prop_assert!(is_too_long || reader.body.is_intact() == is_intact);
+                if place.is_over {
+                    continue;
+                }
+                let left = &model.whole[place.next..];
+                let is_end = is_complete && left == [Got::End];
+                prop_assert!(is_too_long || reader.body.is_end_stream() == is_end);
+                if let (Some(_), true) = (length, is_intact) {
+                    let left = left.iter().map(|got| match got {
+                        Got::Data(data) => data.len() as u64,
+                        _ => 0,
+                    });
+                    prop_assert_eq!(reader.exact(), Some(left.sum()));
+                }
+            }
+        }
+        drop(readers);
+        prop_assert_eq!(held.bytes(), 0);
+        prop_assert!(is_dropped.load(Ordering::Relaxed));
+    }
+}
+
+fn reader(steps: &[Step], limit: usize) -> Reader {
+    Reader::new(ReplayBody::with_limit(Source::new(steps, true), limit))
+}
+
+#[test]
+fn a_copy_reads_on_where_the_first_one_was_dropped() {
+    let steps = [
+        Step::Data(10),
+        Step::Data(20),
+        Step::Pending,
+        Step::Trailers,
+    ];
+    let mut first = reader(&steps, 100);
+    let mut copy = first.copy().unwrap();
+    assert_eq!(
+        first.read(),
+        [&whole(&steps)[..2], &[Got::Pending]].concat()
+    );
+    drop(first);
+    assert_eq!(copy.exact(), Some(30));
+    assert_eq!(copy.read(), whole(&steps));
+}
+
+#[test]
+fn nothing_is_kept_for_the_last_copy() {
+    let steps = [Step::Data(10), Step::Data(20), Step::Data(30)];
+    let source = Source::new(&steps, false);
+    let held = source.held.clone();
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let mut copy = first.copy().unwrap();
+    first.poll();
+    assert_eq!(held.bytes(), 10, "for the copy");
+    drop(first);
+    copy.poll();
+    assert_eq!(held.bytes(), 0);
+    copy.poll();
+    assert_eq!(held.bytes(), 0);
+    assert!(copy.copy().is_none());
+}
+
+#[test]
+fn a_body_that_is_too_long_is_still_read_to_its_end() {
+    let steps = [Step::Data(60), Step::Data(60), Step::Data(60)];
+    let source = Source::new(&steps, false);
+    let held = source.held.clone();
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let mut copy = first.copy().unwrap();
+    first.poll();
+    assert!(copy.body.is_intact());
+    first.poll();
+    assert!(!copy.body.is_intact());
+    assert_eq!(held.bytes(), 0, "no copy can use it");
+    assert_eq!(first.read(), whole(&steps)[2..]);
+    assert_eq!(copy.read(), [Got::Lost]);
+    assert_eq!(copy.poll(), Got::End, "once");
+}
+
+#[test]
+fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
+    let steps = [Step::Data(60), Step::Data(60), Step::Trailers];
+    let mut first = reader(&steps, 100);
+    assert!(first.copy().is_none());
+    assert_eq!(first.exact(), Some(120));
+    assert_eq!(first.read(), whole(&steps));
+}
+
+#[test]
+fn of_two_readers_beyond_the_limit_those_go_on_that_are_close_to_the_front() {
+    let steps = vec![Step::Data(30); 20];
+    let source = Source::new(&steps, false);
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let (mut close, mut far) = (first.copy().unwrap(), first.copy().unwrap());
+    far.poll();
+    for _ in 0..10 {
+        first.poll();
+        close.poll();
+    }
+    assert_eq!(far.read(), [Got::Lost]);
+    assert_eq!(first.read(), whole(&steps)[10..]);
+    assert_eq!(close.poll(), Got::Lost, "200 bytes behind");
+}
+
+#[test]
+fn an_error_of_the_body_reaches_every_copy() {
+    let steps = [Step::Data(10), Step::Error];
+    let mut first = reader(&steps, 100);
+    let mut copy = first.copy().unwrap();
+    assert_eq!(first.read(), whole(&steps));
+    assert!(!copy.body.is_intact());
+    assert!(first.copy().is_none() && copy.copy().is_none());
+    assert_eq!(copy.read(), whole(&steps));
+    assert!(copy.body.is_end_stream());
+}
+
+#[test]
+fn the_error_of_the_body_is_in_the_chain_of_sources() {
+    let mut body = ReplayBody::new(Source::new(&[Step::Error], true));
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Some(Err(error))) = Pin::new(&mut body).poll_frame(&mut cx) else {
+        panic!("no error");
+    };
+    let source = StdError::source(&*error).unwrap();
+    assert_eq!(source.to_string(), "cut");
+}
+
+#[test]
+fn a_panic_of_the_body_is_the_end_for_those_who_come_later() {
+    let mut first = reader(&[Step::Data(10), Step::Panic], 100);
+    let mut copy = first.copy().unwrap();
+    first.poll();
+    assert!(catch_unwind(AssertUnwindSafe(|| first.poll())).is_err());
+    assert!(!copy.body.is_intact());
+    drop(first);
+    assert_eq!(copy.poll(), Got::Data(content(0, 10)));
+    assert_eq!(copy.poll(), Got::Panicked);
+}
+
+#[test]
+fn a_body_that_goes_on_wakes_all_who_wait_for_it() {
+    let steps = [Step::Pending, Step::Pending, Step::Data(10)];
+    let source = Source::new(&steps, true);
+    let waker = Arc::clone(&source.waker);
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let mut copy = first.copy().unwrap();
+    assert_eq!(first.poll(), Got::Pending);
+    assert_eq!(copy.poll(), Got::Pending);
+    waker.lock().unwrap().take().unwrap().wake();
+    // The first one's connection may have stalled, so that it does not read, or the copy's.
+    assert!(first.was_woken() && copy.was_woken());
+    assert_eq!(copy.poll(), Got::Data(content(0, 10)));
+    assert!(first.was_woken(), "it still waits");
+}
+
+/// A body that lets another reader of it poll while it is polled, as happens with two threads.
+struct Inviting {
+    other: Arc<Mutex<Option<ReplayBody<Inviting>>>>,
+    woken: Arc<Woken>,
+    polls: u32,
+}
+
+impl Body for Inviting {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.polls += 1;
+        if let Some(other) = &mut *self.other.lock().unwrap() {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            let polled = Pin::new(other).poll_frame(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+        }
+        match self.polls {
+            1 => Poll::Pending,
+            2 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"12 bolts"))))),
+            _ => Poll::Ready(None),
+        }
+    }
+}
+
+#[test]
+fn one_who_comes_while_another_polls_the_body_is_woken_afterwards() {
+    let other = Arc::<Mutex<Option<ReplayBody<Inviting>>>>::default();
+    let woken = Arc::<Woken>::default();
+    let mut first = ReplayBody::new(Inviting {
+        other: Arc::clone(&other),
+        woken: Arc::clone(&woken),
+        polls: 0,
+    });
+    *other.lock().unwrap() = first.try_copy();
+    let mut cx = Context::from_waker(Waker::noop());
+    // The body does not know of the other one's waker.
+    assert!(Pin::new(&mut first).poll_frame(&mut cx).is_pending());
+    assert!(woken.0.swap(false, Ordering::Relaxed));
+    assert!(Pin::new(&mut first).poll_frame(&mut cx).is_ready());
+    assert!(woken.0.swap(false, Ordering::Relaxed));
+    let mut other = other.lock().unwrap().take().unwrap();
+    let polled = Pin::new(&mut other).poll_frame(&mut cx);
+    assert!(matches!(polled, Poll::Ready(Some(Ok(_)))));
+}
+
+#[test]
+fn threads_that_read_one_body_all_get_it() {
+    for round in 0..50 {
+        let steps = [
+            Step::Data(10 + round),
+            Step::Yield,
+            Step::Data(20),
+            Step::Yield,
+        ];
+        let steps = steps.repeat(10);
+        let first = reader(&steps, 10_000);
+        let copies = (0..3).map(|_| first.copy().unwrap()).collect::<Vec<_>>();
+        let expected = whole(&steps);
+        std::thread::scope(|scope| {
+            for mut reader in copies.into_iter().chain([first]) {
+                let expected = &expected;
+                scope.spawn(move || {
+                    let mut got = Vec::new();
+                    while got.last() != Some(&Got::End) {
+                        got.extend(reader.read());
+                        got.retain(|got| *got != Got::Pending);
+                        while got.last() != Some(&Got::End) && !reader.was_woken() {
+                            std::thread::yield_now();
+                        }
+                    }
+                    assert_eq!(got, *expected);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn an_empty_body_is_empty_and_can_always_be_copied() {
+    let empty = Reader::new(ReplayBody::with_limit(Source::new(&[], true), 0));
+    let mut copy = empty.copy().unwrap();
+    assert!(copy.body.is_end_stream());
+    assert_eq!((copy.exact(), copy.poll()), (Some(0), Got::End));
+}
