@@ -10,7 +10,7 @@ use plotters::{
     style::{Color, IntoFont, RGBAColor, RGBColor, ShapeStyle, TRANSPARENT, TextStyle},
 };
 
-use crate::harness::{Axis, Mark, Plot, Scale};
+use crate::harness::plot::{Axis, Mark, Plot, Scale};
 
 const SIZE: (u32, u32) = (880, 480);
 /// Of text and axes.

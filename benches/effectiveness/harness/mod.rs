@@ -1,7 +1,7 @@
 //! What every experiment is made of: a simulated world, arrivals, servers with faults, and a report
 //! that knows its goals.
 
-mod plot;
+pub(crate) mod plot;
 mod report;
 mod server;
 mod tower_retry;
@@ -9,7 +9,7 @@ mod world;
 
 use tower::{BoxError, util::BoxCloneService};
 
-pub(crate) use plot::{Axis, Line, Mark, Plot, Scale};
+pub(crate) use plot::{Axis, Line, Plot};
 pub(crate) use report::{Goal, Report, Results, Sample, Table, Variant};
 pub(crate) use server::{Backend, Fault, Model};
 pub(crate) use tower_retry::TowerRetry;
