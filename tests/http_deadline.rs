@@ -201,7 +201,12 @@ async fn a_request_for_which_nothing_is_left_is_not_sent() {
     };
     assert_eq!(*refused, lefts.len() as u64);
     let labels: Vec<_> = key.key().labels().map(metrics::Label::value).collect();
-    let expected = ["inventory", "propagate_deadline", "deadline_exceeded", "enforce"];
+    let expected = [
+        "inventory",
+        "propagate_deadline",
+        "deadline_exceeded",
+        "enforce",
+    ];
     assert_eq!(labels, expected);
 }
 
@@ -210,7 +215,8 @@ async fn second_of_two(left: Duration) -> (Sent, Result<(), BoxError>) {
     let sent = Sent::default();
     let one = ConcurrencyLimitLayer::new(1).layer(sent.service(HTTP, 0));
     let client = PropagateDeadlineLayer::new("inventory").wrap(one);
-    let calls = async { tokio::join!(client.clone().oneshot(request()), client.oneshot(request())) };
+    let calls =
+        async { tokio::join!(client.clone().oneshot(request()), client.oneshot(request())) };
     let (first, second) = Deadline::after(left).scope(calls).await;
     first.unwrap();
     (sent, second)
@@ -220,7 +226,7 @@ async fn second_of_two(left: Duration) -> (Sent, Result<(), BoxError>) {
 async fn a_request_that_waited_is_sent_with_what_is_left_then() {
     let (sent, second) = second_of_two(500 * MS).await;
     second.unwrap();
-    assert_eq!(sent.all(), [["500"], ["399"]].map(|all| all.map(str::to_owned)));
+    assert_eq!(sent.all(), [["500"], ["400"]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,8 +244,11 @@ async fn a_call_that_is_refused_gives_back_what_its_handle_has_reserved() {
     let mut client = PropagateDeadlineLayer::new("inventory").wrap(one);
     let other = client.clone();
     client.ready().await.unwrap();
-    let call = Deadline::after(Duration::ZERO).scope(client.call(request()));
-    call.await.unwrap_err();
+    let call = async { client.call(request()).await };
+    Deadline::after(Duration::ZERO)
+        .scope(call)
+        .await
+        .unwrap_err();
     tokio::time::timeout(200 * MS, other.oneshot(request()))
         .await
         .expect("the place is free")
@@ -359,9 +368,11 @@ async fn a_server_allows_no_more_than_its_maximum() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_comes_too_late_is_refused_before_work_begins() {
-    let server = service_fn(|_: Request<()>| -> std::future::Ready<Result<(), BoxError>> {
-        unreachable!("is not asked")
-    });
+    let server = service_fn(
+        |_: Request<()>| -> std::future::Ready<Result<(), BoxError>> {
+            unreachable!("is not asked")
+        },
+    );
     let server = InheritDeadlineLayer::new("shop").wrap(server);
     for header in [(HTTP, "0"), (GRPC, "0n")] {
         let request = Request::get("/").header(header.0, header.1);
@@ -420,7 +431,10 @@ async fn settings_that_make_no_sense_are_refused() {
     assert_eq!(field(config().timeout(Duration::ZERO)).0, "timeout");
     let (field, text) = field(config().timeout(100 * MS).slack(100 * MS));
     assert_eq!(field, "slack");
-    assert!(text.ends_with("slack is 100ms, but must be less than the timeout, 100ms"), "{text}");
+    assert!(
+        text.ends_with("slack is 100ms, but must be less than the timeout, 100ms"),
+        "{text}"
+    );
 
     let max = InheritDeadlineLayer::config("shop").max(Duration::ZERO);
     assert_eq!(max.build().unwrap_err().field(), "max");
@@ -468,15 +482,20 @@ fn left() -> u128 {
 #[tokio::test]
 async fn the_second_hop_has_less_time_than_the_first_one() {
     const SLACK: u128 = 1_000;
-    let warehouse = serve(inherits(Router::new().route("/", get(async || left().to_string())))).await;
+    let warehouse = serve(inherits(
+        Router::new().route("/", get(async || left().to_string())),
+    ))
+    .await;
     let shop = Router::new()
         .route(
             "/",
-            get(async |State((client, warehouse)): State<(Client, SocketAddr)>| {
-                let own = left();
-                let (_, theirs) = get_text(client, warehouse).await.unwrap();
-                format!("{own} {theirs}")
-            }),
+            get(
+                async |State((client, warehouse)): State<(Client, SocketAddr)>| {
+                    let own = left();
+                    let (_, theirs) = get_text(client, warehouse).await.unwrap();
+                    format!("{own} {theirs}")
+                },
+            ),
         )
         .with_state((client(SLACK as u32 * MS), warehouse));
     let shop = serve(inherits(shop)).await;

@@ -47,7 +47,11 @@ where
 }
 
 /// The least of the timeouts in the headers of this name, which may be several.
-pub(super) fn least(protocol: Protocol, headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
+pub(super) fn least(
+    protocol: Protocol,
+    headers: &HeaderMap,
+    name: &HeaderName,
+) -> Option<Duration> {
     let values = headers.get_all(name).iter();
     values
         .filter_map(|value| value::parse(protocol, value))

@@ -62,13 +62,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn new(
-        call: Call<S, Req>,
-        answer: A,
-        kept: K,
-        protocol: Protocol,
-        side: M,
-    ) -> Self {
+    pub(super) fn new(call: Call<S, Req>, answer: A, kept: K, protocol: Protocol, side: M) -> Self {
         Self {
             call,
             answer,
