@@ -62,8 +62,8 @@ impl Sent {
             let values = values.map(|value| value.to_str().unwrap().to_owned());
             sent.0.lock().unwrap().push(values.collect());
             let one_less = |left: u32| left.checked_sub(1);
-            let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
-            let fails = fails.fetch_update(set, get, one_less).is_ok();
+            let relaxed = Ordering::Relaxed;
+            let fails = fails.fetch_update(relaxed, relaxed, one_less).is_ok();
             async move {
                 sleep(100 * MS).await;
                 if fails { Err("reset") } else { Ok(()) }

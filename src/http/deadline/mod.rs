@@ -79,8 +79,8 @@
 //!
 //! | metric | labels |
 //! |---|---|
-//! | `buttress_rejections_total` | name, layer = propagate_deadline, inherit_deadline; reason = `deadline_exceeded`; mode = enforce |
-//! | `buttress_timeouts_total` | name, layer = inherit_deadline |
+//! | `buttress_rejections_total` | name, layer = `propagate_deadline`, `inherit_deadline`; reason = `deadline_exceeded`; mode = enforce |
+//! | `buttress_timeouts_total` | name, layer = `inherit_deadline` |
 //!
 //! # Defaults
 //!
