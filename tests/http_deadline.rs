@@ -402,7 +402,8 @@ async fn work_that_is_not_done_by_then_is_given_up() {
     let began = Instant::now();
     let request = Request::get("/").header(HTTP, "250").body(()).unwrap();
     let mut call = Box::pin(server.oneshot(request));
-    let error = call.as_mut().await.unwrap_err();
+    let ended = tokio::time::timeout(10_000 * MS, call.as_mut()).await;
+    let error = ended.expect("at some time").unwrap_err();
     assert!((250 * MS..=252 * MS).contains(&began.elapsed()));
     let error = Error::find(&error).unwrap();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
