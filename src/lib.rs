@@ -66,6 +66,10 @@
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
+//! With the feature `http` there are the layers of the module `http` too: `PropagateDeadlineLayer` and
+//! `InheritDeadlineLayer` carry deadlines from one service to the next, `RespondLayer` answers in HTTP or gRPC where
+//! a layer has refused.
+//!
 //! # Order of layers
 //!
 //! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,

@@ -117,6 +117,45 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
     costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
 }
 
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_inner_service_costs_the_layers_of_http_nothing() {
+    use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer};
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::ServiceBuilder;
+
+    let server = ServiceBuilder::new()
+        .map_request(Request::new)
+        .map_response(|response: Response<_>| *response.body())
+        .layer(InheritDeadlineLayer::new("http"))
+        .layer(PropagateDeadlineLayer::new("http"))
+        .service(service_fn(|request: Request<u64>| {
+            ready(Ok::<_, BoxError>(Response::new(*request.body())))
+        }));
+    assert_eq!(allocations(&server), 0, "no deadline");
+
+    macro_rules! responds {
+        ($layer:expr) => {
+            ServiceBuilder::new()
+                .map_request(Request::new)
+                .map_response(|response: Response<_>| {
+                    let body: buttress::http::respond::AnswerBody<Full<bytes::Bytes>> =
+                        response.into_body();
+                    u64::from(body.into_inner().is_some()) * 7
+                })
+                .layer($layer)
+                .service(service_fn(|_: Request<u64>| {
+                    ready(Ok::<_, BoxError>(Response::new(Full::default())))
+                }))
+        };
+    }
+    assert_eq!(allocations(&responds!(RespondLayer::for_servers())), 0);
+    assert_eq!(allocations(&responds!(RespondLayer::for_clients())), 0);
+    let function = RespondLayer::for_servers().respond(|refusal| refusal.response());
+    assert_eq!(allocations(&responds!(function)), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_a_balancer_allocates_nothing() {
     for count in [1, 2, 10, 1_000] {

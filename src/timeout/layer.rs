@@ -122,10 +122,21 @@ impl DeadlineLayer {
 
     /// A layer that leaves operations alone.
     pub(crate) fn off(name: &str) -> Self {
+        Self::part(name, "deadline", Duration::MAX)
+    }
+
+    /// What a layer of another kind, `part` in its metrics, does with deadlines.
+    pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
         Self {
-            total: Duration::MAX,
-            metrics: Series::of(name, "deadline"),
+            total,
+            metrics: Series::of(name, part),
         }
+    }
+
+    /// The time that an operation has at most.
+    #[cfg(feature = "http")]
+    pub(crate) fn total(&self) -> Duration {
+        self.total
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.

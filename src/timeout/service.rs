@@ -68,13 +68,28 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        self.call_within(self.total, request)
+    }
+}
+
+impl<S> DeadlineService<S> {
+    /// Makes a call that has this long from now, or until the deadline in force if that is sooner.
+    #[inline]
+    pub(crate) fn call_within<Req>(
+        &mut self,
+        total: Duration,
+        request: Req,
+    ) -> DeadlineFuture<S, Req>
+    where
+        S: Wrappable<Req>,
+    {
         let _clock = ClockScope::call();
         let inherited = context::deadline();
-        if self.total == Duration::MAX && inherited.is_none() {
+        if total == Duration::MAX && inherited.is_none() {
             return DeadlineFuture::without(self.inner.call(request), self.metrics);
         }
         let now = context::now();
-        let own = context::saturating_add(now, self.total);
+        let own = context::saturating_add(now, total);
         let deadline = soonest(inherited, own);
         if deadline <= now {
             self.inner.release();

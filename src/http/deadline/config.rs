@@ -1,0 +1,176 @@
+//! Settings of the deadlines across hops.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderName};
+
+use super::headers::{HttpHeaders, REQUEST_TIMEOUT_MS};
+use super::layer::{InheritDeadlineLayer, PropagateDeadlineLayer};
+use super::stamp::Policy;
+use crate::error::Check;
+use crate::http::Protocol;
+use crate::telemetry::Series;
+use crate::{ConfigError, DeadlineLayer};
+
+/// The settings of a [`PropagateDeadlineLayer`]. Made by [`PropagateDeadlineLayer::config`].
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct PropagateDeadlineConfig<H = HttpHeaders> {
+    name: String,
+    slack: Duration,
+    timeout: Option<Duration>,
+    header: HeaderName,
+    protocol: Option<Protocol>,
+    headers: H,
+}
+
+impl PropagateDeadlineConfig {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            slack: Duration::ZERO,
+            timeout: None,
+            header: REQUEST_TIMEOUT_MS.clone(),
+            protocol: None,
+            headers: HttpHeaders,
+        }
+    }
+}
+
+impl<H> PropagateDeadlineConfig<H> {
+    /// How much less than what is left the service is given, from zero to 365 days. Zero by default.
+    ///
+    /// As long as an answer takes on its way back, so that the service's own "too late" arrives before this side has
+    /// given up.
+    pub fn slack(mut self, slack: Duration) -> Self {
+        self.slack = slack;
+        self
+    }
+
+    /// How long an attempt is waited for: the time of the [`TimeoutLayer`](crate::TimeoutLayer) outside. None by
+    /// default.
+    ///
+    /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The header with the milliseconds that are left, for requests of plain HTTP. By default `x-request-timeout-ms`.
+    pub fn header(mut self, header: HeaderName) -> Self {
+        self.header = header;
+        self
+    }
+
+    /// Takes every request for one of this protocol. By default the `content-type` says which one it is.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// Finds the headers of requests that are no `http::Request`, as in `.headers(reqwest::Request::headers_mut)`.
+    pub fn headers<Req, H2>(self, headers: H2) -> PropagateDeadlineConfig<H2>
+    where
+        H2: Fn(&mut Req) -> &mut HeaderMap,
+    {
+        PropagateDeadlineConfig {
+            name: self.name,
+            slack: self.slack,
+            timeout: self.timeout,
+            header: self.header,
+            protocol: self.protocol,
+            headers,
+        }
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, the timeout is zero or longer than 365 days, or the slack is not less than the timeout
+    /// (without one, than 365 days).
+    pub fn build(self) -> Result<PropagateDeadlineLayer<H>, ConfigError> {
+        let check = Check::new("propagate deadline", &self.name)?;
+        if let Some(timeout) = self.timeout {
+            check.duration("timeout", timeout)?;
+            let permitted = format!("less than the timeout, {timeout:?}");
+            check.that(self.slack < timeout, "slack", &self.slack, permitted)?;
+        }
+        if !self.slack.is_zero() {
+            check.duration("slack", self.slack)?;
+        }
+        let policy = Policy {
+            slack: self.slack,
+            timeout: self.timeout,
+            header: self.header,
+            protocol: self.protocol,
+            headers: self.headers,
+            metrics: Series::of(&self.name, "propagate_deadline"),
+        };
+        Ok(PropagateDeadlineLayer {
+            policy: Arc::new(policy),
+        })
+    }
+}
+
+impl<H> fmt::Debug for PropagateDeadlineConfig<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PropagateDeadlineConfig")
+            .field("name", &self.name)
+            .field("slack", &self.slack)
+            .field("timeout", &self.timeout)
+            .field("header", &self.header)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings of an [`InheritDeadlineLayer`]. Made by [`InheritDeadlineLayer::config`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "call `build` to make the layer"]
+pub struct InheritDeadlineConfig {
+    name: String,
+    max: Option<Duration>,
+    header: HeaderName,
+}
+
+impl InheritDeadlineConfig {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            max: None,
+            header: REQUEST_TIMEOUT_MS.clone(),
+        }
+    }
+
+    /// The time that a request has at most, whatever its caller allows, and if the caller does not say. None by default.
+    pub fn max(mut self, max: Duration) -> Self {
+        self.max = Some(max);
+        self
+    }
+
+    /// The header with the milliseconds that are left, beside `grpc-timeout`. By default `x-request-timeout-ms`.
+    pub fn header(mut self, header: HeaderName) -> Self {
+        self.header = header;
+        self
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, or the maximum is zero or longer than 365 days.
+    pub fn build(self) -> Result<InheritDeadlineLayer, ConfigError> {
+        let check = Check::new("inherit deadline", &self.name)?;
+        if let Some(max) = self.max {
+            check.duration("max", max)?;
+        }
+        let max = self.max.unwrap_or(Duration::MAX);
+        Ok(InheritDeadlineLayer {
+            deadline: DeadlineLayer::part(&self.name, "inherit_deadline", max),
+            header: self.header,
+        })
+    }
+}

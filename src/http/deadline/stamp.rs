@@ -1,0 +1,166 @@
+//! The innermost part of the propagation: it writes the header when the request is really sent.
+//!
+//! Between a call and the request lies the time that the inner service takes to become ready. A header that was
+//! written when the call was made would promise that time to the other side once more.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use ::http::HeaderName;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::headers::{self, GRPC_TIMEOUT, Headers};
+use super::metrics::PropagateMetrics;
+use crate::http::Protocol;
+use crate::telemetry::Series;
+use crate::{BoxError, Error, ErrorKind, context};
+
+/// The timers of both sides know nothing shorter.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// What all services of one layer value share.
+pub(super) struct Policy<H> {
+    pub(super) slack: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) header: HeaderName,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) headers: H,
+    pub(super) metrics: &'static Series<PropagateMetrics>,
+}
+
+impl<H> Policy<H> {
+    /// How long the other side may work on a request that is sent now, if there is a limit to it.
+    #[inline]
+    fn left(&self) -> Option<Duration> {
+        let deadline = context::deadline();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(context::now()));
+        let left = match (left, self.timeout) {
+            (Some(left), Some(timeout)) => left.min(timeout),
+            (left, timeout) => left.or(timeout)?,
+        };
+        Some(left.saturating_sub(self.slack))
+    }
+
+    /// Says whether a request that is sent now is worth sending.
+    #[inline]
+    pub(super) fn has_time(&self) -> bool {
+        self.left().is_none_or(|left| left >= LEAST)
+    }
+
+    /// Writes how much time is left. Says whether the request is worth sending.
+    #[inline]
+    fn stamp<Req>(&self, request: &mut Req) -> bool
+    where
+        H: Headers<Req>,
+    {
+        let Some(left) = self.left() else { return true };
+        if left < LEAST {
+            return false;
+        }
+        let headers = self.headers.headers_mut(request);
+        let protocol = self.protocol.unwrap_or_else(|| Protocol::of(headers));
+        let name = match protocol {
+            Protocol::Http => &self.header,
+            Protocol::Grpc => &GRPC_TIMEOUT,
+        };
+        headers::write(protocol, headers, name, left)
+    }
+
+    /// The error of a request that is not sent.
+    #[cold]
+    pub(super) fn refused(&self) -> Error {
+        self.metrics
+            .report(context::now(), PropagateMetrics::refused);
+        Error::rejected(ErrorKind::DeadlineExceeded, self.metrics.name(), None)
+    }
+}
+
+impl<H> fmt::Debug for Policy<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("slack", &self.slack)
+            .field("timeout", &self.timeout)
+            .field("header", &self.header)
+            .field("metrics", &self.metrics)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A service that is called with the time that is left at that moment.
+pub(super) struct Stamp<S, H> {
+    pub(super) inner: S,
+    pub(super) policy: Arc<Policy<H>>,
+}
+
+impl<S, H, Req> Service<Req> for Stamp<S, H>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+    H: Headers<Req>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = StampFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        if self.policy.stamp(&mut request) {
+            let future = self.inner.call(request);
+            StampFuture::Sent { future }
+        } else {
+            let error = Some(self.policy.refused());
+            StampFuture::Refused { error }
+        }
+    }
+}
+
+impl<S: Clone, H> Clone for Stamp<S, H> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            policy: Arc::clone(&self.policy),
+        }
+    }
+}
+
+impl<S: fmt::Debug, H> fmt::Debug for Stamp<S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+pin_project! {
+    #[project = StampProj]
+    pub(super) enum StampFuture<F> {
+        Sent { #[pin] future: F },
+        Refused { error: Option<Error> },
+    }
+}
+
+impl<F, T, E> Future for StampFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            StampProj::Sent { future } => future.poll(cx).map_err(Into::into),
+            StampProj::Refused { error } => match error.take() {
+                Some(error) => Poll::Ready(Err(error.into())),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Who writes the answer, and for whom.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use ::http::{Request, Response};
+use bytes::Bytes;
+
+use super::refusal::{KeptHead, Reason, Refusal};
+use crate::http::Protocol;
+use crate::{BoxError, Error};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Writes the answer: [`Standard`], or [`With`] a function. Implemented for nothing else.
+///
+/// `D` is the type in which the inner service's body has its data.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot write an answer whose data is `{D}`",
+    note = "write `.respond(|refusal: Refusal<'_>| refusal.response())`; its `Bytes` must convert into the data of the inner service's body"
+)]
+pub trait Answer<D>: sealed::Sealed {
+    /// What the answer needs of the request.
+    type Kept;
+
+    /// Keeps what the answer will need.
+    fn keep<B>(&self, request: &Request<B>) -> Self::Kept;
+
+    /// Writes the answer to a call that ended in `error`, which may be told by name if `is_for_client`.
+    fn answer(
+        &self,
+        error: &BoxError,
+        protocol: Protocol,
+        is_for_client: bool,
+        kept: &Self::Kept,
+    ) -> Response<Option<D>>;
+}
+
+/// The default answer: status and headers in the protocol of the request, and an empty body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standard;
+
+impl sealed::Sealed for Standard {}
+
+impl<D> Answer<D> for Standard {
+    type Kept = ();
+
+    #[inline]
+    fn keep<B>(&self, _request: &Request<B>) {}
+
+    fn answer(
+        &self,
+        error: &BoxError,
+        protocol: Protocol,
+        is_for_client: bool,
+        (): &(),
+    ) -> Response<Option<D>> {
+        Reason::new(error, protocol, is_for_client).response(None)
+    }
+}
+
+/// An answer that a function writes. Made by [`RespondLayer::respond`](super::RespondLayer::respond).
+#[derive(Clone, Copy)]
+pub struct With<F>(pub(super) F);
+
+impl<F> sealed::Sealed for With<F> {}
+
+impl<D, F> Answer<D> for With<F>
+where
+    D: From<Bytes>,
+    F: Fn(Refusal<'_>) -> Response<Bytes>,
+{
+    type Kept = KeptHead;
+
+    #[inline]
+    fn keep<B>(&self, request: &Request<B>) -> KeptHead {
+        KeptHead::of(request)
+    }
+
+    fn answer(
+        &self,
+        error: &BoxError,
+        protocol: Protocol,
+        is_for_client: bool,
+        kept: &KeptHead,
+    ) -> Response<Option<D>> {
+        let reason = Reason::new(error, protocol, is_for_client);
+        (self.0)(Refusal::new(reason, kept)).map(|data| Some(data.into()))
+    }
+}
+
+impl<F> fmt::Debug for With<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("With")
+    }
+}
+
+/// Which errors become answers: [`ForClients`] or [`ForServers`]. Implemented for nothing else.
+pub trait Side: sealed::Sealed {
+    /// The error of the service.
+    type Error;
+
+    /// Whether the answer stays in this process.
+    const IS_CLIENT: bool;
+
+    /// Returns an error that is to be answered, or passes it on.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is passed on.
+    fn answered(error: BoxError) -> Result<BoxError, Self::Error>;
+}
+
+/// Errors of this crate's layers become responses, those of the inner client pass untouched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForClients;
+
+impl sealed::Sealed for ForClients {}
+
+impl Side for ForClients {
+    type Error = BoxError;
+    const IS_CLIENT: bool = true;
+
+    fn answered(error: BoxError) -> Result<BoxError, BoxError> {
+        match Error::find(&error) {
+            Some(_) => Ok(error),
+            None => Err(error),
+        }
+    }
+}
+
+/// Every error becomes a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForServers;
+
+impl sealed::Sealed for ForServers {}
+
+impl Side for ForServers {
+    type Error = Infallible;
+    const IS_CLIENT: bool = false;
+
+    fn answered(error: BoxError) -> Result<BoxError, Infallible> {
+        Ok(error)
+    }
+}

@@ -1,0 +1,109 @@
+//! The response future.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+
+use ::http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::answer::{Answer, Side};
+use super::body::AnswerBody;
+use crate::BoxError;
+use crate::http::Protocol;
+use crate::ready::Call;
+
+/// The error that an answer stands for, in the extensions of the response: for logs, and for layers further out.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<BoxError>);
+
+impl Cause {
+    /// The error. [`Error::find`](crate::Error::find) tells whether it is one of this crate's.
+    #[must_use]
+    pub fn error(&self) -> &BoxError {
+        &self.0
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&**self.0)
+    }
+}
+
+pin_project! {
+    /// The response future of [`Respond`](super::Respond).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, M, A, K>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        answer: A,
+        kept: K,
+        protocol: Protocol,
+        side: M,
+    }
+}
+
+impl<S, Req, M, A, K> ResponseFuture<S, Req, M, A, K>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(call: Call<S, Req>, answer: A, kept: K, protocol: Protocol, side: M) -> Self {
+        Self {
+            call,
+            answer,
+            kept,
+            protocol,
+            side,
+        }
+    }
+}
+
+impl<S, Req, B, M, A, K> Future for ResponseFuture<S, Req, M, A, K>
+where
+    S: Service<Req, Response = Response<B>, Error: Into<BoxError>>,
+    B: Body,
+    M: Side,
+    A: Answer<B::Data, Kept = K>,
+{
+    type Output = Result<Response<AnswerBody<B>>, M::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let error = match ready!(this.call.as_mut().poll(cx)) {
+            Ok(response) => return Poll::Ready(Ok(response.map(AnswerBody::inner))),
+            Err(error) => M::answered(error)?,
+        };
+        let answer = (this.answer).answer(&error, *this.protocol, M::IS_CLIENT, this.kept);
+        let mut response = answer.map(AnswerBody::own);
+        response.extensions_mut().insert(Cause(Arc::new(error)));
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<S, Req, M, A, K> fmt::Debug for ResponseFuture<S, Req, M, A, K>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}

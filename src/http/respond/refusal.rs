@@ -1,0 +1,362 @@
+//! What an error means in HTTP and in gRPC.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use bytes::Bytes;
+
+use crate::http::Protocol;
+use crate::{BoxError, Error, ErrorKind};
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// What an error is called in both protocols, and what a caller may know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meaning {
+    status: StatusCode,
+    grpc_status: u8,
+    message: &'static str,
+}
+
+impl Meaning {
+    const fn new(status: StatusCode, grpc_status: u8, message: &'static str) -> Self {
+        Self {
+            status,
+            grpc_status,
+            message,
+        }
+    }
+
+    /// `None` stands for errors that are not ours.
+    const fn of(kind: Option<ErrorKind>) -> Self {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        let (status, code, message) = match kind {
+            Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+                "unavailable for now",
+            ),
+            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => {
+                (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "overloaded")
+            }
+            Some(ErrorKind::RateLimited) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                RESOURCE_EXHAUSTED,
+                "too many requests",
+            ),
+            Some(ErrorKind::TooCostly) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                RESOURCE_EXHAUSTED,
+                "more than is ever allowed at once",
+            ),
+            Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                DEADLINE_EXCEEDED,
+                "not done in time",
+            ),
+            None => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                INTERNAL,
+                "internal error",
+            ),
+        };
+        Self::new(status, code, message)
+    }
+}
+
+/// Why a call is answered with a no, and in which protocol.
+#[derive(Clone, Copy)]
+pub(super) struct Reason<'a> {
+    error: &'a BoxError,
+    ours: Option<&'a Error>,
+    protocol: Protocol,
+    /// Whether the answer stays in this process.
+    is_for_client: bool,
+}
+
+impl<'a> Reason<'a> {
+    pub(super) fn new(error: &'a BoxError, protocol: Protocol, is_for_client: bool) -> Self {
+        Self {
+            error,
+            ours: Error::find(error),
+            protocol,
+            is_for_client,
+        }
+    }
+
+    fn kind(&self) -> Option<ErrorKind> {
+        self.ours.map(Error::kind)
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.ours.and_then(Error::retry_after)
+    }
+
+    fn meaning(&self) -> Meaning {
+        Meaning::of(self.kind())
+    }
+
+    pub(super) fn response<T>(&self, body: T) -> Response<T> {
+        let mut response = Response::new(body);
+        match self.protocol {
+            Protocol::Http => {
+                *response.status_mut() = self.meaning().status;
+                if let Some(wait) = self.retry_after() {
+                    let seconds = HeaderValue::from(whole_seconds(wait));
+                    response.headers_mut().insert(RETRY_AFTER, seconds);
+                }
+            }
+            Protocol::Grpc => self.trailers_only(response.headers_mut()),
+        }
+        response
+    }
+
+    /// Writes the trailers of gRPC into the head: there is no message before them.
+    fn trailers_only(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let status = u16::from(self.meaning().grpc_status);
+        headers.insert(&GRPC_STATUS, status.into());
+        let message: Cow<'_, str> = match self.ours {
+            Some(error) if self.is_for_client => error.to_string().into(),
+            _ => self.meaning().message.into(),
+        };
+        if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
+            headers.insert(&GRPC_MESSAGE, message);
+        }
+        let pushback = if self.kind() == Some(ErrorKind::TooCostly) {
+            // A negative number: do not try again.
+            Some(-1)
+        } else {
+            self.retry_after().map(whole_millis)
+        };
+        if let Some(pushback) = pushback {
+            headers.insert(&GRPC_PUSHBACK, pushback.into());
+        }
+    }
+}
+
+/// What is kept of a request for a function that writes the answer.
+#[derive(Clone, Debug)]
+pub struct KeptHead {
+    method: Method,
+    uri: Uri,
+}
+
+impl KeptHead {
+    #[inline]
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        }
+    }
+}
+
+/// A call that is answered with a no: why, and what was asked.
+///
+/// Given to the function of [`RespondLayer::respond`](super::RespondLayer::respond).
+#[derive(Clone, Copy)]
+pub struct Refusal<'a> {
+    reason: Reason<'a>,
+    head: &'a KeptHead,
+}
+
+impl<'a> Refusal<'a> {
+    pub(super) fn new(reason: Reason<'a>, head: &'a KeptHead) -> Self {
+        Self { reason, head }
+    }
+
+    /// The error that the call ended in. Its text is not meant for other parties.
+    #[must_use]
+    pub fn error(&self) -> &'a BoxError {
+        self.reason.error
+    }
+
+    /// Why a layer of this crate ended the call. `None` if none of them did.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        self.reason.kind()
+    }
+
+    /// How long to wait before another try can succeed, where it is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.reason.retry_after()
+    }
+
+    /// The protocol of the answer.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.reason.protocol
+    }
+
+    /// The method of the request.
+    #[must_use]
+    pub fn method(&self) -> &'a Method {
+        &self.head.method
+    }
+
+    /// What the request asked for.
+    #[must_use]
+    pub fn uri(&self) -> &'a Uri {
+        &self.head.uri
+    }
+
+    /// The status that says so in HTTP, whatever the protocol of the answer is.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.reason.meaning().status
+    }
+
+    /// The number of the status that says so in gRPC, whatever the protocol of the answer is.
+    #[must_use]
+    pub fn grpc_status(&self) -> u8 {
+        self.reason.meaning().grpc_status
+    }
+
+    /// What it says in a few words, without names that only this process knows.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
+        self.reason.meaning().message
+    }
+
+    /// The answer that is given without a function, with an empty body: to be sent as it is, or with another body.
+    #[must_use]
+    pub fn response(&self) -> Response<Bytes> {
+        self.reason.response(Bytes::new())
+    }
+}
+
+impl fmt::Debug for Refusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("error", self.error())
+            .field("protocol", &self.protocol())
+            .field("head", self.head)
+            .finish()
+    }
+}
+
+/// `Retry-After` knows seconds only. Who comes back too early is refused once more, so it is rounded up.
+fn whole_seconds(wait: Duration) -> u64 {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(begun).max(1)
+}
+
+/// The pushback of gRPC has 32 bits, one of them for the sign.
+fn whole_millis(wait: Duration) -> i32 {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    i32::try_from(millis).unwrap_or(i32::MAX).max(1)
+}
+
+/// A text as `grpc-message` carries it: visible ASCII and spaces, `%` and all other bytes as `%` and two digits.
+fn percent_encoded(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            encoded.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rejected(kind: ErrorKind, retry_after: Option<Duration>) -> BoxError {
+        Error::rejected(kind, "inventory", retry_after).into()
+    }
+
+    #[test]
+    fn every_error_has_its_status_in_both_protocols() {
+        for (kind, status, grpc_status) in [
+            (ErrorKind::CircuitOpen, 503, 14),
+            (ErrorKind::NoEndpoints, 503, 14),
+            (ErrorKind::BulkheadFull, 503, 14),
+            (ErrorKind::QueueTimeout, 503, 14),
+            (ErrorKind::RateLimited, 429, 8),
+            (ErrorKind::TooCostly, 413, 8),
+            (ErrorKind::Timeout, 504, 4),
+            (ErrorKind::DeadlineExceeded, 504, 4),
+        ] {
+            let error = rejected(kind, None);
+            let meaning = Reason::new(&error, Protocol::Http, false).meaning();
+            assert_eq!(meaning.status, status, "{kind:?}");
+            assert_eq!(meaning.grpc_status, grpc_status, "{kind:?}");
+        }
+        let foreign = "password".into();
+        let meaning = Reason::new(&foreign, Protocol::Http, false).meaning();
+        assert_eq!((meaning.status.as_u16(), meaning.grpc_status), (500, 13));
+    }
+
+    #[test]
+    fn the_wait_is_rounded_up() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (4_200, 5)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+        assert_eq!(whole_millis(Duration::from_nanos(1)), 1);
+        assert_eq!(whole_millis(Duration::from_micros(4_001)), 5);
+        assert_eq!(whole_millis(Duration::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn a_server_does_not_tell_its_names() {
+        let error = rejected(ErrorKind::CircuitOpen, Some(Duration::from_millis(4_200)));
+        let message = |is_for_client| {
+            let reason = Reason::new(&error, Protocol::Grpc, is_for_client);
+            let value = reason.response(()).headers()["grpc-message"].clone();
+            value.to_str().expect("is ASCII").to_owned()
+        };
+        assert_eq!(message(false), "unavailable for now");
+        let told = "circuit breaker \"inventory\" is open, retry after 4.2s";
+        assert_eq!(message(true), told);
+    }
+
+    #[test]
+    fn what_costs_too_much_is_not_worth_another_try() {
+        let error = rejected(ErrorKind::TooCostly, None);
+        let response = Reason::new(&error, Protocol::Grpc, false).response(());
+        assert_eq!(response.headers()["grpc-retry-pushback-ms"], "-1");
+    }
+
+    /// The opposite, as a client does it.
+    fn decoded(text: &str) -> Vec<u8> {
+        let mut bytes = text.bytes();
+        let mut decoded = Vec::new();
+        while let Some(byte) = bytes.next() {
+            if byte == b'%' {
+                let digits = [bytes.next().expect("two"), bytes.next().expect("digits")];
+                let digits = std::str::from_utf8(&digits).expect("ASCII");
+                decoded.push(u8::from_str_radix(digits, 16).expect("digits"));
+            } else {
+                decoded.push(byte);
+            }
+        }
+        decoded
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_a_message(text in any::<String>()) {
+            let encoded = percent_encoded(&text);
+            prop_assert!(HeaderValue::try_from(&encoded).is_ok());
+            prop_assert_eq!(decoded(&encoded), text.as_bytes());
+        }
+    }
+}
