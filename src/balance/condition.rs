@@ -50,8 +50,13 @@ impl Condition {
     /// Says whether calls may be sent to the endpoint.
     #[inline]
     pub(super) fn is_selectable(&self, now: u64, is_panic: impl FnOnce() -> bool) -> bool {
-        self.refused_until.load(Ordering::Relaxed) <= now
-            && (self.is_out_until() <= now || is_panic())
+        !self.is_refusing(now) && (self.is_out_until() <= now || is_panic())
+    }
+
+    /// Says whether the endpoint has refused a call a short while ago.
+    #[inline]
+    pub(super) fn is_refusing(&self, now: u64) -> bool {
+        self.refused_until.load(Ordering::Relaxed) > now
     }
 
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.

@@ -163,6 +163,7 @@ mod load;
 mod metrics;
 mod outlier;
 mod pool;
+mod priority;
 mod roster;
 mod service;
 
@@ -172,10 +173,11 @@ pub use self::choose::{
 };
 pub use self::condition::EndpointState;
 pub use self::config::Config;
-pub use self::endpoint::{Endpoint, EndpointStatus, Measure};
+pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, Measure};
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
 pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
+pub use self::priority::Failover;
 pub use self::service::Balance;
