@@ -263,7 +263,9 @@ async fn an_endpoint_that_is_not_available_counts_against_its_group_after_a_whil
     sleep(SECOND).await;
     drop(percent(&balance).await);
     assert_eq!(shares(&handle), [0, 100]);
-    switches.each_ref().map(|switch| switch.turn(true));
+    for switch in &switches {
+        switch.turn(true);
+    }
     assert_near(&percent(&balance).await, [0, 100, 0]);
     sleep(SECOND).await;
     drop(percent(&balance).await);
@@ -281,9 +283,9 @@ async fn a_group_with_no_endpoint_to_offer_leaves_its_calls_to_the_others_at_onc
     let mut endpoints = primaries.to_vec();
     endpoints.extend(["s0", "f0"].map(endpoint));
     let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
-    breakers
-        .each_ref()
-        .map(|breaker| breaker.handle().force_open());
+    for breaker in &breakers {
+        breaker.handle().force_open();
+    }
     assert_near(&percent(&balance).await, [0, 100, 0]);
     balance.handle().eject("s0", 60 * SECOND);
     assert_near(&percent(&balance).await, [0, 0, 100]);
@@ -367,7 +369,7 @@ async fn the_few_that_are_in_are_overrun_only_if_no_other_group_can_help() {
 async fn load<S: Service<u32, Error = BoxError> + Clone>(balance: &S, seconds: u32) {
     for _ in 0..seconds {
         for request in 0..100 {
-            let _ = balance.clone().oneshot(request).await;
+            drop(balance.clone().oneshot(request).await);
         }
         sleep(SECOND).await;
     }
@@ -431,11 +433,18 @@ async fn a_standby_takes_over_when_health_checks_fail_and_the_primary_comes_back
     sleep(MS).await;
     assert_near(&percent(&balance).await, [100, 0, 0]);
     sick.lock().unwrap().extend(["p0", "p1"]);
+    for request in 0..10 {
+        balance.clone().oneshot(request).await.unwrap_err();
+    }
     sleep(2 * SECOND).await;
     assert_near(&percent(&balance).await, [0, 100, 0]);
     assert_eq!(balance.handle().groups()[0].healthy, 0.0);
+    assert!(balance.handle().endpoint("p0").unwrap().failure_share > 0.1);
     sick.lock().unwrap().clear();
-    sleep(10 * SECOND).await;
+    sleep(2 * SECOND).await;
+    let status = balance.handle().endpoint("p0").unwrap();
+    assert_eq!(status.failure_share, 0.0, "the probe shows that it works");
+    sleep(8 * SECOND).await;
     assert_near(&percent(&balance).await, [0, 100, 0]);
     sleep(32 * SECOND).await;
     assert_near(&percent(&balance).await, [100, 0, 0]);

@@ -306,8 +306,12 @@ impl Member {
 
     /// A health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool, now: u64) {
-        self.roster
-            .change(now, || self.condition.found(is_healthy, now));
+        self.roster.change(now, || {
+            if self.condition.found(is_healthy, now) {
+                // The failures of before would keep it from getting calls for longer than its slow start.
+                self.load.forgive();
+            }
+        });
     }
 
     /// Ends an ejection, and forgets earlier ones.

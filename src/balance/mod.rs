@@ -93,6 +93,7 @@
 //! |---|---|---|
 //! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
+//! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
 //!
 //! # Defaults
