@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use buttress::balance::{
-    Ask, Choose, Config, ConsistentHash, Endpoint, EndpointState, Failover, Handle, HealthCheck,
-    LeastLoaded, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
+    Ask, Choose, Config, ConsistentHash, Endpoint, EndpointState, Endpoints, Failover, Handle,
+    HealthCheck, LeastLoaded, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
 };
 use buttress::discover::Watch;
 use buttress::{
     Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, HedgeLayer,
-    RetryLayer,
+    Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::sync::watch;
@@ -158,6 +158,18 @@ async fn the_first_call_after_a_pause_sees_all_that_time_has_changed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_changes_after_a_pause_does_not_count_for_the_time_before() {
+    let balance = balance(&["p0", "p1", "s0"]);
+    let handle = balance.handle();
+    handle.eject("p0", 10 * SECOND);
+    handle.eject("p1", Duration::MAX);
+    sleep(50 * SECOND).await;
+    handle.restore("p1");
+    assert_eq!(shares(&handle), [70, 30], "one was not back before");
+    assert_near(&percent(&balance).await, [70, 30, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_step_of_coming_back_is_seen_while_calls_go_on() {
     let balance = balance(&["p0", "s0"]);
     let handle = balance.handle();
@@ -212,6 +224,34 @@ async fn every_policy_chooses_within_the_group() {
     run(WeightedRandom).await;
     run(LeastLoaded).await;
     run(ConsistentHash::by(|request: &u32| *request)).await;
+}
+
+/// Chooses the first, and says what it saw: the keys, and the greatest weight.
+#[derive(Clone, Default)]
+struct Spy(Arc<Mutex<Vec<(String, f64)>>>);
+
+impl Choose<u32> for Spy {
+    fn choose(&self, _: &u32, endpoints: &mut Endpoints<'_>) -> usize {
+        let keys: String = (0..endpoints.len())
+            .map(|place| endpoints.key(place))
+            .collect();
+        self.0.lock().unwrap().push((keys, endpoints.heaviest()));
+        0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_sees_one_group_and_no_other() {
+    let spy = Spy::default();
+    let config = Balance::config("search").choose(spy.clone());
+    let endpoints = [endpoint("s0").weight(5.0), endpoint("p0"), endpoint("p1")];
+    let balance = config.build(endpoints).unwrap();
+    balance.clone().oneshot(1).await.unwrap();
+    balance.handle().eject("p0", SECOND);
+    balance.handle().eject("p1", SECOND);
+    balance.clone().oneshot(1).await.unwrap();
+    let seen = spy.0.lock().unwrap().clone();
+    assert_eq!(seen, [("p0p1".to_owned(), 1.0), ("s0".to_owned(), 5.0)]);
 }
 
 /// Says what it was told to say.
@@ -594,4 +634,57 @@ fn the_share_of_each_group_is_reported_where_there_are_several() {
             assert_eq!(gauges(), now(0.0, 0.0));
         });
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_overloaded_is_left_alone_for_as_long_as_it_says() {
+    let classify = classify_fn(|result: Result<&String, &BoxError>| match result {
+        Ok(name) if name.ends_with("busy") => Outcome::Overload {
+            retry_after: Some(20 * SECOND),
+        },
+        Ok(name) if name.ends_with("gone") => Outcome::Overload {
+            retry_after: Some(Duration::MAX),
+        },
+        _ => Outcome::Success,
+    });
+    let build = |names: &[&str]| {
+        let config = Balance::config("search").choose(RoundRobin::default());
+        let config = config.no_outlier_ejection().classify(classify.clone());
+        config
+            .build(names.iter().map(|name| endpoint(name)))
+            .unwrap()
+    };
+    let counts = async |balance: &Balance<Client, RoundRobin, _>| {
+        let mut counts = BTreeMap::<String, u32>::new();
+        for request in 0..100 {
+            let name = balance.clone().oneshot(request).await.unwrap();
+            *counts.entry(name).or_default() += 1;
+        }
+        counts
+    };
+    let balance = build(&["p0 busy", "p1", "p2", "p3 gone", "s0"]);
+    let seen = counts(&balance).await;
+    assert_eq!([seen["p0 busy"], seen["p3 gone"]], [1, 1], "{seen:?}");
+    sleep(19 * SECOND).await;
+    let seen = counts(&balance).await;
+    assert_eq!(seen.get("p0 busy"), None, "{seen:?}");
+    sleep(2 * SECOND).await;
+    let seen = counts(&balance).await;
+    assert_eq!(seen["p0 busy"], 1, "{seen:?}");
+    assert_eq!(seen.get("p3 gone"), None, "{seen:?}");
+    sleep(280 * SECOND).await;
+    let seen = counts(&balance).await;
+    assert_eq!(seen["p3 gone"], 1, "not for ever");
+
+    let busy = build(&["p0 busy", "p1 busy", "p2 busy", "s0"]);
+    let seen = counts(&busy).await;
+    let still: Vec<_> = seen.values().filter(|count| **count > 30).collect();
+    assert_eq!(
+        still.len(),
+        2,
+        "only half of a group is left alone: {seen:?}"
+    );
+    assert_eq!(seen.get("s0"), None);
+    let alone = build(&["p0 busy"]);
+    assert_eq!(counts(&alone).await["p0 busy"], 100);
 }

@@ -59,6 +59,11 @@ impl Condition {
         self.refused_until.load(Ordering::Relaxed) > now
     }
 
+    /// Says whether the endpoint gets no calls for any of the reasons that are known here.
+    pub(super) fn is_closed(&self, now: u64) -> bool {
+        self.is_refusing(now) || self.is_out_until() > now
+    }
+
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
     #[inline]
     pub(super) fn is_out_until(&self) -> u64 {

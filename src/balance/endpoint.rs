@@ -19,7 +19,7 @@ use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
 /// How long an endpoint is left alone that refused a call and did not say for how long.
 const REFUSED_FOR: Duration = Duration::from_millis(100);
-/// The longest time that an endpoint is left alone because of one refusal.
+/// The longest time that an endpoint is left alone because of one refusal or overload.
 const REFUSED_MOST: Duration = Duration::from_secs(300);
 /// How long an endpoint must have been unavailable before its group is taken to be so much smaller. A bulkhead that
 /// is full for a moment must not send calls to another group for as long as it takes to come back.
@@ -279,6 +279,18 @@ impl Member {
         self.load.end(&self.frame.settings.load, began, now, end);
         if matches!(end, End::Succeeded | End::Failed) {
             self.roster.note(self, began, now, end == End::Failed);
+        }
+        if let Outcome::Overload { retry_after } = outcome {
+            self.overloaded(retry_after, now);
+        }
+    }
+
+    /// The endpoint has more to do than it can, and may have said for how long.
+    #[cold]
+    fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
+        if let Some(wait) = retry_after {
+            let until = after(now, wait.min(REFUSED_MOST));
+            self.roster.spare(self, until, now);
         }
     }
 

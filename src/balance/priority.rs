@@ -15,12 +15,6 @@
 //! more for the whole of `hold`, so that a group whose endpoints come and go does not pull calls to and fro, then
 //! from nothing to everything in `ramp`, so that it is not overrun with cold caches. But it rises at once as far as
 //! the other groups cannot take the calls.
-//!
-//! | setting | default | reason |
-//! |---|---|---|
-//! | `factor` | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
-//! | `hold` | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
-//! | `ramp` | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
 
 use std::time::Duration;
 
@@ -44,6 +38,14 @@ const NEGLIGIBLE: f64 = 1e-9;
 const LOOK: u64 = 250_000_000;
 
 /// How calls move from one priority group to the next, and back.
+///
+/// See [priority groups](crate::balance#priority-groups).
+///
+/// | setting | default | reason |
+/// |---|---|---|
+/// | [`factor`](Self::factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
+/// | [`hold`](Self::hold) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
+/// | [`ramp`](Self::ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
 ///
 /// # Examples
 ///

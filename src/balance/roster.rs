@@ -244,6 +244,25 @@ impl Roster {
         }
     }
 
+    /// Leaves an endpoint alone that is overloaded, unless half of its group gets no calls already: the load of a whole
+    /// service does not fall by giving it to the few that have not complained yet.
+    pub(super) fn spare(&self, member: &Member, until: u64, now: u64) {
+        let Some(kept) = self.try_lock() else {
+            return;
+        };
+        let mut groups = kept.groups();
+        let Some(group) = groups.find(|group| group[0].priority == member.priority) else {
+            return;
+        };
+        let others = group.iter().filter(|other| other.id != member.id);
+        let closed = others
+            .filter(|other| other.condition.is_closed(now))
+            .count();
+        if 2 * (closed + 1) <= group.len() {
+            member.condition.refused(until);
+        }
+    }
+
     fn ejected(&self, now: Instant, method: EjectionMethod, mode: Mode) {
         self.metrics
             .report(now, |metrics| metrics.ejected(method, mode));
