@@ -88,9 +88,11 @@ fn report(step: usize, event: &str, tally: &Tally, handle: &Handle<Server>) -> [
     let answers = answers.map(|answers| f64::from(answers.swap(0, Ordering::Relaxed)));
     let sum: f64 = answers.iter().sum::<f64>().max(1.0);
     let shares = answers.map(|answers| 100.0 * answers / sum);
-    let [a, b, c, d, e] = shares;
-    print!("{:4.1} s ", step as f64 / 2.0);
-    print!("{a:7.0} % {b:3.0} % {c:3.0} % {d:8.0} % {e:3.0} %");
+    print!("{:4.1} s     ", step as f64 / 2.0);
+    for (server, share) in shares.iter().enumerate() {
+        let gap = if server == PRIMARIES { "     " } else { "" };
+        print!("{gap}{share:4.0} %");
+    }
     let planned = handle.groups().into_iter().map(|group| 100.0 * group.share);
     let planned: Vec<_> = planned.map(|share| format!("{share:.0}")).collect();
     println!("   {:8} {event}", planned.join(" : "));
@@ -150,7 +152,7 @@ async fn main() -> Result<(), BoxError> {
         STEPS as u32 * 500 * MS,
     ));
 
-    println!("           primaries          standbys   planned");
+    println!("           primaries              standbys       planned");
     let (mut primary, mut last) = (Vec::new(), [0.0; SERVERS]);
     for step in 0..STEPS {
         let mut event = "";
