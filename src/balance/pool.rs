@@ -28,10 +28,13 @@ use crate::telemetry::{Published, Series};
 pub(super) struct Set<S> {
     pub(super) members: Vec<Arc<Member>>,
     pub(super) services: Vec<S>,
+    /// The greatest weight.
+    pub(super) heaviest: f64,
+    /// The groups, if there are several. Most balancers have one.
     pub(super) groups: Vec<Group>,
 }
 
-/// The endpoints of one priority in a set; at least one.
+/// The endpoints of one priority in a set.
 pub(super) struct Group {
     pub(super) priority: u8,
     /// Their places.
@@ -43,25 +46,37 @@ pub(super) struct Group {
 impl<S> Set<S> {
     fn new(members: Vec<Arc<Member>>, services: Vec<S>) -> Self {
         let mut begin = 0;
-        let groups = members
-            .chunk_by(|one, other| one.priority == other.priority)
-            .map(|group| {
-                let places = begin..begin + group.len();
-                begin = places.end;
-                let weights = group.iter().map(|member| member.weight());
-                Group {
-                    priority: group[0].priority,
-                    places,
-                    heaviest: weights.fold(0.0, f64::max),
-                }
-            });
-        let groups = groups.collect();
+        let groups = members.chunk_by(|one, other| one.priority == other.priority);
+        let groups = groups.map(|members| {
+            let places = begin..begin + members.len();
+            begin = places.end;
+            Group {
+                priority: members[0].priority,
+                places,
+                heaviest: heaviest(members),
+            }
+        });
+        let groups: Vec<_> = groups.collect();
         Self {
+            heaviest: heaviest(&members),
+            groups: if groups.len() > 1 { groups } else { Vec::new() },
             members,
             services,
-            groups,
         }
     }
+
+    /// The endpoints of this priority.
+    fn group(&self, priority: u8) -> &[Arc<Member>] {
+        let members = &self.members;
+        let begin = members.partition_point(|member| member.priority < priority);
+        let end = members.partition_point(|member| member.priority <= priority);
+        &members[begin..end]
+    }
+}
+
+fn heaviest(members: &[Arc<Member>]) -> f64 {
+    let weights = members.iter().map(|member| member.weight());
+    weights.fold(0.0, f64::max)
 }
 
 /// A change of the endpoints.
@@ -340,9 +355,7 @@ fn sort<S>(
 
 /// The median of what is known of the latencies of this priority; zero if nothing is.
 fn median_latency<S>(set: &Set<S>, priority: u8, now: u64) -> f64 {
-    let group = set.groups.iter().find(|group| group.priority == priority);
-    let members = group.map_or(&[][..], |group| &set.members[group.places.clone()]);
-    let known = members.iter().map(|member| member.latency(now));
+    let known = set.group(priority).iter().map(|member| member.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
     let middle = known.len() / 2;
     if known.is_empty() {

@@ -120,31 +120,26 @@ impl<S: Clone> Local<S> {
     {
         drop(pool.refresh(self));
         let nanos = pool.frame.nanos(now);
-        let group = match &self.set.groups[..] {
-            [only] => only,
-            [] => return None,
-            groups => select(
-                groups,
-                &self.set.members,
-                &pool.roster,
-                nanos,
-                &mut self.random,
-            ),
+        let set = &*self.set;
+        let (members, begin, heaviest) = if set.groups.is_empty() {
+            (&set.members[..], 0, set.heaviest)
+        } else {
+            let roster = &pool.roster;
+            let group = select(&set.groups, &set.members, roster, nanos, &mut self.random);
+            let members = &set.members[group.places.clone()];
+            (members, group.places.start, group.heaviest)
         };
-        let members = &self.set.members[group.places.clone()];
+        let last = members.len().checked_sub(1)?;
         let tried = context::tried();
-        let mut endpoints = Endpoints::new(members, group.heaviest, nanos, tried, &mut self.random);
-        let place = choose
-            .choose(request, &mut endpoints)
-            .min(members.len() - 1);
+        let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, &mut self.random);
+        let place = choose.choose(request, &mut endpoints).min(last);
         pool.keep_published(now, nanos);
-        let place = group.places.start + place;
-        let member = &self.set.members[place];
+        let member = &members[place];
         context::note_tried(member.id);
         Some(Chosen {
             flight: Flight::begin(member, nanos),
-            service: self.set.services[place].clone(),
-            is_one_of_many: self.set.members.len() > 1,
+            service: set.services[begin + place].clone(),
+            is_one_of_many: set.members.len() > 1,
         })
     }
 }
