@@ -305,15 +305,10 @@ impl Split {
     /// Divides the calls so, until `until` at the latest.
     pub(super) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
         let mut sum = 0.0;
-        // What the rounding of the shares leaves over belongs to the last group that gets any.
-        let last = shares.iter().rposition(|share| *share > NEGLIGIBLE);
-        let mut ends = [0; PRIORITIES];
-        for (place, (end, share)) in ends.iter_mut().zip(shares).enumerate() {
+        let ends = shares.map(|share| {
             sum += share;
-            let part = (sum * f64::from(WHOLE)).round() as u8;
-            let is_whole = last.is_some_and(|last| place >= last);
-            *end = if is_whole { WHOLE } else { part };
-        }
+            (sum * f64::from(WHOLE)).round() as u8
+        });
         self.ends.store(u64::from_le_bytes(ends), Ordering::Relaxed);
         let due = until.min(now.saturating_add(LOOK));
         self.due.store(due, Ordering::Relaxed);
@@ -544,6 +539,16 @@ mod tests {
     }
 
     #[test]
+    fn without_a_ramp_a_group_is_held_all_the_same() {
+        let mut bench = Bench::new();
+        bench.failover = Failover::new().ramp(Duration::ZERO);
+        assert_eq!(bench.active_after(1, 0), 0);
+        assert_eq!(bench.active_after(1, 10), 0);
+        assert_eq!(bench.active_after(9, 10), 0);
+        assert_eq!(bench.active_after(1, 10), 100);
+    }
+
+    #[test]
     fn a_group_that_is_new_is_trusted_at_once_and_one_that_returns_slowly() {
         let mut trusts = Trusts::default();
         let mut shares = |groups: &[Group], second| {
@@ -568,6 +573,14 @@ mod tests {
         assert_eq!(shares(&[full, full], 6), [0, 100]);
         assert_eq!(shares(&[full, full], 19), [10, 90]);
         assert_eq!(shares(&[], 20), [0, 0]);
+        let mut trusts = Trusts::default();
+        let mut shares = |groups: &[Group], second| {
+            let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
+            percent(&shares.parts, 2)
+        };
+        assert_eq!(shares(&[full], 0), [100, 0]);
+        assert_eq!(shares(&[half], 1), [100, 0]);
+        assert_eq!(shares(&[full, full], 60), [100, 0], "it was never relieved");
     }
 
     #[test]
