@@ -31,22 +31,23 @@
 //!
 //! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
 //!
-//! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no, one that has refused a call
-//! with an error of this crate (until its `retry_after`, else 100 ms), one whose answer was an overload with a `retry_after`
-//! (for that time, at most 300 s, and unless half of its group gets no calls already), and one that another attempt of the same
-//! operation was sent to by [retry](crate::retry) or [hedge](crate::hedge). They are chosen only if no other is
-//! left. A refused call is not made again here, since that would take a copy of every request: a retry further
-//! out does it, which else does not retry refusals.
+//! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no,
+//! one that has refused a call with an error of this crate (until its `retry_after`, else 100 ms), one whose answer
+//! was an overload with a `retry_after` (for that time, at most 300 s, and unless half of its group gets no calls
+//! already), and one that another attempt of the same operation was sent to by [retry](crate::retry) or
+//! [hedge](crate::hedge). They are chosen only if no other is left. A refused call is not made again here, since
+//! that would take a copy of every request: a retry further out does it, which else does not retry refusals.
 //!
-//! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others together.
-//! One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for 60 s, and so on
-//! to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out. See
-//! [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls much sooner, by its load.
+//! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
+//! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
+//! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
+//! See [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls
+//! much sooner, by its load.
 //!
-//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and again
-//! whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by slow start, with
-//! the failures of its calls forgotten; one
-//! that was never asked gets calls, and is taken out by the first failure. Success ends no ejection. See [`HealthCheck`].
+//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and
+//! again whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by
+//! slow start, with the failures of its calls forgotten; one that was never asked gets calls, and is taken out by
+//! the first failure. Success ends no ejection. See [`HealthCheck`].
 //!
 //! **Panic.** While less than half of the endpoints are in, calls go to all of them: those few would be overrun. What
 //! they cost is still compared. Where there are [priority groups](#priority-groups), this holds for each group, and only
@@ -145,9 +146,10 @@
 //! # Cost
 //!
 //! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
-//! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority groups,
-//! one more random number and a look for an endpoint that the group can offer, which ends at the first. A clone takes a short lock of
-//! the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints.
+//! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority
+//! groups, one more random number and a look for an endpoint that the group can offer, which ends at the first. A
+//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all
+//! endpoints.
 //!
 //! # Errors
 //!
