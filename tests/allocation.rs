@@ -170,6 +170,20 @@ async fn a_successful_call_through_a_balancer_allocates_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_successful_call_through_a_balancer_of_several_groups_allocates_nothing() {
+    for count in [2, 10, 1_000] {
+        let endpoint = |key: u32| Endpoint::new(key, echo()).priority((key % 2) as u8);
+        let balance = Balance::new("groups", (0..count).map(endpoint)).unwrap();
+        balance.handle().add(endpoint(count)).unwrap();
+        assert_eq!(allocations(&balance), 0, "{count} endpoints");
+        balance.handle().eject("0", SECOND);
+        // The shares are set anew by the next call.
+        tokio::time::advance(2 * SECOND).await;
+        assert_eq!(allocations(&balance), 0, "{count} endpoints");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_successful_call_through_the_full_stack_allocates_nothing() {
     let layers = stack("full stack", ByClone, ErrorsAreFailures).unwrap();
     assert_eq!(allocations(&layers.layer(echo())), 0);

@@ -11,12 +11,13 @@ use std::future::pending;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use buttress::balance::{Endpoint, OutlierEjection, RoundRobin};
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
-    Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, Deadline,
-    DeadlineLayer, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter, KeyedLayer,
-    MeasureLayer, Mode, Outcome, Rate, RateLimitLayer, Replay, RetryLayer, TimeoutLayer, bulkhead,
-    fallback, hedge, rate_limit, retry, standard,
+    Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify,
+    Deadline, DeadlineLayer, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter,
+    KeyedLayer, MeasureLayer, Mode, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
+    TimeoutLayer, bulkhead, fallback, hedge, rate_limit, retry, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
@@ -24,6 +25,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use stack::stack;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
+use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -318,6 +320,37 @@ async fn every_end_of_a_fallback() {
     over.scope(service.oneshot("ok")).await.unwrap_err();
 }
 
+async fn every_change_of_a_balancer() {
+    let endpoint = |key: u8| Endpoint::new(key, service_fn(echo));
+    let groups = (0..8).map(|key| endpoint(key).priority(key));
+    let groups = Balance::new(NAME, groups).unwrap();
+    let handle = groups.handle();
+    handle.eject("1", SECOND);
+    for key in 0..8_u8 {
+        handle.remove(&key.to_string());
+    }
+    groups.oneshot("ok").await.unwrap_err();
+
+    for mode in [Mode::Enforce, Mode::Observe] {
+        for rule in [
+            OutlierEjection::new(),
+            OutlierEjection::new().consecutive_failures(1),
+        ] {
+            let broken = service_fn(|_| async { Err("broken".into()) });
+            let broken = Endpoint::new("2", BoxCloneSyncService::new(broken));
+            let well = |key: u8| Endpoint::new(key, BoxCloneSyncService::new(service_fn(echo)));
+            let config = Balance::config(NAME).outlier_ejection(rule.mode(mode));
+            let config = config.choose(RoundRobin::default());
+            let balance = config.build([well(0), well(1), broken]).unwrap();
+            for _ in 0..61 {
+                // It fails where it was broken on purpose.
+                drop(balance.clone().oneshot("ok").await);
+                sleep(SECOND / 5).await;
+            }
+        }
+    }
+}
+
 /// The contract with dashboards and alerts: type and unit, name, and all values of all labels.
 const METRICS: &str = "
 gauge buttress_breaker_state name=inventory state=closed,half_open,open
@@ -330,6 +363,9 @@ histogram/s buttress_call_duration_seconds name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
 counter buttress_calls_total name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+counter buttress_ejections_total method=consecutive_failures,leave_one_out mode=enforce,observe \
+    name=inventory
+gauge buttress_endpoints name=inventory state=ejected,ready,slow_start,unhealthy
 counter buttress_fallbacks_total name=inventory result=answered,deadline,failed,no_answer,not_copyable
 gauge/s buttress_hedge_delay_seconds name=inventory
 counter buttress_hedges_total name=inventory \
@@ -338,12 +374,13 @@ gauge buttress_in_flight layer=bulkhead name=inventory
 counter buttress_key_events_total event=added,evicted,expired,overflowed,removed name=inventory
 gauge buttress_keys name=inventory
 gauge buttress_limit layer=bulkhead name=inventory
+gauge buttress_priority_share name=inventory priority=0,1,2,3,4,5,6,7
 gauge buttress_queue_depth layer=bulkhead,rate_limit name=inventory
 histogram/s buttress_queue_wait_seconds layer=bulkhead,rate_limit name=inventory \
     result=admitted,cancelled,deadline,rejected,timeout
-counter buttress_rejections_total layer=bulkhead,circuit_breaker,deadline,rate_limit,retry \
+counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadline,rate_limit,retry \
     mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
-    queue_timeout,rate_limited,too_costly
+    no_endpoints,queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
     not_idempotent,not_retryable,pushback,rejected,retried name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
@@ -362,6 +399,7 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     every_end_of_a_hedge().await;
     every_event_of_a_key().await;
     every_end_of_a_fallback().await;
+    every_change_of_a_balancer().await;
 
     let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
@@ -390,7 +428,8 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
 }
 
 /// The pages that say which metrics there are.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
+    include_str!("../src/balance/mod.rs"),
     include_str!("../src/budget/mod.rs"),
     include_str!("../src/bulkhead/mod.rs"),
     include_str!("../src/circuit_breaker/mod.rs"),

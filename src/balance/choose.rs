@@ -54,7 +54,7 @@ struct Rank {
     place: usize,
 }
 
-/// The endpoints to choose from.
+/// The endpoints to choose from: those of one [priority](super::Endpoint::priority).
 #[derive(Debug)]
 pub struct Endpoints<'a> {
     members: &'a [Arc<Member>],
@@ -182,10 +182,16 @@ impl<'a> Endpoints<'a> {
         if is_better { other } else { one }
     }
 
-    /// The best standing of all, by looking at all.
-    fn best_standing(&self) -> Standing {
-        let standings = (0..self.len()).map(|place| self.standing(place));
-        standings.min().unwrap_or(Standing::Closed)
+    /// The best standing of all, by looking at all until one is open.
+    pub(super) fn best_standing(&self) -> Standing {
+        let mut best = Standing::ClosedAndTried;
+        for place in 0..self.len() {
+            best = best.min(self.standing(place));
+            if best == Standing::Open {
+                break;
+            }
+        }
+        best
     }
 
     /// Chooses among those of the best standing by drawing lots: each has as many as `lots` says.
@@ -433,6 +439,7 @@ impl Hasher for Fnv {
 mod tests {
     use super::super::endpoint::{Endpoint, Frame, Measure, Settings};
     use super::super::load;
+    use super::super::priority::Failover;
     use super::super::roster::Roster;
     use super::*;
     use crate::random::Random;
@@ -460,7 +467,7 @@ mod tests {
                 },
             };
             let series = Series::of("choose", "balance");
-            let roster = Roster::new(frame, None, Random::new(Some(1)), series);
+            let roster = Roster::new(frame, None, Failover::new(), Random::new(Some(1)), series);
             let roster = Arc::new(roster);
             let member = |(key, weight): (usize, &f64)| {
                 let endpoint = Endpoint::new(key, ()).weight(*weight);

@@ -50,8 +50,18 @@ impl Condition {
     /// Says whether calls may be sent to the endpoint.
     #[inline]
     pub(super) fn is_selectable(&self, now: u64, is_panic: impl FnOnce() -> bool) -> bool {
-        self.refused_until.load(Ordering::Relaxed) <= now
-            && (self.is_out_until() <= now || is_panic())
+        !self.is_refusing(now) && (self.is_out_until() <= now || is_panic())
+    }
+
+    /// Says whether the endpoint has refused a call a short while ago.
+    #[inline]
+    pub(super) fn is_refusing(&self, now: u64) -> bool {
+        self.refused_until.load(Ordering::Relaxed) > now
+    }
+
+    /// Says whether the endpoint gets no calls for any of the reasons that are known here.
+    pub(super) fn is_closed(&self, now: u64) -> bool {
+        self.is_refusing(now) || self.is_out_until() > now
     }
 
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
@@ -77,15 +87,18 @@ impl Condition {
         }
     }
 
-    /// A health check has found that the endpoint works, or does not. It says nothing about an ejection.
+    /// A health check has found that the endpoint works, or does not. It says nothing about an ejection. Returns `true`
+    /// if it works again.
     ///
-    /// One that works again begins slowly, after the end of an ejection if there is one.
-    pub(super) fn found(&self, is_healthy: bool, now: u64) {
+    /// Then it begins slowly, after the end of an ejection if there is one.
+    pub(super) fn found(&self, is_healthy: bool, now: u64) -> bool {
         let was_unhealthy = self.is_unhealthy.swap(!is_healthy, Ordering::Relaxed);
-        if was_unhealthy && is_healthy {
+        let works_again = was_unhealthy && is_healthy;
+        if works_again {
             let until = self.ejected_until.load(Ordering::Relaxed);
             self.started.store(until.max(now), Ordering::Relaxed);
         }
+        works_again
     }
 
     /// Leaves the endpoint alone until `until`.
@@ -169,13 +182,13 @@ mod tests {
     #[test]
     fn a_health_check_ends_no_ejection() {
         let condition = Condition::new(None);
-        condition.found(true, 0);
+        assert!(!condition.found(true, 0));
         assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Ready);
-        condition.found(false, 0);
+        assert!(!condition.found(false, 0));
         condition.ejected(30 * SECOND);
         assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Unhealthy);
         assert_eq!(condition.is_out_until(), u64::MAX);
-        condition.found(true, 5 * SECOND);
+        assert!(condition.found(true, 5 * SECOND));
         let state = |second| condition.state(10 * SECOND, second * SECOND);
         assert_eq!(
             [5, 30, 40].map(state),

@@ -16,6 +16,7 @@ use super::endpoint::{Endpoint, Frame, Measure, Settings};
 use super::load;
 use super::outlier::OutlierEjection;
 use super::pool::{self, Pool};
+use super::priority::Failover;
 use super::service::Balance;
 use crate::discover::Source;
 use crate::error::Check;
@@ -46,6 +47,7 @@ pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
     slow_start: Duration,
     max_wait: Duration,
     ejection: Option<OutlierEjection>,
+    failover: Failover,
     seed: Option<u64>,
     choose: P,
     classify: K,
@@ -63,6 +65,7 @@ impl Config {
             slow_start: SLOW_START,
             max_wait: MAX_WAIT,
             ejection: Some(OutlierEjection::new()),
+            failover: Failover::new(),
             seed: None,
             choose: PowerOfChoices,
             classify: ErrorsAreFailures,
@@ -123,6 +126,13 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
+    /// Moves calls between [priority groups](crate::balance#priority-groups) by this rule. [`Failover::new`] by default;
+    /// where all endpoints have one priority, it does nothing.
+    pub fn failover(mut self, failover: Failover) -> Self {
+        self.failover = failover;
+        self
+    }
+
     /// Makes the choices repeat exactly. By default they are seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -140,6 +150,7 @@ impl<P, K, C> Config<P, K, C> {
             slow_start: self.slow_start,
             max_wait: self.max_wait,
             ejection: self.ejection,
+            failover: self.failover,
             seed: self.seed,
             choose,
             classify: self.classify,
@@ -158,6 +169,7 @@ impl<P, K, C> Config<P, K, C> {
             slow_start: self.slow_start,
             max_wait: self.max_wait,
             ejection: self.ejection,
+            failover: self.failover,
             seed: self.seed,
             choose: self.choose,
             classify,
@@ -176,6 +188,7 @@ impl<P, K, C> Config<P, K, C> {
             slow_start: self.slow_start,
             max_wait: self.max_wait,
             ejection: self.ejection,
+            failover: self.failover,
             seed: self.seed,
             choose: self.choose,
             classify: self.classify,
@@ -233,7 +246,7 @@ impl<P, K, C> Config<P, K, C> {
         })
     }
 
-    /// Like [`discover`](Self::discover), for a stream of endpoints with a weight or an availability.
+    /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
     ///
     /// The key of an endpoint is that in the [`Change`].
     ///
@@ -299,6 +312,7 @@ impl<P, K, C> Config<P, K, C> {
             frame,
             self.max_wait,
             self.ejection,
+            self.failover,
             Random::new(self.seed),
             Series::of(&self.name, "balance"),
             endpoints,
@@ -328,7 +342,8 @@ impl<P, K, C> Config<P, K, C> {
         match &self.ejection {
             Some(ejection) => ejection.check(check),
             None => Ok(()),
-        }
+        }?;
+        self.failover.check(check)
     }
 }
 
@@ -343,6 +358,7 @@ impl<P, K, C> fmt::Debug for Config<P, K, C> {
             .field("slow_start", &self.slow_start)
             .field("max_wait", &self.max_wait)
             .field("ejection", &self.ejection)
+            .field("failover", &self.failover)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::condition::{Condition, EndpointState, after};
 use super::load::{self, End, Load};
 use super::outlier::Record;
+use super::priority::LAST;
 use super::roster::Roster;
 use crate::context::nanos_between;
 use crate::error::Check;
@@ -18,8 +19,11 @@ use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
 /// How long an endpoint is left alone that refused a call and did not say for how long.
 const REFUSED_FOR: Duration = Duration::from_millis(100);
-/// The longest time that an endpoint is left alone because of one refusal.
+/// The longest time that an endpoint is left alone because of one refusal or overload.
 const REFUSED_MOST: Duration = Duration::from_secs(300);
+/// How long an endpoint must have been unavailable before its group is taken to be so much smaller. A bulkhead that
+/// is full for a moment must not send calls to another group for as long as it takes to come back.
+const DOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// One of the services that a [`Balance`](super::Balance) sends calls to.
 ///
@@ -41,6 +45,7 @@ pub struct Endpoint<S> {
     pub(super) key: Arc<str>,
     pub(super) service: S,
     pub(super) weight: f64,
+    pub(super) priority: u8,
     pub(super) available: Option<Arc<dyn Availability>>,
 }
 
@@ -55,6 +60,7 @@ impl<S> Endpoint<S> {
             key: key.to_string().into(),
             service,
             weight: 1.0,
+            priority: 0,
             available: None,
         }
     }
@@ -62,6 +68,15 @@ impl<S> Endpoint<S> {
     /// How much it can take, in comparison with the others; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Puts it into the group of this priority, of which 0 gets calls first; 0 to 7. 0 by default.
+    ///
+    /// The others get them as far as those before them are not well: see
+    /// [priority groups](crate::balance#priority-groups).
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -76,7 +91,9 @@ impl<S> Endpoint<S> {
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
-        check_weight(name, self.weight)
+        check_weight(name, self.weight)?;
+        let is_valid = self.priority <= LAST;
+        Check::new("balance", name)?.that(is_valid, "priority", &self.priority, "0 to 7")
     }
 }
 
@@ -90,6 +107,7 @@ impl<S> fmt::Debug for Endpoint<S> {
         f.debug_struct("Endpoint")
             .field("key", &self.key)
             .field("weight", &self.weight)
+            .field("priority", &self.priority)
             .finish_non_exhaustive()
     }
 }
@@ -143,6 +161,9 @@ pub(super) struct Member {
     pub(super) condition: Condition,
     pub(super) record: Record,
     pub(super) roster: Arc<Roster>,
+    pub(super) priority: u8,
+    /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
+    unavailable_since: AtomicU64,
     /// The bits of a float.
     weight: AtomicU64,
     available: Option<Arc<dyn Availability>>,
@@ -172,6 +193,8 @@ impl Member {
             condition: Condition::new(is_slow.then_some(now)),
             record: Record::new(),
             roster: Arc::clone(roster),
+            priority: endpoint.priority,
+            unavailable_since: AtomicU64::new(u64::MAX),
             weight: AtomicU64::new(endpoint.weight.to_bits()),
             available: endpoint.available.clone(),
             frame,
@@ -182,11 +205,29 @@ impl Member {
     #[inline]
     pub(super) fn is_selectable(&self, now: u64) -> bool {
         self.condition
-            .is_selectable(now, || self.roster.is_panic(now))
-            && self
-                .available
-                .as_ref()
-                .is_none_or(|available| available.is_available())
+            .is_selectable(now, || self.roster.is_panic(self.priority, now))
+            && self.is_available()
+    }
+
+    #[inline]
+    fn is_available(&self) -> bool {
+        let available = self.available.as_ref();
+        available.is_none_or(|available| available.is_available())
+    }
+
+    /// Notes whether the endpoint is available. Called without a lock: this is code of the user.
+    pub(super) fn look(&self, now: u64) {
+        if !self.condition.is_refusing(now) && self.is_available() {
+            self.unavailable_since.store(u64::MAX, Ordering::Relaxed);
+        } else {
+            self.unavailable_since.fetch_min(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether the endpoint counts as one that gets no calls, in the health of its group.
+    pub(super) fn is_down(&self, now: u64) -> bool {
+        let since = self.unavailable_since.load(Ordering::Relaxed);
+        self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
     }
 
     /// The weight that was set.
@@ -239,6 +280,18 @@ impl Member {
         if matches!(end, End::Succeeded | End::Failed) {
             self.roster.note(self, began, now, end == End::Failed);
         }
+        if let Outcome::Overload { retry_after } = outcome {
+            self.overloaded(retry_after, now);
+        }
+    }
+
+    /// The endpoint has more to do than it can, and may have said for how long.
+    #[cold]
+    fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
+        if let Some(wait) = retry_after {
+            let until = after(now, wait.min(REFUSED_MOST));
+            self.roster.spare(self, until, now);
+        }
     }
 
     /// A layer in front of the endpoint has refused a call. Returns `true` if another endpoint may take it.
@@ -265,8 +318,12 @@ impl Member {
 
     /// A health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool, now: u64) {
-        self.roster
-            .change(now, || self.condition.found(is_healthy, now));
+        self.roster.change(now, || {
+            if self.condition.found(is_healthy, now) {
+                // The failures of before would keep it from getting calls for longer than its slow start.
+                self.load.forgive();
+            }
+        });
     }
 
     /// Ends an ejection, and forgets earlier ones.
@@ -285,6 +342,7 @@ impl Member {
             state: self.state(now),
             is_selectable: self.is_selectable(now),
             weight: self.weight(),
+            priority: self.priority,
             in_flight: self.load.in_flight(),
             load: self.cost(now),
             latency: Duration::from_secs_f64(self.latency(now)),
@@ -316,6 +374,8 @@ pub struct EndpointStatus {
     pub is_selectable: bool,
     /// The weight that was set.
     pub weight: f64,
+    /// The priority of its group.
+    pub priority: u8,
     /// The calls that are in flight on it.
     pub in_flight: u32,
     /// What is compared with other endpoints.
@@ -327,4 +387,19 @@ pub struct EndpointStatus {
     /// How many ejections in a row count: the next one takes as much longer. One fewer for each
     /// [`base`](super::OutlierEjection::base) without.
     pub ejections: u32,
+}
+
+/// What is known about the endpoints of one priority.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GroupStatus {
+    /// Their priority.
+    pub priority: u8,
+    /// How many there are.
+    pub endpoints: usize,
+    /// The share of them, by their weights, that is neither ejected nor unhealthy nor was unavailable for 1 s. It does
+    /// not count as unavailable before a call has looked.
+    pub healthy: f64,
+    /// The share of the calls that goes to them.
+    pub share: f64,
 }

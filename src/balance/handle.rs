@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::after;
-use super::endpoint::{Endpoint, EndpointStatus};
+use super::endpoint::{Endpoint, EndpointStatus, GroupStatus};
 use super::pool::{Change, Pool};
 use crate::ConfigError;
 
@@ -47,6 +47,12 @@ impl<S> Handle<S> {
     pub fn endpoint(&self, key: &str) -> Option<EndpointStatus> {
         let member = self.pool.member(key)?;
         Some(member.status(Instant::now()))
+    }
+
+    /// The priority groups that have an endpoint, the first priority first, with the share of the calls that each gets.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupStatus> {
+        self.pool.roster.groups()
     }
 
     /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such
@@ -90,7 +96,7 @@ impl<S: Clone> Handle<S> {
     ///
     /// # Errors
     ///
-    /// If its weight is outside the range.
+    /// If its weight or priority is outside the range.
     pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
         endpoint.check(self.name())?;
         self.pool.change([Change::Insert(endpoint)]);

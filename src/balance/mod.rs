@@ -31,23 +31,27 @@
 //!
 //! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
 //!
-//! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no, one that has refused a call
-//! with an error of this crate (until its `retry_after`, else 100 ms), and one that another attempt of the same
-//! operation was sent to by [retry](crate::retry) or [hedge](crate::hedge). They are chosen only if no other is
-//! left. A refused call is not made again here, since that would take a copy of every request: a retry further
-//! out does it, which else does not retry refusals.
+//! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no,
+//! one that has refused a call with an error of this crate (until its `retry_after`, else 100 ms), one whose answer
+//! was an overload with a `retry_after` (for that time, at most 300 s, and unless half of its group gets no calls
+//! already), and one that another attempt of the same operation was sent to by [retry](crate::retry) or
+//! [hedge](crate::hedge). They are chosen only if no other is left. A refused call is not made again here, since
+//! that would take a copy of every request: a retry further out does it, which else does not retry refusals.
 //!
-//! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others together.
-//! One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for 60 s, and so on
-//! to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out. See
-//! [`OutlierEjection`]. A failing endpoint loses most of its calls much sooner, by its load.
+//! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
+//! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
+//! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
+//! See [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls
+//! much sooner, by its load.
 //!
-//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and again
-//! whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by slow start; one
-//! that was never asked gets calls, and is taken out by the first failure. Success ends no ejection. See [`HealthCheck`].
+//! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and
+//! again whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by
+//! slow start, with the failures of its calls forgotten; one that was never asked gets calls, and is taken out by
+//! the first failure. Success ends no ejection. See [`HealthCheck`].
 //!
 //! **Panic.** While less than half of the endpoints are in, calls go to all of them: those few would be overrun. What
-//! they cost is still compared.
+//! they cost is still compared. Where there are [priority groups](#priority-groups), this holds for each group, and only
+//! while all groups together cannot take all calls.
 //!
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
 //! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
@@ -55,11 +59,73 @@
 //! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs
 //! by hand, ejects and restores.
 //!
+//! # Priority groups
+//!
+//! [`Endpoint::priority`] makes groups: primary, standby, far region. The first group gets all calls while it is well;
+//! then they spill over to the next one, and come back.
+//!
+//! ```text
+//! what a group can take = min(1, 1.4 · weight of its healthy endpoints / weight of all of them)
+//! ```
+//!
+//! **Spilling over.** The first group gets what it can take, the second what is left, and so on; if all together cannot
+//! take everything, each gets its part of it. So a group spills nothing until it has lost more than 28 % of its
+//! endpoints, 30 % of the calls when half are lost, and everything when none is left. Healthy is what is neither
+//! ejected nor unhealthy, and was not unavailable for 1 s: one that is full for a moment moves no calls. Health is looked
+//! at with each change, and by a call every 250 ms. If no endpoint of any group is healthy, the first group gets all.
+//!
+//! **Coming back.** What a group gets falls at once and rises slowly. It must have been better for 10 s on end, and then
+//! takes 30 s from nothing to everything. It rises at once as far as no other group can take the calls. This goes on
+//! without calls: the first one after a pause sees it. A group that is new to the balancer is trusted at once.
+//!
+//! **Each call** goes to one group by these shares, and to one of its endpoints by the policy. If the group has no
+//! endpoint to offer, because all are left out or were tried by other attempts of the operation, it goes to the first group
+//! that has one. So a retry finds the standby before anything is known of the primary. [`ConsistentHash`] gives a key
+//! the same endpoint within a group; while calls are divided, a key has an endpoint in each.
+//!
+//! **What tells that a group is down.** Outlier ejection compares the endpoints of a group with each other and leaves at
+//! least half of them in: it does not see that all fail. Use [health checks](Balance::check_health), or a circuit breaker
+//! for each endpoint with [`Endpoint::available`].
+//!
+//! Active and standby with automatic fail-back are two groups and a health check:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::Balance;
+//! use buttress::balance::{Ask, Endpoint, HealthCheck};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::BoxError> {
+//! # let client = |name: &'static str| service_fn(move |_: &'static str| async move {
+//! #     if name == "active" { Err("connection refused".into()) } else { Ok::<_, buttress::BoxError>(name) }
+//! # });
+//! let endpoints = [
+//!     Endpoint::new("10.0.0.1:5432", client("active")),
+//!     Endpoint::new("10.1.0.1:5432", client("standby")).priority(1),
+//! ];
+//! let orders = Balance::new("orders", endpoints)?
+//!     .check_health(HealthCheck::new(Ask::new(|| "ping")).interval(Duration::from_secs(1)))?;
+//! let handle = orders.handle();
+//! assert_eq!(handle.groups()[0].share, 1.0);
+//! # tokio::time::sleep(Duration::from_secs(5)).await;
+//! // The active one has gone.
+//! assert_eq!(handle.groups()[1].share, 1.0);
+//! assert_eq!(orders.oneshot("list").await?, "standby");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Failover`] sets the factor and both times.
+//!
 //! # Promises
 //!
 //! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock, and
-//!   one that ends after an interval of 10 s judges the endpoints.
-//! - Outlier ejection never takes more than half of the endpoints out, nor the only one.
+//!   one that ends after an interval of 10 s judges the endpoints. Where there are several priority groups, one call every
+//!   250 ms looks at the health of all endpoints; no other waits for it.
+//! - Outlier ejection never takes more than half of the endpoints of a priority group out, nor the only one.
+//! - A call goes to another priority group only if the shares say so, or its own group has no endpoint to offer.
 //! - `poll_ready` is always ready; no idle handle holds anything of an endpoint's. An endpoint that is not ready is
 //!   waited for inside the call, and counts as busy meanwhile. An error of its `poll_ready` fails that call, and no more.
 //! - No endpoint is compared with itself.
@@ -80,8 +146,10 @@
 //! # Cost
 //!
 //! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
-//! reference taken and given back; the same for ten and for a thousand endpoints. A clone takes a short lock of
-//! the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints.
+//! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority
+//! groups, one more random number and a look for an endpoint that the group can offer, which ends at the first. A
+//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all
+//! endpoints.
 //!
 //! # Errors
 //!
@@ -93,6 +161,7 @@
 //! |---|---|---|
 //! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
+//! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
 //!
 //! # Defaults
@@ -106,6 +175,7 @@
 //! | [`failure_penalty`](Config::failure_penalty) | 5 s | more than most calls take |
 //! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |
 //! | [`outlier_ejection`](Config::outlier_ejection) | [`OutlierEjection::new`] | see there |
+//! | [`failover`](Config::failover) | [`Failover::new`] | see [priority groups](#priority-groups) |
 //! | [`max_wait`](Config::max_wait) | 1 s | callers are patient for longer than the last endpoint takes to be replaced |
 //!
 //! # Examples
@@ -163,6 +233,7 @@ mod load;
 mod metrics;
 mod outlier;
 mod pool;
+mod priority;
 mod roster;
 mod service;
 
@@ -172,10 +243,11 @@ pub use self::choose::{
 };
 pub use self::condition::EndpointState;
 pub use self::config::Config;
-pub use self::endpoint::{Endpoint, EndpointStatus, Measure};
+pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, Measure};
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
 pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
+pub use self::priority::Failover;
 pub use self::service::Balance;

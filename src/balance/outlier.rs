@@ -18,7 +18,8 @@
 //! one for each `base` that the endpoint stays in. (Envoy lets it fall in each interval; an endpoint in slow start
 //! gets so few calls that its failures take longer than that to be seen, and the time would never grow.)
 //!
-//! **Floor.** At most `⌊n · max_ejected⌋` of n endpoints are out: with a half, none of 1, 1 of 2 or 3, 2 of 4 or 5.
+//! **Floor.** At most `⌊n · max_ejected⌋` of n endpoints of one priority are out: with a half, none of 1, 1 of 2 or 3,
+//! 2 of 4 or 5.
 //! An endpoint that is out for another reason (unhealthy, or ejected by hand) takes up the same room. If there is
 //! not room for all outliers, the surest ones go.
 //!
@@ -147,7 +148,7 @@ impl OutlierEjection {
         self
     }
 
-    /// Never ejects more than this share of the endpoints; above 0 and at most 0.5. 0.5 by default.
+    /// Never ejects more than this share of the endpoints of one priority; above 0 and at most 0.5. 0.5 by default.
     ///
     /// Rounded down: a single endpoint is never ejected.
     pub fn max_ejected(mut self, share: f64) -> Self {

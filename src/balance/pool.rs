@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
@@ -16,30 +17,66 @@ use super::endpoint::{Endpoint, Frame, Member, check_weight};
 use super::health::Checked;
 use super::metrics::BalanceMetrics;
 use super::outlier::OutlierEjection;
+use super::priority::{Failover, PRIORITIES};
 use super::roster::Roster;
 use crate::ConfigError;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 
-/// The endpoints at one time. The places of the two lists are the same.
+/// The endpoints at one time, in the order of their priorities. The places of the two lists are the same.
 pub(super) struct Set<S> {
     pub(super) members: Vec<Arc<Member>>,
     pub(super) services: Vec<S>,
+    /// The greatest weight.
+    pub(super) heaviest: f64,
+    /// The groups, if there are several. Most balancers have one.
+    pub(super) groups: Vec<Group>,
+}
+
+/// The endpoints of one priority in a set.
+pub(super) struct Group {
+    pub(super) priority: u8,
+    /// Their places.
+    pub(super) places: Range<usize>,
     /// The greatest weight.
     pub(super) heaviest: f64,
 }
 
 impl<S> Set<S> {
     fn new(members: Vec<Arc<Member>>, services: Vec<S>) -> Self {
-        let weights = members.iter().map(|member| member.weight());
-        let heaviest = weights.fold(0.0, f64::max);
+        let mut begin = 0;
+        let groups = members.chunk_by(|one, other| one.priority == other.priority);
+        let groups = groups.map(|members| {
+            let places = begin..begin + members.len();
+            begin = places.end;
+            Group {
+                priority: members[0].priority,
+                places,
+                heaviest: heaviest(members),
+            }
+        });
+        let groups: Vec<_> = groups.collect();
         Self {
+            heaviest: heaviest(&members),
+            groups: if groups.len() > 1 { groups } else { Vec::new() },
             members,
             services,
-            heaviest,
         }
     }
+
+    /// The endpoints of this priority.
+    fn group(&self, priority: u8) -> &[Arc<Member>] {
+        let members = &self.members;
+        let begin = members.partition_point(|member| member.priority < priority);
+        let end = members.partition_point(|member| member.priority <= priority);
+        &members[begin..end]
+    }
+}
+
+fn heaviest(members: &[Arc<Member>]) -> f64 {
+    let weights = members.iter().map(|member| member.weight());
+    weights.fold(0.0, f64::max)
 }
 
 /// A change of the endpoints.
@@ -62,7 +99,7 @@ pub(super) struct Pool<S> {
     checker: Mutex<Option<AbortHandle>>,
     /// Wakes the health check when endpoints come or go.
     changed: Arc<Notify>,
-    roster: Arc<Roster>,
+    pub(super) roster: Arc<Roster>,
     metrics: &'static Series<BalanceMetrics>,
     published: Published,
     pub(super) frame: Frame,
@@ -88,11 +125,12 @@ impl<S: Clone> Pool<S> {
         frame: Frame,
         max_wait: Duration,
         ejection: Option<OutlierEjection>,
+        failover: Failover,
         random: Random,
         metrics: &'static Series<BalanceMetrics>,
         endpoints: Vec<Endpoint<S>>,
     ) -> Self {
-        let roster = Arc::new(Roster::new(frame, ejection, random, metrics));
+        let roster = Arc::new(Roster::new(frame, ejection, failover, random, metrics));
         metrics.levels().add(&roster);
         let pool = Self {
             generation: AtomicU64::new(0),
@@ -120,7 +158,7 @@ impl<S: Clone> Pool<S> {
         let old = self.latest().1;
         let (mut members, mut services) = (old.members.clone(), old.services.clone());
         let is_late = !members.is_empty();
-        let mut peers = None;
+        let mut peers = [None; PRIORITIES];
         // Services are dropped without a lock: that runs code of the user.
         let mut gone = Vec::new();
         let mut made = 0;
@@ -130,7 +168,8 @@ impl<S: Clone> Pool<S> {
                     if endpoint.check(self.name()).is_err() {
                         continue;
                     }
-                    let latency = *peers.get_or_insert_with(|| median_latency(&old.members, now));
+                    let latency = *peers[usize::from(endpoint.priority)]
+                        .get_or_insert_with(|| median_latency(&old, endpoint.priority, now));
                     let member =
                         Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
@@ -163,6 +202,7 @@ impl<S: Clone> Pool<S> {
             made += 1;
         }
         if made > 0 {
+            sort(&mut members, &mut services, &mut places);
             self.roster.set(&members, now);
             let is_empty = members.is_empty();
             let set = Arc::new(Set::new(members, services));
@@ -295,9 +335,27 @@ impl<S> Pool<S> {
     }
 }
 
-/// The median of what is known of the latencies; zero if nothing is.
-fn median_latency(members: &[Arc<Member>], now: u64) -> f64 {
-    let known = members.iter().map(|member| member.latency(now));
+/// Puts endpoints in the order of their priorities. Those of one priority stay as they are.
+fn sort<S>(
+    members: &mut Vec<Arc<Member>>,
+    services: &mut Vec<S>,
+    places: &mut HashMap<Arc<str>, usize>,
+) {
+    if members.is_sorted_by_key(|member| member.priority) {
+        return;
+    }
+    let mut both: Vec<_> = members.drain(..).zip(services.drain(..)).collect();
+    both.sort_by_key(|(member, _)| member.priority);
+    for (place, (member, service)) in both.into_iter().enumerate() {
+        places.insert(Arc::clone(&member.key), place);
+        members.push(member);
+        services.push(service);
+    }
+}
+
+/// The median of what is known of the latencies of this priority; zero if nothing is.
+fn median_latency<S>(set: &Set<S>, priority: u8, now: u64) -> f64 {
+    let known = set.group(priority).iter().map(|member| member.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
     let middle = known.len() / 2;
     if known.is_empty() {

@@ -1,103 +1,195 @@
 //! The endpoints of a balancer as they are judged and counted together.
 
 use std::fmt;
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 
 use tokio::time::Instant;
 
-use super::endpoint::{Frame, Member};
+use super::endpoint::{Frame, GroupStatus, Member};
 use super::metrics::BalanceMetrics;
 use super::outlier::{EjectionMethod, Interval, OutlierEjection, Seat, is_panic, sweep};
+use super::priority::{Failover, Groups, PRIORITIES, Shares, Split, Trusts};
 use crate::Mode;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::telemetry::Series;
+
+/// How many of the ejections that have ended unseen are taken in one by one: they need a look at all endpoints each.
+const RETURNS: usize = 32;
 
 /// The endpoints of one balancer.
 ///
 /// Their states change with time alone, so they are counted when that is reported.
 pub(super) struct Roster {
     frame: Frame,
-    ejection: Option<(OutlierEjection, Interval)>,
-    /// Emptied with the balancer: each endpoint refers to this.
-    members: Mutex<Vec<Arc<Member>>>,
-    /// Until then, less than half of the endpoints are in; `u64::MAX` if time alone does not end that.
-    panic_until: AtomicU64,
+    /// Each priority group is judged by itself.
+    ejection: Option<(OutlierEjection, [Interval; PRIORITIES])>,
+    failover: Failover,
+    kept: Mutex<Kept>,
+    /// Until then, so few endpoints of a group are in that calls go to all of them; `u64::MAX` if time alone does not
+    /// end that.
+    panic_until: [AtomicU64; PRIORITIES],
+    /// Which group a call goes to, if there are several.
+    pub(super) split: Split,
     pub(super) random: Random,
     metrics: &'static Series<BalanceMetrics>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the roster.
+    members: Vec<Arc<Member>>,
+    trusts: Trusts,
+}
+
+impl Kept {
+    /// The endpoints of each priority that has any.
+    fn groups(&self) -> impl Iterator<Item = &[Arc<Member>]> {
+        self.members
+            .chunk_by(|one, other| one.priority == other.priority)
+    }
+
+    fn are_several(&self) -> bool {
+        self.groups().nth(1).is_some()
+    }
+
+    /// The health of the groups.
+    fn health(&self, now: u64) -> Groups {
+        let mut groups = Groups::default();
+        for member in &self.members {
+            let group = &mut groups[usize::from(member.priority)];
+            group.whole += member.weight();
+            if !member.is_down(now) {
+                group.healthy += member.weight();
+            }
+        }
+        groups
+    }
+
+    /// When the next ejection is over after this time; `u64::MAX` if none is.
+    fn next_return(&self, now: u64) -> u64 {
+        let outs = self.members.iter();
+        let outs = outs.map(|member| member.condition.is_out_until());
+        outs.filter(|until| *until > now).min().unwrap_or(u64::MAX)
+    }
+
+    /// What the groups are trusted to take now, and the shares that they get. Ejections that are over since the last look
+    /// are taken in at the times when they were.
+    fn divide(&self, failover: &Failover, now: u64) -> (Trusts, Shares) {
+        let mut trusts = self.trusts;
+        for _ in 0..RETURNS {
+            let back = self.next_return(trusts.at());
+            if back >= now {
+                break;
+            }
+            let _ = trusts.update(failover, &self.health(back), back);
+        }
+        let shares = trusts.update(failover, &self.health(now), now);
+        (trusts, shares)
+    }
 }
 
 impl Roster {
     pub(super) fn new(
         frame: Frame,
         ejection: Option<OutlierEjection>,
+        failover: Failover,
         random: Random,
         metrics: &'static Series<BalanceMetrics>,
     ) -> Self {
         let now = frame.nanos(Instant::now());
         let ejection = ejection.map(|settings| {
-            let interval = Interval::new(&settings, now);
-            (settings, interval)
+            let intervals = [(); PRIORITIES].map(|()| Interval::new(&settings, now));
+            (settings, intervals)
         });
         Self {
             frame,
             ejection,
-            members: Mutex::default(),
-            panic_until: AtomicU64::new(0),
+            failover,
+            kept: Mutex::default(),
+            panic_until: [(); PRIORITIES].map(|()| AtomicU64::new(0)),
+            split: Split::new(),
             random,
             metrics,
         }
     }
 
+    /// `members` are in the order of their priorities.
     pub(super) fn set(&self, members: &[Arc<Member>], now: u64) {
-        let mut kept = lock(&self.members);
-        let replaced = std::mem::replace(&mut *kept, members.to_vec());
-        self.assess(&kept, now);
+        let mut kept = lock(&self.kept);
+        self.assess(&mut kept, now);
+        let replaced = std::mem::replace(&mut kept.members, members.to_vec());
+        self.assess(&mut kept, now);
         drop(kept);
         drop(replaced);
     }
 
-    /// Says whether so few endpoints are in that calls go to all of them.
+    /// Says whether so few endpoints of this priority are in that calls go to all of them.
     #[inline]
-    pub(super) fn is_panic(&self, now: u64) -> bool {
-        self.panic_until.load(Ordering::Relaxed) > now
+    pub(super) fn is_panic(&self, priority: u8, now: u64) -> bool {
+        self.panic_until[usize::from(priority)].load(Ordering::Relaxed) > now
     }
 
     /// Changes what is known of the health of an endpoint.
     pub(super) fn change(&self, now: u64, change: impl FnOnce()) {
-        let members = lock(&self.members);
+        let mut kept = lock(&self.kept);
+        self.assess(&mut kept, now);
         change();
-        self.assess(&members, now);
-        drop(members);
+        self.assess(&mut kept, now);
+        drop(kept);
         self.metrics.publish(Instant::now());
     }
 
-    /// Finds out until when there is panic. Called with each change of health; what time brings is foreseen.
-    fn assess(&self, members: &[Arc<Member>], now: u64) {
-        let mut returns: Vec<_> = members
-            .iter()
-            .map(|member| member.condition.is_out_until())
-            .collect();
-        returns.sort_unstable();
-        let panic =
-            |at: u64| is_panic(returns.partition_point(|until| *until <= at), returns.len());
-        let end = if panic(now) {
-            let mut later = returns.iter().filter(|until| **until > now);
-            *later.find(|until| !panic(**until)).unwrap_or(&u64::MAX)
-        } else {
-            0
-        };
-        self.panic_until.store(end, Ordering::Relaxed);
+    /// Divides the calls anew, because time has passed. One call does that; the others go on. `members` are those that
+    /// it knows.
+    #[cold]
+    pub(super) fn look(&self, members: &[Arc<Member>], now: u64) {
+        for member in members {
+            member.look(now);
+        }
+        match self.try_lock() {
+            Some(mut kept) => self.assess(&mut kept, now),
+            None => self.split.look_later(),
+        }
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Kept>> {
+        match self.kept.try_lock() {
+            Ok(kept) => Some(kept),
+            Err(TryLockError::Poisoned(kept)) => Some(kept.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Finds out which share of the calls each group gets, and until when there is panic in it. Called before and after
+    /// each change of health; what time brings is foreseen.
+    fn assess(&self, kept: &mut Kept, now: u64) {
+        let (trusts, shares) = kept.divide(&self.failover, now);
+        kept.trusts = trusts;
+        let until = kept.next_return(now);
+        let until = shares.again.map_or(until, |again| until.min(again));
+        self.split.set(&shares.parts, now, until);
+        let are_enough = shares.suffice && kept.are_several();
+        for members in kept.groups() {
+            // Not while those that are in, here and in other groups, can take all calls.
+            let end = if are_enough {
+                0
+            } else {
+                panic_end(members, now)
+            };
+            self.panic_until[usize::from(members[0].priority)].store(end, Ordering::Relaxed);
+        }
     }
 
     /// A call to one of the endpoints has succeeded or failed.
     #[inline]
     pub(super) fn note(&self, member: &Member, began: u64, now: u64, failed: bool) {
-        let Some((settings, interval)) = &self.ejection else {
+        let Some((settings, intervals)) = &self.ejection else {
             return;
         };
+        let interval = &intervals[usize::from(member.priority)];
         if member.record.note(settings, began, failed) || interval.is_over(now) {
-            self.judge(settings, interval, now);
+            self.judge(settings, interval, member.priority, now);
         }
     }
 
@@ -109,14 +201,15 @@ impl Roster {
         })
     }
 
-    /// Ejects those that fail more than the rest. One call does that; the others go on.
+    /// Ejects those of a group that fail more than the rest of it. One call does that; the others go on.
     #[cold]
-    fn judge(&self, settings: &OutlierEjection, interval: &Interval, now: u64) {
-        let members = match self.members.try_lock() {
-            Ok(members) => members,
-            Err(TryLockError::Poisoned(members)) => members.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+    fn judge(&self, settings: &OutlierEjection, interval: &Interval, priority: u8, now: u64) {
+        let Some(mut kept) = self.try_lock() else {
+            return;
         };
+        self.assess(&mut kept, now);
+        let members = kept.groups().find(|group| group[0].priority == priority);
+        let members = members.unwrap_or_default();
         let seats: Vec<_> = members
             .iter()
             .map(|member| Seat {
@@ -133,9 +226,9 @@ impl Roster {
                 member.load.forgive();
             }
         }
-        self.assess(&members, now);
         drop(seats);
-        drop(members);
+        self.assess(&mut kept, now);
+        drop(kept);
         // Without the lock: a recorder is code of the user.
         let mode = if settings.acts() {
             Mode::Enforce
@@ -151,23 +244,93 @@ impl Roster {
         }
     }
 
+    /// Leaves an endpoint alone that is overloaded, unless half of its group gets no calls already: the load of a whole
+    /// service does not fall by giving it to the few that have not complained yet.
+    pub(super) fn spare(&self, member: &Member, until: u64, now: u64) {
+        let Some(kept) = self.try_lock() else {
+            return;
+        };
+        let mut groups = kept.groups();
+        let Some(group) = groups.find(|group| group[0].priority == member.priority) else {
+            return;
+        };
+        let others = group.iter().filter(|other| other.id != member.id);
+        let closed = others
+            .filter(|other| other.condition.is_closed(now))
+            .count();
+        if 2 * (closed + 1) <= group.len() {
+            member.condition.refused(until);
+        }
+    }
+
     fn ejected(&self, now: Instant, method: EjectionMethod, mode: Mode) {
         self.metrics
             .report(now, |metrics| metrics.ejected(method, mode));
     }
 
+    /// Counts the endpoints by their states.
     pub(super) fn count<const N: usize>(&self, counts: &mut [u64; N]) {
         let now = self.frame.nanos(Instant::now());
-        for member in lock(&self.members).iter() {
+        for member in &lock(&self.kept).members {
             counts[member.state(now) as usize] += 1;
         }
     }
+
+    /// The share of the calls that each group gets, and the priorities as bits if there are several.
+    pub(super) fn shares(&self) -> ([f64; PRIORITIES], u32) {
+        let now = self.frame.nanos(Instant::now());
+        let kept = lock(&self.kept);
+        if kept.are_several() {
+            let priorities = kept.groups().map(|group| 1 << group[0].priority);
+            let (_, shares) = kept.divide(&self.failover, now);
+            return (shares.parts, priorities.sum());
+        }
+        let mut parts = [0.0; PRIORITIES];
+        if let Some(member) = kept.members.first() {
+            parts[usize::from(member.priority)] = 1.0;
+        }
+        (parts, 0)
+    }
+
+    /// What is known of the groups. Changes nothing: who looks may have another clock than the calls.
+    pub(super) fn groups(&self) -> Vec<GroupStatus> {
+        let now = self.frame.nanos(Instant::now());
+        let kept = lock(&self.kept);
+        let health = kept.health(now);
+        let (_, shares) = kept.divide(&self.failover, now);
+        let status = |members: &[Arc<Member>]| {
+            let priority = members[0].priority;
+            let place = usize::from(priority);
+            GroupStatus {
+                priority,
+                endpoints: members.len(),
+                healthy: health[place].healthy / health[place].whole,
+                share: shares.parts[place],
+            }
+        };
+        kept.groups().map(status).collect()
+    }
+}
+
+/// Until when so few of these are in that it is better to send calls to all of them; 0 if they are not so few.
+fn panic_end(members: &[Arc<Member>], now: u64) -> u64 {
+    let returns = members.iter();
+    let mut returns: Vec<_> = returns
+        .map(|member| member.condition.is_out_until())
+        .collect();
+    returns.sort_unstable();
+    let panic = |at: u64| is_panic(returns.partition_point(|until| *until <= at), returns.len());
+    if !panic(now) {
+        return 0;
+    }
+    let mut later = returns.iter().filter(|until| **until > now);
+    *later.find(|until| !panic(**until)).unwrap_or(&u64::MAX)
 }
 
 impl fmt::Debug for Roster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Roster")
-            .field("endpoints", &lock(&self.members).len())
+            .field("endpoints", &lock(&self.kept).members.len())
             .finish_non_exhaustive()
     }
 }

@@ -4,18 +4,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 
+use rand::Rng;
+use rand::rngs::SmallRng;
 use tokio::runtime;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::choose::{Choose, Endpoints, PowerOfChoices};
+use super::choose::{Choose, Endpoints, PowerOfChoices, Standing};
 use super::config::Config;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Member};
 use super::flight::Flight;
 use super::future::ResponseFuture;
 use super::handle::Handle;
 use super::health::{self, HealthCheck, Probe};
-use super::pool::{Local, Pool};
+use super::pool::{Group, Local, Pool};
+use super::roster::Roster;
 use crate::context::{self, ClockScope};
 use crate::error::Check;
 use crate::sync::lock;
@@ -116,25 +119,64 @@ impl<S: Clone> Local<S> {
         P: Choose<Req>,
     {
         drop(pool.refresh(self));
-        let last = self.set.members.len().checked_sub(1)?;
         let nanos = pool.frame.nanos(now);
-        let mut endpoints = Endpoints::new(
-            &self.set.members,
-            self.set.heaviest,
-            nanos,
-            context::tried(),
-            &mut self.random,
-        );
+        let set = &*self.set;
+        let (members, begin, heaviest) = if set.groups.is_empty() {
+            (&set.members[..], 0, set.heaviest)
+        } else {
+            let roster = &pool.roster;
+            let group = select(&set.groups, &set.members, roster, nanos, &mut self.random);
+            let members = &set.members[group.places.clone()];
+            (members, group.places.start, group.heaviest)
+        };
+        let last = members.len().checked_sub(1)?;
+        let tried = context::tried();
+        let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, &mut self.random);
         let place = choose.choose(request, &mut endpoints).min(last);
         pool.keep_published(now, nanos);
-        let member = &self.set.members[place];
+        let member = &members[place];
         context::note_tried(member.id);
         Some(Chosen {
             flight: Flight::begin(member, nanos),
-            service: self.set.services[place].clone(),
-            is_one_of_many: last > 0,
+            service: set.services[begin + place].clone(),
+            is_one_of_many: set.members.len() > 1,
         })
     }
+}
+
+/// Selects the group of a call, where there are several: by their shares, or the next one that has an endpoint to offer.
+#[inline(never)]
+fn select<'a>(
+    groups: &'a [Group],
+    members: &[Arc<Member>],
+    roster: &Roster,
+    now: u64,
+    random: &mut SmallRng,
+) -> &'a Group {
+    if roster.split.is_due(now) {
+        roster.look(members, now);
+    }
+    let first = roster.split.choose(random.next_u32());
+    let drawn = groups
+        .iter()
+        .find(|group| usize::from(group.priority) == first);
+    // One that is gone since: it was not in time to be divided anew.
+    let drawn = drawn.unwrap_or(&groups[0]);
+    let mut offer = |group: &Group| {
+        let members = &members[group.places.clone()];
+        Endpoints::new(members, group.heaviest, now, context::tried(), random).best_standing()
+    };
+    let (mut selected, mut best) = (drawn, offer(drawn));
+    for group in groups {
+        if best == Standing::Open {
+            break;
+        }
+        let standing = offer(group);
+        if standing < best {
+            (selected, best) = (group, standing);
+        }
+    }
+    selected
 }
 
 impl<S, P, K, C, Req> Service<Req> for Balance<S, P, K, C>

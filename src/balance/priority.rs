@@ -1,0 +1,742 @@
+//! Priority groups: which share of the calls goes to the primary endpoints, to the standby, to a far region.
+//!
+//! Plain code: times are nanoseconds from the origin of the balancer, and randomness is an argument. [`Trusts`]
+//! belongs to whoever looks at the health of the groups; [`Split`] is what calls read.
+//!
+//! # How it works
+//!
+//! **Spilling over.** A group can take `min(1, 1.4 · healthy share)` of the calls: one that has lost two of seven
+//! endpoints still takes all, because the others have that much to spare (Envoy's overprovisioning factor). The
+//! first group gets what it can take, the next one what is left, and so on. If all together cannot take everything,
+//! each gets its part of it. If no endpoint is healthy, the first group that has any gets all: that is where the
+//! calls belong, and the health may be what is wrong.
+//!
+//! **Coming back.** What a group is trusted to take falls at once and rises slowly: not until it could have taken
+//! more for the whole of `hold`, so that a group whose endpoints come and go does not pull calls to and fro, then
+//! from nothing to everything in `ramp`, so that it is not overrun with cold caches. But it rises at once as far as
+//! the other groups cannot take the calls.
+
+use std::time::Duration;
+
+use crate::ConfigError;
+use crate::error::Check;
+use crate::sync::{AtomicU64, Ordering};
+
+/// How many priorities there are.
+pub(super) const PRIORITIES: usize = 8;
+/// The last of them.
+pub(super) const LAST: u8 = PRIORITIES as u8 - 1;
+
+const FACTOR: f64 = 1.4;
+const HOLD: Duration = Duration::from_secs(10);
+const RAMP: Duration = Duration::from_secs(30);
+/// In how many steps a ramp is climbed.
+const STEPS: u64 = 50;
+/// Below this, two shares are the same.
+const NEGLIGIBLE: f64 = 1e-9;
+/// How long a look at the groups lasts at most: nobody tells when a circuit breaker has opened.
+const LOOK: u64 = 250_000_000;
+
+/// How calls move from one priority group to the next, and back.
+///
+/// See [priority groups](crate::balance#priority-groups).
+///
+/// | setting | default | reason |
+/// |---|---|---|
+/// | [`factor`](Self::factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
+/// | [`hold`](Self::hold) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
+/// | [`ramp`](Self::ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use buttress::balance::Failover;
+///
+/// let failover = Failover::new().hold(Duration::from_secs(60)).ramp(Duration::from_secs(120));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "a failover is part of the configuration of a balancer"]
+pub struct Failover {
+    factor: f64,
+    hold: Duration,
+    ramp: Duration,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            factor: FACTOR,
+            hold: HOLD,
+            ramp: RAMP,
+        }
+    }
+}
+
+impl Failover {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much more than its share an endpoint can take; 1 to 10. 1.4 by default.
+    ///
+    /// A group takes all calls until its healthy share is below 1 divided by this.
+    pub fn factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// How long a group must have been better before it gets more calls. 10 s by default; zero switches this off.
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// How long it takes from no calls to all calls when a group comes back. 30 s by default; zero switches this
+    /// off.
+    pub fn ramp(mut self, ramp: Duration) -> Self {
+        self.ramp = ramp;
+        self
+    }
+
+    pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
+        let is_factor = (1.0..=10.0).contains(&self.factor);
+        check.that(is_factor, "factor", &self.factor, "1 to 10")?;
+        for (field, time) in [("hold", self.hold), ("ramp", self.ramp)] {
+            if !time.is_zero() {
+                check.duration(field, time)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a group can take.
+    fn capacity(&self, group: Group) -> f64 {
+        if group.is_empty() {
+            return 0.0;
+        }
+        (self.factor * group.healthy / group.whole).clamp(0.0, 1.0)
+    }
+}
+
+/// The endpoints of one priority, by their weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Group {
+    /// Those that calls may be sent to.
+    pub(super) healthy: f64,
+    /// All.
+    pub(super) whole: f64,
+}
+
+impl Group {
+    pub(super) fn is_empty(self) -> bool {
+        self.whole <= 0.0
+    }
+}
+
+/// The groups by their priority. Those that have no endpoint are empty.
+pub(super) type Groups = [Group; PRIORITIES];
+
+/// What each group is trusted to take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trusts {
+    groups: [Trust; PRIORITIES],
+    /// When it was last looked at.
+    at: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
+    capacity: f64,
+    /// Since when it could take more than that.
+    better_since: Option<u64>,
+    /// It has had an endpoint. One that has just been named is trusted at once, like a balancer that begins.
+    is_known: bool,
+}
+
+/// The share of each group, and when to look again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
+pub(super) struct Shares {
+    /// They add up to 1, unless no group has an endpoint.
+    pub(super) parts: [f64; PRIORITIES],
+    /// All groups together can take all calls.
+    pub(super) suffice: bool,
+    /// When the shares change although the health of no endpoint does; `None` if they stay.
+    pub(super) again: Option<u64>,
+}
+
+impl Trusts {
+    /// Takes in the health of the groups.
+    pub(super) fn update(&mut self, failover: &Failover, groups: &Groups, now: u64) -> Shares {
+        let capacities = groups.map(|group| failover.capacity(group));
+        let is_alone = groups.iter().filter(|group| !group.is_empty()).count() == 1;
+        for (place, trust) in self.groups.iter_mut().enumerate() {
+            if groups[place].is_empty() && !trust.is_known {
+                continue;
+            }
+            if !groups[place].is_empty() && (is_alone || !trust.is_known) {
+                // Nobody else could take the calls. What it can take is seen when another group comes.
+                *trust = Trust::of(if is_alone { 1.0 } else { capacities[place] });
+            } else {
+                trust.follow(failover, capacities[place], self.at, now);
+            }
+        }
+        self.at = self.at.max(now);
+        self.fill(&capacities);
+        let trusted = self.groups.map(|trust| trust.capacity);
+        Shares {
+            parts: shares(&trusted, groups),
+            suffice: capacities.iter().sum::<f64>() >= 1.0 - NEGLIGIBLE,
+            again: self.again(failover, &capacities, now),
+        }
+    }
+
+    /// When it was last looked at.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Trusts groups at once as far as the others cannot take the calls.
+    fn fill(&mut self, capacities: &[f64; PRIORITIES]) {
+        let trusted: f64 = self.groups.iter().map(|trust| trust.capacity).sum();
+        let mut missing = 1.0 - trusted;
+        for (trust, capacity) in self.groups.iter_mut().zip(capacities) {
+            let rise = (capacity - trust.capacity).min(missing).max(0.0);
+            trust.capacity += rise;
+            missing -= rise;
+        }
+    }
+
+    fn again(&self, failover: &Failover, capacities: &[f64], now: u64) -> Option<u64> {
+        let step = (nanos(failover.ramp) / STEPS).max(1);
+        let rising = self.groups.iter().zip(capacities);
+        rising
+            .filter(|(trust, capacity)| trust.capacity + NEGLIGIBLE < **capacity)
+            .map(|(trust, _)| {
+                let held_until = trust.held_until(failover, now);
+                held_until.max(now).saturating_add(step)
+            })
+            .min()
+    }
+}
+
+impl Trust {
+    fn of(capacity: f64) -> Self {
+        Self {
+            capacity,
+            better_since: None,
+            is_known: true,
+        }
+    }
+
+    fn follow(&mut self, failover: &Failover, capacity: f64, before: u64, now: u64) {
+        if capacity <= self.capacity + NEGLIGIBLE {
+            self.capacity = capacity;
+            self.better_since = None;
+            return;
+        }
+        self.better_since.get_or_insert(now);
+        let held_until = self.held_until(failover, now);
+        if now < held_until {
+            return;
+        }
+        let climbed = now.saturating_sub(held_until.max(before)) as f64;
+        let risen = match nanos(failover.ramp) {
+            0 => capacity,
+            ramp => self.capacity + climbed / ramp as f64,
+        };
+        self.capacity = risen.min(capacity);
+    }
+
+    /// Until when it does not rise.
+    fn held_until(&self, failover: &Failover, now: u64) -> u64 {
+        let since = self.better_since.unwrap_or(now);
+        since.saturating_add(nanos(failover.hold))
+    }
+}
+
+/// Gives each group what it can take of what those before it left over.
+fn shares(capacities: &[f64; PRIORITIES], groups: &Groups) -> [f64; PRIORITIES] {
+    let total = capacities.iter().sum::<f64>().min(1.0);
+    let mut shares = [0.0; PRIORITIES];
+    if total <= 0.0 {
+        if let Some(first) = groups.iter().position(|group| !group.is_empty()) {
+            shares[first] = 1.0;
+        }
+        return shares;
+    }
+    let mut left = 1.0;
+    for (share, capacity) in shares.iter_mut().zip(capacities) {
+        *share = (capacity / total).min(left);
+        left -= *share;
+    }
+    shares
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How calls are divided among the groups: read by each call, without a lock.
+#[derive(Debug)]
+pub(super) struct Split {
+    /// Where the part of each group ends, out of [`WHOLE`]: one byte each, that of the first in the lowest. In one
+    /// word, so that no call sees a part of two divisions.
+    ends: AtomicU64,
+    /// When somebody has to look at the groups again.
+    due: AtomicU64,
+}
+
+/// All calls. Shares are kept to 0.4 %.
+const WHOLE: u8 = u8::MAX;
+
+impl Split {
+    /// All calls go to the first group, until somebody has looked.
+    pub(super) fn new() -> Self {
+        Self {
+            ends: AtomicU64::new(u64::MAX),
+            due: AtomicU64::new(0),
+        }
+    }
+
+    /// Divides the calls so, until `until` at the latest.
+    pub(super) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
+        let mut sum = 0.0;
+        let ends = shares.map(|share| {
+            sum += share;
+            (sum * f64::from(WHOLE)).round() as u8
+        });
+        self.ends.store(u64::from_le_bytes(ends), Ordering::Relaxed);
+        let due = until.min(now.saturating_add(LOOK));
+        self.due.store(due, Ordering::Relaxed);
+    }
+
+    /// The priority of the group for a call, by 32 random bits.
+    #[inline]
+    pub(super) fn choose(&self, random: u32) -> usize {
+        let ends = self.ends.load(Ordering::Relaxed).to_le_bytes();
+        let draw = (u64::from(random) * u64::from(WHOLE)) >> u32::BITS;
+        let place = ends.iter().position(|end| draw < u64::from(*end));
+        place.unwrap_or(0)
+    }
+
+    /// Says whether the caller is to look at the groups. One of those who come at the same time is.
+    #[inline]
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        due <= now && self.claim(due, now)
+    }
+
+    #[cold]
+    fn claim(&self, due: u64, now: u64) -> bool {
+        let (is, fails) = (Ordering::Relaxed, Ordering::Relaxed);
+        let next = now.saturating_add(LOOK);
+        self.due.compare_exchange(due, next, is, fails).is_ok()
+    }
+
+    /// The one who was to look could not: the next call is to.
+    pub(super) fn look_later(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp, reason = "these shares are exact")]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn group(healthy: u32, whole: u32) -> Group {
+        Group {
+            healthy: healthy.into(),
+            whole: whole.into(),
+        }
+    }
+
+    /// The first groups are these; the others are empty.
+    fn all(groups: &[Group]) -> Groups {
+        let mut all = Groups::default();
+        all[..groups.len()].copy_from_slice(groups);
+        all
+    }
+
+    /// The shares of as many groups. The others get nothing.
+    fn percent(shares: &[f64; PRIORITIES], groups: usize) -> Vec<u32> {
+        let (shares, rest) = shares.split_at(groups);
+        assert!(rest.iter().all(|share| *share == 0.0));
+        shares
+            .iter()
+            .map(|share| (100.0 * share).round() as u32)
+            .collect()
+    }
+
+    /// The shares of groups that are seen for the first time.
+    fn fresh(groups: &[Group]) -> Vec<u32> {
+        let shares = Trusts::default().update(&Failover::new(), &all(groups), 0);
+        assert_eq!(shares.again, None);
+        percent(&shares.parts, groups.len())
+    }
+
+    #[test]
+    fn calls_spill_over_as_the_healthy_share_falls() {
+        let shares = |healthy| fresh(&[group(healthy, 100), group(100, 100), group(100, 100)]);
+        assert_eq!(shares(100), [100, 0, 0]);
+        assert_eq!(shares(72), [100, 0, 0]);
+        assert_eq!(shares(71), [99, 1, 0]);
+        assert_eq!(shares(50), [70, 30, 0]);
+        assert_eq!(shares(25), [35, 65, 0]);
+        assert_eq!(shares(0), [0, 100, 0]);
+    }
+
+    #[test]
+    fn a_group_that_is_not_well_either_takes_what_it_can() {
+        assert_eq!(
+            fresh(&[group(5, 10), group(1, 10), group(10, 10)]),
+            [70, 14, 16]
+        );
+        assert_eq!(fresh(&[group(2, 10), group(2, 10)]), [50, 50], "not enough");
+        assert_eq!(fresh(&[group(2, 10), group(6, 10)]), [28, 72]);
+        assert_eq!(fresh(&[group(0, 10), group(0, 10)]), [100, 0], "none");
+        assert_eq!(fresh(&[group(0, 0), group(0, 10)]), [0, 100], "no primary");
+        assert_eq!(
+            fresh(&[group(0, 0), group(1, 10), group(10, 10)]),
+            [0, 14, 86]
+        );
+        assert_eq!(fresh(&[group(0, 0), group(0, 0)]), [0, 0]);
+        assert!(fresh(&[]).is_empty());
+    }
+
+    /// An active group of ten endpoints and a standby of ten.
+    struct Bench {
+        trusts: Trusts,
+        failover: Failover,
+        now: u64,
+        standby: u32,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut bench = Self {
+                trusts: Trusts::default(),
+                failover: Failover::new(),
+                now: SECOND,
+                standby: 10,
+            };
+            assert_eq!(bench.active(10), 100);
+            bench
+        }
+
+        fn update(&mut self, healthy: u32) -> Shares {
+            let groups = [group(healthy, 10), group(self.standby, 10)];
+            self.trusts.update(&self.failover, &all(&groups), self.now)
+        }
+
+        /// The share of the active group in per cent.
+        fn active(&mut self, healthy: u32) -> u32 {
+            let shares = self.update(healthy);
+            percent(&shares.parts, 2)[0]
+        }
+
+        fn active_after(&mut self, seconds: u64, healthy: u32) -> u32 {
+            self.now += seconds * SECOND;
+            self.active(healthy)
+        }
+    }
+
+    #[test]
+    fn calls_leave_at_once_and_come_back_slowly() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.active_after(1, 0), 0);
+        assert_eq!(bench.active_after(3_600, 10), 0);
+        assert_eq!(bench.active_after(9, 10), 0, "held");
+        assert_eq!(bench.active_after(1, 10), 0, "the ramp begins");
+        assert_eq!(bench.active_after(3, 10), 10);
+        assert_eq!(bench.active_after(12, 10), 50);
+        assert_eq!(bench.active_after(15, 10), 100);
+        assert_eq!(bench.update(10).again, None);
+    }
+
+    #[test]
+    fn a_group_that_comes_and_goes_stays_where_it_was_at_its_worst() {
+        let mut bench = Bench::new();
+        for _ in 0..100 {
+            assert_eq!(bench.active_after(5, 5), 70);
+            assert_eq!(bench.active_after(5, 10), 70);
+        }
+    }
+
+    #[test]
+    fn a_fall_during_the_ramp_begins_it_anew() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.active_after(1, 0), 0);
+        assert_eq!(bench.active_after(1, 10), 0);
+        assert_eq!(bench.active_after(25, 10), 50);
+        assert_eq!(bench.active_after(1, 2), 28);
+        assert_eq!(bench.active_after(1, 10), 28);
+        assert_eq!(bench.active_after(10, 10), 28);
+        assert_eq!(bench.active_after(3, 10), 38);
+    }
+
+    #[test]
+    fn a_fall_that_leaves_more_than_it_gets_does_not_stop_the_ramp() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.active_after(1, 0), 0);
+        assert_eq!(bench.active_after(1, 10), 0);
+        assert_eq!(bench.active_after(13, 5), 10);
+        assert_eq!(bench.active_after(3, 10), 20);
+    }
+
+    #[test]
+    fn a_group_comes_back_at_once_if_no_other_can_take_the_calls() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.active_after(1, 0), 0);
+        bench.standby = 0;
+        assert_eq!(bench.active_after(1, 10), 100);
+        let mut bench = Bench::new();
+        assert_eq!(bench.active_after(1, 0), 0);
+        bench.standby = 0;
+        assert_eq!(bench.active_after(1, 0), 100, "all are down");
+        bench.standby = 5;
+        assert_eq!(bench.active_after(1, 0), 0, "standby is back first");
+        assert_eq!(
+            bench.active_after(1, 10),
+            30,
+            "as much as standby cannot take"
+        );
+    }
+
+    #[test]
+    fn says_when_the_shares_change_by_time_alone() {
+        let mut bench = Bench::new();
+        bench.now += SECOND;
+        assert_eq!(bench.update(0).again, None);
+        bench.now += SECOND;
+        let better = bench.now;
+        let mut looks = 0;
+        while let Some(again) = bench.update(10).again {
+            assert!(again > bench.now);
+            bench.now = again;
+            looks += 1;
+        }
+        assert_eq!(bench.active(10), 100);
+        assert_eq!(looks, STEPS);
+        assert_eq!(bench.now, better + 40 * SECOND);
+    }
+
+    #[test]
+    fn without_hold_and_ramp_the_shares_follow_health() {
+        let mut bench = Bench::new();
+        bench.failover = Failover::new().hold(Duration::ZERO).ramp(Duration::ZERO);
+        for (healthy, share) in [(0, 0), (10, 100), (5, 70), (10, 100)] {
+            assert_eq!(bench.active(healthy), share);
+        }
+    }
+
+    #[test]
+    fn without_a_ramp_a_group_is_held_all_the_same() {
+        let mut bench = Bench::new();
+        bench.failover = Failover::new().ramp(Duration::ZERO);
+        assert_eq!(bench.active_after(1, 0), 0);
+        assert_eq!(bench.active_after(1, 10), 0);
+        assert_eq!(bench.active_after(9, 10), 0);
+        assert_eq!(bench.active_after(1, 10), 100);
+    }
+
+    #[test]
+    fn a_group_that_is_new_is_trusted_at_once_and_one_that_returns_slowly() {
+        let mut trusts = Trusts::default();
+        let mut shares = |groups: &[Group], second| {
+            let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
+            percent(&shares.parts, 2)
+        };
+        let (none, half, full) = (group(0, 0), group(1, 2), group(2, 2));
+        assert_eq!(shares(&[none, full], 0), [0, 100]);
+        assert_eq!(
+            shares(&[full, full], 1),
+            [100, 0],
+            "the list was not whole yet"
+        );
+        assert_eq!(shares(&[half], 2), [100, 0], "nobody else is there");
+        assert_eq!(
+            shares(&[full, full], 3),
+            [100, 0],
+            "nothing to come back from"
+        );
+        assert_eq!(shares(&[half, full], 4), [70, 30]);
+        assert_eq!(shares(&[none, full], 5), [0, 100]);
+        assert_eq!(shares(&[full, full], 6), [0, 100]);
+        assert_eq!(shares(&[full, full], 19), [10, 90]);
+        assert_eq!(shares(&[], 20), [0, 0]);
+        let mut trusts = Trusts::default();
+        let mut shares = |groups: &[Group], second| {
+            let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
+            percent(&shares.parts, 2)
+        };
+        assert_eq!(shares(&[full], 0), [100, 0]);
+        assert_eq!(shares(&[half], 1), [100, 0]);
+        assert_eq!(shares(&[full, full], 60), [100, 0], "it was never relieved");
+    }
+
+    #[test]
+    fn groups_that_cannot_take_everything_do_not_suffice() {
+        let suffice = |groups: &[Group]| {
+            let mut trusts = Trusts::default();
+            trusts.update(&Failover::new(), &all(groups), 0).suffice
+        };
+        assert!(suffice(&[group(3, 4)]));
+        assert!(!suffice(&[group(2, 3)]));
+        assert!(suffice(&[group(1, 3), group(1, 2)]));
+        assert!(!suffice(&[group(1, 3), group(1, 3)]));
+        assert!(!suffice(&[]));
+    }
+
+    #[test]
+    fn a_group_is_chosen_by_its_share() {
+        let split = Split::new();
+        let set = |shares: &[f64]| {
+            let mut all = [0.0; PRIORITIES];
+            all[..shares.len()].copy_from_slice(shares);
+            split.set(&all, 0, 0);
+        };
+        let edges = [0, 1, u32::MAX / 2, u32::MAX - 1, u32::MAX];
+        let chosen = || edges.map(|random| split.choose(random));
+        assert_eq!(chosen(), [0; 5]);
+        set(&[0.0, 1.0, 0.0]);
+        assert_eq!(chosen(), [1; 5]);
+        set(&[0.0, 0.0, 1.0]);
+        assert_eq!(chosen(), [2; 5]);
+        set(&[0.25, 0.5, 0.25]);
+        assert_eq!(chosen(), [0, 0, 1, 2, 2]);
+        set(&[0.999_999, 0.0, 0.000_001]);
+        assert_eq!(chosen()[..4], [0; 4], "too little to matter");
+        set(&[0.0]);
+        assert_eq!(chosen(), [0; 5]);
+        set(&[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(chosen(), [7; 5]);
+    }
+
+    #[test]
+    fn one_of_those_who_come_when_it_is_time_looks_at_the_groups() {
+        let split = Split::new();
+        let mut only_first = [0.0; PRIORITIES];
+        only_first[0] = 1.0;
+        split.set(&only_first, 5, 100);
+        assert_eq!(
+            [99, 100, 100].map(|now| split.is_due(now)),
+            [false, true, false]
+        );
+        split.look_later();
+        assert_eq!([100, 101].map(|now| split.is_due(now)), [true, false]);
+        split.set(&only_first, 5, u64::MAX);
+        assert!(
+            !split.is_due(4 + LOOK) && split.is_due(5 + LOOK),
+            "at the latest"
+        );
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let new = Failover::new;
+        let refused = [
+            (new().factor(0.99), "factor"),
+            (new().factor(f64::NAN), "factor"),
+            (new().factor(f64::INFINITY), "factor"),
+            (new().hold(Duration::MAX), "hold"),
+            (new().ramp(Duration::MAX), "ramp"),
+        ];
+        let check = Check {
+            layer: "balance",
+            name: "search",
+        };
+        for (failover, field) in refused {
+            let error = failover.check(check).expect_err(field);
+            assert_eq!(error.field(), field, "{error}");
+        }
+        assert_eq!(
+            new().hold(Duration::ZERO).ramp(Duration::ZERO).check(check),
+            Ok(())
+        );
+    }
+
+    proptest! {
+        /// Whatever happens: all calls go somewhere, nobody gets more than it can take while others have room, nobody
+        /// rises faster than the ramp without need, and in the end all is as if nothing had happened.
+        #[test]
+        fn shares_add_up_and_settle(
+            groups in 1_usize..5,
+            steps in prop::collection::vec((0_u64..20, prop::collection::vec((0_u32..=10, 0_u32..=10), 5)), 1..30),
+        ) {
+            let failover = Failover::new();
+            let mut trusts = Trusts::default();
+            let mut now = 0;
+            let mut last = Groups::default();
+            let mut before = [1.0; PRIORITIES];
+            for (seconds, healths) in steps {
+                now += seconds * SECOND;
+                let seen: Vec<_> = healths[..groups].iter().map(|&(a, b)| group(a.min(b), a.max(b))).collect();
+                last = all(&seen);
+                let present = last.iter().filter(|group| !group.is_empty()).count();
+                let fresh = trusts.groups.iter().zip(&last).any(|(trust, group)| !trust.is_known && !group.is_empty());
+                let updated = trusts.update(&failover, &last, now);
+                let shares = updated.parts;
+                let sum: f64 = shares.iter().sum();
+                prop_assert!(if present == 0 { sum == 0.0 } else { (sum - 1.0).abs() < 1e-6 }, "{:?}", shares);
+                let capacities = last.map(|group| failover.capacity(group));
+                let total: f64 = capacities.iter().sum();
+                let trusted = trusts.groups.map(|trust| trust.capacity);
+                for place in 0..PRIORITIES {
+                    prop_assert!(trusted[place] <= capacities[place] + 1e-9 || present == 1);
+                    if total >= 1.0 {
+                        prop_assert!(shares[place] <= capacities[place] + 1e-9);
+                    }
+                }
+                let risen: f64 = trusted.iter().zip(&before).map(|(new, old): (&f64, &f64)| (new - old).max(0.0)).sum();
+                let allowed = seconds as f64 / 30.0 * groups as f64;
+                prop_assert!(risen <= allowed + 1e-6 || trusted.iter().sum::<f64>() <= 1.0 + 1e-6 || fresh);
+                prop_assert!(trusted.iter().sum::<f64>() >= total.min(1.0) - 1e-6);
+                before = trusted;
+                let split = Split::new();
+                split.set(&shares, now, u64::MAX);
+                for random in [0, 1, 1 << 30, u32::MAX] {
+                    prop_assert!(present == 0 || shares[split.choose(random)] > 0.0);
+                }
+            }
+            for _ in 0..2 {
+                now += 40 * SECOND;
+                let _ = trusts.update(&failover, &last, now);
+            }
+            let settled = trusts.update(&failover, &last, now);
+            prop_assert_eq!(settled.again, None);
+            let fresh = Trusts::default().update(&failover, &last, 0).parts;
+            for (ours, fresh) in settled.parts.iter().zip(fresh) {
+                prop_assert!((ours - fresh).abs() < 1e-6);
+            }
+        }
+
+        #[test]
+        fn choices_follow_the_shares(parts in prop::collection::vec(0_u32..10, 1..=PRIORITIES), seed in any::<u32>()) {
+            let sum: u32 = parts.iter().sum();
+            prop_assume!(sum > 0);
+            let mut shares = [0.0; PRIORITIES];
+            for (share, part) in shares.iter_mut().zip(&parts) {
+                *share = f64::from(*part) / f64::from(sum);
+            }
+            let split = Split::new();
+            split.set(&shares, 0, 0);
+            let mut chosen = [0.0; PRIORITIES];
+            // Evenly distributed, whatever it starts with.
+            for step in 0..1_000_u32 {
+                chosen[split.choose(seed.wrapping_add(step.wrapping_mul(2_654_435_769)))] += 1e-3;
+            }
+            for (chosen, share) in chosen.iter().zip(shares) {
+                prop_assert!((chosen - share).abs() < 0.01);
+            }
+        }
+    }
+}
