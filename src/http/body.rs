@@ -581,7 +581,7 @@ mod tests {
                 let mut body = response.into_body();
                 for _ in 0..polls {
                     let mut cx = Context::from_waker(Waker::noop());
-                    let _ = Pin::new(&mut body).poll_frame(&mut cx);
+                    drop(Pin::new(&mut body).poll_frame(&mut cx));
                 }
                 ends.lock().unwrap().len()
             }));
@@ -639,14 +639,14 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = VecDeque<Step>> {
-        let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Ignored];
+        const OUTCOMES: &[Outcome] = &[Outcome::Success, Outcome::Failure, Outcome::Ignored];
         let step = prop_oneof![
             2 => Just(Step::Pending),
             4 => (0..4u8).prop_map(Step::Data),
         ];
         let last = prop_oneof![
             4 => Just(None),
-            4 => prop::sample::select(&outcomes[..]).prop_map(|it| Some(Step::Trailers(it))),
+            4 => prop::sample::select(OUTCOMES).prop_map(|it| Some(Step::Trailers(it))),
             1 => Just(Some(Step::Fails)),
             1 => Just(Some(Step::TimesOut)),
             1 => Just(Some(Step::IsRefused)),
@@ -657,17 +657,14 @@ mod tests {
     }
 
     fn case() -> impl Strategy<Value = Case> {
-        let heads = [
+        const HEADS: &[Outcome] = &[
             Outcome::Success,
             Outcome::Failure,
             OVERLOAD,
             Outcome::Ignored,
         ];
-        let ends = [Outcome::Success, Outcome::Failure];
-        let outcomes = (
-            prop::sample::select(&heads[..]),
-            prop::sample::select(&ends[..]),
-        );
+        const ENDS: &[Outcome] = &[Outcome::Success, Outcome::Failure];
+        let outcomes = (prop::sample::select(HEADS), prop::sample::select(ENDS));
         (steps(), outcomes, any::<(bool, bool, bool)>()).prop_map(
             |(steps, (head, without), (is_decided, knows_end, knows_size))| {
                 let mut case = Case::new(steps);

@@ -122,7 +122,8 @@ fn pushback(headers: &HeaderMap) -> Option<Hint> {
     if all.next().is_some() {
         return Some(Hint::DoNotRetry);
     }
-    let milliseconds: Option<i32> = text(headers, &PUSHBACK).and_then(|value| value.parse().ok());
+    let value = text(headers, &PUSHBACK).filter(|value| !value.starts_with('+'));
+    let milliseconds: Option<i32> = value.and_then(|value| value.parse().ok());
     let wait = milliseconds.and_then(|number| u64::try_from(number).ok());
     Some(match wait {
         Some(wait) => Hint::RetryAfter(Duration::from_millis(wait)),
@@ -224,8 +225,10 @@ mod tests {
         assert_eq!(hint(&[b"0"]), after(0));
         assert_eq!(hint(&[b"1500"]), after(1_500));
         assert_eq!(hint(&[b"2147483647"]), after(2_147_483_647));
-        let never: [&[u8]; 7] = [
+        let never: [&[u8]; 9] = [
             b"-1",
+            b"+1",
+            b"2147483648",
             b"-2147483648",
             b"soon",
             b"",
