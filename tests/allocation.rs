@@ -204,7 +204,20 @@ async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
 async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing() {
     use bytes::Bytes;
     use http::{Request, Response};
+    use http_body::Body;
     use http_body_util::{BodyExt, Full};
+
+    async fn read<B>(response: Response<B>) -> Result<u64, BoxError>
+    where
+        B: Body<Data = Bytes, Error = BoxError>,
+    {
+        let mut body = pin!(response.into_body());
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame?.into_data().map_or(0, |data| data.len());
+        }
+        Ok(length as u64 - 1)
+    }
 
     let client = service_fn(|_: Request<()>| {
         let body = Full::<Bytes>::from("12 bolts");
@@ -218,14 +231,7 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
     let service = layer
         .layer(client)
         .map_request(|_: u64| Request::new(()))
-        .and_then(|response: Response<_>| async {
-            let mut body = std::pin::pin!(response.into_body());
-            let mut length = 0;
-            while let Some(frame) = body.frame().await {
-                length += frame?.into_data().map_or(0, |data| data.len());
-            }
-            Ok::<_, BoxError>(length as u64 - 1)
-        });
+        .and_then(read);
     assert_eq!(allocations(&service), 0);
     let calls = format!(
         r#"buttress_calls_total{{name="http",stage="operation",outcome="success"}} {}"#,

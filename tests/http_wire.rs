@@ -555,3 +555,20 @@ async fn under_axum_a_permit_is_held_until_the_answer_has_been_written() {
         yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_reqwest_client_can_be_over_at_the_end_of_the_body() {
+    let (address, mut streams) = serve(1).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let stack = buttress::http::standard("reqwest").replay(reqwest::Request::try_clone);
+    let stack = stack.concurrency_limit(10).build().unwrap();
+    let url = format!("http://{address}/stream");
+    let request = client.get(url).build().unwrap();
+    let client = stack.wrap(client.map_response(http::Response::<reqwest::Body>::from));
+    let body = client.oneshot(request).await.unwrap().into_body();
+    let handle = stack.handle();
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 1);
+    streams.recv().await.unwrap().send("12 bolts");
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "12 bolts");
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
+}
