@@ -37,8 +37,10 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+type Echo<B> = ServiceFn<fn(Response<B>) -> Ready<Result<Response<B>, Infallible>>>;
+
 /// Answers a request with what it is.
-fn echo<B>() -> ServiceFn<fn(Response<B>) -> Ready<Result<Response<B>, Infallible>>> {
+fn echo<B>() -> Echo<B> {
     service_fn(|response| ready(Ok(response)))
 }
 
@@ -227,7 +229,7 @@ async fn state_after(serve: impl AsyncFnOnce(Source)) -> State {
     let (source, response) = streamed(200);
     let body = call(&layer.wrap(echo()), response).await.into_body();
     assert_eq!(layer.handle().state(), State::Closed);
-    let (_, read) = tokio::join!(serve(source), body.collect());
+    let ((), read) = tokio::join!(serve(source), body.collect());
     drop(read);
     layer.handle().state()
 }
@@ -316,7 +318,7 @@ async fn what_is_measured_is_the_whole_answer() {
             sleep(SECOND).await;
         }
     };
-    let (_, read) = tokio::join!(serve, body.collect());
+    let ((), read) = tokio::join!(serve, body.collect());
     assert_eq!(read.unwrap().to_bytes().len(), 12);
 
     let (source, response) = streamed(200);

@@ -131,8 +131,8 @@ mod tests {
         }
     }
 
-    fn after(seconds: u64) -> Option<Hint> {
-        Some(Hint::RetryAfter(Duration::from_secs(seconds)))
+    fn after(seconds: u64) -> Hint {
+        Hint::RetryAfter(Duration::from_secs(seconds))
     }
 
     #[test]
@@ -170,13 +170,13 @@ mod tests {
     #[test]
     fn any_failure_may_hint_and_nothing_else() {
         let classify = Classifier::new();
-        assert_eq!(hint(&classify, 429, Some("3")), after(3));
-        assert_eq!(hint(&classify, 503, Some("3")), after(3));
-        assert_eq!(hint(&classify, 500, Some("3")), after(3));
+        assert_eq!(hint(&classify, 429, Some("3")), Some(after(3)));
+        assert_eq!(hint(&classify, 503, Some("3")), Some(after(3)));
+        assert_eq!(hint(&classify, 500, Some("3")), Some(after(3)));
         assert_eq!(hint(&classify, 500, Some("soon")), None);
         assert_eq!(hint(&classify, 500, None), None);
         assert_eq!(hint(&classify, 301, Some("3")), None);
-        let most = after(u64::MAX);
+        let most = Some(after(u64::MAX));
         assert_eq!(hint(&classify, 500, Some("99999999999999999999")), most);
     }
 
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(judge(&classify, 429, Some("3")), Outcome::Ignored);
         assert_eq!(judge(&classify, 404, None), Outcome::Failure);
         assert_eq!(judge(&classify, 503, Some("3")), Outcome::Failure);
-        assert_eq!(hint(&classify, 503, Some("3")), after(3));
+        assert_eq!(hint(&classify, 503, Some("3")), Some(after(3)));
         assert_eq!(judge(&classify, 502, None), Outcome::Failure);
     }
 
@@ -200,6 +200,6 @@ mod tests {
         let classify = Classifier::new().statuses(529..=529, own);
         assert_eq!(judge(&classify, 529, None), own);
         assert_eq!(judge(&classify, 529, Some("3")), overload(Some(3)));
-        assert_eq!(hint(&classify, 529, None), after(9));
+        assert_eq!(hint(&classify, 529, None), Some(after(9)));
     }
 }
