@@ -121,8 +121,8 @@ where
         }
         let call = Call {
             token: Some(token),
-            head,
-            if_left: if is_decided { head } else { Outcome::Cancelled },
+            outcome: head,
+            is_decided,
             classify: classify.clone(),
         };
         response.map(|body| TrackedBody {
@@ -192,24 +192,20 @@ pin_project! {
 /// A call whose head has been judged.
 struct Call<T: Token, K> {
     token: Option<T>,
-    head: Outcome,
-    /// What the call is if its body is dropped: `Cancelled`, unless the head has decided.
-    if_left: Outcome,
+    /// What the call is so far.
+    outcome: Outcome,
+    /// It is that, whatever becomes of the body.
+    is_decided: bool,
     classify: K,
 }
 
 impl<T: Token, K: ClassifyEnd> Call<T, K> {
     #[inline]
-    fn is_decided(&self) -> bool {
-        self.if_left != Outcome::Cancelled
-    }
-
-    #[inline]
     fn at_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
-        if self.is_decided() {
-            self.head
+        if self.is_decided {
+            self.outcome
         } else {
-            at_end(self.head, &self.classify, trailers)
+            at_end(self.outcome, &self.classify, trailers)
         }
     }
 
@@ -224,8 +220,8 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
 
     #[cold]
     fn fail(mut self, error: &BoxError) {
-        let outcome = if self.is_decided() {
-            self.head
+        let outcome = if self.is_decided {
+            self.outcome
         } else {
             Outcome::Failure
         };
@@ -243,17 +239,15 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
     ///
     /// Readers stop where they know that nothing more will come, without asking for the end.
     fn leave<B: Body>(&mut self, body: &B) {
-        if self.is_decided() {
+        let is_at_end = body.is_end_stream();
+        if self.is_decided || !is_at_end && body.size_hint().exact() != Some(0) {
             return;
         }
-        if body.is_end_stream() {
-            self.if_left = self.at_end(None);
-        } else if body.size_hint().exact() == Some(0) {
-            // Trailers may be left. If they are needed, nobody knows how the call ended.
-            let outcome = self.at_end(None);
-            if !outcome.is_failure() {
-                self.if_left = outcome;
-            }
+        let outcome = self.at_end(None);
+        // Trailers may be left. If they are needed, nobody knows how the call ended.
+        if is_at_end || !outcome.is_failure() {
+            self.outcome = outcome;
+            self.is_decided = true;
         }
     }
 }
@@ -261,10 +255,8 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
 impl<T: Token, K> Drop for Call<T, K> {
     #[inline]
     fn drop(&mut self) {
-        match (self.token.take(), self.if_left) {
-            (None, _) => {}
-            (Some(token), Outcome::Cancelled) => drop(token),
-            (Some(token), outcome) => token.resolve(outcome),
+        if let (Some(token), true) = (self.token.take(), self.is_decided) {
+            token.resolve(self.outcome);
         }
     }
 }
