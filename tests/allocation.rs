@@ -252,6 +252,47 @@ async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
     }
 }
 
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing() {
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body::Body;
+    use http_body_util::{BodyExt, Full};
+
+    async fn read<B>(response: Response<B>) -> Result<u64, BoxError>
+    where
+        B: Body<Data = Bytes, Error = BoxError>,
+    {
+        let mut body = pin!(response.into_body());
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame?.into_data().map_or(0, |data| data.len());
+        }
+        Ok(length as u64 - 1)
+    }
+
+    let client = service_fn(|_: Request<()>| {
+        let body = Full::<Bytes>::from("12 bolts");
+        ready(Ok::<_, BoxError>(Response::new(body)))
+    });
+    // What a call is judged by is shared, and not copied.
+    let classify =
+        buttress::http::Classifier::new().statuses(404..=404, buttress::Outcome::Ignored);
+    let stack = buttress::http::standard("http").classify(classify);
+    let layer = stack.concurrency_limit(100).build().unwrap();
+    let service = layer
+        .layer(client)
+        .map_request(|_: u64| Request::new(()))
+        .and_then(read);
+    assert_eq!(allocations(&service), 0);
+    let calls = format!(
+        r#"buttress_calls_total{{name="http",stage="operation",outcome="success"}} {}"#,
+        1 + ROUNDS * CALLS,
+    );
+    assert!(RECORDER.render().contains(&calls), "recorded as well");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_there_are() {
     /// Is ready when it is asked for the second time.

@@ -1,13 +1,175 @@
 //! HTTP and gRPC: what a status means, when a call is over, what may be sent again, and how to say no.
+//!
+//! # When to use it
+//!
+//! With a client of HTTP whose responses are `http::Response`: one of hyper-util, a tonic `Channel`, or a
+//! service of your own. [`standard`] is the whole stack in one line, and [`grpc::standard`] that for gRPC. The parts
+//! can be given to any layer: `.classify(Classifier::new())`, `.completion(AtEndOfBody)`.
+//!
+//! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
+//! `ServiceExt` of tower.
+//!
+//! # How it works
+//!
+//! ## What a status means
+//!
+//! [`Classifier`] looks at the status, and for some of them at `Retry-After`:
+//!
+//! | answer | outcome | because |
+//! |---|---|---|
+//! | 1xx, 2xx, 3xx, 4xx | success | the service did its work; a request that makes no sense is not its fault |
+//! | 408, 425 | failure | it did not take the request, and another try may help |
+//! | 429 | overload | it says that it has too much to do |
+//! | 503 with a `Retry-After` | overload | it says for how long |
+//! | 503 without, other 5xx, from 600 | failure | |
+//! | error | failure | there is no answer |
+//!
+//! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
+//!
+//! `Retry-After` is read by [`retry_after`]: seconds, or a date. It is the overload's time to stay away, which the
+//! circuit breaker and the rate limit heed, and retry's hint after any failure. Each of these has a limit of its own to
+//! how long it lets itself be sent away.
+//!
+//! For gRPC see [`grpc`].
+//!
+//! ## When a call is over
+//!
+//! With [`AtEndOfBody`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
+//! balancer counts it on its endpoint, and what measure and the balancer record and the circuit breaker takes for
+//! slow is the time of the whole answer, a slow reader's time included.
+//!
+//! | the body | the call is |
+//! |---|---|
+//! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
+//! | ends in an error | a failure; one of this crate's own timeouts is a timeout |
+//! | is dropped before its end | cancelled |
+//! | is dropped after its last byte | the same as if it had been asked for its end |
+//! | belongs to a head that was a failure | that failure, whatever becomes of the body |
+//! | is empty, as that of a `HEAD`, 204 or 304 | over at the head |
+//! | belongs to another protocol: 101, and the answer to `CONNECT` | over at the head |
+//!
+//! Retry, hedge and rate limit judge the head: when it has come, the caller has the response. Timeout and
+//! deadline end there, too.
+//!
+//! A caller that keeps a body without reading it keeps the permit. One that needs several bodies at once needs as
+//! many permits, or waits for itself.
+//!
+//! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
+//! body something further out takes off are cancelled.
+//!
+//! ## Which requests are sent again
+//!
+//! [`HttpReplay`] tells by the method, an `Idempotency-Key`, the path or a mark; a request that was provably not sent may
+//! always be. Bodies that are `Clone` are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
+//! by a [`ReplayBodyLayer`] round the stack. See [`replay`] and [`replay_body`].
+//!
+//! ## Timeouts of bodies
+//!
+//! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. A slow reader is not a slow server. See
+//! [`body_timeout`].
+//!
+//! ## Deadlines across hops
+//!
+//! [`PropagateDeadlineLayer`], next to the client, writes the time that is left into `grpc-timeout` or another header;
+//! [`InheritDeadlineLayer`], outermost in a server, makes it the deadline of the task, and so of the calls that a handler
+//! makes. See [`deadline`].
+//!
+//! ## Saying no
+//!
+//! [`RespondLayer`] makes a response of what a layer of this crate refused or ended: 503, 429 or 504 with `Retry-After`,
+//! or the status of gRPC. See [`respond`].
+//!
+//! ## The order
+//!
+//! ```text
+//!  client                                   server
+//!    │                                        │
+//!  RespondLayer, for clients                RespondLayer, for servers
+//!    │                                        │
+//!  ReplayBodyLayer                          InheritDeadlineLayer
+//!    │                                        │
+//!  standard stack                           rate limit, bulkhead, …
+//!    │                                        │
+//!  BodyTimeoutLayer                         handler, whose clients have the deadline
+//!    │
+//!  PropagateDeadlineLayer
+//!    │
+//!  hyper-util, tonic, reqwest
+//! ```
+//!
+//! # Promises
+//!
+//! - No header makes anything panic, overflow, or wait for ever.
+//! - The token of a call ends once, however its body ends: read, torn, dropped at any point, on any thread, or by a panic.
+//! - Data, trailers, size hints and extensions of a response pass as they are, so that upgrades work.
+//! - Errors of a body keep their chain of sources.
+//!
+//! # Cancellation
+//!
+//! Dropping a body gives back all that its call holds, after what the body itself holds. It counts as
+//! cancelled: neither for the service nor against it, and the place of a probe is free again.
+//!
+//! # What clones share
+//!
+//! A classifier's rules are shared until one of its clones is changed.
+//!
+//! # Cost
+//!
+//! No allocation. A body is as much larger as the tokens of its layers; each part of it that is read passes
+//! one check for each of them.
+//!
+//! # Errors
+//!
+//! None of its own. The errors of a body are boxed, as those of services are: [`Error::find`](crate::Error::find) finds
+//! one of this crate's, `downcast_ref` one of the client's.
+//!
+//! # Metrics
+//!
+//! None of its own.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::BoxError;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! // Or a client of hyper-util.
+//! let client = service_fn(|_: Request<Full<Bytes>>| async {
+//!     Ok::<_, BoxError>(Response::new(Full::<Bytes>::from("12 bolts")))
+//! });
+//! let stack = buttress::http::standard("inventory").concurrency_limit(50).build()?;
+//! let handle = stack.handle();
+//! let bulkhead = handle.bulkhead().expect("has a limit");
+//!
+//! let response = stack.wrap(client).oneshot(Request::default()).await?;
+//! assert_eq!(bulkhead.in_flight(), 1);
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "12 bolts");
+//! assert_eq!(bulkhead.in_flight(), 0);
+//! # Ok(())
+//! # }
+//! ```
 
+mod body;
 pub mod body_timeout;
+mod classify;
 pub mod deadline;
+pub mod grpc;
 mod protocol;
 pub mod replay;
 pub mod replay_body;
 pub mod respond;
+mod retry_after;
+mod rules;
+mod standard;
 
+pub use self::body::{AtEndOfBody, ClassifyEnd, TrackedBody};
 pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
+pub use self::classify::Classifier;
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
 pub use self::replay::{
@@ -15,3 +177,5 @@ pub use self::replay::{
 };
 pub use self::replay_body::{ReplayBody, ReplayBodyError, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
+pub use self::retry_after::retry_after;
+pub use self::standard::{Standard, StandardLayer, StandardService, standard};

@@ -1,0 +1,776 @@
+//! Calls that are over when their response body is.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::thread;
+
+use ::http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{BoxError, Completion, Error, ErrorsAreFailures, Outcome, Token};
+
+/// Judges a call whose response came to its end.
+///
+/// Belongs to the classifier of a stack that is completed [at the end of the body](AtEndOfBody). It is not
+/// asked where the head was judged to be a failure, nor where the body ended in an error: that is a
+/// [`Failure`](Outcome::Failure).
+///
+/// # Examples
+///
+/// A classifier of one's own. It judges bodies of any type, because each layer wraps the body.
+///
+/// ```
+/// use buttress::http::ClassifyEnd;
+/// use buttress::{BoxError, Classify, Outcome};
+/// use http::{HeaderMap, Response};
+///
+/// #[derive(Clone)]
+/// struct Exports;
+///
+/// impl<B> Classify<Response<B>> for Exports {
+///     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+///         match result {
+///             Ok(response) if !response.status().is_server_error() => Outcome::Success,
+///             _ => Outcome::Failure,
+///         }
+///     }
+/// }
+///
+/// impl ClassifyEnd for Exports {
+///     fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+///         match trailers.and_then(|trailers| trailers.get("export-status")) {
+///             Some(status) if status == "complete" => Outcome::Success,
+///             _ => Outcome::Failure,
+///         }
+///     }
+/// }
+/// # assert_eq!(Exports.classify_end(None), Outcome::Failure);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not judge how a response body ends",
+    label = "needed by `.completion(AtEndOfBody)`",
+    note = "use `buttress::http::Classifier` or `buttress::http::grpc::Classifier`, or implement `ClassifyEnd` beside `Classify<http::Response<B>>`, for every `B`: each layer wraps the body"
+)]
+pub trait ClassifyEnd {
+    /// Judges a response whose body came to its end, by its trailers if it had any.
+    ///
+    /// If this is a [`Success`](Outcome::Success), the call is what its head was.
+    fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome;
+
+    /// Says whether the head has decided what the call is, whatever the end of the body says. By default only
+    /// a failure has.
+    fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let _ = (status, headers);
+        false
+    }
+}
+
+impl ClassifyEnd for ErrorsAreFailures {
+    fn classify_end(&self, _trailers: Option<&HeaderMap>) -> Outcome {
+        Outcome::Success
+    }
+}
+
+/// A call is over when the body of its response has been read to the end, has failed, or has been dropped.
+///
+/// Until then the call is in flight: it holds its permit of the bulkhead, and its time runs. See the
+/// [module documentation](crate::http).
+///
+/// # Examples
+///
+/// ```
+/// use buttress::BulkheadLayer;
+/// use buttress::http::{AtEndOfBody, Classifier};
+///
+/// let downloads = BulkheadLayer::config("downloads", 50)
+///     .classify(Classifier::new())
+///     .completion(AtEndOfBody)
+///     .build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AtEndOfBody;
+
+impl<B, K> Completion<Response<B>, K> for AtEndOfBody
+where
+    B: Body<Error: Into<BoxError>>,
+    K: ClassifyEnd + Clone,
+{
+    type Response<T: Token> = Response<TrackedBody<B, T, K>>;
+
+    #[inline]
+    fn attach<T: Token>(
+        &self,
+        response: Response<B>,
+        head: Outcome,
+        classify: &K,
+        token: T,
+    ) -> Self::Response<T> {
+        let (status, headers) = (response.status(), response.headers());
+        let is_decided = head.is_failure() || classify.is_decided(status, headers);
+        let is_over = has_no_body(status) || response.body().is_end_stream();
+        if is_over {
+            token.resolve(if is_decided {
+                head
+            } else {
+                at_end(head, classify, None)
+            });
+            return response.map(TrackedBody::from);
+        }
+        let call = Call {
+            token: Some(token),
+            outcome: head,
+            is_decided,
+            classify: classify.clone(),
+        };
+        response.map(|body| TrackedBody {
+            body,
+            call: Some(call),
+        })
+    }
+}
+
+/// Says whether a response with this status has no body, whatever its type says.
+///
+/// After an upgrade the connection belongs to another protocol.
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+/// What a call is whose body came to its end.
+#[inline]
+fn at_end<K: ClassifyEnd>(head: Outcome, classify: &K, trailers: Option<&HeaderMap>) -> Outcome {
+    match classify.classify_end(trailers) {
+        Outcome::Success => head,
+        end => end,
+    }
+}
+
+pin_project! {
+    /// A response body that carries the token of its call. Made by [`AtEndOfBody`].
+    ///
+    /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Errors are those
+    /// of the body, boxed.
+    ///
+    /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
+    pub struct TrackedBody<B, T, K>
+    where
+        B: Body,
+        T: Token,
+        K: ClassifyEnd,
+    {
+        // Before the call, so that what it holds is given back first when both are dropped.
+        #[pin]
+        body: B,
+        // Until the call is over.
+        call: Option<Call<T, K>>,
+    }
+
+    impl<B, T, K> PinnedDrop for TrackedBody<B, T, K>
+    where
+        B: Body,
+        T: Token,
+        K: ClassifyEnd,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(call) = this.call {
+                // A body that has panicked is not asked for anything.
+                if !thread::panicking() {
+                    call.leave(this.body.as_ref().get_ref());
+                }
+            }
+        }
+    }
+}
+
+/// A call whose head has been judged.
+struct Call<T: Token, K> {
+    token: Option<T>,
+    /// What the call is so far.
+    outcome: Outcome,
+    /// It is that, whatever becomes of the body.
+    is_decided: bool,
+    classify: K,
+}
+
+impl<T: Token, K: ClassifyEnd> Call<T, K> {
+    #[inline]
+    fn at_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+        if self.is_decided {
+            self.outcome
+        } else {
+            at_end(self.outcome, &self.classify, trailers)
+        }
+    }
+
+    /// The body came to its end.
+    #[inline]
+    fn end(mut self, trailers: Option<&HeaderMap>) {
+        let outcome = self.at_end(trailers);
+        if let Some(token) = self.token.take() {
+            token.resolve(outcome);
+        }
+    }
+
+    #[cold]
+    fn fail(mut self, error: &BoxError) {
+        let outcome = if self.is_decided {
+            self.outcome
+        } else {
+            Outcome::Failure
+        };
+        let Some(token) = self.token.take() else {
+            return;
+        };
+        match Error::find(error) {
+            Some(ours) if ours.is_rejection() => token.refuse(),
+            Some(_) => token.time_out(outcome),
+            None => token.resolve(outcome),
+        }
+    }
+
+    /// The body is about to be dropped.
+    ///
+    /// Readers stop where they know that nothing more will come, without asking for the end.
+    fn leave<B: Body>(&mut self, body: &B) {
+        let is_at_end = body.is_end_stream();
+        if self.is_decided || !is_at_end && body.size_hint().exact() != Some(0) {
+            return;
+        }
+        let outcome = self.at_end(None);
+        // Trailers may be left. If they are needed, nobody knows how the call ended.
+        if is_at_end || !outcome.is_failure() {
+            self.outcome = outcome;
+            self.is_decided = true;
+        }
+    }
+}
+
+impl<T: Token, K> Drop for Call<T, K> {
+    #[inline]
+    fn drop(&mut self) {
+        if let (Some(token), true) = (self.token.take(), self.is_decided) {
+            token.resolve(self.outcome);
+        }
+    }
+}
+
+impl<B, T, K> TrackedBody<B, T, K>
+where
+    B: Body,
+    T: Token,
+    K: ClassifyEnd,
+{
+    /// Returns the body of the inner service.
+    pub fn get_ref(&self) -> &B {
+        &self.body
+    }
+}
+
+impl<B, T, K> Body for TrackedBody<B, T, K>
+where
+    B: Body<Error: Into<BoxError>>,
+    T: Token,
+    K: ClassifyEnd,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let frame = frame.map(|frame| frame.map_err(Into::into));
+        if this.call.is_some() {
+            match &frame {
+                Some(Ok(frame)) => {
+                    let trailers = frame.trailers_ref();
+                    // Some readers do not ask again when they know that this was the last of it.
+                    if trailers.is_some() || this.body.is_end_stream() {
+                        if let Some(call) = this.call.take() {
+                            call.end(trailers);
+                        }
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Some(call) = this.call.take() {
+                        call.fail(error);
+                    }
+                }
+                None => {
+                    if let Some(call) = this.call.take() {
+                        call.end(None);
+                    }
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B, T, K> From<B> for TrackedBody<B, T, K>
+where
+    B: Body,
+    T: Token,
+    K: ClassifyEnd,
+{
+    /// A body that belongs to no call.
+    fn from(body: B) -> Self {
+        Self { body, call: None }
+    }
+}
+
+impl<B, T, K> Default for TrackedBody<B, T, K>
+where
+    B: Body + Default,
+    T: Token,
+    K: ClassifyEnd,
+{
+    fn default() -> Self {
+        Self::from(B::default())
+    }
+}
+
+impl<B, T, K> fmt::Debug for TrackedBody<B, T, K>
+where
+    B: Body + fmt::Debug,
+    T: Token + fmt::Debug,
+    K: ClassifyEnd,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.call.as_ref().and_then(|call| call.token.as_ref());
+        f.debug_struct("TrackedBody")
+            .field("body", &self.body)
+            .field("token", &token)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use ::http::HeaderValue;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    const OVERLOAD: Outcome = Outcome::Overload { retry_after: None };
+
+    /// How a token ended.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum End {
+        Resolved(Outcome),
+        TimedOut(Outcome),
+        Refused,
+        Dropped,
+    }
+
+    /// A token that notes how it ended, and whether the body was still there.
+    struct Note {
+        ends: Arc<Mutex<Vec<(End, bool)>>>,
+        body: Arc<()>,
+        is_open: bool,
+    }
+
+    impl Note {
+        fn end(&mut self, end: End) {
+            self.is_open = false;
+            let has_body = Arc::strong_count(&self.body) > 2;
+            self.ends.lock().unwrap().push((end, has_body));
+        }
+    }
+
+    impl Token for Note {
+        fn resolve(mut self, outcome: Outcome) {
+            self.end(End::Resolved(outcome));
+        }
+
+        fn refuse(mut self) {
+            self.end(End::Refused);
+        }
+
+        fn time_out(mut self, outcome: Outcome) {
+            self.end(End::TimedOut(outcome));
+        }
+    }
+
+    impl Drop for Note {
+        fn drop(&mut self) {
+            if self.is_open {
+                self.end(End::Dropped);
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Pending,
+        Data(u8),
+        Trailers(Outcome),
+        Fails,
+        TimesOut,
+        IsRefused,
+        Panics,
+    }
+
+    /// A body that follows a script.
+    #[derive(Clone, Debug)]
+    struct Script {
+        steps: VecDeque<Step>,
+        /// Says so when there is nothing left.
+        knows_end: bool,
+        /// Says how many bytes are left.
+        knows_size: bool,
+        alive: Arc<()>,
+    }
+
+    impl Script {
+        fn left(&self) -> u64 {
+            let bytes = self.steps.iter().map(|step| match step {
+                Step::Data(bytes) => u64::from(*bytes),
+                _ => 0,
+            });
+            bytes.sum()
+        }
+    }
+
+    impl Body for Script {
+        type Data = bytes::Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+            let second = Duration::from_secs(1);
+            let ours = match self.steps.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Step::Pending) => return Poll::Pending,
+                Some(Step::Data(length)) => {
+                    let data = vec![0; usize::from(length)];
+                    return Poll::Ready(Some(Ok(Frame::data(data.into()))));
+                }
+                Some(Step::Trailers(outcome)) => {
+                    let value = HeaderValue::from_str(&format!("{outcome:?}")).unwrap();
+                    let trailers = HeaderMap::from_iter([("outcome".parse().unwrap(), value)]);
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Some(Step::Fails) => return Poll::Ready(Some(Err("connection reset".into()))),
+                Some(Step::TimesOut) => Error::timed_out(ErrorKind::Timeout, "db", second),
+                Some(Step::IsRefused) => Error::rejected(ErrorKind::BulkheadFull, "db", None),
+                Some(Step::Panics) => panic!("in the body"),
+            };
+            // Our errors may be anywhere in the chain.
+            Poll::Ready(Some(Err(std::io::Error::other(ours).into())))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.knows_end && self.steps.is_empty()
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            if self.knows_size {
+                SizeHint::with_exact(self.left())
+            } else {
+                SizeHint::default()
+            }
+        }
+    }
+
+    /// Judges by the trailers, or if there are none, always the same.
+    #[derive(Clone, Copy, Debug)]
+    struct Judge {
+        without: Outcome,
+    }
+
+    impl ClassifyEnd for Judge {
+        fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+            let Some(trailers) = trailers else {
+                return self.without;
+            };
+            match trailers["outcome"].to_str().unwrap() {
+                "Success" => Outcome::Success,
+                "Failure" => Outcome::Failure,
+                _ => Outcome::Ignored,
+            }
+        }
+
+        fn is_decided(&self, _: StatusCode, headers: &HeaderMap) -> bool {
+            headers.contains_key("decided")
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    struct Case {
+        head: Outcome,
+        is_decided: bool,
+        judge: Judge,
+        body: Script,
+    }
+
+    impl Case {
+        fn new(steps: impl Into<VecDeque<Step>>) -> Self {
+            Self {
+                head: Outcome::Success,
+                is_decided: false,
+                judge: Judge {
+                    without: Outcome::Success,
+                },
+                body: Script {
+                    steps: steps.into(),
+                    knows_end: false,
+                    knows_size: false,
+                    alive: Arc::default(),
+                },
+            }
+        }
+
+        /// Polls the body so many times and drops it. Returns how its token ended.
+        fn run(&self, polls: usize) -> End {
+            self.run_and_drop(polls).0
+        }
+
+        /// Says besides whether the token ended before the body was dropped.
+        fn run_and_drop(&self, polls: usize) -> (End, bool) {
+            let ends = Arc::default();
+            let alive = Arc::new(());
+            let body = Script {
+                alive: Arc::clone(&alive),
+                ..self.body.clone()
+            };
+            let note = Note {
+                ends: Arc::clone(&ends),
+                body: alive,
+                is_open: true,
+            };
+            let mut response = Response::new(body);
+            if self.is_decided {
+                let value = HeaderValue::from_static("yes");
+                response.headers_mut().insert("decided", value);
+            }
+            // The note, the body, and one here.
+            let alive = Arc::clone(&note.body);
+            let response = AtEndOfBody.attach(response, self.head, &self.judge, note);
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                let mut body = response.into_body();
+                for _ in 0..polls {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    drop(Pin::new(&mut body).poll_frame(&mut cx));
+                }
+                ends.lock().unwrap().len()
+            }));
+            drop(alive);
+            let ends = ends.lock().unwrap();
+            let [(end, has_body)] = ends[..] else {
+                panic!("a token ends once: {ends:?}");
+            };
+            let is_early = matches!(polled, Ok(1));
+            assert_eq!(has_body, is_early, "the body is dropped first");
+            (end, is_early)
+        }
+
+        /// What `run_and_drop` is to return.
+        fn model(&self, polls: usize) -> (End, bool) {
+            let is_decided = self.is_decided || self.head.is_failure();
+            let end = |outcome| match outcome {
+                _ if is_decided => self.head,
+                Outcome::Success => self.head,
+                outcome => outcome,
+            };
+            let failed = if is_decided {
+                self.head
+            } else {
+                Outcome::Failure
+            };
+            let mut body = self.body.clone();
+            if body.is_end_stream() {
+                return (End::Resolved(end(self.judge.without)), true);
+            }
+            for _ in 0..polls {
+                let ended = match body.steps.pop_front() {
+                    Some(Step::Pending) => continue,
+                    Some(Step::Data(_)) if !body.is_end_stream() => continue,
+                    None | Some(Step::Data(_)) => End::Resolved(end(self.judge.without)),
+                    Some(Step::Trailers(outcome)) => End::Resolved(end(outcome)),
+                    Some(Step::Fails) => End::Resolved(failed),
+                    Some(Step::TimesOut) => End::TimedOut(failed),
+                    Some(Step::IsRefused) => End::Refused,
+                    Some(Step::Panics) if is_decided => return (End::Resolved(self.head), false),
+                    Some(Step::Panics) => return (End::Dropped, false),
+                };
+                return (ended, true);
+            }
+            let last = end(self.judge.without);
+            let may_be_whole = body.knows_size && body.left() == 0 && !last.is_failure();
+            let dropped = if is_decided {
+                End::Resolved(self.head)
+            } else if body.is_end_stream() || may_be_whole {
+                End::Resolved(last)
+            } else {
+                End::Dropped
+            };
+            (dropped, false)
+        }
+    }
+
+    fn steps() -> impl Strategy<Value = VecDeque<Step>> {
+        const OUTCOMES: &[Outcome] = &[Outcome::Success, Outcome::Failure, Outcome::Ignored];
+        let step = prop_oneof![
+            2 => Just(Step::Pending),
+            4 => (0..4u8).prop_map(Step::Data),
+        ];
+        let last = prop_oneof![
+            4 => Just(None),
+            4 => prop::sample::select(OUTCOMES).prop_map(|it| Some(Step::Trailers(it))),
+            1 => Just(Some(Step::Fails)),
+            1 => Just(Some(Step::TimesOut)),
+            1 => Just(Some(Step::IsRefused)),
+            1 => Just(Some(Step::Panics)),
+        ];
+        (prop::collection::vec(step, 0..5), last)
+            .prop_map(|(steps, last)| steps.into_iter().chain(last).collect())
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        const HEADS: &[Outcome] = &[
+            Outcome::Success,
+            Outcome::Failure,
+            OVERLOAD,
+            Outcome::Ignored,
+        ];
+        const ENDS: &[Outcome] = &[Outcome::Success, Outcome::Failure];
+        let outcomes = (prop::sample::select(HEADS), prop::sample::select(ENDS));
+        (steps(), outcomes, any::<(bool, bool, bool)>()).prop_map(
+            |(steps, (head, without), (is_decided, knows_end, knows_size))| {
+                let mut case = Case::new(steps);
+                case.head = head;
+                case.is_decided = is_decided;
+                case.judge = Judge { without };
+                case.body.knows_end = knows_end;
+                case.body.knows_size = knows_size;
+                case
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_ends_once_and_as_the_model_says(case in case(), polls in 0..8usize) {
+            prop_assert_eq!(case.run_and_drop(polls), case.model(polls));
+        }
+    }
+
+    const SUCCESS: End = End::Resolved(Outcome::Success);
+    const FAILURE: End = End::Resolved(Outcome::Failure);
+
+    #[test]
+    fn a_body_that_is_read_to_its_end_is_a_success_and_one_that_is_not_is_cancelled() {
+        let case = Case::new([Step::Data(1), Step::Pending, Step::Data(1)]);
+        for polls in 0..=3 {
+            assert_eq!(case.run(polls), End::Dropped, "{polls}");
+        }
+        assert_eq!(case.run(4), SUCCESS);
+        assert_eq!(case.run(9), SUCCESS);
+    }
+
+    #[test]
+    fn a_body_that_is_not_asked_for_its_end_is_a_success_all_the_same() {
+        let mut case = Case::new([Step::Data(1), Step::Data(1)]);
+        case.body.knows_end = true;
+        assert_eq!(case.run(1), End::Dropped);
+        assert_eq!(case.run(2), SUCCESS);
+        case.body.knows_end = false;
+        case.body.knows_size = true;
+        assert_eq!(case.run(1), End::Dropped);
+        assert_eq!(case.run(2), SUCCESS);
+    }
+
+    #[test]
+    fn trailers_that_are_needed_but_were_not_read_leave_a_call_cancelled() {
+        let mut case = Case::new([Step::Data(1), Step::Trailers(Outcome::Success)]);
+        case.judge.without = Outcome::Failure;
+        case.body.knows_size = true;
+        assert_eq!(case.run(1), End::Dropped);
+        assert_eq!(case.run(2), SUCCESS);
+        case.body.steps.pop_back();
+        assert_eq!(case.run(2), FAILURE);
+    }
+
+    #[test]
+    fn a_failure_of_the_head_is_one_whatever_becomes_of_the_body() {
+        let mut case = Case::new([Step::Data(1), Step::Fails]);
+        case.head = OVERLOAD;
+        for polls in 0..4 {
+            assert_eq!(case.run(polls), End::Resolved(OVERLOAD), "{polls}");
+        }
+    }
+
+    #[test]
+    fn what_the_head_has_decided_is_not_changed_by_the_body() {
+        let mut case = Case::new([Step::Data(1), Step::Trailers(Outcome::Failure)]);
+        case.is_decided = true;
+        for polls in 0..4 {
+            assert_eq!(case.run(polls), SUCCESS, "{polls}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_of_ours_in_the_body_is_told_from_an_error_of_the_service() {
+        assert_eq!(Case::new([Step::Fails]).run(1), FAILURE);
+        let timed_out = End::TimedOut(Outcome::Failure);
+        assert_eq!(Case::new([Step::TimesOut]).run(1), timed_out);
+        assert_eq!(Case::new([Step::IsRefused]).run(1), End::Refused);
+    }
+
+    #[test]
+    fn an_empty_body_and_a_status_without_one_end_the_call_at_the_head() {
+        let attach = |status, body: Script| {
+            let ends = Arc::default();
+            let note = Note {
+                ends: Arc::clone(&ends),
+                body: Arc::clone(&body.alive),
+                is_open: true,
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let judge = Case::new([]).judge;
+            let response = AtEndOfBody.attach(response, Outcome::Success, &judge, note);
+            let ended = ends.lock().unwrap().first().map(|end| end.0);
+            drop(response);
+            ended
+        };
+        let body = Case::new([]).body;
+        assert_eq!(attach(200, body.clone()), None);
+        for status in [101, 204, 304] {
+            assert_eq!(attach(status, body.clone()), Some(SUCCESS), "{status}");
+        }
+        let empty = Script {
+            knows_end: true,
+            ..body
+        };
+        assert_eq!(attach(200, empty), Some(SUCCESS));
+    }
+}

@@ -1,0 +1,295 @@
+//! What the status of a gRPC call means.
+
+use std::time::Duration;
+
+use ::http::{HeaderMap, HeaderName, Response, StatusCode};
+
+use super::code::{Code, STATUS};
+use crate::http::ClassifyEnd;
+use crate::http::retry_after::text;
+use crate::http::rules::{Rules, with_retry_after};
+use crate::{BoxError, Classify, Hint, Outcome};
+
+/// What the service says about another attempt: milliseconds to wait for it, or a negative number for none.
+static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Judges gRPC responses by their status. See the [module documentation](crate::http::grpc).
+///
+/// # Examples
+///
+/// ```
+/// use buttress::Outcome;
+/// use buttress::http::grpc::{Classifier, Code};
+///
+/// // Here a transaction that lost says that the service is in trouble.
+/// let classify = Classifier::new().code(Code::Aborted, Outcome::Failure);
+/// let stack = buttress::http::grpc::standard("ledger")
+///     .classify(classify)
+///     .concurrency_limit(50)
+///     .build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classifier {
+    rules: Rules,
+}
+
+impl Classifier {
+    /// Judges as the [module documentation](crate::http::grpc) says.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges calls that end with `code` as `outcome`. What is said last holds.
+    ///
+    /// An [`Overload`](Outcome::Overload) has the time of the service's pushback, and its own where there is
+    /// none.
+    #[must_use]
+    pub fn code(mut self, code: Code, outcome: Outcome) -> Self {
+        let number = code as u16;
+        self.rules.set(number..=number, outcome);
+        self
+    }
+
+    /// Judges a call that ended with `code`; `headers` are those that brought it.
+    #[inline]
+    fn judge(&self, code: Code, headers: Option<&HeaderMap>) -> Outcome {
+        let outcome = match (self.rules.find(code as u16), code) {
+            (Some(outcome), _) => outcome,
+            (None, Code::ResourceExhausted) => Outcome::Overload { retry_after: None },
+            (None, Code::Cancelled) => Outcome::Ignored,
+            (
+                None,
+                Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss,
+            ) => Outcome::Failure,
+            (None, _) => Outcome::Success,
+        };
+        match (outcome, headers.and_then(pushback)) {
+            (Outcome::Overload { .. }, Some(Hint::RetryAfter(wait))) => {
+                with_retry_after(outcome, Some(wait))
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Judges the head. One that gives no status leaves it to the trailers.
+    #[inline]
+    fn judge_head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        match Code::read(headers) {
+            Some(code) => self.judge(code, Some(headers)),
+            None if status == StatusCode::OK => Outcome::Success,
+            None => self.judge(Code::of_status(status), Some(headers)),
+        }
+    }
+}
+
+impl<B> Classify<Response<B>> for Classifier {
+    #[inline]
+    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+        match result {
+            Ok(response) => self.judge_head(response.status(), response.headers()),
+            Err(_) => Outcome::Failure,
+        }
+    }
+
+    fn hint(&self, result: Result<&Response<B>, &BoxError>) -> Option<Hint> {
+        let headers = result.ok()?.headers();
+        pushback(headers).or_else(|| self.classify(result).retry_after().map(Hint::RetryAfter))
+    }
+}
+
+impl ClassifyEnd for Classifier {
+    #[inline]
+    fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+        let code = trailers.and_then(Code::read).unwrap_or(Code::Unknown);
+        self.judge(code, trailers)
+    }
+
+    fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        status != StatusCode::OK || headers.contains_key(&STATUS)
+    }
+}
+
+/// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.
+fn pushback(headers: &HeaderMap) -> Option<Hint> {
+    let mut all = headers.get_all(&PUSHBACK).iter();
+    all.next()?;
+    if all.next().is_some() {
+        return Some(Hint::DoNotRetry);
+    }
+    let value = text(headers, &PUSHBACK).filter(|value| !value.starts_with('+'));
+    let milliseconds: Option<i32> = value.and_then(|value| value.parse().ok());
+    let wait = milliseconds.and_then(|number| u64::try_from(number).ok());
+    Some(match wait {
+        Some(wait) => Hint::RetryAfter(Duration::from_millis(wait)),
+        None => Hint::DoNotRetry,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn headers(all: &[(&'static str, &[u8])]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in all {
+            headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    fn response(status: u16, headers: HeaderMap) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn overload(millis: Option<u64>) -> Outcome {
+        Outcome::Overload {
+            retry_after: millis.map(Duration::from_millis),
+        }
+    }
+
+    fn by_default(code: u16) -> Outcome {
+        match code {
+            2 | 4 | 13 | 14 | 15 => Outcome::Failure,
+            8 => overload(None),
+            1 => Outcome::Ignored,
+            0..=16 => Outcome::Success,
+            _ => Outcome::Failure,
+        }
+    }
+
+    #[test]
+    fn every_code_is_judged_as_documented_in_the_head_and_in_the_trailers() {
+        let classify = Classifier::new();
+        for code in 0..=20 {
+            let status = headers(&[("grpc-status", code.to_string().as_bytes())]);
+            let expected = by_default(code);
+            assert_eq!(classify.classify_end(Some(&status)), expected, "{code}");
+            assert!(classify.is_decided(StatusCode::OK, &status));
+            let head = response(200, status);
+            assert_eq!(classify.classify(Ok(&head)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_end_without_a_status_is_a_failure() {
+        let classify = Classifier::new();
+        assert_eq!(classify.classify_end(None), Outcome::Failure);
+        let none = HeaderMap::new();
+        assert_eq!(classify.classify_end(Some(&none)), Outcome::Failure);
+        let head = response(200, none);
+        assert_eq!(classify.classify(Ok(&head)), Outcome::Success, "not yet");
+        assert!(!classify.is_decided(StatusCode::OK, head.headers()));
+    }
+
+    #[test]
+    fn an_answer_of_something_in_between_is_judged_by_its_http_status() {
+        let classify = Classifier::new();
+        let judge = |status| classify.classify(Ok(&response(status, HeaderMap::new())));
+        for status in [400, 429, 500, 502, 503, 504, 204, 302] {
+            assert_eq!(judge(status), Outcome::Failure, "{status}");
+        }
+        for status in [401, 403, 404] {
+            assert_eq!(judge(status), Outcome::Success, "{status}");
+        }
+        assert!(classify.is_decided(StatusCode::NOT_FOUND, &HeaderMap::new()));
+        // The status of gRPC comes first.
+        let ok = headers(&[("grpc-status", b"0")]);
+        assert_eq!(classify.classify(Ok(&response(503, ok))), Outcome::Success);
+    }
+
+    fn hint(pushbacks: &[&[u8]]) -> Option<Hint> {
+        let mut all: Vec<(&'static str, &[u8])> = vec![("grpc-status", b"14")];
+        all.extend(
+            pushbacks
+                .iter()
+                .map(|&value| ("grpc-retry-pushback-ms", value)),
+        );
+        Classifier::new().hint(Ok(&response(200, headers(&all))))
+    }
+
+    #[test]
+    fn a_pushback_says_when_to_try_again_or_not_to() {
+        let after = |millis| Some(Hint::RetryAfter(Duration::from_millis(millis)));
+        assert_eq!(hint(&[]), None);
+        assert_eq!(hint(&[b"0"]), after(0));
+        assert_eq!(hint(&[b"1500"]), after(1_500));
+        assert_eq!(hint(&[b"2147483647"]), after(2_147_483_647));
+        let never: [&[u8]; 9] = [
+            b"-1",
+            b"+1",
+            b"2147483648",
+            b"-2147483648",
+            b"soon",
+            b"",
+            b"1.5",
+            b"\xff\xfe",
+            b"99999999999999999999",
+        ];
+        for value in never {
+            assert_eq!(hint(&[value]), Some(Hint::DoNotRetry), "{value:?}");
+        }
+        assert_eq!(hint(&[b"1", b"1"]), Some(Hint::DoNotRetry));
+        let error: BoxError = "connection reset".into();
+        let result: Result<&Response<()>, _> = Err(&error);
+        assert_eq!(Classifier::new().hint(result), None);
+        assert_eq!(Classifier::new().classify(result), Outcome::Failure);
+    }
+
+    #[test]
+    fn an_overload_has_the_time_of_the_pushback() {
+        let classify = Classifier::new();
+        let exhausted = |pushback: &[u8]| {
+            headers(&[("grpc-status", b"8"), ("grpc-retry-pushback-ms", pushback)])
+        };
+        let trailers = exhausted(b"1500");
+        assert_eq!(
+            classify.classify_end(Some(&trailers)),
+            overload(Some(1_500))
+        );
+        let head = response(200, trailers);
+        assert_eq!(classify.classify(Ok(&head)), overload(Some(1_500)));
+        let negative = exhausted(b"-1");
+        assert_eq!(classify.classify_end(Some(&negative)), overload(None));
+        let own = classify.code(Code::Unavailable, overload(Some(9)));
+        let head = response(200, headers(&[("grpc-status", b"14")]));
+        assert_eq!(
+            own.hint(Ok(&head)),
+            Some(Hint::RetryAfter(Duration::from_millis(9)))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            status in prop::collection::vec(0x20..=0xffu8, 0..30),
+            pushback in prop::collection::vec(0x20..=0xffu8, 0..30),
+        ) {
+            prop_assume!(!status.contains(&0x7f) && !pushback.contains(&0x7f));
+            let headers = headers(&[("grpc-status", &status), ("grpc-retry-pushback-ms", &pushback)]);
+            let classify = Classifier::new();
+            let end = classify.classify_end(Some(&headers));
+            let head = response(200, headers);
+            prop_assert_eq!(classify.classify(Ok(&head)), end);
+            prop_assert!(classify.hint(Ok(&head)).is_some());
+        }
+
+        #[test]
+        fn each_code_can_be_judged_otherwise(code in 0..=16i32, ignored in 0..=16i32) {
+            let classify = Classifier::new().code(Code::from(ignored), Outcome::Ignored);
+            let status = headers(&[("grpc-status", code.to_string().as_bytes())]);
+            let expected = if code == ignored { Outcome::Ignored } else { by_default(code as u16) };
+            prop_assert_eq!(classify.classify_end(Some(&status)), expected);
+        }
+    }
+}

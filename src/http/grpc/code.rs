@@ -1,0 +1,141 @@
+//! The status codes of gRPC.
+
+use ::http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::http::retry_after::text;
+
+/// Where the status of a gRPC call is: in the head of a response without messages, else in the trailers.
+pub(super) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// How a gRPC call ended.
+///
+/// From `tonic`: `Code::from(status.code() as i32)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// It succeeded.
+    Ok = 0,
+    /// The caller gave it up.
+    Cancelled = 1,
+    /// It failed, and nobody says how.
+    Unknown = 2,
+    /// The request makes no sense.
+    InvalidArgument = 3,
+    /// It was not done by its deadline.
+    DeadlineExceeded = 4,
+    /// What was asked for does not exist.
+    NotFound = 5,
+    /// What was to be made exists.
+    AlreadyExists = 6,
+    /// The caller may not do that.
+    PermissionDenied = 7,
+    /// A quota or a resource is used up.
+    ResourceExhausted = 8,
+    /// The system is not in the state that the operation needs.
+    FailedPrecondition = 9,
+    /// It lost to another operation.
+    Aborted = 10,
+    /// It went past the end.
+    OutOfRange = 11,
+    /// The service does not do that.
+    Unimplemented = 12,
+    /// The service is broken.
+    Internal = 13,
+    /// The service cannot be reached at present.
+    Unavailable = 14,
+    /// Data are lost for good.
+    DataLoss = 15,
+    /// Nobody knows who the caller is.
+    Unauthenticated = 16,
+}
+
+const CODES: [Code; 17] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::Unknown,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::NotFound,
+    Code::AlreadyExists,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::Aborted,
+    Code::OutOfRange,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Unauthenticated,
+];
+
+impl From<i32> for Code {
+    /// Numbers that are no code are [`Unknown`](Self::Unknown).
+    fn from(number: i32) -> Self {
+        let code = usize::try_from(number).ok().and_then(|n| CODES.get(n));
+        code.copied().unwrap_or(Self::Unknown)
+    }
+}
+
+impl Code {
+    /// Reads `grpc-status`, if it is there. What is no code is `Unknown`.
+    #[inline]
+    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+        headers.get(&STATUS)?;
+        let value = text(headers, &STATUS).unwrap_or_default();
+        let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+        let number = is_number.then(|| value.parse().ok()).flatten();
+        Some(Self::from(number.unwrap_or(-1)))
+    }
+
+    /// What the status of a response means that gives no code: something in between answered, and not the
+    /// service.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            400 => Self::Internal,
+            401 => Self::Unauthenticated,
+            403 => Self::PermissionDenied,
+            404 => Self::Unimplemented,
+            429 | 502..=504 => Self::Unavailable,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::HeaderValue;
+
+    fn read(value: &[u8]) -> Option<Code> {
+        let value = HeaderValue::from_bytes(value).unwrap();
+        Code::read(&HeaderMap::from_iter([(STATUS.clone(), value)]))
+    }
+
+    #[test]
+    fn every_code_is_read_back() {
+        for (number, code) in CODES.into_iter().enumerate() {
+            assert_eq!(code as usize, number);
+            assert_eq!(read(number.to_string().as_bytes()), Some(code));
+        }
+        assert_eq!(Code::read(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_is_no_code_is_unknown() {
+        let garbage: [&[u8]; 9] = [
+            b"",
+            b"17",
+            b"-1",
+            b"+14",
+            b"14.0",
+            b"fourteen",
+            b"\xff",
+            b"99999999999999999999",
+            b"4294967310",
+        ];
+        for value in garbage {
+            assert_eq!(read(value), Some(Code::Unknown), "{value:?}");
+        }
+    }
+}

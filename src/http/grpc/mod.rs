@@ -1,0 +1,75 @@
+//! gRPC: what a status means, and where it is.
+//!
+//! # When to use it
+//!
+//! With a gRPC client that is a `tower::Service` of `http::Request`, as tonic's `Channel`. Generated clients are
+//! put round the stack: `HealthClient::new(stack.wrap(channel))`.
+//!
+//! # How it works
+//!
+//! Nearly every response of gRPC has the HTTP status 200. How the call ended is in `grpc-status`: in the head, if there is
+//! no message, else in the trailers after the last one. [`Classifier`] judges the one by `Classify`, the other by
+//! [`ClassifyEnd`](super::ClassifyEnd), so it needs the completion [`AtEndOfBody`](super::AtEndOfBody); at the
+//! head, a response without a status is a success.
+//!
+//! | status | outcome |
+//! |---|---|
+//! | `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | failure |
+//! | `RESOURCE_EXHAUSTED` | overload |
+//! | `CANCELLED` | ignored |
+//! | all others | success: the service did its work |
+//! | not a number, or not a code | as `UNKNOWN` |
+//! | none at the end | as `UNKNOWN` |
+//! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
+//! | error | failure |
+//!
+//! [`code`](Classifier::code) says otherwise for some of them.
+//!
+//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is retry's hint, and
+//! an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
+//! than one of them ask for no further attempt.
+//!
+//! A status in the trailers comes too late for retry and hedge: the caller has the response. Servers put that of
+//! a call which failed without a message into the head.
+//!
+//! [mapping]: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+//!
+//! # Promises, cancellation, cost, errors
+//!
+//! As for [HTTP](super). A stream that is dropped before its status has come is cancelled.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::BoxError;
+//! use http::{Request, Response};
+//! use http_body_util::Empty;
+//! use bytes::Bytes;
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let channel = service_fn(|_: Request<()>| async {
+//!     let response = Response::builder().header("grpc-status", "14");
+//!     Ok::<_, BoxError>(response.body(Empty::<Bytes>::new())?)
+//! });
+//! let stack = buttress::http::grpc::standard("ledger")
+//!     .circuit_breaker(|breaker| breaker.consecutive_failures(3))
+//!     .concurrency_limit(50)
+//!     .build()?;
+//! let ledger = stack.wrap(channel);
+//! ledger.oneshot(Request::new(())).await?;
+//! let handle = stack.handle();
+//! let breaker = handle.circuit_breaker().expect("is on by default");
+//! assert_eq!(breaker.state(), buttress::circuit_breaker::State::Open);
+//! # Ok(())
+//! # }
+//! ```
+
+mod classify;
+mod code;
+mod standard;
+
+pub use self::classify::Classifier;
+pub use self::code::Code;
+pub use self::standard::{Standard, StandardLayer, StandardService, standard};

@@ -1,0 +1,54 @@
+//! The standard stack for gRPC.
+
+use super::Classifier;
+use crate::http::{AtEndOfBody, HttpReplay};
+use crate::stack;
+
+/// The settings of a standard stack for gRPC. Made by [`standard`].
+pub type Standard = stack::Standard<HttpReplay, Classifier, AtEndOfBody>;
+
+/// The layer of a standard stack for gRPC.
+pub type StandardLayer = stack::StandardLayer<HttpReplay, Classifier, AtEndOfBody>;
+
+/// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
+pub type StandardService<S> = stack::StandardService<S, HttpReplay, Classifier, AtEndOfBody>;
+
+/// Begins to configure the [standard stack](crate::stack) for the gRPC calls to one dependency.
+///
+/// Calls are judged by [`Classifier`] and are over when the trailers have been read.
+///
+/// All methods of gRPC are POST, so a request is sent again only if it was provably not sent. Say which methods may be
+/// acted on twice: `.replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Get")))`. The
+/// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
+/// do without retries say `.replay(Once)`.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::http::{ReplayBody, ReplayBodyLayer, grpc};
+/// use http::Request;
+/// use tonic::body::Body;
+/// use tonic::transport::Endpoint;
+/// use tonic_health::pb::health_client::HealthClient;
+/// use tower::ServiceBuilder;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let channel = Endpoint::from_static("http://127.0.0.1:50051").connect_lazy();
+/// let stack = grpc::standard("health").concurrency_limit(50).build()?;
+/// let channel = ServiceBuilder::new()
+///     .layer(ReplayBodyLayer::new())
+///     .layer(stack)
+///     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
+///     .service(channel);
+/// let client = HealthClient::new(channel);
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// ```
+pub fn standard(name: impl Into<String>) -> Standard {
+    crate::standard(name)
+        .replay(HttpReplay::new().grpc_previous_attempts())
+        .classify(Classifier::new())
+        .completion(AtEndOfBody)
+}

@@ -1,0 +1,574 @@
+//! Response bodies over real sockets: hyper, tonic and axum.
+#![cfg(feature = "http")]
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod feed;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::routing::get;
+use buttress::http::{AtEndOfBody, Classifier, StandardService, grpc};
+use buttress::stack::Handle;
+use buttress::{BoxError, BulkheadLayer, Once};
+use bytes::Bytes;
+use feed::{Source, feed};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinSet, yield_now};
+use tonic::Code;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tower::{ServiceBuilder, ServiceExt};
+
+/// Data for as long as somebody reads.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 100])))))
+    }
+}
+
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+fn boxed<B>(body: B) -> Answer
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    Response::new(body.map_err(Into::into).boxed_unsync())
+}
+
+/// Answers by path. The sources of streams go to the test.
+fn answer(request: Request<Incoming>, sources: &UnboundedSender<Source>) -> Answer {
+    let mut response = match request.uri().path() {
+        "/full" if request.method() == Method::HEAD => {
+            let mut response = boxed(Empty::new());
+            let headers = response.headers_mut();
+            headers.insert("content-length", HeaderValue::from_static("8"));
+            response
+        }
+        "/full" => boxed(Full::from("12 bolts")),
+        "/endless" => boxed(Endless),
+        "/upgrade" => boxed(Empty::new()),
+        _ if *request.method() == Method::CONNECT => boxed(Empty::new()),
+        "/stream" => {
+            let (source, body) = feed();
+            sources.send(source).unwrap();
+            boxed(body)
+        }
+        "/grpc.health.v1.Health/Check" => {
+            let mut response = boxed(Empty::new());
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from_static("8"));
+            let pushback = HeaderValue::from_static("60000");
+            headers.insert("grpc-retry-pushback-ms", pushback);
+            response
+        }
+        status => {
+            let mut response = boxed(Empty::new());
+            *response.status_mut() = status[1..].parse().unwrap();
+            response
+        }
+    };
+    if request.uri().path() == "/upgrade" {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert("connection", HeaderValue::from_static("upgrade"));
+        headers.insert("upgrade", HeaderValue::from_static("echo"));
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || request.method() == Method::CONNECT {
+        tokio::spawn(async {
+            let mut tunnel = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            let mut word = [0; 4];
+            tunnel.read_exact(&mut word).await.unwrap();
+            tunnel.write_all(&word).await.unwrap();
+        });
+    }
+    response
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A server of this version of HTTP.
+async fn serve(version: u8) -> (SocketAddr, UnboundedReceiver<Source>) {
+    let (listener, address) = listen().await;
+    let (sources, streams) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (io, sources) = (TokioIo::new(socket), sources.clone());
+            let service = service_fn(move |request| {
+                let response = answer(request, &sources);
+                async { Ok::<_, Infallible>(response) }
+            });
+            if version == 1 {
+                let http = http1::Builder::new().serve_connection(io, service);
+                tokio::spawn(http.with_upgrades());
+            } else {
+                let mut http = http2::Builder::new(TokioExecutor::new());
+                http.max_concurrent_streams(2_000).max_send_buf_size(1_000);
+                tokio::spawn(http.serve_connection(io, service));
+            }
+        }
+    });
+    (address, streams)
+}
+
+/// A server that says what it is told, and closes the connection.
+async fn says(answer: &'static str) -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(socket.read_u8().await.unwrap());
+        }
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    });
+    address
+}
+
+/// What a user keeps in a struct.
+struct Shop {
+    client: StandardService<Client<HttpConnector, Full<Bytes>>>,
+    handle: Handle,
+}
+
+fn shop(version: u8, limit: usize) -> Shop {
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(version == 2)
+        .http2_initial_stream_window_size(1_000)
+        .build_http();
+    // How fast this machine is does not matter.
+    let stack = buttress::http::standard("wire")
+        .no_retry()
+        .no_timeout()
+        .no_deadline();
+    let stack = stack.concurrency_limit(limit).build().unwrap();
+    Shop {
+        handle: stack.handle(),
+        client: stack.wrap(client),
+    }
+}
+
+fn request(method: Method, address: SocketAddr, path: &str) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method);
+    let request = request.uri(format!("http://{address}{path}"));
+    request.body(Full::default()).unwrap()
+}
+
+impl Shop {
+    async fn get(
+        &self,
+        address: SocketAddr,
+        path: &str,
+    ) -> Response<impl Body<Data = Bytes, Error = BoxError> + Unpin + use<>> {
+        let request = request(Method::GET, address, path);
+        self.client.clone().oneshot(request).await.unwrap()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.handle.bulkhead().unwrap().in_flight()
+    }
+}
+
+/// The outcomes of attempts since this was last asked.
+fn outcomes(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
+    let mut outcomes = BTreeMap::new();
+    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
+        let label = |name| {
+            let label = key.key().labels().find(|label| label.key() == name);
+            label.map(|label| label.value().to_owned())
+        };
+        if key.key().name() == "buttress_calls_total" && label("stage").unwrap() == "attempt" {
+            if let DebugValue::Counter(count @ 1..) = value {
+                outcomes.insert(label("outcome").unwrap(), count);
+            }
+        }
+    }
+    outcomes
+}
+
+fn only(outcome: &str) -> BTreeMap<String, u64> {
+    BTreeMap::from([(outcome.to_owned(), 1)])
+}
+
+#[tokio::test]
+async fn answers_without_a_body_are_over_at_their_head() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for version in [1, 2] {
+        let (address, _streams) = serve(version).await;
+        let shop = shop(version, 10);
+        for path in ["/204", "/304", "/200"] {
+            let response = shop.get(address, path).await;
+            assert_eq!(shop.in_flight(), 0, "{path} over HTTP/{version}");
+            drop(response);
+            assert_eq!(outcomes(&recorder), only("success"));
+        }
+        let head = request(Method::HEAD, address, "/full");
+        let response = shop.client.clone().oneshot(head).await.unwrap();
+        assert_eq!(response.headers()["content-length"], "8");
+        assert_eq!(shop.in_flight(), 0);
+        drop(response);
+        assert_eq!(outcomes(&recorder), only("success"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_dropped_after_its_last_byte_is_a_success() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for version in [1, 2] {
+        let (address, _streams) = serve(version).await;
+        let shop = shop(version, 10);
+        let mut body = shop.get(address, "/full").await.into_body();
+        assert_eq!(shop.in_flight(), 1);
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(data, "12 bolts");
+        drop(body);
+        assert_eq!(shop.in_flight(), 0);
+        assert_eq!(outcomes(&recorder), only("success"), "HTTP/{version}");
+        drop(shop.get(address, "/full").await);
+        assert_eq!(outcomes(&recorder), only("cancelled"), "HTTP/{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_body_holds_its_permit_and_a_reset_is_a_failure() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for version in [1, 2] {
+        let (address, mut streams) = serve(version).await;
+        let shop = shop(version, 10);
+        for fails in [false, true] {
+            let mut body = shop.get(address, "/stream").await.into_body();
+            let source = streams.recv().await.unwrap();
+            for _ in 0..3 {
+                source.send("part");
+                assert!(body.frame().await.unwrap().is_ok());
+                assert_eq!(shop.in_flight(), 1);
+            }
+            if fails {
+                source.fail("disk on fire");
+                assert!(body.frame().await.unwrap().is_err());
+            } else {
+                drop(source);
+                while let Some(frame) = body.frame().await {
+                    assert!(frame.unwrap().into_data().unwrap().is_empty());
+                }
+            }
+            assert_eq!(shop.in_flight(), 0);
+            let outcome = if fails { "failure" } else { "success" };
+            assert_eq!(outcomes(&recorder), only(outcome), "HTTP/{version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_shorter_than_it_says_is_a_failure() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let short = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    let torn = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for answer in [short, torn] {
+        let address = says(answer).await;
+        let shop = shop(1, 10);
+        let body = shop.get(address, "/").await.into_body();
+        assert!(body.collect().await.is_err());
+        assert_eq!(shop.in_flight(), 0);
+        assert_eq!(outcomes(&recorder), only("failure"));
+    }
+}
+
+#[tokio::test]
+async fn early_hints_are_not_the_answer() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let address = says(
+        "HTTP/1.1 103 Early Hints\r\nlink: </bolts.css>\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n12",
+    )
+    .await;
+    let shop = shop(1, 10);
+    let body = shop.get(address, "/").await.into_body();
+    assert_eq!(shop.in_flight(), 1);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "12");
+    assert_eq!(outcomes(&recorder), only("success"));
+}
+
+#[tokio::test]
+async fn a_hint_that_is_garbage_harms_nobody() {
+    let bad = "HTTP/1.1 503 No\r\nretry-after: \u{fc}\r\ndate: -1\r\ncontent-length: 0\r\n\r\n";
+    let huge = "HTTP/1.1 429 No\r\nretry-after: 99999999999999999999\r\ncontent-length: 0\r\n\r\n";
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for (answer, outcome) in [(bad, "failure"), (huge, "overload")] {
+        let shop = shop(1, 10);
+        assert!(
+            !shop
+                .get(says(answer).await, "/")
+                .await
+                .status()
+                .is_success()
+        );
+        assert_eq!(outcomes(&recorder), only(outcome));
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_is_over_at_its_head_and_its_tunnel_works() {
+    let (address, _streams) = serve(1).await;
+    let shop = shop(1, 10);
+    let mut upgrade = request(Method::GET, address, "/upgrade");
+    let headers = upgrade.headers_mut();
+    headers.insert("connection", HeaderValue::from_static("upgrade"));
+    headers.insert("upgrade", HeaderValue::from_static("echo"));
+    let connect = request(Method::CONNECT, address, "");
+    for request in [upgrade, connect] {
+        let response = shop.client.clone().oneshot(request).await.unwrap();
+        assert_eq!(shop.in_flight(), 0, "{response:?}");
+        let mut tunnel = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        tunnel.write_all(b"ping").await.unwrap();
+        let mut word = [0; 4];
+        tunnel.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"ping");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_streams_that_are_given_up_at_random_give_all_permits_back() {
+    const STREAMS: usize = 1_000;
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (address, _streams) = serve(2).await;
+    let shop = shop(2, STREAMS);
+    // So that there is a connection.
+    assert!(shop.get(address, "/200").await.body().is_end_stream());
+    assert_eq!(outcomes(&recorder), only("success"));
+
+    let mut seed = 7_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize
+    };
+    let mut readers = JoinSet::new();
+    for _ in 0..STREAMS {
+        let call = shop
+            .client
+            .clone()
+            .oneshot(request(Method::GET, address, "/endless"));
+        let (polls, reads) = (random() % 8, random() % 4);
+        readers.spawn(async move {
+            let mut call = pin!(call);
+            let mut left = polls;
+            // Gives up after so many polls, if there is no head by then.
+            let head = poll_fn(|cx| match call.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response.unwrap())),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    left -= 1;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            });
+            let Some(response) = head.await else {
+                return 0;
+            };
+            let mut body = response.into_body();
+            for _ in 0..reads {
+                assert!(body.frame().await.unwrap().is_ok());
+            }
+            reads
+        });
+    }
+    yield_now().await;
+    assert!(shop.in_flight() > 0);
+    let reads: usize = readers.join_all().await.into_iter().sum();
+    assert!(reads > 0, "some got an answer");
+    assert_eq!(shop.in_flight(), 0);
+    let given_up = BTreeMap::from([("cancelled".to_owned(), STREAMS as u64)]);
+    assert_eq!(outcomes(&recorder), given_up);
+}
+
+/// What a user keeps in a struct.
+struct Health {
+    client: HealthClient<
+        buttress::stack::StandardService<Channel, Once, grpc::Classifier, AtEndOfBody>,
+    >,
+    handle: Handle,
+}
+
+impl Health {
+    fn new(address: SocketAddr) -> Self {
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect_lazy();
+        let stack = grpc::standard("health").replay(Once).concurrency_limit(10);
+        let stack = stack.build().unwrap();
+        Self {
+            handle: stack.handle(),
+            client: HealthClient::new(stack.wrap(channel)),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.handle.bulkhead().unwrap().in_flight()
+    }
+}
+
+fn check(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest {
+        service: service.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_tonic_call_is_over_when_its_status_has_come() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (listener, address) = listen().await;
+    let (mut reporter, service) = tonic_health::server::health_reporter();
+    let server = Server::builder().add_service(service);
+    let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+    let mut health = Health::new(address);
+    let answer = health.client.check(check("")).await.unwrap();
+    assert_eq!(answer.get_ref().status(), ServingStatus::Serving);
+    assert_eq!(health.in_flight(), 0);
+    assert_eq!(outcomes(&recorder), only("success"), "by the trailers");
+    let error = health.client.check(check("nobody")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert_eq!(health.in_flight(), 0);
+    assert_eq!(outcomes(&recorder), only("success"), "by the head");
+
+    let mut watched = health.client.watch(check("")).await.unwrap().into_inner();
+    let serving = watched.message().await.unwrap().unwrap();
+    assert_eq!(serving.status(), ServingStatus::Serving);
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::NotServing)
+        .await;
+    let changed = watched.message().await.unwrap().unwrap();
+    assert_eq!(changed.status(), ServingStatus::NotServing);
+    assert_eq!(health.in_flight(), 1);
+    drop(watched);
+    assert_eq!(health.in_flight(), 0);
+    assert_eq!(outcomes(&recorder), only("cancelled"));
+
+    let mut watched = health.client.watch(check("")).await.unwrap().into_inner();
+    assert!(watched.message().await.unwrap().is_some());
+    reporter.clear_service_status("").await;
+    while let Ok(Some(_)) = watched.message().await {}
+    assert_eq!(health.in_flight(), 0);
+    assert_eq!(outcomes(&recorder), only("success"));
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_tonic_call_that_is_refused_by_its_head_is_an_overload() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (address, _streams) = serve(2).await;
+    let mut health = Health::new(address);
+    let error = health.client.check(check("")).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(health.in_flight(), 0);
+    assert_eq!(outcomes(&recorder), only("overload"));
+}
+
+#[tokio::test]
+async fn under_axum_a_permit_is_held_until_the_answer_has_been_written() {
+    let layer = BulkheadLayer::config("api", 1)
+        .classify(Classifier::new())
+        .completion(AtEndOfBody)
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    let (sources, mut streams) = unbounded_channel();
+    let stream = move || {
+        let (source, body) = feed();
+        sources.send(source).unwrap();
+        async { axum::body::Body::new(body) }
+    };
+    let full = async |error: BoxError| (StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    let stack = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(full))
+        .layer(layer);
+    let app = Router::new().route("/", get(stream)).layer(stack);
+    let (listener, address) = listen().await;
+    tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
+
+    let shop = shop(1, 10);
+    let mut body = shop.get(address, "/").await.into_body();
+    let source = streams.recv().await.unwrap();
+    source.send("part");
+    assert!(body.frame().await.unwrap().is_ok());
+    assert_eq!(handle.in_flight(), 1);
+    let refused = shop.get(address, "/").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(source);
+    assert!(body.frame().await.is_none());
+    assert_eq!(handle.in_flight(), 0);
+
+    // A client that goes away.
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: api\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let source = streams.recv().await.unwrap();
+    assert_eq!(handle.in_flight(), 1);
+    drop(socket);
+    source.closed().await;
+    while handle.in_flight() > 0 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reqwest_client_can_be_over_at_the_end_of_the_body() {
+    let (address, mut streams) = serve(1).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let stack = buttress::http::standard("reqwest").replay(reqwest::Request::try_clone);
+    let stack = stack.concurrency_limit(10).build().unwrap();
+    let url = format!("http://{address}/stream");
+    let request = client.get(url).build().unwrap();
+    let client = stack.wrap(client.map_response(http::Response::<reqwest::Body>::from));
+    let body = client.oneshot(request).await.unwrap().into_body();
+    let handle = stack.handle();
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 1);
+    streams.recv().await.unwrap().send("12 bolts");
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "12 bolts");
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
+}
