@@ -18,8 +18,8 @@ use buttress::{
 use tower::{Layer, ServiceBuilder};
 
 use crate::harness::{
-    Backend, Client, Form, Goal, Model, Report, Results, Run, Table, Variant, World, lock, poisson,
-    simulate,
+    Axis, Backend, Client, Form, Goal, Line, Model, Plot, Report, Results, Run, Table, Variant,
+    World, lock, poisson, simulate,
 };
 
 /// A tenth of a second of tokio's clock for each simulated millisecond.
@@ -107,10 +107,46 @@ pub(crate) fn run(form: Form) -> Report {
             results.cells(|o| o.after.latency(0.99)),
         )
         .repeats(|seed| overload(seed, &VARIANTS[5].1, slow).log);
-    Report::new(
+    let report = Report::new(
         "X10 overload: a limit with a short queue",
         vec![table, no_ratchet(form)],
-    )
+    );
+    match form {
+        Form::Short => report,
+        Form::Full => report.plot(goodput(&results, slow)),
+    }
+}
+
+/// The mean of all runs.
+fn goodput(results: &Results<Overload>, slow: Duration) -> Plot {
+    let line = |((name, _), runs): (&Variant<Protection>, &Vec<Overload>)| {
+        let seconds = 0..runs[0].succeeded.len();
+        let mean = |second: usize| {
+            let succeeded = runs.iter().map(|run| run.succeeded[second]);
+            succeeded.sum::<f64>() / runs.len() as f64
+        };
+        Line::seconds(*name, seconds.map(mean))
+    };
+    let shown = ["timeout", "tower limit, 24", LIMIT_24, SLOW];
+    let variants = VARIANTS.iter().zip(results.runs());
+    let slow_until = SLOW_FROM + slow;
+    Plot {
+        file: "x10_goodput",
+        title: "100 calls a second on a server that can do 240, then 80, then 240",
+        x: Axis::linear(
+            "time of arrival, s",
+            0.0..(slow_until + SLOW_FROM).as_secs_f64(),
+        ),
+        y: Axis::linear("calls that succeed within 5 s, per second", 0.0..140.0),
+        lines: variants
+            .filter(|((name, _), _)| shown.contains(name))
+            .map(line)
+            .collect(),
+        spans: vec![(
+            SLOW_FROM.as_secs_f64()..slow_until.as_secs_f64(),
+            "three times as slow",
+        )],
+    }
 }
 
 /// The adaptive limits in an overload that goes on for long.
@@ -152,6 +188,8 @@ struct Overload {
     before: Calls,
     slow: Calls,
     after: Calls,
+    /// Of the calls that arrived in each second.
+    succeeded: Vec<f64>,
     greatest_limit: f64,
     limit_at_the_end: f64,
 }
@@ -223,7 +261,12 @@ fn overload(seed: u64, protection: &Protection, slow: Duration) -> Run<Overload>
         // Until the last answer has come, however late it is.
         world.sleep(Duration::from_secs(200)).await;
         let calls = lock(&calls);
+        let mut succeeded = vec![0.0; end.as_secs() as usize];
+        for call in calls.iter().filter(|call| call.latency.is_some()) {
+            succeeded[call.arrived.as_secs() as usize] += 1.0;
+        }
         Overload {
+            succeeded,
             before: Calls::during(&calls, &(Duration::ZERO..SLOW_FROM)),
             slow: Calls::during(&calls, &(SLOW_FROM..slow_until)),
             after: Calls::during(&calls, &(slow_until..end)),

@@ -26,7 +26,8 @@ use tower::{
 };
 
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, simulate,
+    Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World, lock,
+    simulate,
 };
 
 /// A second of tokio's clock for each simulated millisecond.
@@ -156,7 +157,29 @@ pub(crate) fn run(form: Form) -> Report {
         )
         .goal(OURS, Goal::AtMost(25.0));
     table.repeats(|seed| simulate_calls(seed, VARIANTS[3].1, 1_000, 1.0, 10).log);
-    Report::new("X6 an endpoint that fails fast", vec![table])
+    let report = Report::new("X6 an endpoint that fails fast", vec![table]);
+    match form {
+        Form::Short => report,
+        Form::Full => report.plot(shares()),
+    }
+}
+
+/// What the sick endpoint gets, second by second.
+fn shares() -> Plot {
+    const SICK: u64 = 30;
+    const ALL: u64 = 60;
+    let line = |(name, balancer): &Variant<Balancer>| {
+        let shares = simulate_shares(1, *balancer, SICK, ALL).outcome;
+        Line::seconds(*name, shares.into_iter().map(|share| 100.0 * share))
+    };
+    Plot {
+        file: "x6_share",
+        title: "1000 calls a second over ten endpoints, one of which fails everything in 1 ms",
+        x: Axis::linear("time, s", 0.0..ALL as f64),
+        y: Axis::linear("calls that this one gets, %", 0.0..35.0),
+        lines: VARIANTS.iter().map(line).collect(),
+        spans: vec![(0.0..SICK as f64, "sick")],
+    }
 }
 
 /// What one endpoint gets of the calls.
@@ -198,6 +221,27 @@ fn simulate_calls(
             sick,
             healed: (after - before) as f64 / fair,
         }
+    })
+}
+
+/// The share of the calls of each second that go to the endpoint which is sick for a time.
+fn simulate_shares(seed: u64, balancer: Balancer, sick: u64, seconds: u64) -> Run<Vec<f64>> {
+    const RATE: u64 = 1_000;
+    simulate(SCALE, seed, async |world| {
+        let counts: [Arc<AtomicU64>; ENDPOINTS] = Default::default();
+        let backends = counts.iter().enumerate().map(|(n, count)| {
+            let failing = if n == 0 { 1.0 } else { 0.0 };
+            backend(world, failing, Duration::from_secs(sick), count)
+        });
+        let client = balancer(world, backends.collect());
+        let mut shares = Vec::new();
+        for second in 0..seconds {
+            let from = Duration::from_secs(second);
+            steady(world, &client, RATE, from..from + Duration::from_secs(1)).await;
+            let count = counts[0].swap(0, Ordering::Relaxed);
+            shares.push(count as f64 / RATE as f64);
+        }
+        shares
     })
 }
 

@@ -127,9 +127,8 @@ fn goodput() -> Plot {
     let line = |(name, protect): &Variant<Protect>| {
         let protect = |world: &World, database| protect(world, database, 2);
         let history = episode(1, SECONDS, 280, protect).outcome.history;
-        let seconds = (0..).map(f64::from);
         let succeeded = history.iter().map(|second| f64::from(second.succeeded));
-        Line::new(*name, seconds.zip(succeeded).collect())
+        Line::seconds(*name, succeeded)
     };
     Plot {
         file: "x7_goodput",

@@ -19,8 +19,8 @@ use rand::RngExt;
 use tower::{BoxError, Layer, retry, service_fn};
 
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    poisson, simulate,
+    Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
+    World, lock, poisson, simulate,
 };
 
 const RETRIES: u32 = 2;
@@ -104,11 +104,15 @@ fn shapes(form: Form) -> [(u32, f64); 3] {
 }
 
 pub(crate) fn run(form: Form) -> Report {
-    let mut tables = vec![held_to_goals(form)];
-    if let Form::Full = form {
-        tables.extend([beginnings(form), curve(form)]);
+    const TITLE: &str = "X8 retry budgets";
+    let goals = held_to_goals(form);
+    match form {
+        Form::Short => Report::new(TITLE, vec![goals]),
+        Form::Full => {
+            let (curve, plot) = curve(form);
+            Report::new(TITLE, vec![goals, beginnings(form), curve]).plot(plot)
+        }
     }
-    Report::new("X8 retry budgets", tables)
 }
 
 fn held_to_goals(form: Form) -> Table {
@@ -179,12 +183,19 @@ fn beginnings(form: Form) -> Table {
     table
 }
 
-fn curve(form: Form) -> Table {
+fn curve(form: Form) -> (Table, Plot) {
     let mut table = Table::new(form, variants(form));
+    let mut lines: Vec<_> = variants(form)
+        .iter()
+        .map(|(name, _)| Line::new(*name, vec![(0.0, 1.0)]))
+        .collect();
     for p in [0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0] {
         let scenario = Scenario::warm((100, 10.0), p);
         let results = scenario.run(form);
         let unlimited = 1.0 + p + p * p;
+        for (line, load) in lines.iter_mut().zip(results.cells(Outcome::load)) {
+            line.points.push((p, load.mean()));
+        }
         table
             .row(
                 format!("{}: load, ×", scenario.text()),
@@ -200,7 +211,15 @@ fn curve(form: Form) -> Table {
             )
             .reference(format!("p³ = {:.2}", 100.0 * p.powi(3)));
     }
-    table
+    let plot = Plot {
+        file: "x8_attempts",
+        title: "Attempts for a call, with up to two retries and different budgets",
+        x: Axis::linear("probability that an attempt fails", 0.0..1.0),
+        y: Axis::linear("attempts for a call", 0.9..3.6),
+        lines,
+        spans: Vec::new(),
+    };
+    (table, plot)
 }
 
 /// Counts, as numbers to calculate with.

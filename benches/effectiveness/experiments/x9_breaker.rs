@@ -17,8 +17,8 @@ use rand::{RngExt, rngs::SmallRng, seq::SliceRandom};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
 use crate::harness::{
-    Backend, Client, Fault, Form, Goal, Model, Report, Results, Run, Sample, Table, Variant, World,
-    lock, poisson, simulate,
+    Axis, Backend, Client, Fault, Form, Goal, Line, Model, Plot, Report, Results, Run, Sample,
+    Table, Variant, World, lock, poisson, simulate,
 };
 
 /// A tenth of a second of tokio's clock for each simulated millisecond.
@@ -131,15 +131,18 @@ pub(crate) fn run(form: Form) -> Report {
         .goal(DEFAULTS, Goal::AtMost(0.0))
         .goal(SENSITIVE, Goal::AtMost(0.0))
         .repeats(|seed| simulate_outages(seed, 3, Fault::Silent, VARIANTS[1].1).log);
-    let mut tables = vec![table];
-    if let Form::Full = form {
-        tables.push(trade_off(form, seeds, draws));
+    let title = "X9 circuit breaker: leak against recovery";
+    match form {
+        Form::Short => Report::new(title, vec![table]),
+        Form::Full => {
+            let (trade_off, plot) = trade_off(form, seeds, draws);
+            Report::new(title, vec![table, trade_off]).plot(plot)
+        }
     }
-    Report::new("X9 circuit breaker: leak against recovery", tables)
 }
 
 /// The defaults with other open times.
-fn trade_off(form: Form, seeds: u64, draws: u32) -> Table {
+fn trade_off(form: Form, seeds: u64, draws: u32) -> (Table, Plot) {
     const OPEN_FOR: [Variant<f64>; 5] = [
         ("open 0.5 s", 0.5),
         ("1 s", 1.0),
@@ -170,7 +173,28 @@ fn trade_off(form: Form, seeds: u64, draws: u32) -> Table {
             2,
             results.greatest(Outages::longest_extra),
         );
-    table
+    let extra = results.cells(Outages::extra).into_iter();
+    let ours = extra
+        .zip(results.cells(Outages::leaked))
+        .map(|(extra, leaked)| (extra.mean(), leaked.mean()));
+    // Of an independent model of the same outages, with the defaults of each.
+    let others = [
+        ("resilience4j", (27.5, 55.0)),
+        ("Polly", (2.8, 311.0)),
+        ("Hystrix", (2.4, 510.0)),
+        ("tower-resilience", (13.4, 51.0)),
+    ];
+    let others = others.map(|(name, point)| Line::dots(name, vec![point]));
+    let ours = Line::new("ours, open for 0.5 to 10 s", ours.collect());
+    let plot = Plot {
+        file: "x9_trade_off",
+        title: "A dependency that dies for 5 to 120 s: what reaches it, and what is refused too long",
+        x: Axis::log("refusals after it is well again, s", 0.1..100.0),
+        y: Axis::log("calls that reach it while it is dead", 10.0..10_000.0),
+        lines: std::iter::once(ours).chain(others).collect(),
+        spans: Vec::new(),
+    };
+    (table, plot)
 }
 
 /// What happened in each outage.

@@ -53,7 +53,6 @@ impl Axis {
         Self { name, range, scale }
     }
 
-    #[allow(dead_code, reason = "not every selection of experiments needs it")]
     pub(crate) fn log(name: &'static str, range: Range<f64>) -> Self {
         let scale = Scale::Log;
         Self { name, range, scale }
@@ -69,8 +68,12 @@ impl Line {
         }
     }
 
+    /// A value for each second, from 0 on.
+    pub(crate) fn seconds(name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
+        Self::new(name, (0..).map(f64::from).zip(values).collect())
+    }
+
     /// Points that are not joined.
-    #[allow(dead_code, reason = "not every selection of experiments needs it")]
     pub(crate) fn dots(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self {
             mark: Mark::Dots,

@@ -28,6 +28,11 @@ impl<T> Results<T> {
         Self(variants.iter().map(runs).collect())
     }
 
+    /// The runs of each variant, in order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Vec<T>> {
+        self.0.iter()
+    }
+
     /// The cells of a row that shows this number of each run.
     pub(crate) fn cells(&self, number: impl Fn(&T) -> f64) -> Vec<Sample> {
         let cell = |runs: &Vec<T>| Sample(runs.iter().map(&number).collect());
@@ -61,7 +66,7 @@ impl From<f64> for Sample {
 }
 
 impl Sample {
-    fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Client, NONE, OURS, TOWER, defaults, fan_out::Leaves, fixed, ours, quantile, tower};
-use crate::harness::{Form, Goal, Results, Run, Table, Variant, World, simulate};
+use crate::harness::{Axis, Form, Goal, Line, Plot, Results, Run, Table, Variant, World, simulate};
 
 const SCALE: u32 = 100;
 const LEAVES: usize = 100;
@@ -39,7 +39,7 @@ const VARIANTS: [Variant<Protect>; 4] = [
 
 type Protect = fn(&World, Client) -> Client;
 
-pub(super) fn table(form: Form) -> Table {
+pub(super) fn table(form: Form) -> (Table, Plot) {
     let variants = &VARIANTS[form.pick(2, 0)..];
     let roots = form.pick(200, 30_000);
     let seeds = |name: &str| match name {
@@ -77,7 +77,31 @@ pub(super) fn table(form: Form) -> Table {
         .reference("2.00, published 2")
         .goal(OURS, Goal::AtMost(2.1))
         .repeats(|seed| replay(seed, 0, 20, VARIANTS[3].1).log);
-    table
+    (table, slower(variants, &results))
+}
+
+/// The share of the roots that take longer than so long.
+fn slower(variants: &[Variant<Protect>], results: &Results<Outcome>) -> Plot {
+    let line = |((name, _), runs): (&Variant<Protect>, &Vec<Outcome>)| {
+        let mut latencies: Vec<f64> = runs
+            .iter()
+            .flat_map(|run| &run.latencies)
+            .copied()
+            .collect();
+        latencies.sort_by(f64::total_cmp);
+        // As many points for each power of ten.
+        let shares = (0..=80).map(|step| 10_f64.powf(-0.05 * f64::from(step)));
+        let point = |share| (quantile(&latencies, 1.0 - share), share);
+        Line::new(*name, shares.map(point).collect())
+    };
+    Plot {
+        file: "x1_latency",
+        title: "Reading from 100 servers at once: how many reads take longer",
+        x: Axis::log("latency of a read, ms", 1.0..10_000.0),
+        y: Axis::log("share of reads that take longer", 1e-4..1.0),
+        lines: variants.iter().zip(results.runs()).map(line).collect(),
+        spans: Vec::new(),
+    }
 }
 
 struct Outcome {

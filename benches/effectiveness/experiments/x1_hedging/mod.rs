@@ -32,13 +32,14 @@ use tower::{
 use crate::harness::{Form, Report, World, lock};
 
 pub(crate) fn run(form: Form) -> Report {
+    let (bigtable, plot) = bigtable::table(form);
     let tables = vec![
         fan_out::table(form),
-        bigtable::table(form),
+        bigtable,
         storm::table(form),
         harm::table(form),
     ];
-    Report::new("X1 hedging", tables)
+    Report::new("X1 hedging", tables).plot(plot)
 }
 
 const NONE: &str = "no hedging";
