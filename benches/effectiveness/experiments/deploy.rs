@@ -51,10 +51,15 @@ enum Deploy {
     Abrupt,
 }
 
+/// When the deploy of this endpoint begins.
+fn begins(endpoint: usize) -> Duration {
+    STEP * endpoint as u32 + STEP / 2
+}
+
 impl Deploy {
     /// When the endpoint is not listed.
     fn unlisted(self, endpoint: usize) -> Option<Range<Duration>> {
-        let begins = STEP * (endpoint as u32 + 1) - STEP / 2;
+        let begins = begins(endpoint);
         match self {
             Self::Drained => Some(begins..begins + DRAIN + RESTART),
             Self::Abrupt => None,
@@ -63,7 +68,7 @@ impl Deploy {
 
     /// When the endpoint is down.
     fn down(self, endpoint: usize) -> Range<Duration> {
-        let begins = STEP * (endpoint as u32 + 1) - STEP / 2;
+        let begins = begins(endpoint);
         match self {
             Self::Drained => begins + DRAIN..begins + DRAIN + RESTART,
             Self::Abrupt => begins..begins + RESTART,
@@ -238,23 +243,23 @@ fn simulate_deploy(seed: u64, deploy: Deploy, endpoints: usize, protect: Protect
             std::future::pending::<()>().await;
             drop(sender);
         });
-        let seen = Arc::new(Mutex::new((0_u32, Vec::new())));
+        let history = Arc::new(Mutex::new((0_u32, Vec::new())));
         let mut requests = 0.0;
         for at in poisson(world.random(), RATE, until) {
             world.sleep_until(at).await;
             requests += 1.0;
-            let (seen, ended) = (Arc::clone(&seen), world.clone());
+            let (history, ended) = (Arc::clone(&history), world.clone());
             let done = move |answer: Result<(), BoxError>| {
-                let mut seen = lock(&seen);
+                let mut history = lock(&history);
                 match answer {
-                    Ok(()) => seen.1.push(ended.now().saturating_sub(at)),
-                    Err(_) => seen.0 += 1,
+                    Ok(()) => history.1.push(ended.now().saturating_sub(at)),
+                    Err(_) => history.0 += 1,
                 }
             };
             world.begin(&client, done).await;
         }
         world.sleep(Duration::from_secs(5)).await;
-        let (failed, mut latencies) = std::mem::take(&mut *lock(&seen));
+        let (failed, mut latencies) = std::mem::take(&mut *lock(&history));
         latencies.sort_unstable();
         let loads = lock(&loads);
         let whole = (until.as_secs() / WINDOW.as_secs()) as usize;

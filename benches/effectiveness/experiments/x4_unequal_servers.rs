@@ -152,29 +152,29 @@ fn simulate_workers(seed: u64, until: Duration, protect: Protect) -> Run<Outcome
         let attempts = Arc::new(AtomicU64::new(0));
         let servers = SERVERS.map(|(millis, failing)| server(world, millis, failing, &attempts));
         let client = protect(world, servers.into());
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let history = Arc::new(Mutex::new(Seen::default()));
         for worker in 0..WORKERS {
-            let (world, seen, client) = (world.clone(), Arc::clone(&seen), client.clone());
+            let (world, history, client) = (world.clone(), Arc::clone(&history), client.clone());
             let begins = PACE * worker as u32 / WORKERS as u32;
             tokio::spawn(async move {
                 world.sleep_until(begins).await;
-                work(&world, client, until, &seen).await;
+                work(&world, client, until, &history).await;
             });
         }
         world.sleep_until(until).await;
-        let mut seen = std::mem::take(&mut *lock(&seen));
-        seen.latencies.sort_unstable();
-        let requests = seen.latencies.len() as f64;
+        let mut history = std::mem::take(&mut *lock(&history));
+        history.latencies.sort_unstable();
+        let requests = history.latencies.len() as f64;
         Outcome {
             rate: requests / until.as_secs_f64(),
-            success: 100.0 * seen.succeeded as f64 / requests,
+            success: 100.0 * history.succeeded as f64 / requests,
             attempts: attempts.load(Ordering::Relaxed) as f64 / requests,
-            latencies: seen.latencies,
+            latencies: history.latencies,
         }
     })
 }
 
-async fn work(world: &World, client: Client, until: Duration, seen: &Mutex<Seen>) {
+async fn work(world: &World, client: Client, until: Duration, history: &Mutex<Seen>) {
     while world.now() < until {
         let began = world.now();
         let call = client.clone().oneshot(());
@@ -185,9 +185,9 @@ async fn work(world: &World, client: Client, until: Duration, seen: &Mutex<Seen>
             &Event::Failure
         });
         {
-            let mut seen = lock(seen);
-            seen.succeeded += u64::from(answer.is_ok());
-            seen.latencies.push(world.now().saturating_sub(began));
+            let mut history = lock(history);
+            history.succeeded += u64::from(answer.is_ok());
+            history.latencies.push(world.now().saturating_sub(began));
         }
         world.sleep_until(began + PACE).await;
     }
