@@ -25,6 +25,11 @@ fn x3_one_slow_replica() {
 }
 
 #[test]
+fn x4_ten_unequal_servers() {
+    meets_its_goals("x4");
+}
+
+#[test]
 fn x5_power_of_two_choices() {
     meets_its_goals("x5");
 }
@@ -62,6 +67,11 @@ fn x11_rate_limit_bounds() {
 #[test]
 fn x12_everything_at_once() {
     meets_its_goals("x12");
+}
+
+#[test]
+fn rolling_deploy() {
+    meets_its_goals("deploy");
 }
 
 fn meets_its_goals(name: &str) {

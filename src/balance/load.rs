@@ -13,6 +13,11 @@ use crate::sync::{AtomicU64, Ordering};
 const FAILURE_GAIN: f32 = 0.3;
 /// Below this, no failure is remembered.
 const FAILURE_LEAST: f32 = 1e-3;
+/// An answer that is slower than the estimate by this factor replaces it.
+const STEP: f32 = 4.0;
+/// How much at least one counts that is slower by less. Single calls differ by as much where nothing is wrong, and an
+/// estimate that follows each of them is mostly chance.
+const SLOWER_GAIN: f32 = 0.1;
 /// The least latency that counts, in seconds: of endpoints faster than that, the calls in flight decide. Above
 /// zero, so that they also do where nothing has been measured.
 const LATENCY_LEAST: f64 = 1e-6;
@@ -180,11 +185,16 @@ impl Load {
         update(&self.latency, |word| {
             let old = Decaying(word);
             let value = old.value();
-            if took > value {
+            let is_answer = end == End::Succeeded;
+            if took > value && (!is_answer || took >= STEP * value) {
                 return Decaying::new(took, nanos).0;
             }
             let share = old.share(nanos, settings.latency_decay);
             match end {
+                End::Succeeded if took > value => {
+                    let gain = slower_gain(took / value).max(1.0 - share);
+                    Decaying::new(value + (took - value) * gain, nanos).0
+                }
                 // In the same millisecond, or before a later one of another thread: it weighs nothing.
                 End::Succeeded if share < 1.0 => {
                     Decaying::new(value * share + took * (1.0 - share), nanos).0
@@ -265,6 +275,13 @@ impl Load {
     }
 }
 
+/// What an answer counts that took `times` as long as was expected: all from a certain factor on, and below it the
+/// less the nearer.
+fn slower_gain(times: f32) -> f32 {
+    let part = (times - 1.0) / (STEP - 1.0);
+    (part * part).max(SLOWER_GAIN)
+}
+
 impl Settings {
     pub(super) fn new(latency: Duration, failures: Duration, penalty: Duration) -> Self {
         Self {
@@ -295,6 +312,8 @@ fn update(word: &AtomicU64, change: impl Fn(u64) -> u64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
 
     const SETTINGS: Settings = Settings {
         latency_decay: 10.0,
@@ -320,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_is_believed_at_once_and_a_fast_one_by_and_by() {
+    fn a_much_slower_answer_is_believed_at_once_and_a_fast_one_by_and_by() {
         let load = Load::new(0.0, 0);
         call(&load, 0, 100 * MS, End::Succeeded);
         assert_near(latency(&load, 100 * MS), 100.0);
@@ -332,6 +351,50 @@ mod tests {
         );
         call(&load, 10_100 * MS, 500 * MS, End::Succeeded);
         assert_near(latency(&load, 10_600 * MS), 500.0);
+    }
+
+    #[test]
+    fn an_answer_that_is_somewhat_slower_counts_the_more_the_slower_it_is() {
+        let after = |took: u64| {
+            let load = Load::new(0.1, 0);
+            call(&load, 0, took * MS, End::Succeeded);
+            latency(&load, took * MS)
+        };
+        assert_near(after(101), 100.1);
+        assert_near(after(150), 105.0);
+        assert_near(after(300), 100.0 + 200.0 * (2.0f64 / 3.0).powi(2));
+        assert_near(after(399), 100.0 + 299.0 * (2.99f64 / 3.0).powi(2));
+        assert_near(after(400), 400.0);
+        assert_near(after(2_000), 2_000.0);
+    }
+
+    #[test]
+    fn a_somewhat_slower_answer_after_a_long_time_counts_as_much_as_a_faster_one() {
+        let load = Load::new(0.1, 0);
+        call(&load, 9_850 * MS, 150 * MS, End::Succeeded);
+        let kept = (-1.0f64).exp();
+        assert_near(latency(&load, 10 * SECOND), 150.0 - 50.0 * kept);
+    }
+
+    /// Service times that are distributed exponentially, of endpoints that are equal.
+    #[test]
+    fn where_single_calls_vary_the_estimates_of_equal_endpoints_are_near_each_other() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut estimate = || {
+            let load = Load::new(0.0, 0);
+            for step in 0..2_000 {
+                let took = -random.random::<f64>().ln() * 20e6;
+                call(&load, step * 10 * MS, took as u64, End::Succeeded);
+            }
+            latency(&load, 20 * SECOND)
+        };
+        let estimates: Vec<f64> = (0..200).map(|_| estimate()).collect();
+        let mean = estimates.iter().sum::<f64>() / 200.0;
+        let squares = estimates
+            .iter()
+            .map(|estimate| (estimate / mean - 1.0).powi(2));
+        let spread = (squares.sum::<f64>() / 200.0).sqrt();
+        assert!(spread < 0.13, "{spread}");
     }
 
     #[test]
@@ -483,6 +546,11 @@ mod tests {
             let present = decayed(self.latency, now, 10.0);
             match end {
                 _ if end == End::Ignored => {}
+                End::Succeeded if took > value && took < 4.0 * value => {
+                    let part = (took / value - 1.0) / 3.0;
+                    let gain = (part * part).max(0.1).max(1.0 - present / value);
+                    self.latency = (value + (took - value) * gain, now);
+                }
                 _ if took > value => self.latency = (took, now),
                 End::Succeeded if whole(now) > whole(at) => {
                     let kept = if value > 0.0 { present / value } else { 0.0 };

@@ -19,9 +19,11 @@
 //! load = (latency + 5 s · f²)² · (in flight + 1) / weight
 //! ```
 //!
-//! - **latency** is a peak-sensitive moving average: a slower answer replaces it, faster ones pull it down
-//!   with a time constant of 10 s, and without answers it decays with the same. While calls are in flight it is
-//!   never below the time since the endpoint last answered, so one that hangs is noticed before any timeout.
+//! - **latency** is a peak-sensitive moving average: an answer that took four times as long replaces it, one that is
+//!   slower by less pulls it up the more the slower it is, by a tenth at least, faster ones pull it down with a time
+//!   constant of 10 s, and without answers it decays with the same. So an endpoint that has become slow is believed at
+//!   once, and chance, by which single calls differ, is averaged. While calls are in flight it is never below the time
+//!   since the endpoint last answered, so one that hangs is noticed before any timeout.
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
 //!   is back in seconds. What a failure is, the classifier says.

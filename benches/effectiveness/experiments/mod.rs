@@ -1,12 +1,14 @@
 //! The experiments, one module for each. A new one is a module here, a line in [`EXPERIMENTS`] and
 //! a test in `tests/effectiveness.rs`.
 
+pub(crate) mod deploy;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
+pub(crate) mod x4_unequal_servers;
 pub(crate) mod x5_two_choices;
 pub(crate) mod x6_fails_fast;
 pub(crate) mod x7_metastable;
@@ -32,6 +34,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x3",
         run: x3_slow_replica::run,
+    },
+    Experiment {
+        name: "x4",
+        run: x4_unequal_servers::run,
     },
     Experiment {
         name: "x5",
@@ -64,5 +70,9 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x12",
         run: x12_everything::run,
+    },
+    Experiment {
+        name: "deploy",
+        run: deploy::run,
     },
 ];

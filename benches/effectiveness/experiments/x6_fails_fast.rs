@@ -20,7 +20,7 @@ use tower::{
     BoxError, Service,
     balance::p2c,
     discover::ServiceList,
-    load::{CompleteOnResponse, PeakEwma},
+    load::{CompleteOnResponse, PeakEwma, PendingRequests},
     service_fn,
     util::BoxCloneSyncService,
 };
@@ -83,18 +83,35 @@ where
     Client::new(built.expect("the configuration is valid"))
 }
 
-/// Tower's balancer with its peak EWMA, shared by a lock instead of a buffer.
+/// Tower's balancer with its peak EWMA.
 pub(crate) fn tower_balance(world: &World, backends: Vec<Backend>) -> Client {
+    let services = backends.into_iter().map(|backend| measured(world, backend));
+    let services: Vec<_> = services.collect();
+    tower_shared(p2c::Balance::new(ServiceList::new::<()>(services)))
+}
+
+/// Tower's balancer with the calls in flight.
+pub(crate) fn tower_in_flight(_: &World, backends: Vec<Backend>) -> Client {
+    let counted = |backend| PendingRequests::new(backend, CompleteOnResponse::default());
+    let services: Vec<_> = backends.into_iter().map(counted).collect();
+    tower_shared(p2c::Balance::new(ServiceList::new::<()>(services)))
+}
+
+/// An endpoint with tower's peak EWMA.
+pub(crate) fn measured(world: &World, backend: Backend) -> PeakEwma<Backend> {
     let (default, decay) = (
         world.scaled(Duration::from_millis(20)),
         world.scaled(Duration::from_secs(10)),
     );
-    let measured = |backend| {
-        let completion = CompleteOnResponse::default();
-        PeakEwma::new(backend, default, decay.as_nanos() as f64, completion)
-    };
-    let services: Vec<_> = backends.into_iter().map(measured).collect();
-    let balance = p2c::Balance::new(ServiceList::new::<()>(services));
+    let completion = CompleteOnResponse::default();
+    PeakEwma::new(backend, default, decay.as_nanos() as f64, completion)
+}
+
+/// A balancer that cannot be cloned, shared by a lock instead of a buffer.
+pub(crate) fn tower_shared<B>(balance: B) -> Client
+where
+    B: Service<(), Response = (), Error = BoxError, Future: Send> + Send + 'static,
+{
     let balance = Arc::new(std::sync::Mutex::new(balance));
     Client::new(service_fn(move |()| {
         let balance = Arc::clone(&balance);
