@@ -66,7 +66,9 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
     }
     for (line, colour) in plot.lines.iter().zip(COLOURS.iter().cycle()) {
         let place = |(at, value): &(f64, f64)| (plot.x.place(*at), plot.y.place(*value));
-        let is_shown = |(at, value): &(f64, f64)| x.contains(at) && value.is_finite();
+        let is_shown = |(at, value): &(f64, f64)| {
+            (x.start..=x.end).contains(at) && (y.start..=y.end).contains(value)
+        };
         let points = line.points.iter().map(place).filter(is_shown);
         let style = ShapeStyle::from(colour).stroke_width(2);
         let drawn = match line.mark {

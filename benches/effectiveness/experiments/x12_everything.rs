@@ -21,8 +21,8 @@ use tower::{BoxError, Layer, ServiceBuilder, retry, service_fn, timeout::Timeout
 
 use super::x6_fails_fast::{Backend, balance, endpoints};
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    poisson, simulate,
+    Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
+    World, lock, poisson, simulate,
 };
 
 const SERVERS: usize = 20;
@@ -180,7 +180,40 @@ pub(crate) fn run(form: Form) -> Report {
         };
         episode(seed, &script, VARIANTS[3].1).log
     });
-    Report::new("X12 everything at once", vec![table, outages(form)])
+    let report = Report::new("X12 everything at once", vec![table, outages(form)]);
+    match form {
+        Form::Short => report,
+        Form::Full => report.plot(goodput(&results, &script)),
+    }
+}
+
+/// The mean of all runs.
+fn goodput(results: &Results<Outcome>, script: &Script) -> Plot {
+    let line = |((name, _), runs): (&Variant<Protect>, &Vec<Outcome>)| {
+        let mean = |second: u64| {
+            let second = second..second + 1;
+            runs.iter().map(|run| run.success(&second)).sum::<f64>() / runs.len() as f64
+        };
+        Line::seconds(*name, (0..script.end).map(mean))
+    };
+    let shown = [IN_FLIGHT, NO_BUDGET, OURS];
+    let variants = VARIANTS.iter().zip(results.runs());
+    let span = |span: &Range<u64>| span.start as f64..span.end as f64;
+    Plot {
+        file: "x12_goodput",
+        title: "Twenty servers behind a balancer at 60 % of what they can do",
+        x: Axis::linear("time of arrival, s", 0.0..script.end as f64),
+        y: Axis::linear("calls that succeed, %", 0.0..140.0),
+        lines: variants
+            .filter(|((name, _), _)| shown.contains(name))
+            .map(line)
+            .collect(),
+        spans: vec![
+            (span(&script.brown_out), "half speed"),
+            (span(&script.one_dead), "one dead"),
+            (span(&script.outage), "all dead"),
+        ],
+    }
 }
 
 /// The outage alone, as often as it takes to know the mean.
