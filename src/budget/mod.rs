@@ -4,7 +4,19 @@
 //! attempts, a dead backend gets three times its load. A budget lets the first kind through and stops
 //! the second, without knowing which one it is.
 //!
+//! # When to use it
+//!
+//! Always: a [retry](crate::retry) layer that is given none makes its own. Make one by hand where several clients or layers
+//! call the same dependency, so that together they keep to it; the [standard stack](crate::stack) does that for
+//! its retries and hedges.
+//!
 //! # How it works
+//!
+//! ```text
+//!   success at the first try  +1 ─┐                    ┌─▶ −10 a retry (−20 after an overload)
+//!   success after retries,        ├─▶ [ 20 … capacity ]┤
+//!   what they cost       +10 …  ──┘                    └─▶ −20 a hedge
+//! ```
 //!
 //! A bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
 //! fewer than 20, so that a client with few calls gets over an unlucky streak. A retry costs 10, or 20
@@ -23,6 +35,17 @@
 //! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
 //! funded by successes.
 //!
+//! # Promises
+//!
+//! - In a total outage the load on the service falls to 1.00 times the calls.
+//! - An operation that is dropped gives back its place, never what it has paid.
+//! - No tokens are lost or made by calls that race.
+//!
+//! # Cost
+//!
+//! Two atomic updates of one word for an operation. The clock is not read; once in 16 operations the time that other
+//! layers have read is used to see how many there are in a second.
+//!
 //! # What clones share
 //!
 //! Everything. Make one budget per dependency and give it to every layer and client that calls it;
@@ -39,6 +62,20 @@
 //! | [`reserve`](Config::reserve) | 10 retries | a client with a call per second can still retry |
 //! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
 //! | [`initial`](Config::initial) | 2 retries | a client that starts during an outage adds nothing to it |
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::{Budget, HedgeLayer, RetryLayer};
+//!
+//! let budget = Budget::new("inventory");
+//! let reads = RetryLayer::config("inventory reads").budget(&budget).build()?;
+//! let writes = RetryLayer::config("inventory writes").budget(&budget).max_attempts(2).build()?;
+//! let hedge = HedgeLayer::config("inventory reads").budget(&budget).build()?;
+//! # drop((reads, writes, hedge));
+//! assert_eq!(budget.tokens(), 20);
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
 
 mod metrics;
 mod state;

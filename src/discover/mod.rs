@@ -1,5 +1,17 @@
 //! Where the endpoints of a balancer come from when they change while it is in use.
 //!
+//! # When to use it
+//!
+//! For a [balancer](crate::balance) whose endpoints come and go: a service of Kubernetes, a fleet that scales. For a list that
+//! stays, give the balancer the list.
+//!
+//! # How it works
+//!
+//! ```text
+//!   name server, list ──▶ source ── Insert(key, service) ──▶ driver ──▶ endpoints ◀── calls
+//!                                   Remove(key)              (a task)   (a snapshot)
+//! ```
+//!
 //! A [`Source`] says which endpoints come and go; [`balance::Config::discover`](crate::balance::Config::discover) takes
 //! one. Any stream that is a `tower::discover::Discover` is one. This page has
 //! two more:
@@ -18,6 +30,18 @@
 //!   nothing removes no endpoint (the last for a while: [`Config::empty_after`]).
 //! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
 //! - An endpoint that stays is not touched: its service, its connections and what is known of it remain.
+//!
+//! # Cancellation and errors
+//!
+//! The driver of a balancer ends with its last handle, and drops the source. What a source reports as an error leaves
+//! the endpoints as they are; when a source has ended, so does the driver, and the endpoints stay.
+//!
+//! # Defaults
+//!
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`interval`](Config::interval), [`timeout`](Config::timeout) | 5 s, 10 s | a new server gets calls soon; name servers are cached |
+//! | [`empty_after`](Config::empty_after) | 60 s | a name server that forgets is more likely than a service without servers |
 //!
 //! # Examples
 //!

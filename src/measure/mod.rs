@@ -9,8 +9,21 @@
 //!
 //! # How it works
 //!
+//! ```text
+//!  caller ─▶ measure(operation) ─▶ retry, hedge … ─▶ measure(attempt) ─▶ client
+//!            1 operation, 320 ms                     3 attempts, 100 ms each
+//! ```
+//!
 //! The clock is read when the call is made and when its answer is judged. A call that is dropped
 //! before that is counted as `cancelled`, with the time it took until then.
+//!
+//! With `http::AtEndOfBody` of the feature `http` a call ends with its body.
+//!
+//! # Promises
+//!
+//! - Every call is counted once, whatever becomes of it: answered, failed, refused, dropped, or ended by a panic.
+//! - The duration is between two real readings of the clock, never one that other layers share.
+//! - Series of one outcome are made when that outcome is first seen.
 //!
 //! # Cancellation
 //!
@@ -19,6 +32,11 @@
 //! # What clones share
 //!
 //! The metrics, which are shared by all layers of the same name and stage.
+//!
+//! # Cost
+//!
+//! Two readings of the clock, a counter and a histogram; that is why no other layer does it. Nothing is allocated here; an
+//! exporter may allocate for its histograms.
 //!
 //! # Errors
 //!
@@ -36,6 +54,10 @@
 //!
 //! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that a
 //! layer of this crate further in refused.
+//!
+//! # Defaults
+//!
+//! Errors are failures; a call is over when its response is there.
 //!
 //! # Examples
 //!

@@ -62,6 +62,11 @@
 //! All services made by one layer value share the budget. The attempts of one operation belong to its
 //! future.
 //!
+//! # Cost
+//!
+//! The copy of the request, two atomic updates of the budget, and one reference taken and given back. A further attempt
+//! takes a lock to clone the inner service, a timer, and a box if that is not ready at once.
+//!
 //! # Errors
 //!
 //! The inner service's, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that begins after its

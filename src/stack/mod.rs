@@ -8,6 +8,11 @@
 //!
 //! # How it works
 //!
+//! ```text
+//!  measure ─▶ deadline ─▶ retry ─▶ hedge ─▶ circuit breaker ─▶ rate limit ─▶ bulkhead ─▶ timeout ─▶ measure ─▶ client
+//! ╰───── of an operation ──────╯╰──────────────────────────── of each attempt ──────────────────────────────╯
+//! ```
+//!
 //! From the outside:
 //!
 //! | part | by default | what it is for |

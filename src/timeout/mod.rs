@@ -37,6 +37,11 @@
 //!
 //! The settings and the metrics. There is no state.
 //!
+//! # Cost
+//!
+//! For a call whose answer is there at the first poll, a comparison (timeout) or a reading of the clock that other layers share
+//! (deadline). For others a timer, which is a part of the future.
+//!
 //! # Errors
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) (the inner service may have acted on the request) and

@@ -7,6 +7,11 @@
 //!
 //! # How it works
 //!
+//! ```text
+//!  head (200) ── message ── message ── trailers: grpc-status: 14     judged at the end: a failure
+//!  head (200), grpc-status: 14                                       judged at the head: may be retried
+//! ```
+//!
 //! Nearly every response of gRPC has the HTTP status 200. How the call ended is in `grpc-status`: in the head, if there is
 //! no message, else in the trailers after the last one. [`Classifier`] judges the one by `Classify`, the other by
 //! [`ClassifyEnd`](super::ClassifyEnd), so it needs the completion [`AtEndOfBody`](super::AtEndOfBody); at the

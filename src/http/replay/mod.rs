@@ -8,6 +8,11 @@
 //!
 //! # How it works
 //!
+//! ```text
+//!  request ──▶ mark? method? key? path? ── safe ────▶ copied; sent again after a failure
+//!                                       ╰─ unsafe ──▶ copied; sent again if it was not sent
+//! ```
+//!
 //! A request may be acted on twice if (the first that applies decides)
 //!
 //! 1. it has an extension [`Idempotent`], which says so or denies it;

@@ -16,6 +16,13 @@
 //!
 //! # How it works
 //!
+//! ```text
+//!  request ──▶ respond ──▶ rate limit, bulkhead … ──▶ handler
+//!                 │                │ error                │ error
+//!  429, 503, 504 ◀┴────────────────╯                      │
+//!  500 (servers), or the error itself (clients) ◀─────────╯
+//! ```
+//!
 //! | error | HTTP | gRPC |
 //! |---|---|---|
 //! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints) | 503 | `UNAVAILABLE` |
