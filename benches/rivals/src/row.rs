@@ -1,0 +1,208 @@
+//! What is measured: sections of rows.
+
+use std::cell::Cell;
+use std::thread;
+use std::time::Duration;
+
+use metrics::NoopRecorder;
+use tower::Layer;
+
+use crate::check::{self, Duty};
+use crate::measure::{
+    Bench, Callee, Native, Tower, is_rejected, on_two_threads, passes, timed, timed_inside,
+};
+use crate::services::{Answer, AtOnce, PendingOnce, Scripted};
+
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    /// What one has to know to read it.
+    pub(crate) note: &'static str,
+    pub(crate) rounds: usize,
+    /// The first one is the unit.
+    pub(crate) rows: Vec<Row>,
+}
+
+pub(crate) struct Row {
+    pub(crate) by: &'static str,
+    pub(crate) name: &'static str,
+    /// Whether instructions and allocations can be told.
+    pub(crate) is_exact: bool,
+    /// Whether it reports to the recorder.
+    pub(crate) has_metrics: bool,
+    /// The bytes of its future, that of the inner service included.
+    pub(crate) future: usize,
+    pub(crate) run: Box<dyn Fn(u32) -> Duration>,
+    /// Each panics if the layer does not do what it is for.
+    pub(crate) checks: Vec<Box<dyn Fn()>>,
+}
+
+/// Calls that pass, through a layer whose inner service answers at once.
+pub(crate) fn row<L>(by: &'static str, name: &'static str, layer: &L) -> Row
+where
+    L: Layer<AtOnce, Service: Bench + Clone>,
+{
+    let service = layer.layer(AtOnce);
+    fresh(by, name, move || Tower(service.clone()))
+}
+
+/// The same with an inner service that is pending once.
+pub(crate) fn pending<L>(by: &'static str, name: &'static str, layer: &L) -> Row
+where
+    L: Layer<PendingOnce, Service: Bench + Clone>,
+{
+    let service = layer.layer(PendingOnce);
+    fresh(by, name, move || Tower(service.clone()))
+}
+
+/// The native form of seatbelt.
+pub(crate) fn native<S>(name: &'static str, service: S) -> Row
+where
+    S: layered::Service<u64, Out = Answer> + Clone + 'static,
+{
+    fresh("seatbelt", name, move || Native(service.clone()))
+}
+
+/// Calls that pass, through a service that is made anew in each round.
+pub(crate) fn fresh<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    let future = make().future_size();
+    let run = move |calls| {
+        let mut callee = make();
+        timed(calls, |request| passes(&mut callee, request))
+    };
+    Row::new(by, name, future, run)
+}
+
+/// Calls that pass through a service that has a task of its own, inside the runtime.
+pub(crate) fn inside<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    let future = crate::measure::RUNTIME.block_on(async { make().future_size() });
+    Row::new(by, name, future, move |calls| {
+        let mut callee = make();
+        timed_inside(calls, &mut callee, |request| Some(request + 1))
+    })
+}
+
+/// Calls that are all rejected with the help of a timer, inside the runtime.
+pub(crate) fn rejected_inside<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    let future = make().future_size();
+    Row::new(by, name, future, move |calls| {
+        timed_inside(calls, &mut make(), |_| None)
+    })
+}
+
+/// Calls that are all rejected.
+pub(crate) fn rejected<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    let future = make().future_size();
+    let run = move |calls| {
+        let mut callee = make();
+        timed(calls, |request| is_rejected(&mut callee, request))
+    };
+    Row::new(by, name, future, run)
+}
+
+/// Calls on two threads, each with a clone.
+pub(crate) fn threads<L>(by: &'static str, name: &'static str, layer: &L) -> Row
+where
+    L: Layer<AtOnce, Service: Bench + Clone>,
+{
+    let service = layer.layer(AtOnce);
+    threads_with(by, name, move || Tower(service.clone()))
+}
+
+pub(crate) fn threads_with<C>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row
+where
+    C: Callee + Send + 'static,
+{
+    let future = make().future_size();
+    Row {
+        is_exact: false,
+        ..Row::new(by, name, future, move |calls| on_two_threads(calls, &make))
+    }
+}
+
+impl Row {
+    fn new(
+        by: &'static str,
+        name: &'static str,
+        future: usize,
+        run: impl Fn(u32) -> Duration + 'static,
+    ) -> Self {
+        Self {
+            by,
+            name,
+            is_exact: true,
+            has_metrics: matches!(by, "buttress" | "tower-resilience"),
+            future,
+            run: Box::new(run),
+            checks: Vec::new(),
+        }
+    }
+
+    /// For a layer that learns from the calls of a second.
+    pub(crate) fn learns(mut self) -> Self {
+        let run = self.run;
+        let has_learned = Cell::new(false);
+        self.run = Box::new(move |calls| {
+            if !has_learned.replace(true) {
+                run(500);
+                thread::sleep(Duration::from_millis(1_100));
+                run(500);
+            }
+            run(calls)
+        });
+        self
+    }
+
+    /// As if no recorder were installed.
+    pub(crate) fn without_recorder(mut self) -> Self {
+        let run = self.run;
+        self.run =
+            Box::new(move |calls| metrics::with_local_recorder(&NoopRecorder, || run(calls)));
+        self.has_metrics = false;
+        self
+    }
+
+    /// Has it shown that such a layer does what it is for.
+    pub(crate) fn does<L>(self, duty: Duty, layer: L) -> Self
+    where
+        L: Layer<Scripted, Service: Bench> + 'static,
+    {
+        self.does_with(duty, move |script| Tower(layer.layer(script)))
+    }
+
+    pub(crate) fn does_with<C: Callee>(
+        mut self,
+        duty: Duty,
+        make: impl Fn(Scripted) -> C + 'static,
+    ) -> Self {
+        let label = format!("{} {}", self.by, self.name);
+        let check = move || check::check(&label, duty, &make);
+        self.checks.push(Box::new(check));
+        self
+    }
+
+    /// Has it shown by something else.
+    pub(crate) fn shows(mut self, check: impl Fn() + 'static) -> Self {
+        self.checks.push(Box::new(check));
+        self
+    }
+}
