@@ -35,6 +35,7 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
     let text = |size: i32| ("sans-serif", size).into_font().color(&GREY);
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
+        .margin_right(32)
         .caption(plot.title, text(20))
         .set_label_area_size(LabelAreaPosition::Left, 68)
         .set_label_area_size(LabelAreaPosition::Bottom, 48)
