@@ -526,6 +526,22 @@ fn a_body_that_is_too_long_is_still_read_to_its_end() {
 }
 
 #[test]
+fn a_body_of_tiny_frames_does_not_take_a_multiple_of_the_limit() {
+    let frames = |count| vec![Step::Data(1); count];
+    let read = |count| {
+        let source = Source::new(&frames(count), false);
+        let held = source.held.clone();
+        let mut first = Reader::new(ReplayBody::new(source));
+        let copy = first.copy().unwrap();
+        let got = first.read();
+        assert_eq!(got, whole(&frames(count)));
+        (held.bytes(), copy.body.is_intact())
+    };
+    assert_eq!(read(1_024), (1_024, true));
+    assert_eq!(read(1_025), (0, false));
+}
+
+#[test]
 fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
     let steps = [Step::Data(60), Step::Data(60), Step::Trailers];
     let mut first = reader(&steps, 100);

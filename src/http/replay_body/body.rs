@@ -40,7 +40,8 @@ impl<B: Body> ReplayBody<B> {
         Self::with_limit(body, LIMIT)
     }
 
-    /// Keeps `limit` bytes of `body` at most, trailers included.
+    /// Keeps `limit` bytes of `body` at most, trailers included, in no more than one frame for each 64 of them, or 64
+    /// frames in all if that is more.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
     pub fn with_limit(body: B, limit: usize) -> Self {

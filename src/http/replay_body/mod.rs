@@ -18,8 +18,9 @@
 //! is a copy of the request which has not read it. A copy begins with what is kept and goes on with the source, whoever
 //! read that last: the first attempt may have been dropped half-way, or still be reading. Trailers are kept like data.
 //!
-//! What is kept is bounded, 64 KiB for each request by default. When there is more, the oldest goes, and with it the copies
-//! that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
+//! What is kept is bounded, 64 KiB for each request by default. A frame takes room beside its data, so the number of frames is
+//! bounded, too: one for each 64 bytes of the limit, and 64 at least. When there is more, the oldest goes, and with it the
+//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
 //! says beforehand that it is longer is not kept at all. Of two attempts in flight, as with a hedge, that one fails which is
 //! further behind the other than the limit.
 //!

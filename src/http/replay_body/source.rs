@@ -326,7 +326,7 @@ fn piece<D: Buf>(frame: Frame<D>) -> Option<Piece> {
         Err(frame) => frame,
     };
     let trailers: HeaderMap = frame.into_trailers().ok()?;
-    Some(Piece::Trailers(trailers))
+    Some(Piece::Trailers(Box::new(trailers)))
 }
 
 impl<B> Drop for Reader<B> {

@@ -6,11 +6,18 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::Frame;
 
+/// A piece takes room beside its bytes. So that a body of tiny pieces does not take a multiple of the limit, there is
+/// one piece for each so many bytes of it.
+const BYTES_OF_A_PIECE: usize = 64;
+/// However low the limit is, so many pieces may be kept.
+const FEW: usize = 64;
+
 /// A frame that can be given to several readers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {
     Data(Bytes),
-    Trailers(HeaderMap),
+    // Boxed, because it is rare and would make every piece three times as large.
+    Trailers(Box<HeaderMap>),
 }
 
 impl Piece {
@@ -38,7 +45,7 @@ impl From<Piece> for Frame<Bytes> {
     fn from(piece: Piece) -> Self {
         match piece {
             Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
+            Piece::Trailers(trailers) => Frame::trailers(*trailers),
         }
     }
 }
@@ -162,13 +169,18 @@ impl Kept {
     fn trim(&mut self) {
         while let Some(piece) = self.pieces.front() {
             let is_needed = self.readers.iter().any(|reader| reader.next == self.first);
-            if is_needed && self.size <= self.limit {
+            if is_needed && self.is_within_limit() {
                 return;
             }
             self.size -= piece.size();
             self.first += 1;
             self.pieces.pop_front();
         }
+    }
+
+    fn is_within_limit(&self) -> bool {
+        let most = (self.limit / BYTES_OF_A_PIECE).max(FEW);
+        self.size <= self.limit && self.pieces.len() <= most
     }
 
     /// Says whether a reader can go on.
