@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use buttress::circuit_breaker::State;
 use buttress::http::{
-    AttemptNumber, HttpReplay, Idempotent, ReplayBody, ReplayBodyLayer, TryCopyBody, is_idempotent,
+    AttemptNumber, Classifier, HttpReplay, Idempotent, ReplayBody, ReplayBodyLayer, TryCopyBody,
+    grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, ByClone, Deadline, HedgeLayer, Jitter, Outcome, Replay, RetryLayer,
-    Wrappable, classify_fn,
+    Backoff, BoxError, ByClone, CircuitBreakerLayer, Classify, Deadline, HedgeLayer, Jitter,
+    Outcome, Replay, RetryLayer, Wrappable, classify_fn,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -559,6 +561,46 @@ async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
         StatusCode::SERVICE_UNAVAILABLE
     );
     assert_eq!(*server.attempt.borrow(), 1);
+}
+
+/// A body whose sender goes away after the first part.
+struct TornOff(bool);
+
+impl Body for TornOff {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"12 ")))))
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_fails_is_not_held_against_the_service() {
+    let server = server(First::Unavailable).await;
+    let breaker = CircuitBreakerLayer::config("orders")
+        .consecutive_failures(1)
+        .classify(Classifier::new())
+        .build()
+        .unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<TornOff>>();
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(breaker.clone())
+        .service(client);
+    let request = Request::post(format!("http://{}/orders", server.address));
+    let request = request.header(X_ATTEMPT, 1).body(TornOff(false)).unwrap();
+    let error = client.oneshot(request).await.unwrap_err();
+    assert_eq!(breaker.handle().state(), State::Closed, "{error:?}");
+    let result: Result<&Response<()>, _> = Err(&error);
+    assert_eq!(Classifier::new().classify(result), Outcome::Ignored);
+    assert_eq!(grpc::Classifier::new().classify(result), Outcome::Ignored);
 }
 
 #[tokio::test]

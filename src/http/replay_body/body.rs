@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::source::Reader;
 use crate::BoxError;
+use crate::error::sources;
 use crate::http::TryCopyBody;
 use crate::sync::{Mutex, lock};
 
@@ -164,4 +165,13 @@ pub enum ReplayBodyError {
     /// The body panicked when another copy read it.
     #[error("the request body has panicked")]
     Panicked,
+}
+
+impl ReplayBodyError {
+    /// Says whether a call ended in `error` because its request could not be read, whoever was called.
+    pub(in crate::http) fn is_cause_of(error: &BoxError) -> bool {
+        let own = sources(error.as_ref()).find_map(<dyn StdError>::downcast_ref);
+        // That one copy is too far behind is no end for the other ones.
+        matches!(own, Some(Self::Source(_) | Self::Panicked))
+    }
 }
