@@ -28,7 +28,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic::service::interceptor::InterceptedService;
@@ -601,6 +601,48 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
     let result: Result<&Response<()>, _> = Err(&error);
     assert_eq!(Classifier::new().classify(result), Outcome::Ignored);
     assert_eq!(grpc::Classifier::new().classify(result), Outcome::Ignored);
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one() {
+    const PART: [u8; 1_000] = [b'b'; 1_000];
+    const PARTS: usize = 20_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, body) = Streamed::new();
+    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let server = async {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"12 \r\n") {
+            first.read_buf(&mut read).await.unwrap();
+        }
+        let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        first.write_all(unavailable).await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        for _ in 0..PARTS {
+            sender.send(Bytes::from_static(&PART)).unwrap();
+        }
+        drop(sender);
+        // The first connection takes all that it can get, before the second one takes anything.
+        while read.len() < PARTS * PART.len() {
+            match first.read_buf(&mut read).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let mut last = Vec::new();
+        while !last.ends_with(b"\r\n0\r\n\r\n") {
+            last.drain(..last.len().saturating_sub(10));
+            let length = second.read_buf(&mut last).await.unwrap();
+            assert_ne!(length, 0, "cut off");
+        }
+        let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        second.write_all(ok).await.unwrap();
+    };
+    let call = hyper_client(64 * 1024).oneshot(order(address, body));
+    let (response, ()) = tokio::join!(call, server);
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

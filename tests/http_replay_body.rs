@@ -567,6 +567,39 @@ fn of_two_readers_beyond_the_limit_those_go_on_that_are_close_to_the_front() {
 }
 
 #[test]
+fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
+    let steps = [Step::Data(10), Step::Pending, Step::Pending, Step::Data(10)];
+    let mut first = reader(&steps, 100);
+    // A hedge further out, a retry, and a hedge in its attempt.
+    let mut further_out = first.copy().unwrap();
+    let mut next = first.copy().unwrap();
+    let mut inside = first.copy().unwrap();
+    first.read();
+    further_out.read();
+    assert_eq!(inside.poll(), Got::Data(content(0, 10)));
+    next.body.supersede();
+    assert!(first.was_woken() && !further_out.was_woken());
+    assert!(!first.body.is_intact() && !inside.body.is_intact());
+    let error = |reader: &mut Reader| {
+        let frame = Pin::new(&mut reader.body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(Err(error))) = frame else {
+            panic!("it goes on");
+        };
+        error.to_string()
+    };
+    assert_eq!(error(&mut first), "the request is sent again");
+    assert_eq!(error(&mut inside), "the request is sent again");
+    assert_eq!(first.poll(), Got::End);
+    assert!(next.body.is_intact() && further_out.body.is_intact());
+    assert_eq!(next.poll(), Got::Data(content(0, 10)));
+    assert_eq!(next.poll(), Got::Data(content(1, 10)));
+    assert_eq!(further_out.poll(), Got::Data(content(1, 10)));
+    // The first reader is nobody's copy.
+    first.body.supersede();
+    assert!(next.body.is_intact() && further_out.body.is_intact());
+}
+
+#[test]
 fn an_error_of_the_body_reaches_every_copy() {
     let steps = [Step::Data(10), Step::Error];
     let mut first = reader(&steps, 100);

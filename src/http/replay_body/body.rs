@@ -76,6 +76,13 @@ impl<B> TryCopyBody for ReplayBody<B> {
             Inner::Kept(reader) => reader.is_intact(),
         }
     }
+
+    /// Ends the attempt that this is a copy of: what it would read further fails.
+    fn supersede(&self) {
+        if let Inner::Kept(reader) = &self.inner {
+            reader.supersede();
+        }
+    }
 }
 
 impl<B> Body for ReplayBody<B>
@@ -162,6 +169,9 @@ pub enum ReplayBodyError {
     /// More of the body was read than is kept, and this copy needs what is gone.
     #[error("the beginning of the request body is no longer kept")]
     Lost,
+    /// The attempt that reads it is over, and another one is made in its stead.
+    #[error("the request is sent again")]
+    Superseded,
     /// The body panicked when another copy read it.
     #[error("the request body has panicked")]
     Panicked,

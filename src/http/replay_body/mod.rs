@@ -24,10 +24,14 @@
 //! says beforehand that it is longer is not kept at all. Of two attempts in flight, as with a hedge, that one fails which is
 //! further behind the other than the limit.
 //!
+//! A client may go on to send the body of an attempt that has been answered. When retry makes another attempt, that ends: what
+//! the former one would read further fails, its connection or stream with it, and nobody reads away what the next one needs.
+//!
 //! # Promises
 //!
 //! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.
-//! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped.
+//! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped;
+//!   unless its attempt is over.
 //! - No more than the limit is kept, and nothing when no other copy is left that could use it. Data that are kept are
 //!   references (`Bytes`), not copies, where the body's data are `Bytes`; what is counted is their length.
 //! - `size_hint` and `is_end_stream` say of each copy what it has still to read.
@@ -49,7 +53,7 @@
 //! # Errors
 //!
 //! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
-//! made), or the copy was too far behind.
+//! made), the copy was too far behind, or its attempt is over.
 //!
 //! # Metrics
 //!

@@ -60,6 +60,8 @@ pub(super) enum Next {
     Source,
     /// What it would have to read is no longer kept.
     Lost,
+    /// It belongs to an attempt that is over.
+    Superseded,
 }
 
 /// The pieces that some reader has read and another one still needs, within a limit.
@@ -84,6 +86,10 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct Reader {
     id: u64,
+    /// The reader that it is a copy of; 0 for the first one.
+    original: u64,
+    /// The attempt that it belongs to is over.
+    is_superseded: bool,
     /// The number of the piece that it gets next.
     next: u64,
     /// The length of what it got.
@@ -103,14 +109,16 @@ impl Kept {
         }
     }
 
-    /// Adds a reader of the whole body, if that can still be had.
-    pub(super) fn join(&mut self) -> Option<u64> {
+    /// Adds a reader of the whole body, a copy of this one, if that can still be had.
+    pub(super) fn join(&mut self, original: u64) -> Option<u64> {
         if self.first > 0 {
             return None;
         }
         self.last_id += 1;
         self.readers.push(Reader {
             id: self.last_id,
+            original,
+            is_superseded: false,
             next: 0,
             length: 0,
         });
@@ -123,12 +131,32 @@ impl Kept {
         self.trim();
     }
 
+    /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
+    /// it. Copies that were made before belong to somebody further out. Returns who is ended.
+    pub(super) fn supersede(&mut self, id: u64) -> Vec<u64> {
+        let original = self.reader(id).map(|reader| reader.original);
+        let mut ended: Vec<_> = original.into_iter().collect();
+        // In the order in which they came.
+        for reader in &mut self.readers {
+            let is_later_copy = reader.id > id && ended.contains(&reader.original);
+            if Some(reader.id) == original || is_later_copy {
+                reader.is_superseded = true;
+                ended.push(reader.id);
+            }
+        }
+        self.trim();
+        ended
+    }
+
     /// Gives a reader the next piece.
     pub(super) fn next(&mut self, id: u64) -> Next {
         let first = self.first;
         let Some(reader) = self.reader_mut(id) else {
             return Next::Lost;
         };
+        if reader.is_superseded {
+            return Next::Superseded;
+        }
         let Some(place) = reader.next.checked_sub(first) else {
             return Next::Lost;
         };
@@ -148,7 +176,7 @@ impl Kept {
         }
         self.length += piece.length();
         let mut others = self.readers.iter().filter(|reader| reader.id != id);
-        if others.any(|reader| reader.next >= self.first) {
+        if others.any(|reader| reader.next >= self.first && !reader.is_superseded) {
             self.size += piece.size();
             self.pieces.push_back(piece.clone());
         } else {
@@ -168,7 +196,9 @@ impl Kept {
     /// Drops what nobody needs, and what is too much.
     fn trim(&mut self) {
         while let Some(piece) = self.pieces.front() {
-            let is_needed = self.readers.iter().any(|reader| reader.next == self.first);
+            let mut readers = self.readers.iter();
+            let is_needed =
+                readers.any(|reader| reader.next == self.first && !reader.is_superseded);
             if is_needed && self.is_within_limit() {
                 return;
             }
@@ -186,7 +216,7 @@ impl Kept {
     /// Says whether a reader can go on.
     pub(super) fn has(&self, id: u64) -> bool {
         let reader = self.reader(id);
-        reader.is_some_and(|reader| reader.next >= self.first)
+        reader.is_some_and(|reader| reader.next >= self.first && !reader.is_superseded)
     }
 
     /// Says whether a reader has come to the end of what was read from the source.
