@@ -11,11 +11,14 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::get;
-use buttress::http::{AtEndOfBody, Classifier, StandardService, grpc};
+use buttress::http::{
+    AtEndOfBody, Classifier, PropagateDeadlineLayer, RespondLayer, StandardService, grpc,
+};
 use buttress::stack::Handle;
 use buttress::{BoxError, BulkheadLayer, Once};
 use bytes::Bytes;
@@ -507,6 +510,32 @@ async fn a_tonic_call_that_is_refused_by_its_head_is_an_overload() {
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert_eq!(health.in_flight(), 0);
     assert_eq!(outcomes(&recorder), only("overload"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tonic_call_that_is_late_has_exceeded_its_deadline_whichever_timer_is_first() {
+    for slack in [0, 20] {
+        // Nobody answers there.
+        let (_listener, address) = listen().await;
+        let channel = Endpoint::from_shared(format!("http://{address}"));
+        let propagate = PropagateDeadlineLayer::config("health");
+        let propagate = propagate
+            .slack(Duration::from_millis(slack))
+            .build()
+            .unwrap();
+        let stack = grpc::standard("health").replay(Once).concurrency_limit(10);
+        let stack = stack.deadline(Duration::from_millis(200)).no_timeout();
+        let channel = ServiceBuilder::new()
+            .layer(RespondLayer::for_clients())
+            .layer(stack.build().unwrap())
+            .layer(propagate)
+            .service(channel.unwrap().connect_lazy());
+        let status = HealthClient::new(channel)
+            .check(check(""))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    }
 }
 
 #[tokio::test]
