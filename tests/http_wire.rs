@@ -41,13 +41,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::sleep;
-use tonic::Code;
+use tokio::time::{sleep, timeout};
+use tonic::body::Body as TonicBody;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 
 /// Data for as long as somebody reads.
@@ -554,6 +556,24 @@ async fn a_tonic_call_that_is_late_has_exceeded_its_deadline_whichever_timer_is_
 }
 
 #[tokio::test]
+async fn a_tonic_client_in_a_box_can_be_used_in_a_task() {
+    type Transport = BoxCloneSyncService<Request<TonicBody>, Response<TonicBody>, Status>;
+    let (listener, address) = listen().await;
+    drop(listener);
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let stack = grpc::standard("health").replay(Once).unlimited();
+    let channel = ServiceBuilder::new()
+        .map_err(Status::from_error)
+        .map_response(|response: Response<_>| response.map(TonicBody::new))
+        .layer(stack.build().unwrap())
+        .service(channel.connect_lazy());
+    let mut client = HealthClient::new(Transport::new(channel));
+    let call = tokio::spawn(async move { client.check(check("")).await });
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn under_axum_a_permit_is_held_until_the_answer_has_been_written() {
     let layer = BulkheadLayer::config("api", 1)
         .classify(Classifier::new())
@@ -616,6 +636,9 @@ async fn a_reqwest_client_can_be_over_at_the_end_of_the_body() {
     assert_eq!(body.collect().await.unwrap().to_bytes(), "12 bolts");
     assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
 }
+
+/// For what is to happen at once: longer than any machine is slow.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Answers each request at first with 503, whose body is short or does not end, and then with 200.
 struct Flaky {
@@ -701,12 +724,15 @@ async fn an_answer_that_was_not_good_enough_keeps_no_connection() {
         } else {
             assert_eq!(so_far.load(Ordering::Relaxed), 1, "{version} {is_short}");
         }
-        while let Ok(source) = server.failed.try_recv() {
-            source.closed().await;
-        }
-        while open.load(Ordering::Relaxed) > 1 {
-            yield_now().await;
-        }
+        let given_up = async {
+            while let Ok(source) = server.failed.try_recv() {
+                source.closed().await;
+            }
+            while open.load(Ordering::Relaxed) > 1 {
+                yield_now().await;
+            }
+        };
+        timeout(LONG, given_up).await.expect("no body is kept");
     }
 }
 
@@ -717,29 +743,37 @@ async fn a_stream_that_stalls_or_trickles_without_end_is_ended() {
         let recorder = DebuggingRecorder::new();
         let _installed = metrics::set_default_local_recorder(&recorder);
         let (address, mut streams) = serve(version).await;
-        let timeout = BodyTimeoutLayer::config("wire");
-        let timeout = if trickles {
-            timeout.total(SHORT)
+        let config = BodyTimeoutLayer::config("wire");
+        let config = if trickles {
+            config.total(SHORT)
         } else {
-            timeout.idle(SHORT)
+            config.idle(SHORT)
         };
+        let layer = config.build().unwrap();
         let http = client(version);
         let stack = buttress::http::standard("wire").concurrency_limit(10);
         let stack = stack.no_timeout().no_deadline().build().unwrap();
-        let client = stack.wrap(timeout.build().unwrap().wrap::<Request<_>, _, _>(http));
+        let client = stack.wrap(layer.wrap::<Request<_>, _, _>(http));
 
         let response = client.oneshot(request(Method::GET, address, "/stream"));
-        let body = response.await.unwrap().into_body();
+        let mut body = response.await.unwrap().into_body();
         let source = streams.recv().await.unwrap();
         let drips = async {
             while source.send("b") && trickles {
                 sleep(SHORT / 10).await;
             }
-            // The server need not wait either.
+            // The server need not wait either, though the reader still has the body.
             source.closed().await;
         };
-        let (read, ()) = tokio::join!(body.collect(), drips);
-        let kind = Error::find(&read.unwrap_err()).map(Error::kind);
+        let reads = async {
+            loop {
+                if let Err(error) = body.frame().await.unwrap() {
+                    break Error::find(&error).map(Error::kind);
+                }
+            }
+        };
+        let both = timeout(LONG, async { tokio::join!(reads, drips) });
+        let (kind, ()) = both.await.expect("is ended");
         assert_eq!(kind, Some(ErrorKind::Timeout), "{version} {trickles}");
         assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
         assert_eq!(outcomes(&recorder), only("failure"));
