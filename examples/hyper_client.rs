@@ -17,7 +17,7 @@ use axum::extract::State;
 use buttress::http::deadline::PropagateDeadline;
 use buttress::http::{BodyTimeout, BodyTimeoutLayer, PropagateDeadlineLayer, StandardService};
 use buttress::stack::Handle;
-use buttress::{BoxError, Error, ErrorKind};
+use buttress::{BoxError, Error, ErrorKind, bulkhead};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -75,7 +75,7 @@ impl Shop {
 
     fn in_flight(&self) -> usize {
         let bulkhead = self.handle.bulkhead();
-        bulkhead.map_or(0, |bulkhead| bulkhead.in_flight())
+        bulkhead.map_or(0, bulkhead::Handle::in_flight)
     }
 }
 
@@ -90,9 +90,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(ends: bool) -> axum::body::Body {
-        let ticks = interval(50 * MS);
-        let (left, ends) = (3, ends);
+    fn body(ends: bool) -> axum::body::Body {
+        let (left, ticks) = (3, interval(50 * MS));
         axum::body::Body::new(Self { left, ticks, ends })
     }
 }
@@ -133,8 +132,8 @@ async fn answer(
         ("/busy", 1) => answer(503).header("retry-after", 1).body("".into()),
         ("/orders" | "/visits" | "/stock", 1) => answer(502).body("".into()),
         ("/hangs", 1) => pending().await,
-        ("/stream", _) => answer(200).body(Parts::new(true)),
-        ("/stalls", _) => answer(200).body(Parts::new(false)),
+        ("/stream", _) => answer(200).body(Parts::body(true)),
+        ("/stalls", _) => answer(200).body(Parts::body(false)),
         ("/orders", _) => answer(201).body("ordered".into()),
         _ => answer(200).body("12 bolts".into()),
     };

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use buttress::http::{PropagateDeadlineLayer, is_idempotent};
 use buttress::stack::Handle;
-use buttress::{BoxError, Error, Replay};
+use buttress::{BoxError, Error, Replay, bulkhead};
 use reqwest::{Request, Response};
 use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
@@ -109,7 +109,7 @@ async fn main() -> Result<(), BoxError> {
         println!("  attempts: {}", attempts.join(", "));
         attempts.len()
     };
-    let in_flight = || handle.bulkhead().map(|bulkhead| bulkhead.in_flight());
+    let in_flight = || handle.bulkhead().map(bulkhead::Handle::in_flight);
 
     println!("GET, first answered with 502");
     let request = build.get(url("/stock")).build()?;

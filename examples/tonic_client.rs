@@ -17,7 +17,7 @@ use buttress::http::{
     RespondLayer, grpc,
 };
 use buttress::stack::Handle;
-use buttress::{Availability, BoxError, Rate};
+use buttress::{Availability, BoxError, Rate, bulkhead};
 use http::Request;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -78,7 +78,7 @@ fn about(service: &str) -> HealthCheckRequest {
 
 fn in_flight(handle: &Handle) -> usize {
     let bulkhead = handle.bulkhead();
-    bulkhead.map_or(0, |bulkhead| bulkhead.in_flight())
+    bulkhead.map_or(0, bulkhead::Handle::in_flight)
 }
 
 /// What the attempts carried that reached the server: `grpc-timeout` and `grpc-previous-rpc-attempts`.

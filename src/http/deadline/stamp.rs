@@ -147,16 +147,12 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        match self.policy.stamp(&mut request) {
-            Ok(told) => {
-                let future = self.inner.call(request);
-                StampFuture::Sent { future, told }
-            }
-            Err(Late) => {
-                let error = Some(self.policy.refused());
-                StampFuture::Refused { error }
-            }
-        }
+        let Ok(told) = self.policy.stamp(&mut request) else {
+            let error = Some(self.policy.refused());
+            return StampFuture::Refused { error };
+        };
+        let future = self.inner.call(request);
+        StampFuture::Sent { future, told }
     }
 }
 
