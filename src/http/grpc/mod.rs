@@ -5,6 +5,9 @@
 //! With a gRPC client that is a `tower::Service` of `http::Request`, as tonic's `Channel`. Generated clients are
 //! put round the stack: `HealthClient::new(stack.wrap(channel))`.
 //!
+//! To put a stack in a box, give it another error than [`BoxError`](crate::BoxError): with that as a parameter of its type, rustc
+//! does not see that the calls of a generated client are `Send`. `.map_err(tonic::Status::from_error)` does it.
+//!
 //! # How it works
 //!
 //! ```text
