@@ -66,9 +66,21 @@
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
 //! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
 //!
-//! With the feature `http` there are the layers of the module `http` too: `PropagateDeadlineLayer` and
-//! `InheritDeadlineLayer` carry deadlines from one service to the next, `RespondLayer` answers in HTTP or gRPC where
-//! a layer has refused.
+//! With the feature `http`:
+//!
+//! | layer | page | in short |
+//! |---|---|---|
+//! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
+//! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
+//! | `http::BodyTimeoutLayer` | `http::body_timeout` | ends response bodies that stall or take too long |
+//! | `http::PropagateDeadlineLayer`, `http::InheritDeadlineLayer` | `http::deadline` | carry deadlines from one service to the next |
+//! | `http::RespondLayer` | `http::respond` | answers in HTTP or gRPC where a layer has refused |
+//!
+//! # HTTP and gRPC
+//!
+//! The feature `http` knows what a status means, which requests may be sent again, and that a call is over at the end of
+//! its response body. It depends on the crates `http` and `http-body`, not on a client: those of hyper-util, tonic and
+//! reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::standard(name)` in place of [`standard`].
 //!
 //! # Order of layers
 //!
@@ -157,6 +169,6 @@ pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};
 
 /// The examples of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "http"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

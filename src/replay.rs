@@ -52,6 +52,12 @@ pub trait Replay<Req> {
         true
     }
 
+    /// Ends what is left of the attempt that `copy` was made of. By default nothing.
+    ///
+    /// Called by a retry when that attempt has failed and the copy is to be sent. A client may go on to send a
+    /// streamed body after it has given an answer, and read away what the copy needs.
+    fn supersede(&self, _copy: &Req) {}
+
     /// Says whether the service may have seen the request that ended in `error`.
     ///
     /// By default a rejection by a layer of this crate and a refused connection

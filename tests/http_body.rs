@@ -21,7 +21,7 @@ use buttress::http::grpc;
 use buttress::http::{AtEndOfBody, Classifier, TrackedBody};
 use buttress::{
     Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError, Error, ErrorKind,
-    ErrorsAreFailures, FallbackLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
+    ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
     TimeoutLayer, bulkhead, fallback,
 };
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::task::yield_now;
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 use tower::util::ServiceFn;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -484,4 +484,69 @@ async fn a_classifier_that_looks_at_errors_only_will_do() {
     drop(source);
     yield_now().await;
     assert!(body.collect().await.is_ok());
+}
+
+/// Answers with these statuses one after the other, each after a time and with a body that does not end.
+fn statuses(
+    script: &'static [(u64, u16)],
+) -> impl Service<(), Response = Response<Feed>, Error = Infallible, Future: Send> + Clone {
+    let calls = Arc::new(Mutex::new((script.iter(), Vec::new())));
+    service_fn(move |()| {
+        let (lines, sources) = &mut *calls.lock().unwrap();
+        let (takes, status) = *lines.next().unwrap();
+        let (source, response) = streamed(status);
+        sources.push(source);
+        async move {
+            sleep(Duration::from_millis(takes)).await;
+            Ok(response)
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_answer_does_not_keep_the_permit_that_the_next_attempt_of_a_hedge_needs() {
+    // At once in place of the one that failed; and beside it, waiting for its permit.
+    let scripts: [&[_]; 2] = [&[(1, 503), (1, 200)], &[(20, 503), (1, 200)]];
+    for script in scripts {
+        let bulkhead = BulkheadLayer::config("db", 1)
+            .queue(1)
+            .queue_wait(SECOND)
+            .overloaded_wait(SECOND)
+            .classify(Classifier::new())
+            .completion(AtEndOfBody)
+            .build()
+            .unwrap();
+        let hedge = HedgeLayer::config("db")
+            .delay(Duration::from_millis(10))
+            .classify(Classifier::new())
+            .build()
+            .unwrap();
+        let client = hedge.layer(bulkhead.layer(statuses(script)));
+        let began = Instant::now();
+        let response = call(&client, ()).await;
+        assert_eq!(response.status(), StatusCode::OK, "{script:?}");
+        assert!(began.elapsed() < Duration::from_millis(100), "did not wait");
+        assert_eq!(bulkhead.handle().in_flight(), 1);
+        drop(response);
+        assert_eq!(bulkhead.handle().in_flight(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_failed_answers_a_hedge_gives_the_last_one_and_drops_no_other_than_it_must() {
+    let hedge = |burst| {
+        let hedge = HedgeLayer::config("db").delay(Duration::from_millis(10));
+        hedge
+            .burst(burst)
+            .classify(Classifier::new())
+            .build()
+            .unwrap()
+    };
+    let both = hedge(10).layer(statuses(&[(1, 500), (1, 502)]));
+    assert_eq!(call(&both, ()).await.status(), StatusCode::BAD_GATEWAY);
+    // No other attempt is allowed, so there is nothing to wait for.
+    let denied = hedge(1).layer(statuses(&[(1, 500), (1, 200), (1, 500)]));
+    assert_eq!(call(&denied, ()).await.status(), StatusCode::OK);
+    let last = call(&denied, ()).await;
+    assert_eq!(last.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }

@@ -195,6 +195,21 @@ async fn a_body_whose_last_frame_is_there_is_not_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn trailers_that_are_there_are_not_too_late() {
+    // It does not say that nothing comes after them.
+    let service = service_fn(|_: Request<()>| {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, "abc".parse().unwrap())]);
+        let body = Full::new(Bytes::new()).with_trailers(ready(Some(Ok(trailers))));
+        ready(Ok::<_, BoxError>(Response::new(body)))
+    });
+    let service = total(SECOND).wrap(service);
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    advance(60 * SECOND).await;
+    let collected = response.into_body().collect().await.unwrap();
+    assert!(collected.trailers().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_clock_of_a_total_runs_from_the_head() {
     let mut body = get(&total(10 * SECOND), Paced::new([SECOND, 60 * SECOND])).await;
     let began = Instant::now();

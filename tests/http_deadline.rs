@@ -285,6 +285,58 @@ impl Service<Request<()>> for Never {
     }
 }
 
+/// A client that obeys the header itself, and has an error of its own for that.
+fn obeys(error: BoxError) -> impl Wrappable<Request<()>, Response = (), Error = BoxError> {
+    let error = Arc::new(Mutex::new(Some(error)));
+    service_fn(move |request: Request<()>| {
+        let millis = request.headers()[HTTP].to_str().unwrap().parse().unwrap();
+        let error = error.lock().unwrap().take().unwrap();
+        async move {
+            sleep(Duration::from_millis(millis)).await;
+            Err(error)
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ends_the_call_itself_has_exceeded_the_deadline() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for slack in [0, 20] {
+        let layer = propagate(|config| config.slack(slack * MS));
+        let client = DeadlineLayer::new("inventory", 200 * MS)
+            .layer(layer.layer(obeys("timeout expired".into())));
+        let error = client.oneshot(request()).await.unwrap_err();
+        let error = Error::find(&error).expect("is one of ours");
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{slack}");
+        assert!(!error.is_rejection() && error.was_sent());
+    }
+    let ended = recorder.snapshotter().snapshot().into_vec();
+    let ended = ended.iter().find_map(|(key, _, _, value)| {
+        let mut labels = key.key().labels();
+        let is_ours = labels.any(|label| label.value() == "propagate_deadline");
+        (is_ours && key.key().name() == "buttress_timeouts_total").then_some(value)
+    });
+    assert_eq!(ended, Some(&DebugValue::Counter(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_in_time_passes_and_so_does_one_of_this_crate() {
+    let sent = Sent::default();
+    let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(HTTP, 1));
+    let call = Deadline::after(101 * MS).scope(client.oneshot(request()));
+    assert_eq!(call.await.unwrap_err().to_string(), "reset");
+
+    let never = service_fn(|_: Request<()>| pending::<Result<(), BoxError>>());
+    let timeout = TimeoutLayer::new("inventory", 200 * MS).layer(never);
+    let ours = timeout.oneshot(request()).await.unwrap_err();
+    let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(ours));
+    let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
+    let error = call.await.unwrap_err();
+    let kind = Error::find(&error).map(Error::kind);
+    assert_eq!(kind, Some(ErrorKind::Timeout));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_of_another_type_tells_where_its_headers_are() {
     let layer = PropagateDeadlineLayer::config("inventory")

@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use buttress::circuit_breaker::State;
 use buttress::http::{
-    AttemptNumber, HttpReplay, Idempotent, ReplayBody, ReplayBodyLayer, TryCopyBody, is_idempotent,
+    AttemptNumber, Classifier, HttpReplay, Idempotent, ReplayBody, ReplayBodyLayer, TryCopyBody,
+    grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, ByClone, Deadline, HedgeLayer, Jitter, Outcome, Replay, RetryLayer,
-    Wrappable, classify_fn,
+    Backoff, BoxError, ByClone, CircuitBreakerLayer, Classify, Deadline, HedgeLayer, Jitter,
+    Outcome, Replay, RetryLayer, Wrappable, classify_fn,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -26,7 +28,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic::service::interceptor::InterceptedService;
@@ -559,6 +561,88 @@ async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
         StatusCode::SERVICE_UNAVAILABLE
     );
     assert_eq!(*server.attempt.borrow(), 1);
+}
+
+/// A body whose sender goes away after the first part.
+struct TornOff(bool);
+
+impl Body for TornOff {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"12 ")))))
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_fails_is_not_held_against_the_service() {
+    let server = server(First::Unavailable).await;
+    let breaker = CircuitBreakerLayer::config("orders")
+        .consecutive_failures(1)
+        .classify(Classifier::new())
+        .build()
+        .unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<TornOff>>();
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(breaker.clone())
+        .service(client);
+    let request = Request::post(format!("http://{}/orders", server.address));
+    let request = request.header(X_ATTEMPT, 1).body(TornOff(false)).unwrap();
+    let error = client.oneshot(request).await.unwrap_err();
+    assert_eq!(breaker.handle().state(), State::Closed, "{error:?}");
+    let result: Result<&Response<()>, _> = Err(&error);
+    assert_eq!(Classifier::new().classify(result), Outcome::Ignored);
+    assert_eq!(grpc::Classifier::new().classify(result), Outcome::Ignored);
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one() {
+    const PART: [u8; 1_000] = [b'b'; 1_000];
+    const PARTS: usize = 20_000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, body) = Streamed::new();
+    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let server = async {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"12 \r\n") {
+            first.read_buf(&mut read).await.unwrap();
+        }
+        let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        first.write_all(unavailable).await.unwrap();
+        let (mut second, _) = listener.accept().await.unwrap();
+        for _ in 0..PARTS {
+            sender.send(Bytes::from_static(&PART)).unwrap();
+        }
+        drop(sender);
+        // The first connection takes all that it can get, before the second one takes anything.
+        while read.len() < PARTS * PART.len() {
+            match first.read_buf(&mut read).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        let mut last = Vec::new();
+        while !last.ends_with(b"\r\n0\r\n\r\n") {
+            last.drain(..last.len().saturating_sub(10));
+            let length = second.read_buf(&mut last).await.unwrap();
+            assert_ne!(length, 0, "cut off");
+        }
+        let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        second.write_all(ok).await.unwrap();
+    };
+    let call = hyper_client(64 * 1024).oneshot(order(address, body));
+    let (response, ()) = tokio::join!(call, server);
+    assert_eq!(response.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

@@ -526,6 +526,22 @@ fn a_body_that_is_too_long_is_still_read_to_its_end() {
 }
 
 #[test]
+fn a_body_of_tiny_frames_does_not_take_a_multiple_of_the_limit() {
+    let frames = |count| vec![Step::Data(1); count];
+    let read = |count| {
+        let source = Source::new(&frames(count), false);
+        let held = source.held.clone();
+        let mut first = Reader::new(ReplayBody::new(source));
+        let copy = first.copy().unwrap();
+        let got = first.read();
+        assert_eq!(got, whole(&frames(count)));
+        (held.bytes(), copy.body.is_intact())
+    };
+    assert_eq!(read(1_024), (1_024, true));
+    assert_eq!(read(1_025), (0, false));
+}
+
+#[test]
 fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
     let steps = [Step::Data(60), Step::Data(60), Step::Trailers];
     let mut first = reader(&steps, 100);
@@ -548,6 +564,39 @@ fn of_two_readers_beyond_the_limit_those_go_on_that_are_close_to_the_front() {
     assert_eq!(far.read(), [Got::Lost]);
     assert_eq!(first.read(), whole(&steps)[10..]);
     assert_eq!(close.poll(), Got::Lost, "200 bytes behind");
+}
+
+#[test]
+fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
+    let steps = [Step::Data(10), Step::Pending, Step::Pending, Step::Data(10)];
+    let mut first = reader(&steps, 100);
+    // A hedge further out, a retry, and a hedge in its attempt.
+    let mut further_out = first.copy().unwrap();
+    let mut next = first.copy().unwrap();
+    let mut inside = first.copy().unwrap();
+    first.read();
+    further_out.read();
+    assert_eq!(inside.poll(), Got::Data(content(0, 10)));
+    next.body.supersede();
+    assert!(first.was_woken() && !further_out.was_woken());
+    assert!(!first.body.is_intact() && !inside.body.is_intact());
+    let error = |reader: &mut Reader| {
+        let frame = Pin::new(&mut reader.body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(Err(error))) = frame else {
+            panic!("it goes on");
+        };
+        error.to_string()
+    };
+    assert_eq!(error(&mut first), "the request is sent again");
+    assert_eq!(error(&mut inside), "the request is sent again");
+    assert_eq!(first.poll(), Got::End);
+    assert!(next.body.is_intact() && further_out.body.is_intact());
+    assert_eq!(next.poll(), Got::Data(content(0, 10)));
+    assert_eq!(next.poll(), Got::Data(content(1, 10)));
+    assert_eq!(further_out.poll(), Got::Data(content(1, 10)));
+    // The first reader is nobody's copy.
+    first.body.supersede();
+    assert!(next.body.is_intact() && further_out.body.is_intact());
 }
 
 #[test]

@@ -10,14 +10,20 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::get;
-use buttress::http::{AtEndOfBody, Classifier, StandardService, grpc};
+use buttress::http::{
+    AtEndOfBody, BodyTimeoutLayer, Classifier, HttpReplay, PropagateDeadlineLayer, RespondLayer,
+    StandardService, grpc,
+};
 use buttress::stack::Handle;
-use buttress::{BoxError, BulkheadLayer, Once};
+use buttress::{Backoff, BoxError, BulkheadLayer, Error, ErrorKind, Jitter, Once, RetryLayer};
 use bytes::Bytes;
 use feed::{Source, feed};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -35,12 +41,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinSet, yield_now};
-use tonic::Code;
+use tokio::time::{sleep, timeout};
+use tonic::body::Body as TonicBody;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 
 /// Data for as long as somebody reads.
@@ -92,6 +101,14 @@ fn answer(request: Request<Incoming>, sources: &UnboundedSender<Source>) -> Answ
             headers.insert("grpc-status", HeaderValue::from_static("8"));
             let pushback = HeaderValue::from_static("60000");
             headers.insert("grpc-retry-pushback-ms", pushback);
+            response
+        }
+        "/grpc.health.v1.Health/Watch" => {
+            let (source, body) = feed();
+            sources.send(source).unwrap();
+            let mut response = boxed(body);
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static("application/grpc"));
             response
         }
         status => {
@@ -167,11 +184,14 @@ struct Shop {
     handle: Handle,
 }
 
-fn shop(version: u8, limit: usize) -> Shop {
-    let client = Client::builder(TokioExecutor::new())
+fn client(version: u8) -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
         .http2_only(version == 2)
         .http2_initial_stream_window_size(1_000)
-        .build_http();
+        .build_http()
+}
+
+fn shop(version: u8, limit: usize) -> Shop {
     // How fast this machine is does not matter.
     let stack = buttress::http::standard("wire")
         .no_retry()
@@ -180,7 +200,7 @@ fn shop(version: u8, limit: usize) -> Shop {
     let stack = stack.concurrency_limit(limit).build().unwrap();
     Shop {
         handle: stack.handle(),
-        client: stack.wrap(client),
+        client: stack.wrap(client(version)),
     }
 }
 
@@ -509,6 +529,50 @@ async fn a_tonic_call_that_is_refused_by_its_head_is_an_overload() {
     assert_eq!(outcomes(&recorder), only("overload"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_tonic_call_that_is_late_has_exceeded_its_deadline_whichever_timer_is_first() {
+    for slack in [0, 20] {
+        // Nobody answers there.
+        let (_listener, address) = listen().await;
+        let channel = Endpoint::from_shared(format!("http://{address}"));
+        let propagate = PropagateDeadlineLayer::config("health");
+        let propagate = propagate
+            .slack(Duration::from_millis(slack))
+            .build()
+            .unwrap();
+        let stack = grpc::standard("health").replay(Once).concurrency_limit(10);
+        let stack = stack.deadline(Duration::from_millis(200)).no_timeout();
+        let channel = ServiceBuilder::new()
+            .layer(RespondLayer::for_clients())
+            .layer(stack.build().unwrap())
+            .layer(propagate)
+            .service(channel.unwrap().connect_lazy());
+        let status = HealthClient::new(channel)
+            .check(check(""))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tonic_client_in_a_box_can_be_used_in_a_task() {
+    type Transport = BoxCloneSyncService<Request<TonicBody>, Response<TonicBody>, Status>;
+    let (listener, address) = listen().await;
+    drop(listener);
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let stack = grpc::standard("health").replay(Once).unlimited();
+    let channel = ServiceBuilder::new()
+        .map_err(Status::from_error)
+        .map_response(|response: Response<_>| response.map(TonicBody::new))
+        .layer(stack.build().unwrap())
+        .service(channel.connect_lazy());
+    let mut client = HealthClient::new(Transport::new(channel));
+    let call = tokio::spawn(async move { client.check(check("")).await });
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
 #[tokio::test]
 async fn under_axum_a_permit_is_held_until_the_answer_has_been_written() {
     let layer = BulkheadLayer::config("api", 1)
@@ -571,4 +635,247 @@ async fn a_reqwest_client_can_be_over_at_the_end_of_the_body() {
     streams.recv().await.unwrap().send("12 bolts");
     assert_eq!(body.collect().await.unwrap().to_bytes(), "12 bolts");
     assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
+}
+
+/// For what is to happen at once: longer than any machine is slow.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Answers each request at first with 503, whose body is short or does not end, and then with 200.
+struct Flaky {
+    address: SocketAddr,
+    /// Connections so far, and those that are open.
+    connections: Arc<[AtomicUsize; 2]>,
+    failed: UnboundedReceiver<Source>,
+}
+
+async fn flaky(version: u8, is_short: bool) -> Flaky {
+    let (listener, address) = listen().await;
+    let (sources, failed) = unbounded_channel();
+    let connections = Arc::<[AtomicUsize; 2]>::default();
+    let counts = Arc::clone(&connections);
+    tokio::spawn(async move {
+        let requests = Arc::new(AtomicUsize::new(0));
+        while let Ok((socket, _)) = listener.accept().await {
+            let (sources, requests) = (sources.clone(), Arc::clone(&requests));
+            let service = service_fn(move |_: Request<Incoming>| {
+                let is_first = requests.fetch_add(1, Ordering::Relaxed) % 2 == 0;
+                let mut response = match (is_first, is_short) {
+                    (false, _) => boxed(Full::from("12 bolts")),
+                    (true, true) => boxed(Full::from("sold out")),
+                    (true, false) => {
+                        let (source, body) = feed();
+                        assert!(source.send("sold out"));
+                        sources.send(source).unwrap();
+                        boxed(body)
+                    }
+                };
+                if is_first {
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                }
+                async { Ok::<_, Infallible>(response) }
+            });
+            let counts = Arc::clone(&counts);
+            counts[0].fetch_add(1, Ordering::Relaxed);
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let io = TokioIo::new(socket);
+                if version == 1 {
+                    let http = http1::Builder::new().serve_connection(io, service);
+                    drop(http.await);
+                } else {
+                    let http = http2::Builder::new(TokioExecutor::new());
+                    drop(http.serve_connection(io, service).await);
+                }
+                counts[1].fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    });
+    Flaky {
+        address,
+        connections,
+        failed,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_not_good_enough_keeps_no_connection() {
+    const CALLS: usize = 10;
+    for (version, is_short) in [(1, true), (1, false), (2, true), (2, false)] {
+        let mut server = flaky(version, is_short).await;
+        let retry = RetryLayer::config("wire")
+            .no_budget()
+            .backoff(Backoff::constant(Duration::from_millis(5)).jitter(Jitter::None))
+            .replay(HttpReplay::by_clone())
+            .classify(Classifier::new())
+            .build()
+            .unwrap();
+        let client = retry.wrap(client(version));
+        for _ in 0..CALLS {
+            let request = request(Method::GET, server.address, "/");
+            let response = client.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            let body = response.into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "12 bolts");
+        }
+        let [so_far, open] = &*server.connections;
+        if version == 1 && !is_short {
+            // Nothing else ends a body of HTTP/1 that is not read.
+            assert_eq!(so_far.load(Ordering::Relaxed), 1 + CALLS);
+        } else {
+            assert_eq!(so_far.load(Ordering::Relaxed), 1, "{version} {is_short}");
+        }
+        let given_up = async {
+            while let Ok(source) = server.failed.try_recv() {
+                source.closed().await;
+            }
+            while open.load(Ordering::Relaxed) > 1 {
+                yield_now().await;
+            }
+        };
+        timeout(LONG, given_up).await.expect("no body is kept");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_or_trickles_without_end_is_ended() {
+    const SHORT: Duration = Duration::from_millis(30);
+    for (version, trickles) in [(1, false), (1, true), (2, false), (2, true)] {
+        let recorder = DebuggingRecorder::new();
+        let _installed = metrics::set_default_local_recorder(&recorder);
+        let (address, mut streams) = serve(version).await;
+        let config = BodyTimeoutLayer::config("wire");
+        let config = if trickles {
+            config.total(SHORT)
+        } else {
+            config.idle(SHORT)
+        };
+        let layer = config.build().unwrap();
+        let http = client(version);
+        let stack = buttress::http::standard("wire").concurrency_limit(10);
+        let stack = stack.no_timeout().no_deadline().build().unwrap();
+        let client = stack.wrap(layer.wrap::<Request<_>, _, _>(http));
+
+        let response = client.oneshot(request(Method::GET, address, "/stream"));
+        let mut body = response.await.unwrap().into_body();
+        let source = streams.recv().await.unwrap();
+        let drips = async {
+            while source.send("b") && trickles {
+                sleep(SHORT / 10).await;
+            }
+            // The server need not wait either, though the reader still has the body.
+            source.closed().await;
+        };
+        let reads = async {
+            loop {
+                if let Err(error) = body.frame().await.unwrap() {
+                    break Error::find(&error).map(Error::kind);
+                }
+            }
+        };
+        let both = timeout(LONG, async { tokio::join!(reads, drips) });
+        let (kind, ()) = both.await.expect("is ended");
+        assert_eq!(kind, Some(ErrorKind::Timeout), "{version} {trickles}");
+        assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
+        assert_eq!(outcomes(&recorder), only("failure"));
+    }
+}
+
+/// A server that reads each request and cuts the connection, or does not listen.
+async fn cuts(listens: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    if listens {
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(socket.read_u8().await.unwrap());
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                socket.set_zero_linger().unwrap();
+            }
+        });
+    }
+    (address, requests)
+}
+
+#[tokio::test]
+async fn without_a_head_only_what_may_be_acted_on_twice_or_was_not_sent_is_sent_again() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    // Who listens, what is sent, and how many attempts there are.
+    let cases = [
+        (true, Method::GET, 3),
+        (true, Method::POST, 1),
+        (false, Method::GET, 3),
+        (false, Method::POST, 3),
+    ];
+    for (listens, method, attempts) in cases {
+        let (address, requests) = cuts(listens).await;
+        let stack = buttress::http::standard("wire")
+            .retry(|retry| retry.backoff(Backoff::constant(Duration::from_millis(1))))
+            .concurrency_limit(10);
+        let stack = stack.no_timeout().no_deadline().build().unwrap();
+        let http = client(1);
+        let request = request(method.clone(), address, "/");
+        let error = stack.wrap(http).oneshot(request).await.unwrap_err();
+        assert!(Error::find(&error).is_none(), "it is the client's");
+        let failed = BTreeMap::from([("failure".to_owned(), attempts)]);
+        assert_eq!(outcomes(&recorder), failed, "{listens} {method}");
+        let arrived = if listens { attempts } else { 0 };
+        assert_eq!(requests.load(Ordering::Relaxed) as u64, arrived);
+        assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_as_long_as_it_says_and_an_answer_that_contradicts_itself_is_a_failure() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let more = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n12 boltsHTTP/1.1 500 No\r\n\r\n";
+    let shop = shop(1, 10);
+    let body = shop.get(says(more).await, "/").await.into_body();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "12 bolts");
+    assert_eq!(outcomes(&recorder), only("success"));
+
+    let two = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\ncontent-length: 4\r\n\r\n12 bolts";
+    let negative = "HTTP/1.1 200 OK\r\ncontent-length: -8\r\n\r\n12 bolts";
+    for answer in [two, negative] {
+        let request = request(Method::GET, says(answer).await, "/");
+        shop.client.clone().oneshot(request).await.unwrap_err();
+        assert_eq!(shop.in_flight(), 0);
+        assert_eq!(outcomes(&recorder), only("failure"));
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_stream_without_a_status_at_its_end_is_a_failure() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (address, mut streams) = serve(2).await;
+    let mut health = Health::new(address);
+    // A message without content, and then trailers that say something else, none, or a status. tonic itself takes a stream
+    // that ends without one for a good one.
+    let ends: [(Option<[_; 2]>, _, _); 4] = [
+        (Some(["grpc-message", "done"]), Code::Ok, "failure"),
+        (None, Code::Ok, "failure"),
+        (Some(["grpc-status", "14"]), Code::Unavailable, "failure"),
+        (Some(["grpc-status", "0"]), Code::Ok, "success"),
+    ];
+    for (trailers, code, outcome) in ends {
+        let mut watched = health.client.watch(check("")).await.unwrap().into_inner();
+        let source = streams.recv().await.unwrap();
+        assert!(source.send(vec![0; 5]));
+        assert!(watched.message().await.unwrap().is_some());
+        assert_eq!(health.in_flight(), 1);
+        if let Some([name, value]) = trailers {
+            source.trailers(name, value);
+        }
+        drop(source);
+        let end = watched.message().await;
+        let seen = end.err().map_or(Code::Ok, |status| status.code());
+        assert_eq!((seen, health.in_flight()), (code, 0), "{trailers:?}");
+        assert_eq!(outcomes(&recorder), only(outcome), "{trailers:?}");
+    }
 }

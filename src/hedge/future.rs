@@ -166,6 +166,9 @@ where
                 continue;
             }
             if is_running {
+                if let Some(race) = self.race.as_mut() {
+                    race.give_up_response();
+                }
                 return Poll::Pending;
             }
             *self.operation = None;

@@ -49,8 +49,10 @@
 //! **Failures.** A failure never beats an attempt that is still running; an answer that is
 //! [`Ignored`](crate::Outcome::Ignored), which is the caller's mistake, ends the call. Where no retry is further
 //! out, a failed attempt is followed by the next one at once, within the same limits; after an overload it is
-//! not. If all attempts fail, the failure that came first is the result; what a layer further in refused
-//! comes back only if there is nothing else.
+//! not. If all attempts fail, the error that came first is the result; what a layer further in refused
+//! comes back only if there is nothing else. An answer that is a failure is dropped as soon as there is another attempt to
+//! wait for, as by retry: its body may hold a connection, or the permit that the other one needs. So of such answers the last
+//! one comes back.
 //!
 //! Sources: Dean and Barroso, *The Tail at Scale* (Communications of the ACM, 2013); for the allowance, gRPC's
 //! proposal A6 and Finagle's `BackupRequestFilter`.

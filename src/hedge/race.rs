@@ -20,6 +20,8 @@ where
     hedges: Vec<Sent<S, Req>>,
     /// How many there have been in all.
     sent: u32,
+    /// An attempt has failed.
+    has_failed: bool,
     /// How the call ends if no other attempt does better.
     failed: Option<Result<S::Response, BoxError>>,
 }
@@ -65,6 +67,7 @@ where
         Self {
             hedges: Vec::new(),
             sent: 0,
+            has_failed: false,
             failed: None,
         }
     }
@@ -72,6 +75,7 @@ where
     /// What is left when the first attempt has ended like this.
     pub(super) fn failed(result: Result<S::Response, BoxError>) -> Self {
         Self {
+            has_failed: true,
             failed: Some(result),
             ..Self::new()
         }
@@ -87,6 +91,7 @@ where
         if !outcome.is_failure() && !is_refused {
             return End::Over(result);
         }
+        self.has_failed = true;
         // A refusal by a layer further in says less than what the service answered.
         if self.failed.as_ref().is_none_or(is_rejection) {
             self.failed = Some(result);
@@ -94,12 +99,20 @@ where
         End::Failed(outcome)
     }
 
+    /// Another attempt decides how the call ends.
+    ///
+    /// A response may hold a permit that this attempt waits for, or a connection. An error holds nothing.
+    pub(super) fn give_up_response(&mut self) {
+        drop(self.failed.take_if(|failed| failed.is_ok()));
+    }
+
     /// Sends a hedge.
     pub(super) fn send(&mut self, call: Call<S, Req>, is_paid: bool, shared: &Arc<Shared>) {
+        self.give_up_response();
         self.sent += 1;
         self.hedges.push(Sent {
             call: Box::pin(call),
-            is_repeat: self.failed.is_some(),
+            is_repeat: self.has_failed,
             is_paid,
             note: Note {
                 shared: Arc::clone(shared),
@@ -148,7 +161,7 @@ where
     /// takes the place of one that failed.
     pub(super) fn is_running(&self) -> bool {
         let mut hedges = self.hedges.iter();
-        hedges.any(|hedge| self.failed.is_none() || hedge.is_repeat || !hedge.call.is_waiting())
+        hedges.any(|hedge| !self.has_failed || hedge.is_repeat || !hedge.call.is_waiting())
     }
 
     /// How the call ends when no attempt is left.

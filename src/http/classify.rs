@@ -6,7 +6,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 
 use super::body::ClassifyEnd;
 use super::retry_after::retry_after;
-use super::rules::{Rules, with_retry_after};
+use super::rules::{Rules, of_error, with_retry_after};
 use crate::{BoxError, Classify, Hint, Outcome};
 
 /// Judges HTTP responses by their status. See the [module documentation](crate::http).
@@ -80,7 +80,7 @@ impl<B> Classify<Response<B>> for Classifier {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
         match result {
             Ok(response) => self.judge(response.status(), response.headers()),
-            Err(_) => Outcome::Failure,
+            Err(error) => of_error(error),
         }
     }
 

@@ -23,6 +23,7 @@
 //! | 503 with a `Retry-After` | overload | it says for how long |
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
+//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away: that is not the service's fault |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
@@ -54,6 +55,10 @@
 //! A caller that keeps a body without reading it keeps the permit. One that needs several bodies at once needs as
 //! many permits, or waits for itself.
 //!
+//! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
+//! [`AtResponse`](crate::AtResponse). Their time would be a latency to the balancer, which then leaves their endpoint alone,
+//! and a half-open circuit breaker waits for their end.
+//!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
 //! body something further out takes off are cancelled.
 //!
@@ -65,8 +70,8 @@
 //!
 //! ## Timeouts of bodies
 //!
-//! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. A slow reader is not a slow server. See
-//! [`body_timeout`].
+//! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. To the first a slow reader is not a slow server;
+//! to the second it is. See [`body_timeout`].
 //!
 //! ## Deadlines across hops
 //!

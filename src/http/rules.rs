@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Outcome;
+use super::ReplayBodyError;
+use crate::{BoxError, Outcome};
 
 /// Outcomes by number of the status. The last one that was given for a number holds.
 ///
@@ -31,6 +32,17 @@ impl Rules {
         let mut latest_first = rules.iter().rev();
         let rule = latest_first.find(|rule| rule.numbers.contains(&number))?;
         Some(rule.outcome)
+    }
+}
+
+/// What an error means. A body of the request that failed, as when its sender has gone away, says nothing about the
+/// service.
+#[cold]
+pub(super) fn of_error(error: &BoxError) -> Outcome {
+    if ReplayBodyError::is_cause_of(error) {
+        Outcome::Ignored
+    } else {
+        Outcome::Failure
     }
 }
 

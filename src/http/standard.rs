@@ -19,6 +19,9 @@ pub type StandardService<S> =
 /// again, see [`HttpReplay`]. Their bodies must be `Clone`, as those of `http_body_util`'s `Full` and `Empty`; for those that are
 /// streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack and say `.replay(HttpReplay::new())`.
 ///
+/// Timeout and deadline end with the head. A body that stalls holds its permit as long as its reader waits: put a
+/// [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client.
+///
 /// # Examples
 ///
 /// ```

@@ -266,11 +266,11 @@ impl<S, R, K> Operation<S, R, K> {
         } else {
             budget::RETRY
         };
-        if self.pay(cost, now) {
-            Ok(wait)
-        } else {
-            Err(GaveUp::Budget)
+        if !self.pay(cost, now) {
+            return Err(GaveUp::Budget);
         }
+        self.shared.policy().replay.supersede(request);
+        Ok(wait)
     }
 }
 

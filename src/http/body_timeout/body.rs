@@ -118,7 +118,11 @@ where
         };
         if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
             *this.waits_since = None;
-            let is_over = !matches!(next, Some(Ok(_))) || body.is_end_stream();
+            let is_over = match &next {
+                // Nothing comes after trailers, also where the body does not say so.
+                Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
+                _ => true,
+            };
             if let Some(end) = this.end.filter(|end| !is_over && end.at < Instant::now()) {
                 // There is always a frame for a reader that is slow enough.
                 return Poll::Ready(Some(Err(this.time_out(end))));

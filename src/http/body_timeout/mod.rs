@@ -20,8 +20,9 @@
 //!
 //! `idle` is the time for which a reader waits: from the poll that finds no frame until one comes. While the reader does
 //! something else no clock runs, so a slow reader is not taken for a slow server. `total` runs from the head, whoever is
-//! slow. With [`deadline`](Config::deadline) the body ends with the deadline of the operation, too, as it was when the head
-//! came. Whichever is first counts.
+//! slow: to a circuit breaker outside it is a failure of the service, also when the reader took the time. With
+//! [`deadline`](Config::deadline) the body ends with the deadline of the operation, too, as it was when the head came.
+//! Whichever is first counts.
 //!
 //! When time is up, the body inside is dropped, which closes the connection or resets the stream, and the reader gets an
 //! error. A frame that is due at the same time wins, and so does the last frame of a body when it is there.

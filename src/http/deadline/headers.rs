@@ -60,21 +60,20 @@ pub(super) fn least(
 
 /// Writes that there is so much time left, unless the headers say less already.
 ///
-/// Says whether they have a timeout now.
+/// Returns the timeout that they have now.
 pub(super) fn write(
     protocol: Protocol,
     headers: &mut HeaderMap,
     name: &HeaderName,
     left: Duration,
-) -> bool {
+) -> Option<Duration> {
     let least = least(protocol, headers, name).filter(|&least| least <= left);
     // Of several values, a server may take any.
     if least.is_some() && headers.get_all(name).iter().count() == 1 {
-        return true;
+        return least;
     }
-    let Some(value) = value::format(protocol, least.unwrap_or(left)) else {
-        return false;
-    };
+    let value = value::format(protocol, least.unwrap_or(left))?;
+    let told = value::parse(protocol, &value);
     headers.insert(name, value);
-    true
+    told
 }

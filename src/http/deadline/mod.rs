@@ -28,6 +28,10 @@
 //! [`slack`](PropagateDeadlineConfig::slack); the clock is read when the client is called, after it has become ready. Where
 //! there is no deadline, nothing is written. A smaller value that the request carries already is kept.
 //!
+//! Some clients obey the header themselves: a tonic `Channel` ends the call when that time is over, in an error that its
+//! callers see as `Cancelled`. So an error that comes after the time which the request carries becomes
+//! [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer was first.
+//!
 //! | request | header | value |
 //! |---|---|---|
 //! | gRPC, by its `content-type` | `grpc-timeout` | up to 8 digits and a unit, as gRPC has it |
@@ -71,16 +75,16 @@
 //!
 //! # Errors
 //!
-//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): from the client's layer a rejection, from the
-//! server's layer a rejection when no time was left from the beginning. A [`RespondLayer`](crate::http::RespondLayer)
-//! outside makes it a status 504.
+//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): from the client's layer a rejection, or what takes
+//! the place of an error that came too late; from the server's layer a rejection when no time was left from the
+//! beginning. A [`RespondLayer`](crate::http::RespondLayer) outside makes it a status 504.
 //!
 //! # Metrics
 //!
 //! | metric | labels |
 //! |---|---|
 //! | `buttress_rejections_total` | name, layer = `propagate_deadline`, `inherit_deadline`; reason = `deadline_exceeded`; mode = enforce |
-//! | `buttress_timeouts_total` | name, layer = `inherit_deadline` |
+//! | `buttress_timeouts_total` | name, layer = `inherit_deadline`, or `propagate_deadline` for an error that came too late |
 //!
 //! # Defaults
 //!

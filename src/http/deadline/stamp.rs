@@ -6,11 +6,12 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use ::http::HeaderName;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
@@ -51,15 +52,17 @@ impl<H> Policy<H> {
         self.left().is_none_or(|left| left >= LEAST)
     }
 
-    /// Writes how much time is left. Says whether the request is worth sending.
+    /// Writes how much time is left, if there is a limit to it.
     #[inline]
-    fn stamp<Req>(&self, request: &mut Req) -> bool
+    fn stamp<Req>(&self, request: &mut Req) -> Result<Option<Told>, Late>
     where
         H: Headers<Req>,
     {
-        let Some(left) = self.left() else { return true };
+        let Some(left) = self.left() else {
+            return Ok(None);
+        };
         if left < LEAST {
-            return false;
+            return Err(Late);
         }
         let headers = self.headers.headers_mut(request);
         let protocol = self.protocol.unwrap_or_else(|| Protocol::of(headers));
@@ -67,7 +70,12 @@ impl<H> Policy<H> {
             Protocol::Http => &self.header,
             Protocol::Grpc => &GRPC_TIMEOUT,
         };
-        headers::write(protocol, headers, name, left)
+        let allowed = headers::write(protocol, headers, name, left).ok_or(Late)?;
+        Ok(Some(Told {
+            allowed,
+            until: context::saturating_add(context::now(), allowed),
+            metrics: self.metrics,
+        }))
     }
 
     /// The error of a request that is not sent.
@@ -87,6 +95,32 @@ impl<H> fmt::Debug for Policy<H> {
             .field("header", &self.header)
             .field("metrics", &self.metrics)
             .finish_non_exhaustive()
+    }
+}
+
+/// A request that is not worth sending.
+struct Late;
+
+/// How long the other side may work on a request that was sent.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    allowed: Duration,
+    until: Instant,
+    metrics: &'static Series<PropagateMetrics>,
+}
+
+impl Told {
+    /// Says what an error means. Some clients keep to the header themselves, and end in an error that nobody else knows;
+    /// whichever timer is first, the call was ended by its deadline.
+    #[cold]
+    fn explain(&self, error: BoxError) -> BoxError {
+        let now = context::fresh_now();
+        if now < self.until || Error::find(&error).is_some() {
+            return error;
+        }
+        self.metrics.report(now, PropagateMetrics::timed_out);
+        let (kind, name) = (ErrorKind::DeadlineExceeded, self.metrics.name());
+        Error::timed_out(kind, name, self.allowed).into()
     }
 }
 
@@ -113,13 +147,12 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        if self.policy.stamp(&mut request) {
-            let future = self.inner.call(request);
-            StampFuture::Sent { future }
-        } else {
+        let Ok(told) = self.policy.stamp(&mut request) else {
             let error = Some(self.policy.refused());
-            StampFuture::Refused { error }
-        }
+            return StampFuture::Refused { error };
+        };
+        let future = self.inner.call(request);
+        StampFuture::Sent { future, told }
     }
 }
 
@@ -141,7 +174,7 @@ impl<S: fmt::Debug, H> fmt::Debug for Stamp<S, H> {
 pin_project! {
     #[project = StampProj]
     pub(super) enum StampFuture<F> {
-        Sent { #[pin] future: F },
+        Sent { #[pin] future: F, told: Option<Told> },
         Refused { error: Option<Error> },
     }
 }
@@ -156,7 +189,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            StampProj::Sent { future } => future.poll(cx).map_err(Into::into),
+            StampProj::Sent { future, told } => {
+                let result = ready!(future.poll(cx)).map_err(Into::into);
+                Poll::Ready(match told {
+                    Some(told) => result.map_err(|error| told.explain(error)),
+                    None => result,
+                })
+            }
             StampProj::Refused { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(error.into())),
                 None => Poll::Pending,

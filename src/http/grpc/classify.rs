@@ -7,7 +7,7 @@ use ::http::{HeaderMap, HeaderName, Response, StatusCode};
 use super::code::{Code, STATUS};
 use crate::http::ClassifyEnd;
 use crate::http::retry_after::text;
-use crate::http::rules::{Rules, with_retry_after};
+use crate::http::rules::{Rules, of_error, with_retry_after};
 use crate::{BoxError, Classify, Hint, Outcome};
 
 /// What the service says about another attempt: milliseconds to wait for it, or a negative number for none.
@@ -93,7 +93,7 @@ impl<B> Classify<Response<B>> for Classifier {
     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
         match result {
             Ok(response) => self.judge_head(response.status(), response.headers()),
-            Err(_) => Outcome::Failure,
+            Err(error) => of_error(error),
         }
     }
 

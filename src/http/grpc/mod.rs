@@ -5,6 +5,9 @@
 //! With a gRPC client that is a `tower::Service` of `http::Request`, as tonic's `Channel`. Generated clients are
 //! put round the stack: `HealthClient::new(stack.wrap(channel))`.
 //!
+//! To put a stack in a box, give it another error than [`BoxError`](crate::BoxError): with that as a parameter of its type, rustc
+//! does not see that the calls of a generated client are `Send`. `.map_err(tonic::Status::from_error)` does it.
+//!
 //! # How it works
 //!
 //! ```text
@@ -27,6 +30,7 @@
 //! | none at the end | as `UNKNOWN` |
 //! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
 //! | error | failure |
+//! | the request's own [`ReplayBody`](super::ReplayBody) failed | ignored |
 //!
 //! [`code`](Classifier::code) says otherwise for some of them.
 //!

@@ -22,6 +22,9 @@ pub type StandardService<S> = stack::StandardService<S, HttpReplay, Classifier, 
 /// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
 /// do without retries say `.replay(Once)`.
 ///
+/// Timeout and deadline end with the head. A stream that stalls holds its permit as long as its reader waits: put a
+/// [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel.
+///
 /// # Examples
 ///
 /// ```

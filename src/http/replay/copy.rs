@@ -22,6 +22,9 @@ pub trait TryCopyBody: Sized {
     fn is_intact(&self) -> bool {
         true
     }
+
+    /// Ends what is left of the attempt that this is a copy of. By default nothing.
+    fn supersede(&self) {}
 }
 
 macro_rules! cloned {
@@ -47,6 +50,12 @@ impl<B: TryCopyBody> TryCopyBody for Option<B> {
     fn is_intact(&self) -> bool {
         self.as_ref().is_none_or(B::is_intact)
     }
+
+    fn supersede(&self) {
+        if let Some(body) = self {
+            body.supersede();
+        }
+    }
 }
 
 impl<B: TryCopyBody> TryCopyBody for Box<B> {
@@ -56,6 +65,10 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
 
     fn is_intact(&self) -> bool {
         (**self).is_intact()
+    }
+
+    fn supersede(&self) {
+        (**self).supersede();
     }
 }
 
@@ -75,6 +88,9 @@ pub trait CopyBody<B> {
     fn is_intact(&self, _copy: &B) -> bool {
         true
     }
+
+    /// Ends what is left of the attempt that `copy` was made of. By default nothing.
+    fn supersede(&self, _copy: &B) {}
 }
 
 /// Copies bodies that say themselves how that is done: [`TryCopyBody`]. The default.
@@ -88,6 +104,10 @@ impl<B: TryCopyBody> CopyBody<B> for TryCopy {
 
     fn is_intact(&self, copy: &B) -> bool {
         copy.is_intact()
+    }
+
+    fn supersede(&self, copy: &B) {
+        copy.supersede();
     }
 }
 

@@ -80,6 +80,7 @@
 //! use buttress::http::is_idempotent;
 //! use reqwest::Request;
 //!
+//! #[derive(Clone)] // the standard stack wants that
 //! struct ReqwestReplay;
 //!
 //! impl Replay<Request> for ReqwestReplay {

@@ -262,6 +262,10 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
         self.copy_body.is_intact(copy.body())
     }
 
+    fn supersede(&self, copy: &Request<B>) {
+        self.copy_body.supersede(copy.body());
+    }
+
     fn was_sent(&self, error: &BoxError) -> bool {
         let proves_not = |proves: &Arc<OfError>| sources(error.as_ref()).any(|error| proves(error));
         was_sent(error) && !self.not_sent.as_ref().is_some_and(proves_not)

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::source::Reader;
 use crate::BoxError;
+use crate::error::sources;
 use crate::http::TryCopyBody;
 use crate::sync::{Mutex, lock};
 
@@ -40,7 +41,8 @@ impl<B: Body> ReplayBody<B> {
         Self::with_limit(body, LIMIT)
     }
 
-    /// Keeps `limit` bytes of `body` at most, trailers included.
+    /// Keeps `limit` bytes of `body` at most, trailers included, in no more than one frame for each 64 of them, or 64
+    /// frames in all if that is more.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
     pub fn with_limit(body: B, limit: usize) -> Self {
@@ -72,6 +74,13 @@ impl<B> TryCopyBody for ReplayBody<B> {
         match &self.inner {
             Inner::Empty | Inner::TooLong(_) => true,
             Inner::Kept(reader) => reader.is_intact(),
+        }
+    }
+
+    /// Ends the attempt that this is a copy of: what it would read further fails.
+    fn supersede(&self) {
+        if let Inner::Kept(reader) = &self.inner {
+            reader.supersede();
         }
     }
 }
@@ -160,7 +169,19 @@ pub enum ReplayBodyError {
     /// More of the body was read than is kept, and this copy needs what is gone.
     #[error("the beginning of the request body is no longer kept")]
     Lost,
+    /// The attempt that reads it is over, and another one is made in its stead.
+    #[error("the request is sent again")]
+    Superseded,
     /// The body panicked when another copy read it.
     #[error("the request body has panicked")]
     Panicked,
+}
+
+impl ReplayBodyError {
+    /// Says whether a call ended in `error` because its request could not be read, whoever was called.
+    pub(in crate::http) fn is_cause_of(error: &BoxError) -> bool {
+        let own = sources(error.as_ref()).find_map(<dyn StdError>::downcast_ref);
+        // That one copy is too far behind is no end for the other ones.
+        matches!(own, Some(Self::Source(_) | Self::Panicked))
+    }
 }

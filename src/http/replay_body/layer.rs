@@ -29,6 +29,8 @@ impl ReplayBodyLayer {
 
     /// How many bytes of a body are kept at most, trailers included. 64 KiB by default.
     ///
+    /// No more than one frame is kept for each 64 of them, or 64 frames in all if that is more.
+    ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {

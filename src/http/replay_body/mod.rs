@@ -18,15 +18,20 @@
 //! is a copy of the request which has not read it. A copy begins with what is kept and goes on with the source, whoever
 //! read that last: the first attempt may have been dropped half-way, or still be reading. Trailers are kept like data.
 //!
-//! What is kept is bounded, 64 KiB for each request by default. When there is more, the oldest goes, and with it the copies
-//! that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
+//! What is kept is bounded, 64 KiB for each request by default. A frame takes room beside its data, so the number of frames is
+//! bounded, too: one for each 64 bytes of the limit, and 64 at least. When there is more, the oldest goes, and with it the
+//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
 //! says beforehand that it is longer is not kept at all. Of two attempts in flight, as with a hedge, that one fails which is
 //! further behind the other than the limit.
+//!
+//! A client may go on to send the body of an attempt that has been answered. When retry makes another attempt, that ends: what
+//! the former one would read further fails, its connection or stream with it, and nobody reads away what the next one needs.
 //!
 //! # Promises
 //!
 //! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.
-//! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped.
+//! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped;
+//!   unless its attempt is over.
 //! - No more than the limit is kept, and nothing when no other copy is left that could use it. Data that are kept are
 //!   references (`Bytes`), not copies, where the body's data are `Bytes`; what is counted is their length.
 //! - `size_hint` and `is_end_stream` say of each copy what it has still to read.
@@ -48,7 +53,7 @@
 //! # Errors
 //!
 //! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
-//! made), or the copy was too far behind.
+//! made), the copy was too far behind, or its attempt is over.
 //!
 //! # Metrics
 //!

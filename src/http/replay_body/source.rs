@@ -73,11 +73,16 @@ impl<B> State<B> {
 
     /// Takes those who wait, but for one. Its own waker stays: it is likely to wait again.
     fn others(&mut self, id: u64) -> Wakers {
-        let mut others = Wakers::default();
-        while let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting != id) {
-            others.push(self.waiting.swap_remove(place).1);
+        self.take(|waiting| waiting != id)
+    }
+
+    /// Takes some of those who wait.
+    fn take(&mut self, is_meant: impl Fn(u64) -> bool) -> Wakers {
+        let mut taken = Wakers::default();
+        while let Some(place) = self.waiting.iter().position(|(id, _)| is_meant(*id)) {
+            taken.push(self.waiting.swap_remove(place).1);
         }
-        others
+        taken
     }
 }
 
@@ -93,7 +98,7 @@ impl<B: Body> Reader<B> {
     /// The first reader of `body`, which is not empty.
     pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
         let mut kept = Kept::new(limit);
-        let id = kept.join().unwrap_or_default();
+        let id = kept.join(0).unwrap_or_default();
         let state = State {
             kept,
             rest: body.size_hint(),
@@ -119,12 +124,21 @@ impl<B> Reader<B> {
         if let Source::Failed(_) = state.source {
             return None;
         }
-        let id = state.kept.join()?;
+        let id = state.kept.join(self.id)?;
         Some(Self {
             shared: Arc::clone(&self.shared),
             id,
             is_over: false,
         })
+    }
+
+    /// Ends the attempt that this reader was copied from.
+    pub(super) fn supersede(&self) {
+        let mut state = lock(&self.shared.state);
+        let ended = state.kept.supersede(self.id);
+        let wakers = state.take(|id| ended.contains(&id));
+        drop(state);
+        wakers.wake();
     }
 
     /// Says whether it can go on, as far as is known.
@@ -163,6 +177,7 @@ where
         match state.kept.next(self.id) {
             Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
             Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
+            Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}
         }
         let body = match mem::replace(&mut state.source, Source::Taken) {
@@ -326,7 +341,7 @@ fn piece<D: Buf>(frame: Frame<D>) -> Option<Piece> {
         Err(frame) => frame,
     };
     let trailers: HeaderMap = frame.into_trailers().ok()?;
-    Some(Piece::Trailers(trailers))
+    Some(Piece::Trailers(Box::new(trailers)))
 }
 
 impl<B> Drop for Reader<B> {

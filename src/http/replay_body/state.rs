@@ -6,11 +6,18 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::Frame;
 
+/// A piece takes room beside its bytes. So that a body of tiny pieces does not take a multiple of the limit, there is
+/// one piece for each so many bytes of it.
+const BYTES_OF_A_PIECE: usize = 64;
+/// However low the limit is, so many pieces may be kept.
+const FEW: usize = 64;
+
 /// A frame that can be given to several readers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {
     Data(Bytes),
-    Trailers(HeaderMap),
+    // Boxed, because it is rare and would make every piece three times as large.
+    Trailers(Box<HeaderMap>),
 }
 
 impl Piece {
@@ -38,7 +45,7 @@ impl From<Piece> for Frame<Bytes> {
     fn from(piece: Piece) -> Self {
         match piece {
             Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(trailers),
+            Piece::Trailers(trailers) => Frame::trailers(*trailers),
         }
     }
 }
@@ -53,6 +60,8 @@ pub(super) enum Next {
     Source,
     /// What it would have to read is no longer kept.
     Lost,
+    /// It belongs to an attempt that is over.
+    Superseded,
 }
 
 /// The pieces that some reader has read and another one still needs, within a limit.
@@ -77,6 +86,10 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct Reader {
     id: u64,
+    /// The reader that it is a copy of; 0 for the first one.
+    original: u64,
+    /// The attempt that it belongs to is over.
+    is_superseded: bool,
     /// The number of the piece that it gets next.
     next: u64,
     /// The length of what it got.
@@ -96,14 +109,16 @@ impl Kept {
         }
     }
 
-    /// Adds a reader of the whole body, if that can still be had.
-    pub(super) fn join(&mut self) -> Option<u64> {
+    /// Adds a reader of the whole body, a copy of this one, if that can still be had.
+    pub(super) fn join(&mut self, original: u64) -> Option<u64> {
         if self.first > 0 {
             return None;
         }
         self.last_id += 1;
         self.readers.push(Reader {
             id: self.last_id,
+            original,
+            is_superseded: false,
             next: 0,
             length: 0,
         });
@@ -116,12 +131,32 @@ impl Kept {
         self.trim();
     }
 
+    /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
+    /// it. Copies that were made before belong to somebody further out. Returns who is ended.
+    pub(super) fn supersede(&mut self, id: u64) -> Vec<u64> {
+        let original = self.reader(id).map(|reader| reader.original);
+        let mut ended: Vec<_> = original.into_iter().collect();
+        // In the order in which they came.
+        for reader in &mut self.readers {
+            let is_later_copy = reader.id > id && ended.contains(&reader.original);
+            if Some(reader.id) == original || is_later_copy {
+                reader.is_superseded = true;
+                ended.push(reader.id);
+            }
+        }
+        self.trim();
+        ended
+    }
+
     /// Gives a reader the next piece.
     pub(super) fn next(&mut self, id: u64) -> Next {
         let first = self.first;
         let Some(reader) = self.reader_mut(id) else {
             return Next::Lost;
         };
+        if reader.is_superseded {
+            return Next::Superseded;
+        }
         let Some(place) = reader.next.checked_sub(first) else {
             return Next::Lost;
         };
@@ -141,7 +176,7 @@ impl Kept {
         }
         self.length += piece.length();
         let mut others = self.readers.iter().filter(|reader| reader.id != id);
-        if others.any(|reader| reader.next >= self.first) {
+        if others.any(|reader| reader.next >= self.first && !reader.is_superseded) {
             self.size += piece.size();
             self.pieces.push_back(piece.clone());
         } else {
@@ -161,8 +196,10 @@ impl Kept {
     /// Drops what nobody needs, and what is too much.
     fn trim(&mut self) {
         while let Some(piece) = self.pieces.front() {
-            let is_needed = self.readers.iter().any(|reader| reader.next == self.first);
-            if is_needed && self.size <= self.limit {
+            let mut readers = self.readers.iter();
+            let is_needed =
+                readers.any(|reader| reader.next == self.first && !reader.is_superseded);
+            if is_needed && self.is_within_limit() {
                 return;
             }
             self.size -= piece.size();
@@ -171,10 +208,15 @@ impl Kept {
         }
     }
 
+    fn is_within_limit(&self) -> bool {
+        let most = (self.limit / BYTES_OF_A_PIECE).max(FEW);
+        self.size <= self.limit && self.pieces.len() <= most
+    }
+
     /// Says whether a reader can go on.
     pub(super) fn has(&self, id: u64) -> bool {
         let reader = self.reader(id);
-        reader.is_some_and(|reader| reader.next >= self.first)
+        reader.is_some_and(|reader| reader.next >= self.first && !reader.is_superseded)
     }
 
     /// Says whether a reader has come to the end of what was read from the source.
