@@ -30,12 +30,13 @@ impl Flight {
         }
     }
 
-    /// Records that a layer further in refused the call. Returns `true` if another endpoint may take it.
+    /// Records that a layer further in refused the call. Returns the endpoint if another one may take it.
     #[cold]
-    pub(super) fn refused(self, error: &Error) -> bool {
-        let may_go_on = self.member.refused(error, context::now());
+    pub(super) fn refused(self, error: &Error) -> Option<Arc<Member>> {
+        let member = Arc::clone(&self.member);
+        let may_go_on = member.refused(error, context::now());
         self.resolve(Outcome::Ignored);
-        may_go_on
+        may_go_on.then_some(member)
     }
 
     #[inline]

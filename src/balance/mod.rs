@@ -153,7 +153,9 @@
 //!
 //! # Errors
 //!
-//! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints).
+//! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints) if there is none: endpoints
+//! that are all left out still get calls. If none of them would take a call, what there was is in the error that an
+//! endpoint's layers refuse it with: see [`Error::shortage`](crate::Error::shortage).
 //!
 //! # Metrics
 //!
@@ -236,6 +238,7 @@ mod pool;
 mod priority;
 mod roster;
 mod service;
+mod shortage;
 
 pub use self::choose::{
     Choose, ConsistentHash, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin, Standing,
@@ -251,3 +254,4 @@ pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
 pub use self::priority::Failover;
 pub use self::service::Balance;
+pub use self::shortage::Shortage;

@@ -9,6 +9,7 @@ use super::endpoint::{Frame, GroupStatus, Member};
 use super::metrics::BalanceMetrics;
 use super::outlier::{EjectionMethod, Interval, OutlierEjection, Seat, is_panic, sweep};
 use super::priority::{Failover, Groups, PRIORITIES, Shares, Split, Trusts};
+use super::shortage::Shortage;
 use crate::Mode;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -260,6 +261,27 @@ impl Roster {
             .count();
         if 2 * (closed + 1) <= group.len() {
             member.condition.refused(until);
+        }
+    }
+
+    /// What there is, if no endpoint would take a call. Looks at all of them until one would.
+    #[cold]
+    pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
+        let nanos = self.frame.nanos(now);
+        let mut shortage = Shortage {
+            balancer: self.metrics.name(),
+            ..Shortage::default()
+        };
+        loop {
+            // Asked without the lock: availability is code of the user.
+            let member = lock(&self.kept).members.get(shortage.known).cloned();
+            let Some(member) = member else {
+                return Some(shortage);
+            };
+            if member.is_selectable(nanos) {
+                return None;
+            }
+            shortage.add(member.state(nanos));
         }
     }
 
