@@ -783,6 +783,9 @@ fn configurations_that_make_no_sense_are_refused() {
     );
     assert_eq!(field(config().slow_start(Duration::MAX)), "slow_start");
     assert_eq!(field(config().max_wait(Duration::MAX)), "max_wait");
+    for most in [0, 1_001] {
+        assert_eq!(field(config().endpoint_metrics(most)), "endpoint_metrics");
+    }
     let rule = OutlierEjection::new().max_ejected(0.6);
     assert_eq!(field(config().outlier_ejection(rule)), "max_ejected");
     let (_, changes) = mpsc::unbounded_channel();

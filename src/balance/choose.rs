@@ -464,6 +464,7 @@ mod tests {
                     measure: Measure::InFlight,
                     load: load::Settings::new(SECOND, SECOND, SECOND),
                     slow_start: SECOND,
+                    labels: None,
                 },
             };
             let series = Series::of("choose", "balance");

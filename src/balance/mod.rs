@@ -165,6 +165,14 @@
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
 //! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
+//! | `buttress_endpoint_calls_total` | counter | name, endpoint; outcome = success, failure, overload, ignored, cancelled, rejected |
+//! | `buttress_endpoint_in_flight` | gauge | name, endpoint |
+//! | `buttress_endpoint_latency_seconds` | gauge | name, endpoint |
+//! | `buttress_endpoint_ready` | gauge | name, endpoint |
+//!
+//! The last four are off until [`Config::endpoint_metrics`] says how many endpoints get a label of their own: it is their
+//! key; all others are `other`. The latency is the estimate that the balancer compares, of several the greatest; ready
+//! is how many of the label are neither ejected nor unhealthy. They cost each call two atomic updates and a counter.
 //!
 //! # Defaults
 //!
@@ -178,6 +186,7 @@
 //! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |
 //! | [`outlier_ejection`](Config::outlier_ejection) | [`OutlierEjection::new`] | see there |
 //! | [`failover`](Config::failover) | [`Failover::new`] | see [priority groups](#priority-groups) |
+//! | [`endpoint_metrics`](Config::endpoint_metrics) | off | each endpoint makes a dozen series |
 //! | [`max_wait`](Config::max_wait) | 1 s | callers are patient for longer than the last endpoint takes to be replaced |
 //!
 //! # Examples
@@ -231,6 +240,7 @@ mod flight;
 mod future;
 mod handle;
 mod health;
+mod label;
 mod load;
 mod metrics;
 mod outlier;
