@@ -262,6 +262,33 @@ async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewher
     assert_eq!(kind(refused), Some(ErrorKind::CircuitOpen), "nowhere else");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_balancer_with_a_classifier_is_called_in_a_spawned_task() {
+    fn judge(_: Result<&String, &BoxError>) -> Outcome {
+        Outcome::Success
+    }
+    async fn echo(request: u32) -> Result<String, BoxError> {
+        Ok(request.to_string())
+    }
+    let endpoints = || [Endpoint::new("a", service_fn(echo))];
+    let balance = Balance::config("search").classify(judge).build(endpoints());
+    let balance = balance.unwrap();
+    let call = tokio::spawn(async move { balance.oneshot(1).await });
+    assert_eq!(call.await.unwrap().unwrap(), "1");
+
+    let by_closure = classify_fn(|result: Result<&String, &BoxError>| judge(result));
+    let config = Balance::config("search").classify(by_closure);
+    let balance = config.build(endpoints()).unwrap();
+    let call = tokio::spawn(balance.clone().oneshot(2));
+    assert_eq!(call.await.unwrap().unwrap(), "2");
+    let boxed = BoxCloneSyncService::new(balance.clone());
+    let call = tokio::spawn(async move { boxed.oneshot(3).await });
+    assert_eq!(call.await.unwrap().unwrap(), "3");
+    let mut balance = balance;
+    let call = tokio::spawn(async move { balance.call(4).await });
+    assert_eq!(call.await.unwrap().unwrap(), "4");
+}
+
 /// Counts its calls and fails them.
 fn failing(count: &Arc<AtomicU32>) -> Client {
     let count = Arc::clone(count);
