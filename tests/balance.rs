@@ -971,6 +971,31 @@ async fn an_endpoint_that_fails_is_ejected_and_comes_back_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failing_endpoint_that_gets_too_few_calls_to_be_ejected_shows_its_failures() {
+    let in_a_row = OutlierEjection::new().consecutive_failures(5);
+    for (rule, is_ejected) in [(OutlierEjection::new(), false), (in_a_row, true)] {
+        let config = Balance::config("lone").seed(1).outlier_ejection(rule);
+        let down = Endpoint::new("c", server("c", MS, true));
+        let balance = config.build([endpoint("a"), endpoint("b"), down]).unwrap();
+        let handle = balance.handle();
+        let (mut failed, mut was_ejected) = (0, false);
+        for request in 0..6_000 {
+            failed += u32::from(balance.clone().oneshot(request).await.is_err());
+            sleep(100 * MS).await;
+            let status = handle.endpoint("c").unwrap();
+            was_ejected |= status.state == EndpointState::Ejected;
+        }
+        assert_eq!(was_ejected, is_ejected);
+        if !is_ejected {
+            assert!((20..60).contains(&failed), "{failed} of 6000");
+            let status = handle.endpoint("c").unwrap();
+            assert!(status.failure_share > 0.05, "{status:?}");
+            assert!(status.load > 10.0 * handle.endpoint("a").unwrap().load);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_least_half_of_the_endpoints_stay_in() {
     let names = ["a", "b", "c", "d", "e", "f"];
     for (count, broken, ejected) in [(1, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 1), (6, 4, 3)] {

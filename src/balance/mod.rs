@@ -42,7 +42,7 @@
 //! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
 //! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
 //! See [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls
-//! much sooner, by its load.
+//! much sooner, by its load. If it is left with fewer than 5 calls in 10 s, it stays ready.
 //!
 //! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and
 //! again whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by
