@@ -3,8 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,6 +21,8 @@ use buttress::{
     Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::discover::Change;
@@ -730,6 +731,102 @@ fn calls_and_changes_on_several_threads_do_not_disturb_each_other() {
         endpoints.iter().all(|status| status.in_flight == 0),
         "{endpoints:?}"
     );
+}
+
+#[test]
+fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
+    const KEYS: u32 = 12;
+    let recorder = DebuggingRecorder::new();
+    let service = |key: u32| {
+        service_fn(move |request: u32| async move {
+            match request % 4 {
+                0 => pending().await,
+                1 if key % 3 == 0 => Err(BoxError::from("down")),
+                _ => Ok(key),
+            }
+        })
+    };
+    let endpoint = |key: u32| Endpoint::new(key, service(key)).priority((key % 5 / 4) as u8);
+    let rule = OutlierEjection::new().interval(MS).consecutive_failures(3);
+    let rule = rule.base(MS).most(5 * MS);
+    let config = Balance::config("steered").outlier_ejection(rule);
+    let config = config.endpoint_metrics(3).slow_start(MS);
+    let balance = config.build((0..KEYS).map(endpoint)).unwrap();
+    let handle = balance.handle();
+    let is_over = AtomicBool::new(false);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let present = std::thread::scope(|scope| {
+        let (runtime, recorder, is_over) = (runtime.handle(), &recorder, &is_over);
+        for thread in 0..2 {
+            let mut client = balance.clone();
+            scope.spawn(move || {
+                let _context = runtime.enter();
+                metrics::with_local_recorder(recorder, || {
+                    let mut request = thread;
+                    let mut hanging = VecDeque::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        request += 1;
+                        if request % 7 == 0 {
+                            client = client.clone();
+                        }
+                        let mut call = Box::pin(client.call(request));
+                        if poll(&mut call).is_pending() {
+                            hanging.push_back(call);
+                        }
+                        if hanging.len() > 5 {
+                            hanging.pop_front();
+                        }
+                    }
+                });
+            });
+        }
+        // Each of these has keys of its own.
+        let steers = [0, 1].map(|parity| {
+            let (handle, endpoint) = (&handle, &endpoint);
+            scope.spawn(move || {
+                let _context = runtime.enter();
+                let mut random = SmallRng::seed_from_u64(u64::from(parity));
+                let mut present: BTreeSet<_> = (0..KEYS).filter(|key| key % 2 == parity).collect();
+                for _ in 0..3_000 {
+                    let key = 2 * random.random_range(0..KEYS / 2) + parity;
+                    let (name, is_known) = (key.to_string(), present.contains(&key));
+                    match random.random_range(0..6) {
+                        0 | 1 => {
+                            handle.add(endpoint(key)).unwrap();
+                            present.insert(key);
+                        }
+                        2 => assert_eq!(handle.remove(&name), present.remove(&key)),
+                        3 => assert_eq!(handle.reweigh(&name, 2.0).unwrap(), is_known),
+                        4 => assert_eq!(handle.eject(&name, MS), is_known),
+                        _ => assert_eq!(handle.restore(&name), is_known),
+                    }
+                }
+                present
+            })
+        });
+        let present = steers.map(|steer| steer.join().unwrap());
+        is_over.store(true, Ordering::Relaxed);
+        present.into_iter().flatten().collect::<BTreeSet<_>>()
+    });
+    let _context = runtime.enter();
+    for status in handle.endpoints() {
+        assert_eq!(status.in_flight, 0, "{status:?}");
+    }
+    let known = handle.endpoints().into_iter();
+    let known: BTreeSet<u32> = known.map(|status| status.key.parse().unwrap()).collect();
+    assert_eq!(known, present);
+    // Those that have gone have no call either.
+    let mut gauges = 0;
+    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
+        if key.key().name() == "buttress_endpoint_in_flight" {
+            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
+            gauges += 1;
+        }
+    }
+    assert!(gauges > 3, "{gauges}");
 }
 
 #[tokio::test(start_paused = true)]
