@@ -807,9 +807,10 @@ fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
                 present
             })
         });
-        let present = steers.map(|steer| steer.join().unwrap());
+        let present = steers.map(std::thread::ScopedJoinHandle::join);
         is_over.store(true, Ordering::Relaxed);
-        present.into_iter().flatten().collect::<BTreeSet<_>>()
+        let present = present.into_iter().flat_map(Result::unwrap);
+        present.collect::<BTreeSet<_>>()
     });
     let _context = runtime.enter();
     for status in handle.endpoints() {

@@ -16,7 +16,7 @@ use crate::sync::{AtomicU64, Ordering};
 const FEW: usize = 16;
 /// How often an endpoint is drawn at random before all are looked at.
 const DRAWS: u32 = 32;
-/// The least that HAProxy advises: few keys move, and no endpoint has much more to do than the others.
+/// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
 const SPARE: u32 = 25;
 
 /// A rule by which endpoints are chosen.
