@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::BoxError;
+use crate::balance::Shortage;
 
 /// Why a layer did not hand through what the inner service answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +64,8 @@ pub struct Error {
     allowed: Option<Duration>,
     /// A balancer further in has other endpoints that may take the call.
     may_go_elsewhere: bool,
+    /// Boxed, because it is rare.
+    shortage: Option<Box<Shortage>>,
 }
 
 impl Error {
@@ -79,6 +82,7 @@ impl Error {
             retry_after,
             allowed: None,
             may_go_elsewhere: false,
+            shortage: None,
         }
     }
 
@@ -91,6 +95,7 @@ impl Error {
             retry_after: None,
             allowed: Some(allowed),
             may_go_elsewhere: false,
+            shortage: None,
         }
     }
 
@@ -103,6 +108,7 @@ impl Error {
             retry_after: None,
             allowed: None,
             may_go_elsewhere: false,
+            shortage: None,
         }
     }
 
@@ -151,6 +157,24 @@ impl Error {
         self.may_go_elsewhere
     }
 
+    /// A call that found no endpoint.
+    pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
+        let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
+        error.set_shortage(shortage);
+        error
+    }
+
+    /// Notes that no endpoint would take the call that one has refused.
+    pub(crate) fn set_shortage(&mut self, shortage: Shortage) {
+        self.shortage = Some(Box::new(shortage));
+    }
+
+    /// Says which endpoints a balancer had, if none would take the call.
+    #[must_use]
+    pub fn shortage(&self) -> Option<&Shortage> {
+        self.shortage.as_deref()
+    }
+
     /// Finds an error of this crate in `error` or in its chain of sources.
     #[must_use]
     pub fn find(error: &BoxError) -> Option<&Self> {
@@ -190,7 +214,19 @@ impl fmt::Display for Error {
         if let Some(retry_after) = self.retry_after {
             write!(f, ", retry after {retry_after:.1?}")?;
         }
-        Ok(())
+        match self.shortage.as_deref() {
+            Some(shortage) if self.kind == ErrorKind::NoEndpoints => {
+                if !shortage.waited.is_zero() {
+                    write!(f, " within {:.1?}", shortage.waited)?;
+                }
+                write!(f, ": {shortage}")
+            }
+            Some(shortage) => {
+                let balancer = shortage.balancer;
+                write!(f, "; no endpoint of {balancer:?} takes calls: {shortage}")
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -105,6 +105,41 @@
 //!   the thread for long, windows and limits see its end that much too early. What is measured is not
 //!   affected.
 //! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
+//!
+//! # In spawned tasks
+//!
+//! A service that waits inside an `async` block of [`tokio::spawn`] may not compile: *implementation of `FnOnce` (or
+//! `From`) is not general enough*. The compiler forgets there that the [`BoxError`] in the type of a closure or of a boxed
+//! service is `'static`. Tower's own layers are met by it as well. A function instead of the closure, the future without
+//! a block, or a box around the whole all help:
+//!
+//! ```
+//! use buttress::{BoxError, Outcome, RetryLayer, classify_fn};
+//! use tower::util::BoxCloneSyncService;
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! fn judge(result: Result<&u16, &BoxError>) -> Outcome {
+//!     match result {
+//!         Ok(200..500) => Outcome::Success,
+//!         _ => Outcome::Failure,
+//!     }
+//! }
+//! # async fn ask(_request: u32) -> Result<u16, BoxError> { Ok(200) }
+//! let client = service_fn(ask);
+//! let by_function = RetryLayer::config("stock").classify(judge).build()?.wrap(client);
+//! tokio::spawn(async move { by_function.oneshot(1).await }).await??;
+//!
+//! let by_closure = classify_fn(|result: Result<&u16, &BoxError>| judge(result));
+//! let retry = RetryLayer::config("stock").classify(by_closure).build()?.wrap(client);
+//! tokio::spawn(retry.clone().oneshot(1)).await??;
+//!
+//! let boxed = BoxCloneSyncService::new(retry);
+//! tokio::spawn(async move { boxed.oneshot(1).await }).await??;
+//! # Ok(())
+//! # }
+//! ```
 
 mod availability;
 mod backoff;

@@ -99,7 +99,8 @@ where
 
 /// Makes a classifier of a closure.
 ///
-/// The closure comes back unchanged; what this adds is the signature that type inference needs.
+/// The closure comes back unchanged; what this adds is the signature that type inference needs. A function needs none,
+/// and is better [in spawned tasks](crate#in-spawned-tasks).
 ///
 /// # Examples
 ///

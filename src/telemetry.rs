@@ -22,8 +22,8 @@ use std::time::Duration;
 use metrics::Counter;
 use tokio::time::Instant;
 
-use crate::Mode;
 use crate::sync::lock;
+use crate::{Mode, Outcome};
 
 /// Handles that have not been used for this long are looked up again.
 const IDLE: Duration = Duration::from_secs(5);
@@ -61,6 +61,40 @@ impl Labels {
         );
         metrics::counter!("buttress_rejections_total",
             "name" => self.name, "layer" => self.part, "reason" => reason, "mode" => mode.label())
+    }
+}
+
+/// How a call ended: the values of the label `outcome`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    Success,
+    Failure,
+    Overload,
+    Ignored,
+    Cancelled,
+    Rejected,
+}
+
+impl Ended {
+    pub(crate) const NAMES: [&str; 6] = [
+        "success",
+        "failure",
+        "overload",
+        "ignored",
+        "cancelled",
+        "rejected",
+    ];
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Success,
+            Outcome::Failure => Self::Failure,
+            Outcome::Overload { .. } => Self::Overload,
+            Outcome::Ignored => Self::Ignored,
+            Outcome::Cancelled => Self::Cancelled,
+        }
     }
 }
 

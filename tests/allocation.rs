@@ -167,6 +167,13 @@ async fn a_successful_call_through_a_balancer_allocates_nothing() {
         let retry = RetryLayer::new("balance").layer(balance);
         assert_eq!(allocations(&retry), 0, "{count} endpoints");
     }
+    let endpoints = (0..10).map(|key| Endpoint::new(key, echo()));
+    let config = Balance::config("labelled").endpoint_metrics(5);
+    assert_eq!(
+        allocations(&config.build(endpoints).unwrap()),
+        0,
+        "with labels"
+    );
 }
 
 #[tokio::test(start_paused = true)]

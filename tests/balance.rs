@@ -3,8 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -22,6 +21,8 @@ use buttress::{
     Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::discover::Change;
@@ -262,6 +263,33 @@ async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewher
     assert_eq!(kind(refused), Some(ErrorKind::CircuitOpen), "nowhere else");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_balancer_with_a_classifier_is_called_in_a_spawned_task() {
+    fn judge(_: Result<&String, &BoxError>) -> Outcome {
+        Outcome::Success
+    }
+    async fn echo(request: u32) -> Result<String, BoxError> {
+        Ok(request.to_string())
+    }
+    let endpoints = || [Endpoint::new("a", service_fn(echo))];
+    let balance = Balance::config("search").classify(judge).build(endpoints());
+    let balance = balance.unwrap();
+    let call = tokio::spawn(async move { balance.oneshot(1).await });
+    assert_eq!(call.await.unwrap().unwrap(), "1");
+
+    let by_closure = classify_fn(|result: Result<&String, &BoxError>| judge(result));
+    let config = Balance::config("search").classify(by_closure);
+    let balance = config.build(endpoints()).unwrap();
+    let call = tokio::spawn(balance.clone().oneshot(2));
+    assert_eq!(call.await.unwrap().unwrap(), "2");
+    let boxed = BoxCloneSyncService::new(balance.clone());
+    let call = tokio::spawn(async move { boxed.oneshot(3).await });
+    assert_eq!(call.await.unwrap().unwrap(), "3");
+    let mut balance = balance;
+    let call = tokio::spawn(async move { balance.call(4).await });
+    assert_eq!(call.await.unwrap().unwrap(), "4");
+}
+
 /// Counts its calls and fails them.
 fn failing(count: &Arc<AtomicU32>) -> Client {
     let count = Arc::clone(count);
@@ -397,11 +425,19 @@ async fn without_an_endpoint_a_call_waits_and_is_then_refused() {
     let refused = balance.clone().oneshot(1).await;
     assert_eq!(kind(refused), Some(ErrorKind::NoEndpoints));
     assert_eq!(began.elapsed(), SECOND);
+    let refused = balance.clone().oneshot(1).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "balancer \"search\" has no endpoint within 1.0s: none is known"
+    );
+    let shortage = Error::find(&refused).and_then(Error::shortage).unwrap();
+    assert_eq!((shortage.known, shortage.waited), (0, SECOND));
 
+    let began = Instant::now();
     let deadline = Deadline::after(100 * MS);
     let refused = deadline.scope(balance.clone().oneshot(1)).await;
     assert_eq!(kind(refused), Some(ErrorKind::NoEndpoints));
-    assert_eq!(began.elapsed(), SECOND + 100 * MS);
+    assert_eq!(began.elapsed(), 100 * MS);
 
     let config = Balance::config("search").max_wait(Duration::ZERO);
     let impatient = config.build([endpoint("a")]).unwrap();
@@ -410,7 +446,45 @@ async fn without_an_endpoint_a_call_waits_and_is_then_refused() {
         kind(impatient.oneshot(1).await),
         Some(ErrorKind::NoEndpoints)
     );
-    assert_eq!(began.elapsed(), SECOND + 100 * MS);
+    assert_eq!(began.elapsed(), 100 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
+    let breakers = ["a", "b"].map(CircuitBreakerLayer::new);
+    let [a, b] = &breakers;
+    let behind = |layer: &CircuitBreakerLayer, name: &str| {
+        Endpoint::new(name, Client::new(layer.wrap(server(name, MS, false))))
+    };
+    let endpoints = [
+        behind(a, "a"),
+        behind(b, "b").available(b.handle()),
+        endpoint("c"),
+        endpoint("d"),
+    ];
+    let config = Balance::config("search").choose(RoundRobin::default());
+    let balance = config.build(endpoints).unwrap();
+    let handle = balance.handle();
+    a.handle().force_open();
+    let refused = balance.clone().oneshot(1).await.unwrap_err();
+    let refused = Error::find(&refused).unwrap();
+    assert_eq!(refused.kind(), ErrorKind::CircuitOpen);
+    assert_eq!(refused.shortage(), None, "others would have taken it");
+
+    handle.eject("c", SECOND);
+    handle.eject("d", SECOND);
+    b.handle().force_open();
+    let refused = loop {
+        // One of those that are ejected may get it.
+        if let Err(refused) = balance.clone().oneshot(1).await {
+            break refused;
+        }
+    };
+    let shortage = Error::find(&refused).and_then(Error::shortage).unwrap();
+    assert_eq!((shortage.balancer, shortage.known), ("search", 4));
+    assert_eq!((shortage.ejected, shortage.unavailable), (2, 2));
+    let says = "is open; no endpoint of \"search\" takes calls: of 4 known, 2 are ejected, 2 are not available";
+    assert!(refused.to_string().ends_with(says), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -659,6 +733,103 @@ fn calls_and_changes_on_several_threads_do_not_disturb_each_other() {
     );
 }
 
+#[test]
+fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
+    const KEYS: u32 = 12;
+    let recorder = DebuggingRecorder::new();
+    let service = |key: u32| {
+        service_fn(move |request: u32| async move {
+            match request % 4 {
+                0 => pending().await,
+                1 if key % 3 == 0 => Err(BoxError::from("down")),
+                _ => Ok(key),
+            }
+        })
+    };
+    let endpoint = |key: u32| Endpoint::new(key, service(key)).priority((key % 5 / 4) as u8);
+    let rule = OutlierEjection::new().interval(MS).consecutive_failures(3);
+    let rule = rule.base(MS).most(5 * MS);
+    let config = Balance::config("steered").outlier_ejection(rule);
+    let config = config.endpoint_metrics(3).slow_start(MS);
+    let balance = config.build((0..KEYS).map(endpoint)).unwrap();
+    let handle = balance.handle();
+    let is_over = AtomicBool::new(false);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let present = std::thread::scope(|scope| {
+        let (runtime, recorder, is_over) = (runtime.handle(), &recorder, &is_over);
+        for thread in 0..2 {
+            let mut client = balance.clone();
+            scope.spawn(move || {
+                let _context = runtime.enter();
+                metrics::with_local_recorder(recorder, || {
+                    let mut request = thread;
+                    let mut hanging = VecDeque::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        request += 1;
+                        if request % 7 == 0 {
+                            client = client.clone();
+                        }
+                        let mut call = Box::pin(client.call(request));
+                        if poll(&mut call).is_pending() {
+                            hanging.push_back(call);
+                        }
+                        if hanging.len() > 5 {
+                            hanging.pop_front();
+                        }
+                    }
+                });
+            });
+        }
+        // Each of these has keys of its own.
+        let steers = [0, 1].map(|parity| {
+            let (handle, endpoint) = (&handle, &endpoint);
+            scope.spawn(move || {
+                let _context = runtime.enter();
+                let mut random = SmallRng::seed_from_u64(u64::from(parity));
+                let mut present: BTreeSet<_> = (0..KEYS).filter(|key| key % 2 == parity).collect();
+                for _ in 0..3_000 {
+                    let key = 2 * random.random_range(0..KEYS / 2) + parity;
+                    let (name, is_known) = (key.to_string(), present.contains(&key));
+                    match random.random_range(0..6) {
+                        0 | 1 => {
+                            handle.add(endpoint(key)).unwrap();
+                            present.insert(key);
+                        }
+                        2 => assert_eq!(handle.remove(&name), present.remove(&key)),
+                        3 => assert_eq!(handle.reweigh(&name, 2.0).unwrap(), is_known),
+                        4 => assert_eq!(handle.eject(&name, MS), is_known),
+                        _ => assert_eq!(handle.restore(&name), is_known),
+                    }
+                }
+                present
+            })
+        });
+        let present = steers.map(std::thread::ScopedJoinHandle::join);
+        is_over.store(true, Ordering::Relaxed);
+        let present = present.into_iter().flat_map(Result::unwrap);
+        present.collect::<BTreeSet<_>>()
+    });
+    let _context = runtime.enter();
+    for status in handle.endpoints() {
+        assert_eq!(status.in_flight, 0, "{status:?}");
+    }
+    let known = handle.endpoints().into_iter();
+    let known: BTreeSet<u32> = known.map(|status| status.key.parse().unwrap()).collect();
+    assert_eq!(known, present);
+    // Those that have gone have no call either.
+    let mut gauges = 0;
+    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
+        if key.key().name() == "buttress_endpoint_in_flight" {
+            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
+            gauges += 1;
+        }
+    }
+    assert!(gauges > 3, "{gauges}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_policies_choose_as_their_names_say() {
     let names = ["a", "b", "c"];
@@ -737,6 +908,9 @@ fn configurations_that_make_no_sense_are_refused() {
     );
     assert_eq!(field(config().slow_start(Duration::MAX)), "slow_start");
     assert_eq!(field(config().max_wait(Duration::MAX)), "max_wait");
+    for most in [0, 1_001] {
+        assert_eq!(field(config().endpoint_metrics(most)), "endpoint_metrics");
+    }
     let rule = OutlierEjection::new().max_ejected(0.6);
     assert_eq!(field(config().outlier_ejection(rule)), "max_ejected");
     let (_, changes) = mpsc::unbounded_channel();
@@ -892,6 +1066,31 @@ async fn an_endpoint_that_fails_is_ejected_and_comes_back_slowly() {
     let seen = load(&balance, 40).await;
     assert!(seen["c"] > 500, "{seen:?}");
     assert_eq!(handle.endpoint("c").unwrap().state, EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_endpoint_that_gets_too_few_calls_to_be_ejected_shows_its_failures() {
+    let in_a_row = OutlierEjection::new().consecutive_failures(5);
+    for (rule, is_ejected) in [(OutlierEjection::new(), false), (in_a_row, true)] {
+        let config = Balance::config("lone").seed(1).outlier_ejection(rule);
+        let down = Endpoint::new("c", server("c", MS, true));
+        let balance = config.build([endpoint("a"), endpoint("b"), down]).unwrap();
+        let handle = balance.handle();
+        let (mut failed, mut was_ejected) = (0, false);
+        for request in 0..6_000 {
+            failed += u32::from(balance.clone().oneshot(request).await.is_err());
+            sleep(100 * MS).await;
+            let status = handle.endpoint("c").unwrap();
+            was_ejected |= status.state == EndpointState::Ejected;
+        }
+        assert_eq!(was_ejected, is_ejected);
+        if !is_ejected {
+            assert!((20..60).contains(&failed), "{failed} of 6000");
+            let status = handle.endpoint("c").unwrap();
+            assert!(status.failure_share > 0.05, "{status:?}");
+            assert!(status.load > 10.0 * handle.endpoint("a").unwrap().load);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

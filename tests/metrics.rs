@@ -11,7 +11,7 @@ use std::future::pending;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use buttress::balance::{Endpoint, OutlierEjection, RoundRobin};
+use buttress::balance::{Endpoint, LeastLoaded, OutlierEjection, RoundRobin};
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
     Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify,
@@ -351,6 +351,29 @@ async fn every_change_of_a_balancer() {
     }
 }
 
+async fn every_end_of_a_call_to_an_endpoint() {
+    let breaker = open_breaker(Mode::Enforce);
+    let endpoint = Endpoint::new("a", BoxCloneSyncService::new(service_fn(echo)));
+    let refusing = BoxCloneSyncService::new(breaker.layer(service_fn(echo)));
+    let config = || {
+        let config = Balance::config(NAME).endpoint_metrics(1).classify(ByWord);
+        config.choose(LeastLoaded)
+    };
+    let balance = config().build([endpoint]).unwrap();
+    for word in ["ok", "fails", "overload", "ignored"] {
+        balance.clone().oneshot(word).await.unwrap();
+    }
+    timeout(SECOND, balance.clone().oneshot("hangs"))
+        .await
+        .unwrap_err();
+    let handle = balance.handle();
+    handle.add(Endpoint::new("a", refusing.clone())).unwrap();
+    balance.clone().oneshot("ok").await.unwrap_err();
+    handle.add(Endpoint::new("b", refusing)).unwrap();
+    handle.remove("a");
+    balance.oneshot("ok").await.unwrap_err();
+}
+
 /// The contract with dashboards and alerts: type and unit, name, and all values of all labels.
 const METRICS: &str = "
 gauge buttress_breaker_state name=inventory state=closed,half_open,open
@@ -365,6 +388,11 @@ counter buttress_calls_total name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
 counter buttress_ejections_total method=consecutive_failures,leave_one_out mode=enforce,observe \
     name=inventory
+counter buttress_endpoint_calls_total endpoint=a,other name=inventory \
+    outcome=cancelled,failure,ignored,overload,rejected,success
+gauge buttress_endpoint_in_flight endpoint=a,other name=inventory
+gauge/s buttress_endpoint_latency_seconds endpoint=a,other name=inventory
+gauge buttress_endpoint_ready endpoint=a,other name=inventory
 gauge buttress_endpoints name=inventory state=ejected,ready,slow_start,unhealthy
 counter buttress_fallbacks_total name=inventory result=answered,deadline,failed,no_answer,not_copyable
 gauge/s buttress_hedge_delay_seconds name=inventory
@@ -400,6 +428,7 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     every_event_of_a_key().await;
     every_end_of_a_fallback().await;
     every_change_of_a_balancer().await;
+    every_end_of_a_call_to_an_endpoint().await;
 
     let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
@@ -587,6 +616,92 @@ async fn a_series_that_was_dropped_as_idle_comes_back_while_others_are_in_use() 
     let page = exporter.render();
     assert!(page.contains(r#"outcome="failure"} 1"#), "{page}");
     assert!(page.contains("buttress_rejections_total{"), "{page}");
+}
+
+/// The samples of endpoints with this name.
+fn endpoint_samples(exporter: &PrometheusHandle, name: &str) -> Vec<String> {
+    let of_name = format!(r#"{{name="{name}","#);
+    let samples = samples(exporter).into_iter();
+    let samples = samples.filter_map(|sample| {
+        let sample = sample.strip_prefix("buttress_endpoint_")?;
+        sample
+            .contains(&of_name)
+            .then(|| sample.replace(&of_name, "{"))
+    });
+    samples.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_reported_if_asked_for_and_only_so_many_by_their_keys() {
+    let recorder = prometheus().build_recorder();
+    let exporter = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let endpoint = |key: &str| Endpoint::new(key, service_fn(echo));
+    let keys = || ["a", "b", "c", "d"].map(endpoint);
+    let silent = Balance::new("silent", keys()).unwrap();
+    silent.oneshot("ok").await.unwrap();
+    assert_eq!(endpoint_samples(&exporter, "silent"), [""; 0]);
+
+    let config = Balance::config("labelled").endpoint_metrics(2);
+    let config = config.choose(RoundRobin::default());
+    let balance = config.build(keys()).unwrap();
+    let mut calls: Vec<_> = (0..4)
+        .map(|_| tokio_test::task::spawn(balance.clone().oneshot("slow")))
+        .collect();
+    assert!(calls.iter_mut().all(|call| call.poll().is_pending()));
+    let handle = balance.handle();
+    handle.eject("c", SECOND);
+    let expected = |endpoint: &str, calls: u32, in_flight: u32, latency: u32, ready: u32| {
+        let success = (calls > 0)
+            .then(|| format!(r#"calls_total{{endpoint="{endpoint}",outcome="success"}} {calls}"#));
+        let gauges = [
+            format!(r#"in_flight{{endpoint="{endpoint}"}} {in_flight}"#),
+            format!(r#"latency_seconds{{endpoint="{endpoint}"}} {latency}"#),
+            format!(r#"ready{{endpoint="{endpoint}"}} {ready}"#),
+        ];
+        success.into_iter().chain(gauges)
+    };
+    let shows = |of_each: [(&str, u32, u32, u32, u32); 3]| {
+        let rows = of_each.map(|(key, calls, in_flight, latency, ready)| {
+            expected(key, calls, in_flight, latency, ready)
+        });
+        let mut rows: Vec<_> = rows.into_iter().flatten().collect();
+        rows.sort();
+        assert_eq!(endpoint_samples(&exporter, "labelled"), rows);
+    };
+    shows([("a", 0, 1, 0, 1), ("b", 0, 1, 0, 1), ("other", 0, 2, 0, 1)]);
+
+    advance(2 * SECOND).await;
+    assert!(calls.iter_mut().all(|call| call.poll().is_ready()));
+    drop(calls);
+    handle.eject("a", SECOND);
+    shows([("a", 1, 0, 2, 0), ("b", 1, 0, 2, 1), ("other", 2, 0, 2, 2)]);
+
+    let mut hangs = tokio_test::task::spawn(balance.clone().oneshot("hangs"));
+    while handle.endpoint("b").unwrap().in_flight == 0 {
+        hangs = tokio_test::task::spawn(balance.clone().oneshot("hangs"));
+        assert!(hangs.poll().is_pending());
+    }
+    advance(SECOND).await;
+    handle.remove("a");
+    handle.remove("b");
+    let samples = endpoint_samples(&exporter, "labelled");
+    let is_there = |row: &str| samples.iter().any(|sample| sample == row);
+    assert!(is_there(r#"ready{endpoint="a"} 0"#), "{samples:#?}");
+    assert!(
+        is_there(r#"latency_seconds{endpoint="a"} 0"#),
+        "{samples:#?}"
+    );
+    assert!(is_there(r#"ready{endpoint="b"} 0"#), "{samples:#?}");
+    assert!(is_there(r#"in_flight{endpoint="b"} 1"#), "{samples:#?}");
+    drop(hangs);
+    let samples = endpoint_samples(&exporter, "labelled");
+    let idle = r#"in_flight{endpoint="b"} 0"#;
+    assert!(samples.iter().any(|sample| sample == idle), "{samples:#?}");
+    handle.add(endpoint("e")).unwrap();
+    let samples = endpoint_samples(&exporter, "labelled");
+    let has = r#"ready{endpoint="e"} 1"#;
+    assert!(samples.iter().any(|sample| sample == has), "{samples:#?}");
 }
 
 /// How many breakers of this name are closed, open and half-open.

@@ -16,6 +16,8 @@ use crate::sync::{AtomicU64, Ordering};
 const FEW: usize = 16;
 /// How often an endpoint is drawn at random before all are looked at.
 const DRAWS: u32 = 32;
+/// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
+const SPARE: u32 = 25;
 
 /// A rule by which endpoints are chosen.
 ///
@@ -348,10 +350,11 @@ impl<Req> Choose<Req> for LeastLoaded {
 /// # let _ = tower::ServiceExt::<Query>::oneshot(search, Query { user: 1, text: String::new() });
 /// # Ok::<(), buttress::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsistentHash<F> {
     key: F,
-    bound: f64,
+    /// In percent of its share; `None` if there is no bound.
+    spare: Option<u32>,
 }
 
 impl<F> ConsistentHash<F> {
@@ -361,15 +364,29 @@ impl<F> ConsistentHash<F> {
         F: Fn(&Req) -> H,
         H: Hash,
     {
-        Self { key, bound: 1.25 }
+        Self {
+            key,
+            spare: Some(SPARE),
+        }
     }
 
-    /// How many times its share of the calls in flight an endpoint may have; at least 1. 1.25 by default.
+    /// How many percent more than its share of the calls in flight an endpoint may have before it is passed over. 25 by
+    /// default.
     ///
-    /// [`f64::INFINITY`] for requests that must not go anywhere else.
+    /// With 0, calls are spread as evenly as can be, and a key moves often; with 100, the endpoint of a hot key takes
+    /// twice its share.
     #[must_use]
-    pub fn bound(mut self, bound: f64) -> Self {
-        self.bound = bound;
+    pub fn spare(mut self, percent: u32) -> Self {
+        self.spare = Some(percent);
+        self
+    }
+
+    /// Passes over no endpoint because it has much to do: for requests that should not go anywhere else.
+    ///
+    /// One that is ejected, unhealthy or not available is passed over nevertheless.
+    #[must_use]
+    pub fn unbounded(mut self) -> Self {
+        self.spare = None;
         self
     }
 }
@@ -386,11 +403,12 @@ where
             calls += f64::from(endpoints.in_flight(place));
             weights += endpoints.weight(place);
         }
-        // NaN and whatever is below 1 would leave no endpoint.
-        let share = self.bound.max(1.0) * calls / weights;
         let is_full = |endpoints: &Endpoints<'_>, place| {
-            let most = (share * endpoints.weight(place)).ceil();
-            f64::from(endpoints.in_flight(place)) >= most
+            self.spare.is_some_and(|spare| {
+                let share = calls * endpoints.weight(place) / weights;
+                let most = (share * (1.0 + f64::from(spare) / 100.0)).ceil();
+                f64::from(endpoints.in_flight(place)) >= most
+            })
         };
         let mut chosen = (Standing::ClosedAndTried, true, f64::INFINITY, 0);
         for place in 0..endpoints.len() {
@@ -464,6 +482,7 @@ mod tests {
                     measure: Measure::InFlight,
                     load: load::Settings::new(SECOND, SECOND, SECOND),
                     slow_start: SECOND,
+                    labels: None,
                 },
             };
             let series = Series::of("choose", "balance");
@@ -651,8 +670,20 @@ mod tests {
             assert!(f64::from(pool.members[place].load.in_flight()) <= most);
         }
         let first = Pool::even(10).choose(&policy, 7);
-        let unbound = policy.bound(f64::INFINITY);
-        assert_eq!(pool.choose(&unbound, 7), first);
+        assert_eq!(pool.choose(&policy.unbounded(), 7), first);
+        assert_eq!(pool.choose(&policy.spare(u32::MAX), 7), first);
+    }
+
+    #[test]
+    fn without_spare_a_hot_key_is_spread_evenly() {
+        let policy = ConsistentHash::by(|request: &u64| *request).spare(0);
+        let mut pool = Pool::even(10);
+        for _ in 0..100 {
+            let place = pool.choose(&policy, 7);
+            pool.members[place].load.begin(0);
+        }
+        let calls = pool.members.iter().map(|member| member.load.in_flight());
+        assert!(calls.into_iter().all(|calls| calls == 10));
     }
 
     /// Balls into bins: the fullest of 10,000 bins holds at most 4 of 10,000 balls, where one choice gives 7 or 8.

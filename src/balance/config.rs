@@ -48,6 +48,7 @@ pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
     max_wait: Duration,
     ejection: Option<OutlierEjection>,
     failover: Failover,
+    endpoint_metrics: Option<u32>,
     seed: Option<u64>,
     choose: P,
     classify: K,
@@ -66,6 +67,7 @@ impl Config {
             max_wait: MAX_WAIT,
             ejection: Some(OutlierEjection::new()),
             failover: Failover::new(),
+            endpoint_metrics: None,
             seed: None,
             choose: PowerOfChoices,
             classify: ErrorsAreFailures,
@@ -133,6 +135,16 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
+    /// Reports calls, calls in flight, latency and readiness of each endpoint, at most so many of them with their key as a
+    /// label; 1 to 1000. The others are `other` together. Off by default.
+    ///
+    /// A label belongs to its endpoint until that has gone. Then its gauges are zero, and it is left to the exporter to
+    /// forget the series: where keys are addresses that come and go, set an idle timeout there.
+    pub fn endpoint_metrics(mut self, max: u32) -> Self {
+        self.endpoint_metrics = Some(max);
+        self
+    }
+
     /// Makes the choices repeat exactly. By default they are seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -151,6 +163,7 @@ impl<P, K, C> Config<P, K, C> {
             max_wait: self.max_wait,
             ejection: self.ejection,
             failover: self.failover,
+            endpoint_metrics: self.endpoint_metrics,
             seed: self.seed,
             choose,
             classify: self.classify,
@@ -170,6 +183,7 @@ impl<P, K, C> Config<P, K, C> {
             max_wait: self.max_wait,
             ejection: self.ejection,
             failover: self.failover,
+            endpoint_metrics: self.endpoint_metrics,
             seed: self.seed,
             choose: self.choose,
             classify,
@@ -189,6 +203,7 @@ impl<P, K, C> Config<P, K, C> {
             max_wait: self.max_wait,
             ejection: self.ejection,
             failover: self.failover,
+            endpoint_metrics: self.endpoint_metrics,
             seed: self.seed,
             choose: self.choose,
             classify: self.classify,
@@ -306,6 +321,7 @@ impl<P, K, C> Config<P, K, C> {
                     self.failure_penalty,
                 ),
                 slow_start: self.slow_start,
+                labels: self.endpoint_metrics,
             },
         };
         let pool = Pool::new(
@@ -343,6 +359,9 @@ impl<P, K, C> Config<P, K, C> {
             Some(ejection) => ejection.check(check),
             None => Ok(()),
         }?;
+        if let Some(max) = self.endpoint_metrics {
+            check.count("endpoint_metrics", max, 1_000, "1 to 1000")?;
+        }
         self.failover.check(check)
     }
 }
@@ -359,6 +378,7 @@ impl<P, K, C> fmt::Debug for Config<P, K, C> {
             .field("max_wait", &self.max_wait)
             .field("ejection", &self.ejection)
             .field("failover", &self.failover)
+            .field("endpoint_metrics", &self.endpoint_metrics)
             .field("seed", &self.seed)
             .finish_non_exhaustive()
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::{Condition, EndpointState, after};
+use super::label::Label;
 use super::load::{self, End, Load};
 use super::outlier::Record;
 use super::priority::LAST;
@@ -15,6 +16,7 @@ use super::roster::Roster;
 use crate::context::nanos_between;
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
+use crate::telemetry::Ended;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
 /// How long an endpoint is left alone that refused a call and did not say for how long.
@@ -130,6 +132,8 @@ pub(super) struct Settings {
     pub(super) measure: Measure,
     pub(super) load: load::Settings,
     pub(super) slow_start: Duration,
+    /// How many endpoints have a label of their own in metrics, if endpoints are reported.
+    pub(super) labels: Option<u32>,
 }
 
 /// Where the times of a balancer begin, and its settings.
@@ -162,6 +166,8 @@ pub(super) struct Member {
     pub(super) record: Record,
     pub(super) roster: Arc<Roster>,
     pub(super) priority: u8,
+    /// Its label in metrics, if endpoints are reported.
+    pub(super) label: Option<Arc<Label>>,
     /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
     unavailable_since: AtomicU64,
     /// The bits of a float.
@@ -194,10 +200,18 @@ impl Member {
             record: Record::new(),
             roster: Arc::clone(roster),
             priority: endpoint.priority,
+            label: roster.label(&endpoint.key),
             unavailable_since: AtomicU64::new(u64::MAX),
             weight: AtomicU64::new(endpoint.weight.to_bits()),
             available: endpoint.available.clone(),
             frame,
+        }
+    }
+
+    /// Is not in the balancer any more.
+    pub(super) fn leave(&self) {
+        if let Some(label) = &self.label {
+            self.roster.leave(label);
         }
     }
 
@@ -264,6 +278,23 @@ impl Member {
 
     pub(super) fn state(&self, now: u64) -> EndpointState {
         self.condition.state(self.frame.slow_start(), now)
+    }
+
+    /// A call begins.
+    #[inline]
+    pub(super) fn begin(&self, now: u64) {
+        self.load.begin(now);
+        if let Some(label) = &self.label {
+            label.begin();
+        }
+    }
+
+    /// Reports that a call has ended, if endpoints are reported.
+    #[inline]
+    pub(super) fn count(&self, end: Ended, now: Instant) {
+        if let Some(label) = &self.label {
+            self.roster.ended(label, end, now);
+        }
     }
 
     /// A call that began at `began` has ended.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::endpoint::Member;
 use crate::context;
+use crate::telemetry::Ended;
 use crate::{Error, Outcome, Token};
 
 /// A call in flight on an endpoint.
@@ -22,7 +23,7 @@ impl Flight {
     /// A call that begins at `began`.
     #[inline]
     pub(super) fn begin(member: &Arc<Member>, began: u64) -> Self {
-        member.load.begin(began);
+        member.begin(began);
         Self {
             member: Arc::clone(member),
             began,
@@ -30,19 +31,21 @@ impl Flight {
         }
     }
 
-    /// Records that a layer further in refused the call. Returns `true` if another endpoint may take it.
+    /// Records that a layer further in refused the call. Returns the endpoint if another one may take it.
     #[cold]
-    pub(super) fn refused(self, error: &Error) -> bool {
-        let may_go_on = self.member.refused(error, context::now());
-        self.resolve(Outcome::Ignored);
-        may_go_on
+    pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Member>> {
+        let member = Arc::clone(&self.member);
+        let may_go_on = member.refused(error, context::now());
+        self.end(Outcome::Ignored, Ended::Rejected);
+        may_go_on.then_some(member)
     }
 
     #[inline]
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome, end: Ended) {
         if !std::mem::replace(&mut self.is_over, true) {
-            self.member
-                .report(outcome, self.began, context::fresh_now());
+            let now = context::fresh_now();
+            self.member.report(outcome, self.began, now);
+            self.member.count(end, now);
         }
     }
 }
@@ -50,14 +53,14 @@ impl Flight {
 impl Token for Flight {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
-        self.end(outcome);
+        self.end(outcome, outcome.into());
     }
 }
 
 impl Drop for Flight {
     #[inline]
     fn drop(&mut self) {
-        self.end(Outcome::Cancelled);
+        self.end(Outcome::Cancelled, Ended::Cancelled);
     }
 }
 

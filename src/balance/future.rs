@@ -13,9 +13,10 @@ use super::choose::Choose;
 use super::flight::Flight;
 use super::pool::{Local, Pool};
 use super::service::Chosen;
+use super::shortage::Shortage;
 use crate::context::{self, ClockScope};
 use crate::timer::Timer;
-use crate::{BoxError, Classify, Completion, Error, ErrorKind, Token, Wrappable};
+use crate::{BoxError, Classify, Completion, Error, Token, Wrappable};
 
 pin_project! {
     /// The response future of [`Balance`](super::Balance).
@@ -81,7 +82,7 @@ where
             request: Some(request),
             local: None,
             timer: Timer::default(),
-            until: None,
+            began: None,
         };
         Self {
             step: Step::Wait {
@@ -172,10 +173,16 @@ where
         flight.resolve(classify.classify(Err(&error)));
         return error;
     };
-    if flight.refused(rejection) && is_one_of_many {
-        // Another endpoint may take it, if there is a copy of the request: a retry further out has one.
-        if let Some(error) = error.downcast_mut::<Error>() {
+    let Some(member) = flight.refused(rejection) else {
+        return error;
+    };
+    if let Some(error) = error.downcast_mut::<Error>() {
+        if is_one_of_many {
+            // Another endpoint may take it, if there is a copy of the request: a retry further out has one.
             error.set_may_go_elsewhere();
+        }
+        if let Some(shortage) = member.roster.shortage(context::now()) {
+            error.set_shortage(shortage);
         }
     }
     error
@@ -190,7 +197,7 @@ pin_project! {
         local: Option<Local<S>>,
         #[pin]
         timer: Timer,
-        until: Option<Instant>,
+        began: Option<Instant>,
     }
 }
 
@@ -230,9 +237,8 @@ where
         if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
             return Poll::Ready(Ok((chosen, request)));
         }
-        let own = *this
-            .until
-            .get_or_insert_with(|| context::saturating_add(now, pool.max_wait));
+        let began = *this.began.get_or_insert(now);
+        let own = context::saturating_add(began, pool.max_wait);
         let until = context::deadline().map_or(own, |deadline| deadline.min(own));
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
@@ -240,7 +246,12 @@ where
             return Poll::Pending;
         }
         pool.refused(context::now());
-        let error = Error::rejected(ErrorKind::NoEndpoints, pool.name(), None);
+        let error = Error::no_endpoints(Shortage {
+            balancer: pool.name(),
+            waited: now - began,
+            is_discovering: pool.is_discovering(),
+            ..Shortage::default()
+        });
         Poll::Ready(Err(error.into()))
     }
 }

@@ -2,18 +2,19 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::Instant;
 
 use super::condition::EndpointState;
+use super::label::{Directory, Label, Shown};
 use super::outlier::EjectionMethod;
 use super::priority::PRIORITIES;
 use super::roster::Roster;
 use crate::Mode;
 use crate::sync::{AtomicU32, Ordering, lock};
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Ended, Instruments, Kept, Labels};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -41,6 +42,9 @@ const NUMBERS: [&str; PRIORITIES] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 #[derive(Default)]
 pub(super) struct Levels {
     rosters: Mutex<Vec<Arc<Roster>>>,
+    pub(super) labels: Directory,
+    /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
+    endpoints: Mutex<Vec<Option<Shown>>>,
     /// The priorities whose shares are shown, a bit each: none before there were several.
     shown: AtomicU32,
 }
@@ -52,6 +56,22 @@ impl Levels {
 
     pub(super) fn remove(&self, roster: &Arc<Roster>) {
         lock(&self.rosters).retain(|kept| !Arc::ptr_eq(kept, roster));
+    }
+
+    /// What is to be shown of the endpoints of each label. `None` if another thread shows it: that one then looks again.
+    fn endpoints(&self) -> Option<MutexGuard<'_, Vec<Option<Shown>>>> {
+        let mut shown = match self.endpoints.try_lock() {
+            Ok(shown) => shown,
+            Err(TryLockError::Poisoned(shown)) => shown.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        for shown in shown.iter_mut().flatten() {
+            *shown = Shown::none(&shown.label);
+        }
+        for roster in lock(&self.rosters).iter() {
+            roster.show(&mut shown);
+        }
+        Some(shown)
     }
 
     /// The share of the calls that each priority gets that is shown: the mean over the balancers that have endpoints.
@@ -86,6 +106,52 @@ pub(super) struct BalanceMetrics {
     /// Looked up when there are several groups.
     shares: RefCell<[Option<Gauge>; PRIORITIES]>,
     refusals: Kept<Counter>,
+    /// At the places of their labels.
+    endpoints: RefCell<Vec<Option<EndpointMetrics>>>,
+}
+
+/// The handles of one label.
+struct EndpointMetrics {
+    /// The label's.
+    id: u64,
+    calls: [Kept<Counter>; Ended::NAMES.len()],
+    in_flight: Gauge,
+    latency: Gauge,
+    ready: Gauge,
+}
+
+impl EndpointMetrics {
+    fn bind(name: &'static str, label: &Label) -> Self {
+        describe_counter!(
+            "buttress_endpoint_calls_total",
+            "Calls to an endpoint of a balancer that have ended"
+        );
+        describe_gauge!(
+            "buttress_endpoint_in_flight",
+            "Calls that are in flight on an endpoint of a balancer"
+        );
+        describe_gauge!(
+            "buttress_endpoint_latency_seconds",
+            Unit::Seconds,
+            "Latency of an endpoint as the balancer estimates it"
+        );
+        describe_gauge!(
+            "buttress_endpoint_ready",
+            "Endpoints of this label that are neither ejected nor unhealthy"
+        );
+        let labels = [
+            metrics::Label::new("name", name),
+            metrics::Label::new("endpoint", Arc::clone(&label.key)),
+        ];
+        let labels = || labels.iter();
+        Self {
+            id: label.id,
+            calls: Default::default(),
+            in_flight: gauge!("buttress_endpoint_in_flight", labels()),
+            latency: gauge!("buttress_endpoint_latency_seconds", labels()),
+            ready: gauge!("buttress_endpoint_ready", labels()),
+        }
+    }
 }
 
 impl Instruments for BalanceMetrics {
@@ -103,6 +169,7 @@ impl Instruments for BalanceMetrics {
             }),
             shares: RefCell::default(),
             refusals: Kept::default(),
+            endpoints: RefCell::default(),
         }
     }
 
@@ -119,6 +186,22 @@ impl Instruments for BalanceMetrics {
             gauges[priority]
                 .get_or_insert_with(|| self.share(priority))
                 .set(share);
+        }
+        let Some(mut endpoints) = levels.endpoints() else {
+            return;
+        };
+        for place in endpoints.iter_mut() {
+            let Some(shown) = place else { continue };
+            self.with(&shown.label, |metrics| {
+                shown
+                    .label
+                    .show(|calls| metrics.in_flight.set(calls as f64));
+                metrics.latency.set(shown.latency);
+                metrics.ready.set(shown.ready as f64);
+            });
+            if shown.endpoints == 0 {
+                *place = None;
+            }
         }
     }
 }
@@ -145,6 +228,34 @@ impl BalanceMetrics {
             ("mode", mode.label()),
         ];
         counter!("buttress_ejections_total", &labels).increment(1);
+    }
+
+    /// Uses the handles of a label.
+    fn with(&self, label: &Label, used: impl FnOnce(&EndpointMetrics)) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        if endpoints.len() <= label.place {
+            endpoints.resize_with(label.place + 1, || None);
+        }
+        let metrics = &mut endpoints[label.place];
+        match metrics {
+            Some(metrics) if metrics.id == label.id => used(metrics),
+            _ => used(metrics.insert(EndpointMetrics::bind(self.labels.name, label))),
+        }
+    }
+
+    /// A call to an endpoint has ended; `is_idle` if no other is in flight.
+    pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
+        self.with(label, |metrics| {
+            let look_up = || {
+                counter!("buttress_endpoint_calls_total",
+                    "name" => self.labels.name, "endpoint" => Arc::clone(&label.key),
+                    "outcome" => Ended::NAMES[end as usize])
+            };
+            metrics.calls[end as usize].with(now, look_up, |calls| calls.increment(1));
+            if is_idle {
+                label.show(|calls| metrics.in_flight.set(calls as f64));
+            }
+        });
     }
 
     /// A call was refused because there is no endpoint.

@@ -44,7 +44,7 @@
 //! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
 //! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
 //! See [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls
-//! much sooner, by its load.
+//! much sooner, by its load. If it is left with fewer than 5 calls in 10 s, it stays ready.
 //!
 //! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and
 //! again whether it works, with a [`Probe`]. Three failures in a row take it out, two successes bring it back by
@@ -155,7 +155,9 @@
 //!
 //! # Errors
 //!
-//! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints).
+//! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints) if there is none: endpoints
+//! that are all left out still get calls. If none of them would take a call, what there was is in the error that an
+//! endpoint's layers refuse it with: see [`Error::shortage`](crate::Error::shortage).
 //!
 //! # Metrics
 //!
@@ -165,6 +167,14 @@
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
 //! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
+//! | `buttress_endpoint_calls_total` | counter | name, endpoint; outcome = success, failure, overload, ignored, cancelled, rejected |
+//! | `buttress_endpoint_in_flight` | gauge | name, endpoint |
+//! | `buttress_endpoint_latency_seconds` | gauge | name, endpoint |
+//! | `buttress_endpoint_ready` | gauge | name, endpoint |
+//!
+//! The last four are off until [`Config::endpoint_metrics`] says how many endpoints get a label of their own: it is their
+//! key; all others are `other`. The latency is the estimate that the balancer compares, of several the greatest; ready
+//! is how many of the label are neither ejected nor unhealthy. They cost each call two atomic updates and a counter.
 //!
 //! # Defaults
 //!
@@ -178,6 +188,7 @@
 //! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |
 //! | [`outlier_ejection`](Config::outlier_ejection) | [`OutlierEjection::new`] | see there |
 //! | [`failover`](Config::failover) | [`Failover::new`] | see [priority groups](#priority-groups) |
+//! | [`endpoint_metrics`](Config::endpoint_metrics) | off | each endpoint makes a dozen series |
 //! | [`max_wait`](Config::max_wait) | 1 s | callers are patient for longer than the last endpoint takes to be replaced |
 //!
 //! # Examples
@@ -231,6 +242,7 @@ mod flight;
 mod future;
 mod handle;
 mod health;
+mod label;
 mod load;
 mod metrics;
 mod outlier;
@@ -238,6 +250,7 @@ mod pool;
 mod priority;
 mod roster;
 mod service;
+mod shortage;
 
 pub use self::choose::{
     Choose, ConsistentHash, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin, Standing,
@@ -253,3 +266,4 @@ pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
 pub use self::priority::Failover;
 pub use self::service::Balance;
+pub use self::shortage::Shortage;

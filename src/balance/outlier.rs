@@ -54,7 +54,13 @@ const Z: f64 = 4.0;
 const ROUNDS: u32 = 4;
 /// The halves of a word of counts hold the calls of an interval: a million a second for an hour.
 const INTERVAL_MOST: Duration = Duration::from_secs(60 * 60);
+
 /// When endpoints are ejected because of their failures, and for how long.
+///
+/// A caller that makes one call after the other sends a failing endpoint about one in 10 s, since its load is so high:
+/// too few to be judged. Then it stays ready, with a [`failure_share`](super::EndpointStatus::failure_share) that tells.
+/// Ejecting it would save that caller hardly more than every third of these calls. Where it matters,
+/// [`consecutive_failures`](Self::consecutive_failures) counts for longer than an interval.
 ///
 /// # Examples
 ///

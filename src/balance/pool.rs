@@ -174,7 +174,7 @@ impl<S: Clone> Pool<S> {
                         Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
                     if let Some(place) = places.get(&endpoint.key) {
-                        members[*place] = member;
+                        std::mem::replace(&mut members[*place], member).leave();
                         gone.push(std::mem::replace(&mut services[*place], endpoint.service));
                     } else {
                         places.insert(endpoint.key, members.len());
@@ -186,7 +186,7 @@ impl<S: Clone> Pool<S> {
                     let Some(place) = places.remove(&key) else {
                         continue;
                     };
-                    members.swap_remove(place);
+                    members.swap_remove(place).leave();
                     gone.push(services.swap_remove(place));
                     if let Some(moved) = members.get(place) {
                         places.insert(Arc::clone(&moved.key), place);
@@ -396,6 +396,9 @@ impl<S> Drop for Pool<S> {
         }
         self.changed.notify_one();
         self.metrics.levels().remove(&self.roster);
+        for member in &self.set().members {
+            member.leave();
+        }
         self.roster.set(&[], 0);
         self.metrics.publish(Instant::now());
     }

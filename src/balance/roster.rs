@@ -6,13 +6,15 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 use tokio::time::Instant;
 
 use super::endpoint::{Frame, GroupStatus, Member};
+use super::label::{Label, Shown};
 use super::metrics::BalanceMetrics;
 use super::outlier::{EjectionMethod, Interval, OutlierEjection, Seat, is_panic, sweep};
 use super::priority::{Failover, Groups, PRIORITIES, Shares, Split, Trusts};
+use super::shortage::Shortage;
 use crate::Mode;
 use crate::random::Random;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::telemetry::Series;
+use crate::telemetry::{Ended, Series};
 
 /// How many of the ejections that have ended unseen are taken in one by one: they need a look at all endpoints each.
 const RETURNS: usize = 32;
@@ -263,9 +265,67 @@ impl Roster {
         }
     }
 
+    /// What there is, if no endpoint would take a call. Looks at all of them until one would.
+    #[cold]
+    pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
+        let nanos = self.frame.nanos(now);
+        let mut shortage = Shortage {
+            balancer: self.metrics.name(),
+            ..Shortage::default()
+        };
+        loop {
+            // Asked without the lock: availability is code of the user.
+            let member = lock(&self.kept).members.get(shortage.known).cloned();
+            let Some(member) = member else {
+                return Some(shortage);
+            };
+            if member.is_selectable(nanos) {
+                return None;
+            }
+            shortage.add(member.state(nanos));
+        }
+    }
+
     fn ejected(&self, now: Instant, method: EjectionMethod, mode: Mode) {
         self.metrics
             .report(now, |metrics| metrics.ejected(method, mode));
+    }
+
+    /// The label of an endpoint with this key, if endpoints are reported.
+    pub(super) fn label(&self, key: &Arc<str>) -> Option<Arc<Label>> {
+        let most = self.frame.settings.labels?;
+        Some(self.metrics.levels().labels.enter(key, most))
+    }
+
+    /// An endpoint that has this label has gone.
+    pub(super) fn leave(&self, label: &Label) {
+        self.metrics.levels().labels.leave(label);
+    }
+
+    /// A call to an endpoint that has this label has ended.
+    #[inline(never)]
+    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+        let is_idle = label.end();
+        self.metrics
+            .report(now, |metrics| metrics.ended(label, end, is_idle, now));
+    }
+
+    /// What is to be shown of the endpoints of each label, each at its place.
+    pub(super) fn show(&self, shown: &mut Vec<Option<Shown>>) {
+        if self.frame.settings.labels.is_none() {
+            return;
+        }
+        let now = self.frame.nanos(Instant::now());
+        for member in &lock(&self.kept).members {
+            let Some(label) = &member.label else { continue };
+            if shown.len() <= label.place {
+                shown.resize_with(label.place + 1, || None);
+            }
+            let is_ready = member.condition.is_out_until() <= now;
+            shown[label.place]
+                .get_or_insert_with(|| Shown::none(label))
+                .add(is_ready, member.latency(now));
+        }
     }
 
     /// Counts the endpoints by their states.

@@ -6,51 +6,16 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 
 use tokio::time::Instant;
 
-use crate::Outcome;
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Ended, Instruments, Kept, Labels};
 
 /// The stages that are measured.
 pub(super) const OPERATION: &str = "operation";
 pub(super) const ATTEMPT: &str = "attempt";
 
-/// The values of the label `outcome`.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Label {
-    Success,
-    Failure,
-    Overload,
-    Ignored,
-    Cancelled,
-    Rejected,
-}
-
-impl Label {
-    const NAMES: [&str; 6] = [
-        "success",
-        "failure",
-        "overload",
-        "ignored",
-        "cancelled",
-        "rejected",
-    ];
-}
-
-impl From<Outcome> for Label {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Success => Self::Success,
-            Outcome::Failure => Self::Failure,
-            Outcome::Overload { .. } => Self::Overload,
-            Outcome::Ignored => Self::Ignored,
-            Outcome::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
 pub(crate) struct MeasureMetrics {
     labels: Labels,
     /// Made when an outcome comes up first, so that those which never do are not exported.
-    by_outcome: [Kept<(Counter, Histogram)>; Label::NAMES.len()],
+    by_outcome: [Kept<(Counter, Histogram)>; Ended::NAMES.len()],
 }
 
 impl Instruments for MeasureMetrics {
@@ -72,11 +37,11 @@ impl Instruments for MeasureMetrics {
 
 impl MeasureMetrics {
     #[inline]
-    pub(super) fn ended(&self, label: Label, duration: Duration, now: Instant) {
-        let place = label as usize;
+    pub(super) fn ended(&self, end: Ended, duration: Duration, now: Instant) {
+        let place = end as usize;
         let look_up = || {
             let Labels { name, part } = self.labels;
-            let outcome = Label::NAMES[place];
+            let outcome = Ended::NAMES[place];
             (
                 counter!("buttress_calls_total",
                     "name" => name, "stage" => part, "outcome" => outcome),

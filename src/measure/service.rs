@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::future::ResponseFuture;
-use super::metrics::{Label, MeasureMetrics};
+use super::metrics::MeasureMetrics;
 use crate::completion::Tracked;
 use crate::context::{self, ClockScope};
 use crate::ready::Ready;
-use crate::telemetry::Series;
+use crate::telemetry::{Ended, Series};
 use crate::{
     AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Outcome, Token, Wrappable,
 };
@@ -69,7 +69,7 @@ impl<S: fmt::Debug, K, C> fmt::Debug for Measure<S, K, C> {
 pub struct Measured {
     /// `None` for a call that nobody measures.
     measured: Option<(&'static Series<MeasureMetrics>, Instant)>,
-    label: Label,
+    end: Ended,
 }
 
 impl Measured {
@@ -77,19 +77,19 @@ impl Measured {
     fn begin(metrics: Option<&'static Series<MeasureMetrics>>) -> Self {
         Self {
             measured: metrics.map(|metrics| (metrics, context::now())),
-            label: Label::Cancelled,
+            end: Ended::Cancelled,
         }
     }
 }
 
 impl Token for Measured {
     fn refuse(mut self) {
-        self.label = Label::Rejected;
+        self.end = Ended::Rejected;
     }
 
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
-        self.label = Label::from(outcome);
+        self.end = Ended::from(outcome);
     }
 }
 
@@ -101,6 +101,6 @@ impl Drop for Measured {
         };
         let now = context::fresh_now();
         let duration = now.saturating_duration_since(started);
-        metrics.report(now, |metrics| metrics.ended(self.label, duration, now));
+        metrics.report(now, |metrics| metrics.ended(self.end, duration, now));
     }
 }

@@ -1,11 +1,16 @@
-//! The load of an endpoint.
+//! The load of an endpoint, and its label in metrics.
 
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/balance/label.rs"]
+mod label;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/balance/load.rs"]
 mod load;
 
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
 
+use self::label::Label;
 use self::load::{End, Load, Settings};
 use crate::{SECOND, on_threads};
 
@@ -67,4 +72,17 @@ pub(crate) fn failures_that_come_together_all_count() {
     load.begin(0);
     on_threads(&load, [(End::Failed, 1); 2], end);
     assert!((load.failure_share(&SETTINGS, SECOND) - 0.51).abs() < 1e-3);
+}
+
+/// Two that show it, of whom one ends the last call.
+pub(crate) fn a_gauge_shows_no_call_when_none_is_in_flight() {
+    let label = Label::new("a".into(), 1, 1);
+    label.begin();
+    let shared = Arc::new((label, AtomicU64::new(9)));
+    on_threads(&shared, [true, false], |(label, gauge), ends| {
+        if !ends || label.end() {
+            label.show(|calls| gauge.store(calls, Ordering::Relaxed));
+        }
+    });
+    assert_eq!(shared.1.load(Ordering::SeqCst), 0);
 }

@@ -63,6 +63,7 @@ fn main() {
         balance::the_slowest_of_calls_that_end_together_is_remembered
         balance::two_answers_at_the_same_time_lower_an_estimate_once
         balance::failures_that_come_together_all_count
+        balance::a_gauge_shows_no_call_when_none_is_in_flight
         rate_limit::a_limit_lets_no_more_through_than_its_burst
         rate_limit::a_call_takes_all_its_tokens_or_none
         rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile

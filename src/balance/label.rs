@@ -1,0 +1,253 @@
+//! What endpoints are called in metrics: a few by their keys, and all others together.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// The label of the endpoints that have none of their own.
+const OTHER: &str = "other";
+
+/// The label of an endpoint, or of several. Lives as long as a call is in flight on one of them.
+#[derive(Debug)]
+pub(super) struct Label {
+    pub(super) key: Arc<str>,
+    /// Where threads keep its handles. No two labels that exist have the same.
+    pub(super) place: usize,
+    /// Unlike that of any other label of this name.
+    pub(super) id: u64,
+    in_flight: AtomicU64,
+}
+
+impl Label {
+    pub(super) fn new(key: Arc<str>, place: usize, id: u64) -> Self {
+        Self {
+            key,
+            place,
+            id,
+            in_flight: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A call has ended. Returns `true` if no other is in flight.
+    #[inline]
+    pub(super) fn end(&self) -> bool {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Shows how many calls are in flight. The end of the last one shows it as well: who is late with what was before sees
+    /// that, and shows it once more.
+    pub(super) fn show(&self, set: impl Fn(u64)) {
+        // A plain load may see what was before.
+        let newest = || self.in_flight.fetch_add(0, Ordering::AcqRel);
+        let mut calls = newest();
+        loop {
+            set(calls);
+            if calls == 0 {
+                return;
+            }
+            calls = newest();
+            if calls > 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// The labels of one name.
+#[derive(Default)]
+pub(super) struct Directory(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    /// The first one is of all endpoints that have none of their own.
+    places: Vec<Entry>,
+    /// How many labels there were.
+    made: u64,
+}
+
+struct Entry {
+    key: Arc<str>,
+    label: Weak<Label>,
+    /// How many endpoints have it that have not gone.
+    endpoints: usize,
+}
+
+impl Directory {
+    /// The label of an endpoint with this key: its own, if no more than `most` have one.
+    pub(super) fn enter(&self, key: &Arc<str>, most: u32) -> Arc<Label> {
+        let mut entries = lock(&self.0);
+        if entries.places.is_empty() {
+            entries.places.push(Entry::new(OTHER.into()));
+        }
+        let place = entries.place(key, most as usize);
+        entries.at(place)
+    }
+
+    /// An endpoint that has this label has gone.
+    pub(super) fn leave(&self, label: &Label) {
+        lock(&self.0).places[label.place].endpoints -= 1;
+    }
+}
+
+impl Entries {
+    fn place(&mut self, key: &Arc<str>, most: usize) -> usize {
+        let used = self.places.iter().skip(1);
+        let has_room = used.filter(|entry| entry.endpoints > 0).count() < most;
+        let own = self.places.iter().position(|entry| entry.key == *key);
+        if let Some(own) = own.filter(|place| has_room || self.places[*place].endpoints > 0) {
+            return own;
+        }
+        if !has_room {
+            return 0;
+        }
+        // Not one that calls on an endpoint that has gone are still counted by.
+        let is_free = |entry: &Entry| entry.endpoints == 0 && entry.label.strong_count() == 0;
+        let places = self.places.iter().skip(1);
+        let free = places.map(is_free).position(|is_free| is_free);
+        let place = free.map_or(self.places.len(), |free| free + 1);
+        if place == self.places.len() {
+            self.places.push(Entry::new(Arc::clone(key)));
+        } else {
+            self.places[place] = Entry::new(Arc::clone(key));
+        }
+        place
+    }
+
+    fn at(&mut self, place: usize) -> Arc<Label> {
+        let entry = &mut self.places[place];
+        entry.endpoints += 1;
+        if let Some(label) = entry.label.upgrade() {
+            return label;
+        }
+        self.made += 1;
+        let label = Arc::new(Label::new(Arc::clone(&entry.key), place, self.made));
+        entry.label = Arc::downgrade(&label);
+        label
+    }
+}
+
+impl Entry {
+    fn new(key: Arc<str>) -> Self {
+        Self {
+            key,
+            label: Weak::new(),
+            endpoints: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Directory")
+            .field(&lock(&self.0).places.len())
+            .finish()
+    }
+}
+
+/// What is shown of the endpoints that have a label.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) label: Arc<Label>,
+    /// How many there are.
+    pub(super) endpoints: usize,
+    /// How many of them are neither ejected nor unhealthy.
+    pub(super) ready: usize,
+    /// The greatest latency estimate, in seconds.
+    pub(super) latency: f64,
+}
+
+impl Shown {
+    /// What is shown when they have gone.
+    pub(super) fn none(label: &Arc<Label>) -> Self {
+        Self {
+            label: Arc::clone(label),
+            endpoints: 0,
+            ready: 0,
+            latency: 0.0,
+        }
+    }
+
+    pub(super) fn add(&mut self, is_ready: bool, latency: f64) {
+        self.endpoints += 1;
+        self.ready += usize::from(is_ready);
+        self.latency = self.latency.max(latency);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn enter(directory: &Directory, key: &str) -> Arc<Label> {
+        directory.enter(&key.into(), 2)
+    }
+
+    #[test]
+    fn as_many_endpoints_as_may_have_a_label_of_their_own() {
+        let directory = Directory::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|key| enter(&directory, key));
+        assert_eq!(
+            [&*a.key, &*b.key, &*c.key, &*d.key],
+            ["a", "b", "other", "other"]
+        );
+        assert!(
+            Arc::ptr_eq(&a, &enter(&directory, "a")),
+            "one key, one label"
+        );
+        directory.leave(&b);
+        assert_eq!(&*enter(&directory, "e").key, "e");
+        directory.leave(&a);
+        assert_eq!(
+            &*enter(&directory, "f").key,
+            "other",
+            "one more has the key"
+        );
+        directory.leave(&a);
+        assert_eq!(&*enter(&directory, "f").key, "f");
+        assert_eq!(&*enter(&directory, "b").key, "other", "it was given away");
+    }
+
+    #[test]
+    fn a_place_is_given_away_when_nobody_counts_by_its_label_any_more() {
+        let directory = Directory::default();
+        let (a, b) = (enter(&directory, "a"), enter(&directory, "b"));
+        directory.leave(&a);
+        let c = enter(&directory, "c");
+        assert_ne!(a.place, c.place);
+        let (place, id) = (b.place, b.id);
+        directory.leave(&b);
+        drop(b);
+        let d = enter(&directory, "d");
+        assert_eq!(d.place, place);
+        assert_ne!(d.id, id);
+    }
+
+    #[test]
+    fn the_end_of_the_last_call_is_shown_whoever_is_late() {
+        let directory = Directory::default();
+        let label = enter(&directory, "a");
+        let gauge = Cell::new(9);
+        label.begin();
+        label.begin();
+        label.show(|calls| gauge.set(calls));
+        assert_eq!(gauge.get(), 2);
+        assert!(!label.end());
+        assert!(label.end());
+        label.begin();
+        // It ends while it is being shown.
+        label.show(|calls| {
+            if calls == 1 {
+                label.end();
+            }
+            gauge.set(calls);
+        });
+        assert_eq!(gauge.get(), 0);
+    }
+}
