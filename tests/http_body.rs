@@ -377,6 +377,55 @@ async fn a_balancer_counts_a_stream_as_in_flight_and_its_failure_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_an_hour_does_not_starve_its_endpoint() {
+    let endpoints = ["one", "two"].map(|name| {
+        let server = service_fn(|response| async move {
+            sleep(Duration::from_millis(10)).await;
+            Ok::<Response<Feed>, Infallible>(response)
+        });
+        Endpoint::new(name, server)
+    });
+    let config = Balance::config("watched")
+        .classify(Classifier::new())
+        .seed(1);
+    let balance = config.completion(AtEndOfBody).build(endpoints).unwrap();
+    let handle = balance.handle();
+    let status = |name: &str| handle.endpoint(name).unwrap();
+    let short = async || {
+        for _ in 0..100 {
+            let (source, response) = streamed(200);
+            let body = call(&balance, response).await.into_body();
+            drop(source);
+            assert!(body.collect().await.is_ok());
+        }
+    };
+    short().await;
+
+    let (source, response) = streamed(200);
+    let body = call(&balance, response).await.into_body();
+    let watched = ["one", "two"]
+        .into_iter()
+        .find(|name| status(name).in_flight == 1);
+    let watched = watched.unwrap();
+    for _ in 0..60 {
+        advance(60 * SECOND).await;
+        short().await;
+        assert!(status(watched).latency <= Duration::from_millis(15));
+    }
+    let others = ["one", "two"].map(|name| status(name).load);
+    assert!(
+        others[0].max(others[1]) < 5.0 * others[0].min(others[1]),
+        "{others:?}"
+    );
+
+    source.fail("connection reset");
+    assert!(body.collect().await.is_err());
+    let status = status(watched);
+    assert_eq!((status.in_flight, status.failure_share > 0.2), (0, true));
+    assert!(status.latency <= Duration::from_millis(15), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_response_gives_its_permit_back_before_the_retry() {
     let layer = bulkhead(1);
     let handle = layer.handle();

@@ -10,12 +10,21 @@ use crate::{Error, Outcome, Token};
 /// A call in flight on an endpoint.
 ///
 /// Dropped without an outcome, it counts as cancelled: it may raise the endpoint's latency estimate, never lower
-/// it.
+/// it, unless its answer had begun.
 #[must_use = "a token that is dropped counts as cancelled"]
 pub struct Flight {
     member: Arc<Member>,
     began: u64,
-    is_over: bool,
+    stage: Stage,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waits,
+    /// Its answer has begun: what it took is known.
+    Streams,
+    Over,
 }
 
 impl Flight {
@@ -26,7 +35,7 @@ impl Flight {
         Self {
             member: Arc::clone(member),
             began,
-            is_over: false,
+            stage: Stage::Waits,
         }
     }
 
@@ -40,9 +49,11 @@ impl Flight {
 
     #[inline]
     fn end(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.is_over, true) {
-            self.member
-                .report(outcome, self.began, context::fresh_now());
+        let (member, began) = (&self.member, self.began);
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Waits => member.report(outcome, began, context::fresh_now()),
+            Stage::Streams => member.report_stream(outcome, began, context::fresh_now()),
+            Stage::Over => {}
         }
     }
 }
@@ -51,6 +62,13 @@ impl Token for Flight {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
+    }
+
+    fn head(&mut self, outcome: Outcome) {
+        if self.stage == Stage::Waits {
+            self.stage = Stage::Streams;
+            self.member.head(outcome, self.began, context::fresh_now());
+        }
     }
 }
 

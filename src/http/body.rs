@@ -106,7 +106,7 @@ where
         response: Response<B>,
         head: Outcome,
         classify: &K,
-        token: T,
+        mut token: T,
     ) -> Self::Response<T> {
         let (status, headers) = (response.status(), response.headers());
         let is_decided = head.is_failure() || classify.is_decided(status, headers);
@@ -119,6 +119,7 @@ where
             });
             return response.map(TrackedBody::from);
         }
+        token.head(head);
         let call = Call {
             token: Some(token),
             outcome: head,
@@ -388,9 +389,10 @@ mod tests {
         Dropped,
     }
 
-    /// A token that notes how it ended, and whether the body was still there.
+    /// A token that notes its head, how it ended, and whether the body was still there.
     struct Note {
         ends: Arc<Mutex<Vec<(End, bool)>>>,
+        heads: Arc<Mutex<Vec<Outcome>>>,
         body: Arc<()>,
         is_open: bool,
     }
@@ -404,6 +406,11 @@ mod tests {
     }
 
     impl Token for Note {
+        fn head(&mut self, outcome: Outcome) {
+            assert!(self.ends.lock().unwrap().is_empty());
+            self.heads.lock().unwrap().push(outcome);
+        }
+
         fn resolve(mut self, outcome: Outcome) {
             self.end(End::Resolved(outcome));
         }
@@ -561,8 +568,10 @@ mod tests {
                 alive: Arc::clone(&alive),
                 ..self.body.clone()
             };
+            let heads = Arc::default();
             let note = Note {
                 ends: Arc::clone(&ends),
+                heads: Arc::clone(&heads),
                 body: alive,
                 is_open: true,
             };
@@ -574,6 +583,9 @@ mod tests {
             // The note, the body, and one here.
             let alive = Arc::clone(&note.body);
             let response = AtEndOfBody.attach(response, self.head, &self.judge, note);
+            let has_ended = !ends.lock().unwrap().is_empty();
+            let heads = heads.lock().unwrap().clone();
+            assert_eq!(heads, if has_ended { vec![] } else { vec![self.head] });
             let polled = catch_unwind(AssertUnwindSafe(|| {
                 let mut body = response.into_body();
                 for _ in 0..polls {
@@ -751,6 +763,7 @@ mod tests {
             let ends = Arc::default();
             let note = Note {
                 ends: Arc::clone(&ends),
+                heads: Arc::default(),
                 body: Arc::clone(&body.alive),
                 is_open: true,
             };
