@@ -36,8 +36,8 @@
 //! ## When a call is over
 //!
 //! With [`AtEndOfBody`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
-//! balancer counts it on its endpoint, and what measure records and the circuit breaker takes for slow is the time of the
-//! whole answer, a slow reader's time included. To the balancer, a call took what its head took.
+//! balancer counts it on its endpoint, and what measure records is the time of the whole answer, a slow reader's time
+//! included. To the balancer and the circuit breaker, a call took what its head took: a long download is not slow.
 //!
 //! | the body | the call is |
 //! |---|---|
@@ -56,8 +56,8 @@
 //! many permits, or waits for itself.
 //!
 //! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
-//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last, and a half-open circuit breaker
-//! waits for their end.
+//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last, and a closed circuit breaker counts
+//! a success at its end, but a head that is a failure at once. A half-open one does not wait for their end.
 //!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
 //! body something further out takes off are cancelled.
@@ -112,7 +112,8 @@
 //! # Cancellation
 //!
 //! Dropping a body gives back all that its call holds, after what the body itself holds. It counts as
-//! cancelled: neither for the service nor against it, and the place of a probe is free again.
+//! cancelled: neither for the service nor against it, and the place of a probe is free again. What the balancer and a
+//! half-open circuit breaker know from the head stays.
 //!
 //! # What clones share
 //!
