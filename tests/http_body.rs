@@ -18,7 +18,7 @@ use buttress::balance::Endpoint;
 use buttress::bulkhead::{LimitPolicy, Sample};
 use buttress::circuit_breaker::State;
 use buttress::http::grpc;
-use buttress::http::{AtEndOfBody, Classifier, TrackedBody};
+use buttress::http::{AtEndOfBody, BodyTimeoutLayer, Classifier, TrackedBody};
 use buttress::{
     Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError, Error, ErrorKind,
     ErrorsAreFailures, FallbackLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
@@ -340,6 +340,31 @@ async fn a_probe_whose_stream_breaks_is_one_failure_and_no_success() {
     source.fail("connection reset");
     assert!(body.collect().await.is_err());
     assert_eq!(handle.state(), State::HalfOpen, "one each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_its_reader_leaves_lying_is_no_failure_of_the_service() {
+    let total = BodyTimeoutLayer::config("total").total(10 * SECOND);
+    let total = total.build().unwrap();
+    for (is_sent, state) in [(true, State::Closed), (false, State::Open)] {
+        let layer = CircuitBreakerLayer::config("reader")
+            .consecutive_failures(1)
+            .classify(Classifier::new())
+            .completion(AtEndOfBody)
+            .build()
+            .unwrap();
+        let service = layer.layer(total.layer(echo()));
+        let (source, response) = streamed(200);
+        let body = call(&service, response).await.into_body();
+        advance(11 * SECOND).await;
+        if is_sent {
+            source.send("one");
+            source.send("two");
+        }
+        let error = body.collect().await.unwrap_err();
+        assert_eq!(kind(&error), ErrorKind::Timeout);
+        assert_eq!(layer.handle().state(), state, "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

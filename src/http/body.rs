@@ -226,10 +226,15 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
         } else {
             Outcome::Failure
         };
+        let ours = Error::find(error);
+        if ours.is_some_and(Error::is_of_slow_reader) {
+            // As if the reader had dropped it.
+            return;
+        }
         let Some(token) = self.token.take() else {
             return;
         };
-        match Error::find(error) {
+        match ours {
             Some(ours) if ours.is_rejection() => token.refuse(),
             Some(_) => token.time_out(outcome),
             None => token.resolve(outcome),
@@ -370,6 +375,7 @@ where
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::error::Late;
     use ::http::HeaderValue;
     use proptest::prelude::*;
     use std::collections::VecDeque;
@@ -439,6 +445,7 @@ mod tests {
         Trailers(Outcome),
         Fails,
         TimesOut,
+        IsTooLate,
         IsRefused,
         Panics,
     }
@@ -487,6 +494,9 @@ mod tests {
                 }
                 Some(Step::Fails) => return Poll::Ready(Some(Err("connection reset".into()))),
                 Some(Step::TimesOut) => Error::timed_out(ErrorKind::Timeout, "db", second),
+                Some(Step::IsTooLate) => {
+                    Error::body_timed_out(ErrorKind::Timeout, "db", second, Late::Reader)
+                }
                 Some(Step::IsRefused) => Error::rejected(ErrorKind::BulkheadFull, "db", None),
                 Some(Step::Panics) => panic!("in the body"),
             };
@@ -629,6 +639,8 @@ mod tests {
                     Some(Step::Trailers(outcome)) => End::Resolved(end(outcome)),
                     Some(Step::Fails) => End::Resolved(failed),
                     Some(Step::TimesOut) => End::TimedOut(failed),
+                    Some(Step::IsTooLate) if is_decided => End::Resolved(self.head),
+                    Some(Step::IsTooLate) => End::Dropped,
                     Some(Step::IsRefused) => End::Refused,
                     Some(Step::Panics) if is_decided => return (End::Resolved(self.head), false),
                     Some(Step::Panics) => return (End::Dropped, false),
@@ -659,6 +671,7 @@ mod tests {
             4 => prop::sample::select(OUTCOMES).prop_map(|it| Some(Step::Trailers(it))),
             1 => Just(Some(Step::Fails)),
             1 => Just(Some(Step::TimesOut)),
+            1 => Just(Some(Step::IsTooLate)),
             1 => Just(Some(Step::IsRefused)),
             1 => Just(Some(Step::Panics)),
         ];
@@ -755,6 +768,8 @@ mod tests {
         let timed_out = End::TimedOut(Outcome::Failure);
         assert_eq!(Case::new([Step::TimesOut]).run(1), timed_out);
         assert_eq!(Case::new([Step::IsRefused]).run(1), End::Refused);
+        let late = Case::new([Step::IsTooLate]).run(1);
+        assert_eq!(late, End::Dropped, "the reader was");
     }
 
     #[test]

@@ -43,6 +43,7 @@
 //! |---|---|
 //! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
 //! | ends in an error | a failure; one of this crate's own timeouts is a timeout |
+//! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |
 //! | belongs to a head that was a failure | that failure, whatever becomes of the body |
@@ -71,7 +72,7 @@
 //! ## Timeouts of bodies
 //!
 //! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. To the first a slow reader is not a slow server;
-//! to the second it is. See [`body_timeout`].
+//! the second ends its body, but does not hold it against the service. See [`body_timeout`].
 //!
 //! ## Deadlines across hops
 //!
