@@ -267,8 +267,8 @@ async fn a_function_writes_the_whole_answer() {
         assert_eq!(refusal.method(), Method::GET);
         assert_eq!(refusal.retry_after(), None);
         assert_eq!(
-            (refusal.status().as_u16(), refusal.grpc_status()),
-            (500, 13)
+            (refusal.status().as_u16(), refusal.code()),
+            (500, buttress::http::grpc::Code::Internal)
         );
         Response::new(refusal.error().to_string().into())
     });

@@ -9,62 +9,59 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Stat
 use bytes::Bytes;
 
 use crate::http::Protocol;
+use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{BoxError, Error, ErrorKind};
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-static GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// What an error is called in both protocols, and what a caller may know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Meaning {
     status: StatusCode,
-    grpc_status: u8,
+    code: Code,
     message: &'static str,
 }
 
 impl Meaning {
-    const fn new(status: StatusCode, grpc_status: u8, message: &'static str) -> Self {
+    const fn new(status: StatusCode, code: Code, message: &'static str) -> Self {
         Self {
             status,
-            grpc_status,
+            code,
             message,
         }
     }
 
     /// `None` stands for errors that are not ours.
     const fn of(kind: Option<ErrorKind>) -> Self {
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const RESOURCE_EXHAUSTED: u8 = 8;
-        const INTERNAL: u8 = 13;
-        const UNAVAILABLE: u8 = 14;
         let (status, code, message) = match kind {
             Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                UNAVAILABLE,
+                Code::Unavailable,
                 "unavailable for now",
             ),
-            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => {
-                (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "overloaded")
-            }
+            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "overloaded",
+            ),
             Some(ErrorKind::RateLimited) => (
                 StatusCode::TOO_MANY_REQUESTS,
-                RESOURCE_EXHAUSTED,
+                Code::ResourceExhausted,
                 "too many requests",
             ),
             Some(ErrorKind::TooCostly) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                RESOURCE_EXHAUSTED,
+                Code::ResourceExhausted,
                 "more than is ever allowed at once",
             ),
             Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => (
                 StatusCode::GATEWAY_TIMEOUT,
-                DEADLINE_EXCEEDED,
+                Code::DeadlineExceeded,
                 "not done in time",
             ),
             None => (
                 StatusCode::INTERNAL_SERVER_ERROR,
-                INTERNAL,
+                Code::Internal,
                 "internal error",
             ),
         };
@@ -122,8 +119,7 @@ impl<'a> Reason<'a> {
     /// Writes the trailers of gRPC into the head: there is no message before them.
     fn trailers_only(&self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = u16::from(self.meaning().grpc_status);
-        headers.insert(&GRPC_STATUS, status.into());
+        headers.insert(&STATUS, self.meaning().code.number().into());
         let message: Cow<'_, str> = match self.ours {
             Some(error) if self.is_for_client => error.to_string().into(),
             _ => self.meaning().message.into(),
@@ -138,7 +134,7 @@ impl<'a> Reason<'a> {
             self.retry_after().map(whole_millis)
         };
         if let Some(pushback) = pushback {
-            headers.insert(&GRPC_PUSHBACK, pushback.into());
+            headers.insert(&PUSHBACK, pushback.into());
         }
     }
 }
@@ -216,10 +212,10 @@ impl<'a> Refusal<'a> {
         self.reason.meaning().status
     }
 
-    /// The number of the status that says so in gRPC, whatever the protocol of the answer is.
+    /// The status that says so in gRPC, whatever the protocol of the answer is.
     #[must_use]
-    pub fn grpc_status(&self) -> u8 {
-        self.reason.meaning().grpc_status
+    pub fn code(&self) -> Code {
+        self.reason.meaning().code
     }
 
     /// What it says in a few words, without names that only this process knows.
@@ -284,24 +280,27 @@ mod tests {
 
     #[test]
     fn every_error_has_its_status_in_both_protocols() {
-        for (kind, status, grpc_status) in [
-            (ErrorKind::CircuitOpen, 503, 14),
-            (ErrorKind::NoEndpoints, 503, 14),
-            (ErrorKind::BulkheadFull, 503, 14),
-            (ErrorKind::QueueTimeout, 503, 14),
-            (ErrorKind::RateLimited, 429, 8),
-            (ErrorKind::TooCostly, 413, 8),
-            (ErrorKind::Timeout, 504, 4),
-            (ErrorKind::DeadlineExceeded, 504, 4),
+        for (kind, status, code) in [
+            (ErrorKind::CircuitOpen, 503, Code::Unavailable),
+            (ErrorKind::NoEndpoints, 503, Code::Unavailable),
+            (ErrorKind::BulkheadFull, 503, Code::Unavailable),
+            (ErrorKind::QueueTimeout, 503, Code::Unavailable),
+            (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
+            (ErrorKind::TooCostly, 413, Code::ResourceExhausted),
+            (ErrorKind::Timeout, 504, Code::DeadlineExceeded),
+            (ErrorKind::DeadlineExceeded, 504, Code::DeadlineExceeded),
         ] {
             let error = rejected(kind, None);
             let meaning = Reason::new(&error, Protocol::Http, false).meaning();
             assert_eq!(meaning.status, status, "{kind:?}");
-            assert_eq!(meaning.grpc_status, grpc_status, "{kind:?}");
+            assert_eq!(meaning.code, code, "{kind:?}");
         }
         let foreign = "password".into();
         let meaning = Reason::new(&foreign, Protocol::Http, false).meaning();
-        assert_eq!((meaning.status.as_u16(), meaning.grpc_status), (500, 13));
+        assert_eq!(
+            (meaning.status.as_u16(), meaning.code),
+            (500, Code::Internal)
+        );
     }
 
     #[test]
