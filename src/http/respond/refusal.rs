@@ -39,9 +39,10 @@ impl Meaning {
                 Code::Unavailable,
                 "unavailable for now",
             ),
+            // Not `UNAVAILABLE`, so that a client slows down instead of trying again at once.
             Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
+                Code::ResourceExhausted,
                 "overloaded",
             ),
             Some(ErrorKind::RateLimited) => (
@@ -106,7 +107,13 @@ impl<'a> Reason<'a> {
         match self.protocol {
             Protocol::Http => {
                 *response.status_mut() = self.meaning().status;
-                if let Some(wait) = self.retry_after() {
+                let is_overload = matches!(
+                    self.kind(),
+                    Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout)
+                );
+                // Without it, a client takes a 503 for that of a service that is broken.
+                let least = is_overload.then_some(Duration::ZERO);
+                if let Some(wait) = self.retry_after().or(least) {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
@@ -272,6 +279,7 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Classify, Outcome};
     use proptest::prelude::*;
 
     fn rejected(kind: ErrorKind, retry_after: Option<Duration>) -> BoxError {
@@ -283,8 +291,8 @@ mod tests {
         for (kind, status, code) in [
             (ErrorKind::CircuitOpen, 503, Code::Unavailable),
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
-            (ErrorKind::BulkheadFull, 503, Code::Unavailable),
-            (ErrorKind::QueueTimeout, 503, Code::Unavailable),
+            (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
+            (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
             (ErrorKind::TooCostly, 413, Code::ResourceExhausted),
             (ErrorKind::Timeout, 504, Code::DeadlineExceeded),
@@ -325,6 +333,26 @@ mod tests {
         assert_eq!(message(false), "unavailable for now");
         let told = "circuit breaker \"inventory\" is open, retry after 4.2s";
         assert_eq!(message(true), told);
+    }
+
+    #[test]
+    fn our_own_classifiers_take_a_full_bulkhead_for_an_overload() {
+        let second = Some(Duration::from_secs(1));
+        for kind in [ErrorKind::BulkheadFull, ErrorKind::QueueTimeout] {
+            let error = rejected(kind, None);
+            let answer = |protocol| Reason::new(&error, protocol, false).response(());
+            let http = crate::http::Classifier::new().classify(Ok(&answer(Protocol::Http)));
+            assert_eq!(
+                http,
+                Outcome::Overload {
+                    retry_after: second
+                }
+            );
+            let response = answer(Protocol::Grpc);
+            let grpc = crate::http::grpc::Classifier::new().classify(Ok(&response));
+            assert_eq!(grpc, Outcome::Overload { retry_after: None });
+            assert!(!response.headers().contains_key(&PUSHBACK), "nobody knows");
+        }
     }
 
     #[test]
