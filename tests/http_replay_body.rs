@@ -10,13 +10,17 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use buttress::BoxError;
-use buttress::http::{ReplayBody, ReplayBodyError, TryCopyBody};
+use buttress::circuit_breaker::State;
+use buttress::http::{Classifier, ReplayBody, ReplayBodyError, TryCopyBody};
+use buttress::{BoxError, CircuitBreakerLayer, HedgeLayer};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use proptest::prelude::*;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
 
 /// What a source does when it is polled.
 #[derive(Clone, Copy, Debug)]
@@ -738,4 +742,30 @@ fn an_empty_body_is_empty_and_can_always_be_copied() {
     let mut copy = empty.copy().unwrap();
     assert!(copy.body.is_end_stream());
     assert_eq!((copy.exact(), copy.poll()), (Some(0), Got::End));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_too_far_behind_is_neither_the_services_fault_nor_the_end_of_a_race() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let breaker = CircuitBreakerLayer::config("lost").consecutive_failures(1);
+    let breaker = breaker.classify(Classifier::new()).build().unwrap();
+    let hedge = HedgeLayer::config("lost").delay(SECOND).burst(1);
+    let hedge = hedge.classify(Classifier::new()).build().unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(move |_: Request<()>| {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(2 * SECOND).await;
+            if number == 0 {
+                return Err(BoxError::from(ReplayBodyError::Lost));
+            }
+            Ok(Response::new(()))
+        }
+    });
+    let client = hedge.layer(breaker.layer(service));
+    let began = Instant::now();
+    let answer = client.oneshot(Request::new(())).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    assert_eq!(breaker.handle().state(), State::Closed);
 }

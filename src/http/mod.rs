@@ -23,7 +23,7 @@
 //! | 503 with a `Retry-After` | overload | it says for how long |
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
-//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away: that is not the service's fault |
+//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
