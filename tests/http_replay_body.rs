@@ -769,3 +769,38 @@ async fn a_copy_that_is_too_far_behind_is_neither_the_services_fault_nor_the_end
     assert_eq!(began.elapsed(), 3 * SECOND);
     assert_eq!(breaker.handle().state(), State::Closed);
 }
+
+#[test]
+fn a_source_that_never_changes_its_size_hint_does_not_make_copies_longer() {
+    /// Says what it said at first.
+    struct Fixed(Source, SizeHint);
+
+    impl Body for Fixed {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.1
+        }
+    }
+
+    let source = Source::new(&[Step::Data(10), Step::Data(20)], true);
+    let hint = source.size_hint();
+    let mut first = ReplayBody::new(Fixed(source, hint));
+    let copy = first.try_copy().unwrap();
+    let exact = |body: &ReplayBody<Fixed>| body.size_hint().exact();
+    let mut left = vec![(exact(&first), exact(&copy))];
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(_)) = Pin::new(&mut first).poll_frame(&mut cx) {
+        left.push((exact(&first), exact(&copy)));
+    }
+    let expected = [30, 20, 0].map(|rest| (Some(rest), Some(30)));
+    assert_eq!(left, expected);
+}

@@ -24,6 +24,8 @@ pub(super) struct Shared<B> {
 struct State<B> {
     kept: Kept,
     source: Source<B>,
+    /// The length of the source, if it said so before it was read. Some never change what they say.
+    total: Option<u64>,
     /// What is left in the source.
     rest: SizeHint,
     /// Those who wait for the source, by the number of the reader.
@@ -57,6 +59,14 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
+    /// Notes what is left in the source, which says this of it.
+    fn set_rest(&mut self, said: SizeHint) {
+        self.rest = match self.total {
+            Some(total) => SizeHint::with_exact(total.saturating_sub(self.kept.length())),
+            None => said,
+        };
+    }
+
     /// Notes that a reader waits.
     fn wait(&mut self, id: u64, waker: &Waker) {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
@@ -99,9 +109,11 @@ impl<B: Body> Reader<B> {
     pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
         let mut kept = Kept::new(limit);
         let id = kept.join(0).unwrap_or_default();
+        let rest = body.size_hint();
         let state = State {
             kept,
-            rest: body.size_hint(),
+            total: rest.exact(),
+            rest,
             source: Source::Open(body),
             waiting: Vec::new(),
             is_unknown: false,
@@ -277,10 +289,10 @@ where
         // What is done with is dropped when the lock is gone.
         let mut done = None;
         let mut state = lock(&self.reader.shared.state);
-        state.rest = rest;
         let is_unknown = mem::take(&mut state.is_unknown);
         let (polled, others) = match read {
             Poll::Pending => {
+                state.set_rest(rest);
                 state.source = Source::Open(body);
                 if !is_unknown {
                     return Poll::Pending;
@@ -295,8 +307,10 @@ where
                 state.kept.push(id, &piece);
                 state.source = if is_end {
                     done = Some(body);
+                    state.rest = SizeHint::with_exact(0);
                     Source::Complete
                 } else {
+                    state.set_rest(rest);
                     Source::Open(body)
                 };
                 (Some(Ok(piece)), state.others(id))

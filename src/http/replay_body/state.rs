@@ -225,6 +225,11 @@ impl Kept {
         self.reader(id).is_some_and(|reader| reader.next == end)
     }
 
+    /// The length of all that was read from the source.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// The length of what was read from the source and a reader has not got yet.
     pub(super) fn behind(&self, id: u64) -> u64 {
         self.reader(id)
