@@ -67,11 +67,16 @@ impl<B> State<B> {
         };
     }
 
-    /// Notes that a reader waits.
-    fn wait(&mut self, id: u64, waker: &Waker) {
+    /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
+    #[must_use]
+    fn wait(&mut self, id: u64, waker: &Waker) -> Option<Waker> {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
-            Some((_, waiting)) => waiting.clone_from(waker),
-            None => self.waiting.push((id, waker.clone())),
+            Some((_, waiting)) if waiting.will_wake(waker) => None,
+            Some((_, waiting)) => Some(mem::replace(waiting, waker.clone())),
+            None => {
+                self.waiting.push((id, waker.clone()));
+                None
+            }
         }
     }
 
@@ -149,8 +154,10 @@ impl<B> Reader<B> {
         let mut state = lock(&self.shared.state);
         let ended = state.kept.supersede(self.id);
         let wakers = state.take(|id| ended.contains(&id));
+        let gone = state.kept.gone();
         drop(state);
         wakers.wake();
+        drop(gone);
     }
 
     /// Says whether it can go on, as far as is known.
@@ -187,7 +194,12 @@ where
     ) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
         let mut state = lock(&self.shared.state);
         match state.kept.next(self.id) {
-            Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
+            Next::Kept(piece) => {
+                let gone = state.kept.gone();
+                drop(state);
+                drop(gone);
+                return Poll::Ready(Some(Ok(piece)));
+            }
             Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
             Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}
@@ -195,8 +207,10 @@ where
         let body = match mem::replace(&mut state.source, Source::Taken) {
             Source::Open(body) => body,
             Source::Taken => {
-                state.wait(self.id, cx.waker());
+                let former = state.wait(self.id, cx.waker());
                 state.is_unknown = true;
+                drop(state);
+                drop(former);
                 return Poll::Pending;
             }
             Source::Complete => {
@@ -208,7 +222,7 @@ where
                 return Poll::Ready(Some(Err(error)));
             }
         };
-        state.wait(self.id, cx.waker());
+        let former = state.wait(self.id, cx.waker());
         let waker = state.common_waker();
         drop(state);
 
@@ -216,6 +230,8 @@ where
             reader: self,
             body: Some(body),
         };
+        // If it panics, the turn is over.
+        drop(former);
         let mut cx = task::Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
         let polled = turn.poll(&mut cx);
         turn.end(polled)
@@ -328,9 +344,10 @@ where
                 (Some(Err(error)), state.others(id))
             }
         };
+        let gone = state.kept.gone();
         drop(state);
         others.wake();
-        drop(done);
+        drop((done, gone));
         Poll::Ready(polled)
     }
 }
@@ -364,8 +381,9 @@ impl<B> Drop for Reader<B> {
         state.kept.leave(self.id);
         let place = state.waiting.iter().position(|(id, _)| *id == self.id);
         let waker = place.map(|place| state.waiting.swap_remove(place));
+        let gone = state.kept.gone();
         drop(state);
-        drop(waker);
+        drop((waker, gone));
     }
 }
 
