@@ -18,6 +18,14 @@ pub trait Token: Send + 'static {
     /// Records how the call ended.
     fn resolve(self, outcome: Outcome);
 
+    /// Notes that the head of the answer has come, which was judged to be `outcome`, while the rest of it goes on.
+    ///
+    /// Called at most once, before the call ends, by a completion that waits for more than the head. What the call
+    /// was is known at its end, unless the head was a failure. By default this does nothing.
+    fn head(&mut self, outcome: Outcome) {
+        let _ = outcome;
+    }
+
     /// Records that a layer further in refused the call. By default it is [`Outcome::Ignored`].
     fn refuse(self)
     where
@@ -40,7 +48,8 @@ pub trait Token: Send + 'static {
 ///
 /// Takes the token of the call and the response, whose head has been judged, and returns the
 /// response that the caller gets. The default, [`AtResponse`], resolves the token there and then; a
-/// completion that waits for the end of a streamed body moves the token into the body.
+/// completion that waits for the end of a streamed body tells the token of the [head](Token::head), and moves it into
+/// the body.
 pub trait Completion<Res, K>: Clone {
     /// The response that carries the token, if it has to.
     type Response<T: Token>;

@@ -66,6 +66,23 @@ pub struct Error {
     may_go_elsewhere: bool,
     /// Boxed, because it is rare.
     shortage: Option<Box<Shortage>>,
+    late: Late,
+}
+
+/// What took too long where a time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The call, as far as the layer knows.
+    Call,
+    /// The next part of an answer that had begun.
+    #[cfg(feature = "http")]
+    Part,
+    /// The end of an answer that had begun.
+    #[cfg(feature = "http")]
+    End,
+    /// The reader of an answer, of which more was there.
+    #[cfg(feature = "http")]
+    Reader,
 }
 
 impl Error {
@@ -83,6 +100,7 @@ impl Error {
             allowed: None,
             may_go_elsewhere: false,
             shortage: None,
+            late: Late::Call,
         }
     }
 
@@ -96,7 +114,28 @@ impl Error {
             allowed: Some(allowed),
             may_go_elsewhere: false,
             shortage: None,
+            late: Late::Call,
         }
+    }
+
+    /// The same, when the head of the answer had come.
+    #[cfg(feature = "http")]
+    pub(crate) fn body_timed_out(
+        kind: ErrorKind,
+        name: &'static str,
+        allowed: Duration,
+        late: Late,
+    ) -> Self {
+        Self {
+            late,
+            ..Self::timed_out(kind, name, allowed)
+        }
+    }
+
+    /// Says whether the caller took too long, and not the service.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_of_slow_reader(&self) -> bool {
+        self.late == Late::Reader
     }
 
     /// An operation that ran out of time between two attempts.
@@ -109,6 +148,7 @@ impl Error {
             allowed: None,
             may_go_elsewhere: false,
             shortage: None,
+            late: Late::Call,
         }
     }
 
@@ -200,6 +240,16 @@ impl fmt::Display for Error {
             ErrorKind::BulkheadFull => write!(f, "bulkhead {name:?} is full")?,
             ErrorKind::QueueTimeout => write!(f, "waited too long for bulkhead {name:?}")?,
             ErrorKind::NoEndpoints => write!(f, "balancer {name:?} has no endpoint")?,
+            #[cfg(feature = "http")]
+            _ if self.late == Late::Reader => write!(f, "the answer of {name:?} was not read")?,
+            #[cfg(feature = "http")]
+            ErrorKind::Timeout if self.late == Late::Part => {
+                write!(f, "{name:?} sent no more of its answer")?;
+            }
+            #[cfg(feature = "http")]
+            ErrorKind::Timeout if self.late == Late::End => {
+                write!(f, "{name:?} did not send its whole answer")?;
+            }
             ErrorKind::Timeout => write!(f, "{name:?} gave no answer")?,
             ErrorKind::DeadlineExceeded if self.sent => {
                 write!(f, "{name:?} was not done by its deadline")?;

@@ -18,7 +18,7 @@ use buttress::balance::Endpoint;
 use buttress::bulkhead::{LimitPolicy, Sample};
 use buttress::circuit_breaker::State;
 use buttress::http::grpc;
-use buttress::http::{AtEndOfBody, Classifier, TrackedBody};
+use buttress::http::{AtEndOfBody, BodyTimeoutLayer, Classifier, TrackedBody};
 use buttress::{
     Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError, Error, ErrorKind,
     ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
@@ -250,15 +250,140 @@ async fn a_breaker_sees_how_the_body_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_body_is_a_slow_call() {
-    let slow = |pause| {
-        state_after(async move |source: Source| {
-            sleep(pause).await;
-            source.trailers("grpc-status", "0");
-        })
-    };
-    assert_eq!(slow(SECOND).await, State::Closed);
-    assert_eq!(slow(3 * SECOND).await, State::Open);
+async fn a_slow_head_is_a_slow_call_and_a_long_body_is_none() {
+    let long = state_after(async |source: Source| {
+        sleep(60 * SECOND).await;
+        source.trailers("grpc-status", "0");
+    });
+    assert_eq!(long.await, State::Closed);
+
+    for (takes, state) in [(SECOND, State::Closed), (3 * SECOND, State::Open)] {
+        let layer = breaker("slow");
+        let service = layer.wrap(service_fn(async |(takes, response)| {
+            sleep(takes).await;
+            Ok::<Response<Feed>, Infallible>(response)
+        }));
+        let (source, response) = streamed(200);
+        let body = call(&service, (takes, response)).await.into_body();
+        assert_eq!(layer.handle().state(), State::Closed, "not known yet");
+        source.trailers("grpc-status", "0");
+        drop(source);
+        assert!(body.collect().await.is_ok());
+        assert_eq!(layer.handle().state(), state);
+    }
+}
+
+/// A breaker that is open after one failure, and over its open time.
+async fn half_open(successes: u32) -> CircuitBreakerLayer<grpc::Classifier, AtEndOfBody> {
+    let layer = CircuitBreakerLayer::config("half-open")
+        .consecutive_failures(1)
+        .slow_calls(2 * SECOND, 0.1)
+        .successes_to_close(successes)
+        .classify(grpc::Classifier::new())
+        .completion(AtEndOfBody)
+        .build()
+        .unwrap();
+    let (source, response) = streamed(200);
+    let body = call(&layer.wrap(echo()), response).await.into_body();
+    source.fail("connection reset");
+    assert!(body.collect().await.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
+    advance(3 * SECOND).await;
+    layer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_breaker_closes_while_its_probes_are_streams_that_last() {
+    let layer = half_open(5).await;
+    let service = layer.wrap(echo());
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        assert_ne!(layer.handle().state(), State::Closed);
+        let (source, response) = streamed(200);
+        streams.push((source, call(&service, response).await));
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+    // They were of another time.
+    for (source, response) in streams {
+        source.fail("connection reset");
+        assert!(response.into_body().collect().await.is_err());
+    }
+    assert_eq!(layer.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_stream_breaks_is_one_failure_and_no_success() {
+    let layer = half_open(3).await;
+    let (handle, service) = (layer.handle(), layer.wrap(echo()));
+    let (first, response) = streamed(200);
+    let mut bodies = vec![call(&service, response).await.into_body()];
+    let (second, response) = streamed(200);
+    bodies.push(call(&service, response).await.into_body());
+    let mut read = bodies.into_iter().map(BodyExt::collect);
+    first.fail("connection reset");
+    assert!(read.next().unwrap().await.is_err());
+    assert_eq!(handle.state(), State::HalfOpen, "one each");
+    second.trailers("grpc-status", "14");
+    drop(second);
+    assert!(read.next().unwrap().await.is_ok());
+    assert_eq!(handle.state(), State::Open);
+
+    // A head that is a failure counts at once, and once.
+    let layer = half_open(5).await;
+    let (handle, service) = (layer.handle(), layer.wrap(echo()));
+    let (_stream, response) = streamed(200);
+    let _body = call(&service, response).await;
+    let (source, mut response) = streamed(200);
+    let status = "14".parse().unwrap();
+    response.headers_mut().insert("grpc-status", status);
+    let body = call(&service, response).await.into_body();
+    source.fail("connection reset");
+    assert!(body.collect().await.is_err());
+    assert_eq!(handle.state(), State::HalfOpen, "one each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_its_reader_leaves_lying_is_no_failure_of_the_service() {
+    let total = BodyTimeoutLayer::config("total").total(10 * SECOND);
+    let total = total.build().unwrap();
+    for (is_sent, state) in [(true, State::Closed), (false, State::Open)] {
+        let layer = CircuitBreakerLayer::config("reader")
+            .consecutive_failures(1)
+            .classify(Classifier::new())
+            .completion(AtEndOfBody)
+            .build()
+            .unwrap();
+        let service = layer.layer(total.layer(echo()));
+        let (source, response) = streamed(200);
+        let body = call(&service, response).await.into_body();
+        advance(11 * SECOND).await;
+        if is_sent {
+            source.send("one");
+            source.send("two");
+        }
+        let error = body.collect().await.unwrap_err();
+        assert_eq!(kind(&error), ErrorKind::Timeout);
+        assert_eq!(layer.handle().state(), state, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_head_opens_a_breaker_before_the_body_ends() {
+    let layer = CircuitBreakerLayer::config("head first")
+        .consecutive_failures(2)
+        .classify(Classifier::new())
+        .completion(AtEndOfBody)
+        .build()
+        .unwrap();
+    let service = layer.wrap(echo());
+    let (source, response) = streamed(500);
+    let body = call(&service, response).await.into_body();
+    source.fail("connection reset");
+    assert!(body.collect().await.is_err());
+    assert_eq!(layer.handle().state(), State::Closed, "it counts once");
+    let (_source, response) = streamed(500);
+    let _body = call(&service, response).await;
+    assert_eq!(layer.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,17 +412,17 @@ async fn a_body_that_is_given_up_says_nothing_about_the_service() {
     drop(body);
     assert_eq!(layer.handle().state(), State::Closed);
 
-    // Half-open, the place of the probe is free again.
-    let (source, response) = streamed(200);
-    let body = call(&service, response).await.into_body();
-    source.fail("connection reset");
-    assert!(body.collect().await.is_err());
-    advance(3 * SECOND).await;
+    // Half-open, the place of a probe without a head is free again.
+    let layer = half_open(5).await;
+    let service = layer.wrap(service_fn(|()| {
+        pending::<Result<Response<Feed>, BoxError>>()
+    }));
     for _ in 0..100 {
-        let probe = call(&service, streamed(200).1).await;
-        assert_eq!(layer.handle().state(), State::HalfOpen);
-        let refused = service.clone().oneshot(streamed(200).1).await.unwrap_err();
+        let mut probe = tokio_test::task::spawn(service.clone().oneshot(()));
+        assert!(probe.poll().is_pending());
+        let refused = service.clone().oneshot(()).await.unwrap_err();
         assert_eq!(kind(&refused), ErrorKind::CircuitOpen);
+        assert_eq!(layer.handle().state(), State::HalfOpen);
         drop(probe);
     }
 }
@@ -374,6 +499,55 @@ async fn a_balancer_counts_a_stream_as_in_flight_and_its_failure_as_one() {
     assert!(body.collect().await.is_err());
     assert_eq!(status().in_flight, 0);
     assert!(status().load > 100.0 * before, "{} {before}", status().load);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_an_hour_does_not_starve_its_endpoint() {
+    let endpoints = ["one", "two"].map(|name| {
+        let server = service_fn(|response| async move {
+            sleep(Duration::from_millis(10)).await;
+            Ok::<Response<Feed>, Infallible>(response)
+        });
+        Endpoint::new(name, server)
+    });
+    let config = Balance::config("watched")
+        .classify(Classifier::new())
+        .seed(1);
+    let balance = config.completion(AtEndOfBody).build(endpoints).unwrap();
+    let handle = balance.handle();
+    let status = |name: &str| handle.endpoint(name).unwrap();
+    let short = async || {
+        for _ in 0..100 {
+            let (source, response) = streamed(200);
+            let body = call(&balance, response).await.into_body();
+            drop(source);
+            assert!(body.collect().await.is_ok());
+        }
+    };
+    short().await;
+
+    let (source, response) = streamed(200);
+    let body = call(&balance, response).await.into_body();
+    let watched = ["one", "two"]
+        .into_iter()
+        .find(|name| status(name).in_flight == 1);
+    let watched = watched.unwrap();
+    for _ in 0..60 {
+        advance(60 * SECOND).await;
+        short().await;
+        assert!(status(watched).latency <= Duration::from_millis(15));
+    }
+    let others = ["one", "two"].map(|name| status(name).load);
+    assert!(
+        others[0].max(others[1]) < 5.0 * others[0].min(others[1]),
+        "{others:?}"
+    );
+
+    source.fail("connection reset");
+    assert!(body.collect().await.is_err());
+    let status = status(watched);
+    assert_eq!((status.in_flight, status.failure_share > 0.2), (0, true));
+    assert!(status.latency <= Duration::from_millis(15), "{status:?}");
 }
 
 #[tokio::test(start_paused = true)]

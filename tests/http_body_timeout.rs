@@ -247,16 +247,6 @@ async fn the_deadline_ends_the_body_only_if_that_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_message_says_how_long_the_reader_waited() {
-    let body = get(&idle(2 * SECOND), Paced::new([60 * SECOND])).await;
-    let error = body.collect().await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "\"inventory\" gave no answer within 2.0s"
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_body_that_is_dropped_while_it_waits_leaves_no_timer() {
     struct Woken;
     impl std::task::Wake for Woken {
@@ -418,4 +408,29 @@ fn limits_that_make_no_sense_are_refused() {
     let error = config().idle(2 * SECOND).total(SECOND).build().unwrap_err();
     let text = "body timeout \"inventory\": total is 1s, but must be longer than `idle`";
     assert_eq!(error.to_string(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_says_what_took_too_long() {
+    let text = async |mut body: TimeoutBody<Paced>| loop {
+        if let Err(error) = body.frame().await.unwrap() {
+            return error.to_string();
+        }
+    };
+    let stalls = || Paced::new([Duration::ZERO, 60 * SECOND, SECOND]);
+    let idle = text(get(&idle(5 * SECOND), stalls()).await).await;
+    assert_eq!(idle, "\"inventory\" sent no more of its answer within 5.0s");
+    let layer = total(9 * SECOND);
+    let whole = text(get(&layer, stalls()).await).await;
+    assert_eq!(
+        whole,
+        "\"inventory\" did not send its whole answer within 9.0s"
+    );
+    let body = get(&layer, Paced::new([Duration::ZERO; 2])).await;
+    advance(10 * SECOND).await;
+    let unread = text(body).await;
+    assert_eq!(
+        unread,
+        "the answer of \"inventory\" was not read within 9.0s"
+    );
 }

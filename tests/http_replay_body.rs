@@ -8,15 +8,20 @@ use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
 
-use buttress::BoxError;
-use buttress::http::{ReplayBody, ReplayBodyError, TryCopyBody};
+use buttress::circuit_breaker::State;
+use buttress::http::{Classifier, ReplayBody, ReplayBodyError, TryCopyBody};
+use buttress::{BoxError, CircuitBreakerLayer, HedgeLayer};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use proptest::prelude::*;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
 
 /// What a source does when it is polled.
 #[derive(Clone, Copy, Debug)]
@@ -738,4 +743,172 @@ fn an_empty_body_is_empty_and_can_always_be_copied() {
     let mut copy = empty.copy().unwrap();
     assert!(copy.body.is_end_stream());
     assert_eq!((copy.exact(), copy.poll()), (Some(0), Got::End));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_too_far_behind_is_neither_the_services_fault_nor_the_end_of_a_race() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let breaker = CircuitBreakerLayer::config("lost").consecutive_failures(1);
+    let breaker = breaker.classify(Classifier::new()).build().unwrap();
+    let hedge = HedgeLayer::config("lost").delay(SECOND).burst(1);
+    let hedge = hedge.classify(Classifier::new()).build().unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let service = service_fn(move |_: Request<()>| {
+        let number = sent.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(2 * SECOND).await;
+            if number == 0 {
+                return Err(BoxError::from(ReplayBodyError::Lost));
+            }
+            Ok(Response::new(()))
+        }
+    });
+    let client = hedge.layer(breaker.layer(service));
+    let began = Instant::now();
+    let answer = client.oneshot(Request::new(())).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
+
+#[test]
+fn a_source_that_never_changes_its_size_hint_does_not_make_copies_longer() {
+    /// Says what it said at first.
+    struct Fixed(Source, SizeHint);
+
+    impl Body for Fixed {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.1
+        }
+    }
+
+    let source = Source::new(&[Step::Data(10), Step::Data(20)], true);
+    let hint = source.size_hint();
+    let mut first = ReplayBody::new(Fixed(source, hint));
+    let copy = first.try_copy().unwrap();
+    let exact = |body: &ReplayBody<Fixed>| body.size_hint().exact();
+    let mut left = vec![(exact(&first), exact(&copy))];
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(_)) = Pin::new(&mut first).poll_frame(&mut cx) {
+        left.push((exact(&first), exact(&copy)));
+    }
+    let expected = [30, 20, 0].map(|rest| (Some(rest), Some(30)));
+    assert_eq!(left, expected);
+}
+
+/// Asks a copy what is left of it, on another thread, when this is dropped, as a waker or a frame.
+#[derive(Clone, Default)]
+struct Asks {
+    copy: Arc<Mutex<Option<ReplayBody<Asking>>>>,
+    answers: Arc<Mutex<Vec<bool>>>,
+}
+
+struct AskingFrame(Asks);
+
+impl AsRef<[u8]> for AskingFrame {
+    fn as_ref(&self) -> &[u8] {
+        &[0; 100]
+    }
+}
+
+impl Wake for AskingFrame {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for AskingFrame {
+    fn drop(&mut self) {
+        let (answer, answered) = mpsc::channel();
+        let copy = Arc::clone(&self.0.copy);
+        thread::spawn(move || {
+            let copy = copy.lock().unwrap();
+            answer
+                .send(copy.as_ref().map(Body::size_hint))
+                .unwrap_or_default();
+        });
+        // So long only if it hangs.
+        let answer = answered.recv_timeout(Duration::from_secs(5));
+        self.0.answers.lock().unwrap().push(answer.is_ok());
+    }
+}
+
+/// A body of three such frames, which then waits.
+struct Asking(Asks, usize);
+
+impl Body for Asking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.1 == 3 {
+            return Poll::Pending;
+        }
+        self.1 += 1;
+        let data = Bytes::from_owner(AskingFrame(self.0.clone()));
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
+#[test]
+fn what_is_dropped_may_use_the_body() {
+    // The limit is passed, the reader for which they are kept is dropped, or its attempt is over.
+    for (limit, case) in [(150, 0), (1_000, 1), (1_000, 2)] {
+        let asks = Asks::default();
+        let mut first = ReplayBody::with_limit(Asking(asks.clone(), 0), limit);
+        let behind = first.try_copy().unwrap();
+        let copy_of_behind = behind.try_copy();
+        let mut poll = |waker: &Waker| {
+            let polled = Pin::new(&mut first).poll_frame(&mut Context::from_waker(waker));
+            polled.is_ready()
+        };
+        let count = || asks.answers.lock().unwrap().len();
+        let waker = || Waker::from(Arc::new(AskingFrame(asks.clone())));
+        if case == 0 {
+            *asks.copy.lock().unwrap() = Some(behind);
+            while poll(Waker::noop()) {}
+            assert_eq!(count(), 3);
+            poll(&waker());
+            poll(&waker());
+            assert_eq!(count(), 4, "the first waker");
+        } else {
+            while poll(Waker::noop()) {}
+            assert_eq!(count(), 0, "all are kept");
+            let copy_of_behind = copy_of_behind.unwrap();
+            if case == 1 {
+                drop(copy_of_behind);
+                *asks.copy.lock().unwrap() = Some(first);
+                drop(behind);
+            } else {
+                // Ends the one that is behind; the other one is not wanted.
+                let last = copy_of_behind;
+                *asks.copy.lock().unwrap() = Some(first);
+                last.supersede();
+                drop(last);
+            }
+            assert_eq!(count(), 3);
+        }
+        assert!(
+            asks.answers
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|answered| *answered),
+            "{case}"
+        );
+        // Not a circle of references any more.
+        let copy = asks.copy.lock().unwrap().take();
+        drop(copy);
+    }
 }

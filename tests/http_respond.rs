@@ -182,7 +182,7 @@ async fn each_layer_has_its_answer() {
         }};
     }
     assert_eq!(status!(open_breaker(), bolts), (503, Code::Unavailable));
-    assert_eq!(status!(full, bolts), (503, Code::Unavailable));
+    assert_eq!(status!(full, bolts), (503, Code::ResourceExhausted));
     assert_eq!(status!(used_up(), bolts), (429, Code::ResourceExhausted));
     assert_eq!(status!(timeout, hangs), (504, Code::DeadlineExceeded));
     assert_eq!(status!(deadline, hangs), (504, Code::DeadlineExceeded));
@@ -267,8 +267,8 @@ async fn a_function_writes_the_whole_answer() {
         assert_eq!(refusal.method(), Method::GET);
         assert_eq!(refusal.retry_after(), None);
         assert_eq!(
-            (refusal.status().as_u16(), refusal.grpc_status()),
-            (500, 13)
+            (refusal.status().as_u16(), refusal.code()),
+            (500, buttress::http::grpc::Code::Internal)
         );
         Response::new(refusal.error().to_string().into())
     });
@@ -429,7 +429,7 @@ async fn a_tonic_client_sees_what_a_refusal_means() {
     });
     assert!(held.poll().is_pending());
     let status = status_of!(closed, channel).unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.code(), Code::ResourceExhausted);
 }
 
 #[tokio::test(start_paused = true)]

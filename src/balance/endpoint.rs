@@ -291,23 +291,37 @@ impl Member {
 
     /// Reports that a call has ended, if endpoints are reported.
     #[inline]
-    pub(super) fn count(&self, end: Ended, now: Instant) {
+    pub(super) fn count(&self, end: impl FnOnce() -> Ended, now: Instant) {
         if let Some(label) = &self.label {
-            self.roster.ended(label, end, now);
+            self.roster.ended(label, end(), now);
         }
     }
 
     /// A call that began at `began` has ended.
     #[inline]
     pub(super) fn report(&self, outcome: Outcome, began: u64, now: Instant) {
-        let end = match outcome {
-            Outcome::Success => End::Succeeded,
-            Outcome::Failure | Outcome::Overload { .. } => End::Failed,
-            Outcome::Cancelled => End::Cancelled,
-            Outcome::Ignored => End::Ignored,
-        };
         let now = self.frame.nanos(now);
+        let end = End::from(outcome);
         self.load.end(&self.frame.settings.load, began, now, end);
+        self.judge(outcome, end, began, now);
+    }
+
+    /// The answer has begun of a call that began at `began`.
+    pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
+        let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
+        self.load.stream(settings, began, now, End::from(outcome));
+    }
+
+    /// A call that began at `began` has ended, whose answer had begun before.
+    pub(super) fn report_stream(&self, outcome: Outcome, began: u64, now: Instant) {
+        let now = self.frame.nanos(now);
+        let end = End::from(outcome);
+        self.load.end_stream(&self.frame.settings.load, now, end);
+        self.judge(outcome, end, began, now);
+    }
+
+    #[inline]
+    fn judge(&self, outcome: Outcome, end: End, began: u64, now: u64) {
         if matches!(end, End::Succeeded | End::Failed) {
             self.roster.note(self, began, now, end == End::Failed);
         }
@@ -379,6 +393,18 @@ impl Member {
             latency: Duration::from_secs_f64(self.latency(now)),
             failure_share: self.load.failure_share(&settings.load, now),
             ejections: self.roster.ejections(self, now),
+        }
+    }
+}
+
+impl From<Outcome> for End {
+    #[inline]
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success => Self::Succeeded,
+            Outcome::Failure | Outcome::Overload { .. } => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Ignored => Self::Ignored,
         }
     }
 }

@@ -11,12 +11,21 @@ use crate::{Error, Outcome, Token};
 /// A call in flight on an endpoint.
 ///
 /// Dropped without an outcome, it counts as cancelled: it may raise the endpoint's latency estimate, never lower
-/// it.
+/// it, unless its answer had begun.
 #[must_use = "a token that is dropped counts as cancelled"]
 pub struct Flight {
     member: Arc<Member>,
     began: u64,
-    is_over: bool,
+    stage: Stage,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waits,
+    /// Its answer has begun: what it took is known.
+    Streams,
+    Over,
 }
 
 impl Flight {
@@ -27,7 +36,7 @@ impl Flight {
         Self {
             member: Arc::clone(member),
             began,
-            is_over: false,
+            stage: Stage::Waits,
         }
     }
 
@@ -36,31 +45,45 @@ impl Flight {
     pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Member>> {
         let member = Arc::clone(&self.member);
         let may_go_on = member.refused(error, context::now());
-        self.end(Outcome::Ignored, Ended::Rejected);
+        self.end(Outcome::Ignored, || Ended::Rejected);
         may_go_on.then_some(member)
     }
 
     #[inline]
-    fn end(&mut self, outcome: Outcome, end: Ended) {
-        if !std::mem::replace(&mut self.is_over, true) {
-            let now = context::fresh_now();
-            self.member.report(outcome, self.began, now);
-            self.member.count(end, now);
+    fn end(&mut self, outcome: Outcome, end: impl FnOnce() -> Ended) {
+        let (member, began) = (&self.member, self.began);
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        if stage == Stage::Over {
+            return;
         }
+        let now = context::fresh_now();
+        if stage == Stage::Waits {
+            member.report(outcome, began, now);
+        } else {
+            member.report_stream(outcome, began, now);
+        }
+        member.count(end, now);
     }
 }
 
 impl Token for Flight {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
-        self.end(outcome, outcome.into());
+        self.end(outcome, || outcome.into());
+    }
+
+    fn head(&mut self, outcome: Outcome) {
+        if self.stage == Stage::Waits {
+            self.stage = Stage::Streams;
+            self.member.head(outcome, self.began, context::fresh_now());
+        }
     }
 }
 
 impl Drop for Flight {
     #[inline]
     fn drop(&mut self) {
-        self.end(Outcome::Cancelled, Ended::Cancelled);
+        self.end(Outcome::Cancelled, || Ended::Cancelled);
     }
 }
 

@@ -1,13 +1,14 @@
 //! How much an endpoint has to do: its latency, its failures, and its calls in flight.
 //!
-//! Three atomic words, because one cannot hold enough bits of all of it: the calls in flight with the time of
-//! the last answer, the latency estimate with its time, and the failure share with its time. A call that begins
-//! changes the first, a successful one that ends the first two. Times are passed in, in nanoseconds from an
-//! origin that is the same for all endpoints of a balancer.
+//! Three atomic words, because one cannot hold enough bits of all of it: the calls that wait for their answer with the
+//! time of the last one, the latency estimate with its time, and the failure share with its time. A call that begins
+//! changes the first, a successful one that ends the first two. A fourth counts the answers that are still coming:
+//! they are in flight, but how long they take says nothing about the endpoint. Times are passed in, in nanoseconds from
+//! an origin that is the same for all endpoints of a balancer.
 
 use std::time::Duration;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// What share of the failure share is the last call's.
 const FAILURE_GAIN: f32 = 0.3;
@@ -45,11 +46,13 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Load {
     flow: AtomicU64,
+    /// The calls whose answers have begun and not ended.
+    streams: AtomicU32,
     latency: AtomicU64,
     failures: AtomicU64,
 }
 
-/// The calls in flight, and when the endpoint last answered, or became busy after that.
+/// The calls that wait for their answer, and when the endpoint last answered, or became busy after that.
 ///
 /// The count is in the upper 24 bits, where an overflow changes nothing else. The time is in units of 2¹⁴ ns
 /// (16 µs), in a circle of 208 days.
@@ -61,7 +64,7 @@ impl Flow {
     const UNIT: u32 = 14;
     const ONE: u64 = 1 << Self::TIME_BITS;
 
-    fn in_flight(self) -> u32 {
+    fn waiting(self) -> u32 {
         (self.0 >> Self::TIME_BITS) as u32
     }
 
@@ -82,14 +85,14 @@ impl Flow {
 
     fn marked(self, nanos: u64) -> Self {
         // Another thread may have marked a later time.
-        if self.in_flight() > 0 && self.since(nanos) == 0 {
+        if self.waiting() > 0 && self.since(nanos) == 0 {
             return self;
         }
         Self(self.0 & !(Self::ONE - 1) | Self::time(nanos))
     }
 
     fn begun(self, nanos: u64) -> Self {
-        let flow = if self.in_flight() == 0 {
+        let flow = if self.waiting() == 0 {
             self.marked(nanos)
         } else {
             self
@@ -151,6 +154,7 @@ impl Load {
     pub(super) fn new(latency: f64, nanos: u64) -> Self {
         Self {
             flow: AtomicU64::new(Flow(0).marked(nanos).0),
+            streams: AtomicU32::new(0),
             latency: AtomicU64::new(Decaying::new(latency as f32, nanos).0),
             failures: AtomicU64::new(0),
         }
@@ -176,6 +180,25 @@ impl Load {
             self.failed(settings, nanos, end == End::Failed);
         }
         update(&self.flow, |flow| Flow(flow).ended(answered).0);
+    }
+
+    /// The answer begins of a call that began at `began`: this is what it took, and it stays in flight.
+    pub(super) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+        // It is in flight all the time.
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        let took = nanos.saturating_sub(began) as f64 / 1e9;
+        if end != End::Ignored {
+            self.took(settings, took as f32, nanos, end);
+        }
+        update(&self.flow, |flow| Flow(flow).ended(Some(nanos)).0);
+    }
+
+    /// An answer ends that has been coming for a while. However long that was, it is no latency.
+    pub(super) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
+        if matches!(end, End::Succeeded | End::Failed) {
+            self.failed(settings, nanos, end == End::Failed);
+        }
+        self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -235,12 +258,17 @@ impl Load {
 
     #[inline]
     pub(super) fn in_flight(&self) -> u32 {
-        Flow(self.flow.load(Ordering::Relaxed)).in_flight()
+        self.in_flight_in(Flow(self.flow.load(Ordering::Relaxed)))
+    }
+
+    #[inline]
+    fn in_flight_in(&self, flow: Flow) -> u32 {
+        flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
     /// The latency estimate in seconds; zero if nothing is known.
     ///
-    /// While calls are in flight, it is never below the time since the endpoint last answered.
+    /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
     pub(super) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
         let flow = Flow(self.flow.load(Ordering::Relaxed));
@@ -251,7 +279,7 @@ impl Load {
     fn latency_in(&self, settings: &Settings, nanos: u64, flow: Flow) -> f64 {
         let estimate = Decaying(self.latency.load(Ordering::Relaxed));
         let estimate = f64::from(estimate.at(nanos, settings.latency_decay));
-        if flow.in_flight() == 0 {
+        if flow.waiting() == 0 {
             return estimate;
         }
         estimate.max(flow.since(nanos) as f64 / 1e9)
@@ -271,7 +299,7 @@ impl Load {
         let latency = self.latency_in(settings, nanos, flow).max(LATENCY_LEAST);
         let failures = self.failure_share(settings, nanos);
         let expected = latency + settings.failure_penalty * failures * failures;
-        expected * expected * (f64::from(flow.in_flight()) + 1.0)
+        expected * expected * (f64::from(self.in_flight_in(flow)) + 1.0)
     }
 }
 
@@ -461,6 +489,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_goes_on_is_in_flight_and_its_time_is_no_latency() {
+        let load = Load::new(0.0, 0);
+        load.begin(0);
+        load.stream(&SETTINGS, 0, 10 * MS, End::Succeeded);
+        assert_near(latency(&load, 10 * MS), 10.0);
+        let hour = 3_600 * SECOND;
+        assert!(latency(&load, hour) < 10.0);
+        assert_eq!(load.in_flight(), 1);
+        let idle = Load::new(0.0, 0);
+        assert_near(load.cost(&SETTINGS, hour), 2.0 * idle.cost(&SETTINGS, hour));
+
+        // One that waits beside it is as old as it is.
+        load.begin(hour);
+        assert_eq!(load.in_flight(), 2);
+        assert_near(latency(&load, hour + SECOND), 1_000.0);
+        load.end(&SETTINGS, hour, hour + SECOND, End::Cancelled);
+
+        let before = latency(&load, 2 * hour);
+        load.end_stream(&SETTINGS, 2 * hour, End::Failed);
+        assert_near(latency(&load, 2 * hour), before);
+        assert_near(load.failure_share(&SETTINGS, 2 * hour), 0.3);
+        assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_begins_with_a_failure_never_lowers_the_estimate() {
+        for end in [End::Failed, End::Ignored] {
+            let load = Load::new(0.1, 0);
+            load.begin(SECOND);
+            load.stream(&SETTINGS, SECOND, SECOND + MS, end);
+            load.end_stream(&SETTINGS, SECOND + MS, end);
+            assert_near(latency(&load, SECOND), 100.0 * (-0.1f64).exp());
+        }
+    }
+
+    #[test]
     fn the_failure_share_rises_with_failures_and_falls_with_successes_and_with_time() {
         let load = Load::new(0.0, 0);
         let share = |seconds: u64| load.failure_share(&SETTINGS, seconds * SECOND);
@@ -526,6 +590,7 @@ mod tests {
     #[derive(Default)]
     struct Plain {
         in_flight: Vec<u64>,
+        streams: usize,
         marked: u64,
         latency: (f64, u64),
         failures: (f64, u64),
@@ -540,7 +605,7 @@ mod tests {
     }
 
     impl Plain {
-        fn end(&mut self, began: u64, now: u64, end: End) {
+        fn took(&mut self, began: u64, now: u64, end: End) {
             let took = (now - began) as f64 / 1e9;
             let (value, at) = self.latency;
             let present = decayed(self.latency, now, 10.0);
@@ -559,8 +624,10 @@ mod tests {
                 End::Failed | End::Cancelled if took > present => self.latency = (took, now),
                 _ => {}
             }
+        }
+
+        fn judge(&mut self, now: u64, end: End) {
             if matches!(end, End::Succeeded | End::Failed) {
-                self.marked = now;
                 let failed = f64::from(u8::from(end == End::Failed));
                 let share = 0.7 * decayed(self.failures, now, 4.0) + 0.3 * failed;
                 self.failures = (if share < 1e-3 { 0.0 } else { share }, now);
@@ -588,17 +655,31 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_plain_numbers(
-            steps in prop::collection::vec((0u64..3_000 * MS, prop::option::of((0usize..8, ends()))), 1..200),
+            steps in prop::collection::vec((0u64..3_000 * MS, prop::option::of((0usize..8, 0..3u8, ends()))), 1..200),
         ) {
             let (load, mut plain) = (Load::new(0.0, 0), Plain::default());
             let mut now = 0;
             for (pause, step) in steps {
                 now += pause;
                 match step {
-                    Some((place, end)) if !plain.in_flight.is_empty() => {
+                    Some((_, 0, end)) if plain.streams > 0 => {
+                        plain.streams -= 1;
+                        load.end_stream(&SETTINGS, now, end);
+                        plain.judge(now, end);
+                    }
+                    Some((place, kind, end)) if !plain.in_flight.is_empty() => {
                         let began = plain.in_flight.remove(place % plain.in_flight.len());
-                        load.end(&SETTINGS, began, now, end);
-                        plain.end(began, now, end);
+                        plain.took(began, now, end);
+                        if kind == 1 {
+                            plain.streams += 1;
+                            load.stream(&SETTINGS, began, now, end);
+                        } else {
+                            load.end(&SETTINGS, began, now, end);
+                            plain.judge(now, end);
+                        }
+                        if kind == 1 || matches!(end, End::Succeeded | End::Failed) {
+                            plain.marked = now;
+                        }
                     }
                     _ => {
                         if plain.in_flight.is_empty() {
@@ -608,7 +689,7 @@ mod tests {
                         load.begin(now);
                     }
                 }
-                prop_assert_eq!(load.in_flight() as usize, plain.in_flight.len());
+                prop_assert_eq!(load.in_flight() as usize, plain.in_flight.len() + plain.streams);
                 let (ours, model) = (load.latency(&SETTINGS, now), plain.latency(now));
                 prop_assert!((ours - model).abs() <= 1e-3 * model + 2e-5, "{} {}", ours, model);
                 let (ours, model) = (load.failure_share(&SETTINGS, now), decayed(plain.failures, now, 4.0));

@@ -22,12 +22,14 @@
 //! - **latency** is a peak-sensitive moving average: an answer that took four times as long replaces it, one that is
 //!   slower by less pulls it up the more the slower it is, by a tenth at least, faster ones pull it down with a time
 //!   constant of 10 s, and without answers it decays with the same. So an endpoint that has become slow is believed at
-//!   once, and chance, by which single calls differ, is averaged. While calls are in flight it is never below the time
-//!   since the endpoint last answered, so one that hangs is noticed before any timeout.
+//!   once, and chance, by which single calls differ, is averaged. While calls wait for an answer it is never below the
+//!   time since the endpoint last answered, so one that hangs is noticed before any timeout.
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
 //!   is back in seconds. What a failure is, the classifier says.
 //! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it.
+//! - With `http::AtEndOfBody` a call is in flight until the end of its body, but took what its head took. However long a
+//!   stream goes on, it counts as one call in flight and no more; if it ends in a failure, as one failure.
 //! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
 //!   grows to all of it in 10 s.
 //!
@@ -138,7 +140,8 @@
 //! # Cancellation
 //!
 //! Dropping the future of a call ends it on the endpoint. It counts as cancelled: the endpoint has one call less in
-//! flight, and is taken to be at least as slow as the call was old. The same holds if the endpoint panics.
+//! flight, and is taken to be at least as slow as the call was old, unless the head of its answer had come. The same
+//! holds if the endpoint panics.
 //!
 //! # What clones share
 //!

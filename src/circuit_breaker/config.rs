@@ -146,8 +146,8 @@ impl<K, C> Config<K, C> {
     /// Opens also when the share of calls that take longer than `longer_than` surely exceeds `share`;
     /// above 0 and below 1. Off by default.
     ///
-    /// While the breaker is half-open, a probe that takes as long counts as failed. Each call then reads
-    /// the clock twice.
+    /// While the breaker is half-open, a probe that takes as long counts as failed. Of an answer whose body is streamed
+    /// the time of the head counts. Each call then reads the clock twice.
     pub fn slow_calls(mut self, longer_than: Duration, share: f64) -> Self {
         self.settings.slow_calls = Some((longer_than, share));
         self

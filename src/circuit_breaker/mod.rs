@@ -41,6 +41,11 @@
 //! each failure half as many. Five successes close the breaker, more failures than successes open it
 //! again. A probe that takes longer than its lease gives its place to another one.
 //!
+//! **Answers that are streamed**, with `http::AtEndOfBody`. A call is counted once: as a failure at the head if that is one,
+//! else at the end of the body. It is slow if its head was: a download of a minute is no slow call. A probe does not wait for
+//! the end: a head that is a success counts as one and gives the probe's place back. If its body fails while the breaker is
+//! still half-open, that success becomes a failure; after that it changes nothing.
+//!
 //! # Promises
 //!
 //! - Closed, a call takes no lock and allocates nothing (with the time window).

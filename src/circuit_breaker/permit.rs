@@ -30,20 +30,34 @@ impl Rejected {
     }
 }
 
-/// When a call begins that waits in a queue of this crate: not before it ends.
-const NOT_YET: u64 = u64::MAX;
+/// How long a call takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timing {
+    /// It does not matter.
+    Off,
+    /// It waits in a queue of this crate, and begins when it does no longer.
+    Queued,
+    /// It began then, and its answer has not.
+    Since(u64),
+    /// Its answer has begun.
+    Known { is_slow: bool },
+}
 
 /// How a call was let through.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// Let through while the breaker was closed and its word was this; when, if that matters.
+    /// Let through while the breaker was closed and its word was this.
     Counted {
         word: u64,
-        started: Option<u64>,
+        timing: Timing,
     },
     Probe {
         probe: Probe,
-        started: Option<u64>,
+        timing: Timing,
+    },
+    /// A probe that counts as a success, because the head of its answer was one.
+    Proven {
+        probe: Probe,
     },
     /// Let through although it would have been rejected, or over.
     Uncounted,
@@ -53,6 +67,32 @@ impl Token for Permit {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
+    }
+
+    fn head(&mut self, outcome: Outcome) {
+        let Some(shared) = &self.shared else {
+            return;
+        };
+        if outcome.is_failure() {
+            // Whatever the rest of it is.
+            self.end(outcome);
+            return;
+        }
+        match &mut self.kind {
+            Kind::Counted { timing, .. } => shared.stop(timing),
+            Kind::Probe { probe, timing } => {
+                shared.stop(timing);
+                if outcome == Outcome::Success {
+                    let (probe, timing) = (*probe, *timing);
+                    self.kind = match timing {
+                        Timing::Known { is_slow: true } => Kind::Uncounted,
+                        _ => Kind::Proven { probe },
+                    };
+                    shared.end_probe(probe, outcome, timing);
+                }
+            }
+            Kind::Proven { .. } | Kind::Uncounted => {}
+        }
     }
 }
 
@@ -77,29 +117,25 @@ impl Permit {
     /// Says whether it matters how long the call takes.
     #[inline]
     pub(super) fn is_timed(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Counted {
-                started: Some(_),
-                ..
-            } | Kind::Probe {
-                started: Some(_),
-                ..
+        match self.kind {
+            Kind::Counted { timing, .. } | Kind::Probe { timing, .. } => {
+                !matches!(timing, Timing::Off)
             }
-        )
+            Kind::Proven { .. } | Kind::Uncounted => false,
+        }
     }
 
     /// Notes whether the call waits in a queue of this crate. It begins when it does no longer.
     pub(super) fn note_queued(&mut self, is_queued: bool) {
-        let (Some(shared), Kind::Counted { started, .. } | Kind::Probe { started, .. }) =
+        let (Some(shared), Kind::Counted { timing, .. } | Kind::Probe { timing, .. }) =
             (&self.shared, &mut self.kind)
         else {
             return;
         };
         if is_queued {
-            *started = Some(NOT_YET);
-        } else if *started == Some(NOT_YET) {
-            *started = Some(shared.fresh_nanos());
+            *timing = Timing::Queued;
+        } else if matches!(timing, Timing::Queued) {
+            *timing = Timing::Since(shared.fresh_nanos());
         }
     }
 
@@ -110,8 +146,9 @@ impl Permit {
         };
         match std::mem::replace(&mut self.kind, Kind::Uncounted) {
             Kind::Uncounted => {}
-            Kind::Counted { word, started } => shared.count(word, outcome, started),
-            Kind::Probe { probe, started } => shared.end_probe(probe, outcome, started),
+            Kind::Counted { word, timing } => shared.count(word, outcome, timing),
+            Kind::Probe { probe, timing } => shared.end_probe(probe, outcome, timing),
+            Kind::Proven { probe } => shared.disprove(probe, outcome),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use super::permit::{Kind, Permit, Rejected};
+use super::permit::{Kind, Permit, Rejected, Timing};
 use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
 use crate::context::{self, nanos_between};
 use crate::lane::lane;
@@ -122,8 +122,8 @@ impl Shared {
     pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Rejected> {
         let word = self.word.load(Ordering::Acquire);
         let kind = if is(State::Closed, word) {
-            let started = self.started();
-            Kind::Counted { word, started }
+            let timing = self.started();
+            Kind::Counted { word, timing }
         } else {
             return self.probe(word);
         };
@@ -132,9 +132,20 @@ impl Shared {
 
     /// When a call begins, if that matters.
     #[inline]
-    fn started(&self) -> Option<u64> {
-        let matters = self.settings.slow_calls.is_some();
-        matters.then(|| self.fresh_nanos())
+    fn started(&self) -> Timing {
+        if self.settings.slow_calls.is_some() {
+            Timing::Since(self.fresh_nanos())
+        } else {
+            Timing::Off
+        }
+    }
+
+    /// The answer of a call begins.
+    pub(super) fn stop(&self, timing: &mut Timing) {
+        if let Timing::Since(_) = timing {
+            let is_slow = self.is_slow(*timing, self.fresh_nanos());
+            *timing = Timing::Known { is_slow };
+        }
     }
 
     pub(super) fn fresh_nanos(&self) -> u64 {
@@ -153,8 +164,8 @@ impl Shared {
             let (probe, transition) = self.change(|machine| machine.try_probe(now));
             // Before the listener is told: if it panics, the place is given back.
             let permit = probe.map(|probe| {
-                let started = self.started();
-                self.permit(Kind::Probe { probe, started })
+                let timing = self.started();
+                self.permit(Kind::Probe { probe, timing })
             });
             self.publish(transition);
             if let Some(permit) = permit {
@@ -252,7 +263,7 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed.
     #[inline]
-    pub(super) fn count(&self, admitted: u64, outcome: Outcome, started: Option<u64>) {
+    pub(super) fn count(&self, admitted: u64, outcome: Outcome, timing: Timing) {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::Failure | Outcome::Overload { .. } => true,
@@ -262,12 +273,12 @@ impl Shared {
             return;
         }
         let epoch = admitted >> STATE_BITS;
-        let now = match started {
-            Some(_) => context::fresh_now(),
-            None => context::now(),
+        let now = match timing {
+            Timing::Since(_) => context::fresh_now(),
+            _ => context::now(),
         };
         let nanos = self.nanos(now);
-        let slow = self.is_slow(started, nanos);
+        let slow = self.is_slow(timing, nanos);
         self.window.record(epoch, nanos, Sample { failed, slow });
         let streak = self.count_streak(epoch, failed);
         self.published.keep(self.metrics, now, nanos);
@@ -277,11 +288,14 @@ impl Shared {
     }
 
     #[inline]
-    fn is_slow(&self, started: Option<u64>, now: u64) -> bool {
-        let slow_calls = self.settings.slow_calls.zip(started);
-        slow_calls.is_some_and(|((limit, _), started)| {
-            Duration::from_nanos(now.saturating_sub(started)) > limit
-        })
+    fn is_slow(&self, timing: Timing, now: u64) -> bool {
+        match (timing, self.settings.slow_calls) {
+            (Timing::Known { is_slow }, _) => is_slow,
+            (Timing::Since(started), Some((limit, _))) => {
+                Duration::from_nanos(now.saturating_sub(started)) > limit
+            }
+            _ => false,
+        }
     }
 
     /// Counts failures in a row, and says how many there are.
@@ -332,18 +346,32 @@ impl Shared {
         self.publish(transition);
     }
 
-    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, started: Option<u64>) {
-        let now = match started {
-            Some(_) => context::fresh_now(),
-            None => context::now(),
+    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, timing: Timing) {
+        let now = match timing {
+            Timing::Since(_) => context::fresh_now(),
+            _ => context::now(),
         };
         let end = match outcome {
-            Outcome::Success if self.is_slow(started, self.nanos(now)) => ProbeEnd::Failed(None),
+            Outcome::Success if self.is_slow(timing, self.nanos(now)) => ProbeEnd::Failed(None),
             Outcome::Success => ProbeEnd::Succeeded,
             Outcome::Failure => ProbeEnd::Failed(None),
             Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
             Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
         };
+        self.change_by(probe, end, now);
+    }
+
+    /// A probe has ended that counts as a success already.
+    pub(super) fn disprove(&self, probe: Probe, outcome: Outcome) {
+        let hint = match outcome {
+            Outcome::Failure => None,
+            Outcome::Overload { retry_after } => retry_after,
+            Outcome::Success | Outcome::Ignored | Outcome::Cancelled => return,
+        };
+        self.change_by(probe, ProbeEnd::Disproved(hint), context::now());
+    }
+
+    fn change_by(&self, probe: Probe, end: ProbeEnd, now: Instant) {
         let jitter = self.random.symmetric();
         let transition = self.change(|machine| machine.end_probe(probe, end, now, jitter));
         self.publish(transition);

@@ -121,6 +121,8 @@ pub(super) enum ProbeEnd {
     Succeeded,
     /// With the time that the service asked callers to stay away.
     Failed(Option<Duration>),
+    /// The same, after it had succeeded.
+    Disproved(Option<Duration>),
     /// It says nothing: ignored or cancelled.
     Released,
 }
@@ -311,7 +313,10 @@ impl Machine {
                 let enough = probes.succeeded >= self.settings.successes_to_close;
                 enough.then(|| self.close(now, false, Cause::ProbesSucceeded))
             }
-            ProbeEnd::Failed(hint) => {
+            ProbeEnd::Failed(hint) | ProbeEnd::Disproved(hint) => {
+                if let ProbeEnd::Disproved(_) = end {
+                    probes.succeeded = probes.succeeded.saturating_sub(1);
+                }
                 probes.failed += 1;
                 probes.ramp = (probes.ramp / 2).max(1);
                 let hopeless = probes.failed > probes.succeeded;
@@ -576,6 +581,25 @@ mod tests {
         let (second, third) = (bench.probe().unwrap(), bench.probe().unwrap());
         assert_eq!(bench.end(second, ProbeEnd::Failed(None)), None, "one each");
         assert_eq!(bench.end(third, ProbeEnd::Failed(None)), Some(State::Open));
+    }
+
+    #[test]
+    fn a_success_that_turns_out_to_be_a_failure_is_one_failure() {
+        let (mut bench, probe) = Bench::half_open(settings());
+        bench.end(probe, ProbeEnd::Succeeded);
+        let disproved = ProbeEnd::Disproved(None);
+        assert_eq!(bench.end(probe, disproved), Some(State::Open), "0 to 1");
+
+        let (mut bench, first) = Bench::half_open(settings());
+        bench.end(first, ProbeEnd::Succeeded);
+        let (second, third) = (bench.probe().unwrap(), bench.probe().unwrap());
+        bench.end(second, ProbeEnd::Succeeded);
+        assert_eq!(bench.end(first, disproved), None, "one each");
+        for _ in 0..3 {
+            assert_eq!(bench.end(third, ProbeEnd::Succeeded), None);
+        }
+        assert_eq!(bench.end(third, ProbeEnd::Succeeded), Some(State::Closed));
+        assert_eq!(bench.end(third, disproved), None, "closed by then");
     }
 
     #[test]

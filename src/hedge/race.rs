@@ -9,6 +9,8 @@ use tower::Service;
 
 use super::metrics::Hedged;
 use super::shared::Shared;
+#[cfg(feature = "http")]
+use crate::http::ReplayBodyError;
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Outcome, Wrappable};
@@ -87,13 +89,12 @@ where
         result: Result<S::Response, BoxError>,
         outcome: Outcome,
     ) -> End<S::Response> {
-        let is_refused = is_rejection(&result);
-        if !outcome.is_failure() && !is_refused {
+        if !outcome.is_failure() && !says_nothing(&result) {
             return End::Over(result);
         }
         self.has_failed = true;
         // A refusal by a layer further in says less than what the service answered.
-        if self.failed.as_ref().is_none_or(is_rejection) {
+        if self.failed.as_ref().is_none_or(says_nothing) {
             self.failed = Some(result);
         }
         End::Failed(outcome)
@@ -173,4 +174,16 @@ where
 fn is_rejection<Res>(result: &Result<Res, BoxError>) -> bool {
     let error = result.as_ref().err().and_then(Error::find);
     error.is_some_and(Error::is_rejection)
+}
+
+/// Says whether an attempt ended in a way that is no end for the other ones, whatever it is judged to be: a layer
+/// further in refused it, or its copy of the request was too far behind theirs.
+fn says_nothing<Res>(result: &Result<Res, BoxError>) -> bool {
+    #[cfg(feature = "http")]
+    if let Err(error) = result {
+        if ReplayBodyError::is_of_one_copy(error) {
+            return true;
+        }
+    }
+    is_rejection(result)
 }

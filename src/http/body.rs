@@ -106,7 +106,7 @@ where
         response: Response<B>,
         head: Outcome,
         classify: &K,
-        token: T,
+        mut token: T,
     ) -> Self::Response<T> {
         let (status, headers) = (response.status(), response.headers());
         let is_decided = head.is_failure() || classify.is_decided(status, headers);
@@ -119,6 +119,7 @@ where
             });
             return response.map(TrackedBody::from);
         }
+        token.head(head);
         let call = Call {
             token: Some(token),
             outcome: head,
@@ -225,10 +226,15 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
         } else {
             Outcome::Failure
         };
+        let ours = Error::find(error);
+        if ours.is_some_and(Error::is_of_slow_reader) {
+            // As if the reader had dropped it.
+            return;
+        }
         let Some(token) = self.token.take() else {
             return;
         };
-        match Error::find(error) {
+        match ours {
             Some(ours) if ours.is_rejection() => token.refuse(),
             Some(_) => token.time_out(outcome),
             None => token.resolve(outcome),
@@ -369,6 +375,7 @@ where
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::error::Late;
     use ::http::HeaderValue;
     use proptest::prelude::*;
     use std::collections::VecDeque;
@@ -388,9 +395,10 @@ mod tests {
         Dropped,
     }
 
-    /// A token that notes how it ended, and whether the body was still there.
+    /// A token that notes its head, how it ended, and whether the body was still there.
     struct Note {
         ends: Arc<Mutex<Vec<(End, bool)>>>,
+        heads: Arc<Mutex<Vec<Outcome>>>,
         body: Arc<()>,
         is_open: bool,
     }
@@ -404,6 +412,11 @@ mod tests {
     }
 
     impl Token for Note {
+        fn head(&mut self, outcome: Outcome) {
+            assert!(self.ends.lock().unwrap().is_empty());
+            self.heads.lock().unwrap().push(outcome);
+        }
+
         fn resolve(mut self, outcome: Outcome) {
             self.end(End::Resolved(outcome));
         }
@@ -432,6 +445,7 @@ mod tests {
         Trailers(Outcome),
         Fails,
         TimesOut,
+        IsTooLate,
         IsRefused,
         Panics,
     }
@@ -480,6 +494,9 @@ mod tests {
                 }
                 Some(Step::Fails) => return Poll::Ready(Some(Err("connection reset".into()))),
                 Some(Step::TimesOut) => Error::timed_out(ErrorKind::Timeout, "db", second),
+                Some(Step::IsTooLate) => {
+                    Error::body_timed_out(ErrorKind::Timeout, "db", second, Late::Reader)
+                }
                 Some(Step::IsRefused) => Error::rejected(ErrorKind::BulkheadFull, "db", None),
                 Some(Step::Panics) => panic!("in the body"),
             };
@@ -561,8 +578,10 @@ mod tests {
                 alive: Arc::clone(&alive),
                 ..self.body.clone()
             };
+            let heads = Arc::default();
             let note = Note {
                 ends: Arc::clone(&ends),
+                heads: Arc::clone(&heads),
                 body: alive,
                 is_open: true,
             };
@@ -574,6 +593,9 @@ mod tests {
             // The note, the body, and one here.
             let alive = Arc::clone(&note.body);
             let response = AtEndOfBody.attach(response, self.head, &self.judge, note);
+            let has_ended = !ends.lock().unwrap().is_empty();
+            let heads = heads.lock().unwrap().clone();
+            assert_eq!(heads, if has_ended { vec![] } else { vec![self.head] });
             let polled = catch_unwind(AssertUnwindSafe(|| {
                 let mut body = response.into_body();
                 for _ in 0..polls {
@@ -617,6 +639,8 @@ mod tests {
                     Some(Step::Trailers(outcome)) => End::Resolved(end(outcome)),
                     Some(Step::Fails) => End::Resolved(failed),
                     Some(Step::TimesOut) => End::TimedOut(failed),
+                    Some(Step::IsTooLate) if is_decided => End::Resolved(self.head),
+                    Some(Step::IsTooLate) => End::Dropped,
                     Some(Step::IsRefused) => End::Refused,
                     Some(Step::Panics) if is_decided => return (End::Resolved(self.head), false),
                     Some(Step::Panics) => return (End::Dropped, false),
@@ -647,6 +671,7 @@ mod tests {
             4 => prop::sample::select(OUTCOMES).prop_map(|it| Some(Step::Trailers(it))),
             1 => Just(Some(Step::Fails)),
             1 => Just(Some(Step::TimesOut)),
+            1 => Just(Some(Step::IsTooLate)),
             1 => Just(Some(Step::IsRefused)),
             1 => Just(Some(Step::Panics)),
         ];
@@ -743,6 +768,8 @@ mod tests {
         let timed_out = End::TimedOut(Outcome::Failure);
         assert_eq!(Case::new([Step::TimesOut]).run(1), timed_out);
         assert_eq!(Case::new([Step::IsRefused]).run(1), End::Refused);
+        let late = Case::new([Step::IsTooLate]).run(1);
+        assert_eq!(late, End::Dropped, "the reader was");
     }
 
     #[test]
@@ -751,6 +778,7 @@ mod tests {
             let ends = Arc::default();
             let note = Note {
                 ends: Arc::clone(&ends),
+                heads: Arc::default(),
                 body: Arc::clone(&body.alive),
                 is_open: true,
             };

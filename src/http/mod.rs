@@ -23,7 +23,7 @@
 //! | 503 with a `Retry-After` | overload | it says for how long |
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
-//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away: that is not the service's fault |
+//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
@@ -36,13 +36,14 @@
 //! ## When a call is over
 //!
 //! With [`AtEndOfBody`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
-//! balancer counts it on its endpoint, and what measure and the balancer record and the circuit breaker takes for
-//! slow is the time of the whole answer, a slow reader's time included.
+//! balancer counts it on its endpoint, and what measure records is the time of the whole answer, a slow reader's time
+//! included. To the balancer and the circuit breaker, a call took what its head took: a long download is not slow.
 //!
 //! | the body | the call is |
 //! |---|---|
 //! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
 //! | ends in an error | a failure; one of this crate's own timeouts is a timeout |
+//! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |
 //! | belongs to a head that was a failure | that failure, whatever becomes of the body |
@@ -56,8 +57,8 @@
 //! many permits, or waits for itself.
 //!
 //! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
-//! [`AtResponse`](crate::AtResponse). Their time would be a latency to the balancer, which then leaves their endpoint alone,
-//! and a half-open circuit breaker waits for their end.
+//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last, and a closed circuit breaker counts
+//! a success at its end, but a head that is a failure at once. A half-open one does not wait for their end.
 //!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
 //! body something further out takes off are cancelled.
@@ -71,7 +72,7 @@
 //! ## Timeouts of bodies
 //!
 //! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. To the first a slow reader is not a slow server;
-//! to the second it is. See [`body_timeout`].
+//! the second ends its body, but does not hold it against the service. See [`body_timeout`].
 //!
 //! ## Deadlines across hops
 //!
@@ -112,7 +113,8 @@
 //! # Cancellation
 //!
 //! Dropping a body gives back all that its call holds, after what the body itself holds. It counts as
-//! cancelled: neither for the service nor against it, and the place of a probe is free again.
+//! cancelled: neither for the service nor against it, and the place of a probe is free again. What the balancer and a
+//! half-open circuit breaker know from the head stays.
 //!
 //! # What clones share
 //!

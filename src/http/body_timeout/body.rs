@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::config::Limits;
+use crate::error::Late;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
 use crate::timer::Timer;
@@ -41,6 +42,7 @@ struct End {
     at: Instant,
     kind: ErrorKind,
     allowed: Duration,
+    late: Late,
 }
 
 impl<B> TimeoutBody<B> {
@@ -54,11 +56,13 @@ impl<B> TimeoutBody<B> {
                 at: context::saturating_add(now, total),
                 kind: ErrorKind::Timeout,
                 allowed: total,
+                late: Late::End,
             });
             let deadline = deadline.map(|at| End {
                 at,
                 kind: ErrorKind::DeadlineExceeded,
                 allowed: at.saturating_duration_since(now),
+                late: Late::End,
             });
             total.into_iter().chain(deadline).min_by_key(|end| end.at)
         });
@@ -82,6 +86,7 @@ impl<B> Parts<'_, B> {
                 at: context::saturating_add(since, idle),
                 kind: ErrorKind::Timeout,
                 allowed: idle,
+                late: Late::Part,
             }
         });
         idle.into_iter().chain(*self.end).min_by_key(|end| end.at)
@@ -96,7 +101,7 @@ impl<B> Parts<'_, B> {
             return "the body took too long".into();
         };
         metrics.report(Instant::now(), TimeoutMetrics::timed_out);
-        Error::timed_out(end.kind, metrics.name(), end.allowed).into()
+        Error::body_timed_out(end.kind, metrics.name(), end.allowed, end.late).into()
     }
 }
 
@@ -125,7 +130,8 @@ where
             };
             if let Some(end) = this.end.filter(|end| !is_over && end.at < Instant::now()) {
                 // There is always a frame for a reader that is slow enough.
-                return Poll::Ready(Some(Err(this.time_out(end))));
+                let late = Late::Reader;
+                return Poll::Ready(Some(Err(this.time_out(End { late, ..end }))));
             }
             return Poll::Ready(next.map(|result| result.map_err(Into::into)));
         }

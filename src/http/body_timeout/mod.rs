@@ -20,7 +20,8 @@
 //!
 //! `idle` is the time for which a reader waits: from the poll that finds no frame until one comes. While the reader does
 //! something else no clock runs, so a slow reader is not taken for a slow server. `total` runs from the head, whoever is
-//! slow: to a circuit breaker outside it is a failure of the service, also when the reader took the time. With
+//! slow. When it is over, a reader that waits has a slow server, which is a failure to layers outside that see the body; one
+//! that comes too late and finds a frame was slow itself, and the call counts as cancelled. With
 //! [`deadline`](Config::deadline) the body ends with the deadline of the operation, too, as it was when the head came.
 //! Whichever is first counts.
 //!
@@ -50,6 +51,9 @@
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) at the deadline,
 //! as the error of the body, whose type is [`BoxError`](crate::BoxError). Errors of the body inside pass untouched.
+//!
+//! A tonic client inside whose stream this happens makes `Unknown` of it, with this error as the source of its status:
+//! [`Error::find_in`](crate::Error::find_in) tells it from others.
 //!
 //! # Metrics
 //!

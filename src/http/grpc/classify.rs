@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderName, Response, StatusCode};
+use ::http::{HeaderMap, Response, StatusCode};
 
-use super::code::{Code, STATUS};
+use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEnd;
 use crate::http::retry_after::text;
 use crate::http::rules::{Rules, of_error, with_retry_after};
 use crate::{BoxError, Classify, Hint, Outcome};
-
-/// What the service says about another attempt: milliseconds to wait for it, or a negative number for none.
-static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Judges gRPC responses by their status. See the [module documentation](crate::http::grpc).
 ///

@@ -1,15 +1,21 @@
 //! The status codes of gRPC.
 
+use std::fmt;
+
 use ::http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::http::retry_after::text;
 
 /// Where the status of a gRPC call is: in the head of a response without messages, else in the trailers.
-pub(super) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(in crate::http) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// What the service says about another attempt: milliseconds to wait for it, or a negative number for none.
+pub(in crate::http) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// How a gRPC call ended.
 ///
-/// From `tonic`: `Code::from(status.code() as i32)`.
+/// From `tonic`: `Code::from(status.code() as i32)`, and back: `tonic::Code::from(code.number())`.
+///
+/// Displays its name as the specification writes it: `UNAVAILABLE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
@@ -77,7 +83,37 @@ impl From<i32> for Code {
     }
 }
 
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "OK",
+            Self::Cancelled => "CANCELLED",
+            Self::Unknown => "UNKNOWN",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
+            Self::OutOfRange => "OUT_OF_RANGE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataLoss => "DATA_LOSS",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+        })
+    }
+}
+
 impl Code {
+    /// Returns the number that stands for it in `grpc-status`.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+
     /// Reads `grpc-status`, if it is there. What is no code is `Unknown`.
     #[inline]
     pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
@@ -115,7 +151,11 @@ mod tests {
     #[test]
     fn every_code_is_read_back() {
         for (number, code) in CODES.into_iter().enumerate() {
-            assert_eq!(code as usize, number);
+            assert_eq!(usize::try_from(code.number()), Ok(number));
+            assert_eq!(Code::from(code.number()), code);
+            // As `OUT_OF_RANGE` and `OutOfRange`.
+            let name = code.to_string().replace('_', "");
+            assert!(name.eq_ignore_ascii_case(&format!("{code:?}")), "{name}");
             assert_eq!(read(number.to_string().as_bytes()), Some(code));
         }
         assert_eq!(Code::read(&HeaderMap::new()), None);

@@ -180,8 +180,15 @@ pub enum ReplayBodyError {
 impl ReplayBodyError {
     /// Says whether a call ended in `error` because its request could not be read, whoever was called.
     pub(in crate::http) fn is_cause_of(error: &BoxError) -> bool {
-        let own = sources(error.as_ref()).find_map(<dyn StdError>::downcast_ref);
-        // That one copy is too far behind is no end for the other ones.
-        matches!(own, Some(Self::Source(_) | Self::Panicked))
+        Self::find(error).is_some()
+    }
+
+    /// Says whether it was for this copy alone, and another one may be read to its end.
+    pub(crate) fn is_of_one_copy(error: &BoxError) -> bool {
+        matches!(Self::find(error), Some(Self::Lost | Self::Superseded))
+    }
+
+    fn find(error: &BoxError) -> Option<&Self> {
+        sources(error.as_ref()).find_map(<dyn StdError>::downcast_ref)
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Shared<B> {
 struct State<B> {
     kept: Kept,
     source: Source<B>,
+    /// The length of the source, if it said so before it was read. Some never change what they say.
+    total: Option<u64>,
     /// What is left in the source.
     rest: SizeHint,
     /// Those who wait for the source, by the number of the reader.
@@ -57,11 +59,24 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
-    /// Notes that a reader waits.
-    fn wait(&mut self, id: u64, waker: &Waker) {
+    /// Notes what is left in the source, which says this of it.
+    fn set_rest(&mut self, said: SizeHint) {
+        self.rest = match self.total {
+            Some(total) => SizeHint::with_exact(total.saturating_sub(self.kept.length())),
+            None => said,
+        };
+    }
+
+    /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
+    #[must_use]
+    fn wait(&mut self, id: u64, waker: &Waker) -> Option<Waker> {
         match self.waiting.iter_mut().find(|(waiting, _)| *waiting == id) {
-            Some((_, waiting)) => waiting.clone_from(waker),
-            None => self.waiting.push((id, waker.clone())),
+            Some((_, waiting)) if waiting.will_wake(waker) => None,
+            Some((_, waiting)) => Some(mem::replace(waiting, waker.clone())),
+            None => {
+                self.waiting.push((id, waker.clone()));
+                None
+            }
         }
     }
 
@@ -99,9 +114,11 @@ impl<B: Body> Reader<B> {
     pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
         let mut kept = Kept::new(limit);
         let id = kept.join(0).unwrap_or_default();
+        let rest = body.size_hint();
         let state = State {
             kept,
-            rest: body.size_hint(),
+            total: rest.exact(),
+            rest,
             source: Source::Open(body),
             waiting: Vec::new(),
             is_unknown: false,
@@ -137,8 +154,10 @@ impl<B> Reader<B> {
         let mut state = lock(&self.shared.state);
         let ended = state.kept.supersede(self.id);
         let wakers = state.take(|id| ended.contains(&id));
+        let gone = state.kept.gone();
         drop(state);
         wakers.wake();
+        drop(gone);
     }
 
     /// Says whether it can go on, as far as is known.
@@ -175,7 +194,12 @@ where
     ) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
         let mut state = lock(&self.shared.state);
         match state.kept.next(self.id) {
-            Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
+            Next::Kept(piece) => {
+                let gone = state.kept.gone();
+                drop(state);
+                drop(gone);
+                return Poll::Ready(Some(Ok(piece)));
+            }
             Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
             Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}
@@ -183,8 +207,10 @@ where
         let body = match mem::replace(&mut state.source, Source::Taken) {
             Source::Open(body) => body,
             Source::Taken => {
-                state.wait(self.id, cx.waker());
+                let former = state.wait(self.id, cx.waker());
                 state.is_unknown = true;
+                drop(state);
+                drop(former);
                 return Poll::Pending;
             }
             Source::Complete => {
@@ -196,7 +222,7 @@ where
                 return Poll::Ready(Some(Err(error)));
             }
         };
-        state.wait(self.id, cx.waker());
+        let former = state.wait(self.id, cx.waker());
         let waker = state.common_waker();
         drop(state);
 
@@ -204,6 +230,8 @@ where
             reader: self,
             body: Some(body),
         };
+        // If it panics, the turn is over.
+        drop(former);
         let mut cx = task::Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
         let polled = turn.poll(&mut cx);
         turn.end(polled)
@@ -277,10 +305,10 @@ where
         // What is done with is dropped when the lock is gone.
         let mut done = None;
         let mut state = lock(&self.reader.shared.state);
-        state.rest = rest;
         let is_unknown = mem::take(&mut state.is_unknown);
         let (polled, others) = match read {
             Poll::Pending => {
+                state.set_rest(rest);
                 state.source = Source::Open(body);
                 if !is_unknown {
                     return Poll::Pending;
@@ -295,8 +323,10 @@ where
                 state.kept.push(id, &piece);
                 state.source = if is_end {
                     done = Some(body);
+                    state.rest = SizeHint::with_exact(0);
                     Source::Complete
                 } else {
+                    state.set_rest(rest);
                     Source::Open(body)
                 };
                 (Some(Ok(piece)), state.others(id))
@@ -314,9 +344,10 @@ where
                 (Some(Err(error)), state.others(id))
             }
         };
+        let gone = state.kept.gone();
         drop(state);
         others.wake();
-        drop(done);
+        drop((done, gone));
         Poll::Ready(polled)
     }
 }
@@ -350,8 +381,9 @@ impl<B> Drop for Reader<B> {
         state.kept.leave(self.id);
         let place = state.waiting.iter().position(|(id, _)| *id == self.id);
         let waker = place.map(|place| state.waiting.swap_remove(place));
+        let gone = state.kept.gone();
         drop(state);
-        drop(waker);
+        drop((waker, gone));
     }
 }
 

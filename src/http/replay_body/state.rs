@@ -1,6 +1,7 @@
 //! What is kept of a body, and how far each of its readers has come.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use ::http::HeaderMap;
 use bytes::Bytes;
@@ -73,6 +74,8 @@ pub(super) enum Next {
 pub(super) struct Kept {
     limit: usize,
     pieces: VecDeque<Piece>,
+    /// Those that nobody needs any more.
+    gone: Vec<Piece>,
     /// The number of the oldest piece.
     first: u64,
     /// The size of the pieces.
@@ -101,6 +104,7 @@ impl Kept {
         Self {
             limit,
             pieces: VecDeque::new(),
+            gone: Vec::new(),
             first: 0,
             size: 0,
             length: 0,
@@ -193,7 +197,7 @@ impl Kept {
         }
     }
 
-    /// Drops what nobody needs, and what is too much.
+    /// Lets go of what nobody needs, and of what is too much.
     fn trim(&mut self) {
         while let Some(piece) = self.pieces.front() {
             let mut readers = self.readers.iter();
@@ -204,8 +208,14 @@ impl Kept {
             }
             self.size -= piece.size();
             self.first += 1;
-            self.pieces.pop_front();
+            self.gone.extend(self.pieces.pop_front());
         }
+    }
+
+    /// Takes what nobody needs any more, to be dropped without a lock: the memory may belong to code of others.
+    #[must_use]
+    pub(super) fn gone(&mut self) -> Vec<Piece> {
+        mem::take(&mut self.gone)
     }
 
     fn is_within_limit(&self) -> bool {
@@ -223,6 +233,11 @@ impl Kept {
     pub(super) fn is_foremost(&self, id: u64) -> bool {
         let end = self.first + self.pieces.len() as u64;
         self.reader(id).is_some_and(|reader| reader.next == end)
+    }
+
+    /// The length of all that was read from the source.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// The length of what was read from the source and a reader has not got yet.

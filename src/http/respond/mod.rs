@@ -26,14 +26,15 @@
 //! | error | HTTP | gRPC |
 //! |---|---|---|
 //! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints) | 503 | `UNAVAILABLE` |
-//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 | `UNAVAILABLE` |
+//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After` | `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
 //! An answer in HTTP has an empty body. Where the error knows when to come back, it says so in `Retry-After`, in whole seconds,
-//! rounded up and at least 1.
+//! rounded up and at least 1. A bulkhead does not know; its answer says 1, because that tells a server that has too much to do
+//! from one that is broken, to [`Classifier`](super::Classifier) as well: clients then slow down.
 //!
 //! An answer in gRPC consists of trailers only: status 200, `content-type: application/grpc`, `grpc-status`,
 //! `grpc-message`, and `grpc-retry-pushback-ms` where that is known. The `content-type` of the request decides which

@@ -9,62 +9,60 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Stat
 use bytes::Bytes;
 
 use crate::http::Protocol;
+use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{BoxError, Error, ErrorKind};
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-static GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// What an error is called in both protocols, and what a caller may know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Meaning {
     status: StatusCode,
-    grpc_status: u8,
+    code: Code,
     message: &'static str,
 }
 
 impl Meaning {
-    const fn new(status: StatusCode, grpc_status: u8, message: &'static str) -> Self {
+    const fn new(status: StatusCode, code: Code, message: &'static str) -> Self {
         Self {
             status,
-            grpc_status,
+            code,
             message,
         }
     }
 
     /// `None` stands for errors that are not ours.
     const fn of(kind: Option<ErrorKind>) -> Self {
-        const DEADLINE_EXCEEDED: u8 = 4;
-        const RESOURCE_EXHAUSTED: u8 = 8;
-        const INTERNAL: u8 = 13;
-        const UNAVAILABLE: u8 = 14;
         let (status, code, message) = match kind {
             Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                UNAVAILABLE,
+                Code::Unavailable,
                 "unavailable for now",
             ),
-            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => {
-                (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "overloaded")
-            }
+            // Not `UNAVAILABLE`, so that a client slows down instead of trying again at once.
+            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::ResourceExhausted,
+                "overloaded",
+            ),
             Some(ErrorKind::RateLimited) => (
                 StatusCode::TOO_MANY_REQUESTS,
-                RESOURCE_EXHAUSTED,
+                Code::ResourceExhausted,
                 "too many requests",
             ),
             Some(ErrorKind::TooCostly) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                RESOURCE_EXHAUSTED,
+                Code::ResourceExhausted,
                 "more than is ever allowed at once",
             ),
             Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => (
                 StatusCode::GATEWAY_TIMEOUT,
-                DEADLINE_EXCEEDED,
+                Code::DeadlineExceeded,
                 "not done in time",
             ),
             None => (
                 StatusCode::INTERNAL_SERVER_ERROR,
-                INTERNAL,
+                Code::Internal,
                 "internal error",
             ),
         };
@@ -109,7 +107,13 @@ impl<'a> Reason<'a> {
         match self.protocol {
             Protocol::Http => {
                 *response.status_mut() = self.meaning().status;
-                if let Some(wait) = self.retry_after() {
+                let is_overload = matches!(
+                    self.kind(),
+                    Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout)
+                );
+                // Without it, a client takes a 503 for that of a service that is broken.
+                let least = is_overload.then_some(Duration::ZERO);
+                if let Some(wait) = self.retry_after().or(least) {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
@@ -122,8 +126,7 @@ impl<'a> Reason<'a> {
     /// Writes the trailers of gRPC into the head: there is no message before them.
     fn trailers_only(&self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let status = u16::from(self.meaning().grpc_status);
-        headers.insert(&GRPC_STATUS, status.into());
+        headers.insert(&STATUS, self.meaning().code.number().into());
         let message: Cow<'_, str> = match self.ours {
             Some(error) if self.is_for_client => error.to_string().into(),
             _ => self.meaning().message.into(),
@@ -138,7 +141,7 @@ impl<'a> Reason<'a> {
             self.retry_after().map(whole_millis)
         };
         if let Some(pushback) = pushback {
-            headers.insert(&GRPC_PUSHBACK, pushback.into());
+            headers.insert(&PUSHBACK, pushback.into());
         }
     }
 }
@@ -216,10 +219,10 @@ impl<'a> Refusal<'a> {
         self.reason.meaning().status
     }
 
-    /// The number of the status that says so in gRPC, whatever the protocol of the answer is.
+    /// The status that says so in gRPC, whatever the protocol of the answer is.
     #[must_use]
-    pub fn grpc_status(&self) -> u8 {
-        self.reason.meaning().grpc_status
+    pub fn code(&self) -> Code {
+        self.reason.meaning().code
     }
 
     /// What it says in a few words, without names that only this process knows.
@@ -276,6 +279,7 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Classify, Outcome};
     use proptest::prelude::*;
 
     fn rejected(kind: ErrorKind, retry_after: Option<Duration>) -> BoxError {
@@ -284,24 +288,27 @@ mod tests {
 
     #[test]
     fn every_error_has_its_status_in_both_protocols() {
-        for (kind, status, grpc_status) in [
-            (ErrorKind::CircuitOpen, 503, 14),
-            (ErrorKind::NoEndpoints, 503, 14),
-            (ErrorKind::BulkheadFull, 503, 14),
-            (ErrorKind::QueueTimeout, 503, 14),
-            (ErrorKind::RateLimited, 429, 8),
-            (ErrorKind::TooCostly, 413, 8),
-            (ErrorKind::Timeout, 504, 4),
-            (ErrorKind::DeadlineExceeded, 504, 4),
+        for (kind, status, code) in [
+            (ErrorKind::CircuitOpen, 503, Code::Unavailable),
+            (ErrorKind::NoEndpoints, 503, Code::Unavailable),
+            (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
+            (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
+            (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
+            (ErrorKind::TooCostly, 413, Code::ResourceExhausted),
+            (ErrorKind::Timeout, 504, Code::DeadlineExceeded),
+            (ErrorKind::DeadlineExceeded, 504, Code::DeadlineExceeded),
         ] {
             let error = rejected(kind, None);
             let meaning = Reason::new(&error, Protocol::Http, false).meaning();
             assert_eq!(meaning.status, status, "{kind:?}");
-            assert_eq!(meaning.grpc_status, grpc_status, "{kind:?}");
+            assert_eq!(meaning.code, code, "{kind:?}");
         }
         let foreign = "password".into();
         let meaning = Reason::new(&foreign, Protocol::Http, false).meaning();
-        assert_eq!((meaning.status.as_u16(), meaning.grpc_status), (500, 13));
+        assert_eq!(
+            (meaning.status.as_u16(), meaning.code),
+            (500, Code::Internal)
+        );
     }
 
     #[test]
@@ -326,6 +333,26 @@ mod tests {
         assert_eq!(message(false), "unavailable for now");
         let told = "circuit breaker \"inventory\" is open, retry after 4.2s";
         assert_eq!(message(true), told);
+    }
+
+    #[test]
+    fn our_own_classifiers_take_a_full_bulkhead_for_an_overload() {
+        let second = Some(Duration::from_secs(1));
+        for kind in [ErrorKind::BulkheadFull, ErrorKind::QueueTimeout] {
+            let error = rejected(kind, None);
+            let answer = |protocol| Reason::new(&error, protocol, false).response(());
+            let http = crate::http::Classifier::new().classify(Ok(&answer(Protocol::Http)));
+            assert_eq!(
+                http,
+                Outcome::Overload {
+                    retry_after: second
+                }
+            );
+            let response = answer(Protocol::Grpc);
+            let grpc = crate::http::grpc::Classifier::new().classify(Ok(&response));
+            assert_eq!(grpc, Outcome::Overload { retry_after: None });
+            assert!(!response.headers().contains_key(&PUSHBACK), "nobody knows");
+        }
     }
 
     #[test]
