@@ -75,7 +75,7 @@ pub(super) struct Kept {
     limit: usize,
     pieces: VecDeque<Piece>,
     /// Those that nobody needs any more.
-    gone: Vec<Piece>,
+    gone: VecDeque<Piece>,
     /// The number of the oldest piece.
     first: u64,
     /// The size of the pieces.
@@ -104,7 +104,7 @@ impl Kept {
         Self {
             limit,
             pieces: VecDeque::new(),
-            gone: Vec::new(),
+            gone: VecDeque::new(),
             first: 0,
             size: 0,
             length: 0,
@@ -199,6 +199,13 @@ impl Kept {
 
     /// Lets go of what nobody needs, and of what is too much.
     fn trim(&mut self) {
+        let end = self.first + self.pieces.len() as u64;
+        let needs_some = |reader: &Reader| reader.next < end && !reader.is_superseded;
+        if self.gone.is_empty() && !self.readers.iter().any(needs_some) {
+            mem::swap(&mut self.gone, &mut self.pieces);
+            (self.first, self.size) = (end, 0);
+            return;
+        }
         while let Some(piece) = self.pieces.front() {
             let mut readers = self.readers.iter();
             let is_needed =
@@ -214,7 +221,7 @@ impl Kept {
 
     /// Takes what nobody needs any more, to be dropped without a lock: the memory may belong to code of others.
     #[must_use]
-    pub(super) fn gone(&mut self) -> Vec<Piece> {
+    pub(super) fn gone(&mut self) -> VecDeque<Piece> {
         mem::take(&mut self.gone)
     }
 
