@@ -273,12 +273,11 @@ impl Shared {
             return;
         }
         let epoch = admitted >> STATE_BITS;
-        let now = match timing {
-            Timing::Since(_) => context::fresh_now(),
-            _ => context::now(),
+        let (now, slow) = match timing {
+            Timing::Off => (context::now(), false),
+            timing => self.ended(timing),
         };
         let nanos = self.nanos(now);
-        let slow = self.is_slow(timing, nanos);
         self.window.record(epoch, nanos, Sample { failed, slow });
         let streak = self.count_streak(epoch, failed);
         self.published.keep(self.metrics, now, nanos);
@@ -287,7 +286,16 @@ impl Shared {
         }
     }
 
-    #[inline]
+    /// When a call has ended, and whether it was slow.
+    #[cold]
+    fn ended(&self, timing: Timing) -> (Instant, bool) {
+        let now = match timing {
+            Timing::Since(_) => context::fresh_now(),
+            _ => context::now(),
+        };
+        (now, self.is_slow(timing, self.nanos(now)))
+    }
+
     fn is_slow(&self, timing: Timing, now: u64) -> bool {
         match (timing, self.settings.slow_calls) {
             (Timing::Known { is_slow }, _) => is_slow,
@@ -346,13 +354,11 @@ impl Shared {
         self.publish(transition);
     }
 
+    #[cold]
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, timing: Timing) {
-        let now = match timing {
-            Timing::Since(_) => context::fresh_now(),
-            _ => context::now(),
-        };
+        let (now, slow) = self.ended(timing);
         let end = match outcome {
-            Outcome::Success if self.is_slow(timing, self.nanos(now)) => ProbeEnd::Failed(None),
+            Outcome::Success if slow => ProbeEnd::Failed(None),
             Outcome::Success => ProbeEnd::Succeeded,
             Outcome::Failure => ProbeEnd::Failed(None),
             Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
@@ -362,6 +368,7 @@ impl Shared {
     }
 
     /// A probe has ended that counts as a success already.
+    #[cold]
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome) {
         let hint = match outcome {
             Outcome::Failure => None,
