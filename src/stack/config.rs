@@ -15,6 +15,8 @@ use crate::{
 
 /// Longer than a healthy service takes for nearly any call.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// At most this share of the deadline, so that two attempts that time out fit before it, and the wait between them.
+const SHARE_OF_DEADLINE: f64 = 0.45;
 /// Three attempts that time out, and the waits between them.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -42,7 +44,15 @@ struct Parts {
     breaker: Option<circuit_breaker::Config>,
     rate_limit: Option<rate_limit::Config>,
     concurrency: Concurrency,
-    timeout: Option<Duration>,
+    timeout: Timeout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timeout {
+    /// Nobody has said anything about it.
+    Unset,
+    Unlimited,
+    After(Duration),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +74,7 @@ impl Standard {
                 breaker: Some(CircuitBreakerLayer::config(name.clone())),
                 rate_limit: None,
                 concurrency: Concurrency::Unset,
-                timeout: Some(TIMEOUT),
+                timeout: Timeout::Unset,
             },
             name,
             budget: None,
@@ -77,17 +87,17 @@ impl Standard {
 }
 
 impl<R, K, C> Standard<R, K, C> {
-    /// How long one attempt may take. 2 s by default.
+    /// How long one attempt may take. By default 2 s, or 0.45 of the deadline if that is less.
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.parts.timeout = Some(timeout);
+        self.parts.timeout = Timeout::After(timeout);
         self
     }
 
     /// Attempts may take as long as the deadline allows.
     pub fn no_timeout(mut self) -> Self {
-        self.parts.timeout = None;
+        self.parts.timeout = Timeout::Unlimited;
         self
     }
 
@@ -278,6 +288,7 @@ impl<R, K, C> Standard<R, K, C> {
         let check = Check::new("standard stack", &name)?;
         parts.check_alone(check)?;
         let together = parts.clone();
+        let timeout = parts.timeout();
         let budget = match self.budget {
             Some(budget) => budget,
             None => Budget::config(name.as_str()).build()?,
@@ -337,7 +348,7 @@ impl<R, K, C> Standard<R, K, C> {
             breaker: breaker.transpose()?,
             rate_limit: rate_limit.transpose()?,
             bulkhead,
-            timeout: match parts.timeout {
+            timeout: match timeout {
                 Some(timeout) => TimeoutLayer::config(name.as_str(), timeout).build()?,
                 None => TimeoutLayer::off(&name),
             },
@@ -364,13 +375,25 @@ impl Parts {
         let is_in_range =
             |field, time: Option<Duration>| time.map_or(Ok(()), |time| check.duration(field, time));
         is_in_range("deadline", self.deadline)?;
-        is_in_range("timeout", self.timeout)
+        is_in_range("timeout", self.timeout())
+    }
+
+    /// How long one attempt may take.
+    fn timeout(&self) -> Option<Duration> {
+        match (self.timeout, self.deadline) {
+            (Timeout::After(timeout), _) => Some(timeout),
+            (Timeout::Unlimited, _) => None,
+            (Timeout::Unset, Some(deadline)) => {
+                Some(TIMEOUT.min(deadline.mul_f64(SHARE_OF_DEADLINE)))
+            }
+            (Timeout::Unset, None) => Some(TIMEOUT),
+        }
     }
 
     /// Refuses parts that cannot do their work beside each other.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         if let Some(deadline) = self.deadline {
-            let mut waits = vec![("timeout", self.timeout)];
+            let mut waits = vec![("timeout", self.timeout())];
             if let Some(limit) = &self.rate_limit {
                 waits.push(("rate limit max_wait", limit.longest_wait()));
             }
@@ -389,7 +412,7 @@ impl Parts {
 
     /// What must be seen before an attempt is ended.
     fn check_attempt(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let end = match (self.timeout, self.deadline) {
+        let end = match (self.timeout(), self.deadline) {
             (Some(timeout), _) => Some((timeout, "timeout")),
             (None, Some(deadline)) => Some((deadline, "deadline")),
             (None, None) => None,
@@ -412,7 +435,7 @@ impl Parts {
         else {
             return Ok(());
         };
-        if let Some(timeout) = self.timeout {
+        if let Some(timeout) = self.timeout() {
             let twice = format!("at least twice the timeout of {timeout:?}");
             let is_enough = window >= timeout.saturating_mul(2);
             check.that(is_enough, "circuit breaker window", &window, twice)?;

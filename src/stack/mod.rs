@@ -24,7 +24,7 @@
 //! | [circuit breaker](crate::circuit_breaker) | on | leaves a service alone that is down |
 //! | [rate limit](crate::rate_limit) | off | keeps to what the service allows |
 //! | [bulkhead](crate::bulkhead) | you say | keeps a service that is slow from taking all callers with it |
-//! | [timeout](crate::timeout) | 2 s | ends an attempt that gets no answer |
+//! | [timeout](crate::timeout) | 2 s, at most 0.45 of the deadline | ends an attempt that gets no answer |
 //! | [measure](crate::measure), stage `attempt` | on | what the service sees |
 //!
 //! The order follows from what each part has to see:
