@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use buttress::balance::{Endpoint, PowerOfChoices};
+use buttress::BoxError;
+use buttress::balance::Endpoint;
 use buttress::http::deadline::PropagateDeadline;
 use buttress::http::replay_body::ReplayBodyService;
 use buttress::http::respond::{ForClients, Respond};
 use buttress::http::{
-    AtEndOfBody, BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody,
-    ReplayBodyLayer, RespondLayer, grpc,
+    BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
+    RespondLayer, grpc,
 };
-use buttress::{Balance, BoxError};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -54,7 +54,7 @@ fn server(address: SocketAddr) -> Result<Server, BoxError> {
 
 /// The client that was generated, over the stack and the balancer.
 type Client = HealthClient<Respond<ReplayBodyService<grpc::StandardService<Servers>>, ForClients>>;
-type Servers = Balance<Server, PowerOfChoices, grpc::Classifier, AtEndOfBody>;
+type Servers = grpc::Balance<Server>;
 
 /// The recipe.
 fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {
@@ -62,10 +62,7 @@ fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {
     for address in addresses {
         endpoints.push(Endpoint::new(address, server(*address)?));
     }
-    let balance = Balance::config("health")
-        // A call fails by its status, and is in flight until that has come.
-        .classify(grpc::Classifier::new())
-        .completion(AtEndOfBody)
+    let balance = grpc::balance("health")
         // Shorter than the defaults, because this is a demonstration.
         .failure_decay(200 * MS)
         .latency_decay(200 * MS)

@@ -185,4 +185,4 @@ pub use self::replay::{
 pub use self::replay_body::{ReplayBody, ReplayBodyError, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
-pub use self::standard::{Standard, StandardLayer, StandardService, standard};
+pub use self::standard::{Balance, Standard, StandardLayer, StandardService, balance, standard};

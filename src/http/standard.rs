@@ -1,6 +1,7 @@
 //! The standard stack for HTTP.
 
 use super::{AtEndOfBody, Classifier, HttpReplay};
+use crate::balance::{self, PowerOfChoices};
 use crate::{ByClone, stack};
 
 /// The settings of a standard stack for HTTP. Made by [`standard`].
@@ -12,6 +13,44 @@ pub type StandardLayer = stack::StandardLayer<HttpReplay<ByClone>, Classifier, A
 /// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
 pub type StandardService<S> =
     stack::StandardService<S, HttpReplay<ByClone>, Classifier, AtEndOfBody>;
+
+/// A balancer over HTTP clients, as it can be written in a field. See [`balance`].
+pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
+
+/// Begins to configure a [balancer](crate::balance) over HTTP clients.
+///
+/// Calls are judged by [`Classifier`], so that a server that answers 500 gets no more than another that fails, and are
+/// over at the end of the body.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::balance::Endpoint;
+/// use buttress::http::Balance;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{BoxError, service_fn};
+///
+/// # fn main() -> Result<(), buttress::ConfigError> {
+/// let replica = |_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())) };
+/// let replicas: Balance<_> = buttress::http::balance("search").build([
+///     Endpoint::new("10.0.0.1", service_fn(replica)),
+///     Endpoint::new("10.0.0.2", service_fn(replica)),
+/// ])?;
+/// let stack = buttress::http::standard("search").no_circuit_breaker().concurrency_limit(50);
+/// let search = stack.build()?.wrap::<Request<Full<Bytes>>, _>(replicas);
+/// # drop(search);
+/// # Ok(())
+/// # }
+/// ```
+pub fn balance(
+    name: impl Into<String>,
+) -> balance::Config<PowerOfChoices, Classifier, AtEndOfBody> {
+    crate::Balance::config(name)
+        .classify(Classifier::new())
+        .completion(AtEndOfBody)
+}
 
 /// Begins to configure the [standard stack](crate::stack) for the HTTP calls to one dependency.
 ///

@@ -82,4 +82,4 @@ mod standard;
 pub use self::classify::Classifier;
 pub use self::code::Code;
 pub(in crate::http) use self::code::{PUSHBACK, STATUS};
-pub use self::standard::{Standard, StandardLayer, StandardService, standard};
+pub use self::standard::{Balance, Standard, StandardLayer, StandardService, balance, standard};

@@ -1,6 +1,7 @@
 //! The standard stack for gRPC.
 
 use super::Classifier;
+use crate::balance::{self, PowerOfChoices};
 use crate::http::{AtEndOfBody, HttpReplay};
 use crate::stack;
 
@@ -12,6 +13,20 @@ pub type StandardLayer = stack::StandardLayer<HttpReplay, Classifier, AtEndOfBod
 
 /// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
 pub type StandardService<S> = stack::StandardService<S, HttpReplay, Classifier, AtEndOfBody>;
+
+/// A balancer over gRPC channels, as it can be written in a field. See [`balance`].
+pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
+
+/// Begins to configure a [balancer](crate::balance) over gRPC channels.
+///
+/// Calls are judged by [`Classifier`], and are over when the trailers have been read.
+pub fn balance(
+    name: impl Into<String>,
+) -> balance::Config<PowerOfChoices, Classifier, AtEndOfBody> {
+    crate::Balance::config(name)
+        .classify(Classifier::new())
+        .completion(AtEndOfBody)
+}
 
 /// Begins to configure the [standard stack](crate::stack) for the gRPC calls to one dependency.
 ///
