@@ -41,7 +41,7 @@
 //!    │
 //!  measure (attempts)      what the service sees
 //!    │
-//!  balance                 chooses a replica for each attempt
+//!  balance                 chooses a replica for each attempt; needs the same classifier
 //!    │
 //!  client
 //! ```
@@ -54,7 +54,7 @@
 //! | circuit breaker outside retry | sees one failure for three, and opens late |
 //! | bulkhead outside retry | a permit is held while nothing is in flight but a wait |
 //! | retry in two services of a chain | 3 × 3 attempts; retry where the request begins, or let the [attempt](crate::Attempt) be known further in |
-//! | a circuit breaker over all replicas, none for each | one dead replica of three opens it for all; with a [balancer](crate::balance) below it does not come to that |
+//! | a circuit breaker over all replicas, none for each | where two of three are dead it opens for all, though the third is well. Over a [balancer](crate::balance) leave it out, or give each endpoint its own |
 //!
 //! # From a service level to numbers
 //!
@@ -63,8 +63,8 @@
 //!
 //! | setting | take | because |
 //! |---|---|---|
-//! | deadline | what your caller waits, less 10 % | an answer that comes later is for nobody |
-//! | timeout | 1.5 × the 99.9th percentile, and at most 0.45 × the deadline | ends fewer than one good call in 1,000, and leaves time for a second attempt |
+//! | deadline | what your caller waits, less 10 % | an answer that comes later is of no use |
+//! | timeout | 1.5 × the 99.9th percentile, and at most 0.45 × the deadline (which is the default of the standard stack) | ends fewer than one good call in 1,000, and leaves time for a second attempt |
 //! | attempts | as it is: 3, or 2 where a call is dear | of faults that come by chance *pⁿ* are left: of 1 %, one in 10,000 after two. None is begun that cannot wait out its backoff before the deadline |
 //! | backoff | as it is: 50 ms, ×2, up to 2 s, full jitter | [`Backoff::contention`](crate::Backoff::contention) for writers that collide |
 //! | budget | as it is: 20 % of the calls | holds up to failures of 35 %; beyond them retries only add load |
