@@ -14,7 +14,7 @@ pub type StandardLayer = stack::StandardLayer<HttpReplay<ByClone>, Classifier, A
 pub type StandardService<S> =
     stack::StandardService<S, HttpReplay<ByClone>, Classifier, AtEndOfBody>;
 
-/// A balancer over HTTP clients, as it can be written in a field. See [`balance`].
+/// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
 pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
 
 /// Begins to configure a [balancer](crate::balance) over HTTP clients.

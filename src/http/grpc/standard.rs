@@ -14,7 +14,7 @@ pub type StandardLayer = stack::StandardLayer<HttpReplay, Classifier, AtEndOfBod
 /// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
 pub type StandardService<S> = stack::StandardService<S, HttpReplay, Classifier, AtEndOfBody>;
 
-/// A balancer over gRPC channels, as it can be written in a field. See [`balance`].
+/// A balancer over gRPC channels, as it can be written in a field. See [`balance()`].
 pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
 
 /// Begins to configure a [balancer](crate::balance) over gRPC channels.
