@@ -1,7 +1,6 @@
 //! Calls through a balancer, beside tower's.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use buttress::Balance;
@@ -14,7 +13,7 @@ use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 
 use crate::rows::{
-    AtOnce, Bench, CALLS, CALLS_ON_THREADS, Row, Section, call, row, threads, tower_timeout,
+    AtOnce, Bench, CALLS, Row, Section, call, on_threads, row, threads, tower_timeout,
 };
 use crate::timed;
 
@@ -89,31 +88,7 @@ fn cloned(name: &'static str, endpoints: usize) -> Row {
 }
 
 fn ours_on_threads(name: &'static str, endpoints: usize) -> Row {
-    on_threads(name, balance(endpoints, Measure::PeakEwma))
-}
-
-fn on_threads(name: &'static str, service: impl Bench) -> Row {
-    let run = move |calls| {
-        let barrier = Arc::new(Barrier::new(2));
-        let runtime = tokio::runtime::Handle::current();
-        let thread = || {
-            let (mut service, barrier) = (service.clone(), Arc::clone(&barrier));
-            let runtime = runtime.clone();
-            std::thread::spawn(move || {
-                let _context = runtime.enter();
-                barrier.wait();
-                timed(calls, |request| call(&mut service, request))
-            })
-        };
-        let threads = [thread(), thread()].map(|thread| thread.join().expect("does not panic"));
-        threads[0].max(threads[1])
-    };
-    Row {
-        name,
-        target: "",
-        calls: CALLS_ON_THREADS,
-        run: Box::new(run),
-    }
+    on_threads(name, "", balance(endpoints, Measure::PeakEwma))
 }
 
 fn tower(name: &'static str, endpoints: usize) -> Row {

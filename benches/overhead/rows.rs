@@ -361,7 +361,11 @@ pub(crate) fn threads<L>(name: &'static str, target: &'static str, layer: &L) ->
 where
     L: Layer<AtOnce, Service: Bench>,
 {
-    let service = layer.layer(AtOnce);
+    on_threads(name, target, layer.layer(AtOnce))
+}
+
+/// Two threads, each with a clone of the service.
+pub(crate) fn on_threads(name: &'static str, target: &'static str, service: impl Bench) -> Row {
     let run = move |calls| {
         let barrier = Arc::new(Barrier::new(2));
         let runtime = tokio::runtime::Handle::current();
