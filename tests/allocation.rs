@@ -17,8 +17,8 @@ use buttress::balance::Endpoint;
 use buttress::bulkhead::Aimd;
 use buttress::{
     Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
-    ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Rate, RateLimitLayer, RetryLayer,
-    TimeoutLayer, fallback, keyed, standard,
+    ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer,
+    RetryLayer, TimeoutLayer, classify_fn, fallback, keyed, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -115,6 +115,39 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         )
     };
     costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
+    let every_other_fails = |result: Result<&u64, &BoxError>| match result {
+        Ok(answer) if answer % 2 == 0 => Outcome::Success,
+        _ => Outcome::Failure,
+    };
+    let more_bytes = |_| {
+        let config = CircuitBreakerLayer::config("many calls").failure_share(0.99);
+        let config = config.consecutive_failures(100).slow_calls(SECOND, 0.99);
+        let layer = config
+            .classify(classify_fn(every_other_fails))
+            .build()
+            .unwrap();
+        let mut service = layer.layer(echo());
+        let mut call = |request| {
+            let response =
+                pin!(service.call(request)).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(response, Poll::Ready(Ok(_))));
+        };
+        (0..1_000).for_each(&mut call);
+        let region = Region::new(ALLOCATOR);
+        (0..20_000).for_each(&mut call);
+        let change = region.change();
+        change
+            .bytes_allocated
+            .saturating_sub(change.bytes_deallocated)
+    };
+    // Other tests allocate and free at the same time, but not in most of these rounds.
+    let mut rounds: Vec<usize> = (0..9).map(more_bytes).collect();
+    rounds.sort_unstable();
+    assert!(rounds[4] < 5_000, "{rounds:?} bytes");
 }
 
 #[cfg(feature = "http")]

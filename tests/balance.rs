@@ -3,6 +3,8 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
@@ -12,14 +14,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::balance::{
-    Ask, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded, Measure,
-    OutlierEjection, RoundRobin,
+    Ask, Choose, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded,
+    Measure, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
 };
 use buttress::discover::{Dns, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
     Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
 };
+use common::{End, Plan, Probe, Task};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -417,6 +420,64 @@ async fn a_new_endpoint_begins_like_its_peers_and_gets_a_growing_share() {
     assert_eq!(handle.endpoint("d").unwrap().state, EndpointState::Ready);
 }
 
+/// The share of `d` in 2,000 calls that come in groups of 40, each of them answered when all have come.
+async fn share_of_d<P>(balance: &Balance<Client, P>) -> f64
+where
+    P: Choose<u32> + Clone + Send + 'static,
+{
+    let handle = balance.handle();
+    let mut sent = 0;
+    for _ in 0..50 {
+        let mut calls: Vec<_> = (0..40)
+            .map(|request| Box::pin(balance.clone().oneshot(request)))
+            .collect();
+        for call in &mut calls {
+            assert!(poll(call).is_pending());
+        }
+        sent += handle.endpoint("d").unwrap().in_flight;
+        for call in calls {
+            call.await.unwrap();
+        }
+    }
+    f64::from(sent) / 2_000.0
+}
+
+async fn assert_d_starts_slowly<P>(policy: P)
+where
+    P: Choose<u32> + Clone + std::fmt::Debug + Send + 'static,
+{
+    let case = format!("{policy:?}");
+    let config = Balance::config("search").slow_start(100 * SECOND).seed(1);
+    let balance = config
+        .choose(policy)
+        .build(["a", "b", "c"].map(endpoint))
+        .unwrap();
+    let handle = balance.handle();
+    for call in 0..100 {
+        balance.clone().oneshot(call).await.unwrap();
+    }
+    handle.add(endpoint("d")).unwrap();
+    for round in ["new", "back from an ejection"] {
+        let began = share_of_d(&balance).await;
+        assert!(began > 0.0 && began < 0.1, "{case}, {round}: {began}");
+        advance(50 * SECOND).await;
+        let half = share_of_d(&balance).await;
+        assert!(half > 0.1 && half < 0.2, "{case}, {round}: {half}");
+        advance(50 * SECOND).await;
+        let whole = share_of_d(&balance).await;
+        assert!((whole - 0.25).abs() < 0.03, "{case}, {round}: {whole}");
+        handle.eject("d", 10 * SECOND);
+        assert_eq!(share_of_d(&balance).await, 0.0, "{case}");
+        advance(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_slow_start_an_endpoint_gets_a_share_that_grows_with_time() {
+    assert_d_starts_slowly(PowerOfChoices).await;
+    assert_d_starts_slowly(WeightedRandom).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_an_endpoint_a_call_waits_and_is_then_refused() {
     let balance = Balance::new("search", [endpoint("a")]).unwrap();
@@ -502,6 +563,27 @@ async fn a_call_that_waits_is_sent_as_soon_as_there_is_an_endpoint() {
     assert_eq!(began.elapsed(), 501 * MS);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_wakes_the_task_that_polled_last_and_nobody_who_has_gone() {
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    let handle = balance.handle();
+    handle.remove("a");
+    let (former, last, gone) = (Task::default(), Task::default(), Task::default());
+    let mut call = Box::pin(balance.clone().oneshot(1));
+    assert!(former.poll(&mut call).is_pending());
+    assert!(last.poll(&mut call).is_pending());
+    assert!(former.is_forgotten());
+    let mut given_up = Box::pin(balance.clone().oneshot(2));
+    assert!(gone.poll(&mut given_up).is_pending());
+    assert!(!gone.is_forgotten());
+    drop(given_up);
+    assert!(gone.is_forgotten());
+    handle.add(endpoint("b")).unwrap();
+    assert!(last.was_woken());
+    assert!(!former.was_woken() && !gone.was_woken());
+    assert_eq!(call.await.unwrap(), "b");
+}
+
 /// A stream of changes that a test sends.
 struct Changes(mpsc::UnboundedReceiver<Result<Change<String, Client>, BoxError>>);
 
@@ -544,6 +626,53 @@ async fn endpoints_are_discovered_without_traffic_and_through_errors() {
     sleep(MS).await;
     assert!(!handle.is_discovering());
     assert_eq!(count(), 2, "the last that were known");
+}
+
+/// A registry that fails at each poll but those that bring this endpoint.
+#[derive(Clone, Default)]
+struct Failing {
+    brings: Arc<Mutex<Option<&'static str>>>,
+    polled: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl futures_core::Stream for Failing {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.polled.lock().unwrap().push(Instant::now());
+        let found = self.brings.lock().unwrap().take();
+        Poll::Ready(Some(found.map_or(Err("down".into()), insert)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_fails_is_asked_less_and_less_often_until_it_finds_something() {
+    let registry = Failing::default();
+    let config = Balance::config("search");
+    let balance = config.discover(registry.clone()).unwrap();
+    let handle = balance.handle();
+    let pass = async |seconds: u32| {
+        // In steps: a task that never sleeps would keep the clock from moving by itself.
+        for _ in 0..20 * seconds {
+            advance(50 * MS).await;
+        }
+        std::mem::take(&mut *registry.polled.lock().unwrap())
+    };
+    let polled = pass(10).await.len();
+    assert!((7..=8).contains(&polled), "asked {polled} times in 10 s");
+    let polled = pass(600).await;
+    let gaps = polled.windows(2).map(|pair| pair[1] - pair[0]);
+    let longest = gaps.max().unwrap();
+    assert!(longest >= 30 * SECOND, "{longest:?}");
+    assert!(longest < 31 * SECOND, "{longest:?}");
+    assert!(polled.len() > 19, "asked {} times in 600 s", polled.len());
+
+    *registry.brings.lock().unwrap() = Some("a");
+    let polled = pass(70).await;
+    assert_eq!(handle.endpoints().len(), 1);
+    assert_eq!(polled[0], polled[1], "whether there is more");
+    let gap = polled[2] - polled[1];
+    assert!(gap >= 100 * MS && gap < 200 * MS, "{gap:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1093,6 +1222,86 @@ async fn a_failing_endpoint_that_gets_too_few_calls_to_be_ejected_shows_its_fail
     }
 }
 
+/// How a call to `c` goes.
+#[derive(Clone, Copy)]
+enum AtC {
+    Hangs,
+    Fails,
+}
+
+/// `a` and `b`, which answer at once, and `c`, to which each of these things happens once; then it answers.
+fn with_c(ejection: OutlierEjection, at_c: &Arc<Mutex<VecDeque<AtC>>>) -> Balance<Client> {
+    let answers = |name| Client::new(service_fn(move |_| async move { Ok(String::from(name)) }));
+    let at_c = Arc::clone(at_c);
+    let c = service_fn(move |_| {
+        let next = at_c.lock().unwrap().pop_front();
+        async move {
+            match next {
+                None => Ok("c".to_owned()),
+                Some(AtC::Hangs) => pending().await,
+                Some(AtC::Fails) => Err("c is down".into()),
+            }
+        }
+    });
+    let endpoints = [
+        ("a", answers("a")),
+        ("b", answers("b")),
+        ("c", Client::new(c)),
+    ];
+    let config = Balance::config("search").measure(Measure::InFlight);
+    let config = config.outlier_ejection(ejection).seed(1);
+    let endpoints = endpoints.map(|(name, client)| Endpoint::new(name, client));
+    config.build(endpoints).unwrap()
+}
+
+/// Makes calls until `c` has nothing left to do, and gives up those that have no answer at once.
+fn give_up(balance: &Balance<Client>, at_c: &Mutex<VecDeque<AtC>>) {
+    for request in 0..1_000 {
+        if at_c.lock().unwrap().is_empty() {
+            return;
+        }
+        let mut call = Box::pin(balance.clone().oneshot(request));
+        drop(poll(&mut call));
+    }
+    panic!("c gets no calls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_given_up_are_no_failures_in_a_row() {
+    let at_c = Arc::default();
+    let five = OutlierEjection::new().consecutive_failures(5);
+    let balance = with_c(five, &at_c);
+    at_c.lock().unwrap().extend([AtC::Hangs; 10]);
+    give_up(&balance, &at_c);
+    assert!(out(&balance.handle()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_does_not_end_a_row_of_failures() {
+    let at_c = Arc::default();
+    let five = OutlierEjection::new().consecutive_failures(5);
+    let balance = with_c(five, &at_c);
+    at_c.lock().unwrap().extend([AtC::Fails; 4]);
+    at_c.lock().unwrap().push_back(AtC::Hangs);
+    give_up(&balance, &at_c);
+    assert!(out(&balance.handle()).is_empty());
+    at_c.lock().unwrap().push_back(AtC::Fails);
+    give_up(&balance, &at_c);
+    assert_eq!(out(&balance.handle()), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_calls_are_given_up_is_no_outlier() {
+    let at_c = Arc::default();
+    let balance = with_c(OutlierEjection::new(), &at_c);
+    for _ in 0..110 {
+        at_c.lock().unwrap().extend([AtC::Hangs; 10]);
+        give_up(&balance, &at_c);
+        advance(100 * MS).await;
+    }
+    assert!(out(&balance.handle()).is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_least_half_of_the_endpoints_stay_in() {
     let names = ["a", "b", "c", "d", "e", "f"];
@@ -1227,6 +1436,25 @@ async fn an_endpoint_that_fails_its_health_check_gets_no_calls_until_it_works_ag
     handle.add(Endpoint::new("d", fails)).unwrap();
     sleep(MS).await;
     assert_eq!(state("d"), EndpointState::Unhealthy, "asked at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_waits_until_the_endpoint_is_ready_and_calls_it_then() {
+    let late = Plan::readiness(2, common::GOOD);
+    let works = [Probe::new(&[]), Probe::new(&[late; 9])];
+    let never = Probe::new(&[Plan::readiness(0, End::Error); 9]);
+    let endpoints = works.iter().chain([&never]).enumerate();
+    let endpoints = endpoints.map(|(key, probe)| Endpoint::new(key, probe.clone()));
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    let balance = balance.check_health(HealthCheck::new(Ask::new(|| 0)));
+    let handle = balance.as_ref().unwrap().handle();
+    // Two intervals, the jitter of the second included.
+    sleep(11 * SECOND).await;
+    let states = handle.endpoints().into_iter().map(|status| status.state);
+    let (ready, unhealthy) = (EndpointState::Ready, EndpointState::Unhealthy);
+    assert_eq!(states.collect::<Vec<_>>(), [ready, ready, unhealthy]);
+    assert!(works.iter().all(|probe| probe.calls() >= 2));
+    assert_eq!(never.calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]

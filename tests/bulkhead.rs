@@ -769,6 +769,34 @@ async fn the_permit_is_held_until_the_call_is_complete() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_is_over_before_its_permit_comes_back() {
+    struct Over(Handle, Arc<AtomicUsize>);
+
+    impl Drop for Over {
+        fn drop(&mut self) {
+            self.1.store(self.0.in_flight(), Ordering::Relaxed);
+        }
+    }
+
+    let (layer, seen) = (config(1).build().unwrap(), Arc::default());
+    let over = Over(layer.handle(), Arc::clone(&seen));
+    let over = Arc::new(Mutex::new(Some(over)));
+    let service = layer.layer(service_fn(move |()| {
+        let over = over.lock().unwrap().take();
+        async move {
+            pending::<()>().await;
+            drop(over);
+            Ok::<_, BoxError>(())
+        }
+    }));
+    let mut call = spawn(service.oneshot(()));
+    assert!(call.poll().is_pending());
+    drop(call);
+    assert_eq!(seen.load(Ordering::Relaxed), 1, "it still had its permit");
+    assert_eq!(layer.handle().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_at_any_point_gives_everything_back() {
     let plan = Plan {
         readiness: (2, GOOD),

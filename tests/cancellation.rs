@@ -30,15 +30,16 @@ enum Start {
     Fresh,
     /// The breaker is half-open.
     HalfOpen,
-    /// The call has to wait for its turn.
+    /// The call has to wait for its turn, or for an endpoint.
     Crowded,
 }
 
-/// Each kind, and those with a breaker or a queue once more while these are not passed at once.
+/// Each kind, and those with a breaker, a queue or a balancer once more while these are not passed
+/// at once.
 fn subjects() -> impl Iterator<Item = (Kind, Start)> {
     let with = |start| Kind::ALL.into_iter().map(move |kind| (kind, start));
     let half_open = with(Start::HalfOpen).filter(|(kind, _)| kind.breaks());
-    let crowded = with(Start::Crowded).filter(|(kind, _)| kind.queues());
+    let crowded = with(Start::Crowded).filter(|(kind, _)| kind.waits());
     with(Start::Fresh).chain(half_open).chain(crowded)
 }
 

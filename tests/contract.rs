@@ -8,14 +8,16 @@ use std::marker::PhantomData;
 use std::task::Poll;
 use std::time::Duration;
 
+use buttress::balance::{self, Endpoint};
 use buttress::circuit_breaker::{Handle, State};
 use buttress::{
-    BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, DeadlineLayer, Error,
+    Balance, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, DeadlineLayer, Error,
     ErrorKind, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer,
     TimeoutLayer, bulkhead, fallback, hedge, keyed, rate_limit, stack, standard,
 };
 use common::{ATTEMPTS, BACKOFF, End, Kind, Layers, Plan, Probe, Task, kind as kind_of};
 use tokio::time::{Instant, advance};
+use tower::layer::layer_fn;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -107,8 +109,11 @@ async fn an_idle_handle_holds_nothing_of_ours() {
         let layers = Layers::new(kind);
         let mut idle = layers.around(probe.clone());
         layers.half_open().await;
+        let tokens = || layers.rate_limit().map(|limit| limit.available());
+        let before = tokens();
         Task::default().poll_ready(&mut idle);
         layers.assert_nothing_is_held(&format!("{kind:?}"));
+        assert_eq!(tokens(), before, "{kind:?}");
 
         let held = layers.around(Probe::new(&[Plan::answer(0, End::Held)]));
         let mut call = held.oneshot(1);
@@ -155,6 +160,40 @@ async fn a_call_that_is_refused_gives_the_reservation_back() {
             "{kind:?}"
         );
         assert_eq!((probe.seen().held, probe.calls()), (0, 0), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_full_bulkhead_refuses_gives_the_reservation_back() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.limits()) {
+        let probe = Probe::new(&[]);
+        let layers = Layers::new(kind);
+        let mut client = layers.around(probe.clone());
+        Task::default().poll_ready(&mut client);
+        let held = u32::from(kind.asks_early());
+        assert_eq!(probe.seen().held, held, "{kind:?}");
+        // One is in flight, and the others fill the queue.
+        let mut others: Vec<_> = (0..=common::QUEUE)
+            .map(|_| {
+                layers
+                    .around(Probe::new(&[Plan::answer(0, End::Held)]))
+                    .oneshot(1)
+            })
+            .collect();
+        for call in &mut others {
+            assert!(Task::default().poll(call).is_pending(), "{kind:?}");
+            let bulkhead = layers.bulkhead().expect("there has been a call");
+            bulkhead.set_limit(1).unwrap();
+        }
+        let mut call = client.call(1);
+        assert_eq!(probe.seen().held, 0, "{kind:?}: before the answer is read");
+        let Poll::Ready(result) = Task::default().poll(&mut call) else {
+            panic!("{kind:?}: refused at once");
+        };
+        assert_eq!(kind_of(&result), Some(ErrorKind::BulkheadFull), "{kind:?}");
+        assert_eq!((probe.seen().held, probe.calls()), (0, 0), "{kind:?}");
+        drop(others);
+        client.call(1).await.unwrap();
     }
 }
 
@@ -447,7 +486,13 @@ fn services_and_calls_may_go_to_other_threads() {
     wraps_what_is_not_sync(&all.build().expect("is valid"));
     let stack = ServiceBuilder::new().layer(measure).layer(deadline);
     wraps_what_is_not_sync(&stack.layer(retry).layer(breaker).layer(timeout));
+    let balance = layer_fn(move |inner: Inner| {
+        let balance = Balance::new(name, [Endpoint::new(1, inner)]);
+        balance.expect("is valid")
+    });
+    wraps_what_is_not_sync(&balance);
     shareable::<Handle>();
+    shareable::<balance::Handle<Inner>>();
     shareable::<rate_limit::Handle>();
     shareable::<bulkhead::Handle>();
     shareable::<hedge::Handle>();

@@ -236,7 +236,9 @@ async fn the_loser_is_gone_before_the_caller_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_never_beats_an_attempt_that_is_running() {
-    for failure in [End::Fails, End::Answers(Outcome::Failure), End::Refused] {
+    let overload = End::Answers(Outcome::Overload { retry_after: None });
+    let failed = End::Answers(Outcome::Failure);
+    for failure in [End::Fails, failed, overload, End::Refused] {
         let leaf = Leaf::new(&[(50, GOOD), (1, failure)]);
         let (result, took) = call(config(), &leaf).await;
         assert_eq!(result.unwrap().0, 1, "{failure:?}");

@@ -343,6 +343,28 @@ async fn a_probe_whose_stream_breaks_is_one_failure_and_no_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_says_nothing_keeps_its_place_until_its_stream_is_over() {
+    for is_read in [true, false] {
+        let layer = half_open(5).await;
+        let (handle, service) = (layer.handle(), layer.wrap(echo()));
+        let (source, mut response) = streamed(200);
+        let cancelled = "1".parse().unwrap();
+        response.headers_mut().insert("grpc-status", cancelled);
+        let body = call(&service, response).await.into_body();
+        let refused = service.clone().oneshot(streamed(200).1).await;
+        assert_eq!(kind(&refused.unwrap_err()), ErrorKind::CircuitOpen);
+        drop(source);
+        if is_read {
+            assert!(body.collect().await.is_ok());
+        } else {
+            drop(body);
+        }
+        assert_eq!(handle.state(), State::HalfOpen);
+        assert!(service.oneshot(streamed(200).1).await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_its_reader_leaves_lying_is_no_failure_of_the_service() {
     let total = BodyTimeoutLayer::config("total").total(10 * SECOND);
     let total = total.build().unwrap();

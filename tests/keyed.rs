@@ -15,13 +15,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
+use buttress::stack::StandardLayer;
 use buttress::{
-    BoxError, CircuitBreakerLayer, Error, ErrorKind, Forget, KeyedLayer, TimeoutLayer, keyed,
+    BoxError, CircuitBreakerLayer, Error, ErrorKind, Forget, KeyedLayer, Rate, TimeoutLayer, keyed,
+    standard,
 };
 use common::{End, Plan, Probe, Task};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tokio::time::{Instant, advance};
+use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -264,6 +267,78 @@ async fn an_open_breaker_is_not_forgiven_by_eviction() {
         layer.handle().get(&1).is_some(),
         "an operator's word is not forgotten"
     );
+}
+
+/// A request: its key, and whether it fails.
+type Request = (u32, bool);
+type Inner = BoxCloneSyncService<Request, (), BoxError>;
+
+/// Sends key 1 these requests, changes its layers, and lets many other keys come for its only place. Returns its
+/// layers, and why the next request is refused.
+async fn kept<L>(
+    make: impl Fn() -> L,
+    fail: &[bool],
+    change: impl FnOnce(&L),
+) -> (L, Option<ErrorKind>)
+where
+    L: Layer<Inner, Service: Service<Request, Response = (), Error = BoxError>> + Forget + Clone,
+{
+    let inner = service_fn(
+        async |(_, fails): Request| {
+            if fails { Err("down".into()) } else { Ok(()) }
+        },
+    );
+    let layer = KeyedLayer::config("parts", |request: &Request| request.0, |_: &u32| make());
+    let layer = layer.max_keys(1).build().unwrap();
+    let client = layer.wrap(Inner::new(inner));
+    let ask = |key, fails| client.clone().oneshot((key, fails));
+    for &fails in fail {
+        assert_eq!(ask(1, fails).await.is_err(), fails);
+    }
+    // What is not spoiled has recovered, and an open time is not over.
+    advance(SECOND).await;
+    change(&layer.handle().get(&1).unwrap());
+    for key in 2..50 {
+        ask(key, false).await.unwrap();
+    }
+    let kept = layer.handle().get(&1).expect("key 1 has kept its place");
+    let refused = ask(1, false).await.err();
+    (
+        kept,
+        refused.map(|error| Error::find(&error).unwrap().kind()),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_several_layers_is_kept_for_what_one_of_them_remembers() {
+    let breaker = || {
+        let breaker = CircuitBreakerLayer::config("parts").consecutive_failures(1);
+        breaker.build().unwrap()
+    };
+    let timeout = || TimeoutLayer::new("parts", SECOND);
+    let (_, refused) = kept(|| (breaker(), timeout()), &[true], |_| ()).await;
+    assert_eq!(refused, Some(ErrorKind::CircuitOpen));
+    let (_, refused) = kept(|| (timeout(), breaker()), &[true], |_| ()).await;
+    assert_eq!(refused, Some(ErrorKind::CircuitOpen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_a_standard_stack_is_kept_for_what_one_part_remembers() {
+    let stack = |rate| {
+        let stack = standard("parts").no_retry();
+        let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(1));
+        let stack = stack.rate_limit(rate, |limit| limit.burst(60));
+        stack.concurrency_limit(9).build().unwrap()
+    };
+    let (hourly, ample) = (Rate::per_hour(60), Rate::per_second(1_000));
+    let (_, refused) = kept(|| stack(ample), &[true], |_| ()).await;
+    assert_eq!(refused, Some(ErrorKind::CircuitOpen));
+    let (_, refused) = kept(|| stack(hourly), &[false; 60], |_| ()).await;
+    assert_eq!(refused, Some(ErrorKind::RateLimited));
+    let limit = |stack: &StandardLayer| stack.handle().bulkhead().unwrap().clone();
+    let change = |stack: &StandardLayer| limit(stack).set_limit(1).unwrap();
+    let (stack, refused) = kept(|| stack(ample), &[false], change).await;
+    assert_eq!((limit(&stack).limit(), refused), (1, None));
 }
 
 #[tokio::test(start_paused = true)]

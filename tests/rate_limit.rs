@@ -817,6 +817,33 @@ async fn those_who_wait_are_not_bothered_by_each_answer_that_asks_for_the_same()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_for_all_who_wait_wakes_the_first_of_them_only() {
+    let config = limit(1).max_wait(3_600 * SECOND);
+    let layer = config.classify(hinting(2 * SECOND)).build().unwrap();
+    let (client, handle) = (layer.layer(echo()), layer.handle());
+    let mut answer = client.clone().call(429);
+    let mut waiting: Vec<_> = (0..100).map(|_| client.clone().call(1)).collect();
+    let tasks: Vec<_> = waiting.iter().map(|_| Task::default()).collect();
+    for (call, task) in waiting.iter_mut().zip(&tasks) {
+        assert!(task.poll(call).is_pending());
+    }
+    let mut assert_one_is_woken = |by: &str| {
+        let woken = tasks.iter().map(Task::was_woken);
+        assert_eq!(woken.filter(|woken| *woken).count(), 1, "{by}");
+        assert!(tasks[0].poll(&mut waiting[0]).is_pending(), "{by}");
+    };
+    handle.drain(SECOND);
+    assert_one_is_woken("a drain");
+    assert!(Task::default().poll(&mut answer).is_ready());
+    assert_one_is_woken("an answer that asks for more time");
+    handle.set_rate(Rate::per_second(50)).unwrap();
+    assert_one_is_woken("a rate");
+    handle.set_burst(2).unwrap();
+    assert_one_is_woken("a burst");
+    assert_eq!(handle.waiting(), 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_move_on_at_a_new_rate() {
     let layer = waiting_limit(1);
     let ends = Ends::default();

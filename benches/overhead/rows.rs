@@ -11,7 +11,8 @@ use buttress::bulkhead::Aimd;
 use buttress::stack::{Standard, StandardLayer};
 use buttress::{
     BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, HedgeLayer,
-    MeasureLayer, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, fallback, keyed,
+    MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback,
+    keyed,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -63,6 +64,12 @@ fn layers() -> Section {
             row("tower Retry, budget", "", tower_retry(), AtOnce),
             row("Retry, budget", "0.6", RetryLayer::new("bench"), AtOnce),
             row("CircuitBreaker, 10 s", "0.8", breaker(), AtOnce),
+            row(
+                "CircuitBreaker, every other call fails",
+                "",
+                failing_breaker(),
+                AtOnce,
+            ),
             row("Hedge, percentile, not fired", "1.5", hedge(), AtOnce),
             tower_rate_limit(),
             row("RateLimit", "0.55", rate_limit(), AtOnce),
@@ -204,6 +211,16 @@ fn deadline() -> DeadlineLayer {
 
 fn breaker() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new("bench")
+}
+
+/// A breaker that counts every other answer as a failure, looks whether these are too many, and stays closed.
+fn failing_breaker<S: Bench>() -> impl Layer<S, Service: Bench> {
+    let every_other = classify_fn(|result: Result<&u64, &BoxError>| match result {
+        Ok(answer) if answer % 2 == 0 => Outcome::Success,
+        _ => Outcome::Failure,
+    });
+    let config = CircuitBreakerLayer::config("bench").failure_share(0.99);
+    config.classify(every_other).build().expect("is valid")
 }
 
 fn fallback() -> FallbackLayer<fallback::Value<u64>> {

@@ -259,6 +259,25 @@ mod tests {
     }
 
     #[test]
+    fn the_capacity_is_right_for_every_share() {
+        for share in [0.05, 0.1, 0.3, 0.6, 0.75, 0.9] {
+            let expected = share * 10_000.0;
+            let is_right = |tokens: &Tokens| (f64::from(tokens.capacity()) - expected).abs() < 10.0;
+            let by_calls = Tokens::new(1, share, 1);
+            for _ in 0..1_000 {
+                by_calls.enter();
+            }
+            assert!(is_right(&by_calls), "{share}: {}", by_calls.capacity());
+            let by_rate = Tokens::new(1, share, 1);
+            for tenth in 0..50 {
+                (0..100).for_each(|_| operation(&by_rate));
+                by_rate.sample(tenth * SAMPLE / 10);
+            }
+            assert!(is_right(&by_rate), "{share}: {}", by_rate.capacity());
+        }
+    }
+
+    #[test]
     fn the_count_of_finished_operations_may_wrap() {
         let tokens = budget();
         tokens

@@ -697,6 +697,20 @@ mod tests {
     }
 
     #[test]
+    fn after_a_reset_the_open_time_begins_to_grow_anew() {
+        let mut settings = settings();
+        settings.open_growth = 2.0;
+        settings.open_most = Duration::from_secs(10);
+        let mut bench = Bench::new(settings);
+        assert_eq!(bench.trip(None).as_secs(), 2);
+        bench.wait(20);
+        let probe = bench.probe().unwrap();
+        bench.end(probe, ProbeEnd::Failed(None));
+        let _ = bench.machine.reset(bench.now);
+        assert_eq!(bench.trip(None).as_secs(), 2);
+    }
+
+    #[test]
     fn a_thousand_openings_do_not_overflow() {
         let mut settings = settings();
         settings.open_growth = 10.0;

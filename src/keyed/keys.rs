@@ -265,3 +265,18 @@ impl<K, L> fmt::Debug for Keys<K, L> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_layers_put_the_same_keys_into_the_same_places() {
+        let hashes = || {
+            let keys = Keys::<u32, ()>::new(100, Duration::MAX, None, Series::of("seeds", "keyed"));
+            (0..16).map(|key| keys.hashed(key).hash).collect::<Vec<_>>()
+        };
+        let (one, other) = (hashes(), hashes());
+        assert!(one.iter().zip(&other).all(|(one, other)| one != other));
+    }
+}

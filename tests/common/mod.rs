@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
-use buttress::balance::Endpoint;
+use buttress::balance::{self, Endpoint};
 use buttress::circuit_breaker::{Handle, State};
 use buttress::fallback::{self, Failures, FromService};
 use buttress::stack::StandardLayer;
@@ -38,6 +38,8 @@ pub(crate) const OPEN_FOR: Duration = Duration::from_secs(2);
 pub(crate) const HEDGE_DELAY: Duration = Duration::from_millis(700);
 /// How many calls may be in flight.
 pub(crate) const LIMIT: usize = 10;
+/// How many calls may wait for a permit.
+pub(crate) const QUEUE: usize = 10;
 /// How long nobody gets his turn where it is [crowded](Layers::crowd), at each of the limits.
 pub(crate) const CROWDED_FOR: Duration = Duration::from_millis(200);
 /// Longer than any test, so that no lost probe is made up for.
@@ -365,6 +367,16 @@ impl Kind {
         )
     }
 
+    /// Says whether calls may have to wait, for their turn or for an endpoint.
+    pub(crate) fn waits(self) -> bool {
+        self.queues() || self == Self::Balance
+    }
+
+    /// Says whether there is a bulkhead.
+    pub(crate) fn limits(self) -> bool {
+        matches!(self, Self::Bulkhead | Self::Keyed | Self::Standard)
+    }
+
     /// Says whether the inner service is asked for its readiness before there is a call.
     pub(crate) fn asks_early(self) -> bool {
         !matches!(self, Self::Keyed | Self::Balance)
@@ -403,8 +415,8 @@ pub(crate) struct Layers {
     fallback: FallbackLayer<FromService<Probe>, Failures, Classifier>,
     keyed: ByRequest,
     standard: StandardLayer<ByClone, Classifier>,
-    /// The calls in flight on the endpoint of each balancer.
-    balanced: Mutex<Vec<Box<dyn Fn() -> u32 + Send + Sync>>>,
+    /// The balancers.
+    balanced: Mutex<Vec<Arc<dyn Balanced>>>,
     /// The second service.
     pub(crate) spare: Probe,
 }
@@ -433,7 +445,7 @@ impl Layers {
         let rate = Rate::per_second(1_000);
         let limit = |config: rate_limit::Config| config.burst(200).max_wait(TIMEOUT);
         let bulkhead = |config: bulkhead::Config| {
-            let config = config.queue(10).queue_wait(TIMEOUT);
+            let config = config.queue(QUEUE).queue_wait(TIMEOUT);
             config.overloaded_wait(TIMEOUT)
         };
         let hedge = |config: buttress::hedge::Config| {
@@ -516,11 +528,11 @@ impl Layers {
             Kind::Keyed => Client::new(self.keyed.layer(inner)),
             Kind::Balance => {
                 let config = Balance::config(name).classify(classify as Classifier);
-                let balance = config.build([Endpoint::new(1, inner)]).expect("is valid");
-                let handle = balance.handle();
-                let in_flight = move || handle.endpoints()[0].in_flight;
+                let balance = config
+                    .build([Endpoint::new(1, inner.clone())])
+                    .expect("is valid");
                 let mut balanced = self.balanced.lock().expect("not poisoned");
-                balanced.push(Box::new(in_flight));
+                balanced.push(Arc::new((balance.handle(), inner)));
                 Client::new(balance)
             }
             Kind::Stack => {
@@ -575,7 +587,8 @@ impl Layers {
         advance(OPEN_FOR).await;
     }
 
-    /// Makes calls wait for their turn: for a time there are no tokens, and then no permits.
+    /// Makes calls wait for their turn: for a time there are no tokens, and then no permits. The balancers that
+    /// there are have no endpoint for a time.
     pub(crate) fn crowd(&self) -> Crowd {
         let held = Probe::new(&[Plan::answer(0, End::Held)]);
         let mut call = self.around(held).oneshot(1);
@@ -593,6 +606,14 @@ impl Layers {
                 bulkhead.set_limit(LIMIT).expect("is valid");
             });
         }
+        let balanced = self.balanced.lock().expect("not poisoned").clone();
+        for balancer in balanced {
+            balancer.clear();
+            tokio::spawn(async move {
+                sleep(CROWDED_FOR).await;
+                balancer.fill();
+            });
+        }
         Crowd { _call: call }
     }
 
@@ -605,8 +626,8 @@ impl Layers {
         }
         let waiting = self.rate_limit().map_or(0, |limit| limit.waiting());
         assert_eq!(waiting, 0, "{case}");
-        for in_flight in &*self.balanced.lock().expect("not poisoned") {
-            assert_eq!(in_flight(), 0, "{case}");
+        for balancer in &*self.balanced.lock().expect("not poisoned") {
+            assert_eq!(balancer.in_flight(), 0, "{case}");
         }
         assert_eq!(self.spare.seen().held, 0, "{case}");
     }
@@ -619,6 +640,33 @@ impl Layers {
             assert!(other.is_ok(), "{case}");
             assert!(self.keyed.handle().get(&2).is_some(), "{case}");
         }
+    }
+}
+
+/// A balancer over one endpoint.
+trait Balanced: Send + Sync {
+    fn in_flight(&self) -> u32;
+
+    /// Takes the endpoint out.
+    fn clear(&self);
+
+    /// Puts it back.
+    fn fill(&self);
+}
+
+impl<S: Clone + Send + Sync + 'static> Balanced for (balance::Handle<S>, S) {
+    fn in_flight(&self) -> u32 {
+        let endpoints = self.0.endpoints().into_iter();
+        endpoints.map(|endpoint| endpoint.in_flight).sum()
+    }
+
+    fn clear(&self) {
+        self.0.remove("1");
+    }
+
+    fn fill(&self) {
+        let endpoint = Endpoint::new(1, self.1.clone());
+        self.0.add(endpoint).expect("is valid");
     }
 }
 
