@@ -72,6 +72,7 @@
 //! |---|---|---|
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
+//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, with a client that is bound to none |
 //! | `http::BodyTimeoutLayer` | `http::body_timeout` | ends response bodies that stall or take too long |
 //! | `http::PropagateDeadlineLayer`, `http::InheritDeadlineLayer` | `http::deadline` | carry deadlines from one service to the next |
 //! | `http::RespondLayer` | `http::respond` | answers in HTTP or gRPC where a layer has refused |
@@ -100,7 +101,7 @@
 //! - `type Error = `[`BoxError`]. Errors of the inner service come out untouched; [`Error::find`] finds those
 //!   of a layer.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
-//!   exactly.
+//!   exactly. The [guide](guide#in-your-tests) shows it.
 //! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
 //!   the thread for long, windows and limits see its end that much too early. What is measured is not
 //!   affected.

@@ -56,7 +56,34 @@ pub enum Hint {
 /// through [`classify_fn`].
 ///
 /// Rejections by a layer of this crate further down are [`Outcome::Ignored`] without asking the
-/// classifier.
+/// classifier. Each layer asks for itself: it must be quick, and say the same each time.
+///
+/// # Examples
+///
+/// A type of one's own can be cloned, named in a field, and used in spawned tasks:
+///
+/// ```
+/// use buttress::{BoxError, Classify, Outcome, standard};
+///
+/// enum Reply { Value(String), Busy, NoSuchKey }
+///
+/// #[derive(Clone)]
+/// struct OfReplies;
+///
+/// impl Classify<Reply> for OfReplies {
+///     fn classify(&self, result: Result<&Reply, &BoxError>) -> Outcome {
+///         match result {
+///             Ok(Reply::Value(_)) => Outcome::Success,
+///             Ok(Reply::Busy) => Outcome::Overload { retry_after: None },
+///             Ok(Reply::NoSuchKey) => Outcome::Ignored, // the caller's mistake
+///             Err(_) => Outcome::Failure,
+///         }
+///     }
+/// }
+///
+/// let stack = standard("cache").classify(OfReplies).concurrency_limit(50).build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not classify responses of type `{Res}`",
     label = "this classifier does not fit the service's response",
