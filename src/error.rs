@@ -526,7 +526,7 @@ mod tests {
         let open = Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
         assert_eq!(format!("{open:?}"), "circuit breaker \"inventory\" is open");
         assert!(format!("{open:#?}").contains("kind: CircuitOpen"));
-        let refused = Check::new("retry", "").unwrap_err();
+        let refused = Check::new("retry", "").map(drop).unwrap_err();
         assert_eq!(
             format!("{refused:?}"),
             "retry \"\": name is \"\", but must be a non-empty text"

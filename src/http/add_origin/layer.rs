@@ -51,6 +51,10 @@ impl AddOriginLayer {
     ///
     /// The zone of an IPv6 address is left out, since a URI cannot have one.
     #[must_use]
+    #[allow(
+        clippy::missing_panics_doc,
+        reason = "an address and a port are an authority"
+    )]
     pub fn http(address: SocketAddr) -> Self {
         let address = match address {
             SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0).into(),
