@@ -10,6 +10,9 @@ use crate::BoxError;
 use crate::balance::Shortage;
 
 /// Why a layer did not hand through what the inner service answered.
+///
+/// All but [`Timeout`](Self::Timeout) are rejections, after which the service has seen nothing of the request;
+/// [`DeadlineExceeded`](Self::DeadlineExceeded) is one if the deadline had passed before. [`Error::is_rejection`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
