@@ -5,11 +5,18 @@
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use axum::Router;
+use axum::routing::get;
 use buttress::BoxError;
 use buttress::http::AddOriginLayer;
 use buttress::http::add_origin::{AddOrigin, ResponseFuture};
-use http::{HeaderValue, Method, Request, Version};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use proptest::prelude::*;
+use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt, service_fn};
 
@@ -119,6 +126,26 @@ async fn a_client_that_is_not_ready_is_waited_for_in_the_call() {
     };
     let (answer, ()) = tokio::join!(call, answers);
     assert_eq!(answer.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_hyper_client_names_the_origin_as_host_unless_the_request_names_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let host = get(async |headers: HeaderMap| headers["host"].to_str().unwrap().to_owned());
+    let app = Router::new().route("/host", host);
+    tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let replica = AddOriginLayer::http(address).wrap(client);
+    let asked = async |request: http::request::Builder| {
+        let answer = replica.clone().oneshot(request.body(Empty::new()).unwrap());
+        let body = answer.await.unwrap().into_body().collect().await.unwrap();
+        String::from_utf8(body.to_bytes().to_vec()).unwrap()
+    };
+    let request = || Request::get("http://search/host");
+    assert_eq!(asked(request()).await, address.to_string());
+    let named = request().header("host", "search.internal");
+    assert_eq!(asked(named).await, "search.internal");
 }
 
 type Boxed = BoxCloneSyncService<Request<()>, (), BoxError>;

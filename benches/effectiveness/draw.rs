@@ -57,7 +57,8 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
         .axis_desc_style(text(15))
         .draw()?;
 
-    let top = y.end - 0.04 * (y.end - y.start);
+    // The legend is in the upper right.
+    let is_under_legend = |at: f64| at > x.start + 0.65 * (x.end - x.start);
     for (span, what) in &plot.spans {
         let (from, to) = (plot.x.place(span.start), plot.x.place(span.end));
         chart.draw_series([Rectangle::new(
@@ -65,7 +66,9 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
             GREY.mix(0.15).filled(),
         )])?;
         let style: TextStyle = text(13);
-        chart.draw_series([Text::new(*what, (from, top), style)])?;
+        let height = if is_under_legend(from) { 0.5 } else { 0.96 };
+        let at = (from, y.start + height * (y.end - y.start));
+        chart.draw_series([Text::new(*what, at, style)])?;
     }
     for (index, (line, colour)) in plot.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
         let place = |(at, value): &(f64, f64)| (plot.x.place(*at), plot.y.place(*value));
