@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
         .with_http_listener(address)
         // Histograms need buckets, or they become summaries, which cannot be added up over several processes.
         .set_buckets_for_metric(
-            Matcher::Suffix("_seconds".into()),
+            Matcher::Prefix("buttress_".into()),
             &[
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
             ],

@@ -49,7 +49,51 @@ pub trait Token: Send + 'static {
 /// Takes the token of the call and the response, whose head has been judged, and returns the
 /// response that the caller gets. The default, [`AtResponse`], resolves the token there and then; a
 /// completion that waits for the end of a streamed body tells the token of the [head](Token::head), and moves it into
-/// the body.
+/// the body, as `http::AtEndOfBody` of the feature `http` does. The layers that take one say so under `completion`.
+///
+/// # Examples
+///
+/// An answer that is in use until it is dropped, as a connection out of a pool:
+///
+/// ```
+/// use buttress::{BoxError, BulkheadLayer, Completion, Outcome, Token};
+/// use tower::{ServiceExt, service_fn};
+///
+/// struct Lease<R, T: Token> {
+///     connection: R,
+///     token: Option<T>,
+/// }
+///
+/// impl<R, T: Token> Drop for Lease<R, T> {
+///     fn drop(&mut self) {
+///         if let Some(token) = self.token.take() {
+///             token.resolve(Outcome::Success);
+///         }
+///     }
+/// }
+///
+/// #[derive(Clone)]
+/// struct UntilDropped;
+///
+/// impl<R, K> Completion<R, K> for UntilDropped {
+///     type Response<T: Token> = Lease<R, T>;
+///
+///     fn attach<T: Token>(&self, connection: R, _: Outcome, _: &K, token: T) -> Lease<R, T> {
+///         Lease { connection, token: Some(token) }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), BoxError> {
+/// let pool = service_fn(|()| async { Ok::<_, BoxError>("connection 7") });
+/// let bulkhead = BulkheadLayer::config("database", 10).completion(UntilDropped).build()?;
+/// let lease = bulkhead.wrap(pool).oneshot(()).await?;
+/// assert_eq!((lease.connection, bulkhead.handle().in_flight()), ("connection 7", 1));
+/// drop(lease);
+/// assert_eq!(bulkhead.handle().in_flight(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Completion<Res, K>: Clone {
     /// The response that carries the token, if it has to.
     type Response<T: Token>;

@@ -122,7 +122,27 @@ pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
 /// Which attempt of a retry is being made on this task.
 ///
 /// A service under a [`RetryLayer`](crate::RetryLayer) can read it while it is called or polled, for
-/// a log line or a header.
+/// a log line or a header. A task that it spawns does not know of it.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::{Attempt, BoxError, RetryLayer};
+/// use tower::{ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), BoxError> {
+/// let client = service_fn(|_: u32| async {
+///     match Attempt::current().map(Attempt::number) {
+///         Some(1) => Err(BoxError::from("reset")),
+///         number => Ok(number),
+///     }
+/// });
+/// let answer = RetryLayer::new("inventory").wrap(client).oneshot(1).await?;
+/// assert_eq!(answer, Some(2));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(u32);
 

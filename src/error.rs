@@ -10,6 +10,9 @@ use crate::BoxError;
 use crate::balance::Shortage;
 
 /// Why a layer did not hand through what the inner service answered.
+///
+/// All but [`Timeout`](Self::Timeout) are rejections, after which the service has seen nothing of the request;
+/// [`DeadlineExceeded`](Self::DeadlineExceeded) is one if the deadline had passed before. [`Error::is_rejection`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -52,7 +55,10 @@ pub enum ErrorKind {
 /// }
 /// # assert_eq!(http_status(&"reset".into()), 502);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// `{:?}` prints the message, as `{}` does, so that an error which is returned from `main` or unwrapped can be read;
+/// `{:#?}` prints the fields.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Error {
     kind: ErrorKind,
@@ -280,6 +286,22 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("sent", &self.sent)
+            .field("retry_after", &self.retry_after)
+            .field("allowed", &self.allowed)
+            .field("shortage", &self.shortage)
+            .finish_non_exhaustive()
+    }
+}
+
 impl StdError for Error {}
 
 /// Walks `error` and its sources, outermost first.
@@ -313,8 +335,9 @@ pub(crate) fn was_sent(error: &BoxError) -> bool {
 
 /// A configuration that makes no sense, refused when the layer is built.
 ///
-/// Names the field, the value it was given and what is permitted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Names the field, the value it was given and what is permitted. `{:?}` prints the message, as `{}` does, so that an
+/// error which is returned from `main` can be read; `{:#?}` prints the fields.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{layer} {name:?}: {field} is {value}, but must be {permitted}")]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -357,6 +380,21 @@ impl ConfigError {
     }
 }
 
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        f.debug_struct("ConfigError")
+            .field("layer", &self.layer)
+            .field("name", &self.name)
+            .field("field", &self.field)
+            .field("value", &self.value)
+            .field("permitted", &self.permitted)
+            .finish()
+    }
+}
+
 /// For constructors without a `Result`, which say so under `# Panics`.
 #[track_caller]
 pub(crate) fn or_panic<T>(built: Result<T, ConfigError>) -> T {
@@ -394,13 +432,23 @@ impl<'a> Check<'a> {
         if holds {
             return Ok(());
         }
-        Err(ConfigError {
+        Err(self.refuse(field, value, permitted))
+    }
+
+    /// The error of a value that is not permitted.
+    pub(crate) fn refuse(
+        self,
+        field: &'static str,
+        value: &dyn fmt::Debug,
+        permitted: impl Into<Cow<'static, str>>,
+    ) -> ConfigError {
+        ConfigError {
             layer: self.layer,
             name: self.name.to_owned(),
             field,
             value: format!("{value:?}"),
             permitted: permitted.into(),
-        })
+        }
     }
 
     /// A time that is waited for: above zero, and not for ever.
@@ -474,6 +522,19 @@ mod tests {
             slow.to_string(),
             "\"payments\" gave no answer within 300.0ms"
         );
+    }
+
+    #[test]
+    fn an_error_that_main_returns_can_be_read() {
+        let open = Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
+        assert_eq!(format!("{open:?}"), "circuit breaker \"inventory\" is open");
+        assert!(format!("{open:#?}").contains("kind: CircuitOpen"));
+        let refused = Check::new("retry", "").map(drop).unwrap_err();
+        assert_eq!(
+            format!("{refused:?}"),
+            "retry \"\": name is \"\", but must be a non-empty text"
+        );
+        assert!(format!("{refused:#?}").contains("field: \"name\""));
     }
 
     #[test]

@@ -130,7 +130,57 @@
 //! | `buttress_queue_wait_seconds` | has a value at all times | the queue stands: more capacity, or a lower limit |
 //! | `buttress_endpoints`, state `ejected` | for long | replace that replica |
 //!
+//! A counter appears with its first event, so that `increase` does not see that one; the gauges are there from the start.
+//! Where one event matters, as when a breaker opens, ask the gauge: `max_over_time(buttress_breaker_state{state="open"}[5m])`.
+//! The README has an exporter with buckets, and queries to begin with.
+//!
 //! To try a breaker, a rate limit, a bulkhead or a hedge on real traffic first, build it with
 //! [`Mode::Observe`](crate::Mode::Observe): it decides and counts, and lets everything pass.
+//!
+//! # In your tests
+//!
+//! Everything waits by tokio's clock. With `start_paused` (feature `test-util` of tokio) a timeout of an hour passes at once,
+//! and in order; a stack with a `seed` waits the same each time. A service that fails as you like is a `service_fn`, and the
+//! handle of the stack brings parts of it into any state:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::{BoxError, Error, ErrorKind, standard};
+//! use tokio::time::{Instant, sleep};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! // In a test: `#[tokio::test(start_paused = true)]`.
+//! let stack = standard("inventory")
+//!     .timeout(Duration::from_millis(300))
+//!     .deadline(Duration::from_secs(2))
+//!     .unlimited()
+//!     .seed(1)
+//!     .build()?;
+//! let inventory = stack.wrap(service_fn(|item: &'static str| async move {
+//!     if item == "nuts" {
+//!         sleep(Duration::from_secs(60)).await;
+//!     }
+//!     Ok::<_, BoxError>(format!("12 of {item}"))
+//! }));
+//!
+//! let began = Instant::now();
+//! let slow = inventory.clone().oneshot("nuts").await.unwrap_err();
+//! assert_eq!(Error::find(&slow).map(Error::kind), Some(ErrorKind::Timeout));
+//! assert!(began.elapsed() < Duration::from_secs(2));
+//!
+//! let breaker = stack.handle();
+//! breaker.circuit_breaker().expect("is on").force_open();
+//! let refused = inventory.oneshot("bolts").await.unwrap_err();
+//! assert_eq!(Error::find(&refused).map(Error::kind), Some(ErrorKind::CircuitOpen));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Not with real sockets: a paused clock goes on by itself as soon as nothing else is to be done, and a socket that is waited
+//! for does not count. Every call over it would be taken for one that hangs. Use an unpaused clock there, or a service in place
+//! of the server.
 //!
 //! [`Deadline`]: crate::Deadline

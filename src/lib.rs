@@ -10,18 +10,19 @@
 //!
 //! use tower::{BoxError, ServiceExt, service_fn};
 //!
+//! /// Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
+//! async fn ask(item: &'static str) -> Result<String, BoxError> {
+//!     Ok(format!("12 of {item}"))
+//! }
+//!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
-//! // Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
-//! let client = service_fn(|item: &'static str| async move {
-//!     Ok::<_, BoxError>(format!("12 of {item}"))
-//! });
 //! let inventory = buttress::standard("inventory")
 //!     .timeout(Duration::from_millis(300)) // one attempt
 //!     .deadline(Duration::from_secs(2)) // all attempts together
 //!     .concurrency_limit(50) // or `.unlimited()`
 //!     .build()?
-//!     .wrap(client);
+//!     .wrap(service_fn(ask));
 //! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
 //! # Ok(())
 //! # }
@@ -72,6 +73,7 @@
 //! |---|---|---|
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
+//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, with a client that is bound to none |
 //! | `http::BodyTimeoutLayer` | `http::body_timeout` | ends response bodies that stall or take too long |
 //! | `http::PropagateDeadlineLayer`, `http::InheritDeadlineLayer` | `http::deadline` | carry deadlines from one service to the next |
 //! | `http::RespondLayer` | `http::respond` | answers in HTTP or gRPC where a layer has refused |
@@ -100,7 +102,7 @@
 //! - `type Error = `[`BoxError`]. Errors of the inner service come out untouched; [`Error::find`] finds those
 //!   of a layer.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
-//!   exactly.
+//!   exactly. The [guide](guide#in-your-tests) shows it.
 //! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
 //!   the thread for long, windows and limits see its end that much too early. What is measured is not
 //!   affected.
@@ -108,10 +110,11 @@
 //!
 //! # In spawned tasks
 //!
-//! A service that waits inside an `async` block of [`tokio::spawn`] may not compile: *implementation of `FnOnce` (or
-//! `From`) is not general enough*. The compiler forgets there that the [`BoxError`] in the type of a closure or of a boxed
-//! service is `'static`. Tower's own layers are met by it as well. A function instead of the closure, the future without
-//! a block, or a box around the whole all help:
+//! A service that waits inside an `async` block of [`tokio::spawn`], or in a handler of axum, may not compile: *implementation
+//! of `From` (or `FnOnce`) is not general enough*. The compiler forgets there that the [`BoxError`] in the type of a closure or of a
+//! boxed service is `'static`. Tower's own layers are met by it as well. Clients with an error of their own, as those of hyper-util,
+//! reqwest and tonic, are not. A function instead of the closure, the future without a block, or a box around the whole in place
+//! of one inside all help:
 //!
 //! ```
 //! use buttress::{BoxError, Outcome, RetryLayer, classify_fn};

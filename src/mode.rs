@@ -1,6 +1,35 @@
 //! Whether a protective layer acts on its decisions.
 
 /// Whether a protective layer acts on what it decides.
+///
+/// A setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate limit](crate::rate_limit::Config::mode),
+/// [bulkhead](crate::bulkhead::Config::mode), [hedge](crate::hedge::Config::mode) and
+/// [outlier ejection](crate::balance::OutlierEjection). What would have been rejected is counted in
+/// `buttress_rejections_total` with `mode="observe"`.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::circuit_breaker::State;
+/// use buttress::{BoxError, Mode};
+/// use tower::{ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), BoxError> {
+/// let stack = buttress::standard("inventory")
+///     .circuit_breaker(|breaker| breaker.mode(Mode::Observe))
+///     .unlimited()
+///     .build()?;
+/// let inventory = stack.wrap(service_fn(|()| async { Err::<(), BoxError>("reset".into()) }));
+/// for _ in 0..30 {
+///     let error = inventory.clone().oneshot(()).await.unwrap_err();
+///     assert_eq!(error.to_string(), "reset", "every call is made");
+/// }
+/// let handle = stack.handle();
+/// assert_eq!(handle.circuit_breaker().map(|breaker| breaker.state()), Some(State::Open));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {

@@ -5,6 +5,18 @@ use std::time::Duration;
 use crate::{BoxError, Error};
 
 /// What a finished call says about the service that was called.
+///
+/// What the layers make of it:
+///
+/// | | success | failure | overload | ignored |
+/// |---|---|---|---|---|
+/// | [retry](crate::retry) | ends, and is refunded | tries again soon, for 10 tokens | tries again after 1 s or so, or as long as was asked, for 20 tokens | ends |
+/// | [hedge](crate::hedge) | ends | waits for another attempt, or makes one | waits for another attempt | ends |
+/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for as long as was asked | does not count |
+/// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked | – |
+/// | [bulkhead](crate::bulkhead), if its limit adapts | – | shrinks if the call timed out | shrinks | – |
+/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count |
+/// | [fallback](crate::fallback) | – | answers | answers | – |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -56,7 +68,34 @@ pub enum Hint {
 /// through [`classify_fn`].
 ///
 /// Rejections by a layer of this crate further down are [`Outcome::Ignored`] without asking the
-/// classifier.
+/// classifier. Each layer asks for itself: it must be quick, and say the same each time.
+///
+/// # Examples
+///
+/// A type of one's own can be cloned, named in a field, and used in spawned tasks:
+///
+/// ```
+/// use buttress::{BoxError, Classify, Outcome, standard};
+///
+/// enum Reply { Value(String), Busy, NoSuchKey }
+///
+/// #[derive(Clone)]
+/// struct OfReplies;
+///
+/// impl Classify<Reply> for OfReplies {
+///     fn classify(&self, result: Result<&Reply, &BoxError>) -> Outcome {
+///         match result {
+///             Ok(Reply::Value(_)) => Outcome::Success,
+///             Ok(Reply::Busy) => Outcome::Overload { retry_after: None },
+///             Ok(Reply::NoSuchKey) => Outcome::Ignored, // the caller's mistake
+///             Err(_) => Outcome::Failure,
+///         }
+///     }
+/// }
+///
+/// let stack = standard("cache").classify(OfReplies).concurrency_limit(50).build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not classify responses of type `{Res}`",
     label = "this classifier does not fit the service's response",

@@ -20,6 +20,19 @@ use crate::BoxError;
 ///
 /// Implemented for every `tower::Service` that is `Clone` and whose error converts into [`BoxError`];
 /// there is nothing to implement by hand.
+///
+/// # Examples
+///
+/// A bound for code that puts layers round any client:
+///
+/// ```
+/// use buttress::stack::StandardService;
+/// use buttress::{ConfigError, Wrappable, standard};
+///
+/// fn inventory<S: Wrappable<String>>(client: S) -> Result<StandardService<S>, ConfigError> {
+///     Ok(standard("inventory").concurrency_limit(50).build()?.wrap(client))
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be wrapped for requests of type `{Req}`",
     label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError>`",

@@ -71,6 +71,7 @@ pub trait Replay<Req> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByClone;
 
+#[diagnostic::do_not_recommend]
 impl<Req: Clone> Replay<Req> for ByClone {
     fn copy(&self, request: &Req) -> Option<Req> {
         Some(request.clone())

@@ -39,7 +39,7 @@ fn mistakes_are_answered_with_what_to_write() {
     let folder = crate_of_mistakes(root);
     let cases = fs::read_dir(root.join("tests/compile_fail")).unwrap();
     let cases: Vec<_> = cases.map(|case| case.unwrap().path()).collect();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 6);
     for case in cases {
         let code = fs::read_to_string(&case).unwrap();
         let name = case.file_stem().unwrap().to_str().unwrap();

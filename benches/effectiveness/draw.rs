@@ -6,7 +6,6 @@ use plotters::{
     chart::{ChartBuilder, LabelAreaPosition, SeriesLabelPosition},
     drawing::IntoDrawingArea,
     element::{Circle, PathElement, Rectangle, Text},
-    series::LineSeries,
     style::{Color, IntoFont, RGBAColor, RGBColor, ShapeStyle, TRANSPARENT, TextStyle},
 };
 
@@ -25,6 +24,9 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(20, 150, 160),
     GREY,
 ];
+
+/// Where a point is, on axes that may be logarithmic.
+type Place = (f64, f64);
 
 /// Writes the plot into `folder`.
 pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
@@ -55,7 +57,8 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
         .axis_desc_style(text(15))
         .draw()?;
 
-    let top = y.end - 0.04 * (y.end - y.start);
+    // The legend is in the upper right.
+    let is_under_legend = |at: f64| at > x.start + 0.65 * (x.end - x.start);
     for (span, what) in &plot.spans {
         let (from, to) = (plot.x.place(span.start), plot.x.place(span.end));
         chart.draw_series([Rectangle::new(
@@ -63,9 +66,11 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
             GREY.mix(0.15).filled(),
         )])?;
         let style: TextStyle = text(13);
-        chart.draw_series([Text::new(*what, (from, top), style)])?;
+        let height = if is_under_legend(from) { 0.5 } else { 0.96 };
+        let at = (from, y.start + height * (y.end - y.start));
+        chart.draw_series([Text::new(*what, at, style)])?;
     }
-    for (line, colour) in plot.lines.iter().zip(COLOURS.iter().cycle()) {
+    for (index, (line, colour)) in plot.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
         let place = |(at, value): &(f64, f64)| (plot.x.place(*at), plot.y.place(*value));
         let is_shown = |(at, value): &(f64, f64)| {
             (x.start..=x.end).contains(at) && (y.start..=y.end).contains(value)
@@ -73,7 +78,18 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
         let points = line.points.iter().map(place).filter(is_shown);
         let style = ShapeStyle::from(colour).stroke_width(2);
         let drawn = match line.mark {
-            Mark::Joined => chart.draw_series(LineSeries::new(points, style))?,
+            Mark::Joined => {
+                let beneath = plot.lines[..index]
+                    .iter()
+                    .filter(|line| line.mark == Mark::Joined);
+                let beneath: Vec<Vec<_>> = beneath
+                    .map(|line| line.points.iter().map(place).filter(is_shown).collect())
+                    .collect();
+                let close = 0.005 * (y.end - y.start);
+                let dashes = dashes(&points.collect::<Vec<_>>(), &beneath, &x, close);
+                let dashes = dashes.into_iter().map(|dash| PathElement::new(dash, style));
+                chart.draw_series(dashes)?
+            }
             Mark::Dots => {
                 chart.draw_series(points.map(|point| Circle::new(point, 4, style.filled())))?
             }
@@ -92,6 +108,46 @@ pub(crate) fn draw(plot: &Plot, folder: &Path) -> Result<(), Box<dyn Error>> {
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+/// How many dashes there are from the left to the right.
+const DASHES: f64 = 60.0;
+
+/// The parts of a line that are drawn: all of it, but only every other dash, or third and so on, where it lies on lines
+/// that were drawn before, so that these can be seen.
+fn dashes(line: &[Place], beneath: &[Vec<Place>], x: &Range<f64>, close: f64) -> Vec<Vec<Place>> {
+    let lies_on = |other: &[Place], (x, y): Place| {
+        let found = other.binary_search_by(|(at, _)| at.total_cmp(&x));
+        found.is_ok_and(|found| (other[found].1 - y).abs() <= close)
+    };
+    let dash = |at: f64| (at - x.start) / (x.end - x.start) * DASHES;
+    let mut dashes: Vec<Vec<Place>> = Vec::new();
+    let mut draw = |from, to| match dashes.last_mut() {
+        Some(dash) if dash.last() == Some(&from) => dash.push(to),
+        _ => dashes.push(vec![from, to]),
+    };
+    for pair in line.windows(2) {
+        let [from, to] = [pair[0], pair[1]];
+        let is_under = |other: &&Vec<_>| pair.iter().all(|&point| lies_on(other, point));
+        let under = beneath.iter().filter(is_under).count();
+        if under == 0 || from.0 >= to.0 {
+            draw(from, to);
+            continue;
+        }
+        let (first, last) = (dash(from.0), dash(to.0));
+        let at = |place: f64| {
+            let part = ((place - first) / (last - first)).clamp(0.0, 1.0);
+            (
+                from.0 + part * (to.0 - from.0),
+                from.1 + part * (to.1 - from.1),
+            )
+        };
+        let numbers = first.floor() as usize..last.ceil() as usize;
+        for number in numbers.filter(|number| number % (under + 1) == 0) {
+            draw(at(number as f64), at(number as f64 + 1.0));
+        }
+    }
+    dashes
 }
 
 impl Axis {

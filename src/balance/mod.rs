@@ -5,6 +5,9 @@
 //! In a client of a service that has several replicas, where there is nothing between them that balances: a list
 //! of addresses, a headless service, a registry. It replaces `Buffer` and `Balance` of Tower.
 //!
+//! Each endpoint is a client of its own. One that is bound to no server, as that of hyper-util, becomes one by the layer
+//! `http::AddOriginLayer` of the feature `http`.
+//!
 //! Not where a proxy or a virtual address does it already: each call then goes to a random replica, whatever is
 //! chosen here.
 //!

@@ -80,6 +80,7 @@
 mod metrics;
 mod state;
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -102,12 +103,11 @@ pub(crate) const HEDGE: u32 = 2 * state::TOKENS_PER_RETRY;
 /// A budget for retries, shared by all clones. See the [module documentation](self).
 ///
 /// Two are equal if they are the same budget.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Budget {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     tokens: Tokens,
     origin: Instant,
@@ -205,6 +205,17 @@ impl Budget {
         tokens.sample(nanos);
         metrics.levels().set(tokens.tokens(), tokens.capacity());
         published.keep(metrics, now, nanos);
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("name", &self.name())
+            .field("tokens", &self.tokens())
+            .field("capacity", &self.capacity())
+            .field("in_flight", &self.in_flight())
+            .finish()
     }
 }
 

@@ -100,8 +100,13 @@
 //!    │
 //!  PropagateDeadlineLayer
 //!    │
+//!  AddOriginLayer, with hyper-util
+//!    │
 //!  hyper-util, tonic, reqwest
 //! ```
+//!
+//! A balancer stands under the stack; the layers under it are those of each replica. [`AddOriginLayer`] says there which
+//! replica it is, to a client that is bound to none. See [`add_origin`].
 //!
 //! # Promises
 //!
@@ -161,6 +166,7 @@
 //! # }
 //! ```
 
+pub mod add_origin;
 mod body;
 pub mod body_timeout;
 mod classify;
@@ -174,6 +180,7 @@ mod retry_after;
 mod rules;
 mod standard;
 
+pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{AtEndOfBody, ClassifyEnd, TrackedBody};
 pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 pub use self::classify::Classifier;

@@ -76,7 +76,7 @@ impl Deploy {
     }
 }
 
-const OURS: &str = "ours";
+const OURS: &str = "buttress";
 const VARIANTS: [Variant<Protect>; 4] = [
     ("round robin", |world, list| {
         let config = Balance::config("search").choose(RoundRobin::default());

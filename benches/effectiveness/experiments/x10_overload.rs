@@ -44,8 +44,8 @@ enum Protection {
 }
 use Protection::{Bulkhead, Nothing, Slow, Timeout, TimesOut, Tower};
 
-const LIMIT_15: &str = "ours, 15";
-const LIMIT_24: &str = "ours, 24";
+const LIMIT_15: &str = "buttress, 15";
+const LIMIT_24: &str = "buttress, 24";
 const TIMES_OUT: &str = "adaptive, timeout 500 ms";
 const SLOW: &str = "adaptive, slow from 250 ms";
 

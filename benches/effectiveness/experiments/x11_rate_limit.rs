@@ -27,7 +27,7 @@ const PER_SECOND: u32 = 100;
 const BURST: u32 = 10;
 
 const TOWER: &str = "tower, fixed window";
-const OURS: &str = "ours";
+const OURS: &str = "buttress";
 /// The limit of each column.
 const VARIANTS: [Variant<Protect>; 2] = [
     (TOWER, |service| {
@@ -279,7 +279,7 @@ fn service(world: &World, calls: &Arc<Mutex<Calls>>) -> Client {
 const SCALE: u32 = 1_000;
 
 fn waits(form: Form) -> Table {
-    const WAITING: [Variant<()>; 1] = [("ours, calls wait", ())];
+    const WAITING: [Variant<()>; 1] = [("buttress, calls wait", ())];
     let column = WAITING[0].0;
     let mut table = Table::new(form, &WAITING);
     for load in [0.8, 0.95, 1.5] {

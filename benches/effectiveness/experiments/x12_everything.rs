@@ -36,7 +36,7 @@ const LIMIT: usize = 100;
 
 const IN_FLIGHT: &str = "p2c in flight";
 const NO_BUDGET: &str = "3 attempts, no budget";
-const OURS: &str = "ours";
+const OURS: &str = "buttress";
 /// The short form runs the third and the fourth.
 const VARIANTS: [Variant<Protect>; 5] = [
     (IN_FLIGHT, |world, servers| {
@@ -55,7 +55,7 @@ const VARIANTS: [Variant<Protect>; 5] = [
     (OURS, |world, servers| {
         standard_stack(world, peak_ewma(world, servers))
     }),
-    ("ours, in flight", |world, servers| {
+    ("buttress, in flight", |world, servers| {
         standard_stack(world, in_flight(world, servers))
     }),
 ];
@@ -118,14 +118,14 @@ pub(crate) fn run(form: Form) -> Report {
             3,
             results.cells(|outcome| outcome.healthy_load),
         )
-        .reference("ours 1.02")
+        .reference("buttress 1.02")
         .goal(OURS, Goal::AtMost(1.03))
         .row(
             "brown-out: success, %",
             1,
             success(script.brown_out.clone()),
         )
-        .reference("p2c 98.1, no budget 22.4, ours 82.5");
+        .reference("p2c 98.1, no budget 22.4, buttress 82.5");
     // The short form is over before the queues are what they will be.
     let is_full = matches!(form, Form::Full);
     if is_full {
@@ -137,33 +137,33 @@ pub(crate) fn run(form: Form) -> Report {
             0,
             results.cells(|outcome| outcome.brown_out_p99),
         )
-        .reference("p2c 1800, ours 285");
+        .reference("p2c 1800, buttress 285");
     if is_full {
         table.goal(OURS, Goal::AtMost(300.0));
     }
     table
         .row("after it: success, %", 2, success(after_brown_out))
-        .reference("p2c 100, no budget 0, ours 100");
+        .reference("p2c 100, no budget 0, buttress 100");
     if is_full {
         // The reference is given to a tenth.
         table.goal(OURS, Goal::AtLeast(99.95));
     }
     table
         .row("one dead: success, %", 2, success(script.one_dead.clone()))
-        .reference("p2c 92.3, no budget 0, ours 100")
+        .reference("p2c 92.3, no budget 0, buttress 100")
         .goal(OURS, Goal::AtLeast(99.95))
         .row(
             "15 s after the outage: success, %",
             1,
             success(after_outage),
         )
-        .reference("p2c 100, no budget 0, ours 93.4")
+        .reference("p2c 100, no budget 0, buttress 93.4")
         .row(
             "… back after, s",
             1,
             results.cells(|outcome| outcome.back_after),
         )
-        .reference("no budget never, ours 2")
+        .reference("no budget never, buttress 2")
         .goal(NO_BUDGET, Goal::Never)
         .row(
             "… slowest, s",

@@ -46,18 +46,18 @@ fn contention(scale: u32) -> Backoff {
     Backoff::exponential(scale * Duration::from_millis(100), scale * CAP)
 }
 
-const FULL: &str = "ours, full";
-const CONTENTION: &str = "ours, contention";
+const FULL: &str = "buttress, full";
+const CONTENTION: &str = "buttress, contention";
 /// The retry of each column. The short form runs the last two.
 const VARIANTS: [Variant<Protect>; 6] = [
     ("no jitter", |world, client| {
         ours(world, client, exponential(SCALE).jitter(Jitter::None))
     }),
     ("tower", tower),
-    ("ours, equal", |world, client| {
+    ("buttress, equal", |world, client| {
         ours(world, client, exponential(SCALE).jitter(Jitter::Equal))
     }),
-    ("ours, decorrelated", |world, client| {
+    ("buttress, decorrelated", |world, client| {
         let backoff = Backoff::decorrelated(SCALE * (FIRST / 2), SCALE * CAP);
         ours(world, client, backoff)
     }),

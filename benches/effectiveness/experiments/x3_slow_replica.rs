@@ -44,9 +44,9 @@ const LATENCY: [(f64, f64); 7] = [
 ];
 
 const ROUND_ROBIN: &str = "round robin";
-const IN_FLIGHT: &str = "ours, in flight";
-const OURS: &str = "ours";
-const HEDGED: &str = "ours, hedge after 700 ms";
+const IN_FLIGHT: &str = "buttress, in flight";
+const OURS: &str = "buttress";
+const HEDGED: &str = "buttress, hedge after 700 ms";
 const VARIANTS: [Variant<Balancer>; 6] = [
     (ROUND_ROBIN, |world, backends| {
         let config = ours(world).choose(RoundRobin::default());
@@ -65,7 +65,7 @@ const VARIANTS: [Variant<Balancer>; 6] = [
             hedge.delay(SCALE * Duration::from_millis(700))
         })
     }),
-    ("ours, hedge as it is", |world, backends| {
+    ("buttress, hedge as it is", |world, backends| {
         hedged(world, backends, |hedge| hedge)
     }),
 ];

@@ -46,7 +46,7 @@ const PACE: Duration = Duration::from_millis(100);
 
 type Protect = fn(&World, Vec<Backend>) -> Client;
 
-const OURS: &str = "ours, retry";
+const OURS: &str = "buttress, retry";
 const TUNED: &str = "… tuned";
 const VARIANTS: [Variant<Protect>; 7] = [
     ("round robin", |world, servers| {
@@ -60,7 +60,7 @@ const VARIANTS: [Variant<Protect>; 7] = [
         let retry = retry::RetryLayer::new(TowerRetry::with_budget(2));
         Client::new(retry.layer(tower_balance(world, servers)))
     }),
-    ("ours", ours),
+    ("buttress", ours),
     (OURS, |world, servers| retried(world, ours(world, servers))),
     (TUNED, |world, servers| {
         // Servers that fail are found out sooner, and left alone for longer.

@@ -39,7 +39,7 @@ const FAILS_IN: Duration = Duration::from_millis(1);
 pub(crate) type Backend = BoxCloneSyncService<(), (), BoxError>;
 pub(crate) type Balancer = fn(&World, Vec<Backend>) -> Client;
 
-const OURS: &str = "ours";
+const OURS: &str = "buttress";
 const TOWER: &str = "tower Balance";
 const VARIANTS: [Variant<Balancer>; 4] = [
     ("round robin", |world, backends| {

@@ -28,8 +28,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(3);
 
 const NO_BUDGET: &str = "retry without budget";
-const OURS: &str = "ours";
-const LIMITED: &str = "ours, 100 at once";
+const OURS: &str = "buttress";
+const LIMITED: &str = "buttress, 100 at once";
 /// Three times what a healthy database has in flight.
 const LIMIT: usize = 100;
 /// The stack of each column, for so many attempts. The short form runs the last three.
@@ -67,7 +67,11 @@ pub(crate) fn run(form: Form) -> Report {
 
     let mut table = Table::new(form, variants);
     let cases = [
-        (280, 2, "no budget never, TpsBudget 294, ours 3.0 (most 4)"),
+        (
+            280,
+            2,
+            "no budget never, TpsBudget 294, buttress 3.0 (most 4)",
+        ),
         (295, 3, ""),
         (280, 3, ""),
         (295, 2, ""),

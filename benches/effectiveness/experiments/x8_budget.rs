@@ -26,8 +26,8 @@ use crate::harness::{
 const RETRIES: u32 = 2;
 
 const NO_BUDGET: &str = "no budget";
-const PER_CLIENT: &str = "ours, one per client";
-const SHARED: &str = "ours, one for all";
+const PER_CLIENT: &str = "buttress, one per client";
+const SHARED: &str = "buttress, one for all";
 /// How each column makes its clients. The short form runs the last two.
 const VARIANTS: [Variant<NewClients>; 4] = [
     ("tower, TpsBudget", |_, service| {

@@ -30,8 +30,8 @@ const HEALTHY: Duration = Duration::from_secs(20);
 /// Outages last this many seconds.
 const OUTAGE: Range<f64> = 5.0..120.0;
 
-const DEFAULTS: &str = "ours";
-const SENSITIVE: &str = "ours, sensitive";
+const DEFAULTS: &str = "buttress";
+const SENSITIVE: &str = "buttress, sensitive";
 /// The breaker of each column, scaled. The short form runs the last two.
 const VARIANTS: [Variant<Breaker>; 3] = [
     ("no breaker", |_| None),
@@ -185,7 +185,7 @@ fn trade_off(form: Form, seeds: u64, draws: u32) -> (Table, Plot) {
         ("tower-resilience", (13.4, 51.0)),
     ];
     let others = others.map(|(name, point)| Line::dots(name, vec![point]));
-    let ours = Line::new("ours, open for 0.5 to 10 s", ours.collect());
+    let ours = Line::new("buttress, open for 0.5 to 10 s", ours.collect());
     let plot = Plot {
         file: "x9_trade_off",
         title: "A dependency that dies for 5 to 120 s: what reaches it, and what is refused too long",

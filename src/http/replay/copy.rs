@@ -78,7 +78,8 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
 #[diagnostic::on_unimplemented(
     message = "bodies of type `{B}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request's body",
-    note = "if `{B}` is `Clone`, as `http_body_util::Full` is, use `HttpReplay::by_clone()`; if it is streamed, put a `ReplayBodyLayer` around the layer; or give a closure, `HttpReplay::new().copy_body(|body: &{B}| ...)`"
+    note = "`HttpReplay::by_clone()`, which `http::standard` begins with, copies bodies that are `Clone`, as `http_body_util::Full` is",
+    note = "for a body that is streamed put a `ReplayBodyLayer` around the layer, and `.replay(HttpReplay::new())` in its configuration; `.replay(Once)` sends everything once; `HttpReplay::new().copy_body(|body: &{B}| ...)` takes a closure"
 )]
 pub trait CopyBody<B> {
     /// Copies the body, or says with `None` that it cannot be sent again.
@@ -111,6 +112,7 @@ impl<B: TryCopyBody> CopyBody<B> for TryCopy {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<B: Clone> CopyBody<B> for ByClone {
     fn copy_body(&self, body: &B) -> Option<B> {
         Some(body.clone())

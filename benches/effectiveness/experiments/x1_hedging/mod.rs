@@ -44,7 +44,7 @@ pub(crate) fn run(form: Form) -> Report {
 
 const NONE: &str = "no hedging";
 const TOWER: &str = "tower";
-const OURS: &str = "ours";
+const OURS: &str = "buttress";
 
 /// One leaf of a fan-out, or a service behind a load balancer.
 type Client = BoxCloneService<Arc<Operation>, (), BoxError>;

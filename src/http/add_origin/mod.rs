@@ -1,0 +1,99 @@
+//! Sends requests to one origin: a scheme, a host and a port.
+//!
+//! # When to use it
+//!
+//! With a client that is bound to no server and finds it in the URI of each request, as that of hyper-util does. A
+//! [balancer](crate::balance) takes one for each replica:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//!
+//! use buttress::ConfigError;
+//! use buttress::balance::Endpoint;
+//! use buttress::http::{AddOriginLayer, balance};
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), ConfigError> {
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let replicas = ["10.0.0.1:8080", "10.0.0.2:8080"].map(|address| address.parse::<SocketAddr>().expect("is valid"));
+//! let search = balance("search").build(replicas.map(|replica| {
+//!     Endpoint::new(replica, AddOriginLayer::http(replica).wrap(client.clone()))
+//! }))?;
+//! # drop(search);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Not with tonic's `Channel` or anything else that is bound to a server.
+//!
+//! # How it works
+//!
+//! ```text
+//!  GET /stock?item=bolts             ──▶  GET http://10.0.0.1:8080/stock?item=bolts
+//!  GET http://search/stock           ──▶  GET http://10.0.0.1:8080/stock
+//! ```
+//!
+//! Scheme and authority of the URI become those of the origin; path, query, headers, version, extensions and body stay.
+//! A CONNECT passes as it is: its URI says where a tunnel goes, and not who makes it.
+//!
+//! Over HTTP/1.1 hyper-util's client writes a `Host` of the URI if the request has none. One that it has stays: where
+//! the servers tell hosts apart by name, set the header further out. Over HTTP/2 the origin is the `:authority`.
+//!
+//! # Promises
+//!
+//! Every request that has a URI has a valid one afterwards. Nothing else about it changes.
+//!
+//! # Cancellation
+//!
+//! Dropping the future drops the call.
+//!
+//! # What clones share
+//!
+//! The text of the origin. There is no state.
+//!
+//! # Cost
+//!
+//! One reference taken, and no allocation, if the scheme is http or https.
+//!
+//! # Errors
+//!
+//! None of its own.
+//!
+//! # Metrics
+//!
+//! None.
+//!
+//! # Defaults
+//!
+//! There are no settings but the origin.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::BoxError;
+//! use buttress::http::AddOriginLayer;
+//! use http::Request;
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let client = service_fn(|request: Request<()>| async move { Ok::<_, BoxError>(request.uri().to_string()) });
+//! let replica = AddOriginLayer::new("https://search-1.internal")?.wrap(client);
+//!
+//! let asked = replica.oneshot(Request::get("/stock?item=bolts").body(())?).await?;
+//! assert_eq!(asked, "https://search-1.internal/stock?item=bolts");
+//! # Ok(())
+//! # }
+//! ```
+
+mod future;
+mod layer;
+mod service;
+
+pub use self::future::ResponseFuture;
+pub use self::layer::AddOriginLayer;
+pub use self::service::AddOrigin;

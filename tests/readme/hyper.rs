@@ -1,0 +1,28 @@
+use std::time::Duration;
+
+use buttress::ConfigError;
+use buttress::http::StandardService;
+use bytes::Bytes;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tower::ServiceExt;
+
+type Inventory = StandardService<Client<HttpConnector, Full<Bytes>>>;
+
+fn inventory() -> Result<Inventory, ConfigError> {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let stack = buttress::http::standard("inventory")
+        .timeout(Duration::from_millis(300)) // until the head of the response
+        .deadline(Duration::from_secs(2))
+        .concurrency_limit(50)
+        .build()?;
+    Ok(stack.wrap(client))
+}
+
+async fn stock(inventory: &Inventory, uri: Uri) -> Result<Bytes, tower::BoxError> {
+    let request = Request::get(uri).body(Full::default())?;
+    let response = inventory.clone().oneshot(request).await?;
+    Ok(response.into_body().collect().await?.to_bytes())
+}

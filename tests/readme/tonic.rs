@@ -1,0 +1,32 @@
+use std::time::Duration;
+
+use buttress::BoxError;
+use buttress::http::{
+    BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer, RespondLayer, grpc,
+};
+use http::Request;
+use tonic::body::Body;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient}; // or what you generate
+use tower::ServiceBuilder;
+
+async fn check(address: String) -> Result<(), BoxError> {
+    let stack = grpc::standard("health")
+        // All methods of gRPC are POST: say which may be acted on twice.
+        .replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check")))
+        .timeout(Duration::from_millis(300))
+        .deadline(Duration::from_secs(2))
+        .concurrency_limit(50)
+        .build()?;
+    let channel = ServiceBuilder::new()
+        .layer(RespondLayer::for_clients()) // callers see `Unavailable`, not `Unknown`
+        .layer(ReplayBodyLayer::new()) // keeps of a body what another attempt needs
+        .layer(stack)
+        .layer(BodyTimeoutLayer::new("health", Duration::from_secs(60))) // streams that stall
+        .layer(PropagateDeadlineLayer::new("health")) // `grpc-timeout`
+        .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
+        .service(Endpoint::from_shared(address)?.connect_lazy());
+    let mut client = HealthClient::new(channel);
+    client.check(HealthCheckRequest::default()).await?;
+    Ok(())
+}
