@@ -86,17 +86,12 @@ pub(crate) enum Late {
 }
 
 impl Error {
-    /// A call that was refused before the inner service was asked.
-    pub(crate) fn rejected(
-        kind: ErrorKind,
-        name: &'static str,
-        retry_after: Option<Duration>,
-    ) -> Self {
+    fn new(kind: ErrorKind, name: &'static str, sent: bool) -> Self {
         Self {
             kind,
-            sent: false,
+            sent,
             name,
-            retry_after,
+            retry_after: None,
             allowed: None,
             may_go_elsewhere: false,
             shortage: None,
@@ -104,17 +99,23 @@ impl Error {
         }
     }
 
+    /// A call that was refused before the inner service was asked.
+    pub(crate) fn rejected(
+        kind: ErrorKind,
+        name: &'static str,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            retry_after,
+            ..Self::new(kind, name, false)
+        }
+    }
+
     /// A call that was given up after `allowed`, while the inner service was working on it.
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
         Self {
-            kind,
-            sent: true,
-            name,
-            retry_after: None,
             allowed: Some(allowed),
-            may_go_elsewhere: false,
-            shortage: None,
-            late: Late::Call,
+            ..Self::new(kind, name, true)
         }
     }
 
@@ -132,24 +133,16 @@ impl Error {
         }
     }
 
-    /// Says whether the caller took too long, and not the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_of_slow_reader(&self) -> bool {
-        self.late == Late::Reader
+    /// An operation that ran out of a time which this layer has not set.
+    pub(crate) fn late(name: &'static str) -> Self {
+        Self::new(ErrorKind::DeadlineExceeded, name, true)
     }
 
-    /// An operation that ran out of time between two attempts.
-    pub(crate) fn late(name: &'static str) -> Self {
-        Self {
-            kind: ErrorKind::DeadlineExceeded,
-            sent: true,
-            name,
-            retry_after: None,
-            allowed: None,
-            may_go_elsewhere: false,
-            shortage: None,
-            late: Late::Call,
-        }
+    /// A call that found no endpoint.
+    pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
+        let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
+        error.set_shortage(shortage);
+        error
     }
 
     /// Says why the layer ended the call.
@@ -187,6 +180,12 @@ impl Error {
         !self.sent
     }
 
+    /// Says whether the caller took too long, and not the service.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_of_slow_reader(&self) -> bool {
+        self.late == Late::Reader
+    }
+
     /// Notes that another endpoint may take the call that one has refused.
     pub(crate) fn set_may_go_elsewhere(&mut self) {
         self.may_go_elsewhere = true;
@@ -195,13 +194,6 @@ impl Error {
     /// Says whether a call that was refused may be sent to another endpoint, by making it again.
     pub(crate) fn may_go_elsewhere(&self) -> bool {
         self.may_go_elsewhere
-    }
-
-    /// A call that found no endpoint.
-    pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
-        let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
-        error.set_shortage(shortage);
-        error
     }
 
     /// Notes that no endpoint would take the call that one has refused.
