@@ -405,6 +405,18 @@ impl<'a> Check<'a> {
         )
     }
 
+    /// A time that may also be nothing at all.
+    pub(crate) fn duration_or_zero(
+        self,
+        field: &'static str,
+        value: Duration,
+    ) -> Result<(), ConfigError> {
+        if value.is_zero() {
+            return Ok(());
+        }
+        self.duration(field, value)
+    }
+
     /// A part of a whole that cannot be nothing: above 0 and at most 1.
     pub(crate) fn share(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
         self.that(
@@ -413,6 +425,11 @@ impl<'a> Check<'a> {
             &value,
             "above 0 and at most 1",
         )
+    }
+
+    /// A part of a time by which that varies: 0 to 0.9.
+    pub(crate) fn jitter(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
+        self.that((0.0..=0.9).contains(&value), field, &value, "0 to 0.9")
     }
 
     /// A count from 1 to `most`; `permitted` says the same in words.

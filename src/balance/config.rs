@@ -344,21 +344,14 @@ impl<P, K, C> Config<P, K, C> {
 
     fn check(&self) -> Result<(), ConfigError> {
         let check = Check::new("balance", &self.name)?;
-        let or_zero = |field, value: Duration| {
-            if value.is_zero() {
-                return Ok(());
-            }
-            check.duration(field, value)
-        };
         check.duration("latency_decay", self.latency_decay)?;
         check.duration("failure_decay", self.failure_decay)?;
-        or_zero("failure_penalty", self.failure_penalty)?;
-        or_zero("slow_start", self.slow_start)?;
-        or_zero("max_wait", self.max_wait)?;
-        match &self.ejection {
-            Some(ejection) => ejection.check(check),
-            None => Ok(()),
-        }?;
+        check.duration_or_zero("failure_penalty", self.failure_penalty)?;
+        check.duration_or_zero("slow_start", self.slow_start)?;
+        check.duration_or_zero("max_wait", self.max_wait)?;
+        if let Some(ejection) = &self.ejection {
+            ejection.check(check)?;
+        }
         if let Some(max) = self.endpoint_metrics {
             check.count("endpoint_metrics", max, 1_000, "1 to 1000")?;
         }

@@ -200,12 +200,7 @@ impl OutlierEjection {
             &self.base,
             "at most the longest ejection",
         )?;
-        check.that(
-            (0.0..=0.9).contains(&self.jitter),
-            "jitter",
-            &self.jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("jitter", self.jitter)?;
         check.that(
             self.max_ejected > 0.0 && self.max_ejected <= 0.5,
             "max_ejected",

@@ -104,12 +104,8 @@ impl Failover {
     pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let is_factor = (1.0..=10.0).contains(&self.factor);
         check.that(is_factor, "factor", &self.factor, "1 to 10")?;
-        for (field, time) in [("hold", self.hold), ("ramp", self.ramp)] {
-            if !time.is_zero() {
-                check.duration(field, time)?;
-            }
-        }
-        Ok(())
+        check.duration_or_zero("hold", self.hold)?;
+        check.duration_or_zero("ramp", self.ramp)
     }
 
     /// What a group can take.

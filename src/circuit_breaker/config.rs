@@ -353,12 +353,7 @@ impl<K, C> Config<K, C> {
             share("slow_calls", slow_share)?;
         }
         check.duration("open_for", settings.open_for)?;
-        check.that(
-            (0.0..=0.9).contains(&settings.open_jitter),
-            "open_jitter",
-            &settings.open_jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("open_jitter", settings.open_jitter)?;
         check.that(
             (1.0..=10.0).contains(&settings.open_growth),
             "open_growth",
