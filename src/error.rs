@@ -364,8 +364,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Checks the values of one layer's configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Check<'a> {
-    pub(crate) layer: &'static str,
-    pub(crate) name: &'a str,
+    layer: &'static str,
+    name: &'a str,
 }
 
 impl<'a> Check<'a> {

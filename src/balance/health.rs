@@ -810,10 +810,7 @@ mod tests {
             (new().rise(1_001), "rise"),
             (new().concurrency(0), "concurrency"),
         ];
-        let check = Valid {
-            layer: "balance",
-            name: "search",
-        };
+        let check = Valid::new("balance", "search").unwrap();
         for (health, field) in refused {
             let error = health.check(check).expect_err(field);
             assert_eq!(error.field(), field, "{error}");

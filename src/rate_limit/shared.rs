@@ -12,7 +12,7 @@ use super::metrics::{RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
 use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
-use crate::context::{self, nanos_between};
+use crate::context::{self, nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
@@ -346,11 +346,6 @@ impl Shared {
             .report(now, |metrics| metrics.waited(end, waited, now));
         self.keep(now);
     }
-}
-
-/// So many nanoseconds, or as many as fit.
-pub(super) fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct At<'a> {
