@@ -173,7 +173,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Line {
-    fn step(&mut self, place: &Place, now: u64, tokens: &impl Tokens) -> Step {
+    fn step(&self, place: &Place, now: u64, tokens: &impl Tokens) -> Step {
         let Place { cost, until, .. } = *place;
         let first = self.waiters.first_key_value().map(|(ticket, _)| *ticket);
         let in_time = |wait: u64| now.checked_add(wait).filter(|at| *at <= until);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gcra::{Gcra, Taken};
-use super::metrics::{RateLimitMetrics, Reason};
+use super::metrics::{End, RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
 use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
@@ -339,7 +339,7 @@ impl Shared {
     }
 
     /// One call less waits.
-    pub(super) fn left(&self, began: Instant, end: super::metrics::End) {
+    pub(super) fn left(&self, began: Instant, end: End) {
         let now = context::fresh_now();
         let waited = now.saturating_duration_since(began);
         self.metrics
