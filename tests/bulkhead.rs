@@ -748,7 +748,7 @@ async fn services_of_one_layer_share_permits_and_two_builds_do_not() {
 #[derive(Clone, Copy)]
 struct WhenDropped;
 
-struct Carrying<T: Token>(#[allow(dead_code, reason = "only held")] T);
+struct Carrying<T: Token>(T);
 
 impl<Res, K> Completion<Res, K> for WhenDropped {
     type Response<T: Token> = Carrying<T>;

@@ -1,7 +1,5 @@
 //! What a fallback makes of failed calls.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
-
 mod common;
 #[path = "common/recorded.rs"]
 mod recorded;
@@ -442,9 +440,9 @@ fn requests_need_not_be_sync_and_responses_need_not_be_clone() {
     fn send<T: Send>(_: &T) {}
 
     /// Not `Clone`, not `Sync`.
-    struct Response(#[allow(dead_code, reason = "only its type matters")] PhantomData<*const ()>);
+    struct Response(PhantomData<*const ()>);
 
-    struct Request(#[allow(dead_code, reason = "only its type matters")] std::cell::Cell<u32>);
+    struct Request(std::cell::Cell<u32>);
 
     let inner = service_fn(async |_: Request| Ok::<_, BoxError>(7));
     let layer = FallbackLayer::config("bounds", fallback::service(inner))

@@ -1,7 +1,5 @@
 //! The standard stack as users get it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
-
 #[path = "common/recorded.rs"]
 mod recorded;
 
