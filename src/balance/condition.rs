@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::context::whole_nanos;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The least share of its weight that an endpoint begins with.
@@ -141,7 +140,7 @@ impl Condition {
 
 /// A time in nanoseconds that is `wait` after `now`.
 pub(super) fn after(now: u64, wait: Duration) -> u64 {
-    now.saturating_add(whole_nanos(wait))
+    now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::load::{self, End, Load};
 use super::outlier::Record;
 use super::priority::LAST;
 use super::roster::Roster;
-use crate::context::{nanos_between, whole_nanos};
+use crate::context::nanos_between;
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::Ended;
@@ -150,7 +150,7 @@ impl Frame {
     }
 
     fn slow_start(&self) -> u64 {
-        whole_nanos(self.settings.slow_start)
+        after(0, self.settings.slow_start)
     }
 }
 
