@@ -316,6 +316,12 @@ pub(crate) fn nanos_between(origin: Instant, now: Instant) -> u64 {
     seconds.saturating_add(u64::from(elapsed.subsec_nanos()))
 }
 
+/// So many nanoseconds, 584 years at most.
+#[inline]
+pub(crate) fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// `instant + duration`, or a time too far away to matter.
 #[inline]
 pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {

@@ -92,17 +92,12 @@ pub(crate) enum Late {
 }
 
 impl Error {
-    /// A call that was refused before the inner service was asked.
-    pub(crate) fn rejected(
-        kind: ErrorKind,
-        name: &'static str,
-        retry_after: Option<Duration>,
-    ) -> Self {
+    fn new(kind: ErrorKind, name: &'static str, sent: bool) -> Self {
         Self {
             kind,
-            sent: false,
+            sent,
             name,
-            retry_after,
+            retry_after: None,
             allowed: None,
             may_go_elsewhere: false,
             shortage: None,
@@ -110,17 +105,23 @@ impl Error {
         }
     }
 
+    /// A call that was refused before the inner service was asked.
+    pub(crate) fn rejected(
+        kind: ErrorKind,
+        name: &'static str,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            retry_after,
+            ..Self::new(kind, name, false)
+        }
+    }
+
     /// A call that was given up after `allowed`, while the inner service was working on it.
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
         Self {
-            kind,
-            sent: true,
-            name,
-            retry_after: None,
             allowed: Some(allowed),
-            may_go_elsewhere: false,
-            shortage: None,
-            late: Late::Call,
+            ..Self::new(kind, name, true)
         }
     }
 
@@ -138,24 +139,16 @@ impl Error {
         }
     }
 
-    /// Says whether the caller took too long, and not the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_of_slow_reader(&self) -> bool {
-        self.late == Late::Reader
+    /// An operation that ran out of a time which this layer has not set.
+    pub(crate) fn late(name: &'static str) -> Self {
+        Self::new(ErrorKind::DeadlineExceeded, name, true)
     }
 
-    /// An operation that ran out of time between two attempts.
-    pub(crate) fn late(name: &'static str) -> Self {
-        Self {
-            kind: ErrorKind::DeadlineExceeded,
-            sent: true,
-            name,
-            retry_after: None,
-            allowed: None,
-            may_go_elsewhere: false,
-            shortage: None,
-            late: Late::Call,
-        }
+    /// A call that found no endpoint.
+    pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
+        let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
+        error.set_shortage(shortage);
+        error
     }
 
     /// Says why the layer ended the call.
@@ -193,6 +186,12 @@ impl Error {
         !self.sent
     }
 
+    /// Says whether the caller took too long, and not the service.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_of_slow_reader(&self) -> bool {
+        self.late == Late::Reader
+    }
+
     /// Notes that another endpoint may take the call that one has refused.
     pub(crate) fn set_may_go_elsewhere(&mut self) {
         self.may_go_elsewhere = true;
@@ -201,13 +200,6 @@ impl Error {
     /// Says whether a call that was refused may be sent to another endpoint, by making it again.
     pub(crate) fn may_go_elsewhere(&self) -> bool {
         self.may_go_elsewhere
-    }
-
-    /// A call that found no endpoint.
-    pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
-        let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
-        error.set_shortage(shortage);
-        error
     }
 
     /// Notes that no endpoint would take the call that one has refused.
@@ -410,8 +402,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Checks the values of one layer's configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Check<'a> {
-    pub(crate) layer: &'static str,
-    pub(crate) name: &'a str,
+    layer: &'static str,
+    name: &'a str,
 }
 
 impl<'a> Check<'a> {
@@ -461,6 +453,18 @@ impl<'a> Check<'a> {
         )
     }
 
+    /// A time that may also be nothing at all.
+    pub(crate) fn duration_or_zero(
+        self,
+        field: &'static str,
+        value: Duration,
+    ) -> Result<(), ConfigError> {
+        if value.is_zero() {
+            return Ok(());
+        }
+        self.duration(field, value)
+    }
+
     /// A part of a whole that cannot be nothing: above 0 and at most 1.
     pub(crate) fn share(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
         self.that(
@@ -469,6 +473,11 @@ impl<'a> Check<'a> {
             &value,
             "above 0 and at most 1",
         )
+    }
+
+    /// A part of a time by which that varies: 0 to 0.9.
+    pub(crate) fn jitter(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
+        self.that((0.0..=0.9).contains(&value), field, &value, "0 to 0.9")
     }
 
     /// A count from 1 to `most`; `permitted` says the same in words.

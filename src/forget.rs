@@ -2,8 +2,6 @@
 
 use tokio::time::Instant;
 
-use crate::{BulkheadLayer, DeadlineLayer, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer};
-
 /// Says whether a layer has anything to remember.
 ///
 /// Where each key has a layer of its own, layers of keys that are not used are dropped to make room. One that
@@ -19,45 +17,6 @@ pub trait Forget {
     /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
     /// be quick and must not come back to the keys.
     fn can_forget(&self, now: Instant) -> bool;
-}
-
-impl<K, C> Forget for MeasureLayer<K, C> {
-    fn can_forget(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl<D> Forget for TimeoutLayer<D> {
-    fn can_forget(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl Forget for DeadlineLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl<R, K> Forget for RetryLayer<R, K> {
-    /// Returns `true`: a budget begun anew holds no more than two retries.
-    fn can_forget(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl<R, K> Forget for HedgeLayer<R, K> {
-    /// Returns `true`: one begun anew does not hedge before it knows the latencies, and then no more than a burst.
-    fn can_forget(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl<K, C> Forget for BulkheadLayer<K, C> {
-    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
-    fn can_forget(&self, _now: Instant) -> bool {
-        self.handle().is_idle()
-    }
 }
 
 macro_rules! tuples {

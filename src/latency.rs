@@ -13,6 +13,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::context::whole_nanos;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Each bucket is 3 to 6 % wide; with interpolation a quantile is good to about 1 %.
@@ -188,8 +189,7 @@ impl Sketch {
 /// The place of `duration` among the buckets.
 #[inline]
 fn bucket(duration: Duration) -> usize {
-    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let units = nanos >> UNIT_BITS;
+    let units = whole_nanos(duration) >> UNIT_BITS;
     let Some(octave) = units.checked_ilog2() else {
         return 0;
     };

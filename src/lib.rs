@@ -144,6 +144,22 @@
 //! # }
 //! ```
 
+// How to add a layer. The circuit breaker is the model for all of this.
+//
+// - `src/<layer>/`: `mod.rs` is its page, with the headings of the others, and nothing else; `config.rs` has the settings,
+//   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
+//   `future.rs` are the glue, through `Ready` and `Call`; `metrics.rs` what it reports. The algorithm stands in a file of
+//   its own, as plain code that is given the time.
+// - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
+//   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.
+// - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` try it as they try all
+//   layers. A line or two in `allocation.rs`, `config.rs`, `contract.rs` (threads) and `metrics.rs`. `tests/<layer>.rs` for
+//   what it does; `tests/loom/` if it has atomics; `examples/<layer>.rs` as a recipe.
+// - `benches/overhead/rows.rs`: a row, whose instructions are counted then (`-- --instructions --update`).
+// - If it is a part of the standard stack: a layer that is off, `src/stack/`, and the rows of the stack in tests and benches.
+//
+// Refusals have an `ErrorKind`; each kind has an answer in `src/http/respond/refusal.rs`.
+
 mod availability;
 mod backoff;
 pub mod balance;

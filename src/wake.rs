@@ -1,4 +1,4 @@
-//! Waking several tasks.
+//! Whom to wake, and waking several tasks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
@@ -33,6 +33,16 @@ impl Wakers {
         if let Some(panic) = panic.filter(|_| !thread::panicking()) {
             resume_unwind(panic);
         }
+    }
+}
+
+/// Remembers whom to wake. Returns the former one, to be dropped when no lock is held: with its last waker, a task may
+/// be dropped.
+#[must_use]
+pub(crate) fn remember(kept: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match kept {
+        Some(kept) if kept.will_wake(waker) => None,
+        _ => kept.replace(waker.clone()),
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::float_cmp, reason = "the levels are whole numbers")]
 
 mod common;
+#[path = "common/recorded.rs"]
+mod recorded;
 #[path = "common/steered.rs"]
 mod steered;
 
@@ -23,7 +25,7 @@ use buttress::{
 };
 use common::{End, GOOD, Plan, Probe, Task};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::debugging::{DebuggingRecorder, Snapshotter};
 use proptest::prelude::*;
 use steered::Steered;
 use tokio::sync::oneshot;
@@ -746,7 +748,7 @@ async fn services_of_one_layer_share_permits_and_two_builds_do_not() {
 #[derive(Clone, Copy)]
 struct WhenDropped;
 
-struct Carrying<T: Token>(#[allow(dead_code, reason = "only held")] T);
+struct Carrying<T: Token>(T);
 
 impl<Res, K> Completion<Res, K> for WhenDropped {
     type Response<T: Token> = Carrying<T>;
@@ -973,9 +975,9 @@ async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
         let layer = BulkheadLayer::config("burst", limit).queue(100);
         let layer = layer.build().unwrap();
         let mut calls: Vec<_> = (0..200).map(|_| call(&layer)).collect();
-        let up = recorded(&snapshotter);
+        let up = levels_and_waits(&snapshotter);
         calls.truncate(1);
-        let down = recorded(&snapshotter);
+        let down = levels_and_waits(&snapshotter);
         for level in [
             "buttress_in_flight bulkhead",
             "buttress_queue_depth bulkhead",
@@ -1014,19 +1016,10 @@ async fn an_adapted_limit_is_shown_at_once() {
 }
 
 /// The levels as a recorder has them, and how often calls have waited, by result.
-fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
-    let rows = snapshotter.snapshot().into_vec().into_iter();
-    rows.map(|(key, _, _, value)| {
-        let labels = key.key().labels().filter(|label| label.key() != "name");
-        let labels: Vec<_> = labels.map(|label| label.value().to_owned()).collect();
-        let value = match value {
-            DebugValue::Gauge(level) => level.into_inner(),
-            DebugValue::Counter(count) => count as f64,
-            DebugValue::Histogram(values) => values.iter().map(|value| value.into_inner()).sum(),
-        };
-        (format!("{} {}", key.key().name(), labels.join(" ")), value)
-    })
-    .collect()
+fn levels_and_waits(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
+    recorded::rows(snapshotter)
+        .map(|row| (row.title(), row.value))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -1043,7 +1036,7 @@ async fn reports_levels_waits_and_rejections() {
     assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
     advance(100 * MS).await;
     assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
-    let seen = recorded(&snapshotter);
+    let seen = levels_and_waits(&snapshotter);
     assert_eq!(seen["buttress_limit bulkhead"], 2.0);
     assert_eq!(seen["buttress_in_flight bulkhead"], 2.0);
     assert_eq!(seen["buttress_queue_depth bulkhead"], 1.0);
@@ -1053,7 +1046,10 @@ async fn reports_levels_waits_and_rejections() {
     );
 
     layer.handle().set_limit(3).unwrap();
-    assert_eq!(recorded(&snapshotter)["buttress_limit bulkhead"], 3.0);
+    assert_eq!(
+        levels_and_waits(&snapshotter)["buttress_limit bulkhead"],
+        3.0
+    );
     drop((held, waiting));
 }
 
@@ -1073,7 +1069,7 @@ async fn how_long_calls_waited_is_recorded_by_result() {
     advance(40 * MS).await;
     held.succeed();
     assert!(admitted.call.poll().is_pending());
-    let seen = recorded(&snapshotter);
+    let seen = levels_and_waits(&snapshotter);
     for (result, waited) in [
         ("timeout", 0.1),
         ("deadline", 0.03),
@@ -1097,7 +1093,7 @@ async fn an_observing_bulkhead_counts_what_it_would_reject() {
     let layer = BulkheadLayer::config("observes", 2).queue(1);
     let layer = layer.mode(Mode::Observe).build().unwrap();
     let _held = [(); 5].map(|()| call(&layer));
-    let seen = recorded(&snapshotter);
+    let seen = levels_and_waits(&snapshotter);
     assert_eq!(
         seen["buttress_rejections_total bulkhead bulkhead_full observe"],
         2.0

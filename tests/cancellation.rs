@@ -2,6 +2,8 @@
 //! comes too late: nothing.
 
 mod common;
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Barrier;
@@ -17,7 +19,8 @@ use common::{
     ATTEMPTS, BACKOFF, Client, Crowd, End, GOOD, Kind, LEASE, Layers, OPEN_FOR, Plan, Probe, Task,
     kind as kind_of,
 };
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::debugging::{DebuggingRecorder, Snapshotter};
+use recorded::assert_levels_are_zero;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio::time::{Instant, advance, sleep};
@@ -87,32 +90,13 @@ impl Subject {
     }
 }
 
-/// Checks that the recorder shows nothing in flight and nobody waiting.
-fn assert_levels_are_zero(snapshotter: &Snapshotter, case: &str) {
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        let name = key.key().name();
-        if matches!(name, "buttress_in_flight" | "buttress_queue_depth") {
-            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{case}: {name}");
-        }
-    }
-}
-
 /// The outcomes of the operations that have been measured since this was last asked.
 fn operations(snapshotter: &Snapshotter) -> Vec<String> {
     let mut outcomes = Vec::new();
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        let label = |name| {
-            let mut labels = key.key().labels();
-            labels.find(|label| label.key() == name)
-        };
-        if key.key().name() != "buttress_calls_total" {
-            continue;
-        }
-        let is_operation = label("stage").is_some_and(|stage| stage.value() == "operation");
-        if let (true, Some(outcome), DebugValue::Counter(n)) =
-            (is_operation, label("outcome"), value)
-        {
-            outcomes.extend((0..n).map(|_| outcome.value().to_owned()));
+    for row in recorded::rows(snapshotter).filter(|row| row.metric == "buttress_calls_total") {
+        if row.label("stage") == Some("operation") {
+            let outcome = row.label("outcome").expect("there is one");
+            outcomes.extend((0..row.value as u64).map(|_| outcome.to_owned()));
         }
     }
     outcomes

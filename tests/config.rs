@@ -1,7 +1,6 @@
 //! Settings: what makes no sense is refused when a layer is built, and whatever is accepted works.
 
 // Helpers of tests are tests.
-#![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
 use std::future::pending;

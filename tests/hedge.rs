@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use std::collections::VecDeque;
 use std::future::{pending, ready};
 use std::pin::{Pin, pin};
@@ -15,7 +18,7 @@ use buttress::{
     Hedge, HedgeLayer, Jitter, Mode, Once, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
     TimeoutLayer, classify_fn, hedge,
 };
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::buffer::Buffer;
 use tower::{Layer, Service, ServiceExt};
@@ -195,8 +198,9 @@ where
 /// Makes one call.
 async fn call(config: hedge::Config, leaf: &Leaf) -> (Result<Answer, BoxError>, Duration) {
     let began = Instant::now();
-    let result = wrap(config, leaf).oneshot(7).await;
-    (result, began.elapsed())
+    // So that one that never ends fails the test.
+    let result = timeout(Duration::from_secs(3_600), wrap(config, leaf).oneshot(7)).await;
+    (result.expect("it ends"), began.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
@@ -542,7 +546,7 @@ async fn losers_say_nothing_about_the_service() {
         .consecutive_failures(1)
         .build()
         .unwrap();
-    let measured = recorded(async || {
+    let measured = counted(async || {
         for _ in 0..5 {
             let attempt = buttress::MeasureLayer::attempt("leaf");
             let inner = breaker.layer(attempt.layer(Leaf::new(&[(LONG, GOOD), (1, GOOD)])));
@@ -581,7 +585,7 @@ async fn a_call_that_is_given_up_gives_up_all_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn every_hedge_is_counted_once() {
     let count = async |script: &[(u64, End)], config: hedge::Config| {
-        let measured = recorded(async || {
+        let measured = counted(async || {
             drop(wrap(config, &Leaf::new(script)).oneshot(7).await);
         })
         .await;
@@ -632,12 +636,10 @@ async fn the_delay_is_published_even_if_there_is_a_call_now_and_then() {
         layer.layer(Leaf::new(&[])).oneshot(7).await.unwrap();
         sleep(Duration::from_secs(2)).await;
     }
-    let rows = snapshotter.snapshot().into_vec().into_iter();
-    let mut gauges = rows.filter(|row| row.0.key().name() == "buttress_hedge_delay_seconds");
-    let Some((.., DebugValue::Gauge(delay))) = gauges.next() else {
-        panic!("there is a gauge");
-    };
-    assert!((0.0009..0.0011).contains(&delay.into_inner()), "{delay}");
+    let mut rows = recorded::rows(&snapshotter);
+    let gauge = rows.find(|row| row.metric == "buttress_hedge_delay_seconds");
+    let delay = gauge.unwrap().value;
+    assert!((0.0009..0.0011).contains(&delay), "{delay}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -796,22 +798,18 @@ async fn values_out_of_range_are_refused_with_their_field() {
 }
 
 /// Runs `work`, and returns what a metric of it counted by a label's value.
-async fn recorded(work: impl AsyncFnOnce()) -> impl Fn(&str, &str) -> u64 {
+async fn counted(work: impl AsyncFnOnce()) -> impl Fn(&str, &str) -> u64 {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
     work().await;
     advance(Duration::ZERO).await;
-    let rows = snapshotter.snapshot().into_vec();
+    let rows: Vec<_> = recorded::rows(&snapshotter).collect();
     move |metric, value| {
-        let rows = rows.iter().filter(|(key, ..)| {
-            key.key().name() == metric && key.key().labels().any(|label| label.value() == value)
-        });
-        let counts = rows.map(|row| match row.3 {
-            DebugValue::Counter(count) => count,
-            _ => 0,
-        });
-        counts.sum()
+        let rows = rows
+            .iter()
+            .filter(|row| row.metric == metric && row.is_of(value));
+        rows.map(|row| row.value as u64).sum()
     }
 }
 

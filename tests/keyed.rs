@@ -1,8 +1,8 @@
 //! Layers for each key.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
-
 mod common;
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use buttress::{
     standard,
 };
 use common::{End, Plan, Probe, Task};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use proptest::prelude::*;
 use tokio::time::{Instant, advance};
 use tower::util::BoxCloneSyncService;
@@ -770,22 +770,11 @@ async fn keys_are_counted_and_never_become_labels() {
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let seen = || {
-        let mut seen: Vec<_> = snapshotter
-            .snapshot()
-            .into_vec()
-            .into_iter()
-            .map(|(key, _, _, value)| {
-                let labels = key.key().labels().map(|label| label.value().to_owned());
-                let words: Vec<_> = [key.key().name().to_owned()]
-                    .into_iter()
-                    .chain(labels)
-                    .collect();
-                let value = match value {
-                    DebugValue::Counter(count) => count,
-                    DebugValue::Gauge(level) => level.into_inner() as u64,
-                    DebugValue::Histogram(_) => panic!("there is none"),
-                };
-                (words.join(" "), value)
+        let rows = recorded::rows(&snapshotter);
+        let mut seen: Vec<_> = rows
+            .map(|row| {
+                assert_eq!(row.label("name"), Some("counted"));
+                (row.title(), row.value as u64)
             })
             .collect();
         seen.sort_by(|one, other| one.0.cmp(&other.0));
@@ -808,12 +797,12 @@ async fn keys_are_counted_and_never_become_labels() {
     handle.remove(&5);
     call(&client, 6).unwrap();
     let expected = [
-        ("buttress_key_events_total counted added", 4),
-        ("buttress_key_events_total counted evicted", 1),
-        ("buttress_key_events_total counted expired", 1),
-        ("buttress_key_events_total counted overflowed", 2),
-        ("buttress_key_events_total counted removed", 1),
-        ("buttress_keys counted", 1),
+        ("buttress_key_events_total added", 4),
+        ("buttress_key_events_total evicted", 1),
+        ("buttress_key_events_total expired", 1),
+        ("buttress_key_events_total overflowed", 2),
+        ("buttress_key_events_total removed", 1),
+        ("buttress_keys", 1),
     ]
     .map(|(words, value)| (words.to_owned(), value));
     assert_eq!(seen(), expected);

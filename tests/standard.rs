@@ -1,6 +1,7 @@
 //! The standard stack as users get it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+#[path = "common/recorded.rs"]
+mod recorded;
 
 use std::future::{pending, ready};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use buttress::{
     Attempt, Availability, Backoff, BoxError, Budget, ByClone, ConfigError, Deadline, Error,
     ErrorKind, Jitter, Once, Outcome, classify_fn, standard,
 };
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -169,6 +170,8 @@ async fn waiting_for_a_permit_is_not_under_the_timeout() {
                 .overloaded_wait(SECOND)
         })
         .timeout(millis(300))
+        // Or what timed out would be sent again.
+        .no_retry()
         .build()
         .unwrap();
     let client = stack.wrap(service_fn(async |_: u8| {
@@ -179,6 +182,39 @@ async fn waiting_for_a_permit_is_not_under_the_timeout() {
     let (one, two) = tokio::join!(one, two);
     one.unwrap();
     two.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_further_in_is_not_touched_by_what_one_further_out_holds_back() {
+    let stack = standard("inventory")
+        .rate_limit(Rate::per_second(10), |limit| {
+            limit.burst(2).max_wait(SECOND)
+        })
+        .concurrency_limit(1)
+        .build()
+        .unwrap();
+    let (client, handle) = (stack.wrap(service_fn(hangs)), stack.handle());
+    let permits = || handle.bulkhead().unwrap().in_flight();
+    let tokens = || handle.rate_limit().unwrap().available();
+    let mut running = tokio_test::task::spawn(client.clone().oneshot(7));
+    assert!(running.poll().is_pending());
+    assert_eq!((permits(), tokens()), (1, 1));
+
+    handle.circuit_breaker().unwrap().force_open();
+    let error = client.clone().oneshot(7).await.unwrap_err();
+    assert_eq!(
+        kind(&error),
+        ErrorKind::CircuitOpen,
+        "and not that it is full"
+    );
+    assert_eq!(tokens(), 1, "and takes no token");
+
+    handle.circuit_breaker().unwrap().reset();
+    drop(running);
+    handle.rate_limit().unwrap().drain(millis(500));
+    let mut waits = tokio_test::task::spawn(client.oneshot(7));
+    assert!(waits.poll().is_pending());
+    assert_eq!((permits(), handle.rate_limit().unwrap().waiting()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +385,7 @@ async fn all_parts_judge_alike() {
         .circuit_breaker(|breaker| breaker.consecutive_failures(3))
         .build()
         .unwrap();
-    let (result, counted) = recorded(stack.wrap(client).oneshot(7)).await;
+    let (result, counted) = count_calls(stack.wrap(client).oneshot(7)).await;
     assert_eq!((result.unwrap(), attempts.count()), (503, 3));
     assert_eq!(
         stack.handle().circuit_breaker().unwrap().state(),
@@ -374,7 +410,7 @@ async fn a_stack_of_nothing_is_transparent() {
     assert!(handle.circuit_breaker().is_none() && handle.bulkhead().is_none());
     assert!(handle.rate_limit().is_none() && handle.hedge().is_none());
     assert!(handle.is_available());
-    let (result, counted) = recorded(stack.wrap(attempts.service(1)).oneshot(7)).await;
+    let (result, counted) = count_calls(stack.wrap(attempts.service(1)).oneshot(7)).await;
     assert_eq!(result.unwrap_err().to_string(), "connection reset");
     assert_eq!(attempts.count(), 1);
     assert_eq!(counted("operation", "failure"), 0);
@@ -507,25 +543,19 @@ fn configurations_are_values() {
 }
 
 /// Runs a call, and returns with its result how many were counted in a stage with an outcome.
-async fn recorded<T>(call: impl Future<Output = T>) -> (T, impl Fn(&str, &str) -> u64) {
+async fn count_calls<T>(call: impl Future<Output = T>) -> (T, impl Fn(&str, &str) -> u64) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let guard = metrics::set_default_local_recorder(&recorder);
     let result = call.await;
     drop(guard);
-    let rows = snapshotter.snapshot().into_vec();
+    let rows: Vec<_> = recorded::rows(&snapshotter).collect();
     let count = move |stage: &str, outcome: &str| {
-        let rows = rows.iter().filter(|(key, ..)| {
-            let mut labels = key.key().labels();
-            key.key().name() == "buttress_calls_total"
-                && labels.clone().any(|label| label.value() == stage)
-                && labels.any(|label| label.value() == outcome)
-        });
-        let counts = rows.map(|row| match row.3 {
-            DebugValue::Counter(count) => count,
-            _ => 0,
-        });
-        counts.sum()
+        let calls = rows
+            .iter()
+            .filter(|row| row.metric == "buttress_calls_total");
+        let calls = calls.filter(|row| row.is_of(stage) && row.is_of(outcome));
+        calls.map(|row| row.value as u64).sum()
     };
     (result, count)
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+#[path = "common/recorded.rs"]
+mod recorded;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -14,9 +17,10 @@ use std::time::Duration;
 
 use buttress::stack::{Handle, StandardLayer};
 use buttress::{Backoff, BoxError, ByClone, Outcome, Rate, bulkhead, standard};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::debugging::DebuggingRecorder;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+use recorded::assert_levels_are_zero;
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::task::{Spawn, spawn};
@@ -393,18 +397,6 @@ impl Storm {
     }
 }
 
-/// Checks that the recorder shows nothing in flight and nobody waiting, while the layers are still there.
-fn assert_levels_are_zero(snapshotter: &Snapshotter) {
-    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-        if matches!(
-            key.key().name(),
-            "buttress_in_flight" | "buttress_queue_depth"
-        ) {
-            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
-        }
-    }
-}
-
 fn ends() -> impl Strategy<Value = Vec<End>> {
     let time = |most: u64| (1..most).prop_map(Duration::from_millis);
     let end = prop_oneof![
@@ -491,7 +483,8 @@ proptest! {
                 }
             }
             storm.end().await;
-            assert_levels_are_zero(&recorder.snapshotter());
+            // While the layers are still there.
+            assert_levels_are_zero(&recorder.snapshotter(), "all is over");
             if terms.is_steady {
                 storm.assert_within_the_rate();
             }

@@ -1,7 +1,5 @@
 //! What timeout and deadline do.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
-
 use std::future::{pending, poll_fn, ready};
 use std::task::Poll;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma};
 
 use crate::rows::{
-    AtOnce, Bench, CALLS, Row, Section, call, on_threads, row, threads, tower_timeout,
+    AtOnce, Bench, Row, Section, call, on_threads, row, row_of, threads, tower_timeout,
 };
 use crate::timed;
 
@@ -62,29 +62,14 @@ fn balance(endpoints: usize, measure: Measure) -> Balance<AtOnce> {
 }
 
 fn ours(name: &'static str, target: &'static str, endpoints: usize, measure: Measure) -> Row {
-    let service = balance(endpoints, measure);
-    let run = move |calls| {
-        let mut service = service.clone();
-        timed(calls, |request| call(&mut service, request))
-    };
-    Row {
-        name,
-        target,
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    row_of(name, target, balance(endpoints, measure))
 }
 
 /// As a server does that clones its state for each request.
 fn cloned(name: &'static str, endpoints: usize) -> Row {
     let service = balance(endpoints, Measure::PeakEwma);
     let run = move |calls| timed(calls, |request| call(&mut service.clone(), request));
-    Row {
-        name,
-        target: "",
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    Row::new(name, "", run)
 }
 
 fn ours_on_threads(name: &'static str, endpoints: usize) -> Row {
@@ -98,12 +83,7 @@ fn tower(name: &'static str, endpoints: usize) -> Row {
         call(&mut service, 0);
         timed(calls, |request| call(&mut service, request))
     };
-    Row {
-        name,
-        target: "",
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    Row::new(name, "", run)
 }
 
 type TowerBalance = p2c::Balance<ServiceList<Vec<PeakEwma<AtOnce>>>, u64>;
@@ -168,12 +148,7 @@ fn task_row<S: Bench>(
             longest
         })
     };
-    Row {
-        name,
-        target,
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    Row::new(name, target, run)
 }
 
 /// The time that so many calls take, one after the other.

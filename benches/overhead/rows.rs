@@ -42,6 +42,21 @@ pub(crate) struct Row {
     pub(crate) run: Box<dyn Fn(u32) -> Duration>,
 }
 
+impl Row {
+    pub(crate) fn new(
+        name: &'static str,
+        target: &'static str,
+        run: impl Fn(u32) -> Duration + 'static,
+    ) -> Self {
+        Self {
+            name,
+            target,
+            calls: CALLS,
+            run: Box::new(run),
+        }
+    }
+}
+
 pub(crate) fn sections() -> Vec<Section> {
     vec![
         layers(),
@@ -292,12 +307,7 @@ fn tower_rate_limit() -> Row {
         let mut service = layer.layer(AtOnce);
         timed(calls, |request| call(&mut service, request))
     };
-    Row {
-        name: "tower RateLimit",
-        target: "",
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    Row::new("tower RateLimit", "", run)
 }
 
 /// The layers of one dependency, in the order that the documentation advises.
@@ -346,17 +356,16 @@ pub(crate) fn row<L, S>(name: &'static str, target: &'static str, layer: L, inne
 where
     L: Layer<S, Service: Bench>,
 {
-    let service = layer.layer(inner);
+    row_of(name, target, layer.layer(inner))
+}
+
+/// Calls of a service, which is cloned once in a round.
+pub(crate) fn row_of(name: &'static str, target: &'static str, service: impl Bench) -> Row {
     let run = move |calls| {
         let mut service = service.clone();
         timed(calls, |request| call(&mut service, request))
     };
-    Row {
-        name,
-        target,
-        calls: CALLS,
-        run: Box::new(run),
-    }
+    Row::new(name, target, run)
 }
 
 /// What no layer that knows the time can do without.
@@ -366,12 +375,7 @@ fn clock() -> Row {
             black_box(Instant::now());
         })
     };
-    Row {
-        name: "one reading of the clock",
-        target: "",
-        calls: CALLS,
-        run: Box::new(read),
-    }
+    Row::new("one reading of the clock", "", read)
 }
 
 pub(crate) fn threads<L>(name: &'static str, target: &'static str, layer: &L) -> Row
@@ -399,10 +403,8 @@ pub(crate) fn on_threads(name: &'static str, target: &'static str, service: impl
         threads[0].max(threads[1])
     };
     Row {
-        name,
-        target,
         calls: CALLS_ON_THREADS,
-        run: Box::new(run),
+        ..Row::new(name, target, run)
     }
 }
 

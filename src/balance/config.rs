@@ -12,7 +12,7 @@ use tower::discover::Change;
 
 use super::choose::PowerOfChoices;
 use super::driver;
-use super::endpoint::{Endpoint, Frame, Measure, Settings};
+use super::endpoint::{self, Endpoint, Frame, Measure};
 use super::load;
 use super::outlier::OutlierEjection;
 use super::pool::{self, Pool};
@@ -40,6 +40,14 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 #[must_use = "call `build` or `discover` to make the balancer"]
 pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
     name: String,
+    settings: Settings,
+    choose: P,
+    classify: K,
+    completion: C,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
     measure: Measure,
     latency_decay: Duration,
     failure_decay: Duration,
@@ -50,25 +58,24 @@ pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
     failover: Failover,
     endpoint_metrics: Option<u32>,
     seed: Option<u64>,
-    choose: P,
-    classify: K,
-    completion: C,
 }
 
 impl Config {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            measure: Measure::PeakEwma,
-            latency_decay: LATENCY_DECAY,
-            failure_decay: FAILURE_DECAY,
-            failure_penalty: FAILURE_PENALTY,
-            slow_start: SLOW_START,
-            max_wait: MAX_WAIT,
-            ejection: Some(OutlierEjection::new()),
-            failover: Failover::new(),
-            endpoint_metrics: None,
-            seed: None,
+            settings: Settings {
+                measure: Measure::PeakEwma,
+                latency_decay: LATENCY_DECAY,
+                failure_decay: FAILURE_DECAY,
+                failure_penalty: FAILURE_PENALTY,
+                slow_start: SLOW_START,
+                max_wait: MAX_WAIT,
+                ejection: Some(OutlierEjection::new()),
+                failover: Failover::new(),
+                endpoint_metrics: None,
+                seed: None,
+            },
             choose: PowerOfChoices,
             classify: ErrorsAreFailures,
             completion: AtResponse,
@@ -79,59 +86,59 @@ impl Config {
 impl<P, K, C> Config<P, K, C> {
     /// How loads are compared. [`Measure::PeakEwma`] by default.
     pub fn measure(mut self, measure: Measure) -> Self {
-        self.measure = measure;
+        self.settings.measure = measure;
         self
     }
 
     /// The time constant with which latency estimates decay. 10 s by default.
     pub fn latency_decay(mut self, decay: Duration) -> Self {
-        self.latency_decay = decay;
+        self.settings.latency_decay = decay;
         self
     }
 
     /// The time constant with which the share of failures decays. 4 s by default.
     pub fn failure_decay(mut self, decay: Duration) -> Self {
-        self.failure_decay = decay;
+        self.settings.failure_decay = decay;
         self
     }
 
     /// What is added to the latency estimate of an endpoint that fails every call. 5 s by default; zero
     /// leaves failures out.
     pub fn failure_penalty(mut self, penalty: Duration) -> Self {
-        self.failure_penalty = penalty;
+        self.settings.failure_penalty = penalty;
         self
     }
 
     /// How long an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
     /// by default; zero switches this off.
     pub fn slow_start(mut self, slow_start: Duration) -> Self {
-        self.slow_start = slow_start;
+        self.settings.slow_start = slow_start;
         self
     }
 
     /// How long a call waits for an endpoint if there is none, within its deadline. 1 s by default; zero
     /// refuses it at once.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
-        self.max_wait = max_wait;
+        self.settings.max_wait = max_wait;
         self
     }
 
     /// Ejects endpoints that fail more than the others by this rule. [`OutlierEjection::new`] by default.
     pub fn outlier_ejection(mut self, ejection: OutlierEjection) -> Self {
-        self.ejection = Some(ejection);
+        self.settings.ejection = Some(ejection);
         self
     }
 
     /// Ejects no endpoint because of its failures: only its load tells of them.
     pub fn no_outlier_ejection(mut self) -> Self {
-        self.ejection = None;
+        self.settings.ejection = None;
         self
     }
 
     /// Moves calls between [priority groups](crate::balance#priority-groups) by this rule. [`Failover::new`] by default;
     /// where all endpoints have one priority, it does nothing.
     pub fn failover(mut self, failover: Failover) -> Self {
-        self.failover = failover;
+        self.settings.failover = failover;
         self
     }
 
@@ -141,13 +148,13 @@ impl<P, K, C> Config<P, K, C> {
     /// A label belongs to its endpoint until that has gone. Then its gauges are zero, and it is left to the exporter to
     /// forget the series: where keys are addresses that come and go, set an idle timeout there.
     pub fn endpoint_metrics(mut self, max: u32) -> Self {
-        self.endpoint_metrics = Some(max);
+        self.settings.endpoint_metrics = Some(max);
         self
     }
 
     /// Makes the choices repeat exactly. By default they are seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
@@ -155,16 +162,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
         Config {
             name: self.name,
-            measure: self.measure,
-            latency_decay: self.latency_decay,
-            failure_decay: self.failure_decay,
-            failure_penalty: self.failure_penalty,
-            slow_start: self.slow_start,
-            max_wait: self.max_wait,
-            ejection: self.ejection,
-            failover: self.failover,
-            endpoint_metrics: self.endpoint_metrics,
-            seed: self.seed,
+            settings: self.settings,
             choose,
             classify: self.classify,
             completion: self.completion,
@@ -175,16 +173,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
         Config {
             name: self.name,
-            measure: self.measure,
-            latency_decay: self.latency_decay,
-            failure_decay: self.failure_decay,
-            failure_penalty: self.failure_penalty,
-            slow_start: self.slow_start,
-            max_wait: self.max_wait,
-            ejection: self.ejection,
-            failover: self.failover,
-            endpoint_metrics: self.endpoint_metrics,
-            seed: self.seed,
+            settings: self.settings,
             choose: self.choose,
             classify,
             completion: self.completion,
@@ -195,16 +184,7 @@ impl<P, K, C> Config<P, K, C> {
     pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
         Config {
             name: self.name,
-            measure: self.measure,
-            latency_decay: self.latency_decay,
-            failure_decay: self.failure_decay,
-            failure_penalty: self.failure_penalty,
-            slow_start: self.slow_start,
-            max_wait: self.max_wait,
-            ejection: self.ejection,
-            failover: self.failover,
-            endpoint_metrics: self.endpoint_metrics,
-            seed: self.seed,
+            settings: self.settings,
             choose: self.choose,
             classify: self.classify,
             completion,
@@ -220,8 +200,7 @@ impl<P, K, C> Config<P, K, C> {
         self,
         endpoints: impl IntoIterator<Item = Endpoint<S>>,
     ) -> Result<Balance<S, P, K, C>, ConfigError> {
-        self.check()?;
-        let check = Check::new("balance", &self.name)?;
+        let check = self.check()?;
         let endpoints: Vec<_> = endpoints.into_iter().collect();
         check.that(
             !endpoints.is_empty(),
@@ -291,9 +270,8 @@ impl<P, K, C> Config<P, K, C> {
         S: Clone + Send + Sync + 'static,
         D: Source + Send + 'static,
     {
-        self.check()?;
+        let check = self.check()?;
         let runtime = runtime::Handle::try_current();
-        let check = Check::new("balance", &self.name)?;
         check.that(
             runtime.is_ok(),
             "discover",
@@ -311,25 +289,26 @@ impl<P, K, C> Config<P, K, C> {
     }
 
     fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
+        let settings = self.settings;
         let frame = Frame {
             origin: Instant::now(),
-            settings: Settings {
-                measure: self.measure,
+            settings: endpoint::Settings {
+                measure: settings.measure,
                 load: load::Settings::new(
-                    self.latency_decay,
-                    self.failure_decay,
-                    self.failure_penalty,
+                    settings.latency_decay,
+                    settings.failure_decay,
+                    settings.failure_penalty,
                 ),
-                slow_start: self.slow_start,
-                labels: self.endpoint_metrics,
+                slow_start: settings.slow_start,
+                labels: settings.endpoint_metrics,
             },
         };
         let pool = Pool::new(
             frame,
-            self.max_wait,
-            self.ejection,
-            self.failover,
-            Random::new(self.seed),
+            settings.max_wait,
+            settings.ejection,
+            settings.failover,
+            Random::new(settings.seed),
             Series::of(&self.name, "balance"),
             endpoints,
         );
@@ -342,27 +321,23 @@ impl<P, K, C> Config<P, K, C> {
         }
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Checks the settings, and lets what they do not say be checked as well.
+    fn check(&self) -> Result<Check<'_>, ConfigError> {
         let check = Check::new("balance", &self.name)?;
-        let or_zero = |field, value: Duration| {
-            if value.is_zero() {
-                return Ok(());
-            }
-            check.duration(field, value)
-        };
-        check.duration("latency_decay", self.latency_decay)?;
-        check.duration("failure_decay", self.failure_decay)?;
-        or_zero("failure_penalty", self.failure_penalty)?;
-        or_zero("slow_start", self.slow_start)?;
-        or_zero("max_wait", self.max_wait)?;
-        match &self.ejection {
-            Some(ejection) => ejection.check(check),
-            None => Ok(()),
-        }?;
-        if let Some(max) = self.endpoint_metrics {
+        let settings = &self.settings;
+        check.duration("latency_decay", settings.latency_decay)?;
+        check.duration("failure_decay", settings.failure_decay)?;
+        check.duration_or_zero("failure_penalty", settings.failure_penalty)?;
+        check.duration_or_zero("slow_start", settings.slow_start)?;
+        check.duration_or_zero("max_wait", settings.max_wait)?;
+        if let Some(ejection) = &settings.ejection {
+            ejection.check(check)?;
+        }
+        if let Some(max) = settings.endpoint_metrics {
             check.count("endpoint_metrics", max, 1_000, "1 to 1000")?;
         }
-        self.failover.check(check)
+        settings.failover.check(check)?;
+        Ok(check)
     }
 }
 
@@ -370,16 +345,7 @@ impl<P, K, C> fmt::Debug for Config<P, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("name", &self.name)
-            .field("measure", &self.measure)
-            .field("latency_decay", &self.latency_decay)
-            .field("failure_decay", &self.failure_decay)
-            .field("failure_penalty", &self.failure_penalty)
-            .field("slow_start", &self.slow_start)
-            .field("max_wait", &self.max_wait)
-            .field("ejection", &self.ejection)
-            .field("failover", &self.failover)
-            .field("endpoint_metrics", &self.endpoint_metrics)
-            .field("seed", &self.seed)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use super::pool::{Local, Pool};
 use super::service::Chosen;
 use super::shortage::Shortage;
 use crate::context::{self, ClockScope};
+use crate::deadline::soonest;
 use crate::timer::Timer;
 use crate::{BoxError, Classify, Completion, Error, Token, Wrappable};
 
@@ -239,7 +240,7 @@ where
         }
         let began = *this.began.get_or_insert(now);
         let own = context::saturating_add(began, pool.max_wait);
-        let until = context::deadline().map_or(own, |deadline| deadline.min(own));
+        let until = soonest(context::deadline(), own);
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
             context::note_queued();

@@ -193,12 +193,7 @@ impl<P> HealthCheck<P> {
         let settings = &self.settings;
         let probes = |field, probes| check.count(field, probes, 1_000, "1 to 1000");
         check.duration("interval", settings.interval)?;
-        check.that(
-            (0.0..=0.9).contains(&settings.jitter),
-            "jitter",
-            &settings.jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("jitter", settings.jitter)?;
         check.duration("timeout", settings.timeout)?;
         probes("fall", settings.fall)?;
         probes("rise", settings.rise)?;
@@ -815,10 +810,7 @@ mod tests {
             (new().rise(1_001), "rise"),
             (new().concurrency(0), "concurrency"),
         ];
-        let check = Valid {
-            layer: "balance",
-            name: "search",
-        };
+        let check = Valid::new("balance", "search").unwrap();
         for (health, field) in refused {
             let error = health.check(check).expect_err(field);
             assert_eq!(error.field(), field, "{error}");

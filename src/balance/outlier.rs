@@ -36,6 +36,7 @@
 
 use std::time::Duration;
 
+use crate::context::whole_nanos;
 use crate::error::Check;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{ConfigError, Mode};
@@ -200,12 +201,7 @@ impl OutlierEjection {
             &self.base,
             "at most the longest ejection",
         )?;
-        check.that(
-            (0.0..=0.9).contains(&self.jitter),
-            "jitter",
-            &self.jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("jitter", self.jitter)?;
         check.that(
             self.max_ejected > 0.0 && self.max_ejected <= 0.5,
             "max_ejected",
@@ -221,14 +217,10 @@ impl OutlierEjection {
 
     /// How long the ejection takes that is the `row`th in a row.
     fn length(&self, row: u32, jitter: f64) -> u64 {
-        let length = nanos(self.base).saturating_mul(u64::from(row));
-        let length = length.min(nanos(self.most)) as f64;
+        let length = whole_nanos(self.base).saturating_mul(u64::from(row));
+        let length = length.min(whole_nanos(self.most)) as f64;
         (length * (1.0 + self.jitter * jitter.clamp(-1.0, 1.0))) as u64
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Why an endpoint was ejected.
@@ -313,7 +305,7 @@ impl Record {
     /// How many ejections in a row still count: one fewer for each `base` since the last was over.
     pub(super) fn ejections_in_a_row(&self, settings: &OutlierEjection, now: u64) -> u32 {
         let stayed = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
-        let forgiven = stayed / nanos(settings.base).max(1);
+        let forgiven = stayed / whole_nanos(settings.base).max(1);
         let row = u64::from(self.row.load(Ordering::Relaxed));
         row.saturating_sub(forgiven) as u32
     }
@@ -350,7 +342,7 @@ pub(super) struct Interval {
 impl Interval {
     pub(super) fn new(settings: &OutlierEjection, now: u64) -> Self {
         Self {
-            ends: AtomicU64::new(now.saturating_add(nanos(settings.interval))),
+            ends: AtomicU64::new(now.saturating_add(whole_nanos(settings.interval))),
         }
     }
 
@@ -363,7 +355,7 @@ impl Interval {
     /// Begins the next one. Returns `true` if the last one was not much longer than it should be, or else its
     /// counts may be of calls long ago.
     fn next(&self, settings: &OutlierEjection, now: u64) -> bool {
-        let length = nanos(settings.interval);
+        let length = whole_nanos(settings.interval);
         let ended = self
             .ends
             .swap(now.saturating_add(length), Ordering::Relaxed);
@@ -878,10 +870,7 @@ mod tests {
             (new().max_ejected(0.51), "max_ejected"),
             (new().max_ejected(f64::NAN), "max_ejected"),
         ];
-        let check = Check {
-            layer: "balance",
-            name: "search",
-        };
+        let check = Check::new("balance", "search").unwrap();
         for (settings, field) in refused {
             let error = settings.check(check).expect_err(field);
             assert_eq!(error.field(), field, "{error}");

@@ -303,7 +303,8 @@ impl<S> Pool<S> {
 
     /// Has this task check the endpoints, in the place of an earlier one.
     pub(super) fn set_checker(&self, checker: AbortHandle) {
-        if let Some(former) = lock(&self.checker).replace(checker) {
+        let former = lock(&self.checker).replace(checker);
+        if let Some(former) = former {
             former.abort();
         }
     }

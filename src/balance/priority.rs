@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use crate::ConfigError;
+use crate::context::whole_nanos;
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -104,12 +105,8 @@ impl Failover {
     pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let is_factor = (1.0..=10.0).contains(&self.factor);
         check.that(is_factor, "factor", &self.factor, "1 to 10")?;
-        for (field, time) in [("hold", self.hold), ("ramp", self.ramp)] {
-            if !time.is_zero() {
-                check.duration(field, time)?;
-            }
-        }
-        Ok(())
+        check.duration_or_zero("hold", self.hold)?;
+        check.duration_or_zero("ramp", self.ramp)
     }
 
     /// What a group can take.
@@ -211,7 +208,7 @@ impl Trusts {
     }
 
     fn again(&self, failover: &Failover, capacities: &[f64], now: u64) -> Option<u64> {
-        let step = (nanos(failover.ramp) / STEPS).max(1);
+        let step = (whole_nanos(failover.ramp) / STEPS).max(1);
         let rising = self.groups.iter().zip(capacities);
         rising
             .filter(|(trust, capacity)| trust.capacity + NEGLIGIBLE < **capacity)
@@ -244,7 +241,7 @@ impl Trust {
             return;
         }
         let climbed = now.saturating_sub(held_until.max(before)) as f64;
-        let risen = match nanos(failover.ramp) {
+        let risen = match whole_nanos(failover.ramp) {
             0 => capacity,
             ramp => self.capacity + climbed / ramp as f64,
         };
@@ -254,7 +251,7 @@ impl Trust {
     /// Until when it does not rise.
     fn held_until(&self, failover: &Failover, now: u64) -> u64 {
         let since = self.better_since.unwrap_or(now);
-        since.saturating_add(nanos(failover.hold))
+        since.saturating_add(whole_nanos(failover.hold))
     }
 }
 
@@ -274,10 +271,6 @@ fn shares(capacities: &[f64; PRIORITIES], groups: &Groups) -> [f64; PRIORITIES] 
         left -= *share;
     }
     shares
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How calls are divided among the groups: read by each call, without a lock.
@@ -650,10 +643,7 @@ mod tests {
             (new().hold(Duration::MAX), "hold"),
             (new().ramp(Duration::MAX), "ramp"),
         ];
-        let check = Check {
-            layer: "balance",
-            name: "search",
-        };
+        let check = Check::new("balance", "search").unwrap();
         for (failover, field) in refused {
             let error = failover.check(check).expect_err(field);
             assert_eq!(error.field(), field, "{error}");

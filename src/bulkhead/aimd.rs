@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::limit::{LimitPolicy, Sample, check_limit};
-use crate::context::nanos_between;
+use crate::context::{nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{ConfigError, Outcome};
@@ -139,7 +139,7 @@ impl LimitPolicy for Running {
     fn update(&self, sample: &Sample) -> usize {
         let ended = nanos_between(self.origin, sample.now);
         // Calls that begin at the origin itself still count.
-        let round_trip = u64::try_from(sample.round_trip.as_nanos()).unwrap_or(u64::MAX);
+        let round_trip = whole_nanos(sample.round_trip);
         let (began, ended) = (1 + ended.saturating_sub(round_trip), 1 + ended);
         let limit = sample.limit;
         if self.settings.is_overload(sample) {

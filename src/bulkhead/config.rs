@@ -29,6 +29,13 @@ const OVERLOADED_AFTER: Duration = Duration::from_millis(100);
 #[must_use = "call `build` to make the layer"]
 pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
     name: String,
+    settings: Settings,
+    classify: K,
+    completion: C,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Settings {
     limit: Limit,
     queue: usize,
     order: QueueOrder,
@@ -36,21 +43,21 @@ pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
     overloaded_wait: Option<Duration>,
     overloaded_after: Duration,
     mode: Mode,
-    classify: K,
-    completion: C,
 }
 
 impl Config {
     pub(super) fn new(name: String, limit: Limit) -> Self {
         Self {
             name,
-            limit,
-            queue: 0,
-            order: QueueOrder::Fifo,
-            queue_wait: QUEUE_WAIT,
-            overloaded_wait: None,
-            overloaded_after: OVERLOADED_AFTER,
-            mode: Mode::Enforce,
+            settings: Settings {
+                limit,
+                queue: 0,
+                order: QueueOrder::Fifo,
+                queue_wait: QUEUE_WAIT,
+                overloaded_wait: None,
+                overloaded_after: OVERLOADED_AFTER,
+                mode: Mode::Enforce,
+            },
             classify: ErrorsAreFailures,
             completion: AtResponse,
         }
@@ -62,32 +69,32 @@ impl<K, C> Config<K, C> {
     ///
     /// What bounds the queue in practice is the time that a call may wait; the length bounds memory.
     pub fn queue(mut self, length: usize) -> Self {
-        self.queue = length;
+        self.settings.queue = length;
         self
     }
 
     /// Which of the waiting calls is next. [`QueueOrder::Fifo`] by default.
     pub fn queue_order(mut self, order: QueueOrder) -> Self {
-        self.order = order;
+        self.settings.order = order;
         self
     }
 
     /// How long a call may wait at most. 100 ms by default.
     pub fn queue_wait(mut self, most: Duration) -> Self {
-        self.queue_wait = most;
+        self.settings.queue_wait = most;
         self
     }
 
     /// How long a call may wait at most while the queue is overloaded; not longer than
     /// [`queue_wait`](Self::queue_wait). 20 ms by default, or `queue_wait` if that is less.
     pub fn overloaded_wait(mut self, most: Duration) -> Self {
-        self.overloaded_wait = Some(most);
+        self.settings.overloaded_wait = Some(most);
         self
     }
 
     /// The queue is overloaded when it has not been empty for this long. 100 ms by default.
     pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
-        self.overloaded_after = busy_for;
+        self.settings.overloaded_after = busy_for;
         self
     }
 
@@ -96,7 +103,7 @@ impl<K, C> Config<K, C> {
     /// While it only observes, a call counts as rejected if more than the limit and the length of the queue
     /// together are in flight. How long it would have waited is not known.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.settings.mode = mode;
         self
     }
 
@@ -104,13 +111,7 @@ impl<K, C> Config<K, C> {
     pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
         Config {
             name: self.name,
-            limit: self.limit,
-            queue: self.queue,
-            order: self.order,
-            queue_wait: self.queue_wait,
-            overloaded_wait: self.overloaded_wait,
-            overloaded_after: self.overloaded_after,
-            mode: self.mode,
+            settings: self.settings,
             classify,
             completion: self.completion,
         }
@@ -121,13 +122,7 @@ impl<K, C> Config<K, C> {
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         Config {
             name: self.name,
-            limit: self.limit,
-            queue: self.queue,
-            order: self.order,
-            queue_wait: self.queue_wait,
-            overloaded_wait: self.overloaded_wait,
-            overloaded_after: self.overloaded_after,
-            mode: self.mode,
+            settings: self.settings,
             classify: self.classify,
             completion,
         }
@@ -135,7 +130,7 @@ impl<K, C> Config<K, C> {
 
     /// How long a call may wait, if there is a queue.
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
-        (self.queue > 0).then_some(self.queue_wait)
+        (self.settings.queue > 0).then_some(self.settings.queue_wait)
     }
 
     /// Makes the layer, with permits of its own.
@@ -146,28 +141,15 @@ impl<K, C> Config<K, C> {
     pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
         let check = Check::new("bulkhead", &self.name)?;
         let now = Instant::now();
-        let (limit, policy) = self.limit.build(check, now)?;
-        check.that(self.queue <= MOST, "queue", &self.queue, "0 to 1000000")?;
-        let (wait, overloaded_after) = (self.queue_wait, self.overloaded_after);
-        let overloaded_wait = self.overloaded_wait.unwrap_or(OVERLOADED_WAIT.min(wait));
-        let bounds = Bounds {
-            wait,
-            overloaded_wait,
-            overloaded_after,
-        };
-        check.duration("queue_wait", wait)?;
-        check.duration("overloaded_wait", overloaded_wait)?;
-        check.that(
-            overloaded_wait <= wait,
-            "overloaded_wait",
-            &overloaded_wait,
-            "at most queue_wait",
-        )?;
-        check.duration("overloaded_after", overloaded_after)?;
+        let settings = self.settings;
+        let (limit, policy) = settings.limit.build(check, now)?;
+        let queue = settings.queue;
+        check.that(queue <= MOST, "queue", &queue, "0 to 1000000")?;
+        let bounds = settings.bounds(check)?;
         let shared = Shared::new(
-            Gate::new(limit, self.queue, bounds, self.order),
+            Gate::new(limit, queue, bounds, settings.order),
             policy,
-            self.mode,
+            settings.mode,
             now,
             Series::of(&self.name, "bulkhead"),
         );
@@ -179,17 +161,33 @@ impl<K, C> Config<K, C> {
     }
 }
 
+impl Settings {
+    /// How long a call may wait, if that makes sense.
+    fn bounds(&self, check: Check<'_>) -> Result<Bounds, ConfigError> {
+        let (wait, overloaded_after) = (self.queue_wait, self.overloaded_after);
+        let overloaded_wait = self.overloaded_wait.unwrap_or(OVERLOADED_WAIT.min(wait));
+        check.duration("queue_wait", wait)?;
+        check.duration("overloaded_wait", overloaded_wait)?;
+        check.that(
+            overloaded_wait <= wait,
+            "overloaded_wait",
+            &overloaded_wait,
+            "at most queue_wait",
+        )?;
+        check.duration("overloaded_after", overloaded_after)?;
+        Ok(Bounds {
+            wait,
+            overloaded_wait,
+            overloaded_after,
+        })
+    }
+}
+
 impl<K, C> fmt::Debug for Config<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("name", &self.name)
-            .field("limit", &self.limit)
-            .field("queue", &self.queue)
-            .field("order", &self.order)
-            .field("queue_wait", &self.queue_wait)
-            .field("overloaded_wait", &self.overloaded_wait)
-            .field("overloaded_after", &self.overloaded_after)
-            .field("mode", &self.mode)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tower::Layer;
 
 use super::config::Config;
@@ -12,7 +13,8 @@ use super::shared::Shared;
 use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::{
-    AtResponse, Availability, Classify, Completion, ConfigError, ErrorsAreFailures, Wrappable,
+    AtResponse, Availability, Classify, Completion, ConfigError, ErrorsAreFailures, Forget,
+    Wrappable,
 };
 
 /// Bounds the calls in flight. See the [module documentation](crate::bulkhead).
@@ -76,6 +78,13 @@ impl<S, K: Clone, C: Clone> Layer<S> for BulkheadLayer<K, C> {
     }
 }
 
+impl<K, C> Forget for BulkheadLayer<K, C> {
+    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
+    fn can_forget(&self, _now: Instant) -> bool {
+        self.shared.is_idle()
+    }
+}
+
 impl<K, C> fmt::Debug for BulkheadLayer<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BulkheadLayer")
@@ -127,11 +136,6 @@ impl Handle {
     /// If `limit` is outside its range. Nothing has changed then.
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
         self.shared.set_limit(limit)
-    }
-
-    /// Says whether it is as it was when it was built.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.shared.is_idle()
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::wake::remember;
+
 /// Which of the waiting calls gets a permit that becomes free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -137,12 +139,7 @@ impl Queue {
             return Ok(verdict);
         }
         let waiter = self.waiting.get_mut(&ticket);
-        let kept = waiter.map(|waiter| &mut waiter.waker);
-        Err(match kept {
-            Some(Some(kept)) if kept.will_wake(waker) => None,
-            Some(kept) => kept.replace(waker.clone()),
-            None => None,
-        })
+        Err(waiter.and_then(|waiter| remember(&mut waiter.waker, waker)))
     }
 
     /// Removes a call that does not wait any longer.

@@ -64,8 +64,8 @@ impl Place {
 
     fn report(&self, end: WaitEnd, now: Instant) {
         let waited = now.saturating_duration_since(self.since);
-        let report = |metrics: &super::metrics::BulkheadMetrics| metrics.waited(end, waited, now);
-        self.shared.report(now, report);
+        self.shared
+            .report(now, |metrics| metrics.waited(end, waited, now));
     }
 
     /// The wait is over.

@@ -41,14 +41,21 @@ const PROBE_LEASE: Duration = Duration::from_secs(5);
 #[must_use = "call `build` to make the layer"]
 pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
     name: String,
-    window: WindowKind,
-    min_calls: Option<u32>,
     settings: Settings,
+    rest: Rest,
+    classify: K,
+    completion: C,
+}
+
+/// What the state machine has no use for.
+#[derive(Clone, Debug, PartialEq)]
+struct Rest {
+    window: WindowKind,
+    /// `None` for the default, which depends on the window.
+    min_calls: Option<u32>,
     mode: Mode,
     listener: Option<Listener>,
     seed: Option<u64>,
-    classify: K,
-    completion: C,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +74,12 @@ impl Listener {
     }
 }
 
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
 impl PartialEq for Listener {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -77,8 +90,6 @@ impl Config {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            window: WindowKind::Time(WINDOW),
-            min_calls: None,
             settings: Settings {
                 failure_share: FAILURE_SHARE,
                 min_calls: MIN_CALLS,
@@ -93,9 +104,13 @@ impl Config {
                 max_probes: MAX_PROBES,
                 probe_lease: PROBE_LEASE,
             },
-            mode: Mode::Enforce,
-            listener: None,
-            seed: None,
+            rest: Rest {
+                window: WindowKind::Time(WINDOW),
+                min_calls: None,
+                mode: Mode::Enforce,
+                listener: None,
+                seed: None,
+            },
             classify: ErrorsAreFailures,
             completion: AtResponse,
         }
@@ -105,7 +120,7 @@ impl Config {
 impl<K, C> Config<K, C> {
     /// Judges the calls of the last `span`, in ten buckets. 10 s by default.
     pub fn window(mut self, span: Duration) -> Self {
-        self.window = WindowKind::Time(span);
+        self.rest.window = WindowKind::Time(span);
         self
     }
 
@@ -113,7 +128,7 @@ impl<K, C> Config<K, C> {
     ///
     /// For services that are called rarely. Such a breaker takes a short lock in each call.
     pub fn count_window(mut self, calls: u32) -> Self {
-        self.window = WindowKind::Count(calls);
+        self.rest.window = WindowKind::Count(calls);
         self
     }
 
@@ -129,7 +144,7 @@ impl<K, C> Config<K, C> {
     /// Judges nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
     /// of a smaller count window.
     pub fn min_calls(mut self, calls: u32) -> Self {
-        self.min_calls = Some(calls);
+        self.rest.min_calls = Some(calls);
         self
     }
 
@@ -217,7 +232,7 @@ impl<K, C> Config<K, C> {
 
     /// Whether calls are really rejected. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.rest.mode = mode;
         self
     }
 
@@ -225,13 +240,13 @@ impl<K, C> Config<K, C> {
     ///
     /// No lock is held meanwhile: the listener may use the breaker's handle, and may panic.
     pub fn on_transition(mut self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Listener(Arc::new(listener)));
+        self.rest.listener = Some(Listener(Arc::new(listener)));
         self
     }
 
     /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.rest.seed = Some(seed);
         self
     }
 
@@ -239,12 +254,8 @@ impl<K, C> Config<K, C> {
     pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
         Config {
             name: self.name,
-            window: self.window,
-            min_calls: self.min_calls,
             settings: self.settings,
-            mode: self.mode,
-            listener: self.listener,
-            seed: self.seed,
+            rest: self.rest,
             classify,
             completion: self.completion,
         }
@@ -254,12 +265,8 @@ impl<K, C> Config<K, C> {
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         Config {
             name: self.name,
-            window: self.window,
-            min_calls: self.min_calls,
             settings: self.settings,
-            mode: self.mode,
-            listener: self.listener,
-            seed: self.seed,
+            rest: self.rest,
             classify: self.classify,
             completion,
         }
@@ -267,7 +274,7 @@ impl<K, C> Config<K, C> {
 
     /// The span of time that is judged, if it is not a number of calls.
     pub(crate) fn time_window(&self) -> Option<Duration> {
-        match self.window {
+        match self.rest.window {
             WindowKind::Time(span) => Some(span),
             WindowKind::Count(_) => None,
         }
@@ -277,7 +284,7 @@ impl<K, C> Config<K, C> {
     pub(crate) fn calls_needed(&self) -> Option<u32> {
         match self.settings.consecutive_failures {
             Some(_) => None,
-            None => Some(self.min_calls.unwrap_or(MIN_CALLS)),
+            None => Some(self.rest.min_calls.unwrap_or(MIN_CALLS)),
         }
     }
 
@@ -291,21 +298,21 @@ impl<K, C> Config<K, C> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(mut self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
-        self.settings.min_calls = self.min_calls.unwrap_or(match self.window {
+        self.settings.min_calls = self.rest.min_calls.unwrap_or(match self.rest.window {
             WindowKind::Time(_) => MIN_CALLS,
             WindowKind::Count(calls) => MIN_CALLS.min(calls),
         });
         self.check()?;
-        let window = match self.window {
+        let window = match self.rest.window {
             WindowKind::Time(span) => Window::Time(TimeWindow::new(span, lanes())),
             WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
         };
         let shared = Shared::new(
             self.settings,
             window,
-            self.mode,
-            self.listener,
-            Random::new(self.seed),
+            self.rest.mode,
+            self.rest.listener,
+            Random::new(self.rest.seed),
             Series::of(&self.name, "circuit_breaker"),
         );
         Ok(CircuitBreakerLayer {
@@ -323,7 +330,7 @@ impl<K, C> Config<K, C> {
             check.that(is_share, field, &share, "above 0 and below 1")
         };
         let calls = |field, calls| check.count(field, calls, 1_000_000, "1 to 1000000");
-        match self.window {
+        match self.rest.window {
             WindowKind::Time(span) => {
                 check.duration("window", span)?;
                 check.that(
@@ -353,12 +360,7 @@ impl<K, C> Config<K, C> {
             share("slow_calls", slow_share)?;
         }
         check.duration("open_for", settings.open_for)?;
-        check.that(
-            (0.0..=0.9).contains(&settings.open_jitter),
-            "open_jitter",
-            &settings.open_jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("open_jitter", settings.open_jitter)?;
         check.that(
             (1.0..=10.0).contains(&settings.open_growth),
             "open_growth",
@@ -378,11 +380,8 @@ impl<K, C> fmt::Debug for Config<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("name", &self.name)
-            .field("window", &self.window)
-            .field("min_calls", &self.min_calls)
             .field("settings", &self.settings)
-            .field("mode", &self.mode)
-            .field("seed", &self.seed)
+            .field("rest", &self.rest)
             .finish_non_exhaustive()
     }
 }

@@ -151,12 +151,7 @@ impl<R> Config<R> {
         let settings = &self.settings;
         check.that(self.port > 0, "port", &self.port, "1 to 65535")?;
         check.duration("interval", settings.interval)?;
-        check.that(
-            (0.0..=0.9).contains(&settings.jitter),
-            "jitter",
-            &settings.jitter,
-            "0 to 0.9",
-        )?;
+        check.jitter("jitter", settings.jitter)?;
         check.duration("timeout", settings.timeout)
     }
 }

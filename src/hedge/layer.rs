@@ -11,7 +11,7 @@ use super::config::Config;
 use super::service::{Hedge, Policy};
 use super::shared::Shared;
 use crate::error::or_panic;
-use crate::{ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
+use crate::{ByClone, Classify, ErrorsAreFailures, Forget, Replay, Wrappable};
 
 /// Sends a copy of what takes too long. See the [module documentation](crate::hedge).
 ///
@@ -63,6 +63,13 @@ impl<S: Clone, R, K> Layer<S> for HedgeLayer<R, K> {
 
     fn layer(&self, inner: S) -> Hedge<S, R, K> {
         Hedge::new(inner, Arc::clone(&self.policy))
+    }
+}
+
+impl<R, K> Forget for HedgeLayer<R, K> {
+    /// Returns `true`: one begun anew does not hedge before it knows the latencies, and then no more than a burst.
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
     }
 }
 

@@ -65,6 +65,12 @@ impl Shared {
     #[inline]
     pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
         self.keep(now);
+        self.delay_of_tick()
+    }
+
+    /// The delay as it was at the beginning of this tick.
+    #[inline]
+    fn delay_of_tick(&self) -> Option<Duration> {
         match self.settings.delay {
             None => self.sketch.quantile(),
             fixed => fixed,
@@ -80,8 +86,7 @@ impl Shared {
     #[inline]
     fn keep(&self, now: Instant) {
         if self.sketch.keep(nanos_between(self.origin, now)) {
-            let delay = self.settings.delay.or(self.sketch.quantile());
-            self.metrics.levels().set(delay);
+            self.metrics.levels().set(self.delay_of_tick());
             self.metrics.publish(now);
         }
     }

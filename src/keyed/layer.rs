@@ -149,10 +149,6 @@ impl<K: Hash + Eq + Clone, L> Handle<K, L> {
     /// Forgets a key, whatever its layer holds against it, and says whether it had one.
     ///
     /// Calls in flight end as they began; the next call begins with a new layer.
-    #[allow(
-        clippy::must_use_candidate,
-        reason = "nothing is wrong with an unknown key"
-    )]
     pub fn remove(&self, key: &K) -> bool {
         self.keys.remove(key)
     }

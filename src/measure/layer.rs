@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tokio::time::Instant;
 use tower::Layer;
 
 use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
@@ -9,7 +10,7 @@ use super::service::Measure;
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
-use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Wrappable};
+use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Forget, Wrappable};
 
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
 #[derive(Clone)]
@@ -105,6 +106,12 @@ impl<S, K: Clone, C: Clone> Layer<S> for MeasureLayer<K, C> {
             classify: self.classify.clone(),
             completion: self.completion.clone(),
         }
+    }
+}
+
+impl<K, C> Forget for MeasureLayer<K, C> {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
     }
 }
 

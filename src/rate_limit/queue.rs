@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use super::gcra::Taken;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::wake::Wakers;
+use crate::wake::{Wakers, remember};
 
 /// What they wait for, as it is at one moment.
 pub(super) trait Tokens {
@@ -173,7 +173,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Line {
-    fn step(&mut self, place: &Place, now: u64, tokens: &impl Tokens) -> Step {
+    fn step(&self, place: &Place, now: u64, tokens: &impl Tokens) -> Step {
         let Place { cost, until, .. } = *place;
         let first = self.waiters.first_key_value().map(|(ticket, _)| *ticket);
         let in_time = |wait: u64| now.checked_add(wait).filter(|at| *at <= until);
@@ -222,10 +222,7 @@ impl Line {
         });
         let waiter = self.waiters.get_mut(&ticket)?;
         waiter.until = until;
-        match &waiter.waker {
-            Some(kept) if kept.will_wake(waker) => None,
-            _ => waiter.waker.replace(waker.clone()),
-        }
+        remember(&mut waiter.waker, waker)
     }
 
     /// Gives a place up. Returns who had it, and who is to be woken: the next, if it was the first.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gcra::{Gcra, Taken};
-use super::metrics::{RateLimitMetrics, Reason};
+use super::metrics::{End, RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
 use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
-use crate::context::{self, nanos_between};
+use crate::context::{self, nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
@@ -339,18 +339,13 @@ impl Shared {
     }
 
     /// One call less waits.
-    pub(super) fn left(&self, began: Instant, end: super::metrics::End) {
+    pub(super) fn left(&self, began: Instant, end: End) {
         let now = context::fresh_now();
         let waited = now.saturating_duration_since(began);
         self.metrics
             .report(now, |metrics| metrics.waited(end, waited, now));
         self.keep(now);
     }
-}
-
-/// So many nanoseconds, or as many as fit.
-pub(super) fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct At<'a> {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::metrics::End;
 use super::queue::{Place, Step};
-use super::shared::{Shared, whole_nanos};
-use crate::context;
+use super::shared::Shared;
+use crate::context::{self, whole_nanos};
 use crate::timer::Timer;
 use crate::{BoxError, Error};
 

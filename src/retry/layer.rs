@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tower::Layer;
 
 use super::config::Config;
 use super::service::{Policy, Retry};
 use crate::error::or_panic;
-use crate::{Budget, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
+use crate::{Budget, ByClone, Classify, ErrorsAreFailures, Forget, Replay, Wrappable};
 
 /// Tries again what failed. See the [module documentation](crate::retry).
 ///
@@ -58,6 +59,13 @@ impl<S: Clone, R, K> Layer<S> for RetryLayer<R, K> {
 
     fn layer(&self, inner: S) -> Retry<S, R, K> {
         Retry::new(inner, Arc::clone(&self.policy))
+    }
+}
+
+impl<R, K> Forget for RetryLayer<R, K> {
+    /// Returns `true`: a budget begun anew holds no more than two retries.
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
     }
 }
 

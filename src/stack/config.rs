@@ -28,8 +28,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
     name: String,
     parts: Parts,
-    budget: Option<Budget>,
-    seed: Option<u64>,
     replay: R,
     classify: K,
     completion: C,
@@ -45,6 +43,8 @@ struct Parts {
     rate_limit: Option<rate_limit::Config>,
     concurrency: Concurrency,
     timeout: Timeout,
+    budget: Option<Budget>,
+    seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +75,10 @@ impl Standard {
                 rate_limit: None,
                 concurrency: Concurrency::Unset,
                 timeout: Timeout::Unset,
+                budget: None,
+                seed: None,
             },
             name,
-            budget: None,
-            seed: None,
             replay: ByClone,
             classify: ErrorsAreFailures,
             completion: AtResponse,
@@ -214,14 +214,14 @@ impl<R, K, C> Standard<R, K, C> {
     /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
     /// default from one of the stack's own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budget = Some(budget.clone());
+        self.parts.budget = Some(budget.clone());
         self
     }
 
     /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
     /// seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.parts.seed = Some(seed);
         self
     }
 
@@ -231,8 +231,6 @@ impl<R, K, C> Standard<R, K, C> {
         Standard {
             name: self.name,
             parts: self.parts,
-            budget: self.budget,
-            seed: self.seed,
             replay,
             classify: self.classify,
             completion: self.completion,
@@ -245,8 +243,6 @@ impl<R, K, C> Standard<R, K, C> {
         Standard {
             name: self.name,
             parts: self.parts,
-            budget: self.budget,
-            seed: self.seed,
             replay: self.replay,
             classify,
             completion: self.completion,
@@ -258,8 +254,6 @@ impl<R, K, C> Standard<R, K, C> {
         Standard {
             name: self.name,
             parts: self.parts,
-            budget: self.budget,
-            seed: self.seed,
             replay: self.replay,
             classify: self.classify,
             completion,
@@ -284,13 +278,12 @@ impl<R, K, C> Standard<R, K, C> {
             replay,
             classify,
             completion,
-            ..
         } = self;
         let check = Check::new("standard stack", &name)?;
         parts.check_alone(check)?;
         let together = parts.clone();
         let timeout = parts.timeout();
-        let budget = match self.budget {
+        let budget = match parts.budget {
             Some(budget) => budget,
             None => Budget::config(name.as_str()).build()?,
         };
@@ -306,7 +299,7 @@ impl<R, K, C> Standard<R, K, C> {
         };
         let retry = parts.retry.map(|config| {
             let config = config.default_budget(&budget);
-            let config = match self.seed {
+            let config = match parts.seed {
                 Some(seed) => config.seed(seed),
                 None => config,
             };
@@ -319,7 +312,7 @@ impl<R, K, C> Standard<R, K, C> {
             config.build()
         });
         let breaker = parts.breaker.map(|config| {
-            let config = match self.seed {
+            let config = match parts.seed {
                 // Not the same draws as those of retry.
                 Some(seed) => config.seed(seed.wrapping_add(1)),
                 None => config,
@@ -458,7 +451,6 @@ impl<R, K, C> fmt::Debug for Standard<R, K, C> {
         f.debug_struct("Standard")
             .field("name", &self.name)
             .field("parts", &self.parts)
-            .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tower::Layer;
 
 use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
 use super::metrics::TimeoutMetrics;
 use super::service::{DeadlineService, Timeout};
-use crate::Wrappable;
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
+use crate::{Forget, Wrappable};
 
 /// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
 #[derive(Clone, Debug)]
@@ -93,6 +94,12 @@ impl<S, D: Clone> Layer<S> for TimeoutLayer<D> {
     }
 }
 
+impl<D> Forget for TimeoutLayer<D> {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
+    }
+}
+
 /// Ends a whole operation that takes too long. See the [module documentation](crate::timeout).
 #[derive(Clone, Debug)]
 pub struct DeadlineLayer {
@@ -157,5 +164,11 @@ impl<S> Layer<S> for DeadlineLayer {
             total: self.total,
             metrics: self.metrics,
         }
+    }
+}
+
+impl Forget for DeadlineLayer {
+    fn can_forget(&self, _now: Instant) -> bool {
+        true
     }
 }

@@ -1,6 +1,6 @@
 //! The tokens of a budget.
 
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code)]
 #[path = "../../src/budget/state.rs"]
 mod state;
 

@@ -1,9 +1,9 @@
 //! The permits of a bulkhead, and those who wait for one.
 
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code)]
 #[path = "../../src/bulkhead/gate.rs"]
 mod gate;
-#[allow(dead_code, unused_imports, unreachable_pub)]
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../src/bulkhead/queue.rs"]
 mod queue;
 #[allow(dead_code, unused_imports)]

@@ -9,7 +9,6 @@ mod balance;
 mod budget;
 mod bulkhead;
 mod rate_limit;
-#[allow(dead_code)]
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;

@@ -3,7 +3,7 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/rate_limit/gcra.rs"]
 mod gcra;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code)]
 #[path = "../../src/rate_limit/queue.rs"]
 mod queue;
 #[allow(dead_code, unused_imports, unreachable_pub)]

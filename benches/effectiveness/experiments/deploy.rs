@@ -27,7 +27,7 @@ use tower::{BoxError, Layer, balance::p2c, discover::Change, load::PeakEwma, ret
 use super::x6_fails_fast::{Backend, balance, measured, tower_shared};
 use crate::harness::{
     Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    poisson, simulate,
+    millis_at, poisson, simulate,
 };
 
 const ENDPOINTS: usize = 10;
@@ -208,8 +208,7 @@ struct Outcome {
 
 impl Outcome {
     fn latency(&self, rank: f64) -> f64 {
-        let place = (rank * self.latencies.len() as f64) as usize;
-        1e3 * self.latencies[place].as_secs_f64()
+        millis_at(rank, &self.latencies)
     }
 }
 

@@ -19,7 +19,7 @@ use tower::{Layer, ServiceBuilder};
 
 use crate::harness::{
     Axis, Backend, Client, Form, Goal, Line, Model, Plot, Report, Results, Run, Table, Variant,
-    World, lock, poisson, simulate,
+    World, lock, millis_at, poisson, simulate,
 };
 
 /// A tenth of a second of tokio's clock for each simulated millisecond.
@@ -218,10 +218,8 @@ impl Calls {
     }
 
     /// In milliseconds.
-    fn latency(&self, quantile: f64) -> f64 {
-        let rank = (quantile * self.latencies.len() as f64) as usize;
-        let latency = self.latencies.get(rank.min(self.latencies.len() - 1));
-        latency.map_or(f64::NAN, |latency| 1e3 * latency.as_secs_f64())
+    fn latency(&self, rank: f64) -> f64 {
+        millis_at(rank, &self.latencies)
     }
 }
 

@@ -24,7 +24,7 @@ use tower::{Layer, ServiceExt, retry, service_fn};
 use super::x6_fails_fast::{Backend, balance, endpoints, tower_balance, tower_in_flight};
 use crate::harness::{
     Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    simulate,
+    millis_at, simulate,
 };
 
 /// Milliseconds, and the share of calls that fail.
@@ -135,8 +135,7 @@ struct Outcome {
 
 impl Outcome {
     fn latency(&self, rank: f64) -> f64 {
-        let place = (rank * self.latencies.len() as f64) as usize;
-        1e3 * self.latencies[place].as_secs_f64()
+        millis_at(rank, &self.latencies)
     }
 }
 

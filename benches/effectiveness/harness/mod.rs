@@ -10,7 +10,7 @@ mod world;
 use tower::{BoxError, util::BoxCloneService};
 
 pub(crate) use plot::{Axis, Line, Plot};
-pub(crate) use report::{Goal, Report, Results, Sample, Table, Variant};
+pub(crate) use report::{Goal, Report, Results, Sample, Table, Variant, millis_at};
 pub(crate) use server::{Backend, Fault, Model};
 pub(crate) use tower_retry::TowerRetry;
 pub(crate) use world::{Event, Run, World, lock, poisson, simulate};

@@ -1,11 +1,19 @@
 //! Tables of results, and the goals they are held to.
 
+use std::time::Duration;
 use std::{fmt, iter};
 
 use super::{Form, Plot};
 
 /// What is compared: a protection, or a setting, with the name of its column.
 pub(crate) type Variant<V> = (&'static str, V);
+
+/// The latency below which this share of them is, in milliseconds. They are in order.
+pub(crate) fn millis_at(rank: f64, latencies: &[Duration]) -> f64 {
+    let place = (rank * latencies.len() as f64) as usize;
+    let latency = latencies.get(place);
+    latency.map_or(f64::NAN, |latency| 1e3 * latency.as_secs_f64())
+}
 
 /// What the runs of each variant gave, with one seed after the other.
 pub(crate) struct Results<T>(Vec<Vec<T>>);

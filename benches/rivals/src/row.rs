@@ -9,7 +9,7 @@ use tower::Layer;
 
 use crate::check::{self, Duty};
 use crate::measure::{
-    Bench, Callee, Native, Tower, is_rejected, on_two_threads, passes, timed, timed_inside,
+    Bench, Callee, Native, RUNTIME, Tower, is_rejected, on_two_threads, passes, timed, timed_inside,
 };
 use crate::services::{Answer, AtOnce, PendingOnce, Scripted};
 
@@ -68,37 +68,7 @@ pub(crate) fn fresh<C: Callee>(
     name: &'static str,
     make: impl Fn() -> C + 'static,
 ) -> Row {
-    let future = make().future_size();
-    let run = move |calls| {
-        let mut callee = make();
-        timed(calls, |request| passes(&mut callee, request))
-    };
-    Row::new(by, name, future, run)
-}
-
-/// Calls that pass through a service that has a task of its own, inside the runtime.
-pub(crate) fn inside<C: Callee>(
-    by: &'static str,
-    name: &'static str,
-    make: impl Fn() -> C + 'static,
-) -> Row {
-    let future = crate::measure::RUNTIME.block_on(async { make().future_size() });
-    Row::new(by, name, future, move |calls| {
-        let mut callee = make();
-        timed_inside(calls, &mut callee, |request| Some(request + 1))
-    })
-}
-
-/// Calls that are all rejected with the help of a timer, inside the runtime.
-pub(crate) fn rejected_inside<C: Callee>(
-    by: &'static str,
-    name: &'static str,
-    make: impl Fn() -> C + 'static,
-) -> Row {
-    let future = make().future_size();
-    Row::new(by, name, future, move |calls| {
-        timed_inside(calls, &mut make(), |_| None)
-    })
+    in_rounds(by, name, make, |callee, request| passes(callee, request))
 }
 
 /// Calls that are all rejected.
@@ -107,12 +77,50 @@ pub(crate) fn rejected<C: Callee>(
     name: &'static str,
     make: impl Fn() -> C + 'static,
 ) -> Row {
+    in_rounds(by, name, make, |callee, request| is_rejected(callee, request))
+}
+
+fn in_rounds<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+    call: impl Fn(&mut C, u64) + 'static,
+) -> Row {
     let future = make().future_size();
-    let run = move |calls| {
+    Row::new(by, name, future, move |calls| {
         let mut callee = make();
-        timed(calls, |request| is_rejected(&mut callee, request))
-    };
-    Row::new(by, name, future, run)
+        timed(calls, |request| call(&mut callee, request))
+    })
+}
+
+/// Calls that pass through a service that has a task of its own, inside the runtime.
+pub(crate) fn inside<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    in_runtime(by, name, make, |request| Some(request + 1))
+}
+
+/// Calls that are all rejected with the help of a timer, inside the runtime.
+pub(crate) fn rejected_inside<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+) -> Row {
+    in_runtime(by, name, make, |_| None)
+}
+
+fn in_runtime<C: Callee>(
+    by: &'static str,
+    name: &'static str,
+    make: impl Fn() -> C + 'static,
+    expected: impl Fn(u64) -> Option<u64> + 'static,
+) -> Row {
+    let future = RUNTIME.block_on(async { make().future_size() });
+    Row::new(by, name, future, move |calls| {
+        timed_inside(calls, &mut make(), &expected)
+    })
 }
 
 /// Calls on two threads, each with a clone.

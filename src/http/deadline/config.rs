@@ -98,9 +98,7 @@ impl<H> PropagateDeadlineConfig<H> {
             let permitted = format!("less than the timeout, {timeout:?}");
             check.that(self.slack < timeout, "slack", &self.slack, permitted)?;
         }
-        if !self.slack.is_zero() {
-            check.duration("slack", self.slack)?;
-        }
+        check.duration_or_zero("slack", self.slack)?;
         let policy = Policy {
             slack: self.slack,
             timeout: self.timeout,
