@@ -1,5 +1,7 @@
 //! Layers for each key.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod common;
 #[path = "common/recorded.rs"]
 mod recorded;
