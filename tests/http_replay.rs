@@ -604,6 +604,31 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_long_to_be_kept_is_sent_again_if_nobody_has_read_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // So that connections are refused.
+    drop(listener);
+    for limit in [999, 1_000] {
+        let seen = Seen::default();
+        let noted = seen.clone();
+        let client = ServiceBuilder::new()
+            .layer(ReplayBodyLayer::new().limit(limit))
+            .layer(retry(HttpReplay::new()))
+            .map_request(move |request: Request<ReplayBody<Full<Bytes>>>| {
+                assert_eq!(request.body().size_hint().exact(), Some(1_000));
+                noted.note(&request);
+                request
+            })
+            .service(Client::builder(TokioExecutor::new()).build_http());
+        let body = Full::from(vec![b'b'; 1_000]);
+        let request = Request::post(format!("http://{address}/orders")).body(body);
+        client.oneshot(request.unwrap()).await.unwrap_err();
+        assert_eq!(seen.attempts(), 3, "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one() {
     const PART: [u8; 1_000] = [b'b'; 1_000];
     const PARTS: usize = 20_000;

@@ -26,7 +26,8 @@ struct State<B> {
     source: Source<B>,
     /// The length of the source, if it said so before it was read. Some never change what they say.
     total: Option<u64>,
-    /// What is left in the source.
+    /// What is left in the source. Without a total nobody knows how much that is at most, not even when all was read: a
+    /// client would send a copy in another way than the first attempt, and HTTP/1 has no trailers behind a known length.
     rest: SizeHint,
     /// Those who wait for the source, by the number of the reader.
     waiting: Vec<(u64, Waker)>,
@@ -60,11 +61,25 @@ impl Wake for WakeAll {
 
 impl<B> State<B> {
     /// Notes what is left in the source, which says this of it.
-    fn set_rest(&mut self, said: SizeHint) {
+    fn set_rest(&mut self, said: &SizeHint) {
         self.rest = match self.total {
             Some(total) => SizeHint::with_exact(total.saturating_sub(self.kept.length())),
-            None => said,
+            None => at_least(said.lower()),
         };
+    }
+
+    /// The source has come to its end.
+    fn complete(&mut self) {
+        self.source = Source::Complete;
+        self.rest = match self.total {
+            Some(_) => SizeHint::with_exact(0),
+            None => at_least(0),
+        };
+    }
+
+    /// Says whether there is nothing left for a reader.
+    fn is_at_end(&self, id: u64) -> bool {
+        matches!(self.source, Source::Complete) && self.kept.is_foremost(id)
     }
 
     /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
@@ -101,6 +116,12 @@ impl<B> State<B> {
     }
 }
 
+fn at_least(length: u64) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(length);
+    hint
+}
+
 /// One reader of a body.
 pub(super) struct Reader<B> {
     shared: Arc<Shared<B>>,
@@ -118,7 +139,9 @@ impl<B: Body> Reader<B> {
         let state = State {
             kept,
             total: rest.exact(),
-            rest,
+            rest: rest
+                .exact()
+                .map_or_else(|| at_least(rest.lower()), SizeHint::with_exact),
             source: Source::Open(body),
             waiting: Vec::new(),
             is_unknown: false,
@@ -241,8 +264,7 @@ where
         if self.is_over {
             return true;
         }
-        let state = lock(&self.shared.state);
-        matches!(state.source, Source::Complete) && state.kept.is_foremost(self.id)
+        lock(&self.shared.state).is_at_end(self.id)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
@@ -250,13 +272,14 @@ where
             return SizeHint::with_exact(0);
         }
         let state = lock(&self.shared.state);
-        let behind = state.kept.behind(self.id);
-        let mut hint = SizeHint::new();
-        hint.set_lower(state.rest.lower().saturating_add(behind));
-        if let Some(upper) = state.rest.upper() {
-            hint.set_upper(upper.saturating_add(behind));
+        if state.is_at_end(self.id) {
+            return SizeHint::with_exact(0);
         }
-        hint
+        let behind = state.kept.behind(self.id);
+        match state.rest.exact() {
+            Some(rest) => SizeHint::with_exact(rest.saturating_add(behind)),
+            None => at_least(state.rest.lower().saturating_add(behind)),
+        }
     }
 }
 
@@ -308,7 +331,7 @@ where
         let is_unknown = mem::take(&mut state.is_unknown);
         let (polled, others) = match read {
             Poll::Pending => {
-                state.set_rest(rest);
+                state.set_rest(&rest);
                 state.source = Source::Open(body);
                 if !is_unknown {
                     return Poll::Pending;
@@ -321,20 +344,18 @@ where
             }
             Poll::Ready(Some(Ok(piece))) => {
                 state.kept.push(id, &piece);
-                state.source = if is_end {
+                if is_end {
                     done = Some(body);
-                    state.rest = SizeHint::with_exact(0);
-                    Source::Complete
+                    state.complete();
                 } else {
-                    state.set_rest(rest);
-                    Source::Open(body)
-                };
+                    state.set_rest(&rest);
+                    state.source = Source::Open(body);
+                }
                 (Some(Ok(piece)), state.others(id))
             }
             Poll::Ready(None) => {
                 done = Some(body);
-                state.source = Source::Complete;
-                state.rest = SizeHint::with_exact(0);
+                state.complete();
                 (None, state.others(id))
             }
             Poll::Ready(Some(Err(error))) => {
