@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -179,6 +180,22 @@ async fn a_smaller_value_in_the_request_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_says_itself_that_nothing_is_left_is_not_sent() {
+    let sent = Sent::default();
+    let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(GRPC, 0));
+    for present in ["0n", "00000000H", "999999n", "999u"] {
+        let mut request = grpc_request();
+        let headers = request.headers_mut();
+        headers.insert(GRPC, HeaderValue::from_static(present));
+        let call = Deadline::after(500 * MS).scope(client.clone().oneshot(request));
+        let error = call.await.unwrap_err();
+        let error = Error::find(&error).expect("is one of ours");
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{present}");
+        assert!(error.is_rejection());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_for_which_nothing_is_left_is_not_sent() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -326,6 +343,12 @@ async fn an_error_that_comes_in_time_passes_and_so_does_one_of_this_crate() {
     let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(HTTP, 1));
     let call = Deadline::after(101 * MS).scope(client.oneshot(request()));
     assert_eq!(call.await.unwrap_err().to_string(), "reset");
+
+    // It was not sent at all, however late that became known.
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(refused.into()));
+    let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
+    assert!(call.await.unwrap_err().is::<io::Error>());
 
     let never = service_fn(|_: Request<()>| pending::<Result<(), BoxError>>());
     let timeout = TimeoutLayer::new("inventory", 200 * MS).layer(never);
