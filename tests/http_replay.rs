@@ -346,29 +346,6 @@ async fn a_hedge_under_a_retry_that_trusts_upstream_hedges_every_attempt() {
     assert_eq!(seen.header(X_ATTEMPT), ["1", "1", "2", "2", "3", "3"]);
 }
 
-/// A body that is sent as it comes.
-struct Streamed(mpsc::UnboundedReceiver<Bytes>);
-
-impl Streamed {
-    fn new() -> (mpsc::UnboundedSender<Bytes>, Self) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (sender, Self(receiver))
-    }
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let received = self.0.poll_recv(cx);
-        received.map(|data| data.map(|data| Ok(Frame::data(data))))
-    }
-}
-
 /// A classifier for HTTP servers.
 fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
     match result {
@@ -380,7 +357,7 @@ fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
 /// A hyper client whose requests can be sent again while their bodies are streamed.
 fn hyper_client(
     limit: usize,
-) -> impl Wrappable<Request<Streamed>, Response = Response<Incoming>, Error = BoxError> {
+) -> impl Wrappable<Request<Feed>, Response = Response<Incoming>, Error = BoxError> {
     let backoff = Backoff::constant(Duration::from_millis(1)).jitter(Jitter::None);
     let retry = RetryLayer::config("orders")
         .backoff(backoff)
@@ -391,7 +368,7 @@ fn hyper_client(
     ServiceBuilder::new()
         .layer(ReplayBodyLayer::new().limit(limit))
         .layer(retry)
-        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Streamed>>())
+        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>())
 }
 
 /// A server that tells what came, and how it answers the attempts.
@@ -465,7 +442,7 @@ async fn server(first: First) -> TestServer {
     }
 }
 
-fn order(address: SocketAddr, body: Streamed) -> Request<Streamed> {
+fn order(address: SocketAddr, body: Feed) -> Request<Feed> {
     let request = Request::post(format!("http://{address}/orders"));
     request
         .header("idempotency-key", "8e03978e")
@@ -476,8 +453,8 @@ fn order(address: SocketAddr, body: Streamed) -> Request<Streamed> {
 /// Sends "12 " and, when the attempt with this number is under way, "bolts".
 async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, TestServer) {
     let mut server = server(first).await;
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let (sender, body) = feed();
+    assert!(sender.send(b"12 "));
     let call = hyper_client(100).oneshot(order(server.address, body));
     let rest = async {
         let mut attempt = server.attempt.clone();
@@ -485,7 +462,7 @@ async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, Test
             .wait_for(|attempt| *attempt >= continued_at)
             .await
             .unwrap();
-        sender.send(Bytes::from_static(b"bolts")).unwrap();
+        assert!(sender.send(b"bolts"));
         drop(sender);
     };
     let (response, ()) = tokio::join!(call, rest);
@@ -535,9 +512,9 @@ async fn a_connection_that_is_reset_in_the_middle_of_the_body_is_made_good() {
 #[tokio::test]
 async fn a_body_above_the_limit_arrives_and_is_not_sent_again() {
     let server = server(First::Unavailable).await;
-    let (sender, body) = Streamed::new();
+    let (sender, body) = feed();
     for _ in 0..30 {
-        sender.send(Bytes::from_static(b"12 bolts")).unwrap();
+        assert!(sender.send(b"12 bolts"));
     }
     drop(sender);
     let call = hyper_client(100).oneshot(order(server.address, body));
@@ -552,7 +529,7 @@ async fn a_body_above_the_limit_arrives_and_is_not_sent_again() {
 #[tokio::test]
 async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
     let server = server(First::Unavailable).await;
-    let (_, body) = Streamed::new();
+    let (_, body) = feed();
     let mut order = order(server.address, body);
     order.headers_mut().clear();
     let call = hyper_client(100).oneshot(order);
@@ -563,24 +540,6 @@ async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
     assert_eq!(*server.attempt.borrow(), 1);
 }
 
-/// A body whose sender goes away after the first part.
-struct TornOff(bool);
-
-impl Body for TornOff {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if std::mem::replace(&mut self.0, true) {
-            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
-        }
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"12 ")))))
-    }
-}
-
 #[tokio::test]
 async fn a_request_body_that_fails_is_not_held_against_the_service() {
     let server = server(First::Unavailable).await;
@@ -589,13 +548,13 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
         .classify(Classifier::new())
         .build()
         .unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<TornOff>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
     let client = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new())
         .layer(breaker.clone())
         .service(client);
     let request = Request::post(format!("http://{}/orders", server.address));
-    let request = request.header(X_ATTEMPT, 1).body(TornOff(false)).unwrap();
+    let request = request.header(X_ATTEMPT, 1).body(body).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
     assert_eq!(breaker.handle().state(), State::Closed, "{error:?}");
     let result: Result<&Response<()>, _> = Err(&error);
@@ -634,8 +593,8 @@ async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one()
     const PARTS: usize = 20_000;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let (sender, body) = feed();
+    assert!(sender.send(b"12 "));
     let server = async {
         let (mut first, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
@@ -646,7 +605,7 @@ async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one()
         first.write_all(unavailable).await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         for _ in 0..PARTS {
-            sender.send(Bytes::from_static(&PART)).unwrap();
+            assert!(sender.send(&PART));
         }
         drop(sender);
         // The first connection takes all that it can get, before the second one takes anything.
@@ -678,20 +637,20 @@ async fn a_hedge_and_the_first_attempt_read_one_body() {
         .replay(HttpReplay::new())
         .build()
         .unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Streamed>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
     let mut attempts = 0;
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let (sender, body) = feed();
+    assert!(sender.send(b"12 "));
     let mut sender = Some(sender);
     // The first attempt waits for the rest of the body, which comes when the hedge has been sent.
-    let client = service_fn_clone(move |mut request: Request<ReplayBody<Streamed>>| {
+    let client = service_fn_clone(move |mut request: Request<ReplayBody<Feed>>| {
         attempts += 1;
         // Both are answered with 200.
         request
             .headers_mut()
             .insert(X_ATTEMPT, (attempts + 1).into());
         if let Some(sender) = sender.take_if(|_| attempts == 2) {
-            sender.send(Bytes::from_static(b"bolts")).unwrap();
+            assert!(sender.send(b"bolts"));
         }
         client.request(request)
     });
@@ -781,13 +740,13 @@ async fn a_generated_client_tries_again_what_was_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
-    let (sender, body) = Streamed::new();
+    let (sender, body) = feed();
     sender
         .send(Bytes::from_static(b"12 bolts, 12 nuts"))
         .unwrap();
     drop(sender);
     let mut attempts = 0;
-    let refuses_in_the_end = service_fn_clone(|request: Request<ReplayBody<Streamed>>| {
+    let refuses_in_the_end = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
         attempts += 1;
         async {
             drop(request.into_body().collect().await?);
@@ -805,11 +764,11 @@ async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_request_whose_copy_was_lost_is_not_hedged() {
     for (length, sent) in [(5, 2), (15, 1)] {
-        let (sender, body) = Streamed::new();
+        let (sender, body) = feed();
         sender.send(vec![b'b'; length].into()).unwrap();
         drop(sender);
         let mut attempts = 0;
-        let slow = service_fn_clone(|request: Request<ReplayBody<Streamed>>| {
+        let slow = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
             attempts += 1;
             async {
                 drop(request.into_body().collect().await?);
