@@ -3,13 +3,13 @@
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::convert::Infallible;
+mod feed;
+
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
@@ -22,15 +22,16 @@ use buttress::{
     Outcome, Replay, RetryLayer, Wrappable, classify_fn,
 };
 use bytes::Bytes;
+use feed::{Feed, feed};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::{Body, Frame};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
@@ -453,8 +454,8 @@ fn order(address: SocketAddr, body: Feed) -> Request<Feed> {
 /// Sends "12 " and, when the attempt with this number is under way, "bolts".
 async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, TestServer) {
     let mut server = server(first).await;
-    let (sender, body) = feed();
-    assert!(sender.send(b"12 "));
+    let (source, body) = feed();
+    assert!(source.send("12 "));
     let call = hyper_client(100).oneshot(order(server.address, body));
     let rest = async {
         let mut attempt = server.attempt.clone();
@@ -462,8 +463,8 @@ async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, Test
             .wait_for(|attempt| *attempt >= continued_at)
             .await
             .unwrap();
-        assert!(sender.send(b"bolts"));
-        drop(sender);
+        assert!(source.send("bolts"));
+        drop(source);
     };
     let (response, ()) = tokio::join!(call, rest);
     server.attempt.mark_unchanged();
@@ -512,11 +513,11 @@ async fn a_connection_that_is_reset_in_the_middle_of_the_body_is_made_good() {
 #[tokio::test]
 async fn a_body_above_the_limit_arrives_and_is_not_sent_again() {
     let server = server(First::Unavailable).await;
-    let (sender, body) = feed();
+    let (source, body) = feed();
     for _ in 0..30 {
-        assert!(sender.send(b"12 bolts"));
+        assert!(source.send("12 bolts"));
     }
-    drop(sender);
+    drop(source);
     let call = hyper_client(100).oneshot(order(server.address, body));
     assert_eq!(
         call.await.unwrap().status(),
@@ -554,6 +555,10 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
         .layer(breaker.clone())
         .service(client);
     let request = Request::post(format!("http://{}/orders", server.address));
+    // Its sender goes away after the first part.
+    let (source, body) = feed();
+    assert!(source.send("12 "));
+    source.fail("connection reset");
     let request = request.header(X_ATTEMPT, 1).body(body).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
     assert_eq!(breaker.handle().state(), State::Closed, "{error:?}");
@@ -593,8 +598,8 @@ async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one()
     const PARTS: usize = 20_000;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, body) = feed();
-    assert!(sender.send(b"12 "));
+    let (source, body) = feed();
+    assert!(source.send("12 "));
     let server = async {
         let (mut first, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
@@ -605,9 +610,9 @@ async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one()
         first.write_all(unavailable).await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         for _ in 0..PARTS {
-            assert!(sender.send(&PART));
+            assert!(source.send(Bytes::from_static(&PART)));
         }
-        drop(sender);
+        drop(source);
         // The first connection takes all that it can get, before the second one takes anything.
         while read.len() < PARTS * PART.len() {
             match first.read_buf(&mut read).await {
@@ -639,9 +644,9 @@ async fn a_hedge_and_the_first_attempt_read_one_body() {
         .unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
     let mut attempts = 0;
-    let (sender, body) = feed();
-    assert!(sender.send(b"12 "));
-    let mut sender = Some(sender);
+    let (source, body) = feed();
+    assert!(source.send("12 "));
+    let mut source = Some(source);
     // The first attempt waits for the rest of the body, which comes when the hedge has been sent.
     let client = service_fn_clone(move |mut request: Request<ReplayBody<Feed>>| {
         attempts += 1;
@@ -649,8 +654,8 @@ async fn a_hedge_and_the_first_attempt_read_one_body() {
         request
             .headers_mut()
             .insert(X_ATTEMPT, (attempts + 1).into());
-        if let Some(sender) = sender.take_if(|_| attempts == 2) {
-            assert!(sender.send(b"bolts"));
+        if let Some(source) = source.take_if(|_| attempts == 2) {
+            assert!(source.send("bolts"));
         }
         client.request(request)
     });
@@ -740,11 +745,9 @@ async fn a_generated_client_tries_again_what_was_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
-    let (sender, body) = feed();
-    sender
-        .send(Bytes::from_static(b"12 bolts, 12 nuts"))
-        .unwrap();
-    drop(sender);
+    let (source, body) = feed();
+    assert!(source.send("12 bolts, 12 nuts"));
+    drop(source);
     let mut attempts = 0;
     let refuses_in_the_end = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
         attempts += 1;
@@ -764,9 +767,9 @@ async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_request_whose_copy_was_lost_is_not_hedged() {
     for (length, sent) in [(5, 2), (15, 1)] {
-        let (sender, body) = feed();
-        sender.send(vec![b'b'; length].into()).unwrap();
-        drop(sender);
+        let (source, body) = feed();
+        assert!(source.send(vec![b'b'; length]));
+        drop(source);
         let mut attempts = 0;
         let slow = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
             attempts += 1;
@@ -813,6 +816,6 @@ fn what_goes_from_thread_to_thread_can() {
     is_send::<HttpReplay>();
     is_send::<HttpReplay<ByClone>>();
     is_send::<buttress::http::TimeoutBody<Incoming>>();
-    assert!(ReplayBody::<Streamed>::default().try_copy().is_some());
+    assert!(ReplayBody::<Feed>::default().try_copy().is_some());
     assert_eq!(Deadline::current(), None);
 }

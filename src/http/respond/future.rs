@@ -87,8 +87,8 @@ where
         let mut this = self.project();
         let error = match ready!(this.call.as_mut().poll(cx)) {
             Ok(response) => {
-                let response = response
-                    .map(|body| AnswerBody::inner(body, *this.protocol, M::IS_CLIENT));
+                let response =
+                    response.map(|body| AnswerBody::inner(body, *this.protocol, M::IS_CLIENT));
                 return Poll::Ready(Ok(response));
             }
             Err(error) => M::answered(error)?,
