@@ -19,7 +19,8 @@ use axum::routing::get;
 use buttress::http::deadline::PropagateDeadlineConfig;
 use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, Protocol, RespondLayer};
 use buttress::{
-    BoxError, Deadline, DeadlineLayer, Error, ErrorKind, RetryLayer, TimeoutLayer, Wrappable,
+    Backoff, BoxError, Deadline, DeadlineLayer, Error, ErrorKind, Jitter, RetryLayer, TimeoutLayer,
+    Wrappable,
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -177,6 +178,44 @@ async fn a_smaller_value_in_the_request_is_kept() {
         let sent = sent_with(500 * MS, HTTP, request, layer).await;
         assert_eq!(sent, [expected], "{present:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timeout_that_a_caller_has_set_is_that_of_each_attempt_or_of_them_all() {
+    let with_timeout = || {
+        let mut request = grpc_request();
+        let headers = request.headers_mut();
+        headers.insert(GRPC, HeaderValue::from_static("250m"));
+        request
+    };
+    let retry = || {
+        let config = RetryLayer::config("inventory").no_budget().max_attempts(3);
+        let backoff = Backoff::constant(10 * MS).jitter(Jitter::None);
+        config.backoff(backoff).build().unwrap()
+    };
+    let sent = Sent::default();
+    let stack = ServiceBuilder::new()
+        .layer(retry())
+        .layer(PropagateDeadlineLayer::new("inventory"));
+    let client = stack.service(sent.service(GRPC, 2));
+    client.oneshot(with_timeout()).await.unwrap();
+    assert_eq!(sent.all(), [["250m"], ["250m"], ["250m"]]);
+
+    let sent = Sent::default();
+    let stack = ServiceBuilder::new()
+        .layer(InheritDeadlineLayer::new("inventory"))
+        .layer(retry())
+        .layer(PropagateDeadlineLayer::new("inventory"));
+    let client = stack.service(sent.service(GRPC, 2));
+    let error = client.oneshot(with_timeout()).await.unwrap_err();
+    let kind = Error::find(&error).map(Error::kind);
+    assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
+    let left = |values: &Vec<String>| {
+        let value = values[0].strip_suffix('u').or(values[0].strip_suffix("000n"));
+        value.map_or(250, |micros| micros.parse::<u64>().unwrap() / 1_000)
+    };
+    let left: Vec<_> = sent.all().iter().map(left).collect();
+    assert_eq!(left, [250, 140, 30]);
 }
 
 #[tokio::test(start_paused = true)]
