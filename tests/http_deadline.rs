@@ -211,7 +211,9 @@ async fn the_timeout_that_a_caller_has_set_is_that_of_each_attempt_or_of_them_al
     let kind = Error::find(&error).map(Error::kind);
     assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
     let left = |values: &Vec<String>| {
-        let value = values[0].strip_suffix('u').or(values[0].strip_suffix("000n"));
+        let value = values[0]
+            .strip_suffix('u')
+            .or(values[0].strip_suffix("000n"));
         value.map_or(250, |micros| micros.parse::<u64>().unwrap() / 1_000)
     };
     let left: Vec<_> = sent.all().iter().map(left).collect();

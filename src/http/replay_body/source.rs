@@ -24,11 +24,13 @@ pub(super) struct Shared<B> {
 struct State<B> {
     kept: Kept,
     source: Source<B>,
-    /// The length of the source, if it said so before it was read. Some never change what they say.
+    /// The length of the source, if it said so before it was read. It holds for all copies, whatever comes: if the source
+    /// ends before, a copy that says less would look like the whole. Without it nobody knows how long a copy is, not even
+    /// when all was read: a client would send that in another way than the first attempt, and HTTP/1 has no trailers
+    /// behind a known length.
     total: Option<u64>,
-    /// What is left in the source. Without a total nobody knows how much that is at most, not even when all was read: a
-    /// client would send a copy in another way than the first attempt, and HTTP/1 has no trailers behind a known length.
-    rest: SizeHint,
+    /// The least that is left in the source.
+    rest: u64,
     /// Those who wait for the source, by the number of the reader.
     waiting: Vec<(u64, Waker)>,
     /// One of them came while another one was polling the source, which therefore does not know of it.
@@ -60,26 +62,17 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
-    /// Notes what is left in the source, which says this of it.
-    fn set_rest(&mut self, said: &SizeHint) {
-        self.rest = match self.total {
-            Some(total) => SizeHint::with_exact(total.saturating_sub(self.kept.length())),
-            None => at_least(said.lower()),
-        };
-    }
-
     /// The source has come to its end.
     fn complete(&mut self) {
         self.source = Source::Complete;
-        self.rest = match self.total {
-            Some(_) => SizeHint::with_exact(0),
-            None => at_least(0),
-        };
+        self.rest = 0;
     }
 
-    /// Says whether there is nothing left for a reader.
+    /// Says whether a reader has got all that there is, and all that was promised.
     fn is_at_end(&self, id: u64) -> bool {
-        matches!(self.source, Source::Complete) && self.kept.is_foremost(id)
+        matches!(self.source, Source::Complete)
+            && self.kept.is_foremost(id)
+            && self.total.is_none_or(|total| total <= self.kept.got(id))
     }
 
     /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
@@ -116,12 +109,6 @@ impl<B> State<B> {
     }
 }
 
-fn at_least(length: u64) -> SizeHint {
-    let mut hint = SizeHint::new();
-    hint.set_lower(length);
-    hint
-}
-
 /// One reader of a body.
 pub(super) struct Reader<B> {
     shared: Arc<Shared<B>>,
@@ -139,9 +126,7 @@ impl<B: Body> Reader<B> {
         let state = State {
             kept,
             total: rest.exact(),
-            rest: rest
-                .exact()
-                .map_or_else(|| at_least(rest.lower()), SizeHint::with_exact),
+            rest: rest.lower(),
             source: Source::Open(body),
             waiting: Vec::new(),
             is_unknown: false,
@@ -272,14 +257,16 @@ where
             return SizeHint::with_exact(0);
         }
         let state = lock(&self.shared.state);
+        if let Some(total) = state.total {
+            return SizeHint::with_exact(total.saturating_sub(state.kept.got(self.id)));
+        }
         if state.is_at_end(self.id) {
             return SizeHint::with_exact(0);
         }
+        let mut hint = SizeHint::new();
         let behind = state.kept.behind(self.id);
-        match state.rest.exact() {
-            Some(rest) => SizeHint::with_exact(rest.saturating_add(behind)),
-            None => at_least(state.rest.lower().saturating_add(behind)),
-        }
+        hint.set_lower(state.rest.saturating_add(behind));
+        hint
     }
 }
 
@@ -320,7 +307,7 @@ where
             return Poll::Ready(None);
         };
         // Code of others, too: after it has panicked, the source is not put back.
-        let (rest, is_end) = (body.size_hint(), body.is_end_stream());
+        let (rest, is_end) = (body.size_hint().lower(), body.is_end_stream());
         let Some(body) = self.body.take() else {
             return Poll::Ready(None);
         };
@@ -331,7 +318,7 @@ where
         let is_unknown = mem::take(&mut state.is_unknown);
         let (polled, others) = match read {
             Poll::Pending => {
-                state.set_rest(&rest);
+                state.rest = rest;
                 state.source = Source::Open(body);
                 if !is_unknown {
                     return Poll::Pending;
@@ -348,7 +335,7 @@ where
                     done = Some(body);
                     state.complete();
                 } else {
-                    state.set_rest(&rest);
+                    state.rest = rest;
                     state.source = Source::Open(body);
                 }
                 (Some(Ok(piece)), state.others(id))
