@@ -23,7 +23,8 @@
 //! | 503 with a `Retry-After` | overload | it says for how long |
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
-//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault. Over HTTP/2 hyper does not tell, and it is a failure |
+//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
+//! | this side has reset the stream of HTTP/2 | ignored | hyper does so when the body of the request has failed, and says no more |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
@@ -43,7 +44,7 @@
 //! | the body | the call is |
 //! |---|---|
 //! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
-//! | ends in an error | a failure; one of this crate's own timeouts is a timeout; ignored if it was that of the request's own [`ReplayBody`] |
+//! | ends in an error | a failure, or ignored, as an error in place of a head; one of this crate's own timeouts is a timeout |
 //! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |

@@ -30,7 +30,7 @@
 //! | none at the end | as `UNKNOWN` |
 //! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
 //! | error | failure |
-//! | the request's own [`ReplayBody`](super::ReplayBody) failed, and the client says so (hyper does not over HTTP/2) | ignored |
+//! | the request's own [`ReplayBody`](super::ReplayBody) failed, or this side has reset the stream | ignored |
 //!
 //! [`code`](Classifier::code) says otherwise for some of them.
 //!

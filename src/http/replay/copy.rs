@@ -78,7 +78,7 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
 #[diagnostic::on_unimplemented(
     message = "bodies of type `{B}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request's body",
-    note = "if `{B}` is `Clone`, as `http_body_util::Full` is, use `HttpReplay::by_clone()`; if it is streamed, put a `ReplayBodyLayer` around the layer; or give a closure, `HttpReplay::new().copy_body(|body: &{B}| ...)`"
+    note = "if `{B}` is `Clone`, as `http_body_util::Full` is, use `HttpReplay::by_clone()`; if it is a `ReplayBody`, `.replay(HttpReplay::new())`; if it is streamed, put a `ReplayBodyLayer` around the layer; or give a closure, `HttpReplay::new().copy_body(|body: &{B}| ...)`"
 )]
 pub trait CopyBody<B> {
     /// Copies the body, or says with `None` that it cannot be sent again.

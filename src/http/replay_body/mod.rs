@@ -56,7 +56,8 @@
 //!
 //! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
 //! made), the copy was too far behind, or its attempt is over. Over HTTP/1 a hyper client has it in the chain of its own
-//! error. Over HTTP/2 it resets the stream and reports no more than that, so a circuit breaker counts a failure.
+//! error. Over HTTP/2 it resets the stream and says no more than that, which the classifiers of this crate understand. Over
+//! HTTP/1, when the head of the answer has come, it reports a broken connection: that is a failure of the service.
 //!
 //! # Metrics
 //!
