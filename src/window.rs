@@ -82,9 +82,9 @@ impl TimeWindow {
         slice.wrapping_add(epoch.wrapping_mul(EPOCH)) & TAG_MASK
     }
 
-    /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin.
+    /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin. Returns the slice that it is in.
     #[inline]
-    pub(crate) fn record(&self, lane: usize, epoch: u64, nanos: u64, sample: Sample) {
+    pub(crate) fn record(&self, lane: usize, epoch: u64, nanos: u64, sample: Sample) -> u64 {
         let tag = self.tag(epoch, nanos);
         let bucket = (tag % BUCKETS as u64) as usize;
         let lane = &self.lanes[lane % self.lanes.len()];
@@ -97,6 +97,13 @@ impl TimeWindow {
         if sample.slow {
             count(&lane.slow[bucket], tag);
         }
+        tag
+    }
+
+    /// Takes back a success that was counted in this lane and slice, if it is still held.
+    pub(crate) fn retract(&self, lane: usize, tag: u64) {
+        let lane = &self.lanes[lane % self.lanes.len()];
+        uncount(&lane.successes[(tag % BUCKETS as u64) as usize], tag);
     }
 
     /// Sums the newest `slices` buckets as they are seen at `nanos`.
@@ -169,11 +176,23 @@ fn count(word: &AtomicU64, tag: u64) {
     }
 }
 
+/// Takes one from a bucket, unless it belongs to another slice or is full: nobody knows how much more it would hold.
+fn uncount(word: &AtomicU64, tag: u64) {
+    let mut old = word.load(Ordering::Relaxed);
+    while old >> COUNT_BITS == tag && (1..COUNT_MASK).contains(&(old & COUNT_MASK)) {
+        match word.compare_exchange_weak(old, old - 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => old = now,
+        }
+    }
+}
+
 /// The last N calls. Evicts the oldest for each new one, so earlier calls cannot dilute the share.
 pub(crate) struct CountWindow {
     ring: Box<[Sample]>,
     epoch: u64,
-    next: usize,
+    /// How many calls of this epoch there have been.
+    recorded: u64,
     tally: Tally,
 }
 
@@ -186,21 +205,23 @@ impl CountWindow {
         Self {
             ring: vec![none; calls.max(1)].into(),
             epoch: 0,
-            next: 0,
+            recorded: 0,
             tally: Tally::default(),
         }
     }
 
     /// Counts a call of this epoch. A later epoch starts with an empty window; calls of an earlier
-    /// one are forgotten.
-    pub(crate) fn record(&mut self, epoch: u64, sample: Sample) {
+    /// one are forgotten. Returns the number of the call.
+    pub(crate) fn record(&mut self, epoch: u64, sample: Sample) -> u64 {
         if epoch < self.epoch {
-            return;
+            return 0;
         }
         if epoch > self.epoch {
-            (self.epoch, self.next, self.tally) = (epoch, 0, Tally::default());
+            (self.epoch, self.recorded, self.tally) = (epoch, 0, Tally::default());
         }
-        let evicted = std::mem::replace(&mut self.ring[self.next], sample);
+        let number = self.recorded;
+        let place = self.place(number);
+        let evicted = std::mem::replace(&mut self.ring[place], sample);
         if self.tally.calls == self.ring.len() as u64 {
             self.tally.failures -= u64::from(evicted.failed);
             self.tally.slow -= u64::from(evicted.slow);
@@ -209,7 +230,28 @@ impl CountWindow {
         }
         self.tally.failures += u64::from(sample.failed);
         self.tally.slow += u64::from(sample.slow);
-        self.next = (self.next + 1) % self.ring.len();
+        self.recorded += 1;
+        number
+    }
+
+    /// Makes a failure of the success with this number, or counts one if it is no longer held.
+    pub(crate) fn correct(&mut self, epoch: u64, number: u64) {
+        let is_held = self.recorded <= number.saturating_add(self.ring.len() as u64);
+        if epoch == self.epoch && is_held {
+            let place = self.place(number);
+            self.ring[place].failed = true;
+            self.tally.failures += 1;
+            return;
+        }
+        let failed = Sample {
+            failed: true,
+            slow: false,
+        };
+        self.record(epoch, failed);
+    }
+
+    fn place(&self, number: u64) -> usize {
+        (number % self.ring.len() as u64) as usize
     }
 
     pub(crate) fn tally(&self, epoch: u64) -> Tally {
@@ -265,7 +307,9 @@ mod tests {
         for start in [0, 250, 500, 999] {
             let window = TimeWindow::new(SPAN, 1);
             let (good, bad) = (0..1_000_u64, 1_000..3_000);
-            good.for_each(|after: u64| window.record(0, 0, millis(start + after), OK));
+            for after in good {
+                window.record(0, 0, millis(start + after), OK);
+            }
             for after in bad {
                 let nanos = millis(start + after);
                 window.record(0, 0, nanos, FAILED);
@@ -332,6 +376,25 @@ mod tests {
     }
 
     #[test]
+    fn a_success_can_be_taken_back_as_long_as_it_is_held() {
+        let window = TimeWindow::new(SPAN, 2);
+        let first = window.record(0, 1, seconds(1), OK);
+        window.record(0, 1, seconds(2), OK);
+        window.record(1, 1, seconds(1), OK);
+        window.retract(0, first);
+        assert_eq!(calls(&window, 1, seconds(2)), 2);
+        window.retract(0, first);
+        assert_eq!(calls(&window, 1, seconds(2)), 2, "none is left in it");
+        window.record(1, 1, seconds(11), OK);
+        window.retract(1, first);
+        assert_eq!(calls(&window, 1, seconds(11)), 2, "it was overtaken");
+
+        let full = AtomicU64::new(7 << COUNT_BITS | COUNT_MASK);
+        uncount(&full, 7);
+        assert_eq!(full.load(Ordering::Relaxed), 7 << COUNT_BITS | COUNT_MASK);
+    }
+
+    #[test]
     fn every_lane_is_summed() {
         let window = TimeWindow::new(SPAN, 4);
         for lane in 0..9 {
@@ -367,23 +430,39 @@ mod tests {
         #[test]
         fn count_window_holds_the_last_calls_only(
             size in 1_usize..20,
-            samples in prop::collection::vec((any::<bool>(), any::<bool>()), 0..100),
+            samples in prop::collection::vec((any::<bool>(), any::<bool>(), any::<Option<u8>>()), 0..100),
         ) {
             let mut window = CountWindow::new(size);
             let mut list = VecDeque::new();
-            for (failed, slow) in samples {
-                window.record(3, Sample { failed, slow });
-                list.push_back((failed, slow));
+            let mut successes = Vec::new();
+            for (failed, slow, corrected) in samples {
+                let number = window.record(3, Sample { failed, slow });
+                list.push_back((number, failed, slow));
+                if !failed {
+                    successes.push(number);
+                }
+                if let (Some(corrected), false) = (corrected, successes.is_empty()) {
+                    let number = successes.swap_remove(usize::from(corrected) % successes.len());
+                    if list.len() > size {
+                        list.pop_front();
+                    }
+                    window.correct(3, number);
+                    match list.iter_mut().find(|call| call.0 == number) {
+                        Some(call) => call.1 = true,
+                        None => list.push_back((u64::MAX, true, false)),
+                    }
+                }
                 if list.len() > size {
                     list.pop_front();
                 }
                 prop_assert_eq!(window.tally(3), Tally {
                     calls: list.len() as u64,
-                    failures: list.iter().filter(|call| call.0).count() as u64,
-                    slow: list.iter().filter(|call| call.1).count() as u64,
+                    failures: list.iter().filter(|call| call.1).count() as u64,
+                    slow: list.iter().filter(|call| call.2).count() as u64,
                 });
             }
             window.record(2, FAILED);
+            window.correct(2, 0);
             prop_assert_eq!(window.tally(3).calls, list.len() as u64);
             prop_assert_eq!(window.tally(4).calls, 0);
         }

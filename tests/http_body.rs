@@ -18,11 +18,11 @@ use buttress::balance::Endpoint;
 use buttress::bulkhead::{LimitPolicy, Sample};
 use buttress::circuit_breaker::State;
 use buttress::http::grpc;
-use buttress::http::{AtEndOfBody, BodyTimeoutLayer, Classifier, TrackedBody};
+use buttress::http::{AtEndOfBody, BodyTimeoutLayer, Classifier, ReplayBody, TrackedBody};
 use buttress::{
     Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError, Error, ErrorKind,
     ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
-    TimeoutLayer, bulkhead, fallback,
+    TimeoutLayer, bulkhead, circuit_breaker, fallback,
 };
 use bytes::Bytes;
 use feed::{Feed, Source, feed};
@@ -265,12 +265,138 @@ async fn a_slow_head_is_a_slow_call_and_a_long_body_is_none() {
         }));
         let (source, response) = streamed(200);
         let body = call(&service, (takes, response)).await.into_body();
-        assert_eq!(layer.handle().state(), State::Closed, "not known yet");
+        assert_eq!(layer.handle().state(), state, "its end does not matter");
         source.trailers("grpc-status", "0");
         drop(source);
         assert!(body.collect().await.is_ok());
         assert_eq!(layer.handle().state(), state);
     }
+}
+
+/// Streams through a closed breaker, one each millisecond, until it opens. Says how many there were.
+struct Streams {
+    layer: CircuitBreakerLayer<grpc::Classifier, AtEndOfBody>,
+    began: usize,
+    lasting: Vec<(Source, Box<dyn std::any::Any>)>,
+}
+
+impl Streams {
+    fn new(
+        change: impl FnOnce(
+            circuit_breaker::Config<grpc::Classifier, AtEndOfBody>,
+        ) -> circuit_breaker::Config<grpc::Classifier, AtEndOfBody>,
+    ) -> Self {
+        let config = CircuitBreakerLayer::config("streams")
+            .classify(grpc::Classifier::new())
+            .completion(AtEndOfBody);
+        Self {
+            layer: change(config).build().unwrap(),
+            began: 0,
+            lasting: Vec::new(),
+        }
+    }
+
+    async fn begin(&mut self, status: u16) -> (Source, impl Body<Error = BoxError> + use<>) {
+        advance(Duration::from_millis(1)).await;
+        self.began += 1;
+        let (source, response) = streamed(status);
+        let response = call(&self.layer.wrap(echo()), response).await;
+        (source, response.into_body())
+    }
+
+    /// One whose head is this, and which goes on for ever.
+    async fn lasts(&mut self, status: u16) {
+        let (source, body) = self.begin(status).await;
+        self.lasting.push((source, Box::new(body)));
+    }
+
+    /// One that ends in this status.
+    async fn ends(&mut self, status: &'static str) {
+        let (source, body) = self.begin(200).await;
+        source.trailers("grpc-status", status);
+        drop(source);
+        assert!(body.collect().await.is_ok());
+    }
+
+    fn is_open(&self) -> bool {
+        self.layer.handle().state() == State::Open
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_last_or_are_given_up_weigh_against_those_that_fail() {
+    for last in [true, false] {
+        for window in [0, 100] {
+            let mut streams = Streams::new(|config| match window {
+                0 => config,
+                calls => config.count_window(calls),
+            });
+            while streams.began < 3_000 {
+                let status = if streams.began % 20 == 0 { 503 } else { 200 };
+                streams.lasts(status).await;
+                if !last {
+                    streams.lasting.clear();
+                }
+                assert!(!streams.is_open(), "5 % of {} fail", streams.began);
+            }
+            while !streams.is_open() {
+                streams.lasts(503).await;
+                assert!(streams.began < 5_000, "none answers");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_is_a_failure_and_no_success() {
+    for window in [0, 50] {
+        let mut streams = Streams::new(|config| match window {
+            0 => config,
+            calls => config.count_window(calls),
+        });
+        // As many good ones as fill a window of calls, long before the others.
+        for _ in 0..window.max(50) {
+            streams.ends("0").await;
+        }
+        advance(20 * SECOND).await;
+        let before = streams.began;
+        while !streams.is_open() {
+            streams.ends("14").await;
+            assert!(streams.began - before < 40, "all fail");
+        }
+        assert!(streams.began - before >= 20);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_head_ends_a_row_of_bad_ones_and_only_a_good_end_one_of_broken_answers() {
+    let three = || Streams::new(|config| config.consecutive_failures(3).min_calls(1_000));
+    let mut streams = three();
+    for _ in 0..100 {
+        streams.lasts(503).await;
+        streams.lasts(503).await;
+        streams.lasts(200).await;
+    }
+    assert!(!streams.is_open(), "the answers last");
+    streams.lasts(503).await;
+    streams.lasts(503).await;
+    assert!(!streams.is_open());
+    streams.lasts(503).await;
+    assert!(streams.is_open());
+
+    let mut streams = three();
+    for _ in 0..100 {
+        streams.ends("14").await;
+        streams.ends("14").await;
+        streams.ends("0").await;
+    }
+    assert!(!streams.is_open());
+    streams.ends("14").await;
+    streams.ends("14").await;
+    streams.lasts(200).await;
+    assert!(!streams.is_open());
+    streams.ends("14").await;
+    assert!(streams.is_open(), "three answers broke off");
 }
 
 /// A breaker that is open after one failure, and over its open time.
@@ -387,6 +513,16 @@ async fn a_body_that_its_reader_leaves_lying_is_no_failure_of_the_service() {
         assert_eq!(kind(&error), ErrorKind::Timeout);
         assert_eq!(layer.handle().state(), state, "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_because_its_request_does_is_no_failure_of_the_service() {
+    let (source, body) = feed();
+    source.fail("the sender has gone away");
+    let of_request = ReplayBody::new(body).collect().await.unwrap_err();
+    let ends = async |error| state_after(async |source: Source| source.fail(error)).await;
+    assert_eq!(ends(of_request).await, State::Closed);
+    assert_eq!(ends("connection reset".into()).await, State::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -611,7 +747,7 @@ async fn a_failed_response_gives_its_permit_back_before_the_retry() {
 
 /// What a limit policy has seen.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(Outcome, bool, Duration)>>>);
+struct Seen(Arc<Mutex<Vec<Sample>>>);
 
 impl LimitPolicy for Seen {
     fn initial(&self) -> usize {
@@ -619,8 +755,7 @@ impl LimitPolicy for Seen {
     }
 
     fn update(&self, sample: &Sample) -> usize {
-        let mut seen = self.0.lock().unwrap();
-        seen.push((sample.outcome, sample.timed_out, sample.round_trip));
+        self.0.lock().unwrap().push(*sample);
         sample.limit
     }
 }
@@ -647,8 +782,52 @@ async fn a_timeout_of_ours_in_the_body_is_one_to_an_adaptive_limit() -> Result<(
         assert!(body.collect().await.is_err());
     }
     let samples = seen.0.lock().unwrap();
-    let failed = |timed_out| (Outcome::Failure, timed_out, SECOND);
-    assert_eq!(samples[..], [failed(true), failed(false)]);
+    assert_eq!(samples.len(), 2);
+    for (sample, timed_out) in samples.iter().zip([true, false]) {
+        assert_eq!(
+            (sample.outcome, sample.timed_out),
+            (Outcome::Failure, timed_out)
+        );
+        assert_eq!((sample.round_trip, sample.held), (Duration::ZERO, SECOND));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_download_is_not_slow_to_an_adaptive_limit() -> Result<(), ConfigError> {
+    let (head, seen) = (Duration::from_micros(1_500), Seen::default());
+    let policy = seen.clone();
+    let limits = [
+        bulkhead::Limit::policy(move || policy.clone()),
+        bulkhead::Aimd::between(2, 100).slow_calls(SECOND).into(),
+    ];
+    for limit in limits {
+        let layer = BulkheadLayer::config("adaptive", limit)
+            .classify(Classifier::new())
+            .completion(AtEndOfBody)
+            .build()?;
+        let service = layer.wrap(service_fn(async |response| {
+            sleep(head).await;
+            Ok::<Response<Feed>, Infallible>(response)
+        }));
+        let initial = layer.handle().limit();
+        for _ in 0..5 {
+            let (source, response) = streamed(200);
+            let body = call(&service, response).await.into_body();
+            advance(60 * SECOND).await;
+            drop(source);
+            assert!(body.collect().await.is_ok());
+        }
+        assert_eq!(layer.handle().limit(), initial);
+    }
+    for sample in &*seen.0.lock().unwrap() {
+        assert_eq!(
+            (sample.outcome, sample.timed_out),
+            (Outcome::Success, false)
+        );
+        assert!((head..SECOND).contains(&sample.round_trip), "{sample:?}");
+        assert!(sample.held >= 60 * SECOND, "{sample:?}");
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,8 @@ use axum::routing::get;
 use buttress::http::deadline::PropagateDeadlineConfig;
 use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, Protocol, RespondLayer};
 use buttress::{
-    BoxError, Deadline, DeadlineLayer, Error, ErrorKind, RetryLayer, TimeoutLayer, Wrappable,
+    Backoff, BoxError, Deadline, DeadlineLayer, Error, ErrorKind, Jitter, RetryLayer, TimeoutLayer,
+    Wrappable,
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -179,6 +181,62 @@ async fn a_smaller_value_in_the_request_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_timeout_that_a_caller_has_set_is_that_of_each_attempt_or_of_them_all() {
+    let with_timeout = || {
+        let mut request = grpc_request();
+        let headers = request.headers_mut();
+        headers.insert(GRPC, HeaderValue::from_static("250m"));
+        request
+    };
+    let retry = || {
+        let config = RetryLayer::config("inventory").no_budget().max_attempts(3);
+        let backoff = Backoff::constant(10 * MS).jitter(Jitter::None);
+        config.backoff(backoff).build().unwrap()
+    };
+    let sent = Sent::default();
+    let stack = ServiceBuilder::new()
+        .layer(retry())
+        .layer(PropagateDeadlineLayer::new("inventory"));
+    let client = stack.service(sent.service(GRPC, 2));
+    client.oneshot(with_timeout()).await.unwrap();
+    assert_eq!(sent.all(), [["250m"], ["250m"], ["250m"]]);
+
+    let sent = Sent::default();
+    let stack = ServiceBuilder::new()
+        .layer(InheritDeadlineLayer::new("inventory"))
+        .layer(retry())
+        .layer(PropagateDeadlineLayer::new("inventory"));
+    let client = stack.service(sent.service(GRPC, 2));
+    let error = client.oneshot(with_timeout()).await.unwrap_err();
+    let kind = Error::find(&error).map(Error::kind);
+    assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
+    let left = |values: &Vec<String>| {
+        let value = values[0]
+            .strip_suffix('u')
+            .or(values[0].strip_suffix("000n"));
+        value.map_or(250, |micros| micros.parse::<u64>().unwrap() / 1_000)
+    };
+    let left: Vec<_> = sent.all().iter().map(left).collect();
+    assert_eq!(left, [250, 140, 30]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_says_itself_that_nothing_is_left_is_not_sent() {
+    let sent = Sent::default();
+    let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(GRPC, 0));
+    for present in ["0n", "00000000H", "999999n", "999u"] {
+        let mut request = grpc_request();
+        let headers = request.headers_mut();
+        headers.insert(GRPC, HeaderValue::from_static(present));
+        let call = Deadline::after(500 * MS).scope(client.clone().oneshot(request));
+        let error = call.await.unwrap_err();
+        let error = Error::find(&error).expect("is one of ours");
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{present}");
+        assert!(error.is_rejection());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_for_which_nothing_is_left_is_not_sent() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -326,6 +384,12 @@ async fn an_error_that_comes_in_time_passes_and_so_does_one_of_this_crate() {
     let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(HTTP, 1));
     let call = Deadline::after(101 * MS).scope(client.oneshot(request()));
     assert_eq!(call.await.unwrap_err().to_string(), "reset");
+
+    // It was not sent at all, however late that became known.
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(refused.into()));
+    let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
+    assert!(call.await.unwrap_err().is::<io::Error>());
 
     let never = service_fn(|_: Request<()>| pending::<Result<(), BoxError>>());
     let timeout = TimeoutLayer::new("inventory", 200 * MS).layer(never);

@@ -3,13 +3,13 @@
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::convert::Infallible;
+mod feed;
+
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
@@ -22,15 +22,16 @@ use buttress::{
     Outcome, Replay, RetryLayer, Wrappable, classify_fn,
 };
 use bytes::Bytes;
+use feed::{Feed, feed};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::{Body, Frame};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
@@ -346,29 +347,6 @@ async fn a_hedge_under_a_retry_that_trusts_upstream_hedges_every_attempt() {
     assert_eq!(seen.header(X_ATTEMPT), ["1", "1", "2", "2", "3", "3"]);
 }
 
-/// A body that is sent as it comes.
-struct Streamed(mpsc::UnboundedReceiver<Bytes>);
-
-impl Streamed {
-    fn new() -> (mpsc::UnboundedSender<Bytes>, Self) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (sender, Self(receiver))
-    }
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let received = self.0.poll_recv(cx);
-        received.map(|data| data.map(|data| Ok(Frame::data(data))))
-    }
-}
-
 /// A classifier for HTTP servers.
 fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
     match result {
@@ -380,7 +358,7 @@ fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
 /// A hyper client whose requests can be sent again while their bodies are streamed.
 fn hyper_client(
     limit: usize,
-) -> impl Wrappable<Request<Streamed>, Response = Response<Incoming>, Error = BoxError> {
+) -> impl Wrappable<Request<Feed>, Response = Response<Incoming>, Error = BoxError> {
     let backoff = Backoff::constant(Duration::from_millis(1)).jitter(Jitter::None);
     let retry = RetryLayer::config("orders")
         .backoff(backoff)
@@ -391,7 +369,7 @@ fn hyper_client(
     ServiceBuilder::new()
         .layer(ReplayBodyLayer::new().limit(limit))
         .layer(retry)
-        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Streamed>>())
+        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>())
 }
 
 /// A server that tells what came, and how it answers the attempts.
@@ -465,7 +443,7 @@ async fn server(first: First) -> TestServer {
     }
 }
 
-fn order(address: SocketAddr, body: Streamed) -> Request<Streamed> {
+fn order(address: SocketAddr, body: Feed) -> Request<Feed> {
     let request = Request::post(format!("http://{address}/orders"));
     request
         .header("idempotency-key", "8e03978e")
@@ -476,8 +454,8 @@ fn order(address: SocketAddr, body: Streamed) -> Request<Streamed> {
 /// Sends "12 " and, when the attempt with this number is under way, "bolts".
 async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, TestServer) {
     let mut server = server(first).await;
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let (source, body) = feed();
+    assert!(source.send("12 "));
     let call = hyper_client(100).oneshot(order(server.address, body));
     let rest = async {
         let mut attempt = server.attempt.clone();
@@ -485,8 +463,8 @@ async fn send_in_two_parts(first: First, continued_at: u32) -> (StatusCode, Test
             .wait_for(|attempt| *attempt >= continued_at)
             .await
             .unwrap();
-        sender.send(Bytes::from_static(b"bolts")).unwrap();
-        drop(sender);
+        assert!(source.send("bolts"));
+        drop(source);
     };
     let (response, ()) = tokio::join!(call, rest);
     server.attempt.mark_unchanged();
@@ -535,11 +513,11 @@ async fn a_connection_that_is_reset_in_the_middle_of_the_body_is_made_good() {
 #[tokio::test]
 async fn a_body_above_the_limit_arrives_and_is_not_sent_again() {
     let server = server(First::Unavailable).await;
-    let (sender, body) = Streamed::new();
+    let (source, body) = feed();
     for _ in 0..30 {
-        sender.send(Bytes::from_static(b"12 bolts")).unwrap();
+        assert!(source.send("12 bolts"));
     }
-    drop(sender);
+    drop(source);
     let call = hyper_client(100).oneshot(order(server.address, body));
     assert_eq!(
         call.await.unwrap().status(),
@@ -552,7 +530,7 @@ async fn a_body_above_the_limit_arrives_and_is_not_sent_again() {
 #[tokio::test]
 async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
     let server = server(First::Unavailable).await;
-    let (_, body) = Streamed::new();
+    let (_, body) = feed();
     let mut order = order(server.address, body);
     order.headers_mut().clear();
     let call = hyper_client(100).oneshot(order);
@@ -563,24 +541,6 @@ async fn a_request_that_may_not_be_acted_on_twice_is_sent_once() {
     assert_eq!(*server.attempt.borrow(), 1);
 }
 
-/// A body whose sender goes away after the first part.
-struct TornOff(bool);
-
-impl Body for TornOff {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if std::mem::replace(&mut self.0, true) {
-            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())));
-        }
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"12 ")))))
-    }
-}
-
 #[tokio::test]
 async fn a_request_body_that_fails_is_not_held_against_the_service() {
     let server = server(First::Unavailable).await;
@@ -589,13 +549,17 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
         .classify(Classifier::new())
         .build()
         .unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<TornOff>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
     let client = ServiceBuilder::new()
         .layer(ReplayBodyLayer::new())
         .layer(breaker.clone())
         .service(client);
     let request = Request::post(format!("http://{}/orders", server.address));
-    let request = request.header(X_ATTEMPT, 1).body(TornOff(false)).unwrap();
+    // Its sender goes away after the first part.
+    let (source, body) = feed();
+    assert!(source.send("12 "));
+    source.fail("connection reset");
+    let request = request.header(X_ATTEMPT, 1).body(body).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
     assert_eq!(breaker.handle().state(), State::Closed, "{error:?}");
     let result: Result<&Response<()>, _> = Err(&error);
@@ -604,13 +568,38 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_long_to_be_kept_is_sent_again_if_nobody_has_read_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // So that connections are refused.
+    drop(listener);
+    for limit in [999, 1_000] {
+        let seen = Seen::default();
+        let noted = seen.clone();
+        let client = ServiceBuilder::new()
+            .layer(ReplayBodyLayer::new().limit(limit))
+            .layer(retry(HttpReplay::new()))
+            .map_request(move |request: Request<ReplayBody<Full<Bytes>>>| {
+                assert_eq!(request.body().size_hint().exact(), Some(1_000));
+                noted.note(&request);
+                request
+            })
+            .service(Client::builder(TokioExecutor::new()).build_http());
+        let body = Full::from(vec![b'b'; 1_000]);
+        let request = Request::post(format!("http://{address}/orders")).body(body);
+        client.oneshot(request.unwrap()).await.unwrap_err();
+        assert_eq!(seen.attempts(), 3, "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one() {
     const PART: [u8; 1_000] = [b'b'; 1_000];
     const PARTS: usize = 20_000;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
+    let (source, body) = feed();
+    assert!(source.send("12 "));
     let server = async {
         let (mut first, _) = listener.accept().await.unwrap();
         let mut read = Vec::new();
@@ -621,9 +610,9 @@ async fn an_attempt_that_is_over_does_not_read_the_body_away_from_the_next_one()
         first.write_all(unavailable).await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         for _ in 0..PARTS {
-            sender.send(Bytes::from_static(&PART)).unwrap();
+            assert!(source.send(Bytes::from_static(&PART)));
         }
-        drop(sender);
+        drop(source);
         // The first connection takes all that it can get, before the second one takes anything.
         while read.len() < PARTS * PART.len() {
             match first.read_buf(&mut read).await {
@@ -653,20 +642,20 @@ async fn a_hedge_and_the_first_attempt_read_one_body() {
         .replay(HttpReplay::new())
         .build()
         .unwrap();
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Streamed>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
     let mut attempts = 0;
-    let (sender, body) = Streamed::new();
-    sender.send(Bytes::from_static(b"12 ")).unwrap();
-    let mut sender = Some(sender);
+    let (source, body) = feed();
+    assert!(source.send("12 "));
+    let mut source = Some(source);
     // The first attempt waits for the rest of the body, which comes when the hedge has been sent.
-    let client = service_fn_clone(move |mut request: Request<ReplayBody<Streamed>>| {
+    let client = service_fn_clone(move |mut request: Request<ReplayBody<Feed>>| {
         attempts += 1;
         // Both are answered with 200.
         request
             .headers_mut()
             .insert(X_ATTEMPT, (attempts + 1).into());
-        if let Some(sender) = sender.take_if(|_| attempts == 2) {
-            sender.send(Bytes::from_static(b"bolts")).unwrap();
+        if let Some(source) = source.take_if(|_| attempts == 2) {
+            assert!(source.send("bolts"));
         }
         client.request(request)
     });
@@ -756,13 +745,11 @@ async fn a_generated_client_tries_again_what_was_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
-    let (sender, body) = Streamed::new();
-    sender
-        .send(Bytes::from_static(b"12 bolts, 12 nuts"))
-        .unwrap();
-    drop(sender);
+    let (source, body) = feed();
+    assert!(source.send("12 bolts, 12 nuts"));
+    drop(source);
     let mut attempts = 0;
-    let refuses_in_the_end = service_fn_clone(|request: Request<ReplayBody<Streamed>>| {
+    let refuses_in_the_end = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
         attempts += 1;
         async {
             drop(request.into_body().collect().await?);
@@ -780,11 +767,11 @@ async fn a_copy_that_was_lost_is_not_sent_even_if_the_first_was_not() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_request_whose_copy_was_lost_is_not_hedged() {
     for (length, sent) in [(5, 2), (15, 1)] {
-        let (sender, body) = Streamed::new();
-        sender.send(vec![b'b'; length].into()).unwrap();
-        drop(sender);
+        let (source, body) = feed();
+        assert!(source.send(vec![b'b'; length]));
+        drop(source);
         let mut attempts = 0;
-        let slow = service_fn_clone(|request: Request<ReplayBody<Streamed>>| {
+        let slow = service_fn_clone(|request: Request<ReplayBody<Feed>>| {
             attempts += 1;
             async {
                 drop(request.into_body().collect().await?);
@@ -829,6 +816,6 @@ fn what_goes_from_thread_to_thread_can() {
     is_send::<HttpReplay>();
     is_send::<HttpReplay<ByClone>>();
     is_send::<buttress::http::TimeoutBody<Incoming>>();
-    assert!(ReplayBody::<Streamed>::default().try_copy().is_some());
+    assert!(ReplayBody::<Feed>::default().try_copy().is_some());
     assert_eq!(Deadline::current(), None);
 }

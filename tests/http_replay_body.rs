@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,8 +64,12 @@ impl Drop for Owned {
 /// A body that follows a script.
 struct Source {
     steps: VecDeque<Step>,
-    /// Whether it says how long it is, and when it is over.
+    /// Whether it says when it is over.
     is_exact: bool,
+    /// Whether it says how long it is.
+    knows_length: bool,
+    /// What it says instead.
+    claims: Option<u64>,
     /// How many frames it has given.
     given: usize,
     waker: Arc<Mutex<Option<Waker>>>,
@@ -78,6 +83,8 @@ impl Source {
         Self {
             steps: steps.iter().copied().collect(),
             is_exact,
+            knows_length: is_exact,
+            claims: None,
             given: 0,
             waker: Arc::default(),
             held: Held::default(),
@@ -114,7 +121,7 @@ impl Body for Source {
         self.is_over = matches!(step, None | Some(Step::Error));
         Poll::Ready(match step {
             None => None,
-            Some(Step::Error) => Some(Err("cut".into())),
+            Some(Step::Error) => Some(Err(io::Error::other("cut").into())),
             Some(Step::Panic) => panic!("as asked"),
             Some(Step::Pending) => {
                 *self.waker.lock().unwrap() = Some(cx.waker().clone());
@@ -143,7 +150,10 @@ impl Body for Source {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if !self.is_exact {
+        if let Some(claims) = self.claims {
+            return SizeHint::with_exact(claims);
+        }
+        if !self.knows_length {
             return SizeHint::default();
         }
         let length = |step: &Step| match step {
@@ -222,11 +232,7 @@ impl Reader {
                     Got::Failed
                 }
                 Some(ReplayBodyError::Panicked) => Got::Panicked,
-                _ => {
-                    // Handed through as it is.
-                    assert_eq!(error.to_string(), "cut");
-                    Got::Failed
-                }
+                _ => panic!("{error}"),
             },
         }
     }
@@ -367,6 +373,7 @@ proptest! {
         let length = source.size_hint().exact();
         let is_too_long = length.is_some_and(|length| length > limit as u64);
         let mut readers = vec![Reader::new(ReplayBody::with_limit(source, limit))];
+        let limit = if is_too_long { 0 } else { limit };
         let mut model = Model {
             whole: whole(&steps),
             limit,
@@ -391,7 +398,7 @@ proptest! {
                 Op::Copy(_) | Op::Poll(_) | Op::Drop(_) if count == 0 => {}
                 Op::Copy(place) => {
                     let copy = readers[place % count].copy();
-                    let can_be = model.first == 0 && !model.has_failed() && !is_too_long;
+                    let can_be = model.first == 0 && !model.has_failed();
                     prop_assert_eq!(copy.is_some(), can_be);
                     if let Some(copy) = copy {
                         readers.push(copy);
@@ -403,8 +410,6 @@ proptest! {
                     model.readers.swap_remove(place % count);
                     model.forget();
                 }
-                // It is not told twice either.
-                Op::Poll(place) if is_too_long && model.readers[place % count].is_over => {}
                 Op::Poll(place) => {
                     let place = place % count;
                     let got = readers[place].poll();
@@ -451,20 +456,23 @@ proptest! {
             prop_assert!(model.kept() <= limit);
             for (reader, place) in readers.iter().zip(&model.readers) {
                 let is_intact = place.next >= model.first && !model.has_failed();
-                prop_assert!(is_too_long || reader.body.is_intact() == is_intact);
+                prop_assert_eq!(reader.body.is_intact(), is_intact);
                 if place.is_over {
                     continue;
                 }
                 let left = &model.whole[place.next..];
                 let is_end = is_complete && left == [Got::End];
-                prop_assert!(is_too_long || reader.body.is_end_stream() == is_end);
-                if let (Some(_), true) = (length, is_intact) {
-                    let left = left.iter().map(|got| match got {
-                        Got::Data(data) => data.len() as u64,
-                        _ => 0,
-                    });
-                    prop_assert_eq!(reader.exact(), Some(left.sum()));
+                prop_assert_eq!(reader.body.is_end_stream(), is_end);
+                if !is_intact {
+                    continue;
                 }
+                let left = left.iter().map(|got| match got {
+                    Got::Data(data) => data.len() as u64,
+                    _ => 0,
+                });
+                // What is sent with a length is always, and what is not never.
+                let exact = (length.is_some() || is_end).then(|| left.sum());
+                prop_assert_eq!(reader.exact(), exact);
             }
         }
         drop(readers);
@@ -549,10 +557,32 @@ fn a_body_of_tiny_frames_does_not_take_a_multiple_of_the_limit() {
 #[test]
 fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
     let steps = [Step::Data(60), Step::Data(60), Step::Trailers];
-    let mut first = reader(&steps, 100);
-    assert!(first.copy().is_none());
-    assert_eq!(first.exact(), Some(120));
-    assert_eq!(first.read(), whole(&steps));
+    let source = Source::new(&steps, true);
+    let held = source.held.clone();
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let (mut lost, mut copy) = (first.copy().unwrap(), first.copy().unwrap());
+    assert_eq!(first.poll(), Got::Data(content(0, 60)));
+    assert_eq!((held.bytes(), first.exact()), (0, Some(60)));
+    assert!(!lost.body.is_intact() && first.copy().is_none());
+    assert_eq!(lost.poll(), Got::Lost);
+    assert_eq!(copy.poll(), Got::Lost);
+    assert_eq!(first.read(), whole(&steps)[1..]);
+}
+
+#[test]
+fn a_copy_of_what_was_sent_without_a_length_has_none_either() {
+    // The source knows at its end how long it was.
+    let steps = [Step::Data(10), Step::Yield, Step::Data(20), Step::Trailers];
+    let mut source = Source::new(&steps, true);
+    source.knows_length = false;
+    let mut first = Reader::new(ReplayBody::with_limit(source, 100));
+    let mut copy = first.copy().unwrap();
+    assert_eq!(first.poll(), Got::Data(content(0, 10)));
+    assert_eq!(first.poll(), Got::Pending);
+    assert_eq!(first.read(), whole(&steps)[1..]);
+    assert_eq!(first.exact(), Some(0));
+    assert_eq!((copy.exact(), copy.body.size_hint().lower()), (None, 30));
+    assert_eq!(copy.read(), whole(&steps));
 }
 
 #[test]
@@ -624,6 +654,7 @@ fn the_error_of_the_body_is_in_the_chain_of_sources() {
         panic!("no error");
     };
     let source = StdError::source(&*error).unwrap();
+    assert!(source.is::<io::Error>(), "found by its type: {source:?}");
     assert_eq!(source.to_string(), "cut");
 }
 
@@ -804,6 +835,21 @@ fn a_source_that_never_changes_its_size_hint_does_not_make_copies_longer() {
     }
     let expected = [30, 20, 0].map(|rest| (Some(rest), Some(30)));
     assert_eq!(left, expected);
+}
+
+#[test]
+fn a_copy_of_a_body_that_ends_too_early_does_not_look_like_the_whole() {
+    for steps in [&[Step::Data(10), Step::Data(20)][..], &[Step::Yield]] {
+        let mut source = Source::new(steps, true);
+        source.is_exact = false;
+        source.claims = Some(100);
+        let mut first = Reader::new(ReplayBody::new(source));
+        let mut copy = first.copy().unwrap();
+        while first.poll() != Got::End {}
+        assert_eq!(copy.exact(), Some(100), "{steps:?}");
+        assert!(!copy.body.is_end_stream());
+        assert_eq!(copy.read(), whole(steps));
+    }
 }
 
 /// Asks a copy what is left of it, on another thread, when this is dropped, as a waker or a frame.

@@ -4,6 +4,8 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod feed;
+
 use std::error::Error as StdError;
 use std::future::{Ready, pending, ready};
 use std::net::SocketAddr;
@@ -14,12 +16,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use buttress::http::respond::{Cause, ForClients, ForServers, Refusal};
-use buttress::http::{InheritDeadlineLayer, Protocol, RespondLayer};
+use buttress::http::{BodyTimeoutLayer, InheritDeadlineLayer, Protocol, RespondLayer};
 use buttress::{
     BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, Error, ErrorKind, Rate,
     RateLimitLayer, TimeoutLayer,
 };
 use bytes::Bytes;
+use feed::{Feed, feed};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
@@ -439,6 +442,55 @@ async fn a_tonic_client_sees_that_its_time_is_over() {
     let timeout = TimeoutLayer::new("never", Duration::from_secs(1));
     let status = status_of!(timeout, channel).unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_tonic_client_sees_that_its_stream_has_stalled() {
+    let timeout = BodyTimeoutLayer::new("health", Duration::from_millis(30));
+    let stack = RespondLayer::for_clients().layer(timeout.layer(health_channel().await));
+    let watched = HealthClient::new(stack).watch(health_check()).await;
+    let mut watched = watched.unwrap().into_inner();
+    let serving = watched.message().await.unwrap().unwrap();
+    assert_eq!(serving.status(), ServingStatus::Serving);
+    let status = watched.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    let told = status.message();
+    assert!(told.starts_with("\"health\" sent no more"), "{told}");
+    assert!(watched.message().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_tell_in_grpc_what_ended_a_body_and_the_body_is_gone() {
+    let echo = service_fn(|request: Request<Feed>| {
+        ready(Ok::<_, BoxError>(Response::new(request.into_body())))
+    });
+    let timeout = BodyTimeoutLayer::new("inventory", Duration::from_secs(1));
+    let server = RespondLayer::for_servers().layer(timeout.layer(echo));
+    let begin = async |request: Request<()>| {
+        let (source, body) = feed();
+        let Ok(response) = server.clone().oneshot(request.map(|()| body)).await;
+        assert!(source.send("part"));
+        let mut body = response.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        (source, body)
+    };
+
+    let (source, mut body) = begin(grpc_request()).await;
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers();
+    let trailers = trailers.unwrap();
+    assert_eq!(trailers["grpc-status"], "4");
+    assert_eq!(trailers["grpc-message"], "not done in time");
+    assert_eq!(trailers.len(), 2);
+    source.closed().await;
+    assert!(body.is_end_stream() && body.frame().await.is_none());
+
+    let (_source, mut body) = begin(http_request()).await;
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::Timeout);
+    let (source, mut body) = begin(grpc_request()).await;
+    source.fail("connection reset");
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "connection reset");
 }
 
 #[tokio::test]

@@ -19,13 +19,13 @@ use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::get;
 use buttress::http::{
-    AtEndOfBody, BodyTimeoutLayer, Classifier, HttpReplay, PropagateDeadlineLayer, RespondLayer,
-    StandardService, grpc,
+    AtEndOfBody, BodyTimeoutLayer, Classifier, HttpReplay, PropagateDeadlineLayer, ReplayBody,
+    ReplayBodyLayer, RespondLayer, StandardService, grpc,
 };
 use buttress::stack::Handle;
 use buttress::{Backoff, BoxError, BulkheadLayer, Error, ErrorKind, Jitter, Once, RetryLayer};
 use bytes::Bytes;
-use feed::{Source, feed};
+use feed::{Feed, Source, feed};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -776,7 +776,69 @@ async fn a_stream_that_stalls_or_trickles_without_end_is_ended() {
         let (kind, ()) = both.await.expect("is ended");
         assert_eq!(kind, Some(ErrorKind::Timeout), "{version} {trickles}");
         assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
-        assert_eq!(outcomes(&recorder), only("failure"));
+        let seen = outcomes(&recorder);
+        // A reader that a busy machine has held up when its time was over was late itself.
+        let is_late = trickles && seen == only("cancelled");
+        assert!(is_late || seen == only("failure"), "{version} {seen:?}");
+    }
+}
+
+/// A server of this version that gives back what it gets, at once or when it has it all.
+async fn echo(version: u8, at_once: bool) -> SocketAddr {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let io = TokioIo::new(socket);
+            let service = service_fn(move |request: Request<Incoming>| async move {
+                let body = request.into_body();
+                if at_once {
+                    return Ok(boxed(body));
+                }
+                let body = body.collect().await?.to_bytes();
+                Ok::<_, hyper::Error>(boxed(Full::from(body)))
+            });
+            if version == 1 {
+                tokio::spawn(http1::Builder::new().serve_connection(io, service));
+            } else {
+                let http = http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(http.serve_connection(io, service));
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_is_not_held_against_the_service() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for (version, at_once) in [(1, false), (2, false), (2, true)] {
+        let address = echo(version, at_once).await;
+        let stack = buttress::http::standard("wire").replay(HttpReplay::new().all_idempotent());
+        let stack = stack.no_timeout().no_deadline().concurrency_limit(10);
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(version == 2)
+            .build_http::<ReplayBody<Feed>>();
+        let client = ServiceBuilder::new()
+            .layer(ReplayBodyLayer::new())
+            .layer(stack.build().unwrap())
+            .service(client);
+
+        let (source, body) = feed();
+        assert!(source.send("12 "));
+        let request = Request::post(format!("http://{address}/")).body(body);
+        let mut call = pin!(client.oneshot(request.unwrap()));
+        let error = if at_once {
+            let mut body = call.await.unwrap().into_body();
+            assert!(body.frame().await.unwrap().is_ok());
+            source.fail("its sender has gone away");
+            body.collect().await.unwrap_err()
+        } else {
+            source.fail("its sender has gone away");
+            call.as_mut().await.unwrap_err()
+        };
+        let seen = outcomes(&recorder);
+        assert_eq!(seen, only("ignored"), "{version} {at_once} {error:?}");
     }
 }
 

@@ -29,6 +29,8 @@ const BACKOFF: f64 = 0.9;
 ///   at most, and a limit that is not used does not grow. A few answers that took no time do not
 ///   make it faster.
 ///
+/// Of an answer that is streamed, what counts is how long its head took; a long download is not slow.
+///
 /// It knows nothing of latency but what timeouts and `slow_calls` tell it, so that is where it settles: give
 /// it one of the two, as long as a caller is glad to wait. The timeout has to be inside the bulkhead; from one
 /// outside it learns nothing but that the caller has gone.
@@ -139,8 +141,8 @@ impl LimitPolicy for Running {
     fn update(&self, sample: &Sample) -> usize {
         let ended = nanos_between(self.origin, sample.now);
         // Calls that begin at the origin itself still count.
-        let round_trip = whole_nanos(sample.round_trip);
-        let (began, ended) = (1 + ended.saturating_sub(round_trip), 1 + ended);
+        let held = whole_nanos(sample.held.max(sample.round_trip));
+        let (began, ended) = (1 + ended.saturating_sub(held), 1 + ended);
         let limit = sample.limit;
         if self.settings.is_overload(sample) {
             let smaller = self.settings.shrink(limit);
@@ -313,6 +315,31 @@ mod tests {
         assert_eq!(limit.call(0, 50, 1, Outcome::Success), 20);
         assert_eq!(limit.call(0, 51, 1, Outcome::Success), 10);
         assert_eq!(limit.call(52, 103, 1, Outcome::Failure), 5);
+    }
+
+    #[test]
+    fn an_answer_that_takes_long_is_not_slow_and_belongs_to_the_time_of_its_request() {
+        let mut limit = Limited::new(Aimd::between(2, 200).slow_calls(50 * MS));
+        let stream = |limit: &mut Limited, began: u32, ended: u32| {
+            let sample = Sample {
+                round_trip: 10 * MS,
+                held: (ended - began) * MS,
+                in_flight: limit.limit,
+                ..Sample::new(limit.origin + ended * MS, limit.limit)
+            };
+            limit.limit = limit.aimd.update(&sample);
+            limit.limit
+        };
+        assert_eq!(stream(&mut limit, 0, 1_000), 20);
+        assert_eq!(limit.call(1_001, 1_010, 20, OVERLOAD), 18);
+        for _ in 0..100 {
+            let before_that = stream(&mut limit, 900, 2_000);
+            assert_eq!(before_that, 18, "says nothing about the new limit");
+        }
+        for _ in 0..17 {
+            assert_eq!(stream(&mut limit, 1_100, 2_000), 18);
+        }
+        assert_eq!(stream(&mut limit, 1_100, 2_000), 19);
     }
 
     #[test]

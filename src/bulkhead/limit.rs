@@ -38,8 +38,11 @@ pub trait LimitPolicy: Send + Sync + 'static {
 pub struct Sample {
     /// When it ended.
     pub now: Instant,
-    /// How long it took, from the moment it had its permit: without the time in the queue.
+    /// How long it took, from the moment it had its permit: without the time in the queue, and where the call is over at
+    /// the end of the body (`http::AtEndOfBody`) until the head came.
     pub round_trip: Duration,
+    /// How long it had its permit: longer than the round trip by what the body took.
+    pub held: Duration,
     /// How many calls were in flight when it began or when it ended, the greater number; it is one of them.
     pub in_flight: usize,
     /// The limit at present.
@@ -57,6 +60,7 @@ impl Sample {
         Self {
             now,
             round_trip: Duration::ZERO,
+            held: Duration::ZERO,
             in_flight: 1,
             limit,
             outcome: Outcome::Success,

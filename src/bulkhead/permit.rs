@@ -1,7 +1,7 @@
 //! The permit of an admitted call.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::shared::Shared;
@@ -22,6 +22,9 @@ pub(super) struct Started {
     pub(super) at: NonZeroU64,
     /// Itself included.
     pub(super) in_flight: u32,
+    /// Microseconds until the head of the answer came, and one. `None` until then, and where the answer is all that is
+    /// waited for.
+    pub(super) head: Option<NonZeroU32>,
 }
 
 impl Permit {
@@ -56,6 +59,12 @@ impl Token for Permit {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome, false);
+    }
+
+    fn head(&mut self, _outcome: Outcome) {
+        if let (Some(shared), Some(started)) = (&self.shared, &mut self.started) {
+            shared.answered(started);
+        }
     }
 
     fn time_out(mut self, outcome: Outcome) {

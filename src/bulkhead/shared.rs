@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,6 +162,7 @@ impl Shared {
         let started = self.is_adaptive().then(|| Started {
             at: NonZeroU64::MIN.saturating_add(self.nanos(context::now())),
             in_flight: word.in_flight() as u32,
+            head: None,
         });
         // Whatever the recorder does from here on, the permit is given back.
         let permit = Permit::new(Arc::clone(self), started);
@@ -185,19 +186,34 @@ impl Shared {
         }
     }
 
+    /// How long a call has had its permit.
+    fn held(&self, started: &Started, now: Instant) -> Duration {
+        let ended = NonZeroU64::MIN.saturating_add(self.nanos(now)).get();
+        Duration::from_nanos(ended.saturating_sub(started.at.get()))
+    }
+
+    /// The head of an answer has come, the rest of which goes on.
+    pub(super) fn answered(&self, started: &mut Started) {
+        let took = self.held(started, context::fresh_now()).as_micros();
+        let took = u32::try_from(took).unwrap_or(u32::MAX);
+        started.head = Some(NonZeroU32::MIN.saturating_add(took));
+    }
+
     /// Gives the permit of a call back, and lets the policy know of it.
     pub(super) fn end(&self, started: Started, outcome: Outcome, timed_out: bool) {
         let now = context::fresh_now();
         let word = self.gate.leave(|| now);
         self.left(word);
         let Some(policy) = &self.policy else { return };
-        let ended = NonZeroU64::MIN.saturating_add(self.nanos(now)).get();
+        let held = self.held(&started, now);
+        let to_head = started.head.map(|micros| u64::from(micros.get() - 1));
         // After the permit is back: whatever the policy does, it is not lost.
         self.adapt(
             policy.as_ref(),
             &Sample {
                 now,
-                round_trip: Duration::from_nanos(ended.saturating_sub(started.at.get())),
+                round_trip: to_head.map_or(held, Duration::from_micros),
+                held,
                 in_flight: word.in_flight().max(started.in_flight as usize),
                 limit: word.limit(),
                 outcome,

@@ -41,10 +41,12 @@
 //! each failure half as many. Five successes close the breaker, more failures than successes open it
 //! again. A probe that takes longer than its lease gives its place to another one.
 //!
-//! **Answers that are streamed**, with `http::AtEndOfBody`. A call is counted once: as a failure at the head if that is one,
-//! else at the end of the body. It is slow if its head was: a download of a minute is no slow call. A probe does not wait for
-//! the end: a head that is a success counts as one and gives the probe's place back. If its body fails while the breaker is
-//! still half-open, that success becomes a failure; after that it changes nothing.
+//! **Answers that are streamed**, with `http::AtEndOfBody`. A call is counted once, and at its head: who waited for the end
+//! of streams that last would see only those calls that fail at once, and open over a few of them. If the body fails
+//! later, the success becomes a failure; one that the window no longer holds stays, and the failure is counted beside it.
+//! A call is slow if its head was: a download of a minute is no slow call. A probe gives its place back at a head that is
+//! a success. When the state has changed, the end changes nothing. Of failures in a row, a good head ends a row of bad
+//! ones, but a row of answers that broke off is ended by a whole answer only: each of them had a good head.
 //!
 //! # Promises
 //!
@@ -52,7 +54,8 @@
 //! - A call that was let through in one state never changes a later one, however late it ends.
 //! - At the edge from open to half-open, exactly one of the calls that arrive together is let through.
 //! - Every state has an exit: no probe, lost or hanging, can keep the breaker half-open.
-//! - `Ignored` and `Cancelled` calls count neither way; rejections by layers further in are ignored.
+//! - `Ignored` and `Cancelled` calls count neither way; rejections by layers further in are ignored. Of an answer that is
+//!   given up, its head has counted.
 //!
 //! # Cancellation
 //!

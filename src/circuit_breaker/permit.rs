@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::shared::{Mark, Shared};
 use super::state::Probe;
 use crate::{Error, ErrorKind, Outcome, Token};
 
@@ -51,6 +51,11 @@ pub(super) enum Kind {
         word: u64,
         timing: Timing,
     },
+    /// The same, and counted as a success, because the head of its answer was one.
+    Answered {
+        word: u64,
+        mark: Mark,
+    },
     Probe {
         probe: Probe,
         timing: Timing,
@@ -79,7 +84,16 @@ impl Token for Permit {
             return;
         }
         match &mut self.kind {
-            Kind::Counted { timing, .. } => shared.stop(timing),
+            Kind::Counted { word, timing } => {
+                shared.stop(timing);
+                if outcome == Outcome::Success {
+                    let (word, timing) = (*word, *timing);
+                    self.kind = Kind::Uncounted;
+                    if let Some(mark) = shared.count_head(word, timing) {
+                        self.kind = Kind::Answered { word, mark };
+                    }
+                }
+            }
             Kind::Probe { probe, timing } => {
                 shared.stop(timing);
                 if outcome == Outcome::Success {
@@ -91,7 +105,7 @@ impl Token for Permit {
                     shared.end_probe(probe, outcome, timing);
                 }
             }
-            Kind::Proven { .. } | Kind::Uncounted => {}
+            Kind::Answered { .. } | Kind::Proven { .. } | Kind::Uncounted => {}
         }
     }
 }
@@ -121,7 +135,7 @@ impl Permit {
             Kind::Counted { timing, .. } | Kind::Probe { timing, .. } => {
                 !matches!(timing, Timing::Off)
             }
-            Kind::Proven { .. } | Kind::Uncounted => false,
+            Kind::Answered { .. } | Kind::Proven { .. } | Kind::Uncounted => false,
         }
     }
 
@@ -147,6 +161,7 @@ impl Permit {
         match std::mem::replace(&mut self.kind, Kind::Uncounted) {
             Kind::Uncounted => {}
             Kind::Counted { word, timing } => shared.count(word, outcome, timing),
+            Kind::Answered { word, mark } => shared.count_rest(word, mark, outcome),
             Kind::Probe { probe, timing } => shared.end_probe(probe, outcome, timing),
             Kind::Proven { probe } => shared.disprove(probe, outcome),
         }

@@ -26,12 +26,40 @@ pub(super) enum Window {
     Count(Mutex<CountWindow>),
 }
 
+/// Where in its window a call has been counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    /// The slice of time, or the number of the call.
+    place: u64,
+    lane: u32,
+}
+
 impl Window {
     #[inline]
-    fn record(&self, epoch: u64, nanos: u64, sample: Sample) {
-        match self {
-            Self::Time(window) => window.record(lane(), epoch, nanos, sample),
+    fn record(&self, epoch: u64, nanos: u64, sample: Sample) -> Mark {
+        let lane = lane();
+        let place = match self {
+            Self::Time(window) => window.record(lane, epoch, nanos, sample),
             Self::Count(window) => lock(window).record(epoch, sample),
+        };
+        Mark {
+            place,
+            lane: lane as u32,
+        }
+    }
+
+    /// Counts a call as failed that was counted as a success.
+    fn correct(&self, epoch: u64, nanos: u64, mark: Mark) {
+        let failed = Sample {
+            failed: true,
+            slow: false,
+        };
+        match self {
+            Self::Time(window) => {
+                window.retract(mark.lane as usize, mark.place);
+                window.record(lane(), epoch, nanos, failed);
+            }
+            Self::Count(window) => lock(window).correct(epoch, mark.place),
         }
     }
 
@@ -54,7 +82,7 @@ pub(super) struct Shared {
     /// When the open time is over, in nanoseconds since `origin`; `u64::MAX` for never.
     open_until: AtomicU64,
     window: Window,
-    /// Failures in a row, in the low half, of the epoch in the high half.
+    /// Failures in a row, in the low half, of the epoch in the high half. See [`Step`].
     streak: AtomicU64,
     machine: Mutex<Machine>,
     settings: Settings,
@@ -65,6 +93,23 @@ pub(super) struct Shared {
     metrics: &'static Series<BreakerMetrics>,
     published: Published,
 }
+
+/// What a call does to the failures in a row.
+///
+/// A head that was good ends a row of heads that were not, at once: the rest of the answer may take hours. A row of
+/// answers that broke off is not ended by it, or there would be none: each of them had a good head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Succeeded,
+    /// The head was good, the rest is not known.
+    Answered,
+    Failed,
+    /// It failed after its head had been good.
+    BrokeOff,
+}
+
+/// Set in a row of failures when a good head has come after it.
+const ANSWERED: u64 = 1 << 31;
 
 const STATE_BITS: u32 = 2;
 
@@ -261,6 +306,48 @@ impl Shared {
         }
     }
 
+    /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
+    pub(super) fn count_head(&self, admitted: u64, timing: Timing) -> Option<Mark> {
+        if self.word.load(Ordering::Acquire) != admitted {
+            return None;
+        }
+        let epoch = admitted >> STATE_BITS;
+        let (now, slow) = self.ended(timing);
+        let nanos = self.nanos(now);
+        let sample = Sample {
+            failed: false,
+            slow,
+        };
+        let mark = self.window.record(epoch, nanos, sample);
+        self.count_streak(epoch, Step::Answered);
+        self.published.keep(self.metrics, now, nanos);
+        if slow {
+            self.judge(epoch, 0, None, now);
+        }
+        Some(mark)
+    }
+
+    /// A call is over whose head was counted as a success.
+    pub(super) fn count_rest(&self, admitted: u64, mark: Mark, outcome: Outcome) {
+        if self.word.load(Ordering::Acquire) != admitted {
+            return;
+        }
+        let epoch = admitted >> STATE_BITS;
+        match outcome {
+            // What its head says stays.
+            Outcome::Ignored | Outcome::Cancelled => {}
+            Outcome::Success => {
+                self.count_streak(epoch, Step::Succeeded);
+            }
+            Outcome::Failure | Outcome::Overload { .. } => {
+                let now = context::now();
+                self.window.correct(epoch, self.nanos(now), mark);
+                let streak = self.count_streak(epoch, Step::BrokeOff);
+                self.judge(epoch, streak, outcome.retry_after(), now);
+            }
+        }
+    }
+
     /// Counts a call that began while the breaker was closed.
     #[inline]
     pub(super) fn count(&self, admitted: u64, outcome: Outcome, timing: Timing) {
@@ -279,7 +366,12 @@ impl Shared {
         };
         let nanos = self.nanos(now);
         self.window.record(epoch, nanos, Sample { failed, slow });
-        let streak = self.count_streak(epoch, failed);
+        let step = if failed {
+            Step::Failed
+        } else {
+            Step::Succeeded
+        };
+        let streak = self.count_streak(epoch, step);
         self.published.keep(self.metrics, now, nanos);
         if failed || slow {
             self.judge(epoch, streak, outcome.retry_after(), now);
@@ -308,7 +400,7 @@ impl Shared {
 
     /// Counts failures in a row, and says how many there are.
     #[inline]
-    fn count_streak(&self, epoch: u64, failed: bool) -> u32 {
+    fn count_streak(&self, epoch: u64, step: Step) -> u32 {
         /// The low half counts; the high half is the epoch, so that no failure counts in another one.
         const MOST: u64 = u32::MAX as u64;
         if self.settings.consecutive_failures.is_none() {
@@ -322,7 +414,14 @@ impl Shared {
                 Some(_newer_epoch) => return 0,
                 None => 0,
             };
-            let row = if failed { (row + 1).min(MOST) } else { 0 };
+            let failures = row & !ANSWERED;
+            let row = match step {
+                Step::Succeeded => 0,
+                Step::Answered if failures == 0 => 0,
+                Step::Answered => row | ANSWERED,
+                Step::Failed if row != failures => 1,
+                Step::Failed | Step::BrokeOff => (failures + 1).min(ANSWERED - 1),
+            };
             let new = none + row;
             if new == old {
                 return row as u32;

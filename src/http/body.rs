@@ -9,6 +9,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::rules::of_error;
 use crate::{BoxError, Completion, Error, ErrorsAreFailures, Outcome, Token};
 
 /// Judges a call whose response came to its end.
@@ -224,7 +225,7 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
         let outcome = if self.is_decided {
             self.outcome
         } else {
-            Outcome::Failure
+            of_error(error)
         };
         let ours = Error::find(error);
         if ours.is_some_and(Error::is_of_slow_reader) {

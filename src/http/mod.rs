@@ -24,6 +24,7 @@
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
 //! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
+//! | this side has reset the stream of HTTP/2 | ignored | hyper does so when the body of the request has failed, and says no more |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
@@ -37,12 +38,13 @@
 //!
 //! With [`AtEndOfBody`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
 //! balancer counts it on its endpoint, and what measure records is the time of the whole answer, a slow reader's time
-//! included. To the balancer and the circuit breaker, a call took what its head took: a long download is not slow.
+//! included. To the balancer, the circuit breaker and a bulkhead that adapts, a call took what its head took: a long download
+//! is not slow.
 //!
 //! | the body | the call is |
 //! |---|---|
 //! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
-//! | ends in an error | a failure; one of this crate's own timeouts is a timeout |
+//! | ends in an error | a failure, or ignored, as an error in place of a head; one of this crate's own timeouts is a timeout |
 //! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |
@@ -57,8 +59,8 @@
 //! many permits, or waits for itself.
 //!
 //! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
-//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last, and a closed circuit breaker counts
-//! a success at its end, but a head that is a failure at once. A half-open one does not wait for their end.
+//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last. The circuit breaker does not wait for
+//! their end: a head that is a success counts as one, until the body fails.
 //!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
 //! body something further out takes off are cancelled.
@@ -118,8 +120,8 @@
 //! # Cancellation
 //!
 //! Dropping a body gives back all that its call holds, after what the body itself holds. It counts as
-//! cancelled: neither for the service nor against it, and the place of a probe is free again. What the balancer and a
-//! half-open circuit breaker know from the head stays.
+//! cancelled: neither for the service nor against it, and the place of a probe is free again. What the balancer and the
+//! circuit breaker know from the head stays.
 //!
 //! # What clones share
 //!

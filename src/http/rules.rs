@@ -1,10 +1,12 @@
 //! What the user has said about single statuses.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ReplayBodyError;
+use crate::error::sources;
 use crate::{BoxError, Outcome};
 
 /// Outcomes by number of the status. The last one that was given for a number holds.
@@ -39,11 +41,45 @@ impl Rules {
 /// service.
 #[cold]
 pub(super) fn of_error(error: &BoxError) -> Outcome {
-    if ReplayBodyError::is_cause_of(error) {
+    if ReplayBodyError::is_cause_of(error) || was_reset_here(error) {
         Outcome::Ignored
     } else {
         Outcome::Failure
     }
+}
+
+/// Says whether this side has reset the stream of HTTP/2.
+///
+/// That is all that hyper tells when the body of the request has failed. The error is one of the crate `h2`, which
+/// this one does not depend on, so it is known by its text.
+fn was_reset_here(error: &BoxError) -> bool {
+    sources(error.as_ref()).any(|error| begins_with("stream error sent by user", error))
+}
+
+/// Says whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.
+fn begins_with(start: &str, text: &dyn fmt::Display) -> bool {
+    struct Rest<'a>(&'a [u8]);
+
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let length = self.0.len().min(text.len());
+            let (expected, rest) = self.0.split_at(length);
+            if *expected != text.as_bytes()[..length] {
+                return Err(fmt::Error);
+            }
+            self.0 = rest;
+            // An error stops it.
+            if rest.is_empty() {
+                Err(fmt::Error)
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    let mut rest = Rest(start.as_bytes());
+    let _ = fmt::Write::write_fmt(&mut rest, format_args!("{text}"));
+    rest.0.is_empty()
 }
 
 /// Gives an overload the time that the service asked callers to stay away, if it did.
@@ -81,6 +117,22 @@ mod tests {
                 prop_assert_eq!(rules.find(number as u16), outcome);
             }
         }
+    }
+
+    #[test]
+    fn a_text_is_known_by_its_beginning_in_whatever_pieces_it_comes() {
+        for (text, begins) in [
+            ("stream error: reset", true),
+            ("stream error", true),
+            ("stream erro", false),
+            ("a stream error", false),
+            ("", false),
+        ] {
+            assert_eq!(begins_with("stream error", &text), begins, "{text}");
+        }
+        let number = 12;
+        assert!(begins_with("12 bolts", &format_args!("{number} bolts")));
+        assert!(!begins_with("12 bolts", &format_args!("{number} nuts")));
     }
 
     #[test]

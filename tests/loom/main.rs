@@ -46,6 +46,7 @@ fn main() {
         window::threads_that_enter_a_new_slice_together_clear_it_once
         window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
         window::a_call_of_an_old_epoch_does_not_clear_the_new_one
+        window::a_success_that_is_taken_back_takes_no_other_one_with_it
         budget::the_last_token_is_taken_once
         budget::what_is_paid_and_brought_at_the_same_time_adds_up
         budget::three_threads_never_take_more_than_there_is

@@ -48,3 +48,20 @@ pub(crate) fn a_straggler_does_not_clear_the_slice_that_has_replaced_its_own() {
 pub(crate) fn a_call_of_an_old_epoch_does_not_clear_the_new_one() {
     assert_eq!(calls(&[(0, 1)], [(1, 1), (0, 1), (1, 1)], (1, 1)), 2);
 }
+
+pub(crate) fn a_success_that_is_taken_back_takes_no_other_one_with_it() {
+    // Of two that were counted, one is taken back, while others come in the same slice and in the one that replaces it.
+    for (seen_at, expected) in [(1, 2), (11, 1)] {
+        let window = Arc::new(TimeWindow::new(Duration::from_secs(10), 1));
+        record(&window, (0, 1));
+        let tag = window.record(0, 0, SECOND, OK);
+        let at_last = (0, seen_at);
+        let together = [None, Some(at_last)];
+        on_threads(&window, together, move |window, call| match call {
+            Some(call) => record(window, call),
+            None => window.retract(0, tag),
+        });
+        let Tally { calls, .. } = window.tally(0, seen_at * SECOND, BUCKETS);
+        assert_eq!(calls, expected);
+    }
+}

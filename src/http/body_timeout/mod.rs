@@ -53,7 +53,8 @@
 //! as the error of the body, whose type is [`BoxError`](crate::BoxError). Errors of the body inside pass untouched.
 //!
 //! A tonic client inside whose stream this happens makes `Unknown` of it, with this error as the source of its status:
-//! [`Error::find_in`](crate::Error::find_in) tells it from others.
+//! [`Error::find_in`](crate::Error::find_in) tells it from others. Under a [`RespondLayer`](super::RespondLayer) it sees
+//! `DeadlineExceeded`.
 //!
 //! # Metrics
 //!

@@ -28,9 +28,13 @@
 //! [`slack`](PropagateDeadlineConfig::slack); the clock is read when the client is called, after it has become ready. Where
 //! there is no deadline, nothing is written. A smaller value that the request carries already is kept.
 //!
+//! Such a value, as that of tonic's `Request::set_timeout`, is the time of each attempt. An [`InheritDeadlineLayer`] outside
+//! the client's stack makes it that of all attempts together.
+//!
 //! Some clients obey the header themselves: a tonic `Channel` ends the call when that time is over, in an error that its
-//! callers see as `Cancelled`. So an error that comes after the time which the request carries becomes
-//! [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer was first.
+//! callers see as `Cancelled`. So where there is a deadline, an error that comes after the time which the request carries becomes
+//! [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer was first. One that proves that the request was
+//! not sent, as a refused connection, stays what it is.
 //!
 //! | request | header | value |
 //! |---|---|---|

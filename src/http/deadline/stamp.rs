@@ -16,6 +16,7 @@ use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
 use super::metrics::PropagateMetrics;
+use crate::error::was_sent;
 use crate::http::Protocol;
 use crate::telemetry::Series;
 use crate::{BoxError, Error, ErrorKind, context};
@@ -70,7 +71,9 @@ impl<H> Policy<H> {
             Protocol::Http => &self.header,
             Protocol::Grpc => &GRPC_TIMEOUT,
         };
-        let allowed = headers::write(protocol, headers, name, left).ok_or(Late)?;
+        let allowed = headers::write(protocol, headers, name, left);
+        // The request itself may have asked for less.
+        let allowed = allowed.filter(|&allowed| allowed >= LEAST).ok_or(Late)?;
         Ok(Some(Told {
             allowed,
             until: context::saturating_add(context::now(), allowed),
@@ -115,7 +118,7 @@ impl Told {
     #[cold]
     fn explain(&self, error: BoxError) -> BoxError {
         let now = context::fresh_now();
-        if now < self.until || Error::find(&error).is_some() {
+        if now < self.until || Error::find(&error).is_some() || !was_sent(&error) {
             return error;
         }
         self.metrics.report(now, PropagateMetrics::timed_out);

@@ -6,7 +6,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEnd;
-use crate::http::retry_after::text;
+use crate::http::retry_after::{retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
 use crate::{BoxError, Classify, Hint, Outcome};
 
@@ -96,7 +96,13 @@ impl<B> Classify<Response<B>> for Classifier {
 
     fn hint(&self, result: Result<&Response<B>, &BoxError>) -> Option<Hint> {
         let headers = result.ok()?.headers();
-        pushback(headers).or_else(|| self.classify(result).retry_after().map(Hint::RetryAfter))
+        pushback(headers).or_else(|| {
+            let own = self.classify(result).retry_after();
+            // What answers without a status is something in between, which knows HTTP only.
+            let knows_grpc = headers.contains_key(&STATUS);
+            let asked = own.or_else(|| retry_after(headers).filter(|_| !knows_grpc));
+            asked.map(Hint::RetryAfter)
+        })
     }
 }
 
@@ -241,6 +247,28 @@ mod tests {
         let result: Result<&Response<()>, _> = Err(&error);
         assert_eq!(Classifier::new().hint(result), None);
         assert_eq!(Classifier::new().classify(result), Outcome::Failure);
+    }
+
+    #[test]
+    fn a_proxy_says_when_to_come_back_as_http_does() {
+        let classify = Classifier::new();
+        let hint = |all: &[(&'static str, &[u8])]| {
+            let mut response = response(503, headers(all));
+            let hint = classify.hint(Ok(&response));
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().insert(&STATUS, 14.into());
+            assert_eq!(
+                classify.hint(Ok(&response)),
+                hint.filter(|_| all.len() > 1),
+                "a service of gRPC says it otherwise"
+            );
+            hint
+        };
+        let after = |millis| Some(Hint::RetryAfter(Duration::from_millis(millis)));
+        assert_eq!(hint(&[("retry-after", b"3")]), after(3_000));
+        assert_eq!(hint(&[("retry-after", b"soon")]), None);
+        let both: [(_, &[u8]); 2] = [("retry-after", b"3"), ("grpc-retry-pushback-ms", b"500")];
+        assert_eq!(hint(&both), after(500));
     }
 
     #[test]

@@ -30,13 +30,14 @@
 //! | none at the end | as `UNKNOWN` |
 //! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
 //! | error | failure |
-//! | the request's own [`ReplayBody`](super::ReplayBody) failed | ignored |
+//! | the request's own [`ReplayBody`](super::ReplayBody) failed, or this side has reset the stream | ignored |
 //!
 //! [`code`](Classifier::code) says otherwise for some of them.
 //!
 //! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is retry's hint, and
 //! an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
-//! than one of them ask for no further attempt.
+//! than one of them ask for no further attempt. To an answer without a status, which is that of a proxy, `Retry-After` is the
+//! hint.
 //!
 //! A status in the trailers comes too late for retry and hedge: the caller has the response. Servers put that of
 //! a call which failed without a message into the head.

@@ -79,7 +79,7 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
     message = "bodies of type `{B}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request's body",
     note = "`HttpReplay::by_clone()`, which `http::standard` begins with, copies bodies that are `Clone`, as `http_body_util::Full` is",
-    note = "for a body that is streamed put a `ReplayBodyLayer` around the layer, and `.replay(HttpReplay::new())` in its configuration; `.replay(Once)` sends everything once; `HttpReplay::new().copy_body(|body: &{B}| ...)` takes a closure"
+    note = "for a body that is streamed put a `ReplayBodyLayer` around the layer, and `.replay(HttpReplay::new())` in its configuration, which copies a `ReplayBody`; `.replay(Once)` sends everything once; `HttpReplay::new().copy_body(|body: &{B}| ...)` takes a closure"
 )]
 pub trait CopyBody<B> {
     /// Copies the body, or says with `None` that it cannot be sent again.

@@ -151,16 +151,22 @@ impl<C> HttpReplay<C> {
     ///
     /// In addition to what [`Replay::was_sent`] knows. Such a request may be sent again whatever its method.
     ///
-    /// This crate does not know the errors of HTTP/2. A stream that was refused (`REFUSED_STREAM`), or is above the
-    /// last one that a `GOAWAY` names, was not acted on either; with the crate `h2`, write
+    /// What a client of hyper-util, or reqwest, could not connect for (a name that is not found, a handshake that failed) was
+    /// not sent:
     ///
-    /// ```ignore
-    /// HttpReplay::new().not_sent_if(|error| {
-    ///     let error = error.downcast_ref::<h2::Error>();
-    ///     error.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    /// })
-    /// # ;
     /// ```
+    /// use buttress::http::HttpReplay;
+    /// use hyper_util::client::legacy;
+    ///
+    /// let replay = HttpReplay::new().not_sent_if(|error| {
+    ///     let error = error.downcast_ref::<legacy::Error>();
+    ///     error.is_some_and(legacy::Error::is_connect)
+    /// });
+    /// ```
+    ///
+    /// This crate does not know the errors of HTTP/2. A stream that was refused (`REFUSED_STREAM`), or is above the
+    /// last one that a `GOAWAY` names, was not acted on either; it is an `h2::Error` of the version that hyper uses, with
+    /// `is_remote()` and the `reason()` `REFUSED_STREAM`.
     pub fn not_sent_if<F>(mut self, proves: F) -> Self
     where
         F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,

@@ -3,17 +3,16 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{self, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::source::Reader;
 use crate::BoxError;
 use crate::error::sources;
 use crate::http::TryCopyBody;
-use crate::sync::{Mutex, lock};
 
 /// Longer than nearly every request, and little enough to keep for each call in flight.
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -30,8 +29,6 @@ pub struct ReplayBody<B> {
 enum Inner<B> {
     /// There is nothing to be read.
     Empty,
-    /// It is known to be too long, and is handed through. The lock is never waited for.
-    TooLong(Mutex<Pin<Box<B>>>),
     Kept(Reader<B>),
 }
 
@@ -48,9 +45,10 @@ impl<B: Body> ReplayBody<B> {
     pub fn with_limit(body: B, limit: usize) -> Self {
         let inner = if body.is_end_stream() {
             Inner::Empty
-        } else if body.size_hint().lower() > limit as u64 {
-            Inner::TooLong(Mutex::new(Box::pin(body)))
         } else {
+            // One that is known to be too long is not kept. It can be sent again as long as nothing of it was read.
+            let is_too_long = body.size_hint().lower() > limit as u64;
+            let limit = if is_too_long { 0 } else { limit };
             Inner::Kept(Reader::new(Box::pin(body), limit))
         };
         Self { inner }
@@ -62,7 +60,6 @@ impl<B> TryCopyBody for ReplayBody<B> {
     fn try_copy(&self) -> Option<Self> {
         let inner = match &self.inner {
             Inner::Empty => Inner::Empty,
-            Inner::TooLong(_) => return None,
             Inner::Kept(reader) => Inner::Kept(reader.another()?),
         };
         Some(Self { inner })
@@ -72,7 +69,7 @@ impl<B> TryCopyBody for ReplayBody<B> {
     /// the body has failed.
     fn is_intact(&self) -> bool {
         match &self.inner {
-            Inner::Empty | Inner::TooLong(_) => true,
+            Inner::Empty => true,
             Inner::Kept(reader) => reader.is_intact(),
         }
     }
@@ -98,19 +95,6 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.get_mut().inner {
             Inner::Empty => Poll::Ready(None),
-            Inner::TooLong(body) => body
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_mut()
-                .poll_frame(cx)
-                .map(|next| {
-                    next.map(|result| match result {
-                        Ok(frame) => {
-                            Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-                        }
-                        Err(error) => Err(error.into()),
-                    })
-                }),
             Inner::Kept(reader) => reader.poll(cx),
         }
     }
@@ -118,7 +102,6 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Empty => true,
-            Inner::TooLong(body) => lock(body).is_end_stream(),
             Inner::Kept(reader) => reader.is_end_stream(),
         }
     }
@@ -126,7 +109,6 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
-            Inner::TooLong(body) => lock(body).size_hint(),
             Inner::Kept(reader) => reader.size_hint(),
         }
     }
@@ -151,7 +133,6 @@ impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.inner {
             Inner::Empty => f.write_str("Empty"),
-            Inner::TooLong(_) => f.write_str("TooLong"),
             Inner::Kept(reader) => reader.fmt(f),
         }
     }
@@ -160,21 +141,38 @@ impl<B> fmt::Debug for ReplayBody<B> {
 /// Why a [`ReplayBody`] could not be read on.
 ///
 /// It is in the chain of sources of the error that a client makes of it.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReplayBodyError {
     /// The body itself failed. Every copy reports it.
-    #[error("the request body failed")]
-    Source(#[source] Arc<dyn StdError + Send + Sync>),
+    Source(Arc<dyn StdError + Send + Sync>),
     /// More of the body was read than is kept, and this copy needs what is gone.
-    #[error("the beginning of the request body is no longer kept")]
     Lost,
     /// The attempt that reads it is over, and another one is made in its stead.
-    #[error("the request is sent again")]
     Superseded,
     /// The body panicked when another copy read it.
-    #[error("the request body has panicked")]
     Panicked,
+}
+
+impl fmt::Display for ReplayBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source(_) => "the request body failed",
+            Self::Lost => "the beginning of the request body is no longer kept",
+            Self::Superseded => "the request is sent again",
+            Self::Panicked => "the request body has panicked",
+        })
+    }
+}
+
+impl StdError for ReplayBodyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            // The error itself: behind the `Arc` nobody would find it by its type.
+            Self::Source(error) => Some(&**error),
+            Self::Lost | Self::Superseded | Self::Panicked => None,
+        }
+    }
 }
 
 impl ReplayBodyError {

@@ -20,9 +20,10 @@
 //!
 //! What is kept is bounded, 64 KiB for each request by default. A frame takes room beside its data, so the number of frames is
 //! bounded, too: one for each 64 bytes of the limit, and 64 at least. When there is more, the oldest goes, and with it the
-//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). A body that
-//! says beforehand that it is longer is not kept at all. Of two attempts in flight, as with a hedge, that one fails which is
-//! further behind the other than the limit.
+//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). Of a body
+//! that says beforehand that it is longer nothing is kept: it is sent again only if none of it was read, as when the
+//! connection was refused. Of two attempts in flight, as with a hedge, that one fails which is further behind the other than
+//! the limit.
 //!
 //! A client may go on to send the body of an attempt that has been answered. When retry makes another attempt, that ends: what
 //! the former one would read further fails, its connection or stream with it, and nobody reads away what the next one needs.
@@ -34,7 +35,8 @@
 //!   unless its attempt is over.
 //! - No more than the limit is kept, and nothing when no other copy is left that could use it. Data that are kept are
 //!   references (`Bytes`), not copies, where the body's data are `Bytes`; what is counted is their length.
-//! - `size_hint` and `is_end_stream` say of each copy what it has still to read.
+//! - `size_hint` and `is_end_stream` say of each copy what it has still to read. A copy of a body that did not know its length
+//!   does not know it either, so that a client sends both in the same way: with trailers, over HTTP/1.
 //! - The body inside is polled by one reader at a time, without a lock held, and not after its end.
 //!
 //! # Cancellation
@@ -53,7 +55,9 @@
 //! # Errors
 //!
 //! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
-//! made), the copy was too far behind, or its attempt is over.
+//! made), the copy was too far behind, or its attempt is over. Over HTTP/1 a hyper client has it in the chain of its own
+//! error. Over HTTP/2 it resets the stream and says no more than that, which the classifiers of this crate understand. Over
+//! HTTP/1, when the head of the answer has come, it reports a broken connection: that is a failure of the service.
 //!
 //! # Metrics
 //!

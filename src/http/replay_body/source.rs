@@ -24,10 +24,13 @@ pub(super) struct Shared<B> {
 struct State<B> {
     kept: Kept,
     source: Source<B>,
-    /// The length of the source, if it said so before it was read. Some never change what they say.
+    /// The length of the source, if it said so before it was read. It holds for all copies, whatever comes: if the source
+    /// ends before, a copy that says less would look like the whole. Without it nobody knows how long a copy is, not even
+    /// when all was read: a client would send that in another way than the first attempt, and HTTP/1 has no trailers
+    /// behind a known length.
     total: Option<u64>,
-    /// What is left in the source.
-    rest: SizeHint,
+    /// The least that is left in the source.
+    rest: u64,
     /// Those who wait for the source, by the number of the reader.
     waiting: Vec<(u64, Waker)>,
     /// One of them came while another one was polling the source, which therefore does not know of it.
@@ -59,12 +62,17 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
-    /// Notes what is left in the source, which says this of it.
-    fn set_rest(&mut self, said: SizeHint) {
-        self.rest = match self.total {
-            Some(total) => SizeHint::with_exact(total.saturating_sub(self.kept.length())),
-            None => said,
-        };
+    /// The source has come to its end.
+    fn complete(&mut self) {
+        self.source = Source::Complete;
+        self.rest = 0;
+    }
+
+    /// Says whether a reader has got all that there is, and all that was promised.
+    fn is_at_end(&self, id: u64) -> bool {
+        matches!(self.source, Source::Complete)
+            && self.kept.is_foremost(id)
+            && self.total.is_none_or(|total| total <= self.kept.got(id))
     }
 
     /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
@@ -118,7 +126,7 @@ impl<B: Body> Reader<B> {
         let state = State {
             kept,
             total: rest.exact(),
-            rest,
+            rest: rest.lower(),
             source: Source::Open(body),
             waiting: Vec::new(),
             is_unknown: false,
@@ -241,8 +249,7 @@ where
         if self.is_over {
             return true;
         }
-        let state = lock(&self.shared.state);
-        matches!(state.source, Source::Complete) && state.kept.is_foremost(self.id)
+        lock(&self.shared.state).is_at_end(self.id)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
@@ -250,12 +257,15 @@ where
             return SizeHint::with_exact(0);
         }
         let state = lock(&self.shared.state);
-        let behind = state.kept.behind(self.id);
-        let mut hint = SizeHint::new();
-        hint.set_lower(state.rest.lower().saturating_add(behind));
-        if let Some(upper) = state.rest.upper() {
-            hint.set_upper(upper.saturating_add(behind));
+        if let Some(total) = state.total {
+            return SizeHint::with_exact(total.saturating_sub(state.kept.got(self.id)));
         }
+        if state.is_at_end(self.id) {
+            return SizeHint::with_exact(0);
+        }
+        let mut hint = SizeHint::new();
+        let behind = state.kept.behind(self.id);
+        hint.set_lower(state.rest.saturating_add(behind));
         hint
     }
 }
@@ -297,7 +307,7 @@ where
             return Poll::Ready(None);
         };
         // Code of others, too: after it has panicked, the source is not put back.
-        let (rest, is_end) = (body.size_hint(), body.is_end_stream());
+        let (rest, is_end) = (body.size_hint().lower(), body.is_end_stream());
         let Some(body) = self.body.take() else {
             return Poll::Ready(None);
         };
@@ -308,7 +318,7 @@ where
         let is_unknown = mem::take(&mut state.is_unknown);
         let (polled, others) = match read {
             Poll::Pending => {
-                state.set_rest(rest);
+                state.rest = rest;
                 state.source = Source::Open(body);
                 if !is_unknown {
                     return Poll::Pending;
@@ -321,20 +331,18 @@ where
             }
             Poll::Ready(Some(Ok(piece))) => {
                 state.kept.push(id, &piece);
-                state.source = if is_end {
+                if is_end {
                     done = Some(body);
-                    state.rest = SizeHint::with_exact(0);
-                    Source::Complete
+                    state.complete();
                 } else {
-                    state.set_rest(rest);
-                    Source::Open(body)
-                };
+                    state.rest = rest;
+                    state.source = Source::Open(body);
+                }
                 (Some(Ok(piece)), state.others(id))
             }
             Poll::Ready(None) => {
                 done = Some(body);
-                state.source = Source::Complete;
-                state.rest = SizeHint::with_exact(0);
+                state.complete();
                 (None, state.others(id))
             }
             Poll::Ready(Some(Err(error))) => {

@@ -242,9 +242,9 @@ impl Kept {
         self.reader(id).is_some_and(|reader| reader.next == end)
     }
 
-    /// The length of all that was read from the source.
-    pub(super) fn length(&self) -> u64 {
-        self.length
+    /// The length of what a reader got.
+    pub(super) fn got(&self, id: u64) -> u64 {
+        self.reader(id).map_or(0, |reader| reader.length)
     }
 
     /// The length of what was read from the source and a reader has not got yet.

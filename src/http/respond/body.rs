@@ -2,15 +2,22 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::refusal::trailers;
+use crate::http::Protocol;
+use crate::{BoxError, Error};
+
 pin_project! {
     /// The body of a response of [`Respond`](super::Respond): that of the inner service, or that of an answer in its
     /// stead, which is short or empty.
+    ///
+    /// If the body of a gRPC call ends in an error of this crate, its trailers say so. Errors are those of the inner
+    /// body, boxed.
     pub struct AnswerBody<B>
     where
         B: Body,
@@ -23,15 +30,25 @@ pin_project! {
 pin_project! {
     #[project = ContentProj]
     enum Content<B, D> {
-        Inner { #[pin] body: B },
+        Inner {
+            #[pin]
+            body: B,
+            // How an error of ours is told.
+            protocol: Protocol,
+            is_for_client: bool,
+        },
         Own { data: Option<D> },
     }
 }
 
 impl<B: Body> AnswerBody<B> {
     #[inline]
-    pub(super) fn inner(body: B) -> Self {
-        let content = Content::Inner { body };
+    pub(super) fn inner(body: B, protocol: Protocol, is_for_client: bool) -> Self {
+        let content = Content::Inner {
+            body,
+            protocol,
+            is_for_client,
+        };
         Self { content }
     }
 
@@ -44,31 +61,52 @@ impl<B: Body> AnswerBody<B> {
     /// Returns the body of the inner service, `None` if it is not the one that answers.
     pub fn into_inner(self) -> Option<B> {
         match self.content {
-            Content::Inner { body } => Some(body),
+            Content::Inner { body, .. } => Some(body),
             Content::Own { .. } => None,
         }
     }
 }
 
-impl<B: Body> Body for AnswerBody<B> {
+impl<B> Body for AnswerBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().content.project() {
-            ContentProj::Inner { body } => body.poll_frame(cx),
-            ContentProj::Own { data } => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-        }
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut content = self.project().content;
+        Poll::Ready(match content.as_mut().project() {
+            ContentProj::Inner {
+                body,
+                protocol,
+                is_for_client,
+            } => match ready!(body.poll_frame(cx)) {
+                Some(Err(error)) => {
+                    let error = error.into();
+                    if *protocol != Protocol::Grpc || Error::find(&error).is_none() {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    let trailers = trailers(&error, *is_for_client);
+                    // Nothing comes after them.
+                    content.set(Content::Own { data: None });
+                    Some(Ok(Frame::trailers(trailers)))
+                }
+                Some(Ok(frame)) => Some(Ok(frame)),
+                None => None,
+            },
+            ContentProj::Own { data } => data.take().map(|data| Ok(Frame::data(data))),
+        })
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Inner { body } => body.is_end_stream(),
+            Content::Inner { body, .. } => body.is_end_stream(),
             Content::Own { data } => data.is_none(),
         }
     }
@@ -76,7 +114,7 @@ impl<B: Body> Body for AnswerBody<B> {
     #[inline]
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Inner { body } => body.size_hint(),
+            Content::Inner { body, .. } => body.size_hint(),
             Content::Own { data } => {
                 let left = data.as_ref().map_or(0, Buf::remaining);
                 SizeHint::with_exact(left as u64)

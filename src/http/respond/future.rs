@@ -86,7 +86,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let error = match ready!(this.call.as_mut().poll(cx)) {
-            Ok(response) => return Poll::Ready(Ok(response.map(AnswerBody::inner))),
+            Ok(response) => {
+                let response =
+                    response.map(|body| AnswerBody::inner(body, *this.protocol, M::IS_CLIENT));
+                return Poll::Ready(Ok(response));
+            }
             Err(error) => M::answered(error)?,
         };
         let answer = (this.answer).answer(&error, *this.protocol, M::IS_CLIENT, this.kept);

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::service::Respond;
 use crate::http::Protocol;
 use crate::ready::Ready;
-use crate::{Forget, Wrappable};
+use crate::{BoxError, Forget, Wrappable};
 
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ impl<M, A> RespondLayer<M, A> {
     pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M, A>
     where
         S: Wrappable<Request<B>, Response = Response<R>>,
-        R: Body,
+        R: Body<Error: Into<BoxError>>,
         M: Side + Clone,
         A: Answer<R::Data> + Clone,
     {

@@ -40,6 +40,9 @@
 //! `grpc-message`, and `grpc-retry-pushback-ms` where that is known. The `content-type` of the request decides which
 //! of the two it is, unless the [`protocol`](RespondLayer::protocol) is fixed.
 //!
+//! An answer of gRPC that had begun, whose body then ends in an error of this crate (a [body timeout](super::body_timeout)),
+//! has that status in its trailers. In HTTP there is no place for it, and the error stays one.
+//!
 //! An error of this crate counts as one wherever it stands in the chain of sources. The error itself stays with the
 //! response: [`Cause`] in its extensions, for logs and for metrics outside.
 //!
@@ -50,7 +53,7 @@
 //! - A server never shows the text of an error, nor the name of a layer. A client does tell them, in `grpc-message`:
 //!   they stay in its process.
 //! - A response of the inner service passes as it came, and [`AnswerBody`] says about its body what that says itself.
-//!   Nothing is required of it, not even `Default`.
+//!   Nothing is required of it but an error that can be boxed, not even `Default`.
 //!
 //! # Cancellation
 //!

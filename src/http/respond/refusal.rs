@@ -118,14 +118,18 @@ impl<'a> Reason<'a> {
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
             }
-            Protocol::Grpc => self.trailers_only(response.headers_mut()),
+            Protocol::Grpc => {
+                // The trailers are in the head: there is no message before them.
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                self.trailers(headers);
+            }
         }
         response
     }
 
-    /// Writes the trailers of gRPC into the head: there is no message before them.
-    fn trailers_only(&self, headers: &mut HeaderMap) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    /// Writes what gRPC has at the end of an answer.
+    fn trailers(&self, headers: &mut HeaderMap) {
         headers.insert(&STATUS, self.meaning().code.number().into());
         let message: Cow<'_, str> = match self.ours {
             Some(error) if self.is_for_client => error.to_string().into(),
@@ -144,6 +148,14 @@ impl<'a> Reason<'a> {
             headers.insert(&PUSHBACK, pushback.into());
         }
     }
+}
+
+/// The trailers of an answer of gRPC that had begun before it ended in `error`.
+#[cold]
+pub(super) fn trailers(error: &BoxError, is_for_client: bool) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    Reason::new(error, Protocol::Grpc, is_for_client).trailers(&mut trailers);
+    trailers
 }
 
 /// What is kept of a request for a function that writes the answer.
