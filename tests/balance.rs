@@ -257,6 +257,7 @@ async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewher
     let status = handle.endpoint("a").unwrap();
     assert!(!status.is_selectable, "{status:?}");
     assert_eq!(status.failure_share.to_bits(), 0, "a refusal is no failure");
+    assert_eq!(status.in_flight, 0);
 
     handle.remove("b");
     let refused = client.oneshot(1).await;

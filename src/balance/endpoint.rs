@@ -306,6 +306,12 @@ impl Member {
         self.judge(outcome, end, began, now);
     }
 
+    /// A call that began at `began` was refused before it got there.
+    pub(super) fn give_back(&self, began: u64, now: Instant) {
+        let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
+        self.load.end(settings, began, now, End::Refused);
+    }
+
     /// The answer has begun of a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
         let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
