@@ -110,13 +110,16 @@ impl Flow {
 
 /// A number that decays, and the time at which it had its value.
 ///
-/// The time is in units of 2²⁰ ns (1 ms). It only moves with the number, by whole units, so that nothing is lost
-/// by rounding. One that nobody has touched for 26 days is taken for a fresh one.
+/// The time is in units of 2²⁰ ns (1 ms), in a circle of 52 days. It only moves with the number, by whole units, so that
+/// nothing is lost by rounding.
 #[derive(Clone, Copy)]
 struct Decaying(u64);
 
 impl Decaying {
     const UNIT: u32 = 20;
+    /// A time that is to come by no more than this (69 s) was marked by another thread, which has read the clock later. All
+    /// others have passed: a standby may get no call for weeks, and must not be held to what it was then.
+    const AHEAD: u32 = 1 << 16;
 
     fn new(value: f32, nanos: u64) -> Self {
         let time = (nanos >> Self::UNIT) as u32;
@@ -128,14 +131,10 @@ impl Decaying {
     }
 
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
-    #[allow(
-        clippy::cast_possible_wrap,
-        reason = "on a circle of times, the negative half is to come"
-    )]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
-        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32) as i32;
-        if elapsed <= 0 {
+        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32);
+        if elapsed.wrapping_neg() <= Self::AHEAD {
             return 1.0;
         }
         (-(f64::from(elapsed) * SECONDS / decay) as f32).exp()
@@ -489,6 +488,21 @@ mod tests {
                 load.end(&SETTINGS, second * SECOND, second * SECOND, end);
             }
             assert_near(latency(&load, 61 * SECOND), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_known_weeks_ago_does_not_hold_an_endpoint_back() {
+        const DAY: u64 = 24 * 3_600 * SECOND;
+        for days in [1, 25, 27, 40, 51, 53] {
+            let load = Load::new(0.0, 0);
+            call(&load, 0, 5 * SECOND, End::Failed);
+            let later = days * DAY;
+            assert!(load.cost(&SETTINGS, later) < 1e-6, "after {days} days");
+            call(&load, later, 10 * MS, End::Succeeded);
+            assert_near(latency(&load, later + 10 * MS), 10.0);
+            let share = load.failure_share(&SETTINGS, later + 10 * MS);
+            assert_near(share, 0.0);
         }
     }
 
