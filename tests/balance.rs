@@ -627,7 +627,8 @@ async fn discovery_ends_with_the_last_handle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
-    struct Panics(bool);
+    /// After so many endpoints.
+    struct Panics(u32);
 
     impl futures_core::Stream for Panics {
         type Item = Result<Change<String, Client>, BoxError>;
@@ -636,24 +637,22 @@ async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
             mut self: std::pin::Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Self::Item>> {
-            if std::mem::replace(&mut self.0, true) {
-                // In the turn after that of the first endpoint.
+            let Some(left) = self.0.checked_sub(1) else {
                 std::panic::resume_unwind(Box::new("the stream panics"));
-            }
-            Poll::Ready(Some(insert("a")))
+            };
+            self.0 = left;
+            Poll::Ready(Some(insert(&left.to_string())))
         }
     }
 
-    let (send, changes) = mpsc::unbounded_channel();
-    send.send(insert("a")).unwrap();
-    let balance = Balance::config("search")
-        .discover(Changes(changes))
-        .unwrap();
-    sleep(MS).await;
-    assert_eq!(shares(&balance, 10).await["a"], 10);
-    let broken = Balance::config("search").discover(Panics(false)).unwrap();
-    sleep(MS).await;
-    assert!(!broken.handle().is_discovering());
+    for found in [1, 3, 300] {
+        let balance = Balance::config("search").discover(Panics(found)).unwrap();
+        sleep(MS).await;
+        assert!(!balance.handle().is_discovering());
+        assert_eq!(balance.handle().endpoints().len(), found as usize);
+        balance.oneshot(1).await.unwrap();
+    }
+    let broken = Balance::config("search").discover(Panics(0)).unwrap();
     assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
 }
 

@@ -14,7 +14,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -27,6 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use crate::context::saturating_add;
+use crate::discover::unless_it_panics;
 use crate::error::Check as Valid;
 use crate::{BoxError, Classify, ConfigError, ErrorsAreFailures, Outcome};
 
@@ -335,7 +335,7 @@ struct Running {
 impl Running {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(u32, bool)> {
         // A probe that panics is not polled again.
-        let poll = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)));
+        let poll = unless_it_panics(|| self.future.as_mut().poll(cx));
         poll.unwrap_or(Poll::Ready(false))
             .map(|works| (self.id, works))
     }
