@@ -369,6 +369,10 @@ impl Member {
 
     /// A health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        if self.condition.is_unhealthy() != is_healthy {
+            // It was taken to be so. With the first probes of many endpoints this is nearly always so.
+            return;
+        }
         self.roster.change(now, || {
             if self.condition.found(is_healthy, now) {
                 // The failures of before would keep it from getting calls for longer than its slow start.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
@@ -36,6 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const FALL: u32 = 3;
 const RISE: u32 = 2;
 const CONCURRENCY: u32 = 16;
+/// How many probes are ended before other tasks have their turn: those that never wait would not let them.
+const BATCH: u32 = 32;
 
 /// Finds out whether an endpoint works.
 ///
@@ -289,7 +292,12 @@ pub(super) async fn drive<C, P>(
         queue: BTreeSet::new(),
         running: Vec::new(),
     };
+    let mut turns = 0;
     loop {
+        turns = (turns + 1) % BATCH;
+        if turns == 0 {
+            yield_now().await;
+        }
         let Some(present) = pool.upgrade() else {
             return;
         };
@@ -744,6 +752,29 @@ mod tests {
         start(&pool, &log, |health| health.concurrency(4));
         sleep(30 * SECOND).await;
         assert_eq!(pool.take_found().len(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_that_never_wait_let_other_tasks_have_their_turn() {
+        let (pool, asked) = (Arc::new(Pool::default()), Arc::new(AtomicUsize::new(0)));
+        for id in 0..1_000 {
+            pool.add(id, Works);
+        }
+        let counted = Arc::clone(&asked);
+        let health = HealthCheck::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(()))
+        });
+        let random = SmallRng::seed_from_u64(1);
+        let changed = Arc::clone(&pool.changed);
+        tokio::spawn(drive(Arc::downgrade(&pool), changed, health, random));
+        let mut before = 0;
+        while before < 1_000 {
+            tokio::task::yield_now().await;
+            let now = asked.load(Ordering::Relaxed);
+            assert!(now <= before + 50, "{now} after {before}");
+            before = now;
+        }
     }
 
     #[tokio::test(start_paused = true)]
