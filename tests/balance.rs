@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -654,6 +654,81 @@ async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
     }
     let broken = Balance::config("search").discover(Panics(0)).unwrap();
     assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
+}
+
+/// Steers its balancer when it is dropped, once.
+#[derive(Clone)]
+struct Steers(Arc<OnceLock<Handle<Steers>>>, Arc<AtomicBool>);
+
+impl Service<u32> for Steers {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<u32, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        std::future::ready(Ok(request))
+    }
+}
+
+impl Drop for Steers {
+    fn drop(&mut self) {
+        if self.1.swap(false, Ordering::Relaxed) {
+            self.0.get().unwrap().remove("unknown");
+        }
+    }
+}
+
+#[test]
+fn a_service_is_dropped_without_a_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _context = runtime.enter();
+        let service = Steers(Arc::default(), Arc::default());
+        let endpoint = |key| Endpoint::new(key, service.clone());
+        let (send, changes) = mpsc::unbounded_channel();
+        let balance = Balance::config("search")
+            .discover_endpoints(FromChannel(changes))
+            .unwrap();
+        assert!(service.0.set(balance.handle()).is_ok());
+        let steer = |steers: &dyn Fn(&Handle<Steers>)| {
+            service.1.store(true, Ordering::Relaxed);
+            steers(&balance.handle());
+            assert!(!service.1.load(Ordering::Relaxed), "it was dropped");
+        };
+        balance.handle().add(endpoint("a")).unwrap();
+        steer(&|handle| handle.add(endpoint("a")).unwrap());
+        steer(&|handle| assert!(!handle.remove("b")));
+        steer(&|handle| assert!(handle.remove("a")));
+        // One that is left out, and one that comes and goes in one batch.
+        send.send(Change::Insert("b", endpoint("b").weight(0.0)))
+            .unwrap();
+        send.send(Change::Insert("c", endpoint("c"))).unwrap();
+        send.send(Change::Remove("c")).unwrap();
+        steer(&|_| runtime.block_on(async { tokio::task::yield_now().await }));
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(60 * SECOND).expect("no deadlock");
+}
+
+/// A stream of endpoints that a test sends.
+struct FromChannel<S>(mpsc::UnboundedReceiver<Change<&'static str, Endpoint<S>>>);
+
+impl<S> futures_core::Stream for FromChannel<S> {
+    type Item = Result<Change<&'static str, Endpoint<S>>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|change| change.map(Ok))
+    }
 }
 
 /// Finds so many endpoints, all at once, and then no more.

@@ -159,13 +159,14 @@ impl<S: Clone> Pool<S> {
         let (mut members, mut services) = (old.members.clone(), old.services.clone());
         let is_late = !members.is_empty();
         let mut peers = [None; PRIORITIES];
-        // Services are dropped without a lock: that runs code of the user.
-        let mut gone = Vec::new();
+        // Dropped without a lock: that runs code of the user.
+        let (mut gone, mut odd) = (Vec::new(), Vec::new());
         let mut made = 0;
         for change in changes {
             match change {
                 Change::Insert(endpoint) => {
                     if endpoint.check(self.name()).is_err() {
+                        odd.push(endpoint);
                         continue;
                     }
                     let latency = *peers[usize::from(endpoint.priority)]
@@ -174,8 +175,10 @@ impl<S: Clone> Pool<S> {
                         Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
                     if let Some(place) = places.get(&endpoint.key) {
-                        std::mem::replace(&mut members[*place], member).leave();
-                        gone.push(std::mem::replace(&mut services[*place], endpoint.service));
+                        let former = std::mem::replace(&mut members[*place], member);
+                        former.leave();
+                        let service = std::mem::replace(&mut services[*place], endpoint.service);
+                        gone.push((former, service));
                     } else {
                         places.insert(endpoint.key, members.len());
                         members.push(member);
@@ -186,8 +189,9 @@ impl<S: Clone> Pool<S> {
                     let Some(place) = places.remove(&key) else {
                         continue;
                     };
-                    members.swap_remove(place).leave();
-                    gone.push(services.swap_remove(place));
+                    let former = members.swap_remove(place);
+                    former.leave();
+                    gone.push((former, services.swap_remove(place)));
                     if let Some(moved) = members.get(place) {
                         places.insert(Arc::clone(&moved.key), place);
                     }
@@ -201,25 +205,27 @@ impl<S: Clone> Pool<S> {
             }
             made += 1;
         }
-        if made > 0 {
-            sort(&mut members, &mut services, &mut places);
-            self.roster.set(&members, now);
-            let is_empty = members.is_empty();
-            let set = Arc::new(Set::new(members, services));
-            let replaced = {
-                let mut current = lock(&self.current);
-                current.0 += 1;
-                self.generation.store(current.0, Ordering::Release);
-                std::mem::replace(&mut current.1, set)
-            };
+        if made == 0 {
             drop(places);
-            drop(replaced);
-            if !is_empty {
-                self.wake();
-            }
-            self.changed.notify_one();
-            self.metrics.publish(Instant::now());
+            return 0;
         }
+        sort(&mut members, &mut services, &mut places);
+        self.roster.set(&members, now);
+        let is_empty = members.is_empty();
+        let set = Arc::new(Set::new(members, services));
+        let replaced = {
+            let mut current = lock(&self.current);
+            current.0 += 1;
+            self.generation.store(current.0, Ordering::Release);
+            std::mem::replace(&mut current.1, set)
+        };
+        drop(places);
+        drop(replaced);
+        if !is_empty {
+            self.wake();
+        }
+        self.changed.notify_one();
+        self.metrics.publish(Instant::now());
         made
     }
 
