@@ -407,8 +407,17 @@ async fn a_new_endpoint_begins_like_its_peers_and_gets_a_growing_share() {
     let peer = |name| Endpoint::new(name, server(name, 100 * MS, false));
     let config = Balance::config("search").seed(1).slow_start(100 * SECOND);
     let balance = config.build(["a", "b", "c"].map(peer)).unwrap();
-    shares(&balance, 20).await;
     let handle = balance.handle();
+    handle.add(peer("soon")).unwrap();
+    let soon = handle.endpoint("soon").unwrap();
+    assert_eq!(
+        soon.state,
+        EndpointState::Ready,
+        "the others are new as well"
+    );
+    handle.remove("soon");
+    advance(100 * SECOND).await;
+    shares(&balance, 20).await;
     handle.add(peer("d")).unwrap();
     let new = handle.endpoint("d").unwrap();
     assert_eq!(new.state, EndpointState::SlowStart);
@@ -654,6 +663,44 @@ async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
     }
     let broken = Balance::config("search").discover(Panics(0)).unwrap();
     assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_are_discovered_one_after_the_other_begin_together() {
+    let (send, changes) = mpsc::unbounded_channel();
+    let config = Balance::config("search").seed(1);
+    let balance = config.discover(Changes(changes)).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        send.send(insert(name)).unwrap();
+        sleep(2 * MS).await;
+    }
+    let mut counts = BTreeMap::<String, u32>::new();
+    for request in 0..1_000 {
+        let call = tokio::spawn(balance.clone().oneshot(request));
+        sleep(MS).await;
+        *counts.entry(call.await.unwrap().unwrap()).or_default() += 1;
+    }
+    // And not 10 times as much for the first of them.
+    assert!(counts.values().all(|count| *count > 200), "{counts:?}");
+    sleep(10 * SECOND).await;
+    send.send(insert("late")).unwrap();
+    sleep(MS).await;
+    let late = balance.handle().endpoint("late").unwrap();
+    assert_eq!(late.state, EndpointState::SlowStart);
+    for name in ["a", "b", "c", "d", "late"] {
+        send.send(Ok(Change::Remove(name.into()))).unwrap();
+    }
+    sleep(MS).await;
+    assert_eq!(balance.handle().endpoints().len(), 0);
+    send.send(insert("a")).unwrap();
+    sleep(MS).await;
+    send.send(insert("b")).unwrap();
+    sleep(MS).await;
+    let all = balance.handle().endpoints();
+    assert!(
+        all.iter()
+            .all(|status| status.state == EndpointState::Ready)
+    );
 }
 
 /// Steers its balancer when it is dropped, once.
@@ -1027,6 +1074,7 @@ fn endpoints_and_refusals_are_reported() {
         runtime.block_on(async {
             let balance = Balance::new("gauged", [endpoint("a"), endpoint("b")]).unwrap();
             let handle = balance.handle();
+            advance(10 * SECOND).await;
             handle.add(endpoint("c")).unwrap();
             let seen = gauges();
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"ready\"]"], 2.0);

@@ -149,7 +149,7 @@ impl Frame {
         nanos_between(self.origin, now)
     }
 
-    fn slow_start(&self) -> u64 {
+    pub(super) fn slow_start(&self) -> u64 {
         after(0, self.settings.slow_start)
     }
 }
@@ -177,7 +177,8 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others at work.
+    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
+    /// have been at work for a while.
     pub(super) fn new<S>(
         endpoint: &Endpoint<S>,
         frame: Frame,

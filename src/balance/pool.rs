@@ -94,6 +94,8 @@ pub(super) struct Pool<S> {
     current: Mutex<(u64, Arc<Set<S>>)>,
     /// Held by the one who makes a new snapshot: where each endpoint has its place.
     places: Mutex<HashMap<Arc<str>, usize>>,
+    /// Since when there are endpoints. Written by the one who makes a new snapshot.
+    opened: AtomicU64,
     waiters: Mutex<Waiters>,
     driver: Mutex<Option<AbortHandle>>,
     checker: Mutex<Option<AbortHandle>>,
@@ -136,6 +138,7 @@ impl<S: Clone> Pool<S> {
             generation: AtomicU64::new(0),
             current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
             places: Mutex::default(),
+            opened: AtomicU64::new(0),
             waiters: Mutex::default(),
             driver: Mutex::new(None),
             checker: Mutex::new(None),
@@ -157,7 +160,7 @@ impl<S: Clone> Pool<S> {
         let mut places = lock(&self.places);
         let old = self.latest().1;
         let (mut members, mut services) = (old.members.clone(), old.services.clone());
-        let is_late = !members.is_empty();
+        let is_late = self.is_open_for_a_while(members.is_empty(), now);
         let mut peers = [None; PRIORITIES];
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
@@ -227,6 +230,17 @@ impl<S: Clone> Pool<S> {
         self.changed.notify_one();
         self.metrics.publish(Instant::now());
         made
+    }
+
+    /// Says whether there have been endpoints for as long as a slow start takes. Those that come sooner begin with those that
+    /// are there: the first that is discovered must not get the calls of all.
+    fn is_open_for_a_while(&self, is_empty: bool, now: u64) -> bool {
+        if is_empty {
+            self.opened.store(now, Ordering::Relaxed);
+            return false;
+        }
+        let opened = self.opened.load(Ordering::Relaxed);
+        now.saturating_sub(opened) >= self.frame.slow_start()
     }
 
     /// Changes a weight.
