@@ -75,14 +75,10 @@ where
 {
     fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
         let key = (self.key)(request);
-        let (mut calls, mut weights) = (1.0, 0.0);
-        for place in 0..endpoints.len() {
-            calls += f64::from(endpoints.in_flight(place));
-            weights += endpoints.weight(place);
-        }
+        let all = self.spare.map(|spare| (spare, Sum::of(endpoints)));
         let is_full = |endpoints: &Endpoints<'_>, place| {
-            self.spare.is_some_and(|spare| {
-                let share = calls * endpoints.weight(place) / weights;
+            all.is_some_and(|(spare, all)| {
+                let share = (all.calls + 1.0) * endpoints.weight(place) / all.weight;
                 let most = (share * (1.0 + f64::from(spare) / 100.0)).ceil();
                 f64::from(endpoints.in_flight(place)) >= most
             })
@@ -104,6 +100,33 @@ where
             }
         }
         chosen.3
+    }
+}
+
+/// What the endpoints have to do together, and how much they can take.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    calls: f64,
+    weight: f64,
+}
+
+impl Sum {
+    /// The sum over those that take calls, or else over all: what the others could take does not help.
+    fn of(endpoints: &Endpoints<'_>) -> Self {
+        let (mut open, mut all) = (Self::default(), Self::default());
+        for place in 0..endpoints.len() {
+            let (calls, weight) = (endpoints.in_flight(place), endpoints.weight(place));
+            all.add(calls, weight);
+            if endpoints.standing(place) < Standing::Closed {
+                open.add(calls, weight);
+            }
+        }
+        if open.weight > 0.0 { open } else { all }
+    }
+
+    fn add(&mut self, calls: u32, weight: f64) {
+        self.calls += f64::from(calls);
+        self.weight += weight;
     }
 }
 
@@ -188,6 +211,21 @@ mod tests {
         let policy = ConsistentHash::by(|request: &u64| *request).spare(0);
         let mut pool = Pool::new(&[1.0, 2.0, 5.0]);
         assert_eq!(hot(&mut pool, &policy, 80), [10, 20, 50]);
+    }
+
+    #[test]
+    fn the_share_of_an_endpoint_is_of_those_that_take_calls() {
+        let policy = ConsistentHash::by(|request: &u64| *request);
+        let mut pool = Pool::even(10).closed(&[0, 1, 2, 3, 4]);
+        for place in 0..5 {
+            pool = pool.busy(place, 1_000);
+        }
+        let calls = hot(&mut pool, &policy, 100);
+        assert_eq!(calls[..5].iter().sum::<u32>(), 100);
+        assert_eq!(calls[4], 25, "{calls:?}");
+        let mut closed = Pool::even(4).closed(&[0, 1, 2, 3]);
+        let calls = hot(&mut closed, &policy, 100);
+        assert_eq!(calls[3], 32, "all are closed: {calls:?}");
     }
 
     #[test]
