@@ -984,6 +984,29 @@ async fn other_policies_choose_as_their_names_say() {
     }
 }
 
+/// Counts how often it is asked.
+struct Asked(Arc<AtomicU32>, bool);
+
+impl Availability for Asked {
+    fn is_available(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        self.1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_looks_at_few_of_many_endpoints_also_if_half_of_them_take_no_calls() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let endpoint = |key: u32| {
+        let service = service_fn(|_: u32| std::future::ready(Ok::<_, BoxError>(String::new())));
+        Endpoint::new(key, service).available(Asked(Arc::clone(&asked), key % 2 == 0))
+    };
+    let balance = Balance::new("search", (0..1_000).map(endpoint)).unwrap();
+    shares(&balance, 1_000).await;
+    let looks = asked.load(Ordering::Relaxed) / 1_000;
+    assert!(looks < 10, "{looks}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_a_seed_the_choices_repeat() {
     let run = async |seed| {

@@ -201,6 +201,26 @@ impl<'a> Endpoints<'a> {
         best
     }
 
+    /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
+    /// none that are open.
+    #[cold]
+    fn redraw(&mut self) -> Option<usize> {
+        let mut found = None;
+        for _ in 0..DRAWS {
+            let place = self.random_below(self.len());
+            if self.standing(place) != Standing::Open {
+                continue;
+            }
+            match found {
+                Some(one) if one != place => {
+                    return Some(self.lighter(self.rank(one), place).place);
+                }
+                _ => found = Some(place),
+            }
+        }
+        found
+    }
+
     /// Chooses among those of the best standing by drawing lots: each has as many as `lots` says.
     #[cold]
     fn draw(&mut self, lots: impl Fn(&Self, usize) -> f64) -> usize {

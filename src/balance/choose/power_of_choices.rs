@@ -36,8 +36,10 @@ impl<Req> Choose<Req> for PowerOfChoices {
         if chosen.standing == Standing::Open || count <= draws {
             return chosen.place;
         }
-        // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured.
-        endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place))
+        // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
+        // endpoints it takes long to look at all, and most often a few more draws will do.
+        let redrawn = (count > FEW).then(|| endpoints.redraw()).flatten();
+        redrawn.unwrap_or_else(|| endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place)))
     }
 }
 
