@@ -472,7 +472,7 @@ async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
         endpoint("c"),
         endpoint("d"),
     ];
-    let config = Balance::config("search").choose(RoundRobin::default());
+    let config = Balance::config("search").choose(RoundRobin);
     let balance = config.build(endpoints).unwrap();
     let handle = balance.handle();
     a.handle().force_open();
@@ -955,7 +955,7 @@ fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
 #[tokio::test(start_paused = true)]
 async fn other_policies_choose_as_their_names_say() {
     let names = ["a", "b", "c"];
-    let config = Balance::config("search").choose(RoundRobin::default());
+    let config = Balance::config("search").choose(RoundRobin);
     let counts = shares(&config.build(names.map(endpoint)).unwrap(), 300).await;
     assert!(counts.values().all(|count| *count == 100), "{counts:?}");
     let config = Balance::config("search").choose(LeastLoaded);
@@ -981,6 +981,26 @@ async fn other_policies_choose_as_their_names_say() {
     let one = balance.clone().oneshot(1).await.unwrap();
     for request in 0..10 {
         assert_eq!(balance.clone().oneshot(2 * request + 1).await.unwrap(), one);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn balancers_of_one_configuration_take_turns_by_themselves() {
+    let config = Balance::config("search").choose(RoundRobin);
+    let build = |names: [&str; 2]| config.clone().build(names.map(endpoint)).unwrap();
+    let (one, two) = (build(["a", "b"]), build(["c", "d"]));
+    for _ in 0..2 {
+        for (balance, names) in [(&one, ["a", "b"]), (&two, ["c", "d"])] {
+            let turns = shares(balance, 1).await;
+            let clone = shares(&balance.clone(), 1).await;
+            let seen: Vec<_> = turns.keys().chain(clone.keys()).collect();
+            assert_eq!(seen, names);
+        }
+    }
+    // One call to each, again and again.
+    for expected in [["a", "c"], ["b", "d"], ["a", "c"]] {
+        let first = one.clone().oneshot(1).await.unwrap();
+        assert_eq!([first, two.clone().oneshot(1).await.unwrap()], expected);
     }
 }
 

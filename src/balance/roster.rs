@@ -33,6 +33,8 @@ pub(super) struct Roster {
     panic_until: [AtomicU64; PRIORITIES],
     /// Which group a call goes to, if there are several.
     pub(super) split: Split,
+    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
+    pub(super) turns: Box<[AtomicU64; PRIORITIES]>,
     pub(super) random: Random,
     metrics: &'static Series<BalanceMetrics>,
 }
@@ -111,6 +113,7 @@ impl Roster {
             kept: Mutex::default(),
             panic_until: [(); PRIORITIES].map(|()| AtomicU64::new(0)),
             split: Split::new(),
+            turns: Box::new([(); PRIORITIES].map(|()| AtomicU64::new(0))),
             random,
             metrics,
         }

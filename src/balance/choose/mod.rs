@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 
 use super::endpoint::Member;
 use crate::context::Tried;
+use crate::sync::{AtomicU64, Ordering};
 
 pub use self::consistent_hash::ConsistentHash;
 pub use self::least_loaded::LeastLoaded;
@@ -68,6 +69,7 @@ pub struct Endpoints<'a> {
     heaviest: f64,
     now: u64,
     tried: Tried,
+    turns: &'a AtomicU64,
     random: &'a mut SmallRng,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Endpoints<'a> {
         heaviest: f64,
         now: u64,
         tried: Tried,
+        turns: &'a AtomicU64,
         random: &'a mut SmallRng,
     ) -> Self {
         Self {
@@ -85,6 +88,7 @@ impl<'a> Endpoints<'a> {
             heaviest,
             now,
             tried,
+            turns,
             random,
         }
     }
@@ -151,6 +155,13 @@ impl<'a> Endpoints<'a> {
     #[must_use]
     pub fn heaviest(&self) -> f64 {
         self.heaviest
+    }
+
+    /// A number that is higher by one each time that a policy asks, whichever handle of the balancer is called: for those
+    /// that take one endpoint after the other.
+    #[must_use]
+    pub fn turn(&mut self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A random number below `below`; 0 if that is 0.
@@ -274,6 +285,7 @@ pub(super) mod tests {
     pub(super) struct Pool {
         pub(super) members: Vec<Arc<Member>>,
         pub(super) random: SmallRng,
+        turns: AtomicU64,
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -299,6 +311,7 @@ pub(super) mod tests {
             Self {
                 members: weights.iter().enumerate().map(member).collect(),
                 random: SmallRng::seed_from_u64(1),
+                turns: AtomicU64::new(0),
             }
         }
 
@@ -324,8 +337,8 @@ pub(super) mod tests {
             let weights = self.members.iter().map(|member| member.weight());
             let heaviest = weights.fold(0.0, f64::max);
             let tried = Tried::default();
-            let (members, random) = (&self.members, &mut self.random);
-            let mut endpoints = Endpoints::new(members, heaviest, 0, tried, random);
+            let (members, turns, random) = (&self.members, &self.turns, &mut self.random);
+            let mut endpoints = Endpoints::new(members, heaviest, 0, tried, turns, random);
             policy.choose(&request, &mut endpoints)
         }
 
@@ -365,7 +378,7 @@ pub(super) mod tests {
             let by_key = ConsistentHash::by(|request: &u64| *request);
             let places = [
                 pool.choose(&PowerOfChoices, request),
-                pool.choose(&RoundRobin::default(), request),
+                pool.choose(&RoundRobin, request),
                 pool.choose(&WeightedRandom, request),
                 pool.choose(&LeastLoaded, request),
                 pool.choose(&by_key, request),
@@ -382,7 +395,7 @@ pub(super) mod tests {
             let even = vec![1.0 / count as f64; count];
             assert_shares(&pool.shares(&PowerOfChoices), &even);
             assert_shares(&pool.shares(&WeightedRandom), &even);
-            assert_shares(&pool.shares(&RoundRobin::default()), &even);
+            assert_shares(&pool.shares(&RoundRobin), &even);
         }
     }
 
@@ -398,7 +411,7 @@ pub(super) mod tests {
             crate::context::note_tried(pool.members[0].id);
             let tried = crate::context::tried();
             let random = &mut SmallRng::seed_from_u64(1);
-            let mut endpoints = Endpoints::new(&pool.members, 1.0, 0, tried, random);
+            let mut endpoints = Endpoints::new(&pool.members, 1.0, 0, tried, &pool.turns, random);
             assert_eq!(PowerOfChoices.choose(&0u64, &mut endpoints), expected);
         }
     }
@@ -408,7 +421,7 @@ pub(super) mod tests {
         let mut pool = Pool::new(&[1.0, 2.0, 5.0]);
         let expected = [0.125, 0.25, 0.625];
         assert_shares(&pool.shares(&WeightedRandom), &expected);
-        assert_shares(&pool.shares(&RoundRobin::default()), &expected);
+        assert_shares(&pool.shares(&RoundRobin), &expected);
         let by_key = ConsistentHash::by(|request: &u64| *request);
         assert_shares(&pool.shares(&by_key), &expected);
     }
