@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::condition::{Condition, EndpointState, after};
 use super::label::Label;
 use super::load::{self, End, Load};
-use super::outlier::Record;
+use super::outlier::{Record, Seat};
 use super::priority::LAST;
 use super::roster::Roster;
 use crate::context::nanos_between;
@@ -243,6 +243,14 @@ impl Member {
     pub(super) fn is_down(&self, now: u64) -> bool {
         let since = self.unavailable_since.load(Ordering::Relaxed);
         self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
+    }
+
+    /// What outlier ejection judges by.
+    pub(super) fn seat(&self, now: u64) -> Seat<'_> {
+        Seat {
+            record: &self.record,
+            is_out: self.condition.is_out_until() > now,
+        }
     }
 
     /// The weight that was set.
