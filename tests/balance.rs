@@ -322,6 +322,31 @@ async fn a_retry_does_not_go_where_the_last_attempts_went() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_endpoints_the_attempts_take_turns() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let endpoint = |n: u32| {
+        let seen = Arc::clone(&seen);
+        let down = service_fn(move |_: u32| {
+            seen.lock().unwrap().push(n);
+            async { Err::<String, _>(BoxError::from("down")) }
+        });
+        Endpoint::new(n, down)
+    };
+    let config = Balance::config("search").failure_penalty(Duration::ZERO);
+    let balance = config
+        .measure(Measure::InFlight)
+        .build([0, 1].map(endpoint));
+    let balance = balance.unwrap();
+    for _ in 0..50 {
+        let retry = RetryLayer::config("search").max_attempts(3).build();
+        let call = retry.unwrap().wrap(balance.clone()).oneshot(1);
+        call.await.unwrap_err();
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!(seen, [seen[0], 1 - seen[0], seen[0]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hedge_goes_to_another_endpoint() {
     // By its load alone, the first one would get both attempts.
     let balance = Balance::config("search").measure(Measure::InFlight);

@@ -31,7 +31,7 @@
 //! - With `http::AtEndOfBody` a call is in flight until the end of its body, but took what its head took. However long a
 //!   stream goes on, it counts as one call in flight and no more; if it ends in a failure, as one failure.
 //! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
-//!   grows to all of it in 10 s. Those that come within 10 s of the first one begin like that.
+//!   grows to all of it in 10 s. One that comes within 10 s of the first has all of it, as that has.
 //!
 //! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
 //!

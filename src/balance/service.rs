@@ -131,7 +131,12 @@ impl<S: Clone> Local<S> {
             (members, group.places.start, group.heaviest, turns)
         };
         let last = members.len().checked_sub(1)?;
-        let tried = context::tried();
+        let mut tried = context::tried();
+        if let [one, other] = members {
+            if tried.contains(one.id) && tried.contains(other.id) {
+                tried = tried.last();
+            }
+        }
         let random = &mut self.random;
         let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, turns, random);
         let place = choose.choose(request, &mut endpoints).min(last);
