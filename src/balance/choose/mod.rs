@@ -224,7 +224,8 @@ impl<'a> Endpoints<'a> {
             }
             match found {
                 Some(one) if one != place => {
-                    return Some(self.lighter(self.rank(one), place).place);
+                    let is_lighter = self.load(place) < self.load(one);
+                    return Some(if is_lighter { place } else { one });
                 }
                 _ => found = Some(place),
             }
