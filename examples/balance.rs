@@ -129,7 +129,7 @@ async fn main() -> Result<(), BoxError> {
 
     println!("policy             well   fails    slow      p50      p99 success");
     let config = || Balance::config("search");
-    let round_robin = config().choose(RoundRobin::default());
+    let round_robin = config().choose(RoundRobin);
     let round_robin = run("round robin", round_robin, &servers).await?;
     let in_flight = config().measure(Measure::InFlight);
     run("p2c, in flight", in_flight, &servers).await?;

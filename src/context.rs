@@ -197,6 +197,12 @@ impl Tried {
     pub(crate) fn contains(self, endpoint: u32) -> bool {
         self.0.contains(&endpoint)
     }
+
+    /// The last one alone: where there are two and both were tried, the next attempt is for the other one.
+    #[inline]
+    pub(crate) fn last(self) -> Self {
+        Self([self.0[0], 0])
+    }
 }
 
 /// The endpoints that other attempts of this operation were sent to.

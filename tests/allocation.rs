@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use buttress::balance::Endpoint;
+use buttress::balance::{Endpoint, OutlierEjection};
 use buttress::bulkhead::Aimd;
 use buttress::{
     Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
@@ -220,6 +220,28 @@ async fn a_successful_call_through_a_balancer_of_several_groups_allocates_nothin
         // The shares are set anew by the next call.
         tokio::time::advance(2 * SECOND).await;
         assert_eq!(allocations(&balance), 0, "{count} endpoints");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_judges_the_endpoints_of_a_balancer_allocates_nothing() {
+    LazyLock::force(&RECORDER);
+    for priorities in [1, 2] {
+        let ejection = OutlierEjection::new().interval(SECOND);
+        let endpoint = |key: u32| Endpoint::new(key, echo()).priority((key % priorities) as u8);
+        let config = Balance::config("judged").outlier_ejection(ejection);
+        let mut balance = config.build((0..20).map(endpoint)).unwrap();
+        let mut least = usize::MAX;
+        for _ in 0..ROUNDS {
+            // Each call is the first after the end of an interval.
+            advance(SECOND).await;
+            let region = Region::new(ALLOCATOR);
+            let response = pin!(balance.call(7)).poll(&mut Context::from_waker(Waker::noop()));
+            let change = region.change();
+            assert!(matches!(response, Poll::Ready(Ok(7))));
+            least = least.min(change.allocations + change.reallocations);
+        }
+        assert_eq!(least, 0, "{priorities} groups");
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -260,6 +260,7 @@ async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewher
     let status = handle.endpoint("a").unwrap();
     assert!(!status.is_selectable, "{status:?}");
     assert_eq!(status.failure_share.to_bits(), 0, "a refusal is no failure");
+    assert_eq!(status.in_flight, 0);
 
     handle.remove("b");
     let refused = client.oneshot(1).await;
@@ -320,6 +321,31 @@ async fn a_retry_does_not_go_where_the_last_attempts_went() {
             .unwrap_err();
         let seen = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         assert_eq!(seen, [calls; 3], "each attempt went to another endpoint");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_endpoints_the_attempts_take_turns() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let endpoint = |n: u32| {
+        let seen = Arc::clone(&seen);
+        let down = service_fn(move |_: u32| {
+            seen.lock().unwrap().push(n);
+            async { Err::<String, _>(BoxError::from("down")) }
+        });
+        Endpoint::new(n, down)
+    };
+    let config = Balance::config("search").failure_penalty(Duration::ZERO);
+    let balance = config
+        .measure(Measure::InFlight)
+        .build([0, 1].map(endpoint));
+    let balance = balance.unwrap();
+    for _ in 0..50 {
+        let retry = RetryLayer::config("search").max_attempts(3).build();
+        let call = retry.unwrap().wrap(balance.clone()).oneshot(1);
+        call.await.unwrap_err();
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert_eq!(seen, [seen[0], 1 - seen[0], seen[0]]);
     }
 }
 
@@ -409,8 +435,17 @@ async fn a_new_endpoint_begins_like_its_peers_and_gets_a_growing_share() {
     let peer = |name| Endpoint::new(name, server(name, 100 * MS, false));
     let config = Balance::config("search").seed(1).slow_start(100 * SECOND);
     let balance = config.build(["a", "b", "c"].map(peer)).unwrap();
-    shares(&balance, 20).await;
     let handle = balance.handle();
+    handle.add(peer("soon")).unwrap();
+    let soon = handle.endpoint("soon").unwrap();
+    assert_eq!(
+        soon.state,
+        EndpointState::Ready,
+        "the others are new as well"
+    );
+    handle.remove("soon");
+    advance(100 * SECOND).await;
+    shares(&balance, 20).await;
     handle.add(peer("d")).unwrap();
     let new = handle.endpoint("d").unwrap();
     assert_eq!(new.state, EndpointState::SlowStart);
@@ -523,7 +558,7 @@ async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
         endpoint("c"),
         endpoint("d"),
     ];
-    let config = Balance::config("search").choose(RoundRobin::default());
+    let config = Balance::config("search").choose(RoundRobin);
     let balance = config.build(endpoints).unwrap();
     let handle = balance.handle();
     a.handle().force_open();
@@ -755,7 +790,8 @@ async fn discovery_ends_with_the_last_handle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
-    struct Panics(bool);
+    /// After so many endpoints.
+    struct Panics(u32);
 
     impl futures_core::Stream for Panics {
         type Item = Result<Change<String, Client>, BoxError>;
@@ -764,25 +800,136 @@ async fn a_stream_that_panics_leaves_the_endpoints_as_they_are() {
             mut self: std::pin::Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Self::Item>> {
-            if std::mem::replace(&mut self.0, true) {
-                // In the turn after that of the first endpoint.
+            let Some(left) = self.0.checked_sub(1) else {
                 std::panic::resume_unwind(Box::new("the stream panics"));
-            }
-            Poll::Ready(Some(insert("a")))
+            };
+            self.0 = left;
+            Poll::Ready(Some(insert(&left.to_string())))
         }
     }
 
-    let (send, changes) = mpsc::unbounded_channel();
-    send.send(insert("a")).unwrap();
-    let balance = Balance::config("search")
-        .discover(Changes(changes))
-        .unwrap();
-    sleep(MS).await;
-    assert_eq!(shares(&balance, 10).await["a"], 10);
-    let broken = Balance::config("search").discover(Panics(false)).unwrap();
-    sleep(MS).await;
-    assert!(!broken.handle().is_discovering());
+    for found in [1, 3, 300] {
+        let balance = Balance::config("search").discover(Panics(found)).unwrap();
+        sleep(MS).await;
+        assert!(!balance.handle().is_discovering());
+        assert_eq!(balance.handle().endpoints().len(), found as usize);
+        balance.oneshot(1).await.unwrap();
+    }
+    let broken = Balance::config("search").discover(Panics(0)).unwrap();
     assert_eq!(kind(broken.oneshot(1).await), Some(ErrorKind::NoEndpoints));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_are_discovered_one_after_the_other_begin_together() {
+    let (send, changes) = mpsc::unbounded_channel();
+    let config = Balance::config("search").seed(1);
+    let balance = config.discover(Changes(changes)).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        send.send(insert(name)).unwrap();
+        sleep(2 * MS).await;
+    }
+    let mut counts = BTreeMap::<String, u32>::new();
+    for request in 0..1_000 {
+        let call = tokio::spawn(balance.clone().oneshot(request));
+        sleep(MS).await;
+        *counts.entry(call.await.unwrap().unwrap()).or_default() += 1;
+    }
+    // And not 10 times as much for the first of them.
+    assert!(counts.values().all(|count| *count > 200), "{counts:?}");
+    sleep(10 * SECOND).await;
+    send.send(insert("late")).unwrap();
+    sleep(MS).await;
+    let late = balance.handle().endpoint("late").unwrap();
+    assert_eq!(late.state, EndpointState::SlowStart);
+    for name in ["a", "b", "c", "d", "late"] {
+        send.send(Ok(Change::Remove(name.into()))).unwrap();
+    }
+    sleep(MS).await;
+    assert_eq!(balance.handle().endpoints().len(), 0);
+    send.send(insert("a")).unwrap();
+    sleep(MS).await;
+    send.send(insert("b")).unwrap();
+    sleep(MS).await;
+    let all = balance.handle().endpoints();
+    assert!(
+        all.iter()
+            .all(|status| status.state == EndpointState::Ready)
+    );
+}
+
+/// Steers its balancer when it is dropped, once.
+#[derive(Clone)]
+struct Steers(Arc<OnceLock<Handle<Steers>>>, Arc<AtomicBool>);
+
+impl Service<u32> for Steers {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<u32, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u32) -> Self::Future {
+        std::future::ready(Ok(request))
+    }
+}
+
+impl Drop for Steers {
+    fn drop(&mut self) {
+        if self.1.swap(false, Ordering::Relaxed) {
+            self.0.get().unwrap().remove("unknown");
+        }
+    }
+}
+
+#[test]
+fn a_service_is_dropped_without_a_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _context = runtime.enter();
+        let service = Steers(Arc::default(), Arc::default());
+        let endpoint = |key| Endpoint::new(key, service.clone());
+        let (send, changes) = mpsc::unbounded_channel();
+        let balance = Balance::config("search")
+            .discover_endpoints(FromChannel(changes))
+            .unwrap();
+        assert!(service.0.set(balance.handle()).is_ok());
+        let steer = |steers: &dyn Fn(&Handle<Steers>)| {
+            service.1.store(true, Ordering::Relaxed);
+            steers(&balance.handle());
+            assert!(!service.1.load(Ordering::Relaxed), "it was dropped");
+        };
+        balance.handle().add(endpoint("a")).unwrap();
+        steer(&|handle| handle.add(endpoint("a")).unwrap());
+        steer(&|handle| assert!(!handle.remove("b")));
+        steer(&|handle| assert!(handle.remove("a")));
+        // One that is left out, and one that comes and goes in one batch.
+        send.send(Change::Insert("b", endpoint("b").weight(0.0)))
+            .unwrap();
+        send.send(Change::Insert("c", endpoint("c"))).unwrap();
+        send.send(Change::Remove("c")).unwrap();
+        steer(&|_| runtime.block_on(async { tokio::task::yield_now().await }));
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(60 * SECOND).expect("no deadlock");
+}
+
+/// A stream of endpoints that a test sends.
+struct FromChannel<S>(mpsc::UnboundedReceiver<Change<&'static str, Endpoint<S>>>);
+
+impl<S> futures_core::Stream for FromChannel<S> {
+    type Item = Result<Change<&'static str, Endpoint<S>>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|change| change.map(Ok))
+    }
 }
 
 /// Finds so many endpoints, all at once, and then no more.
@@ -962,7 +1109,7 @@ fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
 #[tokio::test(start_paused = true)]
 async fn other_policies_choose_as_their_names_say() {
     let names = ["a", "b", "c"];
-    let config = Balance::config("search").choose(RoundRobin::default());
+    let config = Balance::config("search").choose(RoundRobin);
     let counts = shares(&config.build(names.map(endpoint)).unwrap(), 300).await;
     assert!(counts.values().all(|count| *count == 100), "{counts:?}");
     let config = Balance::config("search").choose(LeastLoaded);
@@ -989,6 +1136,49 @@ async fn other_policies_choose_as_their_names_say() {
     for request in 0..10 {
         assert_eq!(balance.clone().oneshot(2 * request + 1).await.unwrap(), one);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn balancers_of_one_configuration_take_turns_by_themselves() {
+    let config = Balance::config("search").choose(RoundRobin);
+    let build = |names: [&str; 2]| config.clone().build(names.map(endpoint)).unwrap();
+    let (one, two) = (build(["a", "b"]), build(["c", "d"]));
+    for _ in 0..2 {
+        for (balance, names) in [(&one, ["a", "b"]), (&two, ["c", "d"])] {
+            let turns = shares(balance, 1).await;
+            let clone = shares(&balance.clone(), 1).await;
+            let seen: Vec<_> = turns.keys().chain(clone.keys()).collect();
+            assert_eq!(seen, names);
+        }
+    }
+    // One call to each, again and again.
+    for expected in [["a", "c"], ["b", "d"], ["a", "c"]] {
+        let first = one.clone().oneshot(1).await.unwrap();
+        assert_eq!([first, two.clone().oneshot(1).await.unwrap()], expected);
+    }
+}
+
+/// Counts how often it is asked.
+struct Asked(Arc<AtomicU32>, bool);
+
+impl Availability for Asked {
+    fn is_available(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        self.1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_looks_at_few_of_many_endpoints_also_if_half_of_them_take_no_calls() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let endpoint = |key: u32| {
+        let service = service_fn(|_: u32| std::future::ready(Ok::<_, BoxError>(String::new())));
+        Endpoint::new(key, service).available(Asked(Arc::clone(&asked), key % 2 == 0))
+    };
+    let balance = Balance::new("search", (0..1_000).map(endpoint)).unwrap();
+    shares(&balance, 1_000).await;
+    let looks = asked.load(Ordering::Relaxed) / 1_000;
+    assert!(looks < 10, "{looks}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1081,6 +1271,7 @@ fn endpoints_and_refusals_are_reported() {
         runtime.block_on(async {
             let balance = Balance::new("gauged", [endpoint("a"), endpoint("b")]).unwrap();
             let handle = balance.handle();
+            advance(10 * SECOND).await;
             handle.add(endpoint("c")).unwrap();
             let seen = gauges();
             assert_eq!(seen["buttress_endpoints [\"gauged\", \"ready\"]"], 2.0);

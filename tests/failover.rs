@@ -220,7 +220,7 @@ async fn every_policy_chooses_within_the_group() {
         assert_near(&percent(&balance).await, [0, 0, 100]);
     }
     run(PowerOfChoices).await;
-    run(RoundRobin::default()).await;
+    run(RoundRobin).await;
     run(WeightedRandom).await;
     run(LeastLoaded).await;
     run(ConsistentHash::by(|request: &u32| *request)).await;
@@ -422,7 +422,7 @@ async fn each_group_is_judged_by_itself_and_keeps_half_of_its_endpoints() {
     endpoints.extend(["p2", "p3", "s0", "s1", "s2", "s3", "s4"].map(endpoint));
     let rule = OutlierEjection::new().consecutive_failures(3);
     let config = Balance::config("search").outlier_ejection(rule);
-    let config = config.choose(RoundRobin::default());
+    let config = config.choose(RoundRobin);
     let balance = config.build(endpoints).unwrap();
     let handle = balance.handle();
     for key in ["s0", "s1", "s2", "s3"] {
@@ -648,7 +648,7 @@ async fn an_endpoint_that_is_overloaded_is_left_alone_for_as_long_as_it_says() {
         _ => Outcome::Success,
     });
     let build = |names: &[&str]| {
-        let config = Balance::config("search").choose(RoundRobin::default());
+        let config = Balance::config("search").choose(RoundRobin);
         let config = config.no_outlier_ejection().classify(classify);
         config
             .build(names.iter().map(|name| endpoint(name)))

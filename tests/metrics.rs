@@ -340,7 +340,7 @@ async fn every_change_of_a_balancer() {
             let broken = Endpoint::new("2", BoxCloneSyncService::new(broken));
             let well = |key: u8| Endpoint::new(key, BoxCloneSyncService::new(service_fn(echo)));
             let config = Balance::config(NAME).outlier_ejection(rule.mode(mode));
-            let config = config.choose(RoundRobin::default());
+            let config = config.choose(RoundRobin);
             let balance = config.build([well(0), well(1), broken]).unwrap();
             for _ in 0..61 {
                 // It fails where it was broken on purpose.
@@ -643,7 +643,7 @@ async fn endpoints_are_reported_if_asked_for_and_only_so_many_by_their_keys() {
     assert_eq!(endpoint_samples(&exporter, "silent"), [""; 0]);
 
     let config = Balance::config("labelled").endpoint_metrics(2);
-    let config = config.choose(RoundRobin::default());
+    let config = config.choose(RoundRobin);
     let balance = config.build(keys()).unwrap();
     let mut calls: Vec<_> = (0..4)
         .map(|_| tokio_test::task::spawn(balance.clone().oneshot("slow")))

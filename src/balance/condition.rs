@@ -64,10 +64,15 @@ impl Condition {
         self.is_refusing(now) || self.is_out_until() > now
     }
 
+    /// Says whether a health check has found that the endpoint does not work.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.is_unhealthy.load(Ordering::Relaxed)
+    }
+
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
     #[inline]
     pub(super) fn is_out_until(&self) -> u64 {
-        if self.is_unhealthy.load(Ordering::Relaxed) {
+        if self.is_unhealthy() {
             return u64::MAX;
         }
         self.ejected_until.load(Ordering::Relaxed)
@@ -126,7 +131,7 @@ impl Condition {
     /// Changes nothing: who looks may have another clock than the calls.
     pub(super) fn state(&self, slow_start: u64, now: u64) -> EndpointState {
         let started = self.started.load(Ordering::Relaxed);
-        if self.is_unhealthy.load(Ordering::Relaxed) {
+        if self.is_unhealthy() {
             EndpointState::Unhealthy
         } else if self.ejected_until.load(Ordering::Relaxed) > now {
             EndpointState::Ejected

@@ -111,6 +111,8 @@ impl<P, K, C> Config<P, K, C> {
 
     /// How long an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
     /// by default; zero switches this off.
+    ///
+    /// Endpoints that come within this time of the first one are as new as that, and get their share at once.
     pub fn slow_start(mut self, slow_start: Duration) -> Self {
         self.settings.slow_start = slow_start;
         self
@@ -223,8 +225,8 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Makes a balancer over the endpoints that `discover` finds, by a task that ends with the last handle.
     ///
-    /// An endpoint that comes again takes the place of the former one. A stream that fails is asked again
-    /// after a while, and one that ends leaves the endpoints as they are.
+    /// An endpoint that comes again takes the place of the former one: the text of its key says whether it is the same. A
+    /// stream that fails is asked again after a while, and one that ends or panics leaves the endpoints as they are.
     ///
     /// # Errors
     ///
@@ -242,7 +244,8 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
     ///
-    /// The key of an endpoint is that in the [`Change`].
+    /// The key of an endpoint is that in the [`Change`]. One whose weight or priority is outside its range is left out: if
+    /// there is one with its key, that stays.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tower::discover;
 
 use super::pool::{Change, Pool};
-use crate::discover::Source;
+use crate::discover::{Source, unless_it_panics};
 
 /// How many changes are made before other tasks have their turn.
 const BATCH: usize = 256;
@@ -28,6 +28,7 @@ enum Over {
     /// It is full, or there is no more for now.
     Full,
     Failed,
+    /// The stream has ended, or panicked.
     Ended,
 }
 
@@ -67,8 +68,10 @@ fn poll_batch<S, D: Source>(
     batch: &mut Vec<Change<S>>,
 ) -> Poll<Over> {
     while batch.len() < BATCH {
-        match discover.as_mut().poll_change(cx) {
-            Poll::Ready(Some(Ok(change))) => batch.push(found(change)),
+        let next = || discover.as_mut().poll_change(cx).map_ok(found);
+        // What was found before a panic is not lost. A stream that has panicked is not polled again.
+        match unless_it_panics(next).unwrap_or(Poll::Ready(None)) {
+            Poll::Ready(Some(Ok(change))) => batch.push(change),
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Over::Failed),
             Poll::Ready(None) => return Poll::Ready(Over::Ended),
             Poll::Pending if batch.is_empty() => return Poll::Pending,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::condition::{Condition, EndpointState, after};
 use super::label::Label;
 use super::load::{self, End, Load};
-use super::outlier::Record;
+use super::outlier::{Record, Seat};
 use super::priority::LAST;
 use super::roster::Roster;
 use crate::context::nanos_between;
@@ -149,7 +149,7 @@ impl Frame {
         nanos_between(self.origin, now)
     }
 
-    fn slow_start(&self) -> u64 {
+    pub(super) fn slow_start(&self) -> u64 {
         after(0, self.settings.slow_start)
     }
 }
@@ -177,7 +177,8 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others at work.
+    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
+    /// have been at work for a while.
     pub(super) fn new<S>(
         endpoint: &Endpoint<S>,
         frame: Frame,
@@ -244,6 +245,14 @@ impl Member {
         self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
     }
 
+    /// What outlier ejection judges by.
+    pub(super) fn seat(&self, now: u64) -> Seat<'_> {
+        Seat {
+            record: &self.record,
+            is_out: self.condition.is_out_until() > now,
+        }
+    }
+
     /// The weight that was set.
     #[inline]
     pub(super) fn weight(&self) -> f64 {
@@ -306,6 +315,12 @@ impl Member {
         self.judge(outcome, end, began, now);
     }
 
+    /// A call that began at `began` was refused before it got there.
+    pub(super) fn give_back(&self, began: u64, now: Instant) {
+        let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
+        self.load.end(settings, began, now, End::Refused);
+    }
+
     /// The answer has begun of a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
         let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
@@ -363,6 +378,10 @@ impl Member {
 
     /// A health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool, now: u64) {
+        if self.condition.is_unhealthy() != is_healthy {
+            // It was taken to be so. With the first probes of many endpoints this is nearly always so.
+            return;
+        }
         self.roster.change(now, || {
             if self.condition.found(is_healthy, now) {
                 // The failures of before would keep it from getting calls for longer than its slow start.

@@ -45,7 +45,10 @@ impl Flight {
     pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Member>> {
         let member = Arc::clone(&self.member);
         let may_go_on = member.refused(error, context::now());
-        self.end(Outcome::Ignored, || Ended::Rejected);
+        self.stage = Stage::Over;
+        let now = context::fresh_now();
+        member.give_back(self.began, now);
+        member.count(|| Ended::Rejected, now);
         may_go_on.then_some(member)
     }
 

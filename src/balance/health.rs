@@ -14,7 +14,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -23,10 +22,12 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use crate::context::saturating_add;
+use crate::discover::unless_it_panics;
 use crate::error::Check as Valid;
 use crate::{BoxError, Classify, ConfigError, ErrorsAreFailures, Outcome};
 
@@ -36,6 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const FALL: u32 = 3;
 const RISE: u32 = 2;
 const CONCURRENCY: u32 = 16;
+/// How many probes are ended before other tasks have their turn: those that never wait would not let them.
+const BATCH: u32 = 32;
 
 /// Finds out whether an endpoint works.
 ///
@@ -284,7 +287,12 @@ pub(super) async fn drive<C, P>(
         queue: BTreeSet::new(),
         running: Vec::new(),
     };
+    let mut turns = 0;
     loop {
+        turns = (turns + 1) % BATCH;
+        if turns == 0 {
+            yield_now().await;
+        }
         let Some(present) = pool.upgrade() else {
             return;
         };
@@ -330,7 +338,7 @@ struct Running {
 impl Running {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(u32, bool)> {
         // A probe that panics is not polled again.
-        let poll = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)));
+        let poll = unless_it_panics(|| self.future.as_mut().poll(cx));
         poll.unwrap_or(Poll::Ready(false))
             .map(|works| (self.id, works))
     }
@@ -739,6 +747,29 @@ mod tests {
         start(&pool, &log, |health| health.concurrency(4));
         sleep(30 * SECOND).await;
         assert_eq!(pool.take_found().len(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_that_never_wait_let_other_tasks_have_their_turn() {
+        let (pool, asked) = (Arc::new(Pool::default()), Arc::new(AtomicUsize::new(0)));
+        for id in 0..1_000 {
+            pool.add(id, Works);
+        }
+        let counted = Arc::clone(&asked);
+        let health = HealthCheck::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(()))
+        });
+        let random = SmallRng::seed_from_u64(1);
+        let changed = Arc::clone(&pool.changed);
+        tokio::spawn(drive(Arc::downgrade(&pool), changed, health, random));
+        let mut before = 0;
+        while before < 1_000 {
+            tokio::task::yield_now().await;
+            let now = asked.load(Ordering::Relaxed);
+            assert!(now <= before + 50, "{now} after {before}");
+            before = now;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,8 +38,10 @@ pub(super) enum End {
     Failed,
     /// It was given up before it ended: it would have taken at least as long.
     Cancelled,
-    /// It says nothing about the endpoint: it never got there, or its answer is not judged.
+    /// Its answer is not judged. That there is one shows that the endpoint does not hang.
     Ignored,
+    /// It says nothing about the endpoint: it never got there.
+    Refused,
 }
 
 /// The load of one endpoint.
@@ -108,13 +110,16 @@ impl Flow {
 
 /// A number that decays, and the time at which it had its value.
 ///
-/// The time is in units of 2²⁰ ns (1 ms). It only moves with the number, by whole units, so that nothing is lost
-/// by rounding. One that nobody has touched for 26 days is taken for a fresh one.
+/// The time is in units of 2²⁰ ns (1 ms), in a circle of 52 days. It only moves with the number, by whole units, so that
+/// nothing is lost by rounding.
 #[derive(Clone, Copy)]
 struct Decaying(u64);
 
 impl Decaying {
     const UNIT: u32 = 20;
+    /// A time that is to come by no more than this (69 s) was marked by another thread, which has read the clock later. All
+    /// others have passed: a standby may get no call for weeks, and must not be held to what it was then.
+    const AHEAD: u32 = 1 << 16;
 
     fn new(value: f32, nanos: u64) -> Self {
         let time = (nanos >> Self::UNIT) as u32;
@@ -126,14 +131,10 @@ impl Decaying {
     }
 
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
-    #[allow(
-        clippy::cast_possible_wrap,
-        reason = "on a circle of times, the negative half is to come"
-    )]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
-        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32) as i32;
-        if elapsed <= 0 {
+        let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32);
+        if elapsed.wrapping_neg() <= Self::AHEAD {
             return 1.0;
         }
         (-(f64::from(elapsed) * SECONDS / decay) as f32).exp()
@@ -169,16 +170,16 @@ impl Load {
     /// A call ends that began at `began`.
     #[inline]
     pub(super) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
-        let has_answered = matches!(end, End::Succeeded | End::Failed);
-        let answered = has_answered.then_some(nanos);
         let took = nanos.saturating_sub(began) as f64 / 1e9;
         // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
-        if end != End::Ignored {
+        if !matches!(end, End::Ignored | End::Refused) {
             self.took(settings, took as f32, nanos, end);
         }
-        if has_answered {
+        if matches!(end, End::Succeeded | End::Failed) {
             self.failed(settings, nanos, end == End::Failed);
         }
+        let has_answered = !matches!(end, End::Cancelled | End::Refused);
+        let answered = has_answered.then_some(nanos);
         update(&self.flow, |flow| Flow(flow).ended(answered).0);
     }
 
@@ -187,7 +188,7 @@ impl Load {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
         let took = nanos.saturating_sub(began) as f64 / 1e9;
-        if end != End::Ignored {
+        if !matches!(end, End::Ignored | End::Refused) {
             self.took(settings, took as f32, nanos, end);
         }
         update(&self.flow, |flow| Flow(flow).ended(Some(nanos)).0);
@@ -465,14 +466,44 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_refused_changes_nothing() {
+    fn a_call_that_was_refused_or_is_not_judged_changes_no_estimate() {
         let load = Load::new(0.1, 0);
-        call(&load, 0, SECOND, End::Ignored);
-        assert_near(latency(&load, 0), 100.0);
-        assert_eq!(
-            (load.in_flight(), load.failure_share(&SETTINGS, 0)),
-            (0, 0.0)
-        );
+        for end in [End::Refused, End::Ignored] {
+            call(&load, 0, SECOND, end);
+            assert_near(latency(&load, 0), 100.0);
+            assert_eq!(
+                (load.in_flight(), load.failure_share(&SETTINGS, 0)),
+                (0, 0.0)
+            );
+        }
+    }
+
+    #[test]
+    fn an_endpoint_whose_answers_are_not_judged_does_not_hang_and_one_that_gets_no_calls_may() {
+        for (end, expected) in [(End::Ignored, 1_000.0), (End::Refused, 61_000.0)] {
+            let load = Load::new(0.001, 0);
+            load.begin(0);
+            for second in 0..61 {
+                load.begin(second * SECOND);
+                load.end(&SETTINGS, second * SECOND, second * SECOND, end);
+            }
+            assert_near(latency(&load, 61 * SECOND), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_known_weeks_ago_does_not_hold_an_endpoint_back() {
+        const DAY: u64 = 24 * 3_600 * SECOND;
+        for days in [1, 25, 27, 40, 51, 53] {
+            let load = Load::new(0.0, 0);
+            call(&load, 0, 5 * SECOND, End::Failed);
+            let later = days * DAY;
+            assert!(load.cost(&SETTINGS, later) < 1e-6, "after {days} days");
+            call(&load, later, 10 * MS, End::Succeeded);
+            assert_near(latency(&load, later + 10 * MS), 10.0);
+            let share = load.failure_share(&SETTINGS, later + 10 * MS);
+            assert_near(share, 0.0);
+        }
     }
 
     #[test]
@@ -610,7 +641,7 @@ mod tests {
             let (value, at) = self.latency;
             let present = decayed(self.latency, now, 10.0);
             match end {
-                _ if end == End::Ignored => {}
+                End::Ignored | End::Refused => {}
                 End::Succeeded if took > value && took < 4.0 * value => {
                     let part = (took / value - 1.0) / 3.0;
                     let gain = (part * part).max(0.1).max(1.0 - present / value);
@@ -648,7 +679,8 @@ mod tests {
             Just(End::Succeeded),
             Just(End::Failed),
             Just(End::Cancelled),
-            Just(End::Ignored)
+            Just(End::Ignored),
+            Just(End::Refused)
         ]
     }
 
@@ -677,7 +709,7 @@ mod tests {
                             load.end(&SETTINGS, began, now, end);
                             plain.judge(now, end);
                         }
-                        if kind == 1 || matches!(end, End::Succeeded | End::Failed) {
+                        if kind == 1 || !matches!(end, End::Cancelled | End::Refused) {
                             plain.marked = now;
                         }
                     }

@@ -34,7 +34,7 @@
 //! - With `http::AtEndOfBody` a call is in flight until the end of its body, but took what its head took. However long a
 //!   stream goes on, it counts as one call in flight and no more; if it ends in a failure, as one failure.
 //! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
-//!   grows to all of it in 10 s.
+//!   grows to all of it in 10 s. One that comes within 10 s of the first has all of it, as that has.
 //!
 //! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
 //!
@@ -63,7 +63,7 @@
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
 //! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
 //! without calls, at most 256 before other tasks have their turn. A source that fails is asked again after
-//! 0.1 to 30 s; when it ends or panics, the endpoints stay as they are. [`Handle`] adds, removes and reweighs
+//! 0.1 to 30 s; when it ends or panics, the endpoints stay as it has found them. [`Handle`] adds, removes and reweighs
 //! by hand, ejects and restores.
 //!
 //! # Priority groups

@@ -381,28 +381,38 @@ pub(super) struct Ejection {
     pub(super) until: u64,
 }
 
+/// What a sweep notes down, for the next one to write over: it is part of a call, which does not allocate.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Vec<(usize, Tally)>);
+
 /// Judges the pool: failures in a row always, failure shares when the interval is over.
 ///
-/// Returns the endpoints that are ejected by this. One at a time: the caller holds a lock that it has tried to take, and goes on if another thread has it. `jitter`
-/// gives numbers from -1 to 1.
+/// Returns the endpoints that are ejected by this. One at a time: the caller holds a lock that it has tried to take, and
+/// goes on if another thread has it. `seat` says what is known of an endpoint, `jitter` gives numbers from -1 to 1.
 #[must_use]
-pub(super) fn sweep(
+pub(super) fn sweep<'a, T>(
     settings: &OutlierEjection,
     interval: &Interval,
-    pool: &[Seat<'_>],
+    pool: &'a [T],
+    seat: impl Fn(&'a T) -> Seat<'a>,
+    Notes(judged): &mut Notes,
     now: u64,
     mut jitter: impl FnMut() -> f64,
 ) -> Vec<Ejection> {
-    let is_in = |seat: &Seat<'_>| !seat.is_out && !seat.record.is_ejected(now);
+    let is_in = |place: usize| {
+        let seat = seat(&pool[place]);
+        !seat.is_out && !seat.record.is_ejected(now)
+    };
+    let record = |place: usize| seat(&pool[place]).record;
     let mut ejected = Vec::new();
-    let out = pool.iter().filter(|seat| !is_in(seat)).count();
+    let out = (0..pool.len()).filter(|place| !is_in(*place)).count();
     let mut room = settings.most_out(pool.len()).saturating_sub(out);
     let mut eject = |place: usize, method| {
         if room == 0 {
             return false;
         }
         room -= 1;
-        let until = pool[place].record.eject(settings, now, jitter());
+        let until = record(place).eject(settings, now, jitter());
         ejected.push(Ejection {
             place,
             method,
@@ -411,9 +421,9 @@ pub(super) fn sweep(
         true
     };
     if let Some(most) = settings.consecutive_failures {
-        let streak = |place: &usize| pool[*place].record.streak.load(Ordering::Relaxed);
+        let streak = |place: &usize| record(*place).streak.load(Ordering::Relaxed);
         let mut places: Vec<_> = (0..pool.len())
-            .filter(|place| is_in(&pool[*place]) && streak(place) >= most)
+            .filter(|place| is_in(*place) && streak(place) >= most)
             .collect();
         places.sort_by_key(|place| std::cmp::Reverse(streak(place)));
         for place in places {
@@ -424,14 +434,15 @@ pub(super) fn sweep(
         return ejected;
     }
     let is_recent = interval.next(settings, now);
-    let tallies = pool.iter().map(|seat| (is_in(seat), seat.record.take()));
-    let mut judged: Vec<_> = tallies
-        .enumerate()
-        .filter(|(_, (is_in, tally))| is_recent && *is_in && tally.calls > 0)
-        .map(|(place, (_, tally))| (place, tally))
-        .collect();
+    judged.clear();
+    for place in 0..pool.len() {
+        let (is_in, tally) = (is_in(place), record(place).take());
+        if is_recent && is_in && tally.calls > 0 {
+            judged.push((place, tally));
+        }
+    }
     for _ in 0..ROUNDS {
-        let mut outliers = outliers(settings, &judged);
+        let mut outliers = outliers(settings, judged);
         outliers.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let found = outliers.len();
         outliers.retain(|(_, place)| eject(*place, EjectionMethod::LeaveOneOut));
@@ -536,7 +547,17 @@ mod tests {
             let seats: Vec<_> = seats
                 .map(|(record, &is_out)| Seat { record, is_out })
                 .collect();
-            sweep(&self.settings, &self.interval, &seats, self.now, || jitter)
+            let (settings, interval) = (&self.settings, &self.interval);
+            let notes = &mut Notes::default();
+            sweep(
+                settings,
+                interval,
+                &seats,
+                |seat| *seat,
+                notes,
+                self.now,
+                || jitter,
+            )
         }
 
         fn sweep(&self) -> Vec<Ejection> {

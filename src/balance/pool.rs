@@ -94,6 +94,8 @@ pub(super) struct Pool<S> {
     current: Mutex<(u64, Arc<Set<S>>)>,
     /// Held by the one who makes a new snapshot: where each endpoint has its place.
     places: Mutex<HashMap<Arc<str>, usize>>,
+    /// Since when there are endpoints. Written by the one who makes a new snapshot.
+    opened: AtomicU64,
     waiters: Mutex<Waiters>,
     driver: Mutex<Option<AbortHandle>>,
     checker: Mutex<Option<AbortHandle>>,
@@ -136,6 +138,7 @@ impl<S: Clone> Pool<S> {
             generation: AtomicU64::new(0),
             current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
             places: Mutex::default(),
+            opened: AtomicU64::new(0),
             waiters: Mutex::default(),
             driver: Mutex::new(None),
             checker: Mutex::new(None),
@@ -157,15 +160,16 @@ impl<S: Clone> Pool<S> {
         let mut places = lock(&self.places);
         let old = self.latest().1;
         let (mut members, mut services) = (old.members.clone(), old.services.clone());
-        let is_late = !members.is_empty();
+        let is_late = self.is_open_for_a_while(members.is_empty(), now);
         let mut peers = [None; PRIORITIES];
-        // Services are dropped without a lock: that runs code of the user.
-        let mut gone = Vec::new();
+        // Dropped without a lock: that runs code of the user.
+        let (mut gone, mut odd) = (Vec::new(), Vec::new());
         let mut made = 0;
         for change in changes {
             match change {
                 Change::Insert(endpoint) => {
                     if endpoint.check(self.name()).is_err() {
+                        odd.push(endpoint);
                         continue;
                     }
                     let latency = *peers[usize::from(endpoint.priority)]
@@ -174,8 +178,10 @@ impl<S: Clone> Pool<S> {
                         Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
                     let member = Arc::new(member);
                     if let Some(place) = places.get(&endpoint.key) {
-                        std::mem::replace(&mut members[*place], member).leave();
-                        gone.push(std::mem::replace(&mut services[*place], endpoint.service));
+                        let former = std::mem::replace(&mut members[*place], member);
+                        former.leave();
+                        let service = std::mem::replace(&mut services[*place], endpoint.service);
+                        gone.push((former, service));
                     } else {
                         places.insert(endpoint.key, members.len());
                         members.push(member);
@@ -186,8 +192,9 @@ impl<S: Clone> Pool<S> {
                     let Some(place) = places.remove(&key) else {
                         continue;
                     };
-                    members.swap_remove(place).leave();
-                    gone.push(services.swap_remove(place));
+                    let former = members.swap_remove(place);
+                    former.leave();
+                    gone.push((former, services.swap_remove(place)));
                     if let Some(moved) = members.get(place) {
                         places.insert(Arc::clone(&moved.key), place);
                     }
@@ -201,26 +208,39 @@ impl<S: Clone> Pool<S> {
             }
             made += 1;
         }
-        if made > 0 {
-            sort(&mut members, &mut services, &mut places);
-            self.roster.set(&members, now);
-            let is_empty = members.is_empty();
-            let set = Arc::new(Set::new(members, services));
-            let replaced = {
-                let mut current = lock(&self.current);
-                current.0 += 1;
-                self.generation.store(current.0, Ordering::Release);
-                std::mem::replace(&mut current.1, set)
-            };
+        if made == 0 {
             drop(places);
-            drop(replaced);
-            if !is_empty {
-                self.wake();
-            }
-            self.changed.notify_one();
-            self.metrics.publish(Instant::now());
+            return 0;
         }
+        sort(&mut members, &mut services, &mut places);
+        self.roster.set(&members, now);
+        let is_empty = members.is_empty();
+        let set = Arc::new(Set::new(members, services));
+        let replaced = {
+            let mut current = lock(&self.current);
+            current.0 += 1;
+            self.generation.store(current.0, Ordering::Release);
+            std::mem::replace(&mut current.1, set)
+        };
+        drop(places);
+        drop(replaced);
+        if !is_empty {
+            self.wake();
+        }
+        self.changed.notify_one();
+        self.metrics.publish(Instant::now());
         made
+    }
+
+    /// Says whether there have been endpoints for as long as a slow start takes. Those that come sooner begin with those that
+    /// are there: the first that is discovered must not get the calls of all.
+    fn is_open_for_a_while(&self, is_empty: bool, now: u64) -> bool {
+        if is_empty {
+            self.opened.store(now, Ordering::Relaxed);
+            return false;
+        }
+        let opened = self.opened.load(Ordering::Relaxed);
+        now.saturating_sub(opened) >= self.frame.slow_start()
     }
 
     /// Changes a weight.

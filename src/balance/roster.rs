@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::endpoint::{Frame, GroupStatus, Member};
 use super::label::{Label, Shown};
 use super::metrics::BalanceMetrics;
-use super::outlier::{EjectionMethod, Interval, OutlierEjection, Seat, is_panic, sweep};
+use super::outlier::{EjectionMethod, Interval, Notes, OutlierEjection, is_panic, sweep};
 use super::priority::{Failover, Groups, PRIORITIES, Shares, Split, Trusts};
 use super::shortage::Shortage;
 use crate::Mode;
@@ -33,6 +33,8 @@ pub(super) struct Roster {
     panic_until: [AtomicU64; PRIORITIES],
     /// Which group a call goes to, if there are several.
     pub(super) split: Split,
+    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
+    pub(super) turns: Box<[AtomicU64; PRIORITIES]>,
     pub(super) random: Random,
     metrics: &'static Series<BalanceMetrics>,
 }
@@ -42,6 +44,7 @@ struct Kept {
     /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the roster.
     members: Vec<Arc<Member>>,
     trusts: Trusts,
+    notes: Notes,
 }
 
 impl Kept {
@@ -111,6 +114,7 @@ impl Roster {
             kept: Mutex::default(),
             panic_until: [(); PRIORITIES].map(|()| AtomicU64::new(0)),
             split: Split::new(),
+            turns: Box::new([(); PRIORITIES].map(|()| AtomicU64::new(0))),
             random,
             metrics,
         }
@@ -210,17 +214,19 @@ impl Roster {
             return;
         };
         self.assess(&mut kept, now);
+        let mut notes = std::mem::take(&mut kept.notes);
         let members = kept.groups().find(|group| group[0].priority == priority);
         let members = members.unwrap_or_default();
-        let seats: Vec<_> = members
-            .iter()
-            .map(|member| Seat {
-                record: &member.record,
-                is_out: member.condition.is_out_until() > now,
-            })
-            .collect();
         let jitter = || self.random.symmetric();
-        let ejected = sweep(settings, interval, &seats, now, jitter);
+        let ejected = sweep(
+            settings,
+            interval,
+            members,
+            |member| member.seat(now),
+            &mut notes,
+            now,
+            jitter,
+        );
         if settings.acts() {
             for ejection in &ejected {
                 let member = &members[ejection.place];
@@ -228,7 +234,7 @@ impl Roster {
                 member.load.forgive();
             }
         }
-        drop(seats);
+        kept.notes = notes;
         self.assess(&mut kept, now);
         drop(kept);
         // Without the lock: a recorder is code of the user.
@@ -375,14 +381,14 @@ impl Roster {
 /// Until when so few of these are in that it is better to send calls to all of them; 0 if they are not so few.
 fn panic_end(members: &[Arc<Member>], now: u64) -> u64 {
     let returns = members.iter();
-    let mut returns: Vec<_> = returns
-        .map(|member| member.condition.is_out_until())
-        .collect();
-    returns.sort_unstable();
-    let panic = |at: u64| is_panic(returns.partition_point(|until| *until <= at), returns.len());
-    if !panic(now) {
+    let returns = returns.map(|member| member.condition.is_out_until());
+    let healthy = returns.clone().filter(|until| *until <= now).count();
+    if !is_panic(healthy, members.len()) {
         return 0;
     }
+    let mut returns: Vec<_> = returns.collect();
+    returns.sort_unstable();
+    let panic = |at: u64| is_panic(returns.partition_point(|until| *until <= at), returns.len());
     let mut later = returns.iter().filter(|until| **until > now);
     *later.find(|until| !panic(**until)).unwrap_or(&u64::MAX)
 }

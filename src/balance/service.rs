@@ -121,17 +121,24 @@ impl<S: Clone> Local<S> {
         drop(pool.refresh(self));
         let nanos = pool.frame.nanos(now);
         let set = &*self.set;
-        let (members, begin, heaviest) = if set.groups.is_empty() {
-            (&set.members[..], 0, set.heaviest)
+        let roster = &*pool.roster;
+        let (members, begin, heaviest, turns) = if set.groups.is_empty() {
+            (&set.members[..], 0, set.heaviest, &roster.turns[0])
         } else {
-            let roster = &pool.roster;
             let group = select(&set.groups, &set.members, roster, nanos, &mut self.random);
             let members = &set.members[group.places.clone()];
-            (members, group.places.start, group.heaviest)
+            let turns = &roster.turns[usize::from(group.priority)];
+            (members, group.places.start, group.heaviest, turns)
         };
         let last = members.len().checked_sub(1)?;
-        let tried = context::tried();
-        let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, &mut self.random);
+        let mut tried = context::tried();
+        if let [one, other] = members {
+            if tried.contains(one.id) && tried.contains(other.id) {
+                tried = tried.last();
+            }
+        }
+        let random = &mut self.random;
+        let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, turns, random);
         let place = choose.choose(request, &mut endpoints).min(last);
         pool.keep_published(now, nanos);
         let member = &members[place];
@@ -164,7 +171,9 @@ fn select<'a>(
     let drawn = drawn.unwrap_or(&groups[0]);
     let mut offer = |group: &Group| {
         let members = &members[group.places.clone()];
-        Endpoints::new(members, group.heaviest, now, context::tried(), random).best_standing()
+        let turns = &roster.turns[usize::from(group.priority)];
+        let tried = context::tried();
+        Endpoints::new(members, group.heaviest, now, tried, turns, random).best_standing()
     };
     let (mut selected, mut best) = (drawn, offer(drawn));
     for group in groups {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, Timeout, sleep, timeout};
 use tower::discover::Change;
 
 use super::resolve::{Resolve, System};
-use super::source::Source;
+use super::source::{Source, unless_it_panics};
 use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
@@ -32,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const EMPTY_AFTER: Duration = Duration::from_secs(60);
 /// The first pause while no address is known, and callers wait for one. Doubles up to the interval.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The error of a resolver that has panicked. If that ended the source, nobody would ever ask again.
+const PANIC: &str = "the resolver has panicked";
 
 /// The settings of a [`Dns`]. Made by [`Dns::config`].
 #[derive(Clone)]
@@ -94,7 +97,7 @@ impl<R> Config<R> {
         self
     }
 
-    /// Calls `listener` with each error of the resolver. Answers without an address are no errors.
+    /// Calls `listener` with each error of the resolver; a panic is one. Answers without an address are no errors.
     ///
     /// The endpoints stay as they are, so nothing else tells of it.
     pub fn on_failure(mut self, listener: impl Fn(&BoxError) + Send + Sync + 'static) -> Self {
@@ -121,7 +124,7 @@ impl<R> Config<R> {
     }
 
     /// Makes the source. `make` turns an address into the service of its endpoint, once for each address that
-    /// appears.
+    /// appears. If it panics, that address is left out, and tried again with the next answer.
     ///
     /// # Errors
     ///
@@ -169,9 +172,9 @@ impl<R> fmt::Debug for Config<R> {
 
 /// A source of endpoints that looks a host name up again and again.
 ///
-/// The key of an endpoint is its address. It survives failures of the resolver with the last answer that was good, for as
-/// long as it takes, and never ends by itself. It asks while it is polled: a balancer's driver does so without traffic.
-/// Dropping it ends the lookup.
+/// The key of an endpoint is its address. It survives failures and panics of the resolver with the last answer that was
+/// good, for as long as it takes, and never ends by itself. It asks while it is polled: a balancer's driver does so
+/// without traffic. Dropping it ends the lookup.
 pub struct Dns<M, R: Resolve = System> {
     host: String,
     port: u16,
@@ -214,6 +217,12 @@ impl Dns<fn(SocketAddr)> {
 }
 
 impl<M, R: Resolve> Dns<M, R> {
+    /// Takes in an answer or a failure, and waits until it is time for the next one.
+    fn wait_after(&mut self, answer: Result<Vec<SocketAddr>, BoxError>) -> Step<R::Future> {
+        let wait = self.learn(answer);
+        Step::Waiting(Box::pin(sleep(wait)))
+    }
+
     /// Takes in an answer or a failure, and returns how long to wait.
     fn learn(&mut self, answer: Result<Vec<SocketAddr>, BoxError>) -> Duration {
         match answer {
@@ -253,24 +262,34 @@ where
         let this = self.get_mut();
         loop {
             if let Some(change) = this.found.changes.pop_front() {
-                let change = match change {
-                    Change::Insert(address, ()) => Change::Insert(address, (this.make)(address)),
-                    Change::Remove(address) => Change::Remove(address),
+                let address = match change {
+                    Change::Insert(address, ()) => address,
+                    Change::Remove(address) => {
+                        return Poll::Ready(Some(Ok(Change::Remove(address))));
+                    }
                 };
-                return Poll::Ready(Some(Ok(change)));
+                if let Some(service) = unless_it_panics(|| (this.make)(address)) {
+                    return Poll::Ready(Some(Ok(Change::Insert(address, service))));
+                }
+                this.found.known.remove(&address);
+                continue;
             }
             this.step = match &mut this.step {
                 Step::Asking => {
-                    let lookup = this.resolver.resolve(&this.host, this.port);
-                    Step::Looking(Box::pin(timeout(this.settings.timeout, lookup)))
+                    let begin = || this.resolver.resolve(&this.host, this.port);
+                    match unless_it_panics(begin) {
+                        Some(lookup) => {
+                            Step::Looking(Box::pin(timeout(this.settings.timeout, lookup)))
+                        }
+                        None => this.wait_after(Err(PANIC.into())),
+                    }
                 }
                 Step::Looking(lookup) => {
-                    let answer = match ready!(lookup.as_mut().poll(cx)) {
-                        Ok(answer) => answer,
-                        Err(too_late) => Err(too_late.into()),
+                    let answer = match unless_it_panics(|| lookup.as_mut().poll(cx)) {
+                        Some(poll) => ready!(poll).unwrap_or_else(|too_late| Err(too_late.into())),
+                        None => Err(PANIC.into()),
                     };
-                    let wait = this.learn(answer);
-                    Step::Waiting(Box::pin(sleep(wait)))
+                    this.wait_after(answer)
                 }
                 Step::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
@@ -335,6 +354,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
     use std::future::{pending, poll_fn};
+    use std::panic::resume_unwind;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -346,8 +366,12 @@ mod tests {
         Found(&'static [u8]),
         Failed,
         Hanging,
+        /// When it is asked, or when it is to answer.
+        Panics {
+            at_once: bool,
+        },
     }
-    use Answer::{Failed, Found as Yes, Hanging};
+    use Answer::{Failed, Found as Yes, Hanging, Panics};
 
     fn address(last: u8) -> SocketAddr {
         ([10, 0, 0, last], 80).into()
@@ -382,8 +406,12 @@ mod tests {
                 assert_eq!((host.as_str(), port), ("search", 80));
                 lock(&script.asked).push(Instant::now());
                 let answer = lock(&script.answer).clone();
+                if let Panics { at_once: true } = answer {
+                    resume_unwind(Box::new("the resolver panics"));
+                }
                 async move {
                     match answer {
+                        Panics { .. } => resume_unwind(Box::new("the lookup panics")),
                         Yes(hosts) => Ok(hosts.iter().map(|host| address(*host)).collect()),
                         Failed => Err("no name server".into()),
                         Hanging => pending().await,
@@ -482,7 +510,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_good_answer_outlives_a_resolver_that_fails_or_hangs() {
+    async fn the_last_good_answer_outlives_a_resolver_that_fails_hangs_or_panics() {
         let failures = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&failures);
         let script = Script::new(Yes(&[1, 2]));
@@ -492,7 +520,8 @@ mod tests {
         let mut dns = config.build(numbers()).expect("valid");
         let mut pool = Pool::default();
         pool.follow(&mut dns, SECOND).await;
-        for outage in [Failed, Hanging] {
+        let panics = [true, false].map(|at_once| Panics { at_once });
+        for outage in [Failed, Hanging].into_iter().chain(panics) {
             script.say(outage);
             failures.store(0, Ordering::Relaxed);
             pool.follow(&mut dns, 86_400 * SECOND).await;
@@ -502,6 +531,25 @@ mod tests {
         script.say(Yes(&[2]));
         pool.follow(&mut dns, 15 * SECOND).await;
         assert_eq!(pool.hosts(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_no_service_can_be_made_for_is_left_out_and_tried_again() {
+        let script = Script::new(Yes(&[1, 2, 3]));
+        let mut tries = 0;
+        let make = |address| {
+            tries += u32::from(address == self::address(2));
+            if address == self::address(2) && tries < 3 {
+                resume_unwind(Box::new("no service for this one"));
+            }
+            7
+        };
+        let mut dns = script.config().build(make).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        assert_eq!(pool.hosts(), [1, 3]);
+        pool.follow(&mut dns, 10 * SECOND).await;
+        assert_eq!(pool.hosts(), [1, 2, 3], "the third time");
     }
 
     #[tokio::test(start_paused = true)]

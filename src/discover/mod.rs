@@ -26,8 +26,9 @@
 //!
 //! # Promises
 //!
-//! - What is known stays in use until something better is known. A lookup that fails, takes too long or finds
+//! - What is known stays in use until something better is known. A lookup that fails, panics, takes too long or finds
 //!   nothing removes no endpoint (the last for a while: [`Config::empty_after`]).
+//! - An address that no service can be made for, because the function panics, is left out. The others are announced.
 //! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
 //! - An endpoint that stays is not touched: its service, its connections and what is known of it remain.
 //!
@@ -80,4 +81,5 @@ mod watch;
 pub use self::dns::{Config, Dns};
 pub use self::resolve::{Lookup, Resolve, System};
 pub use self::source::Source;
+pub(crate) use self::source::unless_it_panics;
 pub use self::watch::Watch;

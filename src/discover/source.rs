@@ -1,5 +1,6 @@
 //! What a balancer gets its endpoints from.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -41,4 +42,9 @@ impl<D: Discover + ?Sized> Source for D {
     ) -> Poll<Option<Result<Change<D::Key, D::Service>, D::Error>>> {
         self.poll_discover(cx)
     }
+}
+
+/// Runs code of the user whose panic must not be the end of what depends on it.
+pub(crate) fn unless_it_panics<T>(code: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).ok()
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tokio::sync::watch::Receiver;
 use tower::discover::Change;
 
-use super::source::Source;
+use super::source::{Source, unless_it_panics};
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
@@ -54,7 +54,8 @@ impl<K, A, M, S> Watch<K, A, M>
 where
     M: FnMut(&K, &A) -> S,
 {
-    /// Follows `list`. `make` turns a key and its address into the service of the endpoint.
+    /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If it panics, the
+    /// endpoint stays as it was, or is left out, until the list gives it another address.
     pub fn new(list: Receiver<Vec<(K, A)>>, make: M) -> Self {
         Self {
             step: Step::Reading(list),
@@ -113,14 +114,14 @@ where
         let this = self.get_mut();
         loop {
             if let Some(change) = this.changes.pop_front() {
-                let change = match change {
-                    Change::Insert(key, address) => {
-                        let service = (this.make)(&key, &address);
-                        Change::Insert(key, service)
-                    }
-                    Change::Remove(key) => Change::Remove(key),
+                let (key, address) = match change {
+                    Change::Insert(key, address) => (key, address),
+                    Change::Remove(key) => return Poll::Ready(Some(Ok(Change::Remove(key)))),
                 };
-                return Poll::Ready(Some(Ok(change)));
+                if let Some(service) = unless_it_panics(|| (this.make)(&key, &address)) {
+                    return Poll::Ready(Some(Ok(Change::Insert(key, service))));
+                }
+                continue;
             }
             this.step = match std::mem::replace(&mut this.step, Step::Ended) {
                 Step::Reading(mut receiver) => {
@@ -218,6 +219,24 @@ mod tests {
         );
         list.send_replace(vec![(1, 5), (2, 2)]);
         assert_eq!(changes(&mut source).0, [(1, Some((1, 5)))]);
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_made_is_left_out_until_its_address_changes() {
+        let (list, receiver) = watch::channel(vec![(1, 1), (2, 0), (3, 3)]);
+        let make: fn(&u8, &u8) -> Pair = |key, address| {
+            if *address == 0 {
+                std::panic::resume_unwind(Box::new("no service for this one"));
+            }
+            (*key, *address)
+        };
+        let mut source = Watch::new(receiver, make);
+        assert_eq!(
+            changes(&mut source),
+            (vec![(1, Some((1, 1))), (3, Some((3, 3)))], false)
+        );
+        list.send_replace(vec![(1, 1), (2, 2), (3, 3)]);
+        assert_eq!(changes(&mut source).0, [(2, Some((2, 2)))]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Deploy {
 const OURS: &str = "buttress";
 const VARIANTS: [Variant<Protect>; 4] = [
     ("round robin", |world, list| {
-        let config = Balance::config("search").choose(RoundRobin::default());
+        let config = Balance::config("search").choose(RoundRobin);
         balance(config.seed(world.seed()).discover(list.ours()))
     }),
     ("tower Balance", |world, list| tower(world, &list)),

@@ -49,7 +49,7 @@ const OURS: &str = "buttress";
 const HEDGED: &str = "buttress, hedge after 700 ms";
 const VARIANTS: [Variant<Balancer>; 6] = [
     (ROUND_ROBIN, |world, backends| {
-        let config = ours(world).choose(RoundRobin::default());
+        let config = ours(world).choose(RoundRobin);
         balance(config.build(endpoints(backends)))
     }),
     ("tower Balance", tower_balance),

@@ -50,7 +50,7 @@ const OURS: &str = "buttress, retry";
 const TUNED: &str = "… tuned";
 const VARIANTS: [Variant<Protect>; 7] = [
     ("round robin", |world, servers| {
-        let config = Balance::config("search").choose(RoundRobin::default());
+        let config = Balance::config("search").choose(RoundRobin);
         let config = config.no_outlier_ejection().seed(world.seed());
         balance(config.build(endpoints(servers)))
     }),

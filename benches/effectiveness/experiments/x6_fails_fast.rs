@@ -43,7 +43,7 @@ const OURS: &str = "buttress";
 const TOWER: &str = "tower Balance";
 const VARIANTS: [Variant<Balancer>; 4] = [
     ("round robin", |world, backends| {
-        let config = ours(world).choose(RoundRobin::default());
+        let config = ours(world).choose(RoundRobin);
         balance(config.build(endpoints(backends)))
     }),
     ("least request", |world, backends| {

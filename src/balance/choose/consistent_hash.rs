@@ -1,0 +1,242 @@
+//! By the key of a request.
+
+use std::hash::{Hash, Hasher};
+
+use super::{Choose, Endpoints, Standing};
+
+/// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
+const SPARE: u32 = 25;
+
+/// The same endpoint for all requests with one key, unless it has much more to do than the others.
+///
+/// By weighted rendezvous hashing: when an endpoint goes, only its requests move. An endpoint that has more than
+/// 1.25 times its share of the calls in flight is passed over, as in consistent hashing with bounded loads. Looks
+/// at each of the endpoints.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::balance::{Balance, ConsistentHash, Endpoint};
+///
+/// struct Query { user: u64, text: String }
+///
+/// # let client = tower::service_fn(|_: Query| async { Ok::<_, buttress::BoxError>(()) });
+/// let search = Balance::config("search")
+///     .choose(ConsistentHash::by(|query: &Query| query.user))
+///     .build([Endpoint::new("a", client), Endpoint::new("b", client)])?;
+/// # let _ = tower::ServiceExt::<Query>::oneshot(search, Query { user: 1, text: String::new() });
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsistentHash<F> {
+    key: F,
+    /// In percent of its share; `None` if there is no bound.
+    spare: Option<u32>,
+}
+
+impl<F> ConsistentHash<F> {
+    /// Takes the key of a request with `key`. The hash is the same in all processes of one build.
+    pub fn by<Req, H>(key: F) -> Self
+    where
+        F: Fn(&Req) -> H,
+        H: Hash,
+    {
+        Self {
+            key,
+            spare: Some(SPARE),
+        }
+    }
+
+    /// How many percent more than its share of the calls in flight an endpoint may have before it is passed over. 25 by
+    /// default.
+    ///
+    /// With 0, calls are spread as evenly as can be, and a key moves often; with 100, the endpoint of a hot key takes
+    /// twice its share.
+    #[must_use]
+    pub fn spare(mut self, percent: u32) -> Self {
+        self.spare = Some(percent);
+        self
+    }
+
+    /// Passes over no endpoint because it has much to do: for requests that should not go anywhere else.
+    ///
+    /// One that is ejected, unhealthy or not available is passed over nevertheless.
+    #[must_use]
+    pub fn unbounded(mut self) -> Self {
+        self.spare = None;
+        self
+    }
+}
+
+impl<Req, F, H> Choose<Req> for ConsistentHash<F>
+where
+    F: Fn(&Req) -> H,
+    H: Hash,
+{
+    fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
+        let key = (self.key)(request);
+        let all = self.spare.map(|spare| (spare, Sum::of(endpoints)));
+        let is_full = |endpoints: &Endpoints<'_>, place| {
+            all.is_some_and(|(spare, all)| {
+                let share = (all.calls + 1.0) * endpoints.weight(place) / all.weight;
+                let most = (share * (1.0 + f64::from(spare) / 100.0)).ceil();
+                f64::from(endpoints.in_flight(place)) >= most
+            })
+        };
+        let mut chosen = (Standing::ClosedAndTried, true, f64::INFINITY, 0);
+        for place in 0..endpoints.len() {
+            let mut hasher = Fnv::default();
+            (&key, endpoints.key(place)).hash(&mut hasher);
+            let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
+            let score = -share.max(f64::MIN_POSITIVE).ln() / endpoints.members[place].weight();
+            let this = (
+                endpoints.standing(place),
+                is_full(endpoints, place),
+                score,
+                place,
+            );
+            if this < chosen {
+                chosen = this;
+            }
+        }
+        chosen.3
+    }
+}
+
+/// What the endpoints have to do together, and how much they can take.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    calls: f64,
+    weight: f64,
+}
+
+impl Sum {
+    /// The sum over those that take calls, or else over all: what the others could take does not help.
+    fn of(endpoints: &Endpoints<'_>) -> Self {
+        let (mut open, mut all) = (Self::default(), Self::default());
+        for place in 0..endpoints.len() {
+            let (calls, weight) = (endpoints.in_flight(place), endpoints.weight(place));
+            all.add(calls, weight);
+            if endpoints.standing(place) < Standing::Closed {
+                open.add(calls, weight);
+            }
+        }
+        if open.weight > 0.0 { open } else { all }
+    }
+
+    fn add(&mut self, calls: u32, weight: f64) {
+        self.calls += f64::from(calls);
+        self.weight += weight;
+    }
+}
+
+/// FNV-1a with a finish that mixes: hashes that do not change from run to run, as those of the standard library may.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        let mixed = (self.0 ^ self.0 >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ mixed >> 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Pool;
+    use super::*;
+
+    #[test]
+    fn when_an_endpoint_goes_only_its_keys_move() {
+        let policy = ConsistentHash::by(|request: &u64| *request);
+        let mut pool = Pool::even(10);
+        let before: Vec<usize> = (0..1_000).map(|key| pool.choose(&policy, key)).collect();
+        pool.members.pop();
+        for (key, before) in before.into_iter().enumerate() {
+            let after = pool.choose(&policy, key as u64);
+            assert!(before == after || before == 9);
+        }
+    }
+
+    #[test]
+    fn the_endpoint_of_a_hot_key_gets_no_more_than_its_bound() {
+        let policy = ConsistentHash::by(|request: &u64| *request);
+        let mut pool = Pool::even(10);
+        for calls in 1..=1_000u32 {
+            let place = pool.choose(&policy, 7);
+            pool.members[place].load.begin(0);
+            let most = (1.25 * f64::from(calls) / 10.0).ceil();
+            assert!(f64::from(pool.members[place].load.in_flight()) <= most);
+        }
+        let first = Pool::even(10).choose(&policy, 7);
+        assert_eq!(pool.choose(&policy.unbounded(), 7), first);
+        assert_eq!(pool.choose(&policy.spare(u32::MAX), 7), first);
+    }
+
+    /// The calls in flight on the endpoints when that of a hot key has so many that it is passed over.
+    fn hot(pool: &mut Pool, policy: &impl Choose<u64>, calls: usize) -> Vec<u32> {
+        for _ in 0..calls {
+            let place = pool.choose(policy, 7);
+            pool.members[place].load.begin(0);
+        }
+        let calls = pool.members.iter().map(|member| member.load.in_flight());
+        let mut calls: Vec<u32> = calls.collect();
+        calls.sort_unstable();
+        calls
+    }
+
+    #[test]
+    fn the_spare_is_how_many_percent_more_than_its_share_an_endpoint_may_have() {
+        for (spare, most) in [(0, 10), (1, 11), (25, 13), (50, 15), (100, 20), (250, 35)] {
+            let policy = ConsistentHash::by(|request: &u64| *request).spare(spare);
+            let calls = hot(&mut Pool::even(10), &policy, 100);
+            assert_eq!(calls.last(), Some(&most), "{spare} %: {calls:?}");
+        }
+    }
+
+    #[test]
+    fn the_share_of_an_endpoint_is_by_weight() {
+        let policy = ConsistentHash::by(|request: &u64| *request).spare(0);
+        let mut pool = Pool::new(&[1.0, 2.0, 5.0]);
+        assert_eq!(hot(&mut pool, &policy, 80), [10, 20, 50]);
+    }
+
+    #[test]
+    fn the_share_of_an_endpoint_is_of_those_that_take_calls() {
+        let policy = ConsistentHash::by(|request: &u64| *request);
+        let mut pool = Pool::even(10).closed(&[0, 1, 2, 3, 4]);
+        for place in 0..5 {
+            pool = pool.busy(place, 1_000);
+        }
+        let calls = hot(&mut pool, &policy, 100);
+        assert_eq!(calls[..5].iter().sum::<u32>(), 100);
+        assert_eq!(calls[4], 25, "{calls:?}");
+        let mut closed = Pool::even(4).closed(&[0, 1, 2, 3]);
+        let calls = hot(&mut closed, &policy, 100);
+        assert_eq!(calls[3], 32, "all are closed: {calls:?}");
+    }
+
+    #[test]
+    fn without_spare_a_hot_key_is_spread_evenly() {
+        let policy = ConsistentHash::by(|request: &u64| *request).spare(0);
+        let mut pool = Pool::even(10);
+        for _ in 0..100 {
+            let place = pool.choose(&policy, 7);
+            pool.members[place].load.begin(0);
+        }
+        let calls = pool.members.iter().map(|member| member.load.in_flight());
+        assert!(calls.into_iter().all(|calls| calls == 10));
+    }
+}
