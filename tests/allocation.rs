@@ -9,7 +9,7 @@ use std::alloc::System;
 use std::fmt::Debug;
 use std::future::{Ready, pending, ready};
 use std::pin::pin;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use buttress::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tokio::sync::Mutex;
 use tokio::time::advance;
 use tower::util::ServiceFn;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -33,21 +34,22 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 static RECORDER: LazyLock<PrometheusHandle> =
     LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
 
+/// Held by each test that counts, because the allocator counts for the whole process.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 const CALLS: usize = 16;
 
-/// So many that nothing else in the process, such as the report of another test, lasts for all of them.
+/// So many that nothing else in the process, such as the report of a test, lasts for all of them.
 const ROUNDS: usize = 200;
 
 /// Counts the allocations of 16 calls on clones of `service`, after one that may allocate.
 ///
-/// The allocator counts for the whole process, and a histogram of the recorder takes a new block after
-/// 64 values, so this is the least of several rounds: what the calls themselves allocate is in all of them.
+/// A histogram of the recorder takes a new block after 64 values, and a test that is over is reported, so this is
+/// the least of several rounds: what the calls themselves allocate is in all of them.
 fn allocations<S>(service: &S) -> usize
 where
     S: Service<u64, Response = u64> + Clone,
 {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     LazyLock::force(&RECORDER);
     let call = || {
         let mut service = service.clone();
@@ -77,6 +79,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_a_single_layer_allocates_nothing() {
+    let _turn = TURN.lock().await;
     fn costs_nothing<L>(layer: &L)
     where
         L: Layer<Echo, Service: Service<u64, Response = u64> + Clone> + Debug,
@@ -119,6 +122,7 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
+    let _turn = TURN.lock().await;
     let every_other_fails = |result: Result<&u64, &BoxError>| match result {
         Ok(answer) if answer % 2 == 0 => Outcome::Success,
         _ => Outcome::Failure,
@@ -144,8 +148,8 @@ async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
             .bytes_allocated
             .saturating_sub(change.bytes_deallocated)
     };
-    // Other tests allocate and free at the same time, but not in most of these rounds.
     let mut rounds: Vec<usize> = (0..9).map(more_bytes).collect();
+    // The median: a test that is over is reported at the same time.
     rounds.sort_unstable();
     assert!(rounds[4] < 5_000, "{rounds:?} bytes");
 }
@@ -153,6 +157,7 @@ async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_the_inner_service_costs_the_layers_of_http_nothing() {
+    let _turn = TURN.lock().await;
     use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer};
     use http::{Request, Response};
     use http_body_util::Full;
@@ -191,6 +196,7 @@ async fn an_answer_of_the_inner_service_costs_the_layers_of_http_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_a_balancer_allocates_nothing() {
+    let _turn = TURN.lock().await;
     for count in [1, 2, 10, 1_000] {
         let endpoints = (0..count).map(|key| Endpoint::new(key, echo()));
         let balance = Balance::new("balance", endpoints).unwrap();
@@ -211,6 +217,7 @@ async fn a_successful_call_through_a_balancer_allocates_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_a_balancer_of_several_groups_allocates_nothing() {
+    let _turn = TURN.lock().await;
     for count in [2, 10, 1_000] {
         let endpoint = |key: u32| Endpoint::new(key, echo()).priority((key % 2) as u8);
         let balance = Balance::new("groups", (0..count).map(endpoint)).unwrap();
@@ -225,6 +232,7 @@ async fn a_successful_call_through_a_balancer_of_several_groups_allocates_nothin
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_judges_the_endpoints_of_a_balancer_allocates_nothing() {
+    let _turn = TURN.lock().await;
     LazyLock::force(&RECORDER);
     for priorities in [1, 2] {
         let ejection = OutlierEjection::new().interval(SECOND);
@@ -247,6 +255,7 @@ async fn a_call_that_judges_the_endpoints_of_a_balancer_allocates_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_the_full_stack_allocates_nothing() {
+    let _turn = TURN.lock().await;
     let layers = stack("full stack", ByClone, ErrorsAreFailures).unwrap();
     assert_eq!(allocations(&layers.layer(echo())), 0);
     let calls = format!(
@@ -270,6 +279,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_not_hedged_allocates_nothing() {
+    let _turn = TURN.lock().await;
     let layer = HedgeLayer::new("hedge");
     let service = layer.layer(echo());
     warm_up(&service).await;
@@ -281,6 +291,7 @@ async fn a_call_that_is_not_hedged_allocates_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
+    let _turn = TURN.lock().await;
     let defaults = standard("defaults").unlimited().build().unwrap();
     assert_eq!(allocations(&defaults.layer(echo())), 0);
 
@@ -317,6 +328,7 @@ async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing() {
+    let _turn = TURN.lock().await;
     use bytes::Bytes;
     use http::{Request, Response};
     use http_body::Body;
@@ -357,6 +369,7 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
 
 #[tokio::test(start_paused = true)]
 async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_there_are() {
+    let _turn = TURN.lock().await;
     /// Is ready when it is asked for the second time.
     #[derive(Clone)]
     struct Late {
@@ -422,6 +435,7 @@ macro_rules! beyond {
 
 #[tokio::test(start_paused = true)]
 async fn the_futures_of_larger_stacks_have_their_size() {
+    let _turn = TURN.lock().await;
     let layers = (
         DeadlineLayer::new("size", 10 * SECOND),
         RetryLayer::new("size"),
@@ -442,6 +456,7 @@ async fn the_futures_of_larger_stacks_have_their_size() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn a_request_of_http_allocates_for_its_body_only() {
+    let _turn = TURN.lock().await;
     use std::pin::Pin;
 
     use buttress::http::{BodyTimeoutLayer, HttpReplay, ReplayBody, ReplayBodyLayer, TimeoutBody};
