@@ -1,10 +1,8 @@
 //! When a call is over, and the token that stands for it until then.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
-use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::ready::Call;
@@ -122,104 +120,38 @@ impl<Res, K> Completion<Res, K> for AtResponse {
     }
 }
 
-pin_project! {
-    /// A call to the inner service and the token that stands for it.
-    pub(crate) struct Tracked<S, Req, K, C, T>
-    where
-        S: Service<Req>,
-    {
-        // Before the token, so that what it holds is given back first when both are dropped.
-        #[pin]
-        call: Call<S, Req>,
-        token: Option<T>,
-        classify: K,
-        completion: C,
-    }
-}
-
-impl<S, Req, K, C, T> Tracked<S, Req, K, C, T>
-where
-    S: Service<Req>,
-{
-    /// A call without a token is one that this layer refused: it has failed already.
-    #[inline]
-    pub(crate) fn new(call: Call<S, Req>, token: Option<T>, classify: K, completion: C) -> Self {
-        Self {
-            call,
-            token,
-            classify,
-            completion,
-        }
-    }
-
-    /// Lets a call that this layer made wait be polled from now on.
-    pub(crate) fn admit(self: Pin<&mut Self>, token: T) {
-        *self.project().token = Some(token);
-    }
-
-    /// Ends a call that this layer made wait, and frees the request.
-    pub(crate) fn refuse(self: Pin<&mut Self>, error: Error) {
-        self.project().call.set(Call::failed(error));
-    }
-}
-
-impl<S, Req, K, C, T> Tracked<S, Req, K, C, T>
-where
-    S: Service<Req>,
-{
-    /// The token, until the call is over.
-    #[inline]
-    pub(crate) fn token(&self) -> Option<&T> {
-        self.token.as_ref()
-    }
-
-    pub(crate) fn token_mut(self: Pin<&mut Self>) -> Option<&mut T> {
-        self.project().token.as_mut()
-    }
-}
-
-impl<S, Req, K, C, T> Future for Tracked<S, Req, K, C, T>
+/// Polls a call to the inner service, and resolves the token that stands for it when the call is over.
+///
+/// A call without a token is one that its layer refused: it has failed already.
+#[inline]
+pub(crate) fn poll_tracked<S, Req, K, C, T>(
+    call: Pin<&mut Call<S, Req>>,
+    token: &mut Option<T>,
+    classify: &K,
+    completion: &C,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<C::Response<T>, BoxError>>
 where
     S: Service<Req, Error: Into<BoxError>>,
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
     T: Token,
 {
-    type Output = Result<C::Response<T>, BoxError>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.call.poll(cx));
-        Poll::Ready(match (this.token.take(), result) {
-            (Some(token), Ok(response)) => {
-                let outcome = this.classify.classify(Ok(&response));
-                let completion = this.completion;
-                Ok(completion.attach(response, outcome, this.classify, token))
+    let result = ready!(call.poll(cx));
+    Poll::Ready(match (token.take(), result) {
+        (Some(token), Ok(response)) => {
+            let outcome = classify.classify(Ok(&response));
+            Ok(completion.attach(response, outcome, classify, token))
+        }
+        (Some(token), Err(error)) => {
+            match Error::find(&error) {
+                Some(ours) if ours.is_rejection() => token.refuse(),
+                Some(_) => token.time_out(classify.classify(Err(&error))),
+                None => token.resolve(classify.classify(Err(&error))),
             }
-            (Some(token), Err(error)) => {
-                match Error::find(&error) {
-                    Some(ours) if ours.is_rejection() => token.refuse(),
-                    Some(_) => token.time_out(this.classify.classify(Err(&error))),
-                    None => token.resolve(this.classify.classify(Err(&error))),
-                }
-                Err(error)
-            }
-            (None, Err(refused)) => Err(refused),
-            (None, Ok(_)) => return Poll::Pending,
-        })
-    }
-}
-
-impl<S, Req, K, C, T> fmt::Debug for Tracked<S, Req, K, C, T>
-where
-    S: Service<Req>,
-    T: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .field("token", &self.token)
-            .finish_non_exhaustive()
-    }
+            Err(error)
+        }
+        (None, Err(refused)) => Err(refused),
+        (None, Ok(_)) => return Poll::Pending,
+    })
 }

@@ -205,7 +205,7 @@ impl Tried {
     }
 }
 
-/// The endpoints that other attempts of this operation were sent to.
+/// The endpoints that other attempts of this operation were sent to. Inside another operation, those of that one.
 #[inline]
 pub(crate) fn tried() -> Tried {
     CONTEXT.with(|context| context.tried.get().unwrap_or_default())

@@ -87,13 +87,69 @@ impl<S> Ready<S> {
     where
         S: Service<Req> + Clone,
     {
-        match mem::replace(&mut self.gate, Gate::Unknown) {
-            Gate::Ready => Call::Running {
-                future: self.inner.call(request),
-            },
-            Gate::Failed(error) => Call::failed(error),
-            Gate::Unknown | Gate::Waiting => Call::waiting(self.take_polled(), request),
+        self.call_as(request, &mut (), |call, ()| call)
+    }
+
+    /// The same, and makes a `future` of the call and of what is `held` while it is made.
+    ///
+    /// If that only puts values beside each other, the inner service writes its future where it is to stay, and nothing
+    /// is copied: through the layers of a stack it would be many times over. The compiler can do so where a panic has
+    /// nothing to clean up, and where nothing is read that the inner service could have written. So who holds something
+    /// meanwhile is in a function of his own, and what he holds is a parameter of its own.
+    #[inline]
+    pub(crate) fn call_as<Req, H, F>(
+        &mut self,
+        request: Req,
+        held: &mut H,
+        future: impl FnOnce(Call<S, Req>, &mut H) -> F,
+    ) -> F
+    where
+        S: Service<Req> + Clone,
+    {
+        /// Copying so much costs no more than a function of its own.
+        const SMALL: usize = 64;
+        if let Gate::Ready = self.gate {
+            self.gate = Gate::Unknown;
+            if size_of::<S::Future>() > SMALL {
+                self.call_in_place(request, held, future)
+            } else {
+                future(Call::running(self.inner.call(request)), held)
+            }
+        } else {
+            self.call_unready_as(request, held, future)
         }
+    }
+
+    /// Without a branch and on its own, for the reasons above.
+    #[inline(never)]
+    fn call_in_place<Req, H, F>(
+        &mut self,
+        request: Req,
+        held: &mut H,
+        future: impl FnOnce(Call<S, Req>, &mut H) -> F,
+    ) -> F
+    where
+        S: Service<Req>,
+    {
+        future(Call::running(call_alone(&mut self.inner, request)), held)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn call_unready_as<Req, H, F>(
+        &mut self,
+        request: Req,
+        held: &mut H,
+        future: impl FnOnce(Call<S, Req>, &mut H) -> F,
+    ) -> F
+    where
+        S: Service<Req> + Clone,
+    {
+        let call = match mem::replace(&mut self.gate, Gate::Unknown) {
+            Gate::Failed(error) => Call::failed(error),
+            _ => Call::waiting(self.take_polled(), request),
+        };
+        future(call, held)
     }
 
     /// A handle that has reserved nothing, for a call that is made later.
@@ -129,6 +185,16 @@ impl<S> Ready<S> {
     }
 }
 
+/// What a layer holds while it calls the layer further in is held here, and not in the function that makes the future
+/// of the layer further out.
+#[inline(never)]
+fn call_alone<S, Req>(service: &mut S, request: Req) -> S::Future
+where
+    S: Service<Req>,
+{
+    service.call(request)
+}
+
 impl<S: Clone> Clone for Ready<S> {
     /// The clone has to ask for itself: a reservation belongs to the handle that made it.
     fn clone(&self) -> Self {
@@ -161,6 +227,11 @@ impl<S, Req> Call<S, Req>
 where
     S: Service<Req>,
 {
+    #[inline]
+    fn running(future: S::Future) -> Self {
+        Self::Running { future }
+    }
+
     /// A call that has failed before it was made.
     pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
         Self::Failed {

@@ -48,8 +48,11 @@ pub(crate) struct Tally {
 
 /// Calls of the last [`BUCKETS`] slices of time.
 pub(crate) struct TimeWindow {
+    /// As many as a power of two.
     lanes: Box<[Lane]>,
-    width: u64,
+    /// The slices in a nanosecond, in units of 2⁻⁶⁴: multiplying by it is faster than dividing by their width, and
+    /// off by a nanosecond now and then.
+    rate: u64,
 }
 
 /// One ring. Aligned so that lanes do not share a cache line (two of them, as they are fetched in pairs).
@@ -70,15 +73,30 @@ impl TimeWindow {
             slow: ring(),
         };
         Self {
-            lanes: std::iter::repeat_with(lane).take(lanes.max(1)).collect(),
-            width: (span.as_nanos() as u64 / BUCKETS as u64).max(1),
+            lanes: std::iter::repeat_with(lane)
+                .take(lanes.next_power_of_two())
+                .collect(),
+            rate: u64::MAX / (span.as_nanos() as u64 / BUCKETS as u64).max(2) + 1,
         }
+    }
+
+    /// The slices until `nanos`: how many are over, and in units of 2⁻⁶⁴ how much of the present one.
+    #[inline]
+    fn slices(&self, nanos: u64) -> (u64, u64) {
+        let slices = u128::from(nanos) * u128::from(self.rate);
+        ((slices >> u64::BITS) as u64, slices as u64)
+    }
+
+    /// The counters of a lane. There is a power of two of them.
+    #[inline]
+    fn lane(&self, lane: usize) -> &Lane {
+        &self.lanes[lane & (self.lanes.len() - 1)]
     }
 
     /// The number of the slice that `nanos` falls into.
     #[inline]
     fn tag(&self, epoch: u64, nanos: u64) -> u64 {
-        let slice = nanos / self.width;
+        let (slice, _) = self.slices(nanos);
         slice.wrapping_add(epoch.wrapping_mul(EPOCH)) & TAG_MASK
     }
 
@@ -87,7 +105,7 @@ impl TimeWindow {
     pub(crate) fn record(&self, lane: usize, epoch: u64, nanos: u64, sample: Sample) -> u64 {
         let tag = self.tag(epoch, nanos);
         let bucket = (tag % BUCKETS as u64) as usize;
-        let lane = &self.lanes[lane % self.lanes.len()];
+        let lane = self.lane(lane);
         let counters = if sample.failed {
             &lane.failures
         } else {
@@ -102,7 +120,7 @@ impl TimeWindow {
 
     /// Takes back a success that was counted in this lane and slice, if it is still held.
     pub(crate) fn retract(&self, lane: usize, tag: u64) {
-        let lane = &self.lanes[lane % self.lanes.len()];
+        let lane = self.lane(lane);
         uncount(&lane.successes[(tag % BUCKETS as u64) as usize], tag);
     }
 
@@ -133,7 +151,8 @@ impl TimeWindow {
     pub(crate) fn recent(&self, epoch: u64, nanos: u64) -> Tally {
         let newest = self.tally(epoch, nanos, 1);
         let both = self.tally(epoch, nanos, 2);
-        let within = 1.0 - (nanos % self.width) as f64 / self.width as f64;
+        let (_, over) = self.slices(nanos);
+        let within = 1.0 - over as f64 / u64::MAX as f64;
         let blend = |newest: u64, both: u64| {
             let before = both.saturating_sub(newest) as f64;
             newest + (before * within).round() as u64

@@ -79,7 +79,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_through_a_single_layer_allocates_nothing() {
-    let _turn = TURN.lock().await;
     fn costs_nothing<L>(layer: &L)
     where
         L: Layer<Echo, Service: Service<u64, Response = u64> + Clone> + Debug,
@@ -87,6 +86,7 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         assert_eq!(allocations(&layer.layer(echo())), 0, "{layer:?}");
     }
 
+    let _turn = TURN.lock().await;
     costs_nothing(&TimeoutLayer::new("timeout", SECOND));
     costs_nothing(&TimeoutLayer::per_request("timeout", |_: &u64| SECOND));
     costs_nothing(&DeadlineLayer::new("deadline", SECOND));
@@ -157,12 +157,12 @@ async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_the_inner_service_costs_the_layers_of_http_nothing() {
-    let _turn = TURN.lock().await;
     use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer};
     use http::{Request, Response};
     use http_body_util::Full;
     use tower::ServiceBuilder;
 
+    let _turn = TURN.lock().await;
     let server = ServiceBuilder::new()
         .map_request(Request::new)
         .map_response(|response: Response<_>| *response.body())
@@ -328,7 +328,6 @@ async fn a_successful_call_through_the_standard_stack_allocates_nothing() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing() {
-    let _turn = TURN.lock().await;
     use bytes::Bytes;
     use http::{Request, Response};
     use http_body::Body;
@@ -346,6 +345,7 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
         Ok(length as u64 - 1)
     }
 
+    let _turn = TURN.lock().await;
     let client = service_fn(|_: Request<()>| {
         let body = Full::<Bytes>::from("12 bolts");
         ready(Ok::<_, BoxError>(Response::new(body)))

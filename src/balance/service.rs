@@ -152,7 +152,7 @@ impl<S: Clone> Local<S> {
 }
 
 /// Selects the group of a call, where there are several: by their shares, or the next one that has an endpoint to offer.
-#[inline(never)]
+#[inline]
 fn select<'a>(
     groups: &'a [Group],
     members: &[Arc<Member>],

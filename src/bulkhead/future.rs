@@ -9,7 +9,7 @@ use tower::Service;
 
 use super::permit::Permit;
 use super::waiter::Waiter;
-use crate::completion::Tracked;
+use crate::completion::poll_tracked;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Completion};
 
@@ -22,8 +22,12 @@ pin_project! {
     {
         // The wait for a permit, if the call has to. Boxed, because it is rare.
         waiter: Option<Pin<Box<Waiter>>>,
+        // Before the token, so that what it holds is given back first when both are dropped.
         #[pin]
-        tracked: Tracked<S, Req, K, C, Permit>,
+        call: Call<S, Req>,
+        permit: Option<Permit>,
+        classify: K,
+        completion: C,
     }
 }
 
@@ -41,7 +45,10 @@ where
     ) -> Self {
         Self {
             waiter: None,
-            tracked: Tracked::new(call, permit, classify, completion),
+            call,
+            permit,
+            classify,
+            completion,
         }
     }
 
@@ -67,11 +74,12 @@ where
             let admission = ready!(waiter.as_mut().poll(cx));
             *this.waiter = None;
             match admission {
-                Ok(permit) => this.tracked.as_mut().admit(permit),
-                Err(error) => this.tracked.as_mut().refuse(error),
+                Ok(permit) => *this.permit = Some(permit),
+                // Frees the request.
+                Err(error) => this.call.set(Call::failed(error)),
             }
         }
-        this.tracked.poll(cx)
+        poll_tracked(this.call, this.permit, this.classify, this.completion, cx)
     }
 }
 
@@ -82,7 +90,8 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("waiter", &self.waiter)
-            .field("tracked", &self.tracked)
-            .finish()
+            .field("call", &self.call)
+            .field("permit", &self.permit)
+            .finish_non_exhaustive()
     }
 }

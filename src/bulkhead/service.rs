@@ -57,63 +57,50 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some(shared) = &self.shared else {
-            return self.begin(request, Permit::none());
+        let shared = self.shared.as_ref();
+        let _clock = shared
+            .is_some_and(|shared| shared.is_adaptive())
+            .then(ClockScope::call);
+        let permit = shared.map_or_else(|| Some(Permit::none()), Shared::try_admit);
+        let Some(permit) = permit else {
+            return self.call_full(request);
         };
-        let _clock = shared.is_adaptive().then(ClockScope::call);
-        match shared.try_admit() {
-            Some(permit) => self.begin(request, permit),
-            None => self.call_full(request),
-        }
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        let mut permit = Some(permit);
+        self.inner
+            .call_as(request, &mut permit, move |call, permit| {
+                ResponseFuture::new(call, permit.take(), classify, completion)
+            })
     }
 }
 
 impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
-    /// A call with a permit.
-    #[inline]
-    fn begin<Req>(&mut self, request: Req, permit: Permit) -> ResponseFuture<S, Req, K, C>
-    where
-        S: Service<Req> + Clone,
-    {
-        // Called first: if it panics, the permit goes back.
-        let call = self.inner.call(request);
-        self.future(call, Some(permit))
-    }
-
-    #[inline]
-    fn future<Req>(
-        &self,
-        call: Call<S, Req>,
-        permit: Option<Permit>,
-    ) -> ResponseFuture<S, Req, K, C>
-    where
-        S: Service<Req>,
-    {
-        let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        ResponseFuture::new(call, permit, classify, completion)
-    }
-
     /// A call that has found no free permit.
     #[cold]
     fn call_full<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, K, C>
     where
         S: Service<Req> + Clone,
     {
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
         let admission = match &self.shared {
             Some(shared) => shared.admit_to_full(),
             None => Admission::Admitted(Permit::none()),
         };
         match admission {
-            Admission::Admitted(permit) => self.begin(request, permit),
+            Admission::Admitted(permit) => {
+                // Called first: if it panics, the permit goes back.
+                let call = self.inner.call(request);
+                ResponseFuture::new(call, Some(permit), classify, completion)
+            }
             Admission::PutOff(waiter) => {
                 // It may have become ready before nothing was free; nobody holds it while he waits.
                 self.inner.release();
                 let call = Call::waiting(self.inner.another(), request);
-                self.future(call, None).after(Box::pin(waiter))
+                ResponseFuture::new(call, None, classify, completion).after(Box::pin(waiter))
             }
             Admission::Refused(error) => {
                 self.inner.release();
-                self.future(Call::failed(error), None)
+                ResponseFuture::new(Call::failed(error), None, classify, completion)
             }
         }
     }

@@ -8,8 +8,9 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::permit::Permit;
-use crate::completion::Tracked;
+use crate::completion::poll_tracked;
 use crate::context;
+use crate::ready::Call;
 use crate::{BoxError, Classify, Completion};
 
 pin_project! {
@@ -19,8 +20,32 @@ pin_project! {
     where
         S: Service<Req>,
     {
+        // Before the token, so that what it holds is given back first when both are dropped.
         #[pin]
-        pub(super) tracked: Tracked<S, Req, K, C, Permit>,
+        call: Call<S, Req>,
+        permit: Option<Permit>,
+        classify: K,
+        completion: C,
+    }
+}
+
+impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(
+        call: Call<S, Req>,
+        permit: Option<Permit>,
+        classify: K,
+        completion: C,
+    ) -> Self {
+        Self {
+            call,
+            permit,
+            classify,
+            completion,
+        }
     }
 }
 
@@ -34,15 +59,16 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut tracked = self.project().tracked;
-        if !tracked.token().is_some_and(Permit::is_timed) {
-            return tracked.poll(cx);
+        let this = self.project();
+        let (call, permit) = (this.call, this.permit);
+        let (classify, completion) = (this.classify, this.completion);
+        if !permit.as_ref().is_some_and(Permit::is_timed) {
+            return poll_tracked(call, permit, classify, completion, cx);
         }
-        let (polled, is_queued) = context::is_queued_after(|| tracked.as_mut().poll(cx));
-        if polled.is_pending() {
-            if let Some(permit) = tracked.token_mut() {
-                permit.note_queued(is_queued);
-            }
+        let (polled, is_queued) =
+            context::is_queued_after(|| poll_tracked(call, permit, classify, completion, cx));
+        if let (Poll::Pending, Some(permit)) = (&polled, permit) {
+            permit.note_queued(is_queued);
         }
         polled
     }
@@ -53,6 +79,9 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tracked.fmt(f)
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("token", &self.permit)
+            .finish_non_exhaustive()
     }
 }

@@ -39,8 +39,10 @@ pub(super) enum Timing {
     Queued,
     /// It began then, and its answer has not.
     Since(u64),
-    /// Its answer has begun.
-    Known { is_slow: bool },
+    /// Its answer began in time.
+    Fast,
+    /// Its answer did not begin in time.
+    Slow,
 }
 
 /// How a call was let through.
@@ -99,7 +101,7 @@ impl Token for Permit {
                 if outcome == Outcome::Success {
                     let (probe, timing) = (*probe, *timing);
                     self.kind = match timing {
-                        Timing::Known { is_slow: true } => Kind::Uncounted,
+                        Timing::Slow => Kind::Uncounted,
                         _ => Kind::Proven { probe },
                     };
                     shared.end_probe(probe, outcome, timing);
@@ -155,10 +157,10 @@ impl Permit {
 
     #[inline]
     fn end(&mut self, outcome: Outcome) {
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.shared.take() else {
             return;
         };
-        match std::mem::replace(&mut self.kind, Kind::Uncounted) {
+        match self.kind {
             Kind::Uncounted => {}
             Kind::Counted { word, timing } => shared.count(word, outcome, timing),
             Kind::Answered { word, mark } => shared.count_rest(word, mark, outcome),

@@ -9,7 +9,6 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::permit::Permit;
 use super::shared::Shared;
-use crate::completion::Tracked;
 use crate::ready::{Call, Ready};
 use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
 
@@ -56,24 +55,24 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let admitted = match &self.shared {
-            Some(shared) => shared
-                .admit()
-                .map_err(|rejected| rejected.error(shared.name())),
-            None => Ok(Permit::none()),
-        };
-        let (call, permit) = match admitted {
-            Ok(permit) => (self.inner.call(request), Some(permit)),
-            Err(error) => {
-                // It may have become ready before the breaker opened.
-                self.inner.release();
-                (Call::failed(error), None)
-            }
-        };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        ResponseFuture {
-            tracked: Tracked::new(call, permit, classify, completion),
-        }
+        let permit = match &self.shared {
+            Some(shared) => match shared.admit() {
+                Ok(permit) => permit,
+                Err(rejected) => {
+                    // It may have become ready before the breaker opened.
+                    self.inner.release();
+                    let error = rejected.error(shared.name());
+                    return ResponseFuture::new(Call::failed(error), None, classify, completion);
+                }
+            },
+            None => Permit::none(),
+        };
+        let mut permit = Some(permit);
+        self.inner
+            .call_as(request, &mut permit, move |call, permit| {
+                ResponseFuture::new(call, permit.take(), classify, completion)
+            })
     }
 }
 

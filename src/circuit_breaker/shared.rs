@@ -113,6 +113,11 @@ const ANSWERED: u64 = 1 << 31;
 
 const STATE_BITS: u32 = 2;
 
+const OK: Sample = Sample {
+    failed: false,
+    slow: false,
+};
+
 fn word(state: State, epoch: u64) -> u64 {
     epoch << STATE_BITS | state as u64
 }
@@ -166,13 +171,11 @@ impl Shared {
     #[inline]
     pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Rejected> {
         let word = self.word.load(Ordering::Acquire);
-        let kind = if is(State::Closed, word) {
-            let timing = self.started();
-            Kind::Counted { word, timing }
-        } else {
+        if !is(State::Closed, word) {
             return self.probe(word);
-        };
-        Ok(self.permit(kind))
+        }
+        let timing = self.started();
+        Ok(self.permit(Kind::Counted { word, timing }))
     }
 
     /// When a call begins, if that matters.
@@ -188,8 +191,11 @@ impl Shared {
     /// The answer of a call begins.
     pub(super) fn stop(&self, timing: &mut Timing) {
         if let Timing::Since(_) = timing {
-            let is_slow = self.is_slow(*timing, self.fresh_nanos());
-            *timing = Timing::Known { is_slow };
+            *timing = if self.is_slow(*timing, self.fresh_nanos()) {
+                Timing::Slow
+            } else {
+                Timing::Fast
+            };
         }
     }
 
@@ -197,11 +203,13 @@ impl Shared {
         self.nanos(context::fresh_now())
     }
 
+    #[inline]
     fn permit(self: &Arc<Self>, kind: Kind) -> Permit {
         Permit::new(Arc::clone(self), kind)
     }
 
     /// Decides over a call on a breaker that is not closed.
+    #[cold]
     fn probe(self: &Arc<Self>, word: u64) -> Result<Permit, Rejected> {
         let now = context::now();
         let mut retry_after = self.open_for_remaining(now);
@@ -311,18 +319,11 @@ impl Shared {
         if self.word.load(Ordering::Acquire) != admitted {
             return None;
         }
-        let epoch = admitted >> STATE_BITS;
         let (now, slow) = self.ended(timing);
-        let nanos = self.nanos(now);
-        let sample = Sample {
-            failed: false,
-            slow,
-        };
-        let mark = self.window.record(epoch, nanos, sample);
-        self.count_streak(epoch, Step::Answered);
-        self.published.keep(self.metrics, now, nanos);
+        let sample = Sample { slow, ..OK };
+        let (mark, _) = self.record(admitted, sample, Step::Answered, now);
         if slow {
-            self.judge(epoch, 0, None, now);
+            self.judge(admitted >> STATE_BITS, 0, None, now);
         }
         Some(mark)
     }
@@ -351,31 +352,47 @@ impl Shared {
     /// Counts a call that began while the breaker was closed.
     #[inline]
     pub(super) fn count(&self, admitted: u64, outcome: Outcome, timing: Timing) {
-        let failed = match outcome {
-            Outcome::Success => false,
-            Outcome::Failure | Outcome::Overload { .. } => true,
-            Outcome::Ignored | Outcome::Cancelled => return,
-        };
+        match (outcome, timing) {
+            (Outcome::Success, Timing::Off) => self.count_success(admitted),
+            (Outcome::Ignored | Outcome::Cancelled, _) => {}
+            _ => self.count_other(admitted, outcome, timing),
+        }
+    }
+
+    fn count_success(&self, admitted: u64) {
+        if self.word.load(Ordering::Acquire) == admitted {
+            self.record(admitted, OK, Step::Succeeded, context::now());
+        }
+    }
+
+    /// Counts a call that failed, or may have been slow.
+    #[cold]
+    fn count_other(&self, admitted: u64, outcome: Outcome, timing: Timing) {
         if self.word.load(Ordering::Acquire) != admitted {
             return;
         }
-        let epoch = admitted >> STATE_BITS;
-        let (now, slow) = match timing {
-            Timing::Off => (context::now(), false),
-            timing => self.ended(timing),
-        };
-        let nanos = self.nanos(now);
-        self.window.record(epoch, nanos, Sample { failed, slow });
+        let (now, slow) = self.ended(timing);
+        let failed = outcome.is_failure();
         let step = if failed {
             Step::Failed
         } else {
             Step::Succeeded
         };
-        let streak = self.count_streak(epoch, step);
-        self.published.keep(self.metrics, now, nanos);
+        let (_, streak) = self.record(admitted, Sample { failed, slow }, step, now);
         if failed || slow {
+            let epoch = admitted >> STATE_BITS;
             self.judge(epoch, streak, outcome.retry_after(), now);
         }
+    }
+
+    /// Enters a call of a closed breaker, and says where, and how many failures in a row there are.
+    #[inline]
+    fn record(&self, admitted: u64, sample: Sample, step: Step, now: Instant) -> (Mark, u32) {
+        let epoch = admitted >> STATE_BITS;
+        let nanos = self.nanos(now);
+        let mark = self.window.record(epoch, nanos, sample);
+        self.published.keep(self.metrics, now, nanos);
+        (mark, self.count_streak(epoch, step))
     }
 
     /// When a call has ended, and whether it was slow.
@@ -390,7 +407,7 @@ impl Shared {
 
     fn is_slow(&self, timing: Timing, now: u64) -> bool {
         match (timing, self.settings.slow_calls) {
-            (Timing::Known { is_slow }, _) => is_slow,
+            (Timing::Slow, _) => true,
             (Timing::Since(started), Some((limit, _))) => {
                 Duration::from_nanos(now.saturating_sub(started)) > limit
             }

@@ -50,7 +50,7 @@ where
     #[inline]
     pub(super) fn new(
         first: Call<S, Req>,
-        operation: Operation<S, R, K>,
+        operation: Option<Operation<S, R, K>>,
         copy: Option<Req>,
         delay: Option<Duration>,
         tried: Tried,
@@ -62,22 +62,14 @@ where
             copy,
             delay,
             tried,
-            operation: Some(operation),
+            operation,
         }
     }
 
     /// A call that is never hedged.
     #[inline]
     pub(super) fn passing(first: Call<S, Req>) -> Self {
-        Self {
-            first,
-            race: None,
-            timer: Timer::default(),
-            copy: None,
-            delay: None,
-            tried: Tried::default(),
-            operation: None,
-        }
+        Self::new(first, None, None, None, Tried::default())
     }
 }
 

@@ -66,22 +66,44 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some(prototype) = &self.shared else {
-            return ResponseFuture::passing(self.inner.call(request));
-        };
-        let Policy { shared, replay, .. } = prototype.policy();
-        let _clock = ClockScope::call();
-        let now = context::now();
-        let operation = Operation::begin(prototype, now);
-        let delay = shared.delay(now);
-        let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
-        let copy = may_repeat.then(|| replay.copy(&request)).flatten();
-        let mut tried = Tried::default();
-        let scope = TriedScope::enter(&mut tried);
-        let first = self.inner.call(request);
-        drop(scope);
-        ResponseFuture::new(first, operation, copy, delay, tried)
+        let Self { inner, shared } = self;
+        match shared {
+            Some(prototype) => begin(inner, prototype, request),
+            None => inner.call_as(request, &mut (), |call, ()| ResponseFuture::passing(call)),
+        }
     }
+}
+
+/// Makes the first attempt.
+#[inline]
+fn begin<S, R, K, Req>(
+    inner: &mut Ready<S>,
+    prototype: &Arc<Prototype<S, Policy<R, K>>>,
+    request: Req,
+) -> ResponseFuture<S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+{
+    let Policy { shared, replay, .. } = prototype.policy();
+    let _clock = ClockScope::call();
+    let now = context::now();
+    let operation = Some(Operation::begin(prototype, now));
+    let delay = shared.delay(now);
+    let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
+    let copy = may_repeat.then(|| replay.copy(&request)).flatten();
+    let mut tried = Tried::default();
+    let _scope = TriedScope::enter(&mut tried);
+    let mut held = (operation, copy);
+    inner.call_as(request, &mut held, move |first, (operation, copy)| {
+        ResponseFuture::new(
+            first,
+            operation.take(),
+            copy.take(),
+            delay,
+            context::tried(),
+        )
+    })
 }
 
 impl<S: Clone, R, K> Clone for Hedge<S, R, K> {

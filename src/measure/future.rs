@@ -8,8 +8,9 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::service::Measured;
-use crate::completion::Tracked;
+use crate::completion::poll_tracked;
 use crate::context::ClockScope;
+use crate::ready::Call;
 use crate::{BoxError, Classify, Completion};
 
 pin_project! {
@@ -19,8 +20,32 @@ pin_project! {
     where
         S: Service<Req>,
     {
+        // Before the token, so that what it holds is given back first when both are dropped.
         #[pin]
-        pub(super) tracked: Tracked<S, Req, K, C, Measured>,
+        call: Call<S, Req>,
+        token: Option<Measured>,
+        classify: K,
+        completion: C,
+    }
+}
+
+impl<S, Req, K, C> ResponseFuture<S, Req, K, C>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(super) fn new(
+        call: Call<S, Req>,
+        token: Option<Measured>,
+        classify: K,
+        completion: C,
+    ) -> Self {
+        Self {
+            call,
+            token,
+            classify,
+            completion,
+        }
     }
 }
 
@@ -35,7 +60,8 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let _clock = ClockScope::poll();
-        self.project().tracked.poll(cx)
+        let this = self.project();
+        poll_tracked(this.call, this.token, this.classify, this.completion, cx)
     }
 }
 
@@ -44,6 +70,9 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tracked.fmt(f)
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,6 @@ use tower::Service;
 
 use super::future::ResponseFuture;
 use super::metrics::MeasureMetrics;
-use crate::completion::Tracked;
 use crate::context::{self, ClockScope};
 use crate::ready::Ready;
 use crate::telemetry::{Ended, Series};
@@ -45,12 +44,11 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = ClockScope::call();
         // Before the call, so that one which panics is counted.
-        let token = Measured::begin(self.metrics);
-        let call = self.inner.call(request);
+        let mut token = Some(Measured::begin(self.metrics));
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        ResponseFuture {
-            tracked: Tracked::new(call, Some(token), classify, completion),
-        }
+        self.inner.call_as(request, &mut token, move |call, token| {
+            ResponseFuture::new(call, token.take(), classify, completion)
+        })
     }
 }
 

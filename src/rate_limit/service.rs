@@ -59,27 +59,28 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some(shared) = &self.shared else {
-            return ResponseFuture::new(
-                self.inner.call(request),
-                None,
-                None,
-                self.classify.clone(),
-            );
-        };
-        let turn = match shared.enter(self.cost.cost(&request)) {
-            Entry::Pass => None,
-            Entry::Wait(turn) => {
-                self.inner.release();
-                Some(turn)
+        let classify = self.classify.clone();
+        let mut turn = None;
+        let mut hears = None;
+        if let Some(shared) = &self.shared {
+            match shared.enter(self.cost.cost(&request)) {
+                Entry::Pass => {}
+                Entry::Wait(queued) => {
+                    self.inner.release();
+                    turn = Some(queued);
+                }
+                Entry::Refused(error) => {
+                    self.inner.release();
+                    return ResponseFuture::new(Call::failed(error), None, None, classify);
+                }
             }
-            Entry::Refused(error) => {
-                self.inner.release();
-                return ResponseFuture::new(Call::failed(error), None, None, self.classify.clone());
-            }
-        };
-        let hears = (shared.settings.heeds_hints == Some(true)).then(|| Arc::clone(shared));
-        ResponseFuture::new(self.inner.call(request), turn, hears, self.classify.clone())
+            hears = (shared.settings.heeds_hints == Some(true)).then(|| Arc::clone(shared));
+        }
+        let mut held = (turn, hears);
+        self.inner
+            .call_as(request, &mut held, move |call, (turn, hears)| {
+                ResponseFuture::new(call, turn.take(), hears.take(), classify)
+            })
     }
 }
 

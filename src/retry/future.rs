@@ -53,7 +53,7 @@ where
 {
     #[inline]
     pub(super) fn new(
-        operation: Operation<S, R, K>,
+        operation: Option<Operation<S, R, K>>,
         call: Call<S, Req>,
         copy: Option<Req>,
         tried: Tried,
@@ -63,20 +63,14 @@ where
             copy,
             previous: Duration::ZERO,
             tried,
-            operation: Some(operation),
+            operation,
         }
     }
 
     /// A call that is not retried.
     #[inline]
     pub(super) fn passing(call: Call<S, Req>) -> Self {
-        Self {
-            step: Step::Attempt { call },
-            copy: None,
-            previous: Duration::ZERO,
-            tried: Tried::default(),
-            operation: None,
-        }
+        Self::new(None, call, None, Tried::default())
     }
 }
 

@@ -77,46 +77,63 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        let Some(shared) = &self.shared else {
-            return ResponseFuture::passing(self.inner.call(request));
-        };
-        let Policy {
-            settings,
-            replay,
-            metrics,
-            ..
-        } = shared.policy();
-        if shared.policy().is_nested() {
-            // The attempts are those of the retry further out; its mark stays.
-            let operation = Operation::nested(shared);
-            let call = self.inner.call(request);
-            return ResponseFuture::new(operation, call, None, Tried::default());
+    fn call(&mut self, request: Req) -> Self::Future {
+        let Self { inner, shared } = self;
+        match shared {
+            Some(shared) => begin(inner, shared, request),
+            None => inner.call_as(request, &mut (), |call, ()| ResponseFuture::passing(call)),
         }
-        let operation = Operation::begin(shared);
-        let mut tried = Tried::default();
-        let scopes = (
-            ClockScope::call(),
-            AttemptScope::enter(1, shared.policy().budget_id()),
-            TriedScope::enter(&mut tried),
-        );
-        if let Some(deadline) = context::deadline() {
-            let now = context::now();
-            if deadline <= now {
-                metrics.report(now, RetryMetrics::refused);
-                self.inner.release();
-                let kind = ErrorKind::DeadlineExceeded;
-                let error = Error::rejected(kind, metrics.name(), None);
-                return ResponseFuture::new(operation, Call::failed(error), None, Tried::default());
-            }
-        }
-        let may_repeat = settings.max_attempts > 1;
-        let copy = may_repeat.then(|| replay.copy(&request)).flatten();
-        replay.mark(&mut request, 1);
-        let call = self.inner.call(request);
-        drop(scopes);
-        ResponseFuture::new(operation, call, copy, tried)
     }
+}
+
+/// Makes the first attempt.
+#[inline]
+fn begin<S, R, K, Req>(
+    inner: &mut Ready<S>,
+    shared: &Arc<Shared<S, R, K>>,
+    mut request: Req,
+) -> ResponseFuture<S, Req, R, K>
+where
+    S: Wrappable<Req>,
+    R: Replay<Req>,
+{
+    let Policy {
+        settings,
+        replay,
+        metrics,
+        ..
+    } = shared.policy();
+    if shared.policy().is_nested() {
+        // The attempts are those of the retry further out; its mark stays.
+        let mut operation = Some(Operation::nested(shared));
+        return inner.call_as(request, &mut operation, |call, operation| {
+            ResponseFuture::new(operation.take(), call, None, Tried::default())
+        });
+    }
+    let operation = Some(Operation::begin(shared));
+    let mut tried = Tried::default();
+    let _scopes = (
+        ClockScope::call(),
+        AttemptScope::enter(1, shared.policy().budget_id()),
+    );
+    let _scope = TriedScope::enter(&mut tried);
+    if let Some(deadline) = context::deadline() {
+        let now = context::now();
+        if deadline <= now {
+            metrics.report(now, RetryMetrics::refused);
+            inner.release();
+            let kind = ErrorKind::DeadlineExceeded;
+            let error = Error::rejected(kind, metrics.name(), None);
+            return ResponseFuture::new(operation, Call::failed(error), None, Tried::default());
+        }
+    }
+    let may_repeat = settings.max_attempts > 1;
+    let copy = may_repeat.then(|| replay.copy(&request)).flatten();
+    replay.mark(&mut request, 1);
+    let mut held = (operation, copy);
+    inner.call_as(request, &mut held, |call, (operation, copy)| {
+        ResponseFuture::new(operation.take(), call, copy.take(), context::tried())
+    })
 }
 
 impl<R, K> Policy<R, K> {

@@ -104,7 +104,8 @@ pin_project! {
         call: Call<S, Req>,
         #[pin]
         timer: Timer,
-        // When it began, and when it must be over. `None` for a call without a deadline of its own.
+        // When it began, and when it must be over. `None` for a call without a deadline, unless one is set
+        // while it is polled.
         span: Option<(Instant, Instant)>,
         metrics: &'static Series<TimeoutMetrics>,
     }
@@ -117,25 +118,13 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        began: Instant,
-        deadline: Instant,
+        span: Option<(Instant, Instant)>,
         metrics: &'static Series<TimeoutMetrics>,
     ) -> Self {
         Self {
             call,
             timer: Timer::default(),
-            span: Some((began, deadline)),
-            metrics,
-        }
-    }
-
-    /// A call without a deadline, unless one is set while it is polled.
-    #[inline]
-    pub(super) fn without(call: Call<S, Req>, metrics: &'static Series<TimeoutMetrics>) -> Self {
-        Self {
-            call,
-            timer: Timer::default(),
-            span: None,
+            span,
             metrics,
         }
     }
@@ -145,7 +134,7 @@ where
     pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
         metrics.report(now, TimeoutMetrics::refused);
         let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
-        Self::new(Call::failed(error), now, now, metrics)
+        Self::new(Call::failed(error), Some((now, now)), metrics)
     }
 }
 

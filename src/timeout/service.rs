@@ -40,7 +40,10 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let timeout = self.limit.timeout_for(&request);
-        TimeoutFuture::new(self.inner.call(request), timeout, self.metrics)
+        let metrics = self.metrics;
+        self.inner.call_as(request, &mut (), move |call, ()| {
+            TimeoutFuture::new(call, timeout, metrics)
+        })
     }
 }
 
@@ -85,17 +88,21 @@ impl<S> DeadlineService<S> {
     {
         let _clock = ClockScope::call();
         let inherited = context::deadline();
-        if total == Duration::MAX && inherited.is_none() {
-            return DeadlineFuture::without(self.inner.call(request), self.metrics);
+        let metrics = self.metrics;
+        let mut span = None;
+        if total < Duration::MAX || inherited.is_some() {
+            let now = context::now();
+            let own = context::saturating_add(now, total);
+            let deadline = soonest(inherited, own);
+            if deadline <= now {
+                self.inner.release();
+                return DeadlineFuture::refused(now, metrics);
+            }
+            span = Some((now, deadline));
         }
-        let now = context::now();
-        let own = context::saturating_add(now, total);
-        let deadline = soonest(inherited, own);
-        if deadline <= now {
-            self.inner.release();
-            return DeadlineFuture::refused(now, self.metrics);
-        }
-        let _scope = DeadlineScope::enter(deadline);
-        DeadlineFuture::new(self.inner.call(request), now, deadline, self.metrics)
+        let _scope = span.map(|(_, deadline)| DeadlineScope::enter(deadline));
+        self.inner.call_as(request, &mut (), move |call, ()| {
+            DeadlineFuture::new(call, span, metrics)
+        })
     }
 }
