@@ -369,7 +369,6 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
 
 #[tokio::test(start_paused = true)]
 async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_there_are() {
-    let _turn = TURN.lock().await;
     /// Is ready when it is asked for the second time.
     #[derive(Clone)]
     struct Late {
@@ -395,6 +394,7 @@ async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_th
         }
     }
 
+    let _turn = TURN.lock().await;
     let layers = stack("not ready", ByClone, ErrorsAreFailures).unwrap();
     let service = layers.layer(Late { asked: false });
     assert_eq!(allocations(&service), CALLS);
@@ -435,7 +435,6 @@ macro_rules! beyond {
 
 #[tokio::test(start_paused = true)]
 async fn the_futures_of_larger_stacks_have_their_size() {
-    let _turn = TURN.lock().await;
     let layers = (
         DeadlineLayer::new("size", 10 * SECOND),
         RetryLayer::new("size"),
@@ -456,7 +455,6 @@ async fn the_futures_of_larger_stacks_have_their_size() {
 #[cfg(feature = "http")]
 #[tokio::test(start_paused = true)]
 async fn a_request_of_http_allocates_for_its_body_only() {
-    let _turn = TURN.lock().await;
     use std::pin::Pin;
 
     use buttress::http::{BodyTimeoutLayer, HttpReplay, ReplayBody, ReplayBodyLayer, TimeoutBody};
@@ -476,6 +474,7 @@ async fn a_request_of_http_allocates_for_its_body_only() {
         frames
     }
 
+    let _turn = TURN.lock().await;
     for (body, most) in [("", 0), ("12 bolts", 5)] {
         let replay = HttpReplay::new();
         let timeout = BodyTimeoutLayer::config("http").idle(SECOND);
