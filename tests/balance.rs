@@ -491,6 +491,7 @@ where
     for call in 0..100 {
         balance.clone().oneshot(call).await.unwrap();
     }
+    advance(100 * SECOND).await;
     handle.add(endpoint("d")).unwrap();
     for round in ["new", "back from an ejection"] {
         let began = share_of_d(&balance).await;
