@@ -81,16 +81,8 @@ impl<S> Ready<S> {
         }
     }
 
-    /// Calls the inner service, at once if it is ready, else as soon as it is.
-    #[inline]
-    pub(crate) fn call<Req>(&mut self, request: Req) -> Call<S, Req>
-    where
-        S: Service<Req> + Clone,
-    {
-        self.call_as(request, &mut (), |call, ()| call)
-    }
-
-    /// The same, and makes a `future` of the call and of what is `held` while it is made.
+    /// Calls the inner service, at once if it is ready, else as soon as it is, and makes a `future` of the call and of
+    /// what is `held` while it is made.
     ///
     /// If that only puts values beside each other, the inner service writes its future where it is to stay, and nothing
     /// is copied: through the layers of a stack it would be many times over. The compiler can do so where a panic has
@@ -150,15 +142,6 @@ impl<S> Ready<S> {
             _ => Call::waiting(self.take_polled(), request),
         };
         future(call, held)
-    }
-
-    /// A handle that has reserved nothing, for a call that is made later.
-    #[cold]
-    pub(crate) fn another(&self) -> S
-    where
-        S: Clone,
-    {
-        self.inner.clone()
     }
 
     /// Gives up what the inner service has reserved for this handle, or this handle's place in its queue.

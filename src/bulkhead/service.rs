@@ -65,41 +65,48 @@ where
         let Some(permit) = permit else {
             return self.call_full(request);
         };
+        self.call_with(request, Some(permit))
+    }
+}
+
+impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
+    /// A call with its permit, or one that has to wait for it.
+    #[inline]
+    fn call_with<Req>(
+        &mut self,
+        request: Req,
+        mut permit: Option<Permit>,
+    ) -> ResponseFuture<S, Req, K, C>
+    where
+        S: Service<Req> + Clone,
+    {
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        let mut permit = Some(permit);
         self.inner
             .call_as(request, &mut permit, move |call, permit| {
                 ResponseFuture::new(call, permit.take(), classify, completion)
             })
     }
-}
 
-impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
     /// A call that has found no free permit.
     #[cold]
     fn call_full<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, K, C>
     where
         S: Service<Req> + Clone,
     {
-        let (classify, completion) = (self.classify.clone(), self.completion.clone());
         let admission = match &self.shared {
             Some(shared) => shared.admit_to_full(),
             None => Admission::Admitted(Permit::none()),
         };
         match admission {
-            Admission::Admitted(permit) => {
-                // Called first: if it panics, the permit goes back.
-                let call = self.inner.call(request);
-                ResponseFuture::new(call, Some(permit), classify, completion)
-            }
+            Admission::Admitted(permit) => self.call_with(request, Some(permit)),
             Admission::PutOff(waiter) => {
                 // It may have become ready before nothing was free; nobody holds it while he waits.
                 self.inner.release();
-                let call = Call::waiting(self.inner.another(), request);
-                ResponseFuture::new(call, None, classify, completion).after(Box::pin(waiter))
+                self.call_with(request, None).after(Box::pin(waiter))
             }
             Admission::Refused(error) => {
                 self.inner.release();
+                let (classify, completion) = (self.classify.clone(), self.completion.clone());
                 ResponseFuture::new(Call::failed(error), None, classify, completion)
             }
         }

@@ -41,10 +41,14 @@ where
     A: Answer<Req, S::Response, R>,
 {
     #[inline]
-    pub(super) fn new(call: Call<S, Req>, kept: A::Kept, policy: Arc<Policy<A, W, K, R>>) -> Self {
+    pub(super) fn new(
+        call: Call<S, Req>,
+        kept: Option<A::Kept>,
+        policy: Arc<Policy<A, W, K, R>>,
+    ) -> Self {
         Self {
             call,
-            kept: Some(kept),
+            kept,
             later: None,
             policy,
         }

@@ -48,8 +48,11 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let kept = self.policy.answer.keep(&self.policy.replay, &request);
-        ResponseFuture::new(self.inner.call(request), kept, Arc::clone(&self.policy))
+        let policy = Arc::clone(&self.policy);
+        let mut kept = Some(policy.answer.keep(&policy.replay, &request));
+        self.inner.call_as(request, &mut kept, move |call, kept| {
+            ResponseFuture::new(call, kept.take(), policy)
+        })
     }
 }
 

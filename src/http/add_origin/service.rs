@@ -53,8 +53,7 @@ where
             let uri = mem::take(request.uri_mut());
             *request.uri_mut() = self.origin.add_to(uri);
         }
-        ResponseFuture {
-            call: self.inner.call(request),
-        }
+        self.inner
+            .call_as(request, &mut (), |call, ()| ResponseFuture { call })
     }
 }

@@ -96,11 +96,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture {
-            call: self.inner.call(request),
-            limits: self.limits,
-            metrics: self.metrics,
-        }
+        let (limits, metrics) = (self.limits, self.metrics);
+        self.inner
+            .call_as(request, &mut (), move |call, ()| ResponseFuture {
+                call,
+                limits,
+                metrics,
+            })
     }
 }
 

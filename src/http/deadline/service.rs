@@ -48,7 +48,8 @@ where
             context::fresh_now();
         }
         if self.policy.has_time() {
-            ResponseFuture::new(self.inner.call(request))
+            self.inner
+                .call_as(request, &mut (), |call, ()| ResponseFuture::new(call))
         } else {
             self.inner.release();
             ResponseFuture::refused(self.policy.refused())

@@ -95,9 +95,8 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let request = request.map(|body| ReplayBody::with_limit(body, self.limit));
-        ResponseFuture {
-            call: self.inner.call(request),
-        }
+        self.inner
+            .call_as(request, &mut (), |call, ()| ResponseFuture { call })
     }
 }
 

@@ -46,7 +46,9 @@ where
             .protocol
             .unwrap_or_else(|| Protocol::of(request.headers()));
         let kept = self.answer.keep(&request);
-        let call = self.inner.call(request);
-        ResponseFuture::new(call, self.answer.clone(), kept, protocol, self.side.clone())
+        let (answer, side) = (self.answer.clone(), self.side.clone());
+        self.inner.call_as(request, &mut (), move |call, ()| {
+            ResponseFuture::new(call, answer, kept, protocol, side)
+        })
     }
 }
