@@ -152,9 +152,10 @@
 //   its own, as plain code that is given the time.
 // - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
 //   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.
-// - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` try it as they try all
-//   layers. A line or two in `allocation.rs`, `config.rs`, `contract.rs` (threads) and `metrics.rs`. `tests/<layer>.rs` for
-//   what it does; `tests/loom/` if it has atomics; `examples/<layer>.rs` as a recipe.
+// - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` in `tests/layers` try it
+//   as they try all layers. A line or two in `config.rs` and `contract.rs` (threads) there, and in `allocation.rs` and
+//   `metrics.rs` in `tests/exporter`. `tests/layers/<layer>.rs` for what it does; `tests/loom/` if it has atomics;
+//   `examples/<layer>.rs` as a recipe.
 // - `benches/overhead/rows.rs`: a row, whose instructions are counted then (`-- --instructions --update`).
 // - If it is a part of the standard stack: a layer that is off, `src/stack/`, and the rows of the stack in tests and benches.
 //
@@ -221,8 +222,3 @@ pub use crate::replay::{ByClone, Once, Replay};
 pub use crate::retry::{Retry, RetryLayer};
 pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};
-
-/// The examples of the README.
-#[cfg(all(doctest, feature = "http"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

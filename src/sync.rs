@@ -1,4 +1,4 @@
-//! The atomics and locks that the parts shared by threads are made of, so that `tests/loom.rs` can put its
+//! The atomics and locks that the parts shared by threads are made of, so that `tests/loom` can put its
 //! own in their place and try every interleaving; and the way to take a lock.
 
 use std::sync::{MutexGuard, PoisonError};

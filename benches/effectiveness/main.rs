@@ -1,8 +1,8 @@
 //! Published results about resilience, rebuilt as deterministic simulations that run the crate's
 //! real layers.
 //!
-//! `cargo bench --bench effectiveness` runs every experiment, prints a table for each, and exits
-//! non-zero if a goal is missed. It writes the tables and plots of them to `benches/plots`; `cargo bench --bench effectiveness -- x7 x9` runs some of them.
+//! `cargo bench --package effectiveness` runs every experiment, prints a table for each, and exits
+//! non-zero if a goal is missed. It writes the tables and plots of them to `benches/plots`; `cargo bench --package effectiveness -- x7 x9` runs some of them.
 //! `tests/effectiveness.rs` runs the same experiments in a short form.
 
 mod draw;
@@ -16,7 +16,7 @@ use harness::Form;
 use tokio::time::Instant;
 
 /// Where the tables and the plots go.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/plots");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plots");
 
 fn main() -> ExitCode {
     // Cargo passes flags of its own, such as `--bench`.

@@ -10,10 +10,7 @@ use crate::rows::{self, Row, Section};
 /// instructions fail it as well: a baseline that is too high would let the next regression pass.
 const TOLERANCE: f64 = 0.03;
 /// What was committed.
-const BASELINE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/benches/overhead/instructions.txt"
-);
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 /// Enough for what is done once in a while to be a part of each call.
 const CALLS: u32 = 2_000;
 
@@ -145,6 +142,6 @@ fn compare(counts: &[(String, f64)]) -> ExitCode {
     if is_kept {
         return ExitCode::SUCCESS;
     }
-    println!("\nIf that is meant: `cargo bench --bench overhead -- --instructions --update`");
+    println!("\nIf that is meant: `cargo bench --package overhead -- --instructions --update`");
     ExitCode::FAILURE
 }

@@ -1,6 +1,6 @@
 //! What a call through each layer costs when nothing goes wrong, beside tower's own layers.
 //!
-//! `cargo bench --bench overhead`. The unit is a call through tower's `TimeoutLayer`, measured in the same
+//! `cargo bench --package overhead`. The unit is a call through tower's `TimeoutLayer`, measured in the same
 //! round as the row it is compared with; a row is the median over all rounds. A Prometheus recorder is
 //! installed. `-- balance` runs the sections with that word in their title. Absolute times depend on the machine, ratios hardly.
 //!

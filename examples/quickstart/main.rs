@@ -10,6 +10,7 @@
 //! orders at the same moments, each from servers of its own. All that differs between them is
 //! `protect`, right below; all that is printed is measured.
 
+mod metrics;
 mod options;
 mod progress;
 mod report;
@@ -28,11 +29,11 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tower::BoxError;
 
+use metrics::Metrics;
 use options::Options;
 use report::{Column, Report};
 use script::{Contract, Customer, PAYMENTS, STOCK, Script};
@@ -123,7 +124,7 @@ async fn main() -> ExitCode {
 /// Performs the play with both shops at the same time: whatever else the machine is busy with hits
 /// both of them.
 async fn play(options: &Options) -> Result<Report, BoxError> {
-    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let metrics = Metrics::install()?;
     let script = Arc::new(Script::new(options.quick));
     let phases = script.phases.len();
 

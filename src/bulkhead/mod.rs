@@ -38,7 +38,7 @@
 //!
 //! With 100 calls a second to a service that can do 80, a limit of 15 answers 79 % of them with a median of 198 ms
 //! and a 99th percentile of 254 ms, 24 answer 80 % with 308 and 371 ms; with a timeout of 5 s alone
-//! it is 61 % with 2.9 and 5.0 s (experiment X10 of `cargo bench --bench effectiveness`).
+//! it is 61 % with 2.9 and 5.0 s (experiment X10 of `cargo bench --package effectiveness`).
 //!
 //! # Promises
 //!

@@ -9,7 +9,7 @@
 //! Not against overload: a service that answers half of the calls in time is kept busy by a closed
 //! breaker and idle by an open one. That is what a concurrency limit is for. Its price is a
 //! refusal of 1 s on average, 2.5 s at most, after an outage has healed (1.6 and 3.5 s if failing means
-//! timing out after 1 s; experiment X9 of `cargo bench --bench effectiveness`).
+//! timing out after 1 s; experiment X9 of `cargo bench --package effectiveness`).
 //!
 //! # How it works
 //!

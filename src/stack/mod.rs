@@ -75,7 +75,7 @@
 //!
 //! # Cost
 //!
-//! `cargo bench --bench overhead` shows it beside its parts.
+//! `cargo bench --package overhead` shows it beside its parts.
 //!
 //! # Errors
 //!

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-use metrics_util::debugging::{DebugValue, Snapshotter};
+use crate::debugging::{DebugValue, Snapshotter};
 
 /// A series of a metric.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,66 @@
+//! Counts what callers see and what the service sees: the difference is what the layers in between did.
+//!
+//! `cargo run --package example-prometheus --bin measure`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use buttress::{BoxError, MeasureLayer, RetryLayer, TimeoutLayer};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::time::sleep;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    // Any recorder of the `metrics` facade. A server would offer this one at `/metrics`.
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+
+    // Every tenth call is reset, and every tenth hangs.
+    let calls = Arc::new(AtomicU32::new(0));
+    let stock = service_fn(move |item: &'static str| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move {
+            match call % 10 {
+                3 => return Err::<_, BoxError>("connection reset".into()),
+                7 => sleep(Duration::from_secs(60)).await,
+                _ => sleep(Duration::from_millis(1)).await,
+            }
+            Ok(format!("12 {item}"))
+        }
+    });
+
+    let client = ServiceBuilder::new()
+        .layer(MeasureLayer::operation("stock")) // what callers see
+        .layer(RetryLayer::new("stock"))
+        .layer(TimeoutLayer::new("stock", Duration::from_millis(100)))
+        .layer(MeasureLayer::attempt("stock")) // what the service sees
+        .service(stock);
+    for _ in 0..50 {
+        client.clone().oneshot("bolts").await?;
+    }
+
+    let text = metrics.render();
+    let shown = [
+        "buttress_calls_total",
+        "buttress_call_duration_seconds_sum",
+        "buttress_retry_decisions_total",
+        "buttress_timeouts_total",
+    ];
+    let is_shown = |line: &&str| shown.iter().any(|metric| line.starts_with(metric));
+    let mut lines: Vec<_> = text.lines().filter(is_shown).collect();
+    lines.sort_unstable();
+    println!("{}", lines.join("\n"));
+
+    let calls = |stage: &str| -> u32 {
+        let stage = format!("stage=\"{stage}\"");
+        text.lines()
+            .filter(|line| line.starts_with("buttress_calls_total{") && line.contains(&stage))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
+            .sum()
+    };
+    let (operations, attempts) = (calls("operation"), calls("attempt"));
+    println!("{operations} operations took {attempts} attempts");
+    assert!(operations == 50 && attempts > operations);
+    Ok(())
+}

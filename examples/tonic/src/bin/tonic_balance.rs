@@ -1,0 +1,180 @@
+//! Four gRPC servers behind one client: a balancer over tonic channels, with retries to another server. One server is killed
+//! and started again while calls go on.
+//!
+//! `cargo run --package example-tonic --bin tonic_balance`
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use buttress::BoxError;
+use buttress::balance::Endpoint;
+use buttress::http::deadline::PropagateDeadline;
+use buttress::http::replay_body::ReplayBodyService;
+use buttress::http::respond::{ForClients, Respond};
+use buttress::http::{
+    BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
+    RespondLayer, grpc,
+};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint as Address};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower::util::MapRequest;
+use tower::{ServiceBuilder, ServiceExt};
+
+const MS: Duration = Duration::from_millis(1);
+const SERVERS: usize = 4;
+const VICTIM: usize = 3;
+const CALLS_PER_SECOND: u32 = 400;
+/// How many half seconds it takes.
+const STEPS: usize = 12;
+
+/// What each endpoint is: a channel and the layers that belong next to it.
+type Server = BodyTimeout<PropagateDeadline<MapRequest<Channel, IntoTonic>>>;
+type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
+
+fn server(address: SocketAddr) -> Result<Server, BoxError> {
+    let into_tonic: IntoTonic = |request| request.map(Body::new);
+    Ok(ServiceBuilder::new()
+        .layer(BodyTimeoutLayer::new("health", 1_000 * MS))
+        .layer(PropagateDeadlineLayer::new("health"))
+        .map_request(into_tonic)
+        .service(Address::from_shared(format!("http://{address}"))?.connect_lazy()))
+}
+
+/// The client that was generated, over the stack and the balancer.
+type Client = HealthClient<Respond<ReplayBodyService<grpc::StandardService<Servers>>, ForClients>>;
+type Servers = grpc::Balance<Server>;
+
+/// The recipe.
+fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {
+    let mut endpoints = Vec::new();
+    for address in addresses {
+        endpoints.push(Endpoint::new(address, server(*address)?));
+    }
+    let balance = grpc::balance("health")
+        // Shorter than the defaults, because this is a demonstration.
+        .failure_decay(200 * MS)
+        .latency_decay(200 * MS)
+        .build(endpoints)?;
+    let replay = HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check"));
+    let stack = grpc::standard("health")
+        .replay(replay)
+        .timeout(500 * MS)
+        .deadline(2_000 * MS)
+        .concurrency_limit(200)
+        .build()?;
+    let service = ServiceBuilder::new()
+        .layer(RespondLayer::for_clients())
+        .layer(ReplayBodyLayer::new())
+        .layer(stack) // its retries go to another endpoint
+        .service(balance);
+    Ok(HealthClient::new(service))
+}
+
+/// Serves until the task is aborted, which closes the port and all connections.
+fn serve(listener: TcpListener, calls: &Arc<AtomicU32>) -> JoinHandle<()> {
+    let calls = Arc::clone(calls);
+    tokio::spawn(async move {
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let health = InterceptedService::new(health, move |request: tonic::Request<()>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Ok(request)
+        });
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let health = health.clone();
+            let serve = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let answer = health.clone().oneshot(request);
+                async {
+                    sleep(5 * MS).await;
+                    answer.await
+                }
+            });
+            let http = http2::Builder::new(TokioExecutor::new());
+            connections.spawn(http.serve_connection(TokioIo::new(stream), serve));
+        }
+    })
+}
+
+/// A call every few milliseconds, each a task of its own, for so long. Returns how many failed.
+async fn load(client: Client, time: Duration) -> usize {
+    let end = Instant::now() + time;
+    let mut calls = JoinSet::new();
+    let mut ticks = interval(Duration::from_secs(1) / CALLS_PER_SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    while ticks.tick().await < end {
+        let mut client = client.clone();
+        calls.spawn(async move {
+            let answer = client.check(HealthCheckRequest::default()).await;
+            answer.map_err(|status| println!("failed: {status}"))
+        });
+    }
+    let answers = calls.join_all().await;
+    answers.iter().filter(|answer| answer.is_err()).count()
+}
+
+/// Prints what each server got in the last half second. Returns the percentages.
+fn report(step: usize, event: &str, calls: &[Arc<AtomicU32>]) -> Vec<f64> {
+    let calls = calls.iter();
+    let calls: Vec<_> = calls
+        .map(|calls| f64::from(calls.swap(0, Ordering::Relaxed)))
+        .collect();
+    let sum: f64 = calls.iter().sum::<f64>().max(1.0);
+    let shares: Vec<_> = calls.iter().map(|calls| 100.0 * calls / sum).collect();
+    print!("{:4.1} s", step as f64 / 2.0);
+    for share in &shares {
+        print!("{share:6.0} %");
+    }
+    println!("   {event}");
+    shares
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let (mut servers, mut addresses, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..SERVERS {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        addresses.push(listener.local_addr()?);
+        let count = Arc::default();
+        servers.push(serve(listener, &count));
+        calls.push(count);
+    }
+    let client = client(&addresses)?;
+    let load = tokio::spawn(load(client, STEPS as u32 * 500 * MS));
+
+    println!("what each server gets");
+    let mut victim = Vec::new();
+    for step in 0..STEPS {
+        let mut event = "";
+        if step == 3 {
+            servers[VICTIM].abort();
+            event = "one is killed";
+        }
+        if step == 6 {
+            let listener = TcpListener::bind(addresses[VICTIM]).await?;
+            servers[VICTIM] = serve(listener, &calls[VICTIM]);
+            event = "it is started again";
+        }
+        sleep(500 * MS).await;
+        victim.push(report(step, event, &calls)[VICTIM]);
+    }
+    let failed = load.await?;
+    println!("{failed} calls failed");
+    assert_eq!(failed, 0, "retries go to a server that works");
+    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
+    assert!(mean(&victim[..3]) > 5.0, "all are well");
+    assert!(mean(&victim[4..6]) < 1.0, "it is gone");
+    assert!(mean(&victim[STEPS - 4..]) > 5.0, "it is back");
+    Ok(())
+}

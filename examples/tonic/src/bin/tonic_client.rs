@@ -1,0 +1,201 @@
+//! A tonic client behind the standard stack for gRPC: what is sent again, the deadline that the service is told, streams that
+//! hold their permit, and the codes that the generated client sees.
+//!
+//! The service is the health service of `tonic-health`, so nothing has to be generated.
+//!
+//! `cargo run --package example-tonic --bin tonic_client`
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use buttress::http::deadline::PropagateDeadline;
+use buttress::http::replay_body::ReplayBodyService;
+use buttress::http::respond::{ForClients, Respond};
+use buttress::http::{
+    BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
+    RespondLayer, grpc,
+};
+use buttress::stack::Handle;
+use buttress::{Availability, BoxError, Rate, bulkhead};
+use http::Request;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::server::HealthReporter;
+use tower::ServiceBuilder;
+use tower::util::MapRequest;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A channel and the layers that belong next to it, as they can be written in a field.
+type Transport = BodyTimeout<PropagateDeadline<MapRequest<Channel, IntoTonic>>>;
+type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
+
+/// The client that was generated, over the stack.
+type Client =
+    HealthClient<Respond<ReplayBodyService<grpc::StandardService<Transport>>, ForClients>>;
+
+/// The recipe. Each layer from the outside to the channel.
+fn client(
+    server: SocketAddr,
+    change: impl FnOnce(grpc::Standard) -> grpc::Standard,
+) -> Result<(Client, Handle), BoxError> {
+    let channel = Endpoint::from_shared(format!("http://{server}"))?.connect_lazy();
+    // All methods of gRPC are POST. Which of them may be acted on twice, you have to say.
+    let replay = HttpReplay::new()
+        .idempotent_paths(|path| path == "/grpc.health.v1.Health/Check")
+        .grpc_previous_attempts();
+    let stack = grpc::standard("health")
+        .replay(replay)
+        .timeout(300 * MS)
+        .deadline(1_000 * MS)
+        .concurrency_limit(10);
+    let stack = change(stack).build()?;
+    let into_tonic: IntoTonic = |request| request.map(Body::new);
+    let service = ServiceBuilder::new()
+        .layer(RespondLayer::for_clients()) // our errors become codes
+        .layer(ReplayBodyLayer::new()) // keeps what another attempt needs
+        .layer(stack.clone())
+        .layer(BodyTimeoutLayer::new("health", 5_000 * MS)) // the longest silence in a stream
+        .layer(PropagateDeadlineLayer::new("health")) // writes `grpc-timeout`
+        .map_request(into_tonic)
+        .service(channel);
+    Ok((HealthClient::new(service), stack.handle()))
+}
+
+fn about(service: &str) -> HealthCheckRequest {
+    let service = service.to_owned();
+    HealthCheckRequest { service }
+}
+
+fn in_flight(handle: &Handle) -> usize {
+    let bulkhead = handle.bulkhead();
+    bulkhead.map_or(0, bulkhead::Handle::in_flight)
+}
+
+/// What the attempts carried that reached the server: `grpc-timeout` and `grpc-previous-rpc-attempts`.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A server that is not available when it is asked for the first time.
+async fn open(seen: &Seen) -> Result<(SocketAddr, HealthReporter), BoxError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let seen = Arc::clone(seen);
+    let flaky = move |request: tonic::Request<()>| {
+        let header = |name| match request.metadata().get(name) {
+            Some(value) => value.to_str().unwrap_or("?").to_owned(),
+            None => "-".to_owned(),
+        };
+        let carried = (header("grpc-timeout"), header("grpc-previous-rpc-attempts"));
+        let mut seen = seen.lock().expect("nobody panics with the lock");
+        seen.push(carried);
+        match seen.len() {
+            1 => Err(Status::unavailable("is starting")),
+            _ => Ok(request),
+        }
+    };
+    let server = Server::builder().add_service(InterceptedService::new(health, flaky));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    Ok((address, reporter))
+}
+
+/// Prints what the caller sees.
+fn tell(status: &Status, began: Instant) -> Code {
+    let took = began.elapsed().as_millis();
+    println!(
+        "  {:?} after {took} ms: {}",
+        status.code(),
+        status.message()
+    );
+    status.code()
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let seen = Seen::default();
+    let (server, reporter) = open(&seen).await?;
+    let (mut health, handle) = client(server, |stack| stack)?;
+
+    println!("a call that is answered with `Unavailable` at first");
+    let answer = health.check(about("")).await?.into_inner();
+    println!("  {:?}", answer.status());
+    let attempts = seen.lock().expect("nobody panics with the lock").clone();
+    for (timeout, previous) in &attempts {
+        println!("  carried grpc-timeout: {timeout}, grpc-previous-rpc-attempts: {previous}");
+    }
+    assert_eq!(attempts.len(), 2);
+    assert!(attempts[0].0 != "-" && attempts[1].0 != attempts[0].0);
+    assert_eq!((&*attempts[0].1, &*attempts[1].1), ("-", "1"));
+
+    println!("a call that the service answers with a mistake of the caller's");
+    let began = Instant::now();
+    let Err(status) = health.check(about("nobody")).await else {
+        return Err("there is no such service".into());
+    };
+    assert_eq!(tell(&status, began), Code::NotFound);
+
+    println!("a stream");
+    let mut stream = health.watch(about("")).await?.into_inner();
+    for _ in 0..2 {
+        let message = stream.message().await?.ok_or("goes on")?;
+        println!("  {:?}, {} in flight", message.status(), in_flight(&handle));
+        assert_eq!(in_flight(&handle), 1);
+        let changed = ServingStatus::NotServing;
+        reporter.set_service_status("", changed).await;
+    }
+    drop(stream);
+    println!("  dropped, {} in flight", in_flight(&handle));
+    assert_eq!(in_flight(&handle), 0);
+
+    println!("a server that does not answer");
+    // Connections are made, and nobody reads.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let (mut late, _) = client(silent.local_addr()?, grpc::Standard::no_timeout)?;
+    let began = Instant::now();
+    let Err(status) = late.check(about("")).await else {
+        return Err("it does not answer".into());
+    };
+    assert_eq!(tell(&status, began), Code::DeadlineExceeded);
+    assert!(began.elapsed() < 1_200 * MS);
+
+    println!("a server that is gone, behind a circuit breaker that opens after three failures");
+    drop(silent);
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = gone.local_addr()?;
+    drop(gone);
+    let (mut health_of_gone, handle) = client(address, |stack| {
+        stack.circuit_breaker(|breaker| breaker.consecutive_failures(3))
+    })?;
+    for _ in 0..2 {
+        let began = Instant::now();
+        let Err(status) = health_of_gone.check(about("")).await else {
+            return Err("it is gone".into());
+        };
+        assert_eq!(tell(&status, began), Code::Unavailable);
+    }
+    assert!(!handle.is_available());
+
+    println!("two calls at once where ten a second are allowed");
+    let (mut metered, _) = client(server, |stack| {
+        stack.rate_limit(Rate::per_second(10), |limit| limit.burst(1))
+    })?;
+    metered.check(about("")).await?;
+    let began = Instant::now();
+    let Err(status) = metered.check(about("")).await else {
+        return Err("it is one too many".into());
+    };
+    assert_eq!(tell(&status, began), Code::ResourceExhausted);
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    println!("  pushback in ms: {pushback:?}");
+    assert!(pushback.is_some());
+    Ok(())
+}

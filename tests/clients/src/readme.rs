@@ -1,0 +1,176 @@
+//! The README's clients and servers, run against real ones. What is run are the README's own words.
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ::axum::Router;
+use ::axum::routing::get;
+use ::http::StatusCode;
+use tokio::net::{TcpListener, TcpSocket};
+
+const README: &str = include_str!("../../../README.md");
+
+/// Serves on a port that is free.
+async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async { ::axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+/// A port that is ours, and refuses connections.
+fn closed_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+/// Fails when it is asked for the first time. Also returns how often it was asked.
+fn fails_once() -> (Router, Arc<AtomicU32>) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let times = Arc::clone(&asked);
+    let stock = get(async move || match times.fetch_add(1, Ordering::Relaxed) {
+        0 => Err(StatusCode::INTERNAL_SERVER_ERROR),
+        _ => Ok("12 bolts"),
+    });
+    (Router::new().route("/stock", stock), asked)
+}
+
+#[test]
+fn what_is_run_here_is_what_the_readme_says() {
+    for (name, code) in [
+        ("hyper", include_str!("readme/hyper.rs")),
+        ("replicas", include_str!("readme/replicas.rs")),
+        ("tonic", include_str!("readme/tonic.rs")),
+        ("reqwest", include_str!("readme/reqwest.rs")),
+        ("axum", include_str!("readme/axum.rs")),
+        ("classifier", include_str!("readme/classifier.rs")),
+    ] {
+        let block = format!("```rust\n{code}```\n");
+        assert!(README.contains(&block), "the README has another {name}.rs");
+    }
+}
+
+mod a_hyper_client {
+    include!("readme/hyper.rs");
+
+    #[tokio::test]
+    async fn gets_its_answer_at_the_second_attempt() {
+        let (app, asked) = super::fails_once();
+        let uri = format!("http://{}/stock", super::serve(app).await);
+        let answer = stock(&inventory().unwrap(), uri.parse().unwrap()).await;
+        assert_eq!(answer.unwrap(), "12 bolts");
+        assert_eq!(asked.load(super::Ordering::Relaxed), 2);
+    }
+}
+
+mod several_replicas {
+    include!("readme/replicas.rs");
+
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn answer_although_one_is_down() {
+        let (_socket, down) = super::closed_port();
+        let mut replicas = vec![down];
+        for _ in 0..2 {
+            let stock = super::get(async || "12 bolts");
+            replicas.push(super::serve(super::Router::new().route("/stock", stock)).await);
+        }
+        let search = search(replicas).unwrap();
+        for _ in 0..20 {
+            let request = http::Request::get("/stock").body(Full::default()).unwrap();
+            let answer = search.clone().oneshot(request).await.unwrap();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "12 bolts");
+        }
+    }
+}
+
+mod a_tonic_client {
+    include!("readme/tonic.rs");
+
+    use tonic::transport::{Server, server::TcpIncoming};
+
+    #[tokio::test]
+    async fn gets_its_answer() {
+        let listener = super::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let server = Server::builder().add_service(health);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        // In a task, as a service would call it.
+        tokio::spawn(check(address)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn is_told_that_nobody_is_there() {
+        let (_socket, down) = super::closed_port();
+        let error = check(format!("http://{down}")).await.unwrap_err();
+        let status = error.downcast_ref::<tonic::Status>().unwrap();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+    }
+}
+
+mod a_reqwest_client {
+    include!("readme/reqwest.rs");
+
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn gets_its_answer_at_the_second_attempt() {
+        let (app, asked) = super::fails_once();
+        let uri = format!("http://{}/stock", super::serve(app).await);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.get(uri).build().unwrap();
+        // In a task, as a service would call it.
+        let answer = tokio::spawn(search(client).unwrap().oneshot(request)).await;
+        let text = answer.unwrap().unwrap().text().await;
+        assert_eq!(text.unwrap(), "12 bolts");
+        assert_eq!(asked.load(super::Ordering::Relaxed), 2);
+    }
+}
+
+mod a_server_under_axum {
+    include!("readme/axum.rs");
+
+    #[tokio::test]
+    async fn answers_and_says_no() {
+        let uri = format!("http://{}/stock", super::serve(shop()).await);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.get(&uri).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "12 bolts");
+        let late = client.get(&uri).header("x-request-timeout-ms", "0");
+        assert_eq!(late.send().await.unwrap().status(), 504);
+    }
+}
+
+mod a_classifier {
+    include!("readme/classifier.rs");
+
+    use std::cell::Cell;
+    use tower::{ServiceExt, service_fn};
+
+    #[tokio::test(start_paused = true)]
+    async fn sees_failures_in_answers() {
+        for is_busy in [true, false] {
+            let asked = Cell::new(0);
+            let client = service_fn(async |item: String| {
+                asked.set(asked.get() + 1);
+                Ok::<_, BoxError>(match asked.get() {
+                    1 if is_busy => Reply::Busy,
+                    1 => Reply::ReadOnly,
+                    _ => Reply::Value(item),
+                })
+            });
+            let answer = cache().unwrap().wrap(client).oneshot("bolts".into()).await;
+            assert!(matches!(answer, Ok(Reply::Value(item)) if item == "bolts"));
+            assert_eq!(asked.get(), 2);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The layers of HTTP that need no client and no server.
+
+#[path = "../common/debugging.rs"]
+mod debugging;
+#[path = "../feed/mod.rs"]
+mod feed;
+
+mod http_body;
+mod http_body_timeout;
+mod http_replay_body;

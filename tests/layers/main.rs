@@ -1,0 +1,28 @@
+//! The layers, each by itself and all of them together.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/debugging.rs"]
+mod debugging;
+#[path = "../common/recorded.rs"]
+mod recorded;
+#[path = "../common/steered.rs"]
+mod steered;
+
+mod balance;
+mod bulkhead;
+mod cancellation;
+mod circuit_breaker;
+mod compile_fail;
+mod config;
+mod contract;
+mod failover;
+mod fallback;
+mod hedge;
+mod keyed;
+mod rate_limit;
+mod readiness;
+mod retry;
+mod standard;
+mod storm;
+mod timeout;
