@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --package effectiveness` runs every experiment, prints a table for each, and exits
 //! non-zero if a goal is missed. It writes the tables and plots of them to `benches/plots`; `cargo bench --package effectiveness -- x7 x9` runs some of them.
-//! `tests/effectiveness.rs` runs the same experiments in a short form.
+//! `tests/effectiveness` runs the same experiments in a short form.
 
 mod draw;
 mod experiments;

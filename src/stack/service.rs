@@ -15,30 +15,7 @@ use crate::{
 ///
 /// `Clone`, and `Send` and `Sync` if the inner service is. The type can be written in a field:
 ///
-/// ```
-/// use buttress::stack::StandardService;
-///
-/// // For requests that are `Clone`.
-/// struct Shop<C> {
-///     payments: StandardService<C>,
-/// }
-///
-/// // For those that are copied in another way.
-/// type Copy = fn(&reqwest::Request) -> Option<reqwest::Request>;
-///
-/// struct Search {
-///     client: StandardService<reqwest::Client, Copy>,
-/// }
-///
-/// # fn build() -> Result<Search, buttress::ConfigError> {
-/// let stack = buttress::standard("search")
-///     .replay(reqwest::Request::try_clone as Copy)
-///     .unlimited()
-///     .build()?;
-/// let search = Search { client: stack.wrap(reqwest::Client::new()) };
-/// # Ok(search)
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("../snippets/standard_service.md"))]
 #[derive(Clone)]
 pub struct StandardService<S, R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
     pub(super) inner: Inner<S, R, K, C>,

@@ -42,28 +42,7 @@ pub fn balance(
 ///
 /// # Examples
 ///
-/// ```
-/// use buttress::http::{ReplayBody, ReplayBodyLayer, grpc};
-/// use http::Request;
-/// use tonic::body::Body;
-/// use tonic::transport::Endpoint;
-/// use tonic_health::pb::health_client::HealthClient;
-/// use tower::ServiceBuilder;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let channel = Endpoint::from_static("http://127.0.0.1:50051").connect_lazy();
-/// let stack = grpc::standard("health").concurrency_limit(50).build()?;
-/// let channel = ServiceBuilder::new()
-///     .layer(ReplayBodyLayer::new())
-///     .layer(stack)
-///     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-///     .service(channel);
-/// let client = HealthClient::new(channel);
-/// # drop(client);
-/// # Ok(())
-/// # }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("../../snippets/grpc_standard.md"))]
 pub fn standard(name: impl Into<String>) -> Standard {
     crate::standard(name)
         .replay(HttpReplay::new().grpc_previous_attempts())

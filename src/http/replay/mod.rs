@@ -75,33 +75,7 @@
 //! `reqwest::Request` is a type of its own. A closure, `reqwest::Request::try_clone`, copies it, and takes all requests for
 //! idempotent; to have them judged, write the policy:
 //!
-//! ```
-//! use buttress::{Replay, RetryLayer};
-//! use buttress::http::is_idempotent;
-//! use reqwest::Request;
-//!
-//! #[derive(Clone)] // the standard stack wants that
-//! struct ReqwestReplay;
-//!
-//! impl Replay<Request> for ReqwestReplay {
-//!     fn copy(&self, request: &Request) -> Option<Request> {
-//!         request.try_clone() // `None` for a body that is streamed
-//!     }
-//!
-//!     fn is_idempotent(&self, request: &Request) -> bool {
-//!         is_idempotent(request.method(), request.headers())
-//!     }
-//!
-//!     fn mark(&self, request: &mut Request, attempt: u32) {
-//!         request.headers_mut().insert("x-attempt", attempt.into());
-//!     }
-//! }
-//!
-//! let retry = RetryLayer::config("orders").replay(ReqwestReplay).build()?;
-//! let client = retry.wrap::<Request, _>(reqwest::Client::new());
-//! # drop(client);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![cfg_attr(not(doctest), doc = include_str!("../../snippets/reqwest_replay.md"))]
 
 mod copy;
 mod policy;

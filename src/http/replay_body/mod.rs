@@ -95,30 +95,7 @@
 //!
 //! For a tonic channel it is made a body of tonic's again, under retry:
 //!
-//! ```
-//! use buttress::RetryLayer;
-//! use buttress::http::{HttpReplay, ReplayBody, ReplayBodyLayer};
-//! use http::Request;
-//! use tonic::body::Body;
-//! use tonic::transport::Endpoint;
-//! use tonic_health::pb::health_client::HealthClient;
-//! use tower::ServiceBuilder;
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), tower::BoxError> {
-//! let replay = HttpReplay::new()
-//!     .idempotent_paths(|path| path.starts_with("/grpc.health.v1.Health/"))
-//!     .grpc_previous_attempts();
-//! let channel = ServiceBuilder::new()
-//!     .layer(ReplayBodyLayer::new())
-//!     .layer(RetryLayer::config("health").replay(replay).build()?)
-//!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-//!     .service(Endpoint::from_static("http://[::1]:50051").connect_lazy());
-//! let client = HealthClient::new(channel);
-//! # drop(client);
-//! # Ok(())
-//! # }
-//! ```
+#![cfg_attr(not(doctest), doc = include_str!("../../snippets/tonic_replay_body.md"))]
 
 mod body;
 mod layer;

@@ -5,6 +5,15 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// Examples on the pages of the documentation that need more than the crate's dev-dependencies. A test of the crate's own
+/// documentation leaves them out.
+#[cfg(doctest)]
+#[doc = include_str!("../../../src/snippets/grpc_standard.md")]
+#[doc = include_str!("../../../src/snippets/reqwest_replay.md")]
+#[doc = include_str!("../../../src/snippets/standard_service.md")]
+#[doc = include_str!("../../../src/snippets/tonic_replay_body.md")]
+struct Pages;
+
 #[cfg(test)]
 #[path = "../../common/debugging.rs"]
 mod debugging;

@@ -1,9 +1,9 @@
 //! The short form of `benches/effectiveness`: each experiment with few seeds and short runs, held
 //! to the same goals.
 
-#[path = "../benches/effectiveness/experiments/mod.rs"]
+#[path = "../../benches/effectiveness/experiments/mod.rs"]
 mod experiments;
-#[path = "../benches/effectiveness/harness/mod.rs"]
+#[path = "../../benches/effectiveness/harness/mod.rs"]
 mod harness;
 
 use experiments::EXPERIMENTS;
