@@ -80,7 +80,7 @@ fn io_error(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
 }
 
 /// A port that is ours, and refuses connections until it is told to listen.
-fn closed_port() -> (TcpSocket, SocketAddr) {
+pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = socket.local_addr().unwrap();

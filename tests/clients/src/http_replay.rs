@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use crate::clients::closed_port;
 use crate::feed;
 
 use std::future::ready;
@@ -568,10 +569,7 @@ async fn a_request_body_that_fails_is_not_held_against_the_service() {
 
 #[tokio::test]
 async fn a_body_that_is_too_long_to_be_kept_is_sent_again_if_nobody_has_read_it() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    // So that connections are refused.
-    drop(listener);
+    let (_socket, address) = closed_port();
     for limit in [999, 1_000] {
         let seen = Seen::default();
         let noted = seen.clone();

@@ -2,11 +2,12 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+use crate::clients::closed_port;
 use crate::feed;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -156,6 +157,10 @@ async fn serve(version: u8) -> (SocketAddr, UnboundedReceiver<Source>) {
             } else {
                 let mut http = http2::Builder::new(TokioExecutor::new());
                 http.max_concurrent_streams(2_000).max_send_buf_size(1_000);
+                // A server closes a connection on which many streams are reset before it has accepted them. How many these
+                // are depends on how busy the machine is.
+                http.max_pending_accept_reset_streams(1_000_000);
+                http.max_local_error_reset_streams(None);
                 tokio::spawn(http.serve_connection(io, service));
             }
         }
@@ -410,13 +415,14 @@ async fn a_thousand_streams_that_are_given_up_at_random_give_all_permits_back() 
             .client
             .clone()
             .oneshot(request(Method::GET, address, "/endless"));
-        let (polls, reads) = (random() % 8, random() % 4);
+        let (polls, reads) = (random() % 9, random() % 4);
         readers.spawn(async move {
             let mut call = pin!(call);
             let mut left = polls;
-            // Gives up after so many polls, if there is no head by then.
+            // Gives up after so many polls, if there is no head by then. Of nine streams one waits for its head.
             let head = poll_fn(|cx| match call.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Some(response.unwrap())),
+                Poll::Pending if polls == 8 => Poll::Pending,
                 Poll::Pending if left == 0 => Poll::Ready(None),
                 Poll::Pending => {
                     left -= 1;
@@ -557,8 +563,7 @@ async fn a_tonic_call_that_is_late_has_exceeded_its_deadline_whichever_timer_is_
 #[tokio::test]
 async fn a_tonic_client_in_a_box_can_be_used_in_a_task() {
     type Transport = BoxCloneSyncService<Request<TonicBody>, Response<TonicBody>, Status>;
-    let (listener, address) = listen().await;
-    drop(listener);
+    let (_socket, address) = closed_port();
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let stack = grpc::standard("health").replay(Once).unlimited();
     let channel = ServiceBuilder::new()
@@ -637,7 +642,8 @@ async fn a_reqwest_client_can_be_over_at_the_end_of_the_body() {
 }
 
 /// For what is to happen at once: longer than any machine is slow.
-const LONG: Duration = Duration::from_secs(10);
+/// Longer than anything takes, on any machine.
+const LONG: Duration = Duration::from_secs(120);
 
 /// Answers each request at first with 503, whose body is short or does not end, and then with 200.
 struct Flaky {
@@ -719,9 +725,11 @@ async fn an_answer_that_was_not_good_enough_keeps_no_connection() {
         let [so_far, open] = &*server.connections;
         if version == 1 && !is_short {
             // Nothing else ends a body of HTTP/1 that is not read.
-            assert_eq!(so_far.load(Ordering::Relaxed), 1 + CALLS);
+            assert!(so_far.load(Ordering::Relaxed) > CALLS);
         } else {
-            assert_eq!(so_far.load(Ordering::Relaxed), 1, "{version} {is_short}");
+            // A connection that is not back in the pool yet, when the next attempt begins, is made up for by another.
+            let so_far = so_far.load(Ordering::Relaxed);
+            assert!(so_far <= CALLS / 2, "{version} {is_short} {so_far}");
         }
         let given_up = async {
             while let Ok(source) = server.failed.try_recv() {
@@ -843,21 +851,28 @@ async fn a_request_that_breaks_off_is_not_held_against_the_service() {
 
 /// A server that reads each request and cuts the connection, or does not listen.
 async fn cuts(listens: bool) -> (SocketAddr, Arc<AtomicUsize>) {
-    let (listener, address) = listen().await;
     let requests = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&requests);
-    if listens {
+    if !listens {
+        let (socket, address) = closed_port();
+        // No other test gets the port.
         tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    request.push(socket.read_u8().await.unwrap());
-                }
-                count.fetch_add(1, Ordering::Relaxed);
-                socket.set_zero_linger().unwrap();
-            }
+            let _socket = socket;
+            pending::<()>().await;
         });
+        return (address, requests);
     }
+    let (listener, address) = listen().await;
+    let count = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(socket.read_u8().await.unwrap());
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            socket.set_zero_linger().unwrap();
+        }
+    });
     (address, requests)
 }
 

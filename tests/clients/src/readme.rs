@@ -64,7 +64,8 @@ mod a_hyper_client {
         let uri = format!("http://{}/stock", super::serve(app).await);
         let answer = stock(&inventory().unwrap(), uri.parse().unwrap()).await;
         assert_eq!(answer.unwrap(), "12 bolts");
-        assert_eq!(asked.load(super::Ordering::Relaxed), 2);
+        // More often on a machine that is so busy that an attempt times out.
+        assert!(asked.load(super::Ordering::Relaxed) >= 2);
     }
 }
 
@@ -132,7 +133,8 @@ mod a_reqwest_client {
         let answer = tokio::spawn(search(client).unwrap().oneshot(request)).await;
         let text = answer.unwrap().unwrap().text().await;
         assert_eq!(text.unwrap(), "12 bolts");
-        assert_eq!(asked.load(super::Ordering::Relaxed), 2);
+        // More often on a machine that is so busy that an attempt times out.
+        assert!(asked.load(super::Ordering::Relaxed) >= 2);
     }
 }
 
