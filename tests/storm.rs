@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use buttress::stack::{Handle, StandardLayer};
-use buttress::{Backoff, BoxError, ByClone, Outcome, Rate, bulkhead, standard};
+use buttress::{Backoff, BoxError, ByClone, Error, Outcome, Rate, bulkhead, standard};
 use metrics_util::debugging::DebuggingRecorder;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -129,9 +129,9 @@ impl Service<Request> for Inner {
     }
 }
 
-type Judge = fn(Result<&End, &BoxError>) -> Outcome;
+type Judge = fn(Result<&End, &Error>) -> Outcome;
 
-fn judge(result: Result<&End, &BoxError>) -> Outcome {
+fn judge(result: Result<&End, &Error>) -> Outcome {
     match result {
         Ok(&End::Overload(wait)) => Outcome::Overload {
             retry_after: Some(wait),
@@ -167,8 +167,8 @@ fn unless_planned<T>(part: impl FnOnce() -> T) -> Option<T> {
         .ok()
 }
 
-type Client = BoxCloneSyncService<Request, End, BoxError>;
-type Call = Pin<Box<dyn Future<Output = Result<End, BoxError>>>>;
+type Client = BoxCloneSyncService<Request, End, Error>;
+type Call = Pin<Box<dyn Future<Output = Result<End, Error>>>>;
 
 /// The terms of one stack.
 #[derive(Clone, Debug)]
