@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use buttress::balance::{Choose, Config, Endpoint, Measure, RoundRobin};
-use buttress::{Balance, BoxError, Outcome};
+use buttress::{Balance, BoxError, Error, Outcome};
 use bytes::Bytes;
 use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -18,8 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
+use tower::service_fn;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 const CALLS: usize = 1_000;
@@ -86,17 +86,16 @@ where
     let endpoints = servers.iter().cloned().enumerate();
     let endpoints = endpoints.map(|(key, server)| Endpoint::new(key, server));
     // Without this only errors of the connection were failures.
-    let config = config.classify(|result: Result<&Answer, &BoxError>| match result {
+    let config = config.classify(|result: Result<&Answer, &Error>| match result {
         Ok((_, status)) if !status.is_server_error() => Outcome::Success,
         _ => Outcome::Failure,
     });
-    // Boxed, which makes it a type that tasks can hold.
-    let balance = Server::new(config.build(endpoints)?);
+    let balance = config.build(endpoints)?;
     let (mut calls, mut ticks) = (JoinSet::new(), interval(2 * MS));
     for _ in 0..CALLS {
         ticks.tick().await;
         let (balance, began) = (balance.clone(), Instant::now());
-        calls.spawn(async move { (balance.oneshot(()).await, began.elapsed()) });
+        calls.spawn(async move { (balance.send(()).await, began.elapsed()) });
     }
     let (mut kinds, mut times, mut good) = (Vec::new(), Vec::new(), 0);
     for (answer, took) in calls.join_all().await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buttress::bulkhead::{Aimd, Limit};
-use buttress::{BoxError, BulkheadLayer, Error, ErrorKind, TimeoutLayer};
+use buttress::{BoxError, BulkheadLayer, Cause, Error, ErrorKind, TimeoutLayer};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tower::util::BoxCloneSyncService;
@@ -38,7 +38,7 @@ fn protected(limit: impl Into<Limit>) -> Result<(BulkheadLayer, Client), BoxErro
         .layer(bulkhead.clone())
         .layer(TimeoutLayer::new("inventory", 400 * MS)) // inside, so that the limit can learn from it
         .service(inventory());
-    Ok((bulkhead, Client::new(client)))
+    Ok((bulkhead, Client::new(client.map_err(Into::into))))
 }
 
 /// Makes 400 calls a second for a second, and returns the 99th percentile of the answers, in ms.
@@ -57,7 +57,7 @@ async fn overload(what: &str, client: Client) -> u128 {
     for call in calls {
         match call.await.expect("does not panic") {
             (Ok(_), latency) => answers.push(latency),
-            (Err(error), _) => match Error::find(&error).map(Error::kind) {
+            (Err(error), _) => match Error::find(error.as_ref()).map(Cause::kind) {
                 Some(ErrorKind::BulkheadFull) => full += 1,
                 Some(ErrorKind::QueueTimeout) => late += 1,
                 _ => failed += 1,

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
-use buttress::{BoxError, CircuitBreakerLayer, Error, TimeoutLayer};
+use buttress::{BoxError, CircuitBreakerLayer, TimeoutLayer};
 use tokio::time::{Instant, sleep};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -60,9 +60,9 @@ async fn main() -> Result<(), BoxError> {
         // When it is back, as long as it takes to find that out.
         while began.elapsed() < 700 * MS || (phase == "up" && handle.state() != State::Closed) {
             let called = Instant::now();
-            match client.clone().oneshot("bolts").await {
+            match client.send("bolts").await {
                 Ok(_) => answered += 1,
-                Err(error) if Error::find(&error).is_some_and(Error::is_rejection) => {
+                Err(error) if error.is_rejection() => {
                     rejected += 1;
                     waited_open += called.elapsed();
                 }

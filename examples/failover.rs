@@ -20,8 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tower::service_fn;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 const PRIMARIES: usize = 3;
@@ -128,8 +128,7 @@ async fn main() -> Result<(), BoxError> {
         .deadline(3_000 * MS)
         .concurrency_limit(200)
         .build()?;
-    // Boxed, which makes it a type that tasks can hold.
-    let service = Server::new(stack.wrap(balance));
+    let service = stack.wrap(balance);
 
     let tally = Arc::new(Tally::default());
     let calls = tokio::spawn(load(
@@ -138,7 +137,7 @@ async fn main() -> Result<(), BoxError> {
             move || {
                 let (service, tally) = (service.clone(), Arc::clone(&tally));
                 tokio::spawn(async move {
-                    let tally = match service.oneshot(()).await {
+                    let tally = match service.send(()).await {
                         Ok(server) => &tally.answers[server],
                         Err(error) => {
                             println!("failed: {error}");

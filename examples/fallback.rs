@@ -11,7 +11,7 @@ use buttress::fallback::{self, Failed};
 use buttress::{
     BoxError, CircuitBreakerLayer, FallbackLayer, MeasureLayer, RetryLayer, TimeoutLayer,
 };
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -60,7 +60,7 @@ async fn main() -> Result<(), BoxError> {
     let ask = |item| {
         let client = client.clone();
         async move {
-            let result = client.oneshot(item).await;
+            let result = client.send(item).await;
             match &result {
                 Ok(answer) => println!("  {item}: {answer}"),
                 Err(error) => println!("  {item}: error: {error}"),

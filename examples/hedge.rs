@@ -66,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     let bare = Client::new(replicas.clone());
     // The percentile must leave out more calls than are slow: by default it is the 98th, for 1 % or so.
     let hedge = HedgeLayer::config("stock").percentile(0.95).build()?;
-    let hedged = Client::new(hedge.wrap(replicas));
+    let hedged = Client::new(hedge.wrap(replicas).map_err(Into::into));
 
     let (bare_p99, _) = load("bare", &bare, &sent).await;
     load("hedged, first second", &hedged, &sent).await; // in which it learns what takes too long

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
-use buttress::{BoxError, CircuitBreakerLayer, Error, TimeoutLayer, keyed};
+use buttress::{BoxError, CircuitBreakerLayer, TimeoutLayer, keyed};
 use tokio::time::{Instant, sleep};
-use tower::{ServiceExt, service_fn};
+use tower::service_fn;
 
 struct Request {
     tenant: &'static str,
@@ -42,9 +42,9 @@ async fn main() -> Result<(), BoxError> {
         let start = Instant::now();
         let (mut answered, mut timed_out, mut rejected) = (0, 0, 0);
         for _ in 0..40 {
-            match client.clone().oneshot(Request { tenant }).await {
+            match client.send(Request { tenant }).await {
                 Ok(_) => answered += 1,
-                Err(error) if Error::find(&error).is_some_and(Error::is_rejection) => rejected += 1,
+                Err(error) if error.is_rejection() => rejected += 1,
                 Err(_) => timed_out += 1,
             }
         }

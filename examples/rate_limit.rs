@@ -7,7 +7,7 @@ use std::time::Duration;
 use buttress::{BoxError, Error, Outcome, Rate, RateLimitLayer, classify_fn};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt, service_fn};
+use tower::service_fn;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
@@ -23,10 +23,10 @@ async fn main() -> Result<(), BoxError> {
     let layer = RateLimitLayer::config("search", Rate::per_second(20))
         .burst(5)
         .build()?;
-    let mut client = layer.wrap(search);
+    let client = layer.wrap(search);
     let mut passed = 0;
     for _ in 0..7 {
-        passed += show(&client.ready().await?.call("bolts").await);
+        passed += show(&client.send("bolts").await);
     }
     assert!((5..7).contains(&passed));
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), BoxError> {
     let client = layer.wrap(search);
     let (start, mut calls) = (Instant::now(), JoinSet::new());
     for _ in 0..11 {
-        calls.spawn(client.clone().oneshot("bolts"));
+        calls.spawn(client.send("bolts"));
     }
     let mut passed = 0;
     while let Some(result) = calls.join_next().await {
@@ -47,31 +47,29 @@ async fn main() -> Result<(), BoxError> {
 
     println!("\na service that answers 429, try again in 300 ms");
     let layer = RateLimitLayer::config("search", Rate::per_second(20))
-        .classify(classify_fn(
-            |answer: Result<&u16, &BoxError>| match answer {
-                Ok(429) => Outcome::Overload {
-                    // Of a real answer, this is its header `Retry-After`.
-                    retry_after: Some(Duration::from_millis(300)),
-                },
-                Ok(_) => Outcome::Success,
-                Err(_) => Outcome::Failure,
+        .classify(classify_fn(|answer: Result<&u16, &Error>| match answer {
+            Ok(429) => Outcome::Overload {
+                // Of a real answer, this is its header `Retry-After`.
+                retry_after: Some(Duration::from_millis(300)),
             },
-        ))
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        }))
         .build()?;
-    let mut client = layer.wrap(search);
+    let client = layer.wrap(search);
     let mut passed = 0;
     for request in ["bolts", "too many", "bolts"] {
-        passed += show(&client.ready().await?.call(request).await);
+        passed += show(&client.send(request).await);
     }
     assert_eq!(passed, 2);
     Ok(())
 }
 
 /// Prints a result, and returns 1 if the call has passed.
-fn show(result: &Result<u16, BoxError>) -> u32 {
+fn show(result: &Result<u16, Error>) -> u32 {
     match result {
         Ok(status) => println!("{status}"),
-        Err(error) => match Error::find(error).and_then(Error::retry_after) {
+        Err(error) => match error.retry_after() {
             Some(wait) => println!("rejected, may come again in {wait:.0?}"),
             None => println!("{error}"),
         },

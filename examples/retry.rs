@@ -65,9 +65,10 @@ async fn main() -> Result<(), BoxError> {
     });
     let bare = Client::new(service.clone());
     // A retry may do harm where acting twice does; `.replay(..)` says which requests may be sent again.
-    let retry = Client::new(RetryLayer::new("stock").wrap(service.clone()));
+    let retry = RetryLayer::new("stock").wrap(service.clone());
+    let retry = Client::new(retry.map_err(Into::into));
     let no_budget = RetryLayer::config("stock without a budget").no_budget();
-    let no_budget = Client::new(no_budget.build()?.wrap(service));
+    let no_budget = Client::new(no_budget.build()?.wrap(service).map_err(Into::into));
 
     println!("every fifth call fails");
     let (bare_share, _) = load("  bare", &bare, &stock).await;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use buttress::stack::{Handle, StandardService};
-use buttress::{Availability, BoxError, ByClone, Classify, Outcome, Rate};
+use buttress::{Availability, BoxError, ByClone, Classify, Error, Outcome, Rate};
 use tokio::time::sleep;
+use tower::service_fn;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -22,7 +22,7 @@ type Transport = BoxCloneSyncService<&'static str, u16, BoxError>;
 struct ByStatus;
 
 impl Classify<u16> for ByStatus {
-    fn classify(&self, result: Result<&u16, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&u16, &Error>) -> Outcome {
         match result {
             Ok(429) => Outcome::Overload { retry_after: None },
             Ok(500..) | Err(_) => Outcome::Failure,
@@ -91,7 +91,7 @@ async fn main() -> Result<(), BoxError> {
         }
         let mut last = Ok(0);
         for _ in 0..60 {
-            last = stock.service.clone().oneshot("bolts").await;
+            last = stock.service.send("bolts").await;
         }
         match &last {
             Ok(status) => println!("  last answer: {status}"),

@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use buttress::{
-    Attempt, BoxError, Deadline, DeadlineLayer, Error, ErrorKind, RetryLayer, TimeoutLayer,
-};
+use buttress::{Attempt, BoxError, Deadline, DeadlineLayer, ErrorKind, RetryLayer, TimeoutLayer};
 use tokio::time::{Instant, sleep};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -36,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
     for word in ["bolts", "lost"] {
         println!("search for {word}");
         let start = Instant::now();
-        let result = client.clone().oneshot(word).await;
+        let result = client.send(word).await;
         let took = start.elapsed();
         match &result {
             Ok(answer) => println!("  {answer}, after {} ms", took.as_millis()),
@@ -47,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
         assert!(took < 10_000 * MS);
         let Err(error) = result else { continue };
         // That of the last attempt, if there was no time for another one, or that of the whole.
-        let kind = Error::find(&error).map(Error::kind);
+        let kind = Some(error.kind());
         let expected = [ErrorKind::Timeout, ErrorKind::DeadlineExceeded];
         assert!(word == "lost" && kind.is_some_and(|kind| expected.contains(&kind)));
     }

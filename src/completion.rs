@@ -55,7 +55,7 @@ pub trait Token: Send + 'static {
 ///
 /// ```
 /// use buttress::{BoxError, BulkheadLayer, Completion, Outcome, Token};
-/// use tower::{ServiceExt, service_fn};
+/// use tower::service_fn;
 ///
 /// struct Lease<R, T: Token> {
 ///     connection: R,
@@ -85,7 +85,7 @@ pub trait Token: Send + 'static {
 /// # async fn main() -> Result<(), BoxError> {
 /// let pool = service_fn(|()| async { Ok::<_, BoxError>("connection 7") });
 /// let bulkhead = BulkheadLayer::config("database", 10).completion(UntilDropped).build()?;
-/// let lease = bulkhead.wrap(pool).oneshot(()).await?;
+/// let lease = bulkhead.wrap(pool).send(()).await?;
 /// assert_eq!((lease.connection, bulkhead.handle().in_flight()), ("connection 7", 1));
 /// drop(lease);
 /// assert_eq!(bulkhead.handle().in_flight(), 0);
@@ -129,25 +129,28 @@ pub(crate) fn poll_tracked<S, Req, K, C, T>(
     token: &mut Option<T>,
     classify: &K,
     completion: &C,
+    name: impl FnOnce(&T) -> &'static str,
     cx: &mut task::Context<'_>,
-) -> Poll<Result<C::Response<T>, BoxError>>
+) -> Poll<Result<C::Response<T>, Error>>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
     T: Token,
 {
-    let result = ready!(call.poll(cx));
+    let result = ready!(call.poll(cx, || token.as_ref().map_or("", name)));
     Poll::Ready(match (token.take(), result) {
         (Some(token), Ok(response)) => {
             let outcome = classify.classify(Ok(&response));
             Ok(completion.attach(response, outcome, classify, token))
         }
         (Some(token), Err(error)) => {
-            match Error::find(&error) {
-                Some(ours) if ours.is_rejection() => token.refuse(),
-                Some(_) => token.time_out(classify.classify(Err(&error))),
-                None => token.resolve(classify.classify(Err(&error))),
+            if error.is_rejection() {
+                token.refuse();
+            } else if error.is_timeout() {
+                token.time_out(classify.classify(Err(&error)));
+            } else {
+                token.resolve(classify.classify(Err(&error)));
             }
             Err(error)
         }

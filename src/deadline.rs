@@ -128,7 +128,7 @@ pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
 ///
 /// ```
 /// use buttress::{Attempt, BoxError, RetryLayer};
-/// use tower::{ServiceExt, service_fn};
+/// use tower::service_fn;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), BoxError> {
@@ -138,7 +138,7 @@ pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
 ///         number => Ok(number),
 ///     }
 /// });
-/// let answer = RetryLayer::new("inventory").wrap(client).oneshot(1).await?;
+/// let answer = RetryLayer::new("inventory").wrap(client).send(1).await?;
 /// assert_eq!(answer, Some(2));
 /// # Ok(())
 /// # }

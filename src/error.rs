@@ -1,21 +1,26 @@
-//! The errors that layers produce themselves, and the error of a configuration that makes no sense.
+//! The error of every service and body of this crate, and the error of a configuration that makes no sense.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::BoxError;
 use crate::balance::Shortage;
 
-/// Why a layer did not hand through what the inner service answered.
+/// The reason why a call ended in an [`Error`].
 ///
-/// All but [`Timeout`](Self::Timeout) are rejections, after which the service has seen nothing of the request;
-/// [`DeadlineExceeded`](Self::DeadlineExceeded) is one if the deadline had passed before. [`Error::is_rejection`] tells.
+/// [`Service`](Self::Service) stands for an error of the inner service. All other kinds are those of a layer that ended the
+/// call: a rejection, before which the service has seen nothing of the request, or a time that was over.
+/// [`Cause::is_rejection`] and [`Cause::was_sent`] tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The inner service returned an error of its own. [`Cause::service_error`] and [`Cause::downcast_ref`] return it.
+    Service,
     /// The circuit breaker is open; the inner service was not asked.
     CircuitOpen,
     /// The rate limit is used up; the inner service was not asked.
@@ -35,47 +40,88 @@ pub enum ErrorKind {
     NoEndpoints,
 }
 
-/// An error that one of this crate's layers produced.
+/// The reason why a retry made no further attempt. Returned by [`Cause::gave_up`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GaveUp {
+    /// All attempts have been made.
+    Exhausted,
+    /// The [budget](crate::budget) has not enough tokens for another attempt.
+    Budget,
+    /// The wait before the next attempt would reach past the deadline.
+    Deadline,
+    /// The outcome of the attempt is not a failure, so that another attempt would not help.
+    NotRetryable,
+    /// The service may have acted on the request, and acting on it twice does harm.
+    NotIdempotent,
+    /// There is no copy of the request that could be sent.
+    NotCopyable,
+    /// An inner layer refused the attempt, and would refuse another one.
+    Rejected,
+    /// The service asked not to be tried again.
+    Pushback,
+    /// An outer retry makes the attempts. Such a retry writes nothing into the error.
+    Nested,
+}
+
+impl GaveUp {
+    /// The reason in words, where the number of attempts does not say it already.
+    fn words(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Budget => "the retry budget is used up",
+            Self::Deadline => "the deadline leaves no time for another",
+            Self::NotRetryable => "another would not help",
+            Self::NotIdempotent => "the service may have acted on the request",
+            Self::NotCopyable => "the request cannot be copied",
+            Self::Pushback => "the service asked not to be tried again",
+            Self::Exhausted | Self::Rejected | Self::Nested => return None,
+        })
+    }
+}
+
+/// The error of every service and every body of this crate.
 ///
-/// Every service of this crate has `type Error = `[`BoxError`]. Errors of the inner service pass
-/// through untouched; this type is only in there when a layer itself ended the call.
-/// [`Error::find`] gets it back from anywhere in a chain of sources.
+/// It is one type for two things: errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a
+/// layer has ended. It has the methods of [`Cause`], through `Deref`. The `Cause` is also its [`source`](StdError::source),
+/// and the service's own error is the source of the `Cause`.
+///
+/// It is 8 bytes in size, `Send`, `Sync` and `'static`: `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of
+/// `thiserror` and `Box<dyn Error + Send + Sync>`. [`Error::find`] finds the `Cause` in all of them.
+///
+/// Layers inside each other do not wrap the error again. An outer layer adds to it: a retry the number of attempts
+/// and why there was no further one.
 ///
 /// # Examples
 ///
 /// ```
-/// use buttress::{BoxError, Error, ErrorKind};
+/// use std::io;
 ///
-/// fn http_status(error: &BoxError) -> u16 {
-///     match Error::find(error).map(Error::kind) {
-///         Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => 504,
-///         Some(_) => 503,
-///         None => 502,
+/// use buttress::{Error, ErrorKind};
+///
+/// fn http_status(error: &Error) -> u16 {
+///     match error.kind() {
+///         ErrorKind::Timeout | ErrorKind::DeadlineExceeded => 504,
+///         ErrorKind::Service => match error.downcast_ref::<io::Error>() {
+///             Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => 503,
+///             _ => 502,
+///         },
+///         _ => 503,
 ///     }
 /// }
-/// # assert_eq!(http_status(&"reset".into()), 502);
 /// ```
 ///
-/// `{:?}` prints the message, as `{}` does, so that an error which is returned from `main` or unwrapped can be read;
-/// `{:#?}` prints the fields.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Error {
-    kind: ErrorKind,
-    sent: bool,
-    name: &'static str,
-    /// How long until another try makes sense, for rejections that know it.
-    retry_after: Option<Duration>,
-    /// The time that was allowed, for timeouts and deadlines.
-    allowed: Option<Duration>,
-    /// A balancer further in has other endpoints that may take the call.
-    may_go_elsewhere: bool,
-    /// Boxed, because it is rare.
-    shortage: Option<Box<Shortage>>,
-    late: Late,
-}
+/// # Texts
+///
+/// | | prints |
+/// |---|---|
+/// | `{}` | the message of one line, without the text of the service's error: `"inventory" failed after 3 of 3 attempts` |
+/// | `{:#}`, `{:?}` | the message and all errors of the service: `"inventory" failed after 3 of 3 attempts: connection reset` |
+/// | `{:#?}` | the fields |
+///
+/// `{}` leaves out the service's text because all that print a chain of errors, as `anyhow` does, print it themselves.
+pub struct Error(Box<Cause>);
 
-/// What took too long where a time was over.
+/// The part of an operation that took too long, or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Late {
     /// The call, as far as the layer knows.
@@ -89,40 +135,47 @@ pub(crate) enum Late {
     /// The reader of an answer, of which more was there.
     #[cfg(feature = "http")]
     Reader,
+    /// A body that ended in an error.
+    #[cfg(feature = "http")]
+    Body,
 }
 
 impl Error {
     fn new(kind: ErrorKind, name: &'static str, sent: bool) -> Self {
-        Self {
+        Self(Box::new(Cause {
             kind,
             sent,
+            may_go_elsewhere: false,
+            late: Late::Call,
+            gave_up: None,
+            attempts: 0,
+            max_attempts: 0,
             name,
             retry_after: None,
             allowed: None,
-            may_go_elsewhere: false,
             shortage: None,
-            late: Late::Call,
-        }
+            service: None,
+        }))
     }
 
     /// A call that was refused before the inner service was asked.
+    #[cold]
     pub(crate) fn rejected(
         kind: ErrorKind,
         name: &'static str,
         retry_after: Option<Duration>,
     ) -> Self {
-        Self {
-            retry_after,
-            ..Self::new(kind, name, false)
-        }
+        let mut error = Self::new(kind, name, false);
+        error.0.retry_after = retry_after;
+        error
     }
 
     /// A call that was given up after `allowed`, while the inner service was working on it.
+    #[cold]
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
-        Self {
-            allowed: Some(allowed),
-            ..Self::new(kind, name, true)
-        }
+        let mut error = Self::new(kind, name, true);
+        error.0.allowed = Some(allowed);
+        error
     }
 
     /// The same, when the head of the answer had come.
@@ -133,10 +186,9 @@ impl Error {
         allowed: Duration,
         late: Late,
     ) -> Self {
-        Self {
-            late,
-            ..Self::timed_out(kind, name, allowed)
-        }
+        let mut error = Self::timed_out(kind, name, allowed);
+        error.0.late = late;
+        error
     }
 
     /// An operation that ran out of a time which this layer has not set.
@@ -151,87 +203,262 @@ impl Error {
         error
     }
 
-    /// Says why the layer ended the call.
+    /// The error of a service that a layer called `name` wraps.
+    ///
+    /// An error of this crate comes back as it is. It gets the name if no inner layer had one.
+    #[inline]
+    pub(crate) fn of_service<E>(error: E, name: impl FnOnce() -> &'static str) -> Self
+    where
+        E: Into<BoxError> + 'static,
+    {
+        match downcast::<E, Self>(error) {
+            Ok(mut ours) => {
+                if ours.0.name.is_empty() {
+                    ours.0.name = name();
+                }
+                ours
+            }
+            Err(foreign) => Self::of_foreign(foreign.into(), name()),
+        }
+    }
+
+    /// The error of a body inside a body of this crate.
+    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn of_body<E>(error: E) -> Self
+    where
+        E: Into<BoxError> + 'static,
+    {
+        downcast::<E, Self>(error).unwrap_or_else(|foreign| {
+            let mut error = Self::of_foreign(foreign.into(), "");
+            error.0.late = Late::Body;
+            error
+        })
+    }
+
+    /// An error that was boxed, or is of another crate.
+    #[cold]
+    #[inline(never)]
+    fn of_foreign(error: BoxError, name: &'static str) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(ours) => return Self::of_service(*ours, || name),
+            Err(error) => error,
+        };
+        let mut cause = Self::new(ErrorKind::Service, name, true);
+        for source in sources(&*error) {
+            if let Some(found) = cause_of(source) {
+                cause.0.adopt(found);
+                break;
+            }
+            if is_refused_connection(source) {
+                cause.0.sent = false;
+            }
+        }
+        cause.0.service = Some(error);
+        cause
+    }
+
+    /// Finds the [`Cause`] of an error of this crate in `error` or in its chain of sources.
+    ///
+    /// It is found behind `#[error(transparent)]` and `#[source]` of `thiserror`, behind contexts of `anyhow` and `eyre`, in
+    /// an [`io::Error`], and in boxes. Take `error.as_ref()` of a box, an `anyhow::Error` or an `eyre::Report`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use buttress::{BoxError, Error};
+    ///
+    /// let error: BoxError = "not from this crate".into();
+    /// assert!(Error::find(error.as_ref()).is_none());
+    /// assert!(Error::find(&io::Error::other(error)).is_none());
+    /// ```
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Cause> {
+        sources(error).find_map(cause_of)
+    }
+
+    /// Returns the service's own error by value.
+    ///
+    /// # Errors
+    ///
+    /// This error itself, if the inner service returned none.
+    pub fn into_service_error(mut self) -> Result<BoxError, Self> {
+        self.0.service.take().ok_or(self)
+    }
+
+    /// Notes that another endpoint may take the call that one has refused.
+    pub(crate) fn set_may_go_elsewhere(&mut self) {
+        self.0.may_go_elsewhere = true;
+    }
+
+    /// Notes that no endpoint would take the call that one has refused.
+    pub(crate) fn set_shortage(&mut self, shortage: Shortage) {
+        self.0.shortage = Some(Box::new(shortage));
+    }
+
+    /// Notes how many attempts a retry has made, and why it makes no further one.
+    pub(crate) fn set_attempts(&mut self, attempts: u32, max_attempts: u32, gave_up: GaveUp) {
+        self.0.attempts = attempts;
+        self.0.max_attempts = max_attempts;
+        self.0.gave_up = Some(gave_up);
+    }
+}
+
+impl Deref for Error {
+    type Target = Cause;
+
+    #[inline]
+    fn deref(&self) -> &Cause {
+        &self.0
+    }
+}
+
+/// The facts about an [`Error`]: its kind, the name of the layer, the attempts, and the service's own error.
+///
+/// It is the source of every [`Error`], and therefore found where the `Error` itself is hidden.
+#[non_exhaustive]
+pub struct Cause {
+    kind: ErrorKind,
+    sent: bool,
+    /// An inner balancer has other endpoints that may take the call.
+    may_go_elsewhere: bool,
+    late: Late,
+    gave_up: Option<GaveUp>,
+    /// 0 if no retry took part.
+    attempts: u32,
+    max_attempts: u32,
+    name: &'static str,
+    /// How long until another try makes sense, for rejections that know it.
+    retry_after: Option<Duration>,
+    /// The time that was allowed, for timeouts and deadlines.
+    allowed: Option<Duration>,
+    /// Boxed, because it is rare.
+    shortage: Option<Box<Shortage>>,
+    /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
+    /// those: the call was ended by a layer somewhere behind the service, and not by one of this stack.
+    service: Option<BoxError>,
+}
+
+impl Cause {
+    /// Returns the reason why the call ended.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Returns the name that the user gave to the layer.
+    /// Returns the name that the user gave to the layer that ended the call, or to the innermost layer with a name for an
+    /// error of the service.
+    ///
+    /// Empty if no layer with a name has seen the error.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Says how long to wait before another try can succeed, where the layer knows.
+    /// Returns the number of attempts that the outermost retry made, the first one included. `None` if no retry took part, or
+    /// if it was dropped before it ended, as by a deadline.
+    #[must_use]
+    pub fn attempts(&self) -> Option<u32> {
+        (self.attempts > 0).then_some(self.attempts)
+    }
+
+    /// Returns the reason why the outermost retry made no further attempt. `None` if no retry took part.
+    #[must_use]
+    pub fn gave_up(&self) -> Option<GaveUp> {
+        self.gave_up
+    }
+
+    /// Returns how long to wait before another call can succeed, where the layer knows.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Says whether the inner service could have seen the request.
+    /// Returns `false` if the inner service has not seen the request, so that sending it again cannot do something twice.
     ///
-    /// `false` means that the call was refused before it left: sending it again cannot do
-    /// something twice.
+    /// Two things prove that: the call was refused by a layer, or its connection was refused
+    /// ([`io::ErrorKind::ConnectionRefused`] in the chain of the service's error). Otherwise the service may have acted on it.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.sent
     }
 
-    /// Says whether the call was refused without asking the inner service: not [`was_sent`](Self::was_sent).
+    /// Returns `true` if a layer refused the call without asking the inner service.
     ///
-    /// A [`Timeout`](ErrorKind::Timeout) is no rejection: it counts as a failure and may be retried.
+    /// A [`Timeout`](ErrorKind::Timeout) is not a rejection: it counts as a failure and may be retried.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        !self.sent
+        !self.sent && self.kind != ErrorKind::Service
     }
 
-    /// Says whether the caller took too long, and not the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_of_slow_reader(&self) -> bool {
-        self.late == Late::Reader
+    /// Returns `true` if a time that a layer had set was over while the inner service worked on the call.
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.sent && self.kind != ErrorKind::Service
     }
 
-    /// Notes that another endpoint may take the call that one has refused.
-    pub(crate) fn set_may_go_elsewhere(&mut self) {
-        self.may_go_elsewhere = true;
-    }
-
-    /// Says whether a call that was refused may be sent to another endpoint, by making it again.
-    pub(crate) fn may_go_elsewhere(&self) -> bool {
-        self.may_go_elsewhere
-    }
-
-    /// Notes that no endpoint would take the call that one has refused.
-    pub(crate) fn set_shortage(&mut self, shortage: Shortage) {
-        self.shortage = Some(Box::new(shortage));
-    }
-
-    /// Says which endpoints a balancer had, if none would take the call.
+    /// Returns the endpoints that a balancer had, if none would take the call.
     #[must_use]
     pub fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_deref()
     }
 
-    /// Finds an error of this crate in `error` or in its chain of sources.
+    /// Returns the service's own error. `None` if the call was ended by a layer.
     #[must_use]
-    pub fn find(error: &BoxError) -> Option<&Self> {
-        Self::find_in(error.as_ref())
+    pub fn service_error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.service.as_deref()
     }
 
-    /// Finds an error of this crate in `error` or in its chain of sources.
-    ///
-    /// Like [`find`](Self::find), for errors that are not boxed: `Error::find_in(&status)`.
+    /// Finds an error of type `E` in the service's own error or in its chain of sources.
     #[must_use]
-    pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        sources(error).find_map(<dyn StdError>::downcast_ref)
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.service_sources()
+            .find_map(<dyn StdError>::downcast_ref)
     }
-}
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, .. } = self;
+    /// Walks the service's own error and its sources, outermost first.
+    pub(crate) fn service_sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        let error = self.service.as_deref();
+        error.into_iter().flat_map(|error| sources(error))
+    }
+
+    /// Returns `true` if a `Cause` in the chain of the service's error says why the call ended.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.kind != ErrorKind::Service && self.service.is_some()
+    }
+
+    /// Returns `true` if the caller took too long, and not the service.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_of_slow_reader(&self) -> bool {
+        self.late == Late::Reader
+    }
+
+    /// Returns `true` if a call that was refused may be sent to another endpoint, by making it again.
+    pub(crate) fn may_go_elsewhere(&self) -> bool {
+        self.may_go_elsewhere
+    }
+
+    /// Takes over why a call has ended from a cause in the chain of the service's error.
+    fn adopt(&mut self, found: &Self) {
+        self.sent &= found.sent;
+        if found.kind != ErrorKind::Service {
+            self.kind = found.kind;
+            self.name = found.name;
+            self.may_go_elsewhere = found.may_go_elsewhere;
+            self.late = found.late;
+            self.retry_after = found.retry_after;
+            self.allowed = found.allowed;
+            self.shortage.clone_from(&found.shortage);
+        }
+    }
+
+    /// Writes what the layer has to say.
+    fn write_reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name;
         match self.kind {
+            _ if self.service.is_some() => return self.write_failure(f),
+            ErrorKind::Service => return self.write_failure(f),
             ErrorKind::CircuitOpen => write!(f, "circuit breaker {name:?} is open")?,
             ErrorKind::RateLimited => write!(f, "rate limit {name:?} is used up")?,
             ErrorKind::TooCostly => write!(f, "costs more than rate limit {name:?} ever allows")?,
@@ -276,25 +503,142 @@ impl fmt::Display for Error {
             None => Ok(()),
         }
     }
+
+    /// Writes that the service failed. Its own error says the rest.
+    fn write_failure(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.late, self.name) {
+            #[cfg(feature = "http")]
+            (Late::Body, _) => f.write_str("the body failed"),
+            (_, "") => f.write_str("the service failed"),
+            (_, name) => write!(f, "{name:?} failed"),
+        }
+    }
+
+    /// Writes how many attempts there were, unless a single one was refused or could not be followed by another.
+    fn write_attempts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(gave_up) = self.gave_up else {
+            return Ok(());
+        };
+        if self.max_attempts <= 1 || self.attempts <= 1 && gave_up == GaveUp::Rejected {
+            return Ok(());
+        }
+        let comma = if self.service.is_some() { "" } else { "," };
+        write!(
+            f,
+            "{comma} after {} of {} attempts",
+            self.attempts, self.max_attempts
+        )?;
+        match gave_up.words() {
+            Some(words) => write!(f, ": {words}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes one line.
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_reason(f)?;
+        self.write_attempts(f)
+    }
+
+    /// Writes the message and the errors of the service.
+    fn write_story(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_message(f)?;
+        let mut next: Option<&(dyn StdError + 'static)> = StdError::source(self);
+        while let Some(error) = next {
+            if !error.is::<Self>() {
+                write!(f, ": {error}")?;
+            }
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            self.0.write_story(f)
+        } else {
+            self.0.write_message(f)
+        }
+    }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+impl fmt::Display for Cause {
+    /// Writes what the message of the [`Error`] does not say: whether the request was sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.sent {
+            "the service may have acted on the request"
+        } else {
+            "the request was not sent"
+        })
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
-            return fmt::Display::fmt(self, f);
+            return self.write_story(f);
         }
         f.debug_struct("Error")
             .field("kind", &self.kind)
             .field("name", &self.name)
             .field("sent", &self.sent)
+            .field("attempts", &self.attempts())
+            .field("gave_up", &self.gave_up)
             .field("retry_after", &self.retry_after)
             .field("allowed", &self.allowed)
             .field("shortage", &self.shortage)
+            .field("service", &self.service)
             .finish_non_exhaustive()
     }
 }
 
-impl StdError for Error {}
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.service.as_deref().map(|error| error as _)
+    }
+}
+
+/// Returns `value` if it is a `B`, without a box.
+#[inline]
+fn downcast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
+    let mut slot = Some(value);
+    let same: Option<&mut Option<B>> = (&mut slot as &mut dyn Any).downcast_mut();
+    if let Some(value) = same.and_then(Option::take) {
+        return Ok(value);
+    }
+    match slot {
+        Some(value) => Err(value),
+        None => unreachable!("it was taken as a `B` only"),
+    }
+}
+
+/// Returns the cause if `error` is one, or is an error that has one.
+fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Cause> {
+    match error.downcast_ref::<Error>() {
+        Some(error) => Some(&error.0),
+        None => error.downcast_ref(),
+    }
+}
+
+fn is_refused_connection(error: &(dyn StdError + 'static)) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
 
 /// Walks `error` and its sources, outermost first.
 pub(crate) fn sources<'a>(
@@ -308,20 +652,6 @@ pub(crate) fn sources<'a>(
                 .map(|inside| -> &(dyn StdError + 'static) { inside }),
             None => error.source(),
         }
-    })
-}
-
-/// Says whether the request that ended in `error` may have reached the other side.
-///
-/// Only two things prove that it has not: a rejection of ours, and a refused connection.
-pub(crate) fn was_sent(error: &BoxError) -> bool {
-    !sources(error.as_ref()).any(|error| {
-        error
-            .downcast_ref::<Error>()
-            .is_some_and(Error::is_rejection)
-            || error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     })
 }
 
@@ -506,13 +836,14 @@ mod tests {
 
     #[test]
     fn is_found_anywhere_in_a_chain_of_sources() {
-        let ours = Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
-        assert_eq!(Error::find(&wrapped(ours.clone())), Some(&ours));
-        assert_eq!(Error::find(&wrapped("not ours")), None);
-        let inside = io::Error::other(ours.clone());
-        assert_eq!(Error::find(&wrapped(inside)), Some(&ours));
+        let ours = || Error::rejected(ErrorKind::CircuitOpen, "inventory", None);
+        let kind = |error: &BoxError| Error::find(error.as_ref()).map(Cause::kind);
+        assert_eq!(kind(&wrapped(ours())), Some(ErrorKind::CircuitOpen));
+        assert_eq!(kind(&wrapped("not ours")), None);
+        let inside = io::Error::other(ours());
+        assert_eq!(kind(&wrapped(inside)), Some(ErrorKind::CircuitOpen));
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert!(!was_sent(&wrapped(io::Error::other(refused))));
+        assert!(!was_sent(wrapped(io::Error::other(refused))));
     }
 
     #[test]
@@ -546,15 +877,19 @@ mod tests {
         assert!(format!("{refused:#?}").contains("field: \"name\""));
     }
 
+    fn was_sent(error: BoxError) -> bool {
+        Error::of_service(error, || "db").was_sent()
+    }
+
     #[test]
     fn only_a_rejection_and_a_refused_connection_were_surely_not_sent() {
         let io = |kind| wrapped(io::Error::from(kind));
-        assert!(!was_sent(&io(io::ErrorKind::ConnectionRefused)));
-        assert!(was_sent(&io(io::ErrorKind::ConnectionReset)));
-        assert!(was_sent(&"anything".into()));
+        assert!(!was_sent(io(io::ErrorKind::ConnectionRefused)));
+        assert!(was_sent(io(io::ErrorKind::ConnectionReset)));
+        assert!(was_sent("anything".into()));
         let rejected = Error::rejected(ErrorKind::BulkheadFull, "db", None);
-        assert!(!was_sent(&wrapped(rejected)));
+        assert!(!was_sent(wrapped(rejected)));
         let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
-        assert!(was_sent(&wrapped(timeout)));
+        assert!(was_sent(wrapped(timeout)));
     }
 }

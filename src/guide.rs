@@ -148,7 +148,7 @@
 //!
 //! use buttress::{BoxError, Error, ErrorKind, standard};
 //! use tokio::time::{Instant, sleep};
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -167,14 +167,14 @@
 //! }));
 //!
 //! let began = Instant::now();
-//! let slow = inventory.clone().oneshot("nuts").await.unwrap_err();
-//! assert_eq!(Error::find(&slow).map(Error::kind), Some(ErrorKind::Timeout));
+//! let slow = inventory.send("nuts").await.unwrap_err();
+//! assert_eq!(slow.kind(), ErrorKind::Timeout);
 //! assert!(began.elapsed() < Duration::from_secs(2));
 //!
 //! let breaker = stack.handle();
 //! breaker.circuit_breaker().expect("is on").force_open();
-//! let refused = inventory.oneshot("bolts").await.unwrap_err();
-//! assert_eq!(Error::find(&refused).map(Error::kind), Some(ErrorKind::CircuitOpen));
+//! let refused = inventory.send("bolts").await.unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::CircuitOpen);
 //! # Ok(())
 //! # }
 //! ```

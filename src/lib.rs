@@ -8,7 +8,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use tower::{BoxError, ServiceExt, service_fn};
+//! use tower::{BoxError, service_fn};
 //!
 //! /// Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
 //! async fn ask(item: &'static str) -> Result<String, BoxError> {
@@ -23,7 +23,7 @@
 //!     .concurrency_limit(50) // or `.unlimited()`
 //!     .build()?
 //!     .wrap(service_fn(ask));
-//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
+//! assert_eq!(inventory.send("bolts").await?, "12 of bolts");
 //! # Ok(())
 //! # }
 //! ```
@@ -46,7 +46,7 @@
 //!     .layer(CircuitBreakerLayer::new("inventory"))
 //!     .layer(TimeoutLayer::new("inventory", Duration::from_millis(300)))
 //!     .service(client);
-//! # drop(tower::ServiceExt::oneshot(inventory, "bolts").await);
+//! # drop(inventory.send("bolts").await);
 //! # }
 //! ```
 //!
@@ -99,8 +99,6 @@
 //!   state. Build twice for two of them.
 //! - `poll_ready` is always ready. An inner service that is not ready is waited for inside the call, under
 //!   the timeout; an idle handle holds nothing of this crate's. An error from the inner `poll_ready` is the outcome of a call.
-//! - `type Error = `[`BoxError`]. Errors of the inner service come out untouched; [`Error::find`] finds those
-//!   of a layer.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
 //!   exactly. The [guide](guide#in-your-tests) shows it.
 //! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
@@ -108,41 +106,44 @@
 //!   affected.
 //! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
 //!
-//! # In spawned tasks
+//! # Calls
 //!
-//! A service that waits inside an `async` block of [`tokio::spawn`], or in a handler of axum, may not compile: *implementation
-//! of `From` (or `FnOnce`) is not general enough*. The compiler forgets there that the [`BoxError`] in the type of a closure or of a
-//! boxed service is `'static`. Tower's own layers are met by it as well. Clients with an error of their own, as those of hyper-util,
-//! reqwest and tonic, are not. A function instead of the closure, the future without a block, or a box around the whole in place
-//! of one inside all help:
+//! Every service has the method `send(request)`, which takes `&self` and needs no `poll_ready`. Its future is `Send` by its
+//! declaration, so that it can be awaited in a task of `tokio::spawn`, in a handler of axum, and behind a field:
 //!
 //! ```
-//! use buttress::{BoxError, Outcome, RetryLayer, classify_fn};
+//! use buttress::{BoxError, Error, Outcome, RetryLayer, classify_fn};
+//! use tower::service_fn;
 //! use tower::util::BoxCloneSyncService;
-//! use tower::{ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), BoxError> {
-//! fn judge(result: Result<&u16, &BoxError>) -> Outcome {
-//!     match result {
-//!         Ok(200..500) => Outcome::Success,
-//!         _ => Outcome::Failure,
-//!     }
-//! }
-//! # async fn ask(_request: u32) -> Result<u16, BoxError> { Ok(200) }
-//! let client = service_fn(ask);
-//! let by_function = RetryLayer::config("stock").classify(judge).build()?.wrap(client);
-//! tokio::spawn(async move { by_function.oneshot(1).await }).await??;
-//!
-//! let by_closure = classify_fn(|result: Result<&u16, &BoxError>| judge(result));
-//! let retry = RetryLayer::config("stock").classify(by_closure).build()?.wrap(client);
-//! tokio::spawn(retry.clone().oneshot(1)).await??;
-//!
-//! let boxed = BoxCloneSyncService::new(retry);
-//! tokio::spawn(async move { boxed.oneshot(1).await }).await??;
+//! let classify = classify_fn(|result: Result<&u16, &Error>| match result {
+//!     Ok(200..500) => Outcome::Success,
+//!     _ => Outcome::Failure,
+//! });
+//! let client = service_fn(|_item: &'static str| async { Ok::<u16, BoxError>(200) });
+//! let retry = RetryLayer::config("stock").classify(classify).build()?;
+//! let stock = retry.wrap(BoxCloneSyncService::new(client));
+//! let task = tokio::spawn(async move { stock.send("bolts").await });
+//! assert_eq!(task.await??, 200);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The services are `tower::Service`s, too, for clients and servers that take one. `ServiceExt::oneshot` of tower works where the
+//! compiler can see that its future is `Send`. In an `async` block it often cannot (*implementation of `FnOnce` is not general
+//! enough*), because it forgets that a `BoxError` or a `&'static str` in the type of a closure or of a box is `'static`.
+//!
+//! # Errors
+//!
+//! `type Error = `[`Error`] for every service and every body. The kind is [`ErrorKind::Service`] for an error of the inner service,
+//! which is inside as it was; otherwise a layer has ended the call. [`Cause`] has the facts: kind, name, attempts, why there was no
+//! further attempt ([`GaveUp`]), whether the request was sent, and after which time to try again. Layers inside each other do not
+//! wrap the error again.
+//!
+//! `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
+//! [`Error::find`] finds it again in all of them.
 
 // How to add a layer. The circuit breaker is the model for all of this.
 //
@@ -190,6 +191,7 @@ pub mod rate_limit;
 mod ready;
 mod replay;
 pub mod retry;
+mod send;
 pub mod stack;
 mod sync;
 mod telemetry;
@@ -208,7 +210,7 @@ pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{AtResponse, Completion, Token};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
-pub use crate::error::{ConfigError, Error, ErrorKind};
+pub use crate::error::{Cause, ConfigError, Error, ErrorKind, GaveUp};
 pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::forget::Forget;
 pub use crate::hedge::{Hedge, HedgeLayer};

@@ -12,7 +12,7 @@
 /// ```
 /// use buttress::circuit_breaker::State;
 /// use buttress::{BoxError, Mode};
-/// use tower::{ServiceExt, service_fn};
+/// use tower::service_fn;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), BoxError> {
@@ -22,7 +22,7 @@
 ///     .build()?;
 /// let inventory = stack.wrap(service_fn(|()| async { Err::<(), BoxError>("reset".into()) }));
 /// for _ in 0..30 {
-///     let error = inventory.clone().oneshot(()).await.unwrap_err();
+///     let error = inventory.send(()).await.unwrap_err();
 ///     assert_eq!(error.to_string(), "reset", "every call is made");
 /// }
 /// let handle = stack.handle();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BoxError, Error};
+use crate::Error;
 
 /// What a finished call says about the service that was called.
 ///
@@ -75,7 +75,7 @@ pub enum Hint {
 /// A type of one's own can be cloned, named in a field, and used in spawned tasks:
 ///
 /// ```
-/// use buttress::{BoxError, Classify, Outcome, standard};
+/// use buttress::{Classify, Error, Outcome, standard};
 ///
 /// enum Reply { Value(String), Busy, NoSuchKey }
 ///
@@ -83,7 +83,7 @@ pub enum Hint {
 /// struct OfReplies;
 ///
 /// impl Classify<Reply> for OfReplies {
-///     fn classify(&self, result: Result<&Reply, &BoxError>) -> Outcome {
+///     fn classify(&self, result: Result<&Reply, &Error>) -> Outcome {
 ///         match result {
 ///             Ok(Reply::Value(_)) => Outcome::Success,
 ///             Ok(Reply::Busy) => Outcome::Overload { retry_after: None },
@@ -99,15 +99,15 @@ pub enum Hint {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not classify responses of type `{Res}`",
     label = "this classifier does not fit the service's response",
-    note = "write `.classify(classify_fn(|result: Result<&{Res}, &BoxError>| ...))`, or leave `.classify` out to count every error as a failure"
+    note = "write `.classify(classify_fn(|result: Result<&{Res}, &buttress::Error>| ...))`, or leave `.classify` out to count every error as a failure"
 )]
 pub trait Classify<Res> {
     /// Judges the response or the error.
-    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome;
+    fn classify(&self, result: Result<&Res, &Error>) -> Outcome;
 
     /// Reads what the service said about trying again. By default nothing but
     /// [`Outcome::Overload`]'s `retry_after`.
-    fn hint(&self, result: Result<&Res, &BoxError>) -> Option<Hint> {
+    fn hint(&self, result: Result<&Res, &Error>) -> Option<Hint> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Hint::RetryAfter)
     }
@@ -118,7 +118,7 @@ pub trait Classify<Res> {
 pub struct ErrorsAreFailures;
 
 impl<Res> Classify<Res> for ErrorsAreFailures {
-    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&Res, &Error>) -> Outcome {
         match result {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Failure,
@@ -129,24 +129,23 @@ impl<Res> Classify<Res> for ErrorsAreFailures {
 #[diagnostic::do_not_recommend]
 impl<Res, F> Classify<Res> for F
 where
-    F: Fn(Result<&Res, &BoxError>) -> Outcome,
+    F: Fn(Result<&Res, &Error>) -> Outcome,
 {
-    fn classify(&self, result: Result<&Res, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&Res, &Error>) -> Outcome {
         self(result)
     }
 }
 
 /// Makes a classifier of a closure.
 ///
-/// The closure comes back unchanged; what this adds is the signature that type inference needs. A function needs none,
-/// and is better [in spawned tasks](crate#in-spawned-tasks).
+/// The closure comes back unchanged; this function adds the signature that type inference needs. A function needs none.
 ///
 /// # Examples
 ///
 /// ```
-/// use buttress::{BoxError, Outcome, classify_fn};
+/// use buttress::{Error, Outcome, classify_fn};
 ///
-/// let classify = classify_fn(|result: Result<&u16, &BoxError>| match result {
+/// let classify = classify_fn(|result: Result<&u16, &Error>| match result {
 ///     Ok(status) if *status >= 500 => Outcome::Failure,
 ///     Ok(_) => Outcome::Success,
 ///     Err(_) => Outcome::Failure,
@@ -156,7 +155,7 @@ where
 /// ```
 pub fn classify_fn<Res, F>(classify: F) -> F
 where
-    F: Fn(Result<&Res, &BoxError>) -> Outcome,
+    F: Fn(Result<&Res, &Error>) -> Outcome,
 {
     classify
 }
@@ -164,12 +163,12 @@ where
 /// Judges a result the way every layer does: our own rejections are `Ignored`, for the rest the
 /// classifier decides.
 #[inline]
-pub(crate) fn judge<Res, K>(classify: &K, result: &Result<Res, BoxError>) -> Outcome
+pub(crate) fn judge<Res, K>(classify: &K, result: &Result<Res, Error>) -> Outcome
 where
     K: Classify<Res>,
 {
     match result {
-        Err(error) if Error::find(error).is_some_and(Error::is_rejection) => Outcome::Ignored,
+        Err(error) if error.is_rejection() => Outcome::Ignored,
         result => classify.classify(result.as_ref()),
     }
 }
@@ -182,23 +181,23 @@ mod tests {
     #[test]
     fn rejections_from_below_are_ignored_whatever_the_classifier_says() {
         let rejected = Error::rejected(ErrorKind::CircuitOpen, "db", None);
-        let result: Result<(), BoxError> = Err(rejected.into());
+        let result: Result<(), Error> = Err(rejected);
         assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Ignored);
-        let strict = classify_fn(|_: Result<&(), &BoxError>| Outcome::Failure);
+        let strict = classify_fn(|_: Result<&(), &Error>| Outcome::Failure);
         assert_eq!(judge(&strict, &result), Outcome::Ignored);
     }
 
     #[test]
     fn a_timeout_is_a_failure() {
         let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
-        let result: Result<(), BoxError> = Err(timeout.into());
+        let result: Result<(), Error> = Err(timeout);
         assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Failure);
     }
 
     #[test]
     fn the_hint_of_an_overload_is_its_retry_after() {
         let wait = Duration::from_secs(3);
-        let classify = classify_fn(move |_: Result<&(), &BoxError>| Outcome::Overload {
+        let classify = classify_fn(move |_: Result<&(), &Error>| Outcome::Overload {
             retry_after: Some(wait),
         });
         assert_eq!(classify.hint(Ok(&())), Some(Hint::RetryAfter(wait)));

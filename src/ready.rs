@@ -14,11 +14,11 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::BoxError;
+use crate::{BoxError, Error};
 
 /// What a service must be so that the layers of this crate can wrap it.
 ///
-/// Implemented for every `tower::Service` that is `Clone` and whose error converts into [`BoxError`];
+/// Implemented for every `tower::Service` that is `Clone` and whose error is `'static` and converts into [`BoxError`];
 /// there is nothing to implement by hand.
 ///
 /// # Examples
@@ -35,13 +35,13 @@ use crate::BoxError;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be wrapped for requests of type `{Req}`",
-    label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError>`",
+    label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError> + 'static`",
     note = "a service that is not `Clone` can be shared through `tower::buffer::Buffer::new(service, 64)`; `BoxService` has a cloneable form, `tower::util::BoxCloneSyncService`"
 )]
-pub trait Wrappable<Req>: Service<Req, Error: Into<BoxError>> + Clone {}
+pub trait Wrappable<Req>: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
 
 #[diagnostic::do_not_recommend]
-impl<Req, S> Wrappable<Req> for S where S: Service<Req, Error: Into<BoxError>> + Clone {}
+impl<Req, S> Wrappable<Req> for S where S: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
 
 /// An inner service together with what it answered when it was last asked whether it is ready.
 pub(crate) struct Ready<S> {
@@ -55,7 +55,7 @@ enum Gate {
     /// Asked and not ready; the handle may have its place in an inner queue.
     Waiting,
     Ready,
-    Failed(BoxError),
+    Failed(Error),
 }
 
 impl<S> Ready<S> {
@@ -70,12 +70,12 @@ impl<S> Ready<S> {
     #[inline]
     pub(crate) fn poll<Req>(&mut self, cx: &mut task::Context<'_>)
     where
-        S: Service<Req, Error: Into<BoxError>>,
+        S: Service<Req, Error: Into<BoxError> + 'static>,
     {
         if let Gate::Unknown | Gate::Waiting = self.gate {
             self.gate = match self.inner.poll_ready(cx) {
                 Poll::Ready(Ok(())) => Gate::Ready,
-                Poll::Ready(Err(error)) => Gate::Failed(error.into()),
+                Poll::Ready(Err(error)) => Gate::Failed(Error::of_service(error, || "")),
                 Poll::Pending => Gate::Waiting,
             };
         }
@@ -201,7 +201,7 @@ pin_project! {
         Running { #[pin] future: S::Future },
         // Boxed, because it is rare and would make the future of every layer larger.
         Waiting { waiting: Box<(S, Option<Req>)> },
-        Failed { error: Option<BoxError> },
+        Failed { error: Option<Error> },
         Done,
     }
 }
@@ -216,10 +216,8 @@ where
     }
 
     /// A call that has failed before it was made.
-    pub(crate) fn failed(error: impl Into<BoxError>) -> Self {
-        Self::Failed {
-            error: Some(error.into()),
-        }
+    pub(crate) fn failed(error: Error) -> Self {
+        Self::Failed { error: Some(error) }
     }
 
     /// Says whether the inner service has not been called yet.
@@ -236,20 +234,28 @@ where
     }
 }
 
-impl<S, Req> Future for Call<S, Req>
+impl<S, Req> Call<S, Req>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<S::Response, BoxError>;
-
+    /// Polls the call for a layer that is called `name`.
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+    pub(crate) fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        name: impl FnOnce() -> &'static str,
+    ) -> Poll<Result<S::Response, Error>> {
         loop {
             let future = match self.as_mut().project() {
-                CallProj::Running { future } => return future.poll(cx).map_err(Into::into),
+                CallProj::Running { future } => {
+                    let result = ready!(future.poll(cx));
+                    return Poll::Ready(result.map_err(|error| Error::of_service(error, name)));
+                }
                 CallProj::Waiting { waiting } => {
                     let (service, request) = &mut **waiting;
-                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(Err(Error::of_service(error, name)));
+                    }
                     match request.take() {
                         Some(request) => service.call(request),
                         None => return Poll::Pending,
@@ -257,7 +263,7 @@ where
                 }
                 CallProj::Failed { error } => {
                     return match error.take() {
-                        Some(error) => Poll::Ready(Err(error)),
+                        Some(error) => Poll::Ready(Err(Error::of_service(error, name))),
                         None => Poll::Pending,
                     };
                 }

@@ -1,6 +1,6 @@
 //! Whether a request may be sent again, and how it is copied.
 
-use crate::{BoxError, error};
+use crate::Error;
 
 /// Decides whether a request may be sent again, and copies it.
 ///
@@ -62,8 +62,8 @@ pub trait Replay<Req> {
     ///
     /// By default a rejection by a layer of this crate and a refused connection
     /// (`std::io::ErrorKind::ConnectionRefused` in the chain of sources) were not sent, all else was.
-    fn was_sent(&self, error: &BoxError) -> bool {
-        error::was_sent(error)
+    fn was_sent(&self, error: &Error) -> bool {
+        error.was_sent()
     }
 }
 

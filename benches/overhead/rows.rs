@@ -10,7 +10,7 @@ use std::time::Duration;
 use buttress::bulkhead::Aimd;
 use buttress::stack::{Standard, StandardLayer};
 use buttress::{
-    BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, FallbackLayer, HedgeLayer,
+    BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, Error, FallbackLayer, HedgeLayer,
     MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback,
     keyed,
 };
@@ -230,7 +230,7 @@ fn breaker() -> CircuitBreakerLayer {
 
 /// A breaker that counts every other answer as a failure, looks whether these are too many, and stays closed.
 fn failing_breaker<S: Bench>() -> impl Layer<S, Service: Bench> {
-    let every_other = classify_fn(|result: Result<&u64, &BoxError>| match result {
+    let every_other = classify_fn(|result: Result<&u64, &Error>| match result {
         Ok(answer) if answer % 2 == 0 => Outcome::Success,
         _ => Outcome::Failure,
     });

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buttress::{ConfigError, Outcome, Rate, classify_fn, standard};
+use buttress::{ConfigError, Error, Outcome, Rate, classify_fn, standard};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
@@ -53,7 +53,7 @@ fn protect(
     client: impl Client,
 ) -> Result<impl Client, ConfigError> {
     // All layers judge by the same rule.
-    let classify = classify_fn(|result: Result<&Response, &BoxError>| match result {
+    let classify = classify_fn(|result: Result<&Response, &Error>| match result {
         Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Outcome::Overload {
             retry_after: retry_after(response),
         },

@@ -18,7 +18,7 @@ use crate::{Request, Response};
 
 /// What the shop asks of a client. The bare and the protected one both have it.
 pub(crate) trait Client:
-    Service<Request, Response = Response, Error = BoxError, Future: Send>
+    Service<Request, Response = Response, Error: Into<BoxError> + Send + 'static, Future: Send>
     + Clone
     + Send
     + Sync
@@ -27,7 +27,7 @@ pub(crate) trait Client:
 }
 
 impl<S> Client for S where
-    S: Service<Request, Response = Response, Error = BoxError, Future: Send>
+    S: Service<Request, Response = Response, Error: Into<BoxError> + Send + 'static, Future: Send>
         + Clone
         + Send
         + Sync
@@ -65,7 +65,7 @@ pub(crate) enum Ending {
 
 impl Ending {
     fn of(error: &BoxError) -> Self {
-        if let Some(error) = Error::find(error) {
+        if let Some(error) = Error::find(error.as_ref()) {
             return match error.kind() {
                 ErrorKind::CircuitOpen => Self::BreakerOpen,
                 ErrorKind::RateLimited => Self::RateLimited,
@@ -157,7 +157,7 @@ pub(crate) fn client(records: &Arc<Records>) -> impl Client + use<> {
             attempts.fetch_add(1, Ordering::Relaxed);
         }
         let response = client.request(request);
-        async { Ok(response.await?) }
+        async { Ok::<_, BoxError>(response.await?) }
     })
 }
 
@@ -241,6 +241,6 @@ async fn send(client: &impl Client, request: Request) -> Result<(), Ending> {
             Err(Ending::TooMany)
         }
         Ok(_) => Err(Ending::Answered),
-        Err(error) => Err(Ending::of(&error)),
+        Err(error) => Err(Ending::of(&error.into())),
     }
 }

@@ -40,6 +40,11 @@ impl Flight {
         }
     }
 
+    /// The name of the balancer.
+    pub(super) fn name(&self) -> &'static str {
+        self.member.roster.name()
+    }
+
     /// Records that a layer further in refused the call. Returns the endpoint if another one may take it.
     #[cold]
     pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Member>> {

@@ -17,7 +17,7 @@ use super::shortage::Shortage;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
 use crate::timer::Timer;
-use crate::{BoxError, Classify, Completion, Error, Token, Wrappable};
+use crate::{Classify, Completion, Error, Token, Wrappable};
 
 pin_project! {
     /// The response future of [`Balance`](super::Balance).
@@ -104,7 +104,7 @@ where
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
 {
-    type Output = Result<C::Response<Flight>, BoxError>;
+    type Output = Result<C::Response<Flight>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -114,7 +114,8 @@ where
             match this.step.as_mut().project() {
                 StepProj::Begin { service, request } => {
                     if let Err(error) = ready!(service.poll_ready(cx)) {
-                        break Err(error.into());
+                        let flight = this.flight.as_ref();
+                        break Err(Error::of_service(error, || flight.map_or("", Flight::name)));
                     }
                     let Some(request) = request.take() else {
                         return Poll::Pending;
@@ -130,7 +131,10 @@ where
                         }
                         return Poll::Pending;
                     };
-                    break result.map_err(Into::into);
+                    let flight = this.flight.as_ref();
+                    break result.map_err(|error| {
+                        Error::of_service(error, || flight.map_or("", Flight::name))
+                    });
                 }
                 StepProj::Wait { wait } => {
                     let (chosen, request) = ready!(wait.as_mut().poll(cx))?;
@@ -160,24 +164,18 @@ where
 
 /// Ends a call with an error of the endpoint, or of a layer in front of it.
 #[cold]
-fn failed<Res, K>(
-    mut error: BoxError,
-    flight: Flight,
-    classify: &K,
-    is_one_of_many: bool,
-) -> BoxError
+fn failed<Res, K>(mut error: Error, flight: Flight, classify: &K, is_one_of_many: bool) -> Error
 where
     K: Classify<Res>,
 {
-    let rejection = Error::find(&error).filter(|error| error.is_rejection());
-    let Some(rejection) = rejection else {
+    if !error.is_rejection() {
         flight.resolve(classify.classify(Err(&error)));
         return error;
-    };
-    let Some(member) = flight.refused(rejection) else {
+    }
+    let Some(member) = flight.refused(&error) else {
         return error;
     };
-    if let Some(error) = error.downcast_mut::<Error>() {
+    if !error.is_adopted() {
         if is_one_of_many {
             // Another endpoint may take it, if there is a copy of the request: a retry further out has one.
             error.set_may_go_elsewhere();
@@ -225,7 +223,7 @@ where
     fn poll(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Result<(Chosen<S>, Req), BoxError>> {
+    ) -> Poll<Result<(Chosen<S>, Req), Error>> {
         let this = self.project();
         let Some(request) = this.request.take() else {
             return Poll::Pending;
@@ -253,7 +251,7 @@ where
             is_discovering: pool.is_discovering(),
             ..Shortage::default()
         });
-        Poll::Ready(Err(error.into()))
+        Poll::Ready(Err(error))
     }
 }
 

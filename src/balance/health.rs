@@ -29,7 +29,7 @@ use tower::Service;
 use crate::context::saturating_add;
 use crate::discover::unless_it_panics;
 use crate::error::Check as Valid;
-use crate::{BoxError, Classify, ConfigError, ErrorsAreFailures, Outcome};
+use crate::{BoxError, Classify, ConfigError, Error, ErrorsAreFailures, Outcome};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const JITTER: f64 = 0.1;
@@ -101,7 +101,7 @@ where
     F: Fn() -> Req + Sync,
     K: Classify<S::Response> + Sync,
     S: Service<Req> + Send,
-    S::Error: Into<BoxError>,
+    S::Error: Into<BoxError> + 'static,
     S::Future: Send,
     Req: Send,
 {
@@ -110,10 +110,10 @@ where
             .await
             .map_err(Into::into)?;
         let call = service.call((self.request)());
-        let result = call.await.map_err(Into::into);
+        let result = call.await.map_err(|error| Error::of_service(error, || ""));
         match self.classify.classify(result.as_ref()) {
             Outcome::Success => Ok(()),
-            _ => Err(result.err().unwrap_or_else(|| "not a success".into())),
+            _ => Err(result.map_or_else(BoxError::from, |_| "not a success".into())),
         }
     }
 }
@@ -815,7 +815,7 @@ mod tests {
                 Ok(status)
             }
         });
-        let is_ok = |result: Result<&u16, &BoxError>| match result {
+        let is_ok = |result: Result<&u16, &Error>| match result {
             Ok(status) if *status < 300 => Outcome::Success,
             _ => Outcome::Failure,
         };

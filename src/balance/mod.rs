@@ -101,7 +101,7 @@
 //!
 //! use buttress::Balance;
 //! use buttress::balance::{Ask, Endpoint, HealthCheck};
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), buttress::BoxError> {
@@ -119,7 +119,7 @@
 //! # tokio::time::sleep(Duration::from_secs(5)).await;
 //! // The active one has gone.
 //! assert_eq!(handle.groups()[1].share, 1.0);
-//! assert_eq!(orders.oneshot("list").await?, "standby");
+//! assert_eq!(orders.send("list").await?, "standby");
 //! # Ok(())
 //! # }
 //! ```
@@ -163,7 +163,7 @@
 //!
 //! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints) if there is none: endpoints
 //! that are all left out still get calls. If none of them would take a call, what there was is in the error that an
-//! endpoint's layers refuse it with: see [`Error::shortage`](crate::Error::shortage).
+//! endpoint's layers refuse it with: see [`Cause::shortage`](crate::Cause::shortage).
 //!
 //! # Metrics
 //!

@@ -271,6 +271,11 @@ impl Roster {
         }
     }
 
+    /// The name of the balancer.
+    pub(super) fn name(&self) -> &'static str {
+        self.metrics.name()
+    }
+
     /// What there is, if no endpoint would take a call. Looks at all of them until one would.
     #[cold]
     pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {

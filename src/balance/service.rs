@@ -21,10 +21,9 @@ use super::pool::{Group, Local, Pool};
 use super::roster::Roster;
 use crate::context::{self, ClockScope};
 use crate::error::Check;
+use crate::send::send_method;
 use crate::sync::lock;
-use crate::{
-    AtResponse, BoxError, Classify, Completion, ConfigError, ErrorsAreFailures, Wrappable,
-};
+use crate::{AtResponse, Classify, Completion, ConfigError, Error, ErrorsAreFailures, Wrappable};
 
 /// A service that spreads its calls over endpoints. See the [module documentation](crate::balance).
 ///
@@ -188,6 +187,8 @@ fn select<'a>(
     selected
 }
 
+send_method!(Balance<S, P, K, C>);
+
 impl<S, P, K, C, Req> Service<Req> for Balance<S, P, K, C>
 where
     S: Wrappable<Req>,
@@ -196,11 +197,11 @@ where
     C: Completion<S::Response, K>,
 {
     type Response = C::Response<Flight>;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, P, K, C>;
 
     #[inline]
-    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 

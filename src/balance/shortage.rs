@@ -7,7 +7,7 @@ use super::condition::EndpointState;
 
 /// The endpoints of a balancer when none of them would take a call.
 ///
-/// [`Error::shortage`](crate::Error::shortage) returns it for an error of kind
+/// [`Cause::shortage`](crate::Cause::shortage) returns it for an error of kind
 /// [`NoEndpoints`](crate::ErrorKind::NoEndpoints), and for the refusal of an endpoint if all others would have refused
 /// as well. Each endpoint is counted once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::permit::Permit;
 use super::waiter::Waiter;
 use crate::completion::poll_tracked;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion};
+use crate::{BoxError, Classify, Completion, Error};
 
 pin_project! {
     /// The response future of [`Bulkhead`](super::Bulkhead).
@@ -61,11 +61,11 @@ where
 
 impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
 {
-    type Output = Result<C::Response<Permit>, BoxError>;
+    type Output = Result<C::Response<Permit>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -79,7 +79,14 @@ where
                 Err(error) => this.call.set(Call::failed(error)),
             }
         }
-        poll_tracked(this.call, this.permit, this.classify, this.completion, cx)
+        poll_tracked(
+            this.call,
+            this.permit,
+            this.classify,
+            this.completion,
+            Permit::name,
+            cx,
+        )
     }
 }
 

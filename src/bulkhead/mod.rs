@@ -124,7 +124,7 @@
 //! assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
 //!
 //! let error = client.call("screws").await.unwrap_err();
-//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::BulkheadFull));
+//! assert_eq!(error.kind(), ErrorKind::BulkheadFull);
 //!
 //! assert_eq!(first.await??, "12 of bolts");
 //! assert_eq!(second.await??, "12 of nuts");

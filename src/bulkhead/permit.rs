@@ -43,6 +43,11 @@ impl Permit {
         }
     }
 
+    /// The name of the layer.
+    pub(super) fn name(&self) -> &'static str {
+        self.shared.as_ref().map_or("", |shared| shared.name())
+    }
+
     #[inline]
     fn end(&mut self, outcome: Outcome, timed_out: bool) {
         let Some(shared) = self.shared.take() else {

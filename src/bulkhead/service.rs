@@ -11,7 +11,8 @@ use super::permit::Permit;
 use super::shared::{Admission, Shared};
 use crate::context::ClockScope;
 use crate::ready::{Call, Ready};
-use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
+use crate::send::send_method;
+use crate::{AtResponse, Classify, Completion, Error, ErrorsAreFailures, Wrappable};
 
 /// A service behind a bulkhead. Made by [`BulkheadLayer`](super::BulkheadLayer).
 #[derive(Clone)]
@@ -35,6 +36,8 @@ impl<S, K, C> Bulkhead<S, K, C> {
     }
 }
 
+send_method!(Bulkhead<S, K, C>);
+
 impl<S, K, C, Req> Service<Req> for Bulkhead<S, K, C>
 where
     S: Wrappable<Req>,
@@ -42,11 +45,11 @@ where
     C: Completion<S::Response, K>,
 {
     type Response = C::Response<Permit>;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, K, C>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         // A full bulkhead leaves the inner service alone. Who waits for a permit becomes ready after it.
         let lets_pass = |shared: &Arc<Shared>| shared.lets_pass();
         if self.shared.as_ref().is_none_or(lets_pass) {

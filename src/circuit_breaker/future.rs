@@ -11,7 +11,7 @@ use super::permit::Permit;
 use crate::completion::poll_tracked;
 use crate::context;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion};
+use crate::{BoxError, Classify, Completion, Error};
 
 pin_project! {
     /// The response future of [`CircuitBreaker`](super::CircuitBreaker).
@@ -51,11 +51,11 @@ where
 
 impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
 {
-    type Output = Result<C::Response<Permit>, BoxError>;
+    type Output = Result<C::Response<Permit>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -63,10 +63,11 @@ where
         let (call, permit) = (this.call, this.permit);
         let (classify, completion) = (this.classify, this.completion);
         if !permit.as_ref().is_some_and(Permit::is_timed) {
-            return poll_tracked(call, permit, classify, completion, cx);
+            return poll_tracked(call, permit, classify, completion, Permit::name, cx);
         }
-        let (polled, is_queued) =
-            context::is_queued_after(|| poll_tracked(call, permit, classify, completion, cx));
+        let (polled, is_queued) = context::is_queued_after(|| {
+            poll_tracked(call, permit, classify, completion, Permit::name, cx)
+        });
         if let (Poll::Pending, Some(permit)) = (&polled, permit) {
             permit.note_queued(is_queued);
         }

@@ -76,7 +76,7 @@
 //! # Errors
 //!
 //! [`ErrorKind::CircuitOpen`](crate::ErrorKind::CircuitOpen), with the rest of the open time as
-//! [`retry_after`](crate::Error::retry_after) if it is known.
+//! [`retry_after`](crate::Cause::retry_after) if it is known.
 //!
 //! # Metrics
 //!
@@ -125,7 +125,7 @@
 //! }
 //! assert_eq!(breaker.state(), State::Open);
 //! let error = client.call(true).await.unwrap_err();
-//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::CircuitOpen));
+//! assert_eq!(error.kind(), ErrorKind::CircuitOpen);
 //!
 //! tokio::time::sleep(Duration::from_secs(3)).await;
 //! for _ in 0..5 {

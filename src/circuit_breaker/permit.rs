@@ -113,6 +113,11 @@ impl Token for Permit {
 }
 
 impl Permit {
+    /// The name of the layer.
+    pub(super) fn name(&self) -> &'static str {
+        self.shared.as_ref().map_or("", |shared| shared.name())
+    }
+
     #[inline]
     pub(super) fn new(shared: Arc<Shared>, kind: Kind) -> Self {
         Self {

@@ -10,7 +10,8 @@ use super::future::ResponseFuture;
 use super::permit::Permit;
 use super::shared::Shared;
 use crate::ready::{Call, Ready};
-use crate::{AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Wrappable};
+use crate::send::send_method;
+use crate::{AtResponse, Classify, Completion, Error, ErrorsAreFailures, Wrappable};
 
 /// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 #[derive(Clone)]
@@ -34,6 +35,8 @@ impl<S, K, C> CircuitBreaker<S, K, C> {
     }
 }
 
+send_method!(CircuitBreaker<S, K, C>);
+
 impl<S, K, C, Req> Service<Req> for CircuitBreaker<S, K, C>
 where
     S: Wrappable<Req>,
@@ -41,11 +44,11 @@ where
     C: Completion<S::Response, K>,
 {
     type Response = C::Response<Permit>;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, K, C>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         // An open breaker leaves the inner service alone. A probe waits for readiness in its future.
         if self.shared.as_ref().is_none_or(|shared| shared.is_closed()) {
             self.inner.poll(cx);

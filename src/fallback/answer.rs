@@ -12,7 +12,7 @@ use tower::Service;
 use super::failed::Failed;
 use crate::ready::Call;
 use crate::sync::lock;
-use crate::{BoxError, Outcome, Replay, Wrappable, context, error};
+use crate::{BoxError, Error, Outcome, Replay, Wrappable, context};
 
 /// Gives the answers of a fallback.
 ///
@@ -27,7 +27,7 @@ pub trait Answer<Req, Res, R> {
     type Kept;
 
     /// An answer that has to be waited for.
-    type Future: Future<Output = Result<Res, BoxError>> + Unpin;
+    type Future: Future<Output = Result<Res, Error>> + Unpin;
 
     /// Copies what the answer will need.
     fn keep(&self, replay: &R, request: &Req) -> Self::Kept;
@@ -38,7 +38,7 @@ pub trait Answer<Req, Res, R> {
         replay: &R,
         kept: Self::Kept,
         outcome: Outcome,
-        failed: Result<Res, BoxError>,
+        failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future>;
 }
 
@@ -49,7 +49,7 @@ pub enum Reply<Res, F> {
     /// Answers it.
     Answered(Res),
     /// Has nothing to say: the failure comes back.
-    None(NoAnswer, Result<Res, BoxError>),
+    None(NoAnswer, Result<Res, Error>),
     /// Has to wait for its answer.
     Later(F),
 }
@@ -103,7 +103,7 @@ pub struct Value<Res>(Res);
 
 impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
     type Kept = ();
-    type Future = Pending<Result<Res, BoxError>>;
+    type Future = Pending<Result<Res, Error>>;
 
     #[inline]
     fn keep(&self, _replay: &R, _request: &Req) {}
@@ -113,7 +113,7 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
         _replay: &R,
         (): (),
         _outcome: Outcome,
-        _failed: Result<Res, BoxError>,
+        _failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future> {
         Reply::Answered(self.0.clone())
     }
@@ -128,7 +128,7 @@ where
     F: Fn(Failed<'_, Res>) -> Option<Res>,
 {
     type Kept = ();
-    type Future = Pending<Result<Res, BoxError>>;
+    type Future = Pending<Result<Res, Error>>;
 
     #[inline]
     fn keep(&self, _replay: &R, _request: &Req) {}
@@ -138,7 +138,7 @@ where
         _replay: &R,
         (): (),
         outcome: Outcome,
-        failed: Result<Res, BoxError>,
+        failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future> {
         match (self.0)(Failed::new(outcome, &failed)) {
             Some(answer) => Reply::Answered(answer),
@@ -157,7 +157,7 @@ where
     R: Replay<Req>,
 {
     type Kept = Option<Req>;
-    type Future = Pending<Result<Res, BoxError>>;
+    type Future = Pending<Result<Res, Error>>;
 
     #[inline]
     fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
@@ -169,7 +169,7 @@ where
         _replay: &R,
         kept: Option<Req>,
         outcome: Outcome,
-        failed: Result<Res, BoxError>,
+        failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future> {
         let Some(request) = kept else {
             return Reply::None(NoAnswer::NotCopyable, failed);
@@ -210,7 +210,7 @@ where
         replay: &R,
         kept: Option<Req>,
         _outcome: Outcome,
-        failed: Result<Res, BoxError>,
+        failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future> {
         let Some(request) = kept else {
             return Reply::None(NoAnswer::NotCopyable, failed);
@@ -243,20 +243,20 @@ where
 {
     call: Pin<Box<Call<S, Req>>>,
     /// The error that the primary ended in.
-    primary: Option<BoxError>,
+    primary: Option<Error>,
 }
 
 impl<S, Req> Future for ServiceFuture<S, Req>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.call.as_mut().poll(cx));
+        let result = ready!(self.call.as_mut().poll(cx, || ""));
         Poll::Ready(result.map_err(|own| match self.primary.take() {
             // The request as a whole must not look as if nobody had seen it.
-            Some(primary) if !error::was_sent(&own) => primary,
+            Some(primary) if !own.was_sent() => primary,
             _ => own,
         }))
     }

@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use crate::{BoxError, Error, ErrorKind, Outcome};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A call that did not succeed: its result, and what it was judged to be.
 pub struct Failed<'a, Res> {
     outcome: Outcome,
-    result: Result<&'a Res, &'a BoxError>,
+    result: Result<&'a Res, &'a Error>,
 }
 
 impl<'a, Res> Failed<'a, Res> {
-    pub(super) fn new(outcome: Outcome, result: &'a Result<Res, BoxError>) -> Self {
+    pub(super) fn new(outcome: Outcome, result: &'a Result<Res, Error>) -> Self {
         Self {
             outcome,
             result: result.as_ref(),
@@ -25,16 +25,16 @@ impl<'a, Res> Failed<'a, Res> {
         self.outcome
     }
 
-    /// Why a layer of this crate ended the call. `None` if none of them did.
+    /// Returns the kind of the error. `None` if the call ended in a response.
     #[must_use]
     pub fn kind(&self) -> Option<ErrorKind> {
-        self.ours().map(Error::kind)
+        self.result.err().map(|error| error.kind())
     }
 
     /// Says whether a layer of this crate refused the call.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        self.ours().is_some_and(Error::is_rejection)
+        self.result.is_err_and(|error| error.is_rejection())
     }
 
     /// The response or the error itself.
@@ -42,12 +42,8 @@ impl<'a, Res> Failed<'a, Res> {
     /// # Errors
     ///
     /// The error that the call ended in.
-    pub fn result(&self) -> Result<&'a Res, &'a BoxError> {
+    pub fn result(&self) -> Result<&'a Res, &'a Error> {
         self.result
-    }
-
-    fn ours(&self) -> Option<&'a Error> {
-        self.result.err().and_then(Error::find)
     }
 }
 

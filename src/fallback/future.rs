@@ -15,7 +15,7 @@ use super::service::Policy;
 use crate::context;
 use crate::outcome::judge;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Outcome};
+use crate::{BoxError, Classify, Error, Outcome};
 
 pin_project! {
     /// The response future of [`Fallback`](super::Fallback).
@@ -57,18 +57,18 @@ where
 
 impl<S, Req, A, W, K, R> Future for ResponseFuture<S, Req, A, W, K, R>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     A: Answer<Req, S::Response, R>,
     W: Choose<S::Response>,
     K: Classify<S::Response>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.later.is_none() {
-            let result = ready!(this.call.as_mut().poll(cx));
+            let result = ready!(this.call.as_mut().poll(cx, || this.policy.metrics.name()));
             let outcome = judge(&this.policy.classify, &result);
             if matches!(outcome, Outcome::Success | Outcome::Cancelled) {
                 return Poll::Ready(result);
@@ -103,8 +103,8 @@ impl<A, W, K, R> Policy<A, W, K, R> {
         &self,
         kept: A::Kept,
         outcome: Outcome,
-        failed: Result<Res, BoxError>,
-    ) -> Result<A::Future, Result<Res, BoxError>>
+        failed: Result<Res, Error>,
+    ) -> Result<A::Future, Result<Res, Error>>
     where
         A: Answer<Req, Res, R>,
     {
@@ -120,7 +120,7 @@ impl<A, W, K, R> Policy<A, W, K, R> {
     }
 
     /// The second service has answered.
-    fn answered<Res>(&self, result: &Result<Res, BoxError>)
+    fn answered<Res>(&self, result: &Result<Res, Error>)
     where
         K: Classify<Res>,
     {

@@ -104,7 +104,7 @@
 //! ```
 //! use buttress::fallback::{self, Failed};
 //! use buttress::{BoxError, CircuitBreakerLayer, ErrorKind, FallbackLayer};
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{ServiceBuilder, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -114,7 +114,7 @@
 //!     .layer(FallbackLayer::new("inventory", fallback::value("unknown")))
 //!     .layer(breaker)
 //!     .service(service_fn(|_item: &str| async { Ok::<_, BoxError>("12 bolts") }));
-//! assert_eq!(client.oneshot("bolts").await?, "unknown");
+//! assert_eq!(client.send("bolts").await?, "unknown");
 //!
 //! // Another service, and only while the circuit breaker is open.
 //! let replica = service_fn(|_item: &'static str| async { Ok::<_, BoxError>("10 bolts, yesterday") });
@@ -122,7 +122,7 @@
 //!     .when(|failed: Failed<'_, &str>| failed.kind() == Some(ErrorKind::CircuitOpen))
 //!     .build()?;
 //! let client = layer.wrap(service_fn(|_item| async { Err::<&str, BoxError>("reset".into()) }));
-//! let error = client.oneshot("bolts").await.unwrap_err();
+//! let error = client.send("bolts").await.unwrap_err();
 //! assert_eq!(error.to_string(), "reset");
 //! # Ok(())
 //! # }

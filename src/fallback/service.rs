@@ -11,8 +11,9 @@ use super::failed::{Choose, Failures};
 use super::future::ResponseFuture;
 use super::metrics::FallbackMetrics;
 use crate::ready::Ready;
+use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{BoxError, ByClone, Classify, ErrorsAreFailures, Wrappable};
+use crate::{ByClone, Classify, Error, ErrorsAreFailures, Wrappable};
 
 /// A service whose failed calls get another answer. Made by [`FallbackLayer`](super::FallbackLayer).
 pub struct Fallback<S, A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
@@ -29,6 +30,8 @@ pub(super) struct Policy<A, W, K, R> {
     pub(super) metrics: &'static Series<FallbackMetrics>,
 }
 
+send_method!(Fallback<S, A, W, K, R>);
+
 impl<S, A, W, K, R, Req> Service<Req> for Fallback<S, A, W, K, R>
 where
     S: Wrappable<Req>,
@@ -37,11 +40,11 @@ where
     K: Classify<S::Response>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, A, W, K, R>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

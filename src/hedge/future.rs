@@ -16,7 +16,7 @@ use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{BoxError, Classify, Replay, Wrappable};
+use crate::{Classify, Error, Replay, Wrappable};
 
 pin_project! {
     /// The response future of [`Hedge`](super::Hedge).
@@ -79,13 +79,13 @@ where
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.operation.is_none() {
-            return this.first.poll(cx);
+            return this.first.poll(cx, || "");
         }
         let mut tried = *this.tried;
         let scopes = (ClockScope::poll(), TriedScope::enter(&mut tried));
@@ -103,7 +103,7 @@ where
     K: Classify<S::Response>,
 {
     #[inline]
-    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, Error>> {
         if self.race.is_some() {
             return self.poll_race(cx);
         }
@@ -111,7 +111,10 @@ where
             return Poll::Pending;
         };
         operation.note_funding();
-        let (first, is_queued) = context::is_queued_after(|| self.first.as_mut().poll(cx));
+        let (first, is_queued) = context::is_queued_after(|| {
+            let name = || operation.policy().shared.name();
+            self.first.as_mut().poll(cx, name)
+        });
         if !is_queued {
             operation.sent();
         } else if first.is_pending() {
@@ -137,7 +140,7 @@ where
 
     /// Polls all attempts, and begins another one when that is due.
     #[cold]
-    fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, BoxError>> {
+    fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, Error>> {
         loop {
             let mut is_due = false;
             while let Poll::Ready(end) = self.poll_attempts(cx) {
@@ -176,7 +179,8 @@ where
             return Poll::Pending;
         };
         if operation.is_first_open() {
-            if let Poll::Ready(result) = self.first.as_mut().poll(cx) {
+            let name = || operation.policy().shared.name();
+            if let Poll::Ready(result) = self.first.as_mut().poll(cx, name) {
                 let outcome = judge(&operation.policy().classify, &result);
                 operation.first_ended(outcome);
                 self.first.set(Call::Done);

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::http::ReplayBodyError;
 use crate::outcome::judge;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Error, Outcome, Wrappable};
+use crate::{Classify, Error, Outcome, Wrappable};
 
 pub(super) struct Race<S, Req>
 where
@@ -25,7 +25,7 @@ where
     /// An attempt has failed.
     has_failed: bool,
     /// How the call ends if no other attempt does better.
-    failed: Option<Result<S::Response, BoxError>>,
+    failed: Option<Result<S::Response, Error>>,
 }
 
 /// A hedge in flight.
@@ -56,7 +56,7 @@ impl Drop for Note {
 /// What the end of an attempt means for the call.
 pub(super) enum End<Res> {
     /// This is how the call ends.
-    Over(Result<Res, BoxError>),
+    Over(Result<Res, Error>),
     /// Another attempt may do better.
     Failed(Outcome),
 }
@@ -75,7 +75,7 @@ where
     }
 
     /// What is left when the first attempt has ended like this.
-    pub(super) fn failed(result: Result<S::Response, BoxError>) -> Self {
+    pub(super) fn failed(result: Result<S::Response, Error>) -> Self {
         Self {
             has_failed: true,
             failed: Some(result),
@@ -86,7 +86,7 @@ where
     /// An attempt has ended. A failure never beats an attempt that is still running.
     pub(super) fn ended(
         &mut self,
-        result: Result<S::Response, BoxError>,
+        result: Result<S::Response, Error>,
         outcome: Outcome,
     ) -> End<S::Response> {
         if !outcome.is_failure() && !says_nothing(&result) {
@@ -133,7 +133,8 @@ where
         K: Classify<S::Response>,
     {
         for place in 0..self.hedges.len() {
-            let Poll::Ready(result) = self.hedges[place].call.as_mut().poll(cx) else {
+            let Sent { call, note, .. } = &mut self.hedges[place];
+            let Poll::Ready(result) = call.as_mut().poll(cx, || note.shared.name()) else {
                 continue;
             };
             let mut sent = self.hedges.swap_remove(place);
@@ -166,19 +167,18 @@ where
     }
 
     /// How the call ends when no attempt is left.
-    pub(super) fn into_failed(self) -> Option<Result<S::Response, BoxError>> {
+    pub(super) fn into_failed(self) -> Option<Result<S::Response, Error>> {
         self.failed
     }
 }
 
-fn is_rejection<Res>(result: &Result<Res, BoxError>) -> bool {
-    let error = result.as_ref().err().and_then(Error::find);
-    error.is_some_and(Error::is_rejection)
+fn is_rejection<Res>(result: &Result<Res, Error>) -> bool {
+    result.as_ref().is_err_and(|error| error.is_rejection())
 }
 
 /// Says whether an attempt ended in a way that is no end for the other ones, whatever it is judged to be: a layer
 /// further in refused it, or its copy of the request was too far behind theirs.
-fn says_nothing<Res>(result: &Result<Res, BoxError>) -> bool {
+fn says_nothing<Res>(result: &Result<Res, Error>) -> bool {
     #[cfg(feature = "http")]
     if let Err(error) = result {
         if ReplayBodyError::is_of_one_copy(error) {

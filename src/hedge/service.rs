@@ -12,7 +12,8 @@ use super::shared::Shared;
 use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::prototype::Prototype;
 use crate::ready::Ready;
-use crate::{BoxError, ByClone, Classify, ErrorsAreFailures, Replay, Wrappable};
+use crate::send::send_method;
+use crate::{ByClone, Classify, Error, ErrorsAreFailures, Replay, Wrappable};
 
 /// A service whose slow calls are sent again. Made by [`HedgeLayer`](super::HedgeLayer).
 pub struct Hedge<S, R = ByClone, K = ErrorsAreFailures> {
@@ -48,6 +49,8 @@ impl<S, R, K> Hedge<S, R, K> {
     }
 }
 
+send_method!(Hedge<S, R, K>);
+
 impl<S, R, K, Req> Service<Req> for Hedge<S, R, K>
 where
     S: Wrappable<Req>,
@@ -55,11 +58,11 @@ where
     K: Classify<S::Response>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, R, K>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

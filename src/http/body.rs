@@ -24,14 +24,14 @@ use crate::{BoxError, Completion, Error, ErrorsAreFailures, Outcome, Token};
 ///
 /// ```
 /// use buttress::http::ClassifyEnd;
-/// use buttress::{BoxError, Classify, Outcome};
+/// use buttress::{Classify, Error, Outcome};
 /// use http::{HeaderMap, Response};
 ///
 /// #[derive(Clone)]
 /// struct Exports;
 ///
 /// impl<B> Classify<Response<B>> for Exports {
-///     fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+///     fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
 ///         match result {
 ///             Ok(response) if !response.status().is_server_error() => Outcome::Success,
 ///             _ => Outcome::Failure,
@@ -96,7 +96,7 @@ pub struct AtEndOfBody;
 
 impl<B, K> Completion<Response<B>, K> for AtEndOfBody
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
     K: ClassifyEnd + Clone,
 {
     type Response<T: Token> = Response<TrackedBody<B, T, K>>;
@@ -156,8 +156,8 @@ fn at_end<K: ClassifyEnd>(head: Outcome, classify: &K, trailers: Option<&HeaderM
 pin_project! {
     /// A response body that carries the token of its call. Made by [`AtEndOfBody`].
     ///
-    /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Errors are those
-    /// of the body, boxed.
+    /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Its error is
+    /// [`Error`](crate::Error), with that of the inner body inside.
     ///
     /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
     pub struct TrackedBody<B, T, K>
@@ -221,24 +221,25 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
     }
 
     #[cold]
-    fn fail(mut self, error: &BoxError) {
+    fn fail(mut self, error: &Error) {
         let outcome = if self.is_decided {
             self.outcome
         } else {
             of_error(error)
         };
-        let ours = Error::find(error);
-        if ours.is_some_and(Error::is_of_slow_reader) {
+        if error.is_of_slow_reader() {
             // As if the reader had dropped it.
             return;
         }
         let Some(token) = self.token.take() else {
             return;
         };
-        match ours {
-            Some(ours) if ours.is_rejection() => token.refuse(),
-            Some(_) => token.time_out(outcome),
-            None => token.resolve(outcome),
+        if error.is_rejection() {
+            token.refuse();
+        } else if error.is_timeout() {
+            token.time_out(outcome);
+        } else {
+            token.resolve(outcome);
         }
     }
 
@@ -282,21 +283,21 @@ where
 
 impl<B, T, K> Body for TrackedBody<B, T, K>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
     T: Token,
     K: ClassifyEnd,
 {
     type Data = B::Data;
-    type Error = BoxError;
+    type Error = Error;
 
     #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let frame = frame.map(|frame| frame.map_err(Into::into));
+        let frame = frame.map(|frame| frame.map_err(Error::of_body));
         if this.call.is_some() {
             match &frame {
                 Some(Ok(frame)) => {

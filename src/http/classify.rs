@@ -7,7 +7,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 use super::body::ClassifyEnd;
 use super::retry_after::retry_after;
 use super::rules::{Rules, of_error, with_retry_after};
-use crate::{BoxError, Classify, Hint, Outcome};
+use crate::{Classify, Error, Hint, Outcome};
 
 /// Judges HTTP responses by their status. See the [module documentation](crate::http).
 ///
@@ -77,14 +77,14 @@ impl Classifier {
 
 impl<B> Classify<Response<B>> for Classifier {
     #[inline]
-    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
         match result {
             Ok(response) => self.judge(response.status(), response.headers()),
             Err(error) => of_error(error),
         }
     }
 
-    fn hint(&self, result: Result<&Response<B>, &BoxError>) -> Option<Hint> {
+    fn hint(&self, result: Result<&Response<B>, &Error>) -> Option<Hint> {
         let response = result.ok()?;
         let headers = response.headers();
         let asked = match self.judge(response.status(), headers) {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_error_is_a_failure() {
-        let error: BoxError = "connection reset".into();
+        let error = Error::of_service("connection reset", || "");
         let result: Result<&Response<()>, _> = Err(&error);
         assert_eq!(Classifier::new().classify(result), Outcome::Failure);
         assert_eq!(Classifier::new().hint(result), None);

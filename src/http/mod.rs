@@ -134,8 +134,8 @@
 //!
 //! # Errors
 //!
-//! None of its own. The errors of a body are boxed, as those of services are: [`Error::find`](crate::Error::find) finds
-//! one of this crate's, `downcast_ref` one of the client's.
+//! None of its own. Bodies have the error of services, [`Error`](crate::Error): its kind tells those of this crate's layers from
+//! those of the client, and `downcast_ref` finds the latter.
 //!
 //! # Metrics
 //!
@@ -148,7 +148,7 @@
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -160,7 +160,7 @@
 //! let handle = stack.handle();
 //! let bulkhead = handle.bulkhead().expect("has a limit");
 //!
-//! let response = stack.wrap(client).oneshot(Request::default()).await?;
+//! let response = stack.wrap(client).send(Request::default()).await?;
 //! assert_eq!(bulkhead.in_flight(), 1);
 //! assert_eq!(response.into_body().collect().await?.to_bytes(), "12 bolts");
 //! assert_eq!(bulkhead.in_flight(), 0);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ReplayBodyError;
-use crate::error::sources;
-use crate::{BoxError, Outcome};
+use crate::{Error, Outcome};
 
 /// Outcomes by number of the status. The last one that was given for a number holds.
 ///
@@ -40,7 +39,7 @@ impl Rules {
 /// What an error means. A body of the request that failed, as when its sender has gone away, says nothing about the
 /// service.
 #[cold]
-pub(super) fn of_error(error: &BoxError) -> Outcome {
+pub(super) fn of_error(error: &Error) -> Outcome {
     if ReplayBodyError::is_cause_of(error) || was_reset_here(error) {
         Outcome::Ignored
     } else {
@@ -52,8 +51,10 @@ pub(super) fn of_error(error: &BoxError) -> Outcome {
 ///
 /// That is all that hyper tells when the body of the request has failed. The error is one of the crate `h2`, which
 /// this one does not depend on, so it is known by its text.
-fn was_reset_here(error: &BoxError) -> bool {
-    sources(error.as_ref()).any(|error| begins_with("stream error sent by user", error))
+fn was_reset_here(error: &Error) -> bool {
+    error
+        .service_sources()
+        .any(|error| begins_with("stream error sent by user", error))
 }
 
 /// Says whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.

@@ -8,7 +8,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::BoxError;
+use crate::{BoxError, Error};
 
 pin_project! {
     /// The response future of [`Keyed`](super::Keyed).
@@ -52,18 +52,23 @@ where
 
 impl<W, Req, L> Future for ResponseFuture<W, Req, L>
 where
-    W: Service<Req, Error: Into<BoxError>>,
+    W: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<W::Response, BoxError>;
+    type Output = Result<W::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut step = self.project().step;
         loop {
             let future = match step.as_mut().project() {
-                StepProj::Running { future } => return future.poll(cx).map_err(Into::into),
+                StepProj::Running { future } => {
+                    let result = ready!(future.poll(cx));
+                    return Poll::Ready(result.map_err(|error| Error::of_service(error, || "")));
+                }
                 StepProj::Ready { service, request } => {
-                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(Err(Error::of_service(error, || "")));
+                    }
                     match request.take() {
                         Some(request) => service.call(request),
                         // It panicked when it was called.

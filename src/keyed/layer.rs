@@ -68,7 +68,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
         F: Fn(&Req) -> K,
         M: Fn(&K) -> L,
         K: Hash + Eq + Clone,
-        L: Layer<S, Service: Service<Req, Error: Into<BoxError>>> + Forget,
+        L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
     {
         self.layer(service)
     }

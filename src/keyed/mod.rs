@@ -95,7 +95,7 @@
 //!
 //! ```
 //! use buttress::{BoxError, CircuitBreakerLayer, keyed};
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! struct Request { tenant: &'static str, is_good: bool }
 //!
@@ -110,11 +110,11 @@
 //!     if request.is_good { Ok("done") } else { Err::<_, BoxError>("the tenant's database is down".into()) }
 //! }));
 //! for _ in 0..20 {
-//!     client.clone().oneshot(Request { tenant: "a", is_good: false }).await.unwrap_err();
+//!     client.send(Request { tenant: "a", is_good: false }).await.unwrap_err();
 //! }
-//! let refused = client.clone().oneshot(Request { tenant: "a", is_good: true }).await;
+//! let refused = client.send(Request { tenant: "a", is_good: true }).await;
 //! assert!(refused.is_err(), "its breaker is open");
-//! assert_eq!(client.oneshot(Request { tenant: "b", is_good: true }).await?, "done");
+//! assert_eq!(client.send(Request { tenant: "b", is_good: true }).await?, "done");
 //! assert_eq!(layer.handle().keys(), 2);
 //! # Ok(())
 //! # }

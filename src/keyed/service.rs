@@ -9,7 +9,8 @@ use tower::{Layer, Service};
 
 use super::future::ResponseFuture;
 use super::keys::Keys;
-use crate::{BoxError, Forget};
+use crate::send::send_method;
+use crate::{BoxError, Error, Forget};
 
 /// A service behind a layer of each key's own. Made by [`KeyedLayer`](super::KeyedLayer).
 pub struct Keyed<S, F, M, K, L> {
@@ -24,21 +25,23 @@ pub(super) struct Shared<F, M, K, L> {
     pub(super) keys: Arc<Keys<K, L>>,
 }
 
+send_method!(Keyed<S, F, M, K, L>);
+
 impl<S, F, M, K, L, Req> Service<Req> for Keyed<S, F, M, K, L>
 where
     S: Clone,
     F: Fn(&Req) -> K,
     M: Fn(&K) -> L,
     K: Hash + Eq + Clone,
-    L: Layer<S, Service: Service<Req, Error: Into<BoxError>>> + Forget,
+    L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
 {
     type Response = <L::Service as Service<Req>>::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<L::Service, Req, L>;
 
     /// Leaves the inner service alone: which layer is to ask it is not known before there is a key.
     #[inline]
-    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 

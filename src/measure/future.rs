@@ -11,7 +11,7 @@ use super::service::Measured;
 use crate::completion::poll_tracked;
 use crate::context::ClockScope;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion};
+use crate::{BoxError, Classify, Completion, Error};
 
 pin_project! {
     /// The response future of [`Measure`](super::Measure).
@@ -51,17 +51,24 @@ where
 
 impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
     C: Completion<S::Response, K>,
 {
-    type Output = Result<C::Response<Measured>, BoxError>;
+    type Output = Result<C::Response<Measured>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let _clock = ClockScope::poll();
         let this = self.project();
-        poll_tracked(this.call, this.token, this.classify, this.completion, cx)
+        poll_tracked(
+            this.call,
+            this.token,
+            this.classify,
+            this.completion,
+            Measured::name,
+            cx,
+        )
     }
 }
 

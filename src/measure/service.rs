@@ -10,9 +10,10 @@ use super::future::ResponseFuture;
 use super::metrics::MeasureMetrics;
 use crate::context::{self, ClockScope};
 use crate::ready::Ready;
+use crate::send::send_method;
 use crate::telemetry::{Ended, Series};
 use crate::{
-    AtResponse, BoxError, Classify, Completion, ErrorsAreFailures, Outcome, Token, Wrappable,
+    AtResponse, Classify, Completion, Error, ErrorsAreFailures, Outcome, Token, Wrappable,
 };
 
 /// A service whose calls are measured. Made by [`MeasureLayer`](super::MeasureLayer).
@@ -24,6 +25,8 @@ pub struct Measure<S, K = ErrorsAreFailures, C = AtResponse> {
     pub(super) completion: C,
 }
 
+send_method!(Measure<S, K, C>);
+
 impl<S, K, C, Req> Service<Req> for Measure<S, K, C>
 where
     S: Wrappable<Req>,
@@ -31,11 +34,11 @@ where
     C: Completion<S::Response, K>,
 {
     type Response = C::Response<Measured>;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, K, C>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
@@ -77,6 +80,11 @@ impl Measured {
             measured: metrics.map(|metrics| (metrics, context::now())),
             end: Ended::Cancelled,
         }
+    }
+
+    /// The name of the layer.
+    pub(super) fn name(&self) -> &'static str {
+        self.measured.map_or("", |(metrics, _)| metrics.name())
     }
 }
 

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::turn::Turn;
 use crate::outcome::judge;
 use crate::ready::Call;
-use crate::{BoxError, Classify};
+use crate::{BoxError, Classify, Error};
 
 pin_project! {
     /// The response future of [`RateLimit`](super::RateLimit).
@@ -53,10 +53,10 @@ where
 
 impl<S, Req, K> Future for ResponseFuture<S, Req, K>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -69,7 +69,9 @@ where
                 return Poll::Ready(Err(refused));
             }
         }
-        let result = ready!(this.call.poll(cx));
+        let result = ready!(this.call.poll(cx, || {
+            this.hears.as_ref().map_or("", |shared| shared.name())
+        }));
         if let Some(shared) = this.hears.take() {
             if let Some(retry_after) = judge(this.classify, &result).retry_after() {
                 shared.hinted(retry_after);

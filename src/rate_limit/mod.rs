@@ -69,7 +69,7 @@
 //! # Errors
 //!
 //! [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited), with the time until a call would pass at once as
-//! [`retry_after`](crate::Error::retry_after): exact to the nanosecond if no other call comes first, and never zero.
+//! [`retry_after`](crate::Cause::retry_after): exact to the nanosecond if no other call comes first, and never zero.
 //! [`ErrorKind::TooCostly`](crate::ErrorKind::TooCostly) for a call that costs more than the burst; trying again is of
 //! no use. [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that could wait for as long as
 //! it takes if its deadline were not sooner.
@@ -116,7 +116,6 @@
 //!     client.call("bolts").await?;
 //! }
 //! let error = client.call("bolts").await.unwrap_err();
-//! let error = Error::find(&error).expect("made by the limit");
 //! assert_eq!(error.kind(), ErrorKind::RateLimited);
 //! assert_eq!(error.retry_after(), Some(Duration::from_millis(10)));
 //!

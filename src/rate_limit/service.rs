@@ -10,7 +10,8 @@ use super::config::{Cost, One};
 use super::future::ResponseFuture;
 use super::shared::{Entry, Shared};
 use crate::ready::{Call, Ready};
-use crate::{BoxError, Classify, ErrorsAreFailures, Wrappable};
+use crate::send::send_method;
+use crate::{Classify, Error, ErrorsAreFailures, Wrappable};
 
 /// A service behind a rate limit. Made by [`RateLimitLayer`](super::RateLimitLayer).
 #[derive(Clone)]
@@ -34,6 +35,8 @@ impl<S, K> RateLimit<S, One, K> {
     }
 }
 
+send_method!(RateLimit<S, Q, K>);
+
 impl<S, Q, K, Req> Service<Req> for RateLimit<S, Q, K>
 where
     S: Wrappable<Req>,
@@ -41,11 +44,11 @@ where
     K: Classify<S::Response> + Clone,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, K>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         // Where calls wait, the next one will wait as well, and must not hold the inner service meanwhile.
         if self
             .shared

@@ -16,7 +16,7 @@ use crate::context::{self, nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
-use crate::{BoxError, ConfigError, Error, ErrorKind, Mode};
+use crate::{ConfigError, Error, ErrorKind, Mode};
 
 /// Of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -76,7 +76,7 @@ pub(super) enum Entry {
     Pass,
     // Boxed, because it is rare and would make the future larger.
     Wait(Pin<Box<Turn>>),
-    Refused(BoxError),
+    Refused(Error),
 }
 
 impl Shared {
@@ -135,7 +135,7 @@ impl Shared {
                 Entry::Pass
             }
             (Mode::Enforce, Some(_)) => self.defer(cost, now),
-            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now).into()),
+            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now)),
         }
     }
 
@@ -161,7 +161,7 @@ impl Shared {
                 self.rejected(Reason::TooCostly, now);
                 Entry::Pass
             }
-            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now).into()),
+            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now)),
         }
     }
 

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::metrics::End;
 use super::queue::{Place, Step};
 use super::shared::Shared;
+use crate::Error;
 use crate::context::{self, whole_nanos};
 use crate::timer::Timer;
-use crate::{BoxError, Error};
 
 pin_project! {
     /// Is ready when the call may go, or must not.
@@ -53,7 +53,7 @@ impl Turn {
 }
 
 impl Future for Turn {
-    type Output = Result<(), BoxError>;
+    type Output = Result<(), Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -65,7 +65,7 @@ impl Future for Turn {
                     context::note_queued();
                     ready!(this.timer.as_mut().poll_at(until, cx));
                 }
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -142,9 +142,9 @@ mod tests {
             .max_wait(Duration::from_secs(1))
             .build()
             .unwrap();
-        let mut client = layer.wrap(service_fn(
-            |word: u32| async move { Ok::<_, BoxError>(word) },
-        ));
+        let mut client = layer.wrap(service_fn(|word: u32| async move {
+            Ok::<_, crate::BoxError>(word)
+        }));
         client.call(1).await.unwrap();
         let call = client.call(1);
         let mut waits = tokio_test::task::spawn(call);

@@ -10,11 +10,11 @@ use tokio::time::{Sleep, sleep_until};
 use tower::Service;
 
 use super::service::{Operation, Policy};
-use super::state::{Failure, GaveUp, Wait};
+use super::state::{Failure, Wait};
 use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Error, Hint, Outcome, Replay, Wrappable, budget};
+use crate::{Classify, Error, GaveUp, Hint, Outcome, Replay, Wrappable, budget};
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -80,14 +80,14 @@ where
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(operation) = this.operation.as_mut() else {
             return match this.step.project() {
-                StepProj::Attempt { call } => call.poll(cx),
+                StepProj::Attempt { call } => call.poll(cx, || ""),
                 StepProj::Wait { .. } => Poll::Pending,
             };
         };
@@ -101,13 +101,14 @@ where
         loop {
             match this.step.as_mut().project() {
                 StepProj::Attempt { call } => {
-                    let result = ready!(call.poll(cx));
+                    let metrics = operation.shared.policy().metrics;
+                    let mut result = ready!(call.poll(cx, || metrics.name()));
                     let attempted = Attempted {
-                        result: &result,
+                        result: &mut result,
                         copy: this.copy.as_ref(),
                         previous: *this.previous,
                     };
-                    let Some(wait) = operation.next(&attempted) else {
+                    let Some(wait) = operation.next(attempted) else {
                         return Poll::Ready(result);
                     };
                     // Before the wait: it may hold a connection.
@@ -121,9 +122,14 @@ where
                     let now = context::fresh_now();
                     if context::deadline().is_some_and(|deadline| deadline <= now) {
                         // The wait would have ended in time, but the task was woken too late.
-                        let metrics = operation.shared.policy().metrics;
+                        let Policy {
+                            settings, metrics, ..
+                        } = operation.shared.policy();
                         metrics.report(now, |metrics| metrics.gave_up(GaveUp::Deadline));
-                        return Poll::Ready(Err(Error::late(metrics.name()).into()));
+                        let mut error = Error::late(metrics.name());
+                        let max_attempts = settings.max_attempts;
+                        error.set_attempts(operation.attempt, max_attempts, GaveUp::Deadline);
+                        return Poll::Ready(Err(error));
                     }
                     operation.attempt += 1;
                     drop(attempt.take());
@@ -149,7 +155,7 @@ where
 
 /// An attempt that is over.
 struct Attempted<'a, Req, Res> {
-    result: &'a Result<Res, BoxError>,
+    result: &'a mut Result<Res, Error>,
     /// What the next attempt would send.
     copy: Option<&'a Req>,
     /// The wait before this attempt.
@@ -159,12 +165,12 @@ struct Attempted<'a, Req, Res> {
 impl<S, R, K> Operation<S, R, K> {
     /// Says how long to wait for the next attempt, if there is to be one, and pays for it.
     #[inline]
-    fn next<Req, Res>(&mut self, attempted: &Attempted<'_, Req, Res>) -> Option<Wait>
+    fn next<Req, Res>(&mut self, attempted: Attempted<'_, Req, Res>) -> Option<Wait>
     where
         R: Replay<Req>,
         K: Classify<Res>,
     {
-        match judge(&self.shared.policy().classify, attempted.result) {
+        match judge(&self.shared.policy().classify, &*attempted.result) {
             Outcome::Success => {
                 self.succeeded();
                 None
@@ -176,19 +182,26 @@ impl<S, R, K> Operation<S, R, K> {
     #[cold]
     fn report_next<Req, Res>(
         &mut self,
-        attempted: &Attempted<'_, Req, Res>,
+        attempted: Attempted<'_, Req, Res>,
         outcome: Outcome,
     ) -> Option<Wait>
     where
         R: Replay<Req>,
         K: Classify<Res>,
     {
-        let next = self.decide(attempted, outcome);
-        let metrics = self.shared.policy().metrics;
+        let next = self.decide(&attempted, outcome);
+        let Policy {
+            settings, metrics, ..
+        } = self.shared.policy();
         metrics.report(context::now(), |metrics| match next {
             Ok(wait) => metrics.retried(wait),
             Err(reason) => metrics.gave_up(reason),
         });
+        if let (Err(reason), Err(error)) = (next, attempted.result) {
+            if !self.is_nested {
+                error.set_attempts(self.attempt, settings.max_attempts, reason);
+            }
+        }
         next.ok()
     }
 
@@ -209,10 +222,8 @@ impl<S, R, K> Operation<S, R, K> {
             ..
         } = self.shared.policy();
         let error = attempted.result.as_ref().err();
-        let rejection = error
-            .and_then(Error::find)
-            .filter(|error| error.is_rejection());
-        let may_go_elsewhere = rejection.is_some_and(Error::may_go_elsewhere);
+        let rejection = error.filter(|error| error.is_rejection());
+        let may_go_elsewhere = rejection.is_some_and(|error| error.may_go_elsewhere());
         if rejection.is_some() && !settings.retry_rejections && !may_go_elsewhere {
             return Err(GaveUp::Rejected);
         }

@@ -2,9 +2,9 @@
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::state::{GaveUp, Wait};
-use crate::Mode;
+use super::state::Wait;
 use crate::telemetry::{Instruments, Labels};
+use crate::{GaveUp, Mode};
 
 impl GaveUp {
     /// The value of the label `decision`.

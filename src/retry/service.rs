@@ -15,10 +15,9 @@ use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
 use crate::prototype::Prototype;
 use crate::random::Random;
 use crate::ready::{Call, Ready};
+use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{
-    BoxError, Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable,
-};
+use crate::{Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable};
 
 /// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, R = ByClone, K = ErrorsAreFailures> {
@@ -60,6 +59,8 @@ impl<S, R, K> Retry<S, R, K> {
     }
 }
 
+send_method!(Retry<S, R, K>);
+
 impl<S, R, K, Req> Service<Req> for Retry<S, R, K>
 where
     S: Wrappable<Req>,
@@ -67,11 +68,11 @@ where
     K: Classify<S::Response>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req, R, K>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

@@ -40,29 +40,6 @@ pub(super) struct Wait {
     pub(super) until: Instant,
 }
 
-/// Why there is no further attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GaveUp {
-    /// All attempts have been made.
-    Exhausted,
-    /// There are not enough tokens in the budget.
-    Budget,
-    /// The wait would reach past the deadline.
-    Deadline,
-    /// The outcome says that another attempt would not help.
-    NotRetryable,
-    /// The service may have acted on the request, and acting on it twice does harm.
-    NotIdempotent,
-    /// The request could not be copied.
-    NotCopyable,
-    /// A layer further in refused the call.
-    Rejected,
-    /// The service asked not to be tried again.
-    Pushback,
-    /// A retry further out makes the attempts.
-    Nested,
-}
-
 impl Settings {
     /// Draws the wait after `failure`.
     ///

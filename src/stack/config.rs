@@ -238,7 +238,7 @@ impl<R, K, C> Standard<R, K, C> {
     }
 
     /// Judges calls with `classify`, in all parts: a type of your own, a function, or a closure that names the type of its
-    /// argument, `|result: Result<&Answer, &BoxError>|`. By default errors are failures.
+    /// argument, `|result: Result<&Answer, &Error>|`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Standard<R, K2, C> {
         Standard {
             name: self.name,

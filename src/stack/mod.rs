@@ -79,7 +79,7 @@
 //!
 //! # Errors
 //!
-//! Those of the parts, all with the name of the stack. `Error::find(&error)` tells which one it was.
+//! Those of the parts, all with the name of the stack. [`kind`](crate::Cause::kind) tells them apart.
 //!
 //! # Metrics
 //!
@@ -90,7 +90,7 @@
 //! ```
 //! use std::time::Duration;
 //! use buttress::{BoxError, standard};
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -103,7 +103,7 @@
 //!     .concurrency_limit(50)
 //!     .build()?;
 //! let inventory = stack.wrap(client);
-//! assert_eq!(inventory.oneshot("bolts").await?, "12 of bolts");
+//! assert_eq!(inventory.send("bolts").await?, "12 of bolts");
 //! # Ok(())
 //! # }
 //! ```

@@ -6,8 +6,9 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use crate::rate_limit::One;
+use crate::send::send_method;
 use crate::{
-    AtResponse, BoxError, Bulkhead, ByClone, CircuitBreaker, DeadlineService, ErrorsAreFailures,
+    AtResponse, Bulkhead, ByClone, CircuitBreaker, DeadlineService, Error, ErrorsAreFailures,
     Hedge, Measure, RateLimit, Retry, Timeout,
 };
 
@@ -29,16 +30,18 @@ pub(super) type Inner<S, R, K, C> =
 type Attempts<S, K, C> =
     CircuitBreaker<RateLimit<Bulkhead<Timeout<Measure<S, K, C>>, K, C>, One, K>, K, C>;
 
+send_method!(StandardService<S, R, K, C>);
+
 impl<S, R, K, C, Req> Service<Req> for StandardService<S, R, K, C>
 where
-    Inner<S, R, K, C>: Service<Req, Error = BoxError>,
+    Inner<S, R, K, C>: Service<Req, Error = Error>,
 {
     type Response = <Inner<S, R, K, C> as Service<Req>>::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = <Inner<S, R, K, C> as Service<Req>>::Future;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 

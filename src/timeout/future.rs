@@ -55,14 +55,15 @@ where
 
 impl<S, Req> Future for TimeoutFuture<S, Req>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
+        let metrics = *this.metrics;
+        if let Poll::Ready(result) = this.call.as_mut().poll(cx, || metrics.name()) {
             return Poll::Ready(result);
         }
         let timeout = *this.timeout;
@@ -77,7 +78,7 @@ where
         this.metrics
             .report(Instant::now(), TimeoutMetrics::timed_out);
         let error = Error::timed_out(ErrorKind::Timeout, this.metrics.name(), timeout);
-        Poll::Ready(Err(error.into()))
+        Poll::Ready(Err(error))
     }
 }
 
@@ -140,9 +141,9 @@ where
 
 impl<S, Req> Future for DeadlineFuture<S, Req>
 where
-    S: Service<Req, Error: Into<BoxError>>,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -150,10 +151,11 @@ where
         let deadline = match (context::deadline(), *this.span) {
             (inherited, Some((_, own))) => soonest(inherited, own),
             (Some(inherited), None) => inherited,
-            (None, None) => return this.call.poll(cx),
+            (None, None) => return this.call.poll(cx, || this.metrics.name()),
         };
         let _scopes = (ClockScope::poll(), DeadlineScope::enter(deadline));
-        if let Poll::Ready(result) = this.call.as_mut().poll(cx) {
+        let metrics = *this.metrics;
+        if let Poll::Ready(result) = this.call.as_mut().poll(cx, || metrics.name()) {
             return Poll::Ready(result);
         }
         ready!(this.timer.poll(|| deadline, cx));
@@ -168,7 +170,7 @@ where
             }
             None => Error::late(name),
         };
-        Poll::Ready(Err(error.into()))
+        Poll::Ready(Err(error))
     }
 }
 

@@ -46,7 +46,7 @@
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) (the inner service may have acted on the request) and
 //! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded)
-//! ([`was_sent`](crate::Error::was_sent) is `false` only if the inner service was surely not asked).
+//! ([`was_sent`](crate::Cause::was_sent) is `false` only if the inner service was surely not asked).
 //!
 //! # Metrics
 //!
@@ -82,7 +82,7 @@
 //! assert_eq!(client.call("bolts").await?, "12 of bolts");
 //!
 //! let error = client.call("lost").await.unwrap_err();
-//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::Timeout));
+//! assert_eq!(error.kind(), ErrorKind::Timeout);
 //! # Ok(())
 //! # }
 //! ```

@@ -11,8 +11,9 @@ use super::metrics::TimeoutMetrics;
 use crate::context::{self, ClockScope, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Ready;
+use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{BoxError, Wrappable};
+use crate::{Error, Wrappable};
 
 /// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
 #[derive(Clone, Debug)]
@@ -22,17 +23,19 @@ pub struct Timeout<S, D = Fixed> {
     pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
+send_method!(Timeout<S, D>);
+
 impl<S, D, Req> Service<Req> for Timeout<S, D>
 where
     S: Wrappable<Req>,
     D: TimeoutFor<Req>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = TimeoutFuture<S, Req>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
@@ -55,16 +58,18 @@ pub struct DeadlineService<S> {
     pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
+send_method!(DeadlineService<S>);
+
 impl<S, Req> Service<Req> for DeadlineService<S>
 where
     S: Wrappable<Req>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = DeadlineFuture<S, Req>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

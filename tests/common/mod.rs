@@ -281,11 +281,11 @@ impl Drop for Response {
     }
 }
 
-fn classify(result: Result<&Response, &BoxError>) -> Outcome {
+fn classify(result: Result<&Response, &Error>) -> Outcome {
     result.map_or(Outcome::Failure, |response| response.outcome)
 }
 
-type Classifier = fn(Result<&Response, &BoxError>) -> Outcome;
+type Classifier = fn(Result<&Response, &Error>) -> Outcome;
 
 /// What is tested: a layer alone, or all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,7 +396,7 @@ impl Kind {
     }
 }
 
-pub(crate) type Client = BoxCloneSyncService<u32, Response, BoxError>;
+pub(crate) type Client = BoxCloneSyncService<u32, Response, Error>;
 
 type PerKey = (CircuitBreakerLayer<Classifier>, BulkheadLayer);
 type ByRequest =
@@ -507,7 +507,11 @@ impl Layers {
 
     pub(crate) fn around<S>(&self, inner: S) -> Client
     where
-        S: Service<u32, Response = Response, Error = BoxError> + Clone + Send + Sync + 'static,
+        S: Service<u32, Response = Response, Error: Into<BoxError> + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send,
     {
         let name = self.name.as_str();
@@ -676,9 +680,9 @@ pub(crate) struct Crowd {
 }
 
 /// What ended the call, if a layer did.
-pub(crate) fn kind(result: &Result<Response, BoxError>) -> Option<ErrorKind> {
-    let error = result.as_ref().err()?;
-    Error::find(error).map(Error::kind)
+pub(crate) fn kind(result: &Result<Response, Error>) -> Option<ErrorKind> {
+    let kind = result.as_ref().err()?.kind();
+    (kind != ErrorKind::Service).then_some(kind)
 }
 
 /// A task that a test polls by hand.

@@ -54,7 +54,7 @@ fn streamed(status: u16) -> (Source, Response<Feed>) {
 
 async fn call<S, Req>(service: &S, request: Req) -> S::Response
 where
-    S: Service<Req, Error = BoxError> + Clone,
+    S: Service<Req, Error = Error> + Clone,
 {
     service.clone().oneshot(request).await.unwrap()
 }
@@ -64,8 +64,8 @@ fn bulkhead(limit: usize) -> BulkheadLayer<Classifier, AtEndOfBody> {
     config.completion(AtEndOfBody).build().unwrap()
 }
 
-fn kind(error: &BoxError) -> ErrorKind {
-    Error::find(error).unwrap().kind()
+fn kind(error: &Error) -> ErrorKind {
+    error.kind()
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,7 +296,7 @@ impl Streams {
         }
     }
 
-    async fn begin(&mut self, status: u16) -> (Source, impl Body<Error = BoxError> + use<>) {
+    async fn begin(&mut self, status: u16) -> (Source, impl Body<Error = Error> + use<>) {
         advance(Duration::from_millis(1)).await;
         self.began += 1;
         let (source, response) = streamed(status);
@@ -520,8 +520,8 @@ async fn an_answer_that_breaks_off_because_its_request_does_is_no_failure_of_the
     let (source, body) = feed();
     source.fail("the sender has gone away");
     let of_request = ReplayBody::new(body).collect().await.unwrap_err();
-    let ends = async |error| state_after(async |source: Source| source.fail(error)).await;
-    assert_eq!(ends(of_request).await, State::Closed);
+    let ends = async |error: BoxError| state_after(async |source: Source| source.fail(error)).await;
+    assert_eq!(ends(of_request.into()).await, State::Closed);
     assert_eq!(ends("connection reset".into()).await, State::Open);
 }
 
@@ -774,7 +774,7 @@ async fn a_timeout_of_ours_in_the_body_is_one_to_an_adaptive_limit() -> Result<(
     let timeout = TimeoutLayer::new("body", SECOND).wrap(hangs);
     let timed_out = timeout.oneshot(()).await.unwrap_err();
 
-    for error in [timed_out, "connection reset".into()] {
+    for error in [BoxError::from(timed_out), "connection reset".into()] {
         let (source, response) = streamed(200);
         let body = call(&service, response).await.into_body();
         advance(SECOND).await;

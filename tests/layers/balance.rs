@@ -61,21 +61,21 @@ fn hanging(name: &str) -> Endpoint<Client> {
     Endpoint::new(name, Client::new(service_fn(|_| pending())))
 }
 
-fn kind<T>(result: Result<T, BoxError>) -> Option<ErrorKind> {
-    let error = result.err()?;
-    Error::find(&error).map(Error::kind)
+fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
+    let kind = result.err()?.kind();
+    (kind != ErrorKind::Service).then_some(kind)
 }
 
 /// How many of `calls` calls, one after the other, each endpoint answers.
 async fn shares<S>(balance: &S, calls: u32) -> BTreeMap<String, u32>
 where
-    S: Service<u32, Response = String, Error = BoxError> + Clone,
+    S: Service<u32, Response = String, Error = Error> + Clone,
 {
     let mut counts = BTreeMap::new();
     for request in 0..calls {
         let name = match balance.clone().oneshot(request).await {
             Ok(name) => name,
-            Err(error) => error.to_string(),
+            Err(error) => error.service_error().expect("has failed").to_string(),
         };
         *counts.entry(name).or_default() += 1;
     }
@@ -127,7 +127,7 @@ async fn an_endpoint_that_fails_fast_does_not_attract_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_whose_responses_are_failures_does_not_attract_calls() {
-    let classify = classify_fn(|result: Result<&String, &BoxError>| match result {
+    let classify = classify_fn(|result: Result<&String, &Error>| match result {
         Ok(name) if name != "bad" => Outcome::Success,
         _ => Outcome::Failure,
     });
@@ -249,7 +249,7 @@ async fn an_endpoint_that_is_not_available_is_chosen_only_if_no_other_is() {
 async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewhere() {
     let breaker = CircuitBreakerLayer::new("a");
     let broken = server("a", MS, true);
-    let a = Endpoint::new("a", Client::new(breaker.wrap(broken)));
+    let a = Endpoint::new("a", Client::new(breaker.wrap(broken).map_err(Into::into)));
     let balance = Balance::new("search", [a, endpoint("b")]).unwrap();
     let handle = balance.handle();
     let mut retry = RetryLayer::config("search");
@@ -269,7 +269,7 @@ async fn an_endpoint_that_refuses_a_call_is_left_alone_and_a_retry_goes_elsewher
 
 #[tokio::test(start_paused = true)]
 async fn a_balancer_with_a_classifier_is_called_in_a_spawned_task() {
-    fn judge(_: Result<&String, &BoxError>) -> Outcome {
+    fn judge(_: Result<&String, &Error>) -> Outcome {
         Outcome::Success
     }
     async fn echo(request: u32) -> Result<String, BoxError> {
@@ -281,7 +281,7 @@ async fn a_balancer_with_a_classifier_is_called_in_a_spawned_task() {
     let call = tokio::spawn(async move { balance.oneshot(1).await });
     assert_eq!(call.await.unwrap().unwrap(), "1");
 
-    let by_closure = classify_fn(|result: Result<&String, &BoxError>| judge(result));
+    let by_closure = classify_fn(|result: Result<&String, &Error>| judge(result));
     let config = Balance::config("search").classify(by_closure);
     let balance = config.build(endpoints()).unwrap();
     let call = tokio::spawn(balance.clone().oneshot(2));
@@ -368,7 +368,7 @@ async fn a_hedge_goes_to_another_endpoint() {
 async fn a_call_in_the_queue_of_one_endpoint_is_hedged_at_another() {
     let limit = BulkheadLayer::config("a", 1).queue(10).build().unwrap();
     let stuck = service_fn(|_| pending::<Result<String, BoxError>>());
-    let a = Endpoint::new("a", Client::new(limit.wrap(stuck)));
+    let a = Endpoint::new("a", Client::new(limit.wrap(stuck).map_err(Into::into)));
     let balance = Balance::config("search").measure(Measure::InFlight);
     let balance = balance.build([a, endpoint("b").weight(0.01)]).unwrap();
     let mut first = Box::pin(balance.clone().oneshot(1));
@@ -527,7 +527,7 @@ async fn without_an_endpoint_a_call_waits_and_is_then_refused() {
         refused.to_string(),
         "balancer \"search\" has no endpoint within 1.0s: none is known"
     );
-    let shortage = Error::find(&refused).and_then(Error::shortage).unwrap();
+    let shortage = refused.shortage().unwrap();
     assert_eq!((shortage.known, shortage.waited), (0, SECOND));
 
     let began = Instant::now();
@@ -551,7 +551,10 @@ async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
     let breakers = ["a", "b"].map(CircuitBreakerLayer::new);
     let [a, b] = &breakers;
     let behind = |layer: &CircuitBreakerLayer, name: &str| {
-        Endpoint::new(name, Client::new(layer.wrap(server(name, MS, false))))
+        Endpoint::new(
+            name,
+            Client::new(layer.wrap(server(name, MS, false)).map_err(Into::into)),
+        )
     };
     let endpoints = [
         behind(a, "a"),
@@ -564,7 +567,6 @@ async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
     let handle = balance.handle();
     a.handle().force_open();
     let refused = balance.clone().oneshot(1).await.unwrap_err();
-    let refused = Error::find(&refused).unwrap();
     assert_eq!(refused.kind(), ErrorKind::CircuitOpen);
     assert_eq!(refused.shortage(), None, "others would have taken it");
 
@@ -577,7 +579,7 @@ async fn a_refusal_says_what_there_is_if_no_endpoint_would_take_the_call() {
             break refused;
         }
     };
-    let shortage = Error::find(&refused).and_then(Error::shortage).unwrap();
+    let shortage = refused.shortage().unwrap();
     assert_eq!((shortage.balancer, shortage.known), ("search", 4));
     assert_eq!((shortage.ejected, shortage.unavailable), (2, 2));
     let says = "is open; no endpoint of \"search\" takes calls: of 4 known, 2 are ejected, 2 are not available";

@@ -43,19 +43,22 @@ fn queueing(limit: usize) -> BulkheadLayer {
     config(limit).queue(100).build().unwrap()
 }
 
-type Answer = Result<&'static str, BoxError>;
+type Answer = Result<&'static str, Error>;
+
+/// The answer that the backend is told to give.
+type Given = Result<&'static str, BoxError>;
 
 /// A call that is polled by hand and answered by hand.
 struct Held {
     call: Spawn<Pin<Box<dyn Future<Output = Answer>>>>,
-    answer: Option<oneshot::Sender<Answer>>,
+    answer: Option<oneshot::Sender<Given>>,
 }
 
 /// Makes a call through `layer`, and polls it once.
 fn call<L>(layer: &L) -> Held
 where
     L: Layer<Backend>,
-    L::Service: Service<Request, Response = &'static str, Error = BoxError> + 'static,
+    L::Service: Service<Request, Response = &'static str, Error = Error> + 'static,
 {
     let (answer, request) = oneshot::channel();
     let call = layer.layer(Backend).oneshot(request);
@@ -64,13 +67,13 @@ where
         answer: Some(answer),
     };
     if let Poll::Ready(result) = held.call.poll() {
-        let _sent = held.answer.take().unwrap().send(result);
+        let _sent = held.answer.take().unwrap().send(result.map_err(Into::into));
         held.answer = None;
     }
     held
 }
 
-type Request = oneshot::Receiver<Answer>;
+type Request = oneshot::Receiver<Given>;
 
 /// Answers when the other end of the request says so.
 #[derive(Clone)]
@@ -79,7 +82,7 @@ struct Backend;
 impl Service<Request> for Backend {
     type Response = &'static str;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer>>>;
+    type Future = Pin<Box<dyn Future<Output = Given>>>;
 
     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -92,7 +95,7 @@ impl Service<Request> for Backend {
 
 impl Held {
     /// Answers the call, which is in flight.
-    fn answer(mut self, answer: Answer) -> Answer {
+    fn answer(mut self, answer: Given) -> Answer {
         self.answer.take().unwrap().send(answer).unwrap();
         match self.call.poll() {
             Poll::Ready(answer) => answer,
@@ -106,15 +109,15 @@ impl Held {
 }
 
 fn kind(answer: &Answer) -> Option<ErrorKind> {
-    let error = answer.as_ref().err()?;
-    Error::find(error).map(Error::kind)
+    let kind = answer.as_ref().err()?.kind();
+    (kind != ErrorKind::Service).then_some(kind)
 }
 
 /// Makes a call that ends at its first poll.
 fn refused<L>(layer: &L) -> Option<ErrorKind>
 where
     L: Layer<Backend>,
-    L::Service: Service<Request, Response = &'static str, Error = BoxError> + 'static,
+    L::Service: Service<Request, Response = &'static str, Error = Error> + 'static,
 {
     let (_answer, request) = oneshot::channel();
     match spawn(layer.layer(Backend).oneshot(request)).poll() {
@@ -152,7 +155,6 @@ async fn full_is_an_answer_and_not_a_service_that_is_not_ready() {
         assert!(spawn(service.ready()).poll().is_ready());
     }
     let error = service.call(()).await.unwrap_err();
-    let error = Error::find(&error).unwrap();
     assert!(error.is_rejection() && !error.was_sent());
     assert_eq!(error.to_string(), "bulkhead \"inventory\" is full");
     held.succeed();
@@ -316,7 +318,7 @@ async fn a_call_that_goes_away_while_it_waits_costs_nobody_his_turn() {
 async fn a_call_that_moves_to_another_task_is_woken_there() {
     let layer = queueing(1);
     let held = call(&layer);
-    let (_answer, request) = oneshot::channel::<Answer>();
+    let (_answer, request) = oneshot::channel::<Given>();
     let mut waiting = Box::pin(layer.layer(Backend).oneshot(request));
     let [first, second] = [Task::default(), Task::default()];
     assert!(first.poll(&mut waiting).is_pending());
@@ -332,7 +334,7 @@ async fn a_waiting_call_is_not_polled_for_nothing() {
     let layer = queueing(1);
     let _held = call(&layer);
     let polls = AtomicUsize::new(0);
-    let (_answer, request) = oneshot::channel::<Answer>();
+    let (_answer, request) = oneshot::channel::<Given>();
     let mut waiting = Box::pin(layer.layer(Backend).oneshot(request));
     let answer = std::future::poll_fn(|cx| {
         polls.fetch_add(1, Ordering::Relaxed);
@@ -347,7 +349,7 @@ async fn a_wait_ends_at_a_deadline_that_a_later_poll_sets() {
     let layer = queueing(1);
     let held = call(&layer);
     let start = Instant::now();
-    let (_answer, request) = oneshot::channel::<Answer>();
+    let (_answer, request) = oneshot::channel::<Given>();
     let mut waiting = Box::pin(layer.layer(Backend).oneshot(request));
     assert!(Task::default().poll(&mut waiting).is_pending());
     let answer = Deadline::after(10 * MS).scope(waiting).await;
@@ -414,7 +416,6 @@ async fn a_wait_ends_at_the_deadline() {
     let stack = (outer, layer.clone());
     let answer = stack.layer(Backend).oneshot(oneshot::channel().1).await;
     let error = answer.unwrap_err();
-    let error = Error::find(&error).unwrap();
     assert_eq!(Some(error.kind()), exceeded);
     held.succeed();
 }
@@ -423,7 +424,7 @@ async fn a_wait_ends_at_the_deadline() {
 async fn a_permit_that_comes_after_the_deadline_goes_to_the_next() {
     let layer = queueing(1);
     let held = call(&layer);
-    let (_answer, request) = oneshot::channel::<Answer>();
+    let (_answer, request) = oneshot::channel::<Given>();
     let late = Deadline::after(30 * MS).scope(layer.layer(Backend).oneshot(request));
     let mut late = spawn(late);
     assert!(late.poll().is_pending());
@@ -607,7 +608,7 @@ impl LimitPolicy for Told {
 async fn a_policy_is_told_how_long_calls_took_without_their_time_in_the_queue() {
     let told = Told::default();
     let policy = told.clone();
-    let classify = classify_fn(|result: Result<&&str, &BoxError>| match result {
+    let classify = classify_fn(|result: Result<&&str, &Error>| match result {
         Ok(_) => Outcome::Success,
         Err(_) => Outcome::Overload { retry_after: None },
     });
@@ -861,7 +862,7 @@ async fn a_panic_gives_the_permit_back() {
             "{plan:?}"
         );
     }
-    let panics = classify_fn(|_: Result<&common::Response, &BoxError>| -> Outcome {
+    let panics = classify_fn(|_: Result<&common::Response, &Error>| -> Outcome {
         panic!("the classifier panics")
     });
     let layer = config(1).queue(9).classify(panics).build().unwrap();

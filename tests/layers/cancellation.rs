@@ -295,7 +295,7 @@ async fn what_timed_out_is_dropped_before_the_caller_knows() {
     }
 }
 
-type Calls = BoxCloneSyncService<oneshot::Receiver<Outcome>, Outcome, BoxError>;
+type Calls = BoxCloneSyncService<oneshot::Receiver<Outcome>, Outcome, Error>;
 
 /// A breaker around calls that end when and how the test says.
 struct Breaker {
@@ -321,7 +321,7 @@ impl Breaker {
             .open_for(OPEN_FOR)
             .open_jitter(0.0)
             .probe_lease(LEASE);
-        let outcome = classify_fn(|result: Result<&Outcome, &BoxError>| {
+        let outcome = classify_fn(|result: Result<&Outcome, &Error>| {
             result.copied().unwrap_or(Outcome::Failure)
         });
         let layer = set(config).classify(outcome).build().expect("is valid");
@@ -341,7 +341,7 @@ impl Breaker {
             Poll::Pending => Some(Admitted { call, answer }),
             Poll::Ready(result) => {
                 let error = result.expect_err("there is no answer yet");
-                let kind = Error::find(&error).map(Error::kind);
+                let kind = Some(error.kind());
                 assert_eq!(kind, Some(ErrorKind::CircuitOpen));
                 None
             }

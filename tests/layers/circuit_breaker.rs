@@ -41,9 +41,10 @@ async fn fail_until_open(layer: &CircuitBreakerLayer) -> u32 {
     panic!("never opened");
 }
 
-fn is_refused(result: &Result<(), BoxError>) -> bool {
-    let error = result.as_ref().err().and_then(Error::find);
-    error.is_some_and(|error| error.kind() == ErrorKind::CircuitOpen)
+fn is_refused(result: &Result<(), Error>) -> bool {
+    result
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::CircuitOpen)
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +57,7 @@ async fn opens_after_twenty_failures_and_says_when_to_come_back() {
         "{left:?}"
     );
     let error = layer.layer(backend()).oneshot(true).await.unwrap_err();
-    assert_eq!(Error::find(&error).unwrap().retry_after(), Some(left));
+    assert_eq!(error.retry_after(), Some(left));
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +215,7 @@ async fn a_completion_decides_when_a_call_is_over_and_how() {
 
 #[tokio::test(start_paused = true)]
 async fn ignored_calls_count_neither_way() {
-    let classify = classify_fn(|result: Result<&(), &BoxError>| match result {
+    let classify = classify_fn(|result: Result<&(), &Error>| match result {
         Ok(()) => Outcome::Success,
         Err(_) => Outcome::Ignored,
     });
@@ -271,7 +272,7 @@ async fn a_failed_probe_opens_it_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_service_can_ask_for_a_longer_open_time() {
-    let classify = classify_fn(|_: Result<&(), &BoxError>| Outcome::Overload {
+    let classify = classify_fn(|_: Result<&(), &Error>| Outcome::Overload {
         retry_after: Some(SECOND * 60),
     });
     let layer = CircuitBreakerLayer::config("hint")

@@ -10,7 +10,7 @@ use buttress::bulkhead::{self, Aimd, Limit, LimitPolicy, Sample};
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
     Backoff, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, ConfigError,
-    DeadlineLayer, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
+    DeadlineLayer, Error, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
     RateLimitLayer, RetryLayer, TimeoutLayer, budget, fallback, hedge, rate_limit, retry, standard,
 };
 use proptest::prelude::*;
@@ -409,9 +409,9 @@ async fn answer(answer: Answer) -> Result<Answer, BoxError> {
     Ok(answer)
 }
 
-type Judge = fn(Result<&Answer, &BoxError>) -> Outcome;
+type Judge = fn(Result<&Answer, &Error>) -> Outcome;
 
-fn judge(result: Result<&Answer, &BoxError>) -> Outcome {
+fn judge(result: Result<&Answer, &Error>) -> Outcome {
     match result {
         Ok(Answer::Failure) | Err(_) => Outcome::Failure,
         Ok(Answer::Ignored) => Outcome::Ignored,
@@ -434,7 +434,7 @@ fn retry() -> retry::Config<ByClone, Judge> {
 /// to close.
 async fn recovers<S>(breaker: &Handle, lease: Duration, successes: u32, service: &S)
 where
-    S: Service<Answer, Error = BoxError> + Clone,
+    S: Service<Answer, Error = Error> + Clone,
 {
     advance(breaker.open_for_remaining().unwrap_or_default().max(lease)).await;
     for _ in 0..successes {

@@ -15,7 +15,7 @@ use buttress::balance::{
 };
 use buttress::discover::Watch;
 use buttress::{
-    Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, HedgeLayer,
+    Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, Error, HedgeLayer,
     Outcome, RetryLayer, classify_fn,
 };
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ fn balance(names: &[&str]) -> Balance<Client> {
 /// How many percent of 2,000 calls, made at one time, go to each group.
 async fn percent<S>(balance: &S) -> BTreeMap<char, u32>
 where
-    S: Service<u32, Response = String, Error = BoxError> + Clone,
+    S: Service<u32, Response = String, Error = Error> + Clone,
 {
     let mut counts = BTreeMap::new();
     for request in 0..2_000 {
@@ -318,7 +318,11 @@ async fn a_group_with_no_endpoint_to_offer_leaves_its_calls_to_the_others_at_onc
     let breakers = ["p0", "p1"].map(CircuitBreakerLayer::new);
     let primaries = breakers.each_ref().map(|breaker| {
         let key = breaker.handle().name();
-        Endpoint::new(key, Client::new(breaker.wrap(server(key)))).available(breaker.handle())
+        Endpoint::new(
+            key,
+            Client::new(breaker.wrap(server(key)).map_err(Into::into)),
+        )
+        .available(breaker.handle())
     });
     let mut endpoints = primaries.to_vec();
     endpoints.extend(["s0", "f0"].map(endpoint));
@@ -337,7 +341,7 @@ async fn a_group_with_no_endpoint_to_offer_leaves_its_calls_to_the_others_at_onc
 #[tokio::test(start_paused = true)]
 async fn a_call_that_the_only_primary_refuses_is_retried_at_the_standby() {
     let breaker = CircuitBreakerLayer::new("p0");
-    let primary = Client::new(breaker.wrap(server("p0")));
+    let primary = Client::new(breaker.wrap(server("p0")).map_err(Into::into));
     let endpoints = [Endpoint::new("p0", primary), endpoint("s0")];
     let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
     breaker.handle().force_open();
@@ -406,7 +410,7 @@ async fn the_few_that_are_in_are_overrun_only_if_no_other_group_can_help() {
 }
 
 /// Makes calls for so many seconds, 100 in each group of them.
-async fn load<S: Service<u32, Error = BoxError> + Clone>(balance: &S, seconds: u32) {
+async fn load<S: Service<u32, Error = Error> + Clone>(balance: &S, seconds: u32) {
     for _ in 0..seconds {
         for request in 0..100 {
             drop(balance.clone().oneshot(request).await);
@@ -638,7 +642,7 @@ fn the_share_of_each_group_is_reported_where_there_are_several() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_overloaded_is_left_alone_for_as_long_as_it_says() {
-    let classify = classify_fn(|result: Result<&String, &BoxError>| match result {
+    let classify = classify_fn(|result: Result<&String, &Error>| match result {
         Ok(name) if name.ends_with("busy") => Outcome::Overload {
             retry_after: Some(20 * SECOND),
         },

@@ -35,7 +35,7 @@ async fn primary(request: &'static str) -> Result<&'static str, BoxError> {
 }
 
 /// Judges answers by their word.
-fn by_word(result: Result<&&'static str, &BoxError>) -> Outcome {
+fn by_word(result: Result<&&'static str, &Error>) -> Outcome {
     match result {
         Ok(&"failure") | Err(_) => Outcome::Failure,
         Ok(&"overload") => Outcome::Overload { retry_after: None },
@@ -200,9 +200,7 @@ async fn the_failed_call_holds_nothing_when_the_second_service_is_called() {
     // One call at a time, whether to the first or to the second service.
     let one = ConcurrencyLimitLayer::new(1).layer(failing);
     let layer = FallbackLayer::config("holds", fallback::service(one.clone()))
-        .classify(classify_fn(|_: Result<&Poisoned, &BoxError>| {
-            Outcome::Failure
-        }))
+        .classify(classify_fn(|_: Result<&Poisoned, &Error>| Outcome::Failure))
         .build()
         .unwrap();
     let mut call = Box::pin(layer.layer(one).oneshot(1));
@@ -237,7 +235,8 @@ async fn the_error_of_the_second_service_comes_back_unless_it_was_not_reached() 
         .oneshot("error")
         .await
         .unwrap_err();
-    assert!(error.is::<Corrupt>(), "untouched: {error:?}");
+    let inside = error.service_error().unwrap();
+    assert!(inside.is::<Corrupt>(), "untouched: {error:?}");
 
     let open = CircuitBreakerLayer::new("errors");
     open.handle().force_open();
@@ -248,11 +247,11 @@ async fn the_error_of_the_second_service_comes_back_unless_it_was_not_reached() 
         .await
         .unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.service_error().unwrap().to_string(),
         "reset",
         "not an error that says: not sent"
     );
-    assert!(Error::find(&error).is_none());
+    assert!(error.kind() == ErrorKind::Service && error.was_sent());
 
     let unreachable = service_fn(async |_: &'static str| primary("refused").await);
     let layer = FallbackLayer::new("errors", fallback::service(unreachable));
@@ -282,10 +281,7 @@ async fn a_value_is_given_after_the_deadline_and_a_second_service_is_not_asked()
     let client = layer.layer(deadline.layer(service_fn(primary)));
     let over = Deadline::after(Duration::ZERO);
     let error = over.scope(client.clone().oneshot("ok")).await.unwrap_err();
-    assert_eq!(
-        Error::find(&error).unwrap().kind(),
-        ErrorKind::DeadlineExceeded
-    );
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let answer = client.clone().oneshot("hangs").await.unwrap();
     assert_eq!(answer, "2nd", "a deadline further in has no say any more");
 }

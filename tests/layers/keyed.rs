@@ -126,9 +126,9 @@ async fn echo(request: u64) -> Result<u64, BoxError> {
 }
 
 /// One call, which has its answer at the first poll.
-fn call<S>(service: &S, request: u64) -> Result<u64, BoxError>
+fn call<S>(service: &S, request: u64) -> Result<u64, Error>
 where
-    S: Service<u64, Response = u64, Error = BoxError> + Clone,
+    S: Service<u64, Response = u64, Error = Error> + Clone,
 {
     let mut cx = Context::from_waker(Waker::noop());
     match pin!(service.clone().call(request)).poll(&mut cx) {
@@ -160,7 +160,7 @@ async fn one_key_does_not_suffer_from_another() {
         client.clone().oneshot(("quiet", false)).await.unwrap();
     }
     let error = client.clone().oneshot(("noisy", false)).await.unwrap_err();
-    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::CircuitOpen);
+    assert_eq!(error.kind(), ErrorKind::CircuitOpen);
     assert_eq!(client.oneshot(("quiet", false)).await.unwrap(), "quiet");
 
     let handle = layer.handle();
@@ -282,7 +282,7 @@ async fn kept<L>(
     change: impl FnOnce(&L),
 ) -> (L, Option<ErrorKind>)
 where
-    L: Layer<Inner, Service: Service<Request, Response = (), Error = BoxError>> + Forget + Clone,
+    L: Layer<Inner, Service: Service<Request, Response = (), Error = Error>> + Forget + Clone,
 {
     let inner = service_fn(
         async |(_, fails): Request| {
@@ -304,10 +304,7 @@ where
     }
     let kept = layer.handle().get(&1).expect("key 1 has kept its place");
     let refused = ask(1, false).await.err();
-    (
-        kept,
-        refused.map(|error| Error::find(&error).unwrap().kind()),
-    )
+    (kept, refused.map(|error| error.kind()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -675,7 +672,7 @@ async fn a_panic_of_the_users_code_leaves_the_layer_whole() {
 
 #[test]
 fn the_users_code_may_come_back_to_the_keys() {
-    type Client = tower::util::BoxCloneSyncService<u64, u64, BoxError>;
+    type Client = tower::util::BoxCloneSyncService<u64, u64, Error>;
 
     static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
     let layer = keyed::by("comes back", u64::clone, |key| {
@@ -712,7 +709,8 @@ impl<S> Layer<S> for Through {
 async fn the_inner_service_is_made_ready_within_the_call() {
     async fn check<L>(layer: L)
     where
-        L: Layer<Probe, Service: Service<u32, Response = common::Response, Error = BoxError>>,
+        L: Layer<Probe, Service: Service<u32, Response = common::Response>>,
+        <L::Service as Service<u32>>::Error: Into<BoxError> + 'static,
         L: Forget + Clone,
     {
         let probe = Probe::new(&[
@@ -731,7 +729,7 @@ async fn the_inner_service_is_made_ready_within_the_call() {
         assert_eq!((probe.calls(), probe.seen().held), (1, 0));
         let error = client.call(1).await.unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error.service_error().unwrap().to_string(),
             "connection reset",
             "one call's error, not the end"
         );

@@ -54,9 +54,8 @@ fn echo() -> impl Service<u32, Response = u32, Error = BoxError, Future = Echo> 
 }
 
 /// The kind of rejection, and when it says to come again.
-fn rejection<T>(result: Result<T, BoxError>) -> (ErrorKind, Option<Duration>) {
+fn rejection<T>(result: Result<T, Error>) -> (ErrorKind, Option<Duration>) {
     let error = result.err().expect("the limit is used up");
-    let error = Error::find(&error).expect("only the limit refuses");
     assert!(error.is_rejection());
     (error.kind(), error.retry_after())
 }
@@ -68,7 +67,7 @@ fn come_again(after: Duration) -> (ErrorKind, Option<Duration>) {
     (ErrorKind::RateLimited, Some(after))
 }
 
-async fn call<Q, K>(layer: &RateLimitLayer<Q, K>, request: u32) -> Result<u32, BoxError>
+async fn call<Q, K>(layer: &RateLimitLayer<Q, K>, request: u32) -> Result<u32, Error>
 where
     Q: buttress::rate_limit::Cost<u32> + Clone,
     K: buttress::Classify<u32> + Clone,
@@ -689,8 +688,8 @@ async fn is_available_while_the_next_call_would_only_wait() {
     assert!(!layer.handle().is_available());
 }
 
-fn hinting(hint: Duration) -> impl Fn(Result<&u32, &BoxError>) -> Outcome + Clone {
-    classify_fn(move |result: Result<&u32, &BoxError>| match result {
+fn hinting(hint: Duration) -> impl Fn(Result<&u32, &Error>) -> Outcome + Clone {
+    classify_fn(move |result: Result<&u32, &Error>| match result {
         Ok(429) => Outcome::Overload {
             retry_after: Some(hint),
         },

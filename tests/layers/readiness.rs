@@ -6,7 +6,7 @@ use crate::common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buttress::{BoxError, Deadline, ErrorKind};
+use buttress::{Deadline, Error, ErrorKind};
 use common::{Client, End, Kind, Layers, Plan, Probe, Response, Task, kind as kind_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ impl Queue {
 }
 
 /// Checks that the calls of `start` end well, one after the other and without a pause.
-async fn take_turns(start: impl AsyncFn(&mut Client, &mut JoinSet<Result<Response, BoxError>>)) {
+async fn take_turns(start: impl AsyncFn(&mut Client, &mut JoinSet<Result<Response, Error>>)) {
     for kind in Kind::ALL {
         for queue in [Queue::Limit, Queue::Buffer] {
             let mut script = vec![Plan::answer(0, End::Late(WORK)); CALLS as usize];

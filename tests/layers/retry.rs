@@ -240,7 +240,6 @@ async fn a_call_that_begins_after_its_deadline_is_not_sent() {
     let service = RetryLayer::new("expired").layer(log.service(1));
     let call = Deadline::after(Duration::ZERO).scope(service.oneshot(()));
     let error = call.await.unwrap_err();
-    let error = Error::find(&error).unwrap();
     assert_eq!(
         (error.kind(), error.was_sent()),
         (ErrorKind::DeadlineExceeded, false)
@@ -258,7 +257,7 @@ async fn rejections_by_a_layer_further_in_are_not_retried_and_cost_nothing() {
     let service = retry.layer(breaker.layer(log.service::<()>(1)));
     let start = Instant::now();
     let error = service.oneshot(()).await.unwrap_err();
-    assert_eq!(Error::find(&error).unwrap().kind(), ErrorKind::CircuitOpen);
+    assert_eq!(error.kind(), ErrorKind::CircuitOpen);
     assert_eq!((budget.tokens(), start.elapsed()), (tokens, Duration::ZERO));
 }
 
@@ -343,7 +342,7 @@ async fn an_attempt_is_not_begun_by_a_task_that_is_woken_after_the_deadline() {
     // The runtime was busy meanwhile.
     tokio::time::advance(SECOND * 3 / 2).await;
     let error = call.await.unwrap().unwrap_err();
-    let kind = Error::find(&error).map(Error::kind);
+    let kind = Some(error.kind());
     assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
     assert_eq!(log.attempts(), 1);
 }
@@ -406,11 +405,11 @@ async fn a_clone_of_the_inner_service_that_panics_harms_one_call_only() {
 struct Hinted(Hint);
 
 impl<Res> Classify<Res> for Hinted {
-    fn classify(&self, _: Result<&Res, &BoxError>) -> Outcome {
+    fn classify(&self, _: Result<&Res, &Error>) -> Outcome {
         Outcome::Failure
     }
 
-    fn hint(&self, _: Result<&Res, &BoxError>) -> Option<Hint> {
+    fn hint(&self, _: Result<&Res, &Error>) -> Option<Hint> {
         Some(self.0)
     }
 }
@@ -456,7 +455,7 @@ async fn a_hint_beyond_the_deadline_ends_the_call_at_once() {
 #[tokio::test(start_paused = true)]
 async fn ignored_outcomes_are_not_retried() {
     let log = Log::default();
-    let classify = classify_fn(|_: Result<&usize, &BoxError>| Outcome::Ignored);
+    let classify = classify_fn(|_: Result<&usize, &Error>| Outcome::Ignored);
     let retry = RetryLayer::config("ignored")
         .classify(classify)
         .build()
@@ -558,8 +557,7 @@ async fn clones_and_services_of_one_layer_share_the_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn an_overload_costs_twice_and_waits_longer() {
-    let classify =
-        classify_fn(|_: Result<&usize, &BoxError>| Outcome::Overload { retry_after: None });
+    let classify = classify_fn(|_: Result<&usize, &Error>| Outcome::Overload { retry_after: None });
     let retry = RetryLayer::config("overload")
         .classify(classify)
         .overload_backoff(plain(SECOND))

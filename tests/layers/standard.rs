@@ -58,13 +58,13 @@ async fn hangs(_: u8) -> Result<(), BoxError> {
     pending().await
 }
 
-fn kind(error: &BoxError) -> ErrorKind {
-    Error::find(error).expect("is of a layer").kind()
+fn kind(error: &Error) -> ErrorKind {
+    error.kind()
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_type_can_be_written_in_a_field() {
-    type Judge = fn(Result<&u32, &BoxError>) -> Outcome;
+    type Judge = fn(Result<&u32, &Error>) -> Outcome;
 
     #[derive(Clone)]
     struct Shop<S> {
@@ -375,12 +375,10 @@ async fn all_parts_judge_alike() {
         ready(Ok::<_, BoxError>(503))
     });
     let stack = config()
-        .classify(classify_fn(
-            |result: Result<&u16, &BoxError>| match result {
-                Ok(503) | Err(_) => Outcome::Failure,
-                Ok(_) => Outcome::Success,
-            },
-        ))
+        .classify(classify_fn(|result: Result<&u16, &Error>| match result {
+            Ok(503) | Err(_) => Outcome::Failure,
+            Ok(_) => Outcome::Success,
+        }))
         .circuit_breaker(|breaker| breaker.consecutive_failures(3))
         .build()
         .unwrap();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::debugging::DebuggingRecorder;
 use buttress::stack::{Handle, StandardLayer};
-use buttress::{Backoff, BoxError, ByClone, Outcome, Rate, bulkhead, standard};
+use buttress::{Backoff, BoxError, ByClone, Error, Outcome, Rate, bulkhead, standard};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use recorded::assert_levels_are_zero;
@@ -128,9 +128,9 @@ impl Service<Request> for Inner {
     }
 }
 
-type Judge = fn(Result<&End, &BoxError>) -> Outcome;
+type Judge = fn(Result<&End, &Error>) -> Outcome;
 
-fn judge(result: Result<&End, &BoxError>) -> Outcome {
+fn judge(result: Result<&End, &Error>) -> Outcome {
     match result {
         Ok(&End::Overload(wait)) => Outcome::Overload {
             retry_after: Some(wait),
@@ -166,8 +166,8 @@ fn unless_planned<T>(part: impl FnOnce() -> T) -> Option<T> {
         .ok()
 }
 
-type Client = BoxCloneSyncService<Request, End, BoxError>;
-type Call = Pin<Box<dyn Future<Output = Result<End, BoxError>>>>;
+type Client = BoxCloneSyncService<Request, End, Error>;
+type Call = Pin<Box<dyn Future<Output = Result<End, Error>>>>;
 
 /// The terms of one stack.
 #[derive(Clone, Debug)]

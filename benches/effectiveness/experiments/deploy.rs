@@ -26,8 +26,8 @@ use tower::{BoxError, Layer, balance::p2c, discover::Change, load::PeakEwma, ret
 
 use super::x6_fails_fast::{Backend, balance, measured, tower_shared};
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    millis_at, poisson, simulate,
+    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, boxed,
+    lock, millis_at, poisson, simulate,
 };
 
 const ENDPOINTS: usize = 10;
@@ -85,7 +85,7 @@ const VARIANTS: [Variant<Protect>; 4] = [
     ("tower Balance", |world, list| tower(world, &list)),
     ("… retry", |world, list| {
         let retry = retry::RetryLayer::new(TowerRetry::with_budget(2));
-        Client::new(retry.layer(tower(world, &list)))
+        boxed(retry.layer(tower(world, &list)))
     }),
     (OURS, |world, list| {
         let config = Balance::config("search").seed(world.seed());
@@ -96,7 +96,7 @@ const VARIANTS: [Variant<Protect>; 4] = [
             .seed(world.seed())
             .build();
         let stack = stack.expect("the configuration is valid");
-        Client::new(stack.layer(balance(config.discover(list.ours()))))
+        boxed(stack.layer(balance(config.discover(list.ours()))))
     }),
 ];
 

@@ -19,7 +19,7 @@ use tower::{Layer, ServiceBuilder};
 
 use crate::harness::{
     Axis, Backend, Client, Form, Goal, Line, Model, Plot, Report, Results, Run, Table, Variant,
-    World, lock, millis_at, poisson, simulate,
+    World, boxed, lock, millis_at, poisson, simulate,
 };
 
 /// A tenth of a second of tokio's clock for each simulated millisecond.
@@ -289,13 +289,13 @@ fn protect(world: &World, protection: &Protection, client: Client) -> (Client, O
     let mut timeout = TimeoutLayer::new("server", world.scaled(TIMEOUT));
     let config = match protection {
         Nothing => return (client, None),
-        Timeout => return (Client::new(timeout.layer(client)), None),
+        Timeout => return (boxed(timeout.layer(client)), None),
         Tower(limit) => {
             let stack = ServiceBuilder::new()
                 .load_shed()
                 .layer(tower::limit::GlobalConcurrencyLimitLayer::new(*limit))
                 .layer(timeout);
-            return (Client::new(stack.service(client)), None);
+            return (boxed(stack.service(client)), None);
         }
         Bulkhead(limit) => queueing(SCALE, *limit),
         TimesOut(ms) => {
@@ -310,5 +310,5 @@ fn protect(world: &World, protection: &Protection, client: Client) -> (Client, O
         .layer(bulkhead)
         .layer(timeout)
         .service(client);
-    (Client::new(client), Some(handle))
+    (boxed(client), Some(handle))
 }

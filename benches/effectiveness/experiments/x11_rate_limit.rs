@@ -20,7 +20,8 @@ use rand::RngExt;
 use tower::{BoxError, Layer, Service, limit, service_fn};
 
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, poisson, simulate,
+    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, boxed, lock, poisson,
+    simulate,
 };
 
 const PER_SECOND: u32 = 100;
@@ -33,7 +34,7 @@ const VARIANTS: [Variant<Protect>; 2] = [
     (TOWER, |service| {
         let layer = limit::RateLimitLayer::new(PER_SECOND.into(), Duration::from_secs(1));
         let limit = Arc::new(Mutex::new(layer.layer(service)));
-        Client::new(service_fn(move |()| {
+        boxed(service_fn(move |()| {
             let mut limit = lock(&limit);
             // Its readiness is the limit. Who finds it used up is refused, as a load shed would.
             match limit.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -46,7 +47,7 @@ const VARIANTS: [Variant<Protect>; 2] = [
         let config = RateLimitLayer::config("service", Rate::per_second(PER_SECOND));
         let layer = config.build().expect("the configuration is valid");
         assert_eq!(layer.handle().burst(), BURST, "the default");
-        Client::new(layer.layer(service))
+        boxed(layer.layer(service))
     }),
 ];
 
@@ -267,11 +268,11 @@ fn admit(form: Form, seed: u64, protect: Protect, arrivals: Arrivals) -> Run<Cal
 /// Notes when it is called.
 fn service(world: &World, calls: &Arc<Mutex<Calls>>) -> Client {
     let (world, calls) = (world.clone(), Arc::clone(calls));
-    Client::new(service_fn(move |()| {
+    boxed(service_fn(move |()| {
         world.record(&Event::Attempt);
         let now = u64::try_from(world.now().as_nanos()).expect("the run is shorter");
         lock(&calls).admitted.push(now);
-        ready(Ok(()))
+        ready(Ok::<_, BoxError>(()))
     }))
 }
 
@@ -332,7 +333,7 @@ fn wait(form: Form, seed: u64, load: f64) -> Run<Waits> {
             .burst(BURST)
             .max_wait(1_000 * second);
         let layer = config.build().expect("the configuration is valid");
-        let client = Client::new(layer.layer(service_fn(|()| ready(Ok::<_, BoxError>(())))));
+        let client = boxed(layer.layer(service_fn(|()| ready(Ok::<_, BoxError>(())))));
 
         let arrivals: Vec<_> = on_off(world, Form::Full, load)
             .take_while(|at| *at < until)

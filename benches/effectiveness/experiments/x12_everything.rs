@@ -22,7 +22,7 @@ use tower::{BoxError, Layer, ServiceBuilder, retry, service_fn, timeout::Timeout
 use super::x6_fails_fast::{Backend, balance, endpoints};
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
-    World, lock, poisson, simulate,
+    World, boxed, lock, poisson, simulate,
 };
 
 const SERVERS: usize = 20;
@@ -40,17 +40,17 @@ const OURS: &str = "buttress";
 /// The short form runs the third and the fourth.
 const VARIANTS: [Variant<Protect>; 5] = [
     (IN_FLIGHT, |world, servers| {
-        Client::new(TimeoutLayer::new(DEADLINE).layer(in_flight(world, servers)))
+        boxed(TimeoutLayer::new(DEADLINE).layer(in_flight(world, servers)))
     }),
     ("p2c peak EWMA", |world, servers| {
-        Client::new(TimeoutLayer::new(DEADLINE).layer(peak_ewma(world, servers)))
+        boxed(TimeoutLayer::new(DEADLINE).layer(peak_ewma(world, servers)))
     }),
     (NO_BUDGET, |world, servers| {
         let stack = ServiceBuilder::new()
             .layer(TimeoutLayer::new(DEADLINE))
             .layer(retry::RetryLayer::new(TowerRetry::without_budget(2)))
             .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT));
-        Client::new(stack.service(in_flight(world, servers)))
+        boxed(stack.service(in_flight(world, servers)))
     }),
     (OURS, |world, servers| {
         standard_stack(world, peak_ewma(world, servers))
@@ -79,7 +79,7 @@ fn standard_stack(world: &World, balancer: Client) -> Client {
         .concurrency_limit(LIMIT)
         .seed(world.seed())
         .build();
-    Client::new(stack.expect("the configuration is valid").layer(balancer))
+    boxed(stack.expect("the configuration is valid").layer(balancer))
 }
 
 /// When it happens, in seconds.

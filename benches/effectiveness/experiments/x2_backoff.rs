@@ -25,7 +25,7 @@ use tower::{
 };
 
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, simulate,
+    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, boxed, lock, simulate,
 };
 
 /// One second of tokio's clock for each simulated millisecond.
@@ -130,7 +130,7 @@ fn all_write(seed: u64, protect: Protect) -> Run<Outcome> {
         });
         let client = {
             let database = Arc::clone(&database);
-            Client::new(service_fn(move |()| Arc::clone(&database).update()))
+            boxed(service_fn(move |()| Arc::clone(&database).update()))
         };
         let client = protect(world, client);
         let mut clients = JoinSet::new();
@@ -212,7 +212,7 @@ fn ours(world: &World, client: Client, backoff: Backoff) -> Client {
         .seed(world.seed())
         .build()
         .expect("the configuration is valid");
-    Client::new(retry.layer(client))
+    boxed(retry.layer(client))
 }
 
 fn tower(world: &World, client: Client) -> Client {
@@ -220,7 +220,7 @@ fn tower(world: &World, client: Client) -> Client {
     let mut maker =
         ExponentialBackoffMaker::new(world.scaled(FIRST), world.scaled(CAP), 0.99, random)
             .expect("the configuration is valid");
-    Client::new(retry::RetryLayer::new(TowerPolicy(maker.make_backoff())).layer(client))
+    boxed(retry::RetryLayer::new(TowerPolicy(maker.make_backoff())).layer(client))
 }
 
 /// Retries until it succeeds, with tower's own backoff. Tower clones the policy for each request.
@@ -256,7 +256,7 @@ fn correlation(seed: u64, protect: Protect) -> f64 {
         let attempts = Arc::new(Mutex::new(Vec::new()));
         let client = {
             let (world, attempts) = (world.clone(), Arc::clone(&attempts));
-            Client::new(service_fn(move |()| {
+            boxed(service_fn(move |()| {
                 let mut attempts = lock(&attempts);
                 attempts.push(world.now().as_secs_f64());
                 let is_last = attempts.len() % ATTEMPTS as usize == 0;

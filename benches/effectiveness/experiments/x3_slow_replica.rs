@@ -22,7 +22,7 @@ use tower::{BoxError, Layer, service_fn};
 
 use super::x6_fails_fast::{Backend, Balancer, balance, endpoints, ours, tower_balance};
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, simulate,
+    Client, Event, Form, Goal, Report, Results, Run, Table, Variant, World, boxed, lock, simulate,
 };
 
 const SCALE: u32 = 1_000;
@@ -78,7 +78,7 @@ fn hedged(
     // The default, scaled.
     let config = HedgeLayer::config("search").window(SCALE * Duration::from_secs(30));
     let hedge = change(config).build().expect("the configuration is valid");
-    Client::new(hedge.layer(balance(ours(world).build(endpoints(backends)))))
+    boxed(hedge.layer(balance(ours(world).build(endpoints(backends)))))
 }
 
 pub(crate) fn run(form: Form) -> Report {

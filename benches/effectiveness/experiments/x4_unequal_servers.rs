@@ -23,8 +23,8 @@ use tower::{Layer, ServiceExt, retry, service_fn};
 
 use super::x6_fails_fast::{Backend, balance, endpoints, tower_balance, tower_in_flight};
 use crate::harness::{
-    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, lock,
-    millis_at, simulate,
+    Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, boxed,
+    lock, millis_at, simulate,
 };
 
 /// Milliseconds, and the share of calls that fail.
@@ -58,7 +58,7 @@ const VARIANTS: [Variant<Protect>; 7] = [
     ("tower, peak EWMA", tower_balance),
     ("… retry", |world, servers| {
         let retry = retry::RetryLayer::new(TowerRetry::with_budget(2));
-        Client::new(retry.layer(tower_balance(world, servers)))
+        boxed(retry.layer(tower_balance(world, servers)))
     }),
     ("buttress", ours),
     (OURS, |world, servers| retried(world, ours(world, servers))),
@@ -79,7 +79,7 @@ fn ours(world: &World, servers: Vec<Backend>) -> Client {
 
 fn retried(world: &World, balancer: Client) -> Client {
     let retry = RetryLayer::config("search").seed(world.seed()).build();
-    Client::new(retry.expect("the configuration is valid").layer(balancer))
+    boxed(retry.expect("the configuration is valid").layer(balancer))
 }
 
 pub(crate) fn run(form: Form) -> Report {

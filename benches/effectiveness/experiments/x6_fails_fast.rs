@@ -26,8 +26,8 @@ use tower::{
 };
 
 use crate::harness::{
-    Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World, lock,
-    simulate,
+    Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World,
+    boxed, lock, simulate,
 };
 
 /// A second of tokio's clock for each simulated millisecond.
@@ -77,10 +77,10 @@ pub(crate) fn endpoints(backends: Vec<Backend>) -> impl Iterator<Item = Endpoint
 
 pub(crate) fn balance<S, E>(built: Result<S, E>) -> Client
 where
-    S: Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send + 'static,
+    S: Service<(), Response = (), Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
     E: std::fmt::Debug,
 {
-    Client::new(built.expect("the configuration is valid"))
+    boxed(built.expect("the configuration is valid"))
 }
 
 /// Tower's balancer with its peak EWMA.
@@ -113,7 +113,7 @@ where
     B: Service<(), Response = (), Error = BoxError, Future: Send> + Send + 'static,
 {
     let balance = Arc::new(std::sync::Mutex::new(balance));
-    Client::new(service_fn(move |()| {
+    boxed(service_fn(move |()| {
         let balance = Arc::clone(&balance);
         async move {
             let call = std::future::poll_fn(|cx| {

@@ -20,7 +20,7 @@ use tower::{Layer, ServiceBuilder, retry, timeout};
 
 use crate::harness::{
     Axis, Backend, Client, Fault, Form, Goal, Line, Model, Plot, Report, Results, Run, Table,
-    TowerRetry, Variant, World, lock, poisson, simulate,
+    TowerRetry, Variant, World, boxed, lock, poisson, simulate,
 };
 
 const OUTAGE: Range<Duration> = Duration::from_secs(60)..Duration::from_secs(70);
@@ -36,7 +36,7 @@ const LIMIT: usize = 100;
 const VARIANTS: [Variant<Protect>; 5] = [
     ("no retry", |_, database, _| {
         let stack = ServiceBuilder::new().layer(timeout::TimeoutLayer::new(ATTEMPT_TIMEOUT));
-        Client::new(stack.service(database))
+        boxed(stack.service(database))
     }),
     ("tower, TpsBudget", |_, database, attempts| {
         tower(database, TowerRetry::with_budget(attempts - 1))
@@ -208,7 +208,7 @@ fn tower(database: Client, policy: TowerRetry) -> Client {
     let stack = ServiceBuilder::new()
         .layer(retry::RetryLayer::new(policy))
         .layer(timeout::TimeoutLayer::new(ATTEMPT_TIMEOUT));
-    Client::new(stack.service(database))
+    boxed(stack.service(database))
 }
 
 /// The standard stack as users get it.
@@ -219,5 +219,5 @@ fn ours(stack: Standard, world: &World, database: Client, attempts: u32) -> Clie
         .retry(|retry| retry.max_attempts(attempts))
         .seed(world.seed())
         .build();
-    Client::new(stack.expect("the configuration is valid").layer(database))
+    boxed(stack.expect("the configuration is valid").layer(database))
 }

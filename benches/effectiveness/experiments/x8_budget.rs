@@ -20,7 +20,7 @@ use tower::{BoxError, Layer, retry, service_fn};
 
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
-    World, lock, poisson, simulate,
+    World, boxed, lock, poisson, simulate,
 };
 
 const RETRIES: u32 = 2;
@@ -33,7 +33,7 @@ const VARIANTS: [Variant<NewClients>; 4] = [
     ("tower, TpsBudget", |_, service| {
         Box::new(move || {
             let retry = retry::RetryLayer::new(TowerRetry::with_budget(RETRIES));
-            Client::new(retry.layer(service.clone()))
+            boxed(retry.layer(service.clone()))
         })
     }),
     (NO_BUDGET, |world, service| {
@@ -286,7 +286,7 @@ fn measure(scenario: &Scenario, seed: u64, new_clients: NewClients) -> Run<Outco
 /// A service that fails its share of the attempts at once.
 fn service(world: &World, tally: Arc<Mutex<Outcome>>, failing: f64) -> Client {
     let (world, random) = (world.clone(), Arc::new(Mutex::new(world.random())));
-    Client::new(service_fn(move |()| {
+    boxed(service_fn(move |()| {
         lock(&tally).attempts += 1.0;
         world.record(&Event::Attempt);
         let fails = lock(&random).random_bool(failing);
@@ -305,5 +305,5 @@ fn ours(world: &World, service: &Client, budget: impl FnOnce(Config) -> Config) 
         .backoff(Backoff::constant(Duration::from_nanos(1)))
         .seed(world.seed());
     let retry = budget(config).build().expect("the configuration is valid");
-    Client::new(retry.layer(service.clone()))
+    boxed(retry.layer(service.clone()))
 }

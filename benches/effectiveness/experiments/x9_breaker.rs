@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use buttress::{CircuitBreakerLayer, Error, TimeoutLayer, circuit_breaker::Config};
+use buttress::{Cause, CircuitBreakerLayer, Error, TimeoutLayer, circuit_breaker::Config};
 use rand::{RngExt, rngs::SmallRng, seq::SliceRandom};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
 use crate::harness::{
     Axis, Backend, Client, Fault, Form, Goal, Line, Model, Plot, Report, Results, Run, Sample,
-    Table, Variant, World, lock, poisson, simulate,
+    Table, Variant, World, boxed, lock, poisson, simulate,
 };
 
 /// A tenth of a second of tokio's clock for each simulated millisecond.
@@ -237,7 +237,7 @@ fn simulate_outages(
         let client = protect(
             world,
             breaker(SCALE),
-            Client::new(timeout.layer(backend.client())),
+            boxed(timeout.layer(backend.client())),
         );
 
         let refusals = Arc::new(Mutex::new(Vec::new()));
@@ -296,7 +296,7 @@ fn refused_when_well(seed: u64, hours: f64, breaker: impl Fn(u32) -> Option<Conf
             RATE,
             Duration::from_secs_f64(hours * 3600.0),
         );
-        let well = Client::new(service_fn(move |()| {
+        let well = boxed(service_fn(move |()| {
             ready(if random.random_bool(0.2) {
                 Err(BoxError::from("bad luck"))
             } else {
@@ -322,7 +322,7 @@ fn refused_when_well(seed: u64, hours: f64, breaker: impl Fn(u32) -> Option<Conf
 
 fn protect(world: &World, breaker: Option<Config>, client: Client) -> Client {
     match breaker {
-        Some(config) => Client::new(
+        Some(config) => boxed(
             config
                 .seed(world.seed())
                 .build()
@@ -336,5 +336,5 @@ fn protect(world: &World, breaker: Option<Config>, client: Client) -> Client {
 fn is_refusal(answer: &Result<(), BoxError>) -> bool {
     answer
         .as_ref()
-        .is_err_and(|error| Error::find(error).is_some_and(Error::is_rejection))
+        .is_err_and(|error| Error::find(error.as_ref()).is_some_and(Cause::is_rejection))
 }

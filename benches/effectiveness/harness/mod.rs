@@ -7,7 +7,7 @@ mod server;
 mod tower_retry;
 mod world;
 
-use tower::{BoxError, util::BoxCloneService};
+use tower::{BoxError, Service, ServiceExt, util::BoxCloneService};
 
 pub(crate) use plot::{Axis, Line, Plot};
 pub(crate) use report::{Goal, Report, Results, Sample, Table, Variant, millis_at};
@@ -17,6 +17,15 @@ pub(crate) use world::{Event, Run, World, lock, poisson, simulate};
 
 /// What the simulated callers call: a backend, with or without protection around it.
 pub(crate) type Client = BoxCloneService<(), (), BoxError>;
+
+/// Puts a service into a box, whatever its error is.
+pub(crate) fn boxed<Req, S>(service: S) -> BoxCloneService<Req, S::Response, BoxError>
+where
+    S: Service<Req, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
+    Req: 'static,
+{
+    BoxCloneService::new(service.map_err(Into::into))
+}
 
 /// How thorough a run is.
 #[derive(Clone, Copy, Debug)]

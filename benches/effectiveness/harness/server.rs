@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tower::{BoxError, service_fn};
 
-use super::{Client, Event, World, lock};
+use super::{Client, Event, World, boxed, lock};
 
 /// How long a server takes.
 pub(crate) enum Model {
@@ -86,7 +86,7 @@ impl Backend {
     /// An unprotected client of this server.
     pub(crate) fn client(self: &Arc<Self>) -> Client {
         let backend = Arc::clone(self);
-        Client::new(service_fn(move |()| Arc::clone(&backend).answer()))
+        boxed(service_fn(move |()| Arc::clone(&backend).answer()))
     }
 
     /// The number of attempts that were sent in this time.

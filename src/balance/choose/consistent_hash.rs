@@ -24,7 +24,7 @@ const SPARE: u32 = 25;
 /// let search = Balance::config("search")
 ///     .choose(ConsistentHash::by(|query: &Query| query.user))
 ///     .build([Endpoint::new("a", client), Endpoint::new("b", client)])?;
-/// # let _ = tower::ServiceExt::<Query>::oneshot(search, Query { user: 1, text: String::new() });
+/// # let _ = search.send(Query { user: 1, text: String::new() });
 /// # Ok::<(), buttress::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use ::http::Request;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::BoxError;
 use crate::ready::Call;
+use crate::{BoxError, Error};
 
 pin_project! {
     /// The response future of [`AddOrigin`](super::AddOrigin).
@@ -26,13 +26,13 @@ pin_project! {
 impl<S, B> Future for ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
-    S::Error: Into<BoxError>,
+    S::Error: Into<BoxError> + 'static,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.project().call.poll(cx)
+        self.project().call.poll(cx, || "")
     }
 }
 

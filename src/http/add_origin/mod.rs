@@ -77,14 +77,14 @@
 //! use buttress::BoxError;
 //! use buttress::http::AddOriginLayer;
 //! use http::Request;
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
 //! let client = service_fn(|request: Request<()>| async move { Ok::<_, BoxError>(request.uri().to_string()) });
 //! let replica = AddOriginLayer::new("https://search-1.internal")?.wrap(client);
 //!
-//! let asked = replica.oneshot(Request::get("/stock?item=bolts").body(())?).await?;
+//! let asked = replica.send(Request::get("/stock?item=bolts").body(())?).await?;
 //! assert_eq!(asked, "https://search-1.internal/stock?item=bolts");
 //! # Ok(())
 //! # }

@@ -10,7 +10,8 @@ use tower::Service;
 use super::future::ResponseFuture;
 use super::layer::AddOriginLayer;
 use crate::ready::Ready;
-use crate::{BoxError, Wrappable};
+use crate::send::send_method;
+use crate::{Error, Wrappable};
 
 /// A service whose requests go to one origin. Made by [`AddOriginLayer`].
 #[derive(Clone, Debug)]
@@ -33,16 +34,18 @@ impl AddOriginLayer {
     }
 }
 
+send_method!(AddOrigin<S>);
+
 impl<S, B> Service<Request<B>> for AddOrigin<S>
 where
     S: Wrappable<Request<B>>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, B>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }

@@ -94,29 +94,29 @@ impl<B> Parts<'_, B> {
 
     /// Ends the body. What is inside goes first, so that whatever it held is free when the reader sees the error.
     #[cold]
-    fn time_out(&mut self, end: End) -> BoxError {
+    fn time_out(&mut self, end: End) -> Error {
         self.body.set(None);
         *self.timer = None;
-        let Some(metrics) = self.metrics else {
-            return "the body took too long".into();
-        };
-        metrics.report(Instant::now(), TimeoutMetrics::timed_out);
-        Error::body_timed_out(end.kind, metrics.name(), end.allowed, end.late).into()
+        let name = self.metrics.map_or("", |metrics| {
+            metrics.report(Instant::now(), TimeoutMetrics::timed_out);
+            metrics.name()
+        });
+        Error::body_timed_out(end.kind, name, end.allowed, end.late)
     }
 }
 
 impl<B> Body for TimeoutBody<B>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
 {
     type Data = B::Data;
-    type Error = BoxError;
+    type Error = Error;
 
     #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
         let mut this = self.project();
         let Some(mut body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
@@ -133,7 +133,7 @@ where
                 let late = Late::Reader;
                 return Poll::Ready(Some(Err(this.time_out(End { late, ..end }))));
             }
-            return Poll::Ready(next.map(|result| result.map_err(Into::into)));
+            return Poll::Ready(next.map(|result| result.map_err(Error::of_body)));
         }
         let Some(end) = this.next_end() else {
             return Poll::Pending;

@@ -15,9 +15,10 @@ use super::body::TimeoutBody;
 use super::config::{Config, Limits};
 use crate::error::or_panic;
 use crate::ready::{Call, Ready};
+use crate::send::send_method;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
-use crate::{BoxError, Forget, Wrappable};
+use crate::{BoxError, Error, Forget, Wrappable};
 
 /// Ends bodies of responses that take too long. See the [module documentation](super).
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ impl BodyTimeoutLayer {
     pub fn wrap<Req, S, B>(&self, service: S) -> BodyTimeout<S>
     where
         S: Wrappable<Req, Response = Response<B>>,
-        B: Body<Error: Into<BoxError>>,
+        B: Body<Error: Into<BoxError> + 'static>,
     {
         self.layer(service)
     }
@@ -79,17 +80,19 @@ pub struct BodyTimeout<S> {
     metrics: &'static Series<TimeoutMetrics>,
 }
 
+send_method!(BodyTimeout<S>);
+
 impl<S, Req, B> Service<Req> for BodyTimeout<S>
 where
     S: Wrappable<Req, Response = Response<B>>,
     B: Body,
 {
     type Response = Response<TimeoutBody<B>>;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, Req>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
@@ -124,12 +127,12 @@ impl<S, Req, B> Future for ResponseFuture<S, Req>
 where
     S: Wrappable<Req, Response = Response<B>>,
 {
-    type Output = Result<Response<TimeoutBody<B>>, BoxError>;
+    type Output = Result<Response<TimeoutBody<B>>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.call.poll(cx))?;
+        let response = ready!(this.call.poll(cx, || this.metrics.name()))?;
         let (limits, metrics) = (*this.limits, *this.metrics);
         Poll::Ready(Ok(
             response.map(|body| TimeoutBody::new(body, limits, metrics))

@@ -50,10 +50,10 @@
 //! # Errors
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) at the deadline,
-//! as the error of the body, whose type is [`BoxError`](crate::BoxError). Errors of the body inside pass untouched.
+//! as the error of the body, whose type is [`Error`](crate::Error). An error of the body inside is the source of such an error.
 //!
 //! A tonic client inside whose stream this happens makes `Unknown` of it, with this error as the source of its status:
-//! [`Error::find_in`](crate::Error::find_in) tells it from others. Under a [`RespondLayer`](super::RespondLayer) it sees
+//! [`Error::find`](crate::Error::find) tells it from others. Under a [`RespondLayer`](super::RespondLayer) it sees
 //! `DeadlineExceeded`.
 //!
 //! # Metrics
@@ -111,7 +111,7 @@
 //! # std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
 //! let response = client.call(Request::new(())).await?;
 //! let error = response.into_body().collect().await.unwrap_err();
-//! assert_eq!(Error::find(&error).map(Error::kind), Some(ErrorKind::Timeout));
+//! assert_eq!(error.kind(), ErrorKind::Timeout);
 //! # Ok(())
 //! # }
 //! ```

@@ -5,20 +5,18 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
-use tower::Service;
 
 use super::headers::Headers;
 use super::stamp::Stamp;
 use crate::ready::Call;
-use crate::{BoxError, Error, context};
+use crate::{Error, Wrappable, context};
 
 pin_project! {
     /// The response future of [`PropagateDeadline`](super::PropagateDeadline).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, H, Req>
     where
-        S: Service<Req>,
-        S::Error: Into<BoxError>,
+        S: Wrappable<Req>,
         H: Headers<Req>,
     {
         #[pin]
@@ -28,8 +26,7 @@ pin_project! {
 
 impl<S, H, Req> ResponseFuture<S, H, Req>
 where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
+    S: Wrappable<Req>,
     H: Headers<Req>,
 {
     #[inline]
@@ -45,27 +42,25 @@ where
 
 impl<S, H, Req> Future for ResponseFuture<S, H, Req>
 where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
+    S: Wrappable<Req>,
     H: Headers<Req>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let call = self.project().call;
         if call.is_waiting() {
             // The request may be sent now, and what the header says is a duration that ends now.
-            return context::unclocked(|| call.poll(cx));
+            return context::unclocked(|| call.poll(cx, || ""));
         }
-        call.poll(cx)
+        call.poll(cx, || "")
     }
 }
 
 impl<S, H, Req> fmt::Debug for ResponseFuture<S, H, Req>
 where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
+    S: Wrappable<Req>,
     H: Headers<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +79,9 @@ mod tests {
 
     use ::http::{HeaderValue, Request};
     use tokio::time::{Instant, advance};
+    use tower::Service;
 
+    use crate::BoxError;
     use crate::context::{ClockScope, DeadlineScope};
     use crate::http::PropagateDeadlineLayer;
 

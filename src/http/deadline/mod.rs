@@ -107,7 +107,7 @@
 //! use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer};
 //! use buttress::{BoxError, Deadline, DeadlineLayer};
 //! use http::{Request, Response};
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{ServiceBuilder, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -122,7 +122,7 @@
 //!     .layer(DeadlineLayer::new("warehouse", Duration::from_secs(2)))
 //!     .layer(PropagateDeadlineLayer::config("warehouse").slack(Duration::from_millis(20)).build()?)
 //!     .service(server);
-//! let response = client.oneshot(Request::new(String::new())).await?;
+//! let response = client.send(Request::new(String::new())).await?;
 //! assert_eq!(response.into_body(), Duration::from_millis(1_980));
 //! # Ok(())
 //! # }

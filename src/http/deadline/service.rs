@@ -14,8 +14,9 @@ use super::stamp::{Policy, Stamp};
 use crate::context::{self, ClockScope};
 use crate::http::Protocol;
 use crate::ready::Ready;
+use crate::send::send_method;
 use crate::timeout::DeadlineFuture;
-use crate::{BoxError, DeadlineService, Wrappable};
+use crate::{DeadlineService, Error, Wrappable};
 
 /// A service that is told how much time is left. Made by
 /// [`PropagateDeadlineLayer`](super::PropagateDeadlineLayer).
@@ -24,17 +25,19 @@ pub struct PropagateDeadline<S, H = HttpHeaders> {
     pub(super) policy: Arc<Policy<H>>,
 }
 
+send_method!(PropagateDeadline<S, H>);
+
 impl<S, H, Req> Service<Req> for PropagateDeadline<S, H>
 where
     S: Wrappable<Req>,
     H: Headers<Req>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, H, Req>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
@@ -84,16 +87,18 @@ pub struct InheritDeadline<S> {
     pub(super) header: HeaderName,
 }
 
+send_method!(InheritDeadline<S>);
+
 impl<S, B> Service<Request<B>> for InheritDeadline<S>
 where
     S: Wrappable<Request<B>>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = DeadlineFuture<S, Request<B>>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Service::<Request<B>>::poll_ready(&mut self.inner, cx)
     }
 

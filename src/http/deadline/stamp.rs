@@ -16,10 +16,9 @@ use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
 use super::metrics::PropagateMetrics;
-use crate::error::was_sent;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{BoxError, Error, ErrorKind, context};
+use crate::{BoxError, Error, ErrorKind, Wrappable, context};
 
 /// The timers of both sides know nothing shorter.
 const LEAST: Duration = Duration::from_millis(1);
@@ -116,14 +115,14 @@ impl Told {
     /// Says what an error means. Some clients keep to the header themselves, and end in an error that nobody else knows;
     /// whichever timer is first, the call was ended by its deadline.
     #[cold]
-    fn explain(&self, error: BoxError) -> BoxError {
+    fn explain(&self, error: Error) -> Error {
         let now = context::fresh_now();
-        if now < self.until || Error::find(&error).is_some() || !was_sent(&error) {
+        if now < self.until || error.kind() != ErrorKind::Service || !error.was_sent() {
             return error;
         }
         self.metrics.report(now, PropagateMetrics::timed_out);
         let (kind, name) = (ErrorKind::DeadlineExceeded, self.metrics.name());
-        Error::timed_out(kind, name, self.allowed).into()
+        Error::timed_out(kind, name, self.allowed)
     }
 }
 
@@ -135,17 +134,18 @@ pub(super) struct Stamp<S, H> {
 
 impl<S, H, Req> Service<Req> for Stamp<S, H>
 where
-    S: Service<Req>,
-    S::Error: Into<BoxError>,
+    S: Wrappable<Req>,
     H: Headers<Req>,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = StampFuture<S::Future>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| Error::of_service(error, || self.policy.metrics.name()))
     }
 
     #[inline]
@@ -185,22 +185,24 @@ pin_project! {
 impl<F, T, E> Future for StampFuture<F>
 where
     F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
+    E: Into<BoxError> + 'static,
 {
-    type Output = Result<T, BoxError>;
+    type Output = Result<T, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             StampProj::Sent { future, told } => {
-                let result = ready!(future.poll(cx)).map_err(Into::into);
+                let result = ready!(future.poll(cx));
+                let name = || told.as_ref().map_or("", |told| told.metrics.name());
+                let result = result.map_err(|error| Error::of_service(error, name));
                 Poll::Ready(match told {
                     Some(told) => result.map_err(|error| told.explain(error)),
                     None => result,
                 })
             }
             StampProj::Refused { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error.into())),
+                Some(error) => Poll::Ready(Err(error)),
                 None => Poll::Pending,
             },
         }

@@ -8,7 +8,7 @@ use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEnd;
 use crate::http::retry_after::{retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
-use crate::{BoxError, Classify, Hint, Outcome};
+use crate::{Classify, Error, Hint, Outcome};
 
 /// Judges gRPC responses by their status. See the [module documentation](crate::http::grpc).
 ///
@@ -87,14 +87,14 @@ impl Classifier {
 
 impl<B> Classify<Response<B>> for Classifier {
     #[inline]
-    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
         match result {
             Ok(response) => self.judge_head(response.status(), response.headers()),
             Err(error) => of_error(error),
         }
     }
 
-    fn hint(&self, result: Result<&Response<B>, &BoxError>) -> Option<Hint> {
+    fn hint(&self, result: Result<&Response<B>, &Error>) -> Option<Hint> {
         let headers = result.ok()?.headers();
         pushback(headers).or_else(|| {
             let own = self.classify(result).retry_after();
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(hint(&[value]), Some(Hint::DoNotRetry), "{value:?}");
         }
         assert_eq!(hint(&[b"1", b"1"]), Some(Hint::DoNotRetry));
-        let error: BoxError = "connection reset".into();
+        let error = Error::of_service("connection reset", || "");
         let result: Result<&Response<()>, _> = Err(&error);
         assert_eq!(Classifier::new().hint(result), None);
         assert_eq!(Classifier::new().classify(result), Outcome::Failure);

@@ -5,9 +5,6 @@
 //! With a gRPC client that is a `tower::Service` of `http::Request`, as tonic's `Channel`. Generated clients are
 //! put round the stack: `HealthClient::new(stack.wrap(channel))`.
 //!
-//! To put a stack in a box, give it another error than [`BoxError`](crate::BoxError): with that as a parameter of its type, rustc
-//! does not see that the calls of a generated client are `Send`. `.map_err(tonic::Status::from_error)` does it.
-//!
 //! # How it works
 //!
 //! ```text
@@ -55,7 +52,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::Empty;
 //! use bytes::Bytes;
-//! use tower::{ServiceExt, service_fn};
+//! use tower::service_fn;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -68,7 +65,7 @@
 //!     .concurrency_limit(50)
 //!     .build()?;
 //! let ledger = stack.wrap(channel);
-//! ledger.oneshot(Request::new(())).await?;
+//! ledger.send(Request::new(())).await?;
 //! let handle = stack.handle();
 //! let breaker = handle.circuit_breaker().expect("is on by default");
 //! assert_eq!(breaker.state(), buttress::circuit_breaker::State::Open);

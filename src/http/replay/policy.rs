@@ -7,8 +7,7 @@ use std::sync::Arc;
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use super::copy::{CopyBody, TryCopy};
-use crate::error::{sources, was_sent};
-use crate::{Attempt, BoxError, ByClone, Replay};
+use crate::{Attempt, ByClone, Error, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -272,9 +271,9 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
         self.copy_body.supersede(copy.body());
     }
 
-    fn was_sent(&self, error: &BoxError) -> bool {
-        let proves_not = |proves: &Arc<OfError>| sources(error.as_ref()).any(|error| proves(error));
-        was_sent(error) && !self.not_sent.as_ref().is_some_and(proves_not)
+    fn was_sent(&self, error: &Error) -> bool {
+        let proves_not = |proves: &Arc<OfError>| error.service_sources().any(|error| proves(error));
+        error.was_sent() && !self.not_sent.as_ref().is_some_and(proves_not)
     }
 }
 

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::source::Reader;
-use crate::BoxError;
-use crate::error::sources;
 use crate::http::TryCopyBody;
+use crate::{BoxError, Error};
 
 /// Longer than nearly every request, and little enough to keep for each call in flight.
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -84,15 +83,15 @@ impl<B> TryCopyBody for ReplayBody<B> {
 
 impl<B> Body for ReplayBody<B>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
 {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.get_mut().inner {
             Inner::Empty => Poll::Ready(None),
             Inner::Kept(reader) => reader.poll(cx),
@@ -177,16 +176,16 @@ impl StdError for ReplayBodyError {
 
 impl ReplayBodyError {
     /// Says whether a call ended in `error` because its request could not be read, whoever was called.
-    pub(in crate::http) fn is_cause_of(error: &BoxError) -> bool {
+    pub(in crate::http) fn is_cause_of(error: &Error) -> bool {
         Self::find(error).is_some()
     }
 
     /// Says whether it was for this copy alone, and another one may be read to its end.
-    pub(crate) fn is_of_one_copy(error: &BoxError) -> bool {
+    pub(crate) fn is_of_one_copy(error: &Error) -> bool {
         matches!(Self::find(error), Some(Self::Lost | Self::Superseded))
     }
 
-    fn find(error: &BoxError) -> Option<&Self> {
-        sources(error.as_ref()).find_map(<dyn StdError>::downcast_ref)
+    fn find(error: &Error) -> Option<&Self> {
+        error.downcast_ref()
     }
 }

@@ -12,7 +12,8 @@ use tower::{Layer, Service};
 
 use super::body::{LIMIT, ReplayBody};
 use crate::ready::{Call, Ready};
-use crate::{BoxError, Forget, Wrappable};
+use crate::send::send_method;
+use crate::{Error, Forget, Wrappable};
 
 /// Makes bodies of requests such that they can be sent again. See the [module documentation](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,17 +78,19 @@ pub struct ReplayBodyService<S> {
     limit: usize,
 }
 
+send_method!(ReplayBodyService<S>);
+
 impl<S, B> Service<Request<B>> for ReplayBodyService<S>
 where
     S: Wrappable<Request<ReplayBody<B>>>,
     B: Body,
 {
     type Response = S::Response;
-    type Error = BoxError;
+    type Error = Error;
     type Future = ResponseFuture<S, B>;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll(cx);
         Poll::Ready(Ok(()))
     }
@@ -116,11 +119,11 @@ impl<S, B> Future for ResponseFuture<S, B>
 where
     S: Wrappable<Request<ReplayBody<B>>>,
 {
-    type Output = Result<S::Response, BoxError>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.project().call.poll(cx)
+        self.project().call.poll(cx, || "")
     }
 }
 

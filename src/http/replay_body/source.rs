@@ -12,9 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::ReplayBodyError;
 use super::state::{Kept, Next, Piece};
-use crate::BoxError;
 use crate::sync::{Mutex, lock};
 use crate::wake::Wakers;
+use crate::{BoxError, Error};
 
 /// What all readers of one body share.
 pub(super) struct Shared<B> {
@@ -177,12 +177,12 @@ impl<B> Reader<B> {
 
 impl<B> Reader<B>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
 {
     pub(super) fn poll(
         &mut self,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.is_over {
             return Poll::Ready(None);
         }
@@ -191,7 +191,7 @@ where
         polled.map(|next| {
             next.map(|result| match result {
                 Ok(piece) => Ok(piece.into()),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(Error::of_body(error)),
             })
         })
     }
@@ -282,7 +282,7 @@ struct Turn<'a, B> {
 
 impl<B> Turn<'_, B>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
 {
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Read {
         let Some(body) = &mut self.body else {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::refusal::{KeptHead, Reason, Refusal};
 use crate::http::Protocol;
-use crate::{BoxError, Error};
+use crate::{Error, ErrorKind};
 
 mod sealed {
     pub trait Sealed {}
@@ -31,7 +31,7 @@ pub trait Answer<D>: sealed::Sealed {
     /// Writes the answer to a call that ended in `error`, which may be told by name if `is_for_client`.
     fn answer(
         &self,
-        error: &BoxError,
+        error: &Error,
         protocol: Protocol,
         is_for_client: bool,
         kept: &Self::Kept,
@@ -52,7 +52,7 @@ impl<D> Answer<D> for Standard {
 
     fn answer(
         &self,
-        error: &BoxError,
+        error: &Error,
         protocol: Protocol,
         is_for_client: bool,
         (): &(),
@@ -81,7 +81,7 @@ where
 
     fn answer(
         &self,
-        error: &BoxError,
+        error: &Error,
         protocol: Protocol,
         is_for_client: bool,
         kept: &KeptHead,
@@ -110,7 +110,7 @@ pub trait Side: sealed::Sealed {
     /// # Errors
     ///
     /// The error itself, if it is passed on.
-    fn answered(error: BoxError) -> Result<BoxError, Self::Error>;
+    fn answered(error: Error) -> Result<Error, Self::Error>;
 }
 
 /// Errors of this crate's layers become responses, those of the inner client pass untouched.
@@ -120,13 +120,13 @@ pub struct ForClients;
 impl sealed::Sealed for ForClients {}
 
 impl Side for ForClients {
-    type Error = BoxError;
+    type Error = Error;
     const IS_CLIENT: bool = true;
 
-    fn answered(error: BoxError) -> Result<BoxError, BoxError> {
-        match Error::find(&error) {
-            Some(_) => Ok(error),
-            None => Err(error),
+    fn answered(error: Error) -> Result<Error, Error> {
+        match error.kind() {
+            ErrorKind::Service => Err(error),
+            _ => Ok(error),
         }
     }
 }
@@ -141,7 +141,7 @@ impl Side for ForServers {
     type Error = Infallible;
     const IS_CLIENT: bool = false;
 
-    fn answered(error: BoxError) -> Result<BoxError, Infallible> {
+    fn answered(error: Error) -> Result<Error, Infallible> {
         Ok(error)
     }
 }

@@ -10,14 +10,14 @@ use pin_project_lite::pin_project;
 
 use super::refusal::trailers;
 use crate::http::Protocol;
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, ErrorKind};
 
 pin_project! {
     /// The body of a response of [`Respond`](super::Respond): that of the inner service, or that of an answer in its
     /// stead, which is short or empty.
     ///
-    /// If the body of a gRPC call ends in an error of this crate, its trailers say so. Errors are those of the inner
-    /// body, boxed.
+    /// If a layer has ended the body of a gRPC call, the trailers say so. All other errors are those of the inner body,
+    /// inside an [`Error`](crate::Error).
     pub struct AnswerBody<B>
     where
         B: Body,
@@ -69,16 +69,16 @@ impl<B: Body> AnswerBody<B> {
 
 impl<B> Body for AnswerBody<B>
 where
-    B: Body<Error: Into<BoxError>>,
+    B: Body<Error: Into<BoxError> + 'static>,
 {
     type Data = B::Data;
-    type Error = BoxError;
+    type Error = Error;
 
     #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
         let mut content = self.project().content;
         Poll::Ready(match content.as_mut().project() {
             ContentProj::Inner {
@@ -87,8 +87,8 @@ where
                 is_for_client,
             } => match ready!(body.poll_frame(cx)) {
                 Some(Err(error)) => {
-                    let error = error.into();
-                    if *protocol != Protocol::Grpc || Error::find(&error).is_none() {
+                    let error = Error::of_body(error);
+                    if *protocol != Protocol::Grpc || error.kind() == ErrorKind::Service {
                         return Poll::Ready(Some(Err(error)));
                     }
                     let trailers = trailers(&error, *is_for_client);

@@ -13,31 +13,32 @@ use tower::Service;
 
 use super::answer::{Answer, Side};
 use super::body::AnswerBody;
-use crate::BoxError;
 use crate::http::Protocol;
 use crate::ready::Call;
+use crate::{BoxError, Error};
 
 /// The error that an answer stands for, in the extensions of the response: for logs, and for layers further out.
 #[derive(Clone, Debug)]
-pub struct Cause(Arc<BoxError>);
+pub struct AnsweredError(Arc<Error>);
 
-impl Cause {
-    /// The error. [`Error::find`](crate::Error::find) tells whether it is one of this crate's.
+impl AnsweredError {
+    /// The error. [`kind`](crate::Cause::kind) tells whether a layer ended the call.
     #[must_use]
-    pub fn error(&self) -> &BoxError {
+    pub fn error(&self) -> &Error {
         &self.0
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for AnsweredError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl StdError for Cause {
+impl StdError for AnsweredError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&**self.0)
+        // Not the error itself, whose text is this one's.
+        StdError::source(&*self.0)
     }
 }
 
@@ -75,7 +76,7 @@ where
 
 impl<S, Req, B, M, A, K> Future for ResponseFuture<S, Req, M, A, K>
 where
-    S: Service<Req, Response = Response<B>, Error: Into<BoxError>>,
+    S: Service<Req, Response = Response<B>, Error: Into<BoxError> + 'static>,
     B: Body,
     M: Side,
     A: Answer<B::Data, Kept = K>,
@@ -85,7 +86,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let error = match ready!(this.call.as_mut().poll(cx)) {
+        let error = match ready!(this.call.as_mut().poll(cx, || "")) {
             Ok(response) => {
                 let response =
                     response.map(|body| AnswerBody::inner(body, *this.protocol, M::IS_CLIENT));
@@ -95,7 +96,9 @@ where
         };
         let answer = (this.answer).answer(&error, *this.protocol, M::IS_CLIENT, this.kept);
         let mut response = answer.map(AnswerBody::own);
-        response.extensions_mut().insert(Cause(Arc::new(error)));
+        response
+            .extensions_mut()
+            .insert(AnsweredError(Arc::new(error)));
         Poll::Ready(Ok(response))
     }
 }

@@ -76,7 +76,7 @@ impl<M, A> RespondLayer<M, A> {
     pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M, A>
     where
         S: Wrappable<Request<B>, Response = Response<R>>,
-        R: Body<Error: Into<BoxError>>,
+        R: Body<Error: Into<BoxError> + 'static>,
         M: Side + Clone,
         A: Answer<R::Data> + Clone,
     {

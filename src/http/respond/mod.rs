@@ -44,7 +44,7 @@
 //! has that status in its trailers. In HTTP there is no place for it, and the error stays one.
 //!
 //! An error of this crate counts as one wherever it stands in the chain of sources. The error itself stays with the
-//! response: [`Cause`] in its extensions, for logs and for metrics outside.
+//! response: [`AnsweredError`] in its extensions, for logs and for metrics outside.
 //!
 //! A function writes other answers, such as problem documents in JSON: see [`RespondLayer::respond`].
 //!
@@ -83,7 +83,7 @@
 //! use buttress::http::respond::Refusal;
 //! use buttress::{BoxError, Rate, RateLimitLayer};
 //! use http::{Request, Response, StatusCode};
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{ServiceBuilder, service_fn};
 //! # type Body = http_body_util::Full<bytes::Bytes>;
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -94,9 +94,9 @@
 //!     .layer(RespondLayer::for_servers())
 //!     .layer(limit.clone())
 //!     .service(handler);
-//! let Ok(response) = server.clone().oneshot(Request::new(())).await;
+//! let Ok(response) = server.send(Request::new(())).await;
 //! assert_eq!(response.status(), StatusCode::OK);
-//! let Ok(response) = server.clone().oneshot(Request::new(())).await;
+//! let Ok(response) = server.send(Request::new(())).await;
 //! assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
 //! assert_eq!(response.headers()["retry-after"], "3");
 //!
@@ -108,7 +108,7 @@
 //!     }))
 //!     .layer(limit)
 //!     .service(handler);
-//! let Ok(response) = server.oneshot(Request::new(())).await;
+//! let Ok(response) = server.send(Request::new(())).await;
 //! assert_eq!(response.headers()["retry-after"], "3");
 //! # Ok(())
 //! # }
@@ -123,7 +123,7 @@ mod service;
 
 pub use self::answer::{Answer, ForClients, ForServers, Side, Standard, With};
 pub use self::body::AnswerBody;
-pub use self::future::{Cause, ResponseFuture};
+pub use self::future::{AnsweredError, ResponseFuture};
 pub use self::layer::RespondLayer;
 pub use self::refusal::{KeptHead, Refusal};
 pub use self::service::Respond;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
-use crate::{BoxError, Error, ErrorKind};
+use crate::{Error, ErrorKind};
 
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -31,36 +31,35 @@ impl Meaning {
         }
     }
 
-    /// `None` stands for errors that are not ours.
-    const fn of(kind: Option<ErrorKind>) -> Self {
+    const fn of(kind: ErrorKind) -> Self {
         let (status, code, message) = match kind {
-            Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints) => (
+            ErrorKind::CircuitOpen | ErrorKind::NoEndpoints => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
                 "unavailable for now",
             ),
             // Not `UNAVAILABLE`, so that a client slows down instead of trying again at once.
-            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => (
+            ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::ResourceExhausted,
                 "overloaded",
             ),
-            Some(ErrorKind::RateLimited) => (
+            ErrorKind::RateLimited => (
                 StatusCode::TOO_MANY_REQUESTS,
                 Code::ResourceExhausted,
                 "too many requests",
             ),
-            Some(ErrorKind::TooCostly) => (
+            ErrorKind::TooCostly => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 Code::ResourceExhausted,
                 "more than is ever allowed at once",
             ),
-            Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => (
+            ErrorKind::Timeout | ErrorKind::DeadlineExceeded => (
                 StatusCode::GATEWAY_TIMEOUT,
                 Code::DeadlineExceeded,
                 "not done in time",
             ),
-            None => (
+            ErrorKind::Service => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::Internal,
                 "internal error",
@@ -73,33 +72,23 @@ impl Meaning {
 /// Why a call is answered with a no, and in which protocol.
 #[derive(Clone, Copy)]
 pub(super) struct Reason<'a> {
-    error: &'a BoxError,
-    ours: Option<&'a Error>,
+    error: &'a Error,
     protocol: Protocol,
     /// Whether the answer stays in this process.
     is_for_client: bool,
 }
 
 impl<'a> Reason<'a> {
-    pub(super) fn new(error: &'a BoxError, protocol: Protocol, is_for_client: bool) -> Self {
+    pub(super) fn new(error: &'a Error, protocol: Protocol, is_for_client: bool) -> Self {
         Self {
             error,
-            ours: Error::find(error),
             protocol,
             is_for_client,
         }
     }
 
-    fn kind(&self) -> Option<ErrorKind> {
-        self.ours.map(Error::kind)
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.ours.and_then(Error::retry_after)
-    }
-
     fn meaning(&self) -> Meaning {
-        Meaning::of(self.kind())
+        Meaning::of(self.error.kind())
     }
 
     pub(super) fn response<T>(&self, body: T) -> Response<T> {
@@ -108,12 +97,12 @@ impl<'a> Reason<'a> {
             Protocol::Http => {
                 *response.status_mut() = self.meaning().status;
                 let is_overload = matches!(
-                    self.kind(),
-                    Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout)
+                    self.error.kind(),
+                    ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
                 );
                 // Without it, a client takes a 503 for that of a service that is broken.
                 let least = is_overload.then_some(Duration::ZERO);
-                if let Some(wait) = self.retry_after().or(least) {
+                if let Some(wait) = self.error.retry_after().or(least) {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
@@ -131,18 +120,19 @@ impl<'a> Reason<'a> {
     /// Writes what gRPC has at the end of an answer.
     fn trailers(&self, headers: &mut HeaderMap) {
         headers.insert(&STATUS, self.meaning().code.number().into());
-        let message: Cow<'_, str> = match self.ours {
-            Some(error) if self.is_for_client => error.to_string().into(),
+        let message: Cow<'_, str> = match self.error.kind() {
+            ErrorKind::Service => self.meaning().message.into(),
+            _ if self.is_for_client => format!("{:#}", self.error).into(),
             _ => self.meaning().message.into(),
         };
         if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
             headers.insert(&GRPC_MESSAGE, message);
         }
-        let pushback = if self.kind() == Some(ErrorKind::TooCostly) {
+        let pushback = if self.error.kind() == ErrorKind::TooCostly {
             // A negative number: do not try again.
             Some(-1)
         } else {
-            self.retry_after().map(whole_millis)
+            self.error.retry_after().map(whole_millis)
         };
         if let Some(pushback) = pushback {
             headers.insert(&PUSHBACK, pushback.into());
@@ -152,7 +142,7 @@ impl<'a> Reason<'a> {
 
 /// The trailers of an answer of gRPC that had begun before it ended in `error`.
 #[cold]
-pub(super) fn trailers(error: &BoxError, is_for_client: bool) -> HeaderMap {
+pub(super) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     Reason::new(error, Protocol::Grpc, is_for_client).trailers(&mut trailers);
     trailers
@@ -191,20 +181,20 @@ impl<'a> Refusal<'a> {
 
     /// The error that the call ended in. Its text is not meant for other parties.
     #[must_use]
-    pub fn error(&self) -> &'a BoxError {
+    pub fn error(&self) -> &'a Error {
         self.reason.error
     }
 
-    /// Why a layer of this crate ended the call. `None` if none of them did.
+    /// Returns the kind of the error.
     #[must_use]
-    pub fn kind(&self) -> Option<ErrorKind> {
-        self.reason.kind()
+    pub fn kind(&self) -> ErrorKind {
+        self.reason.error.kind()
     }
 
     /// How long to wait before another try can succeed, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.reason.retry_after()
+        self.reason.error.retry_after()
     }
 
     /// The protocol of the answer.
@@ -294,8 +284,8 @@ mod tests {
     use crate::{Classify, Outcome};
     use proptest::prelude::*;
 
-    fn rejected(kind: ErrorKind, retry_after: Option<Duration>) -> BoxError {
-        Error::rejected(kind, "inventory", retry_after).into()
+    fn rejected(kind: ErrorKind, retry_after: Option<Duration>) -> Error {
+        Error::rejected(kind, "inventory", retry_after)
     }
 
     #[test]
@@ -315,7 +305,7 @@ mod tests {
             assert_eq!(meaning.status, status, "{kind:?}");
             assert_eq!(meaning.code, code, "{kind:?}");
         }
-        let foreign = "password".into();
+        let foreign = Error::of_service("password", || "");
         let meaning = Reason::new(&foreign, Protocol::Http, false).meaning();
         assert_eq!(
             (meaning.status.as_u16(), meaning.code),

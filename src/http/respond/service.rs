@@ -12,6 +12,7 @@ use super::future::ResponseFuture;
 use crate::Wrappable;
 use crate::http::Protocol;
 use crate::ready::Ready;
+use crate::send::send_method;
 
 /// A service that answers in HTTP or gRPC where a layer ended the call. Made by
 /// [`RespondLayer`](super::RespondLayer).
@@ -22,6 +23,8 @@ pub struct Respond<S, M, A = Standard> {
     pub(super) side: M,
     pub(super) answer: A,
 }
+
+send_method!(Respond<S, M, A>);
 
 impl<S, M, A, B, R> Service<Request<B>> for Respond<S, M, A>
 where

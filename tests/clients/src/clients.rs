@@ -65,7 +65,7 @@ impl<Req, F: Fn(&Req) -> Option<Req>> Replay<Req> for NotIdempotent<F> {
 }
 
 /// A classifier for HTTP servers and clients.
-fn server_errors<B>(result: Result<&Response<B>, &BoxError>) -> Outcome {
+fn server_errors<B>(result: Result<&Response<B>, &Error>) -> Outcome {
     match result {
         Ok(response) if !response.status().is_server_error() => Outcome::Success,
         _ => Outcome::Failure,
@@ -88,7 +88,7 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
 }
 
 /// Sends a request that must not be acted on twice to a port that refuses it, and returns the error.
-async fn refused<S, Req>(client: S, request: Req, copy: impl Fn(&Req) -> Option<Req>) -> BoxError
+async fn refused<S, Req>(client: S, request: Req, copy: impl Fn(&Req) -> Option<Req>) -> Error
 where
     S: Wrappable<Req, Response: std::fmt::Debug>,
 {
@@ -97,7 +97,7 @@ where
     let layers = stack("refused", replay, ErrorsAreFailures).unwrap();
     let error = layers.layer(client).oneshot(request).await.unwrap_err();
     assert_eq!(*attempts.borrow(), 3, "a refused connection was not sent");
-    assert_eq!(io_error(&*error), Some(io::ErrorKind::ConnectionRefused));
+    assert_eq!(io_error(&error), Some(io::ErrorKind::ConnectionRefused));
     error
 }
 
@@ -205,7 +205,7 @@ async fn a_tonic_channel_tries_a_refused_connection_again_and_is_unavailable_in_
     let (_socket, address) = closed_port();
     let request = || Some(Request::new(Body::empty()));
     let error = refused(lazy_channel(address), request().unwrap(), |_| request()).await;
-    assert_eq!(Status::from_error(error).code(), Code::Unavailable);
+    assert_eq!(Status::from_error(error.into()).code(), Code::Unavailable);
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_tonic_call_to_a_server_that_never_starts_ends_with_the_timeout() {
     let layers = stack("never", Once, ErrorsAreFailures).unwrap();
     let mut client = HealthClient::new(layers.layer(channel));
     let status = client.check(health_check()).await.unwrap_err();
-    let error = Error::find_in(&status).unwrap();
+    let error = Error::find(&status).unwrap();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
@@ -252,9 +252,8 @@ where
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
-            stack
-                .oneshot(Request::from_parts(head, Full::new(body)))
-                .await
+            let request = Request::from_parts(head, Full::new(body));
+            stack.oneshot(request).await.map_err(BoxError::from)
         }
     }))
 }
@@ -297,7 +296,12 @@ async fn inventory(item: &'static str) -> io::Result<&'static str> {
 /// Tries both services, and what a user keeps in a struct: the whole stack in a box.
 async fn serves_and_fails<S>(client: S)
 where
-    S: Service<&'static str, Response = &'static str, Error: Into<BoxError>, Future: Send>,
+    S: Service<
+            &'static str,
+            Response = &'static str,
+            Error: Into<BoxError> + 'static,
+            Future: Send,
+        >,
     S: Clone + Send + Sync + 'static,
 {
     refused(client.clone(), "refused", |item| Some(*item)).await;
@@ -308,7 +312,7 @@ where
     let client = BoxCloneSyncService::new(layers.layer(client));
     assert_eq!(client.clone().oneshot("bolts").await.unwrap(), "12 bolts");
     let error = client.oneshot("reset").await.unwrap_err();
-    assert_eq!(io_error(&*error), Some(io::ErrorKind::ConnectionReset));
+    assert_eq!(io_error(&error), Some(io::ErrorKind::ConnectionReset));
     assert_eq!(*attempts.borrow(), 1, "it may have been acted on");
 }
 
@@ -323,11 +327,11 @@ async fn a_boxed_service_is_served_and_tried_again() {
 }
 
 /// The answer to a request that the stack has given up or refused: a router must not fail.
-async fn answer(error: BoxError) -> (StatusCode, String) {
-    let status = match Error::find(&error).map(Error::kind) {
-        Some(ErrorKind::Timeout | ErrorKind::DeadlineExceeded) => StatusCode::GATEWAY_TIMEOUT,
-        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
-        None => StatusCode::INTERNAL_SERVER_ERROR,
+async fn answer(error: Error) -> (StatusCode, String) {
+    let status = match error.kind() {
+        ErrorKind::Timeout | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Service => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, error.to_string())
 }

@@ -207,7 +207,7 @@ async fn the_timeout_that_a_caller_has_set_is_that_of_each_attempt_or_of_them_al
         .layer(PropagateDeadlineLayer::new("inventory"));
     let client = stack.service(sent.service(GRPC, 2));
     let error = client.oneshot(with_timeout()).await.unwrap_err();
-    let kind = Error::find(&error).map(Error::kind);
+    let kind = Some(error.kind());
     assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
     let left = |values: &Vec<String>| {
         let value = values[0]
@@ -229,7 +229,6 @@ async fn a_request_that_says_itself_that_nothing_is_left_is_not_sent() {
         headers.insert(GRPC, HeaderValue::from_static(present));
         let call = Deadline::after(500 * MS).scope(client.clone().oneshot(request));
         let error = call.await.unwrap_err();
-        let error = Error::find(&error).expect("is one of ours");
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{present}");
         assert!(error.is_rejection());
     }
@@ -247,7 +246,6 @@ async fn a_request_for_which_nothing_is_left_is_not_sent() {
     for left in lefts {
         let call = Deadline::after(left).scope(client.clone().oneshot(request()));
         let error = call.await.unwrap_err();
-        let error = Error::find(&error).unwrap();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
         assert!(error.is_rejection());
     }
@@ -268,7 +266,7 @@ async fn a_request_for_which_nothing_is_left_is_not_sent() {
 }
 
 /// A call that keeps the only place of an inner service for 100 ms, and one that waits for it.
-async fn second_of_two(left: Duration) -> (Sent, Result<(), BoxError>) {
+async fn second_of_two(left: Duration) -> (Sent, Result<(), Error>) {
     let sent = Sent::default();
     let one = ConcurrencyLimitLayer::new(1).layer(sent.service(HTTP, 0));
     let client = PropagateDeadlineLayer::new("inventory").wrap(one);
@@ -290,7 +288,7 @@ async fn a_request_that_waited_is_sent_with_what_is_left_then() {
 async fn a_request_that_waited_for_too_long_is_not_sent() {
     let (sent, second) = second_of_two(80 * MS).await;
     let error = second.unwrap_err();
-    assert!(Error::find(&error).is_some_and(Error::is_rejection));
+    assert!(error.is_rejection());
     assert_eq!(sent.all(), [["80"]]);
 }
 
@@ -320,7 +318,7 @@ async fn a_client_that_is_not_ready_does_not_keep_others_from_calling() {
     assert!(ready.is_ok());
     let call = DeadlineLayer::new("inventory", 100 * MS).wrap(client);
     let error = call.oneshot(request()).await.unwrap_err();
-    let kind = Error::find(&error).map(Error::kind);
+    let kind = Some(error.kind());
     assert_eq!(kind, Some(ErrorKind::DeadlineExceeded));
 }
 
@@ -364,7 +362,6 @@ async fn a_client_that_ends_the_call_itself_has_exceeded_the_deadline() {
         let client = DeadlineLayer::new("inventory", 200 * MS)
             .layer(layer.layer(obeys("timeout expired".into())));
         let error = client.oneshot(request()).await.unwrap_err();
-        let error = Error::find(&error).expect("is one of ours");
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{slack}");
         assert!(!error.is_rejection() && error.was_sent());
     }
@@ -382,21 +379,23 @@ async fn an_error_that_comes_in_time_passes_and_so_does_one_of_this_crate() {
     let sent = Sent::default();
     let client = PropagateDeadlineLayer::new("inventory").wrap(sent.service(HTTP, 1));
     let call = Deadline::after(101 * MS).scope(client.oneshot(request()));
-    assert_eq!(call.await.unwrap_err().to_string(), "reset");
+    let error = call.await.unwrap_err();
+    assert_eq!(error.service_error().unwrap().to_string(), "reset");
 
     // It was not sent at all, however late that became known.
     let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
     let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(refused.into()));
     let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
-    assert!(call.await.unwrap_err().is::<io::Error>());
+    let error = call.await.unwrap_err();
+    assert!(error.downcast_ref::<io::Error>().is_some());
 
     let never = service_fn(|_: Request<()>| pending::<Result<(), BoxError>>());
     let timeout = TimeoutLayer::new("inventory", 200 * MS).layer(never);
     let ours = timeout.oneshot(request()).await.unwrap_err();
-    let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(ours));
+    let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(ours.into()));
     let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
     let error = call.await.unwrap_err();
-    let kind = Error::find(&error).map(Error::kind);
+    let kind = Some(error.kind());
     assert_eq!(kind, Some(ErrorKind::Timeout));
 }
 
@@ -416,7 +415,7 @@ async fn a_request_of_another_type_tells_where_its_headers_are() {
 }
 
 /// Asks a server that says how long it has, in milliseconds.
-async fn asked(layer: &InheritDeadlineLayer, headers: &[(&str, &str)]) -> Result<u128, BoxError> {
+async fn asked(layer: &InheritDeadlineLayer, headers: &[(&str, &str)]) -> Result<u128, Error> {
     let server = layer.wrap(service_fn(async |_: Request<()>| {
         tokio::task::yield_now().await;
         let left = Deadline::current().map(|deadline| deadline.remaining().as_millis());
@@ -493,7 +492,6 @@ async fn a_request_that_comes_too_late_is_refused_before_work_begins() {
         let request = Request::get("/").header(header.0, header.1);
         let call = server.clone().oneshot(request.body(()).unwrap());
         let error = call.await.unwrap_err();
-        let error = Error::find(&error).unwrap();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
         assert!(error.is_rejection());
     }
@@ -520,7 +518,6 @@ async fn work_that_is_not_done_by_then_is_given_up() {
     let ended = tokio::time::timeout(10_000 * MS, call.as_mut()).await;
     let error = ended.expect("at some time").unwrap_err();
     assert!((250 * MS..=252 * MS).contains(&began.elapsed()));
-    let error = Error::find(&error).unwrap();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     assert!(error.was_sent());
     drop(call);
@@ -575,7 +572,7 @@ fn inherits(router: Router) -> Router {
     )
 }
 
-type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<hyper::body::Incoming>, BoxError>;
+type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<hyper::body::Incoming>, Error>;
 
 fn client(slack: Duration) -> Client {
     let client = legacy::Client::builder(TokioExecutor::new()).build_http();

@@ -18,8 +18,8 @@ use buttress::http::{
     grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, ByClone, CircuitBreakerLayer, Classify, Deadline, HedgeLayer, Jitter,
-    Outcome, Replay, RetryLayer, Wrappable, classify_fn,
+    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, Deadline, Error,
+    HedgeLayer, Jitter, Outcome, Replay, RetryLayer, Wrappable, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};
@@ -159,19 +159,25 @@ fn bodies_are_copied_in_the_way_that_is_theirs() {
     assert!(!copies(&HttpReplay::new().copy_body(short), "bolts".into()));
 }
 
-#[test]
-fn an_error_that_proves_it_lets_any_request_be_sent_again() {
+#[tokio::test]
+async fn an_error_that_proves_it_lets_any_request_be_sent_again() {
     let replay = HttpReplay::new().not_sent_if(|error| {
         let error = error.downcast_ref::<io::Error>();
         error.is_some_and(|error| error.kind() == io::ErrorKind::HostUnreachable)
     });
-    let was_sent = |kind| {
-        let error = io::Error::other(io::Error::from(kind));
-        Replay::<Request<()>>::was_sent(&replay, &error.into())
+    let was_sent = async |kind| {
+        let client = BulkheadLayer::new("items", 1).wrap(service_fn(|()| {
+            std::future::ready(Err::<(), _>(io::Error::other(io::Error::from(kind))))
+        }));
+        let error = client.send(()).await.unwrap_err();
+        Replay::<Request<()>>::was_sent(&replay, &error)
     };
-    assert!(!was_sent(io::ErrorKind::HostUnreachable), "in the chain");
-    assert!(!was_sent(io::ErrorKind::ConnectionRefused), "always");
-    assert!(was_sent(io::ErrorKind::ConnectionReset));
+    assert!(
+        !was_sent(io::ErrorKind::HostUnreachable).await,
+        "in the chain"
+    );
+    assert!(!was_sent(io::ErrorKind::ConnectionRefused).await, "always");
+    assert!(was_sent(io::ErrorKind::ConnectionReset).await);
 }
 
 /// The headers of an attempt, and its number.
@@ -348,7 +354,7 @@ async fn a_hedge_under_a_retry_that_trusts_upstream_hedges_every_attempt() {
 }
 
 /// A classifier for HTTP servers.
-fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
+fn server_errors(result: Result<&Response<Incoming>, &Error>) -> Outcome {
     match result {
         Ok(response) if !response.status().is_server_error() => Outcome::Success,
         _ => Outcome::Failure,
@@ -358,7 +364,7 @@ fn server_errors(result: Result<&Response<Incoming>, &BoxError>) -> Outcome {
 /// A hyper client whose requests can be sent again while their bodies are streamed.
 fn hyper_client(
     limit: usize,
-) -> impl Wrappable<Request<Feed>, Response = Response<Incoming>, Error = BoxError> {
+) -> impl Wrappable<Request<Feed>, Response = Response<Incoming>, Error = Error> {
     let backoff = Backoff::constant(Duration::from_millis(1)).jitter(Jitter::None);
     let retry = RetryLayer::config("orders")
         .backoff(backoff)
@@ -492,7 +498,7 @@ async fn the_standard_stack_takes_the_policy() {
         .unlimited()
         .retry(|retry| retry.backoff(Backoff::constant(Duration::from_millis(1))))
         .replay(HttpReplay::by_clone().attempt_header(HeaderName::from_static(X_ATTEMPT)))
-        .classify(server_errors as fn(Result<&Response<Incoming>, &BoxError>) -> Outcome)
+        .classify(server_errors as fn(Result<&Response<Incoming>, &Error>) -> Outcome)
         .build()
         .unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
@@ -680,7 +686,7 @@ where
 }
 
 /// The gRPC status of an answer without a body.
-fn grpc_status<B>(result: Result<&Response<B>, &BoxError>) -> Outcome {
+fn grpc_status<B>(result: Result<&Response<B>, &Error>) -> Outcome {
     match result {
         Ok(response) if !response.headers().contains_key("grpc-status") => Outcome::Success,
         _ => Outcome::Failure,

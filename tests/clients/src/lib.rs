@@ -27,6 +27,8 @@ mod stack;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod http_add_origin;
 #[cfg(test)]
 mod http_deadline;
@@ -38,3 +40,5 @@ mod http_respond;
 mod http_wire;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod spawn;

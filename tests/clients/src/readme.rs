@@ -155,6 +155,7 @@ mod a_server_under_axum {
 mod a_classifier {
     include!("readme/classifier.rs");
 
+    use buttress::BoxError;
     use std::cell::Cell;
     use tower::{ServiceExt, service_fn};
 

@@ -18,8 +18,8 @@ use buttress::balance::{Endpoint, OutlierEjection};
 use buttress::bulkhead::Aimd;
 use buttress::{
     Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
-    ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer,
-    RetryLayer, TimeoutLayer, classify_fn, fallback, keyed, standard,
+    Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate,
+    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback, keyed, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -124,7 +124,7 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_breaker_takes_no_more_memory_for_more_calls_in_its_window() {
     let _turn = TURN.lock().await;
-    let every_other_fails = |result: Result<&u64, &BoxError>| match result {
+    let every_other_fails = |result: Result<&u64, &Error>| match result {
         Ok(answer) if answer % 2 == 0 => Outcome::Success,
         _ => Outcome::Failure,
     };
@@ -334,7 +334,7 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
 
     async fn read<B>(response: Response<B>) -> Result<u64, BoxError>
     where
-        B: Body<Data = Bytes, Error = BoxError>,
+        B: Body<Data = Bytes, Error = Error>,
     {
         let mut body = pin!(response.into_body());
         let mut length = 0;

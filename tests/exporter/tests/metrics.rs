@@ -16,7 +16,7 @@ use buttress::balance::{Endpoint, LeastLoaded, OutlierEjection, RoundRobin};
 use buttress::circuit_breaker::{self, Handle, State};
 use buttress::{
     Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify,
-    Deadline, DeadlineLayer, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter,
+    Deadline, DeadlineLayer, Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter,
     KeyedLayer, MeasureLayer, Mode, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
     TimeoutLayer, bulkhead, fallback, hedge, rate_limit, retry, standard,
 };
@@ -46,7 +46,7 @@ async fn echo(word: &'static str) -> Result<&'static str, BoxError> {
 struct ByWord;
 
 impl Classify<&'static str> for ByWord {
-    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&&'static str, &Error>) -> Outcome {
         match result {
             Ok(&("ok" | "slow")) => Outcome::Success,
             Ok(&"ignored") => Outcome::Ignored,
@@ -55,7 +55,7 @@ impl Classify<&'static str> for ByWord {
         }
     }
 
-    fn hint(&self, result: Result<&&'static str, &BoxError>) -> Option<Hint> {
+    fn hint(&self, result: Result<&&'static str, &Error>) -> Option<Hint> {
         match result {
             Ok(&"overload") => Some(Hint::RetryAfter(60 * SECOND)),
             Ok(&"pushback") => Some(Hint::DoNotRetry),
@@ -355,7 +355,8 @@ async fn every_change_of_a_balancer() {
 async fn every_end_of_a_call_to_an_endpoint() {
     let breaker = open_breaker(Mode::Enforce);
     let endpoint = Endpoint::new("a", BoxCloneSyncService::new(service_fn(echo)));
-    let refusing = BoxCloneSyncService::new(breaker.layer(service_fn(echo)));
+    let refusing = breaker.layer(service_fn(echo)).map_err(BoxError::from);
+    let refusing = BoxCloneSyncService::new(refusing);
     let config = || {
         let config = Balance::config(NAME).endpoint_metrics(1).classify(ByWord);
         config.choose(LeastLoaded)

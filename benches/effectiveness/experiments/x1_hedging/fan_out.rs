@@ -11,7 +11,7 @@ use std::{
 
 use tower::{Service, ServiceExt, service_fn};
 
-use super::{Client, NONE, OURS, Operation, TOWER, defaults, fixed, ours, tower};
+use super::{Client, NONE, OURS, Operation, TOWER, boxed, defaults, fixed, ours, tower};
 use crate::harness::{
     Event, Form, Goal, Results, Run, Table, Variant, World, lock, poisson, simulate,
 };
@@ -170,13 +170,13 @@ where
 
     pub(super) fn client(self: &Arc<Self>) -> Client {
         let leaves = Arc::clone(self);
-        Client::new(service_fn(move |operation: Arc<Operation>| {
+        boxed(service_fn(move |operation: Arc<Operation>| {
             let leaves = Arc::clone(&leaves);
             async move {
                 leaves.attempts.fetch_add(1, Ordering::Relaxed);
                 let latency = (leaves.latency)(operation.attempt().work);
                 leaves.world.sleep(latency).await;
-                Ok(())
+                Ok::<_, tower::BoxError>(())
             }
         }))
     }

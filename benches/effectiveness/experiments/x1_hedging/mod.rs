@@ -29,7 +29,7 @@ use tower::{
     util::BoxCloneService,
 };
 
-use crate::harness::{Form, Report, World, lock};
+use crate::harness::{Form, Report, World, boxed, lock};
 
 pub(crate) fn run(form: Form) -> Report {
     let (bigtable, plot) = bigtable::table(form);
@@ -94,12 +94,12 @@ fn defaults(scale: u32) -> Config {
 
 fn ours(config: Config, leaf: Client) -> Client {
     let layer = config.build().expect("the configuration is valid");
-    Client::new(layer.wrap::<Arc<Operation>, _>(leaf))
+    boxed(layer.wrap::<Arc<Operation>, _>(leaf))
 }
 
 /// The textbook: one more attempt after a certain time, and nothing else.
 fn fixed(delay: Duration, leaf: Client) -> Client {
-    Client::new(service_fn(move |operation: Arc<Operation>| {
+    boxed(service_fn(move |operation: Arc<Operation>| {
         let leaf = leaf.clone();
         async move {
             let first = leaf.clone().oneshot(Arc::clone(&operation));
@@ -136,7 +136,7 @@ fn tower(world: &World, window: Duration, leaf: Client) -> Client {
     let hedge = Hedge::new(leaf, Always, 100, 0.98, world.scaled(window));
     // It is no `Clone`.
     let hedge = Arc::new(Mutex::new(hedge));
-    Client::new(service_fn(move |operation| {
+    boxed(service_fn(move |operation| {
         let mut hedge = lock(&hedge);
         let ready = hedge.poll_ready(&mut Context::from_waker(Waker::noop()));
         assert!(ready.is_ready(), "a replica is always ready");

@@ -14,7 +14,7 @@ use rand::{RngExt, rngs::SmallRng};
 use tokio::sync::oneshot;
 use tower::service_fn;
 
-use super::{Client, Luck, Operation};
+use super::{Client, Luck, Operation, boxed};
 use crate::harness::{Event, World, lock};
 
 /// The mean of the exponential service times at full speed.
@@ -86,11 +86,11 @@ impl Replicas {
 
     pub(super) fn client(self: &Arc<Self>) -> Client {
         let replicas = Arc::clone(self);
-        Client::new(service_fn(move |operation: Arc<Operation>| {
+        boxed(service_fn(move |operation: Arc<Operation>| {
             let replicas = Arc::clone(&replicas);
             async move {
                 replicas.answer(&operation).await;
-                Ok(())
+                Ok::<_, tower::BoxError>(())
             }
         }))
     }

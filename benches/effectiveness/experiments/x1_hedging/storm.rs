@@ -12,7 +12,7 @@ use buttress::{Budget, DeadlineLayer};
 use tower::{Layer, ServiceExt, timeout::TimeoutLayer};
 
 use super::{
-    Client, NONE, OURS, Operation, TOWER, defaults, fixed, ours, quantile,
+    Client, NONE, OURS, Operation, TOWER, boxed, defaults, fixed, ours, quantile,
     replicas::{Cancelled, Replicas, Route},
     tower,
 };
@@ -65,14 +65,14 @@ const VARIANTS: [Variant<Protect>; 4] = [
         let budget = Budget::config("leaf").reserve(retries).build();
         let budget = budget.expect("the configuration is valid");
         let deadline = DeadlineLayer::new("leaf", world.scaled(DEADLINE));
-        Client::new(deadline.layer(ours(defaults(SCALE).budget(&budget), replicas)))
+        boxed(deadline.layer(ours(defaults(SCALE).budget(&budget), replicas)))
     }),
 ];
 
 type Protect = fn(&World, Client) -> Client;
 
 fn with_deadline(world: &World, replicas: Client) -> Client {
-    Client::new(TimeoutLayer::new(world.scaled(DEADLINE)).layer(replicas))
+    boxed(TimeoutLayer::new(world.scaled(DEADLINE)).layer(replicas))
 }
 
 pub(super) fn table(form: Form) -> Table {

@@ -12,7 +12,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
 use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer};
-use buttress::{BoxError, BulkheadLayer, Deadline, Rate, RateLimitLayer, TimeoutLayer, keyed};
+use buttress::{
+    BoxError, BulkheadLayer, Deadline, Error, Rate, RateLimitLayer, TimeoutLayer, keyed,
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -27,7 +29,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 const MS: Duration = Duration::from_millis(1);
 
-type Client = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Incoming>, BoxError>;
+type Client = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Incoming>, Error>;
 
 fn client() -> Client {
     let http = legacy::Client::builder(TokioExecutor::new()).build_http();

@@ -23,7 +23,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
-use tower::ServiceExt;
 
 const MS: Duration = Duration::from_millis(1);
 const CALLERS: u32 = 10;
@@ -98,7 +97,7 @@ async fn load(search: &Search) -> u32 {
             for _ in 0..CALLS_OF_EACH {
                 let request = Request::get("/stock").body(Full::default());
                 let request = request.expect("is valid");
-                let answer = search.clone().oneshot(request).await;
+                let answer = search.send(request).await;
                 let is_good = match answer {
                     Ok(answer) => answer.into_body().collect().await.is_ok(),
                     Err(error) => {

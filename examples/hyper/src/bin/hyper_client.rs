@@ -17,7 +17,7 @@ use axum::extract::State;
 use buttress::http::deadline::PropagateDeadline;
 use buttress::http::{BodyTimeout, BodyTimeoutLayer, PropagateDeadlineLayer, StandardService};
 use buttress::stack::Handle;
-use buttress::{BoxError, Error, ErrorKind, bulkhead};
+use buttress::{BoxError, Cause, Error, ErrorKind, bulkhead};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -27,7 +27,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, interval};
-use tower::{ServiceBuilder, ServiceExt};
+use tower::ServiceBuilder;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -68,7 +68,7 @@ impl Shop {
     /// Sends a request and reads the whole answer.
     async fn send(&self, request: http::request::Builder) -> Result<(StatusCode, Bytes), BoxError> {
         let request = request.body(Full::from("12 bolts"))?;
-        let response = self.client.clone().oneshot(request).await?;
+        let response = self.client.send(request).await?;
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     }
@@ -187,7 +187,7 @@ async fn main() -> Result<(), BoxError> {
 
     println!("a body that is streamed");
     let request = shop.request(Method::GET, "/stream").body(Full::default())?;
-    let response = shop.client.clone().oneshot(request).await?;
+    let response = shop.client.send(request).await?;
     println!("  at its head {} call is in flight", shop.in_flight());
     assert_eq!(shop.in_flight(), 1);
     let body = response.into_body().collect().await?.to_bytes();
@@ -200,7 +200,7 @@ async fn main() -> Result<(), BoxError> {
         return Err("it has no end".into());
     };
     println!("  {error}, after {} ms in all", began.elapsed().as_millis());
-    let kind = Error::find(&error).map(Error::kind);
+    let kind = Error::find(error.as_ref()).map(Cause::kind);
     assert_eq!((kind, shop.in_flight()), (Some(ErrorKind::Timeout), 0));
     Ok(())
 }

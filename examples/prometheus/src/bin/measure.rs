@@ -9,7 +9,7 @@ use std::time::Duration;
 use buttress::{BoxError, MeasureLayer, RetryLayer, TimeoutLayer};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::sleep;
-use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower::{ServiceBuilder, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(MeasureLayer::attempt("stock")) // what the service sees
         .service(stock);
     for _ in 0..50 {
-        client.clone().oneshot("bolts").await?;
+        client.send("bolts").await?;
     }
 
     let text = metrics.render();

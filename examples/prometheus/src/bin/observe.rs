@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use buttress::{BoxError, BulkheadLayer, ConfigError, Mode};
+use buttress::{BoxError, BulkheadLayer, ConfigError, Error, Mode};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
-type Client = BoxCloneSyncService<usize, usize, BoxError>;
+type Client = BoxCloneSyncService<usize, usize, Error>;
 
 fn bulkhead(limit: usize, mode: Mode) -> Result<BulkheadLayer, ConfigError> {
     // The name is the label of the metrics.

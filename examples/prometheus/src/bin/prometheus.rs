@@ -14,7 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::time::sleep;
-use tower::{ServiceExt, service_fn};
+use tower::service_fn;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -67,7 +67,7 @@ async fn main() -> Result<(), BoxError> {
         .build()?
         .wrap(service_fn(inventory));
     for _ in 0..50 {
-        client.clone().oneshot("bolts").await?;
+        client.send("bolts").await?;
     }
 
     let text = scrape(format!("http://{address}/metrics").parse()?).await?;

@@ -40,7 +40,7 @@ impl Replay<Request> for TryClone {
 }
 
 /// Takes and gives what reqwest does. Boxed, which makes it a type that can be written.
-type Client = BoxCloneSyncService<Request, Response, BoxError>;
+type Client = BoxCloneSyncService<Request, Response, Error>;
 
 /// The recipe.
 fn client() -> Result<(Client, Handle), BoxError> {
@@ -152,7 +152,7 @@ async fn main() -> Result<(), BoxError> {
         }
     };
     println!("  {error}");
-    assert!(Error::find(&error).is_some_and(Error::is_rejection));
+    assert!(error.is_rejection());
     assert_eq!(attempts("/down"), 9);
     Ok(())
 }

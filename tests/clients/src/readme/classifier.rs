@@ -1,5 +1,5 @@
 use buttress::stack::StandardLayer;
-use buttress::{BoxError, ByClone, Classify, ConfigError, Outcome, standard};
+use buttress::{ByClone, Classify, ConfigError, Error, Outcome, standard};
 
 enum Reply {
     Value(String),
@@ -11,7 +11,7 @@ enum Reply {
 struct OfReplies;
 
 impl Classify<Reply> for OfReplies {
-    fn classify(&self, result: Result<&Reply, &BoxError>) -> Outcome {
+    fn classify(&self, result: Result<&Reply, &Error>) -> Outcome {
         match result {
             Ok(Reply::Value(_)) => Outcome::Success,
             Ok(Reply::Busy) => Outcome::Overload { retry_after: None },

@@ -7,7 +7,6 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use tower::ServiceExt;
 
 type Inventory = StandardService<Client<HttpConnector, Full<Bytes>>>;
 
@@ -23,6 +22,6 @@ fn inventory() -> Result<Inventory, ConfigError> {
 
 async fn stock(inventory: &Inventory, uri: Uri) -> Result<Bytes, tower::BoxError> {
     let request = Request::get(uri).body(Full::default())?;
-    let response = inventory.clone().oneshot(request).await?;
+    let response = inventory.send(request).await?;
     Ok(response.into_body().collect().await?.to_bytes())
 }

@@ -1,5 +1,5 @@
 use buttress::http::is_idempotent;
-use buttress::{BoxError, Replay};
+use buttress::{ConfigError, Error, Replay};
 use reqwest::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::ServiceBuilder;
@@ -17,7 +17,7 @@ impl Replay<Request> for TryClone {
     }
 }
 
-fn search(client: reqwest::Client) -> Result<BoxCloneSyncService<Request, Response, BoxError>, BoxError> {
+fn search(client: reqwest::Client) -> Result<BoxCloneSyncService<Request, Response, Error>, ConfigError> {
     let service = ServiceBuilder::new()
         .map_response(|response: http::Response<_>| Response::from(response.map(reqwest::Body::wrap)))
         .layer(buttress::http::standard("search").replay(TryClone).concurrency_limit(50).build()?)

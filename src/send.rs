@@ -1,0 +1,115 @@
+//! One call, as a future that is `Send` by its declaration.
+//!
+//! The future of a service is `Send` if all types inside it are. Inside an `async` block the compiler finds that out with all
+//! lifetimes forgotten, and then does not believe that a `BoxError` or a `&'static str` in one of those types is `'static`:
+//! *implementation of `FnOnce` is not general enough*. A future that declares to be `Send` is not looked into.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+pin_project! {
+    /// A call to a service of this crate, which becomes ready when the future is polled first.
+    ///
+    /// Not an `async` block: it would hold the request and the future of the call beside each other.
+    #[project = OneCallProj]
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) enum OneCall<S, Req>
+    where
+        S: Service<Req>,
+    {
+        Ready { service: S, request: Option<Req> },
+        Running { #[pin] future: S::Future },
+    }
+}
+
+impl<S, Req> OneCall<S, Req>
+where
+    S: Service<Req>,
+{
+    #[inline]
+    pub(crate) fn new(service: S, request: Req) -> Self {
+        Self::Ready {
+            service,
+            request: Some(request),
+        }
+    }
+}
+
+impl<S, Req> Future for OneCall<S, Req>
+where
+    S: Service<Req>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                OneCallProj::Running { future } => return future.poll(cx),
+                OneCallProj::Ready { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    match request.take() {
+                        Some(request) => service.call(request),
+                        // It panicked when it was called.
+                        None => return Poll::Pending,
+                    }
+                }
+            };
+            self.set(Self::Running { future });
+        }
+    }
+}
+
+impl<S, Req> fmt::Debug for OneCall<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready { .. } => "Ready",
+            Self::Running { .. } => "Running",
+        })
+    }
+}
+
+/// Gives a service of this crate the method `send`.
+macro_rules! send_method {
+    ($service:ident<$($param:ident),*>) => {
+        impl<$($param),*> $service<$($param),*> {
+            /// Sends one request.
+            ///
+            /// The call is made on a clone, so the service can be shared by reference, and nothing has to be ready before. The
+            /// future is `Send` and `'static` if the service and the request are: it can be awaited in a task that is spawned and
+            /// in a handler of axum. Without the method, as through `ServiceExt::oneshot`, the compiler often rejects services
+            /// with closures, boxes or `&'static str` there (*implementation of `FnOnce` is not general enough*).
+            ///
+            /// Dropping the future cancels the call. Nothing happens before it is polled.
+            ///
+            /// # Errors
+            ///
+            /// Those of the service.
+            pub fn send<Req>(
+                &self,
+                request: Req,
+            ) -> impl Future<
+                Output = Result<
+                    <Self as tower::Service<Req>>::Response,
+                    <Self as tower::Service<Req>>::Error,
+                >,
+            > + Send
+            + use<$($param,)* Req>
+            where
+                Self: tower::Service<Req, Future: Send> + Clone + Send,
+                Req: Send,
+            {
+                $crate::send::OneCall::new(self.clone(), request)
+            }
+        }
+    };
+}
+
+pub(crate) use send_method;
