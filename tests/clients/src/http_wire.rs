@@ -237,10 +237,11 @@ fn outcomes(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
             let label = key.labels().find(|label| label.key() == name);
             label.map(|label| label.value().to_owned())
         };
-        if key.name() == "buttress_calls_total" && label("stage").unwrap() == "attempt" {
-            if let DebugValue::Counter(count @ 1..) = value {
-                outcomes.insert(label("outcome").unwrap(), count);
-            }
+        if key.name() == "buttress_calls_total"
+            && label("stage").unwrap() == "attempt"
+            && let DebugValue::Counter(count @ 1..) = value
+        {
+            outcomes.insert(label("outcome").unwrap(), count);
         }
     }
     outcomes
