@@ -171,6 +171,9 @@ pub mod circuit_breaker;
 mod completion;
 mod context;
 mod deadline;
+#[cfg(test)]
+#[path = "../tests/common/debugging.rs"]
+mod debugging;
 pub mod discover;
 mod error;
 pub mod fallback;

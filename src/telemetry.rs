@@ -464,8 +464,8 @@ fn recorder_id() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::debugging::{DebugValue, DebuggingRecorder};
     use metrics::Gauge;
-    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use std::sync::atomic::AtomicI64;
 
     struct Test {
@@ -493,14 +493,14 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         metrics::with_local_recorder(&recorder, run);
-        let rows = snapshotter.snapshot().into_vec().into_iter();
-        rows.map(|(key, _, _, value)| {
+        let rows = snapshotter.snapshot().into_iter();
+        rows.map(|(key, value)| {
             let value = match value {
                 DebugValue::Counter(count) => count,
-                DebugValue::Gauge(level) => level.into_inner() as u64,
+                DebugValue::Gauge(level) => level as u64,
                 DebugValue::Histogram(values) => values.len() as u64,
             };
-            (key.key().name().to_owned(), value)
+            (key.name().to_owned(), value)
         })
         .collect()
     }

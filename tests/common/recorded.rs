@@ -36,9 +36,9 @@ impl Row {
 
 /// All series: gauges as they are, the rest since this was last asked.
 pub(crate) fn rows(snapshotter: &Snapshotter) -> impl Iterator<Item = Row> + use<> {
-    let rows = snapshotter.snapshot().into_vec().into_iter();
-    rows.map(|(key, _, _, value)| {
-        let (metric, labels) = key.key().clone().into_parts();
+    let rows = snapshotter.snapshot().into_iter();
+    rows.map(|(key, value)| {
+        let (metric, labels) = key.clone().into_parts();
         let labels = labels.into_iter().map(|label| {
             let (name, value) = label.into_parts();
             (name.into_owned(), value.into_owned())
@@ -48,8 +48,8 @@ pub(crate) fn rows(snapshotter: &Snapshotter) -> impl Iterator<Item = Row> + use
             labels: labels.collect(),
             value: match value {
                 DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(level) => level.into_inner(),
-                DebugValue::Histogram(values) => values.into_iter().map(|value| value.0).sum(),
+                DebugValue::Gauge(level) => level,
+                DebugValue::Histogram(values) => values.into_iter().sum(),
             },
         }
     })

@@ -616,14 +616,13 @@ async fn what_is_measured_is_the_whole_answer() {
     drop(body);
 
     let mut seen = Vec::new();
-    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
-        if let (name, DebugValue::Histogram(values)) = (key.key().name(), value) {
+    for (key, value) in recorder.snapshotter().snapshot() {
+        if let (name, DebugValue::Histogram(values)) = (key.name(), value) {
             assert_eq!(name, "buttress_call_duration_seconds");
             let label = |name| {
-                let label = key.key().labels().find(|label| label.key() == name);
+                let label = key.labels().find(|label| label.key() == name);
                 label.unwrap().value().to_owned()
             };
-            let values: Vec<_> = values.iter().map(|value| value.0).collect();
             seen.push((label("stage"), label("outcome"), values));
         }
     }

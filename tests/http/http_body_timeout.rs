@@ -303,7 +303,7 @@ async fn a_body_that_panics_does_not_count_as_late() {
     assert!(std::panic::catch_unwind(AssertUnwindSafe(poll)).is_err());
     drop(body);
     assert_eq!(drops.load(Ordering::Relaxed), 1);
-    assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
+    assert!(recorder.snapshotter().snapshot().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,11 +321,11 @@ async fn every_timeout_is_counted_once() {
         .collect()
         .await
         .unwrap();
-    let rows = snapshotter.snapshot().into_vec();
+    let rows = snapshotter.snapshot();
     let (key, .., value) = rows.first().unwrap();
     assert_eq!((rows.len(), value), (1, &DebugValue::Counter(3)));
-    assert_eq!(key.key().name(), "buttress_timeouts_total");
-    let labels = key.key().labels().map(|label| (label.key(), label.value()));
+    assert_eq!(key.name(), "buttress_timeouts_total");
+    let labels = key.labels().map(|label| (label.key(), label.value()));
     let labels = labels.collect::<Vec<_>>();
     assert_eq!(labels, [("name", "inventory"), ("layer", "body")]);
 }

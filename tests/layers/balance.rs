@@ -1100,9 +1100,9 @@ fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
     assert_eq!(known, present);
     // Those that have gone have no call either.
     let mut gauges = 0;
-    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
-        if key.key().name() == "buttress_endpoint_in_flight" {
-            assert_eq!(value, DebugValue::Gauge(0.0.into()), "{key:?}");
+    for (key, value) in recorder.snapshotter().snapshot() {
+        if key.name() == "buttress_endpoint_in_flight" {
+            assert_eq!(value, DebugValue::Gauge(0.0), "{key:?}");
             gauges += 1;
         }
     }
@@ -1254,19 +1254,15 @@ fn endpoints_and_refusals_are_reported() {
         .build()
         .unwrap();
     let gauges = || {
-        let rows = snapshotter.snapshot().into_vec().into_iter();
-        let row = rows.filter_map(|(key, _, _, value)| {
-            let labels: Vec<_> = key
-                .key()
-                .labels()
-                .map(|label| label.value().to_owned())
-                .collect();
+        let rows = snapshotter.snapshot().into_iter();
+        let row = rows.filter_map(|(key, value)| {
+            let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
             let value = match value {
                 DebugValue::Counter(count) => count as f64,
-                DebugValue::Gauge(level) => level.into_inner(),
+                DebugValue::Gauge(level) => level,
                 DebugValue::Histogram(_) => return None,
             };
-            (value > 0.0).then(|| (format!("{} {labels:?}", key.key().name()), value))
+            (value > 0.0).then(|| (format!("{} {labels:?}", key.name()), value))
         });
         row.collect::<BTreeMap<_, _>>()
     };

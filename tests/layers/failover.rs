@@ -599,12 +599,12 @@ fn the_share_of_each_group_is_reported_where_there_are_several() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let gauges = || {
-        let rows = snapshotter.snapshot().into_vec().into_iter();
-        let rows = rows.filter(|(key, ..)| key.key().name() == "buttress_priority_share");
-        let row = rows.map(|(key, _, _, value)| {
-            let priority = key.key().labels().nth(1).unwrap().value().to_owned();
+        let rows = snapshotter.snapshot().into_iter();
+        let rows = rows.filter(|(key, ..)| key.name() == "buttress_priority_share");
+        let row = rows.map(|(key, value)| {
+            let priority = key.labels().nth(1).unwrap().value().to_owned();
             match value {
-                DebugValue::Gauge(share) => (priority, share.into_inner()),
+                DebugValue::Gauge(share) => (priority, share),
                 _ => panic!("a gauge"),
             }
         });

@@ -1072,20 +1072,20 @@ fn threads_never_take_more_than_there_is() {
 
 /// The rows of a recorder that are not gauges of nothing: name, labels, and value or count.
 fn rows(snapshotter: &Snapshotter) -> Vec<(String, u64)> {
-    let rows = snapshotter.snapshot().into_vec().into_iter();
+    let rows = snapshotter.snapshot().into_iter();
     let mut rows: Vec<_> = rows
-        .map(|(key, _, description, value)| {
-            assert!(description.is_some(), "{key:?} is described");
-            let labels = key.key().labels();
+        .map(|(key, value)| {
+            assert!(snapshotter.is_described(&key), "{key:?} is described");
+            let labels = key.labels();
             let labels: Vec<_> = labels
                 .map(|label| format!("{}={}", label.key(), label.value()))
                 .collect();
             let value = match value {
                 DebugValue::Counter(count) => count,
-                DebugValue::Gauge(level) => level.into_inner() as u64,
+                DebugValue::Gauge(level) => level as u64,
                 DebugValue::Histogram(values) => values.len() as u64,
             };
-            let name = key.key().name().trim_start_matches("buttress_");
+            let name = key.name().trim_start_matches("buttress_");
             (format!("{name} {}", labels.join(" ")), value)
         })
         .collect();

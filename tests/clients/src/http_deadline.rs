@@ -250,12 +250,12 @@ async fn a_request_for_which_nothing_is_left_is_not_sent() {
         assert!(error.is_rejection());
     }
     assert!(sent.all().is_empty());
-    let snapshot = snapshotter.snapshot().into_vec();
-    let [(key, _, _, DebugValue::Counter(refused))] = &snapshot[..] else {
+    let snapshot = snapshotter.snapshot();
+    let [(key, DebugValue::Counter(refused))] = &snapshot[..] else {
         panic!("{snapshot:?}");
     };
     assert_eq!(*refused, lefts.len() as u64);
-    let labels: Vec<_> = key.key().labels().map(metrics::Label::value).collect();
+    let labels: Vec<_> = key.labels().map(metrics::Label::value).collect();
     let expected = [
         "inventory",
         "propagate_deadline",
@@ -365,11 +365,11 @@ async fn a_client_that_ends_the_call_itself_has_exceeded_the_deadline() {
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{slack}");
         assert!(!error.is_rejection() && error.was_sent());
     }
-    let ended = recorder.snapshotter().snapshot().into_vec();
-    let ended = ended.iter().find_map(|(key, _, _, value)| {
-        let mut labels = key.key().labels();
+    let ended = recorder.snapshotter().snapshot();
+    let ended = ended.iter().find_map(|(key, value)| {
+        let mut labels = key.labels();
         let is_ours = labels.any(|label| label.value() == "propagate_deadline");
-        (is_ours && key.key().name() == "buttress_timeouts_total").then_some(value)
+        (is_ours && key.name() == "buttress_timeouts_total").then_some(value)
     });
     assert_eq!(ended, Some(&DebugValue::Counter(2)));
 }

@@ -232,15 +232,16 @@ impl Shop {
 /// The outcomes of attempts since this was last asked.
 fn outcomes(recorder: &DebuggingRecorder) -> BTreeMap<String, u64> {
     let mut outcomes = BTreeMap::new();
-    for (key, _, _, value) in recorder.snapshotter().snapshot().into_vec() {
+    for (key, value) in recorder.snapshotter().snapshot() {
         let label = |name| {
-            let label = key.key().labels().find(|label| label.key() == name);
+            let label = key.labels().find(|label| label.key() == name);
             label.map(|label| label.value().to_owned())
         };
-        if key.key().name() == "buttress_calls_total" && label("stage").unwrap() == "attempt" {
-            if let DebugValue::Counter(count @ 1..) = value {
-                outcomes.insert(label("outcome").unwrap(), count);
-            }
+        if key.name() == "buttress_calls_total"
+            && label("stage").unwrap() == "attempt"
+            && let DebugValue::Counter(count @ 1..) = value
+        {
+            outcomes.insert(label("outcome").unwrap(), count);
         }
     }
     outcomes
