@@ -231,7 +231,9 @@ impl Error {
     {
         downcast::<E, Self>(error).unwrap_or_else(|foreign| {
             let mut error = Self::of_foreign(foreign.into(), "");
-            error.0.late = Late::Body;
+            if error.kind() == ErrorKind::Service {
+                error.0.late = Late::Body;
+            }
             error
         })
     }

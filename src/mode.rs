@@ -11,7 +11,7 @@
 ///
 /// ```
 /// use buttress::circuit_breaker::State;
-/// use buttress::{BoxError, Mode};
+/// use buttress::{BoxError, ErrorKind, Mode};
 /// use tower::service_fn;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

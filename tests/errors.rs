@@ -210,7 +210,8 @@ async fn our_own_errors_say_why_there_was_no_further_attempt() {
         story(&all, None).await,
         format!("{message} 3 of 3 attempts")
     );
-    let late = story(&all, Some(Duration::from_millis(750))).await;
+    let late = config().build().expect("valid");
+    let late = story(&late, Some(Duration::from_millis(750))).await;
     assert_eq!(
         late,
         format!("{message} 2 of 3 attempts: the deadline leaves no time for another")
