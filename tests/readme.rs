@@ -216,7 +216,9 @@ mod a_handler {
         let boxed = stack().build().unwrap().wrap(Stock::new(client));
         let captured = get(move || async move {
             let count = closures.send("nuts").await;
-            count.map(|count| count.to_string()).map_err(|error| error.to_string())
+            count
+                .map(|count| count.to_string())
+                .map_err(|error| error.to_string())
         });
         let app = Router::new()
             .route("/captured", captured)
