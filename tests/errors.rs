@@ -197,7 +197,7 @@ async fn our_own_errors_say_why_there_was_no_further_attempt() {
         Ok(()) => Outcome::Success,
         Err(_) => Outcome::Failure,
     };
-    let ignores = |_: Result<&(), &Error>| Outcome::Ignored;
+    let dismiss = |_: Result<&(), &Error>| Outcome::Ignored;
     let config = || {
         RetryLayer::config("inventory")
             .backoff(Backoff::constant(Duration::from_millis(100)).jitter(Jitter::None))
@@ -215,7 +215,7 @@ async fn our_own_errors_say_why_there_was_no_further_attempt() {
         late,
         format!("{start} 2 of 3 attempts: the deadline leaves no time for another")
     );
-    let ignored = config().classify(ignores as Judge);
+    let ignored = config().classify(dismiss as Judge);
     let ignored = message(&ignored.build().expect("valid"), None).await;
     assert_eq!(
         ignored,
