@@ -140,7 +140,7 @@ async fn main() -> Result<(), BoxError> {
                     let tally = match service.send(()).await {
                         Ok(server) => &tally.answers[server],
                         Err(error) => {
-                            println!("failed: {error}");
+                            println!("failed: {error:#}");
                             &tally.failed
                         }
                     };

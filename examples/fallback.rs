@@ -63,7 +63,7 @@ async fn main() -> Result<(), BoxError> {
             let result = client.send(item).await;
             match &result {
                 Ok(answer) => println!("  {item}: {answer}"),
-                Err(error) => println!("  {item}: error: {error}"),
+                Err(error) => println!("  {item}: error: {error:#}"),
             }
             result.is_ok()
         }

@@ -95,7 +95,7 @@ async fn main() -> Result<(), BoxError> {
         }
         match &last {
             Ok(status) => println!("  last answer: {status}"),
-            Err(error) => println!("  last answer: {error}"),
+            Err(error) => println!("  last answer: {error:#}"),
         }
         stock.print().ok_or("all parts are there")?;
         assert_eq!(last.is_ok(), now == 200);

@@ -38,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
         let took = start.elapsed();
         match &result {
             Ok(answer) => println!("  {answer}, after {} ms", took.as_millis()),
-            Err(error) => println!("  error: {error}, after {} ms", took.as_millis()),
+            Err(error) => println!("  error: {error:#}, after {} ms", took.as_millis()),
         }
 
         // Without the layers it would have been a minute.

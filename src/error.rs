@@ -14,7 +14,7 @@ use crate::balance::Shortage;
 /// The reason why a call ended in an [`Error`].
 ///
 /// [`Service`](Self::Service) stands for an error of the inner service. All other kinds are those of a layer that ended the
-/// call: a rejection, before which the service has seen nothing of the request, or a time that was over.
+/// call: a rejection, in which case the service has not seen the request, or a time that was over.
 /// [`Cause::is_rejection`] and [`Cause::was_sent`] tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -206,7 +206,10 @@ impl Error {
     /// The error of a service that a layer called `name` wraps.
     ///
     /// An error of this crate comes back as it is. It gets the name if no inner layer had one.
-    #[inline]
+    ///
+    /// Never inlined: it would cost good calls registers.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn of_service<E>(error: E, name: impl FnOnce() -> &'static str) -> Self
     where
         E: Into<BoxError> + 'static,
@@ -231,7 +234,9 @@ impl Error {
     {
         downcast::<E, Self>(error).unwrap_or_else(|foreign| {
             let mut error = Self::of_foreign(foreign.into(), "");
-            error.0.late = Late::Body;
+            if error.kind() == ErrorKind::Service {
+                error.0.late = Late::Body;
+            }
             error
         })
     }

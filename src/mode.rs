@@ -11,7 +11,7 @@
 ///
 /// ```
 /// use buttress::circuit_breaker::State;
-/// use buttress::{BoxError, Mode};
+/// use buttress::{BoxError, ErrorKind, Mode};
 /// use tower::service_fn;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -23,7 +23,7 @@
 /// let inventory = stack.wrap(service_fn(|()| async { Err::<(), BoxError>("reset".into()) }));
 /// for _ in 0..30 {
 ///     let error = inventory.send(()).await.unwrap_err();
-///     assert_eq!(error.to_string(), "reset", "every call is made");
+///     assert_eq!(error.kind(), ErrorKind::Service, "every call is made");
 /// }
 /// let handle = stack.handle();
 /// assert_eq!(handle.circuit_breaker().map(|breaker| breaker.state()), Some(State::Open));

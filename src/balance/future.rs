@@ -164,6 +164,7 @@ where
 
 /// Ends a call with an error of the endpoint, or of a layer in front of it.
 #[cold]
+#[inline(never)]
 fn failed<Res, K>(mut error: Error, flight: Flight, classify: &K, is_one_of_many: bool) -> Error
 where
     K: Classify<Res>,

@@ -90,6 +90,8 @@ where
             return Poll::Pending;
         };
         let result = ready!(Pin::new(later).poll(cx));
+        let name = || this.policy.metrics.name();
+        let result = result.map_err(|error| Error::of_service(error, name));
         *this.later = None;
         this.policy.answered(&result);
         Poll::Ready(result)

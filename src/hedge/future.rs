@@ -111,10 +111,7 @@ where
             return Poll::Pending;
         };
         operation.note_funding();
-        let (first, is_queued) = context::is_queued_after(|| {
-            let name = || operation.policy().shared.name();
-            self.first.as_mut().poll(cx, name)
-        });
+        let (first, is_queued) = context::is_queued_after(|| self.first.as_mut().poll(cx, || ""));
         if !is_queued {
             operation.sent();
         } else if first.is_pending() {
@@ -123,6 +120,8 @@ where
             return Poll::Pending;
         }
         if let Poll::Ready(result) = first {
+            let name = || operation.policy().shared.name();
+            let result = result.map_err(|error| Error::of_service(error, name));
             let outcome = judge(&operation.policy().classify, &result);
             operation.first_ended(outcome);
             if self.copy.is_none() || !repeats(outcome) {

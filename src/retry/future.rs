@@ -101,8 +101,8 @@ where
         loop {
             match this.step.as_mut().project() {
                 StepProj::Attempt { call } => {
-                    let metrics = operation.shared.policy().metrics;
-                    let mut result = ready!(call.poll(cx, || metrics.name()));
+                    let name = || operation.shared.policy().metrics.name();
+                    let mut result = ready!(call.poll(cx, name));
                     let attempted = Attempted {
                         result: &mut result,
                         copy: this.copy.as_ref(),

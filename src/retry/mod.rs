@@ -50,7 +50,8 @@
 //! - A service that is down gets 1.00 times the calls, once the budget is used up.
 //! - No two requests share a sequence of waits; with a [`seed`](Config::seed) on one thread, all waits
 //!   repeat exactly.
-//! - The result of the last attempt comes back untouched, whatever the reason for ending.
+//! - The result of the last attempt comes back, whatever the reason for ending: a response untouched, an error with the number
+//!   of attempts and the reason.
 //!
 //! # Cancellation
 //!
@@ -71,6 +72,10 @@
 //!
 //! The inner service's, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that begins after its
 //! deadline, or whose task is woken after it when the wait is over.
+//!
+//! The error of a call that was retried, or could have been, has the number of [`attempts`](crate::Cause::attempts) and the reason
+//! why the retry [`gave_up`](crate::Cause::gave_up). Its message says both: `"inventory" gave no answer within 300.0ms, after 2 of 3
+//! attempts: the retry budget is used up`. A retry inside another one writes neither.
 //!
 //! # Metrics
 //!

@@ -1,5 +1,5 @@
 //~ cannot be wrapped for requests of type `u32`
-//~ needs `Service<u32> + Clone`, with an error that is `Into<BoxError>`
+//~ needs `Service<u32> + Clone`, with an error that is `Into<BoxError> + 'static`
 //~ can be shared through `tower::buffer::Buffer::new(service, 64)`
 
 use std::time::Duration;

@@ -375,7 +375,7 @@ async fn an_error_of_readiness_is_the_end_of_a_call() {
     for _ in 0..2 {
         poll_fn(|cx| client.poll_ready(cx)).await.unwrap();
         let error = client.call(Request::new(())).await.unwrap_err();
-        assert_eq!(error.to_string(), "down");
+        assert_eq!(error.service_error().unwrap().to_string(), "down");
     }
 }
 

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::VecDeque;
-use std::error::Error as StdError;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -620,7 +619,7 @@ fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
         let Poll::Ready(Some(Err(error))) = frame else {
             panic!("it goes on");
         };
-        error.to_string()
+        error.service_error().unwrap().to_string()
     };
     assert_eq!(error(&mut first), "the request is sent again");
     assert_eq!(error(&mut inside), "the request is sent again");
@@ -653,9 +652,8 @@ fn the_error_of_the_body_is_in_the_chain_of_sources() {
     let Poll::Ready(Some(Err(error))) = Pin::new(&mut body).poll_frame(&mut cx) else {
         panic!("no error");
     };
-    let source = StdError::source(&*error).unwrap();
-    assert!(source.is::<io::Error>(), "found by its type: {source:?}");
-    assert_eq!(source.to_string(), "cut");
+    let source = error.downcast_ref::<io::Error>();
+    assert_eq!(source.expect("found by its type").to_string(), "cut");
 }
 
 #[test]

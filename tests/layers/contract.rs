@@ -260,7 +260,10 @@ async fn a_retry_gives_up_on_a_service_that_does_not_get_ready() {
         let mut client = Layers::new(kind).around(probe.clone());
         let called = Instant::now();
         let error = client.ready().await.unwrap().call(1).await.unwrap_err();
-        assert_eq!(error.to_string(), "connection reset");
+        assert_eq!(
+            error.service_error().unwrap().to_string(),
+            "connection reset"
+        );
         assert_eq!(probe.seen().ready_polls, ATTEMPTS, "{kind:?}");
         assert_eq!(called.elapsed(), BACKOFF * (ATTEMPTS - 1), "{kind:?}");
     }

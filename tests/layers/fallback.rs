@@ -81,7 +81,11 @@ async fn outcomes_and_kinds_of_error_can_be_chosen() {
         .unwrap();
     let client = only_open.layer(breaker.layer(service_fn(primary)));
     let error = client.clone().oneshot("error").await.unwrap_err();
-    assert_eq!(error.to_string(), "reset", "as it came");
+    assert_eq!(
+        error.service_error().unwrap().to_string(),
+        "reset",
+        "as it came"
+    );
     breaker.handle().force_open();
     assert_eq!(client.clone().oneshot("ok").await.unwrap(), "unknown");
 
@@ -110,7 +114,15 @@ async fn outcomes_and_kinds_of_error_can_be_chosen() {
 async fn a_function_sees_the_request_and_the_failure_and_may_have_no_answer() {
     let stale =
         fallback::from_request(|request: &'static str, failed: Failed<'_, &'static str>| {
-            assert_eq!(failed.result().unwrap_err().to_string(), "reset");
+            assert_eq!(
+                failed
+                    .result()
+                    .unwrap_err()
+                    .service_error()
+                    .unwrap()
+                    .to_string(),
+                "reset"
+            );
             (request == "error").then_some("yesterday's")
         });
     let client = FallbackLayer::new("function", stale).layer(service_fn(primary));
@@ -122,7 +134,7 @@ async fn a_function_sees_the_request_and_the_failure_and_may_have_no_answer() {
     let none = fallback::from_failure(|_: Failed<'_, &'static str>| None);
     let client = FallbackLayer::new("function", none).layer(service_fn(primary));
     let error = client.clone().oneshot("error").await.unwrap_err();
-    assert_eq!(error.to_string(), "reset");
+    assert_eq!(error.service_error().unwrap().to_string(), "reset");
 }
 
 #[tokio::test]
@@ -172,7 +184,7 @@ async fn a_request_that_is_not_copied_gets_its_failure_back() {
         .oneshot("error")
         .await
         .unwrap_err();
-    assert_eq!(error.to_string(), "reset");
+    assert_eq!(error.service_error().unwrap().to_string(), "reset");
 }
 
 #[tokio::test]
@@ -260,7 +272,7 @@ async fn the_error_of_the_second_service_comes_back_unless_it_was_not_reached() 
         .oneshot("error")
         .await
         .unwrap_err();
-    assert_eq!(error.to_string(), "reset");
+    assert_eq!(error.service_error().unwrap().to_string(), "reset");
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +319,15 @@ async fn a_second_service_is_not_asked_to_act_twice_on_what_is_not_idempotent() 
         .build()
         .unwrap();
     let ask = |request| layer.layer(service_fn(primary)).oneshot(request);
-    assert_eq!(ask("error").await.unwrap_err().to_string(), "reset");
+    assert_eq!(
+        ask("error")
+            .await
+            .unwrap_err()
+            .service_error()
+            .unwrap()
+            .to_string(),
+        "reset"
+    );
     assert_eq!(ask("refused").await.unwrap(), "second", "it was not sent");
 }
 
@@ -334,7 +354,11 @@ async fn a_second_service_is_called_when_it_is_ready_and_dropped_with_the_call()
     }
     second.follow(&[Plan::readiness(0, common::End::Error)]);
     let error = client.clone().oneshot(1).await.unwrap_err();
-    assert_eq!(error.to_string(), "connection reset", "of its readiness");
+    assert_eq!(
+        error.service_error().unwrap().to_string(),
+        "connection reset",
+        "of its readiness"
+    );
 }
 
 #[tokio::test(start_paused = true)]

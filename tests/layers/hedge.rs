@@ -301,12 +301,18 @@ async fn an_answer_that_is_the_callers_fault_ends_the_call() {
 async fn when_all_fail_the_first_failure_comes_back_but_no_refusal() {
     let leaf = Leaf::new(&[(20, End::Fails), (30, End::Fails)]);
     let (result, took) = call(config(), &leaf).await;
-    assert_eq!(result.unwrap_err().to_string(), "attempt 1 failed");
+    assert_eq!(
+        result.unwrap_err().service_error().unwrap().to_string(),
+        "attempt 1 failed"
+    );
     assert_eq!(took, millis(40));
 
     let leaf = Leaf::new(&[(20, End::Fails), (1, End::Refused)]);
     let (result, _) = call(config(), &leaf).await;
-    assert_eq!(result.unwrap_err().to_string(), "attempt 1 failed");
+    assert_eq!(
+        result.unwrap_err().service_error().unwrap().to_string(),
+        "attempt 1 failed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -714,7 +720,10 @@ async fn over_a_buffer_the_budget_counts_an_operation_once() {
 async fn a_hedge_that_never_began_does_not_hold_up_a_failure() {
     let leaf = Leaf::new(&[(50, End::Fails), (0, End::NotReady)]);
     let (result, took) = call(config(), &leaf).await;
-    assert_eq!(result.unwrap_err().to_string(), "attempt 1 failed");
+    assert_eq!(
+        result.unwrap_err().service_error().unwrap().to_string(),
+        "attempt 1 failed"
+    );
     assert_eq!(took, millis(50));
 }
 

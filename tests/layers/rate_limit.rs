@@ -1291,6 +1291,9 @@ async fn errors_of_the_inner_service_come_out_untouched() {
     let layer = limit(2).build().unwrap();
     let probe = Probe::new(&[Plan::FAILS]);
     let failed: Result<Response, _> = layer.layer(probe.clone()).oneshot(1).await;
-    assert_eq!(failed.unwrap_err().to_string(), "connection reset");
+    assert_eq!(
+        failed.unwrap_err().service_error().unwrap().to_string(),
+        "connection reset"
+    );
     layer.layer(probe).oneshot(1).await.unwrap();
 }

@@ -408,7 +408,10 @@ async fn a_stack_of_nothing_is_transparent() {
     assert!(handle.rate_limit().is_none() && handle.hedge().is_none());
     assert!(handle.is_available());
     let (result, counted) = count_calls(stack.wrap(attempts.service(1)).oneshot(7)).await;
-    assert_eq!(result.unwrap_err().to_string(), "connection reset");
+    assert_eq!(
+        result.unwrap_err().service_error().unwrap().to_string(),
+        "connection reset"
+    );
     assert_eq!(attempts.count(), 1);
     assert_eq!(counted("operation", "failure"), 0);
 

@@ -203,7 +203,7 @@ async fn the_time_that_is_left_is_seen_in_call_and_poll_and_shrinks_with_each_at
         .layer(retry.build().unwrap())
         .service(service);
     let error = service.oneshot(()).await.unwrap_err();
-    assert_eq!(error.to_string(), "700ms left");
+    assert_eq!(error.service_error().unwrap().to_string(), "700ms left");
     assert_eq!(Deadline::current(), None);
 }
 

@@ -113,7 +113,7 @@ pub trait Side: sealed::Sealed {
     fn answered(error: Error) -> Result<Error, Self::Error>;
 }
 
-/// Errors of this crate's layers become responses, those of the inner client pass untouched.
+/// Errors of this crate's layers become responses, those of the inner client pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForClients;
 

@@ -24,7 +24,7 @@ pub struct RespondLayer<M, A = Standard> {
 }
 
 impl RespondLayer<ForClients> {
-    /// A layer round a client: errors of this crate's layers become responses, those of the client pass untouched.
+    /// A layer round a client: errors of this crate's layers become responses, those of the client pass.
     #[must_use]
     pub fn for_clients() -> Self {
         Self::of(ForClients)

@@ -8,7 +8,7 @@
 //!
 //! Outside the other layers of a client that speaks gRPC: a tonic client makes `Unknown` of an error that is not
 //! its own. With [`RespondLayer::for_clients`] the errors of this crate's layers become responses, and its callers
-//! see `Unavailable`, `ResourceExhausted` or `DeadlineExceeded`. Errors of the inner client pass untouched, so that a
+//! see `Unavailable`, `ResourceExhausted` or `DeadlineExceeded`. Errors of the inner client pass, so that a
 //! refused connection stays what it is.
 //!
 //! Not between other layers of a client: a retry or a circuit breaker outside would take the response for one of the
@@ -70,7 +70,7 @@
 //!
 //! # Errors
 //!
-//! None for servers. For clients those of the inner client, as they came.
+//! None for servers. For clients those of the inner client, with the kind [`Service`](crate::ErrorKind::Service).
 //!
 //! # Metrics
 //!

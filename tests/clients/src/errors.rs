@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use buttress::{
-    Backoff, BoxError, Budget, BulkheadLayer, Cause, CircuitBreakerLayer, Deadline, Error,
+    Backoff, BoxError, Budget, BulkheadLayer, ByClone, Cause, CircuitBreakerLayer, Deadline, Error,
     ErrorKind, GaveUp, Jitter, MeasureLayer, Outcome, RetryLayer, TimeoutLayer, classify_fn,
     standard,
 };
@@ -135,7 +135,7 @@ async fn the_error_of_the_service_is_inside_once_and_as_it_was() {
     let anyhow = anyhow::Error::from(error);
     let chain: Vec<bool> = anyhow
         .chain()
-        .map(|error| error.is::<ClientError>())
+        .map(<dyn StdError>::is::<ClientError>)
         .collect();
     assert_eq!(
         chain,
@@ -176,11 +176,10 @@ async fn each_text_is_printed_once() {
     );
 }
 
-/// How the calls of a retry end whose attempts are answered by `service`.
-async fn story(
-    retry: &RetryLayer<buttress::ByClone, fn(Result<&(), &Error>) -> Outcome>,
-    deadline: Option<Duration>,
-) -> String {
+type Judge = fn(Result<&(), &Error>) -> Outcome;
+
+/// The message of a call whose attempts all hang.
+async fn message(retry: &RetryLayer<ByClone, Judge>, deadline: Option<Duration>) -> String {
     let timeout = TimeoutLayer::new("inventory", Duration::from_millis(300));
     let hangs = service_fn(|()| std::future::pending::<Result<(), BoxError>>());
     let client = retry.wrap(timeout.wrap(hangs));
@@ -198,41 +197,42 @@ async fn our_own_errors_say_why_there_was_no_further_attempt() {
         Ok(()) => Outcome::Success,
         Err(_) => Outcome::Failure,
     };
-    let ignores = |_: Result<&(), &Error>| Outcome::Ignored;
+    let dismiss = |_: Result<&(), &Error>| Outcome::Ignored;
     let config = || {
         RetryLayer::config("inventory")
             .backoff(Backoff::constant(Duration::from_millis(100)).jitter(Jitter::None))
-            .classify(judge as fn(Result<&(), &Error>) -> Outcome)
+            .classify(judge as Judge)
     };
-    let message = "\"inventory\" gave no answer within 300.0ms, after";
+    let start = "\"inventory\" gave no answer within 300.0ms, after";
     let all = config().build().expect("valid");
     assert_eq!(
-        story(&all, None).await,
-        format!("{message} 3 of 3 attempts")
+        message(&all, None).await,
+        format!("{start} 3 of 3 attempts")
     );
-    let late = story(&all, Some(Duration::from_millis(750))).await;
+    let late = config().build().expect("valid");
+    let late = message(&late, Some(Duration::from_millis(750))).await;
     assert_eq!(
         late,
-        format!("{message} 2 of 3 attempts: the deadline leaves no time for another")
+        format!("{start} 2 of 3 attempts: the deadline leaves no time for another")
     );
-    let ignored = config().classify(ignores as fn(Result<&(), &Error>) -> Outcome);
-    let ignored = story(&ignored.build().expect("valid"), None).await;
+    let ignored = config().classify(dismiss as Judge);
+    let ignored = message(&ignored.build().expect("valid"), None).await;
     assert_eq!(
         ignored,
-        format!("{message} 1 of 3 attempts: another would not help")
+        format!("{start} 1 of 3 attempts: another would not help")
     );
     let budget = Budget::config("inventory")
         .initial(1)
         .build()
         .expect("valid");
-    let poor = config().budget(&budget).build().expect("valid");
-    let poor = story(&poor, None).await;
+    let frugal = config().budget(&budget).build().expect("valid");
+    let frugal = message(&frugal, None).await;
     assert_eq!(
-        poor,
-        format!("{message} 2 of 3 attempts: the retry budget is used up")
+        frugal,
+        format!("{start} 2 of 3 attempts: the retry budget is used up")
     );
     let once = config().max_attempts(1).build().expect("valid");
-    let once = story(&once, None).await;
+    let once = message(&once, None).await;
     assert_eq!(once, "\"inventory\" gave no answer within 300.0ms");
 }
 

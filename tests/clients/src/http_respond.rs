@@ -210,7 +210,10 @@ async fn a_foreign_error_is_answered_by_a_server_without_its_text() {
 async fn a_foreign_error_passes_through_a_client_untouched() {
     let client = RespondLayer::for_clients().wrap(service_fn(fails));
     let error = client.oneshot(http_request()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the password is swordfish");
+    assert_eq!(
+        error.service_error().unwrap().to_string(),
+        "the password is swordfish"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +278,8 @@ async fn a_function_writes_the_whole_answer() {
             (refusal.status().as_u16(), refusal.code()),
             (500, buttress::http::grpc::Code::Internal)
         );
-        Response::new(refusal.error().to_string().into())
+        let error = refusal.error().service_error().unwrap();
+        Response::new(error.to_string().into())
     });
     let Ok(response) = seen.wrap(service_fn(fails)).oneshot(http_request()).await;
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -316,7 +320,10 @@ async fn it_is_always_ready_and_answers_an_error_of_readiness() {
 
     let mut client = RespondLayer::for_clients().layer(Readiness(Poll::Ready(Err("down"))));
     let error = client.ready().await.unwrap().call(http_request()).await;
-    assert_eq!(error.unwrap_err().to_string(), "down");
+    assert_eq!(
+        error.unwrap_err().service_error().unwrap().to_string(),
+        "down"
+    );
 
     let mut server = RespondLayer::for_servers().layer(Readiness(Poll::Pending));
     let Ok(ready) = server.ready().await;
@@ -493,7 +500,10 @@ async fn trailers_tell_in_grpc_what_ended_a_body_and_the_body_is_gone() {
     let (source, mut body) = begin(grpc_request()).await;
     source.fail("connection reset");
     let error = body.frame().await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "connection reset");
+    assert_eq!(
+        error.service_error().unwrap().to_string(),
+        "connection reset"
+    );
 }
 
 #[tokio::test]

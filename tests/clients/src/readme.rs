@@ -1,4 +1,5 @@
-//! The README's clients and servers, run against real ones. What is run are the README's own words.
+//! The README's clients and servers, run against real ones. What is run are the README's own words. Calls are made in
+//! spawned tasks, as a service would make them.
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
@@ -62,8 +63,9 @@ mod a_hyper_client {
     async fn gets_its_answer_at_the_second_attempt() {
         let (app, asked) = super::fails_once();
         let uri = format!("http://{}/stock", super::serve(app).await);
-        let answer = stock(&inventory().unwrap(), uri.parse().unwrap()).await;
-        assert_eq!(answer.unwrap(), "12 bolts");
+        let (inventory, uri) = (inventory().unwrap(), uri.parse().unwrap());
+        let answer = tokio::spawn(async move { stock(&inventory, uri).await }).await;
+        assert_eq!(answer.unwrap().unwrap(), "12 bolts");
         // More often on a machine that is so busy that an attempt times out.
         assert!(asked.load(super::Ordering::Relaxed) >= 2);
     }
@@ -73,7 +75,6 @@ mod several_replicas {
     include!("readme/replicas.rs");
 
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     #[tokio::test]
     async fn answer_although_one_is_down() {
@@ -86,7 +87,9 @@ mod several_replicas {
         let search = search(replicas).unwrap();
         for _ in 0..20 {
             let request = http::Request::get("/stock").body(Full::default()).unwrap();
-            let answer = search.clone().oneshot(request).await.unwrap();
+            let search = search.clone();
+            let call = tokio::spawn(async move { search.send(request).await });
+            let answer = call.await.unwrap().unwrap();
             let body = answer.into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body, "12 bolts");
         }
@@ -105,8 +108,8 @@ mod a_tonic_client {
         let (_reporter, health) = tonic_health::server::health_reporter();
         let server = Server::builder().add_service(health);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        // In a task, as a service would call it.
-        tokio::spawn(check(address)).await.unwrap().unwrap();
+        let call = tokio::spawn(async move { check(address).await });
+        call.await.unwrap().unwrap();
     }
 
     #[tokio::test]
@@ -129,8 +132,8 @@ mod a_reqwest_client {
         let uri = format!("http://{}/stock", super::serve(app).await);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.get(uri).build().unwrap();
-        // In a task, as a service would call it.
-        let answer = tokio::spawn(search(client).unwrap().oneshot(request)).await;
+        let search = search(client).unwrap();
+        let answer = tokio::spawn(async move { search.oneshot(request).await }).await;
         let text = answer.unwrap().unwrap().text().await;
         assert_eq!(text.unwrap(), "12 bolts");
         // More often on a machine that is so busy that an attempt times out.
@@ -155,25 +158,77 @@ mod a_server_under_axum {
 mod a_classifier {
     include!("readme/classifier.rs");
 
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use buttress::BoxError;
-    use std::cell::Cell;
-    use tower::{ServiceExt, service_fn};
+    use tower::service_fn;
 
     #[tokio::test(start_paused = true)]
     async fn sees_failures_in_answers() {
         for is_busy in [true, false] {
-            let asked = Cell::new(0);
-            let client = service_fn(async |item: String| {
-                asked.set(asked.get() + 1);
-                Ok::<_, BoxError>(match asked.get() {
-                    1 if is_busy => Reply::Busy,
-                    1 => Reply::ReadOnly,
+            let asked = Arc::new(AtomicU32::new(0));
+            let times = Arc::clone(&asked);
+            let client = service_fn(move |item: String| {
+                let answer = match times.fetch_add(1, Ordering::Relaxed) {
+                    0 if is_busy => Reply::Busy,
+                    0 => Reply::ReadOnly,
                     _ => Reply::Value(item),
-                })
+                };
+                async { Ok::<_, BoxError>(answer) }
             });
-            let answer = cache().unwrap().wrap(client).oneshot("bolts".into()).await;
+            let cache = cache().unwrap().wrap(client);
+            let call = tokio::spawn(async move { cache.send("bolts".into()).await });
+            let answer = call.await.unwrap();
             assert!(matches!(answer, Ok(Reply::Value(item)) if item == "bolts"));
-            assert_eq!(asked.get(), 2);
+            assert_eq!(asked.load(Ordering::Relaxed), 2);
+        }
+    }
+}
+
+/// Calls through a closure with a boxed error, and through a box, in handlers of axum.
+mod a_handler {
+    use ::axum::Router;
+    use ::axum::extract::State;
+    use ::axum::routing::get;
+    use buttress::stack::StandardService;
+    use buttress::{BoxError, Error, Outcome, classify_fn, standard};
+    use tower::service_fn;
+    use tower::util::BoxCloneSyncService;
+
+    type Stock = BoxCloneSyncService<&'static str, usize, BoxError>;
+
+    async fn in_state(State(stock): State<StandardService<Stock>>) -> Result<String, String> {
+        let stock = stock.send("bolts").await;
+        stock
+            .map(|count| count.to_string())
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    #[tokio::test]
+    async fn calls_services_of_any_type() {
+        let classify = classify_fn(|result: Result<&usize, &Error>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure,
+        });
+        let client = service_fn(|item: &'static str| async { Ok::<_, BoxError>(item.len()) });
+        let stack = || standard("stock").unlimited();
+        let closures = stack().classify(classify).build().unwrap().wrap(client);
+        let boxed = stack().build().unwrap().wrap(Stock::new(client));
+        let captured = get(move || async move {
+            let count = closures.send("nuts").await;
+            count
+                .map(|count| count.to_string())
+                .map_err(|error| error.to_string())
+        });
+        let app = Router::new()
+            .route("/captured", captured)
+            .route("/state", get(in_state).with_state(boxed));
+        let address = super::serve(app).await;
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for (path, count) in [("captured", "4"), ("state", "5")] {
+            let answer = client.get(format!("http://{address}/{path}")).send().await;
+            assert_eq!(answer.unwrap().text().await.unwrap(), count);
         }
     }
 }

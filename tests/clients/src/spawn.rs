@@ -188,9 +188,9 @@ where
     }
 }
 
-fn shop<C: Clone>(client: C) -> Shop<C>
+fn shop<C>(client: C) -> Shop<C>
 where
-    C: Service<String, Response = usize, Error: Into<BoxError> + 'static>,
+    C: Service<String, Response = usize, Error: Into<BoxError> + 'static> + Clone,
 {
     let stack = standard("stock")
         .classify(judge as Judge)

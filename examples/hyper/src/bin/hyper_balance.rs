@@ -101,7 +101,7 @@ async fn load(search: &Search) -> u32 {
                 let is_good = match answer {
                     Ok(answer) => answer.into_body().collect().await.is_ok(),
                     Err(error) => {
-                        println!("failed: {error}");
+                        println!("failed: {error:#}");
                         false
                     }
                 };

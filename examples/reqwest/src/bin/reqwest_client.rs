@@ -151,7 +151,7 @@ async fn main() -> Result<(), BoxError> {
             Err(error) => break error,
         }
     };
-    println!("  {error}");
+    println!("  {error:#}");
     assert!(error.is_rejection());
     assert_eq!(attempts("/down"), 9);
     Ok(())
