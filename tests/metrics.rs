@@ -58,6 +58,7 @@ impl Classify<&'static str> for ByWord {
         match result {
             Ok(&"overload") => Some(Hint::RetryAfter(60 * SECOND)),
             Ok(&"pushback") => Some(Hint::DoNotRetry),
+            Ok(&"tomorrow") => Some(Hint::RetryAfter(Duration::MAX)),
             _ => None,
         }
     }
@@ -101,6 +102,7 @@ async fn every_retry_decision() {
         "overload",
         "ignored",
         "pushback",
+        "tomorrow",
         "not copyable",
         "not idempotent",
     ] {
@@ -410,7 +412,7 @@ counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadlin
     mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
     no_endpoints,queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
-    not_idempotent,not_retryable,pushback,rejected,retried name=inventory
+    not_idempotent,not_retryable,pushback,rejected,retried,retry_after name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
 counter buttress_timeouts_total layer=deadline,timeout name=inventory
 ";

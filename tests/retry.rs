@@ -429,11 +429,21 @@ async fn the_service_may_ask_for_a_time_or_for_no_retry() {
         log
     }
     assert_eq!(run(Hint::DoNotRetry).await.attempts(), 1);
-    assert_eq!(run(Hint::RetryAfter(SECOND)).await.waits(), [SECOND]);
-    let most = Duration::from_millis(5_100);
-    assert_eq!(run(Hint::RetryAfter(Duration::MAX)).await.waits(), [most]);
-    let least = Duration::from_millis(100);
-    assert_eq!(run(Hint::RetryAfter(Duration::ZERO)).await.waits(), [least]);
+    let base = Duration::from_millis(100);
+    for (asked, spread) in [
+        (Duration::ZERO, base),
+        (SECOND, base),
+        (60 * SECOND, 6 * SECOND),
+    ] {
+        let waits = run(Hint::RetryAfter(asked)).await.waits();
+        assert!(
+            waits.len() == 1 && (asked..=asked + spread).contains(&waits[0]),
+            "{waits:?}"
+        );
+    }
+    for longer in [61 * SECOND, Duration::MAX] {
+        assert_eq!(run(Hint::RetryAfter(longer)).await.attempts(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
