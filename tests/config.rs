@@ -103,7 +103,7 @@ fn a_budget_that_makes_no_sense_is_refused() {
     refuses("reserve", [0, 10_001, u32::MAX], |n| {
         with(&|c| c.reserve(n))
     });
-    refuses("initial", [11, u32::MAX], |n| with(&|c| c.initial(n)));
+    refuses("initial", [20_001, u32::MAX], |n| with(&|c| c.initial(n)));
     refuses("share", NO_SHARES, |share| with(&|c| c.share(share)));
 }
 

@@ -532,7 +532,7 @@ async fn under_a_retry_the_budget_counts_an_operation_once() {
     let hedge = config().budget(&budget).build().unwrap();
     let client = retry.layer(hedge.layer(Leaf::new(&[])));
     client.clone().oneshot(7).await.unwrap();
-    assert_eq!((budget.tokens(), budget.in_flight()), (21, 0));
+    assert_eq!((budget.tokens(), budget.in_flight()), (41, 0));
     let mut waiting = client.clone();
     let future = waiting.ready().await.unwrap().call(7);
     assert_eq!(budget.in_flight(), 1);

@@ -550,7 +550,7 @@ async fn a_recorder_may_be_installed_before_the_layers_are_built() {
     let _installed = metrics::set_default_local_recorder(&recorder);
     let layers = stack("before", ByClone, ErrorsAreFailures).unwrap();
     layers.layer(service_fn(echo)).oneshot("ok").await.unwrap();
-    assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 21));
+    assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 41));
 }
 
 #[tokio::test(start_paused = true)]
@@ -563,7 +563,7 @@ async fn a_recorder_may_be_installed_after_the_layers_were_built_and_used() {
     for _ in 0..CALLS {
         service.clone().oneshot("ok").await.unwrap();
     }
-    assert_eq!(samples(&recorder.handle()), samples_of(CALLS, "after", 37));
+    assert_eq!(samples(&recorder.handle()), samples_of(CALLS, "after", 57));
 }
 
 #[tokio::test(start_paused = true)]
@@ -576,13 +576,13 @@ async fn series_that_an_exporter_has_dropped_as_idle_come_back() {
     let layers = stack("idle", ByClone, ErrorsAreFailures).unwrap();
     let service = layers.layer(service_fn(echo));
     service.clone().oneshot("ok").await.unwrap();
-    assert_eq!(samples(&exporter), samples_of(1, "idle", 21));
+    assert_eq!(samples(&exporter), samples_of(1, "idle", 41));
     assert_eq!(samples(&exporter), [""; 0], "idle since it was last asked");
     advance(6 * SECOND).await;
     for _ in 0..CALLS {
         service.clone().oneshot("ok").await.unwrap();
     }
-    assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 37));
+    assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 57));
 }
 
 #[tokio::test(start_paused = true)]

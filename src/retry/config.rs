@@ -10,7 +10,7 @@ use super::state::Settings;
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures};
+use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
 /// Two retries reach the other side of most short faults; more of them are load without effect.
 const MAX_ATTEMPTS: u32 = 3;
@@ -64,6 +64,8 @@ impl Config {
 
 impl<R, K> Config<R, K> {
     /// How many attempts there are in all, the first one included; 1 to 10,000. 3 by default.
+    ///
+    /// The first operation of a new process can make all of them. Later the [budget](crate::budget) may end them sooner.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.settings.max_attempts = attempts;
         self
@@ -173,6 +175,10 @@ impl<R, K> Config<R, K> {
             BudgetChoice::Shared(budget) => Some(budget),
             BudgetChoice::None => None,
         };
+        if let Some(budget) = &budget {
+            // The first operation of a new process may make all its attempts, also after overloads.
+            budget.raise_initial((settings.max_attempts - 1) * budget::RETRY_AFTER_OVERLOAD);
+        }
         let policy = Policy {
             settings,
             budget,
