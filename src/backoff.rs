@@ -114,6 +114,11 @@ impl Backoff {
         }
     }
 
+    /// The shortest scale of the waits: the first one of a backoff that grows, or the constant one.
+    pub(crate) fn base(&self) -> Duration {
+        self.base
+    }
+
     /// The wait before retry number `retry` (0 for the first), after one of `previous`.
     pub(crate) fn delay(&self, retry: u32, previous: Duration, random: &mut SmallRng) -> Duration {
         let mut between = |from: Duration, to: Duration| {

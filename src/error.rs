@@ -50,6 +50,8 @@ pub enum GaveUp {
     Budget,
     /// The wait before the next attempt would reach past the deadline.
     Deadline,
+    /// The service asked for a longer wait than the retry's `max_retry_after`.
+    RetryAfter,
     /// The outcome of the attempt is not a failure, so that another attempt would not help.
     NotRetryable,
     /// The service may have acted on the request, and acting on it twice does harm.
@@ -70,6 +72,7 @@ impl GaveUp {
         Some(match self {
             Self::Budget => "the retry budget is used up",
             Self::Deadline => "the deadline leaves no time for another",
+            Self::RetryAfter => "the service asked for a longer wait than the retry permits",
             Self::NotRetryable => "another would not help",
             Self::NotIdempotent => "the service may have acted on the request",
             Self::NotCopyable => "the request cannot be copied",

@@ -10,9 +10,9 @@ use crate::Error;
 ///
 /// | | success | failure | overload | ignored |
 /// |---|---|---|---|---|
-/// | [retry](crate::retry) | ends, and is refunded | tries again soon, for 10 tokens | tries again after 1 s or so, or as long as was asked, for 20 tokens | ends |
+/// | [retry](crate::retry) | ends, and is refunded | tries again soon, for 10 tokens | tries again after 1 s or so, or after the time that was asked for, for 20 tokens | ends |
 /// | [hedge](crate::hedge) | ends | waits for another attempt, or makes one | waits for another attempt | ends |
-/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for as long as was asked | does not count |
+/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count |
 /// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked | – |
 /// | [bulkhead](crate::bulkhead), if its limit adapts | – | shrinks if the call timed out | shrinks | – |
 /// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count |

@@ -13,20 +13,25 @@
 //! # How it works
 //!
 //! ```text
-//!   success at the first try  +1 ─┐                    ┌─▶ −10 a retry (−20 after an overload)
-//!   success after retries,        ├─▶ [ 20 … capacity ]┤
-//!   what they cost       +10 …  ──┘                    └─▶ −20 a hedge
+//!   success at the first try  +1 ─┐                   ┌─▶ −10 a retry (−20 after an overload)
+//!   success after retries,        ├─▶ [ 0 … capacity ]┤
+//!   what they cost       +10 …  ──┘                   └─▶ −20 a hedge
 //! ```
 //!
 //! A bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
 //! fewer than 20, so that a client with few calls gets over an unlucky streak. A retry costs 10, or 20
 //! if the answer was an overload; what an operation has paid comes back when it succeeds in the
-//! end, so retries that help are free and only those that do not help use the budget up. The bucket
-//! starts with 20 tokens and holds 10 times the greatest of
+//! end, so retries that help are free and only those that do not help use the budget up.
+//!
+//! The bucket starts with what its first operation may need: 20 × ([`max_attempts`](crate::retry::Config::max_attempts)
+//! − 1) tokens for a retry layer, 20 × [`max_hedges`](crate::hedge::Config::max_hedges) for a hedge. Each layer tells
+//! its budget when it is built, and the greatest need counts. So the first operation of a new process makes all
+//! attempts, also after overloads. The bucket holds 10 times the greatest of
 //!
 //! - a reserve of 10 retries, for clients with little traffic,
 //! - 0.2 × the operations in flight,
-//! - 0.2 s × the operations per second.
+//! - 0.2 s × the operations per second,
+//! - in the first minute, its initial retries.
 //!
 //! In a total outage nothing comes in and the load on the backend falls to 1.00 times the calls. At
 //! 20 % random failures almost every retry is allowed. Above about 35 % more is paid than
@@ -37,7 +42,8 @@
 //!
 //! # Promises
 //!
-//! - In a total outage the load on the service falls to 1.00 times the calls.
+//! - In a total outage the load on the service falls to 1.00 times the calls. A process that starts during the outage
+//!   adds its initial tokens; one that makes a single call makes all attempts of it.
 //! - An operation that is dropped gives back its place, never what it has paid.
 //! - No tokens are lost or made by calls that race.
 //!
@@ -61,7 +67,7 @@
 //! |---|---|---|
 //! | [`reserve`](Config::reserve) | 10 retries | a client with a call per second can still retry |
 //! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
-//! | [`initial`](Config::initial) | 2 retries | a client that starts during an outage adds nothing to it |
+//! | [`initial`](Config::initial) | what the first operation may need: 4 retries for 3 attempts | a new process is not refused what an old one is granted |
 //!
 //! # Examples
 //!
@@ -73,7 +79,7 @@
 //! let writes = RetryLayer::config("inventory writes").budget(&budget).max_attempts(2).build()?;
 //! let hedge = HedgeLayer::config("inventory reads").budget(&budget).build()?;
 //! # drop((reads, writes, hedge));
-//! assert_eq!(budget.tokens(), 20);
+//! assert_eq!(budget.tokens(), 40, "two retries at 20 tokens each");
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 
@@ -110,6 +116,8 @@ pub struct Budget {
 
 struct Shared {
     tokens: Tokens,
+    /// The user has set the initial tokens, so layers do not raise them.
+    is_initial_fixed: bool,
     origin: Instant,
     metrics: &'static Series<BudgetMetrics>,
     published: Published,
@@ -133,7 +141,7 @@ impl Budget {
             name: name.into(),
             reserve: 10,
             share: 0.2,
-            initial: 2,
+            initial: None,
         }
     }
 
@@ -159,6 +167,14 @@ impl Budget {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.shared.tokens.in_flight()
+    }
+
+    /// Makes sure that the budget begins with at least so many tokens, unless the user has set how many.
+    pub(crate) fn raise_initial(&self, tokens: u32) {
+        if !self.shared.is_initial_fixed {
+            let now = nanos_between(self.shared.origin, Instant::now());
+            self.shared.tokens.raise_initial(tokens, now);
+        }
     }
 
     /// Tells one budget from another.
@@ -200,6 +216,7 @@ impl Budget {
             origin,
             metrics,
             published,
+            is_initial_fixed: _,
         } = &*self.shared;
         let nanos = nanos_between(*origin, now);
         tokens.sample(nanos);
@@ -232,7 +249,8 @@ pub struct Config {
     name: String,
     reserve: u32,
     share: f64,
-    initial: u32,
+    /// `None` for what the layers need that use it.
+    initial: Option<u32>,
 }
 
 impl Config {
@@ -249,9 +267,13 @@ impl Config {
         self
     }
 
-    /// How many retries there are at the start, up to the reserve. 2 by default.
+    /// How many retries there are at the start, 0 to 20,000. The budget can hold them for a minute, also if they are
+    /// more than the reserve.
+    ///
+    /// By default as many as the first operation may need if each retry costs 20 tokens: twice the retries of an
+    /// operation, or the hedges, of the layer that needs most. A number that is set here is not raised by layers.
     pub fn initial(mut self, retries: u32) -> Self {
-        self.initial = retries;
+        self.initial = Some(retries);
         self
     }
 
@@ -264,15 +286,12 @@ impl Config {
         let check = Check::new("budget", &self.name)?;
         check.count("reserve", self.reserve, 10_000, "1 to 10000")?;
         check.share("share", self.share)?;
-        check.that(
-            self.initial <= self.reserve,
-            "initial",
-            &self.initial,
-            "at most the reserve",
-        )?;
+        let initial = self.initial.unwrap_or(0);
+        check.that(initial <= 20_000, "initial", &initial, "0 to 20000")?;
         Ok(Budget {
             shared: Arc::new(Shared {
-                tokens: Tokens::new(self.reserve, self.share, self.initial),
+                tokens: Tokens::new(self.reserve, self.share, initial),
+                is_initial_fixed: self.initial.is_some(),
                 origin: Instant::now(),
                 metrics: Series::of(&self.name, "budget"),
                 published: Published::default(),

@@ -11,6 +11,9 @@ pub(crate) const TOKENS_PER_RETRY: u32 = 10;
 /// The rate of operations is measured over at least so many nanoseconds.
 const SAMPLE: u64 = 1_000_000_000;
 
+/// For so many nanoseconds after the initial tokens were raised, the capacity is not less than they are.
+const INITIAL_FOR: u64 = 60_000_000_000;
+
 /// Asks for the clock once in so many operations.
 const SAMPLE_OPERATIONS: u64 = 16;
 
@@ -43,9 +46,12 @@ pub(crate) struct Tokens {
     word: AtomicU64,
     /// What the capacity never falls below.
     reserve: u32,
+    /// The tokens that the budget has begun with, and until when the capacity is not less than that.
+    initial: AtomicU32,
+    initial_until: AtomicU64,
     /// What each operation in flight, or each operation a second, adds to it; in 1024ths of a token.
     share: u64,
-    /// The capacity for the rate that was measured last.
+    /// The capacity for the rate that was measured last, or for the initial tokens.
     by_rate: AtomicU32,
     /// When that was, in nanoseconds, and the finished operations then.
     sampled_at: AtomicU64,
@@ -63,15 +69,34 @@ fn in_flight_in(word: u64) -> u64 {
 }
 
 impl Tokens {
+    /// A budget that holds at least `reserve` retries and begins with `initial`.
     pub(crate) fn new(reserve: u32, share: f64, initial: u32) -> Self {
-        Self {
-            word: AtomicU64::new(u64::from(initial * TOKENS_PER_RETRY) & TOKENS),
+        let tokens = Self {
+            word: AtomicU64::new(0),
             reserve: reserve * TOKENS_PER_RETRY,
+            initial: AtomicU32::new(0),
+            initial_until: AtomicU64::new(0),
             share: (share * f64::from(TOKENS_PER_RETRY) * 1024.0) as u64,
             by_rate: AtomicU32::new(0),
             sampled_at: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
+        };
+        tokens.raise_initial(initial * TOKENS_PER_RETRY, 0);
+        tokens
+    }
+
+    /// Makes the initial tokens at least so many, and lets the budget hold them for a minute from `now`.
+    ///
+    /// Only the difference to the initial tokens so far is brought, so a budget that is used up stays so.
+    pub(crate) fn raise_initial(&self, tokens: u32, now: u64) {
+        let before = self.initial.fetch_max(tokens, Ordering::Relaxed);
+        if tokens <= before {
+            return;
         }
+        self.initial_until
+            .fetch_max(now.saturating_add(INITIAL_FOR), Ordering::Relaxed);
+        self.by_rate.fetch_max(tokens, Ordering::Relaxed);
+        self.deposit(tokens - before);
     }
 
     /// No more than the capacity, though that may have shrunk since they were brought.
@@ -173,8 +198,13 @@ impl Tokens {
         let operations = finished.wrapping_sub(before) % (u64::MAX / FINISHED + 1);
         let seconds = (now - last) as f64 / 1e9;
         let rate = operations as f64 / seconds;
-        let capacity = rate * self.share as f64 / 1024.0;
-        self.by_rate.store(capacity as u32, Ordering::Relaxed);
+        let capacity = (rate * self.share as f64 / 1024.0) as u32;
+        let initial = if now < self.initial_until.load(Ordering::Relaxed) {
+            self.initial.load(Ordering::Relaxed)
+        } else {
+            0
+        };
+        self.by_rate.store(capacity.max(initial), Ordering::Relaxed);
     }
 }
 
@@ -199,6 +229,45 @@ mod tests {
         assert!(tokens.withdraw(10));
         assert!(tokens.withdraw(10));
         assert!(!tokens.withdraw(10));
+    }
+
+    #[test]
+    fn the_initial_tokens_are_those_of_the_greatest_need_and_come_once() {
+        let tokens = Tokens::new(10, 0.2, 0);
+        for (needed, expected) in [(40, 40), (40, 40), (20, 40), (60, 60)] {
+            tokens.raise_initial(needed, 0);
+            assert_eq!(tokens.tokens(), expected);
+        }
+        assert!(tokens.withdraw(60));
+        tokens.raise_initial(60, SAMPLE);
+        assert_eq!(tokens.tokens(), 0, "used up is used up");
+        tokens.raise_initial(70, SAMPLE);
+        assert_eq!(tokens.tokens(), 10);
+    }
+
+    #[test]
+    fn more_initial_tokens_than_the_reserve_are_held_for_a_minute() {
+        let tokens = Tokens::new(10, 0.2, 0);
+        tokens.raise_initial(1_180, 100 * SAMPLE);
+        for second in 0..60 {
+            operation(&tokens);
+            tokens.sample((100 + second) * SAMPLE);
+            assert_eq!((tokens.tokens(), tokens.capacity()), (1_180, 1_180));
+        }
+        tokens.sample(160 * SAMPLE);
+        operation(&tokens);
+        assert_eq!((tokens.tokens(), tokens.capacity()), (100, 100));
+    }
+
+    #[test]
+    fn the_first_operation_is_not_cut_short_when_it_takes_longer_than_the_minute() {
+        let tokens = Tokens::new(10, 0.2, 118);
+        tokens.enter();
+        for retry in 0..59 {
+            assert!(tokens.withdraw(20), "{retry}");
+            tokens.sample(20 * retry * SAMPLE);
+        }
+        assert!(!tokens.withdraw(20));
     }
 
     #[test]

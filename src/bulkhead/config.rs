@@ -18,11 +18,9 @@ use crate::{AtResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Gets a burst over; a queue of which nobody gets out sooner does not hold one.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
-/// A queue that does not become empty holds up every call and helps none, so little of it is kept: what a permit
-/// that becomes free finds waiting.
-const OVERLOADED_WAIT: Duration = Duration::from_millis(20);
-/// A burst is over by then.
-const OVERLOADED_AFTER: Duration = Duration::from_millis(100);
+/// A queue that does not become empty holds up every call and helps none, so this part of the wait is kept: enough
+/// for a permit that becomes free to find a call waiting.
+const OVERLOADED_PART: u32 = 5;
 
 /// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
 #[derive(Clone, PartialEq)]
@@ -40,8 +38,10 @@ struct Settings {
     queue: usize,
     order: QueueOrder,
     queue_wait: Duration,
+    /// `None` for a part of `queue_wait`.
     overloaded_wait: Option<Duration>,
-    overloaded_after: Duration,
+    /// `None` for `queue_wait`.
+    overloaded_after: Option<Duration>,
     mode: Mode,
 }
 
@@ -55,7 +55,7 @@ impl Config {
                 order: QueueOrder::Fifo,
                 queue_wait: QUEUE_WAIT,
                 overloaded_wait: None,
-                overloaded_after: OVERLOADED_AFTER,
+                overloaded_after: None,
                 mode: Mode::Enforce,
             },
             classify: ErrorsAreFailures,
@@ -80,21 +80,25 @@ impl<K, C> Config<K, C> {
     }
 
     /// How long a call may wait at most. 100 ms by default.
+    ///
+    /// Once the queue has not been empty for this long, calls wait at most a fifth of it until the queue is empty;
+    /// [`overloaded_after`](Self::overloaded_after) and [`overloaded_wait`](Self::overloaded_wait) change the two.
     pub fn queue_wait(mut self, most: Duration) -> Self {
         self.settings.queue_wait = most;
         self
     }
 
     /// How long a call may wait at most while the queue is overloaded; not longer than
-    /// [`queue_wait`](Self::queue_wait). 20 ms by default, or `queue_wait` if that is less.
+    /// [`queue_wait`](Self::queue_wait). A fifth of `queue_wait` by default.
     pub fn overloaded_wait(mut self, most: Duration) -> Self {
         self.settings.overloaded_wait = Some(most);
         self
     }
 
-    /// The queue is overloaded when it has not been empty for this long. 100 ms by default.
+    /// The queue is overloaded when it has not been empty for this long. As long as
+    /// [`queue_wait`](Self::queue_wait) by default.
     pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
-        self.settings.overloaded_after = busy_for;
+        self.settings.overloaded_after = Some(busy_for);
         self
     }
 
@@ -164,8 +168,10 @@ impl<K, C> Config<K, C> {
 impl Settings {
     /// How long a call may wait, if that makes sense.
     fn bounds(&self, check: Check<'_>) -> Result<Bounds, ConfigError> {
-        let (wait, overloaded_after) = (self.queue_wait, self.overloaded_after);
-        let overloaded_wait = self.overloaded_wait.unwrap_or(OVERLOADED_WAIT.min(wait));
+        let wait = self.queue_wait;
+        let part = (wait / OVERLOADED_PART).max(Duration::from_nanos(1));
+        let overloaded_wait = self.overloaded_wait.unwrap_or(part);
+        let overloaded_after = self.overloaded_after.unwrap_or(wait);
         check.duration("queue_wait", wait)?;
         check.duration("overloaded_wait", overloaded_wait)?;
         check.that(

@@ -30,8 +30,9 @@
 //! **Limit.** A number, which can be changed at run time, or one that adapts: [`Aimd`], or a [`LimitPolicy`] of your
 //! own, which is told how long each call took (without the time in the queue) and how it ended.
 //!
-//! **Queue.** Bounded by length and by time. A call may wait 100 ms; once the queue has not been empty for 100 ms, it
-//! may wait 20 ms. So a burst is got over, and a queue that stands does not hold everybody up. That is the rule of
+//! **Queue.** Bounded by length and by time. A call waits at most [`queue_wait`](Config::queue_wait). Once the queue has
+//! not been empty for `queue_wait`, calls wait at most a fifth of it until the queue is empty. So a burst is got over,
+//! and a queue that stands does not hold everybody up. That is the rule of
 //! `CoDel` (*Controlling Queue Delay*, Nichols and Jacobson, 2012) in the form that servers use (*Fail at Scale*,
 //! Maurer, 2015). A deadline that comes sooner ends the wait. A permit that becomes free is handed to the
 //! call whose turn it is, which nobody can forestall. A call takes its place when it is first polled.
@@ -97,10 +98,10 @@
 //! |---|---|---|
 //! | limit | none | depends on the service |
 //! | [`queue`](Config::queue) | 0 | who cannot be served now should know at once, unless bursts are usual |
-//! | [`queue_order`](Config::queue_order) | FIFO | fair; who waits 20 ms at most gains little from being the newest |
+//! | [`queue_order`](Config::queue_order) | FIFO | fair; a call that waits 20 ms at most gains little from being the newest |
 //! | [`queue_wait`](Config::queue_wait) | 100 ms | gets over a burst |
-//! | [`overloaded_wait`](Config::overloaded_wait) | 20 ms, or `queue_wait` | keeps permits busy, and no more |
-//! | [`overloaded_after`](Config::overloaded_after) | 100 ms | a burst is over by then |
+//! | [`overloaded_wait`](Config::overloaded_wait) | a fifth of `queue_wait` | keeps permits busy, and no more |
+//! | [`overloaded_after`](Config::overloaded_after) | `queue_wait` | a burst that the queue can hold is over by then |
 //!
 //! # Examples
 //!

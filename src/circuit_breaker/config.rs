@@ -27,8 +27,9 @@ const OPEN_FOR: Duration = Duration::from_secs(2);
 const OPEN_JITTER: f64 = 0.25;
 /// The longest open time where it grows.
 const OPEN_MOST: Duration = Duration::from_secs(60);
-/// The longest time that a service can ask for.
-const HINT_MOST: Duration = Duration::from_secs(300);
+/// The longest time that a service can ask for. Other callers are refused meanwhile, so it is less than what a retry
+/// waits for.
+const HINT_MOST: Duration = Duration::from_secs(30);
 /// One success may be chance.
 const SUCCESSES_TO_CLOSE: u32 = 5;
 /// With 1, 2, 4 and 8 probes at a time, a service that is coming back is not overrun.
@@ -191,7 +192,7 @@ impl<K, C> Config<K, C> {
     }
 
     /// The longest open time that a service can ask for with
-    /// [`Outcome::Overload`](crate::Outcome::Overload). 300 s by default.
+    /// [`Outcome::Overload`](crate::Outcome::Overload). 30 s by default.
     pub fn max_hint(mut self, most: Duration) -> Self {
         self.settings.hint_most = most;
         self

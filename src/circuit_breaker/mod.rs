@@ -97,7 +97,7 @@
 //! | [`slow_calls`](Config::slow_calls) | off | what is slow depends on the service |
 //! | [`open_for`](Config::open_for) | 2 s ± 25 % | a probe every 2 s against about 1 s of refusal after an outage |
 //! | [`open_growth`](Config::open_growth) | off | the longer it stays open, the longer it refuses after the outage |
-//! | [`max_hint`](Config::max_hint) | 300 s | what a service asks for is honoured, but not without end |
+//! | [`max_hint`](Config::max_hint) | 30 s | one answer must not refuse all callers for long |
 //! | [`successes_to_close`](Config::successes_to_close) | 5 | one may be chance |
 //! | [`max_probes`](Config::max_probes) | 8 | does not overrun a service that comes back |
 //! | [`probe_lease`](Config::probe_lease) | 5 s | longer than most calls take |

@@ -10,7 +10,7 @@ use super::shared::Shared;
 use crate::error::Check;
 use crate::latency;
 use crate::telemetry::Series;
-use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode};
+use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 
 /// Two calls in a hundred are hedged: the extra load of the published experiments.
 const PERCENTILE: f64 = 0.98;
@@ -186,6 +186,9 @@ impl<R, K> Config<R, K> {
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
         let check = Check::new("hedge", &self.name)?;
         self.settings.check(check)?;
+        if let Some(budget) = &self.budget {
+            budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
+        }
         let shared = Shared::new(self.settings, self.budget, Series::of(&self.name, "hedge"));
         let policy = Policy {
             shared: Arc::new(shared),

@@ -9,14 +9,17 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::operation::{Operation, is_alone, repeats};
-use super::race::{End, Race};
+use super::race::{End, Race, hint};
 use super::service::Policy;
 use super::shared::Payment;
 use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::judge;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, Error, Replay, Wrappable};
+use crate::{Classify, Error, Hint, Outcome, Replay, Wrappable};
+
+/// A copy that may not be sent for longer is not sent: hardly any caller is still there then.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 pin_project! {
     /// The response future of [`Hedge`](super::Hedge).
@@ -128,9 +131,10 @@ where
                 *self.operation = None;
                 return Poll::Ready(result);
             }
+            let hint = hint(&operation.policy().classify, &result, outcome);
             self.first.set(Call::Done);
             *self.race = Some(Box::new(Race::failed(result)));
-            self.send();
+            self.heed(outcome, hint);
         } else if !self.is_slow(cx) || !self.send() {
             return Poll::Pending;
         }
@@ -141,7 +145,6 @@ where
     #[cold]
     fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<S::Response, Error>> {
         loop {
-            let mut is_due = false;
             while let Poll::Ready(end) = self.poll_attempts(cx) {
                 match end {
                     End::Over(result) => {
@@ -151,18 +154,21 @@ where
                         *self.operation = None;
                         return Poll::Ready(result);
                     }
-                    End::Failed(outcome) => is_due |= repeats(outcome),
+                    End::Failed(outcome, hint) => self.heed(outcome, hint),
                 }
             }
             let is_running = self.is_running();
-            is_due |= is_running && self.is_slow(cx);
-            if is_due && self.send() {
+            if self.is_copy_due(is_running, cx) && self.send() {
                 continue;
             }
             if is_running {
                 if let Some(race) = self.race.as_mut() {
                     race.give_up_response();
                 }
+                return Poll::Pending;
+            }
+            if self.is_repeat_due() {
+                // The service has asked for time. The failure is kept, as a copy may still be denied then.
                 return Poll::Pending;
             }
             *self.operation = None;
@@ -183,7 +189,8 @@ where
                 let outcome = judge(&operation.policy().classify, &result);
                 operation.first_ended(outcome);
                 self.first.set(Call::Done);
-                return Poll::Ready(race.ended(result, outcome));
+                let classify = &operation.policy().classify;
+                return Poll::Ready(race.ended(classify, result, outcome));
             }
         }
         race.poll(&operation.policy().classify, cx)
@@ -198,6 +205,43 @@ where
         first || self.race.as_ref().is_some_and(|race| race.is_running())
     }
 
+    /// Notes what the end of an attempt means for further copies.
+    fn heed(&mut self, outcome: Outcome, hint: Option<Hint>) {
+        let Some(race) = self.race.as_mut() else {
+            return;
+        };
+        race.is_repeat_due |= repeats(outcome);
+        match hint {
+            None => {}
+            Some(Hint::DoNotRetry) => *self.copy = None,
+            Some(Hint::RetryAfter(wait)) => {
+                let at = context::saturating_add(context::fresh_now(), wait);
+                let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
+                if is_in_time && wait <= MAX_RETRY_AFTER {
+                    race.not_before = race.not_before.max(Some(at));
+                    self.timer.set(Timer::default());
+                } else {
+                    *self.copy = None;
+                }
+            }
+        }
+    }
+
+    /// Returns whether a failed attempt is to be made again, now or when the service takes calls again.
+    fn is_repeat_due(&self) -> bool {
+        let is_due = self.race.as_ref().is_some_and(|race| race.is_repeat_due);
+        is_due && self.copy.is_some()
+    }
+
+    /// Returns whether the next copy is due, because an attempt has failed or because those that run are slow.
+    fn is_copy_due(&mut self, is_running: bool, cx: &mut task::Context<'_>) -> bool {
+        if !self.is_repeat_due() {
+            return is_running && self.is_slow(cx);
+        }
+        let not_before = self.race.as_ref().and_then(|race| race.not_before);
+        not_before.is_none_or(|at| self.timer.as_mut().poll_at(at, cx).is_ready())
+    }
+
     /// Says whether the call takes so long that the next hedge is due.
     #[inline]
     fn is_slow(&mut self, cx: &mut task::Context<'_>) -> bool {
@@ -205,7 +249,11 @@ where
         else {
             return false;
         };
-        let at = || context::saturating_add(operation.sent_last(), delay);
+        let at = || {
+            let at = context::saturating_add(operation.sent_last(), delay);
+            let not_before = self.race.as_ref().and_then(|race| race.not_before);
+            not_before.map_or(at, |not_before| at.max(not_before))
+        };
         self.timer.as_mut().poll(at, cx).is_ready()
     }
 

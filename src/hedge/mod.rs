@@ -46,10 +46,19 @@
 //!
 //! A call whose hedge was denied is not hedged later.
 //!
-//! **Failures.** A failure never beats an attempt that is still running; an answer that is
-//! [`Ignored`](crate::Outcome::Ignored), which is the caller's mistake, ends the call. Where no retry is further
-//! out, a failed attempt is followed by the next one at once, within the same limits; after an overload it is
-//! not. If all attempts fail, the error that came first is the result; what a layer further in refused
+//! **Failures.** The end of one attempt means for the others
+//!
+//! | outcome of the attempt | attempts that run | further copies |
+//! |---|---|---|
+//! | success, or [`Ignored`](crate::Outcome::Ignored): the caller's mistake | are dropped: the call is over | none |
+//! | failure | go on | the next one at once, if no retry is further out; else after the delay, while an attempt runs |
+//! | overload | go on | after the delay, while an attempt runs |
+//! | failure or overload that asks for a time (`Retry-After`, gRPC's pushback) | go on | as above, but not before that time |
+//! | the same with a time of more than 60 s, or beyond the deadline | go on | none |
+//! | failure or overload that asks for no further attempt (a negative pushback) | go on | none |
+//! | refused by a layer further in, or its copy of the request was too far behind | go on | after the delay, while an attempt runs |
+//!
+//! If all attempts fail, the error that came first is the result; what a layer further in refused
 //! comes back only if there is nothing else. An answer that is a failure is dropped as soon as there is another attempt to
 //! wait for, as by retry: its body may hold a connection, or the permit that the other one needs. So of such answers the last
 //! one comes back.
@@ -63,6 +72,8 @@
 //! - In the long run there are no more hedges than a twentieth of the calls.
 //! - A hedge that the inner service is not ready for, or that a layer further in refuses, leaves the first
 //!   attempt alone.
+//! - No copy is sent before the time that the service has asked for in this call, or after it has asked for no further
+//!   attempt.
 //! - The losers are dropped before the call returns.
 //!
 //! # Cancellation

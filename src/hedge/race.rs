@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::http::ReplayBodyError;
 use crate::outcome::judge;
 use crate::ready::Call;
-use crate::{Classify, Error, Outcome, Wrappable};
+use crate::{Classify, Error, Hint, Outcome, Wrappable};
 
 pub(super) struct Race<S, Req>
 where
@@ -24,6 +24,10 @@ where
     sent: u32,
     /// An attempt has failed.
     has_failed: bool,
+    /// A failed attempt is to be made again, without waiting for the delay.
+    pub(super) is_repeat_due: bool,
+    /// The service asked for no copy before this instant.
+    pub(super) not_before: Option<Instant>,
     /// How the call ends if no other attempt does better.
     failed: Option<Result<S::Response, Error>>,
 }
@@ -57,8 +61,22 @@ impl Drop for Note {
 pub(super) enum End<Res> {
     /// This is how the call ends.
     Over(Result<Res, Error>),
-    /// Another attempt may do better.
-    Failed(Outcome),
+    /// Another attempt may do better. The service may have said when to try again.
+    Failed(Outcome, Option<Hint>),
+}
+
+/// The service's word about trying again that came with a failed attempt.
+pub(super) fn hint<Res, K>(
+    classify: &K,
+    result: &Result<Res, Error>,
+    outcome: Outcome,
+) -> Option<Hint>
+where
+    K: Classify<Res>,
+{
+    // A refusal by a layer further in is no failure, and not the word of the service.
+    let has_failed = outcome.is_failure();
+    has_failed.then(|| classify.hint(result.as_ref())).flatten()
 }
 
 impl<S, Req> Race<S, Req>
@@ -70,6 +88,8 @@ where
             hedges: Vec::new(),
             sent: 0,
             has_failed: false,
+            is_repeat_due: false,
+            not_before: None,
             failed: None,
         }
     }
@@ -84,20 +104,25 @@ where
     }
 
     /// An attempt has ended. A failure never beats an attempt that is still running.
-    pub(super) fn ended(
+    pub(super) fn ended<K>(
         &mut self,
+        classify: &K,
         result: Result<S::Response, Error>,
         outcome: Outcome,
-    ) -> End<S::Response> {
+    ) -> End<S::Response>
+    where
+        K: Classify<S::Response>,
+    {
         if !outcome.is_failure() && !says_nothing(&result) {
             return End::Over(result);
         }
         self.has_failed = true;
+        let hint = hint(classify, &result, outcome);
         // A refusal by a layer further in says less than what the service answered.
         if self.failed.as_ref().is_none_or(says_nothing) {
             self.failed = Some(result);
         }
-        End::Failed(outcome)
+        End::Failed(outcome, hint)
     }
 
     /// Another attempt decides how the call ends.
@@ -110,6 +135,7 @@ where
     /// Sends a hedge.
     pub(super) fn send(&mut self, call: Call<S, Req>, is_paid: bool, shared: &Arc<Shared>) {
         self.give_up_response();
+        self.is_repeat_due = false;
         self.sent += 1;
         self.hedges.push(Sent {
             call: Box::pin(call),
@@ -143,7 +169,7 @@ where
                 sent.note.shared.refund();
             }
             let outcome = judge(classify, &result);
-            let end = self.ended(result, outcome);
+            let end = self.ended(classify, result, outcome);
             if let End::Over(_) = end {
                 sent.note.result = Hedged::Won;
             }

@@ -64,6 +64,8 @@ impl Classifier {
                 None => Outcome::Failure,
                 asked => return Outcome::Overload { retry_after: asked },
             },
+            // They say what the service never does, and another attempt would get the same answer.
+            (None, 501 | 505) => Outcome::Ignored,
             // Statuses from 600 are invalid, and stand for 5xx.
             (None, 408 | 425 | 500..) => Outcome::Failure,
             (None, _) => Outcome::Success,
@@ -141,10 +143,23 @@ mod tests {
         for status in 100..=999 {
             let expected = match status {
                 429 => overload(None),
+                501 | 505 => Outcome::Ignored,
                 408 | 425 | 500.. => Outcome::Failure,
                 _ => Outcome::Success,
             };
             assert_eq!(judge(&classify, status, None), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_service_never_does_asks_for_no_time_and_can_be_judged_otherwise() {
+        for status in [501, 505] {
+            let classify = Classifier::new();
+            assert_eq!(hint(&classify, status, Some("3")), None);
+            let status_code = StatusCode::from_u16(status).unwrap();
+            let classify = classify.status(status_code, Outcome::Failure);
+            assert_eq!(judge(&classify, status, None), Outcome::Failure);
+            assert_eq!(hint(&classify, status, Some("3")), Some(after(3)));
         }
     }
 

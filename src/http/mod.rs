@@ -21,6 +21,7 @@
 //! | 408, 425 | failure | it did not take the request, and another try may help |
 //! | 429 | overload | it says that it has too much to do |
 //! | 503 with a `Retry-After` | overload | it says for how long |
+//! | 501, 505 | ignored | the service never does that: another attempt gets the same answer, other requests are served |
 //! | 503 without, other 5xx, from 600 | failure | |
 //! | error | failure | there is no answer |
 //! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
@@ -29,8 +30,8 @@
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
 //! `Retry-After` is read by [`retry_after`]: seconds, or a date. It is the overload's time to stay away, which the
-//! circuit breaker and the rate limit heed, and retry's hint after any failure. Each of these has a limit of its own to
-//! how long it lets itself be sent away.
+//! circuit breaker and the rate limit heed, and retry's and hedge's hint after any failure. Each of these has a limit of its
+//! own: beyond it, circuit breaker and rate limit act on a part of the time, and retry and hedge make no further attempt.
 //!
 //! For gRPC see [`grpc`].
 //!

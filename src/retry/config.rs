@@ -10,7 +10,7 @@ use super::state::Settings;
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures};
+use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
 /// Two retries reach the other side of most short faults; more of them are load without effect.
 const MAX_ATTEMPTS: u32 = 3;
@@ -20,8 +20,8 @@ const CAP: Duration = Duration::from_secs(2);
 /// After an overload the service needs time, not another call.
 const OVERLOAD_BASE: Duration = Duration::from_secs(1);
 const OVERLOAD_CAP: Duration = Duration::from_secs(20);
-/// How much longer than our own wait a service may make us wait.
-const HINT_SLACK: Duration = Duration::from_secs(5);
+/// The windows of most quotas are a minute or shorter; few callers are still there after a longer wait.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The settings of a [`RetryLayer`]. Made by [`RetryLayer::config`].
 #[derive(Clone, PartialEq)]
@@ -50,7 +50,7 @@ impl Config {
                 max_attempts: MAX_ATTEMPTS,
                 backoff: Backoff::exponential(BASE, CAP),
                 overload_backoff: Backoff::exponential(OVERLOAD_BASE, OVERLOAD_CAP),
-                hint_slack: HINT_SLACK,
+                max_retry_after: MAX_RETRY_AFTER,
                 retry_rejections: false,
                 retry_nested: false,
             },
@@ -64,6 +64,8 @@ impl Config {
 
 impl<R, K> Config<R, K> {
     /// How many attempts there are in all, the first one included; 1 to 10,000. 3 by default.
+    ///
+    /// The first operation of a new process can make all of them. Later the [budget](crate::budget) may end them sooner.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.settings.max_attempts = attempts;
         self
@@ -81,9 +83,11 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// How much longer than its own wait the retry waits if the service asks for it. 5 s by default.
-    pub fn hint_slack(mut self, slack: Duration) -> Self {
-        self.settings.hint_slack = slack;
+    /// The longest wait that a service can ask for, above 0. 60 s by default.
+    ///
+    /// If it asks for more, there is no further attempt: one that comes sooner would be in vain.
+    pub fn max_retry_after(mut self, longest: Duration) -> Self {
+        self.settings.max_retry_after = longest;
         self
     }
 
@@ -165,12 +169,16 @@ impl<R, K> Config<R, K> {
         check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
         settings.backoff.check(check, "backoff")?;
         settings.overload_backoff.check(check, "overload_backoff")?;
-        check.duration("hint_slack", settings.hint_slack)?;
+        check.duration("max_retry_after", settings.max_retry_after)?;
         let budget = match self.budget {
             BudgetChoice::Own => Some(Budget::config(self.name.clone()).build()?),
             BudgetChoice::Shared(budget) => Some(budget),
             BudgetChoice::None => None,
         };
+        if let Some(budget) = &budget {
+            // The first operation of a new process may make all its attempts, also after overloads.
+            budget.raise_initial((settings.max_attempts - 1) * budget::RETRY_AFTER_OVERLOAD);
+        }
         let policy = Policy {
             settings,
             budget,

@@ -261,11 +261,8 @@ impl<S, R, K> Operation<S, R, K> {
             previous: attempted.previous,
         };
         let now = context::fresh_now();
-        let wait = settings.wait(failure, now, &mut random.generator());
         let deadline = context::deadline();
-        if deadline.is_some_and(|deadline| deadline <= wait.until) {
-            return Err(GaveUp::Deadline);
-        }
+        let wait = settings.wait(failure, now, deadline, &mut random.generator())?;
         let cost = if is_overload {
             budget::RETRY_AFTER_OVERLOAD
         } else {

@@ -63,7 +63,7 @@ impl<S: Clone, R, K> Layer<S> for RetryLayer<R, K> {
 }
 
 impl<R, K> Forget for RetryLayer<R, K> {
-    /// Returns `true`: a budget begun anew holds no more than two retries.
+    /// Returns `true`: a budget begun anew holds no more than what one operation may need.
     fn can_forget(&self, _now: Instant) -> bool {
         true
     }

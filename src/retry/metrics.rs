@@ -13,6 +13,7 @@ impl GaveUp {
             Self::Exhausted => "exhausted",
             Self::Budget => "budget",
             Self::Deadline => "deadline",
+            Self::RetryAfter => "retry_after",
             Self::NotRetryable => "not_retryable",
             Self::NotIdempotent => "not_idempotent",
             Self::NotCopyable => "not_copyable",

@@ -35,12 +35,17 @@
 //! | `pushback` | the service asked not to be tried again |
 //! | `not_copyable` | there is no copy of the request, or it was lost since |
 //! | `not_idempotent` | acting twice does harm, and the request may have been seen |
+//! | `retry_after` | the service asked for a longer wait than [`max_retry_after`](Config::max_retry_after) |
 //! | `deadline` | the wait would reach to the deadline or past it |
 //! | `budget` | the budget is used up |
 //!
-//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload. A time that the service asks
-//! for is honoured, but no attempt comes sooner than the wait drawn, or more than 5 s later. The
-//! backoff is that of Marc Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
+//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload. The backoff is that of Marc
+//! Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
+//!
+//! If the service asks for a time v (`Retry-After`, gRPC's pushback), the wait is v + U(0, max(v / 10, base)), with the
+//! base of the backoff that would have been drawn from. It is never shorter than v, and the random part spreads the
+//! callers that were all told the same. If v is longer than [`max_retry_after`](Config::max_retry_after), or the
+//! wait does not end before the deadline, the answer comes back at once: a request sooner than v would be in vain.
 //!
 //! # Promises
 //!
@@ -94,7 +99,7 @@
 //! | [`max_attempts`](Config::max_attempts) | 3 | two retries reach the other side of most short faults |
 //! | [`backoff`](Config::backoff) | 50 ms doubling to 2 s, full jitter | longer than a blip, shorter than a user notices |
 //! | [`overload_backoff`](Config::overload_backoff) | 1 s doubling to 20 s, full jitter | the service needs time |
-//! | [`hint_slack`](Config::hint_slack) | 5 s | a server's clock may be wrong |
+//! | [`max_retry_after`](Config::max_retry_after) | 60 s | the windows of most quotas are shorter |
 //! | [`budget`](Config::budget) | its own | share one among the clients of a dependency |
 //! | [`retry_rejections`](Config::retry_rejections) | no | an open breaker stays open |
 //! | [`retry_nested`](Config::retry_nested) | no | attempts would multiply |

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
+use crate::GaveUp;
 use crate::Backoff;
 use crate::context::saturating_add;
 
@@ -14,7 +16,7 @@ pub(super) struct Settings {
     pub(super) max_attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) overload_backoff: Backoff,
-    pub(super) hint_slack: Duration,
+    pub(super) max_retry_after: Duration,
     pub(super) retry_rejections: bool,
     pub(super) retry_nested: bool,
 }
@@ -35,31 +37,46 @@ pub(super) struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait {
     pub(super) duration: Duration,
-    /// The service asked for it, and it is longer than our own.
+    /// The service asked for it.
     pub(super) by_hint: bool,
     pub(super) until: Instant,
 }
 
 impl Settings {
-    /// Draws the wait after `failure`.
+    /// Draws the wait after `failure`, or refuses it if it is too long.
     ///
-    /// A hint of the service is honoured, but no attempt comes sooner than our own wait (the service may
-    /// be lying) or later than that and the slack (so may its clock).
-    pub(super) fn wait(&self, failure: Failure, now: Instant, random: &mut SmallRng) -> Wait {
+    /// A time that the service asks for is waited for in full, because a request that comes sooner is in vain. The
+    /// random part on top of it spreads the callers that were all told the same. A wait that would not end before
+    /// `deadline` is not begun.
+    pub(super) fn wait(
+        &self,
+        failure: Failure,
+        now: Instant,
+        deadline: Option<Instant>,
+        random: &mut SmallRng,
+    ) -> Result<Wait, GaveUp> {
         let backoff = if failure.is_overload {
             &self.overload_backoff
         } else {
             &self.backoff
         };
-        let own = backoff.delay(failure.attempt - 1, failure.previous, random);
-        let most = own.saturating_add(self.hint_slack);
-        let hinted = failure.retry_after.unwrap_or_default().min(most);
-        let duration = own.max(hinted);
-        Wait {
-            duration,
-            by_hint: hinted > own,
-            until: saturating_add(now, duration),
+        let duration = match failure.retry_after {
+            Some(asked) if asked > self.max_retry_after => return Err(GaveUp::RetryAfter),
+            Some(asked) => {
+                let spread = backoff.base().max(asked / 10);
+                asked + spread.mul_f64(random.random())
+            }
+            None => backoff.delay(failure.attempt - 1, failure.previous, random),
+        };
+        let until = saturating_add(now, duration);
+        if deadline.is_some_and(|deadline| deadline <= until) {
+            return Err(GaveUp::Deadline);
         }
+        Ok(Wait {
+            duration,
+            by_hint: failure.retry_after.is_some(),
+            until,
+        })
     }
 }
 
@@ -69,10 +86,15 @@ mod tests {
     use crate::Jitter;
     use rand::SeedableRng;
 
-    const SLACK: Duration = Duration::from_secs(5);
+    const SECOND: Duration = Duration::from_secs(1);
 
-    /// The wait after a second attempt that failed, and whether the service asked for it.
-    fn wait(is_overload: bool, retry_after: Option<Duration>) -> (u128, bool) {
+    /// The wait after a second attempt that failed, with this time left until the deadline.
+    fn wait(
+        is_overload: bool,
+        retry_after: Option<Duration>,
+        left: Duration,
+        seed: u64,
+    ) -> Result<Duration, GaveUp> {
         let plain = |base| {
             let base = Duration::from_millis(base);
             Backoff::exponential(base, Duration::from_secs(100)).jitter(Jitter::None)
@@ -81,7 +103,7 @@ mod tests {
             max_attempts: 3,
             backoff: plain(50),
             overload_backoff: plain(1_000),
-            hint_slack: SLACK,
+            max_retry_after: 60 * SECOND,
             retry_rejections: false,
             retry_nested: false,
         };
@@ -92,22 +114,66 @@ mod tests {
             previous: Duration::ZERO,
         };
         let now = Instant::now();
-        let wait = settings.wait(failure, now, &mut SmallRng::seed_from_u64(1));
+        let deadline = now + left;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let wait = settings.wait(failure, now, Some(deadline), &mut random)?;
         assert_eq!(wait.until, now + wait.duration);
-        (wait.duration.as_millis(), wait.by_hint)
+        assert_eq!(wait.by_hint, retry_after.is_some());
+        Ok(wait.duration)
     }
 
     #[test]
     fn waits_longer_after_an_overload() {
-        assert_eq!(wait(false, None), (100, false));
-        assert_eq!(wait(true, None), (2_000, false));
+        let wait = |is_overload| wait(is_overload, None, 100 * SECOND, 1);
+        assert_eq!(wait(false), Ok(Duration::from_millis(100)));
+        assert_eq!(wait(true), Ok(Duration::from_secs(2)));
     }
 
     #[test]
-    fn a_hint_is_honoured_within_our_own_wait_and_the_slack() {
-        assert_eq!(wait(false, Some(Duration::from_secs(1))), (1_000, true));
-        assert_eq!(wait(false, Some(Duration::ZERO)), (100, false));
-        assert_eq!(wait(false, Some(Duration::MAX)), (5_100, true));
-        assert_eq!(wait(true, Some(Duration::from_secs(1))), (2_000, false));
+    fn the_time_that_is_asked_for_is_waited_for_and_at_most_a_tenth_or_the_base_more() {
+        let millis = Duration::from_millis;
+        for (is_overload, asked, spread) in [
+            (false, Duration::ZERO, millis(50)),
+            (false, millis(200), millis(50)),
+            (false, 4 * SECOND, millis(400)),
+            (false, 60 * SECOND, 6 * SECOND),
+            (true, millis(200), SECOND),
+            (true, 20 * SECOND, 2 * SECOND),
+        ] {
+            let waits = (0..1_000).map(|seed| wait(is_overload, Some(asked), 100 * SECOND, seed));
+            let waits: Vec<_> = waits.map(Result::unwrap).collect();
+            let (least, most) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
+            assert!(
+                (asked..asked + spread / 20).contains(&least),
+                "{asked:?}: {least:?}"
+            );
+            let nearly = asked + spread * 19 / 20;
+            assert!(
+                (nearly..=asked + spread).contains(&most),
+                "{asked:?}: {most:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_too_long_is_not_waited_for_in_part() {
+        let asked = |asked| wait(true, Some(asked), 100 * SECOND, 1);
+        assert!(asked(60 * SECOND).is_ok());
+        let longer = 60 * SECOND + Duration::from_nanos(1);
+        assert_eq!(asked(longer), Err(GaveUp::RetryAfter));
+        assert_eq!(asked(Duration::MAX), Err(GaveUp::RetryAfter));
+    }
+
+    #[test]
+    fn a_wait_that_does_not_end_before_the_deadline_is_not_begun() {
+        let own = |left| wait(false, None, Duration::from_millis(left), 1);
+        assert_eq!(own(100), Err(GaveUp::Deadline));
+        assert!(own(101).is_ok());
+        // 50 s alone would fit, but not with what is drawn on top.
+        let drawn = wait(false, Some(50 * SECOND), 100 * SECOND, 1).unwrap();
+        let fits = |left| wait(false, Some(50 * SECOND), left, 1);
+        assert!(drawn > 50 * SECOND);
+        assert_eq!(fits(drawn), Err(GaveUp::Deadline));
+        assert_eq!(fits(drawn + Duration::from_nanos(1)), Ok(drawn));
     }
 }

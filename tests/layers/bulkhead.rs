@@ -236,6 +236,46 @@ async fn a_shorter_wait_than_that_of_an_overloaded_queue_is_enough_to_be_said_on
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_burst_that_can_be_served_within_the_queue_wait_is_served() {
+    let layer = config(10).queue(400).queue_wait(SECOND).build().unwrap();
+    let service = layer.layer(service_fn(|(): ()| async {
+        sleep(10 * MS).await;
+        Ok::<_, BoxError>("bolts")
+    }));
+    let began = Instant::now();
+    let calls: Vec<_> = (0..400)
+        .map(|_| tokio::spawn(service.clone().oneshot(())))
+        .collect();
+    let mut served = 0;
+    for call in calls {
+        served += usize::from(call.await.unwrap().is_ok());
+    }
+    assert_eq!((served, began.elapsed()), (400, 400 * MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_not_empty_for_its_wait_lets_calls_wait_for_a_fifth_of_it() {
+    for wait in [10 * MS, 100 * MS, SECOND, 10 * SECOND] {
+        let layer = config(1).queue(99).queue_wait(wait).build().unwrap();
+        let held = call(&layer);
+        let mut calls = Vec::new();
+        for _ in 0..15 {
+            calls.push(tokio::spawn(timed(&layer)));
+            sleep(wait / 10).await;
+        }
+        let mut tenths = Vec::new();
+        for call in calls {
+            let (kind, waited) = call.await.unwrap();
+            assert_eq!(kind, Some(ErrorKind::QueueTimeout));
+            tenths.push(waited.as_micros() * 10 / wait.as_micros());
+        }
+        assert_eq!(tenths, [10, 9, 8, 7, 6, 5, 4, 3, 2, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(timed(&layer).await.1, wait, "it was empty");
+        held.succeed();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permit_that_is_free_in_time_ends_the_wait() {
     let layer = queueing(1);
     let held = call(&layer);

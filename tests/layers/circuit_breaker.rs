@@ -271,18 +271,19 @@ async fn a_failed_probe_opens_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_can_ask_for_a_longer_open_time() {
-    let classify = classify_fn(|_: Result<&(), &Error>| Outcome::Overload {
-        retry_after: Some(SECOND * 60),
-    });
-    let layer = CircuitBreakerLayer::config("hint")
-        .classify(classify)
-        .build()
-        .unwrap();
-    for _ in 0..20 {
-        assert!(layer.layer(backend()).oneshot(false).await.is_err());
+async fn the_service_can_ask_for_a_longer_open_time_of_at_most_30_s() {
+    for (asked, open_for) in [(20, 20), (30, 30), (86_400, 30)] {
+        let classify = classify_fn(move |_: Result<&(), &Error>| Outcome::Overload {
+            retry_after: Some(SECOND * asked),
+        });
+        let layer = CircuitBreakerLayer::config("hint").classify(classify);
+        let layer = layer.build().unwrap();
+        for _ in 0..20 {
+            assert!(layer.layer(backend()).oneshot(false).await.is_err());
+        }
+        let remaining = layer.handle().open_for_remaining();
+        assert_eq!(remaining, Some(SECOND * open_for));
     }
-    assert_eq!(layer.handle().open_for_remaining(), Some(SECOND * 60));
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,9 @@ fn a_retry_that_makes_no_sense_is_refused() {
     refuses("max_attempts", [0, 10_001, u32::MAX], |n| {
         with(&|c| c.max_attempts(n))
     });
-    refuses("hint_slack", NO_TIMES, |time| with(&|c| c.hint_slack(time)));
+    refuses("max_retry_after", NO_TIMES, |time| {
+        with(&|c| c.max_retry_after(time))
+    });
     for make in [Backoff::exponential, Backoff::linear, Backoff::decorrelated] {
         for (base, cap) in NO_TIMES
             .map(|time| [(time, SECOND), (SECOND, time)])
@@ -101,7 +103,7 @@ fn a_budget_that_makes_no_sense_is_refused() {
     refuses("reserve", [0, 10_001, u32::MAX], |n| {
         with(&|c| c.reserve(n))
     });
-    refuses("initial", [11, u32::MAX], |n| with(&|c| c.initial(n)));
+    refuses("initial", [20_001, u32::MAX], |n| with(&|c| c.initial(n)));
     refuses("share", NO_SHARES, |share| with(&|c| c.share(share)));
 }
 
@@ -539,7 +541,7 @@ async fn a_retry_with_the_smallest_or_largest_settings_ends() {
                 .max_attempts(attempts)
                 .backoff(make(NANOSECOND, time))
                 .overload_backoff(make(time, time))
-                .hint_slack(time)
+                .max_retry_after(time)
                 .budget(budget)
                 .build()
                 .unwrap();
@@ -700,7 +702,7 @@ prop_compose! {
         attempts in 1_u32..10,
         (base, cap) in (times(), times()),
         make in prop::sample::select(vec![Backoff::exponential, Backoff::linear, Backoff::decorrelated]),
-        slack in times(),
+        max_retry_after in times(),
         (retry_rejections, has_budget) in any::<(bool, bool)>(),
         seed in any::<u64>(),
     ) -> retry::Config<ByClone, Judge> {
@@ -709,7 +711,7 @@ prop_compose! {
             .max_attempts(attempts)
             .backoff(backoff.clone())
             .overload_backoff(backoff)
-            .hint_slack(slack)
+            .max_retry_after(max_retry_after)
             .retry_rejections(retry_rejections)
             .seed(seed);
         if has_budget { config } else { config.no_budget() }

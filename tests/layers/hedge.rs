@@ -14,9 +14,9 @@ use std::time::Duration;
 use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::{
-    Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, Error, ErrorKind,
-    Hedge, HedgeLayer, Jitter, Mode, Once, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
-    TimeoutLayer, classify_fn, hedge,
+    Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Classify, Deadline, Error,
+    ErrorKind, Hedge, HedgeLayer, Hint, Jitter, Mode, Once, Outcome, Rate, RateLimitLayer, Replay,
+    RetryLayer, TimeoutLayer, classify_fn, hedge,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::buffer::Buffer;
@@ -329,6 +329,186 @@ async fn a_first_attempt_that_cannot_begin_is_hedged() {
     assert_eq!((result.unwrap().0, took), (2, millis(12)));
 }
 
+/// Judges by [`judge`], and finds this hint in each failure and overload.
+#[derive(Clone, Copy)]
+struct Asking(Hint);
+
+impl Classify<Answer> for Asking {
+    fn classify(&self, result: Result<&Answer, &Error>) -> Outcome {
+        judge(result)
+    }
+
+    fn hint(&self, result: Result<&Answer, &Error>) -> Option<Hint> {
+        assert!(judge(result).is_failure(), "nothing else is asked");
+        Some(self.0)
+    }
+}
+
+/// Makes one call to a service that says `hint` with each failure. Returns when which attempts were sent, too.
+async fn asked(
+    hint: Hint,
+    config: hedge::Config,
+    script: &[(u64, End)],
+) -> (Result<u32, String>, Vec<u128>, u128) {
+    let leaf = Leaf::new(script);
+    let layer = config.classify(Asking(hint)).build().unwrap();
+    let began = Instant::now();
+    let call = timeout(
+        Duration::from_secs(3_600),
+        layer.layer(leaf.clone()).oneshot(7),
+    );
+    let result = call.await.expect("it ends");
+    let result = result
+        .map(|answer| answer.0)
+        .map_err(|error| error.to_string());
+    let sent = leaf.sent().iter().map(Duration::as_millis).collect();
+    (result, sent, began.elapsed().as_millis())
+}
+
+const OVERLOAD: End = End::Answers(Outcome::Overload { retry_after: None });
+const FAILURE: End = End::Answers(Outcome::Failure);
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_that_asks_for_no_attempt_ends_further_copies() {
+    let config = || config().max_hedges(3);
+    for end in [End::Fails, FAILURE, OVERLOAD] {
+        let call = |script: [(u64, End); 2]| async move {
+            asked(Hint::DoNotRetry, config(), &script).await
+        };
+        let of_a_copy = call([(50, GOOD), (1, end)]).await;
+        assert_eq!(of_a_copy, (Ok(1), vec![0, 10], 50), "{end:?}");
+        let of_the_first = call([(12, end), (50, GOOD)]).await;
+        assert_eq!(of_the_first, (Ok(2), vec![0, 10], 60), "{end:?}");
+        let (_, sent, took) = call([(2, end), (1, GOOD)]).await;
+        assert_eq!((sent, took), (vec![0], 2), "{end:?}: nothing else runs");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_delays_the_next_copy() {
+    let after = |wait| Hint::RetryAfter(millis(wait));
+    let config = || config().max_hedges(3);
+    for end in [End::Fails, FAILURE, OVERLOAD] {
+        let slow = [(600, GOOD), (1, end), (1, GOOD)];
+        let while_it_runs = asked(after(500), config(), &slow).await;
+        assert_eq!(while_it_runs, (Ok(3), vec![0, 10, 511], 512), "{end:?}");
+    }
+    // A time that is over sooner than the delay changes nothing.
+    let slow = [(600, GOOD), (1, OVERLOAD), (1, GOOD)];
+    assert_eq!(
+        asked(after(5), config(), &slow).await,
+        (Ok(3), vec![0, 10, 20], 21)
+    );
+    // A failure need not wait for the delay, but for the service.
+    let slow = [(600, GOOD), (1, End::Fails), (1, GOOD)];
+    assert_eq!(
+        asked(after(5), config(), &slow).await,
+        (Ok(3), vec![0, 10, 16], 17)
+    );
+    for end in [End::Fails, FAILURE] {
+        let alone = asked(after(500), config(), &[(2, end), (1, GOOD)]).await;
+        assert_eq!(alone, (Ok(2), vec![0, 502], 503), "{end:?}");
+    }
+    let overloaded = asked(after(500), config(), &[(2, OVERLOAD)]).await;
+    assert_eq!(
+        overloaded,
+        (Ok(1), vec![0], 2),
+        "is not followed by another one"
+    );
+    // The later of two times counts, and the further copies come after their delays again.
+    let both = [(600, GOOD), (1, End::Fails), (1, End::Fails), (LONG, GOOD)];
+    let both = asked(after(100), config(), &both).await;
+    assert_eq!(both, (Ok(1), vec![0, 10, 111, 212], 600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_that_is_too_long_ends_further_copies() {
+    let config = || config().max_hedges(3);
+    let after = |seconds| Hint::RetryAfter(Duration::from_secs(seconds));
+    for (seconds, copies) in [(60, 2), (61, 1), (u64::MAX, 1)] {
+        let script = [(100_000, GOOD), (1, End::Fails), (1, GOOD)];
+        let (_, sent, _) = asked(after(seconds), config(), &script).await;
+        assert_eq!(sent.len(), 1 + copies, "{seconds}");
+    }
+    let alone = asked(after(61), config(), &[(2, End::Fails)]).await;
+    assert_eq!(alone, (Err("attempt 1 failed".to_owned()), vec![0], 2));
+    for (left, attempts) in [(1_001, 1), (1_003, 2)] {
+        let call = asked(after(1), config(), &[(2, End::Fails)]);
+        let (_, sent, _) = Deadline::after(millis(left)).scope(call).await;
+        assert_eq!(sent.len(), attempts, "{left} ms until the deadline");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_denied_when_its_time_has_come_leaves_the_failure() {
+    let none = Budget::config("leaf").initial(0).build().unwrap();
+    let hint = Hint::RetryAfter(millis(500));
+    for end in [End::Fails, FAILURE] {
+        let (result, sent, took) = asked(hint, config().budget(&none), &[(2, end)]).await;
+        assert_eq!((sent, took), (vec![0], 502));
+        assert_eq!(result.is_ok(), end == FAILURE, "as it came");
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn hedges_obey_what_grpc_and_http_servers_ask_for() {
+    use buttress::http::{Classifier, grpc};
+    use http::Response;
+
+    /// The milliseconds at which attempts come to a service of which the first answers after a second, and the
+    /// others at once with these headers.
+    async fn sent<K>(
+        classify: K,
+        status: u16,
+        headers: [(&'static str, &'static str); 2],
+    ) -> Vec<u128>
+    where
+        K: Classify<Response<()>> + Clone,
+    {
+        let (began, sent) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let seen = Arc::clone(&sent);
+        let service = tower::service_fn(move |_: u8| {
+            let is_first = seen.lock().unwrap().is_empty();
+            seen.lock().unwrap().push(began.elapsed().as_millis());
+            async move {
+                if is_first {
+                    sleep(millis(LONG)).await;
+                    return Ok(Response::new(()));
+                }
+                let mut response = Response::builder().status(status);
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                Ok::<_, BoxError>(response.body(())?)
+            }
+        });
+        let hedge = config().max_hedges(2).classify(classify).build().unwrap();
+        hedge.layer(service).oneshot(7).await.unwrap();
+        sent.lock().unwrap().clone()
+    }
+
+    let pushback = |value| {
+        let headers = [("grpc-status", "14"), ("grpc-retry-pushback-ms", value)];
+        sent(grpc::Classifier::new(), 200, headers)
+    };
+    assert_eq!(pushback("-1").await, [0, 10]);
+    assert_eq!(pushback("500").await, [0, 10, 510]);
+    let retry_after = |status, value| {
+        let headers = [("retry-after", value), ("content-length", "0")];
+        sent(Classifier::new(), status, headers)
+    };
+    for status in [429, 503, 500] {
+        assert_eq!(retry_after(status, "0").await[..2], [0, 10], "{status}");
+        assert_eq!(
+            retry_after(status, "2").await,
+            [0, 10],
+            "{status}: it is over by then"
+        );
+        assert_eq!(retry_after(status, "61").await, [0, 10], "{status}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_further_hedge_comes_after_a_further_delay() {
     let leaf = Leaf::new(&[(LONG, GOOD); 4]);
@@ -537,7 +717,7 @@ async fn under_a_retry_the_budget_counts_an_operation_once() {
     let hedge = config().budget(&budget).build().unwrap();
     let client = retry.layer(hedge.layer(Leaf::new(&[])));
     client.clone().oneshot(7).await.unwrap();
-    assert_eq!((budget.tokens(), budget.in_flight()), (21, 0));
+    assert_eq!((budget.tokens(), budget.in_flight()), (41, 0));
     let mut waiting = client.clone();
     let future = waiting.ready().await.unwrap().call(7);
     assert_eq!(budget.in_flight(), 1);

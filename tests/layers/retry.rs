@@ -434,11 +434,21 @@ async fn the_service_may_ask_for_a_time_or_for_no_retry() {
         log
     }
     assert_eq!(run(Hint::DoNotRetry).await.attempts(), 1);
-    assert_eq!(run(Hint::RetryAfter(SECOND)).await.waits(), [SECOND]);
-    let most = Duration::from_millis(5_100);
-    assert_eq!(run(Hint::RetryAfter(Duration::MAX)).await.waits(), [most]);
-    let least = Duration::from_millis(100);
-    assert_eq!(run(Hint::RetryAfter(Duration::ZERO)).await.waits(), [least]);
+    let base = Duration::from_millis(100);
+    for (asked, spread) in [
+        (Duration::ZERO, base),
+        (SECOND, base),
+        (60 * SECOND, 6 * SECOND),
+    ] {
+        let waits = run(Hint::RetryAfter(asked)).await.waits();
+        assert!(
+            waits.len() == 1 && (asked..=asked + spread).contains(&waits[0]),
+            "{waits:?}"
+        );
+    }
+    for longer in [61 * SECOND, Duration::MAX] {
+        assert_eq!(run(Hint::RetryAfter(longer)).await.attempts(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -500,8 +510,8 @@ async fn a_service_that_is_down_gets_no_more_than_its_calls() {
     let retry = RetryLayer::new("down");
     assert_eq!(
         attempts(&retry, 10_000, 1.0).await,
-        10_002,
-        "two retries at the start"
+        10_004,
+        "four retries at the start"
     );
 }
 
@@ -540,14 +550,20 @@ async fn success_of_a_retry_gives_back_what_it_cost_and_no_more() {
             .await
             .is_err()
     );
-    assert_eq!(budget.tokens(), tokens + 1 - 20);
+    assert_eq!(
+        budget.tokens(),
+        tokens + 1 - 20,
+        "both retries were in vain"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn clones_and_services_of_one_layer_share_the_budget() {
     let retry = RetryLayer::new("shared");
     let service = retry.layer(Log::default().service(NEVER));
-    assert!(service.clone().oneshot(()).await.is_err());
+    for _ in 0..2 {
+        assert!(service.clone().oneshot(()).await.is_err());
+    }
     for other in [service, retry.clone().layer(Log::default().service(NEVER))] {
         let error = other.oneshot(()).await.unwrap_err();
         assert_eq!(error.attempts(), Some(1), "no tokens are left: {error}");
@@ -561,7 +577,7 @@ async fn clones_and_services_of_one_layer_share_the_budget() {
             .await
             .is_err()
     );
-    assert_eq!(layer("two").budget().unwrap().tokens(), 0);
+    assert_eq!(layer("two").budget().unwrap().tokens(), 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -574,6 +590,144 @@ async fn an_overload_costs_twice_and_waits_longer() {
         .unwrap();
     let log = Log::default();
     assert!(retry.layer(log.service(NEVER)).oneshot(()).await.is_err());
-    assert_eq!(log.waits(), [SECOND]);
+    assert_eq!(log.waits(), [SECOND, SECOND]);
     assert_eq!(retry.budget().unwrap().tokens(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_process_makes_all_attempts_of_its_first_operation() {
+    let overload = Outcome::Overload {
+        retry_after: Some(30 * SECOND),
+    };
+    for outcome in [
+        Outcome::Failure,
+        Outcome::Overload { retry_after: None },
+        overload,
+    ] {
+        for max_attempts in [1, 2, 3, 60, 1_000] {
+            let config = || {
+                RetryLayer::config("first")
+                    .max_attempts(max_attempts)
+                    .classify(classify_fn(move |_: Result<&usize, &Error>| outcome))
+            };
+            let shared = Budget::new("first");
+            // Built when others have told the budget what they need, and before others do.
+            drop(RetryLayer::config("other").budget(&shared).build().unwrap());
+            for config in [config(), config().budget(&shared)] {
+                let (retry, log) = (config.build().unwrap(), Log::default());
+                drop(RetryLayer::config("other").budget(&shared).build().unwrap());
+                assert!(retry.layer(log.service(NEVER)).oneshot(()).await.is_err());
+                assert_eq!(log.attempts() as u32, max_attempts, "{outcome:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_is_built_again_brings_no_new_tokens_to_a_shared_budget() {
+    let budget = Budget::new("again");
+    let layer = || RetryLayer::config("again").budget(&budget).build().unwrap();
+    assert_eq!(budget.tokens(), 0, "nothing has told it what is needed");
+    for tokens in [40, 20, 0, 0] {
+        let retry = layer();
+        assert_eq!(budget.tokens(), tokens);
+        assert!(
+            retry
+                .layer(Log::default().service(NEVER))
+                .oneshot(())
+                .await
+                .is_err()
+        );
+    }
+    let fixed = Budget::config("fixed").initial(1).build().unwrap();
+    drop(RetryLayer::config("fixed").budget(&fixed).build().unwrap());
+    assert_eq!(fixed.tokens(), 10, "the user has said so");
+}
+
+#[cfg(feature = "http")]
+mod over_http {
+    use super::*;
+    use buttress::circuit_breaker::State;
+    use buttress::http::{Classifier, standard};
+    use http::{Request, Response, StatusCode};
+
+    /// A service that answers each attempt like this.
+    fn answering(
+        log: &Log,
+        status: u16,
+        retry_after: &'static str,
+    ) -> impl Service<Request<String>, Response = Response<String>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + use<> {
+        let log = log.clone();
+        service_fn(move |_: Request<String>| {
+            log.0.lock().unwrap().push(Instant::now());
+            let response = Response::builder()
+                .status(status)
+                .header("retry-after", retry_after);
+            ready(response.body(String::new()).map_err(BoxError::from))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_waited_for_in_full_or_no_further_request_is_sent() {
+        for status in [429, 503, 500] {
+            for (asked, deadline, attempts) in [
+                ("60", None, 3),
+                ("61", None, 1),
+                ("86400", None, 1),
+                ("60", Some(10), 1),
+                ("10", Some(10), 1),
+                ("3", Some(10), 3),
+                ("0", Some(10), 3),
+            ] {
+                let log = Log::default();
+                let stack = standard("api").unlimited().no_circuit_breaker();
+                let stack = match deadline {
+                    Some(seconds) => stack.deadline(seconds * SECOND),
+                    None => stack.no_deadline(),
+                };
+                let client = stack.build().unwrap().wrap(answering(&log, status, asked));
+                let began = Instant::now();
+                let response = client.oneshot(Request::new(String::new())).await.unwrap();
+                assert_eq!(response.status(), status, "the answer at hand");
+                assert_eq!(
+                    log.attempts(),
+                    attempts,
+                    "{status}, {asked} s within {deadline:?} s"
+                );
+                let asked: u32 = asked.parse().unwrap();
+                assert!(log.waits().iter().all(|wait| *wait >= asked * SECOND));
+                assert_eq!(began.elapsed(), log.waits().iter().sum(), "ends at once");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_service_does_not_implement_is_asked_for_once_and_is_no_fault() {
+        for status in [501, 505] {
+            let log = Log::default();
+            let stack = standard("api").unlimited().build().unwrap();
+            let client = stack.wrap(answering(&log, status, "0"));
+            for _ in 0..100 {
+                let call = client.clone().oneshot(Request::new(String::new()));
+                assert_eq!(call.await.unwrap().status(), status);
+            }
+            assert_eq!(log.attempts(), 100);
+            let handle = stack.handle();
+            assert_eq!(handle.circuit_breaker().unwrap().state(), State::Closed);
+
+            let status = StatusCode::from_u16(status).unwrap();
+            let log = Log::default();
+            let classify = Classifier::new().status(status, Outcome::Failure);
+            let stack = standard("api").classify(classify).unlimited();
+            let client = stack
+                .build()
+                .unwrap()
+                .wrap(answering(&log, status.as_u16(), "0"));
+            client.oneshot(Request::new(String::new())).await.unwrap();
+            assert_eq!(log.attempts(), 3, "unless the user says otherwise");
+        }
+    }
 }

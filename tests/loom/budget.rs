@@ -55,3 +55,11 @@ pub(crate) fn a_rate_is_measured_once() {
     on_threads(&tokens, [SECOND; 2], Tokens::sample);
     assert_eq!(tokens.capacity(), 30);
 }
+
+pub(crate) fn layers_that_are_built_at_the_same_time_bring_the_greatest_need() {
+    let tokens = Arc::new(Tokens::new(10, 0.2, 0));
+    on_threads(&tokens, [40, 60], |tokens, needed| {
+        tokens.raise_initial(needed, 0);
+    });
+    assert_eq!(tokens.tokens(), 60);
+}

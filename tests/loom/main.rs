@@ -51,6 +51,7 @@ fn main() {
         budget::what_is_paid_and_brought_at_the_same_time_adds_up
         budget::three_threads_never_take_more_than_there_is
         budget::a_rate_is_measured_once
+        budget::layers_that_are_built_at_the_same_time_bring_the_greatest_need
         bulkhead::never_more_are_in_flight_than_the_limit
         bulkhead::who_queues_while_another_leaves_gets_the_permit
         bulkhead::who_waits_is_woken_once

@@ -66,9 +66,7 @@ const MAX: usize = 1_000;
 pub(crate) fn run(form: Form) -> Report {
     assert_eq!(
         queueing(1, 15),
-        BulkheadLayer::config("server", 15)
-            .queue(100)
-            .overloaded_wait(Duration::from_millis(20)),
+        BulkheadLayer::config("server", 15).queue(100),
         "the defaults"
     );
     let seeds = form.pick(3, 100);
@@ -276,12 +274,9 @@ fn overload(seed: u64, protection: &Protection, slow: Duration) -> Run<Overload>
 
 /// A bulkhead with the default queue, scaled.
 fn queueing(scale: u32, limit: impl Into<buttress::bulkhead::Limit>) -> buttress::bulkhead::Config {
-    let ms = |ms: u64| scale * Duration::from_millis(ms);
     BulkheadLayer::config("server", limit)
         .queue(100)
-        .queue_wait(ms(100))
-        .overloaded_wait(ms(20))
-        .overloaded_after(ms(100))
+        .queue_wait(scale * Duration::from_millis(100))
 }
 
 fn protect(world: &World, protection: &Protection, client: Client) -> (Client, Option<Handle>) {

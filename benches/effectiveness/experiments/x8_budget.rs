@@ -80,6 +80,14 @@ impl Scenario {
         }
     }
 
+    /// Clients that live for so long, each with a budget of its own, while the service is dead.
+    fn short_lived(shape: (u32, f64), life: Duration) -> Self {
+        Self {
+            life,
+            ..Self::warm(shape, 1.0)
+        }
+    }
+
     fn run(self, form: Form) -> Results<Outcome> {
         Results::new(variants(form), form.pick(3, 5), |new_clients, seed| {
             measure(&self, seed, *new_clients).outcome
@@ -145,6 +153,22 @@ fn held_to_goals(form: Form) -> Table {
             .goal(PER_CLIENT, Goal::AtMost(4.2))
             .goal(SHARED, Goal::AtMost(4.2));
     }
+    // A budget holds 40 tokens at the start, which are four retries.
+    let [.., idle] = shapes(form);
+    for (life, life_of, most) in [
+        (Duration::ZERO, "one call", 3.0),
+        (Duration::from_secs(10), "10 s", 1.4),
+    ] {
+        let scenario = Scenario::short_lived(idle, life);
+        table
+            .row(
+                format!("{}: load if clients live {life_of}, ×", scenario.text()),
+                4,
+                scenario.run(form).cells(Outcome::load),
+            )
+            .goal(PER_CLIENT, Goal::AtMost(most))
+            .goal(SHARED, Goal::AtMost(1.001));
+    }
     let repeated = Scenario {
         warm_up: Duration::ZERO,
         ..Scenario::warm((10, 1.0), 0.3)
@@ -169,10 +193,7 @@ fn beginnings(form: Form) -> Table {
             cold.run(form).cells(Outcome::load),
         );
         for seconds in [1, 10] {
-            let replaced = Scenario {
-                life: Duration::from_secs(seconds),
-                ..warm
-            };
+            let replaced = Scenario::short_lived(shape, Duration::from_secs(seconds));
             table.row(
                 format!("{}: load if clients live {seconds} s, ×", warm.text()),
                 4,

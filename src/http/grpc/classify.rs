@@ -80,6 +80,10 @@ impl Classifier {
         match Code::read(headers) {
             Some(code) => self.judge(code, Some(headers)),
             None if status == StatusCode::OK => Outcome::Success,
+            // As for HTTP, although `Code::of_status` knows no code for it.
+            None if is_never_done(status) && self.rules.find(Code::Unknown as u16).is_none() => {
+                Outcome::Ignored
+            }
             None => self.judge(Code::of_status(status), Some(headers)),
         }
     }
@@ -116,6 +120,14 @@ impl ClassifyEnd for Classifier {
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         status != StatusCode::OK || headers.contains_key(&STATUS)
     }
+}
+
+/// Returns whether another attempt would get the same answer.
+fn is_never_done(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+    )
 }
 
 /// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.
@@ -204,6 +216,12 @@ mod tests {
         }
         for status in [401, 403, 404] {
             assert_eq!(judge(status), Outcome::Success, "{status}");
+        }
+        for status in [501, 505] {
+            assert_eq!(judge(status), Outcome::Ignored, "{status}");
+            let classify = Classifier::new().code(Code::Unknown, Outcome::Failure);
+            let answer = response(status, HeaderMap::new());
+            assert_eq!(classify.classify(Ok(&answer)), Outcome::Failure, "{status}");
         }
         assert!(classify.is_decided(StatusCode::NOT_FOUND, &HeaderMap::new()));
         // The status of gRPC comes first.

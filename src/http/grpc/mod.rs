@@ -26,13 +26,14 @@
 //! | not a number, or not a code | as `UNKNOWN` |
 //! | none at the end | as `UNKNOWN` |
 //! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
+//! | none, and the HTTP status 501 or 505 | ignored, unless [`code`](Classifier::code) says otherwise for `UNKNOWN` |
 //! | error | failure |
 //! | the request's own [`ReplayBody`](super::ReplayBody) failed, or this side has reset the stream | ignored |
 //!
 //! [`code`](Classifier::code) says otherwise for some of them.
 //!
-//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is retry's hint, and
-//! an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
+//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is the hint of retry and
+//! hedge, and an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
 //! than one of them ask for no further attempt. To an answer without a status, which is that of a proxy, `Retry-After` is the
 //! hint.
 //!

@@ -59,6 +59,7 @@ impl Classify<&'static str> for ByWord {
         match result {
             Ok(&"overload") => Some(Hint::RetryAfter(60 * SECOND)),
             Ok(&"pushback") => Some(Hint::DoNotRetry),
+            Ok(&"tomorrow") => Some(Hint::RetryAfter(Duration::MAX)),
             _ => None,
         }
     }
@@ -102,6 +103,7 @@ async fn every_retry_decision() {
         "overload",
         "ignored",
         "pushback",
+        "tomorrow",
         "not copyable",
         "not idempotent",
     ] {
@@ -412,7 +414,7 @@ counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadlin
     mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
     no_endpoints,queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
-    not_idempotent,not_retryable,pushback,rejected,retried name=inventory
+    not_idempotent,not_retryable,pushback,rejected,retried,retry_after name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
 counter buttress_timeouts_total layer=deadline,timeout name=inventory
 ";
@@ -550,7 +552,7 @@ async fn a_recorder_may_be_installed_before_the_layers_are_built() {
     let _installed = metrics::set_default_local_recorder(&recorder);
     let layers = stack("before", ByClone, ErrorsAreFailures).unwrap();
     layers.layer(service_fn(echo)).oneshot("ok").await.unwrap();
-    assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 21));
+    assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 41));
 }
 
 #[tokio::test(start_paused = true)]
@@ -563,7 +565,7 @@ async fn a_recorder_may_be_installed_after_the_layers_were_built_and_used() {
     for _ in 0..CALLS {
         service.clone().oneshot("ok").await.unwrap();
     }
-    assert_eq!(samples(&recorder.handle()), samples_of(CALLS, "after", 37));
+    assert_eq!(samples(&recorder.handle()), samples_of(CALLS, "after", 57));
 }
 
 #[tokio::test(start_paused = true)]
@@ -576,13 +578,13 @@ async fn series_that_an_exporter_has_dropped_as_idle_come_back() {
     let layers = stack("idle", ByClone, ErrorsAreFailures).unwrap();
     let service = layers.layer(service_fn(echo));
     service.clone().oneshot("ok").await.unwrap();
-    assert_eq!(samples(&exporter), samples_of(1, "idle", 21));
+    assert_eq!(samples(&exporter), samples_of(1, "idle", 41));
     assert_eq!(samples(&exporter), [""; 0], "idle since it was last asked");
     advance(6 * SECOND).await;
     for _ in 0..CALLS {
         service.clone().oneshot("ok").await.unwrap();
     }
-    assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 37));
+    assert_eq!(samples(&exporter), samples_of(CALLS, "idle", 57));
 }
 
 #[tokio::test(start_paused = true)]
