@@ -57,7 +57,7 @@ fn was_reset_here(error: &BoxError) -> bool {
 }
 
 /// Says whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.
-fn begins_with(start: &str, text: &dyn fmt::Display) -> bool {
+fn begins_with(start: &str, text: impl fmt::Display) -> bool {
     struct Rest<'a>(&'a [u8]);
 
     impl fmt::Write for Rest<'_> {
