@@ -128,11 +128,11 @@ mod tests {
             ("a stream error", false),
             ("", false),
         ] {
-            assert_eq!(begins_with("stream error", &text), begins, "{text}");
+            assert_eq!(begins_with("stream error", text), begins, "{text}");
         }
         let number = 12;
-        assert!(begins_with("12 bolts", &format_args!("{number} bolts")));
-        assert!(!begins_with("12 bolts", &format_args!("{number} nuts")));
+        assert!(begins_with("12 bolts", format_args!("{number} bolts")));
+        assert!(!begins_with("12 bolts", format_args!("{number} nuts")));
     }
 
     #[test]
