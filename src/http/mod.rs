@@ -74,14 +74,26 @@
 //!
 //! ## Timeouts of bodies
 //!
-//! [`BodyTimeoutLayer`] ends a body that stalls, or takes too long in all. To the first a slow reader is not a slow server;
-//! the second ends its body, but does not hold it against the service. See [`body_timeout`].
+//! [`BodyTimeoutLayer`] ends a body that is silent for 30 s, that is not over at the deadline, or that takes longer in all
+//! than a limit that can be set. It belongs into every stack, because the stack's own timeout and deadline end with the
+//! head. A slow reader is never taken for a slow server. See [`body_timeout`].
+//!
+//! ## Dead connections
+//!
+//! A connection can die without a word, for example when a firewall forgets it. A request of HTTP/1 then times out and
+//! takes its connection with it. An HTTP/2 connection carries all requests and outlives their timeouts, so every call
+//! fails until the system gives the connection up, which takes a quarter of an hour. Let the client send keep-alive pings,
+//! also while it is idle. With hyper-util and reqwest that is `http2_keep_alive_interval`, `http2_keep_alive_timeout` and
+//! `http2_keep_alive_while_idle` (hyper-util also needs a `timer`); with tonic `Endpoint::http2_keep_alive_interval`,
+//! `keep_alive_timeout` and `keep_alive_while_idle`. An interval of 10 s and a timeout of 2 s find a dead connection within
+//! 12 s. gRPC servers in Go and C++ close connections on which pings come more often than every 5 minutes, or without a
+//! call, unless they are configured to permit it.
 //!
 //! ## Deadlines across hops
 //!
 //! [`PropagateDeadlineLayer`], next to the client, writes the time that is left into `grpc-timeout` or another header;
 //! [`InheritDeadlineLayer`], outermost in a server, makes it the deadline of the task, and so of the calls that a handler
-//! makes. See [`deadline`].
+//! makes, but grants no caller more than 60 s or another maximum. See [`deadline`].
 //!
 //! ## Saying no
 //!
@@ -99,9 +111,9 @@
 //!    │                                        │
 //!  standard stack                           rate limit, bulkhead, …
 //!    │                                        │
-//!  BodyTimeoutLayer                         handler, whose clients have the deadline
-//!    │
-//!  PropagateDeadlineLayer
+//!  BodyTimeoutLayer                         BodyTimeoutLayer
+//!    │                                        │
+//!  PropagateDeadlineLayer                   handler, whose clients have the deadline
 //!    │
 //!  AddOriginLayer, with hyper-util
 //!    │

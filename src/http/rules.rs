@@ -58,7 +58,7 @@ fn was_reset_here(error: &Error) -> bool {
 }
 
 /// Says whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.
-fn begins_with(start: &str, text: &dyn fmt::Display) -> bool {
+fn begins_with(start: &str, text: impl fmt::Display) -> bool {
     struct Rest<'a>(&'a [u8]);
 
     impl fmt::Write for Rest<'_> {
@@ -129,11 +129,11 @@ mod tests {
             ("a stream error", false),
             ("", false),
         ] {
-            assert_eq!(begins_with("stream error", &text), begins, "{text}");
+            assert_eq!(begins_with("stream error", text), begins, "{text}");
         }
         let number = 12;
-        assert!(begins_with("12 bolts", &format_args!("{number} bolts")));
-        assert!(!begins_with("12 bolts", &format_args!("{number} nuts")));
+        assert!(begins_with("12 bolts", format_args!("{number} bolts")));
+        assert!(!begins_with("12 bolts", format_args!("{number} nuts")));
     }
 
     #[test]

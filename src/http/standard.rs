@@ -58,24 +58,27 @@ pub fn balance(
 /// again, see [`HttpReplay`]. Their bodies must be `Clone`, as those of `http_body_util`'s `Full` and `Empty`; for those that are
 /// streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack and say `.replay(HttpReplay::new())`.
 ///
-/// Timeout and deadline end with the head. A body that stalls holds its permit as long as its reader waits: put a
-/// [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client.
+/// The stack's own timeout and deadline end with the head, and a body that stalls holds its permit as long as its reader
+/// waits. Put a [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is
+/// silent for 30 s, and every body at the deadline.
 ///
 /// # Examples
 ///
 /// ```
-/// use buttress::http::StandardService;
+/// use buttress::http::{BodyTimeout, BodyTimeoutLayer, StandardService};
 /// use bytes::Bytes;
 /// use http_body_util::Full;
 /// use hyper_util::client::legacy::Client;
 /// use hyper_util::client::legacy::connect::HttpConnector;
 /// use hyper_util::rt::TokioExecutor;
+/// use tower::Layer;
 ///
 /// struct Search {
-///     client: StandardService<Client<HttpConnector, Full<Bytes>>>,
+///     client: StandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>,
 /// }
 ///
 /// let client = Client::builder(TokioExecutor::new()).build_http();
+/// let client = BodyTimeoutLayer::new("search").layer(client);
 /// let search = Search {
 ///     client: buttress::http::standard("search").concurrency_limit(50).build()?.wrap(client),
 /// };

@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::GaveUp;
 use crate::Backoff;
+use crate::GaveUp;
 use crate::context::saturating_add;
 
 /// The settings that decide.

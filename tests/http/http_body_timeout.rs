@@ -103,7 +103,8 @@ where
 }
 
 fn idle(timeout: Duration) -> BodyTimeoutLayer {
-    BodyTimeoutLayer::new("inventory", timeout)
+    let config = BodyTimeoutLayer::config("inventory").idle(timeout);
+    config.build().unwrap()
 }
 
 fn total(timeout: Duration) -> BodyTimeoutLayer {
@@ -244,6 +245,27 @@ async fn the_deadline_ends_the_body_only_if_that_is_wanted() {
     }
     assert_eq!(takes(false).await, Ok(21));
     assert_eq!(takes(true).await, Err((5, ErrorKind::DeadlineExceeded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_a_body_ends_after_30_s_of_silence_or_at_the_deadline() {
+    async fn takes(deadline: Duration) -> (u64, ErrorKind) {
+        let service = ServiceBuilder::new()
+            .layer(DeadlineLayer::new("inventory", deadline))
+            .layer(BodyTimeoutLayer::new("inventory"))
+            .service(service_fn(|_: Request<()>| {
+                ready(Ok::<_, BoxError>(Response::new(Paced::new([
+                    Duration::MAX,
+                ]))))
+            }));
+        let began = Instant::now();
+        let body = service.oneshot(Request::new(())).await.unwrap().into_body();
+        let error = body.collect().await.unwrap_err();
+        (began.elapsed().as_secs(), kind(&error).unwrap())
+    }
+    let at_the_deadline = (2, ErrorKind::DeadlineExceeded);
+    assert_eq!(takes(2 * SECOND).await, at_the_deadline);
+    assert_eq!(takes(60 * SECOND).await, (30, ErrorKind::Timeout));
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,14 +419,16 @@ async fn trailers_and_errors_pass() {
 fn limits_that_make_no_sense_are_refused() {
     let config = || BodyTimeoutLayer::config("inventory");
     let field = |config: buttress::http::body_timeout::Config| config.build().unwrap_err().field();
-    assert_eq!(field(config()), "idle", "nothing is limited");
+    let unlimited = config().no_idle().deadline(false);
+    assert_eq!(field(unlimited), "idle", "nothing is limited");
     for no_time in [Duration::ZERO, Duration::MAX] {
         assert_eq!(field(config().idle(no_time)), "idle");
         assert_eq!(field(config().total(no_time)), "total");
     }
     assert_eq!(field(config().idle(SECOND).total(SECOND)), "total");
     assert_eq!(field(BodyTimeoutLayer::config("").idle(SECOND)), "name");
-    assert!(config().deadline(true).build().is_ok());
+    assert!(config().total(SECOND).build().is_ok(), "the default idle");
+    assert!(config().no_idle().build().is_ok(), "there is the deadline");
     let error = config().idle(2 * SECOND).total(SECOND).build().unwrap_err();
     let text = "body timeout \"inventory\": total is 1s, but must be longer than `idle`";
     assert_eq!(error.to_string(), text);

@@ -7,8 +7,11 @@ use crate::ConfigError;
 use crate::error::Check;
 use crate::telemetry::Series;
 
+/// The longest silence. As long as a read timeout of a proxy usually is, and far longer than a healthy server is silent.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// How long a body may take. What is not set is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
     pub(super) total: Option<Duration>,
@@ -27,25 +30,36 @@ impl Config {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            limits: Limits::default(),
+            limits: Limits {
+                idle: Some(IDLE),
+                total: None,
+                deadline: true,
+            },
         }
     }
 
-    /// How long a reader may wait for the next frame; above 0 and at most 365 days.
+    /// The time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
     pub fn idle(mut self, timeout: Duration) -> Self {
         self.limits.idle = Some(timeout);
         self
     }
 
-    /// How long the body may take in all, from the head of the response; above 0 and at most 365 days, and longer
-    /// than `idle`.
+    /// Permits any silence, as of a stream that reports rare events.
+    pub fn no_idle(mut self) -> Self {
+        self.limits.idle = None;
+        self
+    }
+
+    /// The time that the whole body may take, from the head of the response; above 0 and at most 365 days, and longer
+    /// than an `idle` that is set. No limit by default.
     pub fn total(mut self, timeout: Duration) -> Self {
         self.limits.total = Some(timeout);
         self
     }
 
-    /// Ends the body at the deadline that was in force when the head came as well. Off by default: a
-    /// deadline is for the head.
+    /// Ends the body also at the deadline that was in force when the head came. True by default.
+    ///
+    /// Set it to `false` for streams that may outlast the operation that began them.
     pub fn deadline(mut self, ends: bool) -> Self {
         self.limits.deadline = ends;
         self
@@ -55,7 +69,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, or there is nothing that ends a body.
+    /// If the name is empty, a value is outside its range, or nothing ends a body.
     pub fn build(self) -> Result<BodyTimeoutLayer, ConfigError> {
         let check = Check::new("body timeout", &self.name)?;
         let Limits {
@@ -68,13 +82,9 @@ impl Config {
         }
         if let Some(total) = total {
             check.duration("total", total)?;
-            let permitted = "longer than `idle`";
-            check.that(
-                idle.is_none_or(|idle| idle < total),
-                "total",
-                &total,
-                permitted,
-            )?;
+            // The default is no obstacle to a shorter total.
+            let is_longer = idle.is_none_or(|idle| idle < total || idle == IDLE);
+            check.that(is_longer, "total", &total, "longer than `idle`")?;
         }
         let permitted = "set, or `total`, or `deadline`";
         let is_set = idle.is_some() || total.is_some() || deadline;

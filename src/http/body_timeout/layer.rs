@@ -3,7 +3,6 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
-use std::time::Duration;
 
 use ::http::Response;
 use http_body::Body;
@@ -28,15 +27,15 @@ pub struct BodyTimeoutLayer {
 }
 
 impl BodyTimeoutLayer {
-    /// Ends bodies of responses from `name` when a reader has waited for the next frame for `idle`.
+    /// Ends bodies of responses from `name` when a reader has waited for the next frame for 30 s, and at the deadline.
     ///
     /// # Panics
     ///
-    /// If `name` is empty, or `idle` is zero or longer than 365 days.
+    /// If `name` is empty.
     #[must_use]
     #[track_caller]
-    pub fn new(name: &str, idle: Duration) -> Self {
-        or_panic(Self::config(name).idle(idle).build())
+    pub fn new(name: &str) -> Self {
+        or_panic(Self::config(name).build())
     }
 
     /// Begins to configure body timeouts.

@@ -2,9 +2,14 @@
 //!
 //! # When to use it
 //!
-//! Around any client whose responses are read as they come. A server that sends a head and then hangs would hold the
-//! reader, and a connection, for ever. Set `idle` to the longest pause that a healthy server makes, and `total` where bodies
-//! have a size that is known. Not `total` for streams that are meant to last.
+//! Next to every HTTP or gRPC client, inside its stack. Without it a server that sends a head and then hangs holds the
+//! reader, a connection and a permit for ever; once as many calls hang as the limit admits, the limit refuses all others.
+//! In a server, inside an [`InheritDeadlineLayer`](super::InheritDeadlineLayer), it ends bodies that the handler does not
+//! finish in time.
+//!
+//! The defaults suit answers that are part of their operation. For streams that are meant to outlast it, such as
+//! server-sent events or a gRPC `Watch`, set `.deadline(false)`, and `idle` to the longest pause that a healthy server
+//! makes. Set `total` where bodies have a size that is known.
 //!
 //! A retry around it does not see the end of the body: the head was delivered.
 //!
@@ -21,12 +26,17 @@
 //! `idle` is the time for which a reader waits: from the poll that finds no frame until one comes. While the reader does
 //! something else no clock runs, so a slow reader is not taken for a slow server. `total` runs from the head, whoever is
 //! slow. When it is over, a reader that waits has a slow server, which is a failure to layers outside that see the body; one
-//! that comes too late and finds a frame was slow itself, and the call counts as cancelled. With
-//! [`deadline`](Config::deadline) the body ends with the deadline of the operation, too, as it was when the head came.
-//! Whichever is first counts.
+//! that comes too late and finds a frame was slow itself, and the call counts as cancelled. Unless
+//! [`deadline`](Config::deadline) is `false`, the body also ends at the deadline of the operation, as it was when the head
+//! came. The first limit that is reached counts.
 //!
 //! When time is up, the body inside is dropped, which closes the connection or resets the stream, and the reader gets an
 //! error. A frame that is due at the same time wins, and so does the last frame of a body when it is there.
+//!
+//! # Limits
+//!
+//! A body is ended when it is polled. Its timer wakes the task that waits for the next frame, but a server does not poll a
+//! body while its client does not read: only timeouts of the server or of TCP close such a connection.
 //!
 //! # Promises
 //!
@@ -64,7 +74,11 @@
 //!
 //! # Defaults
 //!
-//! None: there is no duration that suits most bodies. At least one of the three has to be set.
+//! | setting | default | reason |
+//! |---|---|---|
+//! | [`idle`](Config::idle) | 30 s | no healthy server is silent for so long within an answer |
+//! | [`deadline`](Config::deadline) | true | a deadline is for the whole answer |
+//! | [`total`](Config::total) | none | depends on the size of the body |
 //!
 //! # Examples
 //!

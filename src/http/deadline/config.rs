@@ -125,12 +125,16 @@ impl<H> fmt::Debug for PropagateDeadlineConfig<H> {
     }
 }
 
+/// The longest time that a caller gets. Longer than most handlers work and most callers wait: a bound for callers that
+/// mean harm or ask for a mistake, not a time to work with.
+const MAX: Duration = Duration::from_secs(60);
+
 /// The settings of an [`InheritDeadlineLayer`]. Made by [`InheritDeadlineLayer::config`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "call `build` to make the layer"]
 pub struct InheritDeadlineConfig {
     name: String,
-    max: Option<Duration>,
+    max: Duration,
     header: HeaderName,
 }
 
@@ -138,14 +142,17 @@ impl InheritDeadlineConfig {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            max: None,
+            max: MAX,
             header: REQUEST_TIMEOUT_MS.clone(),
         }
     }
 
-    /// The time that a request has at most, whatever its caller allows, and if the caller does not say. None by default.
+    /// The longest time that a request may take, above 0 and at most 365 days. 60 s by default.
+    ///
+    /// A header that allows more is cut to it, and a request without a header has all of it: leaving the header out gains
+    /// a caller nothing.
     pub fn max(mut self, max: Duration) -> Self {
-        self.max = Some(max);
+        self.max = max;
         self
     }
 
@@ -162,12 +169,9 @@ impl InheritDeadlineConfig {
     /// If the name is empty, or the maximum is zero or longer than 365 days.
     pub fn build(self) -> Result<InheritDeadlineLayer, ConfigError> {
         let check = Check::new("inherit deadline", &self.name)?;
-        if let Some(max) = self.max {
-            check.duration("max", max)?;
-        }
-        let max = self.max.unwrap_or(Duration::MAX);
+        check.duration("max", self.max)?;
         Ok(InheritDeadlineLayer {
-            deadline: DeadlineLayer::part(&self.name, "inherit_deadline", max),
+            deadline: DeadlineLayer::part(&self.name, "inherit_deadline", self.max),
             header: self.header,
         })
     }

@@ -8,8 +8,8 @@
 //! its handlers use tell what is left of it.
 //!
 //! Not to hand a deadline to strangers, who need not know what you wait for: leave the layer out of clients of other
-//! parties. And a deadline that a stranger sends is his own wish: a server that is open to all sets
-//! [`max`](InheritDeadlineConfig::max).
+//! parties. A deadline that arrives is the caller's wish, and a server grants it up to its own
+//! [`max`](InheritDeadlineConfig::max), 60 s by default. A request without a deadline has that time as well.
 //!
 //! # How it works
 //!
@@ -60,9 +60,14 @@
 //! # Limits
 //!
 //! The way of the request is not known, and not taken off. A handler that spawns a task passes the deadline on itself, with
-//! [`Deadline::scope`](crate::Deadline::scope). The server's layer is done when the response is there, its body may take
-//! longer. The client's layer takes the deadline in force when it is called: a `scope` must be round the call, not
-//! only round its future.
+//! [`Deadline::scope`](crate::Deadline::scope). The client's layer takes the deadline in force when it is called: a `scope`
+//! must be round the call, not only round its future.
+//!
+//! The server's layer is done when the response is there. A
+//! [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) inside it ends the response body at the same deadline. The request
+//! body needs no layer as long as the handler reads it before it answers, because the deadline drops the handler and the
+//! body with it. A client that does not read its answer is ended by neither: see the limits of
+//! [`body_timeout`](crate::http::body_timeout).
 //!
 //! # Cancellation
 //!
@@ -98,7 +103,7 @@
 //! | [`timeout`](PropagateDeadlineConfig::timeout) | none | belongs to the stack outside |
 //! | `header` | `x-request-timeout-ms` | see above |
 //! | [`protocol`](PropagateDeadlineConfig::protocol) | by `content-type` | gRPC requires one |
-//! | [`max`](InheritDeadlineConfig::max) | none | depends on what a handler may do |
+//! | [`max`](InheritDeadlineConfig::max) | 60 s | no caller holds a permit for longer, whatever its header says |
 //!
 //! # Examples
 //!

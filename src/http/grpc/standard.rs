@@ -37,8 +37,9 @@ pub fn balance(
 /// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
 /// do without retries say `.replay(Once)`.
 ///
-/// Timeout and deadline end with the head. A stream that stalls holds its permit as long as its reader waits: put a
-/// [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel.
+/// The stack's own timeout and deadline end with the head, and a stream that stalls holds its permit as long as its reader
+/// waits. Put a [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel: it ends a stream
+/// that is silent for 30 s, and unless `.deadline(false)` is set every stream at the deadline.
 ///
 /// # Examples
 ///

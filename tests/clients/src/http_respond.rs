@@ -456,7 +456,8 @@ async fn a_tonic_client_sees_that_its_time_is_over() {
 #[tokio::test]
 async fn a_tonic_client_sees_that_its_stream_has_stalled() {
     // Longer than a busy machine takes for the first message.
-    let timeout = BodyTimeoutLayer::new("health", Duration::from_secs(2));
+    let timeout = BodyTimeoutLayer::config("health").idle(Duration::from_secs(2));
+    let timeout = timeout.build().unwrap();
     let stack = RespondLayer::for_clients().layer(timeout.layer(health_channel().await));
     let watched = HealthClient::new(stack).watch(health_check()).await;
     let mut watched = watched.unwrap().into_inner();
@@ -474,7 +475,8 @@ async fn trailers_tell_in_grpc_what_ended_a_body_and_the_body_is_gone() {
     let echo = service_fn(|request: Request<Feed>| {
         ready(Ok::<_, BoxError>(Response::new(request.into_body())))
     });
-    let timeout = BodyTimeoutLayer::new("inventory", Duration::from_secs(1));
+    let timeout = BodyTimeoutLayer::config("inventory").idle(Duration::from_secs(1));
+    let timeout = timeout.build().unwrap();
     let server = RespondLayer::for_servers().layer(timeout.layer(echo));
     let begin = async |request: Request<()>| {
         let (source, body) = feed();

@@ -41,4 +41,6 @@ mod http_wire;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod recipes;
+#[cfg(test)]
 mod spawn;

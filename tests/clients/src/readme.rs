@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ::axum::Router;
 use ::axum::routing::get;
 use ::http::StatusCode;
+use buttress::{Error, ErrorKind};
 use tokio::net::{TcpListener, TcpSocket};
 
 const README: &str = include_str!("../../../README.md");
@@ -41,6 +45,38 @@ fn fails_once() -> (Router, Arc<AtomicU32>) {
     (Router::new().route("/stock", stock), asked)
 }
 
+/// A body that begins and never goes on.
+struct Stalls(bool);
+
+impl http_body::Body for Stalls {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        let begin = bytes::Bytes::from_static(b"12 ");
+        Poll::Ready(Some(Ok(http_body::Frame::data(begin))))
+    }
+}
+
+/// Answers at `/stock`, and stalls after the head at `/stalls`.
+fn stalls() -> Router {
+    let body = || ::axum::body::Body::new(Stalls(false));
+    Router::new()
+        .route("/stock", get(async || "12 bolts"))
+        .route("/stalls", get(async move || body()))
+}
+
+/// The kind of our own error, at which the body ended.
+fn kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
+    Error::find(error).map(|cause| cause.kind())
+}
+
 #[test]
 fn what_is_run_here_is_what_the_readme_says() {
     for (name, code) in [
@@ -68,6 +104,29 @@ mod a_hyper_client {
         assert_eq!(answer.unwrap().unwrap(), "12 bolts");
         // More often on a machine that is so busy that an attempt times out.
         assert!(asked.load(super::Ordering::Relaxed) >= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_held_by_a_server_that_stalls_after_the_head() {
+        let server = super::serve(super::stalls()).await;
+        let uri = move |path: &str| format!("http://{server}{path}").parse::<Uri>().unwrap();
+        let inventory = inventory().unwrap();
+        let began = tokio::time::Instant::now();
+        // As many calls as the limit permits.
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let (inventory, uri) = (inventory.clone(), uri("/stalls"));
+            calls.spawn(async move { stock(&inventory, uri).await.unwrap_err() });
+        }
+        let calls = tokio::time::timeout(Duration::from_secs(600), calls.join_all());
+        for error in calls.await.expect("no call hangs") {
+            let kind = super::kind(&*error);
+            assert_eq!(kind, Some(super::ErrorKind::DeadlineExceeded), "{error}");
+        }
+        assert!(began.elapsed() < Duration::from_millis(2_100));
+        // As soon as the circuit breaker permits it, others are served: the permits are back.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(stock(&inventory, uri("/stock")).await.unwrap(), "12 bolts");
     }
 }
 
@@ -138,6 +197,19 @@ mod a_reqwest_client {
         assert_eq!(text.unwrap(), "12 bolts");
         // More often on a machine that is so busy that an attempt times out.
         assert!(asked.load(super::Ordering::Relaxed) >= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_held_by_a_server_that_stalls_after_the_head() {
+        let server = super::serve(super::stalls()).await;
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.get(format!("http://{server}/stalls")).build();
+        let answer = search(client).unwrap().oneshot(request.unwrap()).await;
+        let body = answer.unwrap().bytes();
+        let body = tokio::time::timeout(super::Duration::from_secs(600), body);
+        let error = body.await.expect("does not hang").unwrap_err();
+        let kind = super::kind(&error);
+        assert_eq!(kind, Some(super::ErrorKind::DeadlineExceeded), "{error:?}");
     }
 }
 

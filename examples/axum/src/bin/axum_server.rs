@@ -11,7 +11,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
-use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer};
+use buttress::http::{
+    BodyTimeoutLayer, InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer, TimeoutBody,
+};
 use buttress::{
     BoxError, BulkheadLayer, Deadline, Error, Rate, RateLimitLayer, TimeoutLayer, keyed,
 };
@@ -29,12 +31,13 @@ use tower::{ServiceBuilder, ServiceExt};
 
 const MS: Duration = Duration::from_millis(1);
 
-type Client = BoxCloneSyncService<Request<Empty<Bytes>>, Response<Incoming>, Error>;
+type Client = BoxCloneSyncService<Request<Empty<Bytes>>, Response<TimeoutBody<Incoming>>, Error>;
 
 fn client() -> Client {
     let http = legacy::Client::builder(TokioExecutor::new()).build_http();
     let client = ServiceBuilder::new()
-        .layer(TimeoutLayer::new("shop", 5_000 * MS))
+        .layer(TimeoutLayer::new("shop", 5_000 * MS)) // until the head of the response
+        .layer(BodyTimeoutLayer::new("shop")) // for its body
         .layer(PropagateDeadlineLayer::new("shop")) // the deadline in force, as a header
         .service(http);
     Client::new(client)
@@ -59,7 +62,8 @@ fn warehouse() -> Router {
         .layer(
             ServiceBuilder::new()
                 .layer(RespondLayer::for_servers())
-                .layer(InheritDeadlineLayer::new("warehouse")),
+                .layer(InheritDeadlineLayer::new("warehouse")) // at most 60 s
+                .layer(BodyTimeoutLayer::new("warehouse")),
         )
 }
 
@@ -94,6 +98,7 @@ fn shop(warehouse: SocketAddr) -> Result<Router, BoxError> {
     let layers = ServiceBuilder::new()
         .layer(RespondLayer::for_servers()) // the layers below fail, a router must not
         .layer(
+            // No caller holds a place for longer: neither by its header, nor by a body that drips.
             InheritDeadlineLayer::config("shop")
                 .max(2_000 * MS)
                 .build()?,
@@ -105,7 +110,8 @@ fn shop(warehouse: SocketAddr) -> Result<Router, BoxError> {
                 .queue_wait(1_000 * MS)
                 .overloaded_wait(1_000 * MS)
                 .build()?,
-        );
+        )
+        .layer(BodyTimeoutLayer::new("shop")); // the body of the response ends at the deadline, too
     Ok(Router::new()
         .route("/stock", get(stock))
         .route("/report", get(report))

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use buttress::discover::Watch;
-use buttress::http::{AddOrigin, AddOriginLayer, Balance, StandardService, balance, standard};
+use buttress::http::{
+    AddOrigin, AddOriginLayer, Balance, BodyTimeout, BodyTimeoutLayer, StandardService, balance,
+    standard,
+};
 use buttress::{BoxError, ConfigError};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,27 +21,37 @@ use http_body_util::{BodyExt, Full};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
+use tower::Layer;
 
 const MS: Duration = Duration::from_millis(1);
 const CALLERS: u32 = 10;
 const CALLS_OF_EACH: u32 = 30;
 
 /// A client of whatever replicas there are.
-type Search = StandardService<Balance<AddOrigin<Client<HttpConnector, Full<Bytes>>>>>;
+type Search = StandardService<Balance<Replica>>;
+type Replica = AddOrigin<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
 
 /// Addresses under names. A registry, a file or an operator writes the list.
 type List = watch::Receiver<Vec<(SocketAddr, SocketAddr)>>;
 
 /// The recipe.
 fn search(list: List) -> Result<Search, ConfigError> {
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    // Where HTTP/2 is spoken, pings find a connection that has died without a word.
+    let client = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .http2_keep_alive_timeout(Duration::from_secs(2))
+        .http2_keep_alive_while_idle(true)
+        .build_http();
+    // Inside the balancer, so that a body that stalls is a failure of its replica.
+    let client = BodyTimeoutLayer::new("search").layer(client);
     // The client is bound to no server: this makes one for each replica.
-    let replica = move |_: &_, address: &_| AddOriginLayer::http(*address).wrap(client.clone());
+    let replica = move |_: &_, address: &_| AddOriginLayer::http(*address).layer(client.clone());
     let replicas = balance("search")
         // A new one gets few calls at first. Shorter than the default of 10 s, because this is a demonstration.
         .slow_start(20 * MS)

@@ -24,7 +24,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, interval};
 use tower::ServiceBuilder;
@@ -44,10 +44,21 @@ struct Shop {
 
 impl Shop {
     fn new(server: SocketAddr) -> Result<Self, BoxError> {
+        // Where HTTP/2 is spoken, pings find a connection that has died without a word. Requests that time out do not
+        // end it, and would go on using it.
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(Duration::from_secs(2))
+            .http2_keep_alive_while_idle(true)
+            .build_http();
+        let body_timeout = BodyTimeoutLayer::config("shop")
+            .idle(150 * MS) // the longest pause in a body, for this demonstration; 30 s by default
+            .build()?;
         let transport = ServiceBuilder::new()
-            .layer(BodyTimeoutLayer::new("shop", 150 * MS)) // the longest pause in a body
+            .layer(body_timeout) // also ends a body at the deadline
             .layer(PropagateDeadlineLayer::new("shop")) // tells the server how long we wait
-            .service(Client::builder(TokioExecutor::new()).build_http());
+            .service(client);
         let stack = buttress::http::standard("shop")
             .timeout(200 * MS) // until the head of an answer
             .deadline(3_000 * MS) // all attempts together

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use buttress::http::{PropagateDeadlineLayer, is_idempotent};
+use buttress::http::{BodyTimeoutLayer, PropagateDeadlineLayer, is_idempotent};
 use buttress::stack::Handle;
 use buttress::{BoxError, Error, Replay, bulkhead};
 use reqwest::{Request, Response};
@@ -60,6 +60,7 @@ fn client() -> Result<(Client, Handle), BoxError> {
             Response::from(response.map(reqwest::Body::wrap))
         })
         .layer(stack.clone())
+        .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
         .layer(deadline)
         .map_response(http::Response::<reqwest::Body>::from) // has a status and a body to look at
         .service(reqwest::Client::builder().no_proxy().build()?);

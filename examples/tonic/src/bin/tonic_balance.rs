@@ -45,11 +45,17 @@ type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 
 fn server(address: SocketAddr) -> Result<Server, BoxError> {
     let into_tonic: IntoTonic = |request| request.map(Body::new);
+    // Pings find a connection that has died without a word.
+    let channel = Address::from_shared(format!("http://{address}"))?
+        .http2_keep_alive_interval(10_000 * MS)
+        .keep_alive_timeout(2_000 * MS)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
     Ok(ServiceBuilder::new()
-        .layer(BodyTimeoutLayer::new("health", 1_000 * MS))
+        .layer(BodyTimeoutLayer::new("health")) // ends an answer at the deadline
         .layer(PropagateDeadlineLayer::new("health"))
         .map_request(into_tonic)
-        .service(Address::from_shared(format!("http://{address}"))?.connect_lazy()))
+        .service(channel))
 }
 
 /// The client that was generated, over the stack and the balancer.

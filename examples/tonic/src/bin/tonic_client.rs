@@ -48,7 +48,13 @@ fn client(
     server: SocketAddr,
     change: impl FnOnce(grpc::Standard) -> grpc::Standard,
 ) -> Result<(Client, Handle), BoxError> {
-    let channel = Endpoint::from_shared(format!("http://{server}"))?.connect_lazy();
+    // Pings find a connection that has died without a word, which every call would otherwise go on using. Servers in Go
+    // and C++ have to be configured to permit them.
+    let channel = Endpoint::from_shared(format!("http://{server}"))?
+        .http2_keep_alive_interval(10_000 * MS)
+        .keep_alive_timeout(2_000 * MS)
+        .keep_alive_while_idle(true)
+        .connect_lazy();
     // All methods of gRPC are POST. Which of them may be acted on twice, you have to say.
     let replay = HttpReplay::new()
         .idempotent_paths(|path| path == "/grpc.health.v1.Health/Check")
@@ -59,12 +65,16 @@ fn client(
         .deadline(1_000 * MS)
         .concurrency_limit(10);
     let stack = change(stack).build()?;
+    let body_timeout = BodyTimeoutLayer::config("health")
+        .idle(5_000 * MS) // the longest silence in a stream
+        .deadline(false) // `Watch` outlasts the operation that began it
+        .build()?;
     let into_tonic: IntoTonic = |request| request.map(Body::new);
     let service = ServiceBuilder::new()
         .layer(RespondLayer::for_clients()) // our errors become codes
         .layer(ReplayBodyLayer::new()) // keeps what another attempt needs
         .layer(stack.clone())
-        .layer(BodyTimeoutLayer::new("health", 5_000 * MS)) // the longest silence in a stream
+        .layer(body_timeout)
         .layer(PropagateDeadlineLayer::new("health")) // writes `grpc-timeout`
         .map_request(into_tonic)
         .service(channel);

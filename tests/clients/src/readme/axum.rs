@@ -1,13 +1,14 @@
 use axum::Router;
 use axum::routing::get;
 use buttress::BulkheadLayer;
-use buttress::http::{InheritDeadlineLayer, RespondLayer};
+use buttress::http::{BodyTimeoutLayer, InheritDeadlineLayer, RespondLayer};
 use tower::ServiceBuilder;
 
 fn shop() -> Router {
     let layers = ServiceBuilder::new()
         .layer(RespondLayer::for_servers())
-        .layer(InheritDeadlineLayer::new("shop"))
-        .layer(BulkheadLayer::new("shop", 100));
+        .layer(InheritDeadlineLayer::new("shop")) // what the caller allows, at most 60 s
+        .layer(BulkheadLayer::new("shop", 100))
+        .layer(BodyTimeoutLayer::new("shop")); // the body of the response ends at that time, too
     Router::new().route("/stock", get(async || "12 bolts")).layer(layers)
 }

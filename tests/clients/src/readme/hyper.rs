@@ -1,17 +1,20 @@
 use std::time::Duration;
 
 use buttress::ConfigError;
-use buttress::http::StandardService;
+use buttress::http::{BodyTimeout, BodyTimeoutLayer, StandardService};
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use tower::Layer;
 
-type Inventory = StandardService<Client<HttpConnector, Full<Bytes>>>;
+type Inventory = StandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
 
 fn inventory() -> Result<Inventory, ConfigError> {
     let client = Client::builder(TokioExecutor::new()).build_http();
+    // Ends a body at the deadline, or when it is silent for 30 s.
+    let client = BodyTimeoutLayer::new("inventory").layer(client);
     let stack = buttress::http::standard("inventory")
         .timeout(Duration::from_millis(300)) // until the head of the response
         .deadline(Duration::from_secs(2))

@@ -11,6 +11,11 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient}; // or w
 use tower::ServiceBuilder;
 
 async fn check(address: String) -> Result<(), BoxError> {
+    // Pings find a connection that has died without a word, which every call would otherwise go on using.
+    let endpoint = Endpoint::from_shared(address)?
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true);
     let stack = grpc::standard("health")
         // All methods of gRPC are POST: say which may be acted on twice.
         .replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check")))
@@ -22,10 +27,10 @@ async fn check(address: String) -> Result<(), BoxError> {
         .layer(RespondLayer::for_clients()) // callers see `Unavailable`, not `Unknown`
         .layer(ReplayBodyLayer::new()) // keeps of a body what another attempt needs
         .layer(stack)
-        .layer(BodyTimeoutLayer::new("health", Duration::from_secs(60))) // streams that stall
+        .layer(BodyTimeoutLayer::new("health")) // ends answers at the deadline; streams that go on need `.deadline(false)`
         .layer(PropagateDeadlineLayer::new("health")) // `grpc-timeout`
         .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(Endpoint::from_shared(address)?.connect_lazy());
+        .service(endpoint.connect_lazy());
     let mut client = HealthClient::new(channel);
     client.check(HealthCheckRequest::default()).await?;
     Ok(())
