@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use buttress::http::{ReplayBody, TryCopyBody};
+use buttress::keyed::{self, Key};
+use buttress::{BoxError, CircuitBreakerLayer, Forget, KeyedLayer, Rate, RateLimitLayer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
@@ -24,6 +26,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
+use tower::{Layer, Service};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -79,7 +82,8 @@ async fn held_by_server(frames: usize, size: usize) -> usize {
     });
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head).await.unwrap();
     let chunk = format!("{size:x}\r\n{}\r\n", "a".repeat(size));
     for _ in 0..frames {
@@ -106,7 +110,10 @@ async fn a_body_in_tiny_chunks_over_a_socket_holds_no_read_buffers() {
         let held = held_by_server(frames, size).await;
         println!("{frames} chunks of {size} bytes: {held} bytes held");
         // Twice what was sent while it is short, and the buffer of the connection.
-        assert!(held <= frames * size * 3 / 2 + 16 * 1_024, "{held} bytes held");
+        assert!(
+            held <= frames * size * 3 / 2 + 16 * 1_024,
+            "{held} bytes held"
+        );
     }
 }
 
@@ -199,4 +206,108 @@ fn the_memory_of_a_body_does_not_depend_on_the_sizes_of_its_frames() {
         println!("frames of {size} bytes: {most} bytes held at most");
         assert!(most <= LIMIT * 3 / 2, "{most} bytes for frames of {size}");
     }
+}
+
+/// Answers at once.
+#[derive(Clone)]
+struct Done;
+
+impl<R> Service<R> for Done {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: R) -> Self::Future {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Sends a request for each of these numbers. Returns the memory that is held after them.
+fn held_by_keys<K, L>(
+    key: impl Fn(&u64) -> K,
+    make: impl Fn(&K) -> L,
+    numbers: u64,
+) -> (usize, keyed::Handle<K, L>)
+where
+    K: Key,
+    L: Layer<Done, Service: Service<u64, Response = (), Error = BoxError>> + Forget,
+{
+    let layer = KeyedLayer::config("memory", key, make).build().unwrap();
+    let mut client = layer.wrap(Done);
+    let mut call = |number| {
+        let mut call = Box::pin(client.call(number));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut cx).is_ready());
+    };
+    // Handles to metrics are looked up once.
+    call(0);
+    let region = Region::new(ALLOCATOR);
+    (1..numbers).for_each(call);
+    (held(&region), layer.handle())
+}
+
+fn unlimited<K>(_: &K) -> RateLimitLayer {
+    RateLimitLayer::new("memory", Rate::per_second(1_000_000_000))
+}
+
+#[test]
+fn long_keys_hold_no_memory() {
+    let _turn = TURN.blocking_lock();
+    let tenant = |number: &u64| format!("{number}{}", "a".repeat(300_000));
+    let (held, handle) = held_by_keys(tenant, unlimited, 1_100);
+    println!("1,100 keys of 300 kB hold {held} bytes");
+    assert!(held < 100_000, "{held} bytes held");
+    assert_eq!(handle.keys(), 0);
+}
+
+#[test]
+fn a_key_is_stored_once_and_without_the_buffer_that_it_is_a_slice_of() {
+    const KEYS: usize = 4_000;
+    let _turn = TURN.blocking_lock();
+    let (without, _) = held_by_keys(|number| *number, unlimited, KEYS as u64);
+    let text = |number: &u64| {
+        let mut text = String::with_capacity(10_000);
+        text.push_str(&"0".repeat(480));
+        text.push_str(&(10_u64.pow(19) + number).to_string());
+        text
+    };
+    let slice = |number: &u64| {
+        let mut buffer = format!("{number:0>500}").into_bytes();
+        buffer.resize(10_000, 0);
+        Bytes::from(buffer).slice(..500)
+    };
+    let host = |number: &u64| {
+        let uri = format!("http://{number:0>500}/{}", "a".repeat(10_000));
+        let uri: http::Uri = uri.parse().unwrap();
+        (uri.scheme().cloned(), uri.authority().cloned())
+    };
+    let header = |number: &u64| HeaderValue::from_maybe_shared(slice(number)).unwrap();
+    let (texts, _) = held_by_keys(text, unlimited, KEYS as u64);
+    let (slices, _) = held_by_keys(slice, unlimited, KEYS as u64);
+    let (hosts, _) = held_by_keys(host, unlimited, KEYS as u64);
+    let (headers, handle) = held_by_keys(header, unlimited, KEYS as u64);
+    assert_eq!(handle.keys(), KEYS);
+    for held in [texts, slices, hosts, headers] {
+        let each = (held - without) / KEYS;
+        println!("a key of 500 bytes holds {each} bytes");
+        // Slots are allocated twice as many as are needed, at most.
+        assert!((500..700).contains(&each), "{each} bytes for a key of 500");
+    }
+}
+
+#[test]
+fn a_full_layer_holds_what_its_slots_and_overflow_parts_take() {
+    let _turn = TURN.blocking_lock();
+    let text = |number: &u64| format!("{number:0>500}");
+    let limit = |_: &String| RateLimitLayer::new("memory", Rate::per_hour(1));
+    let (limits, handle) = held_by_keys(text, limit, 20_000);
+    assert_eq!(handle.keys(), 8_192);
+    let breaker = |_: &String| CircuitBreakerLayer::new("memory");
+    let (breakers, _) = held_by_keys(text, breaker, 20_000);
+    println!("8,192 keys of 500 bytes with a rate limit {limits} bytes, with a breaker {breakers}");
+    assert!(limits < 10_000_000, "{limits} bytes held");
 }

@@ -1,12 +1,12 @@
 //! The service with a layer for each key.
 
 use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
 use tower::{Layer, Service};
 
+use super::Key;
 use super::future::ResponseFuture;
 use super::keys::Keys;
 use crate::{BoxError, Forget};
@@ -29,7 +29,7 @@ where
     S: Clone,
     F: Fn(&Req) -> K,
     M: Fn(&K) -> L,
-    K: Hash + Eq + Clone,
+    K: Key,
     L: Layer<S, Service: Service<Req, Error: Into<BoxError>>> + Forget,
 {
     type Response = <L::Service as Service<Req>>::Response;
