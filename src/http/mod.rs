@@ -187,6 +187,7 @@ pub mod body_timeout;
 mod classify;
 pub mod deadline;
 pub mod grpc;
+mod key;
 mod protocol;
 pub mod replay;
 pub mod replay_body;

@@ -1,20 +1,26 @@
 //! Settings of keyed.
 
 use std::fmt;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::Keys;
+use super::Key;
+use super::keys::{Keys, Overflow, Settings};
 use super::layer::KeyedLayer;
 use super::service::Shared;
 use crate::ConfigError;
 use crate::error::Check;
 use crate::telemetry::Series;
 
-/// More than most services have of hosts or busy tenants, and a few MB with a circuit breaker for each.
-const MAX_KEYS: u32 = 1_024;
+/// So many that 5,000 clients at half their limit, or as many new keys a second with a limit of one a second, all get a
+/// layer of their own. A slot that is in use takes 1.2 kB with a circuit breaker on two cores: 10 MB if all are.
+const MAX_KEYS: u32 = 8_192;
+/// Longer than any host name with its port, and than the usual names and numbers of tenants.
+const MAX_KEY_SIZE: u32 = 512;
+/// Enough that one noisy key among those that overflow harms few others, and few beside the slots.
+const OVERFLOW_PARTS: u32 = 64;
+const MAX_OVERFLOW_PARTS: u32 = 65_536;
 /// Longer than all windows and open times, so that a key which comes back in time finds what is known about it;
 /// short enough not to keep the keys of a whole day.
 const IDLE: Duration = Duration::from_secs(600);
@@ -25,8 +31,10 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Config<F, M, K, L> {
     name: String,
     max_keys: u32,
+    max_key_size: u32,
     idle: Duration,
-    overflow: Option<L>,
+    overflow: Overflow<L>,
+    seed: Option<u64>,
     key: F,
     make: M,
     keys: PhantomData<fn(K)>,
@@ -37,29 +45,53 @@ impl<F, M, K, L> Config<F, M, K, L> {
         Self {
             name,
             max_keys: MAX_KEYS,
+            max_key_size: MAX_KEY_SIZE,
             idle: IDLE,
-            overflow: None,
+            overflow: Overflow::Made(OVERFLOW_PARTS),
+            seed: None,
             key,
             make,
             keys: PhantomData,
         }
     }
 
-    /// How many keys may have a layer of their own; 1 to 1,000,000. 1024 by default.
+    /// Sets the number of slots: of keys that have a layer of their own at a time. 1 to 1,000,000; 8,192 by default.
+    ///
+    /// Three quarters of the slots are reserved for keys in regular use.
     pub fn max_keys(mut self, keys: u32) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// How long a key may be out of use before its layer is dropped. 10 minutes by default.
+    /// Sets the greatest [size](Key::heap_size) of a key that gets a layer of its own, in bytes. 1 to 1,048,576; 512 by
+    /// default.
+    ///
+    /// A longer key always uses an overflow part. All keys together hold at most this times [`max_keys`](Self::max_keys).
+    pub fn max_key_size(mut self, bytes: u32) -> Self {
+        self.max_key_size = bytes;
+        self
+    }
+
+    /// Sets the time after which the layer of a key that is not used is dropped. 10 minutes by default.
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
     }
 
-    /// The common layer of the keys that there is no place for. By default one that is made for the first of them.
-    pub fn overflow(mut self, layer: L) -> Self {
-        self.overflow = Some(layer);
+    /// Sets the overflow parts: the layers that keys without a slot share, chosen by the hash of the key. 1 to 65,536.
+    ///
+    /// By default there are 64, each made for the first key that needs it.
+    pub fn overflow(mut self, parts: impl IntoIterator<Item = L>) -> Self {
+        self.overflow = Overflow::Given(parts.into_iter().collect());
+        self
+    }
+
+    /// Makes the hashes of keys repeat exactly: the overflow parts that keys share, and the keys that give up their slots.
+    /// By default the hashes are seeded by the operating system.
+    ///
+    /// With a seed that callers know they can choose keys that meet in one part.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 
@@ -70,17 +102,26 @@ impl<F, M, K, L> Config<F, M, K, L> {
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<KeyedLayer<F, M, K, L>, ConfigError>
     where
-        K: Hash + Eq + Clone,
+        K: Key,
     {
         let check = Check::new("keyed", &self.name)?;
         check.count("max_keys", self.max_keys, 1_000_000, "1 to 1000000")?;
+        check.count("max_key_size", self.max_key_size, 1 << 20, "1 to 1048576")?;
         check.duration("idle", self.idle)?;
+        let parts = self.overflow.parts();
+        check.count("overflow", parts, MAX_OVERFLOW_PARTS, "1 to 65536 layers")?;
         let metrics = Series::of(&self.name, "keyed");
-        let keys = Keys::new(self.max_keys as usize, self.idle, self.overflow, metrics);
+        let settings = Settings {
+            max_keys: self.max_keys,
+            max_key_size: self.max_key_size,
+            idle: self.idle,
+            overflow: self.overflow,
+            seed: self.seed,
+        };
         let shared = Shared {
             key: self.key,
             make: self.make,
-            keys: Arc::new(keys),
+            keys: Arc::new(Keys::new(settings, metrics)),
         };
         Ok(KeyedLayer {
             shared: Arc::new(shared),
@@ -93,8 +134,10 @@ impl<F, M, K, L: fmt::Debug> fmt::Debug for Config<F, M, K, L> {
         f.debug_struct("Config")
             .field("name", &self.name)
             .field("max_keys", &self.max_keys)
+            .field("max_key_size", &self.max_key_size)
             .field("idle", &self.idle)
             .field("overflow", &self.overflow)
+            .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
 }

@@ -1,15 +1,17 @@
 //! The layer values of all keys.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lru::{Hashed, Lru};
+use super::Key;
+use super::lru::{Removed, Segment, SegmentedLru};
 use super::metrics::{Event, KeyedMetrics};
+use super::shares::Shares;
 use crate::Forget;
 use crate::context::{self, nanos_between};
 use crate::lane::lanes;
@@ -20,74 +22,130 @@ use crate::telemetry::{Instruments, Published, Series};
 const SHARDS_PER_LANE: usize = 4;
 /// How many keys a shard has room for at least, so that a key that has to go is rarely one in use.
 const KEYS_PER_SHARD: usize = 8;
-/// In how many shards a place is looked for when all are taken, and at how many keys in all.
+/// The shards in which a slot is looked for when all are taken, and the keys that are looked at: of the segment that is
+/// tried first, and of the other one.
 const SHARDS_SEARCHED: usize = 8;
-const KEYS_SEARCHED: usize = 32;
+const KEYS_SEARCHED: [usize; 2] = [24, 8];
 /// At how many idle keys a call looks.
 const IDLE_SEARCHED: usize = 2;
 
 /// The keys and their layers.
 pub(super) struct Keys<K, L> {
     shards: Box<[Mutex<Shard<K, L>>]>,
-    /// Seeded for each layer, so that nobody can choose keys that meet in one place.
-    hasher: RandomState,
-    /// How many places are taken, or will be at once. Never more than `most`.
-    taken: AtomicUsize,
-    most: usize,
-    idle: Duration,
-    /// For the keys that there is no place for.
-    overflow: OnceLock<Arc<L>>,
+    seed: Seed,
+    shares: Shares,
+    max_key_size: usize,
+    /// For the keys that have no slot, chosen by their hash. Empty until a key comes.
+    overflow: Box<[OnceLock<Arc<L>>]>,
+    /// How many calls found no slot for their key.
+    overflowed: AtomicU64,
     origin: Instant,
     metrics: &'static Series<KeyedMetrics>,
     published: Published,
 }
 
 /// A layer value that only its shard holds is not in use.
-type Shard<K, L> = Lru<K, Arc<L>>;
+type Shard<K, L> = SegmentedLru<K, Arc<L>>;
 
-/// A place for one key, given back unless it is filled.
+/// The secret of the hashes: without it, nobody can choose keys that meet in one place.
+enum Seed {
+    Random(RandomState),
+    Fixed(u64),
+}
+
+impl Seed {
+    #[inline]
+    fn hash<K: Hash>(&self, key: &K) -> u64 {
+        match self {
+            Self::Random(state) => state.hash_one(key),
+            Self::Fixed(seed) => Self::fixed(*seed, key),
+        }
+    }
+
+    #[cold]
+    fn fixed<K: Hash>(seed: u64, key: &K) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (seed, key).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// A slot for a new key, given back unless it is filled.
 struct Place<'a> {
-    taken: &'a AtomicUsize,
+    shares: &'a Shares,
     is_filled: bool,
+}
+
+impl<'a> Place<'a> {
+    fn new(shares: &'a Shares) -> Self {
+        Self {
+            shares,
+            is_filled: false,
+        }
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if !self.is_filled {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
+            self.shares.give_back(Segment::Probation);
         }
     }
 }
 
-impl<K: Hash + Eq + Clone, L> Keys<K, L> {
-    pub(super) fn new(
-        max_keys: usize,
-        idle: Duration,
-        overflow: Option<L>,
-        metrics: &'static Series<KeyedMetrics>,
-    ) -> Self {
-        let wanted = (max_keys / KEYS_PER_SHARD).min(lanes() * SHARDS_PER_LANE);
+/// The overflow parts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Overflow<L> {
+    /// So many, each made when it is needed.
+    Made(u32),
+    Given(Vec<L>),
+}
+
+impl<L> Overflow<L> {
+    pub(super) fn parts(&self) -> u32 {
+        match self {
+            Self::Made(parts) => *parts,
+            Self::Given(layers) => u32::try_from(layers.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The settings of [`Keys`].
+pub(super) struct Settings<L> {
+    pub(super) max_keys: u32,
+    pub(super) max_key_size: u32,
+    pub(super) idle: Duration,
+    pub(super) overflow: Overflow<L>,
+    pub(super) seed: Option<u64>,
+}
+
+impl<K: Key, L> Keys<K, L> {
+    pub(super) fn new(settings: Settings<L>, metrics: &'static Series<KeyedMetrics>) -> Self {
+        let wanted = (settings.max_keys as usize / KEYS_PER_SHARD).min(lanes() * SHARDS_PER_LANE);
         // Rounded down to a power of two.
         let shards = 1_usize << wanted.max(1).ilog2();
+        let idle = settings.idle.as_nanos() as u64;
         Self {
-            shards: (0..shards).map(|_| Mutex::new(Lru::new())).collect(),
-            hasher: RandomState::new(),
-            taken: AtomicUsize::new(0),
-            most: max_keys,
-            idle,
-            overflow: overflow
-                .map(Arc::new)
-                .map(OnceLock::from)
-                .unwrap_or_default(),
+            shards: (0..shards)
+                .map(|_| Mutex::new(SegmentedLru::new(idle)))
+                .collect(),
+            seed: settings
+                .seed
+                .map_or_else(|| Seed::Random(RandomState::new()), Seed::Fixed),
+            shares: Shares::new(settings.max_keys),
+            max_key_size: settings.max_key_size as usize,
+            overflow: match settings.overflow {
+                Overflow::Made(parts) => (0..parts).map(|_| OnceLock::new()).collect(),
+                Overflow::Given(layers) => {
+                    let parts = layers.into_iter().map(Arc::new);
+                    parts.map(OnceLock::from).collect()
+                }
+            },
+            overflowed: AtomicU64::new(0),
             origin: Instant::now(),
             metrics,
             published: Published::default(),
         }
-    }
-
-    /// How many keys there are, those included whose layer is just being made.
-    pub(super) fn len(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
     }
 
     /// The layer of a key. It is in use until what is returned is dropped.
@@ -96,47 +154,55 @@ impl<K: Hash + Eq + Clone, L> Keys<K, L> {
     where
         L: Forget,
     {
-        let key = self.hashed(key);
+        let hash = self.seed.hash(&key);
         let now = context::now();
         let nanos = nanos_between(self.origin, now);
-        let mut shard = lock(self.shard(key.hash, 0));
-        let found = shard.get(&key, nanos).map(Arc::clone);
-        let idle_before = nanos.saturating_sub(self.idle.as_nanos() as u64);
-        let expired = if shard.is_oldest_before(idle_before) {
-            let mut candidates = IDLE_SEARCHED;
-            shard.evict(idle_before, nanos, &mut candidates, may_go(now))
-        } else {
-            None
+        let mut shard = lock(self.shard(hash, 0));
+        let found = match shard.get(hash, &key, nanos) {
+            Some((layer, is_promoted)) => {
+                if is_promoted {
+                    // Under the lock: before anybody can take the key's slot.
+                    self.shares.promoted();
+                }
+                Some(Arc::clone(layer))
+            }
+            None => None,
         };
-        drop(shard);
-        if expired.is_some() {
-            let _place = self.place();
-            self.removed(Event::Expired, expired, now);
+        if shard.is_due(nanos) {
+            let expired = shard.expire(nanos, IDLE_SEARCHED, may_go(now));
+            drop(shard);
+            if let Some(expired) = expired {
+                self.shares.give_back(expired.segment);
+                self.removed(Event::Expired, expired, now);
+            }
+        } else {
+            drop(shard);
         }
         self.published.keep(self.metrics, now, nanos);
-        found.unwrap_or_else(|| self.add(key, make, now))
+        found.unwrap_or_else(|| self.add(hash, key, make, now))
     }
 
-    /// Gives a key a layer of its own, if there is a place for it.
+    /// Gives a key a layer of its own, if there is a slot for it.
     #[cold]
-    fn add(&self, key: Hashed<K>, make: impl FnOnce(&K) -> L, now: Instant) -> Arc<L>
+    fn add(&self, hash: u64, key: K, make: impl FnOnce(&K) -> L, now: Instant) -> Arc<L>
     where
         L: Forget,
     {
         let nanos = nanos_between(self.origin, now);
-        let Some(mut place) = self.make_place(&key, now) else {
+        if key.heap_size() > self.max_key_size {
+            self.happened(Event::Oversized, now);
+            return self.share(hash, &key, make);
+        }
+        let Some(mut place) = self.make_place(hash, now) else {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
             self.happened(Event::Overflowed, now);
-            let common = self.overflow.get().map(Arc::clone);
-            return common.unwrap_or_else(|| {
-                // Not in the initialiser, which code of the user's must not come back to.
-                let layer = Arc::new(context::unclocked(|| make(&key.key)));
-                Arc::clone(self.overflow.get_or_init(|| layer))
-            });
+            return self.share(hash, &key, make);
         };
         // No lock is held: this is code of the user's.
-        let layer = Arc::new(context::unclocked(|| make(&key.key)));
-        let mut shard = lock(self.shard(key.hash, 0));
-        let (layer, spare) = shard.add(key, layer, nanos);
+        let layer = Arc::new(context::unclocked(|| make(&key)));
+        let key = key.into_compact();
+        let mut shard = lock(self.shard(hash, 0));
+        let (layer, spare) = shard.add(hash, key, layer, nanos);
         let layer = Arc::clone(layer);
         drop(shard);
         // Another call may have been faster.
@@ -148,68 +214,75 @@ impl<K: Hash + Eq + Clone, L> Keys<K, L> {
         layer
     }
 
-    /// Takes a free place, or that of a key that is not needed.
-    fn make_place(&self, key: &Hashed<K>, now: Instant) -> Option<Place<'_>>
+    /// The overflow part of a key, which it shares with others.
+    fn share(&self, hash: u64, key: &K, make: impl FnOnce(&K) -> L) -> Arc<L> {
+        let part = self.overflow_part(hash);
+        if let Some(layer) = part.get() {
+            return Arc::clone(layer);
+        }
+        // Not in the initialiser, which code of the user's must not come back to.
+        let layer = Arc::new(context::unclocked(|| make(key)));
+        Arc::clone(part.get_or_init(|| layer))
+    }
+
+    fn overflow_part(&self, hash: u64) -> &OnceLock<Arc<L>> {
+        let part = u64::from(hash as u32) * self.overflow.len() as u64;
+        &self.overflow[(part >> 32) as usize]
+    }
+
+    /// Takes a free slot, or that of a key that is not needed.
+    fn make_place(&self, hash: u64, now: Instant) -> Option<Place<'_>>
     where
         L: Forget,
     {
-        let free = |taken| (taken < self.most).then_some(taken + 1);
-        let took = self
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
-        if took.is_ok() {
-            return Some(self.place());
+        if self.shares.take() {
+            return Some(Place::new(&self.shares));
         }
         let nanos = nanos_between(self.origin, now);
-        let mut candidates = KEYS_SEARCHED;
-        for step in 0..self.shards.len().min(SHARDS_SEARCHED) {
-            let mut shard = lock(self.shard(key.hash, step));
-            let evicted = shard.evict(u64::MAX, nanos, &mut candidates, may_go(now));
-            drop(shard);
-            if evicted.is_some() {
-                let place = self.place();
-                self.removed(Event::Evicted, evicted, now);
-                return Some(place);
+        let victims = self.shares.victims(nanos);
+        for (victims, mut candidates) in victims.into_iter().zip(KEYS_SEARCHED) {
+            for step in 0..self.shards.len().min(SHARDS_SEARCHED) {
+                let mut shard = lock(self.shard(hash, step));
+                let evicted = shard.evict(
+                    victims.segment,
+                    victims.before,
+                    nanos,
+                    &mut candidates,
+                    may_go(now),
+                );
+                drop(shard);
+                if let Some(evicted) = evicted {
+                    self.shares.taken_over(evicted.segment);
+                    let place = Place::new(&self.shares);
+                    self.removed(Event::Evicted, evicted, now);
+                    return Some(place);
+                }
             }
         }
         None
     }
 
-    /// A place that has been taken.
-    fn place(&self) -> Place<'_> {
-        Place {
-            taken: &self.taken,
-            is_filled: false,
-        }
-    }
-
     /// The layer of a key, if it has one.
     pub(super) fn get(&self, key: &K) -> Option<Arc<L>> {
-        let key = self.hashed(key.clone());
-        lock(self.shard(key.hash, 0)).peek(&key).map(Arc::clone)
+        let hash = self.seed.hash(key);
+        lock(self.shard(hash, 0)).peek(hash, key).map(Arc::clone)
     }
 
-    /// The layer of the keys that there was no place for.
-    pub(super) fn overflow(&self) -> Option<&L> {
-        self.overflow.get().map(AsRef::as_ref)
+    /// The overflow part of a key, if any key has needed it.
+    pub(super) fn overflow(&self, key: &K) -> Option<&L> {
+        let part = self.overflow_part(self.seed.hash(key));
+        part.get().map(AsRef::as_ref)
     }
 
     pub(super) fn remove(&self, key: &K) -> bool {
-        let key = self.hashed(key.clone());
-        let removed = lock(self.shard(key.hash, 0)).remove(&key);
+        let hash = self.seed.hash(key);
+        let removed = lock(self.shard(hash, 0)).remove(hash, key);
         let was_there = removed.is_some();
-        if was_there {
-            let _place = self.place();
+        if let Some(removed) = removed {
+            self.shares.give_back(removed.segment);
             self.removed(Event::Removed, removed, Instant::now());
         }
         was_there
-    }
-
-    fn hashed(&self, key: K) -> Hashed<K> {
-        Hashed {
-            hash: self.hasher.hash_one(&key),
-            key,
-        }
     }
 
     /// The shard of a key, or one some steps further.
@@ -232,12 +305,22 @@ impl<K, L> Keys<K, L> {
         self.metrics.name()
     }
 
-    /// A layer has been taken out. No lock is held: dropping it is code of the user's.
+    /// How many keys there are, those included whose layer is just being made.
+    pub(super) fn len(&self) -> usize {
+        self.shares.taken() as usize
+    }
+
+    /// How many calls found no slot for their key.
+    pub(super) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// A key has been taken out. No lock is held: dropping it and its layer is code of the user's.
     #[cold]
-    fn removed(&self, event: Event, layer: Option<Arc<L>>, now: Instant) {
+    fn removed(&self, event: Event, removed: Removed<K, Arc<L>>, now: Instant) {
         self.metrics.levels().changed(-1);
         self.happened(event, now);
-        drop(layer);
+        drop(removed);
     }
 
     fn happened(&self, event: Event, now: Instant) {
@@ -250,8 +333,9 @@ impl<K, L> Keys<K, L> {
 
 impl<K, L> Drop for Keys<K, L> {
     fn drop(&mut self) {
-        let keys = i64::try_from(*self.taken.get_mut()).unwrap_or(i64::MAX);
-        self.metrics.levels().changed(-keys);
+        self.metrics
+            .levels()
+            .changed(-i64::from(self.shares.taken()));
         self.metrics.publish(Instant::now());
     }
 }
@@ -260,23 +344,31 @@ impl<K, L> fmt::Debug for Keys<K, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
             .field("name", &self.name())
-            .field("keys", &self.taken)
-            .field("max_keys", &self.most)
+            .field("keys", &self.len())
+            .field("max_keys", &self.shares.slots())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::keyed::config::Config;
+
+    fn hashes(seed: Option<u64>) -> Vec<u64> {
+        let config = Config::<(), (), u32, ()>::new("seeds".into(), (), ());
+        let config = match seed {
+            Some(seed) => config.seed(seed),
+            None => config,
+        };
+        let keys = config.build().unwrap().shared.keys.clone();
+        (0..16).map(|key| keys.seed.hash(&key)).collect()
+    }
 
     #[test]
     fn no_two_layers_put_the_same_keys_into_the_same_places() {
-        let hashes = || {
-            let keys = Keys::<u32, ()>::new(100, Duration::MAX, None, Series::of("seeds", "keyed"));
-            (0..16).map(|key| keys.hashed(key).hash).collect::<Vec<_>>()
-        };
-        let (one, other) = (hashes(), hashes());
-        assert!(one.iter().zip(&other).all(|(one, other)| one != other));
+        let differ = |one: Vec<u64>, other: Vec<u64>| one.iter().zip(&other).all(|(a, b)| a != b);
+        assert!(differ(hashes(None), hashes(None)));
+        assert!(differ(hashes(Some(1)), hashes(Some(2))));
+        assert_eq!(hashes(Some(1)), hashes(Some(1)), "a seed repeats them");
     }
 }

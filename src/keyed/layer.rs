@@ -1,12 +1,12 @@
 //! The layer of keyed, and its handle.
 
 use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use super::Key;
 use super::config::Config;
 use super::keys::Keys;
 use super::service::{Keyed, Shared};
@@ -27,7 +27,7 @@ pub fn by<Req, K, L, F, M>(name: &str, key: F, layer: M) -> KeyedLayer<F, M, K, 
 where
     F: Fn(&Req) -> K,
     M: Fn(&K) -> L,
-    K: Hash + Eq + Clone,
+    K: Key,
     L: Forget,
 {
     or_panic(KeyedLayer::config(name, key, layer).build())
@@ -67,7 +67,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
         S: Wrappable<Req>,
         F: Fn(&Req) -> K,
         M: Fn(&K) -> L,
-        K: Hash + Eq + Clone,
+        K: Key,
         L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
     {
         self.layer(service)
@@ -85,7 +85,7 @@ impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
     }
 }
 
-impl<F, M, K: Hash + Eq + Clone, L> Forget for KeyedLayer<F, M, K, L> {
+impl<F, M, K, L> Forget for KeyedLayer<F, M, K, L> {
     /// Returns `true` while there is no key.
     fn can_forget(&self, _now: Instant) -> bool {
         self.shared.keys.len() == 0
@@ -113,17 +113,24 @@ pub struct Handle<K, L> {
     keys: Arc<Keys<K, L>>,
 }
 
-impl<K: Hash + Eq + Clone, L> Handle<K, L> {
+impl<K: Key, L> Handle<K, L> {
     /// The name of the layer.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.keys.name()
     }
 
-    /// How many keys have a layer of their own, or will as soon as it is made.
+    /// Returns the number of keys that have a layer of their own, or will as soon as it is made.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Returns the number of calls that used an overflow part because there was no slot for their key. While it grows,
+    /// [`max_keys`](Config::max_keys) is too low, or somebody brings a flood of keys.
+    #[must_use]
+    pub fn overflowed(&self) -> u64 {
+        self.keys.overflowed()
     }
 
     /// The layer of a key, to reach its handle. `None` if the key has none of its own.
@@ -137,13 +144,14 @@ impl<K: Hash + Eq + Clone, L> Handle<K, L> {
         self.keys.get(key).map(|layer| L::clone(&layer))
     }
 
-    /// The common layer of the keys that there was no place for. `None` while there was a place for all.
+    /// Returns the overflow part that a key uses while it has no layer of its own, shared with other keys. `None` if no
+    /// key has needed that part yet.
     #[must_use]
-    pub fn overflow(&self) -> Option<L>
+    pub fn overflow(&self, key: &K) -> Option<L>
     where
         L: Clone,
     {
-        self.keys.overflow().cloned()
+        self.keys.overflow(key).cloned()
     }
 
     /// Forgets a key, whatever its layer holds against it, and says whether it had one.

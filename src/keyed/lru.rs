@@ -1,28 +1,22 @@
 //! A map that knows which of its entries was used least recently. Time is an argument.
 //!
-//! The keys come with their hash, so that a call hashes its key once. Entries stand in a list by the time of
-//! their last use, and each operation looks at a bounded number of them, however many there are.
+//! The entries are in two segments, each a list in the order of the last use. A new entry is on *probation*. One that is
+//! used again when it has been there for a while is *protected*, so that entries which come once push each other out,
+//! and not those in regular use. Each operation looks at a bounded number of entries, however many there are.
+//!
+//! The keys come with their hash, so that a call hashes its key once. Each key is stored once: the map leads from a hash
+//! to a slot, and slots with the same hash are a list.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
 
-/// A key and its hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Hashed<K> {
-    pub(super) hash: u64,
-    pub(super) key: K,
-}
-
-impl<K> Hash for Hashed<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
+/// An entry that is used this long after it was added is protected. Longer than a burst of calls by one key.
+pub(super) const PROMOTE_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes the hash that a key comes with.
 #[derive(Debug, Default)]
-pub(super) struct Given(u64);
+struct Given(u64);
 
 impl Hasher for Given {
     fn finish(&self) -> u64 {
@@ -38,173 +32,312 @@ impl Hasher for Given {
     }
 }
 
-/// The end of the list.
+/// A part of the entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// Entries that are new.
+    Probation,
+    /// Entries that were used again a while after they were added.
+    Protected,
+}
+
+/// The end of a list.
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Slot<K, V> {
     /// `None` while the slot is free.
-    content: Option<(Hashed<K>, V)>,
+    content: Option<(K, V)>,
+    hash: u64,
+    /// The next slot with the same hash.
+    same_hash: u32,
     /// When it was last used, in nanoseconds.
     used: u64,
+    /// When a use promotes it: never if it is protected.
+    promote_at: u64,
+    segment: Segment,
     newer: u32,
     older: u32,
 }
 
-/// Entries in the order of their last use.
-#[derive(Debug)]
-pub(super) struct Lru<K, V> {
-    places: HashMap<Hashed<K>, u32, BuildHasherDefault<Given>>,
-    slots: Vec<Slot<K, V>>,
-    free: Vec<u32>,
+/// The two ends of the list of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
     newest: u32,
     oldest: u32,
 }
 
-impl<K: Eq + Clone, V> Lru<K, V> {
-    pub(super) fn new() -> Self {
+/// An entry that was removed.
+#[derive(Debug, PartialEq)]
+#[must_use]
+pub(super) struct Removed<K, V> {
+    pub(super) key: K,
+    pub(super) value: V,
+    pub(super) segment: Segment,
+}
+
+/// Entries in the order of their last use.
+#[derive(Debug)]
+pub(super) struct SegmentedLru<K, V> {
+    /// The first slot of each hash.
+    places: HashMap<u64, u32, BuildHasherDefault<Given>>,
+    slots: Vec<Slot<K, V>>,
+    free: Vec<u32>,
+    /// By segment.
+    ends: [Ends; 2],
+    /// An entry expires when it has not been used for this long.
+    idle: u64,
+    /// No entry expires before.
+    due: u64,
+}
+
+impl<K: Eq, V> SegmentedLru<K, V> {
+    /// `idle` is in nanoseconds, as all times.
+    pub(super) fn new(idle: u64) -> Self {
+        let ends = Ends {
+            newest: NONE,
+            oldest: NONE,
+        };
         Self {
             places: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
+            ends: [ends; 2],
+            idle,
+            due: u64::MAX,
         }
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len() - self.free.len()
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &K) -> Option<u32> {
+        let mut place = *self.places.get(&hash)?;
+        loop {
+            // The end of the list is no slot.
+            let slot = self.slots.get(place as usize)?;
+            match &slot.content {
+                Some((there, _)) if there == key => return Some(place),
+                _ => place = slot.same_hash,
+            }
+        }
     }
 
     /// The value of a key, without using it.
-    pub(super) fn peek(&self, key: &Hashed<K>) -> Option<&V> {
-        let place = *self.places.get(key)?;
+    pub(super) fn peek(&self, hash: u64, key: &K) -> Option<&V> {
+        let place = self.find(hash, key)?;
         let (_, value) = self.slots[place as usize].content.as_ref()?;
         Some(value)
     }
 
-    /// Uses a key now.
+    /// Uses a key now. Returns its value, and whether it is protected from now on and was not before.
     #[inline]
-    pub(super) fn get(&mut self, key: &Hashed<K>, now: u64) -> Option<&V> {
-        let place = *self.places.get(key)?;
+    pub(super) fn get(&mut self, hash: u64, key: &K, now: u64) -> Option<(&V, bool)> {
+        let place = self.find(hash, key)?;
+        let is_promoted = self.slots[place as usize].promote_at <= now;
+        if is_promoted {
+            self.promote(place);
+        }
         self.touch(place, now);
         let (_, value) = self.slots[place as usize].content.as_ref()?;
-        Some(value)
+        Some((value, is_promoted))
     }
 
-    /// Adds a key, unless it is there: then its value stays. Uses it now and returns its value, and the one
-    /// that was not needed.
-    pub(super) fn add(&mut self, key: Hashed<K>, value: V, now: u64) -> (&V, Option<V>) {
-        let (place, spare) = match self.places.entry(key) {
-            Entry::Occupied(there) => (*there.get(), Some(value)),
-            Entry::Vacant(vacant) => {
-                let content = Some((vacant.key().clone(), value));
-                let slot = Slot {
-                    content,
-                    used: now,
-                    newer: NONE,
-                    older: NONE,
-                };
-                let place = if let Some(place) = self.free.pop() {
-                    self.slots[place as usize] = slot;
-                    place
-                } else {
-                    self.slots.push(slot);
-                    (self.slots.len() - 1) as u32
-                };
-                vacant.insert(place);
-                link(&mut self.slots, &mut self.newest, &mut self.oldest, place);
-                (place, None)
+    #[cold]
+    fn promote(&mut self, place: u32) {
+        self.unlink(place);
+        let slot = &mut self.slots[place as usize];
+        (slot.segment, slot.promote_at) = (Segment::Protected, u64::MAX);
+        self.link(place);
+    }
+
+    /// Adds a key on probation, unless it is there: then its value stays and is used now. Returns its value, and what
+    /// was not needed.
+    pub(super) fn add(&mut self, hash: u64, key: K, value: V, now: u64) -> (&V, Option<(K, V)>) {
+        let (place, spare) = match self.find(hash, &key) {
+            Some(place) => {
+                self.touch(place, now);
+                (place, Some((key, value)))
             }
+            None => (self.insert(hash, key, value, now), None),
         };
-        if spare.is_some() {
-            self.touch(place, now);
-        }
         match &self.slots[place as usize].content {
             Some((_, value)) => (value, spare),
-            None => unreachable!("a place in the map is that of an entry"),
+            None => unreachable!("a place that was found is that of an entry"),
         }
     }
 
-    pub(super) fn remove(&mut self, key: &Hashed<K>) -> Option<V> {
-        let place = *self.places.get(key)?;
+    fn insert(&mut self, hash: u64, key: K, value: V, now: u64) -> u32 {
+        let slot = Slot {
+            content: Some((key, value)),
+            hash,
+            same_hash: NONE,
+            used: now,
+            promote_at: now.saturating_add(PROMOTE_AFTER.as_nanos() as u64),
+            segment: Segment::Probation,
+            newer: NONE,
+            older: NONE,
+        };
+        let place = if let Some(place) = self.free.pop() {
+            self.slots[place as usize] = slot;
+            place
+        } else {
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        };
+        if let Some(other) = self.places.insert(hash, place) {
+            self.slots[place as usize].same_hash = other;
+        }
+        self.link(place);
+        self.due = self.due.min(now.saturating_add(self.idle));
+        place
+    }
+
+    pub(super) fn remove(&mut self, hash: u64, key: &K) -> Option<Removed<K, V>> {
+        let place = self.find(hash, key)?;
         self.take(place)
     }
 
-    /// Says whether the least recently used entry was last used before `limit`.
+    /// Returns whether an entry may have expired.
     #[inline]
-    pub(super) fn is_oldest_before(&self, limit: u64) -> bool {
-        let oldest = self.slots.get(self.oldest as usize);
-        oldest.is_some_and(|slot| slot.used < limit)
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        self.due < now
     }
 
-    /// Removes the least recently used entry that `may_go` and was last used before `limit`.
+    /// Removes an entry that has expired and `may_go`. Looks at `candidates` entries at most. One that may not go counts
+    /// as used now, so that the next look is at others.
+    pub(super) fn expire(
+        &mut self,
+        now: u64,
+        candidates: usize,
+        mut may_go: impl FnMut(&mut V) -> bool,
+    ) -> Option<Removed<K, V>> {
+        let limit = now.saturating_sub(self.idle);
+        let mut removed = None;
+        for _ in 0..candidates {
+            let segment = self.longest_unused();
+            if removed.is_some() || self.oldest_use(segment) >= limit {
+                break;
+            }
+            removed = self.evict(segment, limit, now, &mut 1, &mut may_go);
+        }
+        let oldest = self.oldest_use(self.longest_unused());
+        self.due = oldest.saturating_add(self.idle);
+        removed
+    }
+
+    /// The segment with the entry that was used least recently.
+    fn longest_unused(&self) -> Segment {
+        if self.oldest_use(Segment::Probation) <= self.oldest_use(Segment::Protected) {
+            Segment::Probation
+        } else {
+            Segment::Protected
+        }
+    }
+
+    /// The last use of the least recently used entry of a segment, or the end of time if there is none.
+    fn oldest_use(&self, segment: Segment) -> u64 {
+        let oldest = self.slots.get(self.ends[segment as usize].oldest as usize);
+        oldest.map_or(u64::MAX, |slot| slot.used)
+    }
+
+    /// Removes the least recently used entry of a segment that `may_go` and was last used before `limit`.
     ///
-    /// Looks at `candidates` entries at most, takes what it has looked at off that number, and lets an entry
-    /// that may not go count as used now: the next look is at others.
+    /// Looks at `candidates` entries at most, and takes what it has looked at off that number. An entry that may not go
+    /// counts as used now, so that the next look is at others.
     pub(super) fn evict(
         &mut self,
+        segment: Segment,
         limit: u64,
         now: u64,
         candidates: &mut usize,
         mut may_go: impl FnMut(&mut V) -> bool,
-    ) -> Option<V> {
-        let mut left = self.places.len().min(*candidates);
-        while left > 0 && self.is_oldest_before(limit) {
-            left -= 1;
+    ) -> Option<Removed<K, V>> {
+        // Once round at most: an entry that may not go is the newest afterwards.
+        let last = self.ends[segment as usize].newest;
+        while *candidates > 0 && self.oldest_use(segment) < limit {
             *candidates -= 1;
-            let place = self.oldest;
+            let place = self.ends[segment as usize].oldest;
             let (_, value) = self.slots[place as usize].content.as_mut()?;
             if may_go(value) {
                 return self.take(place);
             }
             self.touch(place, now);
+            if place == last {
+                break;
+            }
         }
         None
     }
 
-    fn take(&mut self, place: u32) -> Option<V> {
-        let (key, _) = self.slots[place as usize].content.as_ref()?;
-        // First, because comparing keys is code of the user, which may panic.
-        self.places.remove(key);
-        unlink(&mut self.slots, &mut self.newest, &mut self.oldest, place);
+    fn take(&mut self, place: u32) -> Option<Removed<K, V>> {
+        self.unlink(place);
+        let slot = &mut self.slots[place as usize];
+        let (hash, next) = (slot.hash, slot.same_hash);
+        let (content, segment) = (slot.content.take(), slot.segment);
         self.free.push(place);
-        let (_, value) = self.slots[place as usize].content.take()?;
-        Some(value)
+        let first = self.places.get_mut(&hash)?;
+        if *first != place {
+            let mut before = *first;
+            while self.slots[before as usize].same_hash != place {
+                before = self.slots[before as usize].same_hash;
+            }
+            self.slots[before as usize].same_hash = next;
+        } else if next == NONE {
+            self.places.remove(&hash);
+        } else {
+            *first = next;
+        }
+        let (key, value) = content?;
+        Some(Removed {
+            key,
+            value,
+            segment,
+        })
     }
 
     #[inline]
     fn touch(&mut self, place: u32, now: u64) {
-        self.slots[place as usize].used = now;
-        if self.newest != place {
-            unlink(&mut self.slots, &mut self.newest, &mut self.oldest, place);
-            link(&mut self.slots, &mut self.newest, &mut self.oldest, place);
+        let slot = &mut self.slots[place as usize];
+        slot.used = now;
+        if self.ends[slot.segment as usize].newest != place {
+            self.unlink(place);
+            self.link(place);
         }
     }
-}
 
-/// Puts a slot at the newer end of the list.
-fn link<K, V>(slots: &mut [Slot<K, V>], newest: &mut u32, oldest: &mut u32, place: u32) {
-    let older = std::mem::replace(newest, place);
-    let slot = &mut slots[place as usize];
-    (slot.older, slot.newer) = (older, NONE);
-    match slots.get_mut(older as usize) {
-        Some(older) => older.newer = place,
-        None => *oldest = place,
+    /// Puts a slot at the newer end of the list of its segment.
+    fn link(&mut self, place: u32) {
+        let ends = &mut self.ends[self.slots[place as usize].segment as usize];
+        let older = std::mem::replace(&mut ends.newest, place);
+        let slot = &mut self.slots[place as usize];
+        (slot.older, slot.newer) = (older, NONE);
+        match self.slots.get_mut(older as usize) {
+            Some(older) => older.newer = place,
+            None => ends.oldest = place,
+        }
     }
-}
 
-/// Takes a slot out of the list.
-fn unlink<K, V>(slots: &mut [Slot<K, V>], newest: &mut u32, oldest: &mut u32, place: u32) {
-    let Slot { newer, older, .. } = slots[place as usize];
-    match slots.get_mut(newer as usize) {
-        Some(slot) => slot.older = older,
-        None => *newest = older,
-    }
-    match slots.get_mut(older as usize) {
-        Some(slot) => slot.newer = newer,
-        None => *oldest = newer,
+    /// Takes a slot out of its list.
+    fn unlink(&mut self, place: u32) {
+        let Slot {
+            newer,
+            older,
+            segment,
+            ..
+        } = self.slots[place as usize];
+        let ends = &mut self.ends[segment as usize];
+        match self.slots.get_mut(newer as usize) {
+            Some(slot) => slot.older = older,
+            None => ends.newest = older,
+        }
+        match self.slots.get_mut(older as usize) {
+            Some(slot) => slot.newer = newer,
+            None => ends.oldest = newer,
+        }
     }
 }
 
@@ -213,10 +346,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const IDLE: u64 = 30;
+    const PROMOTE: u64 = PROMOTE_AFTER.as_nanos() as u64;
+
     /// Few hashes, so that different keys share one.
-    fn hashed(key: u8) -> Hashed<u8> {
-        let hash = u64::from(key % 3);
-        Hashed { hash, key }
+    fn hash(key: u8) -> u64 {
+        u64::from(key % 3)
     }
 
     #[derive(Clone, Debug)]
@@ -224,74 +359,157 @@ mod tests {
         Get(u8),
         Add(u8),
         Remove(u8),
-        /// Looks at so many, last used so long ago; values with a bit in common with the mask may not go.
-        Evict(usize, u64, u32),
+        /// Looks at so many of a segment, last used so long ago; values with a bit in common with the mask may not go.
+        Evict(Segment, usize, u64, u32),
+        /// Looks at so many; the same mask.
+        Expire(usize, u32),
     }
 
     fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
         let key = || 0_u8..12;
+        let segment = prop_oneof![Just(Segment::Probation), Just(Segment::Protected)];
         let step = prop_oneof![
-            3 => key().prop_map(Step::Get),
-            3 => key().prop_map(Step::Add),
-            1 => key().prop_map(Step::Remove),
-            2 => (0_usize..6, 0_u64..20, any::<u32>()).prop_map(|(n, age, mask)| Step::Evict(n, age, mask)),
+            6 => key().prop_map(Step::Get),
+            6 => key().prop_map(Step::Add),
+            2 => key().prop_map(Step::Remove),
+            3 => (segment, 0_usize..6, 0_u64..20, any::<u32>())
+                .prop_map(|(segment, n, age, mask)| Step::Evict(segment, n, age, mask)),
+            2 => (0_usize..4, any::<u32>()).prop_map(|(n, mask)| Step::Expire(n, mask)),
         ];
-        prop::collection::vec((step, 0_u64..5), 0..200)
+        let later = prop_oneof![5 => 0_u64..5, 1 => Just(PROMOTE - 1), 1 => Just(PROMOTE)];
+        prop::collection::vec((step, later), 0..200)
+    }
+
+    /// An entry of the model.
+    #[derive(Clone, Copy, Debug)]
+    struct Entry {
+        key: u8,
+        value: u32,
+        used: u64,
+        added: u64,
+    }
+
+    /// A list for each segment, the oldest first.
+    #[derive(Default)]
+    struct Model([Vec<Entry>; 2]);
+
+    impl Model {
+        fn take(&mut self, key: u8) -> Option<(Segment, Entry)> {
+            for segment in [Segment::Probation, Segment::Protected] {
+                let list = &mut self.0[segment as usize];
+                if let Some(place) = list.iter().position(|entry| entry.key == key) {
+                    return Some((segment, list.remove(place)));
+                }
+            }
+            None
+        }
+
+        fn put(&mut self, segment: Segment, entry: Entry, now: u64) {
+            self.0[segment as usize].push(Entry { used: now, ..entry });
+        }
+
+        /// The value that is evicted, and how many were looked at.
+        fn evict(
+            &mut self,
+            segment: Segment,
+            limit: u64,
+            now: u64,
+            most: usize,
+            mask: u32,
+        ) -> (Option<u32>, usize) {
+            let list = &mut self.0[segment as usize];
+            for looked in 0..list.len().min(most) {
+                if list[0].used >= limit {
+                    return (None, looked);
+                }
+                let entry = list.remove(0);
+                if entry.value & mask == 0 {
+                    return (Some(entry.value), looked + 1);
+                }
+                list.push(Entry { used: now, ..entry });
+            }
+            (None, list.len().min(most))
+        }
+
+        fn oldest(&self, segment: Segment) -> u64 {
+            let oldest = self.0[segment as usize].first();
+            oldest.map_or(u64::MAX, |entry| entry.used)
+        }
     }
 
     proptest! {
         #[test]
-        fn acts_as_a_list_in_the_order_of_last_use(steps in steps()) {
-            // The oldest first: key, value, last use.
-            let mut model: Vec<(u8, u32, u64)> = Vec::new();
-            let mut lru = Lru::new();
+        fn acts_as_two_lists_in_the_order_of_last_use(steps in steps()) {
+            let mut model = Model::default();
+            let mut lru = SegmentedLru::new(IDLE);
             let mut now = 0;
             for (value, (step, later)) in (1_u32..).zip(steps) {
                 now += later;
-                let place = |key, model: &[(u8, u32, u64)]| model.iter().position(|entry| entry.0 == key);
                 match step {
                     Step::Get(key) => {
-                        let expected = place(key, &model).map(|place| {
-                            let (_, value, _) = model.remove(place);
-                            model.push((key, value, now));
-                            value
+                        let expected = model.take(key).map(|(segment, entry)| {
+                            let is_promoted =
+                                segment == Segment::Probation && entry.added + PROMOTE <= now;
+                            let segment = if is_promoted { Segment::Protected } else { segment };
+                            model.put(segment, entry, now);
+                            (entry.value, is_promoted)
                         });
-                        prop_assert_eq!(lru.peek(&hashed(key)).copied(), expected);
-                        prop_assert_eq!(lru.get(&hashed(key), now).copied(), expected);
+                        let there = lru.peek(hash(key), &key).copied();
+                        prop_assert_eq!(there, expected.map(|(value, _)| value));
+                        let got = lru.get(hash(key), &key, now);
+                        prop_assert_eq!(got.map(|(value, is_promoted)| (*value, is_promoted)), expected);
                     }
                     Step::Add(key) => {
-                        let there = place(key, &model).map(|place| model.remove(place).1);
-                        let (kept, spare) = lru.add(hashed(key), value, now);
-                        prop_assert_eq!(*kept, there.unwrap_or(value));
-                        prop_assert_eq!(spare, there.map(|_| value));
-                        model.push((key, there.unwrap_or(value), now));
+                        let there = model.take(key);
+                        let new = Entry { key, value, used: now, added: now };
+                        let (segment, entry) = there.unwrap_or((Segment::Probation, new));
+                        let (kept, spare) = lru.add(hash(key), key, value, now);
+                        prop_assert_eq!(*kept, entry.value);
+                        prop_assert_eq!(spare, there.map(|_| (key, value)));
+                        model.put(segment, entry, now);
                     }
                     Step::Remove(key) => {
-                        let expected = place(key, &model).map(|place| model.remove(place).1);
-                        prop_assert_eq!(lru.remove(&hashed(key)), expected);
+                        let expected = model.take(key).map(|(segment, Entry { value, .. })| {
+                            Removed { key, value, segment }
+                        });
+                        prop_assert_eq!(lru.remove(hash(key), &key), expected);
                     }
-                    Step::Evict(candidates, age, mask) => {
+                    Step::Evict(segment, candidates, age, mask) => {
                         let limit = if age == 0 { u64::MAX } else { now.saturating_sub(age) };
-                        let (mut expected, mut looked) = (None, 0);
-                        for _ in 0..model.len().min(candidates) {
-                            if model[0].2 >= limit {
-                                break;
-                            }
-                            looked += 1;
-                            let (key, value, _) = model.remove(0);
-                            if value & mask == 0 {
-                                expected = Some(value);
-                                break;
-                            }
-                            model.push((key, value, now));
-                        }
+                        let expected = model.evict(segment, limit, now, candidates, mask);
                         let mut left = candidates;
-                        let evicted = lru.evict(limit, now, &mut left, |value| *value & mask == 0);
-                        prop_assert_eq!((evicted, candidates - left), (expected, looked));
+                        let may_go = |value: &mut u32| *value & mask == 0;
+                        let removed = lru.evict(segment, limit, now, &mut left, may_go);
+                        let removed = removed.map(|removed| removed.value);
+                        prop_assert_eq!((removed, candidates - left), expected);
+                    }
+                    Step::Expire(candidates, mask) => {
+                        let limit = now.saturating_sub(IDLE);
+                        let is_due = lru.is_due(now);
+                        let mut expected = None;
+                        for _ in 0..candidates {
+                            let (probation, protected) =
+                                (model.oldest(Segment::Probation), model.oldest(Segment::Protected));
+                            if expected.is_some() || probation.min(protected) >= limit {
+                                break;
+                            }
+                            prop_assert!(is_due, "an entry has expired");
+                            let oldest = if probation <= protected {
+                                Segment::Probation
+                            } else {
+                                Segment::Protected
+                            };
+                            expected = model.evict(oldest, limit, now, 1, mask).0;
+                        }
+                        let removed = lru.expire(now, candidates, |value| *value & mask == 0);
+                        prop_assert_eq!(removed.map(|removed| removed.value), expected);
+                        let left = model.oldest(Segment::Probation).min(model.oldest(Segment::Protected));
+                        prop_assert_eq!(lru.is_due(now), left < limit, "is due only then");
                     }
                 }
-                prop_assert_eq!(lru.len(), model.len());
+                prop_assert_eq!(lru.len(), model.0.iter().map(Vec::len).sum::<usize>());
                 prop_assert!(lru.slots.len() <= 12, "free slots are used again");
+                prop_assert!(lru.places.len() <= 3);
             }
         }
     }

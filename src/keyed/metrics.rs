@@ -19,13 +19,22 @@ pub(super) enum Event {
     Expired,
     /// The handle was told to.
     Removed,
-    /// A call got the common layer, because there was no place for its key.
+    /// A call used an overflow part, because there was no slot for its key.
     Overflowed,
+    /// A call used an overflow part, because its key is too long.
+    Oversized,
 }
 
 impl Event {
     /// The values of the label `event`.
-    const NAMES: [&str; 5] = ["added", "evicted", "expired", "removed", "overflowed"];
+    const NAMES: [&str; 6] = [
+        "added",
+        "evicted",
+        "expired",
+        "removed",
+        "overflowed",
+        "oversized",
+    ];
 }
 
 /// How many keys the layers of one name have.

@@ -13,36 +13,50 @@
 //! # How it works
 //!
 //! ```text
-//!            key(&request)   ┌───────────────────────────┐
-//!  request ─────────────────▶│ map of keys, in shards    │
-//!                            │ tenant a → layer ─────────┼──▶ the layer round a clone of the inner service
-//!                            │ tenant b → layer          │
-//!                            │ no place → common layer   │
-//!                            └───────────────────────────┘
+//!            key(&request)   ┌────────────────────────────────┐
+//!  request ─────────────────▶│ slots, in shards               │
+//!                            │ regular use: tenant a → layer ─┼──▶ the layer round a clone of the inner service
+//!                            │ new:         tenant b → layer  │
+//!                            │ no slot: overflow part by hash │
+//!                            └────────────────────────────────┘
 //! ```
 //!
-//! A new key gets a layer, made by a function of the key. When all places are taken, the least recently used
-//! key of its shard gives its place up. What a key is known for is never forgotten that way:
+//! A new key gets a slot with a layer, made by a function of the key. A key that is used again a second later or more is
+//! *in regular use*, until it has not been used for a minute. When all slots are taken, the least recently used key of its
+//! shard gives up its slot, and new keys come first: three quarters of the slots are reserved for keys in regular use. A
+//! flood of keys that come once therefore takes the slots of its own kind, and those that were there before keep theirs.
+//! Some keys never give up their slots:
 //!
-//! - A key that is in use, by a call whose future has not been dropped, stays.
-//! - A key whose layer says that it [cannot be forgotten](crate::Forget), an exhausted limit or an open
-//!   breaker, stays, and counts as used just now.
+//! - A key that is in use, by a call whose future has not been dropped.
+//! - A key whose layer [cannot be forgotten](crate::Forget), such as an exhausted limit or an open breaker. It counts as
+//!   used just now.
 //!
-//! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key shares one common layer
-//! with all others that there was no place for: they may suffer from each other, and nobody gets a fresh limit
-//! by bringing many keys. When there is a place again, such a key gets a layer of its own, which begins afresh.
+//! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key uses an *overflow part*: one of 64 common
+//! layers, chosen by the hash of the key. Keys that share one may suffer from each other, and nobody gets more than 64
+//! further limits by bringing many keys. When there is a slot again, such a key gets a layer of its own, which begins
+//! afresh. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot
+//! fill the memory with keys.
 //!
 //! A key that has not been used for 10 minutes is dropped by a call that comes by in its shard. There is no task
 //! that does so.
 //!
+//! While calls overflow, either there are more busy keys than slots, or somebody brings a flood of keys. Raise
+//! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key that it let through within the
+//! time in which its tokens come back: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots. With
+//! 1,024 slots, 56 % of their calls are refused.
+//!
 //! # Promises
 //!
-//! - There are never more keys than [`max_keys`](Config::max_keys), and all places can be filled, however the
+//! - There are never more keys than [`max_keys`](Config::max_keys), and all slots can be filled, however the
 //!   keys are spread.
-//! - Of one key, never two layers are in use at a time, [`remove`](Handle::remove) and the common layer aside.
+//! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]). All
+//!   keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
+//! - Of one key, never two layers are in use at a time, [`remove`](Handle::remove) and the overflow parts aside.
+//! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000 random
+//!   tenants a second; nor do they with 64 slots, if they were there before.
 //! - Keys that somebody chooses with care cost no more than others: hashes are seeded for each layer
-//!   (`SipHash`, as in the standard library's map). That is also why which key gives its place up may differ
-//!   from run to run, where there is more than one shard.
+//!   (`SipHash`, as in the standard library's map). For the same reason the key that gives up its slot may differ
+//!   from run to run, where there is more than one shard, unless there is a [`seed`](Config::seed).
 //! - The functions that take the key and make its layer are called without a lock, and may panic. One that
 //!   makes a layer may be called for a key that another call is faster with.
 //!
@@ -65,9 +79,10 @@
 //! ready is asked there, too: an idle handle holds nothing.
 //!
 //! A new key costs what its layer costs to make, and handles to metrics are looked up again when that was one
-//! of this crate. Its memory is that of the layer and twice that of the key: 1.2 kB in all with a circuit breaker
-//! on two cores, and a quarter of a kB more for each further core, up to 16. A hedge for each key takes 48 kB, and 4 kB for each
-//! core, so 1024 of them take over 50 MB: hedge outside, or allow fewer keys.
+//! of this crate. Its memory is that of the layer, of the key, and about 0.2 kB: 0.5 kB and the key with a rate limit, 1.2 kB
+//! and the key with a circuit breaker on two cores, and a quarter of a kB more for each further core, up to 16. If all 8,192
+//! slots are taken, those are 4, 10 and, on 16 cores, 38 MB, and at most 4 MB for the keys. A hedge for each key takes 48 kB,
+//! and 4 kB for each core, so 8,192 of them take over 400 MB: hedge outside, or allow fewer keys.
 //!
 //! # Errors
 //!
@@ -78,18 +93,21 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_keys` | gauge | name |
-//! | `buttress_key_events_total` | counter | name; event = added, evicted, expired, removed, overflowed |
+//! | `buttress_key_events_total` | counter | name; event = added, evicted, expired, removed, overflowed, oversized |
 //!
-//! `overflowed` counts calls that got the common layer, the others count keys. A key is never a label: give the
+//! `overflowed` counts calls for whose keys there was no slot: slots are short. `oversized` counts calls whose keys were too
+//! long. The others count keys. A key is never a label: give the
 //! layers of all keys one name, so that their metrics add up.
 //!
 //! # Defaults
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`max_keys`](Config::max_keys) | 1024 | more than most services have of hosts or busy tenants |
+//! | [`max_keys`](Config::max_keys) | 8192 | enough for 5,000 clients at half their limits, and for as many new keys a second; 10 MB with a circuit breaker each |
+//! | [`max_key_size`](Config::max_key_size) | 512 B | longer than any host name with its port |
 //! | [`idle`](Config::idle) | 10 min | longer than windows and open times, shorter than a day's keys |
-//! | [`overflow`](Config::overflow) | made for the first key without a place | |
+//! | [`overflow`](Config::overflow) | 64 parts, each made for the first key that needs it | a noisy key harms few others |
+//! | [`seed`](Config::seed) | from the operating system | callers must not know where keys meet |
 //!
 //! # Examples
 //!
@@ -122,13 +140,16 @@
 
 mod config;
 mod future;
+mod key;
 mod keys;
 mod layer;
 mod lru;
 mod metrics;
 mod service;
+mod shares;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
+pub use self::key::Key;
 pub use self::layer::{Handle, KeyedLayer, by};
 pub use self::service::Keyed;

@@ -1,12 +1,12 @@
 //! The service with a layer for each key.
 
 use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
 use tower::{Layer, Service};
 
+use super::Key;
 use super::future::ResponseFuture;
 use super::keys::Keys;
 use crate::send::send_method;
@@ -32,7 +32,7 @@ where
     S: Clone,
     F: Fn(&Req) -> K,
     M: Fn(&K) -> L,
-    K: Hash + Eq + Clone,
+    K: Key,
     L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
 {
     type Response = <L::Service as Service<Req>>::Response;

@@ -19,8 +19,8 @@ use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::stack::StandardLayer;
 use buttress::{
-    BoxError, CircuitBreakerLayer, Error, ErrorKind, Forget, KeyedLayer, Rate, TimeoutLayer, keyed,
-    standard,
+    BoxError, CircuitBreakerLayer, Error, ErrorKind, Forget, KeyedLayer, Rate, RateLimitLayer,
+    TimeoutLayer, keyed, standard,
 };
 use common::{End, Plan, Probe, Task};
 use proptest::prelude::*;
@@ -167,7 +167,7 @@ async fn one_key_does_not_suffer_from_another() {
     assert_eq!((handle.name(), handle.keys()), ("tenants", 2));
     let (breaker, _) = handle.get(&"noisy").unwrap();
     assert_eq!(breaker.handle().state(), State::Open);
-    assert!(handle.get(&"unknown").is_none() && handle.overflow().is_none());
+    assert!(handle.get(&"unknown").is_none() && handle.overflow(&"unknown").is_none());
     breaker.handle().reset();
     let again = layer.layer(inner).oneshot(("noisy", false)).await;
     assert_eq!(
@@ -196,6 +196,7 @@ fn the_least_recently_used_key_makes_room() {
 fn a_key_with_something_against_it_is_never_forgotten_and_the_rest_share_one_layer() {
     let layer = KeyedLayer::config("never", u64::clone, |_| LimitLayer::new(1))
         .max_keys(2)
+        .overflow([LimitLayer::new(1)])
         .build()
         .unwrap();
     let (client, handle) = (layer.wrap(service_fn(echo)), layer.handle());
@@ -203,7 +204,7 @@ fn a_key_with_something_against_it_is_never_forgotten_and_the_rest_share_one_lay
         call(&client, key).unwrap();
     }
     let common = call(&client, 3).unwrap();
-    assert_eq!(handle.overflow().unwrap().0.id, common);
+    assert_eq!(handle.overflow(&3).unwrap().0.id, common);
     for key in 1..100 {
         call(&client, key).unwrap_err();
     }
@@ -220,7 +221,7 @@ fn the_common_layer_can_be_given() {
     let common = LimitLayer::new(3);
     let layer = KeyedLayer::config("given", u64::clone, |_| LimitLayer::new(1))
         .max_keys(1)
-        .overflow(common.clone())
+        .overflow([common.clone()])
         .build()
         .unwrap();
     let client = layer.wrap(service_fn(echo));
@@ -229,6 +230,54 @@ fn the_common_layer_can_be_given() {
         assert_eq!(call(&client, key).unwrap(), common.0.id);
     }
     call(&client, 5).unwrap_err();
+}
+
+#[test]
+fn keys_without_a_slot_share_parts_by_their_hash() {
+    let parts = |seed| -> Vec<u64> {
+        let layer = KeyedLayer::config("parts", u64::clone, |_| LimitLayer::new(1))
+            .max_keys(1)
+            .overflow((0..16).map(|_| LimitLayer::new(u32::MAX)))
+            .seed(seed)
+            .build()
+            .unwrap();
+        let client = layer.wrap(service_fn(echo));
+        call(&client, 0).unwrap();
+        let parts: Vec<_> = (1..1_001).map(|key| call(&client, key).unwrap()).collect();
+        for (key, part) in (1..1_001).zip(&parts) {
+            assert_eq!(call(&client, key).unwrap(), *part, "always the same");
+            assert_eq!(layer.handle().overflow(&key).unwrap().0.id, *part);
+        }
+        let first = *parts.iter().min().unwrap();
+        parts.into_iter().map(|part| part - first).collect()
+    };
+    let (one, same, other) = (parts(1), parts(1), parts(2));
+    assert_eq!(one, same, "a seed repeats them");
+    assert_ne!(one, other);
+    for part in 0..16 {
+        let keys = one.iter().filter(|of_key| **of_key == part).count();
+        assert!(
+            (30..100).contains(&keys),
+            "{keys} of 1,000 keys in one of 16 parts"
+        );
+    }
+}
+
+#[test]
+fn a_long_key_shares_a_part_although_there_are_slots() {
+    let key = |length: &usize| "a".repeat(*length);
+    let layer = KeyedLayer::config("long", key, |_| TimeoutLayer::new("long", SECOND))
+        .max_key_size(100)
+        .build()
+        .unwrap();
+    let mut client = layer.wrap(service_fn(async |_: usize| Ok::<_, BoxError>(())));
+    for length in [99, 100, 101, 300_000] {
+        drop(client.call(length));
+    }
+    let handle = layer.handle();
+    assert_eq!((handle.keys(), handle.overflowed()), (2, 0));
+    assert!(handle.get(&key(&100)).is_some() && handle.get(&key(&101)).is_none());
+    assert!(handle.overflow(&key(&101)).is_some() && handle.overflow(&key(&300_000)).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,6 +459,7 @@ fn a_flood_of_a_million_keys_stays_bounded_in_space_and_in_time_per_call() {
             layer.0.used.store(1, Ordering::Relaxed);
             layer
         })
+        .max_keys(1_024)
         .build()
         .unwrap();
         let client = layer.wrap(service_fn(echo));
@@ -426,13 +476,108 @@ fn a_flood_of_a_million_keys_stays_bounded_in_space_and_in_time_per_call() {
         }
         assert_eq!(layer.handle().keys(), 1_024);
         assert!(most_asked <= 32, "looked at {most_asked} keys");
-        let expected = if is_forgettable { 1_000_000 } else { 1_025 };
-        assert_eq!(
-            made.into_inner(),
-            expected,
-            "one for all that find no place"
-        );
+        let overflow_parts = 64;
+        let expected = if is_forgettable {
+            1_000_000
+        } else {
+            1_024 + overflow_parts
+        };
+        assert_eq!(made.load(Ordering::Relaxed), expected);
+        let overflowed = if is_forgettable { 0 } else { 100_000 - 1_024 };
+        assert_eq!(layer.handle().overflowed(), overflowed);
     }
+}
+
+/// A rate limit for each tenant, one a second with a burst of 5, in virtual time.
+struct Tenants<S> {
+    client: S,
+    handle: keyed::Handle<u64, RateLimitLayer>,
+    random: u64,
+}
+
+fn tenants(
+    seed: u64,
+    max_keys: Option<u32>,
+) -> Tenants<impl Service<u64, Response = u64, Error = Error> + Clone> {
+    let make = |_: &u64| {
+        let limit = RateLimitLayer::config("tenants", Rate::per_second(1));
+        limit.burst(5).build().unwrap()
+    };
+    let mut config = KeyedLayer::config("tenants", u64::clone, make).seed(seed);
+    if let Some(keys) = max_keys {
+        config = config.max_keys(keys);
+    }
+    let layer = config.build().unwrap();
+    Tenants {
+        client: layer.wrap(service_fn(echo)),
+        handle: layer.handle(),
+        random: seed,
+    }
+}
+
+impl<S: Service<u64, Response = u64, Error = Error> + Clone> Tenants<S> {
+    fn passes(&self, tenant: u64) -> bool {
+        call(&self.client, tenant).is_ok()
+    }
+
+    /// A call by a tenant that comes once.
+    fn flood(&mut self) {
+        // Splitmix: no number comes twice.
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        self.passes(mixed | 1 << 63);
+    }
+
+    /// Lets `regular` tenants call every 2 s for `millis`, beside so many others a millisecond that come once. Returns
+    /// the share of the regular calls that pass.
+    async fn run(&mut self, regular: u64, millis: u64, flood: u64) -> f64 {
+        let (mut calls, mut passed) = (0, 0);
+        for milli in 0..millis {
+            (0..flood).for_each(|_| self.flood());
+            for tenant in (0..regular).filter(|tenant| tenant * 2_000 / regular == milli % 2_000) {
+                calls += 1;
+                passed += u32::from(self.passes(tenant));
+            }
+            advance(SECOND / 1_000).await;
+        }
+        f64::from(passed) / f64::from(calls)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn regular_tenants_pass_under_a_flood_of_random_ones_that_began_with_them() {
+    for seed in 1..4 {
+        let mut tenants = tenants(seed, None);
+        let passed = tenants.run(20, 20_000, 5).await;
+        println!("{passed:.3} of the regular calls pass");
+        assert!(passed >= 0.95, "{passed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_that_were_there_before_a_flood_do_not_notice_it_however_few_slots_there_are() {
+    for (slots, flood, millis) in [(64, 5, 8_000), (1_024, 5, 8_000), (1_024, 50, 2_000)] {
+        let mut tenants = tenants(1, Some(slots));
+        assert!(tenants.run(20, 4_001, 0).await >= 1.0);
+        let passed = tenants.run(20, millis, flood).await;
+        println!("{slots} slots, {flood} random tenants a millisecond: {passed:.3} pass");
+        assert!(passed >= 0.95, "{passed}");
+        assert!(tenants.handle.overflowed() > 0, "slots are short");
+        assert!(tenants.handle.keys() <= slots as usize);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_within_their_limits_are_refused_only_where_slots_are_short_and_that_is_seen() {
+    let mut ample = tenants(1, None);
+    assert!(ample.run(5_000, 10_000, 0).await >= 1.0);
+    assert_eq!(ample.handle.overflowed(), 0);
+
+    let mut short = tenants(1, Some(1_024));
+    let passed = short.run(5_000, 10_000, 0).await;
+    println!("{:.3} are refused with 1,024 slots", 1.0 - passed);
+    assert!((0.35..0.55).contains(&passed), "{passed}");
+    assert!(short.handle.overflowed() > 0);
 }
 
 #[test]
@@ -447,7 +592,7 @@ fn all_places_can_be_filled_however_the_keys_are_spread() {
             call(&client, key).unwrap();
         }
         assert_eq!(layer.handle().keys(), most as usize);
-        assert!(layer.handle().overflow().is_none(), "{most}");
+        assert_eq!(layer.handle().overflowed(), 0, "{most}");
     }
 }
 
@@ -465,7 +610,7 @@ fn a_key_that_can_go_is_found_in_whatever_shard_it_is() {
         handle.get(&7).unwrap().forgive();
         call(&client, 16).unwrap();
         assert!(handle.get(&7).is_none() && handle.get(&16).is_some());
-        assert!(handle.overflow().is_none());
+        assert_eq!(handle.overflowed(), 0);
     }
 }
 
@@ -542,7 +687,7 @@ fn no_key_ever_has_two_layers_in_use_however_many_threads_there_are() {
         Noted(ids.fetch_add(1, Ordering::Relaxed))
     })
     .max_keys(MOST as u32)
-    .overflow(Noted(COMMON))
+    .overflow([Noted(COMMON)])
     .build()
     .unwrap();
     let client = layer.wrap(service_fn(echo));
@@ -604,7 +749,7 @@ proptest! {
             prop_assert!(of_key.get(&key).is_none_or(|id| Some(*id) == before));
             let result = call(&client, key);
             let now = handle.get(&key);
-            let layer = now.clone().or_else(|| handle.overflow()).unwrap();
+            let layer = now.clone().or_else(|| handle.overflow(&key)).unwrap();
             let count = used.entry(layer.0.id).or_default();
             *count += 1;
             prop_assert_eq!(result.is_ok(), *count <= limit);
@@ -648,7 +793,7 @@ async fn a_panic_of_the_users_code_leaves_the_layer_whole() {
     for request in [1, 2] {
         call(&client, request).unwrap();
     }
-    assert!(layer.handle().overflow().is_none(), "no place was lost");
+    assert_eq!(layer.handle().overflowed(), 0, "no place was lost");
     catch_unwind(AssertUnwindSafe(|| call(&client, 14))).unwrap_err();
     call(&client, 3).unwrap();
 
@@ -820,6 +965,14 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(field(config("").build()), "name");
     for keys in [0, u32::MAX] {
         assert_eq!(field(config("a").max_keys(keys).build()), "max_keys");
+        assert_eq!(
+            field(config("a").max_key_size(keys).build()),
+            "max_key_size"
+        );
+    }
+    for parts in [0, 65_537] {
+        let parts = (0..parts).map(|_| LimitLayer::new(1));
+        assert_eq!(field(config("a").overflow(parts).build()), "overflow");
     }
     for idle in [Duration::ZERO, Duration::MAX] {
         assert_eq!(field(config("a").idle(idle).build()), "idle");

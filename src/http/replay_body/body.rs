@@ -37,8 +37,10 @@ impl<B: Body> ReplayBody<B> {
         Self::with_limit(body, LIMIT)
     }
 
-    /// Keeps `limit` bytes of `body` at most, trailers included, in no more than one frame for each 64 of them, or 64
-    /// frames in all if that is more.
+    /// Keeps at most `limit` bytes of `body`, trailers included.
+    ///
+    /// The memory held is at most 1.5 times the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
+    /// in addition to their names and values.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
     pub fn with_limit(body: B, limit: usize) -> Self {

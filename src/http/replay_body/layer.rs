@@ -28,9 +28,10 @@ impl ReplayBodyLayer {
         Self { limit: LIMIT }
     }
 
-    /// How many bytes of a body are kept at most, trailers included. 64 KiB by default.
+    /// Sets the number of bytes of a body that are kept at most, trailers included. 64 KiB by default.
     ///
-    /// No more than one frame is kept for each 64 of them, or 64 frames in all if that is more.
+    /// The memory held for a request is at most 1.5 times the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for
+    /// each field, in addition to their names and values.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
     #[must_use]

@@ -14,16 +14,17 @@
 //!          kept       └─ ReplayBody of attempt 2    (reads what is kept, then from the source)
 //! ```
 //!
-//! The first attempt sends the body while it comes: nothing is collected beforehand. What it reads is kept as long as there
-//! is a copy of the request which has not read it. A copy begins with what is kept and goes on with the source, whoever
-//! read that last: the first attempt may have been dropped half-way, or still be reading. Trailers are kept like data.
+//! The first attempt sends the body while it comes: nothing is collected beforehand. The data that it reads is kept as long
+//! as there is a copy of the request which has not read it. A copy begins with the data that is kept and goes on with the
+//! source, whichever attempt read that last: the first attempt may have been dropped half-way, or still be reading. Trailers
+//! are kept like data.
 //!
-//! What is kept is bounded, 64 KiB for each request by default. A frame takes room beside its data, so the number of frames is
-//! bounded, too: one for each 64 bytes of the limit, and 64 at least. When there is more, the oldest goes, and with it the
-//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). Of a body
-//! that says beforehand that it is longer nothing is kept: it is sent again only if none of it was read, as when the
-//! connection was refused. Of two attempts in flight, as with a hedge, that one fails which is further behind the other than
-//! the limit.
+//! The memory is bounded, by default for 64 KiB of each request. The data is copied for it, into chunks of at most an
+//! eighth of the limit. A frame itself is never kept: it is often a few bytes of a large buffer that it was read into, and
+//! would keep the whole buffer alive. When there is more data than the limit, the oldest is dropped, and with it the
+//! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). Nothing is
+//! kept of a body that announces a greater length: it is sent again only if none of it was read, as when the connection was
+//! refused. Of two attempts in flight, as with a hedge, that one fails which is further behind the other than the limit.
 //!
 //! A client may go on to send the body of an attempt that has been answered. When retry makes another attempt, that ends: what
 //! the former one would read further fails, its connection or stream with it, and nobody reads away what the next one needs.
@@ -33,8 +34,11 @@
 //! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.
 //! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped;
 //!   unless its attempt is over.
-//! - No more than the limit is kept, and nothing when no other copy is left that could use it. Data that are kept are
-//!   references (`Bytes`), not copies, where the body's data are `Bytes`; what is counted is their length.
+//! - A body holds at most 1.5 times its limit and 2 KiB in memory, whatever the sizes of its frames, and nothing when no
+//!   other copy is left that could use it. A short body holds at most twice its length. There is no limit for all requests
+//!   of the process together: bound the number of calls in flight with a [bulkhead](crate::bulkhead).
+//! - The first reader gets the frames of the body as they are. A copy gets the same data in other frames: small ones are
+//!   joined and large ones are divided. A body is copied in memory once, and no more of it than the limit.
 //! - `size_hint` and `is_end_stream` say of each copy what it has still to read. A copy of a body that did not know its length
 //!   does not know it either, so that a client sends both in the same way: with trailers, over HTTP/1.
 //! - The body inside is polled by one reader at a time, without a lock held, and not after its end.
@@ -49,8 +53,8 @@
 //!
 //! # Cost
 //!
-//! A request without a body costs nothing. One with a body: up to five allocations, and for each frame a lock that nobody
-//! else takes, unless two attempts are in flight.
+//! A request without a body costs nothing. A body costs up to six allocations, one more for each chunk, the copying of the
+//! data that is kept, and for each frame a lock that nobody else takes, unless two attempts are in flight.
 //!
 //! # Errors
 //!

@@ -162,10 +162,8 @@ impl<B> Reader<B> {
         let mut state = lock(&self.shared.state);
         let ended = state.kept.supersede(self.id);
         let wakers = state.take(|id| ended.contains(&id));
-        let gone = state.kept.gone();
         drop(state);
         wakers.wake();
-        drop(gone);
     }
 
     /// Says whether it can go on, as far as is known.
@@ -202,12 +200,7 @@ where
     ) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
         let mut state = lock(&self.shared.state);
         match state.kept.next(self.id) {
-            Next::Kept(piece) => {
-                let gone = state.kept.gone();
-                drop(state);
-                drop(gone);
-                return Poll::Ready(Some(Ok(piece)));
-            }
+            Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
             Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
             Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}
@@ -352,10 +345,9 @@ where
                 (Some(Err(error)), state.others(id))
             }
         };
-        let gone = state.kept.gone();
         drop(state);
         others.wake();
-        drop((done, gone));
+        drop(done);
         Poll::Ready(polled)
     }
 }
@@ -389,9 +381,8 @@ impl<B> Drop for Reader<B> {
         state.kept.leave(self.id);
         let place = state.waiting.iter().position(|(id, _)| *id == self.id);
         let waker = place.map(|place| state.waiting.swap_remove(place));
-        let gone = state.kept.gone();
         drop(state);
-        drop((waker, gone));
+        drop(waker);
     }
 }
 

@@ -282,10 +282,11 @@ async fn every_event_of_a_key() {
     let keys = |most| {
         KeyedLayer::config(
             NAME,
-            |word: &&'static str| *word,
-            |_: &&'static str| BulkheadLayer::new(NAME, 5),
+            |word: &&'static str| (*word).to_owned(),
+            |_: &String| BulkheadLayer::new(NAME, 5),
         )
         .max_keys(most)
+        .max_key_size(5)
         .idle(SECOND)
         .build()
         .unwrap()
@@ -297,7 +298,8 @@ async fn every_event_of_a_key() {
     assert!(held.poll().is_pending());
     service.clone().oneshot("ok").await.unwrap();
     drop(held);
-    assert!(layer.handle().remove(&"hangs"));
+    assert!(layer.handle().remove(&"hangs".to_owned()));
+    service.clone().oneshot("too long").await.unwrap();
     service.clone().oneshot("ok").await.unwrap();
     advance(2 * SECOND).await;
     service.clone().oneshot("fails").await.unwrap();
@@ -403,7 +405,7 @@ gauge/s buttress_hedge_delay_seconds name=inventory
 counter buttress_hedges_total name=inventory \
     result=denied_budget,denied_slowdown,failed,lost,won
 gauge buttress_in_flight layer=bulkhead name=inventory
-counter buttress_key_events_total event=added,evicted,expired,overflowed,removed name=inventory
+counter buttress_key_events_total event=added,evicted,expired,overflowed,oversized,removed name=inventory
 gauge buttress_keys name=inventory
 gauge buttress_limit layer=bulkhead name=inventory
 gauge buttress_priority_share name=inventory priority=0,1,2,3,4,5,6,7

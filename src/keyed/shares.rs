@@ -1,0 +1,171 @@
+//! The division of the slots between keys that are new and keys in regular use.
+//!
+//! A key in regular use is one of the segment [`Protected`](Segment::Protected). Three quarters of the slots are reserved
+//! for such keys: a new key takes the slot of one only while there are more of them, or if it has been out of use for a
+//! minute. A flood of keys that come once therefore leaves most keys in regular use alone, and a quarter of the slots is
+//! always left for new keys. Slots that are free, and those of other new keys, are for every new key.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::lru::Segment;
+
+/// A protected key that has not been used for this long has no reserved slot. Longer than the time between two calls of
+/// a key in regular use.
+const RESERVED_FOR: Duration = Duration::from_secs(60);
+
+/// One protected key, beside one key on probation.
+const PROTECTED: u64 = 1 << 32;
+
+/// A segment whose keys give up their slots, if they were last used before a time in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Victims {
+    pub(super) segment: Segment,
+    pub(super) before: u64,
+}
+
+/// Counts the slots that are taken, and decides which keys give up theirs.
+///
+/// The counts are one word, so that slots are never taken twice. A decision may be outdated when it is acted on, so that
+/// calls that meet may take a few of the reserved slots.
+#[derive(Debug)]
+pub(super) struct Shares {
+    slots: u32,
+    reserved: u32,
+    /// The protected keys in the upper half, those on probation in the lower half.
+    counts: AtomicU64,
+}
+
+impl Shares {
+    pub(super) fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            reserved: slots - slots.div_ceil(4),
+            counts: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// The number of slots that are taken.
+    pub(super) fn taken(&self) -> u32 {
+        let counts = self.counts.load(Ordering::Relaxed);
+        (counts / PROTECTED + counts % PROTECTED) as u32
+    }
+
+    /// Takes a free slot for a new key. Returns whether there was one.
+    pub(super) fn take(&self) -> bool {
+        let free = |counts| {
+            let taken = counts / PROTECTED + counts % PROTECTED;
+            (taken < u64::from(self.slots)).then_some(counts + 1)
+        };
+        let taken = self
+            .counts
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+        taken.is_ok()
+    }
+
+    /// Gives back the slot of a key.
+    pub(super) fn give_back(&self, segment: Segment) {
+        let count = match segment {
+            Segment::Probation => 1,
+            Segment::Protected => PROTECTED,
+        };
+        self.counts.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Notes that a new key has taken the slot of one of this segment.
+    pub(super) fn taken_over(&self, from: Segment) {
+        if from == Segment::Protected {
+            self.counts.fetch_sub(PROTECTED - 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a key is protected from now on.
+    pub(super) fn promoted(&self) {
+        self.counts.fetch_add(PROTECTED - 1, Ordering::Relaxed);
+    }
+
+    /// Returns the keys whose slots a new key may take, in the order in which they are to be tried.
+    pub(super) fn victims(&self, now: u64) -> [Victims; 2] {
+        let protected = self.counts.load(Ordering::Relaxed) / PROTECTED;
+        let are_many = protected > u64::from(self.reserved);
+        let out_of_use = now.saturating_sub(RESERVED_FOR.as_nanos() as u64);
+        let probation = Victims {
+            segment: Segment::Probation,
+            before: u64::MAX,
+        };
+        let protected = Victims {
+            segment: Segment::Protected,
+            before: if are_many { u64::MAX } else { out_of_use },
+        };
+        if are_many {
+            [protected, probation]
+        } else {
+            [probation, protected]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: u64 = RESERVED_FOR.as_nanos() as u64;
+
+    fn shares(slots: u32, probation: u32, protected: u32) -> Shares {
+        let shares = Shares::new(slots);
+        for taken in 0..probation + protected {
+            assert!(shares.take());
+            if taken < protected {
+                shares.promoted();
+            }
+        }
+        shares
+    }
+
+    #[test]
+    fn every_slot_is_for_every_key_while_it_is_free() {
+        for protected in 0..=8 {
+            let shares = shares(8, 8 - protected, protected);
+            assert!(!shares.take());
+            assert_eq!(shares.taken(), 8);
+            if protected < 8 {
+                shares.give_back(Segment::Probation);
+            } else {
+                shares.give_back(Segment::Protected);
+            }
+            assert_eq!(shares.taken(), 7);
+            assert!(shares.take());
+        }
+    }
+
+    #[test]
+    fn new_keys_leave_three_quarters_of_the_slots_to_keys_in_regular_use() {
+        let before = |protected| {
+            let victims = shares(8, 8 - protected, protected).victims(2 * MINUTE);
+            victims.map(|victims| (victims.segment, victims.before))
+        };
+        let (probation, protected) = (Segment::Probation, Segment::Protected);
+        for few in 0..=6 {
+            let expected = [(probation, u64::MAX), (protected, MINUTE)];
+            assert_eq!(before(few), expected);
+        }
+        for many in [7, 8] {
+            let expected = [(protected, u64::MAX), (probation, u64::MAX)];
+            assert_eq!(before(many), expected, "a quarter is for new keys");
+        }
+    }
+
+    #[test]
+    fn a_single_slot_goes_from_key_to_key() {
+        let shares = shares(1, 0, 1);
+        assert_eq!(shares.victims(0)[0].segment, Segment::Protected);
+        assert_eq!(shares.victims(0)[0].before, u64::MAX);
+        shares.taken_over(Segment::Protected);
+        assert_eq!(shares.victims(0)[0].segment, Segment::Probation);
+        assert_eq!(shares.taken(), 1);
+    }
+}
