@@ -34,11 +34,13 @@ impl Meaning {
     /// `None` stands for errors that are not ours.
     const fn of(kind: Option<ErrorKind>) -> Self {
         let (status, code, message) = match kind {
-            Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "unavailable for now",
-            ),
+            Some(ErrorKind::CircuitOpen | ErrorKind::NoEndpoints | ErrorKind::DiscoveryStopped) => {
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Code::Unavailable,
+                    "unavailable for now",
+                )
+            }
             // Not `UNAVAILABLE`, so that a client slows down instead of trying again at once.
             Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -303,6 +305,7 @@ mod tests {
         for (kind, status, code) in [
             (ErrorKind::CircuitOpen, 503, Code::Unavailable),
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
+            (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
             (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
             (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
