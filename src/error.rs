@@ -38,6 +38,9 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// There is no endpoint to send the call to.
     NoEndpoints,
+    /// The source of a balancer's endpoints was lost with the runtime that polled it, so nobody knows them any more. A
+    /// source that can begin anew is not: [`discover::Restartable`](crate::discover::Restartable).
+    DiscoveryStopped,
 }
 
 /// The reason why a retry made no further attempt. Returned by [`Cause::gave_up`].
@@ -473,6 +476,10 @@ impl Cause {
             ErrorKind::BulkheadFull => write!(f, "bulkhead {name:?} is full")?,
             ErrorKind::QueueTimeout => write!(f, "waited too long for bulkhead {name:?}")?,
             ErrorKind::NoEndpoints => write!(f, "balancer {name:?} has no endpoint")?,
+            ErrorKind::DiscoveryStopped => write!(
+                f,
+                "discovery of balancer {name:?} has stopped with the runtime that it ran on, make its source restartable"
+            )?,
             #[cfg(feature = "http")]
             _ if self.late == Late::Reader => write!(f, "the answer of {name:?} was not read")?,
             #[cfg(feature = "http")]

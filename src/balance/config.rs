@@ -2,23 +2,22 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime;
 use tokio::time::Instant;
-use tower::discover::Change;
 
+use super::background::Task;
 use super::choose::PowerOfChoices;
-use super::driver;
+use super::driver::{Discovery, Found};
 use super::endpoint::{self, Endpoint, Frame, Measure};
 use super::load;
 use super::outlier::OutlierEjection;
 use super::pool::{self, Pool};
 use super::priority::Failover;
 use super::service::Balance;
-use crate::discover::Source;
+use crate::discover::{Change, Source};
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
@@ -226,7 +225,8 @@ impl<P, K, C> Config<P, K, C> {
     /// Makes a balancer over the endpoints that `discover` finds, by a task that ends with the last handle.
     ///
     /// An endpoint that comes again takes the place of the former one: the text of its key says whether it is the same. A
-    /// stream that fails is asked again after a while, and one that ends or panics leaves the endpoints as they are.
+    /// stream that fails or panics is asked again after a while, and one that ends leaves the endpoints as they are. The
+    /// task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
     ///
     /// # Errors
     ///
@@ -237,14 +237,19 @@ impl<P, K, C> Config<P, K, C> {
         D: Source<Service = S, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
-            Change::Insert(key, service) => pool::Change::Insert(Endpoint::new(key, service)),
-            Change::Remove(key) => pool::Change::Remove(key.to_string().into()),
+            Change::Insert(key, target) => {
+                let (properties, service) = target.split();
+                pool::Change::Insert(Endpoint::new(key, service).with(properties))
+            }
+            Change::Update(key, properties) => pool::Change::Update(text(key), properties),
+            Change::Remove(key) => pool::Change::Remove(text(key)),
         })
     }
 
     /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
     ///
-    /// The key of an endpoint is that in the [`Change`]. One whose weight or priority is outside its range is left out: if
+    /// The key of an endpoint is that in the [`Change`], and the properties of its [`Target`](crate::discover::Target) count
+    /// more than its own. One whose weight or priority is outside its range is left out: if
     /// there is one with its key, that stays.
     ///
     /// # Errors
@@ -256,18 +261,20 @@ impl<P, K, C> Config<P, K, C> {
         D: Source<Service = Endpoint<S>, Key: ToString> + Send + 'static,
     {
         self.drive(discover, |change| match change {
-            Change::Insert(key, mut endpoint) => {
-                endpoint.key = key.to_string().into();
-                pool::Change::Insert(endpoint)
+            Change::Insert(key, target) => {
+                let (properties, mut endpoint) = target.split();
+                endpoint.key = text(key);
+                pool::Change::Insert(endpoint.with(properties))
             }
-            Change::Remove(key) => pool::Change::Remove(key.to_string().into()),
+            Change::Update(key, properties) => pool::Change::Update(text(key), properties),
+            Change::Remove(key) => pool::Change::Remove(text(key)),
         })
     }
 
     fn drive<S, D>(
         self,
         discover: D,
-        found: driver::Found<D, S>,
+        found: Found<D, S>,
     ) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
@@ -282,12 +289,12 @@ impl<P, K, C> Config<P, K, C> {
             "inside one",
         )?;
         let balance = self.balance(Vec::new());
-        if let Ok(runtime) = runtime {
-            let discover: Pin<Box<D>> = Box::pin(discover);
-            let pool = Arc::downgrade(&balance.pool);
-            let task = runtime.spawn(driver::drive(pool, discover, found));
-            balance.pool.set_driver(task.abort_handle());
-        }
+        let discovery = Arc::new(Discovery::new(discover, found));
+        let run = move |pool, lease, has_moved| {
+            let discovery = Arc::clone(&discovery);
+            async move { discovery.run(pool, lease, has_moved).await }
+        };
+        balance.pool.run_in_background(Task::Discovery, run);
         Ok(balance)
     }
 
@@ -342,6 +349,12 @@ impl<P, K, C> Config<P, K, C> {
         settings.failover.check(check)?;
         Ok(check)
     }
+}
+
+/// The key of an endpoint in a pool.
+#[allow(clippy::needless_pass_by_value, reason = "it is used no more")]
+fn text(key: impl ToString) -> Arc<str> {
+    key.to_string().into()
 }
 
 impl<P, K, C> fmt::Debug for Config<P, K, C> {

@@ -2,81 +2,165 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Weak;
+use std::sync::{Mutex, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use tower::discover;
 
-use super::pool::{Change, Pool};
-use crate::discover::{Source, unless_it_panics};
+use super::background::{Lease, TaskState, supervise};
+use super::pool::{self, Pool};
+use crate::discover::{Change, Pauses, Source, unless_it_panics};
+use crate::sync::lock;
 
 /// How many changes are made before other tasks have their turn.
 const BATCH: usize = 256;
-/// How long a stream is left alone that has failed, at first and at most.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MOST: Duration = Duration::from_secs(30);
 
 /// Makes a change of what was discovered.
 pub(super) type Found<D, S> =
-    fn(discover::Change<<D as Source>::Key, <D as Source>::Service>) -> Change<S>;
+    fn(Change<<D as Source>::Key, <D as Source>::Service>) -> pool::Change<S>;
 
 /// Why a batch is over.
 enum Over {
-    /// It is full, or there is no more for now.
+    /// It is full. There may be more.
     Full,
+    /// There is no more for now.
+    Drained,
     Failed,
-    /// The stream has ended, or panicked.
     Ended,
 }
 
-/// Makes the changes that `discover` finds, until that ends or there is no pool any more.
-///
-/// The pool ends this task when it is dropped, since a stream that finds nothing would not notice.
-pub(super) async fn drive<S, D>(pool: Weak<Pool<S>>, mut discover: Pin<Box<D>>, found: Found<D, S>)
-where
-    S: Clone,
-    D: Source,
-{
-    let mut pause = PAUSE;
-    loop {
-        let mut batch = Vec::new();
-        let over = poll_fn(|cx| poll_batch(discover.as_mut(), found, cx, &mut batch)).await;
-        if !batch.is_empty() {
-            pause = PAUSE;
-            let Some(pool) = pool.upgrade() else { return };
-            pool.change(batch);
-        }
-        match over {
-            Over::Full => yield_now().await,
-            Over::Failed => {
-                sleep(pause).await;
-                pause = (2 * pause).min(PAUSE_MOST);
-            }
-            Over::Ended => return,
-        }
-    }
+/// A source, and what it has found. It outlives the task that polls it.
+pub(super) struct Discovery<D: Source, S> {
+    /// Locked by each poll and by nothing else, so it is poisoned exactly if a poll has panicked.
+    source: Mutex<Pin<Box<D>>>,
+    found: Found<D, S>,
+    work: Mutex<Work<S>>,
 }
 
-/// Takes all changes that there are, up to a full batch. Waits for the first one.
-fn poll_batch<S, D: Source>(
-    mut discover: Pin<&mut D>,
-    found: Found<D, S>,
-    cx: &mut Context<'_>,
-    batch: &mut Vec<Change<S>>,
-) -> Poll<Over> {
-    while batch.len() < BATCH {
-        let next = || discover.as_mut().poll_change(cx).map_ok(found);
-        // What was found before a panic is not lost. A stream that has panicked is not polled again.
-        match unless_it_panics(next).unwrap_or(Poll::Ready(None)) {
-            Poll::Ready(Some(Ok(change))) => batch.push(change),
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Over::Failed),
-            Poll::Ready(None) => return Poll::Ready(Over::Ended),
-            Poll::Pending if batch.is_empty() => return Poll::Pending,
-            Poll::Pending => break,
+struct Work<S> {
+    /// Changes that were found and not made: nothing is lost in a panic.
+    batch: Vec<pool::Change<S>>,
+    has_moved: bool,
+    /// It is polled on another runtime than before without having begun anew, and nothing shows yet that it still works.
+    is_orphan: bool,
+}
+
+impl<S, D> Discovery<D, S>
+where
+    S: Clone + Send + Sync + 'static,
+    D: Source + Send + 'static,
+{
+    pub(super) fn new(source: D, found: Found<D, S>) -> Self {
+        Self {
+            source: Mutex::new(Box::pin(source)),
+            found,
+            work: Mutex::new(Work {
+                batch: Vec::new(),
+                has_moved: false,
+                is_orphan: false,
+            }),
         }
     }
-    Poll::Ready(Over::Full)
+
+    /// Makes the changes that are found, until the source ends or there is no pool any more.
+    ///
+    /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
+    /// that another runtime has polled the source before.
+    pub(super) async fn run(&self, pool: Weak<Pool<S>>, lease: Lease<S>, has_moved: bool) {
+        lock(&self.work).has_moved |= has_moved;
+        supervise(
+            &lease,
+            || self.drive(&pool, &lease),
+            || self.state_after_panic(&pool),
+        )
+        .await;
+        lease.finish();
+    }
+
+    async fn drive(&self, pool: &Weak<Pool<S>>, lease: &Lease<S>) {
+        self.prepare();
+        let mut pauses = Pauses::new();
+        // The first look does not wait: calls may wait for it.
+        let mut may_wait = false;
+        loop {
+            let over = poll_fn(|cx| self.poll_batch(may_wait, cx)).await;
+            may_wait = true;
+            let Some(pool) = pool.upgrade() else { return };
+            if self.make_changes(&pool) {
+                pauses = Pauses::new();
+            }
+            drop(pool);
+            match over {
+                Over::Full => {
+                    may_wait = false;
+                    yield_now().await;
+                }
+                Over::Drained => lease.set(TaskState::Running),
+                Over::Failed => {
+                    lease.set(TaskState::Running);
+                    sleep(pauses.next()).await;
+                }
+                Over::Ended => return lease.set(self.end(TaskState::Ended)),
+            }
+        }
+    }
+
+    /// Has the source begin anew if it has to.
+    fn prepare(&self) {
+        let has_panicked = self.source.is_poisoned();
+        self.source.clear_poison();
+        let mut work = lock(&self.work);
+        if has_panicked || work.has_moved {
+            let begins_anew = lock(&self.source).as_mut().restart();
+            work.is_orphan = (work.is_orphan || work.has_moved) && !begins_anew;
+            work.has_moved = false;
+        }
+    }
+
+    /// Takes all changes that there are, up to a full batch. Waits for the first one if it may.
+    fn poll_batch(&self, may_wait: bool, cx: &mut Context<'_>) -> Poll<Over> {
+        let mut work = lock(&self.work);
+        while work.batch.len() < BATCH {
+            let next = lock(&self.source).as_mut().poll_change(cx);
+            let next = match next {
+                Poll::Ready(None) => return Poll::Ready(Over::Ended),
+                next => next.map_ok(self.found),
+            };
+            if let Poll::Ready(Some(Ok(change))) = next {
+                work.batch.push(change);
+                continue;
+            }
+            // It lives. A change alone may be one that was found before.
+            work.is_orphan = false;
+            match next {
+                Poll::Ready(_) => return Poll::Ready(Over::Failed),
+                Poll::Pending if work.batch.is_empty() && may_wait => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(Over::Drained),
+            }
+        }
+        Poll::Ready(Over::Full)
+    }
+
+    /// Makes the changes that were found, and returns whether there are any. They stay if a service panics that is cloned.
+    fn make_changes(&self, pool: &Pool<S>) -> bool {
+        let batch = &mut lock(&self.work).batch;
+        !batch.is_empty() && pool.change(batch) > 0
+    }
+
+    /// What was found before the panic is not held back.
+    fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
+        let pool = pool.upgrade();
+        let _ = unless_it_panics(|| pool.is_some_and(|pool| self.make_changes(&pool)));
+        self.end(TaskState::Recovering)
+    }
+
+    /// The state after an end or a panic, or that of a source that was lost with its runtime.
+    fn end(&self, state: TaskState) -> TaskState {
+        if lock(&self.work).is_orphan {
+            TaskState::Stopped
+        } else {
+            state
+        }
+    }
 }

@@ -14,6 +14,7 @@ use super::outlier::{Record, Seat};
 use super::priority::LAST;
 use super::roster::Roster;
 use crate::context::nanos_between;
+use crate::discover::Target;
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::Ended;
@@ -48,6 +49,7 @@ pub struct Endpoint<S> {
     pub(super) service: S,
     pub(super) weight: f64,
     pub(super) priority: u8,
+    pub(super) zone: Option<Arc<str>>,
     pub(super) available: Option<Arc<dyn Availability>>,
 }
 
@@ -63,6 +65,7 @@ impl<S> Endpoint<S> {
             service,
             weight: 1.0,
             priority: 0,
+            zone: None,
             available: None,
         }
     }
@@ -82,6 +85,12 @@ impl<S> Endpoint<S> {
         self
     }
 
+    /// Tells in which zone it is. Its [status](EndpointStatus::zone) shows it; it does not change where calls go.
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
     /// Chooses this endpoint only while `availability` says that it would take the call, if there is another
     /// one to choose.
     ///
@@ -90,6 +99,29 @@ impl<S> Endpoint<S> {
     pub fn available(mut self, availability: impl Availability + 'static) -> Self {
         self.available = Some(Arc::new(availability));
         self
+    }
+
+    /// Sets the properties that are set in `target`.
+    pub(super) fn with<A>(self, target: Target<A>) -> Self {
+        Self {
+            weight: target.weight.unwrap_or(self.weight),
+            priority: target.priority.unwrap_or(self.priority),
+            zone: target.zone.or(self.zone),
+            ..self
+        }
+    }
+
+    /// The description and the service.
+    pub(super) fn split(self) -> (Endpoint<()>, S) {
+        let endpoint = Endpoint {
+            key: self.key,
+            service: (),
+            weight: self.weight,
+            priority: self.priority,
+            zone: self.zone,
+            available: self.available,
+        };
+        (endpoint, self.service)
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
@@ -110,6 +142,7 @@ impl<S> fmt::Debug for Endpoint<S> {
             .field("key", &self.key)
             .field("weight", &self.weight)
             .field("priority", &self.priority)
+            .field("zone", &self.zone)
             .finish_non_exhaustive()
     }
 }
@@ -166,6 +199,7 @@ pub(super) struct Member {
     pub(super) record: Record,
     pub(super) roster: Arc<Roster>,
     pub(super) priority: u8,
+    zone: Option<Arc<str>>,
     /// Its label in metrics, if endpoints are reported.
     pub(super) label: Option<Arc<Label>>,
     /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
@@ -179,8 +213,8 @@ pub(super) struct Member {
 impl Member {
     /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
     /// have been at work for a while.
-    pub(super) fn new<S>(
-        endpoint: &Endpoint<S>,
+    pub(super) fn new(
+        endpoint: &Endpoint<()>,
         frame: Frame,
         roster: &Arc<Roster>,
         latency: f64,
@@ -201,12 +235,30 @@ impl Member {
             record: Record::new(),
             roster: Arc::clone(roster),
             priority: endpoint.priority,
+            zone: endpoint.zone.clone(),
             label: roster.label(&endpoint.key),
             unavailable_since: AtomicU64::new(u64::MAX),
             weight: AtomicU64::new(endpoint.weight.to_bits()),
             available: endpoint.available.clone(),
             frame,
         }
+    }
+
+    /// The endpoint as it was described, with its present weight.
+    pub(super) fn describe(&self) -> Endpoint<()> {
+        Endpoint {
+            key: Arc::clone(&self.key),
+            service: (),
+            weight: self.weight(),
+            priority: self.priority,
+            zone: self.zone.clone(),
+            available: self.available.clone(),
+        }
+    }
+
+    /// Says whether an endpoint has its priority and its zone.
+    pub(super) fn is_where(&self, endpoint: &Endpoint<()>) -> bool {
+        (self.priority, &self.zone) == (endpoint.priority, &endpoint.zone)
     }
 
     /// Is not in the balancer any more.
@@ -266,7 +318,13 @@ impl Member {
     /// The weight that counts now, in slow start less than what was set.
     #[inline]
     pub(super) fn present_weight(&self, now: u64) -> f64 {
-        self.weight() * self.condition.ramp(self.frame.slow_start(), now)
+        self.weight() * self.ramp(now)
+    }
+
+    /// The share of the weight that counts now.
+    #[inline]
+    pub(super) fn ramp(&self, now: u64) -> f64 {
+        self.condition.ramp(self.frame.slow_start(), now)
     }
 
     /// What a call to this endpoint costs.
@@ -407,6 +465,7 @@ impl Member {
             is_selectable: self.is_selectable(now),
             weight: self.weight(),
             priority: self.priority,
+            zone: self.zone.clone(),
             in_flight: self.load.in_flight(),
             load: self.cost(now),
             latency: Duration::from_secs_f64(self.latency(now)),
@@ -452,6 +511,8 @@ pub struct EndpointStatus {
     pub weight: f64,
     /// The priority of its group.
     pub priority: u8,
+    /// The zone that it is in, if it is known.
+    pub zone: Option<Arc<str>>,
     /// The calls that are in flight on it.
     pub in_flight: u32,
     /// What is compared with other endpoints.

@@ -4,11 +4,13 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::background::{Attended, Task};
 use super::choose::Choose;
 use super::flight::Flight;
 use super::pool::{Local, Pool};
@@ -17,7 +19,11 @@ use super::shortage::Shortage;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
 use crate::timer::Timer;
-use crate::{Classify, Completion, Error, Token, Wrappable};
+use crate::{Classify, Completion, Error, ErrorKind, Token, Wrappable};
+
+/// How long a call waits at least until a source has been polled that was started again. It takes as long as the runtime
+/// takes to get round to a new task.
+const RESTART: Duration = Duration::from_secs(1);
 
 pin_project! {
     /// The response future of [`Balance`](super::Balance).
@@ -233,12 +239,20 @@ where
         // Before the look at the endpoints: one that comes after it wakes the task.
         *number = Some(pool.wait(*number, cx.waker()));
         let now = context::fresh_now();
-        let local = this.local.get_or_insert_with(|| pool.local());
-        if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
-            return Poll::Ready(Ok((chosen, request)));
+        let attended = pool.attend();
+        if attended == Attended::GoesOn {
+            let local = this.local.get_or_insert_with(|| pool.local());
+            if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
+                return Poll::Ready(Ok((chosen, request)));
+            }
         }
         let began = *this.began.get_or_insert(now);
-        let own = context::saturating_add(began, pool.max_wait);
+        let own = match attended {
+            Attended::GoesOn => pool.max_wait,
+            Attended::Waits => pool.max_wait.max(RESTART),
+            Attended::Fails => Duration::ZERO,
+        };
+        let own = context::saturating_add(began, own);
         let until = soonest(context::deadline(), own);
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
@@ -246,12 +260,16 @@ where
             return Poll::Pending;
         }
         pool.refused(context::now());
-        let error = Error::no_endpoints(Shortage {
-            balancer: pool.name(),
-            waited: now - began,
-            is_discovering: pool.is_discovering(),
-            ..Shortage::default()
-        });
+        let error = if attended == Attended::GoesOn {
+            Error::no_endpoints(Shortage {
+                balancer: pool.name(),
+                waited: now - began,
+                is_discovering: pool.is_running(Task::Discovery),
+                ..Shortage::default()
+            })
+        } else {
+            Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
+        };
         Poll::Ready(Err(error))
     }
 }

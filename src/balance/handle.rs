@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::background::Task;
 use super::condition::after;
 use super::endpoint::{Endpoint, EndpointStatus, GroupStatus};
 use super::pool::{Change, Pool};
@@ -83,10 +84,23 @@ impl<S> Handle<S> {
         true
     }
 
-    /// Says whether the stream of endpoints is still read: it has neither ended nor panicked.
+    /// Returns whether endpoints are being discovered.
+    ///
+    /// `false` if there is no source or it has ended, after a panic of the source until it has been polled without one, and
+    /// after the end of the runtime that polls it until a call on another one. The gauge `buttress_discovery_running` shows
+    /// the same.
     #[must_use]
     pub fn is_discovering(&self) -> bool {
-        self.pool.is_discovering()
+        self.pool.is_running(Task::Discovery)
+    }
+
+    /// Returns whether endpoints are being checked by a [health check](super::Balance::check_health).
+    ///
+    /// `false` if there is none, and after the end of the runtime that runs it until a call on another one. The gauge
+    /// `buttress_health_check_running` shows the same.
+    #[must_use]
+    pub fn is_checking_health(&self) -> bool {
+        self.pool.is_running(Task::HealthCheck)
     }
 }
 
@@ -99,7 +113,7 @@ impl<S: Clone> Handle<S> {
     /// If its weight or priority is outside the range.
     pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
         endpoint.check(self.name())?;
-        self.pool.change([Change::Insert(endpoint)]);
+        self.pool.change(&mut vec![Change::Insert(endpoint)]);
         Ok(())
     }
 
@@ -108,7 +122,7 @@ impl<S: Clone> Handle<S> {
     /// A handle that is neither called nor cloned from then on keeps the endpoint's service until it is dropped.
     #[allow(clippy::must_use_candidate, reason = "it is gone either way")]
     pub fn remove(&self, key: &str) -> bool {
-        self.pool.change([Change::Remove(key.into())]) > 0
+        self.pool.change(&mut vec![Change::Remove(key.into())]) > 0
     }
 
     /// Changes the weight of an endpoint. Returns `false` if there is no such endpoint.

@@ -14,20 +14,20 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
+use super::background::unless_it_panics_in;
 use crate::context::saturating_add;
-use crate::discover::unless_it_panics;
 use crate::error::Check as Valid;
 use crate::{BoxError, Classify, ConfigError, Error, ErrorsAreFailures, Outcome};
 
@@ -37,8 +37,6 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const FALL: u32 = 3;
 const RISE: u32 = 2;
 const CONCURRENCY: u32 = 16;
-/// How many probes are ended before other tasks have their turn: those that never wait would not let them.
-const BATCH: u32 = 32;
 
 /// Finds out whether an endpoint works.
 ///
@@ -250,14 +248,17 @@ impl Check {
 }
 
 /// The endpoints that are asked.
-pub(super) trait Checked: Send + Sync {
+pub(super) trait Checked: Send + Sync + 'static {
     type Service;
 
     /// Differs when endpoints have come or gone.
     fn generation(&self) -> u64;
 
-    /// All endpoints, with clones of their services. A number belongs to one endpoint for ever.
-    fn endpoints(&self) -> Vec<(u32, Self::Service)>;
+    /// All endpoints. A number belongs to one endpoint for ever.
+    fn ids(&self) -> Vec<u32>;
+
+    /// A clone of the service of an endpoint, if that is not gone.
+    fn service(&self, id: u32) -> Option<Self::Service>;
 
     /// An endpoint works, or does not, which was not known or has changed. It may be gone.
     ///
@@ -267,38 +268,33 @@ pub(super) trait Checked: Send + Sync {
 
 /// Asks the endpoints of `pool` again and again, until it is gone.
 ///
-/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits.
+/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits. All
+/// code of the user runs in the tasks of the probes, where a panic is a probe that has failed.
 pub(super) async fn drive<C, P>(
     pool: Weak<C>,
     changed: Arc<Notify>,
-    health: HealthCheck<P>,
+    health: Arc<HealthCheck<P>>,
     random: SmallRng,
 ) where
     C: Checked,
-    C::Service: Clone + Send + 'static,
+    C::Service: Send + 'static,
     P: Probe<C::Service> + Send + Sync + 'static,
 {
     let mut round = Round {
-        probe: Arc::new(health.probe),
-        settings: health.settings,
+        settings: health.settings.clone(),
         random,
         generation: None,
         endpoints: HashMap::new(),
         queue: BTreeSet::new(),
-        running: Vec::new(),
+        running: JoinSet::new(),
     };
-    let mut turns = 0;
     loop {
-        turns = (turns + 1) % BATCH;
-        if turns == 0 {
-            yield_now().await;
-        }
         let Some(present) = pool.upgrade() else {
             return;
         };
         round.follow(&*present);
         drop(present);
-        round.begin();
+        round.begin(|id| ask(Weak::clone(&pool), Arc::clone(&health), id));
         let Some((id, works)) = round.next(&changed).await else {
             continue;
         };
@@ -311,70 +307,71 @@ pub(super) async fn drive<C, P>(
     }
 }
 
-/// Who is asked, and who is asked next.
-struct Round<S, P> {
-    probe: Arc<P>,
+/// Asks an endpoint once. Returns `true` if it works.
+async fn ask<C, P>(pool: Weak<C>, health: Arc<HealthCheck<P>>, id: u32) -> bool
+where
+    C: Checked,
+    P: Probe<C::Service>,
+{
+    let probe = async {
+        let service = pool.upgrade().and_then(|pool| pool.service(id));
+        let service = service.ok_or("the endpoint is gone")?;
+        health.probe.probe(service).await
+    };
+    let probe = timeout(health.settings.timeout, probe);
+    matches!(unless_it_panics_in(probe).await, Some(Ok(Ok(()))))
+}
+
+/// The endpoints that are asked, and the one that is asked next.
+struct Round {
     settings: Settings,
     random: SmallRng,
     generation: Option<u64>,
-    endpoints: HashMap<u32, Asked<S>>,
+    endpoints: HashMap<u32, Asked>,
     /// Those that wait for their turn. Never asked ones have none, which comes before all others.
     queue: BTreeSet<(Option<Instant>, u32)>,
-    running: Vec<Running>,
+    /// The probes. Each returns the number of its endpoint.
+    running: JoinSet<(u32, bool)>,
 }
 
-struct Asked<S> {
-    service: S,
+#[derive(Default)]
+struct Asked {
     check: Check,
     /// Its place in the queue, or when its probe began.
     turn: Option<Instant>,
+    probe: Option<AbortHandle>,
 }
 
-struct Running {
-    id: u32,
-    future: Pin<Box<dyn Future<Output = bool> + Send>>,
-}
-
-impl Running {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(u32, bool)> {
-        // A probe that panics is not polled again.
-        let poll = unless_it_panics(|| self.future.as_mut().poll(cx));
-        poll.unwrap_or(Poll::Ready(false))
-            .map(|works| (self.id, works))
-    }
-}
-
-impl<S, P> Round<S, P>
-where
-    S: Clone + Send + 'static,
-    P: Probe<S> + Send + Sync + 'static,
-{
+impl Round {
     /// Takes in which endpoints there are.
-    fn follow(&mut self, pool: &impl Checked<Service = S>) {
+    fn follow(&mut self, pool: &impl Checked) {
         let generation = Some(pool.generation());
         if generation == self.generation {
             return;
         }
         self.generation = generation;
-        let present = pool.endpoints();
-        let ids: HashSet<_> = present.iter().map(|(id, _)| *id).collect();
-        for (id, service) in present {
-            self.endpoints.entry(id).or_insert_with(|| {
-                self.queue.insert((None, id));
-                Asked {
-                    service,
-                    check: Check::Unknown,
-                    turn: None,
-                }
+        let ids: HashSet<_> = pool.ids().into_iter().collect();
+        for id in &ids {
+            self.endpoints.entry(*id).or_insert_with(|| {
+                self.queue.insert((None, *id));
+                Asked::default()
             });
         }
-        self.endpoints.retain(|id, _| ids.contains(id));
         self.queue.retain(|(_, id)| ids.contains(id));
-        self.running.retain(|running| ids.contains(&running.id));
+        self.endpoints.retain(|id, asked| {
+            let is_there = ids.contains(id);
+            if let Some(probe) = asked.probe.take_if(|_| !is_there) {
+                probe.abort();
+            }
+            is_there
+        });
     }
 
     /// Begins all probes that are due, as far as there is room.
-    fn begin(&mut self) {
+    fn begin<F>(&mut self, ask: impl Fn(u32) -> F)
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
         let now = Instant::now();
         while self.has_room() {
             let Some(&(turn, id)) = self.queue.first() else {
@@ -388,12 +385,8 @@ where
                 continue;
             };
             asked.turn = Some(now);
-            let (probe, service) = (Arc::clone(&self.probe), asked.service.clone());
-            let limit = self.settings.timeout;
-            let future = Box::pin(async move {
-                matches!(timeout(limit, probe.probe(service)).await, Ok(Ok(())))
-            });
-            self.running.push(Running { id, future });
+            let probe = ask(id);
+            asked.probe = Some(self.running.spawn(async move { (id, probe.await) }));
         }
     }
 
@@ -407,11 +400,10 @@ where
         let mut due = pin!(next.map(|(turn, _)| sleep_until(turn.unwrap_or_else(Instant::now))));
         let mut changed = pin!(changed.notified());
         poll_fn(|cx| {
-            for place in 0..self.running.len() {
-                if let Poll::Ready(ended) = self.running[place].poll(cx) {
-                    drop(self.running.swap_remove(place));
-                    return Poll::Ready(Some(ended));
-                }
+            match self.running.poll_join_next(cx) {
+                // One that was aborted, because its endpoint is gone, has made room.
+                Poll::Ready(Some(ended)) => return Poll::Ready(ended.ok()),
+                Poll::Ready(None) | Poll::Pending => {}
             }
             let is_due = due
                 .as_mut()
@@ -441,6 +433,7 @@ where
         } else {
             interval.mul_f64(1.0 + jitter * self.random.random_range(-1.0..=1.0))
         };
+        asked.probe = None;
         let began = asked.turn.unwrap_or_else(Instant::now);
         asked.turn = Some(saturating_add(began, wait));
         self.queue.insert((asked.turn, id));
@@ -574,12 +567,13 @@ mod tests {
             self.generation.load(Ordering::Relaxed) as u64
         }
 
-        fn endpoints(&self) -> Vec<(u32, Client)> {
+        fn ids(&self) -> Vec<u32> {
+            lock(&self.clients).iter().map(|client| client.id).collect()
+        }
+
+        fn service(&self, id: u32) -> Option<Client> {
             let clients = lock(&self.clients);
-            clients
-                .iter()
-                .map(|client| (client.id, client.clone()))
-                .collect()
+            clients.iter().find(|client| client.id == id).cloned()
         }
 
         fn found(&self, id: u32, is_healthy: bool) {
@@ -644,7 +638,7 @@ mod tests {
         tokio::spawn(drive(
             Arc::downgrade(pool),
             changed,
-            health,
+            Arc::new(health),
             SmallRng::seed_from_u64(1),
         ))
     }
@@ -762,12 +756,17 @@ mod tests {
         });
         let random = SmallRng::seed_from_u64(1);
         let changed = Arc::clone(&pool.changed);
-        tokio::spawn(drive(Arc::downgrade(&pool), changed, health, random));
+        tokio::spawn(drive(
+            Arc::downgrade(&pool),
+            changed,
+            Arc::new(health),
+            random,
+        ));
         let mut before = 0;
         while before < 1_000 {
             tokio::task::yield_now().await;
             let now = asked.load(Ordering::Relaxed);
-            assert!(now <= before + 50, "{now} after {before}");
+            assert!(now <= before + 100, "{now} after {before}");
             before = now;
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::Instant;
 
+use super::background::{Task, TaskState};
 use super::condition::EndpointState;
 use super::label::{Directory, Label, Shown};
 use super::outlier::EjectionMethod;
@@ -47,6 +48,8 @@ pub(super) struct Levels {
     endpoints: Mutex<Vec<Option<Shown>>>,
     /// The priorities whose shares are shown, a bit each: none before there were several.
     shown: AtomicU32,
+    /// The tasks that are shown, a bit each: none before there was one.
+    shown_tasks: AtomicU32,
 }
 
 impl Levels {
@@ -90,6 +93,24 @@ impl Levels {
         let shares = shares.into_iter().enumerate();
         shares.filter(move |(priority, _)| shown & 1 << priority != 0)
     }
+
+    /// The tasks that are shown, and whether all balancers that have one run it.
+    fn tasks(&self) -> impl Iterator<Item = (Task, bool)> {
+        let rosters = lock(&self.rosters);
+        let mut is_running = [false; Task::ALL.len()];
+        for task in Task::ALL {
+            let states = rosters.iter().map(|roster| roster.tasks.state(task));
+            let mut states = states.filter(|state| *state != TaskState::Absent);
+            if let Some(first) = states.next() {
+                self.shown_tasks
+                    .fetch_or(1 << task as u32, Ordering::Relaxed);
+                is_running[task as usize] = first.is_running() && states.all(TaskState::is_running);
+            }
+        }
+        let shown = self.shown_tasks.load(Ordering::Relaxed);
+        let tasks = Task::ALL.into_iter().zip(is_running);
+        tasks.filter(move |(task, _)| shown & 1 << *task as u32 != 0)
+    }
 }
 
 impl fmt::Debug for Levels {
@@ -105,6 +126,8 @@ pub(super) struct BalanceMetrics {
     states: [Gauge; STATES.len()],
     /// Looked up when there are several groups.
     shares: RefCell<[Option<Gauge>; PRIORITIES]>,
+    /// Looked up when there is such a task.
+    tasks: RefCell<[Option<Gauge>; Task::ALL.len()]>,
     refusals: Kept<Counter>,
     /// At the places of their labels.
     endpoints: RefCell<Vec<Option<EndpointMetrics>>>,
@@ -168,6 +191,7 @@ impl Instruments for BalanceMetrics {
                 gauge!("buttress_endpoints", "name" => labels.name, "state" => state.label())
             }),
             shares: RefCell::default(),
+            tasks: RefCell::default(),
             refusals: Kept::default(),
             endpoints: RefCell::default(),
         }
@@ -186,6 +210,12 @@ impl Instruments for BalanceMetrics {
             gauges[priority]
                 .get_or_insert_with(|| self.share(priority))
                 .set(share);
+        }
+        let mut gauges = self.tasks.borrow_mut();
+        for (task, is_running) in levels.tasks() {
+            gauges[task as usize]
+                .get_or_insert_with(|| self.is_running(task))
+                .set(f64::from(u8::from(is_running)));
         }
         let Some(mut endpoints) = levels.endpoints() else {
             return;
@@ -214,6 +244,21 @@ impl BalanceMetrics {
         );
         gauge!("buttress_priority_share",
             "name" => self.labels.name, "priority" => NUMBERS[priority])
+    }
+
+    fn is_running(&self, task: Task) -> Gauge {
+        let (metric, description) = match task {
+            Task::Discovery => (
+                "buttress_discovery_running",
+                "1 while the endpoints of the balancers of this name are being discovered, 0 if not",
+            ),
+            Task::HealthCheck => (
+                "buttress_health_check_running",
+                "1 while the endpoints of the balancers of this name are being checked, 0 if not",
+            ),
+        };
+        describe_gauge!(metric, description);
+        gauge!(metric, "name" => self.labels.name)
     }
 
     /// An endpoint was ejected, or would have been. Looked up each time: that is rare.

@@ -63,8 +63,33 @@
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
 //! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
 //! without calls, at most 256 before other tasks have their turn. A source that fails is asked again after
-//! 0.1 to 30 s; when it ends or panics, the endpoints stay as it has found them. [`Handle`] adds, removes and reweighs
-//! by hand, ejects and restores.
+//! 0.1 to 30 s; when it ends, the endpoints stay as it has found them. A source may know a weight, a priority and a zone
+//! of an endpoint: see [`Target`](crate::discover::Target). [`Handle`] adds, removes and reweighs by hand, ejects and
+//! restores.
+//!
+//! # Background tasks
+//!
+//! Discovery and health checks go on without calls, and do not stop silently.
+//!
+//! **Panics.** A panic in code of the user (a source, a resolver, a listener, the function that makes a service, a probe and
+//! its classifier, `Clone` and `Drop` of a service) affects no call. A probe that panics is one that has failed; the checks
+//! of other endpoints go on. Discovery begins anew after 100 ms, and after twice as long for each further panic, up to
+//! 30 s: most causes are gone soon, and what panics each time must not keep a core busy. Changes that were found and not
+//! made are made then.
+//!
+//! **Another runtime.** The tasks run on the runtime that the balancer is built on, and end with it. The next call on another
+//! runtime starts them there, for instance where a balancer is in a `static` and each test has a runtime of its own. That call
+//! waits until the source has been polled once, so it does not go to an endpoint that has left a list. [`Dns`] and
+//! [`Watch`] make all services anew there, since clients with tasks of their own have lost them; [`Dns`] does so for the
+//! addresses of its last answer, and asks again at once. Any other stream goes on if it depends on no runtime, or begins
+//! anew inside a [`Restartable`](crate::discover::Restartable). If it neither goes on nor begins anew, nobody knows the
+//! endpoints any more, and calls fail with [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped). The tasks are not
+//! started by calls that are made outside of a runtime.
+//!
+//! [`Handle::is_discovering`], [`Handle::is_checking_health`] and two gauges tell whether the tasks run.
+//!
+//! [`Dns`]: crate::discover::Dns
+//! [`Watch`]: crate::discover::Watch
 //!
 //! # Priority groups
 //!
@@ -156,20 +181,24 @@
 //! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
 //! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority
 //! groups, one more random number and a look for an endpoint that the group can offer, which ends at the first. A
-//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all
-//! endpoints.
+//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`], [`ConsistentHash`] and [`RoundRobin`] look at
+//! all endpoints.
 //!
 //! # Errors
 //!
 //! Those of the endpoints, and [`ErrorKind::NoEndpoints`](crate::ErrorKind::NoEndpoints) if there is none: endpoints
 //! that are all left out still get calls. If none of them would take a call, what there was is in the error that an
 //! endpoint's layers refuse it with: see [`Cause::shortage`](crate::Cause::shortage).
+//! [`ErrorKind::DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped) if the source was lost with its
+//! [runtime](#background-tasks).
 //!
 //! # Metrics
 //!
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_endpoints` | gauge | name, state = ready, ejected, `slow_start`, unhealthy |
+//! | `buttress_discovery_running` | gauge | name; only if endpoints are discovered |
+//! | `buttress_health_check_running` | gauge | name; only if there is a health check |
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
 //! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
@@ -177,6 +206,10 @@
 //! | `buttress_endpoint_in_flight` | gauge | name, endpoint |
 //! | `buttress_endpoint_latency_seconds` | gauge | name, endpoint |
 //! | `buttress_endpoint_ready` | gauge | name, endpoint |
+//!
+//! The two gauges of tasks are 1 while the task runs for all balancers of the name. They are 0 when its runtime has ended and no
+//! call has been made on another one, from a panic of the source until it has been polled without one, when the source has
+//! ended, and when there is no such balancer any more.
 //!
 //! The last four are off until [`Config::endpoint_metrics`] says how many endpoints get a label of their own: it is their
 //! key; all others are `other`. The latency is the estimate that the balancer compares, of several the greatest; ready
@@ -239,6 +272,7 @@
 //! # }
 //! ```
 
+mod background;
 mod choose;
 mod condition;
 mod config;

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::Future;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::background::{Attended, Background, Lease, Task};
 use super::endpoint::{Endpoint, Frame, Member, check_weight};
 use super::health::Checked;
 use super::metrics::BalanceMetrics;
@@ -20,6 +21,7 @@ use super::outlier::OutlierEjection;
 use super::priority::{Failover, PRIORITIES};
 use super::roster::Roster;
 use crate::ConfigError;
+use crate::discover::{Target, discard};
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
@@ -74,6 +76,12 @@ impl<S> Set<S> {
     }
 }
 
+impl<S> Drop for Set<S> {
+    fn drop(&mut self) {
+        discard(self.services.drain(..));
+    }
+}
+
 fn heaviest(members: &[Arc<Member>]) -> f64 {
     let weights = members.iter().map(|member| member.weight());
     weights.fold(0.0, f64::max)
@@ -83,8 +91,9 @@ fn heaviest(members: &[Arc<Member>]) -> f64 {
 pub(super) enum Change<S> {
     /// A new endpoint, or one in the place of that with the same key.
     Insert(Endpoint<S>),
+    /// Other properties of an endpoint. Those that are not set stay.
+    Update(Arc<str>, Target<()>),
     Remove(Arc<str>),
-    Reweigh(Arc<str>, f64),
 }
 
 /// What all handles of a balancer share.
@@ -97,8 +106,7 @@ pub(super) struct Pool<S> {
     /// Since when there are endpoints. Written by the one who makes a new snapshot.
     opened: AtomicU64,
     waiters: Mutex<Waiters>,
-    driver: Mutex<Option<AbortHandle>>,
-    checker: Mutex<Option<AbortHandle>>,
+    background: Background,
     /// Wakes the health check when endpoints come or go.
     changed: Arc<Notify>,
     pub(super) roster: Arc<Roster>,
@@ -140,8 +148,7 @@ impl<S: Clone> Pool<S> {
             places: Mutex::default(),
             opened: AtomicU64::new(0),
             waiters: Mutex::default(),
-            driver: Mutex::new(None),
-            checker: Mutex::new(None),
+            background: Background::default(),
             changed: Arc::default(),
             roster,
             metrics,
@@ -149,43 +156,62 @@ impl<S: Clone> Pool<S> {
             frame,
             max_wait,
         };
-        pool.change(endpoints.into_iter().map(Change::Insert));
+        pool.change(&mut endpoints.into_iter().map(Change::Insert).collect());
         pool
     }
 
     /// Makes a new snapshot with these changes. Those that make no sense (an odd weight, an unknown key) are
-    /// left out; returns how many were made.
-    pub(super) fn change(&self, changes: impl IntoIterator<Item = Change<S>>) -> usize {
+    /// left out; returns how many were made. If a service panics that is cloned, nothing is changed and they stay.
+    pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
         let now = self.frame.nanos(Instant::now());
         let mut places = lock(&self.places);
         let old = self.latest().1;
         let (mut members, mut services) = (old.members.clone(), old.services.clone());
         let is_late = self.is_open_for_a_while(members.is_empty(), now);
         let mut peers = [None; PRIORITIES];
+        let mut member = |endpoint: &Endpoint<()>| {
+            let priority = endpoint.priority;
+            let latency = *peers[usize::from(priority)]
+                .get_or_insert_with(|| median_latency(&old, priority, now));
+            let member = Member::new(endpoint, self.frame, &self.roster, latency, now, is_late);
+            Arc::new(member)
+        };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
         let mut made = 0;
-        for change in changes {
+        for change in changes.drain(..) {
             match change {
                 Change::Insert(endpoint) => {
                     if endpoint.check(self.name()).is_err() {
                         odd.push(endpoint);
                         continue;
                     }
-                    let latency = *peers[usize::from(endpoint.priority)]
-                        .get_or_insert_with(|| median_latency(&old, endpoint.priority, now));
-                    let member =
-                        Member::new(&endpoint, self.frame, &self.roster, latency, now, is_late);
-                    let member = Arc::new(member);
+                    let (endpoint, service) = endpoint.split();
+                    let member = member(&endpoint);
                     if let Some(place) = places.get(&endpoint.key) {
                         let former = std::mem::replace(&mut members[*place], member);
                         former.leave();
-                        let service = std::mem::replace(&mut services[*place], endpoint.service);
+                        let service = std::mem::replace(&mut services[*place], service);
                         gone.push((former, service));
                     } else {
                         places.insert(endpoint.key, members.len());
                         members.push(member);
-                        services.push(endpoint.service);
+                        services.push(service);
+                    }
+                }
+                Change::Update(key, properties) => {
+                    let Some(place) = places.get(&key) else {
+                        continue;
+                    };
+                    let former = &mut members[*place];
+                    let endpoint = former.describe().with(properties);
+                    if endpoint.check(self.name()).is_err() {
+                        continue;
+                    }
+                    if former.is_where(&endpoint) {
+                        former.reweigh(endpoint.weight);
+                    } else {
+                        std::mem::replace(former, member(&endpoint)).leave();
                     }
                 }
                 Change::Remove(key) => {
@@ -199,36 +225,33 @@ impl<S: Clone> Pool<S> {
                         places.insert(Arc::clone(&moved.key), place);
                     }
                 }
-                Change::Reweigh(key, weight) => {
-                    let Some(place) = places.get(&key) else {
-                        continue;
-                    };
-                    members[*place].reweigh(weight);
-                }
             }
             made += 1;
         }
-        if made == 0 {
+        if made > 0 {
+            sort(&mut members, &mut services, &mut places);
+            self.roster.set(&members, now);
+            let is_empty = members.is_empty();
+            let set = Arc::new(Set::new(members, services));
+            let replaced = {
+                let mut current = lock(&self.current);
+                current.0 += 1;
+                self.generation.store(current.0, Ordering::Release);
+                std::mem::replace(&mut current.1, set)
+            };
             drop(places);
-            return 0;
+            if !is_empty {
+                self.wake();
+            }
+            self.changed.notify_one();
+            self.metrics.publish(Instant::now());
+            drop(replaced);
+        } else {
+            drop(places);
         }
-        sort(&mut members, &mut services, &mut places);
-        self.roster.set(&members, now);
-        let is_empty = members.is_empty();
-        let set = Arc::new(Set::new(members, services));
-        let replaced = {
-            let mut current = lock(&self.current);
-            current.0 += 1;
-            self.generation.store(current.0, Ordering::Release);
-            std::mem::replace(&mut current.1, set)
-        };
-        drop(places);
-        drop(replaced);
-        if !is_empty {
-            self.wake();
-        }
-        self.changed.notify_one();
-        self.metrics.publish(Instant::now());
+        drop(old);
+        discard(odd);
+        discard(gone);
         made
     }
 
@@ -246,7 +269,8 @@ impl<S: Clone> Pool<S> {
     /// Changes a weight.
     pub(super) fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
         check_weight(self.name(), weight)?;
-        Ok(self.change([Change::Reweigh(key.into(), weight)]) > 0)
+        let properties = Target::new(()).weight(weight);
+        Ok(self.change(&mut vec![Change::Update(key.into(), properties)]) > 0)
     }
 }
 
@@ -316,17 +340,41 @@ impl<S> Pool<S> {
         wakers.into_values().for_each(Waker::wake);
     }
 
-    /// Ends this task with the last handle.
-    pub(super) fn set_driver(&self, driver: AbortHandle) {
-        *lock(&self.driver) = Some(driver);
+    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind.
+    pub(super) fn run_in_background<F>(
+        self: &Arc<Self>,
+        task: Task,
+        mut run: impl FnMut(Weak<Self>, Lease<S>, bool) -> F + Send + 'static,
+    ) where
+        S: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let pool = Arc::downgrade(self);
+        let start = move |number, has_moved| {
+            let lease = Lease::new(Weak::clone(&pool), task, number);
+            tokio::spawn(run(Weak::clone(&pool), lease, has_moved)).abort_handle()
+        };
+        self.background
+            .install(&self.roster.tasks, task, Box::new(start));
+        self.task_has_changed();
     }
 
-    /// Has this task check the endpoints, in the place of an earlier one.
-    pub(super) fn set_checker(&self, checker: AbortHandle) {
-        let former = lock(&self.checker).replace(checker);
-        if let Some(former) = former {
-            former.abort();
+    /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets a call do.
+    pub(super) fn attend(&self) -> Attended {
+        if self.roster.tasks.needs_attention() {
+            self.background.attend(&self.roster.tasks)
+        } else {
+            Attended::GoesOn
         }
+    }
+
+    pub(super) fn task_has_changed(&self) {
+        self.wake();
+        self.metrics.publish(Instant::now());
+    }
+
+    pub(super) fn is_running(&self, task: Task) -> bool {
+        self.roster.tasks.state(task).is_running()
     }
 
     /// What is notified when endpoints come or go, and when there is no pool any more.
@@ -337,12 +385,6 @@ impl<S> Pool<S> {
     /// Random numbers of the caller's own.
     pub(super) fn generator(&self) -> SmallRng {
         self.roster.random.generator()
-    }
-
-    /// Says whether endpoints are still being discovered.
-    pub(super) fn is_discovering(&self) -> bool {
-        let driver = lock(&self.driver);
-        driver.as_ref().is_some_and(|driver| !driver.is_finished())
     }
 
     /// A call was refused because there is no endpoint.
@@ -385,17 +427,22 @@ fn median_latency<S>(set: &Set<S>, priority: u8, now: u64) -> f64 {
     *known.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-impl<S: Clone + Send + Sync> Checked for Pool<S> {
+impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
     type Service = S;
 
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    fn endpoints(&self) -> Vec<(u32, S)> {
+    fn ids(&self) -> Vec<u32> {
         let set = self.set();
-        let ids = set.members.iter().map(|member| member.id);
-        ids.zip(set.services.iter().cloned()).collect()
+        set.members.iter().map(|member| member.id).collect()
+    }
+
+    fn service(&self, id: u32) -> Option<S> {
+        let set = self.set();
+        let place = set.members.iter().position(|member| member.id == id)?;
+        Some(set.services[place].clone())
     }
 
     fn found(&self, id: u32, is_healthy: bool) {
@@ -409,12 +456,7 @@ impl<S: Clone + Send + Sync> Checked for Pool<S> {
 
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
-        if let Some(driver) = lock(&self.driver).take() {
-            driver.abort();
-        }
-        if let Some(checker) = lock(&self.checker).take() {
-            checker.abort();
-        }
+        self.background.end();
         self.changed.notify_one();
         self.metrics.levels().remove(&self.roster);
         for member in &self.set().members {

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 
 use tokio::time::Instant;
 
+use super::background::Tasks;
 use super::endpoint::{Frame, GroupStatus, Member};
 use super::label::{Label, Shown};
 use super::metrics::BalanceMetrics;
@@ -36,6 +37,8 @@ pub(super) struct Roster {
     /// Of policies that take turns, for each priority. On their own: they are written to by each call.
     pub(super) turns: Box<[AtomicU64; PRIORITIES]>,
     pub(super) random: Random,
+    /// Discovery and the health check. Here, because metrics report it.
+    pub(super) tasks: Tasks,
     metrics: &'static Series<BalanceMetrics>,
 }
 
@@ -116,6 +119,7 @@ impl Roster {
             split: Split::new(),
             turns: Box::new([(); PRIORITIES].map(|()| AtomicU64::new(0))),
             random,
+            tasks: Tasks::default(),
             metrics,
         }
     }

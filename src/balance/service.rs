@@ -1,15 +1,16 @@
 //! The service that balances.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{self, Poll};
 
-use rand::Rng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::runtime;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::background::{Lease, Task, TaskState, supervise};
 use super::choose::{Choose, Endpoints, PowerOfChoices, Standing};
 use super::config::Config;
 use super::endpoint::{Endpoint, Member};
@@ -67,6 +68,8 @@ impl<S, P, K, C> Balance<S, P, K, C> {
 
     /// Asks the endpoints again and again whether they work, by a task that ends with the last handle.
     ///
+    /// The task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
+    ///
     /// Takes the place of an earlier health check: what that has found remains until this finds otherwise.
     ///
     /// # Errors
@@ -86,12 +89,22 @@ impl<S, P, K, C> Balance<S, P, K, C> {
             &"outside of a Tokio runtime",
             "inside one",
         )?;
-        if let Ok(runtime) = runtime {
-            let (changed, random) = (self.pool.changed(), self.pool.generator());
-            let pool = Arc::downgrade(&self.pool);
-            let task = runtime.spawn(health::drive(pool, changed, health, random));
-            self.pool.set_checker(task.abort_handle());
-        }
+        let (health, changed) = (Arc::new(health), self.pool.changed());
+        let mut random = self.pool.generator();
+        let run = move |pool: Weak<Pool<S>>, lease: Lease<S>, _| {
+            let (health, changed) = (Arc::clone(&health), Arc::clone(&changed));
+            let random = random.fork();
+            async move {
+                let run = || {
+                    lease.set(TaskState::Running);
+                    let (pool, changed) = (Weak::clone(&pool), Arc::clone(&changed));
+                    health::drive(pool, changed, Arc::clone(&health), random.clone())
+                };
+                supervise(&lease, run, || TaskState::Recovering).await;
+                lease.finish();
+            }
+        };
+        self.pool.run_in_background(Task::HealthCheck, run);
         Ok(self)
     }
 }
@@ -212,7 +225,12 @@ where
             Ok(local) => local,
             Err(poisoned) => poisoned.into_inner(),
         };
-        let chosen = local.choose(&self.pool, &self.choose, &request, context::now());
+        let chosen = if self.pool.roster.tasks.needs_attention() {
+            // Discovery or the health check is to be started on the runtime that polls the call.
+            None
+        } else {
+            local.choose(&self.pool, &self.choose, &request, context::now())
+        };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
         if let Some(chosen) = chosen {
             return ResponseFuture::new(chosen, request, classify, completion);

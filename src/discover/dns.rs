@@ -1,6 +1,6 @@
 //! Endpoints by DNS.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -13,10 +13,11 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use tokio::time::{Instant, Sleep, Timeout, sleep, timeout};
-use tower::discover::Change;
 
+use super::Target;
 use super::resolve::{Resolve, System};
-use super::source::{Source, unless_it_panics};
+use super::source::{Change, Source, discard, unless_it_panics};
+use super::target::Difference;
 use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
@@ -32,6 +33,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const EMPTY_AFTER: Duration = Duration::from_secs(60);
 /// The first pause while no address is known, and callers wait for one. Doubles up to the interval.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The shortest wait after an answer because of its time to live, which may be zero. Name servers count in seconds.
+const LEAST_TTL: Duration = Duration::from_secs(1);
 
 /// The error of a resolver that has panicked. If that ended the source, nobody would ever ask again.
 const PANIC: &str = "the resolver has panicked";
@@ -62,7 +66,8 @@ type OnFailure = Arc<dyn Fn(&BoxError) + Send + Sync>;
 impl<R> Config<R> {
     /// How long it waits after an answer, or a failure, before it asks again. 5 s by default.
     ///
-    /// While no address is known, it asks after 100 ms, then twice as long, up to this.
+    /// If the resolver knows how long its answer may be used, and that is sooner, it asks again then, but not before 1 s
+    /// has passed: see [`Target::ttl`]. While no address is known, it asks after 100 ms, then twice as long, up to this.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = interval;
         self
@@ -99,7 +104,7 @@ impl<R> Config<R> {
 
     /// Calls `listener` with each error of the resolver; a panic is one. Answers without an address are no errors.
     ///
-    /// The endpoints stay as they are, so nothing else tells of it.
+    /// The endpoints stay as they are, so nothing else tells of it. A panic of the listener is caught.
     pub fn on_failure(mut self, listener: impl Fn(&BoxError) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Arc::new(listener));
         self
@@ -174,7 +179,8 @@ impl<R> fmt::Debug for Config<R> {
 ///
 /// The key of an endpoint is its address. It survives failures and panics of the resolver with the last answer that was
 /// good, for as long as it takes, and never ends by itself. It asks while it is polled: a balancer's driver does so
-/// without traffic. Dropping it ends the lookup.
+/// without traffic. Dropping it ends the lookup. When another runtime takes over, it announces the addresses that it knows
+/// once more, with services that are made there, and asks again at once.
 pub struct Dns<M, R: Resolve = System> {
     host: String,
     port: u16,
@@ -218,19 +224,25 @@ impl Dns<fn(SocketAddr)> {
 
 impl<M, R: Resolve> Dns<M, R> {
     /// Takes in an answer or a failure, and waits until it is time for the next one.
-    fn wait_after(&mut self, answer: Result<Vec<SocketAddr>, BoxError>) -> Step<R::Future> {
+    fn wait_after(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Step<R::Future> {
         let wait = self.learn(answer);
         Step::Waiting(Box::pin(sleep(wait)))
     }
 
     /// Takes in an answer or a failure, and returns how long to wait.
-    fn learn(&mut self, answer: Result<Vec<SocketAddr>, BoxError>) -> Duration {
+    fn learn(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Duration {
+        let mut ttl = None;
         match answer {
-            Ok(addresses) => self.found.learn(&self.settings, addresses, Instant::now()),
+            Ok(targets) => {
+                let targets: Vec<_> = targets.into_iter().map(Into::into).collect();
+                ttl = targets.iter().filter_map(|target| target.ttl).min();
+                self.found.learn(&self.settings, targets, Instant::now());
+            }
             Err(error) => {
                 if let Some(listener) = &self.on_failure {
-                    listener(&error);
+                    let _ = unless_it_panics(|| listener(&error));
                 }
+                discard([error]);
             }
         }
         let wait = if self.found.known.is_empty() {
@@ -239,7 +251,8 @@ impl<M, R: Resolve> Dns<M, R> {
             pause
         } else {
             self.pause = PAUSE;
-            self.settings.interval
+            let ttl = ttl.map_or(Duration::MAX, |ttl| ttl.max(LEAST_TTL));
+            self.settings.interval.min(ttl)
         };
         let jitter = self.settings.jitter * self.random.random_range(-1.0..=1.0);
         wait.mul_f64(1.0 + jitter)
@@ -262,16 +275,20 @@ where
         let this = self.get_mut();
         loop {
             if let Some(change) = this.found.changes.pop_front() {
-                let address = match change {
-                    Change::Insert(address, ()) => address,
+                let (address, properties) = match change {
+                    Change::Insert(address, properties) => (address, properties),
+                    Change::Update(address, properties) => {
+                        return Poll::Ready(Some(Ok(Change::Update(address, properties))));
+                    }
                     Change::Remove(address) => {
                         return Poll::Ready(Some(Ok(Change::Remove(address))));
                     }
                 };
                 if let Some(service) = unless_it_panics(|| (this.make)(address)) {
-                    return Poll::Ready(Some(Ok(Change::Insert(address, service))));
+                    let change = Change::Insert(address, properties.with(service));
+                    return Poll::Ready(Some(Ok(change)));
                 }
-                this.found.known.remove(&address);
+                this.found.forget(&address);
                 continue;
             }
             this.step = match &mut this.step {
@@ -298,6 +315,14 @@ where
             };
         }
     }
+
+    fn restart(self: Pin<&mut Self>) -> bool {
+        let this = self.get_mut();
+        this.found.announce_again();
+        // Its timer belongs to the former runtime.
+        discard([std::mem::replace(&mut this.step, Step::Asking)]);
+        true
+    }
 }
 
 impl<M, R: Resolve> fmt::Debug for Dns<M, R> {
@@ -314,16 +339,25 @@ impl<M, R: Resolve> fmt::Debug for Dns<M, R> {
 /// What is known from the answers.
 #[derive(Debug, Default)]
 struct Found {
-    /// The addresses in use, and when each was last in an answer.
-    known: BTreeMap<SocketAddr, Instant>,
+    known: BTreeMap<SocketAddr, Known>,
     /// Since when there was no address in any answer.
     empty_since: Option<Instant>,
     changes: VecDeque<Change<SocketAddr, ()>>,
 }
 
+/// An address in use.
+#[derive(Debug)]
+struct Known {
+    /// When it was last in an answer.
+    seen: Instant,
+    target: Target<SocketAddr>,
+    /// No service could be made for it as it is now.
+    is_to_be_made: bool,
+}
+
 impl Found {
-    fn learn(&mut self, settings: &Settings, addresses: Vec<SocketAddr>, now: Instant) {
-        if addresses.is_empty() {
+    fn learn(&mut self, settings: &Settings, targets: Vec<Target<SocketAddr>>, now: Instant) {
+        if targets.is_empty() {
             let since = *self.empty_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= settings.empty_after {
                 let gone = std::mem::take(&mut self.known);
@@ -332,20 +366,53 @@ impl Found {
             return;
         }
         self.empty_since = None;
-        let addresses: BTreeSet<_> = addresses.into_iter().collect();
-        for &address in &addresses {
-            if self.known.insert(address, now).is_none() {
-                self.changes.push_back(Change::Insert(address, ()));
+        let targets = targets.into_iter().map(|target| (target.address, target));
+        let targets: BTreeMap<_, _> = targets.collect();
+        for (&address, target) in &targets {
+            let former = self.known.get(&address);
+            let difference = match former {
+                Some(former) if !former.is_to_be_made => target.difference(&former.target),
+                _ => Difference::Insert,
+            };
+            let properties = target.properties();
+            match difference {
+                Difference::None => {}
+                Difference::Update => self.changes.push_back(Change::Update(address, properties)),
+                Difference::Insert => self.changes.push_back(Change::Insert(address, properties)),
             }
+            let known = Known {
+                seen: now,
+                target: target.clone(),
+                is_to_be_made: false,
+            };
+            self.known.insert(address, known);
         }
-        self.known.retain(|address, seen| {
-            let is_kept = addresses.contains(address)
-                || now.saturating_duration_since(*seen) < settings.linger;
+        self.known.retain(|address, known| {
+            let is_kept = targets.contains_key(address)
+                || now.saturating_duration_since(known.seen) < settings.linger;
             if !is_kept {
                 self.changes.push_back(Change::Remove(*address));
             }
             is_kept
         });
+    }
+
+    /// No service could be made for an address. The next answer tries it again.
+    fn forget(&mut self, address: &SocketAddr) {
+        if let Some(known) = self.known.get_mut(address) {
+            known.is_to_be_made = true;
+        }
+    }
+
+    /// Announces all addresses once more, before those that are gone are removed.
+    fn announce_again(&mut self) {
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let removals = changes.filter(|change| matches!(change, Change::Remove(_)));
+        let inserts = self.known.iter_mut().map(|(address, known)| {
+            known.is_to_be_made = false;
+            Change::Insert(*address, known.target.properties())
+        });
+        self.changes = inserts.chain(removals).collect();
     }
 }
 
@@ -448,9 +515,10 @@ mod tests {
                 };
                 match change.expect("never ends").expect("never fails") {
                     Change::Insert(address, service) => {
-                        let former = self.members.insert(last(address), service);
+                        let former = self.members.insert(last(address), service.address);
                         assert_eq!(former, None, "is announced once");
                     }
+                    Change::Update(..) => panic!("no properties"),
                     Change::Remove(address) => {
                         let former = self.members.remove(&last(address));
                         assert!(former.is_some(), "was announced");
@@ -531,6 +599,98 @@ mod tests {
         script.say(Yes(&[2]));
         pool.follow(&mut dns, 15 * SECOND).await;
         assert_eq!(pool.hosts(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_panics_does_not_end_the_source() {
+        let script = Script::new(Failed);
+        let config = script
+            .config()
+            .on_failure(|_| resume_unwind(Box::new("the listener panics")));
+        let mut dns = config.build(numbers()).expect("valid");
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        script.say(Yes(&[1]));
+        pool.follow(&mut dns, 6 * SECOND).await;
+        assert_eq!(pool.hosts(), [1]);
+    }
+
+    /// A source whose resolver answers so, and notes when it was asked.
+    fn answers(
+        asked: &Arc<Mutex<Vec<Instant>>>,
+        answer: impl Fn(usize) -> Vec<Target<SocketAddr>> + Unpin,
+    ) -> Dns<impl FnMut(SocketAddr) -> u32 + Unpin, impl Resolve + Unpin> {
+        let asked = Arc::clone(asked);
+        let resolver = move |_, _| {
+            let mut asked = lock(&asked);
+            asked.push(Instant::now());
+            std::future::ready(Ok(answer(asked.len() - 1)))
+        };
+        let config = Dns::config("search", 80).jitter(0.0).resolver(resolver);
+        config.build(numbers()).expect("valid")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shortest_time_to_live_of_an_answer_says_when_it_asks_again() {
+        let millis = Duration::from_millis;
+        for (ttls, expected) in [
+            ([None, None], 5_000),
+            ([Some(millis(3_000)), None], 3_000),
+            ([Some(millis(4_000)), Some(millis(2_000))], 2_000),
+            ([Some(millis(60_000)), None], 5_000),
+            ([Some(Duration::ZERO), None], 1_000),
+        ] {
+            let target = |last| {
+                move |ttl: Option<Duration>| {
+                    let target = Target::new(address(last));
+                    ttl.map_or(target.clone(), |ttl| target.ttl(ttl))
+                }
+            };
+            let asked = Arc::default();
+            let mut dns = answers(&asked, |_| vec![target(1)(ttls[0]), target(2)(ttls[1])]);
+            Pool::default().follow(&mut dns, 20 * SECOND).await;
+            for times in lock(&asked).windows(2) {
+                let wait = (times[1] - times[0]).as_millis();
+                assert!(wait.abs_diff(expected) < 10, "{ttls:?}: {wait}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn properties_are_announced_and_updated_without_a_new_service() {
+        let target = || Target::new(address(1)).weight(2.0).zone("a");
+        let asked = Arc::default();
+        let mut dns = answers(&asked, |call| match call {
+            0 | 1 => vec![target()],
+            2 => vec![target().weight(3.0)],
+            _ => vec![target().weight(3.0), address(2).into()],
+        });
+        let mut changes = Vec::new();
+        for _ in 0..3 {
+            let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
+            changes.push(change.expect("never ends").expect("never fails"));
+        }
+        let properties = target().properties();
+        let expected = [
+            Change::Insert(address(1), properties.clone().with(1)),
+            Change::Update(address(1), properties.weight(3.0)),
+            Change::Insert(address(2), Target::new(2)),
+        ];
+        assert_eq!(changes, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_begins_anew_with_what_it_knows() {
+        let script = Script::new(Yes(&[1, 2]));
+        let mut dns = script.config().build(numbers()).expect("valid");
+        Pool::default().follow(&mut dns, SECOND).await;
+        script.say(Hanging);
+        assert!(Pin::new(&mut dns).restart());
+        let mut pool = Pool::default();
+        pool.follow(&mut dns, SECOND).await;
+        assert_eq!(pool.hosts(), [1, 2]);
+        assert_eq!(pool.members[&1], 3, "made anew");
+        assert_eq!(script.take_asked(), 2, "asked at once");
     }
 
     #[tokio::test(start_paused = true)]
@@ -635,7 +795,7 @@ mod tests {
         let all = |_: String, port| async move {
             let hosts = 0..10_000_u32;
             Ok(hosts
-                .map(|host| (std::net::Ipv4Addr::from(host), port).into())
+                .map(|host| SocketAddr::from((std::net::Ipv4Addr::from(host), port)))
                 .collect())
         };
         let mut dns = Dns::config("search", 80)
@@ -644,7 +804,9 @@ mod tests {
             .expect("valid");
         for _ in 0..10_000 {
             let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
-            assert!(matches!(change, Some(Ok(Change::Insert(key, service))) if key == service));
+            assert!(
+                matches!(change, Some(Ok(Change::Insert(key, service))) if key == service.address)
+            );
         }
     }
 
@@ -652,7 +814,7 @@ mod tests {
     async fn the_operating_system_is_asked_by_default() {
         let mut dns = Dns::config("127.0.0.1", 80).build(|_| ()).expect("valid");
         let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
-        let found = matches!(change, Some(Ok(Change::Insert(key, ()))) if key == ([127, 0, 0, 1], 80).into());
+        let found = matches!(change, Some(Ok(Change::Insert(key, _))) if key == ([127, 0, 0, 1], 80).into());
         assert!(found, "{change:?}");
     }
 

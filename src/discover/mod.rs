@@ -14,34 +14,41 @@
 //!
 //! A [`Source`] says which endpoints come and go; [`balance::Config::discover`](crate::balance::Config::discover) takes
 //! one. Any stream that is a `tower::discover::Discover` is one. This page has
-//! two more:
+//! three more:
 //!
 //! - [`Dns`] looks a host name up again and again: for a headless service of Kubernetes, or anything else that
 //!   publishes its addresses by DNS.
 //! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd, a file. Whatever finds out about
 //!   the endpoints writes the whole list, and never a difference.
+//! - [`Restartable`] makes a stream by a function, and makes it anew when it has to begin anew.
 //!
-//! Both make the service of an endpoint from its address, with a function of the user. This is where each endpoint
-//! gets layers of its own.
+//! [`Dns`] and [`Watch`] make the service of an endpoint from its address, with a function of the user. This is where each
+//! endpoint gets layers of its own. In place of an address, a resolver or a list may give a [`Target`]: an address with its
+//! weight, priority and zone, and the time for which it may be used.
 //!
 //! # Promises
 //!
 //! - What is known stays in use until something better is known. A lookup that fails, panics, takes too long or finds
 //!   nothing removes no endpoint (the last for a while: [`Config::empty_after`]).
-//! - An address that no service can be made for, because the function panics, is left out. The others are announced.
+//! - An address that no service can be made for, because the function panics, is left out and tried again: by [`Dns`] with
+//!   the next answer, by [`Watch`] after 0.1 to 30 s. The others are announced.
 //! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
 //! - An endpoint that stays is not touched: its service, its connections and what is known of it remain.
 //!
 //! # Cancellation and errors
 //!
-//! The driver of a balancer ends with its last handle, and drops the source. What a source reports as an error leaves
-//! the endpoints as they are; when a source has ended, so does the driver, and the endpoints stay.
+//! The driver of a balancer ends with its last handle, and drops the source. An error that a source reports leaves
+//! the endpoints as they are. When a source ends, the driver ends, and the endpoints are final: they stay.
+//!
+//! A source whose poll panics is [restarted](Source::restart) after 0.1 to 30 s. So is one whose runtime has ended, by the
+//! next call of the balancer: see [background tasks](crate::balance#background-tasks).
 //!
 //! # Defaults
 //!
 //! | setting | default | reason |
 //! |---|---|---|
 //! | [`interval`](Config::interval), [`timeout`](Config::timeout) | 5 s, 10 s | a new server gets calls soon; name servers are cached |
+//! | shortest time to live | 1 s | name servers count in seconds, and some answer with 0 |
 //! | [`empty_after`](Config::empty_after) | 60 s | a name server that forgets is more likely than a service without servers |
 //!
 //! # Examples
@@ -53,8 +60,7 @@
 //! use std::future::poll_fn;
 //! use std::net::SocketAddr;
 //! use std::pin::pin;
-//! use buttress::discover::{Dns, Source};
-//! use tower::discover::Change;
+//! use buttress::discover::{Change, Dns, Source};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), buttress::BoxError> {
@@ -68,18 +74,22 @@
 //! let change = poll_fn(|cx| dns.as_mut().poll_change(cx)).await;
 //! let Some(Ok(Change::Insert(key, client))) = change else { panic!("nothing found") };
 //! assert_eq!(key.to_string(), "10.0.0.1:8080");
-//! assert_eq!(client, "a client for 10.0.0.1:8080");
+//! assert_eq!(client.address, "a client for 10.0.0.1:8080");
 //! # Ok(())
 //! # }
 //! ```
 
 mod dns;
 mod resolve;
+mod restartable;
 mod source;
+mod target;
 mod watch;
 
 pub use self::dns::{Config, Dns};
 pub use self::resolve::{Lookup, Resolve, System};
-pub use self::source::Source;
-pub(crate) use self::source::unless_it_panics;
+pub use self::restartable::Restartable;
+pub use self::source::{Change, Source};
+pub(crate) use self::source::{Pauses, discard, unless_it_panics};
+pub use self::target::Target;
 pub use self::watch::Watch;

@@ -10,30 +10,54 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Target;
 use crate::BoxError;
 
 /// Looks up the addresses of a host.
 ///
 /// A closure is one: `|host: String, port| async move { … }`.
+///
+/// # Examples
+///
+/// A closure whose answer has more than addresses, as records of type SRV have:
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::Duration;
+/// use buttress::discover::{Dns, Target};
+///
+/// let dns = Dns::config("search.internal", 8080)
+///     .resolver(|_host: String, port| async move {
+///         let address = SocketAddr::from(([10, 0, 0, 1], port));
+///         Ok(vec![Target::new(address).weight(2.0).priority(1).ttl(Duration::from_secs(30))])
+///     })
+///     .build(|address| format!("a client for {address}"))?;
+/// # drop(dns);
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no resolver",
     label = "must be `System` or a closure `|host: String, port: u16| async move {{ Ok(addresses) }}`"
 )]
 pub trait Resolve {
+    /// An address of the answer: a `SocketAddr`, or a [`Target`] with the properties of the endpoint.
+    type Address: Into<Target<SocketAddr>>;
     /// The lookup. It is dropped when it takes too long.
-    type Future: Future<Output = Result<Vec<SocketAddr>, BoxError>>;
+    type Future: Future<Output = Result<Vec<Self::Address>, BoxError>>;
 
     /// Begins to look up the addresses of `host`, with `port` as their port.
     ///
-    /// In any order, and repeated ones do no harm.
+    /// In any order. Of repeated ones the last counts.
     fn resolve(&mut self, host: &str, port: u16) -> Self::Future;
 }
 
-impl<F, Fut> Resolve for F
+impl<F, Fut, A> Resolve for F
 where
     F: FnMut(String, u16) -> Fut,
-    Fut: Future<Output = Result<Vec<SocketAddr>, BoxError>>,
+    Fut: Future<Output = Result<Vec<A>, BoxError>>,
+    A: Into<Target<SocketAddr>>,
 {
+    type Address = A;
     type Future = Fut;
 
     fn resolve(&mut self, host: &str, port: u16) -> Fut {
@@ -76,6 +100,7 @@ impl Drop for Busy {
 }
 
 impl Resolve for System {
+    type Address = SocketAddr;
     type Future = Lookup;
 
     fn resolve(&mut self, host: &str, port: u16) -> Lookup {

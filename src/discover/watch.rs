@@ -9,22 +9,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::sync::watch::Receiver;
-use tower::discover::Change;
+use tokio::time::{Sleep, sleep};
 
-use super::source::{Source, unless_it_panics};
+use super::Target;
+use super::source::{Change, Pauses, Source, unless_it_panics};
+use super::target::Difference;
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
-/// The list holds pairs of a key and whatever the service is made of: an address, an address and a weight. An endpoint
-/// whose key stays and whose address changes is replaced. Of two with one key, the last counts. Lists that are replaced
-/// before they are read are left out, so a burst of lists costs no more than one.
+/// The list holds pairs of a key and an address, or a [`Target`]: an address with its weight, priority and zone. An
+/// endpoint whose key stays and whose address changes is replaced. Of two with one key, the last counts. Lists that are
+/// replaced before they are read are left out, so a burst of lists costs no more than one.
 ///
-/// When all senders are gone, the source ends, and the endpoints stay as they are.
+/// When all senders are gone, the source ends, and the endpoints stay as they are. When another runtime takes over, it reads
+/// the list again, and makes all services anew there; if all senders have gone by then, nobody knows the endpoints any
+/// more, and calls fail with [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
 ///
 /// # Examples
 ///
 /// ```
-/// use buttress::discover::Watch;
+/// use buttress::discover::{Target, Watch};
 /// use tokio::sync::watch;
 ///
 /// let (list, endpoints) = watch::channel(vec![("search-1", "10.0.0.1:80")]);
@@ -32,47 +36,63 @@ use super::source::{Source, unless_it_panics};
 /// // Later, by whoever watches the registry:
 /// list.send_replace(vec![("search-1", "10.0.0.1:80"), ("search-2", "10.0.0.2:80")]);
 /// # drop(source);
+///
+/// let (list, endpoints) = watch::channel(vec![("search-1", Target::new("10.0.0.1:80").weight(2.0))]);
+/// let source = Watch::new(endpoints, |_key, address: &&str| format!("a client for {address}"));
+/// # drop((list, source));
 /// ```
-pub struct Watch<K, A, M> {
-    step: Step<K, A>,
+pub struct Watch<K, T, A, M> {
+    list: Receiver<Vec<(K, T)>>,
+    step: Step<K, T>,
     make: M,
-    known: HashMap<K, A>,
+    /// `None` for an endpoint that the next look at the list announces again.
+    known: HashMap<K, Option<Target<A>>>,
     changes: VecDeque<Change<K, A>>,
+    /// When the list is read again, because services could not be made.
+    retry: Option<Pin<Box<Sleep>>>,
+    pauses: Pauses,
 }
 
-enum Step<K, A> {
+enum Step<K, T> {
     /// There may be a list that was not read.
-    Reading(Receiver<Vec<(K, A)>>),
-    Waiting(Changed<K, A>),
+    Reading(Receiver<Vec<(K, T)>>),
+    Waiting(Changed<K, T>),
     Ended,
 }
 
 /// Resolves to the receiver when there is a new list, to nothing when there never will be.
-type Changed<K, A> = Pin<Box<dyn Future<Output = Option<Receiver<Vec<(K, A)>>>> + Send + Sync>>;
+type Changed<K, T> = Pin<Box<dyn Future<Output = Option<Receiver<Vec<(K, T)>>>> + Send + Sync>>;
 
-impl<K, A, M, S> Watch<K, A, M>
+impl<K, T, A, M, S> Watch<K, T, A, M>
 where
+    T: Into<Target<A>>,
     M: FnMut(&K, &A) -> S,
 {
     /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If it panics, the
-    /// endpoint stays as it was, or is left out, until the list gives it another address.
-    pub fn new(list: Receiver<Vec<(K, A)>>, make: M) -> Self {
+    /// endpoint stays as it was, or is left out; it is tried again after 0.1 to 30 s, and with each new list.
+    ///
+    /// If the list holds [`Target`]s, write down the type of the closure's address: `|key, address: &SocketAddr|`.
+    pub fn new(list: Receiver<Vec<(K, T)>>, make: M) -> Self {
         Self {
-            step: Step::Reading(list),
+            step: Step::Reading(list.clone()),
+            list,
             make,
             known: HashMap::new(),
             changes: VecDeque::new(),
+            retry: None,
+            pauses: Pauses::new(),
         }
     }
 }
 
-impl<K, A, M> Watch<K, A, M>
+impl<K, T, A, M> Watch<K, T, A, M>
 where
     K: Clone + Eq + Hash,
+    T: Clone + Into<Target<A>>,
     A: Clone + PartialEq,
 {
-    fn learn(&mut self, list: &[(K, A)]) {
-        let wanted: HashMap<&K, &A> = list.iter().map(|(key, address)| (key, address)).collect();
+    fn learn(&mut self, list: &[(K, T)]) {
+        let wanted: HashMap<&K, &T> = list.iter().map(|(key, target)| (key, target)).collect();
         let mut seen = HashSet::new();
         // In the order of the list, so that a run repeats.
         for key in list
@@ -80,12 +100,15 @@ where
             .map(|(key, _)| key)
             .filter(|key| seen.insert(*key))
         {
-            let address = wanted[key];
-            if self.known.get(key) != Some(address) {
-                self.known.insert(key.clone(), address.clone());
-                self.changes
-                    .push_back(Change::Insert(key.clone(), address.clone()));
-            }
+            let target: Target<A> = wanted[key].clone().into();
+            let former = self.known.get(key).and_then(Option::as_ref);
+            let change = match former.map(|former| target.difference(former)) {
+                Some(Difference::None) => continue,
+                Some(Difference::Update) => Change::Update(key.clone(), target.properties()),
+                Some(Difference::Insert) | None => Change::Insert(key.clone(), target.clone()),
+            };
+            self.changes.push_back(change);
+            self.known.insert(key.clone(), Some(target));
         }
         self.known.retain(|key, _| {
             let is_kept = wanted.contains_key(key);
@@ -95,12 +118,23 @@ where
             is_kept
         });
     }
+
+    /// Says whether it is time to read the list again.
+    fn is_retry_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let retry = self.retry.as_mut();
+        let is_due = retry.is_some_and(|retry| retry.as_mut().poll(cx).is_ready());
+        if is_due {
+            self.retry = None;
+        }
+        is_due
+    }
 }
 
-impl<K, A, M, S> Source for Watch<K, A, M>
+impl<K, T, A, M, S> Source for Watch<K, T, A, M>
 where
     K: Clone + Eq + Hash + Send + Sync + Unpin + 'static,
-    A: Clone + PartialEq + Send + Sync + Unpin + 'static,
+    T: Clone + Into<Target<A>> + Send + Sync + 'static,
+    A: Clone + PartialEq + Unpin,
     M: FnMut(&K, &A) -> S + Unpin,
 {
     type Key = K;
@@ -114,12 +148,20 @@ where
         let this = self.get_mut();
         loop {
             if let Some(change) = this.changes.pop_front() {
-                let (key, address) = match change {
-                    Change::Insert(key, address) => (key, address),
+                let (key, target) = match change {
+                    Change::Insert(key, target) => (key, target),
+                    Change::Update(key, properties) => {
+                        return Poll::Ready(Some(Ok(Change::Update(key, properties))));
+                    }
                     Change::Remove(key) => return Poll::Ready(Some(Ok(Change::Remove(key)))),
                 };
-                if let Some(service) = unless_it_panics(|| (this.make)(&key, &address)) {
-                    return Poll::Ready(Some(Ok(Change::Insert(key, service))));
+                if let Some(service) = unless_it_panics(|| (this.make)(&key, &target.address)) {
+                    let target = target.properties().with(service);
+                    return Poll::Ready(Some(Ok(Change::Insert(key, target))));
+                }
+                this.known.insert(key, None);
+                if this.retry.is_none() {
+                    this.retry = Some(Box::pin(sleep(this.pauses.next())));
                 }
                 continue;
             }
@@ -135,18 +177,34 @@ where
                 Step::Waiting(mut changed) => match changed.as_mut().poll(cx) {
                     Poll::Ready(Some(receiver)) => Step::Reading(receiver),
                     Poll::Ready(None) => Step::Ended,
+                    Poll::Pending if this.is_retry_due(cx) => Step::Reading(this.list.clone()),
                     Poll::Pending => {
+                        if this.retry.is_none() {
+                            this.pauses = Pauses::new();
+                        }
                         this.step = Step::Waiting(changed);
                         return Poll::Pending;
                     }
                 },
+                Step::Ended if this.is_retry_due(cx) => Step::Reading(this.list.clone()),
+                Step::Ended if this.retry.is_some() => return Poll::Pending,
                 Step::Ended => return Poll::Ready(None),
             };
         }
     }
+
+    fn restart(self: Pin<&mut Self>) -> bool {
+        let this = self.get_mut();
+        this.step = Step::Reading(this.list.clone());
+        this.known.values_mut().for_each(|target| *target = None);
+        this.changes
+            .retain(|change| matches!(change, Change::Remove(_)));
+        this.retry = None;
+        this.list.has_changed().is_ok()
+    }
 }
 
-impl<K: fmt::Debug, A: fmt::Debug, M> fmt::Debug for Watch<K, A, M> {
+impl<K: fmt::Debug, T, A: fmt::Debug, M> fmt::Debug for Watch<K, T, A, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
             .field("known", &self.known)
@@ -158,21 +216,31 @@ impl<K: fmt::Debug, A: fmt::Debug, M> fmt::Debug for Watch<K, A, M> {
 #[cfg(test)]
 mod tests {
     use super::super::source::Source as _;
-    use super::{Change, Pin, Poll, Watch};
+    use super::{Change, Context, Pin, Poll, Target, Watch};
     use std::collections::BTreeMap;
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+    use std::sync::{Arc, Mutex};
+    use std::task::Waker;
 
     use proptest::prelude::*;
     use tokio::sync::watch;
+    use tokio::time::Instant;
     use tokio_test::task;
+
+    use crate::sync::lock;
 
     type List = Vec<(u8, u8)>;
     type Pair = (u8, u8);
-    type Source = Watch<u8, u8, fn(&u8, &u8) -> Pair>;
+    type Source = Watch<u8, u8, u8, fn(&u8, &u8) -> Pair>;
     /// The key, and what was inserted if it was not removed.
     type Seen = (u8, Option<Pair>);
 
     /// All changes that there are now, and whether the source has ended.
-    fn changes(source: &mut Source) -> (Vec<Seen>, bool) {
+    fn changes<D>(source: &mut D) -> (Vec<Seen>, bool)
+    where
+        D: super::Source<Key = u8, Service = Pair, Error = Infallible> + Unpin,
+    {
         let mut changes = Vec::new();
         loop {
             let mut next = task::spawn(std::future::poll_fn(|cx| {
@@ -180,8 +248,9 @@ mod tests {
             }));
             match next.poll() {
                 Poll::Ready(Some(Ok(Change::Insert(key, service)))) => {
-                    changes.push((key, Some(service)));
+                    changes.push((key, Some(service.address)));
                 }
+                Poll::Ready(Some(Ok(Change::Update(..)))) => {}
                 Poll::Ready(Some(Ok(Change::Remove(key)))) => changes.push((key, None)),
                 Poll::Ready(None) => return (changes, true),
                 Poll::Pending => return (changes, false),
@@ -221,22 +290,74 @@ mod tests {
         assert_eq!(changes(&mut source).0, [(1, Some((1, 5)))]);
     }
 
-    #[test]
-    fn an_endpoint_that_cannot_be_made_is_left_out_until_its_address_changes() {
-        let (list, receiver) = watch::channel(vec![(1, 1), (2, 0), (3, 3)]);
-        let make: fn(&u8, &u8) -> Pair = |key, address| {
-            if *address == 0 {
-                std::panic::resume_unwind(Box::new("no service for this one"));
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_cannot_be_made_is_left_out_and_tried_again() {
+        let (list, receiver) = watch::channel(vec![(1, 1), (2, 2), (3, 3)]);
+        let tries = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&tries);
+        let make = move |key: &u8, address: &u8| {
+            if *key == 2 {
+                lock(&log).push(Instant::now());
+                if lock(&log).len() < 12 {
+                    std::panic::resume_unwind(Box::new("no service for this one"));
+                }
             }
             (*key, *address)
         };
         let mut source = Watch::new(receiver, make);
+        let start = Instant::now();
+        let first = [(1, Some((1, 1))), (3, Some((3, 3)))];
+        assert_eq!(changes(&mut source), (first.to_vec(), false));
+        list.send_replace(vec![(1, 1), (2, 2)]);
         assert_eq!(
-            changes(&mut source),
-            (vec![(1, Some((1, 1))), (3, Some((3, 3)))], false)
+            changes(&mut source).0,
+            [(3, None)],
+            "and once more for the list"
         );
-        list.send_replace(vec![(1, 1), (2, 2), (3, 3)]);
-        assert_eq!(changes(&mut source).0, [(2, Some((2, 2)))]);
+        let next = poll_fn(|cx| Pin::new(&mut source).poll_change(cx)).await;
+        assert!(matches!(next, Some(Ok(Change::Insert(2, _)))), "{next:?}");
+        let tries: Vec<_> = lock(&tries)
+            .iter()
+            .map(|at| (*at - start).as_millis())
+            .collect();
+        let expected = [
+            0, 0, 100, 300, 700, 1_500, 3_100, 6_300, 12_700, 25_500, 51_100, 81_100,
+        ];
+        for (at, expected) in tries.iter().zip(expected) {
+            assert!(at.abs_diff(expected) < 20, "{tries:?}");
+        }
+        assert_eq!(tries.len(), 12);
+    }
+
+    #[test]
+    fn properties_are_updated_without_a_new_service() {
+        let target = |weight| (1, Target::new(1).weight(weight));
+        let (list, receiver) = watch::channel(vec![target(2.0)]);
+        let mut source = Watch::new(receiver, |key: &u8, address: &u8| (*key, *address));
+        let mut next = || {
+            let next = Pin::new(&mut source).poll_change(&mut Context::from_waker(Waker::noop()));
+            next.map(|change| change.expect("goes on").expect("never fails"))
+        };
+        let inserted = Change::Insert(1, Target::new((1, 1)).weight(2.0));
+        assert_eq!(next(), Poll::Ready(inserted));
+        list.send_replace(vec![target(3.0)]);
+        let updated = Change::Update(1, Target::new(()).weight(3.0));
+        assert_eq!(next(), Poll::Ready(updated));
+        list.send_replace(vec![(1, 1.into())]);
+        let replaced = Change::Insert(1, Target::new((1, 1)));
+        assert_eq!(next(), Poll::Ready(replaced));
+        assert_eq!(next(), Poll::Pending);
+    }
+
+    #[test]
+    fn it_begins_anew_with_the_newest_list_and_removes_what_is_gone() {
+        let (list, mut source) = source(vec![(1, 1), (2, 2)]);
+        assert_eq!(changes(&mut source).0.len(), 2);
+        list.send_replace(vec![(2, 2)]);
+        assert!(Pin::new(&mut source).restart());
+        assert_eq!(changes(&mut source).0, [(2, Some((2, 2))), (1, None)]);
+        drop(list);
+        assert!(!Pin::new(&mut source).restart(), "nobody knows any more");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use buttress::balance::{
     Ask, Choose, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded,
     Measure, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
 };
-use buttress::discover::{Dns, Watch};
+use buttress::discover::{Dns, Restartable, Target, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError,
     Deadline, Error, ErrorKind, HedgeLayer, Mode, Outcome, RetryLayer, classify_fn,
@@ -1741,4 +1741,592 @@ async fn a_handle_that_is_called_or_cloned_keeps_no_removed_endpoint_alive() {
     assert!(Arc::strong_count(&token) > 1, "an idle handle keeps it");
     drop(balance.clone());
     assert_eq!(Arc::strong_count(&token), 1);
+}
+
+// What works without calls goes on: after panics in code of the user, and when its runtime has ended.
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
+}
+
+/// The name that a call on a new runtime gets, or why there is none.
+fn called_elsewhere(balance: &Balance<Client>) -> Result<String, Option<ErrorKind>> {
+    let answer = runtime().block_on(balance.clone().oneshot(1));
+    answer.map_err(|error| Some(error.kind()))
+}
+
+fn client(name: &str) -> Client {
+    server(name, Duration::ZERO, false)
+}
+
+#[test]
+fn a_list_is_read_again_on_the_next_runtime_before_a_call_chooses() {
+    let names = |names: &[&'static str]| names.iter().map(|name| (*name, ())).collect::<Vec<_>>();
+    let (list, receiver) = watch::channel(names(&["a", "b"]));
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&made);
+    let source = Watch::new(receiver, move |name: &&str, ()| {
+        seen.lock().unwrap().push((*name).to_owned());
+        client(name)
+    });
+    let balance = runtime().block_on(async {
+        let balance = Balance::config("search").max_wait(Duration::ZERO);
+        let balance = balance.discover(source).unwrap();
+        sleep(MS).await;
+        balance.clone().oneshot(1).await.unwrap();
+        balance
+    });
+    let handle = balance.handle();
+    assert!(!handle.is_discovering());
+    // More than are made at once.
+    let mut many: Vec<(&'static str, ())> = (0..300)
+        .map(|n| (&*String::leak(format!("c{n}")), ()))
+        .collect();
+    list.send_replace(many.clone());
+    for _ in 0..3 {
+        let name = called_elsewhere(&balance).unwrap();
+        assert!(name.starts_with('c'), "{name} has left the list");
+        assert_eq!(handle.endpoints().len(), 300);
+    }
+    many.truncate(1);
+    list.send_replace(many);
+    made.lock().unwrap().clear();
+    assert_eq!(called_elsewhere(&balance).as_deref(), Ok("c0"));
+    assert_eq!(*made.lock().unwrap(), ["c0"], "anew on the new runtime");
+    // And the next runtime follows the list.
+    runtime().block_on(async {
+        balance.clone().oneshot(1).await.unwrap();
+        assert!(handle.is_discovering());
+        list.send_replace(names(&["d"]));
+        sleep(MS).await;
+        assert_eq!(balance.clone().oneshot(1).await.unwrap(), "d");
+    });
+    drop(list);
+    let stopped = Err(Some(ErrorKind::DiscoveryStopped));
+    assert_eq!(called_elsewhere(&balance), stopped, "nobody knows them");
+}
+
+#[test]
+fn many_calls_on_the_next_runtime_start_discovery_once() {
+    let lookups = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&lookups);
+    let dns = Dns::config("search", 80).resolver(move |_, port| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]))
+    });
+    let dns = dns.build(|address| client(&address.to_string())).unwrap();
+    let balance = runtime().block_on(async {
+        let balance = Balance::config("search").discover(dns).unwrap();
+        balance.clone().oneshot(1).await.unwrap();
+        balance
+    });
+    lookups.store(0, Ordering::Relaxed);
+    runtime().block_on(async {
+        let calls: Vec<_> = (0..50)
+            .map(|call| tokio::spawn(balance.clone().oneshot(call)))
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap(), "10.0.0.1:80");
+        }
+        assert_eq!(lookups.load(Ordering::Relaxed), 1);
+        sleep(60 * SECOND).await;
+        assert!(lookups.load(Ordering::Relaxed) > 10);
+    });
+}
+
+#[test]
+fn a_stream_that_depends_on_no_runtime_goes_on_elsewhere() {
+    let (send, changes) = mpsc::unbounded_channel();
+    send.send(insert("a")).unwrap();
+    let balance = runtime().block_on(async {
+        let balance = Balance::config("search")
+            .discover(Changes(changes))
+            .unwrap();
+        assert_eq!(balance.clone().oneshot(1).await.unwrap(), "a");
+        balance
+    });
+    assert_eq!(called_elsewhere(&balance).as_deref(), Ok("a"));
+    send.send(insert("b")).unwrap();
+    send.send(Ok(Change::Remove("a".into()))).unwrap();
+    assert_eq!(called_elsewhere(&balance).as_deref(), Ok("b"));
+    drop(send);
+    let stopped = Err(Some(ErrorKind::DiscoveryStopped));
+    assert_eq!(called_elsewhere(&balance), stopped, "the feeder has gone");
+    assert_eq!(called_elsewhere(&balance), stopped, "and stays so");
+}
+
+#[test]
+fn a_stream_that_has_ended_before_its_runtime_is_final() {
+    let (send, changes) = mpsc::unbounded_channel();
+    send.send(insert("a")).unwrap();
+    drop(send);
+    let balance = runtime().block_on(async {
+        let balance = Balance::config("search")
+            .discover(Changes(changes))
+            .unwrap();
+        sleep(MS).await;
+        balance
+    });
+    assert!(!balance.handle().is_discovering());
+    assert_eq!(called_elsewhere(&balance).as_deref(), Ok("a"));
+}
+
+/// Finds one endpoint, and polls a timer of the runtime that it was made on.
+struct Timed(Option<&'static str>, std::pin::Pin<Box<tokio::time::Sleep>>);
+
+impl Timed {
+    fn new(name: &'static str) -> Self {
+        Self(Some(name), Box::pin(sleep(SECOND)))
+    }
+}
+
+impl futures_core::Stream for Timed {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        if let Some(name) = self.0.take() {
+            return Poll::Ready(Some(insert(name)));
+        }
+        assert!(self.1.as_mut().poll(cx).is_pending());
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_stream_that_dies_with_its_runtime_fails_calls_unless_it_can_begin_anew() {
+    let run = |restartable: bool| {
+        let mut names = ["a", "b", "c"].into_iter();
+        let balance = runtime().block_on(async {
+            let config = Balance::config("search");
+            let balance = if restartable {
+                let source = Restartable::new(move || Timed::new(names.next().unwrap()));
+                config.discover(source).unwrap()
+            } else {
+                config.discover(Timed::new("a")).unwrap()
+            };
+            assert_eq!(balance.clone().oneshot(1).await.unwrap(), "a");
+            balance
+        });
+        [called_elsewhere(&balance), called_elsewhere(&balance)]
+    };
+    assert_eq!(run(true), [Ok("b".to_owned()), Ok("c".to_owned())]);
+    let stopped = || Err(Some(ErrorKind::DiscoveryStopped));
+    assert_eq!(run(false), [stopped(), stopped()]);
+}
+
+#[test]
+fn a_call_outside_of_a_runtime_does_not_go_to_endpoints_of_another_day() {
+    let (list, receiver) = watch::channel(vec![("a", ())]);
+    let source = Watch::new(receiver, |name: &&str, ()| client(name));
+    let balance = runtime().block_on(async {
+        let balance = Balance::config("search").discover(source).unwrap();
+        balance.clone().oneshot(1).await.unwrap();
+        balance
+    });
+    let Poll::Ready(Err(error)) = poll(&mut Box::pin(balance.clone().oneshot(1))) else {
+        panic!("there is no runtime to start discovery on");
+    };
+    assert_eq!(
+        error.to_string(),
+        "discovery of balancer \"search\" has stopped with the runtime that it ran on, make its source restartable"
+    );
+    assert_eq!(called_elsewhere(&balance).as_deref(), Ok("a"));
+    drop(list);
+}
+
+#[test]
+fn health_checks_go_on_on_the_next_runtime() {
+    let (balance, sick) = runtime().block_on(async {
+        let (balance, sick) = probed(&["a", "b", "c"]);
+        sleep(MS).await;
+        assert_eq!(called(&balance).await, "abc");
+        (balance, sick)
+    });
+    let handle = balance.handle();
+    assert!(!handle.is_checking_health());
+    sick.lock().unwrap().push("c".to_owned());
+    runtime().block_on(async {
+        balance.clone().oneshot(1).await.unwrap();
+        assert!(handle.is_checking_health());
+        sleep(MS).await;
+        assert_eq!(called(&balance).await, "ab");
+    });
+}
+
+#[test]
+fn tasks_that_run_and_tasks_that_do_not_are_reported() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let gauges = || {
+        let snapshot = snapshotter.snapshot().into_iter();
+        let gauges = snapshot.filter_map(|(key, value)| match value {
+            DebugValue::Gauge(value) if key.name().ends_with("_running") => {
+                Some((key.name().to_owned(), value))
+            }
+            _ => None,
+        });
+        gauges.collect::<BTreeMap<_, _>>()
+    };
+    let running = |discovery: f64, health_check: f64| {
+        let gauges = [
+            ("buttress_discovery_running", discovery),
+            ("buttress_health_check_running", health_check),
+        ];
+        gauges.map(|(name, value)| (name.to_owned(), value)).into()
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let fixed = Balance::new("fixed", [endpoint("a")]).unwrap();
+        assert!(gauges().is_empty());
+        drop(fixed);
+        let (list, receiver) = watch::channel(vec![("a", ())]);
+        let source = Watch::new(receiver, |name: &&str, ()| client(name));
+        let balance = runtime().block_on(async {
+            let balance = Balance::config("running").discover(source).unwrap();
+            let balance = balance.check_health(HealthCheck::new(Ask::new(|| 0)));
+            assert_eq!(gauges(), running(1.0, 1.0), "when it is built");
+            balance.unwrap()
+        });
+        assert_eq!(gauges(), running(0.0, 0.0));
+        runtime().block_on(async {
+            balance.clone().oneshot(1).await.unwrap();
+            assert_eq!(gauges(), running(1.0, 1.0));
+            drop(list);
+            sleep(MS).await;
+            assert_eq!(
+                gauges()["buttress_discovery_running"],
+                0.0,
+                "the list is final"
+            );
+        });
+    });
+}
+
+/// A service whose parts panic when they are told to.
+#[derive(Default)]
+struct Fragile {
+    name: String,
+    clone_panics: Arc<AtomicBool>,
+    drop_panics: Arc<AtomicBool>,
+}
+
+impl Fragile {
+    fn new(name: &str) -> Self {
+        let mut service = Self::default();
+        name.clone_into(&mut service.name);
+        service
+    }
+
+    fn endpoint(&self) -> Endpoint<Self> {
+        Endpoint::new(&self.name, self.clone())
+    }
+}
+
+fn panic_if(flag: &AtomicBool) {
+    if flag.load(Ordering::Relaxed) {
+        std::panic::resume_unwind(Box::new("code of the user panics"));
+    }
+}
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        panic_if(&self.clone_panics);
+        Self {
+            name: self.name.clone(),
+            clone_panics: Arc::clone(&self.clone_panics),
+            drop_panics: Arc::clone(&self.drop_panics),
+        }
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic_if(&self.drop_panics);
+        }
+    }
+}
+
+impl Service<u32> for Fragile {
+    type Response = String;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<String, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        std::future::ready(Ok(self.name.clone()))
+    }
+}
+
+/// The names of the endpoints that were asked since the last look.
+type Probed = Arc<Mutex<BTreeSet<String>>>;
+
+#[tokio::test(start_paused = true)]
+async fn health_checks_survive_services_and_probes_that_panic() {
+    /// Panics when it is dropped.
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("the future panics when it is dropped"));
+        }
+    }
+    let names = ["good", "clone", "drop", "call", "future", "future_drop"];
+    let services = names.map(Fragile::new);
+    let probed = Probed::default();
+    let asked = Arc::clone(&probed);
+    let probe = move |service: Fragile| {
+        let name = service.name.clone();
+        asked.lock().unwrap().insert(name.clone());
+        panic_if(&AtomicBool::new(name == "call"));
+        async move {
+            let _service = service;
+            let _panics = (name == "future_drop").then(|| Panics);
+            panic_if(&AtomicBool::new(name == "future"));
+            sleep(MS).await;
+            Ok(())
+        }
+    };
+    let endpoints = services.each_ref().map(Fragile::endpoint);
+    let balance = Balance::new("search", endpoints).unwrap();
+    let balance = balance.check_health(HealthCheck::new(probe)).unwrap();
+    let handle = balance.handle();
+    services[1].clone_panics.store(true, Ordering::Relaxed);
+    services[2].drop_panics.store(true, Ordering::Relaxed);
+    for _ in 0..20 {
+        sleep(10 * SECOND).await;
+        let probed = std::mem::take(&mut *probed.lock().unwrap());
+        let expected: BTreeSet<_> = names.into_iter().filter(|name| *name != "clone").collect();
+        assert!(probed.iter().map(String::as_str).eq(expected), "{probed:?}");
+        assert!(handle.is_checking_health());
+        for name in names {
+            let is_unhealthy = handle.endpoint(name).unwrap().state == EndpointState::Unhealthy;
+            assert_eq!(is_unhealthy, name != "good", "{name}");
+        }
+    }
+    services[1].clone_panics.store(false, Ordering::Relaxed);
+    services[2].drop_panics.store(false, Ordering::Relaxed);
+    sleep(30 * SECOND).await;
+    assert_ne!(
+        handle.endpoint("clone").unwrap().state,
+        EndpointState::Unhealthy
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_survives_a_classifier_that_panics() {
+    let balance = Balance::new("search", [endpoint("a"), endpoint("b"), endpoint("c")]).unwrap();
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let classify = move |_: Result<&String, &Error>| -> Outcome {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::panic::resume_unwind(Box::new("the classifier panics"))
+    };
+    let ask = Ask::new(|| 0).classify(classify_fn(classify));
+    let balance = balance.check_health(HealthCheck::new(ask)).unwrap();
+    sleep(60 * SECOND).await;
+    assert!(calls.load(Ordering::Relaxed) >= 30);
+    assert_eq!(shares(&balance, 300).await.len(), 3, "all are unhealthy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_survives_services_that_panic_when_they_are_cloned_or_dropped() {
+    let (send, changes) = mpsc::unbounded_channel();
+    let balance = Balance::config("search").discover(Found(changes)).unwrap();
+    let handle = balance.handle();
+    let keys = || {
+        let keys = handle.endpoints().into_iter();
+        keys.map(|status| status.key.to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    let (clone_panics, drop_panics) = (Fragile::new("a"), Fragile::new("b"));
+    for service in [clone_panics.clone(), drop_panics.clone(), Fragile::new("c")] {
+        send.send(Ok(Change::Insert(service.name.clone(), service)))
+            .unwrap();
+    }
+    sleep(MS).await;
+    assert_eq!(keys().len(), 3);
+    clone_panics.clone_panics.store(true, Ordering::Relaxed);
+    send.send(Ok(Change::Insert("d".into(), Fragile::new("d"))))
+        .unwrap();
+    send.send(Ok(Change::Remove("c".into()))).unwrap();
+    sleep(SECOND).await;
+    assert!(!handle.is_discovering(), "it cannot change the endpoints");
+    clone_panics.clone_panics.store(false, Ordering::Relaxed);
+    sleep(30 * SECOND).await;
+    assert_eq!(keys(), ["a", "b", "d"].map(str::to_owned).into());
+    assert!(handle.is_discovering());
+    // Two clones at a time: a second panic while the first one unwinds would end the process.
+    drop_panics.drop_panics.store(true, Ordering::Relaxed);
+    let other = balance.clone();
+    send.send(Ok(Change::Remove("b".into()))).unwrap();
+    send.send(Ok(Change::Insert("e".into(), Fragile::new("e"))))
+        .unwrap();
+    sleep(SECOND).await;
+    assert_eq!(keys(), ["a", "d", "e"].map(str::to_owned).into());
+    for handle in [other, balance] {
+        assert_ne!(handle.oneshot(1).await.unwrap(), "b");
+    }
+    drop_panics.drop_panics.store(false, Ordering::Relaxed);
+    assert!(handle.is_discovering());
+}
+
+/// Endpoints that a test finds.
+struct Found(mpsc::UnboundedReceiver<Result<Change<String, Fragile>, BoxError>>);
+
+impl futures_core::Stream for Found {
+    type Item = Result<Change<String, Fragile>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+/// A registry that panics each time, or once for each endpoint that it has found.
+struct Panicking(Failing, bool);
+
+impl futures_core::Stream for Panicking {
+    type Item = Result<Change<String, Client>, BoxError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        self.1 = !self.1;
+        let found = self.0.brings.lock().unwrap().take();
+        if let Some(found) = found {
+            return Poll::Ready(Some(insert(found)));
+        }
+        if self.1 {
+            return Poll::Pending;
+        }
+        self.0.polled.lock().unwrap().push(Instant::now());
+        std::panic::resume_unwind(Box::new("the registry panics"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_panics_is_polled_less_and_less_often_and_goes_on() {
+    let registry = Failing::default();
+    let source = Panicking(registry.clone(), false);
+    let balance = Balance::config("search").discover(source).unwrap();
+    let handle = balance.handle();
+    // The first look comes at once; a stream that waits is polled once more.
+    sleep(400 * SECOND).await;
+    let polled = registry.polled.lock().unwrap().clone();
+    let pauses: Vec<_> = polled
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_millis())
+        .collect();
+    let expected = [
+        100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000, 30_000,
+    ];
+    for (pause, expected) in pauses.iter().zip(expected) {
+        assert!(pause.abs_diff(expected) < 10, "{pauses:?}");
+    }
+    assert!(pauses.len() >= 11, "{pauses:?}");
+    *registry.brings.lock().unwrap() = Some("a");
+    sleep(31 * SECOND).await;
+    assert_eq!(handle.endpoints().len(), 1);
+    assert_eq!(balance.oneshot(1).await.unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_are_discovered_and_changed_without_a_new_service() {
+    let list = |weight: f64, priority: u8| {
+        let target = Target::new("a").weight(weight).priority(priority).zone("z");
+        vec![("a", target), ("b", "b".into())]
+    };
+    let (sender, receiver) = watch::channel(list(2.0, 0));
+    let made = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&made);
+    let source = Watch::new(receiver, move |_: &&str, name: &&str| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        server(name, 10 * MS, false)
+    });
+    let balance = Balance::config("search").discover(source).unwrap();
+    let handle = balance.handle();
+    shares(&balance, 100).await;
+    let a = || handle.endpoint("a").unwrap();
+    assert_eq!(
+        (a().weight, a().priority, a().zone.as_deref()),
+        (2.0, 0, Some("z"))
+    );
+    assert_eq!(handle.endpoint("b").unwrap().zone, None);
+    sender.send_replace(list(5.0, 0));
+    sleep(MS).await;
+    assert_eq!(a().weight, 5.0);
+    assert!(a().latency > 5 * MS, "what is known of it stays");
+    sender.send_replace(list(5_000.0, 0));
+    sleep(MS).await;
+    assert_eq!(a().weight, 5.0, "out of range");
+    sender.send_replace(list(5.0, 1));
+    sleep(MS).await;
+    assert_eq!((a().weight, a().priority), (5.0, 1));
+    assert_eq!(made.load(Ordering::Relaxed), 2, "each once");
+    assert_eq!(shares(&balance, 100).await["b"], 100, "it is a standby now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn properties_of_a_list_count_more_than_those_of_the_endpoint() {
+    let list = vec![("a", Target::new(()).weight(3.0)), ("b", ().into())];
+    let (_sender, receiver) = watch::channel(list);
+    let source = Watch::new(receiver, |name: &&str, (): &()| endpoint(name).weight(2.0));
+    let balance = Balance::config("search")
+        .discover_endpoints(source)
+        .unwrap();
+    let handle = balance.handle();
+    sleep(MS).await;
+    assert_eq!(handle.endpoint("a").unwrap().weight, 3.0);
+    assert_eq!(handle.endpoint("b").unwrap().weight, 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn weighted_round_robin_is_exact_without_the_heaviest_and_in_slow_start() {
+    let weights = [("a", 50.0), ("b", 1.0), ("c", 1.0), ("d", 1.0)];
+    let endpoints = weights.map(|(name, weight)| endpoint(name).weight(weight));
+    let config = Balance::config("search").choose(RoundRobin);
+    let balance = config.build(endpoints).unwrap();
+    let handle = balance.handle();
+    let next = async || balance.clone().oneshot(1).await.unwrap();
+    for _ in 0..10 {
+        let mut counts = BTreeMap::new();
+        for _ in 0..53 {
+            *counts.entry(next().await).or_insert(0) += 1;
+        }
+        assert_eq!(counts.into_values().collect::<Vec<_>>(), [50, 1, 1, 1]);
+    }
+    handle.eject("a", 60 * SECOND);
+    let mut calls = String::new();
+    for _ in 0..300 {
+        calls += &next().await;
+    }
+    let turns: Vec<_> = calls.as_bytes().windows(3).collect();
+    assert!(!calls.contains('a'), "{calls}");
+    assert!(
+        turns
+            .iter()
+            .all(|turn| turn.iter().collect::<BTreeSet<_>>().len() == 3),
+        "one after the other: {calls}"
+    );
+    for name in ["a", "b", "c", "d"] {
+        handle.eject(name, SECOND);
+        handle.restore(name);
+        assert_eq!(
+            handle.endpoint(name).unwrap().state,
+            EndpointState::SlowStart
+        );
+    }
+    // Calls of 1 ms in the middle of a step of the slow start.
+    advance(3_500 * MS).await;
+    let counts = shares(&balance, 106).await;
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [100, 2, 2, 2]);
 }

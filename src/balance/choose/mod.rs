@@ -151,6 +151,12 @@ impl<'a> Endpoints<'a> {
         self.members[place].present_weight(self.now)
     }
 
+    /// The weight that was set, and the share of it that counts: less than 1 in slow start.
+    fn weight_and_ramp(&self, place: usize) -> (f64, f64) {
+        let member = &self.members[place];
+        (member.weight(), member.ramp(self.now))
+    }
+
     /// The greatest weight that was set.
     #[must_use]
     pub fn heaviest(&self) -> f64 {
@@ -162,6 +168,11 @@ impl<'a> Endpoints<'a> {
     #[must_use]
     pub fn turn(&mut self) -> u64 {
         self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number that the next one to ask gets.
+    fn next_turn(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// A random number below `below`; 0 if that is 0.
@@ -287,6 +298,7 @@ pub(super) mod tests {
         pub(super) members: Vec<Arc<Member>>,
         pub(super) random: SmallRng,
         turns: AtomicU64,
+        now: u64,
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -313,7 +325,22 @@ pub(super) mod tests {
                 members: weights.iter().enumerate().map(member).collect(),
                 random: SmallRng::seed_from_u64(1),
                 turns: AtomicU64::new(0),
+                now: 0,
             }
+        }
+
+        /// They begin a slow start of 1 s.
+        pub(super) fn starting(self) -> Self {
+            for member in &self.members {
+                member.condition.found(false, 0);
+                member.condition.found(true, 0);
+            }
+            self
+        }
+
+        pub(super) fn at(mut self, millis: u64) -> Self {
+            self.now = millis * 1_000_000;
+            self
         }
 
         pub(super) fn even(count: usize) -> Self {
@@ -335,11 +362,20 @@ pub(super) mod tests {
         }
 
         pub(super) fn choose(&mut self, policy: &impl Choose<u64>, request: u64) -> usize {
+            self.choose_of(policy, request, Tried::default())
+        }
+
+        /// Not an endpoint that was tried.
+        pub(super) fn choose_again(&mut self, policy: &impl Choose<u64>) -> usize {
+            self.choose_of(policy, 0, crate::context::tried())
+        }
+
+        fn choose_of(&mut self, policy: &impl Choose<u64>, request: u64, tried: Tried) -> usize {
             let weights = self.members.iter().map(|member| member.weight());
             let heaviest = weights.fold(0.0, f64::max);
-            let tried = Tried::default();
             let (members, turns, random) = (&self.members, &self.turns, &mut self.random);
-            let mut endpoints = Endpoints::new(members, heaviest, 0, tried, turns, random);
+            let now = self.now;
+            let mut endpoints = Endpoints::new(members, heaviest, now, tried, turns, random);
             policy.choose(&request, &mut endpoints)
         }
 

@@ -33,7 +33,7 @@ impl Meaning {
 
     const fn of(kind: ErrorKind) -> Self {
         let (status, code, message) = match kind {
-            ErrorKind::CircuitOpen | ErrorKind::NoEndpoints => (
+            ErrorKind::CircuitOpen | ErrorKind::NoEndpoints | ErrorKind::DiscoveryStopped => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
                 "unavailable for now",
@@ -293,6 +293,7 @@ mod tests {
         for (kind, status, code) in [
             (ErrorKind::CircuitOpen, 503, Code::Unavailable),
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
+            (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
             (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
             (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),

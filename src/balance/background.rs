@@ -1,0 +1,269 @@
+//! The tasks of a balancer that work without calls: discovery and the health check.
+//!
+//! A task ends in three ways. Its source has ended: it is done. It panicked: [`supervise`] runs it again after a pause. Its
+//! runtime has ended, and has dropped it: then its [`Lease`] notes that, and the next call starts it on its own runtime.
+//!
+//! [`Tasks`] is what is known of the tasks; one load tells a call that it need not look closer. It is written under a lock, so
+//! that the flag and the states never differ for longer than that. The flag is loaded `Relaxed`: a call that does not see it
+//! yet might as well have come before the runtime ended.
+
+use std::future::{Future, poll_fn};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, Weak};
+use std::task::Poll;
+
+use tokio::runtime;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::pool::Pool;
+use crate::discover::{Pauses, discard, unless_it_panics};
+use crate::sync::{Ordering, lock};
+
+/// A kind of task. Each balancer has at most one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Discovery,
+    HealthCheck,
+}
+
+impl Task {
+    pub(super) const ALL: [Self; 2] = [Self::Discovery, Self::HealthCheck];
+}
+
+/// The state of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum TaskState {
+    /// There is none.
+    #[default]
+    Absent,
+    Running,
+    /// It was started again and has not polled its source since: calls wait for that.
+    Restarting,
+    /// It has panicked, and goes on after a pause or has just done so.
+    Recovering,
+    /// Its runtime has ended.
+    Interrupted,
+    /// It has lost its source with its runtime: calls fail.
+    Stopped,
+    /// Its source has ended. The endpoints are final.
+    Ended,
+}
+
+impl TaskState {
+    pub(super) fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Restarting)
+    }
+
+    /// Says whether calls have to look at it.
+    fn needs_attention(self) -> bool {
+        matches!(self, Self::Restarting | Self::Interrupted | Self::Stopped)
+    }
+}
+
+/// The states of the tasks of a balancer.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    states: Mutex<[(TaskState, u64); 2]>,
+    needs_attention: AtomicBool,
+}
+
+impl Tasks {
+    pub(super) fn state(&self, task: Task) -> TaskState {
+        lock(&self.states)[task as usize].0
+    }
+
+    /// Says whether a call has to look at the tasks before it chooses an endpoint.
+    #[inline]
+    pub(super) fn needs_attention(&self) -> bool {
+        self.needs_attention.load(Ordering::Relaxed)
+    }
+
+    /// Begins a task in this state. Returns its number: an earlier one changes the state no more.
+    fn begin(&self, task: Task, state: TaskState) -> u64 {
+        self.change(|states| {
+            let (former, number) = &mut states[task as usize];
+            *former = state;
+            *number += 1;
+            *number
+        })
+    }
+
+    /// The same for a task that was interrupted. One caller gets it.
+    fn resume(&self, task: Task) -> Option<u64> {
+        self.change(|states| {
+            let (state, number) = &mut states[task as usize];
+            if *state != TaskState::Interrupted {
+                return None;
+            }
+            *state = match task {
+                Task::Discovery => TaskState::Restarting,
+                Task::HealthCheck => TaskState::Running,
+            };
+            *number += 1;
+            Some(*number)
+        })
+    }
+
+    /// The task of this number has got into this state. Returns whether that is news.
+    fn set(&self, task: Task, of: u64, state: TaskState) -> bool {
+        self.change(|states| {
+            let (former, number) = &mut states[task as usize];
+            *number == of && std::mem::replace(former, state) != state
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut [(TaskState, u64); 2]) -> T) -> T {
+        let mut states = lock(&self.states);
+        let changed = change(&mut states);
+        let is_needed = states.iter().any(|(state, _)| state.needs_attention());
+        self.needs_attention.store(is_needed, Ordering::Relaxed);
+        changed
+    }
+}
+
+/// What discovery lets a call do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attended {
+    /// The call chooses an endpoint.
+    GoesOn,
+    /// The source was not polled yet on this runtime: the call waits.
+    Waits,
+    /// Nobody knows the endpoints any more: the call fails.
+    Fails,
+}
+
+/// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
+type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
+
+/// How the tasks of a balancer are started and ended.
+#[derive(Default)]
+pub(super) struct Background([Mutex<Option<Started>>; 2]);
+
+struct Started {
+    start: Start,
+    task: AbortHandle,
+}
+
+impl Background {
+    /// Starts a task on the runtime of the caller, in the place of the former one of its kind.
+    pub(super) fn install(&self, tasks: &Tasks, task: Task, mut start: Start) {
+        let number = tasks.begin(task, TaskState::Running);
+        let handle = start(number, false);
+        let started = Started {
+            start,
+            task: handle,
+        };
+        let former = lock(&self.0[task as usize]).replace(started);
+        end(former);
+    }
+
+    /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets the call do.
+    #[cold]
+    pub(super) fn attend(&self, tasks: &Tasks) -> Attended {
+        let is_in_runtime = runtime::Handle::try_current().is_ok();
+        for task in Task::ALL.into_iter().filter(|_| is_in_runtime) {
+            let mut started = lock(&self.0[task as usize]);
+            if let (Some(started), Some(number)) = (&mut *started, tasks.resume(task)) {
+                started.task = (started.start)(number, true);
+            }
+        }
+        match tasks.state(Task::Discovery) {
+            TaskState::Restarting => Attended::Waits,
+            TaskState::Interrupted | TaskState::Stopped => Attended::Fails,
+            _ => Attended::GoesOn,
+        }
+    }
+
+    pub(super) fn end(&self) {
+        for started in &self.0 {
+            let started = lock(started).take();
+            end(started);
+        }
+    }
+}
+
+fn end(started: Option<Started>) {
+    if let Some(started) = started {
+        started.task.abort();
+        discard([started]);
+    }
+}
+
+/// The right of one task to change its state. Dropped with the task, which may be because its runtime has ended.
+pub(super) struct Lease<S> {
+    pool: Weak<Pool<S>>,
+    task: Task,
+    number: u64,
+    is_over: bool,
+}
+
+impl<S> Lease<S> {
+    pub(super) fn new(pool: Weak<Pool<S>>, task: Task, number: u64) -> Self {
+        Self {
+            pool,
+            task,
+            number,
+            is_over: false,
+        }
+    }
+
+    /// The task ends by itself, and in the state that it has set.
+    pub(super) fn finish(mut self) {
+        self.is_over = true;
+    }
+
+    pub(super) fn set(&self, state: TaskState) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        if pool.roster.tasks.set(self.task, self.number, state) {
+            pool.task_has_changed();
+        }
+    }
+}
+
+impl<S> Drop for Lease<S> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.set(TaskState::Interrupted);
+        }
+    }
+}
+
+/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one.
+///
+/// After a panic it pauses for 100 ms, and after each further one for twice as long, up to 30 s: what panics each time must
+/// not keep a core busy. A task that has run for longer than the longest pause begins with the shortest again.
+pub(super) async fn supervise<S, F>(
+    lease: &Lease<S>,
+    mut run: impl FnMut() -> F,
+    panicked: impl Fn() -> TaskState,
+) where
+    F: Future<Output = ()>,
+{
+    let mut pauses = Pauses::new();
+    loop {
+        let began = Instant::now();
+        if unless_it_panics_in(run()).await.is_some() {
+            return;
+        }
+        lease.set(panicked());
+        if began.elapsed() > Pauses::MAX {
+            pauses = Pauses::new();
+        }
+        sleep(pauses.next()).await;
+    }
+}
+
+/// Runs a future of the user's whose panic, also that of its drop, must not be the end of what depends on it.
+pub(super) async fn unless_it_panics_in<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let end = poll_fn(|cx| {
+        let poll = unless_it_panics(|| future.as_mut().poll(cx));
+        poll.map_or(Poll::Ready(None), |poll| poll.map(Some))
+    });
+    let end = end.await;
+    discard([future]);
+    end
+}

@@ -1,0 +1,170 @@
+//! An address with the properties that a registry knows of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An address, and the properties that a registry may know of it.
+///
+/// A resolver or a list may give addresses alone: they convert. Inside a [`Change`](super::Change) a target carries the
+/// service that was made for the address. A property that is not set leaves the
+/// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no zone.
+///
+/// A change of the weight takes effect on the endpoint in use. A change of the priority or the zone begins the statistics
+/// of the endpoint anew, and keeps its service. An endpoint whose weight or priority is outside its range is left out; a
+/// change to such a value is ignored.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use buttress::discover::Target;
+///
+/// let alone: Target<&str> = "10.0.0.1:80".into();
+/// let target = Target::new("10.0.0.2:80").weight(2.0).zone("eu-1a").ttl(Duration::from_secs(30));
+/// assert_eq!((alone.weight, target.weight), (None, Some(2.0)));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Target<A> {
+    /// The address; in a [`Change`](super::Change), the service.
+    pub address: A,
+    /// The capacity in comparison with the other endpoints; 0.001 to 1000.
+    pub weight: Option<f64>,
+    /// The number of its [priority group](crate::balance#priority-groups); 0 to 7.
+    pub priority: Option<u8>,
+    /// The zone that it is in. The status of the endpoint shows it; it does not change where calls go.
+    pub zone: Option<Arc<str>>,
+    /// The time for which the answer may be used. [`Dns`](super::Dns) asks again after the shortest of an answer.
+    pub ttl: Option<Duration>,
+}
+
+impl<A> Target<A> {
+    /// Makes a target of an address alone.
+    #[must_use]
+    pub fn new(address: A) -> Self {
+        Self {
+            address,
+            weight: None,
+            priority: None,
+            zone: None,
+            ttl: None,
+        }
+    }
+
+    /// Sets the capacity in comparison with the other endpoints; 0.001 to 1000.
+    #[must_use]
+    pub fn weight(mut self, weight: f64) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// Sets the number of the [priority group](crate::balance#priority-groups); 0 to 7.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Sets the zone, which the status of the endpoint shows. It does not change where calls go.
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets the time for which the answer of a [`Resolve`](super::Resolve) may be used. A list in a
+    /// [`Watch`](super::Watch) is pushed, so it is not used there.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Puts something else in the place of the address.
+    pub(super) fn with<B>(self, address: B) -> Target<B> {
+        Target {
+            address,
+            weight: self.weight,
+            priority: self.priority,
+            zone: self.zone,
+            ttl: self.ttl,
+        }
+    }
+
+    /// The properties, and the address.
+    pub(crate) fn split(self) -> (Target<()>, A) {
+        (self.properties(), self.address)
+    }
+
+    /// The properties alone.
+    pub(super) fn properties(&self) -> Target<()> {
+        Target {
+            address: (),
+            weight: self.weight,
+            priority: self.priority,
+            zone: self.zone.clone(),
+            ttl: self.ttl,
+        }
+    }
+
+    /// Returns the way from `former` to this target.
+    pub(super) fn difference(&self, former: &Self) -> Difference
+    where
+        A: PartialEq,
+    {
+        // An endpoint has no memory of the value that it had before a property was set.
+        let is_unset = |before: bool, after: bool| before && !after;
+        if self.address != former.address
+            || is_unset(former.weight.is_some(), self.weight.is_some())
+            || is_unset(former.priority.is_some(), self.priority.is_some())
+            || is_unset(former.zone.is_some(), self.zone.is_some())
+        {
+            Difference::Insert
+        } else if (self.weight, self.priority, &self.zone)
+            != (former.weight, former.priority, &former.zone)
+        {
+            Difference::Update
+        } else {
+            Difference::None
+        }
+    }
+}
+
+/// The change that leads from one target to another one with the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    None,
+    /// The service stays.
+    Update,
+    /// The service is made anew.
+    Insert,
+}
+
+impl<A> From<A> for Target<A> {
+    fn from(address: A) -> Self {
+        Self::new(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_address_or_a_property_that_is_gone_needs_a_new_service() {
+        let target = || Target::new(1).weight(2.0).zone("a");
+        let cases = [
+            (target(), Difference::None),
+            (target().ttl(Duration::from_secs(1)), Difference::None),
+            (target().weight(3.0), Difference::Update),
+            (target().priority(1), Difference::Update),
+            (target().zone("b"), Difference::Update),
+            (Target::new(1).weight(2.0), Difference::Insert),
+            (Target::new(1), Difference::Insert),
+            (target().with(2), Difference::Insert),
+        ];
+        for (after, expected) in cases {
+            assert_eq!(after.difference(&target()), expected, "{after:?}");
+        }
+    }
+}
