@@ -1,6 +1,7 @@
 //! A body that is fed by hand.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
