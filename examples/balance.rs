@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use buttress::balance::{Choose, Config, Endpoint, Measure, RoundRobin};
+use buttress::balance::{Choose, Config, Endpoint, LoadMetric, RoundRobin};
 use buttress::{Balance, BoxError, Error, Outcome};
 use bytes::Bytes;
 use http::{Response, StatusCode, Uri};
@@ -130,7 +130,7 @@ async fn main() -> Result<(), BoxError> {
     let config = || Balance::config("search");
     let round_robin = config().choose(RoundRobin);
     let round_robin = run("round robin", round_robin, &servers).await?;
-    let in_flight = config().measure(Measure::InFlight);
+    let in_flight = config().measure(LoadMetric::InFlight);
     run("p2c, in flight", in_flight, &servers).await?;
     let ewma = run("p2c, peak EWMA", config(), &servers).await?;
     assert!(ewma.success > round_robin.success && ewma.bad < round_robin.bad / 2.0);

@@ -113,7 +113,11 @@ async fn main() -> Result<(), BoxError> {
 
     // The recipe. Health checks see a dead group; times are shorter than the defaults, because this is a demonstration.
     let balance = Balance::config("search")
-        .failover(Failover::new().hold(1_000 * MS).ramp(1_500 * MS))
+        .failover(
+            Failover::new()
+                .failback_delay(1_000 * MS)
+                .failback_ramp(1_500 * MS),
+        )
         .slow_start(500 * MS)
         .build(endpoints)?
         .check_health(

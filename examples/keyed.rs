@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
-use buttress::{BoxError, CircuitBreakerLayer, TimeoutLayer, keyed};
+use buttress::{BoxError, CircuitBreakerLayer, KeyedLayer, TimeoutLayer};
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
@@ -26,7 +26,7 @@ async fn query(request: Request) -> Result<&'static str, BoxError> {
 async fn main() -> Result<(), BoxError> {
     // A breaker and a timeout for each tenant, the first one outermost. All have the same name: it is the label
     // of their metrics.
-    let layer = keyed::by(
+    let layer = KeyedLayer::new(
         "tenants",
         |request: &Request| request.tenant,
         |_tenant: &&str| {

@@ -1,4 +1,4 @@
-//! When a call is over, and the token that stands for it until then.
+//! When a call is over, and the permit that stands for it until then.
 
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -10,13 +10,13 @@ use crate::{BoxError, Classify, Error, Outcome};
 
 /// Stands for one admitted call until its outcome is known.
 ///
-/// A layer makes a token when it lets a call through. Resolving it records the outcome once.
+/// A layer makes a permit when it lets a call through. Resolving it records the outcome once.
 /// Dropping it instead records [`Outcome::Cancelled`]; either way it gives back all that it held.
-pub trait Token: Send + 'static {
+pub trait Permit: Send + 'static {
     /// Records how the call ended.
     fn resolve(self, outcome: Outcome);
 
-    /// Notes that the head of the answer has come, which was judged to be `outcome`, while the rest of it goes on.
+    /// Notes that the head of the answer has come, which was classified as `outcome`, while the rest of it goes on.
     ///
     /// Called at most once, before the call ends, by a completion that waits for more than the head. What the call
     /// was is known at its end, unless the head was a failure. By default this does nothing.
@@ -24,7 +24,7 @@ pub trait Token: Send + 'static {
         let _ = outcome;
     }
 
-    /// Records that a layer further in refused the call. By default it is [`Outcome::Ignored`].
+    /// Records that a inner layer refused the call. By default it is [`Outcome::Ignored`].
     fn refuse(self)
     where
         Self: Sized,
@@ -32,8 +32,8 @@ pub trait Token: Send + 'static {
         self.resolve(Outcome::Ignored);
     }
 
-    /// Records that a layer of this crate further in gave the call up because its time was over, which was
-    /// judged to be `outcome`. By default it is that.
+    /// Records that a layer of this crate inner gave the call up because its time was over, which was
+    /// classified as `outcome`. By default it is that.
     fn time_out(self, outcome: Outcome)
     where
         Self: Sized,
@@ -44,28 +44,28 @@ pub trait Token: Send + 'static {
 
 /// Decides when a call is over.
 ///
-/// Takes the token of the call and the response, whose head has been judged, and returns the
-/// response that the caller gets. The default, [`AtResponse`], resolves the token there and then; a
-/// completion that waits for the end of a streamed body tells the token of the [head](Token::head), and moves it into
-/// the body, as `http::AtEndOfBody` of the feature `http` does. The layers that take one say so under `completion`.
+/// Takes the permit of the call and the response, whose head has been classified, and returns the
+/// response that the caller gets. The default, [`CompleteOnResponse`], resolves the permit there and then; a
+/// completion that waits for the end of a streamed body tells the permit of the [head](Permit::head), and moves it into
+/// the body, as `http::CompleteOnBodyEnd` of the feature `http` does. The layers that take one say so under `completion`.
 ///
 /// # Examples
 ///
 /// An answer that is in use until it is dropped, as a connection out of a pool:
 ///
 /// ```
-/// use buttress::{BoxError, BulkheadLayer, Completion, Outcome, Token};
+/// use buttress::{BoxError, BulkheadLayer, TrackCompletion, Outcome, Permit};
 /// use tower::service_fn;
 ///
-/// struct Lease<R, T: Token> {
+/// struct Lease<R, T: Permit> {
 ///     connection: R,
-///     token: Option<T>,
+///     permit: Option<T>,
 /// }
 ///
-/// impl<R, T: Token> Drop for Lease<R, T> {
+/// impl<R, T: Permit> Drop for Lease<R, T> {
 ///     fn drop(&mut self) {
-///         if let Some(token) = self.token.take() {
-///             token.resolve(Outcome::Success);
+///         if let Some(permit) = self.permit.take() {
+///             permit.resolve(Outcome::Success);
 ///         }
 ///     }
 /// }
@@ -73,11 +73,11 @@ pub trait Token: Send + 'static {
 /// #[derive(Clone)]
 /// struct UntilDropped;
 ///
-/// impl<R, K> Completion<R, K> for UntilDropped {
-///     type Response<T: Token> = Lease<R, T>;
+/// impl<R, K> TrackCompletion<R, K> for UntilDropped {
+///     type Response<T: Permit> = Lease<R, T>;
 ///
-///     fn attach<T: Token>(&self, connection: R, _: Outcome, _: &K, token: T) -> Lease<R, T> {
-///         Lease { connection, token: Some(token) }
+///     fn attach<T: Permit>(&self, connection: R, _: Outcome, _: &K, permit: T) -> Lease<R, T> {
+///         Lease { connection, permit: Some(permit) }
 ///     }
 /// }
 ///
@@ -92,41 +92,41 @@ pub trait Token: Send + 'static {
 /// # Ok(())
 /// # }
 /// ```
-pub trait Completion<Res, K>: Clone {
-    /// The response that carries the token, if it has to.
-    type Response<T: Token>;
+pub trait TrackCompletion<Res, K>: Clone {
+    /// The response that carries the permit, if it has to.
+    type Response<T: Permit>;
 
-    /// Resolves `token` or attaches it to the response.
-    fn attach<T: Token>(
+    /// Resolves `permit` or attaches it to the response.
+    fn attach<T: Permit>(
         &self,
         response: Res,
         head: Outcome,
         classify: &K,
-        token: T,
+        permit: T,
     ) -> Self::Response<T>;
 }
 
 /// A call is over when the inner service has returned its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AtResponse;
+pub struct CompleteOnResponse;
 
-impl<Res, K> Completion<Res, K> for AtResponse {
-    type Response<T: Token> = Res;
+impl<Res, K> TrackCompletion<Res, K> for CompleteOnResponse {
+    type Response<T: Permit> = Res;
 
     #[inline]
-    fn attach<T: Token>(&self, response: Res, head: Outcome, _classify: &K, token: T) -> Res {
-        token.resolve(head);
+    fn attach<T: Permit>(&self, response: Res, head: Outcome, _classify: &K, permit: T) -> Res {
+        permit.resolve(head);
         response
     }
 }
 
-/// Polls a call to the inner service, and resolves the token that stands for it when the call is over.
+/// Polls a call to the inner service, and resolves the permit that stands for it when the call is over.
 ///
-/// A call without a token is one that its layer refused: it has failed already.
+/// A call without a permit is one that its layer refused: it has failed already.
 #[inline]
 pub(crate) fn poll_tracked<S, Req, K, C, T>(
     call: Pin<&mut Call<S, Req>>,
-    token: &mut Option<T>,
+    permit: &mut Option<T>,
     classify: &K,
     completion: &C,
     name: impl FnOnce(&T) -> &'static str,
@@ -135,22 +135,22 @@ pub(crate) fn poll_tracked<S, Req, K, C, T>(
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
-    C: Completion<S::Response, K>,
-    T: Token,
+    C: TrackCompletion<S::Response, K>,
+    T: Permit,
 {
-    let result = ready!(call.poll(cx, || token.as_ref().map_or("", name)));
-    Poll::Ready(match (token.take(), result) {
-        (Some(token), Ok(response)) => {
+    let result = ready!(call.poll(cx, || permit.as_ref().map_or("", name)));
+    Poll::Ready(match (permit.take(), result) {
+        (Some(permit), Ok(response)) => {
             let outcome = classify.classify(Ok(&response));
-            Ok(completion.attach(response, outcome, classify, token))
+            Ok(completion.attach(response, outcome, classify, permit))
         }
-        (Some(token), Err(error)) => {
+        (Some(permit), Err(error)) => {
             if error.is_rejection() {
-                token.refuse();
+                permit.refuse();
             } else if error.is_timeout() {
-                token.time_out(classify.classify(Err(&error)));
+                permit.time_out(classify.classify(Err(&error)));
             } else {
-                token.resolve(classify.classify(Err(&error)));
+                permit.resolve(classify.classify(Err(&error)));
             }
             Err(error)
         }

@@ -85,7 +85,7 @@ pub(crate) fn is_queued_after<T>(poll: impl FnOnce() -> T) -> (T, bool) {
     })
 }
 
-/// Lets the layers further in share one reading of the clock, until the guard is dropped.
+/// Lets the inner layers share one reading of the clock, until the guard is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct ClockScope {
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(now(), first, "read once");
         {
             let _inner = ClockScope::poll();
-            assert_eq!(now(), first, "also further in");
+            assert_eq!(now(), first, "also inner");
             assert_eq!(fresh_now(), first + Duration::from_secs(1));
         }
         assert_eq!(

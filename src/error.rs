@@ -742,7 +742,7 @@ pub(crate) fn or_panic<T>(built: Result<T, ConfigError>) -> T {
 }
 
 /// The longest time that can be configured. Longer ones are typing errors or `Duration::MAX`.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Checks the values of one layer's configuration.
 #[derive(Clone, Copy)]
@@ -791,7 +791,7 @@ impl<'a> Check<'a> {
     /// A time that is waited for: above zero, and not for ever.
     pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
         self.that(
-            value > Duration::ZERO && value <= LONGEST,
+            value > Duration::ZERO && value <= MAX_DURATION,
             field,
             &value,
             "above 0s and at most 365 days",

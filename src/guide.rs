@@ -53,7 +53,7 @@
 //! | timeout outside retry | one slow attempt uses up the time of all; that is a deadline, and called so here |
 //! | circuit breaker outside retry | sees one failure for three, and opens late |
 //! | bulkhead outside retry | a permit is held while nothing is in flight but a wait |
-//! | retry in two services of a chain | 3 × 3 attempts; retry where the request begins, or let the [attempt](crate::Attempt) be known further in |
+//! | retry in two services of a chain | 3 × 3 attempts; retry where the request begins, or let the [attempt](crate::Attempt) be known inner |
 //! | a circuit breaker over all replicas, none for each | where two of three are dead it opens for all, though the third is well. Over a [balancer](crate::balance) leave it out, or give each endpoint its own |
 //!
 //! # From a service level to numbers
@@ -113,7 +113,7 @@
 //! the feature `http`. A call with no time left is refused before it is made.
 //!
 //! Retry in one place: the outermost that knows that the request does no harm when made twice. In one task a second
-//! [retry](crate::retry) further in lets the first one do it.
+//! [retry](crate::retry) inner lets the first one do it.
 //!
 //! # What to watch
 //!

@@ -57,7 +57,7 @@ pub(crate) struct Settings {
 /// How long calls have taken.
 pub(crate) struct Sketch {
     settings: Settings,
-    lanes: Box<[Lane]>,
+    stripes: Box<[Stripe]>,
     history: Mutex<History>,
     /// The length of a tick in nanoseconds.
     tick: u64,
@@ -73,18 +73,18 @@ pub(crate) struct Sketch {
 
 const UNKNOWN: u64 = u64::MAX;
 
-/// The cells of some of the threads. Aligned so that lanes do not share a cache line.
+/// The cells of some of the threads. Aligned so that stripes do not share a cache line.
 #[repr(align(128))]
-struct Lane {
+struct Stripe {
     exact: [AtomicU32; BUCKETS],
     longer: [AtomicU32; BUCKETS],
     calls: AtomicU64,
 }
 
 impl Sketch {
-    pub(crate) fn new(settings: Settings, lanes: usize) -> Self {
+    pub(crate) fn new(settings: Settings, stripes: usize) -> Self {
         let cells = || std::array::from_fn(|_| AtomicU32::new(0));
-        let lane = || Lane {
+        let stripe = || Stripe {
             exact: cells(),
             longer: cells(),
             calls: AtomicU64::new(0),
@@ -93,7 +93,9 @@ impl Sketch {
         let tick = (settings.window.as_nanos() as u64 / ticks).max(1);
         Self {
             settings,
-            lanes: std::iter::repeat_with(lane).take(lanes.max(1)).collect(),
+            stripes: std::iter::repeat_with(stripe)
+                .take(stripes.max(1))
+                .collect(),
             history: Mutex::new(History::new()),
             tick,
             due: AtomicU64::new(tick),
@@ -105,14 +107,14 @@ impl Sketch {
 
     /// Counts a call in the tick that [`keep`](Self::keep) has come to.
     #[inline]
-    pub(crate) fn record(&self, lane: usize, took: Took) {
-        let lane = &self.lanes[lane % self.lanes.len()];
+    pub(crate) fn record(&self, stripe: usize, took: Took) {
+        let stripe = &self.stripes[stripe % self.stripes.len()];
         let (cells, duration) = match took {
-            Took::Exactly(duration) => (&lane.exact, duration),
-            Took::LongerThan(duration) => (&lane.longer, duration),
+            Took::Exactly(duration) => (&stripe.exact, duration),
+            Took::LongerThan(duration) => (&stripe.longer, duration),
         };
         cells[bucket(duration)].fetch_add(1, Ordering::Relaxed);
-        lane.calls.fetch_add(1, Ordering::Relaxed);
+        stripe.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The quantile of the window, as it was at the beginning of this tick.
@@ -136,8 +138,8 @@ impl Sketch {
 
     /// How many calls have been counted since the beginning.
     pub(crate) fn calls(&self) -> u64 {
-        let calls = |lane: &Lane| lane.calls.load(Ordering::Relaxed);
-        self.lanes.iter().map(calls).sum()
+        let calls = |stripe: &Stripe| stripe.calls.load(Ordering::Relaxed);
+        self.stripes.iter().map(calls).sum()
     }
 
     /// Collects what has been counted if a new tick has begun at `nanos`, a time from any fixed origin. Says
@@ -157,8 +159,8 @@ impl Sketch {
             return false;
         }
         history.recent.clear();
-        for lane in &self.lanes {
-            for (place, (exact, longer)) in lane.exact.iter().zip(&lane.longer).enumerate() {
+        for stripe in &self.stripes {
+            for (place, (exact, longer)) in stripe.exact.iter().zip(&stripe.longer).enumerate() {
                 // Most cells are empty, and reading one leaves its cache line where it is.
                 let take = |cell: &AtomicU32| match cell.load(Ordering::Relaxed) {
                     0 => 0,
@@ -349,9 +351,9 @@ mod tests {
     struct Timed(Sketch);
 
     impl Timed {
-        fn record(&self, lane: usize, nanos: u64, took: Took) {
+        fn record(&self, stripe: usize, nanos: u64, took: Took) {
             self.0.keep(nanos);
-            self.0.record(lane, took);
+            self.0.record(stripe, took);
         }
 
         fn quantile(&self, nanos: u64) -> Option<Duration> {
@@ -497,13 +499,13 @@ mod tests {
         let sketch = sketch();
         let each = 20_000;
         std::thread::scope(|scope| {
-            for lane in 0..3 {
+            for stripe in 0..3 {
                 let sketch = &sketch;
                 scope.spawn(move || {
                     for call in 0..each {
                         // Within a tick or two, so that nothing grows old.
                         let nanos = call * SECOND / each * 3;
-                        sketch.record(lane, nanos, Took::Exactly(millis(call % 50 + 1)));
+                        sketch.record(stripe, nanos, Took::Exactly(millis(call % 50 + 1)));
                     }
                 });
             }

@@ -52,7 +52,7 @@
 //!
 //! # Layers
 //!
-//! | layer | page | in short |
+//! | layer | module | in short |
 //! |---|---|---|
 //! | [`standard`] | [`stack`] | all that one dependency needs, in the right order |
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
@@ -69,7 +69,7 @@
 //!
 //! With the feature `http`:
 //!
-//! | layer | page | in short |
+//! | layer | module | in short |
 //! |---|---|---|
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
@@ -147,7 +147,7 @@
 
 // How to add a layer. The circuit breaker is the model for all of this.
 //
-// - `src/<layer>/`: `mod.rs` is its page, with the headings of the others, and nothing else; `config.rs` has the settings,
+// - `src/<layer>/`: `mod.rs` is its module page, with the headings of the others, and nothing else; `config.rs` has the settings,
 //   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
 //   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports. The algorithm stands in a file of
 //   its own, as plain code that is given the time.
@@ -176,19 +176,17 @@ mod deadline;
 mod debugging;
 pub mod discover;
 mod error;
+mod evictable;
 pub mod fallback;
-mod forget;
 pub mod guide;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod keyed;
-mod lane;
 mod latency;
 pub mod measure;
 mod mode;
 mod outcome;
-mod prototype;
 mod random;
 pub mod rate_limit;
 mod ready;
@@ -196,8 +194,10 @@ mod replay;
 pub mod retry;
 mod send;
 pub mod stack;
+mod stripe;
 mod sync;
 mod telemetry;
+mod template;
 pub mod timeout;
 mod timer;
 mod wake;
@@ -211,19 +211,19 @@ pub use crate::balance::Balance;
 pub use crate::budget::Budget;
 pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
-pub use crate::completion::{AtResponse, Completion, Token};
+pub use crate::completion::{CompleteOnResponse, Permit, TrackCompletion};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
 pub use crate::error::{Cause, ConfigError, Error, ErrorKind, GaveUp};
+pub use crate::evictable::Evictable;
 pub use crate::fallback::{Fallback, FallbackLayer};
-pub use crate::forget::Forget;
 pub use crate::hedge::{Hedge, HedgeLayer};
 pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
-pub use crate::outcome::{Classify, ErrorsAreFailures, Hint, Outcome, classify_fn};
+pub use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Pushback, classify_fn};
 pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
-pub use crate::ready::Wrappable;
-pub use crate::replay::{ByClone, Once, Replay};
+pub use crate::ready::CloneService;
+pub use crate::replay::{ByClone, Never, Replay};
 pub use crate::retry::{Retry, RetryLayer};
 pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};

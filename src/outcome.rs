@@ -54,14 +54,14 @@ impl Outcome {
 /// What the service said about trying again, apart from what the outcome is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Hint {
+pub enum Pushback {
     /// Try again after this time (HTTP `Retry-After`, gRPC `grpc-retry-pushback-ms`).
     RetryAfter(Duration),
     /// Do not try again (a negative gRPC pushback).
     DoNotRetry,
 }
 
-/// Judges how a call ended.
+/// Classifies how a call ended.
 ///
 /// One classifier serves every layer of a stack: retry, circuit breaker and measure agree on what
 /// a failure is. The default, [`ErrorsAreFailures`], looks no deeper than `Result`; closures work
@@ -102,14 +102,14 @@ pub enum Hint {
     note = "write `.classify(classify_fn(|result: Result<&{Res}, &buttress::Error>| ...))`, or leave `.classify` out to count every error as a failure"
 )]
 pub trait Classify<Res> {
-    /// Judges the response or the error.
+    /// Classifies the response or the error.
     fn classify(&self, result: Result<&Res, &Error>) -> Outcome;
 
     /// Reads what the service said about trying again. By default nothing but
     /// [`Outcome::Overload`]'s `retry_after`.
-    fn hint(&self, result: Result<&Res, &Error>) -> Option<Hint> {
+    fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
-        retry_after.map(Hint::RetryAfter)
+        retry_after.map(Pushback::RetryAfter)
     }
 }
 
@@ -160,10 +160,10 @@ where
     classify
 }
 
-/// Judges a result the way every layer does: our own rejections are `Ignored`, for the rest the
+/// Classifies a result the way every layer does: our own rejections are `Ignored`, for the rest the
 /// classifier decides.
 #[inline]
-pub(crate) fn judge<Res, K>(classify: &K, result: &Result<Res, Error>) -> Outcome
+pub(crate) fn classify_result<Res, K>(classify: &K, result: &Result<Res, Error>) -> Outcome
 where
     K: Classify<Res>,
 {
@@ -182,16 +182,22 @@ mod tests {
     fn rejections_from_below_are_ignored_whatever_the_classifier_says() {
         let rejected = Error::rejected(ErrorKind::CircuitOpen, "db", None);
         let result: Result<(), Error> = Err(rejected);
-        assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Ignored);
+        assert_eq!(
+            classify_result(&ErrorsAreFailures, &result),
+            Outcome::Ignored
+        );
         let strict = classify_fn(|_: Result<&(), &Error>| Outcome::Failure);
-        assert_eq!(judge(&strict, &result), Outcome::Ignored);
+        assert_eq!(classify_result(&strict, &result), Outcome::Ignored);
     }
 
     #[test]
     fn a_timeout_is_a_failure() {
         let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
         let result: Result<(), Error> = Err(timeout);
-        assert_eq!(judge(&ErrorsAreFailures, &result), Outcome::Failure);
+        assert_eq!(
+            classify_result(&ErrorsAreFailures, &result),
+            Outcome::Failure
+        );
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
         let classify = classify_fn(move |_: Result<&(), &Error>| Outcome::Overload {
             retry_after: Some(wait),
         });
-        assert_eq!(classify.hint(Ok(&())), Some(Hint::RetryAfter(wait)));
-        assert_eq!(ErrorsAreFailures.hint(Ok(&())), None);
+        assert_eq!(classify.pushback(Ok(&())), Some(Pushback::RetryAfter(wait)));
+        assert_eq!(ErrorsAreFailures.pushback(Ok(&())), None);
     }
 }

@@ -27,9 +27,9 @@ use crate::{BoxError, Error};
 ///
 /// ```
 /// use buttress::stack::StandardService;
-/// use buttress::{ConfigError, Wrappable, standard};
+/// use buttress::{ConfigError, CloneService, standard};
 ///
-/// fn inventory<S: Wrappable<String>>(client: S) -> Result<StandardService<S>, ConfigError> {
+/// fn inventory<S: CloneService<String>>(client: S) -> Result<StandardService<S>, ConfigError> {
 ///     Ok(standard("inventory").concurrency_limit(50).build()?.wrap(client))
 /// }
 /// ```
@@ -38,10 +38,10 @@ use crate::{BoxError, Error};
     label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError> + 'static`",
     note = "a service that is not `Clone` can be shared through `tower::buffer::Buffer::new(service, 64)`; `BoxService` has a cloneable form, `tower::util::BoxCloneSyncService`"
 )]
-pub trait Wrappable<Req>: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
+pub trait CloneService<Req>: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
 
 #[diagnostic::do_not_recommend]
-impl<Req, S> Wrappable<Req> for S where S: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
+impl<Req, S> CloneService<Req> for S where S: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
 
 /// An inner service together with what it answered when it was last asked whether it is ready.
 pub(crate) struct Ready<S> {
@@ -168,8 +168,8 @@ impl<S> Ready<S> {
     }
 }
 
-/// What a layer holds while it calls the layer further in is held here, and not in the function that makes the future
-/// of the layer further out.
+/// What a layer holds while it calls the inner layer is held here, and not in the function that makes the future
+/// of the layer outer.
 #[inline(never)]
 fn call_alone<S, Req>(service: &mut S, request: Req) -> S::Future
 where

@@ -6,7 +6,7 @@ use crate::Error;
 ///
 /// This is a value given to the layer and not a trait on the request, because requests that are not
 /// `Clone` (`reqwest::Request`, streaming bodies) belong to other crates. [`ByClone`] is the default;
-/// a closure `|request: &Req| -> Option<Req>` works; [`Once`] never copies.
+/// a closure `|request: &Req| -> Option<Req>` works; [`Never`] never copies.
 ///
 /// # Examples
 ///
@@ -25,7 +25,7 @@ use crate::Error;
 #[diagnostic::on_unimplemented(
     message = "requests of type `{Req}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request",
-    note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Once)` to never send a request twice",
+    note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Never)` to never send a request twice",
     note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text or bytes, by `HttpReplay::by_clone()` if its body is `Clone`, and by `HttpReplay::new()` with a `ReplayBodyLayer` around the layer if its body is streamed"
 )]
 pub trait Replay<Req> {
@@ -42,13 +42,13 @@ pub trait Replay<Req> {
     }
 
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
-    fn mark(&self, _request: &mut Req, _attempt: u32) {}
+    fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
     /// Says whether a copy that was made earlier can still be sent. By default it can.
     ///
     /// Asked before the copy is sent. Between the two a copy may have been lost: that of a streamed body is kept only
     /// up to a limit, which may have been exceeded while the first attempt was read.
-    fn is_intact(&self, _copy: &Req) -> bool {
+    fn is_replayable(&self, _copy: &Req) -> bool {
         true
     }
 
@@ -56,7 +56,7 @@ pub trait Replay<Req> {
     ///
     /// Called by a retry when that attempt has failed and the copy is to be sent. A client may go on to send a
     /// streamed body after it has given an answer, and read away what the copy needs.
-    fn supersede(&self, _copy: &Req) {}
+    fn abandon(&self, _copy: &Req) {}
 
     /// Says whether the service may have seen the request that ended in `error`.
     ///
@@ -80,9 +80,9 @@ impl<Req: Clone> Replay<Req> for ByClone {
 
 /// Never copies: every request is sent once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Once;
+pub struct Never;
 
-impl<Req> Replay<Req> for Once {
+impl<Req> Replay<Req> for Never {
     fn copy(&self, _request: &Req) -> Option<Req> {
         None
     }

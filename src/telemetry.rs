@@ -281,9 +281,9 @@ impl Used {
 ///
 /// For the series of a layer that are used at different times: while successes come all the time, an
 /// exporter may have dropped the series of failures.
-pub(crate) struct Kept<H>(RefCell<Option<(H, Used)>>);
+pub(crate) struct LazyMetric<H>(RefCell<Option<(H, Used)>>);
 
-impl<H> Kept<H> {
+impl<H> LazyMetric<H> {
     /// Uses the handle.
     #[inline]
     pub(crate) fn with(&self, now: Instant, look_up: impl FnOnce() -> H, used: impl FnOnce(&H)) {
@@ -295,7 +295,7 @@ impl<H> Kept<H> {
     }
 }
 
-impl<H> Default for Kept<H> {
+impl<H> Default for LazyMetric<H> {
     fn default() -> Self {
         Self(RefCell::new(None))
     }

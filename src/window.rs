@@ -7,7 +7,7 @@
 //!
 //! A bucket's counter is one atomic word that holds the number of its time slice (its *tag*) beside
 //! the count. Rotation and counting are one compare-and-swap; two threads that arrive together at a
-//! new slice cannot both clear it. Each lane (thread, in effect) has its own ring, and the rings are
+//! new slice cannot both clear it. Each stripe (thread, in effect) has its own ring, and the rings are
 //! summed when somebody asks.
 //!
 //! The tag contains the *epoch* of the caller, which moves it on by more than a ring. So a new epoch starts
@@ -25,7 +25,7 @@ pub(crate) const BUCKETS: usize = 10;
 /// because two threads may disagree a little about the time.
 const EPOCH: u64 = 2 * BUCKETS as u64;
 
-/// The low bits of a word hold the count: 16 million per bucket and lane, where it stays.
+/// The low bits of a word hold the count: 16 million per bucket and stripe, where it stays.
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 /// The high bits hold the tag: at buckets of 1 ms it wraps after 34 years.
@@ -49,32 +49,32 @@ pub(crate) struct Tally {
 /// Calls of the last [`BUCKETS`] slices of time.
 pub(crate) struct TimeWindow {
     /// As many as a power of two.
-    lanes: Box<[Lane]>,
+    stripes: Box<[Stripe]>,
     /// The slices in a nanosecond, in units of 2⁻⁶⁴: multiplying by it is faster than dividing by their width, and
     /// off by a nanosecond now and then.
     rate: u64,
 }
 
-/// One ring. Aligned so that lanes do not share a cache line (two of them, as they are fetched in pairs).
+/// One ring. Aligned so that stripes do not share a cache line (two of them, as they are fetched in pairs).
 #[repr(align(128))]
-struct Lane {
+struct Stripe {
     successes: [AtomicU64; BUCKETS],
     failures: [AtomicU64; BUCKETS],
     slow: [AtomicU64; BUCKETS],
 }
 
 impl TimeWindow {
-    /// A window over `span`, with `lanes` copies of every counter.
-    pub(crate) fn new(span: Duration, lanes: usize) -> Self {
+    /// A window over `span`, with `stripes` copies of every counter.
+    pub(crate) fn new(span: Duration, stripes: usize) -> Self {
         let ring = || std::array::from_fn(|_| AtomicU64::new(0));
-        let lane = || Lane {
+        let stripe = || Stripe {
             successes: ring(),
             failures: ring(),
             slow: ring(),
         };
         Self {
-            lanes: std::iter::repeat_with(lane)
-                .take(lanes.next_power_of_two())
+            stripes: std::iter::repeat_with(stripe)
+                .take(stripes.next_power_of_two())
                 .collect(),
             rate: u64::MAX / (span.as_nanos() as u64 / BUCKETS as u64).max(2) + 1,
         }
@@ -87,10 +87,10 @@ impl TimeWindow {
         ((slices >> u64::BITS) as u64, slices as u64)
     }
 
-    /// The counters of a lane. There is a power of two of them.
+    /// The counters of a stripe. There is a power of two of them.
     #[inline]
-    fn lane(&self, lane: usize) -> &Lane {
-        &self.lanes[lane & (self.lanes.len() - 1)]
+    fn stripe(&self, stripe: usize) -> &Stripe {
+        &self.stripes[stripe & (self.stripes.len() - 1)]
     }
 
     /// The number of the slice that `nanos` falls into.
@@ -102,26 +102,26 @@ impl TimeWindow {
 
     /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin. Returns the slice that it is in.
     #[inline]
-    pub(crate) fn record(&self, lane: usize, epoch: u64, nanos: u64, sample: Sample) -> u64 {
+    pub(crate) fn record(&self, stripe: usize, epoch: u64, nanos: u64, sample: Sample) -> u64 {
         let tag = self.tag(epoch, nanos);
         let bucket = (tag % BUCKETS as u64) as usize;
-        let lane = self.lane(lane);
+        let stripe = self.stripe(stripe);
         let counters = if sample.failed {
-            &lane.failures
+            &stripe.failures
         } else {
-            &lane.successes
+            &stripe.successes
         };
         count(&counters[bucket], tag);
         if sample.slow {
-            count(&lane.slow[bucket], tag);
+            count(&stripe.slow[bucket], tag);
         }
         tag
     }
 
-    /// Takes back a success that was counted in this lane and slice, if it is still held.
-    pub(crate) fn retract(&self, lane: usize, tag: u64) {
-        let lane = self.lane(lane);
-        uncount(&lane.successes[(tag % BUCKETS as u64) as usize], tag);
+    /// Takes back a success that was counted in this stripe and slice, if it is still held.
+    pub(crate) fn retract(&self, stripe: usize, tag: u64) {
+        let stripe = self.stripe(stripe);
+        uncount(&stripe.successes[(tag % BUCKETS as u64) as usize], tag);
     }
 
     /// Sums the newest `slices` buckets as they are seen at `nanos`.
@@ -135,11 +135,11 @@ impl TimeWindow {
                 .sum()
         };
         let mut tally = Tally::default();
-        for lane in &self.lanes {
-            let failures = sum(&lane.failures);
+        for stripe in &self.stripes {
+            let failures = sum(&stripe.failures);
             tally.failures += failures;
-            tally.calls += failures + sum(&lane.successes);
-            tally.slow += sum(&lane.slow);
+            tally.calls += failures + sum(&stripe.successes);
+            tally.slow += sum(&stripe.slow);
         }
         tally
     }
@@ -416,8 +416,8 @@ mod tests {
     #[test]
     fn every_lane_is_summed() {
         let window = TimeWindow::new(SPAN, 4);
-        for lane in 0..9 {
-            window.record(lane, 0, seconds(0), FAILED);
+        for stripe in 0..9 {
+            window.record(stripe, 0, seconds(0), FAILED);
         }
         assert_eq!(window.tally(0, seconds(0), 1).failures, 9);
     }
@@ -431,9 +431,9 @@ mod tests {
             let window = TimeWindow::new(SPAN, 3);
             let mut list = Vec::new();
             let mut elapsed = 0;
-            for (lane, (wait, failed, slow)) in steps.into_iter().enumerate() {
+            for (stripe, (wait, failed, slow)) in steps.into_iter().enumerate() {
                 elapsed += millis(wait);
-                window.record(lane, 1, elapsed, Sample { failed, slow });
+                window.record(stripe, 1, elapsed, Sample { failed, slow });
                 list.push((elapsed / seconds(1), failed, slow));
                 for slices in [2, BUCKETS] {
                     let seen = || list.iter().filter(|call| call.0 + slices as u64 > elapsed / seconds(1));

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use buttress::Balance;
-use buttress::balance::{Endpoint, Measure};
+use buttress::balance::{Endpoint, LoadMetric};
 use tokio::runtime;
 use tower::Layer;
 use tower::balance::p2c;
@@ -25,14 +25,14 @@ pub(crate) fn sections() -> Vec<Section> {
                 row("tower Timeout (the unit)", "1", tower_timeout(), AtOnce),
                 tower("tower Balance, 10, not cloneable", 10),
                 tower("tower Balance, 1,000, not cloneable", 1_000),
-                ours("Balance, 10, peak EWMA", "2.5", 10, Measure::PeakEwma),
+                ours("Balance, 10, peak EWMA", "2.5", 10, LoadMetric::PeakEwma),
                 ours(
                     "Balance, 1,000, peak EWMA",
                     "1.1 × that",
                     1_000,
-                    Measure::PeakEwma,
+                    LoadMetric::PeakEwma,
                 ),
-                ours("Balance, 10, in flight", "", 10, Measure::InFlight),
+                ours("Balance, 10, in flight", "", 10, LoadMetric::InFlight),
                 cloned("Balance, 10, peak EWMA, cloned for each call", 10),
             ],
         },
@@ -55,25 +55,25 @@ pub(crate) fn sections() -> Vec<Section> {
     ]
 }
 
-fn balance(endpoints: usize, measure: Measure) -> Balance<AtOnce> {
+fn balance(endpoints: usize, measure: LoadMetric) -> Balance<AtOnce> {
     let endpoints = (0..endpoints).map(|key| Endpoint::new(key, AtOnce));
     let built = Balance::config("bench").measure(measure).build(endpoints);
     built.expect("the configuration is valid")
 }
 
-fn ours(name: &'static str, target: &'static str, endpoints: usize, measure: Measure) -> Row {
+fn ours(name: &'static str, target: &'static str, endpoints: usize, measure: LoadMetric) -> Row {
     row_of(name, target, balance(endpoints, measure))
 }
 
 /// As a server does that clones its state for each request.
 fn cloned(name: &'static str, endpoints: usize) -> Row {
-    let service = balance(endpoints, Measure::PeakEwma);
+    let service = balance(endpoints, LoadMetric::PeakEwma);
     let run = move |calls| timed(calls, |request| call(&mut service.clone(), request));
     Row::new(name, "", run)
 }
 
 fn ours_on_threads(name: &'static str, endpoints: usize) -> Row {
-    on_threads(name, "", balance(endpoints, Measure::PeakEwma))
+    on_threads(name, "", balance(endpoints, LoadMetric::PeakEwma))
 }
 
 fn tower(name: &'static str, endpoints: usize) -> Row {
@@ -101,7 +101,7 @@ fn tower_balance(endpoints: usize) -> TowerBalance {
 /// By so many tasks, each on a thread and with a clone: a call of tower's waits for the task of the buffer.
 fn by_tasks(tasks: usize) -> Vec<Row> {
     let unit = || tower_timeout().layer(AtOnce);
-    let ours = |endpoints| move || balance(endpoints, Measure::PeakEwma);
+    let ours = |endpoints| move || balance(endpoints, LoadMetric::PeakEwma);
     let tower = |endpoints| move || Buffer::new(tower_balance(endpoints), 100);
     vec![
         task_row("tower Timeout (the unit)", "1", tasks, unit),

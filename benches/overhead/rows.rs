@@ -11,8 +11,8 @@ use buttress::bulkhead::Aimd;
 use buttress::stack::{Standard, StandardLayer};
 use buttress::{
     BoxError, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, Error, FallbackLayer, HedgeLayer,
-    MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback,
-    keyed,
+    KeyedLayer, MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn,
+    fallback,
 };
 use tokio::time::Instant;
 use tower::retry::Policy;
@@ -244,7 +244,7 @@ fn fallback() -> FallbackLayer<fallback::Value<u64>> {
 
 /// A breaker for each of so many keys, which come in turn.
 fn keyed_breaker<S: Bench>(keys: u64) -> impl Layer<S, Service: Bench> + Clone {
-    keyed::by(
+    KeyedLayer::new(
         "bench",
         move |request: &u64| request % keys,
         |_: &u64| breaker(),

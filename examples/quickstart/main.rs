@@ -74,7 +74,7 @@ fn protect(
         // What takes longer than nearly all the others is sent once more.
         .hedge(|hedge| hedge)
         // When it is open, one request finds out every quarter of a second whether the server is back.
-        .circuit_breaker(|breaker| breaker.sensitive().open_for(Duration::from_millis(250)))
+        .circuit_breaker(|breaker| breaker.fail_fast().open_for(Duration::from_millis(250)))
         // Not more than agreed; who comes in a crowd waits for a moment.
         .rate_limit(Rate::per_second(contract.per_second), |limit| {
             limit.burst(10).max_wait(Duration::from_millis(300))

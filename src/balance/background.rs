@@ -217,7 +217,7 @@ impl<S> Lease<S> {
         let Some(pool) = self.pool.upgrade() else {
             return;
         };
-        if pool.roster.tasks.set(self.task, self.number, state) {
+        if pool.host_set.tasks.set(self.task, self.number, state) {
             pool.task_has_changed();
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The least share of its weight that an endpoint begins with.
-const RAMP_LEAST: f64 = 0.1;
+const MIN_RAMP: f64 = 0.1;
 
 /// What keeps an endpoint from being chosen. Each reason is a word of its own, because one does not end another.
 ///
@@ -125,7 +125,7 @@ impl Condition {
             let _ = self.started.compare_exchange(started, u64::MAX, is, over);
             return 1.0;
         }
-        (elapsed as f64 / slow_start as f64).max(RAMP_LEAST)
+        (elapsed as f64 / slow_start as f64).max(MIN_RAMP)
     }
 
     /// Changes nothing: who looks may have another clock than the calls.

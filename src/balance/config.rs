@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::background::Task;
 use super::choose::PowerOfChoices;
 use super::driver::{Discovery, Found};
-use super::endpoint::{self, Endpoint, Frame, Measure};
+use super::endpoint::{self, Endpoint, LoadMetric, PoolContext};
 use super::load;
 use super::outlier::OutlierEjection;
 use super::pool::{self, Pool};
@@ -21,7 +21,7 @@ use crate::discover::{Change, Source};
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{AtResponse, ConfigError, ErrorsAreFailures};
+use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
 
 /// Long enough to remember a slow answer, short enough to try the endpoint again.
 const LATENCY_DECAY: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// The settings of a [`Balance`]. Made by [`Balance::config`].
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` or `discover` to make the balancer"]
-pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
+pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     settings: Settings,
     choose: P,
@@ -47,7 +47,7 @@ pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Settings {
-    measure: Measure,
+    measure: LoadMetric,
     latency_decay: Duration,
     failure_decay: Duration,
     failure_penalty: Duration,
@@ -64,7 +64,7 @@ impl Config {
         Self {
             name,
             settings: Settings {
-                measure: Measure::PeakEwma,
+                measure: LoadMetric::PeakEwma,
                 latency_decay: LATENCY_DECAY,
                 failure_decay: FAILURE_DECAY,
                 failure_penalty: FAILURE_PENALTY,
@@ -77,14 +77,14 @@ impl Config {
             },
             choose: PowerOfChoices,
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 }
 
 impl<P, K, C> Config<P, K, C> {
-    /// How loads are compared. [`Measure::PeakEwma`] by default.
-    pub fn measure(mut self, measure: Measure) -> Self {
+    /// How loads are compared. [`LoadMetric::PeakEwma`] by default.
+    pub fn measure(mut self, measure: LoadMetric) -> Self {
         self.settings.measure = measure;
         self
     }
@@ -170,7 +170,7 @@ impl<P, K, C> Config<P, K, C> {
         }
     }
 
-    /// Judges calls with `classify`. By default errors are failures.
+    /// Evaluates calls with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
         Config {
             name: self.name,
@@ -300,7 +300,7 @@ impl<P, K, C> Config<P, K, C> {
 
     fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
         let settings = self.settings;
-        let frame = Frame {
+        let context = PoolContext {
             origin: Instant::now(),
             settings: endpoint::Settings {
                 measure: settings.measure,
@@ -314,7 +314,7 @@ impl<P, K, C> Config<P, K, C> {
             },
         };
         let pool = Pool::new(
-            frame,
+            context,
             settings.max_wait,
             settings.ejection,
             settings.failover,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::condition::{Condition, EndpointState, after};
+use super::host_set::HostSet;
 use super::label::Label;
 use super::load::{self, End, Load};
-use super::outlier::{Record, Seat};
+use super::outlier::{HostRecord, Record};
 use super::priority::LAST;
-use super::roster::Roster;
 use crate::context::nanos_between;
 use crate::discover::Target;
 use crate::error::Check;
@@ -23,7 +23,7 @@ use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 /// How long an endpoint is left alone that refused a call and did not say for how long.
 const REFUSED_FOR: Duration = Duration::from_millis(100);
 /// The longest time that an endpoint is left alone because of one refusal or overload.
-const REFUSED_MOST: Duration = Duration::from_secs(300);
+const MAX_REFUSED: Duration = Duration::from_secs(300);
 /// How long an endpoint must have been unavailable before its group is taken to be so much smaller. A bulkhead that
 /// is full for a moment must not send calls to another group for as long as it takes to come back.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
@@ -150,7 +150,7 @@ impl<S> fmt::Debug for Endpoint<S> {
 /// How loads are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Measure {
+pub enum LoadMetric {
     /// `(latency + penalty · failure share²)² × (in flight + 1) / weight`, with the latency as a peak-sensitive,
     /// exponentially weighted moving average.
     #[default]
@@ -162,7 +162,7 @@ pub enum Measure {
 /// The settings that all endpoints of a balancer share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Settings {
-    pub(super) measure: Measure,
+    pub(super) measure: LoadMetric,
     pub(super) load: load::Settings,
     pub(super) slow_start: Duration,
     /// How many endpoints have a label of their own in metrics, if endpoints are reported.
@@ -171,12 +171,12 @@ pub(super) struct Settings {
 
 /// Where the times of a balancer begin, and its settings.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame {
+pub(super) struct PoolContext {
     pub(super) origin: Instant,
     pub(super) settings: Settings,
 }
 
-impl Frame {
+impl PoolContext {
     #[inline]
     pub(super) fn nanos(&self, now: Instant) -> u64 {
         nanos_between(self.origin, now)
@@ -190,14 +190,14 @@ impl Frame {
 /// An endpoint without its service: what is known about it.
 ///
 /// Lives as long as a call is in flight on it, also when it is not in the balancer any more.
-pub(super) struct Member {
+pub(super) struct Host {
     /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
     pub(super) id: u32,
     pub(super) key: Arc<str>,
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
-    pub(super) roster: Arc<Roster>,
+    pub(super) peers: Arc<HostSet>,
     pub(super) priority: u8,
     zone: Option<Arc<str>>,
     /// Its label in metrics, if endpoints are reported.
@@ -207,16 +207,16 @@ pub(super) struct Member {
     /// The bits of a float.
     weight: AtomicU64,
     available: Option<Arc<dyn Availability>>,
-    frame: Frame,
+    context: PoolContext,
 }
 
-impl Member {
+impl Host {
     /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
     /// have been at work for a while.
     pub(super) fn new(
         endpoint: &Endpoint<()>,
-        frame: Frame,
-        roster: &Arc<Roster>,
+        context: PoolContext,
+        host_set: &Arc<HostSet>,
         latency: f64,
         now: u64,
         is_late: bool,
@@ -226,21 +226,21 @@ impl Member {
             0 => NEXT.fetch_add(1, Ordering::Relaxed),
             id => id,
         };
-        let is_slow = is_late && !frame.settings.slow_start.is_zero();
+        let is_slow = is_late && !context.settings.slow_start.is_zero();
         Self {
             id,
             key: Arc::clone(&endpoint.key),
             load: Load::new(latency, now),
             condition: Condition::new(is_slow.then_some(now)),
             record: Record::new(),
-            roster: Arc::clone(roster),
+            peers: Arc::clone(host_set),
             priority: endpoint.priority,
             zone: endpoint.zone.clone(),
-            label: roster.label(&endpoint.key),
+            label: host_set.label(&endpoint.key),
             unavailable_since: AtomicU64::new(u64::MAX),
             weight: AtomicU64::new(endpoint.weight.to_bits()),
             available: endpoint.available.clone(),
-            frame,
+            context,
         }
     }
 
@@ -264,7 +264,7 @@ impl Member {
     /// Is not in the balancer any more.
     pub(super) fn leave(&self) {
         if let Some(label) = &self.label {
-            self.roster.leave(label);
+            self.peers.leave(label);
         }
     }
 
@@ -272,7 +272,7 @@ impl Member {
     #[inline]
     pub(super) fn is_selectable(&self, now: u64) -> bool {
         self.condition
-            .is_selectable(now, || self.roster.is_panic(self.priority, now))
+            .is_selectable(now, || self.peers.is_panic(self.priority, now))
             && self.is_available()
     }
 
@@ -297,9 +297,9 @@ impl Member {
         self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
     }
 
-    /// What outlier ejection judges by.
-    pub(super) fn seat(&self, now: u64) -> Seat<'_> {
-        Seat {
+    /// What outlier ejection evaluates by.
+    pub(super) fn record_of(&self, now: u64) -> HostRecord<'_> {
+        HostRecord {
             record: &self.record,
             is_out: self.condition.is_out_until() > now,
         }
@@ -324,27 +324,27 @@ impl Member {
     /// The share of the weight that counts now.
     #[inline]
     pub(super) fn ramp(&self, now: u64) -> f64 {
-        self.condition.ramp(self.frame.slow_start(), now)
+        self.condition.ramp(self.context.slow_start(), now)
     }
 
     /// What a call to this endpoint costs.
     #[inline]
     pub(super) fn cost(&self, now: u64) -> f64 {
-        let settings = &self.frame.settings;
+        let settings = &self.context.settings;
         let cost = match settings.measure {
-            Measure::PeakEwma => self.load.cost(&settings.load, now),
-            Measure::InFlight => f64::from(self.load.in_flight()) + 1.0,
+            LoadMetric::PeakEwma => self.load.cost(&settings.load, now),
+            LoadMetric::InFlight => f64::from(self.load.in_flight()) + 1.0,
         };
         cost / self.present_weight(now)
     }
 
     #[inline]
     pub(super) fn latency(&self, now: u64) -> f64 {
-        self.load.latency(&self.frame.settings.load, now)
+        self.load.latency(&self.context.settings.load, now)
     }
 
     pub(super) fn state(&self, now: u64) -> EndpointState {
-        self.condition.state(self.frame.slow_start(), now)
+        self.condition.state(self.context.slow_start(), now)
     }
 
     /// A call begins.
@@ -360,43 +360,43 @@ impl Member {
     #[inline]
     pub(super) fn count(&self, end: impl FnOnce() -> Ended, now: Instant) {
         if let Some(label) = &self.label {
-            self.roster.ended(label, end(), now);
+            self.peers.ended(label, end(), now);
         }
     }
 
     /// A call that began at `began` has ended.
     #[inline]
     pub(super) fn report(&self, outcome: Outcome, began: u64, now: Instant) {
-        let now = self.frame.nanos(now);
+        let now = self.context.nanos(now);
         let end = End::from(outcome);
-        self.load.end(&self.frame.settings.load, began, now, end);
-        self.judge(outcome, end, began, now);
+        self.load.end(&self.context.settings.load, began, now, end);
+        self.record_outcome(outcome, end, began, now);
     }
 
     /// A call that began at `began` was refused before it got there.
     pub(super) fn give_back(&self, began: u64, now: Instant) {
-        let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
+        let (settings, now) = (&self.context.settings.load, self.context.nanos(now));
         self.load.end(settings, began, now, End::Refused);
     }
 
     /// The answer has begun of a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
-        let (settings, now) = (&self.frame.settings.load, self.frame.nanos(now));
+        let (settings, now) = (&self.context.settings.load, self.context.nanos(now));
         self.load.stream(settings, began, now, End::from(outcome));
     }
 
     /// A call that began at `began` has ended, whose answer had begun before.
     pub(super) fn report_stream(&self, outcome: Outcome, began: u64, now: Instant) {
-        let now = self.frame.nanos(now);
+        let now = self.context.nanos(now);
         let end = End::from(outcome);
-        self.load.end_stream(&self.frame.settings.load, now, end);
-        self.judge(outcome, end, began, now);
+        self.load.end_stream(&self.context.settings.load, now, end);
+        self.record_outcome(outcome, end, began, now);
     }
 
     #[inline]
-    fn judge(&self, outcome: Outcome, end: End, began: u64, now: u64) {
+    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, now: u64) {
         if matches!(end, End::Succeeded | End::Failed) {
-            self.roster.note(self, began, now, end == End::Failed);
+            self.peers.note(self, began, now, end == End::Failed);
         }
         if let Outcome::Overload { retry_after } = outcome {
             self.overloaded(retry_after, now);
@@ -407,8 +407,8 @@ impl Member {
     #[cold]
     fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
         if let Some(wait) = retry_after {
-            let until = after(now, wait.min(REFUSED_MOST));
-            self.roster.spare(self, until, now);
+            let until = after(now, wait.min(MAX_REFUSED));
+            self.peers.spare(self, until, now);
         }
     }
 
@@ -423,15 +423,15 @@ impl Member {
         };
         if blames_endpoint {
             let wait = error.retry_after().unwrap_or(REFUSED_FOR);
-            let now = self.frame.nanos(now);
-            self.condition.refused(after(now, wait.min(REFUSED_MOST)));
+            let now = self.context.nanos(now);
+            self.condition.refused(after(now, wait.min(MAX_REFUSED)));
         }
         blames_endpoint
     }
 
     /// Leaves the endpoint out until `until`.
     pub(super) fn eject(&self, until: u64, now: u64) {
-        self.roster.change(now, || self.condition.ejected(until));
+        self.peers.change(now, || self.condition.ejected(until));
     }
 
     /// A health check has found that the endpoint works, or does not.
@@ -440,7 +440,7 @@ impl Member {
             // It was taken to be so. With the first probes of many endpoints this is nearly always so.
             return;
         }
-        self.roster.change(now, || {
+        self.peers.change(now, || {
             if self.condition.found(is_healthy, now) {
                 // The failures of before would keep it from getting calls for longer than its slow start.
                 self.load.forgive();
@@ -450,15 +450,15 @@ impl Member {
 
     /// Ends an ejection, and forgets earlier ones.
     pub(super) fn restore(&self, now: u64) {
-        self.roster.change(now, || {
+        self.peers.change(now, || {
             self.record.restore(now);
             self.condition.restore(now);
         });
     }
 
     pub(super) fn status(&self, now: Instant) -> EndpointStatus {
-        let settings = &self.frame.settings;
-        let now = self.frame.nanos(now);
+        let settings = &self.context.settings;
+        let now = self.context.nanos(now);
         EndpointStatus {
             key: Arc::clone(&self.key),
             state: self.state(now),
@@ -470,7 +470,7 @@ impl Member {
             load: self.cost(now),
             latency: Duration::from_secs_f64(self.latency(now)),
             failure_share: self.load.failure_share(&settings.load, now),
-            ejections: self.roster.ejections(self, now),
+            ejections: self.peers.ejections(self, now),
         }
     }
 }
@@ -487,9 +487,9 @@ impl From<Outcome> for End {
     }
 }
 
-impl fmt::Debug for Member {
+impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
+        f.debug_struct("Host")
             .field("key", &self.key)
             .field("load", &self.load)
             .field("condition", &self.condition)
@@ -522,7 +522,7 @@ pub struct EndpointStatus {
     /// The share of the last few calls that failed.
     pub failure_share: f64,
     /// How many ejections in a row count: the next one takes as much longer. One fewer for each
-    /// [`base`](super::OutlierEjection::base) without.
+    /// [`base_ejection_time`](super::OutlierEjection::base_ejection_time) without.
     pub ejections: u32,
 }
 

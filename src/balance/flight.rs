@@ -3,18 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::endpoint::Member;
+use super::endpoint::Host;
 use crate::context;
 use crate::telemetry::Ended;
-use crate::{Error, Outcome, Token};
+use crate::{Error, Outcome, Permit};
 
 /// A call in flight on an endpoint.
 ///
 /// Dropped without an outcome, it counts as cancelled: it may raise the endpoint's latency estimate, never lower
 /// it, unless its answer had begun.
-#[must_use = "a token that is dropped counts as cancelled"]
+#[must_use = "a permit that is dropped counts as cancelled"]
 pub struct Flight {
-    member: Arc<Member>,
+    host: Arc<Host>,
     began: u64,
     stage: Stage,
 }
@@ -31,10 +31,10 @@ enum Stage {
 impl Flight {
     /// A call that begins at `began`.
     #[inline]
-    pub(super) fn begin(member: &Arc<Member>, began: u64) -> Self {
-        member.begin(began);
+    pub(super) fn begin(host: &Arc<Host>, began: u64) -> Self {
+        host.begin(began);
         Self {
-            member: Arc::clone(member),
+            host: Arc::clone(host),
             began,
             stage: Stage::Waits,
         }
@@ -42,39 +42,39 @@ impl Flight {
 
     /// The name of the balancer.
     pub(super) fn name(&self) -> &'static str {
-        self.member.roster.name()
+        self.host.peers.name()
     }
 
-    /// Records that a layer further in refused the call. Returns the endpoint if another one may take it.
+    /// Records that a inner layer refused the call. Returns the endpoint if another one may take it.
     #[cold]
-    pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Member>> {
-        let member = Arc::clone(&self.member);
-        let may_go_on = member.refused(error, context::now());
+    pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Host>> {
+        let host = Arc::clone(&self.host);
+        let may_go_on = host.refused(error, context::now());
         self.stage = Stage::Over;
         let now = context::fresh_now();
-        member.give_back(self.began, now);
-        member.count(|| Ended::Rejected, now);
-        may_go_on.then_some(member)
+        host.give_back(self.began, now);
+        host.count(|| Ended::Rejected, now);
+        may_go_on.then_some(host)
     }
 
     #[inline]
     fn end(&mut self, outcome: Outcome, end: impl FnOnce() -> Ended) {
-        let (member, began) = (&self.member, self.began);
+        let (host, began) = (&self.host, self.began);
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         if stage == Stage::Over {
             return;
         }
         let now = context::fresh_now();
         if stage == Stage::Waits {
-            member.report(outcome, began, now);
+            host.report(outcome, began, now);
         } else {
-            member.report_stream(outcome, began, now);
+            host.report_stream(outcome, began, now);
         }
-        member.count(end, now);
+        host.count(end, now);
     }
 }
 
-impl Token for Flight {
+impl Permit for Flight {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome, || outcome.into());
@@ -83,7 +83,7 @@ impl Token for Flight {
     fn head(&mut self, outcome: Outcome) {
         if self.stage == Stage::Waits {
             self.stage = Stage::Streams;
-            self.member.head(outcome, self.began, context::fresh_now());
+            self.host.head(outcome, self.began, context::fresh_now());
         }
     }
 }
@@ -98,7 +98,7 @@ impl Drop for Flight {
 impl fmt::Debug for Flight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flight")
-            .field("endpoint", &self.member.key)
+            .field("endpoint", &self.host.key)
             .finish_non_exhaustive()
     }
 }

@@ -19,7 +19,7 @@ use super::shortage::Shortage;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
 use crate::timer::Timer;
-use crate::{Classify, Completion, Error, ErrorKind, Token, Wrappable};
+use crate::{Classify, CloneService, Error, ErrorKind, Permit, TrackCompletion};
 
 /// How long a call waits at least until a source has been polled that was started again. It takes as long as the runtime
 /// takes to get round to a new task.
@@ -105,10 +105,10 @@ where
 
 impl<S, Req, P, K, C> Future for ResponseFuture<S, Req, P, K, C>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     P: Choose<Req>,
     K: Classify<S::Response>,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
     type Output = Result<C::Response<Flight>, Error>;
 
@@ -179,15 +179,15 @@ where
         flight.resolve(classify.classify(Err(&error)));
         return error;
     }
-    let Some(member) = flight.refused(&error) else {
+    let Some(host) = flight.refused(&error) else {
         return error;
     };
     if !error.is_adopted() {
         if is_one_of_many {
-            // Another endpoint may take it, if there is a copy of the request: a retry further out has one.
+            // Another endpoint may take it, if there is a copy of the request: a retry outer has one.
             error.set_may_go_elsewhere();
         }
-        if let Some(shortage) = member.roster.shortage(context::now()) {
+        if let Some(shortage) = host.peers.shortage(context::now()) {
             error.set_shortage(shortage);
         }
     }

@@ -37,23 +37,20 @@ impl<S> Handle<S> {
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let now = Instant::now();
         let set = self.pool.set();
-        set.members
-            .iter()
-            .map(|member| member.status(now))
-            .collect()
+        set.hosts.iter().map(|host| host.status(now)).collect()
     }
 
     /// The endpoint with this key.
     #[must_use]
     pub fn endpoint(&self, key: &str) -> Option<EndpointStatus> {
-        let member = self.pool.member(key)?;
-        Some(member.status(Instant::now()))
+        let host = self.pool.host(key)?;
+        Some(host.status(Instant::now()))
     }
 
     /// The priority groups that have an endpoint, the first priority first, with the share of the calls that each gets.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
-        self.pool.roster.groups()
+        self.pool.host_set.groups()
     }
 
     /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such
@@ -63,11 +60,11 @@ impl<S> Handle<S> {
     /// to be sure, remove it.
     #[allow(clippy::must_use_candidate, reason = "it is out either way")]
     pub fn eject(&self, key: &str, duration: Duration) -> bool {
-        let Some(member) = self.pool.member(key) else {
+        let Some(host) = self.pool.host(key) else {
             return false;
         };
-        let now = self.pool.frame.nanos(Instant::now());
-        member.eject(after(now, duration), now);
+        let now = self.pool.context.nanos(Instant::now());
+        host.eject(after(now, duration), now);
         true
     }
 
@@ -77,10 +74,10 @@ impl<S> Handle<S> {
     /// One that a health check has found unhealthy stays so.
     #[allow(clippy::must_use_candidate, reason = "it is back either way")]
     pub fn restore(&self, key: &str) -> bool {
-        let Some(member) = self.pool.member(key) else {
+        let Some(host) = self.pool.host(key) else {
             return false;
         };
-        member.restore(self.pool.frame.nanos(Instant::now()));
+        host.restore(self.pool.context.nanos(Instant::now()));
         true
     }
 

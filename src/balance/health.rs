@@ -79,7 +79,7 @@ impl<F> Ask<F> {
 }
 
 impl<F, K> Ask<F, K> {
-    /// Judges the answer with `classify`: everything but a success means that the endpoint does not work.
+    /// Evaluates the answer with `classify`: everything but a success means that the endpoint does not work.
     pub fn classify<K2>(self, classify: K2) -> Ask<F, K2> {
         Ask {
             request: self.request,

@@ -66,7 +66,7 @@ pub(super) struct Directory(Mutex<Entries>);
 #[derive(Default)]
 struct Entries {
     /// The first one is of all endpoints that have none of their own.
-    places: Vec<Entry>,
+    indices: Vec<Entry>,
     /// How many labels there were.
     made: u64,
 }
@@ -82,8 +82,8 @@ impl Directory {
     /// The label of an endpoint with this key: its own, if no more than `most` have one.
     pub(super) fn enter(&self, key: &Arc<str>, most: u32) -> Arc<Label> {
         let mut entries = lock(&self.0);
-        if entries.places.is_empty() {
-            entries.places.push(Entry::new(OTHER.into()));
+        if entries.indices.is_empty() {
+            entries.indices.push(Entry::new(OTHER.into()));
         }
         let place = entries.place(key, most as usize);
         entries.at(place)
@@ -91,16 +91,16 @@ impl Directory {
 
     /// An endpoint that has this label has gone.
     pub(super) fn leave(&self, label: &Label) {
-        lock(&self.0).places[label.place].endpoints -= 1;
+        lock(&self.0).indices[label.place].endpoints -= 1;
     }
 }
 
 impl Entries {
     fn place(&mut self, key: &Arc<str>, most: usize) -> usize {
-        let used = self.places.iter().skip(1);
+        let used = self.indices.iter().skip(1);
         let has_room = used.filter(|entry| entry.endpoints > 0).count() < most;
-        let own = self.places.iter().position(|entry| entry.key == *key);
-        if let Some(own) = own.filter(|place| has_room || self.places[*place].endpoints > 0) {
+        let own = self.indices.iter().position(|entry| entry.key == *key);
+        if let Some(own) = own.filter(|place| has_room || self.indices[*place].endpoints > 0) {
             return own;
         }
         if !has_room {
@@ -108,19 +108,19 @@ impl Entries {
         }
         // Not one that calls on an endpoint that has gone are still counted by.
         let is_free = |entry: &Entry| entry.endpoints == 0 && entry.label.strong_count() == 0;
-        let places = self.places.iter().skip(1);
-        let free = places.map(is_free).position(|is_free| is_free);
-        let place = free.map_or(self.places.len(), |free| free + 1);
-        if place == self.places.len() {
-            self.places.push(Entry::new(Arc::clone(key)));
+        let indices = self.indices.iter().skip(1);
+        let free = indices.map(is_free).position(|is_free| is_free);
+        let place = free.map_or(self.indices.len(), |free| free + 1);
+        if place == self.indices.len() {
+            self.indices.push(Entry::new(Arc::clone(key)));
         } else {
-            self.places[place] = Entry::new(Arc::clone(key));
+            self.indices[place] = Entry::new(Arc::clone(key));
         }
         place
     }
 
     fn at(&mut self, place: usize) -> Arc<Label> {
-        let entry = &mut self.places[place];
+        let entry = &mut self.indices[place];
         entry.endpoints += 1;
         if let Some(label) = entry.label.upgrade() {
             return label;
@@ -145,7 +145,7 @@ impl Entry {
 impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Directory")
-            .field(&lock(&self.0).places.len())
+            .field(&lock(&self.0).indices.len())
             .finish()
     }
 }

@@ -13,7 +13,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// What share of the failure share is the last call's.
 const FAILURE_GAIN: f32 = 0.3;
 /// Below this, no failure is remembered.
-const FAILURE_LEAST: f32 = 1e-3;
+const MIN_FAILURE_SHARE: f32 = 1e-3;
 /// An answer that is slower than the estimate by this factor replaces it.
 const STEP: f32 = 4.0;
 /// How much at least one counts that is slower by less. Single calls differ by as much where nothing is wrong, and an
@@ -21,7 +21,7 @@ const STEP: f32 = 4.0;
 const SLOWER_GAIN: f32 = 0.1;
 /// The least latency that counts, in seconds: of endpoints faster than that, the calls in flight decide. Above
 /// zero, so that they also do where nothing has been measured.
-const LATENCY_LEAST: f64 = 1e-6;
+const MIN_LATENCY: f64 = 1e-6;
 
 /// The settings of the estimate, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub(super) enum End {
     Failed,
     /// It was given up before it ended: it would have taken at least as long.
     Cancelled,
-    /// Its answer is not judged. That there is one shows that the endpoint does not hang.
+    /// Its answer is not classified. That there is one shows that the endpoint does not hang.
     Ignored,
     /// It says nothing about the endpoint: it never got there.
     Refused,
@@ -241,7 +241,7 @@ impl Load {
             let old = Decaying(word);
             let kept = (1.0 - FAILURE_GAIN) * old.at(nanos, settings.failure_decay);
             let share = kept + if failed { FAILURE_GAIN } else { 0.0 };
-            if share < FAILURE_LEAST {
+            if share < MIN_FAILURE_SHARE {
                 return 0;
             }
             // The time never goes back, or the next one would decay twice.
@@ -297,7 +297,7 @@ impl Load {
     #[inline]
     pub(super) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
         let flow = Flow(self.flow.load(Ordering::Relaxed));
-        let latency = self.latency_in(settings, nanos, flow).max(LATENCY_LEAST);
+        let latency = self.latency_in(settings, nanos, flow).max(MIN_LATENCY);
         let failures = self.failure_share(settings, nanos);
         let expected = latency + settings.failure_penalty * failures * failures;
         expected * expected * (f64::from(self.in_flight_in(flow)) + 1.0)
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_refused_or_is_not_judged_changes_no_estimate() {
+    fn a_call_that_was_refused_or_is_not_counted_changes_no_estimate() {
         let load = Load::new(0.1, 0);
         for end in [End::Refused, End::Ignored] {
             call(&load, 0, SECOND, end);
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_whose_answers_are_not_judged_does_not_hang_and_one_that_gets_no_calls_may() {
+    fn an_endpoint_whose_answers_are_not_counted_does_not_hang_and_one_that_gets_no_calls_may() {
         for (end, expected) in [(End::Ignored, 1_000.0), (End::Refused, 61_000.0)] {
             let load = Load::new(0.001, 0);
             load.begin(0);
@@ -657,7 +657,7 @@ mod tests {
             }
         }
 
-        fn judge(&mut self, now: u64, end: End) {
+        fn record_outcome(&mut self, now: u64, end: End) {
             if matches!(end, End::Succeeded | End::Failed) {
                 let failed = f64::from(u8::from(end == End::Failed));
                 let share = 0.7 * decayed(self.failures, now, 4.0) + 0.3 * failed;
@@ -697,7 +697,7 @@ mod tests {
                     Some((_, 0, end)) if plain.streams > 0 => {
                         plain.streams -= 1;
                         load.end_stream(&SETTINGS, now, end);
-                        plain.judge(now, end);
+                        plain.record_outcome(now, end);
                     }
                     Some((place, kind, end)) if !plain.in_flight.is_empty() => {
                         let began = plain.in_flight.remove(place % plain.in_flight.len());
@@ -707,7 +707,7 @@ mod tests {
                             load.stream(&SETTINGS, began, now, end);
                         } else {
                             load.end(&SETTINGS, began, now, end);
-                            plain.judge(now, end);
+                            plain.record_outcome(now, end);
                         }
                         if kind == 1 || !matches!(end, End::Cancelled | End::Refused) {
                             plain.marked = now;

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::background::{Task, TaskState};
 use super::condition::EndpointState;
+use super::host_set::HostSet;
 use super::label::{Directory, Label, Shown};
 use super::outlier::EjectionMethod;
 use super::priority::PRIORITIES;
-use super::roster::Roster;
 use crate::Mode;
 use crate::sync::{AtomicU32, Ordering, lock};
-use crate::telemetry::{Ended, Instruments, Kept, Labels};
+use crate::telemetry::{Ended, Instruments, Labels, LazyMetric};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -42,7 +42,7 @@ const NUMBERS: [&str; PRIORITIES] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 /// The balancers of one name.
 #[derive(Default)]
 pub(super) struct Levels {
-    rosters: Mutex<Vec<Arc<Roster>>>,
+    host_sets: Mutex<Vec<Arc<HostSet>>>,
     pub(super) labels: Directory,
     /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
     endpoints: Mutex<Vec<Option<Shown>>>,
@@ -53,12 +53,12 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    pub(super) fn add(&self, roster: &Arc<Roster>) {
-        lock(&self.rosters).push(Arc::clone(roster));
+    pub(super) fn add(&self, host_set: &Arc<HostSet>) {
+        lock(&self.host_sets).push(Arc::clone(host_set));
     }
 
-    pub(super) fn remove(&self, roster: &Arc<Roster>) {
-        lock(&self.rosters).retain(|kept| !Arc::ptr_eq(kept, roster));
+    pub(super) fn remove(&self, host_set: &Arc<HostSet>) {
+        lock(&self.host_sets).retain(|kept| !Arc::ptr_eq(kept, host_set));
     }
 
     /// What is to be shown of the endpoints of each label. `None` if another thread shows it: that one then looks again.
@@ -71,8 +71,8 @@ impl Levels {
         for shown in shown.iter_mut().flatten() {
             *shown = Shown::none(&shown.label);
         }
-        for roster in lock(&self.rosters).iter() {
-            roster.show(&mut shown);
+        for host_set in lock(&self.host_sets).iter() {
+            host_set.show(&mut shown);
         }
         Some(shown)
     }
@@ -80,8 +80,8 @@ impl Levels {
     /// The share of the calls that each priority gets that is shown: the mean over the balancers that have endpoints.
     fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
-        for roster in lock(&self.rosters).iter() {
-            let (shares, priorities) = roster.shares();
+        for host_set in lock(&self.host_sets).iter() {
+            let (shares, priorities) = host_set.shares();
             for (sum, share) in sums.iter_mut().zip(shares) {
                 *sum += share;
                 balancers += share;
@@ -96,10 +96,10 @@ impl Levels {
 
     /// The tasks that are shown, and whether all balancers that have one run it.
     fn tasks(&self) -> impl Iterator<Item = (Task, bool)> {
-        let rosters = lock(&self.rosters);
+        let host_sets = lock(&self.host_sets);
         let mut is_running = [false; Task::ALL.len()];
         for task in Task::ALL {
-            let states = rosters.iter().map(|roster| roster.tasks.state(task));
+            let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));
             let mut states = states.filter(|state| *state != TaskState::Absent);
             if let Some(first) = states.next() {
                 self.shown_tasks
@@ -116,7 +116,7 @@ impl Levels {
 impl fmt::Debug for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Levels")
-            .field(&lock(&self.rosters).len())
+            .field(&lock(&self.host_sets).len())
             .finish()
     }
 }
@@ -128,8 +128,8 @@ pub(super) struct BalanceMetrics {
     shares: RefCell<[Option<Gauge>; PRIORITIES]>,
     /// Looked up when there is such a task.
     tasks: RefCell<[Option<Gauge>; Task::ALL.len()]>,
-    refusals: Kept<Counter>,
-    /// At the places of their labels.
+    refusals: LazyMetric<Counter>,
+    /// At the indices of their labels.
     endpoints: RefCell<Vec<Option<EndpointMetrics>>>,
 }
 
@@ -137,7 +137,7 @@ pub(super) struct BalanceMetrics {
 struct EndpointMetrics {
     /// The label's.
     id: u64,
-    calls: [Kept<Counter>; Ended::NAMES.len()],
+    calls: [LazyMetric<Counter>; Ended::NAMES.len()],
     in_flight: Gauge,
     latency: Gauge,
     ready: Gauge,
@@ -192,15 +192,15 @@ impl Instruments for BalanceMetrics {
             }),
             shares: RefCell::default(),
             tasks: RefCell::default(),
-            refusals: Kept::default(),
+            refusals: LazyMetric::default(),
             endpoints: RefCell::default(),
         }
     }
 
     fn publish(&self, levels: &Levels) {
         let mut counts = [0; STATES.len()];
-        for roster in lock(&levels.rosters).iter() {
-            roster.count(&mut counts);
+        for host_set in lock(&levels.host_sets).iter() {
+            host_set.count(&mut counts);
         }
         for (gauge, count) in self.states.iter().zip(counts) {
             gauge.set(count as f64);

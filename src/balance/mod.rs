@@ -31,24 +31,24 @@
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
 //!   is back in seconds. What a failure is, the classifier says.
 //! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it.
-//! - With `http::AtEndOfBody` a call is in flight until the end of its body, but took what its head took. However long a
+//! - With `http::CompleteOnBodyEnd` a call is in flight until the end of its body, but took what its head took. However long a
 //!   stream goes on, it counts as one call in flight and no more; if it ends in a failure, as one failure.
 //! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
 //!   grows to all of it in 10 s. One that comes within 10 s of the first has all of it, as that has.
 //!
-//! [`Measure::InFlight`] compares `(in flight + 1) / weight` instead.
+//! [`LoadMetric::InFlight`] compares `(in flight + 1) / weight` instead.
 //!
 //! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no,
 //! one that has refused a call with an error of this crate (until its `retry_after`, else 100 ms), one whose answer
 //! was an overload with a `retry_after` (for that time, at most 300 s, and unless half of its group gets no calls
 //! already), and one that another attempt of the same operation was sent to by [retry](crate::retry) or
 //! [hedge](crate::hedge). They are chosen only if no other is left. A refused call is not made again here, since
-//! that would take a copy of every request: a retry further out does it, which else does not retry refusals.
+//! that would take a copy of every request: a retry outer does it, which else does not retry refusals.
 //!
 //! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
 //! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
 //! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
-//! See [`OutlierEjection`]. Each priority group is judged by itself. A failing endpoint loses most of its calls
+//! See [`OutlierEjection`]. Each priority group is evaluated by itself. A failing endpoint loses most of its calls
 //! much sooner, by its load. If it is left with fewer than 5 calls in 10 s, it stays ready.
 //!
 //! **Health checks**, if there is one ([`Balance::check_health`]): a task of its own asks each endpoint again and
@@ -154,7 +154,7 @@
 //! # Promises
 //!
 //! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock, and
-//!   one that ends after an interval of 10 s judges the endpoints. Where there are several priority groups, one call every
+//!   one that ends after an interval of 10 s evaluates the endpoints. Where there are several priority groups, one call every
 //!   250 ms looks at the health of all endpoints; no other waits for it.
 //! - Outlier ejection never takes more than half of the endpoints of a priority group out, nor the only one.
 //! - A call goes to another priority group only if the shares say so, or its own group has no endpoint to offer.
@@ -220,7 +220,7 @@
 //! | setting | default | reason |
 //! |---|---|---|
 //! | [`choose`](Config::choose) | [`PowerOfChoices`] | close to the least loaded, without a herd |
-//! | [`measure`](Config::measure) | [`Measure::PeakEwma`] | sees slow endpoints before calls pile up |
+//! | [`measure`](Config::measure) | [`LoadMetric::PeakEwma`] | sees slow endpoints before calls pile up |
 //! | [`latency_decay`](Config::latency_decay) | 10 s | remembers a slow answer, tries again after it |
 //! | [`failure_decay`](Config::failure_decay) | 4 s | an endpoint that has healed is back in seconds |
 //! | [`failure_penalty`](Config::failure_penalty) | 5 s | more than most calls take |
@@ -282,23 +282,23 @@ mod flight;
 mod future;
 mod handle;
 mod health;
+mod host_set;
 mod label;
 mod load;
 mod metrics;
 mod outlier;
 mod pool;
 mod priority;
-mod roster;
 mod service;
 mod shortage;
 
 pub use self::choose::{
-    Choose, ConsistentHash, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin, Standing,
+    Choose, ConsistentHash, Eligibility, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin,
     WeightedRandom,
 };
 pub use self::condition::EndpointState;
 pub use self::config::Config;
-pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, Measure};
+pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, LoadMetric};
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;

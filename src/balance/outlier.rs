@@ -9,16 +9,16 @@
 //! **Leave-one-out.** The failure share of each endpoint is compared with that of all others together. It is an
 //! outlier if the share is surely higher by more than `margin`: if the lower end of Newcombe's interval for the
 //! difference (1998, method 10: built from the Wilson intervals of both shares), with z = 4, is above it. The
-//! outliers are taken out of the comparison and the rest is judged again, so several do not hide one another.
+//! outliers are taken out of the comparison and the rest is evaluated again, so several do not hide one another.
 //! A failure of the whole pool ejects nobody.
 //!
 //! **Failures in a row**, if set, eject at once. They cannot tell an endpoint's failure from the pool's.
 //!
-//! **Ejection time.** `base` × the number of ejections in a row, up to `most`, then ± `jitter`. The number falls by
-//! one for each `base` that the endpoint stays in. (Envoy lets it fall in each interval; an endpoint in slow start
+//! **Ejection time.** `base_ejection_time` × the number of ejections in a row, up to `max_ejection_time`, then ± `jitter`. The number falls by
+//! one for each `base_ejection_time` that the endpoint stays in. (Envoy lets it fall in each interval; an endpoint in slow start
 //! gets so few calls that its failures take longer than that to be seen, and the time would never grow.)
 //!
-//! **Floor.** At most `⌊n · max_ejected⌋` of n endpoints of one priority are out: with a half, none of 1, 1 of 2 or 3,
+//! **Floor.** At most `⌊n · max_ejection_percent / 100⌋` of n endpoints of one priority are out: with a half, none of 1, 1 of 2 or 3,
 //! 2 of 4 or 5.
 //! An endpoint that is out for another reason (unhealthy, or ejected by hand) takes up the same room. If there is
 //! not room for all outliers, the surest ones go.
@@ -29,10 +29,10 @@
 //! | `min_calls` | 5 | the test itself asks for more evidence the fewer calls there are: 4 of 5, 5 of 10, 14 of 50 or 142 of 1,000 failures against none. It takes an endpoint that fails like the others for an outlier less than once in 20,000 times, with 20 calls or more once in a million. An endpoint whose failures cost it nearly all calls is still seen. Envoy takes 100, gRPC 50, with tests that do not know the sample size |
 //! | `margin` | 0.1 | an endpoint of ten that fails 10 % more costs 1 % of the calls, which retries cover; its capacity is worth more |
 //! | `consecutive_failures` | off | the load of a failing endpoint rises at once anyway; Envoy and Finagle take 5, linkerd 7 |
-//! | `base` | 30 s | as in Envoy and gRPC: many times what finding out costs |
-//! | `most` | 300 s | as in Envoy, gRPC and Finagle |
+//! | `base_ejection_time` | 30 s | as in Envoy and gRPC: many times what finding out costs |
+//! | `max_ejection_time` | 300 s | as in Envoy, gRPC and Finagle |
 //! | `jitter` | 0.25 | so that the endpoints of one incident, and many clients, do not come back together |
-//! | `max_ejected` | 0.5 | the other half can take twice its load for a while; Envoy's 10 % leaves a pool of 9 alone |
+//! | `max_ejection_percent` | 50 | the other half can take twice its load for a while; Envoy's 10 % leaves a pool of 9 alone |
 
 use std::time::Duration;
 
@@ -44,22 +44,22 @@ use crate::{ConfigError, Mode};
 const INTERVAL: Duration = Duration::from_secs(10);
 const MIN_CALLS: u32 = 5;
 const MARGIN: f64 = 0.1;
-const BASE: Duration = Duration::from_secs(30);
-const MOST: Duration = Duration::from_secs(300);
+const BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
+const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
 const JITTER: f64 = 0.25;
-const MAX_EJECTED: f64 = 0.5;
-/// Each endpoint is judged thousands of times a day, so once in 20 would be far too often.
+const MAX_EJECTION_PERCENT: u8 = 50;
+/// Each endpoint is evaluated thousands of times a day, so once in 20 would be far too often.
 const Z: f64 = 4.0;
-/// How often the rest is judged again after outliers were found. Each round finds all that are sure of those who
+/// How often the rest is evaluated again after outliers were found. Each round finds all that are sure of those who
 /// hid one another before; more than a few never find more.
 const ROUNDS: u32 = 4;
 /// The halves of a word of counts hold the calls of an interval: a million a second for an hour.
-const INTERVAL_MOST: Duration = Duration::from_secs(60 * 60);
+const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// When endpoints are ejected because of their failures, and for how long.
 ///
 /// A caller that makes one call after the other sends a failing endpoint about one in 10 s, since its load is so high:
-/// too few to be judged. Then it stays ready, with a [`failure_share`](super::EndpointStatus::failure_share) that tells.
+/// too few to be evaluated. Then it stays ready, with a [`failure_share`](super::EndpointStatus::failure_share) that tells.
 /// Ejecting it would save that caller hardly more than every third of these calls. Where it matters,
 /// [`consecutive_failures`](Self::consecutive_failures) counts for longer than an interval.
 ///
@@ -70,7 +70,7 @@ const INTERVAL_MOST: Duration = Duration::from_secs(60 * 60);
 ///
 /// use buttress::balance::OutlierEjection;
 ///
-/// let ejection = OutlierEjection::new().min_calls(20).base(Duration::from_secs(10));
+/// let ejection = OutlierEjection::new().min_calls(20).base_ejection_time(Duration::from_secs(10));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "an outlier ejection is part of the configuration of a balancer"]
@@ -79,10 +79,10 @@ pub struct OutlierEjection {
     min_calls: u32,
     margin: f64,
     consecutive_failures: Option<u32>,
-    base: Duration,
-    most: Duration,
+    base_ejection_time: Duration,
+    max_ejection_time: Duration,
     jitter: f64,
-    max_ejected: f64,
+    max_ejection_percent: u8,
     mode: Mode,
 }
 
@@ -93,10 +93,10 @@ impl Default for OutlierEjection {
             min_calls: MIN_CALLS,
             margin: MARGIN,
             consecutive_failures: None,
-            base: BASE,
-            most: MOST,
+            base_ejection_time: BASE_EJECTION_TIME,
+            max_ejection_time: MAX_EJECTION_TIME,
             jitter: JITTER,
-            max_ejected: MAX_EJECTED,
+            max_ejection_percent: MAX_EJECTION_PERCENT,
             mode: Mode::Enforce,
         }
     }
@@ -108,13 +108,13 @@ impl OutlierEjection {
         Self::default()
     }
 
-    /// Judges the calls of so long a time together; up to an hour. 10 s by default.
+    /// Evaluates the calls of so long a time together; up to an hour. 10 s by default.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// Judges no endpoint that had fewer calls in the interval, nor one whose peers had fewer together; 1 to
+    /// Evaluates no endpoint that had fewer calls in the interval, nor one whose peers had fewer together; 1 to
     /// 1,000,000. 5 by default.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.min_calls = calls;
@@ -138,14 +138,14 @@ impl OutlierEjection {
     }
 
     /// How long the first ejection takes, each further one in a row as much longer. 30 s by default.
-    pub fn base(mut self, base: Duration) -> Self {
-        self.base = base;
+    pub fn base_ejection_time(mut self, base_ejection_time: Duration) -> Self {
+        self.base_ejection_time = base_ejection_time;
         self
     }
 
     /// The longest ejection, before jitter. 300 s by default.
-    pub fn most(mut self, most: Duration) -> Self {
-        self.most = most;
+    pub fn max_ejection_time(mut self, max_ejection_time: Duration) -> Self {
+        self.max_ejection_time = max_ejection_time;
         self
     }
 
@@ -155,11 +155,11 @@ impl OutlierEjection {
         self
     }
 
-    /// Never ejects more than this share of the endpoints of one priority; above 0 and at most 0.5. 0.5 by default.
+    /// Never ejects more than this percentage of the endpoints of one priority; 1 to 50. 50 by default.
     ///
     /// Rounded down: a single endpoint is never ejected.
-    pub fn max_ejected(mut self, share: f64) -> Self {
-        self.max_ejected = share;
+    pub fn max_ejection_percent(mut self, percent: u8) -> Self {
+        self.max_ejection_percent = percent;
         self
     }
 
@@ -178,7 +178,7 @@ impl OutlierEjection {
         let calls = |field, calls| check.count(field, calls, 1_000_000, "1 to 1000000");
         check.duration("interval", self.interval)?;
         check.that(
-            self.interval <= INTERVAL_MOST,
+            self.interval <= MAX_INTERVAL,
             "interval",
             &self.interval,
             "at most 1 hour",
@@ -193,32 +193,32 @@ impl OutlierEjection {
         if let Some(failures) = self.consecutive_failures {
             calls("consecutive_failures", failures)?;
         }
-        check.duration("base", self.base)?;
-        check.duration("most", self.most)?;
+        check.duration("base_ejection_time", self.base_ejection_time)?;
+        check.duration("max_ejection_time", self.max_ejection_time)?;
         check.that(
-            self.base <= self.most,
-            "base",
-            &self.base,
+            self.base_ejection_time <= self.max_ejection_time,
+            "base_ejection_time",
+            &self.base_ejection_time,
             "at most the longest ejection",
         )?;
         check.jitter("jitter", self.jitter)?;
         check.that(
-            self.max_ejected > 0.0 && self.max_ejected <= 0.5,
-            "max_ejected",
-            &self.max_ejected,
-            "above 0 and at most 0.5",
+            (1..=50).contains(&self.max_ejection_percent),
+            "max_ejection_percent",
+            &self.max_ejection_percent,
+            "1 to 50",
         )
     }
 
     /// How many of `endpoints` may be out at most.
     fn most_out(&self, endpoints: usize) -> usize {
-        (endpoints as f64 * self.max_ejected) as usize
+        endpoints * usize::from(self.max_ejection_percent) / 100
     }
 
     /// How long the ejection takes that is the `row`th in a row.
     fn length(&self, row: u32, jitter: f64) -> u64 {
-        let length = whole_nanos(self.base).saturating_mul(u64::from(row));
-        let length = length.min(whole_nanos(self.most)) as f64;
+        let length = whole_nanos(self.base_ejection_time).saturating_mul(u64::from(row));
+        let length = length.min(whole_nanos(self.max_ejection_time)) as f64;
         (length * (1.0 + self.jitter * jitter.clamp(-1.0, 1.0))) as u64
     }
 }
@@ -302,10 +302,10 @@ impl Record {
         self.streak.store(0, Ordering::Relaxed);
     }
 
-    /// How many ejections in a row still count: one fewer for each `base` since the last was over.
+    /// How many ejections in a row still count: one fewer for each `base_ejection_time` since the last was over.
     pub(super) fn ejections_in_a_row(&self, settings: &OutlierEjection, now: u64) -> u32 {
         let stayed = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
-        let forgiven = stayed / whole_nanos(settings.base).max(1);
+        let forgiven = stayed / whole_nanos(settings.base_ejection_time).max(1);
         let row = u64::from(self.row.load(Ordering::Relaxed));
         row.saturating_sub(forgiven) as u32
     }
@@ -333,7 +333,7 @@ impl Record {
     }
 }
 
-/// When the pool is judged next.
+/// When the pool is evaluated next.
 #[derive(Debug)]
 pub(super) struct Interval {
     ends: AtomicU64,
@@ -365,7 +365,7 @@ impl Interval {
 
 /// An endpoint in a sweep.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat<'a> {
+pub(super) struct HostRecord<'a> {
     pub(super) record: &'a Record,
     /// It gets no calls for another reason: it is unhealthy, or was ejected by hand.
     pub(super) is_out: bool,
@@ -385,25 +385,25 @@ pub(super) struct Ejection {
 #[derive(Debug, Default)]
 pub(super) struct Notes(Vec<(usize, Tally)>);
 
-/// Judges the pool: failures in a row always, failure shares when the interval is over.
+/// Evaluates the pool: failures in a row always, failure shares when the interval is over.
 ///
 /// Returns the endpoints that are ejected by this. One at a time: the caller holds a lock that it has tried to take, and
-/// goes on if another thread has it. `seat` says what is known of an endpoint, `jitter` gives numbers from -1 to 1.
+/// goes on if another thread has it. `record_of` says what is known of an endpoint, `jitter` gives numbers from -1 to 1.
 #[must_use]
 pub(super) fn sweep<'a, T>(
     settings: &OutlierEjection,
     interval: &Interval,
     pool: &'a [T],
-    seat: impl Fn(&'a T) -> Seat<'a>,
-    Notes(judged): &mut Notes,
+    record_of: impl Fn(&'a T) -> HostRecord<'a>,
+    Notes(evaluated): &mut Notes,
     now: u64,
     mut jitter: impl FnMut() -> f64,
 ) -> Vec<Ejection> {
     let is_in = |place: usize| {
-        let seat = seat(&pool[place]);
-        !seat.is_out && !seat.record.is_ejected(now)
+        let record_of = record_of(&pool[place]);
+        !record_of.is_out && !record_of.record.is_ejected(now)
     };
-    let record = |place: usize| seat(&pool[place]).record;
+    let record = |place: usize| record_of(&pool[place]).record;
     let mut ejected = Vec::new();
     let out = (0..pool.len()).filter(|place| !is_in(*place)).count();
     let mut room = settings.most_out(pool.len()).saturating_sub(out);
@@ -422,11 +422,11 @@ pub(super) fn sweep<'a, T>(
     };
     if let Some(most) = settings.consecutive_failures {
         let streak = |place: &usize| record(*place).streak.load(Ordering::Relaxed);
-        let mut places: Vec<_> = (0..pool.len())
+        let mut indices: Vec<_> = (0..pool.len())
             .filter(|place| is_in(*place) && streak(place) >= most)
             .collect();
-        places.sort_by_key(|place| std::cmp::Reverse(streak(place)));
-        for place in places {
+        indices.sort_by_key(|place| std::cmp::Reverse(streak(place)));
+        for place in indices {
             eject(place, EjectionMethod::ConsecutiveFailures);
         }
     }
@@ -434,22 +434,22 @@ pub(super) fn sweep<'a, T>(
         return ejected;
     }
     let is_recent = interval.next(settings, now);
-    judged.clear();
+    evaluated.clear();
     for place in 0..pool.len() {
         let (is_in, tally) = (is_in(place), record(place).take());
         if is_recent && is_in && tally.calls > 0 {
-            judged.push((place, tally));
+            evaluated.push((place, tally));
         }
     }
     for _ in 0..ROUNDS {
-        let mut outliers = outliers(settings, judged);
+        let mut outliers = outliers(settings, evaluated);
         outliers.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let found = outliers.len();
         outliers.retain(|(_, place)| eject(*place, EjectionMethod::LeaveOneOut));
         if outliers.is_empty() || outliers.len() < found {
             break;
         }
-        judged.retain(|(place, _)| outliers.iter().all(|(_, outlier)| outlier != place));
+        evaluated.retain(|(place, _)| outliers.iter().all(|(_, outlier)| outlier != place));
     }
     ejected
 }
@@ -460,15 +460,15 @@ struct Tally {
     failures: u64,
 }
 
-/// The places that fail surely more than the rest, with by how much.
-fn outliers(settings: &OutlierEjection, judged: &[(usize, Tally)]) -> Vec<(f64, usize)> {
+/// The indices that fail surely more than the rest, with by how much.
+fn outliers(settings: &OutlierEjection, evaluated: &[(usize, Tally)]) -> Vec<(f64, usize)> {
     let min = u64::from(settings.min_calls);
     let mut all = Tally::default();
-    for (_, tally) in judged {
+    for (_, tally) in evaluated {
         all.calls += tally.calls;
         all.failures += tally.failures;
     }
-    let excesses = judged.iter().filter_map(|(place, own)| {
+    let excesses = evaluated.iter().filter_map(|(place, own)| {
         let rest = Tally {
             calls: all.calls - own.calls,
             failures: all.failures - own.failures,
@@ -545,7 +545,7 @@ mod tests {
         fn sweep_with(&self, jitter: f64) -> Vec<Ejection> {
             let seats = self.records.iter().zip(&self.out);
             let seats: Vec<_> = seats
-                .map(|(record, &is_out)| Seat { record, is_out })
+                .map(|(record, &is_out)| HostRecord { record, is_out })
                 .collect();
             let (settings, interval) = (&self.settings, &self.interval);
             let notes = &mut Notes::default();
@@ -553,7 +553,7 @@ mod tests {
                 settings,
                 interval,
                 &seats,
-                |seat| *seat,
+                |record_of| *record_of,
                 notes,
                 self.now,
                 || jitter,
@@ -564,7 +564,7 @@ mod tests {
             self.sweep_with(0.0)
         }
 
-        /// Lets the interval pass, and judges it.
+        /// Lets the interval pass, and evaluates it.
         fn interval(&mut self) -> Vec<usize> {
             self.now += 10 * SECOND;
             let sweep = self.sweep();
@@ -630,7 +630,7 @@ mod tests {
         let mut bench = new(2);
         bench.calls(0, 100, 0);
         bench.calls(1, 4, 4);
-        assert_eq!(bench.interval(), [], "too few to be judged at all");
+        assert_eq!(bench.interval(), [], "too few to be evaluated at all");
         bench.calls(0, 4, 0);
         bench.calls(1, 100, 100);
         assert_eq!(bench.interval(), [], "nothing to compare with");
@@ -828,7 +828,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ejection_ends_by_time_alone_and_the_endpoint_is_judged_afresh() {
+    fn an_ejection_ends_by_time_alone_and_the_endpoint_is_evaluated_afresh() {
         let mut bench = new(2);
         eject(&mut bench, 0.0);
         assert_eq!(bench.ejected(), 0);
@@ -850,7 +850,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_long_ago_are_not_judged() {
+    fn counts_of_long_ago_are_not_counted() {
         let mut bench = new(2);
         bench.calls(0, 100, 0);
         bench.calls(1, 100, 100);
@@ -883,13 +883,15 @@ mod tests {
             (new().margin(1.0), "margin"),
             (new().margin(-0.1), "margin"),
             (new().consecutive_failures(0), "consecutive_failures"),
-            (new().base(zero), "base"),
-            (new().base(Duration::from_secs(301)), "base"),
-            (new().most(Duration::MAX), "most"),
+            (new().base_ejection_time(zero), "base_ejection_time"),
+            (
+                new().base_ejection_time(Duration::from_secs(301)),
+                "base_ejection_time",
+            ),
+            (new().max_ejection_time(Duration::MAX), "max_ejection_time"),
             (new().jitter(0.91), "jitter"),
-            (new().max_ejected(0.0), "max_ejected"),
-            (new().max_ejected(0.51), "max_ejected"),
-            (new().max_ejected(f64::NAN), "max_ejected"),
+            (new().max_ejection_percent(0), "max_ejection_percent"),
+            (new().max_ejection_percent(51), "max_ejection_percent"),
         ];
         let check = Check::new("balance", "search").unwrap();
         for (settings, field) in refused {
@@ -998,9 +1000,9 @@ mod tests {
                     let counted: Vec<_> = plain.iter_mut().map(|model| std::mem::take(&mut model.calls)).collect();
                     loop {
                         let is_in = |place: &usize| !plain[*place].is_out && plain[*place].until <= now;
-                        let places: Vec<_> = (0..endpoints).filter(is_in).collect();
-                        let worst = places.iter().filter_map(|&place| {
-                            let others = places.iter().filter(|&&other| other != place);
+                        let indices: Vec<_> = (0..endpoints).filter(is_in).collect();
+                        let worst = indices.iter().filter_map(|&place| {
+                            let others = indices.iter().filter(|&&other| other != place);
                             let rest: Vec<_> = others.flat_map(|&other| counted[other].clone()).collect();
                             let is_enough = counted[place].len() >= 5 && rest.len() >= 5;
                             is_enough.then(|| (plain_excess(&counted[place], &rest), place))

@@ -14,24 +14,24 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::background::{Attended, Background, Lease, Task};
-use super::endpoint::{Endpoint, Frame, Member, check_weight};
+use super::endpoint::{Endpoint, Host, PoolContext, check_weight};
 use super::health::Checked;
+use super::host_set::HostSet;
 use super::metrics::BalanceMetrics;
 use super::outlier::OutlierEjection;
 use super::priority::{Failover, PRIORITIES};
-use super::roster::Roster;
 use crate::ConfigError;
 use crate::discover::{Target, discard};
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 
-/// The endpoints at one time, in the order of their priorities. The places of the two lists are the same.
+/// The endpoints at one time, in the order of their priorities. The indices of the two lists are the same.
 pub(super) struct Set<S> {
-    pub(super) members: Vec<Arc<Member>>,
+    pub(super) hosts: Vec<Arc<Host>>,
     pub(super) services: Vec<S>,
     /// The greatest weight.
-    pub(super) heaviest: f64,
+    pub(super) max_weight: f64,
     /// The groups, if there are several. Most balancers have one.
     pub(super) groups: Vec<Group>,
 }
@@ -39,40 +39,40 @@ pub(super) struct Set<S> {
 /// The endpoints of one priority in a set.
 pub(super) struct Group {
     pub(super) priority: u8,
-    /// Their places.
-    pub(super) places: Range<usize>,
+    /// Their indices.
+    pub(super) indices: Range<usize>,
     /// The greatest weight.
-    pub(super) heaviest: f64,
+    pub(super) max_weight: f64,
 }
 
 impl<S> Set<S> {
-    fn new(members: Vec<Arc<Member>>, services: Vec<S>) -> Self {
+    fn new(hosts: Vec<Arc<Host>>, services: Vec<S>) -> Self {
         let mut begin = 0;
-        let groups = members.chunk_by(|one, other| one.priority == other.priority);
-        let groups = groups.map(|members| {
-            let places = begin..begin + members.len();
-            begin = places.end;
+        let groups = hosts.chunk_by(|one, other| one.priority == other.priority);
+        let groups = groups.map(|hosts| {
+            let indices = begin..begin + hosts.len();
+            begin = indices.end;
             Group {
-                priority: members[0].priority,
-                places,
-                heaviest: heaviest(members),
+                priority: hosts[0].priority,
+                indices,
+                max_weight: max_weight(hosts),
             }
         });
         let groups: Vec<_> = groups.collect();
         Self {
-            heaviest: heaviest(&members),
+            max_weight: max_weight(&hosts),
             groups: if groups.len() > 1 { groups } else { Vec::new() },
-            members,
+            hosts,
             services,
         }
     }
 
     /// The endpoints of this priority.
-    fn group(&self, priority: u8) -> &[Arc<Member>] {
-        let members = &self.members;
-        let begin = members.partition_point(|member| member.priority < priority);
-        let end = members.partition_point(|member| member.priority <= priority);
-        &members[begin..end]
+    fn group(&self, priority: u8) -> &[Arc<Host>] {
+        let hosts = &self.hosts;
+        let begin = hosts.partition_point(|host| host.priority < priority);
+        let end = hosts.partition_point(|host| host.priority <= priority);
+        &hosts[begin..end]
     }
 }
 
@@ -82,8 +82,8 @@ impl<S> Drop for Set<S> {
     }
 }
 
-fn heaviest(members: &[Arc<Member>]) -> f64 {
-    let weights = members.iter().map(|member| member.weight());
+fn max_weight(hosts: &[Arc<Host>]) -> f64 {
+    let weights = hosts.iter().map(|host| host.weight());
     weights.fold(0.0, f64::max)
 }
 
@@ -102,17 +102,17 @@ pub(super) struct Pool<S> {
     generation: AtomicU64,
     current: Mutex<(u64, Arc<Set<S>>)>,
     /// Held by the one who makes a new snapshot: where each endpoint has its place.
-    places: Mutex<HashMap<Arc<str>, usize>>,
+    indices: Mutex<HashMap<Arc<str>, usize>>,
     /// Since when there are endpoints. Written by the one who makes a new snapshot.
     opened: AtomicU64,
     waiters: Mutex<Waiters>,
     background: Background,
     /// Wakes the health check when endpoints come or go.
     changed: Arc<Notify>,
-    pub(super) roster: Arc<Roster>,
+    pub(super) host_set: Arc<HostSet>,
     metrics: &'static Series<BalanceMetrics>,
     published: Published,
-    pub(super) frame: Frame,
+    pub(super) context: PoolContext,
     pub(super) max_wait: Duration,
 }
 
@@ -132,7 +132,7 @@ pub(super) struct Local<S> {
 
 impl<S: Clone> Pool<S> {
     pub(super) fn new(
-        frame: Frame,
+        context: PoolContext,
         max_wait: Duration,
         ejection: Option<OutlierEjection>,
         failover: Failover,
@@ -140,20 +140,20 @@ impl<S: Clone> Pool<S> {
         metrics: &'static Series<BalanceMetrics>,
         endpoints: Vec<Endpoint<S>>,
     ) -> Self {
-        let roster = Arc::new(Roster::new(frame, ejection, failover, random, metrics));
-        metrics.levels().add(&roster);
+        let host_set = Arc::new(HostSet::new(context, ejection, failover, random, metrics));
+        metrics.levels().add(&host_set);
         let pool = Self {
             generation: AtomicU64::new(0),
             current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
-            places: Mutex::default(),
+            indices: Mutex::default(),
             opened: AtomicU64::new(0),
             waiters: Mutex::default(),
             background: Background::default(),
             changed: Arc::default(),
-            roster,
+            host_set,
             metrics,
             published: Published::default(),
-            frame,
+            context,
             max_wait,
         };
         pool.change(&mut endpoints.into_iter().map(Change::Insert).collect());
@@ -163,18 +163,25 @@ impl<S: Clone> Pool<S> {
     /// Makes a new snapshot with these changes. Those that make no sense (an odd weight, an unknown key) are
     /// left out; returns how many were made. If a service panics that is cloned, nothing is changed and they stay.
     pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
-        let now = self.frame.nanos(Instant::now());
-        let mut places = lock(&self.places);
+        let now = self.context.nanos(Instant::now());
+        let mut indices = lock(&self.indices);
         let old = self.latest().1;
-        let (mut members, mut services) = (old.members.clone(), old.services.clone());
-        let is_late = self.is_open_for_a_while(members.is_empty(), now);
+        let (mut hosts, mut services) = (old.hosts.clone(), old.services.clone());
+        let is_late = self.is_open_for_a_while(hosts.is_empty(), now);
         let mut peers = [None; PRIORITIES];
-        let mut member = |endpoint: &Endpoint<()>| {
+        let mut host = |endpoint: &Endpoint<()>| {
             let priority = endpoint.priority;
             let latency = *peers[usize::from(priority)]
                 .get_or_insert_with(|| median_latency(&old, priority, now));
-            let member = Member::new(endpoint, self.frame, &self.roster, latency, now, is_late);
-            Arc::new(member)
+            let host = Host::new(
+                endpoint,
+                self.context,
+                &self.host_set,
+                latency,
+                now,
+                is_late,
+            );
+            Arc::new(host)
         };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
@@ -187,23 +194,23 @@ impl<S: Clone> Pool<S> {
                         continue;
                     }
                     let (endpoint, service) = endpoint.split();
-                    let member = member(&endpoint);
-                    if let Some(place) = places.get(&endpoint.key) {
-                        let former = std::mem::replace(&mut members[*place], member);
+                    let host = host(&endpoint);
+                    if let Some(place) = indices.get(&endpoint.key) {
+                        let former = std::mem::replace(&mut hosts[*place], host);
                         former.leave();
                         let service = std::mem::replace(&mut services[*place], service);
                         gone.push((former, service));
                     } else {
-                        places.insert(endpoint.key, members.len());
-                        members.push(member);
+                        indices.insert(endpoint.key, hosts.len());
+                        hosts.push(host);
                         services.push(service);
                     }
                 }
                 Change::Update(key, properties) => {
-                    let Some(place) = places.get(&key) else {
+                    let Some(place) = indices.get(&key) else {
                         continue;
                     };
-                    let former = &mut members[*place];
+                    let former = &mut hosts[*place];
                     let endpoint = former.describe().with(properties);
                     if endpoint.check(self.name()).is_err() {
                         continue;
@@ -211,35 +218,35 @@ impl<S: Clone> Pool<S> {
                     if former.is_where(&endpoint) {
                         former.reweigh(endpoint.weight);
                     } else {
-                        std::mem::replace(former, member(&endpoint)).leave();
+                        std::mem::replace(former, host(&endpoint)).leave();
                     }
                 }
                 Change::Remove(key) => {
-                    let Some(place) = places.remove(&key) else {
+                    let Some(place) = indices.remove(&key) else {
                         continue;
                     };
-                    let former = members.swap_remove(place);
+                    let former = hosts.swap_remove(place);
                     former.leave();
                     gone.push((former, services.swap_remove(place)));
-                    if let Some(moved) = members.get(place) {
-                        places.insert(Arc::clone(&moved.key), place);
+                    if let Some(moved) = hosts.get(place) {
+                        indices.insert(Arc::clone(&moved.key), place);
                     }
                 }
             }
             made += 1;
         }
         if made > 0 {
-            sort(&mut members, &mut services, &mut places);
-            self.roster.set(&members, now);
-            let is_empty = members.is_empty();
-            let set = Arc::new(Set::new(members, services));
+            sort(&mut hosts, &mut services, &mut indices);
+            self.host_set.set(&hosts, now);
+            let is_empty = hosts.is_empty();
+            let set = Arc::new(Set::new(hosts, services));
             let replaced = {
                 let mut current = lock(&self.current);
                 current.0 += 1;
                 self.generation.store(current.0, Ordering::Release);
                 std::mem::replace(&mut current.1, set)
             };
-            drop(places);
+            drop(indices);
             if !is_empty {
                 self.wake();
             }
@@ -247,7 +254,7 @@ impl<S: Clone> Pool<S> {
             self.metrics.publish(Instant::now());
             drop(replaced);
         } else {
-            drop(places);
+            drop(indices);
         }
         drop(old);
         discard(odd);
@@ -263,7 +270,7 @@ impl<S: Clone> Pool<S> {
             return false;
         }
         let opened = self.opened.load(Ordering::Relaxed);
-        now.saturating_sub(opened) >= self.frame.slow_start()
+        now.saturating_sub(opened) >= self.context.slow_start()
     }
 
     /// Changes a weight.
@@ -289,10 +296,10 @@ impl<S> Pool<S> {
     }
 
     /// The endpoint with this key.
-    pub(super) fn member(&self, key: &str) -> Option<Arc<Member>> {
+    pub(super) fn host(&self, key: &str) -> Option<Arc<Host>> {
         let set = self.set();
-        let member = set.members.iter().find(|member| &*member.key == key);
-        member.cloned()
+        let host = set.hosts.iter().find(|host| &*host.key == key);
+        host.cloned()
     }
 
     /// What a new handle begins with.
@@ -301,7 +308,7 @@ impl<S> Pool<S> {
         Local {
             generation,
             set,
-            random: self.roster.random.generator(),
+            random: self.host_set.random.generator(),
         }
     }
 
@@ -355,14 +362,14 @@ impl<S> Pool<S> {
             tokio::spawn(run(Weak::clone(&pool), lease, has_moved)).abort_handle()
         };
         self.background
-            .install(&self.roster.tasks, task, Box::new(start));
+            .install(&self.host_set.tasks, task, Box::new(start));
         self.task_has_changed();
     }
 
     /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets a call do.
     pub(super) fn attend(&self) -> Attended {
-        if self.roster.tasks.needs_attention() {
-            self.background.attend(&self.roster.tasks)
+        if self.host_set.tasks.needs_attention() {
+            self.background.attend(&self.host_set.tasks)
         } else {
             Attended::GoesOn
         }
@@ -374,7 +381,7 @@ impl<S> Pool<S> {
     }
 
     pub(super) fn is_running(&self, task: Task) -> bool {
-        self.roster.tasks.state(task).is_running()
+        self.host_set.tasks.state(task).is_running()
     }
 
     /// What is notified when endpoints come or go, and when there is no pool any more.
@@ -384,7 +391,7 @@ impl<S> Pool<S> {
 
     /// Random numbers of the caller's own.
     pub(super) fn generator(&self) -> SmallRng {
-        self.roster.random.generator()
+        self.host_set.random.generator()
     }
 
     /// A call was refused because there is no endpoint.
@@ -400,25 +407,25 @@ impl<S> Pool<S> {
 
 /// Puts endpoints in the order of their priorities. Those of one priority stay as they are.
 fn sort<S>(
-    members: &mut Vec<Arc<Member>>,
+    hosts: &mut Vec<Arc<Host>>,
     services: &mut Vec<S>,
-    places: &mut HashMap<Arc<str>, usize>,
+    indices: &mut HashMap<Arc<str>, usize>,
 ) {
-    if members.is_sorted_by_key(|member| member.priority) {
+    if hosts.is_sorted_by_key(|host| host.priority) {
         return;
     }
-    let mut both: Vec<_> = members.drain(..).zip(services.drain(..)).collect();
-    both.sort_by_key(|(member, _)| member.priority);
-    for (place, (member, service)) in both.into_iter().enumerate() {
-        places.insert(Arc::clone(&member.key), place);
-        members.push(member);
+    let mut both: Vec<_> = hosts.drain(..).zip(services.drain(..)).collect();
+    both.sort_by_key(|(host, _)| host.priority);
+    for (place, (host, service)) in both.into_iter().enumerate() {
+        indices.insert(Arc::clone(&host.key), place);
+        hosts.push(host);
         services.push(service);
     }
 }
 
 /// The median of what is known of the latencies of this priority; zero if nothing is.
 fn median_latency<S>(set: &Set<S>, priority: u8, now: u64) -> f64 {
-    let known = set.group(priority).iter().map(|member| member.latency(now));
+    let known = set.group(priority).iter().map(|host| host.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
     let middle = known.len() / 2;
     if known.is_empty() {
@@ -436,21 +443,21 @@ impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
 
     fn ids(&self) -> Vec<u32> {
         let set = self.set();
-        set.members.iter().map(|member| member.id).collect()
+        set.hosts.iter().map(|host| host.id).collect()
     }
 
     fn service(&self, id: u32) -> Option<S> {
         let set = self.set();
-        let place = set.members.iter().position(|member| member.id == id)?;
+        let place = set.hosts.iter().position(|host| host.id == id)?;
         Some(set.services[place].clone())
     }
 
     fn found(&self, id: u32, is_healthy: bool) {
         let set = self.set();
-        let Some(member) = set.members.iter().find(|member| member.id == id) else {
+        let Some(host) = set.hosts.iter().find(|host| host.id == id) else {
             return;
         };
-        member.found(is_healthy, self.frame.nanos(Instant::now()));
+        host.found(is_healthy, self.context.nanos(Instant::now()));
     }
 }
 
@@ -458,11 +465,11 @@ impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         self.background.end();
         self.changed.notify_one();
-        self.metrics.levels().remove(&self.roster);
-        for member in &self.set().members {
-            member.leave();
+        self.metrics.levels().remove(&self.host_set);
+        for host in &self.set().hosts {
+            host.leave();
         }
-        self.roster.set(&[], 0);
+        self.host_set.set(&[], 0);
         self.metrics.publish(Instant::now());
     }
 }
@@ -471,7 +478,7 @@ impl<S> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("name", &self.name())
-            .field("endpoints", &self.set().members.len())
+            .field("endpoints", &self.set().hosts.len())
             .finish_non_exhaustive()
     }
 }

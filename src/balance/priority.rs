@@ -1,6 +1,6 @@
 //! Priority groups: which share of the calls goes to the primary endpoints, to the standby, to a far region.
 //!
-//! Plain code: times are nanoseconds from the origin of the balancer, and randomness is an argument. [`Trusts`]
+//! Plain code: times are nanoseconds from the origin of the balancer, and randomness is an argument. [`Capacities`]
 //! belongs to whoever looks at the health of the groups; [`Split`] is what calls read.
 //!
 //! # How it works
@@ -12,8 +12,8 @@
 //! calls belong, and the health may be what is wrong.
 //!
 //! **Coming back.** What a group is trusted to take falls at once and rises slowly: not until it could have taken
-//! more for the whole of `hold`, so that a group whose endpoints come and go does not pull calls to and fro, then
-//! from nothing to everything in `ramp`, so that it is not overrun with cold caches. But it rises at once as far as
+//! more for the whole of `failback_delay`, so that a group whose endpoints come and go does not pull calls to and fro, then
+//! from nothing to everything in `failback_ramp`, so that it is not overrun with cold caches. But it rises at once as far as
 //! the other groups cannot take the calls.
 
 use std::time::Duration;
@@ -28,9 +28,9 @@ pub(super) const PRIORITIES: usize = 8;
 /// The last of them.
 pub(super) const LAST: u8 = PRIORITIES as u8 - 1;
 
-const FACTOR: f64 = 1.4;
-const HOLD: Duration = Duration::from_secs(10);
-const RAMP: Duration = Duration::from_secs(30);
+const OVERPROVISIONING_FACTOR: f64 = 1.4;
+const FAILBACK_DELAY: Duration = Duration::from_secs(10);
+const FAILBACK_RAMP: Duration = Duration::from_secs(30);
 /// In how many steps a ramp is climbed.
 const STEPS: u64 = 50;
 /// Below this, two shares are the same.
@@ -44,9 +44,9 @@ const LOOK: u64 = 250_000_000;
 ///
 /// | setting | default | reason |
 /// |---|---|---|
-/// | [`factor`](Self::factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
-/// | [`hold`](Self::hold) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
-/// | [`ramp`](Self::ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
+/// | [`overprovisioning_factor`](Self::overprovisioning_factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
+/// | [`failback_delay`](Self::failback_delay) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
+/// | [`failback_ramp`](Self::failback_ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
 ///
 /// # Examples
 ///
@@ -55,22 +55,22 @@ const LOOK: u64 = 250_000_000;
 ///
 /// use buttress::balance::Failover;
 ///
-/// let failover = Failover::new().hold(Duration::from_secs(60)).ramp(Duration::from_secs(120));
+/// let failover = Failover::new().failback_delay(Duration::from_secs(60)).failback_ramp(Duration::from_secs(120));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a failover is part of the configuration of a balancer"]
 pub struct Failover {
-    factor: f64,
-    hold: Duration,
-    ramp: Duration,
+    overprovisioning_factor: f64,
+    failback_delay: Duration,
+    failback_ramp: Duration,
 }
 
 impl Default for Failover {
     fn default() -> Self {
         Self {
-            factor: FACTOR,
-            hold: HOLD,
-            ramp: RAMP,
+            overprovisioning_factor: OVERPROVISIONING_FACTOR,
+            failback_delay: FAILBACK_DELAY,
+            failback_ramp: FAILBACK_RAMP,
         }
     }
 }
@@ -84,29 +84,34 @@ impl Failover {
     /// How much more than its share an endpoint can take; 1 to 10. 1.4 by default.
     ///
     /// A group takes all calls until its healthy share is below 1 divided by this.
-    pub fn factor(mut self, factor: f64) -> Self {
-        self.factor = factor;
+    pub fn overprovisioning_factor(mut self, overprovisioning_factor: f64) -> Self {
+        self.overprovisioning_factor = overprovisioning_factor;
         self
     }
 
     /// How long a group must have been better before it gets more calls. 10 s by default; zero switches this off.
-    pub fn hold(mut self, hold: Duration) -> Self {
-        self.hold = hold;
+    pub fn failback_delay(mut self, failback_delay: Duration) -> Self {
+        self.failback_delay = failback_delay;
         self
     }
 
     /// How long it takes from no calls to all calls when a group comes back. 30 s by default; zero switches this
     /// off.
-    pub fn ramp(mut self, ramp: Duration) -> Self {
-        self.ramp = ramp;
+    pub fn failback_ramp(mut self, failback_ramp: Duration) -> Self {
+        self.failback_ramp = failback_ramp;
         self
     }
 
     pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let is_factor = (1.0..=10.0).contains(&self.factor);
-        check.that(is_factor, "factor", &self.factor, "1 to 10")?;
-        check.duration_or_zero("hold", self.hold)?;
-        check.duration_or_zero("ramp", self.ramp)
+        let is_factor = (1.0..=10.0).contains(&self.overprovisioning_factor);
+        check.that(
+            is_factor,
+            "overprovisioning_factor",
+            &self.overprovisioning_factor,
+            "1 to 10",
+        )?;
+        check.duration_or_zero("failback_delay", self.failback_delay)?;
+        check.duration_or_zero("failback_ramp", self.failback_ramp)
     }
 
     /// What a group can take.
@@ -114,7 +119,7 @@ impl Failover {
         if group.is_empty() {
             return 0.0;
         }
-        (self.factor * group.healthy / group.whole).clamp(0.0, 1.0)
+        (self.overprovisioning_factor * group.healthy / group.whole).clamp(0.0, 1.0)
     }
 }
 
@@ -138,15 +143,15 @@ pub(super) type Groups = [Group; PRIORITIES];
 
 /// What each group is trusted to take.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Trusts {
-    groups: [Trust; PRIORITIES],
+pub(super) struct Capacities {
+    groups: [GroupCapacity; PRIORITIES],
     /// When it was last looked at.
     at: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Trust {
-    capacity: f64,
+struct GroupCapacity {
+    trusted: f64,
     /// Since when it could take more than that.
     better_since: Option<u64>,
     /// It has had an endpoint. One that has just been named is trusted at once, like a balancer that begins.
@@ -165,7 +170,7 @@ pub(super) struct Shares {
     pub(super) again: Option<u64>,
 }
 
-impl Trusts {
+impl Capacities {
     /// Takes in the health of the groups.
     pub(super) fn update(&mut self, failover: &Failover, groups: &Groups, now: u64) -> Shares {
         let capacities = groups.map(|group| failover.capacity(group));
@@ -176,14 +181,14 @@ impl Trusts {
             }
             if !groups[place].is_empty() && (is_alone || !trust.is_known) {
                 // Nobody else could take the calls. What it can take is seen when another group comes.
-                *trust = Trust::of(if is_alone { 1.0 } else { capacities[place] });
+                *trust = GroupCapacity::of(if is_alone { 1.0 } else { capacities[place] });
             } else {
                 trust.follow(failover, capacities[place], self.at, now);
             }
         }
         self.at = self.at.max(now);
         self.fill(&capacities);
-        let trusted = self.groups.map(|trust| trust.capacity);
+        let trusted = self.groups.map(|trust| trust.trusted);
         Shares {
             parts: shares(&trusted, groups),
             suffice: capacities.iter().sum::<f64>() >= 1.0 - NEGLIGIBLE,
@@ -196,22 +201,22 @@ impl Trusts {
         self.at
     }
 
-    /// Trusts groups at once as far as the others cannot take the calls.
+    /// Capacities groups at once as far as the others cannot take the calls.
     fn fill(&mut self, capacities: &[f64; PRIORITIES]) {
-        let trusted: f64 = self.groups.iter().map(|trust| trust.capacity).sum();
+        let trusted: f64 = self.groups.iter().map(|trust| trust.trusted).sum();
         let mut missing = 1.0 - trusted;
         for (trust, capacity) in self.groups.iter_mut().zip(capacities) {
-            let rise = (capacity - trust.capacity).min(missing).max(0.0);
-            trust.capacity += rise;
+            let rise = (capacity - trust.trusted).min(missing).max(0.0);
+            trust.trusted += rise;
             missing -= rise;
         }
     }
 
     fn again(&self, failover: &Failover, capacities: &[f64], now: u64) -> Option<u64> {
-        let step = (whole_nanos(failover.ramp) / STEPS).max(1);
+        let step = (whole_nanos(failover.failback_ramp) / STEPS).max(1);
         let rising = self.groups.iter().zip(capacities);
         rising
-            .filter(|(trust, capacity)| trust.capacity + NEGLIGIBLE < **capacity)
+            .filter(|(trust, capacity)| trust.trusted + NEGLIGIBLE < **capacity)
             .map(|(trust, _)| {
                 let held_until = trust.held_until(failover, now);
                 held_until.max(now).saturating_add(step)
@@ -220,18 +225,18 @@ impl Trusts {
     }
 }
 
-impl Trust {
+impl GroupCapacity {
     fn of(capacity: f64) -> Self {
         Self {
-            capacity,
+            trusted: capacity,
             better_since: None,
             is_known: true,
         }
     }
 
     fn follow(&mut self, failover: &Failover, capacity: f64, before: u64, now: u64) {
-        if capacity <= self.capacity + NEGLIGIBLE {
-            self.capacity = capacity;
+        if capacity <= self.trusted + NEGLIGIBLE {
+            self.trusted = capacity;
             self.better_since = None;
             return;
         }
@@ -241,17 +246,17 @@ impl Trust {
             return;
         }
         let climbed = now.saturating_sub(held_until.max(before)) as f64;
-        let risen = match whole_nanos(failover.ramp) {
+        let risen = match whole_nanos(failover.failback_ramp) {
             0 => capacity,
-            ramp => self.capacity + climbed / ramp as f64,
+            ramp => self.trusted + climbed / ramp as f64,
         };
-        self.capacity = risen.min(capacity);
+        self.trusted = risen.min(capacity);
     }
 
     /// Until when it does not rise.
     fn held_until(&self, failover: &Failover, now: u64) -> u64 {
         let since = self.better_since.unwrap_or(now);
-        since.saturating_add(whole_nanos(failover.hold))
+        since.saturating_add(whole_nanos(failover.failback_delay))
     }
 }
 
@@ -371,7 +376,7 @@ mod tests {
 
     /// The shares of groups that are seen for the first time.
     fn fresh(groups: &[Group]) -> Vec<u32> {
-        let shares = Trusts::default().update(&Failover::new(), &all(groups), 0);
+        let shares = Capacities::default().update(&Failover::new(), &all(groups), 0);
         assert_eq!(shares.again, None);
         percent(&shares.parts, groups.len())
     }
@@ -407,7 +412,7 @@ mod tests {
 
     /// An active group of ten endpoints and a standby of ten.
     struct Bench {
-        trusts: Trusts,
+        trusts: Capacities,
         failover: Failover,
         now: u64,
         standby: u32,
@@ -416,7 +421,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let mut bench = Self {
-                trusts: Trusts::default(),
+                trusts: Capacities::default(),
                 failover: Failover::new(),
                 now: SECOND,
                 standby: 10,
@@ -525,7 +530,9 @@ mod tests {
     #[test]
     fn without_hold_and_ramp_the_shares_follow_health() {
         let mut bench = Bench::new();
-        bench.failover = Failover::new().hold(Duration::ZERO).ramp(Duration::ZERO);
+        bench.failover = Failover::new()
+            .failback_delay(Duration::ZERO)
+            .failback_ramp(Duration::ZERO);
         for (healthy, share) in [(0, 0), (10, 100), (5, 70), (10, 100)] {
             assert_eq!(bench.active(healthy), share);
         }
@@ -534,7 +541,7 @@ mod tests {
     #[test]
     fn without_a_ramp_a_group_is_held_all_the_same() {
         let mut bench = Bench::new();
-        bench.failover = Failover::new().ramp(Duration::ZERO);
+        bench.failover = Failover::new().failback_ramp(Duration::ZERO);
         assert_eq!(bench.active_after(1, 0), 0);
         assert_eq!(bench.active_after(1, 10), 0);
         assert_eq!(bench.active_after(9, 10), 0);
@@ -543,7 +550,7 @@ mod tests {
 
     #[test]
     fn a_group_that_is_new_is_trusted_at_once_and_one_that_returns_slowly() {
-        let mut trusts = Trusts::default();
+        let mut trusts = Capacities::default();
         let mut shares = |groups: &[Group], second| {
             let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
             percent(&shares.parts, 2)
@@ -566,7 +573,7 @@ mod tests {
         assert_eq!(shares(&[full, full], 6), [0, 100]);
         assert_eq!(shares(&[full, full], 19), [10, 90]);
         assert_eq!(shares(&[], 20), [0, 0]);
-        let mut trusts = Trusts::default();
+        let mut trusts = Capacities::default();
         let mut shares = |groups: &[Group], second| {
             let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
             percent(&shares.parts, 2)
@@ -579,7 +586,7 @@ mod tests {
     #[test]
     fn groups_that_cannot_take_everything_do_not_suffice() {
         let suffice = |groups: &[Group]| {
-            let mut trusts = Trusts::default();
+            let mut trusts = Capacities::default();
             trusts.update(&Failover::new(), &all(groups), 0).suffice
         };
         assert!(suffice(&[group(3, 4)]));
@@ -637,11 +644,20 @@ mod tests {
     fn settings_out_of_range_are_refused() {
         let new = Failover::new;
         let refused = [
-            (new().factor(0.99), "factor"),
-            (new().factor(f64::NAN), "factor"),
-            (new().factor(f64::INFINITY), "factor"),
-            (new().hold(Duration::MAX), "hold"),
-            (new().ramp(Duration::MAX), "ramp"),
+            (
+                new().overprovisioning_factor(0.99),
+                "overprovisioning_factor",
+            ),
+            (
+                new().overprovisioning_factor(f64::NAN),
+                "overprovisioning_factor",
+            ),
+            (
+                new().overprovisioning_factor(f64::INFINITY),
+                "overprovisioning_factor",
+            ),
+            (new().failback_delay(Duration::MAX), "failback_delay"),
+            (new().failback_ramp(Duration::MAX), "failback_ramp"),
         ];
         let check = Check::new("balance", "search").unwrap();
         for (failover, field) in refused {
@@ -649,7 +665,10 @@ mod tests {
             assert_eq!(error.field(), field, "{error}");
         }
         assert_eq!(
-            new().hold(Duration::ZERO).ramp(Duration::ZERO).check(check),
+            new()
+                .failback_delay(Duration::ZERO)
+                .failback_ramp(Duration::ZERO)
+                .check(check),
             Ok(())
         );
     }
@@ -663,7 +682,7 @@ mod tests {
             steps in prop::collection::vec((0_u64..20, prop::collection::vec((0_u32..=10, 0_u32..=10), 5)), 1..30),
         ) {
             let failover = Failover::new();
-            let mut trusts = Trusts::default();
+            let mut trusts = Capacities::default();
             let mut now = 0;
             let mut last = Groups::default();
             let mut before = [1.0; PRIORITIES];
@@ -679,7 +698,7 @@ mod tests {
                 prop_assert!(if present == 0 { sum == 0.0 } else { (sum - 1.0).abs() < 1e-6 }, "{:?}", shares);
                 let capacities = last.map(|group| failover.capacity(group));
                 let total: f64 = capacities.iter().sum();
-                let trusted = trusts.groups.map(|trust| trust.capacity);
+                let trusted = trusts.groups.map(|trust| trust.trusted);
                 for place in 0..PRIORITIES {
                     prop_assert!(trusted[place] <= capacities[place] + 1e-9 || present == 1);
                     if total >= 1.0 {
@@ -703,7 +722,7 @@ mod tests {
             }
             let settled = trusts.update(&failover, &last, now);
             prop_assert_eq!(settled.again, None);
-            let fresh = Trusts::default().update(&failover, &last, 0).parts;
+            let fresh = Capacities::default().update(&failover, &last, 0).parts;
             for (ours, fresh) in settled.parts.iter().zip(fresh) {
                 prop_assert!((ours - fresh).abs() < 1e-6);
             }

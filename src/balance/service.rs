@@ -11,25 +11,28 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::background::{Lease, Task, TaskState, supervise};
-use super::choose::{Choose, Endpoints, PowerOfChoices, Standing};
+use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices};
 use super::config::Config;
-use super::endpoint::{Endpoint, Member};
+use super::endpoint::{Endpoint, Host};
 use super::flight::Flight;
 use super::future::ResponseFuture;
 use super::handle::Handle;
 use super::health::{self, HealthCheck, Probe};
+use super::host_set::HostSet;
 use super::pool::{Group, Local, Pool};
-use super::roster::Roster;
 use crate::context::{self, ClockScope};
 use crate::error::Check;
 use crate::send::send_method;
 use crate::sync::lock;
-use crate::{AtResponse, Classify, Completion, ConfigError, Error, ErrorsAreFailures, Wrappable};
+use crate::{
+    Classify, CloneService, CompleteOnResponse, ConfigError, Error, ErrorsAreFailures,
+    TrackCompletion,
+};
 
 /// A service that spreads its calls over endpoints. See the [module documentation](crate::balance).
 ///
 /// Clones are handles of the same balancer: they share the endpoints and what is known about them.
-pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = AtResponse> {
+pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
     /// A call has this handle for itself and takes no lock. A clone is made of a handle that others use as well.
     pub(super) local: Mutex<Local<S>>,
     pub(super) pool: Arc<Pool<S>>,
@@ -131,34 +134,34 @@ impl<S: Clone> Local<S> {
         P: Choose<Req>,
     {
         drop(pool.refresh(self));
-        let nanos = pool.frame.nanos(now);
+        let nanos = pool.context.nanos(now);
         let set = &*self.set;
-        let roster = &*pool.roster;
-        let (members, begin, heaviest, turns) = if set.groups.is_empty() {
-            (&set.members[..], 0, set.heaviest, &roster.turns[0])
+        let host_set = &*pool.host_set;
+        let (hosts, begin, max_weight, cursor) = if set.groups.is_empty() {
+            (&set.hosts[..], 0, set.max_weight, &host_set.cursor[0])
         } else {
-            let group = select(&set.groups, &set.members, roster, nanos, &mut self.random);
-            let members = &set.members[group.places.clone()];
-            let turns = &roster.turns[usize::from(group.priority)];
-            (members, group.places.start, group.heaviest, turns)
+            let group = select(&set.groups, &set.hosts, host_set, nanos, &mut self.random);
+            let hosts = &set.hosts[group.indices.clone()];
+            let cursor = &host_set.cursor[usize::from(group.priority)];
+            (hosts, group.indices.start, group.max_weight, cursor)
         };
-        let last = members.len().checked_sub(1)?;
+        let last = hosts.len().checked_sub(1)?;
         let mut tried = context::tried();
-        if let [one, other] = members {
+        if let [one, other] = hosts {
             if tried.contains(one.id) && tried.contains(other.id) {
                 tried = tried.last();
             }
         }
         let random = &mut self.random;
-        let mut endpoints = Endpoints::new(members, heaviest, nanos, tried, turns, random);
+        let mut endpoints = Endpoints::new(hosts, max_weight, nanos, tried, cursor, random);
         let place = choose.choose(request, &mut endpoints).min(last);
         pool.keep_published(now, nanos);
-        let member = &members[place];
-        context::note_tried(member.id);
+        let host = &hosts[place];
+        context::note_tried(host.id);
         Some(Chosen {
-            flight: Flight::begin(member, nanos),
+            flight: Flight::begin(host, nanos),
             service: set.services[begin + place].clone(),
-            is_one_of_many: set.members.len() > 1,
+            is_one_of_many: set.hosts.len() > 1,
         })
     }
 }
@@ -167,34 +170,34 @@ impl<S: Clone> Local<S> {
 #[inline]
 fn select<'a>(
     groups: &'a [Group],
-    members: &[Arc<Member>],
-    roster: &Roster,
+    hosts: &[Arc<Host>],
+    host_set: &HostSet,
     now: u64,
     random: &mut SmallRng,
 ) -> &'a Group {
-    if roster.split.is_due(now) {
-        roster.look(members, now);
+    if host_set.split.is_due(now) {
+        host_set.look(hosts, now);
     }
-    let first = roster.split.choose(random.next_u32());
+    let first = host_set.split.choose(random.next_u32());
     let drawn = groups
         .iter()
         .find(|group| usize::from(group.priority) == first);
     // One that is gone since: it was not in time to be divided anew.
     let drawn = drawn.unwrap_or(&groups[0]);
     let mut offer = |group: &Group| {
-        let members = &members[group.places.clone()];
-        let turns = &roster.turns[usize::from(group.priority)];
+        let hosts = &hosts[group.indices.clone()];
+        let cursor = &host_set.cursor[usize::from(group.priority)];
         let tried = context::tried();
-        Endpoints::new(members, group.heaviest, now, tried, turns, random).best_standing()
+        Endpoints::new(hosts, group.max_weight, now, tried, cursor, random).best_eligibility()
     };
     let (mut selected, mut best) = (drawn, offer(drawn));
     for group in groups {
-        if best == Standing::Open {
+        if best == Eligibility::Open {
             break;
         }
-        let standing = offer(group);
-        if standing < best {
-            (selected, best) = (group, standing);
+        let eligibility = offer(group);
+        if eligibility < best {
+            (selected, best) = (group, eligibility);
         }
     }
     selected
@@ -204,10 +207,10 @@ send_method!(Balance<S, P, K, C>);
 
 impl<S, P, K, C, Req> Service<Req> for Balance<S, P, K, C>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     P: Choose<Req> + Clone,
     K: Classify<S::Response> + Clone,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
     type Response = C::Response<Flight>;
     type Error = Error;
@@ -225,7 +228,7 @@ where
             Ok(local) => local,
             Err(poisoned) => poisoned.into_inner(),
         };
-        let chosen = if self.pool.roster.tasks.needs_attention() {
+        let chosen = if self.pool.host_set.tasks.needs_attention() {
             // Discovery or the health check is to be started on the runtime that polls the call.
             None
         } else {

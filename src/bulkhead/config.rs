@@ -11,10 +11,10 @@ use super::layer::BulkheadLayer;
 use super::limit::Limit;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
-use super::word::MOST;
+use super::word::MAX;
 use crate::error::Check;
 use crate::telemetry::Series;
-use crate::{AtResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Gets a burst over; a queue of which nobody gets out sooner does not hold one.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ const OVERLOADED_PART: u32 = 5;
 /// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
-pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
+pub struct Config<K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     settings: Settings,
     classify: K,
@@ -59,7 +59,7 @@ impl Config {
                 mode: Mode::Enforce,
             },
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 }
@@ -111,7 +111,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Judges calls with `classify`, for an adaptive limit. By default errors are failures.
+    /// Classifies calls with `classify`, for an adaptive limit. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
         Config {
             name: self.name,
@@ -148,7 +148,7 @@ impl<K, C> Config<K, C> {
         let settings = self.settings;
         let (limit, policy) = settings.limit.build(check, now)?;
         let queue = settings.queue;
-        check.that(queue <= MOST, "queue", &queue, "0 to 1000000")?;
+        check.that(queue <= MAX, "queue", &queue, "0 to 1000000")?;
         let bounds = settings.bounds(check)?;
         let shared = Shared::new(
             Gate::new(limit, queue, bounds, settings.order),

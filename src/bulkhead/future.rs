@@ -7,11 +7,11 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::permit::Permit;
+use super::permit::BulkheadPermit;
 use super::waiter::Waiter;
 use crate::completion::poll_tracked;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion, Error};
+use crate::{BoxError, Classify, Error, TrackCompletion};
 
 pin_project! {
     /// The response future of [`Bulkhead`](super::Bulkhead).
@@ -22,10 +22,10 @@ pin_project! {
     {
         // The wait for a permit, if the call has to. Boxed, because it is rare.
         waiter: Option<Pin<Box<Waiter>>>,
-        // Before the token, so that what it holds is given back first when both are dropped.
+        // Before the permit, so that what it holds is given back first when both are dropped.
         #[pin]
         call: Call<S, Req>,
-        permit: Option<Permit>,
+        permit: Option<BulkheadPermit>,
         classify: K,
         completion: C,
     }
@@ -39,7 +39,7 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        permit: Option<Permit>,
+        permit: Option<BulkheadPermit>,
         classify: K,
         completion: C,
     ) -> Self {
@@ -63,9 +63,9 @@ impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
-    type Output = Result<C::Response<Permit>, Error>;
+    type Output = Result<C::Response<BulkheadPermit>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -84,7 +84,7 @@ where
             this.permit,
             this.classify,
             this.completion,
-            Permit::name,
+            BulkheadPermit::name,
             cx,
         )
     }

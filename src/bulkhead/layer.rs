@@ -13,15 +13,15 @@ use super::shared::Shared;
 use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::{
-    AtResponse, Availability, Classify, Completion, ConfigError, ErrorsAreFailures, Forget,
-    Wrappable,
+    Availability, Classify, CloneService, CompleteOnResponse, ConfigError, ErrorsAreFailures,
+    Evictable, TrackCompletion,
 };
 
 /// Bounds the calls in flight. See the [module documentation](crate::bulkhead).
 ///
 /// All services made by one layer value, or by its clones, share its permits.
 #[derive(Clone)]
-pub struct BulkheadLayer<K = ErrorsAreFailures, C = AtResponse> {
+pub struct BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) shared: Arc<Shared>,
     pub(super) classify: K,
     pub(super) completion: C,
@@ -57,9 +57,9 @@ impl<K, C> BulkheadLayer<K, C> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Bulkhead<S, K, C>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         K: Classify<S::Response> + Clone,
-        C: Completion<S::Response, K>,
+        C: TrackCompletion<S::Response, K>,
     {
         self.layer(service)
     }
@@ -78,9 +78,9 @@ impl<S, K: Clone, C: Clone> Layer<S> for BulkheadLayer<K, C> {
     }
 }
 
-impl<K, C> Forget for BulkheadLayer<K, C> {
+impl<K, C> Evictable for BulkheadLayer<K, C> {
     /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
-    fn can_forget(&self, _now: Instant) -> bool {
+    fn is_evictable(&self, _now: Instant) -> bool {
         self.shared.is_idle()
     }
 }

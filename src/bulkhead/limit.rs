@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::aimd::Aimd;
-use super::word::MOST;
+use super::word::MAX;
 use crate::error::Check;
 use crate::{ConfigError, Outcome};
 
@@ -39,7 +39,7 @@ pub struct Sample {
     /// When it ended.
     pub now: Instant,
     /// How long it took, from the moment it had its permit: without the time in the queue, and where the call is over at
-    /// the end of the body (`http::AtEndOfBody`) until the head came.
+    /// the end of the body (`http::CompleteOnBodyEnd`) until the head came.
     pub round_trip: Duration,
     /// How long it had its permit: longer than the round trip by what the body took.
     pub held: Duration,
@@ -49,7 +49,7 @@ pub struct Sample {
     pub limit: usize,
     /// How it ended. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service.
     pub outcome: Outcome,
-    /// Whether a timeout or a deadline further in ended it.
+    /// Whether a timeout or a deadline inner ended it.
     pub timed_out: bool,
 }
 
@@ -145,7 +145,7 @@ pub(super) fn check_limit(
     field: &'static str,
     limit: usize,
 ) -> Result<(), ConfigError> {
-    let is_possible = (1..=MOST).contains(&limit);
+    let is_possible = (1..=MAX).contains(&limit);
     check.that(is_possible, field, &limit, "1 to 1000000")
 }
 

@@ -9,7 +9,7 @@ use metrics::{
 use tokio::time::Instant;
 
 use super::word::Word;
-use crate::telemetry::{Gauges, Instruments, Kept, Labels};
+use crate::telemetry::{Gauges, Instruments, Labels, LazyMetric};
 use crate::{ErrorKind, Mode};
 
 /// The place of the calls in flight among the levels.
@@ -68,9 +68,9 @@ pub(super) struct BulkheadMetrics {
     /// The limit, the calls in flight, and those that wait.
     gauges: [Gauge; 3],
     /// By mode and reason.
-    rejections: [[Kept<Counter>; 3]; 2],
+    rejections: [[LazyMetric<Counter>; 3]; 2],
     /// By end.
-    waits: [Kept<Histogram>; 4],
+    waits: [LazyMetric<Histogram>; 4],
 }
 
 impl Instruments for BulkheadMetrics {

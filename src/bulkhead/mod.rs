@@ -55,7 +55,7 @@
 //!
 //! Dropping the future of a call gives its permit back, or its place in the queue. A permit that it was handed and does
 //! not know of yet goes to the next. The same holds if the inner service or the classifier panics. A
-//! [`Completion`](crate::Completion) decides how long a call that has its response keeps the permit.
+//! [`TrackCompletion`](crate::TrackCompletion) decides how long a call that has its response keeps the permit.
 //!
 //! A future that waits and is not polled any more, but not dropped either, keeps its place, and a permit that it is
 //! handed.
@@ -152,6 +152,6 @@ pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::layer::{BulkheadLayer, Handle};
 pub use self::limit::{Limit, LimitPolicy, Sample};
-pub use self::permit::Permit;
+pub use self::permit::BulkheadPermit;
 pub use self::queue::QueueOrder;
 pub use self::service::Bulkhead;

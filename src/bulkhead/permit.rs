@@ -5,11 +5,11 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::{Outcome, Token};
+use crate::{Outcome, Permit};
 
 /// A call that the bulkhead let in. Gives its place back when the call is over or the permit is dropped.
 #[must_use = "a permit that is dropped is given back"]
-pub struct Permit {
+pub struct BulkheadPermit {
     /// Where it goes back to. `None` when it has, or came from nowhere.
     shared: Option<Arc<Shared>>,
     started: Option<Started>,
@@ -27,7 +27,7 @@ pub(super) struct Started {
     pub(super) head: Option<NonZeroU32>,
 }
 
-impl Permit {
+impl BulkheadPermit {
     #[inline]
     pub(super) fn new(shared: Arc<Shared>, started: Option<Started>) -> Self {
         let shared = Some(shared);
@@ -60,7 +60,7 @@ impl Permit {
     }
 }
 
-impl Token for Permit {
+impl Permit for BulkheadPermit {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome, false);
@@ -77,16 +77,16 @@ impl Token for Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for BulkheadPermit {
     #[inline]
     fn drop(&mut self) {
         self.end(Outcome::Cancelled, false);
     }
 }
 
-impl fmt::Debug for Permit {
+impl fmt::Debug for BulkheadPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
+        f.debug_struct("BulkheadPermit")
             .field("is_held", &self.shared.is_some())
             .field("started", &self.started)
             .finish()

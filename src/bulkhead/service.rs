@@ -7,16 +7,18 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use super::future::ResponseFuture;
-use super::permit::Permit;
+use super::permit::BulkheadPermit;
 use super::shared::{Admission, Shared};
 use crate::context::ClockScope;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
-use crate::{AtResponse, Classify, Completion, Error, ErrorsAreFailures, Wrappable};
+use crate::{
+    Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, TrackCompletion,
+};
 
 /// A service behind a bulkhead. Made by [`BulkheadLayer`](super::BulkheadLayer).
 #[derive(Clone)]
-pub struct Bulkhead<S, K = ErrorsAreFailures, C = AtResponse> {
+pub struct Bulkhead<S, K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) inner: Ready<S>,
     /// `None` for a service without a limit.
     pub(super) shared: Option<Arc<Shared>>,
@@ -40,11 +42,11 @@ send_method!(Bulkhead<S, K, C>);
 
 impl<S, K, C, Req> Service<Req> for Bulkhead<S, K, C>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     K: Classify<S::Response> + Clone,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
-    type Response = C::Response<Permit>;
+    type Response = C::Response<BulkheadPermit>;
     type Error = Error;
     type Future = ResponseFuture<S, Req, K, C>;
 
@@ -64,7 +66,7 @@ where
         let _clock = shared
             .is_some_and(|shared| shared.is_adaptive())
             .then(ClockScope::call);
-        let permit = shared.map_or_else(|| Some(Permit::none()), Shared::try_admit);
+        let permit = shared.map_or_else(|| Some(BulkheadPermit::none()), Shared::try_admit);
         let Some(permit) = permit else {
             return self.call_full(request);
         };
@@ -78,7 +80,7 @@ impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
     fn call_with<Req>(
         &mut self,
         request: Req,
-        mut permit: Option<Permit>,
+        mut permit: Option<BulkheadPermit>,
     ) -> ResponseFuture<S, Req, K, C>
     where
         S: Service<Req> + Clone,
@@ -98,7 +100,7 @@ impl<S, K: Clone, C: Clone> Bulkhead<S, K, C> {
     {
         let admission = match &self.shared {
             Some(shared) => shared.admit_to_full(),
-            None => Admission::Admitted(Permit::none()),
+            None => Admission::Admitted(BulkheadPermit::none()),
         };
         match admission {
             Admission::Admitted(permit) => self.call_with(request, Some(permit)),

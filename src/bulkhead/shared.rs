@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
 use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason};
-use super::permit::{Permit, Started};
+use super::permit::{BulkheadPermit, Started};
 use super::waiter::Waiter;
-use super::word::{MOST, Word};
+use super::word::{MAX, Word};
 use crate::context::{self, nanos_between};
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
@@ -38,7 +38,7 @@ pub(super) struct Shared {
 /// What the bulkhead says to a call that finds no free permit.
 pub(super) enum Admission {
     /// It has one after all.
-    Admitted(Permit),
+    Admitted(BulkheadPermit),
     /// It waits for its turn, if there is a place in the queue when it is polled.
     PutOff(Waiter),
     Refused(Error),
@@ -107,7 +107,7 @@ impl Shared {
 
     /// Lets a call in, if there is a free permit.
     #[inline]
-    pub(super) fn try_admit(self: &Arc<Self>) -> Option<Permit> {
+    pub(super) fn try_admit(self: &Arc<Self>) -> Option<BulkheadPermit> {
         let word = self.gate.try_enter()?;
         Some(self.permit(word))
     }
@@ -119,7 +119,7 @@ impl Shared {
         if self.mode == Mode::Observe {
             let Some(word) = self.gate.enter_anyway() else {
                 self.reject(Reason::Full, now);
-                return Admission::Admitted(Permit::none());
+                return Admission::Admitted(BulkheadPermit::none());
             };
             let permit = self.permit(word);
             if word.in_flight() > word.limit() + self.gate.length() {
@@ -158,14 +158,14 @@ impl Shared {
 
     /// The permit of a call that has entered; the gate stood so when it had.
     #[inline]
-    pub(super) fn permit(self: &Arc<Self>, word: Word) -> Permit {
+    pub(super) fn permit(self: &Arc<Self>, word: Word) -> BulkheadPermit {
         let started = self.is_adaptive().then(|| Started {
             at: NonZeroU64::MIN.saturating_add(self.nanos(context::now())),
             in_flight: word.in_flight() as u32,
             head: None,
         });
         // Whatever the recorder does from here on, the permit is given back.
-        let permit = Permit::new(Arc::clone(self), started);
+        let permit = BulkheadPermit::new(Arc::clone(self), started);
         self.look(word);
         permit
     }
@@ -223,7 +223,7 @@ impl Shared {
     }
 
     fn adapt(&self, policy: &dyn LimitPolicy, sample: &Sample) {
-        let limit = policy.update(sample).clamp(1, MOST);
+        let limit = policy.update(sample).clamp(1, MAX);
         if limit != sample.limit {
             self.gate.change_limit(sample.limit, limit, sample.now);
             self.publish(sample.now);

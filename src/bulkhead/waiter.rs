@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::gate::Turn;
 use super::metrics::{Reason, WaitEnd};
-use super::permit::Permit;
+use super::permit::BulkheadPermit;
 use super::queue::{Ticket, Verdict};
 use super::shared::Shared;
 use crate::Error;
@@ -38,7 +38,7 @@ enum Wait {
 
 impl Place {
     /// Takes a place, unless there is a permit by now.
-    fn take(&mut self) -> Result<Option<Permit>, Error> {
+    fn take(&mut self) -> Result<Option<BulkheadPermit>, Error> {
         let now = context::fresh_now();
         self.wait = Wait::Over;
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -69,7 +69,7 @@ impl Place {
     }
 
     /// The wait is over.
-    fn end(&mut self, verdict: Verdict) -> Result<Permit, Error> {
+    fn end(&mut self, verdict: Verdict) -> Result<BulkheadPermit, Error> {
         self.wait = Wait::Over;
         let now = context::fresh_now();
         match verdict {
@@ -144,7 +144,7 @@ impl Waiter {
 }
 
 impl Future for Waiter {
-    type Output = Result<Permit, Error>;
+    type Output = Result<BulkheadPermit, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();

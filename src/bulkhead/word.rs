@@ -15,10 +15,10 @@ const LIMIT_AT: u32 = IN_FLIGHT_BITS;
 const WAITING_AT: u32 = IN_FLIGHT_BITS + LIMIT_BITS;
 
 /// The highest limit and the longest queue that can be set.
-pub(super) const MOST: usize = 1_000_000;
+pub(super) const MAX: usize = 1_000_000;
 
 const _: () = assert!(IN_FLIGHT_BITS + LIMIT_BITS + WAITING_BITS == u64::BITS);
-const _: () = assert!(MOST < 1 << LIMIT_BITS && MOST < 1 << WAITING_BITS);
+const _: () = assert!(MAX < 1 << LIMIT_BITS && MAX < 1 << WAITING_BITS);
 
 impl Word {
     /// One call in flight.
@@ -28,7 +28,7 @@ impl Word {
 
     /// Nothing in flight, nobody waiting.
     pub(super) fn idle(limit: usize) -> Self {
-        debug_assert!(limit <= MOST);
+        debug_assert!(limit <= MAX);
         Self((limit as u64) << LIMIT_AT)
     }
 
@@ -93,7 +93,7 @@ impl Word {
     }
 
     pub(super) fn with_limit(self, limit: usize) -> Self {
-        debug_assert!(limit <= MOST);
+        debug_assert!(limit <= MAX);
         let others = self.0 & !(((1 << LIMIT_BITS) - 1) << LIMIT_AT);
         Self(others | (limit as u64) << LIMIT_AT)
     }
@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_word_do_not_touch() {
-        let mut word = Word::idle(MOST);
+        let mut word = Word::idle(MAX);
         assert_eq!(
             (word.in_flight(), word.limit(), word.waiting()),
-            (0, MOST, 0)
+            (0, MAX, 0)
         );
         for _ in 0..3 {
             word = word.entered().queued();

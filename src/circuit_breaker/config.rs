@@ -8,11 +8,11 @@ use super::layer::CircuitBreakerLayer;
 use super::shared::{Shared, Window};
 use super::state::{Settings, Transition};
 use crate::error::Check;
-use crate::lane::lanes;
 use crate::random::Random;
+use crate::stripe::stripes;
 use crate::telemetry::Series;
 use crate::window::{CountWindow, TimeWindow};
-use crate::{AtResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Long enough to see a share at modest rates, short enough to forget an old incident.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -26,10 +26,10 @@ const OPEN_FOR: Duration = Duration::from_secs(2);
 /// So that the breakers of many clients do not probe together.
 const OPEN_JITTER: f64 = 0.25;
 /// The longest open time where it grows.
-const OPEN_MOST: Duration = Duration::from_secs(60);
+const MAX_OPEN: Duration = Duration::from_secs(60);
 /// The longest time that a service can ask for. Other callers are refused meanwhile, so it is less than what a retry
 /// waits for.
-const HINT_MOST: Duration = Duration::from_secs(30);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// One success may be chance.
 const SUCCESSES_TO_CLOSE: u32 = 5;
 /// With 1, 2, 4 and 8 probes at a time, a service that is coming back is not overrun.
@@ -40,7 +40,7 @@ const PROBE_LEASE: Duration = Duration::from_secs(5);
 /// The settings of a [`CircuitBreakerLayer`]. Made by [`CircuitBreakerLayer::config`].
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
-pub struct Config<K = ErrorsAreFailures, C = AtResponse> {
+pub struct Config<K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     settings: Settings,
     rest: Rest,
@@ -99,8 +99,8 @@ impl Config {
                 open_for: OPEN_FOR,
                 open_jitter: OPEN_JITTER,
                 open_growth: 1.0,
-                open_most: OPEN_MOST,
-                hint_most: HINT_MOST,
+                max_open: MAX_OPEN,
+                max_retry_after: MAX_RETRY_AFTER,
                 successes_to_close: SUCCESSES_TO_CLOSE,
                 max_probes: MAX_PROBES,
                 probe_lease: PROBE_LEASE,
@@ -113,19 +113,19 @@ impl Config {
                 seed: None,
             },
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 }
 
 impl<K, C> Config<K, C> {
-    /// Judges the calls of the last `span`, in ten buckets. 10 s by default.
+    /// Classifies the calls of the last `span`, in ten buckets. 10 s by default.
     pub fn window(mut self, span: Duration) -> Self {
         self.rest.window = WindowKind::Time(span);
         self
     }
 
-    /// Judges the last `calls` calls instead of a span of time; 1 to 100,000.
+    /// Classifies the last `calls` calls instead of a span of time; 1 to 100,000.
     ///
     /// For services that are called rarely. Such a breaker takes a short lock in each call.
     pub fn count_window(mut self, calls: u32) -> Self {
@@ -142,7 +142,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Judges nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
+    /// Classifies nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
     /// of a smaller count window.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.rest.min_calls = Some(calls);
@@ -187,14 +187,14 @@ impl<K, C> Config<K, C> {
     /// The open time is back at its start when the breaker has been closed for longer than it was open.
     pub fn open_growth(mut self, factor: f64, most: Duration) -> Self {
         self.settings.open_growth = factor;
-        self.settings.open_most = most;
+        self.settings.max_open = most;
         self
     }
 
     /// The longest open time that a service can ask for with
     /// [`Outcome::Overload`](crate::Outcome::Overload). 30 s by default.
-    pub fn max_hint(mut self, most: Duration) -> Self {
-        self.settings.hint_most = most;
+    pub fn max_retry_after(mut self, most: Duration) -> Self {
+        self.settings.max_retry_after = most;
         self
     }
 
@@ -225,7 +225,7 @@ impl<K, C> Config<K, C> {
     ///
     /// Sends fewer calls into a sudden outage and is back sooner after it, at the price of more
     /// probes during a long one.
-    pub fn sensitive(self) -> Self {
+    pub fn fail_fast(self) -> Self {
         self.consecutive_failures(12)
             .open_for(Duration::from_millis(1_300))
             .open_jitter(0.1)
@@ -251,7 +251,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Judges calls with `classify`. By default errors are failures.
+    /// Classifies calls with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
         Config {
             name: self.name,
@@ -273,7 +273,7 @@ impl<K, C> Config<K, C> {
         }
     }
 
-    /// The span of time that is judged, if it is not a number of calls.
+    /// The span of time that is evaluated, if it is not a number of calls.
     pub(crate) fn time_window(&self) -> Option<Duration> {
         match self.rest.window {
             WindowKind::Time(span) => Some(span),
@@ -305,7 +305,7 @@ impl<K, C> Config<K, C> {
         });
         self.check()?;
         let window = match self.rest.window {
-            WindowKind::Time(span) => Window::Time(TimeWindow::new(span, lanes())),
+            WindowKind::Time(span) => Window::Time(TimeWindow::new(span, stripes())),
             WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
         };
         let shared = Shared::new(
@@ -368,8 +368,8 @@ impl<K, C> Config<K, C> {
             &settings.open_growth,
             "1 to 10",
         )?;
-        check.duration("open_growth", settings.open_most)?;
-        check.duration("max_hint", settings.hint_most)?;
+        check.duration("open_growth", settings.max_open)?;
+        check.duration("max_retry_after", settings.max_retry_after)?;
         check.duration("probe_lease", settings.probe_lease)?;
         let probes = |field, probes| check.count(field, probes, 10_000, "1 to 10000");
         probes("successes_to_close", settings.successes_to_close)?;

@@ -7,11 +7,11 @@ use std::task::{self, Poll};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::permit::Permit;
+use super::permit::BreakerPermit;
 use crate::completion::poll_tracked;
 use crate::context;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion, Error};
+use crate::{BoxError, Classify, Error, TrackCompletion};
 
 pin_project! {
     /// The response future of [`CircuitBreaker`](super::CircuitBreaker).
@@ -20,10 +20,10 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Before the token, so that what it holds is given back first when both are dropped.
+        // Before the permit, so that what it holds is given back first when both are dropped.
         #[pin]
         call: Call<S, Req>,
-        permit: Option<Permit>,
+        permit: Option<BreakerPermit>,
         classify: K,
         completion: C,
     }
@@ -36,7 +36,7 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        permit: Option<Permit>,
+        permit: Option<BreakerPermit>,
         classify: K,
         completion: C,
     ) -> Self {
@@ -53,20 +53,20 @@ impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
-    type Output = Result<C::Response<Permit>, Error>;
+    type Output = Result<C::Response<BreakerPermit>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (call, permit) = (this.call, this.permit);
         let (classify, completion) = (this.classify, this.completion);
-        if !permit.as_ref().is_some_and(Permit::is_timed) {
-            return poll_tracked(call, permit, classify, completion, Permit::name, cx);
+        if !permit.as_ref().is_some_and(BreakerPermit::is_timed) {
+            return poll_tracked(call, permit, classify, completion, BreakerPermit::name, cx);
         }
         let (polled, is_queued) = context::is_queued_after(|| {
-            poll_tracked(call, permit, classify, completion, Permit::name, cx)
+            poll_tracked(call, permit, classify, completion, BreakerPermit::name, cx)
         });
         if let (Poll::Pending, Some(permit)) = (&polled, permit) {
             permit.note_queued(is_queued);
@@ -82,7 +82,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("call", &self.call)
-            .field("token", &self.permit)
+            .field("permit", &self.permit)
             .finish_non_exhaustive()
     }
 }

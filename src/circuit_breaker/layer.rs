@@ -13,13 +13,16 @@ use super::shared::Shared;
 use super::state::State;
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{AtResponse, Availability, Classify, Completion, ErrorsAreFailures, Forget, Wrappable};
+use crate::{
+    Availability, Classify, CloneService, CompleteOnResponse, ErrorsAreFailures, Evictable,
+    TrackCompletion,
+};
 
 /// Rejects calls to a service that is down. See the [module documentation](crate::circuit_breaker).
 ///
 /// All services made by one layer value, or by its clones, share one breaker.
 #[derive(Clone)]
-pub struct CircuitBreakerLayer<K = ErrorsAreFailures, C = AtResponse> {
+pub struct CircuitBreakerLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) shared: Arc<Shared>,
     pub(super) classify: K,
     pub(super) completion: C,
@@ -55,9 +58,9 @@ impl<K, C> CircuitBreakerLayer<K, C> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> CircuitBreaker<S, K, C>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         K: Classify<S::Response> + Clone,
-        C: Completion<S::Response, K>,
+        C: TrackCompletion<S::Response, K>,
     {
         self.layer(service)
     }
@@ -76,11 +79,11 @@ impl<S, K: Clone, C: Clone> Layer<S> for CircuitBreakerLayer<K, C> {
     }
 }
 
-impl<K, C> Forget for CircuitBreakerLayer<K, C> {
+impl<K, C> Evictable for CircuitBreakerLayer<K, C> {
     /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
     /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
-    fn can_forget(&self, now: Instant) -> bool {
-        self.shared.can_forget(now)
+    fn is_evictable(&self, now: Instant) -> bool {
+        self.shared.is_evictable(now)
     }
 }
 

@@ -6,9 +6,9 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 use tokio::time::Instant;
 
-use super::state::{Cause, State, Transition};
+use super::state::{State, Transition, TransitionCause};
 use crate::Mode;
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Instruments, Labels, LazyMetric};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
 
@@ -23,7 +23,7 @@ impl State {
     }
 }
 
-impl Cause {
+impl TransitionCause {
     /// The value of the label `cause`.
     fn label(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Levels {
 pub(super) struct BreakerMetrics {
     labels: Labels,
     states: [Gauge; STATES.len()],
-    rejections: [Kept<Counter>; 2],
+    rejections: [LazyMetric<Counter>; 2],
 }
 
 impl Instruments for BreakerMetrics {

@@ -26,7 +26,7 @@
 //! ```
 //!
 //! **Closed.** Outcomes are counted over ten buckets of one second each. When a call fails, the share
-//! of failures is judged by the lower end of its Wilson score interval (z = 1.64), of the whole window
+//! of failures is evaluated by the lower end of its Wilson score interval (z = 1.64), of the whole window
 //! and of the last second alone (a tenth of the window); the second sees a sudden outage at once,
 //! however good the seconds before it were. It opens when that exceeds 0.5 and there were 20 calls or more.
 //! Optionally also on failures in a row and on the share of slow calls. A service that fails 40 % of the
@@ -41,7 +41,7 @@
 //! each failure half as many. Five successes close the breaker, more failures than successes open it
 //! again. A probe that takes longer than its lease gives its place to another one.
 //!
-//! **Answers that are streamed**, with `http::AtEndOfBody`. A call is counted once, and at its head: who waited for the end
+//! **Answers that are streamed**, with `http::CompleteOnBodyEnd`. A call is counted once, and at its head: who waited for the end
 //! of streams that last would see only those calls that fail at once, and open over a few of them. If the body fails
 //! later, the success becomes a failure; one that the window no longer holds stays, and the failure is counted beside it.
 //! A call is slow if its head was: a download of a minute is no slow call. A probe gives its place back at a head that is
@@ -54,7 +54,7 @@
 //! - A call that was let through in one state never changes a later one, however late it ends.
 //! - At the edge from open to half-open, exactly one of the calls that arrive together is let through.
 //! - Every state has an exit: no probe, lost or hanging, can keep the breaker half-open.
-//! - `Ignored` and `Cancelled` calls count neither way; rejections by layers further in are ignored. Of an answer that is
+//! - `Ignored` and `Cancelled` calls count neither way; rejections by inner layers are ignored. Of an answer that is
 //!   given up, its head has counted.
 //!
 //! # Cancellation
@@ -97,12 +97,12 @@
 //! | [`slow_calls`](Config::slow_calls) | off | what is slow depends on the service |
 //! | [`open_for`](Config::open_for) | 2 s ± 25 % | a probe every 2 s against about 1 s of refusal after an outage |
 //! | [`open_growth`](Config::open_growth) | off | the longer it stays open, the longer it refuses after the outage |
-//! | [`max_hint`](Config::max_hint) | 30 s | one answer must not refuse all callers for long |
+//! | [`max_retry_after`](Config::max_retry_after) | 30 s | one answer must not refuse all callers for long |
 //! | [`successes_to_close`](Config::successes_to_close) | 5 | one may be chance |
 //! | [`max_probes`](Config::max_probes) | 8 | does not overrun a service that comes back |
 //! | [`probe_lease`](Config::probe_lease) | 5 s | longer than most calls take |
 //!
-//! [`sensitive`](Config::sensitive) is a preset that opens after 12 failures in a row and stays open for 1.3 s.
+//! [`fail_fast`](Config::fail_fast) is a preset that opens after 12 failures in a row and stays open for 1.3 s.
 //!
 //! # Examples
 //!
@@ -148,6 +148,6 @@ mod state;
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::layer::{CircuitBreakerLayer, Handle};
-pub use self::permit::Permit;
+pub use self::permit::BreakerPermit;
 pub use self::service::CircuitBreaker;
-pub use self::state::{Cause, State, Transition};
+pub use self::state::{State, Transition, TransitionCause};

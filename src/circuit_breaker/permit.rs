@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::shared::{Mark, Shared};
 use super::state::Probe;
-use crate::{Error, ErrorKind, Outcome, Token};
+use crate::{Error, ErrorKind, Outcome, Permit};
 
 /// A call that the circuit breaker let through.
 ///
 /// Dropped without an outcome, it counts as cancelled: it says nothing about the service, and the place
 /// of a probe is free again.
-#[must_use = "a token that is dropped counts as cancelled"]
-pub struct Permit {
+#[must_use = "a permit that is dropped counts as cancelled"]
+pub struct BreakerPermit {
     shared: Option<Arc<Shared>>,
     kind: Kind,
 }
@@ -70,7 +70,7 @@ pub(super) enum Kind {
     Uncounted,
 }
 
-impl Token for Permit {
+impl Permit for BreakerPermit {
     #[inline]
     fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
@@ -112,7 +112,7 @@ impl Token for Permit {
     }
 }
 
-impl Permit {
+impl BreakerPermit {
     /// The name of the layer.
     pub(super) fn name(&self) -> &'static str {
         self.shared.as_ref().map_or("", |shared| shared.name())
@@ -175,15 +175,15 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for BreakerPermit {
     #[inline]
     fn drop(&mut self) {
         self.end(Outcome::Cancelled);
     }
 }
 
-impl fmt::Debug for Permit {
+impl fmt::Debug for BreakerPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Permit").field(&self.kind).finish()
+        f.debug_tuple("BreakerPermit").field(&self.kind).finish()
     }
 }

@@ -7,15 +7,17 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use super::future::ResponseFuture;
-use super::permit::Permit;
+use super::permit::BreakerPermit;
 use super::shared::Shared;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
-use crate::{AtResponse, Classify, Completion, Error, ErrorsAreFailures, Wrappable};
+use crate::{
+    Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, TrackCompletion,
+};
 
 /// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 #[derive(Clone)]
-pub struct CircuitBreaker<S, K = ErrorsAreFailures, C = AtResponse> {
+pub struct CircuitBreaker<S, K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) inner: Ready<S>,
     /// `None` for a service without a breaker.
     pub(super) shared: Option<Arc<Shared>>,
@@ -39,11 +41,11 @@ send_method!(CircuitBreaker<S, K, C>);
 
 impl<S, K, C, Req> Service<Req> for CircuitBreaker<S, K, C>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     K: Classify<S::Response> + Clone,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
-    type Response = C::Response<Permit>;
+    type Response = C::Response<BreakerPermit>;
     type Error = Error;
     type Future = ResponseFuture<S, Req, K, C>;
 
@@ -69,7 +71,7 @@ where
                     return ResponseFuture::new(Call::failed(error), None, classify, completion);
                 }
             },
-            None => Permit::none(),
+            None => BreakerPermit::none(),
         };
         let mut permit = Some(permit);
         self.inner

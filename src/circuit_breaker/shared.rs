@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use super::permit::{Kind, Permit, Rejected, Timing};
-use super::state::{Cause, Machine, Probe, ProbeEnd, Settings, State, Transition, verdict};
+use super::permit::{BreakerPermit, Kind, Rejected, Timing};
+use super::state::{
+    Machine, Probe, ProbeEnd, Settings, State, Transition, TransitionCause, verdict,
+};
 use crate::context::{self, nanos_between};
-use crate::lane::lane;
 use crate::random::Random;
+use crate::stripe::stripe;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
@@ -31,20 +33,20 @@ pub(super) enum Window {
 pub(super) struct Mark {
     /// The slice of time, or the number of the call.
     place: u64,
-    lane: u32,
+    stripe: u32,
 }
 
 impl Window {
     #[inline]
     fn record(&self, epoch: u64, nanos: u64, sample: Sample) -> Mark {
-        let lane = lane();
+        let stripe = stripe();
         let place = match self {
-            Self::Time(window) => window.record(lane, epoch, nanos, sample),
+            Self::Time(window) => window.record(stripe, epoch, nanos, sample),
             Self::Count(window) => lock(window).record(epoch, sample),
         };
         Mark {
             place,
-            lane: lane as u32,
+            stripe: stripe as u32,
         }
     }
 
@@ -56,14 +58,14 @@ impl Window {
         };
         match self {
             Self::Time(window) => {
-                window.retract(mark.lane as usize, mark.place);
-                window.record(lane(), epoch, nanos, failed);
+                window.retract(mark.stripe as usize, mark.place);
+                window.record(stripe(), epoch, nanos, failed);
             }
             Self::Count(window) => lock(window).correct(epoch, mark.place),
         }
     }
 
-    /// The tallies that are judged: of the whole window and, so that a sudden outage is not diluted by
+    /// The tallies that are evaluated: of the whole window and, so that a sudden outage is not diluted by
     /// the good time before it, of the last bucket's width.
     fn tallies(&self, epoch: u64, nanos: u64) -> [Tally; 2] {
         match self {
@@ -169,7 +171,7 @@ impl Shared {
 
     /// Lets a call through.
     #[inline]
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Permit, Rejected> {
+    pub(super) fn admit(self: &Arc<Self>) -> Result<BreakerPermit, Rejected> {
         let word = self.word.load(Ordering::Acquire);
         if !is(State::Closed, word) {
             return self.probe(word);
@@ -204,13 +206,13 @@ impl Shared {
     }
 
     #[inline]
-    fn permit(self: &Arc<Self>, kind: Kind) -> Permit {
-        Permit::new(Arc::clone(self), kind)
+    fn permit(self: &Arc<Self>, kind: Kind) -> BreakerPermit {
+        BreakerPermit::new(Arc::clone(self), kind)
     }
 
     /// Decides over a call on a breaker that is not closed.
     #[cold]
-    fn probe(self: &Arc<Self>, word: u64) -> Result<Permit, Rejected> {
+    fn probe(self: &Arc<Self>, word: u64) -> Result<BreakerPermit, Rejected> {
         let now = context::now();
         let mut retry_after = self.open_for_remaining(now);
         if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
@@ -264,8 +266,8 @@ impl Shared {
     }
 
     /// Says whether a new breaker may take its place.
-    pub(super) fn can_forget(&self, now: Instant) -> bool {
-        lock(&self.machine).can_forget(now)
+    pub(super) fn is_evictable(&self, now: Instant) -> bool {
+        lock(&self.machine).is_evictable(now)
     }
 
     pub(super) fn force_open(&self) {
@@ -323,7 +325,7 @@ impl Shared {
         let sample = Sample { slow, ..OK };
         let (mark, _) = self.record(admitted, sample, Step::Answered, now);
         if slow {
-            self.judge(admitted >> STATE_BITS, 0, None, now);
+            self.evaluate(admitted >> STATE_BITS, 0, None, now);
         }
         Some(mark)
     }
@@ -344,7 +346,7 @@ impl Shared {
                 let now = context::now();
                 self.window.correct(epoch, self.nanos(now), mark);
                 let streak = self.count_streak(epoch, Step::BrokeOff);
-                self.judge(epoch, streak, outcome.retry_after(), now);
+                self.evaluate(epoch, streak, outcome.retry_after(), now);
             }
         }
     }
@@ -381,7 +383,7 @@ impl Shared {
         let (_, streak) = self.record(admitted, Sample { failed, slow }, step, now);
         if failed || slow {
             let epoch = admitted >> STATE_BITS;
-            self.judge(epoch, streak, outcome.retry_after(), now);
+            self.evaluate(epoch, streak, outcome.retry_after(), now);
         }
     }
 
@@ -419,15 +421,15 @@ impl Shared {
     #[inline]
     fn count_streak(&self, epoch: u64, step: Step) -> u32 {
         /// The low half counts; the high half is the epoch, so that no failure counts in another one.
-        const MOST: u64 = u32::MAX as u64;
+        const MAX: u64 = u32::MAX as u64;
         if self.settings.consecutive_failures.is_none() {
             return 0;
         }
-        let none = (epoch & MOST) << u32::BITS;
+        let none = (epoch & MAX) << u32::BITS;
         let mut old = self.streak.load(Ordering::Relaxed);
         loop {
             let row = match old.checked_sub(none) {
-                Some(row) if row <= MOST => row,
+                Some(row) if row <= MAX => row,
                 Some(_newer_epoch) => return 0,
                 None => 0,
             };
@@ -454,11 +456,11 @@ impl Shared {
     }
 
     #[cold]
-    fn judge(&self, epoch: u64, streak: u32, hint: Option<Duration>, now: Instant) {
+    fn evaluate(&self, epoch: u64, streak: u32, retry_after: Option<Duration>, now: Instant) {
         let settings = &self.settings;
         let in_a_row = settings.consecutive_failures.is_some_and(|n| streak >= n);
         let cause = if in_a_row {
-            Some(Cause::ConsecutiveFailures)
+            Some(TransitionCause::ConsecutiveFailures)
         } else {
             let tallies = self.window.tallies(epoch, self.nanos(now));
             let mut tallies = tallies.into_iter();
@@ -466,7 +468,8 @@ impl Shared {
         };
         let Some(cause) = cause else { return };
         let jitter = self.random.symmetric();
-        let transition = self.change(|machine| machine.trip(epoch, cause, hint, now, jitter));
+        let transition =
+            self.change(|machine| machine.trip(epoch, cause, retry_after, now, jitter));
         self.publish(transition);
     }
 
@@ -486,12 +489,12 @@ impl Shared {
     /// A probe has ended that counts as a success already.
     #[cold]
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome) {
-        let hint = match outcome {
+        let retry_after = match outcome {
             Outcome::Failure => None,
             Outcome::Overload { retry_after } => retry_after,
             Outcome::Success | Outcome::Ignored | Outcome::Cancelled => return,
         };
-        self.change_by(probe, ProbeEnd::Disproved(hint), context::now());
+        self.change_by(probe, ProbeEnd::Disproved(retry_after), context::now());
     }
 
     fn change_by(&self, probe: Probe, end: ProbeEnd, now: Instant) {

@@ -30,7 +30,7 @@ pub enum State {
 /// Why a circuit breaker changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum TransitionCause {
     /// The share of failures was above the threshold.
     FailureShare,
     /// So many failures came in a row.
@@ -59,7 +59,7 @@ pub struct Transition {
     /// The state after.
     pub to: State,
     /// Why it changed.
-    pub cause: Cause,
+    pub cause: TransitionCause,
     /// How long the breaker stays open, if it opened for a time.
     pub open_for: Option<Duration>,
 }
@@ -74,24 +74,24 @@ pub(super) struct Settings {
     pub(super) open_for: Duration,
     pub(super) open_jitter: f64,
     pub(super) open_growth: f64,
-    pub(super) open_most: Duration,
-    pub(super) hint_most: Duration,
+    pub(super) max_open: Duration,
+    pub(super) max_retry_after: Duration,
     pub(super) successes_to_close: u32,
     pub(super) max_probes: u32,
     pub(super) probe_lease: Duration,
 }
 
 /// Says whether the calls of `tally` are enough to open, and why.
-pub(super) fn verdict(settings: &Settings, tally: Tally) -> Option<Cause> {
+pub(super) fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
     if tally.calls < u64::from(settings.min_calls) {
         return None;
     }
     let exceeds = |part: u64, share: f64| lower_bound(part, tally.calls) > share;
     if exceeds(tally.failures, settings.failure_share) {
-        return Some(Cause::FailureShare);
+        return Some(TransitionCause::FailureShare);
     }
     let (_, slow_share) = settings.slow_calls?;
-    exceeds(tally.slow, slow_share).then_some(Cause::SlowCalls)
+    exceeds(tally.slow, slow_share).then_some(TransitionCause::SlowCalls)
 }
 
 /// The least share of failures that is plausible after `part` failures in `calls` calls: the lower end
@@ -223,8 +223,8 @@ impl Machine {
     pub(super) fn trip(
         &mut self,
         epoch: u64,
-        cause: Cause,
-        hint: Option<Duration>,
+        cause: TransitionCause,
+        retry_after: Option<Duration>,
         now: Instant,
         jitter: f64,
     ) -> Option<Transition> {
@@ -237,7 +237,7 @@ impl Machine {
                 if now.saturating_duration_since(since) >= self.opened_for {
                     self.openings = 0;
                 }
-                Some(self.open(cause, hint, now, jitter))
+                Some(self.open(cause, retry_after, now, jitter))
             }
             _ => None,
         }
@@ -246,9 +246,10 @@ impl Machine {
     /// Lets a probe through, if the open time is over and not too many probes are in flight.
     pub(super) fn try_probe(&mut self, now: Instant) -> (Option<Probe>, Option<Transition>) {
         let transition = match self.phase {
-            Phase::Open { until: Some(until) } if until <= now => {
-                Some(self.enter(Phase::HalfOpen(Probes::new(now)), Cause::OpenTimeOver))
-            }
+            Phase::Open { until: Some(until) } if until <= now => Some(self.enter(
+                Phase::HalfOpen(Probes::new(now)),
+                TransitionCause::OpenTimeOver,
+            )),
             _ => None,
         };
         let epoch = self.epoch;
@@ -277,7 +278,7 @@ impl Machine {
 
     /// Says whether it may be forgotten: it is closed, or nobody has called it for long after its open time.
     /// Never if the handle forced it, and never while a probe is under way.
-    pub(super) fn can_forget(&self, now: Instant) -> bool {
+    pub(super) fn is_evictable(&self, now: Instant) -> bool {
         let is_over = |last| saturating_add(last, MEMORY.max(self.opened_for)) <= now;
         match &self.phase {
             Phase::Closed { forced, .. } => !forced,
@@ -311,55 +312,57 @@ impl Machine {
                 probes.succeeded += 1;
                 probes.ramp = (probes.ramp * 2).min(self.settings.max_probes);
                 let enough = probes.succeeded >= self.settings.successes_to_close;
-                enough.then(|| self.close(now, false, Cause::ProbesSucceeded))
+                enough.then(|| self.close(now, false, TransitionCause::ProbesSucceeded))
             }
-            ProbeEnd::Failed(hint) | ProbeEnd::Disproved(hint) => {
+            ProbeEnd::Failed(retry_after) | ProbeEnd::Disproved(retry_after) => {
                 if let ProbeEnd::Disproved(_) = end {
                     probes.succeeded = probes.succeeded.saturating_sub(1);
                 }
                 probes.failed += 1;
                 probes.ramp = (probes.ramp / 2).max(1);
                 let hopeless = probes.failed > probes.succeeded;
-                hopeless.then(|| self.open(Cause::ProbesFailed, hint, now, jitter))
+                hopeless.then(|| self.open(TransitionCause::ProbesFailed, retry_after, now, jitter))
             }
         }
     }
 
     /// Opens until the handle says otherwise.
     pub(super) fn force_open(&mut self) -> Transition {
-        self.enter(Phase::Open { until: None }, Cause::Forced)
+        self.enter(Phase::Open { until: None }, TransitionCause::Forced)
     }
 
     /// Closes and stays closed until the handle says otherwise.
     pub(super) fn force_closed(&mut self, now: Instant) -> Transition {
-        self.close(now, true, Cause::Forced)
+        self.close(now, true, TransitionCause::Forced)
     }
 
     /// Closes and forgets everything.
     pub(super) fn reset(&mut self, now: Instant) -> Transition {
         self.openings = 0;
-        self.close(now, false, Cause::Reset)
+        self.close(now, false, TransitionCause::Reset)
     }
 
-    fn close(&mut self, now: Instant, forced: bool, cause: Cause) -> Transition {
+    fn close(&mut self, now: Instant, forced: bool, cause: TransitionCause) -> Transition {
         self.enter(Phase::Closed { since: now, forced }, cause)
     }
 
     fn open(
         &mut self,
-        cause: Cause,
-        hint: Option<Duration>,
+        cause: TransitionCause,
+        retry_after: Option<Duration>,
         now: Instant,
         jitter: f64,
     ) -> Transition {
         let settings = &self.settings;
         let growth = settings.open_growth.powi(self.openings);
-        let most = settings.open_most.max(settings.open_for).as_secs_f64();
+        let most = settings.max_open.max(settings.open_for).as_secs_f64();
         let grown = (settings.open_for.as_secs_f64() * growth).min(most);
         let own = Duration::from_secs_f64(grown * (1.0 + settings.open_jitter * jitter));
         // A service that asks for less than our own open time gets our own.
-        let hint = hint.unwrap_or_default().min(settings.hint_most);
-        let open_for = own.max(hint);
+        let retry_after = retry_after
+            .unwrap_or_default()
+            .min(settings.max_retry_after);
+        let open_for = own.max(retry_after);
         self.openings = self.openings.saturating_add(1);
         self.opened_for = open_for;
         let until = Some(saturating_add(now, open_for));
@@ -368,7 +371,7 @@ impl Machine {
         transition
     }
 
-    fn enter(&mut self, phase: Phase, cause: Cause) -> Transition {
+    fn enter(&mut self, phase: Phase, cause: TransitionCause) -> Transition {
         let from = self.state();
         self.phase = phase;
         self.epoch += 1;
@@ -395,8 +398,8 @@ mod tests {
             open_for: Duration::from_secs(2),
             open_jitter: 0.25,
             open_growth: 1.0,
-            open_most: Duration::from_secs(60),
-            hint_most: Duration::from_secs(30),
+            max_open: Duration::from_secs(60),
+            max_retry_after: Duration::from_secs(30),
             successes_to_close: 5,
             max_probes: 8,
             probe_lease: Duration::from_secs(5),
@@ -431,9 +434,9 @@ mod tests {
         }
 
         /// Opens, and says for how long.
-        fn trip(&mut self, hint: Option<Duration>) -> Duration {
-            let (epoch, cause) = (self.machine.epoch(), Cause::FailureShare);
-            let transition = self.machine.trip(epoch, cause, hint, self.now, 0.0);
+        fn trip(&mut self, retry_after: Option<Duration>) -> Duration {
+            let (epoch, cause) = (self.machine.epoch(), TransitionCause::FailureShare);
+            let transition = self.machine.trip(epoch, cause, retry_after, self.now, 0.0);
             transition.expect("closed").open_for.expect("for a time")
         }
 
@@ -450,33 +453,36 @@ mod tests {
     #[test]
     fn an_open_breaker_is_remembered_until_it_has_been_idle_for_long() {
         let mut bench = Bench::new(settings());
-        assert!(bench.machine.can_forget(bench.now), "closed");
+        assert!(bench.machine.is_evictable(bench.now), "closed");
         let open_for = bench.trip(None);
         bench.now += open_for;
         bench.wait(MEMORY.as_secs() - 1);
-        assert!(!bench.machine.can_forget(bench.now));
+        assert!(!bench.machine.is_evictable(bench.now));
         bench.wait(1);
-        assert!(bench.machine.can_forget(bench.now));
+        assert!(bench.machine.is_evictable(bench.now));
 
         let probe = bench.probe().expect("the open time is over");
-        assert!(!bench.machine.can_forget(bench.now), "a probe is under way");
+        assert!(
+            !bench.machine.is_evictable(bench.now),
+            "a probe is under way"
+        );
         bench.end(probe, ProbeEnd::Succeeded);
         bench.wait(MEMORY.as_secs() - 1);
-        assert!(!bench.machine.can_forget(bench.now));
+        assert!(!bench.machine.is_evictable(bench.now));
         bench.wait(1);
-        assert!(bench.machine.can_forget(bench.now), "half-open and idle");
+        assert!(bench.machine.is_evictable(bench.now), "half-open and idle");
 
         let (mut bench, _lost) = Bench::half_open(settings());
         bench.wait(MEMORY.as_secs());
-        assert!(bench.machine.can_forget(bench.now), "the probe is lost");
+        assert!(bench.machine.is_evictable(bench.now), "the probe is lost");
         let open_for = {
             let mut settings = settings();
-            settings.hint_most = Duration::from_secs(200);
+            settings.max_retry_after = Duration::from_secs(200);
             let mut bench = Bench::new(settings);
             let open_for = bench.trip(Some(Duration::from_secs(200)));
             bench.now += open_for + MEMORY;
             assert!(
-                !bench.machine.can_forget(bench.now),
+                !bench.machine.is_evictable(bench.now),
                 "it was open for longer"
             );
             open_for
@@ -493,10 +499,10 @@ mod tests {
         ] {
             let _transition = force(&mut bench);
             bench.wait(1_000_000);
-            assert!(!bench.machine.can_forget(bench.now));
+            assert!(!bench.machine.is_evictable(bench.now));
         }
         let _transition = bench.machine.reset(bench.now);
-        assert!(bench.machine.can_forget(bench.now));
+        assert!(bench.machine.is_evictable(bench.now));
     }
 
     fn tally(calls: u64, failures: u64) -> Tally {
@@ -535,7 +541,7 @@ mod tests {
             verdict(&settings, tally)
         };
         assert_eq!(cause(35), None);
-        assert_eq!(cause(40), Some(Cause::SlowCalls));
+        assert_eq!(cause(40), Some(TransitionCause::SlowCalls));
     }
 
     #[test]
@@ -657,7 +663,7 @@ mod tests {
         bench.trip(None);
         let _ = bench.machine.reset(bench.now);
         let trip = |machine: &mut Machine, epoch, now| {
-            machine.trip(epoch, Cause::FailureShare, None, now, 0.0)
+            machine.trip(epoch, TransitionCause::FailureShare, None, now, 0.0)
         };
         assert_eq!(trip(&mut bench.machine, epoch, bench.now), None);
         let epoch = bench.machine.epoch();
@@ -668,7 +674,7 @@ mod tests {
     fn the_open_time_grows_to_its_most_and_starts_again_after_a_recovery_that_lasts() {
         let mut settings = settings();
         settings.open_growth = 2.0;
-        settings.open_most = Duration::from_secs(10);
+        settings.max_open = Duration::from_secs(10);
         let mut bench = Bench::new(settings);
         bench.wait(100);
         assert_eq!(bench.trip(None).as_secs(), 2);
@@ -702,7 +708,7 @@ mod tests {
     fn after_a_reset_the_open_time_begins_to_grow_anew() {
         let mut settings = settings();
         settings.open_growth = 2.0;
-        settings.open_most = Duration::from_secs(10);
+        settings.max_open = Duration::from_secs(10);
         let mut bench = Bench::new(settings);
         assert_eq!(bench.trip(None).as_secs(), 2);
         bench.wait(20);
@@ -726,7 +732,7 @@ mod tests {
 
     #[test]
     fn the_service_may_ask_for_more_time_but_not_for_less_or_for_ever() {
-        let open_for = |hint| Bench::new(settings()).trip(Some(hint)).as_secs();
+        let open_for = |retry_after| Bench::new(settings()).trip(Some(retry_after)).as_secs();
         assert_eq!(open_for(Duration::ZERO), 2);
         assert_eq!(open_for(Duration::from_secs(1)), 2);
         assert_eq!(open_for(Duration::from_secs(20)), 20);
@@ -737,9 +743,10 @@ mod tests {
     fn jitter_stays_within_its_share() {
         for (jitter, millis) in [(-1.0, 1_500), (0.0, 2_000), (1.0, 2_500)] {
             let mut bench = Bench::new(settings());
-            let transition = bench
-                .machine
-                .trip(0, Cause::SlowCalls, None, bench.now, jitter);
+            let transition =
+                bench
+                    .machine
+                    .trip(0, TransitionCause::SlowCalls, None, bench.now, jitter);
             let open_for = transition.unwrap().open_for.unwrap();
             assert_eq!(open_for.as_millis(), millis);
         }
@@ -755,7 +762,7 @@ mod tests {
         let epoch = bench.machine.epoch();
         let trip = bench
             .machine
-            .trip(epoch, Cause::FailureShare, None, bench.now, 0.0);
+            .trip(epoch, TransitionCause::FailureShare, None, bench.now, 0.0);
         assert_eq!((trip, bench.machine.state()), (None, State::Closed));
         let _ = bench.machine.reset(bench.now);
         bench.trip(None);
@@ -776,8 +783,8 @@ mod tests {
                 let (now, epoch) = (bench.now, bench.machine.epoch());
                 let machine = &mut bench.machine;
                 match step {
-                    0 => { machine.trip(epoch, Cause::FailureShare, None, now, jitter); }
-                    1 => { machine.trip(epoch.saturating_sub(1), Cause::SlowCalls, None, now, jitter); }
+                    0 => { machine.trip(epoch, TransitionCause::FailureShare, None, now, jitter); }
+                    1 => { machine.trip(epoch.saturating_sub(1), TransitionCause::SlowCalls, None, now, jitter); }
                     2 => probes.extend(machine.try_probe(now).0),
                     3 => bench.wait(seconds),
                     _ => if let Some(probe) = probes.pop() {

@@ -12,7 +12,7 @@ use tower::Service;
 use super::failed::Failed;
 use crate::ready::Call;
 use crate::sync::lock;
-use crate::{BoxError, Error, Outcome, Replay, Wrappable, context};
+use crate::{BoxError, CloneService, Error, Outcome, Replay, context};
 
 /// Gives the answers of a fallback.
 ///
@@ -24,19 +24,19 @@ use crate::{BoxError, Error, Outcome, Replay, Wrappable, context};
 )]
 pub trait Answer<Req, Res, R> {
     /// What is kept of the request while the primary works on it.
-    type Kept;
+    type Captured;
 
     /// An answer that has to be waited for.
     type Future: Future<Output = Result<Res, Error>> + Unpin;
 
     /// Copies what the answer will need.
-    fn keep(&self, replay: &R, request: &Req) -> Self::Kept;
+    fn keep(&self, replay: &R, request: &Req) -> Self::Captured;
 
-    /// Answers in place of `failed`, which was judged to be `outcome`.
+    /// Answers in place of `failed`, which was classified as `outcome`.
     fn answer(
         &self,
         replay: &R,
-        kept: Self::Kept,
+        kept: Self::Captured,
         outcome: Outcome,
         failed: Result<Res, Error>,
     ) -> Reply<Res, Self::Future>;
@@ -102,7 +102,7 @@ pub fn service<S: Clone>(service: S) -> FromService<S> {
 pub struct Value<Res>(Res);
 
 impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
-    type Kept = ();
+    type Captured = ();
     type Future = Pending<Result<Res, Error>>;
 
     #[inline]
@@ -127,7 +127,7 @@ impl<Req, Res, R, F> Answer<Req, Res, R> for FromFailure<F>
 where
     F: Fn(Failed<'_, Res>) -> Option<Res>,
 {
-    type Kept = ();
+    type Captured = ();
     type Future = Pending<Result<Res, Error>>;
 
     #[inline]
@@ -156,7 +156,7 @@ where
     F: Fn(Req, Failed<'_, Res>) -> Option<Res>,
     R: Replay<Req>,
 {
-    type Kept = Option<Req>;
+    type Captured = Option<Req>;
     type Future = Pending<Result<Res, Error>>;
 
     #[inline]
@@ -194,10 +194,10 @@ impl<S> PartialEq for FromService<S> {
 
 impl<Req, Res, R, S> Answer<Req, Res, R> for FromService<S>
 where
-    S: Wrappable<Req> + Service<Req, Response = Res>,
+    S: CloneService<Req> + Service<Req, Response = Res>,
     R: Replay<Req>,
 {
-    type Kept = Option<Req>;
+    type Captured = Option<Req>;
     type Future = ServiceFuture<S, Req>;
 
     #[inline]

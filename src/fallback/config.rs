@@ -36,7 +36,7 @@ impl<A> Config<A> {
 impl<A, W, K, R> Config<A, W, K, R> {
     /// Acts on the failed calls that `when` chooses. By default on failures, overloads and rejections.
     ///
-    /// Asked about every result that is judged neither a success nor cancelled.
+    /// Asked about every result that is classified neither a success nor cancelled.
     pub fn when<Res, W2>(self, when: W2) -> Config<A, W2, K, R>
     where
         W2: Fn(Failed<'_, Res>) -> bool,
@@ -50,7 +50,7 @@ impl<A, W, K, R> Config<A, W, K, R> {
         }
     }
 
-    /// Judges calls with `classify`, those of a second service as well. By default errors are failures.
+    /// Classifies calls with `classify`, those of a second service as well. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<A, W, K2, R> {
         Config {
             name: self.name,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{Error, ErrorKind, Outcome};
 
-/// A call that did not succeed: its result, and what it was judged to be.
+/// A call that did not succeed: its result, and what it was classified as.
 pub struct Failed<'a, Res> {
     outcome: Outcome,
     result: Result<&'a Res, &'a Error>,
@@ -18,7 +18,7 @@ impl<'a, Res> Failed<'a, Res> {
         }
     }
 
-    /// What the result was judged to be: a failure, an overload, or ignored. A rejection by a layer of this
+    /// What the result was classified as: a failure, an overload, or ignored. A rejection by a layer of this
     /// crate is ignored, too.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -71,27 +71,27 @@ impl<Res> fmt::Debug for Failed<'_, Res> {
     message = "`{Self}` does not choose among failed calls with responses of type `{Res}`",
     note = "write `.when(|failed: Failed<'_, {Res}>| ...)`, or leave it out to act on failures, overloads and rejections"
 )]
-pub trait Choose<Res> {
+pub trait ShouldHandle<Res> {
     /// Says whether the fallback acts on this failed call.
-    fn acts_on(&self, failed: Failed<'_, Res>) -> bool;
+    fn should_handle(&self, failed: Failed<'_, Res>) -> bool;
 }
 
-/// The default choice: failures, overloads, and rejections by layers of this crate further in.
+/// The default choice: failures, overloads, and rejections by layers of this crate inner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures;
 
-impl<Res> Choose<Res> for Failures {
-    fn acts_on(&self, failed: Failed<'_, Res>) -> bool {
+impl<Res> ShouldHandle<Res> for Failures {
+    fn should_handle(&self, failed: Failed<'_, Res>) -> bool {
         failed.outcome.is_failure() || failed.is_rejection()
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<Res, F> Choose<Res> for F
+impl<Res, F> ShouldHandle<Res> for F
 where
     F: Fn(Failed<'_, Res>) -> bool,
 {
-    fn acts_on(&self, failed: Failed<'_, Res>) -> bool {
+    fn should_handle(&self, failed: Failed<'_, Res>) -> bool {
         self(failed)
     }
 }

@@ -9,11 +9,11 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::answer::{Answer, Reply};
-use super::failed::{Choose, Failed};
+use super::failed::{Failed, ShouldHandle};
 use super::metrics::Ended;
 use super::service::Policy;
 use crate::context;
-use crate::outcome::judge;
+use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Outcome};
 
@@ -28,7 +28,7 @@ pin_project! {
         #[pin]
         call: Call<S, Req>,
         // What the fallback will need of the request.
-        kept: Option<A::Kept>,
+        kept: Option<A::Captured>,
         // An answer that is waited for.
         later: Option<A::Future>,
         policy: Arc<Policy<A, W, K, R>>,
@@ -43,7 +43,7 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        kept: Option<A::Kept>,
+        kept: Option<A::Captured>,
         policy: Arc<Policy<A, W, K, R>>,
     ) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl<S, Req, A, W, K, R> Future for ResponseFuture<S, Req, A, W, K, R>
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
     A: Answer<Req, S::Response, R>,
-    W: Choose<S::Response>,
+    W: ShouldHandle<S::Response>,
     K: Classify<S::Response>,
 {
     type Output = Result<S::Response, Error>;
@@ -69,14 +69,18 @@ where
         let mut this = self.project();
         if this.later.is_none() {
             let result = ready!(this.call.as_mut().poll(cx, || this.policy.metrics.name()));
-            let outcome = judge(&this.policy.classify, &result);
+            let outcome = classify_result(&this.policy.classify, &result);
             if matches!(outcome, Outcome::Success | Outcome::Cancelled) {
                 return Poll::Ready(result);
             }
             let Some(kept) = this.kept.take() else {
                 return Poll::Ready(result);
             };
-            if !this.policy.when.acts_on(Failed::new(outcome, &result)) {
+            if !this
+                .policy
+                .when
+                .should_handle(Failed::new(outcome, &result))
+            {
                 return Poll::Ready(result);
             }
             // What the primary holds is free before anything else is asked.
@@ -103,7 +107,7 @@ impl<A, W, K, R> Policy<A, W, K, R> {
     #[cold]
     fn reply<Req, Res>(
         &self,
-        kept: A::Kept,
+        kept: A::Captured,
         outcome: Outcome,
         failed: Result<Res, Error>,
     ) -> Result<A::Future, Result<Res, Error>>
@@ -126,7 +130,7 @@ impl<A, W, K, R> Policy<A, W, K, R> {
     where
         K: Classify<Res>,
     {
-        let has_failed = result.is_err() || judge(&self.classify, result).is_failure();
+        let has_failed = result.is_err() || classify_result(&self.classify, result).is_failure();
         self.report(if has_failed {
             Ended::Failed
         } else {

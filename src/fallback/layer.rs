@@ -8,11 +8,11 @@ use tower::Layer;
 
 use super::answer::Answer;
 use super::config::Config;
-use super::failed::{Choose, Failures};
+use super::failed::{Failures, ShouldHandle};
 use super::service::{Fallback, Policy};
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{ByClone, Classify, ErrorsAreFailures, Forget, Wrappable};
+use crate::{ByClone, Classify, CloneService, ErrorsAreFailures, Evictable};
 
 /// Answers in place of a call that failed. See the [module documentation](crate::fallback).
 pub struct FallbackLayer<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
@@ -43,9 +43,9 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that the fallback can answer them.
     pub fn wrap<Req, S>(&self, service: S) -> Fallback<S, A, W, K, R>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         A: Answer<Req, S::Response, R>,
-        W: Choose<S::Response>,
+        W: ShouldHandle<S::Response>,
         K: Classify<S::Response>,
     {
         self.layer(service)
@@ -63,8 +63,8 @@ impl<S, A, W, K, R> Layer<S> for FallbackLayer<A, W, K, R> {
     }
 }
 
-impl<A, W, K, R> Forget for FallbackLayer<A, W, K, R> {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl<A, W, K, R> Evictable for FallbackLayer<A, W, K, R> {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

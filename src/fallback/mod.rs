@@ -3,7 +3,7 @@
 //! # When to use it
 //!
 //! Where an answer of less worth is better than none: the last known stock, an empty list of recommendations,
-//! a second service. It stands outside the other layers, only a measure of operations is further out: a
+//! a second service. It stands outside the other layers, only a measure of operations is outer: a
 //! fallback is what remains when retries, circuit breaker and deadline have given up. To count the failures that
 //! it covers up, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
 //!
@@ -25,8 +25,8 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The result is judged by the [classifier](Config::classify), as in every layer. The fallback acts on
-//! failures, on overloads and on rejections by layers of this crate further in; [`when`](Config::when) chooses
+//! The result is classified by the [classifier](Config::classify), as in every layer. The fallback acts on
+//! failures, on overloads and on rejections by layers of this crate inner; [`when`](Config::when) chooses
 //! otherwise, by outcome or by [kind of error](Failed::kind). It answers with
 //!
 //! | what | needs a copy of the request |
@@ -43,14 +43,14 @@
 //! # Promises
 //!
 //! - A call that succeeds takes no lock and allocates nothing but the copy of the request, if one is needed.
-//! - Layers further in have seen the failure: a circuit breaker counts it, whatever the caller gets.
-//! - A result that is judged a success or [`Cancelled`](crate::Outcome::Cancelled) is never replaced.
+//! - Layers inner have seen the failure: a circuit breaker counts it, whatever the caller gets.
+//! - A result that is classified a success or [`Cancelled`](crate::Outcome::Cancelled) is never replaced.
 //!
 //! # Deadline
 //!
 //! A value or a function answers also when the deadline has passed: it takes no time, and the caller that gets
 //! it would have got the error of the deadline at the same moment. Another service is not asked then: it could
-//! not be done in time. The deadline that counts is the one outside the fallback; one further in has no say any
+//! not be done in time. The deadline that counts is the one outside the fallback; one inner has no say any
 //! more, so give the second service a timeout of its own.
 //!
 //! # Cancellation
@@ -64,7 +64,7 @@
 //!
 //! # Cost
 //!
-//! One reference taken and given back, the judgement of the result, and the copy of the request where it is
+//! One reference taken and given back, the classification of the result, and the copy of the request where it is
 //! needed. Only a call to another service is boxed.
 //!
 //! # Errors
@@ -72,7 +72,7 @@
 //! None of its own. If the second service fails, its own error comes back: it says what stands
 //! between the caller and an answer now, and the primary's failure has been reported by the layers that saw it.
 //! There is one exception: an error which says that the second service was not reached (a rejection, a refused
-//! connection) would also say, to a retry further out, that nobody has acted on the request. If the primary
+//! connection) would also say, to a retry outer, that nobody has acted on the request. If the primary
 //! ended in an error, that one comes back instead. If it ended in a response, there is nothing left to return
 //! but the second service's error; a retry belongs inside a fallback, not outside.
 //!
@@ -141,7 +141,7 @@ pub use self::answer::{
     from_failure, from_request, service, value,
 };
 pub use self::config::Config;
-pub use self::failed::{Choose, Failed, Failures};
+pub use self::failed::{Failed, Failures, ShouldHandle};
 pub use self::future::ResponseFuture;
 pub use self::layer::FallbackLayer;
 pub use self::service::Fallback;

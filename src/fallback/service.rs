@@ -7,13 +7,13 @@ use std::task::{self, Poll};
 use tower::Service;
 
 use super::answer::Answer;
-use super::failed::{Choose, Failures};
+use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
 use super::metrics::FallbackMetrics;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{ByClone, Classify, Error, ErrorsAreFailures, Wrappable};
+use crate::{ByClone, Classify, CloneService, Error, ErrorsAreFailures};
 
 /// A service whose failed calls get another answer. Made by [`FallbackLayer`](super::FallbackLayer).
 pub struct Fallback<S, A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
@@ -34,9 +34,9 @@ send_method!(Fallback<S, A, W, K, R>);
 
 impl<S, A, W, K, R, Req> Service<Req> for Fallback<S, A, W, K, R>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     A: Answer<Req, S::Response, R>,
-    W: Choose<S::Response>,
+    W: ShouldHandle<S::Response>,
     K: Classify<S::Response>,
 {
     type Response = S::Response;

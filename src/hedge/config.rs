@@ -167,7 +167,7 @@ impl<R, K> Config<R, K> {
         }
     }
 
-    /// Judges attempts with `classify`. By default errors are failures.
+    /// Classifies attempts with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
         Config {
             name: self.name,

@@ -9,14 +9,14 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::operation::{Operation, is_alone, repeats};
-use super::race::{End, Race, hint};
+use super::race::{End, Race, pushback};
 use super::service::Policy;
 use super::shared::Payment;
 use crate::context::{self, ClockScope, Tried, TriedScope};
-use crate::outcome::judge;
+use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, Error, Hint, Outcome, Replay, Wrappable};
+use crate::{Classify, CloneService, Error, Outcome, Pushback, Replay};
 
 /// A copy that may not be sent for longer is not sent: hardly any caller is still there then.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -78,7 +78,7 @@ where
 
 impl<S, Req, R, K> Future for ResponseFuture<S, Req, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
@@ -101,7 +101,7 @@ where
 
 impl<S, Req, R, K> Parts<'_, S, Req, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
@@ -125,16 +125,16 @@ where
         if let Poll::Ready(result) = first {
             let name = || operation.policy().shared.name();
             let result = result.map_err(|error| Error::of_service(error, name));
-            let outcome = judge(&operation.policy().classify, &result);
+            let outcome = classify_result(&operation.policy().classify, &result);
             operation.first_ended(outcome);
             if self.copy.is_none() || !repeats(outcome) {
                 *self.operation = None;
                 return Poll::Ready(result);
             }
-            let hint = hint(&operation.policy().classify, &result, outcome);
+            let pushback = pushback(&operation.policy().classify, &result, outcome);
             self.first.set(Call::Done);
             *self.race = Some(Box::new(Race::failed(result)));
-            self.heed(outcome, hint);
+            self.obey(outcome, pushback);
         } else if !self.is_slow(cx) || !self.send() {
             return Poll::Pending;
         }
@@ -154,7 +154,7 @@ where
                         *self.operation = None;
                         return Poll::Ready(result);
                     }
-                    End::Failed(outcome, hint) => self.heed(outcome, hint),
+                    End::Failed(outcome, pushback) => self.obey(outcome, pushback),
                 }
             }
             let is_running = self.is_running();
@@ -186,7 +186,7 @@ where
         if operation.is_first_open() {
             let name = || operation.policy().shared.name();
             if let Poll::Ready(result) = self.first.as_mut().poll(cx, name) {
-                let outcome = judge(&operation.policy().classify, &result);
+                let outcome = classify_result(&operation.policy().classify, &result);
                 operation.first_ended(outcome);
                 self.first.set(Call::Done);
                 let classify = &operation.policy().classify;
@@ -206,15 +206,15 @@ where
     }
 
     /// Notes what the end of an attempt means for further copies.
-    fn heed(&mut self, outcome: Outcome, hint: Option<Hint>) {
+    fn obey(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
         let Some(race) = self.race.as_mut() else {
             return;
         };
         race.is_repeat_due |= repeats(outcome);
-        match hint {
+        match pushback {
             None => {}
-            Some(Hint::DoNotRetry) => *self.copy = None,
-            Some(Hint::RetryAfter(wait)) => {
+            Some(Pushback::DoNotRetry) => *self.copy = None,
+            Some(Pushback::RetryAfter(wait)) => {
                 let at = context::saturating_add(context::fresh_now(), wait);
                 let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
                 if is_in_time && wait <= MAX_RETRY_AFTER {
@@ -268,7 +268,7 @@ where
         let now = context::fresh_now();
         let Policy { shared, replay, .. } = operation.policy();
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
-        if is_late || !replay.is_intact(&request) {
+        if is_late || !replay.is_replayable(&request) {
             return false;
         }
         let payment = shared.pay(now);
@@ -281,9 +281,9 @@ where
             *self.copy = replay.copy(&request);
         }
         if is_alone() {
-            replay.mark(&mut request, number + 1);
+            replay.set_attempt(&mut request, number + 1);
         }
-        let call = Call::waiting(operation.prototype().service(), request);
+        let call = Call::waiting(operation.template().service(), request);
         race.send(call, payment == Payment::Paid, shared);
         operation.hedged(now);
         true

@@ -11,7 +11,7 @@ use super::config::Config;
 use super::service::{Hedge, Policy};
 use super::shared::Shared;
 use crate::error::or_panic;
-use crate::{ByClone, Classify, ErrorsAreFailures, Forget, Replay, Wrappable};
+use crate::{ByClone, Classify, CloneService, ErrorsAreFailures, Evictable, Replay};
 
 /// Sends a copy of what takes too long. See the [module documentation](crate::hedge).
 ///
@@ -50,7 +50,7 @@ impl<R, K> HedgeLayer<R, K> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that they can be copied.
     pub fn wrap<Req, S>(&self, service: S) -> Hedge<S, R, K>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         R: Replay<Req>,
         K: Classify<S::Response>,
     {
@@ -66,9 +66,9 @@ impl<S: Clone, R, K> Layer<S> for HedgeLayer<R, K> {
     }
 }
 
-impl<R, K> Forget for HedgeLayer<R, K> {
+impl<R, K> Evictable for HedgeLayer<R, K> {
     /// Returns `true`: one begun anew does not hedge before it knows the latencies, and then no more than a burst.
-    fn can_forget(&self, _now: Instant) -> bool {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

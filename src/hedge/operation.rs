@@ -1,4 +1,4 @@
-//! The token of one operation.
+//! The permit of one operation.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::Outcome;
 use crate::budget::Gain;
 use crate::context;
 use crate::latency::Took;
-use crate::prototype::Prototype;
+use crate::template::InnerTemplate;
 
-/// Says whether this is not an attempt of a retry further out.
+/// Says whether this is not an attempt of a retry outer.
 #[inline]
 pub(super) fn is_alone() -> bool {
     context::attempt() == 0
@@ -20,7 +20,7 @@ pub(super) fn is_alone() -> bool {
 
 /// Says whether an attempt that ended so is made again at once.
 ///
-/// Where there is a retry further out, failures are its business; and a service that is overloaded wants
+/// Where there is a retry outer, failures are its business; and a service that is overloaded wants
 /// fewer calls, not more.
 #[inline]
 pub(super) fn repeats(outcome: Outcome) -> bool {
@@ -29,7 +29,7 @@ pub(super) fn repeats(outcome: Outcome) -> bool {
 
 /// Stands for the time that the first attempt takes, and for the operation's place in the budget.
 pub(super) struct Operation<S, R, K> {
-    prototype: Arc<Prototype<S, Policy<R, K>>>,
+    template: Arc<InnerTemplate<S, Policy<R, K>>>,
     /// When the first attempt began.
     began: Instant,
     /// When the last attempt so far began.
@@ -38,21 +38,21 @@ pub(super) struct Operation<S, R, K> {
     is_first_open: bool,
     /// The first attempt waits in a queue of this crate.
     is_queued: bool,
-    /// Its success brings tokens: the budget is not that of a retry further out, which sees to it.
+    /// Its success brings tokens: the budget is not that of a retry outer, which sees to it.
     is_funding: bool,
     gain: Gain,
 }
 
 impl<S, R, K> Operation<S, R, K> {
     #[inline]
-    pub(super) fn begin(prototype: &Arc<Prototype<S, Policy<R, K>>>, now: Instant) -> Self {
+    pub(super) fn begin(template: &Arc<InnerTemplate<S, Policy<R, K>>>, now: Instant) -> Self {
         let operation = Self {
-            prototype: Arc::clone(prototype),
+            template: Arc::clone(template),
             began: now,
             sent_last: now,
             is_first_open: true,
             is_queued: false,
-            is_funding: !prototype.policy().shared.is_funded(),
+            is_funding: !template.policy().shared.is_funded(),
             gain: Gain::Nothing,
         };
         if operation.is_funding {
@@ -62,13 +62,13 @@ impl<S, R, K> Operation<S, R, K> {
     }
 
     #[inline]
-    pub(super) fn prototype(&self) -> &Prototype<S, Policy<R, K>> {
-        &self.prototype
+    pub(super) fn template(&self) -> &InnerTemplate<S, Policy<R, K>> {
+        &self.template
     }
 
     #[inline]
     pub(super) fn policy(&self) -> &Policy<R, K> {
-        self.prototype.policy()
+        self.template.policy()
     }
 
     #[inline]
@@ -76,7 +76,7 @@ impl<S, R, K> Operation<S, R, K> {
         &self.policy().shared
     }
 
-    /// Leaves the budget to a retry further out, which a call over a buffer sees only now.
+    /// Leaves the budget to a retry outer, which a call over a buffer sees only now.
     #[inline]
     pub(super) fn note_funding(&mut self) {
         if self.is_funding && self.shared().is_funded() {

@@ -11,9 +11,9 @@ use super::metrics::Hedged;
 use super::shared::Shared;
 #[cfg(feature = "http")]
 use crate::http::ReplayBodyError;
-use crate::outcome::judge;
+use crate::outcome::classify_result;
 use crate::ready::Call;
-use crate::{Classify, Error, Hint, Outcome, Wrappable};
+use crate::{Classify, CloneService, Error, Outcome, Pushback};
 
 pub(super) struct Race<S, Req>
 where
@@ -62,21 +62,23 @@ pub(super) enum End<Res> {
     /// This is how the call ends.
     Over(Result<Res, Error>),
     /// Another attempt may do better. The service may have said when to try again.
-    Failed(Outcome, Option<Hint>),
+    Failed(Outcome, Option<Pushback>),
 }
 
 /// The service's word about trying again that came with a failed attempt.
-pub(super) fn hint<Res, K>(
+pub(super) fn pushback<Res, K>(
     classify: &K,
     result: &Result<Res, Error>,
     outcome: Outcome,
-) -> Option<Hint>
+) -> Option<Pushback>
 where
     K: Classify<Res>,
 {
-    // A refusal by a layer further in is no failure, and not the word of the service.
+    // A refusal by a inner layer is no failure, and not the word of the service.
     let has_failed = outcome.is_failure();
-    has_failed.then(|| classify.hint(result.as_ref())).flatten()
+    has_failed
+        .then(|| classify.pushback(result.as_ref()))
+        .flatten()
 }
 
 impl<S, Req> Race<S, Req>
@@ -117,12 +119,12 @@ where
             return End::Over(result);
         }
         self.has_failed = true;
-        let hint = hint(classify, &result, outcome);
-        // A refusal by a layer further in says less than what the service answered.
+        let pushback = pushback(classify, &result, outcome);
+        // A refusal by a inner layer says less than what the service answered.
         if self.failed.as_ref().is_none_or(says_nothing) {
             self.failed = Some(result);
         }
-        End::Failed(outcome, hint)
+        End::Failed(outcome, pushback)
     }
 
     /// Another attempt decides how the call ends.
@@ -155,7 +157,7 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<End<S::Response>>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         K: Classify<S::Response>,
     {
         for place in 0..self.hedges.len() {
@@ -168,7 +170,7 @@ where
             if sent.is_paid && is_rejection(&result) {
                 sent.note.shared.refund();
             }
-            let outcome = judge(classify, &result);
+            let outcome = classify_result(classify, &result);
             let end = self.ended(classify, result, outcome);
             if let End::Over(_) = end {
                 sent.note.result = Hedged::Won;
@@ -202,8 +204,8 @@ fn is_rejection<Res>(result: &Result<Res, Error>) -> bool {
     result.as_ref().is_err_and(|error| error.is_rejection())
 }
 
-/// Says whether an attempt ended in a way that is no end for the other ones, whatever it is judged to be: a layer
-/// further in refused it, or its copy of the request was too far behind theirs.
+/// Says whether an attempt ended in a way that is no end for the other ones, whatever it is classified as: a layer
+/// inner refused it, or its copy of the request was too far behind theirs.
 fn says_nothing<Res>(result: &Result<Res, Error>) -> bool {
     #[cfg(feature = "http")]
     if let Err(error) = result {

@@ -10,16 +10,16 @@ use super::future::ResponseFuture;
 use super::operation::{Operation, is_alone};
 use super::shared::Shared;
 use crate::context::{self, ClockScope, Tried, TriedScope};
-use crate::prototype::Prototype;
 use crate::ready::Ready;
 use crate::send::send_method;
-use crate::{ByClone, Classify, Error, ErrorsAreFailures, Replay, Wrappable};
+use crate::template::InnerTemplate;
+use crate::{ByClone, Classify, CloneService, Error, ErrorsAreFailures, Replay};
 
 /// A service whose slow calls are sent again. Made by [`HedgeLayer`](super::HedgeLayer).
 pub struct Hedge<S, R = ByClone, K = ErrorsAreFailures> {
     inner: Ready<S>,
     /// `None` for a service that does not hedge.
-    shared: Option<Arc<Prototype<S, Policy<R, K>>>>,
+    shared: Option<Arc<InnerTemplate<S, Policy<R, K>>>>,
 }
 
 /// What all services of one layer value share.
@@ -31,7 +31,7 @@ pub(super) struct Policy<R, K> {
 
 impl<S: Clone, R, K> Hedge<S, R, K> {
     pub(super) fn new(inner: S, policy: Arc<Policy<R, K>>) -> Self {
-        let shared = Prototype::new(inner.clone(), policy);
+        let shared = InnerTemplate::new(inner.clone(), policy);
         Self {
             inner: Ready::new(inner),
             shared: Some(Arc::new(shared)),
@@ -53,7 +53,7 @@ send_method!(Hedge<S, R, K>);
 
 impl<S, R, K, Req> Service<Req> for Hedge<S, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
@@ -71,7 +71,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let Self { inner, shared } = self;
         match shared {
-            Some(prototype) => begin(inner, prototype, request),
+            Some(template) => begin(inner, template, request),
             None => inner.call_as(request, &mut (), |call, ()| ResponseFuture::passing(call)),
         }
     }
@@ -81,17 +81,17 @@ where
 #[inline]
 fn begin<S, R, K, Req>(
     inner: &mut Ready<S>,
-    prototype: &Arc<Prototype<S, Policy<R, K>>>,
+    template: &Arc<InnerTemplate<S, Policy<R, K>>>,
     request: Req,
 ) -> ResponseFuture<S, Req, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
 {
-    let Policy { shared, replay, .. } = prototype.policy();
+    let Policy { shared, replay, .. } = template.policy();
     let _clock = ClockScope::call();
     let now = context::now();
-    let operation = Some(Operation::begin(prototype, now));
+    let operation = Some(Operation::begin(template, now));
     let delay = shared.delay(now);
     let may_repeat = (delay.is_some() || is_alone()) && replay.is_idempotent(&request);
     let copy = may_repeat.then(|| replay.copy(&request)).flatten();

@@ -11,8 +11,8 @@ use super::metrics::{HedgeMetrics, Hedged};
 use super::state::Quota;
 use crate::budget::{self, Gain};
 use crate::context::{self, nanos_between};
-use crate::lane::{lane, lanes};
 use crate::latency::{Sketch, Took};
+use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
 use crate::telemetry::Series;
 use crate::{Budget, Mode};
@@ -43,7 +43,7 @@ impl Shared {
     ) -> Self {
         metrics.levels().set(settings.delay);
         Self {
-            sketch: Sketch::new(settings.sketch, lanes()),
+            sketch: Sketch::new(settings.sketch, stripes()),
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),
             settings,
             budget,
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// Takes back what was paid for a hedge that a layer further in has refused.
+    /// Takes back what was paid for a hedge that a inner layer has refused.
     pub(super) fn refund(&self) {
         lock(&self.quota).put_back();
         if let Some(budget) = &self.budget {
@@ -129,7 +129,7 @@ impl Shared {
         allowed
     }
 
-    /// Says whether a retry further out brings what hedges are paid from, or nothing has to.
+    /// Says whether a retry outer brings what hedges are paid from, or nothing has to.
     #[inline]
     pub(super) fn is_funded(&self) -> bool {
         let budget = self.budget.as_ref();
@@ -156,7 +156,7 @@ impl Shared {
     #[inline]
     pub(super) fn record(&self, now: Instant, took: Took) {
         self.keep(now);
-        self.sketch.record(lane(), took);
+        self.sketch.record(stripe(), took);
     }
 
     #[cold]

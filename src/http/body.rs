@@ -10,20 +10,20 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::rules::of_error;
-use crate::{BoxError, Completion, Error, ErrorsAreFailures, Outcome, Token};
+use crate::{BoxError, Error, ErrorsAreFailures, Outcome, Permit, TrackCompletion};
 
-/// Judges a call whose response came to its end.
+/// Classifies a call whose response came to its end.
 ///
-/// Belongs to the classifier of a stack that is completed [at the end of the body](AtEndOfBody). It is not
-/// asked where the head was judged to be a failure, nor where the body ended in an error: that is a
+/// Belongs to the classifier of a stack that is completed [at the end of the body](CompleteOnBodyEnd). It is not
+/// asked where the head was classified as a failure, nor where the body ended in an error: that is a
 /// [`Failure`](Outcome::Failure).
 ///
 /// # Examples
 ///
-/// A classifier of one's own. It judges bodies of any type, because each layer wraps the body.
+/// A classifier of one's own. It classifies bodies of any type, because each layer wraps the body.
 ///
 /// ```
-/// use buttress::http::ClassifyEnd;
+/// use buttress::http::ClassifyEos;
 /// use buttress::{Classify, Error, Outcome};
 /// use http::{HeaderMap, Response};
 ///
@@ -39,26 +39,26 @@ use crate::{BoxError, Completion, Error, ErrorsAreFailures, Outcome, Token};
 ///     }
 /// }
 ///
-/// impl ClassifyEnd for Exports {
-///     fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+/// impl ClassifyEos for Exports {
+///     fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome {
 ///         match trailers.and_then(|trailers| trailers.get("export-status")) {
 ///             Some(status) if status == "complete" => Outcome::Success,
 ///             _ => Outcome::Failure,
 ///         }
 ///     }
 /// }
-/// # assert_eq!(Exports.classify_end(None), Outcome::Failure);
+/// # assert_eq!(Exports.classify_eos(None), Outcome::Failure);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not judge how a response body ends",
-    label = "needed by `.completion(AtEndOfBody)`",
-    note = "use `buttress::http::Classifier` or `buttress::http::grpc::Classifier`, or implement `ClassifyEnd` beside `Classify<http::Response<B>>`, for every `B`: each layer wraps the body"
+    message = "`{Self}` does not classify how a response body ends",
+    label = "needed by `.completion(CompleteOnBodyEnd)`",
+    note = "use `buttress::http::Classifier` or `buttress::http::grpc::Classifier`, or implement `ClassifyEos` beside `Classify<http::Response<B>>`, for every `B`: each layer wraps the body"
 )]
-pub trait ClassifyEnd {
-    /// Judges a response whose body came to its end, by its trailers if it had any.
+pub trait ClassifyEos {
+    /// Classifies a response whose body came to its end, by its trailers if it had any.
     ///
     /// If this is a [`Success`](Outcome::Success), the call is what its head was.
-    fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome;
+    fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome;
 
     /// Says whether the head has decided what the call is, whatever the end of the body says. By default only
     /// a failure has.
@@ -68,8 +68,8 @@ pub trait ClassifyEnd {
     }
 }
 
-impl ClassifyEnd for ErrorsAreFailures {
-    fn classify_end(&self, _trailers: Option<&HeaderMap>) -> Outcome {
+impl ClassifyEos for ErrorsAreFailures {
+    fn classify_eos(&self, _trailers: Option<&HeaderMap>) -> Outcome {
         Outcome::Success
     }
 }
@@ -83,46 +83,46 @@ impl ClassifyEnd for ErrorsAreFailures {
 ///
 /// ```
 /// use buttress::BulkheadLayer;
-/// use buttress::http::{AtEndOfBody, Classifier};
+/// use buttress::http::{CompleteOnBodyEnd, Classifier};
 ///
 /// let downloads = BulkheadLayer::config("downloads", 50)
 ///     .classify(Classifier::new())
-///     .completion(AtEndOfBody)
+///     .completion(CompleteOnBodyEnd)
 ///     .build()?;
 /// # Ok::<(), buttress::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AtEndOfBody;
+pub struct CompleteOnBodyEnd;
 
-impl<B, K> Completion<Response<B>, K> for AtEndOfBody
+impl<B, K> TrackCompletion<Response<B>, K> for CompleteOnBodyEnd
 where
     B: Body<Error: Into<BoxError> + 'static>,
-    K: ClassifyEnd + Clone,
+    K: ClassifyEos + Clone,
 {
-    type Response<T: Token> = Response<TrackedBody<B, T, K>>;
+    type Response<T: Permit> = Response<TrackedBody<B, T, K>>;
 
     #[inline]
-    fn attach<T: Token>(
+    fn attach<T: Permit>(
         &self,
         response: Response<B>,
         head: Outcome,
         classify: &K,
-        mut token: T,
+        mut permit: T,
     ) -> Self::Response<T> {
         let (status, headers) = (response.status(), response.headers());
         let is_decided = head.is_failure() || classify.is_decided(status, headers);
         let is_over = has_no_body(status) || response.body().is_end_stream();
         if is_over {
-            token.resolve(if is_decided {
+            permit.resolve(if is_decided {
                 head
             } else {
                 at_end(head, classify, None)
             });
             return response.map(TrackedBody::from);
         }
-        token.head(head);
+        permit.head(head);
         let call = Call {
-            token: Some(token),
+            permit: Some(permit),
             outcome: head,
             is_decided,
             classify: classify.clone(),
@@ -146,15 +146,15 @@ fn has_no_body(status: StatusCode) -> bool {
 
 /// What a call is whose body came to its end.
 #[inline]
-fn at_end<K: ClassifyEnd>(head: Outcome, classify: &K, trailers: Option<&HeaderMap>) -> Outcome {
-    match classify.classify_end(trailers) {
+fn at_end<K: ClassifyEos>(head: Outcome, classify: &K, trailers: Option<&HeaderMap>) -> Outcome {
+    match classify.classify_eos(trailers) {
         Outcome::Success => head,
         end => end,
     }
 }
 
 pin_project! {
-    /// A response body that carries the token of its call. Made by [`AtEndOfBody`].
+    /// A response body that carries the permit of its call. Made by [`CompleteOnBodyEnd`].
     ///
     /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Its error is
     /// [`Error`](crate::Error), with that of the inner body inside.
@@ -163,8 +163,8 @@ pin_project! {
     pub struct TrackedBody<B, T, K>
     where
         B: Body,
-        T: Token,
-        K: ClassifyEnd,
+        T: Permit,
+        K: ClassifyEos,
     {
         // Before the call, so that what it holds is given back first when both are dropped.
         #[pin]
@@ -176,8 +176,8 @@ pin_project! {
     impl<B, T, K> PinnedDrop for TrackedBody<B, T, K>
     where
         B: Body,
-        T: Token,
-        K: ClassifyEnd,
+        T: Permit,
+        K: ClassifyEos,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -191,9 +191,9 @@ pin_project! {
     }
 }
 
-/// A call whose head has been judged.
-struct Call<T: Token, K> {
-    token: Option<T>,
+/// A call whose head has been classified.
+struct Call<T: Permit, K> {
+    permit: Option<T>,
     /// What the call is so far.
     outcome: Outcome,
     /// It is that, whatever becomes of the body.
@@ -201,7 +201,7 @@ struct Call<T: Token, K> {
     classify: K,
 }
 
-impl<T: Token, K: ClassifyEnd> Call<T, K> {
+impl<T: Permit, K: ClassifyEos> Call<T, K> {
     #[inline]
     fn at_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
         if self.is_decided {
@@ -215,8 +215,8 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
     #[inline]
     fn end(mut self, trailers: Option<&HeaderMap>) {
         let outcome = self.at_end(trailers);
-        if let Some(token) = self.token.take() {
-            token.resolve(outcome);
+        if let Some(permit) = self.permit.take() {
+            permit.resolve(outcome);
         }
     }
 
@@ -231,15 +231,15 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
             // As if the reader had dropped it.
             return;
         }
-        let Some(token) = self.token.take() else {
+        let Some(permit) = self.permit.take() else {
             return;
         };
         if error.is_rejection() {
-            token.refuse();
+            permit.refuse();
         } else if error.is_timeout() {
-            token.time_out(outcome);
+            permit.time_out(outcome);
         } else {
-            token.resolve(outcome);
+            permit.resolve(outcome);
         }
     }
 
@@ -260,11 +260,11 @@ impl<T: Token, K: ClassifyEnd> Call<T, K> {
     }
 }
 
-impl<T: Token, K> Drop for Call<T, K> {
+impl<T: Permit, K> Drop for Call<T, K> {
     #[inline]
     fn drop(&mut self) {
-        if let (Some(token), true) = (self.token.take(), self.is_decided) {
-            token.resolve(self.outcome);
+        if let (Some(permit), true) = (self.permit.take(), self.is_decided) {
+            permit.resolve(self.outcome);
         }
     }
 }
@@ -272,8 +272,8 @@ impl<T: Token, K> Drop for Call<T, K> {
 impl<B, T, K> TrackedBody<B, T, K>
 where
     B: Body,
-    T: Token,
-    K: ClassifyEnd,
+    T: Permit,
+    K: ClassifyEos,
 {
     /// Returns the body of the inner service.
     pub fn get_ref(&self) -> &B {
@@ -284,8 +284,8 @@ where
 impl<B, T, K> Body for TrackedBody<B, T, K>
 where
     B: Body<Error: Into<BoxError> + 'static>,
-    T: Token,
-    K: ClassifyEnd,
+    T: Permit,
+    K: ClassifyEos,
 {
     type Data = B::Data;
     type Error = Error;
@@ -338,8 +338,8 @@ where
 impl<B, T, K> From<B> for TrackedBody<B, T, K>
 where
     B: Body,
-    T: Token,
-    K: ClassifyEnd,
+    T: Permit,
+    K: ClassifyEos,
 {
     /// A body that belongs to no call.
     fn from(body: B) -> Self {
@@ -350,8 +350,8 @@ where
 impl<B, T, K> Default for TrackedBody<B, T, K>
 where
     B: Body + Default,
-    T: Token,
-    K: ClassifyEnd,
+    T: Permit,
+    K: ClassifyEos,
 {
     fn default() -> Self {
         Self::from(B::default())
@@ -361,14 +361,14 @@ where
 impl<B, T, K> fmt::Debug for TrackedBody<B, T, K>
 where
     B: Body + fmt::Debug,
-    T: Token + fmt::Debug,
-    K: ClassifyEnd,
+    T: Permit + fmt::Debug,
+    K: ClassifyEos,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = self.call.as_ref().and_then(|call| call.token.as_ref());
+        let permit = self.call.as_ref().and_then(|call| call.permit.as_ref());
         f.debug_struct("TrackedBody")
             .field("body", &self.body)
-            .field("token", &token)
+            .field("permit", &permit)
             .finish_non_exhaustive()
     }
 }
@@ -388,7 +388,7 @@ mod tests {
 
     const OVERLOAD: Outcome = Outcome::Overload { retry_after: None };
 
-    /// How a token ended.
+    /// How a permit ended.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum End {
         Resolved(Outcome),
@@ -397,7 +397,7 @@ mod tests {
         Dropped,
     }
 
-    /// A token that notes its head, how it ended, and whether the body was still there.
+    /// A permit that notes its head, how it ended, and whether the body was still there.
     struct Note {
         ends: Arc<Mutex<Vec<(End, bool)>>>,
         heads: Arc<Mutex<Vec<Outcome>>>,
@@ -413,7 +413,7 @@ mod tests {
         }
     }
 
-    impl Token for Note {
+    impl Permit for Note {
         fn head(&mut self, outcome: Outcome) {
             assert!(self.ends.lock().unwrap().is_empty());
             self.heads.lock().unwrap().push(outcome);
@@ -519,14 +519,14 @@ mod tests {
         }
     }
 
-    /// Judges by the trailers, or if there are none, always the same.
+    /// Classifies by the trailers, or if there are none, always the same.
     #[derive(Clone, Copy, Debug)]
     struct Judge {
         without: Outcome,
     }
 
-    impl ClassifyEnd for Judge {
-        fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+    impl ClassifyEos for Judge {
+        fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome {
             let Some(trailers) = trailers else {
                 return self.without;
             };
@@ -567,12 +567,12 @@ mod tests {
             }
         }
 
-        /// Polls the body so many times and drops it. Returns how its token ended.
+        /// Polls the body so many times and drops it. Returns how its permit ended.
         fn run(&self, polls: usize) -> End {
             self.run_and_drop(polls).0
         }
 
-        /// Says besides whether the token ended before the body was dropped.
+        /// Says besides whether the permit ended before the body was dropped.
         fn run_and_drop(&self, polls: usize) -> (End, bool) {
             let ends = Arc::default();
             let alive = Arc::new(());
@@ -594,7 +594,7 @@ mod tests {
             }
             // The note, the body, and one here.
             let alive = Arc::clone(&note.body);
-            let response = AtEndOfBody.attach(response, self.head, &self.judge, note);
+            let response = CompleteOnBodyEnd.attach(response, self.head, &self.judge, note);
             let has_ended = !ends.lock().unwrap().is_empty();
             let heads = heads.lock().unwrap().clone();
             assert_eq!(heads, if has_ended { vec![] } else { vec![self.head] });
@@ -609,7 +609,7 @@ mod tests {
             drop(alive);
             let ends = ends.lock().unwrap();
             let [(end, has_body)] = ends[..] else {
-                panic!("a token ends once: {ends:?}");
+                panic!("a permit ends once: {ends:?}");
             };
             let is_early = matches!(polled, Ok(1));
             assert_eq!(has_body, is_early, "the body is dropped first");
@@ -787,7 +787,7 @@ mod tests {
             let mut response = Response::new(body);
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             let judge = Case::new([]).judge;
-            let response = AtEndOfBody.attach(response, Outcome::Success, &judge, note);
+            let response = CompleteOnBodyEnd.attach(response, Outcome::Success, &judge, note);
             let ended = ends.lock().unwrap().first().map(|end| end.0);
             drop(response);
             ended

@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 
 use ::http::{HeaderMap, Response, StatusCode};
 
-use super::body::ClassifyEnd;
+use super::body::ClassifyEos;
 use super::retry_after::retry_after;
 use super::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Hint, Outcome};
+use crate::{Classify, Error, Outcome, Pushback};
 
-/// Judges HTTP responses by their status. See the [module documentation](crate::http).
+/// Classifies HTTP responses by their status. See the [module documentation](crate::http).
 ///
 /// # Examples
 ///
@@ -32,13 +32,13 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Judges as the [module documentation](crate::http) says.
+    /// Classifies as the [module documentation](crate::http) says.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Judges responses with `status` as `outcome`. What is said last holds.
+    /// Classifies responses with `status` as `outcome`. What is said last holds.
     ///
     /// An [`Overload`](Outcome::Overload) has the time of the header `Retry-After`, and its own where there is
     /// none.
@@ -47,7 +47,7 @@ impl Classifier {
         self.statuses(status.as_u16()..=status.as_u16(), outcome)
     }
 
-    /// Judges responses with a status in `statuses` as `outcome`: `.statuses(400..=499, Outcome::Ignored)`.
+    /// Classifies responses with a status in `statuses` as `outcome`: `.statuses(400..=499, Outcome::Ignored)`.
     #[must_use]
     pub fn statuses(mut self, statuses: RangeInclusive<u16>, outcome: Outcome) -> Self {
         self.rules.set(statuses, outcome);
@@ -55,7 +55,7 @@ impl Classifier {
     }
 
     #[inline]
-    fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+    fn classify_status(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
         let outcome = match (self.rules.find(status.as_u16()), status.as_u16()) {
             (Some(outcome), _) => outcome,
             (None, 429) => Outcome::Overload { retry_after: None },
@@ -81,25 +81,25 @@ impl<B> Classify<Response<B>> for Classifier {
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
         match result {
-            Ok(response) => self.judge(response.status(), response.headers()),
+            Ok(response) => self.classify_status(response.status(), response.headers()),
             Err(error) => of_error(error),
         }
     }
 
-    fn hint(&self, result: Result<&Response<B>, &Error>) -> Option<Hint> {
+    fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
         let response = result.ok()?;
         let headers = response.headers();
-        let asked = match self.judge(response.status(), headers) {
+        let asked = match self.classify_status(response.status(), headers) {
             Outcome::Overload { retry_after } => retry_after,
             Outcome::Failure => retry_after(headers),
             _ => None,
         };
-        asked.map(Hint::RetryAfter)
+        asked.map(Pushback::RetryAfter)
     }
 }
 
-impl ClassifyEnd for Classifier {
-    fn classify_end(&self, _trailers: Option<&HeaderMap>) -> Outcome {
+impl ClassifyEos for Classifier {
+    fn classify_eos(&self, _trailers: Option<&HeaderMap>) -> Outcome {
         Outcome::Success
     }
 }
@@ -119,12 +119,12 @@ mod tests {
         response
     }
 
-    fn judge(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Outcome {
+    fn classify_status(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Outcome {
         classify.classify(Ok(&response(status, retry_after)))
     }
 
-    fn hint(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Option<Hint> {
-        classify.hint(Ok(&response(status, retry_after)))
+    fn pushback(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Option<Pushback> {
+        classify.pushback(Ok(&response(status, retry_after)))
     }
 
     fn overload(seconds: Option<u64>) -> Outcome {
@@ -133,12 +133,12 @@ mod tests {
         }
     }
 
-    fn after(seconds: u64) -> Hint {
-        Hint::RetryAfter(Duration::from_secs(seconds))
+    fn after(seconds: u64) -> Pushback {
+        Pushback::RetryAfter(Duration::from_secs(seconds))
     }
 
     #[test]
-    fn every_status_is_judged_as_documented() {
+    fn every_status_is_classified_as_documented() {
         let classify = Classifier::default();
         for status in 100..=999 {
             let expected = match status {
@@ -147,19 +147,23 @@ mod tests {
                 408 | 425 | 500.. => Outcome::Failure,
                 _ => Outcome::Success,
             };
-            assert_eq!(judge(&classify, status, None), expected, "{status}");
+            assert_eq!(
+                classify_status(&classify, status, None),
+                expected,
+                "{status}"
+            );
         }
     }
 
     #[test]
-    fn what_a_service_never_does_asks_for_no_time_and_can_be_judged_otherwise() {
+    fn what_a_service_never_does_asks_for_no_time_and_can_be_classified_otherwise() {
         for status in [501, 505] {
             let classify = Classifier::new();
-            assert_eq!(hint(&classify, status, Some("3")), None);
+            assert_eq!(pushback(&classify, status, Some("3")), None);
             let status_code = StatusCode::from_u16(status).unwrap();
             let classify = classify.status(status_code, Outcome::Failure);
-            assert_eq!(judge(&classify, status, None), Outcome::Failure);
-            assert_eq!(hint(&classify, status, Some("3")), Some(after(3)));
+            assert_eq!(classify_status(&classify, status, None), Outcome::Failure);
+            assert_eq!(pushback(&classify, status, Some("3")), Some(after(3)));
         }
     }
 
@@ -168,31 +172,46 @@ mod tests {
         let error = Error::of_service("connection reset", || "");
         let result: Result<&Response<()>, _> = Err(&error);
         assert_eq!(Classifier::new().classify(result), Outcome::Failure);
-        assert_eq!(Classifier::new().hint(result), None);
+        assert_eq!(Classifier::new().pushback(result), None);
     }
 
     #[test]
     fn an_overload_says_when_to_come_back() {
         let classify = Classifier::new();
-        assert_eq!(judge(&classify, 429, Some("3")), overload(Some(3)));
-        assert_eq!(judge(&classify, 429, Some("soon")), overload(None));
-        assert_eq!(judge(&classify, 503, Some("3")), overload(Some(3)));
-        assert_eq!(judge(&classify, 503, Some("-3")), Outcome::Failure);
+        assert_eq!(
+            classify_status(&classify, 429, Some("3")),
+            overload(Some(3))
+        );
+        assert_eq!(
+            classify_status(&classify, 429, Some("soon")),
+            overload(None)
+        );
+        assert_eq!(
+            classify_status(&classify, 503, Some("3")),
+            overload(Some(3))
+        );
+        assert_eq!(
+            classify_status(&classify, 503, Some("-3")),
+            Outcome::Failure
+        );
         let past = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(judge(&classify, 503, Some(past)), overload(Some(0)));
+        assert_eq!(
+            classify_status(&classify, 503, Some(past)),
+            overload(Some(0))
+        );
     }
 
     #[test]
     fn any_failure_may_hint_and_nothing_else() {
         let classify = Classifier::new();
-        assert_eq!(hint(&classify, 429, Some("3")), Some(after(3)));
-        assert_eq!(hint(&classify, 503, Some("3")), Some(after(3)));
-        assert_eq!(hint(&classify, 500, Some("3")), Some(after(3)));
-        assert_eq!(hint(&classify, 500, Some("soon")), None);
-        assert_eq!(hint(&classify, 500, None), None);
-        assert_eq!(hint(&classify, 301, Some("3")), None);
+        assert_eq!(pushback(&classify, 429, Some("3")), Some(after(3)));
+        assert_eq!(pushback(&classify, 503, Some("3")), Some(after(3)));
+        assert_eq!(pushback(&classify, 500, Some("3")), Some(after(3)));
+        assert_eq!(pushback(&classify, 500, Some("soon")), None);
+        assert_eq!(pushback(&classify, 500, None), None);
+        assert_eq!(pushback(&classify, 301, Some("3")), None);
         let most = Some(after(u64::MAX));
-        assert_eq!(hint(&classify, 500, Some("99999999999999999999")), most);
+        assert_eq!(pushback(&classify, 500, Some("99999999999999999999")), most);
     }
 
     #[test]
@@ -201,20 +220,23 @@ mod tests {
             .statuses(400..=499, Outcome::Ignored)
             .status(StatusCode::NOT_FOUND, Outcome::Failure)
             .status(StatusCode::SERVICE_UNAVAILABLE, Outcome::Failure);
-        assert_eq!(judge(&classify, 400, None), Outcome::Ignored);
-        assert_eq!(judge(&classify, 429, Some("3")), Outcome::Ignored);
-        assert_eq!(judge(&classify, 404, None), Outcome::Failure);
-        assert_eq!(judge(&classify, 503, Some("3")), Outcome::Failure);
-        assert_eq!(hint(&classify, 503, Some("3")), Some(after(3)));
-        assert_eq!(judge(&classify, 502, None), Outcome::Failure);
+        assert_eq!(classify_status(&classify, 400, None), Outcome::Ignored);
+        assert_eq!(classify_status(&classify, 429, Some("3")), Outcome::Ignored);
+        assert_eq!(classify_status(&classify, 404, None), Outcome::Failure);
+        assert_eq!(classify_status(&classify, 503, Some("3")), Outcome::Failure);
+        assert_eq!(pushback(&classify, 503, Some("3")), Some(after(3)));
+        assert_eq!(classify_status(&classify, 502, None), Outcome::Failure);
     }
 
     #[test]
     fn an_overload_of_the_users_own_has_a_time_of_its_own_where_the_service_gives_none() {
         let own = overload(Some(9));
         let classify = Classifier::new().statuses(529..=529, own);
-        assert_eq!(judge(&classify, 529, None), own);
-        assert_eq!(judge(&classify, 529, Some("3")), overload(Some(3)));
-        assert_eq!(hint(&classify, 529, None), Some(after(9)));
+        assert_eq!(classify_status(&classify, 529, None), own);
+        assert_eq!(
+            classify_status(&classify, 529, Some("3")),
+            overload(Some(3))
+        );
+        assert_eq!(pushback(&classify, 529, None), Some(after(9)));
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! With a client of HTTP whose responses are `http::Response`: one of hyper-util, a tonic `Channel`, or a
 //! service of your own. [`standard`] is the whole stack in one line, and [`grpc::standard`] that for gRPC. The parts
-//! can be given to any layer: `.classify(Classifier::new())`, `.completion(AtEndOfBody)`.
+//! can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
 //! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
 //! `ServiceExt` of tower.
@@ -30,21 +30,21 @@
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
 //! `Retry-After` is read by [`retry_after`]: seconds, or a date. It is the overload's time to stay away, which the
-//! circuit breaker and the rate limit heed, and retry's and hedge's hint after any failure. Each of these has a limit of its
+//! circuit breaker and the rate limit obey, and retry's and hedge's pushback after any failure. Each of these has a limit of its
 //! own: beyond it, circuit breaker and rate limit act on a part of the time, and retry and hedge make no further attempt.
 //!
 //! For gRPC see [`grpc`].
 //!
 //! ## When a call is over
 //!
-//! With [`AtEndOfBody`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
+//! With [`CompleteOnBodyEnd`], when its response body is. Until then it is in flight: the permit of the bulkhead is held, the
 //! balancer counts it on its endpoint, and what measure records is the time of the whole answer, a slow reader's time
 //! included. To the balancer, the circuit breaker and a bulkhead that adapts, a call took what its head took: a long download
 //! is not slow.
 //!
 //! | the body | the call is |
 //! |---|---|
-//! | ends, with or without trailers | what its head was, unless the end is judged otherwise ([`ClassifyEnd`]) |
+//! | ends, with or without trailers | what its head was, unless the end is classified otherwise ([`ClassifyEos`]) |
 //! | ends in an error | a failure, or ignored, as an error in place of a head; one of this crate's own timeouts is a timeout |
 //! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
 //! | is dropped before its end | cancelled |
@@ -60,11 +60,11 @@
 //! many permits, or waits for itself.
 //!
 //! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
-//! [`AtResponse`](crate::AtResponse): they hold their permits for as long as they last. The circuit breaker does not wait for
+//! [`CompleteOnResponse`](crate::CompleteOnResponse): they hold their permits for as long as they last. The circuit breaker does not wait for
 //! their end: a head that is a success counts as one, until the body fails.
 //!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
-//! body something further out takes off are cancelled.
+//! body something outer takes off are cancelled.
 //!
 //! ## Which requests are sent again
 //!
@@ -126,7 +126,7 @@
 //! # Promises
 //!
 //! - No header makes anything panic, overflow, or wait for ever.
-//! - The token of a call ends once, however its body ends: read, torn, dropped at any point, on any thread, or by a panic.
+//! - The permit of a call ends once, however its body ends: read, torn, dropped at any point, on any thread, or by a panic.
 //! - Data, trailers, size hints and extensions of a response pass as they are, so that upgrades work.
 //! - Errors of a body keep their chain of sources.
 //!
@@ -197,7 +197,7 @@ mod rules;
 mod standard;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
-pub use self::body::{AtEndOfBody, ClassifyEnd, TrackedBody};
+pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
 pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 pub use self::classify::Classifier;
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
@@ -208,4 +208,6 @@ pub use self::replay::{
 pub use self::replay_body::{ReplayBody, ReplayBodyError, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
-pub use self::standard::{Balance, Standard, StandardLayer, StandardService, balance, standard};
+pub use self::standard::{
+    HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
+};

@@ -1,32 +1,33 @@
 //! The standard stack for HTTP.
 
-use super::{AtEndOfBody, Classifier, HttpReplay};
+use super::{Classifier, CompleteOnBodyEnd, HttpReplay};
 use crate::balance::{self, PowerOfChoices};
 use crate::{ByClone, stack};
 
 /// The settings of a standard stack for HTTP. Made by [`standard`].
-pub type Standard = stack::Standard<HttpReplay<ByClone>, Classifier, AtEndOfBody>;
+pub type HttpStandard = stack::Standard<HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
 
 /// The layer of a standard stack for HTTP.
-pub type StandardLayer = stack::StandardLayer<HttpReplay<ByClone>, Classifier, AtEndOfBody>;
+pub type HttpStandardLayer =
+    stack::StandardLayer<HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
 
 /// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
-pub type StandardService<S> =
-    stack::StandardService<S, HttpReplay<ByClone>, Classifier, AtEndOfBody>;
+pub type HttpStandardService<S> =
+    stack::StandardService<S, HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
 
 /// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
-pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
+pub type HttpBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
 
 /// Begins to configure a [balancer](crate::balance) over HTTP clients.
 ///
-/// Calls are judged by [`Classifier`], so that a server that answers 500 gets no more than another that fails, and are
+/// Calls are classified by [`Classifier`], so that a server that answers 500 gets no more than another that fails, and are
 /// over at the end of the body.
 ///
 /// # Examples
 ///
 /// ```
 /// use buttress::balance::Endpoint;
-/// use buttress::http::Balance;
+/// use buttress::http::HttpBalance;
 /// use bytes::Bytes;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
@@ -34,7 +35,7 @@ pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>
 ///
 /// # fn main() -> Result<(), buttress::ConfigError> {
 /// let replica = |_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())) };
-/// let replicas: Balance<_> = buttress::http::balance("search").build([
+/// let replicas: HttpBalance<_> = buttress::http::balance("search").build([
 ///     Endpoint::new("10.0.0.1", service_fn(replica)),
 ///     Endpoint::new("10.0.0.2", service_fn(replica)),
 /// ])?;
@@ -46,15 +47,15 @@ pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>
 /// ```
 pub fn balance(
     name: impl Into<String>,
-) -> balance::Config<PowerOfChoices, Classifier, AtEndOfBody> {
+) -> balance::Config<PowerOfChoices, Classifier, CompleteOnBodyEnd> {
     crate::Balance::config(name)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
 }
 
 /// Begins to configure the [standard stack](crate::stack) for the HTTP calls to one dependency.
 ///
-/// Calls are judged by [`Classifier`] and are over at the end of the body. Requests that may be acted on twice are sent
+/// Calls are classified by [`Classifier`] and are over at the end of the body. Requests that may be acted on twice are sent
 /// again, see [`HttpReplay`]. Their bodies must be `Clone`, as those of `http_body_util`'s `Full` and `Empty`; for those that are
 /// streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack and say `.replay(HttpReplay::new())`.
 ///
@@ -65,7 +66,7 @@ pub fn balance(
 /// # Examples
 ///
 /// ```
-/// use buttress::http::{BodyTimeout, BodyTimeoutLayer, StandardService};
+/// use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService};
 /// use bytes::Bytes;
 /// use http_body_util::Full;
 /// use hyper_util::client::legacy::Client;
@@ -74,7 +75,7 @@ pub fn balance(
 /// use tower::Layer;
 ///
 /// struct Search {
-///     client: StandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>,
+///     client: HttpStandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>,
 /// }
 ///
 /// let client = Client::builder(TokioExecutor::new()).build_http();
@@ -84,9 +85,9 @@ pub fn balance(
 /// };
 /// # Ok::<(), buttress::ConfigError>(())
 /// ```
-pub fn standard(name: impl Into<String>) -> Standard {
+pub fn standard(name: impl Into<String>) -> HttpStandard {
     crate::standard(name)
         .replay(HttpReplay::by_clone())
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
 }

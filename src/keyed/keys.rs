@@ -12,9 +12,9 @@ use super::Key;
 use super::lru::{Removed, Segment, SegmentedLru};
 use super::metrics::{Event, KeyedMetrics};
 use super::shares::Shares;
-use crate::Forget;
+use crate::Evictable;
 use crate::context::{self, nanos_between};
-use crate::lane::lanes;
+use crate::stripe::stripes;
 use crate::sync::lock;
 use crate::telemetry::{Instruments, Published, Series};
 
@@ -121,7 +121,7 @@ pub(super) struct Settings<L> {
 
 impl<K: Key, L> Keys<K, L> {
     pub(super) fn new(settings: Settings<L>, metrics: &'static Series<KeyedMetrics>) -> Self {
-        let wanted = (settings.max_keys as usize / KEYS_PER_SHARD).min(lanes() * SHARDS_PER_LANE);
+        let wanted = (settings.max_keys as usize / KEYS_PER_SHARD).min(stripes() * SHARDS_PER_LANE);
         // Rounded down to a power of two.
         let shards = 1_usize << wanted.max(1).ilog2();
         let idle = settings.idle.as_nanos() as u64;
@@ -152,7 +152,7 @@ impl<K: Key, L> Keys<K, L> {
     #[inline]
     pub(super) fn find(&self, key: K, make: impl FnOnce(&K) -> L) -> Arc<L>
     where
-        L: Forget,
+        L: Evictable,
     {
         let hash = self.seed.hash(&key);
         let now = context::now();
@@ -186,7 +186,7 @@ impl<K: Key, L> Keys<K, L> {
     #[cold]
     fn add(&self, hash: u64, key: K, make: impl FnOnce(&K) -> L, now: Instant) -> Arc<L>
     where
-        L: Forget,
+        L: Evictable,
     {
         let nanos = nanos_between(self.origin, now);
         if key.heap_size() > self.max_key_size {
@@ -233,7 +233,7 @@ impl<K: Key, L> Keys<K, L> {
     /// Takes a free slot, or that of a key that is not needed.
     fn make_place(&self, hash: u64, now: Instant) -> Option<Place<'_>>
     where
-        L: Forget,
+        L: Evictable,
     {
         if self.shares.take() {
             return Some(Place::new(&self.shares));
@@ -295,9 +295,9 @@ impl<K: Key, L> Keys<K, L> {
 }
 
 /// Says whether a layer is not in use, and holds nothing against its key.
-fn may_go<L: Forget>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
+fn may_go<L: Evictable>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
     // Under the lock nobody but a call in flight can hold it, and all that those did to it is seen.
-    move |layer| Arc::get_mut(layer).is_some_and(|layer| layer.can_forget(now))
+    move |layer| Arc::get_mut(layer).is_some_and(|layer| layer.is_evictable(now))
 }
 
 impl<K, L> Keys<K, L> {

@@ -11,27 +11,7 @@ use super::config::Config;
 use super::keys::Keys;
 use super::service::{Keyed, Shared};
 use crate::error::or_panic;
-use crate::{BoxError, Forget, Wrappable};
-
-/// A layer for each key, with the default settings.
-///
-/// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
-/// them, the first one outermost.
-///
-/// # Panics
-///
-/// If `name` is empty.
-#[must_use]
-#[track_caller]
-pub fn by<Req, K, L, F, M>(name: &str, key: F, layer: M) -> KeyedLayer<F, M, K, L>
-where
-    F: Fn(&Req) -> K,
-    M: Fn(&K) -> L,
-    K: Key,
-    L: Forget,
-{
-    or_panic(KeyedLayer::config(name, key, layer).build())
-}
+use crate::{BoxError, CloneService, Evictable};
 
 /// Gives each key a layer of its own. See the [module documentation](crate::keyed).
 ///
@@ -41,6 +21,26 @@ pub struct KeyedLayer<F, M, K, L> {
 }
 
 impl<F, M, K, L> KeyedLayer<F, M, K, L> {
+    /// A layer for each key, with the default settings.
+    ///
+    /// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
+    /// them, the first one outermost.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is empty.
+    #[must_use]
+    #[track_caller]
+    pub fn new<Req>(name: &str, key: F, layer: M) -> Self
+    where
+        F: Fn(&Req) -> K,
+        M: Fn(&K) -> L,
+        K: Key,
+        L: Evictable,
+    {
+        or_panic(Self::config(name, key, layer).build())
+    }
+
     /// Begins to configure a layer for each key.
     ///
     /// `key` takes the key from a request, `layer` makes the layer of a key.
@@ -48,7 +48,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
     where
         F: Fn(&Req) -> K,
         M: Fn(&K) -> L,
-        L: Forget,
+        L: Evictable,
     {
         Config::new(name.into(), key, layer)
     }
@@ -64,11 +64,11 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, F, M, K, L>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         F: Fn(&Req) -> K,
         M: Fn(&K) -> L,
         K: Key,
-        L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
+        L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Evictable,
     {
         self.layer(service)
     }
@@ -85,9 +85,9 @@ impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
     }
 }
 
-impl<F, M, K, L> Forget for KeyedLayer<F, M, K, L> {
+impl<F, M, K, L> Evictable for KeyedLayer<F, M, K, L> {
     /// Returns `true` while there is no key.
-    fn can_forget(&self, _now: Instant) -> bool {
+    fn is_evictable(&self, _now: Instant) -> bool {
         self.shared.keys.len() == 0
     }
 }

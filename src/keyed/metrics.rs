@@ -6,7 +6,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 use tokio::time::Instant;
 
-use crate::telemetry::{Instruments, Kept, Labels};
+use crate::telemetry::{Instruments, Labels, LazyMetric};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +50,8 @@ impl Levels {
 pub(super) struct KeyedMetrics {
     labels: Labels,
     keys: Gauge,
-    /// Kept, because a flood of keys is no time for look-ups.
-    events: [Kept<Counter>; Event::NAMES.len()],
+    /// Cached, because a flood of keys is no time for look-ups.
+    events: [LazyMetric<Counter>; Event::NAMES.len()],
 }
 
 impl Instruments for KeyedMetrics {

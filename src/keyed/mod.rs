@@ -28,7 +28,7 @@
 //! Some keys never give up their slots:
 //!
 //! - A key that is in use, by a call whose future has not been dropped.
-//! - A key whose layer [cannot be forgotten](crate::Forget), such as an exhausted limit or an open breaker. It counts as
+//! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It counts as
 //!   used just now.
 //!
 //! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key uses an *overflow part*: one of 64 common
@@ -112,14 +112,14 @@
 //! # Examples
 //!
 //! ```
-//! use buttress::{BoxError, CircuitBreakerLayer, keyed};
+//! use buttress::{BoxError, CircuitBreakerLayer, KeyedLayer};
 //! use tower::service_fn;
 //!
 //! struct Request { tenant: &'static str, is_good: bool }
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
-//! let layer = keyed::by(
+//! let layer = KeyedLayer::new(
 //!     "tenants",
 //!     |request: &Request| request.tenant,
 //!     |_tenant: &&str| CircuitBreakerLayer::new("tenants"),
@@ -151,5 +151,5 @@ mod shares;
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::key::Key;
-pub use self::layer::{Handle, KeyedLayer, by};
+pub use self::layer::{Handle, KeyedLayer};
 pub use self::service::Keyed;

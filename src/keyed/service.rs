@@ -10,7 +10,7 @@ use super::Key;
 use super::future::ResponseFuture;
 use super::keys::Keys;
 use crate::send::send_method;
-use crate::{BoxError, Error, Forget};
+use crate::{BoxError, Error, Evictable};
 
 /// A service behind a layer of each key's own. Made by [`KeyedLayer`](super::KeyedLayer).
 pub struct Keyed<S, F, M, K, L> {
@@ -33,7 +33,7 @@ where
     F: Fn(&Req) -> K,
     M: Fn(&K) -> L,
     K: Key,
-    L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Forget,
+    L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Evictable,
 {
     type Response = <L::Service as Service<Req>>::Response;
     type Error = Error;

@@ -11,7 +11,7 @@ use super::service::Measured;
 use crate::completion::poll_tracked;
 use crate::context::ClockScope;
 use crate::ready::Call;
-use crate::{BoxError, Classify, Completion, Error};
+use crate::{BoxError, Classify, Error, TrackCompletion};
 
 pin_project! {
     /// The response future of [`Measure`](super::Measure).
@@ -20,10 +20,10 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Before the token, so that what it holds is given back first when both are dropped.
+        // Before the permit, so that what it holds is given back first when both are dropped.
         #[pin]
         call: Call<S, Req>,
-        token: Option<Measured>,
+        permit: Option<Measured>,
         classify: K,
         completion: C,
     }
@@ -36,13 +36,13 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        token: Option<Measured>,
+        permit: Option<Measured>,
         classify: K,
         completion: C,
     ) -> Self {
         Self {
             call,
-            token,
+            permit,
             classify,
             completion,
         }
@@ -53,7 +53,7 @@ impl<S, Req, K, C> Future for ResponseFuture<S, Req, K, C>
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
     K: Classify<S::Response>,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
     type Output = Result<C::Response<Measured>, Error>;
 
@@ -63,7 +63,7 @@ where
         let this = self.project();
         poll_tracked(
             this.call,
-            this.token,
+            this.permit,
             this.classify,
             this.completion,
             Measured::name,
@@ -79,7 +79,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("call", &self.call)
-            .field("token", &self.token)
+            .field("permit", &self.permit)
             .finish_non_exhaustive()
     }
 }

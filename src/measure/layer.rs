@@ -10,11 +10,13 @@ use super::service::Measure;
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
-use crate::{AtResponse, Classify, Completion, ErrorsAreFailures, Forget, Wrappable};
+use crate::{
+    Classify, CloneService, CompleteOnResponse, ErrorsAreFailures, Evictable, TrackCompletion,
+};
 
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
 #[derive(Clone)]
-pub struct MeasureLayer<K = ErrorsAreFailures, C = AtResponse> {
+pub struct MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
     /// `None` for a layer that measures nothing.
     metrics: Option<&'static Series<MeasureMetrics>>,
     classify: K,
@@ -49,7 +51,7 @@ impl MeasureLayer {
         Self {
             metrics: None,
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 
@@ -59,13 +61,13 @@ impl MeasureLayer {
         Self {
             metrics: Some(Series::of(name, stage)),
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 }
 
 impl<K, C> MeasureLayer<K, C> {
-    /// Judges calls with `classify`. By default errors are failures.
+    /// Classifies calls with `classify`. By default errors are failures.
     #[must_use]
     pub fn classify<K2>(self, classify: K2) -> MeasureLayer<K2, C> {
         MeasureLayer {
@@ -88,9 +90,9 @@ impl<K, C> MeasureLayer<K, C> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Measure<S, K, C>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         K: Classify<S::Response> + Clone,
-        C: Completion<S::Response, K>,
+        C: TrackCompletion<S::Response, K>,
     {
         self.layer(service)
     }
@@ -109,8 +111,8 @@ impl<S, K: Clone, C: Clone> Layer<S> for MeasureLayer<K, C> {
     }
 }
 
-impl<K, C> Forget for MeasureLayer<K, C> {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl<K, C> Evictable for MeasureLayer<K, C> {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

@@ -6,7 +6,7 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 
 use tokio::time::Instant;
 
-use crate::telemetry::{Ended, Instruments, Kept, Labels};
+use crate::telemetry::{Ended, Instruments, Labels, LazyMetric};
 
 /// The stages that are measured.
 pub(super) const OPERATION: &str = "operation";
@@ -15,7 +15,7 @@ pub(super) const ATTEMPT: &str = "attempt";
 pub(crate) struct MeasureMetrics {
     labels: Labels,
     /// Made when an outcome comes up first, so that those which never do are not exported.
-    by_outcome: [Kept<(Counter, Histogram)>; Ended::NAMES.len()],
+    by_outcome: [LazyMetric<(Counter, Histogram)>; Ended::NAMES.len()],
 }
 
 impl Instruments for MeasureMetrics {

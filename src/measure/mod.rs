@@ -14,10 +14,10 @@
 //!            1 operation, 320 ms                     3 attempts, 100 ms each
 //! ```
 //!
-//! The clock is read when the call is made and when its answer is judged. A call that is dropped
+//! The clock is read when the call is made and when its answer is classified. A call that is dropped
 //! before that is counted as `cancelled`, with the time it took until then.
 //!
-//! With `http::AtEndOfBody` of the feature `http` a call ends with its body.
+//! With `http::CompleteOnBodyEnd` of the feature `http` a call ends with its body.
 //!
 //! # Promises
 //!
@@ -49,11 +49,11 @@
 //! | `buttress_calls_total` | counter | name; stage = operation, attempt; outcome |
 //! | `buttress_call_duration_seconds` | histogram | name, stage, outcome |
 //!
-//! An attempt that a timeout further out gives up is `cancelled` here: that is what the service saw. The
+//! An attempt that a timeout outer gives up is `cancelled` here: that is what the service saw. The
 //! timeout counts it in `buttress_timeouts_total`.
 //!
 //! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that a
-//! layer of this crate further in refused.
+//! layer of this crate inner refused.
 //!
 //! # Defaults
 //!

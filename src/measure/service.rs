@@ -1,4 +1,4 @@
-//! The service that measures, and the token of a measured call.
+//! The service that measures, and the permit of a measured call.
 
 use std::fmt;
 use std::task::{self, Poll};
@@ -13,12 +13,13 @@ use crate::ready::Ready;
 use crate::send::send_method;
 use crate::telemetry::{Ended, Series};
 use crate::{
-    AtResponse, Classify, Completion, Error, ErrorsAreFailures, Outcome, Token, Wrappable,
+    Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Outcome, Permit,
+    TrackCompletion,
 };
 
 /// A service whose calls are measured. Made by [`MeasureLayer`](super::MeasureLayer).
 #[derive(Clone)]
-pub struct Measure<S, K = ErrorsAreFailures, C = AtResponse> {
+pub struct Measure<S, K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) inner: Ready<S>,
     pub(super) metrics: Option<&'static Series<MeasureMetrics>>,
     pub(super) classify: K,
@@ -29,9 +30,9 @@ send_method!(Measure<S, K, C>);
 
 impl<S, K, C, Req> Service<Req> for Measure<S, K, C>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     K: Classify<S::Response> + Clone,
-    C: Completion<S::Response, K>,
+    C: TrackCompletion<S::Response, K>,
 {
     type Response = C::Response<Measured>;
     type Error = Error;
@@ -47,11 +48,12 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let _clock = ClockScope::call();
         // Before the call, so that one which panics is counted.
-        let mut token = Some(Measured::begin(self.metrics));
+        let mut permit = Some(Measured::begin(self.metrics));
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        self.inner.call_as(request, &mut token, move |call, token| {
-            ResponseFuture::new(call, token.take(), classify, completion)
-        })
+        self.inner
+            .call_as(request, &mut permit, move |call, permit| {
+                ResponseFuture::new(call, permit.take(), classify, completion)
+            })
     }
 }
 
@@ -66,7 +68,7 @@ impl<S: fmt::Debug, K, C> fmt::Debug for Measure<S, K, C> {
 
 /// A call that is being measured.
 #[derive(Debug)]
-#[must_use = "a token that is dropped counts as cancelled"]
+#[must_use = "a permit that is dropped counts as cancelled"]
 pub struct Measured {
     /// `None` for a call that nobody measures.
     measured: Option<(&'static Series<MeasureMetrics>, Instant)>,
@@ -88,7 +90,7 @@ impl Measured {
     }
 }
 
-impl Token for Measured {
+impl Permit for Measured {
     fn refuse(mut self) {
         self.end = Ended::Rejected;
     }

@@ -12,7 +12,7 @@ use crate::telemetry::Series;
 use crate::{ConfigError, ErrorsAreFailures, Mode};
 
 /// Longer than most services ask for, and short enough to outlast an answer that asked for too much.
-const HINT_MOST: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What a request costs, in tokens.
 ///
@@ -69,8 +69,8 @@ impl Config {
             burst: None,
             settings: Settings {
                 max_wait: None,
-                max_hint: HINT_MOST,
-                heeds_hints: None,
+                max_retry_after: MAX_RETRY_AFTER,
+                respects_retry_after: None,
                 mode: Mode::Enforce,
             },
             cost: One,
@@ -99,15 +99,15 @@ impl<Q, K> Config<Q, K> {
 
     /// The longest time that a service can ask callers to stay away with
     /// [`Outcome::Overload`](crate::Outcome::Overload). 60 s by default.
-    pub fn max_hint(mut self, most: Duration) -> Self {
-        self.settings.max_hint = most;
+    pub fn max_retry_after(mut self, most: Duration) -> Self {
+        self.settings.max_retry_after = most;
         self
     }
 
     /// Whether calls stay away for as long as the service asks for. By default, if there is a
     /// [classifier](Self::classify) that says so.
-    pub fn heed_hints(mut self, heed: bool) -> Self {
-        self.settings.heeds_hints = Some(heed);
+    pub fn respect_retry_after(mut self, respect: bool) -> Self {
+        self.settings.respects_retry_after = Some(respect);
         self
     }
 
@@ -132,10 +132,10 @@ impl<Q, K> Config<Q, K> {
         }
     }
 
-    /// Judges answers with `classify`, for the time that a service asks callers to stay away. Nothing is
-    /// judged by default.
+    /// Classifies answers with `classify`, for the time that a service asks callers to stay away. Nothing is
+    /// classified by default.
     pub fn classify<K2>(mut self, classify: K2) -> Config<Q, K2> {
-        self.settings.heeds_hints.get_or_insert(true);
+        self.settings.respects_retry_after.get_or_insert(true);
         Config {
             name: self.name,
             rate: self.rate,
@@ -170,7 +170,7 @@ impl<Q, K> Config<Q, K> {
         if let Some(wait) = settings.max_wait {
             check.duration("max_wait", wait)?;
         }
-        check.duration("max_hint", settings.max_hint)?;
+        check.duration("max_retry_after", settings.max_retry_after)?;
         let shared = Shared::new(limits, settings, Series::of(&self.name, "rate_limit"));
         Ok(RateLimitLayer {
             shared: Arc::new(shared),

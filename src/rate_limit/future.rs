@@ -10,7 +10,7 @@ use tower::Service;
 
 use super::shared::Shared;
 use super::turn::Turn;
-use crate::outcome::judge;
+use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error};
 
@@ -73,7 +73,7 @@ where
             this.hears.as_ref().map_or("", |shared| shared.name())
         }));
         if let Some(shared) = this.hears.take() {
-            if let Some(retry_after) = judge(this.classify, &result).retry_after() {
+            if let Some(retry_after) = classify_result(this.classify, &result).retry_after() {
                 shared.hinted(retry_after);
             }
         }

@@ -13,7 +13,7 @@ use super::service::RateLimit;
 use super::shared::Shared;
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{Availability, Classify, ConfigError, ErrorsAreFailures, Forget, Wrappable};
+use crate::{Availability, Classify, CloneService, ConfigError, ErrorsAreFailures, Evictable};
 
 /// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
 ///
@@ -55,7 +55,7 @@ impl<Q, K> RateLimitLayer<Q, K> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> RateLimit<S, Q, K>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         Q: Cost<Req> + Clone,
         K: Classify<S::Response> + Clone,
     {
@@ -76,10 +76,10 @@ impl<S, Q: Clone, K: Clone> Layer<S> for RateLimitLayer<Q, K> {
     }
 }
 
-impl<Q, K> Forget for RateLimitLayer<Q, K> {
+impl<Q, K> Evictable for RateLimitLayer<Q, K> {
     /// Returns `true` if all tokens are there, nobody waits for one, and rate and burst are those it was built with.
-    fn can_forget(&self, now: Instant) -> bool {
-        self.shared.can_forget(now)
+    fn is_evictable(&self, now: Instant) -> bool {
+        self.shared.is_evictable(now)
     }
 }
 
@@ -116,7 +116,7 @@ impl Handle {
         self.shared.limits().burst
     }
 
-    /// The tokens that are there now; none while the limit is [drained](Self::drain).
+    /// The tokens that are there now; none while the limit is [paused](Self::pause).
     #[must_use]
     pub fn available(&self) -> u32 {
         self.shared.available()
@@ -153,14 +153,14 @@ impl Handle {
 
     /// Lets no call through for `duration`, and then one after the other at the rate.
     ///
-    /// The longest drain counts: a shorter one does not end it, but [`reset`](Self::reset) does. Calls that wait and
+    /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Calls that wait and
     /// whose turn cannot come in time any more are rejected at once. Like everything else, it is only counted
     /// while the limit [observes](crate::Mode::Observe).
-    pub fn drain(&self, duration: Duration) {
+    pub fn pause(&self, duration: Duration) {
         self.shared.quiet(duration, Instant::now());
     }
 
-    /// Begins again with all tokens, as when the limit was built: a [drain](Self::drain), or a time for which the
+    /// Begins again with all tokens, as when the limit was built: a [pause](Self::pause), or a time for which the
     /// service asked callers to stay away, is over. Rate and burst stay as they are.
     ///
     /// Calls that wait take what they need first. Also while the limit only [observes](crate::Mode::Observe).

@@ -10,7 +10,7 @@ use metrics::{
 use tokio::time::Instant;
 
 use crate::Mode;
-use crate::telemetry::{Gauges, Instruments, Kept, Labels};
+use crate::telemetry::{Gauges, Instruments, Labels, LazyMetric};
 
 /// Why a call was refused.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +67,8 @@ impl Levels {
 pub(super) struct RateLimitMetrics {
     labels: Labels,
     /// By reason and mode.
-    rejections: [[Kept<Counter>; 2]; 3],
-    waits: [Kept<Histogram>; 3],
+    rejections: [[LazyMetric<Counter>; 2]; 3],
+    waits: [LazyMetric<Histogram>; 3],
     /// Looked up if there is a queue.
     depth: OnceCell<Gauge>,
 }

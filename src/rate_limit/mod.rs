@@ -52,7 +52,7 @@
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, are one limit, with one queue.
-//! [`RateLimitLayer::handle`] reads it, changes rate and burst, drains it and resets it. Build a second layer for a second limit.
+//! [`RateLimitLayer::handle`] reads it, changes rate and burst, pauses it and resets it. Build a second layer for a second limit.
 //!
 //! # Cost
 //!
@@ -95,8 +95,8 @@
 //! | [`burst`](Config::burst) | a tenth of a second's tokens, at least 1 | evens out how calls come, and keeps any second within 1.1 × the rate; a whole second's would let 2 × through |
 //! | [`max_wait`](Config::max_wait) | off | a caller that is told at once can do something else |
 //! | [`cost`](Config::cost) | 1 | |
-//! | [`classify`](Config::classify) | no hints | what a hint looks like depends on the service |
-//! | [`max_hint`](Config::max_hint) | 60 s | the windows of most services are shorter; one odd answer must not silence a client for hours |
+//! | [`classify`](Config::classify) | none | what a pushback looks like depends on the service |
+//! | [`max_retry_after`](Config::max_retry_after) | 60 s | the windows of most services are shorter; one odd answer must not silence a client for hours |
 //!
 //! # Examples
 //!

@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::shared::{Entry, Shared};
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
-use crate::{Classify, Error, ErrorsAreFailures, Wrappable};
+use crate::{Classify, CloneService, Error, ErrorsAreFailures};
 
 /// A service behind a rate limit. Made by [`RateLimitLayer`](super::RateLimitLayer).
 #[derive(Clone)]
@@ -39,7 +39,7 @@ send_method!(RateLimit<S, Q, K>);
 
 impl<S, Q, K, Req> Service<Req> for RateLimit<S, Q, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     Q: Cost<Req>,
     K: Classify<S::Response> + Clone,
 {
@@ -77,7 +77,8 @@ where
                     return ResponseFuture::new(Call::failed(error), None, None, classify);
                 }
             }
-            hears = (shared.settings.heeds_hints == Some(true)).then(|| Arc::clone(shared));
+            hears =
+                (shared.settings.respects_retry_after == Some(true)).then(|| Arc::clone(shared));
         }
         let mut held = (turn, hears);
         self.inner

@@ -51,9 +51,9 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) max_wait: Option<Duration>,
-    pub(super) max_hint: Duration,
+    pub(super) max_retry_after: Duration,
     /// `None` as long as there is nobody to hear them.
-    pub(super) heeds_hints: Option<bool>,
+    pub(super) respects_retry_after: Option<bool>,
     pub(super) mode: Mode,
 }
 
@@ -309,7 +309,10 @@ impl Shared {
     /// The service asked callers to stay away.
     #[cold]
     pub(super) fn hinted(&self, retry_after: Duration) {
-        self.quiet(retry_after.min(self.settings.max_hint), context::now());
+        self.quiet(
+            retry_after.min(self.settings.max_retry_after),
+            context::now(),
+        );
     }
 
     pub(super) fn available(&self) -> u32 {
@@ -323,7 +326,7 @@ impl Shared {
         self.settings.mode == Mode::Observe || wait() <= whole_nanos(self.max_wait())
     }
 
-    pub(super) fn can_forget(&self, now: Instant) -> bool {
+    pub(super) fn is_evictable(&self, now: Instant) -> bool {
         self.queue.is_empty() && self.gcra.is_full(self.nanos(now)) && self.limits() == self.built
     }
 

@@ -114,14 +114,14 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// Retries rejections by layers further in as well. Off by default: an open circuit breaker will
+    /// Retries rejections by inner layers as well. Off by default: an open circuit breaker will
     /// be open after a short wait, too.
     pub fn retry_rejections(mut self, retry: bool) -> Self {
         self.settings.retry_rejections = retry;
         self
     }
 
-    /// Retries also within an attempt of a retry further out. Off by default: attempts would multiply.
+    /// Retries also within an attempt of a retry outer. Off by default: attempts would multiply.
     pub fn retry_nested(mut self, retry: bool) -> Self {
         self.settings.retry_nested = retry;
         self
@@ -146,7 +146,7 @@ impl<R, K> Config<R, K> {
         }
     }
 
-    /// Judges attempts with `classify`. By default errors are failures.
+    /// Classifies attempts with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
         Config {
             name: self.name,

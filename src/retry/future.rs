@@ -12,9 +12,9 @@ use tower::Service;
 use super::service::{Operation, Policy};
 use super::state::{Failure, Wait};
 use crate::context::{self, ClockScope, Tried, TriedScope};
-use crate::outcome::judge;
+use crate::outcome::classify_result;
 use crate::ready::Call;
-use crate::{Classify, Error, GaveUp, Hint, Outcome, Replay, Wrappable, budget};
+use crate::{Classify, CloneService, Error, GaveUp, Outcome, Pushback, Replay, budget};
 
 pin_project! {
     /// The response future of [`Retry`](super::Retry).
@@ -76,7 +76,7 @@ where
 
 impl<S, Req, R, K> Future for ResponseFuture<S, Req, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
@@ -144,7 +144,7 @@ where
                     if !is_last {
                         *this.copy = replay.copy(&request);
                     }
-                    replay.mark(&mut request, operation.attempt);
+                    replay.set_attempt(&mut request, operation.attempt);
                     let call = Call::waiting(operation.shared.service(), request);
                     this.step.set(Step::Attempt { call });
                 }
@@ -170,7 +170,7 @@ impl<S, R, K> Operation<S, R, K> {
         R: Replay<Req>,
         K: Classify<Res>,
     {
-        match judge(&self.shared.policy().classify, &*attempted.result) {
+        match classify_result(&self.shared.policy().classify, &*attempted.result) {
             Outcome::Success => {
                 self.succeeded();
                 None
@@ -236,18 +236,18 @@ impl<S, R, K> Operation<S, R, K> {
         if self.attempt >= settings.max_attempts {
             return Err(GaveUp::Exhausted);
         }
-        let hint = match rejection {
+        let pushback = match rejection {
             // When the one that refused will take calls again does not matter to another.
             Some(_) if may_go_elsewhere => None,
-            Some(error) => error.retry_after().map(Hint::RetryAfter),
-            None => classify.hint(attempted.result.as_ref()),
+            Some(error) => error.retry_after().map(Pushback::RetryAfter),
+            None => classify.pushback(attempted.result.as_ref()),
         };
-        let retry_after = match hint {
-            Some(Hint::DoNotRetry) => return Err(GaveUp::Pushback),
-            Some(Hint::RetryAfter(wait)) => Some(wait),
+        let retry_after = match pushback {
+            Some(Pushback::DoNotRetry) => return Err(GaveUp::Pushback),
+            Some(Pushback::RetryAfter(wait)) => Some(wait),
             None => None,
         };
-        let copy = attempted.copy.filter(|copy| replay.is_intact(copy));
+        let copy = attempted.copy.filter(|copy| replay.is_replayable(copy));
         let request = copy.ok_or(GaveUp::NotCopyable)?;
         let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
         if may_have_acted && !replay.is_idempotent(request) {
@@ -271,7 +271,7 @@ impl<S, R, K> Operation<S, R, K> {
         if !self.pay(cost, now) {
             return Err(GaveUp::Budget);
         }
-        self.shared.policy().replay.supersede(request);
+        self.shared.policy().replay.abandon(request);
         Ok(wait)
     }
 }

@@ -9,7 +9,7 @@ use tower::Layer;
 use super::config::Config;
 use super::service::{Policy, Retry};
 use crate::error::or_panic;
-use crate::{Budget, ByClone, Classify, ErrorsAreFailures, Forget, Replay, Wrappable};
+use crate::{Budget, ByClone, Classify, CloneService, ErrorsAreFailures, Evictable, Replay};
 
 /// Tries again what failed. See the [module documentation](crate::retry).
 ///
@@ -46,7 +46,7 @@ impl<R, K> RetryLayer<R, K> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that they can be copied.
     pub fn wrap<Req, S>(&self, service: S) -> Retry<S, R, K>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         R: Replay<Req>,
         K: Classify<S::Response>,
     {
@@ -62,9 +62,9 @@ impl<S: Clone, R, K> Layer<S> for RetryLayer<R, K> {
     }
 }
 
-impl<R, K> Forget for RetryLayer<R, K> {
+impl<R, K> Evictable for RetryLayer<R, K> {
     /// Returns `true`: a budget begun anew holds no more than what one operation may need.
-    fn can_forget(&self, _now: Instant) -> bool {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

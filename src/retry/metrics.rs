@@ -50,7 +50,11 @@ impl RetryMetrics {
     /// A further attempt follows.
     pub(super) fn retried(&self, wait: Wait) {
         self.decided("retried");
-        let source = if wait.by_hint { "hint" } else { "backoff" };
+        let source = if wait.by_retry_after {
+            "retry_after"
+        } else {
+            "backoff"
+        };
         histogram!("buttress_retry_delay_seconds", "name" => self.labels.name, "source" => source)
             .record(wait.duration);
     }

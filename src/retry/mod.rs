@@ -28,9 +28,9 @@
 //!
 //! | `decision` | because |
 //! |---|---|
-//! | `rejected` | a layer further in refused the call, and would do so again |
+//! | `rejected` | a inner layer refused the call, and would do so again |
 //! | `not_retryable` | the outcome is not a failure but [`Ignored`](crate::Outcome::Ignored): the caller's mistake |
-//! | `nested` | a retry further out makes the attempts |
+//! | `nested` | a retry outer makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
 //! | `not_copyable` | there is no copy of the request, or it was lost since |
@@ -50,7 +50,7 @@
 //! # Promises
 //!
 //! - A call that succeeds at the first attempt takes no lock and allocates nothing but the copy
-//!   of the request; with [`Once`](crate::Once) or one attempt, not even that.
+//!   of the request; with [`Never`](crate::Never) or one attempt, not even that.
 //! - The last attempt sends the copy itself instead of a copy of it.
 //! - A service that is down gets 1.00 times the calls, once the budget is used up.
 //! - No two requests share a sequence of waits; with a [`seed`](Config::seed) on one thread, all waits
@@ -87,7 +87,7 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_retry_decisions_total` | counter | name; decision = retried, or one of the table above |
-//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, hint |
+//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, pushback |
 //! | `buttress_rejections_total` | counter | name, layer = retry, reason = `deadline_exceeded`, mode |
 //!
 //! And those of the [budget](crate::budget).

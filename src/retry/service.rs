@@ -12,12 +12,12 @@ use super::metrics::RetryMetrics;
 use super::state::Settings;
 use crate::budget::Gain;
 use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
-use crate::prototype::Prototype;
 use crate::random::Random;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{Budget, ByClone, Classify, Error, ErrorKind, ErrorsAreFailures, Replay, Wrappable};
+use crate::template::InnerTemplate;
+use crate::{Budget, ByClone, Classify, CloneService, Error, ErrorKind, ErrorsAreFailures, Replay};
 
 /// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, R = ByClone, K = ErrorsAreFailures> {
@@ -37,11 +37,11 @@ pub(super) struct Policy<R, K> {
 }
 
 /// What all clones of one service share.
-pub(super) type Shared<S, R, K> = Prototype<S, Policy<R, K>>;
+pub(super) type Shared<S, R, K> = InnerTemplate<S, Policy<R, K>>;
 
 impl<S: Clone, R, K> Retry<S, R, K> {
     pub(super) fn new(inner: S, policy: Arc<Policy<R, K>>) -> Self {
-        let shared = Prototype::new(inner.clone(), policy);
+        let shared = InnerTemplate::new(inner.clone(), policy);
         Self {
             inner: Ready::new(inner),
             shared: Some(Arc::new(shared)),
@@ -63,7 +63,7 @@ send_method!(Retry<S, R, K>);
 
 impl<S, R, K, Req> Service<Req> for Retry<S, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
 {
@@ -95,7 +95,7 @@ fn begin<S, R, K, Req>(
     mut request: Req,
 ) -> ResponseFuture<S, Req, R, K>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     R: Replay<Req>,
 {
     let Policy {
@@ -105,7 +105,7 @@ where
         ..
     } = shared.policy();
     if shared.policy().is_nested() {
-        // The attempts are those of the retry further out; its mark stays.
+        // The attempts are those of the retry outer; its mark stays.
         let mut operation = Some(Operation::nested(shared));
         return inner.call_as(request, &mut operation, |call, operation| {
             ResponseFuture::new(operation.take(), call, None, Tried::default())
@@ -130,7 +130,7 @@ where
     }
     let may_repeat = settings.max_attempts > 1;
     let copy = may_repeat.then(|| replay.copy(&request)).flatten();
-    replay.mark(&mut request, 1);
+    replay.set_attempt(&mut request, 1);
     let mut held = (operation, copy);
     inner.call_as(request, &mut held, |call, (operation, copy)| {
         ResponseFuture::new(operation.take(), call, copy.take(), context::tried())
@@ -138,20 +138,20 @@ where
 }
 
 impl<R, K> Policy<R, K> {
-    /// What attempts are paid from, for layers further in that could pay as well.
+    /// What attempts are paid from, for inner layers that could pay as well.
     #[inline]
     pub(super) fn budget_id(&self) -> usize {
         self.budget.as_ref().map_or(0, Budget::id)
     }
 
-    /// Says whether the attempts are made by a retry further out.
+    /// Says whether the attempts are made by a retry outer.
     #[inline]
     pub(super) fn is_nested(&self) -> bool {
         context::attempt() > 0 && !self.settings.retry_nested
     }
 }
 
-/// The token of one operation: its place in the budget, and what it has paid.
+/// The permit of one operation: its place in the budget, and what it has paid.
 pub(super) struct Operation<S, R, K> {
     pub(super) shared: Arc<Shared<S, R, K>>,
     pub(super) is_nested: bool,
@@ -171,7 +171,7 @@ impl<S, R, K> Operation<S, R, K> {
         Self::new(shared, false)
     }
 
-    /// An operation that is an attempt of one further out: it neither pays nor brings anything.
+    /// An operation that is an attempt of one outer: it neither pays nor brings anything.
     #[inline]
     fn nested(shared: &Arc<Shared<S, R, K>>) -> Self {
         Self::new(shared, true)
@@ -188,7 +188,7 @@ impl<S, R, K> Operation<S, R, K> {
         }
     }
 
-    /// Becomes an attempt of an operation further out, and gives up its place in the budget.
+    /// Becomes an attempt of an operation outer, and gives up its place in the budget.
     #[cold]
     pub(super) fn become_nested(&mut self) {
         self.leave();

@@ -38,7 +38,7 @@ pub(super) struct Failure {
 pub(super) struct Wait {
     pub(super) duration: Duration,
     /// The service asked for it.
-    pub(super) by_hint: bool,
+    pub(super) by_retry_after: bool,
     pub(super) until: Instant,
 }
 
@@ -74,7 +74,7 @@ impl Settings {
         }
         Ok(Wait {
             duration,
-            by_hint: failure.retry_after.is_some(),
+            by_retry_after: failure.retry_after.is_some(),
             until,
         })
     }
@@ -118,7 +118,7 @@ mod tests {
         let mut random = SmallRng::seed_from_u64(seed);
         let wait = settings.wait(failure, now, Some(deadline), &mut random)?;
         assert_eq!(wait.until, now + wait.duration);
-        assert_eq!(wait.by_hint, retry_after.is_some());
+        assert_eq!(wait.by_retry_after, retry_after.is_some());
         Ok(wait.duration)
     }
 

@@ -8,7 +8,7 @@ use crate::bulkhead::{self, BulkheadLayer, Limit};
 use crate::error::Check;
 use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::{
-    AtResponse, Budget, ByClone, CircuitBreakerLayer, ConfigError, DeadlineLayer,
+    Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, DeadlineLayer,
     ErrorsAreFailures, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer, circuit_breaker, hedge,
     retry,
 };
@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
-pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
+pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     parts: Parts,
     replay: R,
@@ -81,7 +81,7 @@ impl Standard {
             name,
             replay: ByClone,
             classify: ErrorsAreFailures,
-            completion: AtResponse,
+            completion: CompleteOnResponse,
         }
     }
 }
@@ -237,7 +237,7 @@ impl<R, K, C> Standard<R, K, C> {
         }
     }
 
-    /// Judges calls with `classify`, in all parts: a type of your own, a function, or a closure that names the type of its
+    /// Classifies calls with `classify`, in all parts: a type of your own, a function, or a closure that names the type of its
     /// argument, `|result: Result<&Answer, &Error>|`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Standard<R, K2, C> {
         Standard {

@@ -9,16 +9,16 @@ use super::service::{Inner, StandardService};
 use crate::bulkhead::{self, Bulkhead, BulkheadLayer};
 use crate::rate_limit::{self, One, RateLimit, RateLimitLayer};
 use crate::{
-    AtResponse, Availability, Budget, ByClone, CircuitBreaker, CircuitBreakerLayer, Classify,
-    DeadlineLayer, ErrorsAreFailures, Forget, Hedge, HedgeLayer, MeasureLayer, Replay, Retry,
-    RetryLayer, TimeoutLayer, Wrappable, circuit_breaker, hedge,
+    Availability, Budget, ByClone, CircuitBreaker, CircuitBreakerLayer, Classify, CloneService,
+    CompleteOnResponse, DeadlineLayer, ErrorsAreFailures, Evictable, Hedge, HedgeLayer,
+    MeasureLayer, Replay, Retry, RetryLayer, TimeoutLayer, circuit_breaker, hedge,
 };
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
 ///
 /// All services made by one layer value, or by its clones, share the state of every part.
 #[derive(Clone)]
-pub struct StandardLayer<R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
+pub struct StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) operation: MeasureLayer<K, C>,
     pub(super) deadline: DeadlineLayer,
     pub(super) retry: Option<RetryLayer<R, K>>,
@@ -49,7 +49,7 @@ impl<R, K, C> StandardLayer<R, K, C> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that they can be copied.
     pub fn wrap<Req, S>(&self, service: S) -> StandardService<S, R, K, C>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         R: Replay<Req>,
         K: Classify<S::Response> + Clone,
         C: Clone,
@@ -89,14 +89,14 @@ impl<S: Clone, R, K: Clone, C: Clone> Layer<S> for StandardLayer<R, K, C> {
     }
 }
 
-impl<R, K, C> Forget for StandardLayer<R, K, C> {
-    fn can_forget(&self, now: Instant) -> bool {
-        fn can_forget<L: Forget>(part: Option<&L>, now: Instant) -> bool {
-            part.is_none_or(|part| part.can_forget(now))
+impl<R, K, C> Evictable for StandardLayer<R, K, C> {
+    fn is_evictable(&self, now: Instant) -> bool {
+        fn is_evictable<L: Evictable>(part: Option<&L>, now: Instant) -> bool {
+            part.is_none_or(|part| part.is_evictable(now))
         }
-        can_forget(self.breaker.as_ref(), now)
-            && can_forget(self.rate_limit.as_ref(), now)
-            && can_forget(self.bulkhead.as_ref(), now)
+        is_evictable(self.breaker.as_ref(), now)
+            && is_evictable(self.rate_limit.as_ref(), now)
+            && is_evictable(self.bulkhead.as_ref(), now)
     }
 }
 

@@ -30,7 +30,7 @@
 //! The order follows from what each part has to see:
 //!
 //! - The deadline is outside retry, so that it covers all attempts and the waits between them.
-//! - Retry is outside everything that an attempt has to pass, so that each attempt is judged, limited and timed by
+//! - Retry is outside everything that an attempt has to pass, so that each attempt is classified, limited and timed by
 //!   itself. It does not retry what one of these parts refused, because that would be refused again.
 //! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget). Time in
 //!   the queues of the rate limit and the bulkhead is not slowness to it, nor to the circuit breaker.

@@ -8,8 +8,8 @@ use tower::Service;
 use crate::rate_limit::One;
 use crate::send::send_method;
 use crate::{
-    AtResponse, Bulkhead, ByClone, CircuitBreaker, DeadlineService, Error, ErrorsAreFailures,
-    Hedge, Measure, RateLimit, Retry, Timeout,
+    Bulkhead, ByClone, CircuitBreaker, CompleteOnResponse, DeadlineService, Error,
+    ErrorsAreFailures, Hedge, Measure, RateLimit, Retry, Timeout,
 };
 
 /// A service behind the standard stack. Made by [`StandardLayer`](super::StandardLayer).
@@ -18,7 +18,7 @@ use crate::{
 ///
 #[cfg_attr(not(doctest), doc = include_str!("../snippets/standard_service.md"))]
 #[derive(Clone)]
-pub struct StandardService<S, R = ByClone, K = ErrorsAreFailures, C = AtResponse> {
+pub struct StandardService<S, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(super) inner: Inner<S, R, K, C>,
 }
 

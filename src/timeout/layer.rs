@@ -11,7 +11,7 @@ use super::service::{DeadlineService, Timeout};
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
-use crate::{Forget, Wrappable};
+use crate::{CloneService, Evictable};
 
 /// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl<D: Clone> TimeoutLayer<D> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Timeout<S, D>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         D: TimeoutFor<Req>,
     {
         self.layer(service)
@@ -94,8 +94,8 @@ impl<S, D: Clone> Layer<S> for TimeoutLayer<D> {
     }
 }
 
-impl<D> Forget for TimeoutLayer<D> {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl<D> Evictable for TimeoutLayer<D> {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
@@ -149,7 +149,7 @@ impl DeadlineLayer {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> DeadlineService<S>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
     {
         self.layer(service)
     }
@@ -167,8 +167,8 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-impl Forget for DeadlineLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for DeadlineLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

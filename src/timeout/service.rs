@@ -13,7 +13,7 @@ use crate::deadline::soonest;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{Error, Wrappable};
+use crate::{CloneService, Error};
 
 /// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ send_method!(Timeout<S, D>);
 
 impl<S, D, Req> Service<Req> for Timeout<S, D>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     D: TimeoutFor<Req>,
 {
     type Response = S::Response;
@@ -62,7 +62,7 @@ send_method!(DeadlineService<S>);
 
 impl<S, Req> Service<Req> for DeadlineService<S>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
 {
     type Response = S::Response;
     type Error = Error;
@@ -89,7 +89,7 @@ impl<S> DeadlineService<S> {
         request: Req,
     ) -> DeadlineFuture<S, Req>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
     {
         let _clock = ClockScope::call();
         let inherited = context::deadline();

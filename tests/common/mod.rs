@@ -48,7 +48,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How a part of an inner call goes, after it has been pending a number of times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum End {
-    /// It is done. A response is judged to be this.
+    /// It is done. A response is classified as this.
     Done(Outcome),
     /// It is done after a time.
     Late(Duration),
@@ -599,7 +599,7 @@ impl Layers {
         assert!(Task::default().poll(&mut call).is_pending());
         let mut over = Instant::now();
         if let Some(limit) = self.rate_limit() {
-            limit.drain(CROWDED_FOR);
+            limit.pause(CROWDED_FOR);
             over += CROWDED_FOR;
         }
         if let Some(bulkhead) = self.bulkhead() {

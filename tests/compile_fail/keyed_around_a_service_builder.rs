@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use buttress::{CircuitBreakerLayer, TimeoutLayer, keyed};
+use buttress::{CircuitBreakerLayer, TimeoutLayer, KeyedLayer};
 use tower::ServiceBuilder;
 
 fn main() {
-    let _ = keyed::by(
+    let _ = KeyedLayer::new(
         "tenants",
         |request: &u32| *request,
         |_: &u32| {

@@ -1,5 +1,5 @@
 //~ requests of type `Order` cannot be copied by `ByClone`
-//~ `.replay(Once)` to never send a request twice
+//~ `.replay(Never)` to never send a request twice
 
 use buttress::{BoxError, standard};
 use tower::service_fn;

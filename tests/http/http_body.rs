@@ -19,10 +19,10 @@ use buttress::balance::Endpoint;
 use buttress::bulkhead::{LimitPolicy, Sample};
 use buttress::circuit_breaker::State;
 use buttress::http::grpc;
-use buttress::http::{AtEndOfBody, BodyTimeoutLayer, Classifier, ReplayBody, TrackedBody};
+use buttress::http::{BodyTimeoutLayer, Classifier, CompleteOnBodyEnd, ReplayBody, TrackedBody};
 use buttress::{
     Backoff, Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, ConfigError, Error, ErrorKind,
-    ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter, MeasureLayer, Once, Outcome, RetryLayer,
+    ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter, MeasureLayer, Never, Outcome, RetryLayer,
     TimeoutLayer, bulkhead, circuit_breaker, fallback,
 };
 use bytes::Bytes;
@@ -59,9 +59,9 @@ where
     service.clone().oneshot(request).await.unwrap()
 }
 
-fn bulkhead(limit: usize) -> BulkheadLayer<Classifier, AtEndOfBody> {
+fn bulkhead(limit: usize) -> BulkheadLayer<Classifier, CompleteOnBodyEnd> {
     let config = BulkheadLayer::config("streams", limit).classify(Classifier::new());
-    config.completion(AtEndOfBody).build().unwrap()
+    config.completion(CompleteOnBodyEnd).build().unwrap()
 }
 
 fn kind(error: &Error) -> ErrorKind {
@@ -110,7 +110,9 @@ async fn wherever_a_body_is_dropped_its_permit_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_a_permit_gets_that_of_a_body_that_ends() {
     let config = BulkheadLayer::config("queued streams", 1).queue(1);
-    let config = config.classify(Classifier::new()).completion(AtEndOfBody);
+    let config = config
+        .classify(Classifier::new())
+        .completion(CompleteOnBodyEnd);
     let service = config.build().unwrap().wrap(echo());
     let (source, response) = streamed(200);
     let body = call(&service, response).await.into_body();
@@ -174,7 +176,9 @@ async fn a_body_that_panics_gives_its_permit_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_may_be_read_and_dropped_on_other_threads() {
-    let stack = grpc::standard("threads").replay(Once).concurrency_limit(64);
+    let stack = grpc::standard("threads")
+        .replay(Never)
+        .concurrency_limit(64);
     let stack = stack.build().unwrap();
     let service = stack.wrap(echo());
     let mut threads = Vec::new();
@@ -211,14 +215,14 @@ async fn a_body_may_outlive_its_layer() {
     assert_eq!(body.collect().await.unwrap().to_bytes(), "part");
 }
 
-fn breaker(name: &str) -> CircuitBreakerLayer<grpc::Classifier, AtEndOfBody> {
+fn breaker(name: &str) -> CircuitBreakerLayer<grpc::Classifier, CompleteOnBodyEnd> {
     CircuitBreakerLayer::config(name)
         .consecutive_failures(1)
         .slow_calls(2 * SECOND, 0.1)
         .min_calls(1)
         .successes_to_close(1)
         .classify(grpc::Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()
         .unwrap()
 }
@@ -275,7 +279,7 @@ async fn a_slow_head_is_a_slow_call_and_a_long_body_is_none() {
 
 /// Streams through a closed breaker, one each millisecond, until it opens. Says how many there were.
 struct Streams {
-    layer: CircuitBreakerLayer<grpc::Classifier, AtEndOfBody>,
+    layer: CircuitBreakerLayer<grpc::Classifier, CompleteOnBodyEnd>,
     began: usize,
     lasting: Vec<(Source, Box<dyn std::any::Any>)>,
 }
@@ -283,12 +287,12 @@ struct Streams {
 impl Streams {
     fn new(
         change: impl FnOnce(
-            circuit_breaker::Config<grpc::Classifier, AtEndOfBody>,
-        ) -> circuit_breaker::Config<grpc::Classifier, AtEndOfBody>,
+            circuit_breaker::Config<grpc::Classifier, CompleteOnBodyEnd>,
+        ) -> circuit_breaker::Config<grpc::Classifier, CompleteOnBodyEnd>,
     ) -> Self {
         let config = CircuitBreakerLayer::config("streams")
             .classify(grpc::Classifier::new())
-            .completion(AtEndOfBody);
+            .completion(CompleteOnBodyEnd);
         Self {
             layer: change(config).build().unwrap(),
             began: 0,
@@ -400,13 +404,13 @@ async fn a_good_head_ends_a_row_of_bad_ones_and_only_a_good_end_one_of_broken_an
 }
 
 /// A breaker that is open after one failure, and over its open time.
-async fn half_open(successes: u32) -> CircuitBreakerLayer<grpc::Classifier, AtEndOfBody> {
+async fn half_open(successes: u32) -> CircuitBreakerLayer<grpc::Classifier, CompleteOnBodyEnd> {
     let layer = CircuitBreakerLayer::config("half-open")
         .consecutive_failures(1)
         .slow_calls(2 * SECOND, 0.1)
         .successes_to_close(successes)
         .classify(grpc::Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()
         .unwrap();
     let (source, response) = streamed(200);
@@ -498,7 +502,7 @@ async fn a_body_that_its_reader_leaves_lying_is_no_failure_of_the_service() {
         let layer = CircuitBreakerLayer::config("reader")
             .consecutive_failures(1)
             .classify(Classifier::new())
-            .completion(AtEndOfBody)
+            .completion(CompleteOnBodyEnd)
             .build()
             .unwrap();
         let service = layer.layer(total.layer(echo()));
@@ -530,7 +534,7 @@ async fn a_failure_of_the_head_opens_a_breaker_before_the_body_ends() {
     let layer = CircuitBreakerLayer::config("head first")
         .consecutive_failures(2)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()
         .unwrap();
     let service = layer.wrap(echo());
@@ -589,7 +593,7 @@ async fn a_body_that_is_given_up_says_nothing_about_the_service() {
 async fn what_is_measured_is_the_whole_answer() {
     let recorder = DebuggingRecorder::new();
     let _installed = metrics::set_default_local_recorder(&recorder);
-    let stack = buttress::http::standard("measured").replay(Once);
+    let stack = buttress::http::standard("measured").replay(Never);
     let stack = stack.concurrency_limit(1).build().unwrap();
     let service = stack.wrap(echo());
 
@@ -642,7 +646,7 @@ async fn what_is_measured_is_the_whole_answer() {
 async fn a_balancer_counts_a_stream_as_in_flight_and_its_failure_as_one() {
     let config = Balance::config("streams").classify(Classifier::new());
     let balance = config
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build([Endpoint::new("one", echo())])
         .unwrap();
     let handle = balance.handle();
@@ -670,7 +674,10 @@ async fn a_stream_of_an_hour_does_not_starve_its_endpoint() {
     let config = Balance::config("watched")
         .classify(Classifier::new())
         .seed(1);
-    let balance = config.completion(AtEndOfBody).build(endpoints).unwrap();
+    let balance = config
+        .completion(CompleteOnBodyEnd)
+        .build(endpoints)
+        .unwrap();
     let handle = balance.handle();
     let status = |name: &str| handle.endpoint(name).unwrap();
     let short = async || {
@@ -714,7 +721,7 @@ async fn a_failed_response_gives_its_permit_back_before_the_retry() {
     let breaker = CircuitBreakerLayer::config("retried")
         .count_window(10)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()
         .unwrap();
     let retry = RetryLayer::config("retried")
@@ -766,7 +773,7 @@ async fn a_timeout_of_ours_in_the_body_is_one_to_an_adaptive_limit() -> Result<(
     let limit = bulkhead::Limit::policy(move || policy.clone());
     let service = BulkheadLayer::config("adaptive", limit)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()?
         .wrap(echo());
     let hangs = service_fn(|()| pending::<Result<(), BoxError>>());
@@ -803,7 +810,7 @@ async fn a_long_download_is_not_slow_to_an_adaptive_limit() -> Result<(), Config
     for limit in limits {
         let layer = BulkheadLayer::config("adaptive", limit)
             .classify(Classifier::new())
-            .completion(AtEndOfBody)
+            .completion(CompleteOnBodyEnd)
             .build()?;
         let service = layer.wrap(service_fn(async |response| {
             sleep(head).await;
@@ -832,7 +839,7 @@ async fn a_long_download_is_not_slow_to_an_adaptive_limit() -> Result<(), Config
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_a_fallback_has_a_body_without_a_call() {
-    type Answer = Response<TrackedBody<Full<Bytes>, bulkhead::Permit, Classifier>>;
+    type Answer = Response<TrackedBody<Full<Bytes>, bulkhead::BulkheadPermit, Classifier>>;
     let layer = bulkhead(1);
     let handle = layer.handle();
     let answer = fallback::from_failure(|_: fallback::Failed<'_, Answer>| {
@@ -846,13 +853,16 @@ async fn an_answer_of_a_fallback_has_a_body_without_a_call() {
     let body = service.oneshot(()).await.unwrap().into_body();
     assert_eq!(handle.in_flight(), 0);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "none");
-    assert!(TrackedBody::<Empty<Bytes>, bulkhead::Permit, Classifier>::default().is_end_stream());
+    assert!(
+        TrackedBody::<Empty<Bytes>, bulkhead::BulkheadPermit, Classifier>::default()
+            .is_end_stream()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_classifier_that_looks_at_errors_only_will_do() {
     let layer = MeasureLayer::operation("errors").classify(ErrorsAreFailures);
-    let service = layer.completion(AtEndOfBody).wrap(echo());
+    let service = layer.completion(CompleteOnBodyEnd).wrap(echo());
     let (source, response) = streamed(500);
     let body = call(&service, response).await.into_body();
     drop(source);
@@ -887,7 +897,7 @@ async fn a_failed_answer_does_not_keep_the_permit_that_the_next_attempt_of_a_hed
             .queue_wait(SECOND)
             .overloaded_wait(SECOND)
             .classify(Classifier::new())
-            .completion(AtEndOfBody)
+            .completion(CompleteOnBodyEnd)
             .build()
             .unwrap();
         let hedge = HedgeLayer::config("db")

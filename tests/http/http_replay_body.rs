@@ -500,14 +500,14 @@ proptest! {
             prop_assert_eq!(held.bytes(), 0, "keeps frames, which may be parts of something larger");
             prop_assert!(model.kept() <= limit);
             for (reader, place) in readers.iter().zip(&model.readers) {
-                let is_intact = place.next >= model.first && !model.has_failed();
-                prop_assert_eq!(reader.body.is_intact(), is_intact);
+                let is_replayable = place.next >= model.first && !model.has_failed();
+                prop_assert_eq!(reader.body.is_replayable(), is_replayable);
                 if place.is_over {
                     continue;
                 }
                 let is_end = is_complete && place.next == model.content.len();
                 prop_assert_eq!(reader.body.is_end_stream(), is_end);
-                if !is_intact {
+                if !is_replayable {
                     continue;
                 }
                 let left = model.data_after(place.next) as u64;
@@ -582,9 +582,9 @@ fn a_body_that_is_too_long_is_still_read_to_its_end() {
     let mut first = Reader::new(ReplayBody::with_limit(Source::new(&steps, false), 100));
     let mut copy = first.copy().unwrap();
     first.poll();
-    assert!(copy.body.is_intact());
+    assert!(copy.body.is_replayable());
     first.poll();
-    assert!(!copy.body.is_intact());
+    assert!(!copy.body.is_replayable());
     assert_eq!(first.read(), whole(&steps)[2..]);
     assert_eq!(copy.read(), [Got::Lost]);
     assert_eq!(copy.poll(), Got::End, "once");
@@ -599,7 +599,7 @@ fn the_limit_is_the_same_for_tiny_frames() {
         ));
         let copy = first.copy().unwrap();
         assert_eq!(first.read().len(), count + 1);
-        copy.body.is_intact()
+        copy.body.is_replayable()
     };
     assert!(is_kept(2_000));
     assert!(!is_kept(2_001));
@@ -614,7 +614,7 @@ fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
     let (mut lost, mut copy) = (first.copy().unwrap(), first.copy().unwrap());
     assert_eq!(first.poll(), Got::Data(content(0, 60)));
     assert_eq!((held.bytes(), first.exact()), (0, Some(60)));
-    assert!(!lost.body.is_intact() && first.copy().is_none());
+    assert!(!lost.body.is_replayable() && first.copy().is_none());
     assert_eq!(lost.poll(), Got::Lost);
     assert_eq!(copy.poll(), Got::Lost);
     assert_eq!(first.read(), whole(&steps)[1..]);
@@ -656,16 +656,16 @@ fn of_two_readers_beyond_the_limit_those_go_on_that_are_close_to_the_front() {
 fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
     let steps = [Step::Data(10), Step::Pending, Step::Pending, Step::Data(10)];
     let mut first = reader(&steps, 100);
-    // A hedge further out, a retry, and a hedge in its attempt.
+    // A hedge outer, a retry, and a hedge in its attempt.
     let mut further_out = first.copy().unwrap();
     let mut next = first.copy().unwrap();
     let mut inside = first.copy().unwrap();
     first.read();
     further_out.read();
     assert_eq!(inside.poll(), Got::Data(content(0, 10)));
-    next.body.supersede();
+    next.body.abandon();
     assert!(first.was_woken() && !further_out.was_woken());
-    assert!(!first.body.is_intact() && !inside.body.is_intact());
+    assert!(!first.body.is_replayable() && !inside.body.is_replayable());
     let error = |reader: &mut Reader| {
         let frame = Pin::new(&mut reader.body).poll_frame(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Err(error))) = frame else {
@@ -676,13 +676,13 @@ fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
     assert_eq!(error(&mut first), "the request is sent again");
     assert_eq!(error(&mut inside), "the request is sent again");
     assert_eq!(first.poll(), Got::End);
-    assert!(next.body.is_intact() && further_out.body.is_intact());
+    assert!(next.body.is_replayable() && further_out.body.is_replayable());
     assert_eq!(next.poll(), Got::Data(content(0, 10)));
     assert_eq!(next.poll(), Got::Data(content(1, 10)));
     assert_eq!(further_out.poll(), Got::Data(content(1, 10)));
     // The first reader is nobody's copy.
-    first.body.supersede();
-    assert!(next.body.is_intact() && further_out.body.is_intact());
+    first.body.abandon();
+    assert!(next.body.is_replayable() && further_out.body.is_replayable());
 }
 
 #[test]
@@ -691,7 +691,7 @@ fn an_error_of_the_body_reaches_every_copy() {
     let mut first = reader(&steps, 100);
     let mut copy = first.copy().unwrap();
     assert_eq!(first.read(), whole(&steps));
-    assert!(!copy.body.is_intact());
+    assert!(!copy.body.is_replayable());
     assert!(first.copy().is_none() && copy.copy().is_none());
     assert_eq!(copy.read(), whole(&steps));
     assert!(copy.body.is_end_stream());
@@ -714,7 +714,7 @@ fn a_panic_of_the_body_is_the_end_for_those_who_come_later() {
     let mut copy = first.copy().unwrap();
     first.poll();
     assert!(catch_unwind(AssertUnwindSafe(|| first.poll())).is_err());
-    assert!(!copy.body.is_intact());
+    assert!(!copy.body.is_replayable());
     drop(first);
     assert_eq!(copy.poll(), Got::Data(content(0, 10)));
     assert_eq!(copy.poll(), Got::Panicked);

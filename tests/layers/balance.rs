@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::debugging::{DebugValue, DebuggingRecorder};
 use buttress::balance::{
     Ask, Choose, ConsistentHash, Endpoint, EndpointState, Handle, HealthCheck, LeastLoaded,
-    Measure, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
+    LoadMetric, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
 };
 use buttress::discover::{Dns, Restartable, Target, Watch};
 use buttress::{
@@ -309,7 +309,7 @@ async fn a_retry_does_not_go_where_the_last_attempts_went() {
     let endpoint = |n: usize| Endpoint::new(n, failing(&counts[n]));
     let config = Balance::config("search")
         .failure_penalty(Duration::ZERO)
-        .measure(Measure::InFlight);
+        .measure(LoadMetric::InFlight);
     let balance = config.build([0, 1, 2].map(endpoint)).unwrap();
     for calls in 1..50 {
         let retry = RetryLayer::config("search").max_attempts(3).build();
@@ -337,7 +337,7 @@ async fn of_two_endpoints_the_attempts_take_turns() {
     };
     let config = Balance::config("search").failure_penalty(Duration::ZERO);
     let balance = config
-        .measure(Measure::InFlight)
+        .measure(LoadMetric::InFlight)
         .build([0, 1].map(endpoint));
     let balance = balance.unwrap();
     for _ in 0..50 {
@@ -352,7 +352,7 @@ async fn of_two_endpoints_the_attempts_take_turns() {
 #[tokio::test(start_paused = true)]
 async fn a_hedge_goes_to_another_endpoint() {
     // By its load alone, the first one would get both attempts.
-    let balance = Balance::config("search").measure(Measure::InFlight);
+    let balance = Balance::config("search").measure(LoadMetric::InFlight);
     let balance = balance
         .build([hanging("a"), endpoint("b").weight(0.01)])
         .unwrap();
@@ -369,7 +369,7 @@ async fn a_call_in_the_queue_of_one_endpoint_is_hedged_at_another() {
     let limit = BulkheadLayer::config("a", 1).queue(10).build().unwrap();
     let stuck = service_fn(|_| pending::<Result<String, BoxError>>());
     let a = Endpoint::new("a", Client::new(limit.wrap(stuck).map_err(Into::into)));
-    let balance = Balance::config("search").measure(Measure::InFlight);
+    let balance = Balance::config("search").measure(LoadMetric::InFlight);
     let balance = balance.build([a, endpoint("b").weight(0.01)]).unwrap();
     let mut first = Box::pin(balance.clone().oneshot(1));
     assert!(poll(&mut first).is_pending(), "it has the only permit");
@@ -1027,7 +1027,7 @@ fn steering_by_several_threads_under_load_loses_no_endpoint_and_no_call() {
     };
     let endpoint = |key: u32| Endpoint::new(key, service(key)).priority((key % 5 / 4) as u8);
     let rule = OutlierEjection::new().interval(MS).consecutive_failures(3);
-    let rule = rule.base(MS).most(5 * MS);
+    let rule = rule.base_ejection_time(MS).max_ejection_time(5 * MS);
     let config = Balance::config("steered").outlier_ejection(rule);
     let config = config.endpoint_metrics(3).slow_start(MS);
     let balance = config.build((0..KEYS).map(endpoint)).unwrap();
@@ -1118,7 +1118,7 @@ async fn other_policies_choose_as_their_names_say() {
     let config = Balance::config("search").choose(LeastLoaded);
     let busy = hanging("b");
     let balance = config
-        .measure(Measure::InFlight)
+        .measure(LoadMetric::InFlight)
         .build([endpoint("a"), busy]);
     let balance = balance.unwrap();
     let mut first: Vec<_> = (0..2)
@@ -1233,8 +1233,11 @@ fn configurations_that_make_no_sense_are_refused() {
     for most in [0, 1_001] {
         assert_eq!(field(config().endpoint_metrics(most)), "endpoint_metrics");
     }
-    let rule = OutlierEjection::new().max_ejected(0.6);
-    assert_eq!(field(config().outlier_ejection(rule)), "max_ejected");
+    let rule = OutlierEjection::new().max_ejection_percent(60);
+    assert_eq!(
+        field(config().outlier_ejection(rule)),
+        "max_ejection_percent"
+    );
     let (_, changes) = mpsc::unbounded_channel();
     assert_eq!(
         refused_field(config().discover(Changes(changes))),
@@ -1341,7 +1344,7 @@ fn partly_broken(names: &[&str], broken: &[&str], ejection: OutlierEjection) -> 
         let fails = broken.contains(name);
         Endpoint::new(name, server(name, MS, fails))
     });
-    let config = Balance::config("ejecting").measure(Measure::InFlight);
+    let config = Balance::config("ejecting").measure(LoadMetric::InFlight);
     let config = config.outlier_ejection(ejection);
     config.seed(1).build(endpoints).unwrap()
 }
@@ -1364,7 +1367,7 @@ async fn an_endpoint_that_fails_is_ejected_and_comes_back_slowly() {
     };
     let endpoints = [endpoint("a"), endpoint("b"), Endpoint::new("c", client)];
     // Else its load would cost it nearly all calls before that.
-    let config = Balance::config("search").measure(Measure::InFlight);
+    let config = Balance::config("search").measure(LoadMetric::InFlight);
     let balance = config.seed(1).build(endpoints).unwrap();
     let handle = balance.handle();
     load(&balance, 11).await;
@@ -1438,7 +1441,7 @@ fn with_c(ejection: OutlierEjection, at_c: &Arc<Mutex<VecDeque<AtC>>>) -> Balanc
         ("b", answers("b")),
         ("c", Client::new(c)),
     ];
-    let config = Balance::config("search").measure(Measure::InFlight);
+    let config = Balance::config("search").measure(LoadMetric::InFlight);
     let config = config.outlier_ejection(ejection).seed(1);
     let endpoints = endpoints.map(|(name, client)| Endpoint::new(name, client));
     config.build(endpoints).unwrap()

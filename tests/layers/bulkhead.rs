@@ -19,8 +19,8 @@ use std::time::Duration;
 use crate::debugging::{DebuggingRecorder, Snapshotter};
 use buttress::bulkhead::{Aimd, Config, Handle, Limit, LimitPolicy, QueueOrder, Sample};
 use buttress::{
-    Availability, BoxError, BulkheadLayer, Completion, Deadline, DeadlineLayer, Error, ErrorKind,
-    Forget, Mode, Outcome, TimeoutLayer, Token, classify_fn,
+    Availability, BoxError, BulkheadLayer, Deadline, DeadlineLayer, Error, ErrorKind, Evictable,
+    Mode, Outcome, Permit, TimeoutLayer, TrackCompletion, classify_fn,
 };
 use common::{End, GOOD, Plan, Probe, Task};
 use proptest::prelude::*;
@@ -757,7 +757,7 @@ async fn is_available_while_a_call_would_not_be_rejected_at_once() {
 #[tokio::test(start_paused = true)]
 async fn is_forgotten_when_it_is_as_it_was_built() {
     let layer = queueing(1);
-    let can = || layer.can_forget(Instant::now());
+    let can = || layer.is_evictable(Instant::now());
     assert!(can());
     let held = call(&layer);
     assert!(!can());
@@ -786,13 +786,13 @@ async fn services_of_one_layer_share_permits_and_two_builds_do_not() {
 #[derive(Clone, Copy)]
 struct WhenDropped;
 
-struct Carrying<T: Token>(T);
+struct Carrying<T: Permit>(T);
 
-impl<Res, K> Completion<Res, K> for WhenDropped {
-    type Response<T: Token> = Carrying<T>;
+impl<Res, K> TrackCompletion<Res, K> for WhenDropped {
+    type Response<T: Permit> = Carrying<T>;
 
-    fn attach<T: Token>(&self, _: Res, _: Outcome, _: &K, token: T) -> Carrying<T> {
-        Carrying(token)
+    fn attach<T: Permit>(&self, _: Res, _: Outcome, _: &K, permit: T) -> Carrying<T> {
+        Carrying(permit)
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use buttress::circuit_breaker::{Cause, Handle, State};
+use buttress::circuit_breaker::{Handle, State, TransitionCause};
 use buttress::{
-    Availability, BoxError, CircuitBreakerLayer, Completion, Error, ErrorKind, Mode, Outcome,
-    Token, classify_fn,
+    Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Mode, Outcome, Permit,
+    TrackCompletion, classify_fn,
 };
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -192,11 +192,11 @@ async fn a_failure_from_before_a_reset_does_not_count_in_the_row_after_it() {
 #[derive(Clone, Copy)]
 struct WhenTold;
 
-impl<K> Completion<(), K> for WhenTold {
-    type Response<T: Token> = Box<dyn FnOnce(Outcome) + Send>;
+impl<K> TrackCompletion<(), K> for WhenTold {
+    type Response<T: Permit> = Box<dyn FnOnce(Outcome) + Send>;
 
-    fn attach<T: Token>(&self, (): (), _: Outcome, _: &K, token: T) -> Self::Response<T> {
-        Box::new(move |outcome| token.resolve(outcome))
+    fn attach<T: Permit>(&self, (): (), _: Outcome, _: &K, permit: T) -> Self::Response<T> {
+        Box::new(move |outcome| permit.resolve(outcome))
     }
 }
 
@@ -358,10 +358,10 @@ async fn the_listener_hears_of_each_change_and_may_use_the_breaker() {
     assert_eq!(
         heard,
         [
-            (State::Open, Cause::FailureShare),
-            (State::HalfOpen, Cause::OpenTimeOver),
-            (State::Closed, Cause::ProbesSucceeded),
-            (State::Open, Cause::Forced),
+            (State::Open, TransitionCause::FailureShare),
+            (State::HalfOpen, TransitionCause::OpenTimeOver),
+            (State::Closed, TransitionCause::ProbesSucceeded),
+            (State::Open, TransitionCause::Forced),
         ]
     );
     *slot.lock().unwrap() = None;

@@ -125,7 +125,7 @@ fn a_breaker_that_makes_no_sense_is_refused() {
     times("window", circuit_breaker::Config::window);
     times("open_for", circuit_breaker::Config::open_for);
     times("open_growth", |c, most| c.open_growth(2.0, most));
-    times("max_hint", circuit_breaker::Config::max_hint);
+    times("max_retry_after", circuit_breaker::Config::max_retry_after);
     times("probe_lease", circuit_breaker::Config::probe_lease);
     times("slow_calls", |c, time| c.slow_calls(time, 0.5));
     counts("min_calls", circuit_breaker::Config::min_calls);
@@ -192,7 +192,9 @@ fn a_rate_limit_that_makes_no_sense_is_refused() {
             .build()
     });
     refuses("max_wait", NO_TIMES, |time| with(&|c| c.max_wait(time)));
-    refuses("max_hint", NO_TIMES, |time| with(&|c| c.max_hint(time)));
+    refuses("max_retry_after", NO_TIMES, |time| {
+        with(&|c| c.max_retry_after(time))
+    });
     with(&|c| c.burst(more_than_a_years - 1)).unwrap();
 }
 
@@ -213,7 +215,7 @@ async fn a_rate_or_burst_that_makes_no_sense_is_refused_while_the_limit_is_in_us
     limit.set_rate(Rate::per(1, YEAR)).unwrap();
     refuses("burst", [2], |tokens| limit.set_burst(tokens));
     for duration in [Duration::ZERO, NANOSECOND, YEAR, Duration::MAX] {
-        limit.drain(duration);
+        limit.pause(duration);
     }
     assert_eq!(limit.available(), 0, "for ever");
     let called = layer
@@ -459,7 +461,7 @@ async fn a_breaker_with_the_smallest_settings_opens_and_closes() {
         .open_for(NANOSECOND)
         .open_jitter(0.0)
         .open_growth(1.0, NANOSECOND)
-        .max_hint(NANOSECOND)
+        .max_retry_after(NANOSECOND)
         .successes_to_close(1)
         .max_probes(1)
         .probe_lease(NANOSECOND);
@@ -489,7 +491,7 @@ async fn a_breaker_with_the_largest_settings_opens_and_closes() {
         .open_for(YEAR)
         .open_jitter(0.9)
         .open_growth(10.0, YEAR)
-        .max_hint(YEAR)
+        .max_retry_after(YEAR)
         .successes_to_close(10_000)
         .max_probes(10_000)
         .probe_lease(YEAR);
@@ -560,7 +562,10 @@ async fn limits_with_the_smallest_or_largest_settings_let_calls_through() {
     let fast = Rate::per_second(1_000_000_000);
     for (rate, burst, wait) in [(slow, 1, YEAR), (fast, u32::MAX, NANOSECOND)] {
         let limit = RateLimitLayer::config("a", rate).burst(burst);
-        let limit = limit.max_wait(wait).max_hint(wait).classify(judge as Judge);
+        let limit = limit
+            .max_wait(wait)
+            .max_retry_after(wait)
+            .classify(judge as Judge);
         let limit = limit.build().unwrap();
         let service = limit.wrap(service_fn(answer));
         let overload = Answer::Overload(Duration::MAX);
@@ -669,7 +674,7 @@ prop_compose! {
         (min_calls, in_a_row) in (1_u32..10, prop::option::of(1_u32..10)),
         (failure_share, slow_calls) in (shares(), prop::option::of((times(), shares()))),
         (open_for, jitter, growth, most) in (times(), 0.0..=0.9, 1.0..=10.0, times()),
-        (max_hint, successes, probes, lease) in (times(), 1_u32..20, 1_u32..20, times()),
+        (max_retry_after, successes, probes, lease) in (times(), 1_u32..20, 1_u32..20, times()),
         seed in any::<u64>(),
     ) -> (circuit_breaker::Config<Judge>, u32, Duration) {
         let mut config = breaker()
@@ -679,7 +684,7 @@ prop_compose! {
             .open_for(open_for)
             .open_jitter(jitter)
             .open_growth(growth, most)
-            .max_hint(max_hint)
+            .max_retry_after(max_retry_after)
             .successes_to_close(successes)
             .max_probes(probes)
             .probe_lease(lease)

@@ -12,8 +12,8 @@ use buttress::balance::{self, Endpoint};
 use buttress::circuit_breaker::{Handle, State};
 use buttress::{
     Balance, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, DeadlineLayer, Error,
-    ErrorKind, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer,
-    TimeoutLayer, bulkhead, fallback, hedge, keyed, rate_limit, stack, standard,
+    ErrorKind, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate, RateLimitLayer,
+    RetryLayer, TimeoutLayer, bulkhead, fallback, hedge, keyed, rate_limit, stack, standard,
 };
 use common::{ATTEMPTS, BACKOFF, End, Kind, Layers, Plan, Probe, Task, kind as kind_of};
 use tokio::time::{Instant, advance};
@@ -480,7 +480,7 @@ fn services_and_calls_may_go_to_other_threads() {
             BulkheadLayer::new("key", 1),
         )
     };
-    wraps_what_is_not_sync(&keyed::by(name, |_: &NotSync| 1, per_key));
+    wraps_what_is_not_sync(&KeyedLayer::new(name, |_: &NotSync| 1, per_key));
     let all = standard(name)
         .hedge(|hedge| hedge)
         .rate_limit(Rate::per_second(9), |limit| limit)

@@ -235,7 +235,7 @@ impl Choose<u32> for Spy {
         let keys: String = (0..endpoints.len())
             .map(|place| endpoints.key(place))
             .collect();
-        self.0.lock().unwrap().push((keys, endpoints.heaviest()));
+        self.0.lock().unwrap().push((keys, endpoints.max_weight()));
         0
     }
 }
@@ -580,18 +580,21 @@ fn a_failover_that_makes_no_sense_is_refused() {
     let config = |failover| Balance::config("search").failover(failover);
     let build = |config: Config| config.build([endpoint("p0")]);
     let new = Failover::new;
-    assert_eq!(refused_field(build(config(new().factor(0.9)))), "factor");
     assert_eq!(
-        refused_field(build(config(new().hold(Duration::MAX)))),
-        "hold"
+        refused_field(build(config(new().overprovisioning_factor(0.9)))),
+        "overprovisioning_factor"
     );
     assert_eq!(
-        refused_field(build(config(new().ramp(Duration::MAX)))),
-        "ramp"
+        refused_field(build(config(new().failback_delay(Duration::MAX)))),
+        "failback_delay"
+    );
+    assert_eq!(
+        refused_field(build(config(new().failback_ramp(Duration::MAX)))),
+        "failback_ramp"
     );
     let odd = Balance::new("search", [endpoint("p0").priority(8)]);
     assert_eq!(refused_field(odd), "priority");
-    assert_ne!(config(new()), config(new().factor(1.0)));
+    assert_ne!(config(new()), config(new().overprovisioning_factor(1.0)));
 }
 
 #[test]

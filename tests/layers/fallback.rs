@@ -15,7 +15,7 @@ use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::fallback::{self, Failed};
 use buttress::{
-    BoxError, CircuitBreakerLayer, Deadline, DeadlineLayer, Error, ErrorKind, FallbackLayer, Once,
+    BoxError, CircuitBreakerLayer, Deadline, DeadlineLayer, Error, ErrorKind, FallbackLayer, Never,
     Outcome, Replay, TimeoutLayer, classify_fn,
 };
 use common::{Plan, Probe, Task};
@@ -176,7 +176,7 @@ async fn the_request_is_copied_only_for_a_fallback_that_needs_it() {
 async fn a_request_that_is_not_copied_gets_its_failure_back() {
     let second = fallback::service(service_fn(primary));
     let layer = FallbackLayer::config("once", second)
-        .replay(Once)
+        .replay(Never)
         .build()
         .unwrap();
     let error = layer
@@ -295,7 +295,7 @@ async fn a_value_is_given_after_the_deadline_and_a_second_service_is_not_asked()
     let error = over.scope(client.clone().oneshot("ok")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let answer = client.clone().oneshot("hangs").await.unwrap();
-    assert_eq!(answer, "2nd", "a deadline further in has no say any more");
+    assert_eq!(answer, "2nd", "a deadline inner has no say any more");
 }
 
 #[tokio::test]
@@ -412,7 +412,7 @@ async fn every_result_is_counted() {
     let over = Deadline::after(Duration::ZERO);
     over.scope(failing.oneshot("error")).await.unwrap_err();
     let once = FallbackLayer::config("counted", second())
-        .replay(Once)
+        .replay(Never)
         .build()
         .unwrap();
     once.layer(inner).oneshot("error").await.unwrap_err();

@@ -15,8 +15,8 @@ use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::{
     Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Classify, Deadline, Error,
-    ErrorKind, Hedge, HedgeLayer, Hint, Jitter, Mode, Once, Outcome, Rate, RateLimitLayer, Replay,
-    RetryLayer, TimeoutLayer, classify_fn, hedge,
+    ErrorKind, Hedge, HedgeLayer, Jitter, Mode, Never, Outcome, Pushback, Rate, RateLimitLayer,
+    Replay, RetryLayer, TimeoutLayer, classify_fn, hedge,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::buffer::Buffer;
@@ -162,7 +162,7 @@ impl Service<u8> for Leaf {
 
 /// The error of an open circuit breaker.
 fn refusal() -> BoxError {
-    let open = CircuitBreakerLayer::new("further in");
+    let open = CircuitBreakerLayer::new("inner");
     open.handle().force_open();
     let service = tower::service_fn(|()| ready(Ok::<_, BoxError>(())));
     let future = pin!(open.layer(service).oneshot(()));
@@ -329,29 +329,29 @@ async fn a_first_attempt_that_cannot_begin_is_hedged() {
     assert_eq!((result.unwrap().0, took), (2, millis(12)));
 }
 
-/// Judges by [`judge`], and finds this hint in each failure and overload.
+/// Judges by [`judge`], and finds this pushback in each failure and overload.
 #[derive(Clone, Copy)]
-struct Asking(Hint);
+struct Asking(Pushback);
 
 impl Classify<Answer> for Asking {
     fn classify(&self, result: Result<&Answer, &Error>) -> Outcome {
         judge(result)
     }
 
-    fn hint(&self, result: Result<&Answer, &Error>) -> Option<Hint> {
+    fn pushback(&self, result: Result<&Answer, &Error>) -> Option<Pushback> {
         assert!(judge(result).is_failure(), "nothing else is asked");
         Some(self.0)
     }
 }
 
-/// Makes one call to a service that says `hint` with each failure. Returns when which attempts were sent, too.
+/// Makes one call to a service that says `pushback` with each failure. Returns when which attempts were sent, too.
 async fn asked(
-    hint: Hint,
+    pushback: Pushback,
     config: hedge::Config,
     script: &[(u64, End)],
 ) -> (Result<u32, String>, Vec<u128>, u128) {
     let leaf = Leaf::new(script);
-    let layer = config.classify(Asking(hint)).build().unwrap();
+    let layer = config.classify(Asking(pushback)).build().unwrap();
     let began = Instant::now();
     let call = timeout(
         Duration::from_secs(3_600),
@@ -373,7 +373,7 @@ async fn a_pushback_that_asks_for_no_attempt_ends_further_copies() {
     let config = || config().max_hedges(3);
     for end in [End::Fails, FAILURE, OVERLOAD] {
         let call = |script: [(u64, End); 2]| async move {
-            asked(Hint::DoNotRetry, config(), &script).await
+            asked(Pushback::DoNotRetry, config(), &script).await
         };
         let of_a_copy = call([(50, GOOD), (1, end)]).await;
         assert_eq!(of_a_copy, (Ok(1), vec![0, 10], 50), "{end:?}");
@@ -386,7 +386,7 @@ async fn a_pushback_that_asks_for_no_attempt_ends_further_copies() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pushback_delays_the_next_copy() {
-    let after = |wait| Hint::RetryAfter(millis(wait));
+    let after = |wait| Pushback::RetryAfter(millis(wait));
     let config = || config().max_hedges(3);
     for end in [End::Fails, FAILURE, OVERLOAD] {
         let slow = [(600, GOOD), (1, end), (1, GOOD)];
@@ -424,14 +424,14 @@ async fn a_pushback_delays_the_next_copy() {
 #[tokio::test(start_paused = true)]
 async fn a_pushback_that_is_too_long_ends_further_copies() {
     let config = || config().max_hedges(3);
-    let after = |seconds| Hint::RetryAfter(Duration::from_secs(seconds));
+    let after = |seconds| Pushback::RetryAfter(Duration::from_secs(seconds));
     for (seconds, copies) in [(60, 2), (61, 1), (u64::MAX, 1)] {
         let script = [(100_000, GOOD), (1, End::Fails), (1, GOOD)];
         let (_, sent, _) = asked(after(seconds), config(), &script).await;
         assert_eq!(sent.len(), 1 + copies, "{seconds}");
     }
     let alone = asked(after(61), config(), &[(2, End::Fails)]).await;
-    assert_eq!(alone, (Err("attempt 1 failed".to_owned()), vec![0], 2));
+    assert_eq!(alone, (Err("\"leaf\" failed".to_owned()), vec![0], 2));
     for (left, attempts) in [(1_001, 1), (1_003, 2)] {
         let call = asked(after(1), config(), &[(2, End::Fails)]);
         let (_, sent, _) = Deadline::after(millis(left)).scope(call).await;
@@ -442,9 +442,9 @@ async fn a_pushback_that_is_too_long_ends_further_copies() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_is_denied_when_its_time_has_come_leaves_the_failure() {
     let none = Budget::config("leaf").initial(0).build().unwrap();
-    let hint = Hint::RetryAfter(millis(500));
+    let pushback = Pushback::RetryAfter(millis(500));
     for end in [End::Fails, FAILURE] {
-        let (result, sent, took) = asked(hint, config().budget(&none), &[(2, end)]).await;
+        let (result, sent, took) = asked(pushback, config().budget(&none), &[(2, end)]).await;
         assert_eq!((sent, took), (vec![0], 502));
         assert_eq!(result.is_ok(), end == FAILURE, "as it came");
     }
@@ -537,7 +537,7 @@ async fn what_must_not_be_sent_twice_is_sent_once() {
 
     let script = [(50, GOOD), (1, GOOD)];
     let leaf = Leaf::new(&script);
-    let once = config().replay(Once).build().unwrap();
+    let once = config().replay(Never).build().unwrap();
     assert_eq!(once.layer(leaf.clone()).oneshot(7).await.unwrap().0, 1);
     let leaf = Leaf::new(&script);
     let layer = config().replay(NotIdempotent).build().unwrap();
@@ -555,7 +555,7 @@ async fn hedges_carry_the_number_of_their_attempt() {
             Some(*request)
         }
 
-        fn mark(&self, _: &mut u8, attempt: u32) {
+        fn set_attempt(&self, _: &mut u8, attempt: u32) {
             self.0.lock().unwrap().push(attempt);
         }
     }

@@ -19,7 +19,7 @@ use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::stack::StandardLayer;
 use buttress::{
-    BoxError, CircuitBreakerLayer, Error, ErrorKind, Forget, KeyedLayer, Rate, RateLimitLayer,
+    BoxError, CircuitBreakerLayer, Error, ErrorKind, Evictable, KeyedLayer, Rate, RateLimitLayer,
     TimeoutLayer, keyed, standard,
 };
 use common::{End, Plan, Probe, Task};
@@ -77,8 +77,8 @@ impl LimitLayer {
     }
 }
 
-impl Forget for LimitLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for LimitLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         self.0.asked.fetch_add(1, Ordering::Relaxed);
         self.0.is_forgettable.load(Ordering::Relaxed) || self.0.used.load(Ordering::Relaxed) == 0
     }
@@ -146,7 +146,7 @@ async fn one_key_does_not_suffer_from_another() {
             Ok::<_, BoxError>(tenant)
         }
     });
-    let layer = keyed::by(
+    let layer = KeyedLayer::new(
         "tenants",
         |request: &(&'static str, bool)| request.0,
         |_: &&'static str| {
@@ -331,7 +331,7 @@ async fn kept<L>(
     change: impl FnOnce(&L),
 ) -> (L, Option<ErrorKind>)
 where
-    L: Layer<Inner, Service: Service<Request, Response = (), Error = Error>> + Forget + Clone,
+    L: Layer<Inner, Service: Service<Request, Response = (), Error = Error>> + Evictable + Clone,
 {
     let inner = service_fn(
         async |(_, fails): Request| {
@@ -617,7 +617,7 @@ fn a_key_that_can_go_is_found_in_whatever_shard_it_is() {
 #[test]
 fn calls_that_meet_at_a_new_key_share_one_layer() {
     let barrier = Barrier::new(2);
-    let layer = keyed::by("meet", u64::clone, |_| {
+    let layer = KeyedLayer::new("meet", u64::clone, |_| {
         barrier.wait();
         LimitLayer::new(1)
     });
@@ -642,8 +642,8 @@ fn no_key_ever_has_two_layers_in_use_however_many_threads_there_are() {
     #[derive(Clone)]
     struct Noted(u64);
 
-    impl Forget for Noted {
-        fn can_forget(&self, _now: Instant) -> bool {
+    impl Evictable for Noted {
+        fn is_evictable(&self, _now: Instant) -> bool {
             true
         }
     }
@@ -820,7 +820,7 @@ fn the_users_code_may_come_back_to_the_keys() {
     type Client = tower::util::BoxCloneSyncService<u64, u64, Error>;
 
     static CLIENT: Mutex<Option<Client>> = Mutex::new(None);
-    let layer = keyed::by("comes back", u64::clone, |key| {
+    let layer = KeyedLayer::new("comes back", u64::clone, |key| {
         let client = CLIENT.lock().unwrap().clone();
         if let Some(client) = client.filter(|_| *key > 0) {
             call(&client, key - 1).unwrap();
@@ -836,8 +836,8 @@ fn the_users_code_may_come_back_to_the_keys() {
 #[derive(Clone)]
 struct Through;
 
-impl Forget for Through {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for Through {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
@@ -856,14 +856,14 @@ async fn the_inner_service_is_made_ready_within_the_call() {
     where
         L: Layer<Probe, Service: Service<u32, Response = common::Response>>,
         <L::Service as Service<u32>>::Error: Into<BoxError> + 'static,
-        L: Forget + Clone,
+        L: Evictable + Clone,
     {
         let probe = Probe::new(&[
             Plan::readiness(2, common::GOOD),
             Plan::readiness(0, End::Error),
             Plan::readiness(0, End::Held),
         ]);
-        let layer = keyed::by("ready", |request: &u32| *request, |_| layer.clone());
+        let layer = KeyedLayer::new("ready", |request: &u32| *request, |_| layer.clone());
         let mut client = layer.wrap(probe.clone());
         for _ in 0..3 {
             let ready = poll_fn(|cx| Poll::Ready(client.poll_ready(cx))).await;
@@ -895,7 +895,7 @@ async fn the_inner_service_is_made_ready_within_the_call() {
 async fn a_removed_key_begins_afresh_and_its_calls_end_as_they_began() {
     let probe = Probe::new(&[Plan::answer(0, End::Held)]);
     let breaker = |_: &u32| CircuitBreakerLayer::new("removed");
-    let layer = keyed::by("removed", |request: &u32| *request, breaker);
+    let layer = KeyedLayer::new("removed", |request: &u32| *request, breaker);
     let client = layer.wrap(probe.clone());
     let mut held = Box::pin(client.clone().oneshot(1));
     let task = Task::default();
@@ -986,7 +986,7 @@ fn requests_need_not_be_sync_and_keys_need_not_be_either() {
 
     type Request = std::cell::Cell<u64>;
 
-    let layer = keyed::by(
+    let layer = KeyedLayer::new(
         "bounds",
         |request: &Request| std::cell::Cell::new(request.get()).into_inner(),
         |_: &u64| CircuitBreakerLayer::new("bounds"),

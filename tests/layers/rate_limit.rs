@@ -20,7 +20,7 @@ use crate::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use buttress::rate_limit::{Config, Handle};
 use buttress::{
     Availability, BoxError, ConfigError, Deadline, DeadlineLayer, Error, ErrorKind,
-    ErrorsAreFailures, Forget, Mode, Outcome, Rate, RateLimit, RateLimitLayer, classify_fn,
+    ErrorsAreFailures, Evictable, Mode, Outcome, Rate, RateLimit, RateLimitLayer, classify_fn,
 };
 use common::{End, GOOD, Plan, Probe, Response, Task};
 use steered::Steered;
@@ -153,7 +153,7 @@ async fn the_hint_is_never_rounded_down_to_nothing() {
 async fn the_hint_is_exact_for_days_at_the_highest_rate() {
     let layer = RateLimitLayer::new("search", Rate::per_second(1_000_000_000));
     let days = Duration::from_secs(100 * 24 * 60 * 60);
-    layer.handle().drain(days);
+    layer.handle().pause(days);
     assert_eq!(rejection(call(&layer, 1).await), come_again(days));
 }
 
@@ -684,7 +684,7 @@ async fn is_available_while_the_next_call_would_only_wait() {
     assert!(call(&layer, 1).await.is_err());
     drop(waiting);
     assert!(layer.handle().is_available());
-    layer.handle().drain(SECOND);
+    layer.handle().pause(SECOND);
     assert!(!layer.handle().is_available());
 }
 
@@ -717,15 +717,21 @@ async fn a_hint_is_capped_and_can_be_ignored() {
     let asked = 3_600 * SECOND;
     for (config, expected) in [
         (limit(10), 60 * SECOND),
-        (limit(10).max_hint(5 * SECOND), 5 * SECOND),
+        (limit(10).max_retry_after(5 * SECOND), 5 * SECOND),
     ] {
         let layer = config.classify(hinting(asked)).build().unwrap();
         call(&layer, 429).await.unwrap();
         assert_eq!(rejection(call(&layer, 1).await), come_again(expected));
     }
     for layer in [
-        limit(10).heed_hints(false).classify(hinting(asked)).build(),
-        limit(10).classify(hinting(asked)).heed_hints(false).build(),
+        limit(10)
+            .respect_retry_after(false)
+            .classify(hinting(asked))
+            .build(),
+        limit(10)
+            .classify(hinting(asked))
+            .respect_retry_after(false)
+            .build(),
     ] {
         let layer = layer.unwrap();
         call(&layer, 429).await.unwrap();
@@ -743,8 +749,8 @@ async fn calls_wait_for_the_end_of_a_drain_if_they_may() {
     }
     settle().await;
     let drained = Duration::from_millis(985);
-    layer.handle().drain(drained);
-    layer.handle().drain(MILLISECOND);
+    layer.handle().pause(drained);
+    layer.handle().pause(MILLISECOND);
     settle().await;
     assert_eq!(layer.handle().waiting(), 2, "the third comes too late");
     assert_eq!(layer.handle().available(), 0);
@@ -753,7 +759,7 @@ async fn calls_wait_for_the_end_of_a_drain_if_they_may() {
         *ends.lock().unwrap(),
         [(0, drained), (1, drained + INTERVAL)]
     );
-    layer.handle().drain(Duration::MAX);
+    layer.handle().pause(Duration::MAX);
     assert!(call(&layer, 1).await.is_err());
 }
 
@@ -764,7 +770,7 @@ async fn a_reset_ends_a_drain_and_brings_all_tokens_back() {
         let layer = config.build().unwrap();
         let (handle, start) = (layer.handle(), Instant::now());
         call(&layer, 1).await.unwrap();
-        handle.drain(3_000 * SECOND);
+        handle.pause(3_000 * SECOND);
         let waiting: Vec<_> = (0..4)
             .map(|_| tokio::spawn(layer.layer(echo()).oneshot(1)))
             .collect();
@@ -779,11 +785,11 @@ async fn a_reset_ends_a_drain_and_brings_all_tokens_back() {
             _ => (Duration::ZERO, 3),
         };
         assert_eq!((start.elapsed(), handle.available()), (took, left));
-        handle.drain(SECOND);
+        handle.pause(SECOND);
         assert_eq!(handle.available(), 0, "drained again");
         handle.reset();
         assert_eq!((handle.available(), handle.burst()), (3, 3));
-        assert!(layer.can_forget(Instant::now()));
+        assert!(layer.is_evictable(Instant::now()));
     }
 }
 
@@ -796,7 +802,7 @@ async fn those_who_wait_are_not_bothered_by_each_answer_that_asks_for_the_same()
     let is_woken_by_a_drain_of = |time, waiting: &mut _| {
         let task = Task::default();
         assert!(task.poll(waiting).is_pending());
-        handle.drain(time);
+        handle.pause(time);
         task.was_woken()
     };
     assert!(is_woken_by_a_drain_of(SECOND / 2, &mut waiting));
@@ -830,7 +836,7 @@ async fn a_change_for_all_who_wait_wakes_the_first_of_them_only() {
         assert_eq!(woken.filter(|woken| *woken).count(), 1, "{by}");
         assert!(tasks[0].poll(&mut waiting[0]).is_pending(), "{by}");
     };
-    handle.drain(SECOND);
+    handle.pause(SECOND);
     assert_one_is_woken("a drain");
     assert!(Task::default().poll(&mut answer).is_ready());
     assert_one_is_woken("an answer that asks for more time");
@@ -885,7 +891,7 @@ async fn a_waker_that_panics_keeps_nobody_from_hearing_that_he_is_rejected() {
     let mut cx = Context::from_waker(&panics);
     assert!(Pin::new(&mut first).poll(&mut cx).is_pending());
     assert!(task.poll(&mut second).is_pending());
-    let drain = AssertUnwindSafe(|| layer.handle().drain(2 * SECOND));
+    let drain = AssertUnwindSafe(|| layer.handle().pause(2 * SECOND));
     assert!(catch_unwind(drain).is_err());
     assert!(task.was_woken());
     assert!(second.await.is_err());
@@ -992,7 +998,7 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         (Duration::MAX, format!("{:?}", Duration::MAX)),
     ] {
         refused(limit(1).max_wait(time), "max_wait", &value);
-        refused(limit(1).max_hint(time), "max_hint", &value);
+        refused(limit(1).max_retry_after(time), "max_retry_after", &value);
     }
     assert_eq!(limit(1), limit(1).mode(Mode::Enforce));
     assert_ne!(limit(1), limit(2));
@@ -1007,26 +1013,26 @@ fn new_panics_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_is_forgotten_only_when_a_new_one_would_act_the_same() {
     let layer = waiting_limit(1);
-    let can_forget = || layer.can_forget(Instant::now());
-    assert!(can_forget());
+    let is_evictable = || layer.is_evictable(Instant::now());
+    assert!(is_evictable());
     call(&layer, 1).await.unwrap();
-    assert!(!can_forget(), "a token is missing");
+    assert!(!is_evictable(), "a token is missing");
     let waits = begin(&layer, 0, &Ends::default());
     settle().await;
     advance(2 * SECOND).await;
-    assert!(!can_forget(), "one waits");
+    assert!(!is_evictable(), "one waits");
     waits.await.unwrap();
-    assert!(!can_forget());
+    assert!(!is_evictable());
     advance(INTERVAL).await;
-    assert!(can_forget());
-    layer.handle().drain(SECOND);
-    assert!(!can_forget(), "it is drained");
+    assert!(is_evictable());
+    layer.handle().pause(SECOND);
+    assert!(!is_evictable(), "it is drained");
     advance(2 * SECOND).await;
-    assert!(can_forget());
+    assert!(is_evictable());
     layer.handle().set_burst(2).unwrap();
-    assert!(!can_forget(), "it is not what it was built as");
+    assert!(!is_evictable(), "it is not what it was built as");
     layer.handle().set_burst(1).unwrap();
-    assert!(can_forget());
+    assert!(is_evictable());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1197,7 +1203,7 @@ async fn waits_are_measured_and_the_gauge_returns_to_zero_after_a_storm_of_cance
     assert!(call(&layer, 1).await.is_err(), "it does not wait");
     sleep(SECOND / 20).await;
     settle().await;
-    layer.handle().drain(SECOND);
+    layer.handle().pause(SECOND);
     settle().await;
     let wait = |result| format!("queue_wait_seconds name=storm layer=rate_limit result={result}");
     assert_eq!(
@@ -1241,7 +1247,7 @@ async fn a_burst_is_shown_before_the_time_comes_to_publish_again() {
     let _installed = metrics::set_default_local_recorder(&recorder);
     let layer = named_limit("burst", 100).max_wait(9 * SECOND);
     let layer = layer.build().unwrap();
-    layer.handle().drain(SECOND);
+    layer.handle().pause(SECOND);
     let (mut client, task) = (layer.layer(echo()), Task::default());
     let mut calls: Vec<_> = (0..100).map(|_| client.call(1)).collect();
     for call in &mut calls {
@@ -1285,7 +1291,7 @@ fn services_and_calls_may_go_to_other_threads() {
     let _config: Config<_, ErrorsAreFailures> = limit(1);
 }
 
-/// What the probe answers is judged by the default classifier as well.
+/// What the probe answers is classified by the default classifier as well.
 #[tokio::test(start_paused = true)]
 async fn errors_of_the_inner_service_come_out_untouched() {
     let layer = limit(2).build().unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use buttress::{
     Attempt, Backoff, BoxError, Budget, CircuitBreakerLayer, Classify, Deadline, DeadlineLayer,
-    Error, ErrorKind, Hint, Jitter, Once, Outcome, Replay, RetryLayer, classify_fn,
+    Error, ErrorKind, Jitter, Never, Outcome, Pushback, Replay, RetryLayer, classify_fn,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -98,7 +98,7 @@ async fn a_request_that_cannot_be_copied_is_sent_once() {
     #[derive(Debug)]
     struct NotClone;
     let log = Log::default();
-    let retry = RetryLayer::config("once").replay(Once).build().unwrap();
+    let retry = RetryLayer::config("once").replay(Never).build().unwrap();
     let service = retry.wrap::<NotClone, _>(log.service(NEVER));
     assert!(service.oneshot(NotClone).await.is_err());
     assert_eq!(log.attempts(), 1);
@@ -127,7 +127,7 @@ impl Replay<Counted> for Counting {
         self.is_idempotent
     }
 
-    fn mark(&self, request: &mut Counted, attempt: u32) {
+    fn set_attempt(&self, request: &mut Counted, attempt: u32) {
         request.marks.push(attempt);
     }
 }
@@ -408,58 +408,58 @@ async fn a_clone_of_the_inner_service_that_panics_harms_one_call_only() {
 
 /// Says that the service asked for something.
 #[derive(Clone, Copy)]
-struct Hinted(Hint);
+struct AsksFor(Pushback);
 
-impl<Res> Classify<Res> for Hinted {
+impl<Res> Classify<Res> for AsksFor {
     fn classify(&self, _: Result<&Res, &Error>) -> Outcome {
         Outcome::Failure
     }
 
-    fn hint(&self, _: Result<&Res, &Error>) -> Option<Hint> {
+    fn pushback(&self, _: Result<&Res, &Error>) -> Option<Pushback> {
         Some(self.0)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_service_may_ask_for_a_time_or_for_no_retry() {
-    async fn run(hint: Hint) -> Log {
+    async fn run(pushback: Pushback) -> Log {
         let log = Log::default();
         let retry = RetryLayer::config("hints")
             .max_attempts(2)
             .backoff(plain(Duration::from_millis(100)))
-            .classify(Hinted(hint))
+            .classify(AsksFor(pushback))
             .build()
             .unwrap();
         drop(retry.layer(log.service(NEVER)).oneshot(()).await);
         log
     }
-    assert_eq!(run(Hint::DoNotRetry).await.attempts(), 1);
+    assert_eq!(run(Pushback::DoNotRetry).await.attempts(), 1);
     let base = Duration::from_millis(100);
     for (asked, spread) in [
         (Duration::ZERO, base),
         (SECOND, base),
         (60 * SECOND, 6 * SECOND),
     ] {
-        let waits = run(Hint::RetryAfter(asked)).await.waits();
+        let waits = run(Pushback::RetryAfter(asked)).await.waits();
         assert!(
             waits.len() == 1 && (asked..=asked + spread).contains(&waits[0]),
             "{waits:?}"
         );
     }
     for longer in [61 * SECOND, Duration::MAX] {
-        assert_eq!(run(Hint::RetryAfter(longer)).await.attempts(), 1);
+        assert_eq!(run(Pushback::RetryAfter(longer)).await.attempts(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_beyond_the_deadline_ends_the_call_at_once() {
     let log = Log::default();
-    let retry = RetryLayer::config("hint-deadline")
-        .classify(Hinted(Hint::RetryAfter(SECOND * 2)))
+    let retry = RetryLayer::config("pushback-deadline")
+        .classify(AsksFor(Pushback::RetryAfter(SECOND * 2)))
         .build()
         .unwrap();
     let service =
-        DeadlineLayer::new("hint-deadline", SECOND).layer(retry.layer(log.service(NEVER)));
+        DeadlineLayer::new("pushback-deadline", SECOND).layer(retry.layer(log.service(NEVER)));
     let start = Instant::now();
     let error = service.oneshot(()).await.unwrap_err();
     assert_eq!(

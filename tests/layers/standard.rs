@@ -13,7 +13,7 @@ use buttress::rate_limit::Rate;
 use buttress::stack::{Standard, StandardLayer, StandardService};
 use buttress::{
     Attempt, Availability, Backoff, BoxError, Budget, ByClone, ConfigError, Deadline, Error,
-    ErrorKind, Jitter, Once, Outcome, classify_fn, standard,
+    ErrorKind, Jitter, Never, Outcome, classify_fn, standard,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -70,7 +70,7 @@ async fn the_type_can_be_written_in_a_field() {
     struct Shop<S> {
         plain: StandardService<S>,
         layer: StandardLayer,
-        once: StandardService<S, Once, Judge>,
+        once: StandardService<S, Never, Judge>,
     }
 
     fn is_shared<T: Clone + Send + Sync>(_: &T) {}
@@ -81,7 +81,7 @@ async fn the_type_can_be_written_in_a_field() {
     let shop = Shop {
         plain: layer.wrap(client),
         once: config()
-            .replay(Once)
+            .replay(Never)
             .classify(judge)
             .build()
             .unwrap()
@@ -210,7 +210,7 @@ async fn a_part_further_in_is_not_touched_by_what_one_further_out_holds_back() {
 
     handle.circuit_breaker().unwrap().reset();
     drop(running);
-    handle.rate_limit().unwrap().drain(millis(500));
+    handle.rate_limit().unwrap().pause(millis(500));
     let mut waits = tokio_test::task::spawn(client.oneshot(7));
     assert!(waits.poll().is_pending());
     assert_eq!((permits(), handle.rate_limit().unwrap().waiting()), (0, 1));
@@ -311,7 +311,7 @@ async fn hedges_are_paid_for_by_successes_whatever_retries_are_paid_from() {
         }
         assert_eq!(stack.handle().budget().tokens(), initial + 30);
     }
-    // Also within an attempt of a retry further out, which has another budget.
+    // Also within an attempt of a retry outer, which has another budget.
     let stack = config().hedge(|hedge| hedge).build().unwrap();
     let client = stack.wrap(Attempts::default().service(0));
     let outer = service_fn(move |request: u8| client.clone().oneshot(request));

@@ -197,7 +197,7 @@ impl Terms {
             .circuit_breaker(|breaker| breaker.consecutive_failures(5).open_for(200 * MS))
             .rate_limit(Rate::per_second(self.rate), |limit| {
                 let limit = limit.burst(self.burst).max_wait(self.max_wait);
-                limit.max_hint(300 * MS)
+                limit.max_retry_after(300 * MS)
             })
             .bulkhead(limit, |bulkhead| {
                 let bulkhead = bulkhead.queue(self.queue).queue_wait(300 * MS);
@@ -294,7 +294,7 @@ impl Storm {
             Step::SetRate(rate) if !is_steady => limit.set_rate(Rate::per_second(rate)).unwrap(),
             Step::SetBurst(burst) if !is_steady => limit.set_burst(burst).unwrap(),
             Step::Cancel(_) | Step::SetLimit(_) | Step::SetRate(_) | Step::SetBurst(_) => {}
-            Step::Drain(millis) => limit.drain(Duration::from_millis(millis)),
+            Step::Drain(millis) => limit.pause(Duration::from_millis(millis)),
             Step::ForceOpen => breaker.force_open(),
             Step::ForceClosed => breaker.force_closed(),
             Step::Reset => breaker.reset(),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use buttress::{Balance, balance::Measure, standard};
+use buttress::{Balance, balance::LoadMetric, standard};
 use rand::{RngExt, rngs::SmallRng};
 use tower::{BoxError, Layer, ServiceBuilder, retry, service_fn, timeout::TimeoutLayer};
 
@@ -63,7 +63,7 @@ const VARIANTS: [Variant<Protect>; 5] = [
 type Protect = fn(&World, Vec<Backend>) -> Client;
 
 fn in_flight(world: &World, servers: Vec<Backend>) -> Client {
-    let config = Balance::config("search").measure(Measure::InFlight);
+    let config = Balance::config("search").measure(LoadMetric::InFlight);
     balance(config.seed(world.seed()).build(endpoints(servers)))
 }
 

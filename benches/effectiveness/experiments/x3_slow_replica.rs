@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use buttress::balance::{Measure, RoundRobin};
+use buttress::balance::{LoadMetric, RoundRobin};
 use buttress::{HedgeLayer, hedge};
 use rand::RngExt;
 use tower::{BoxError, Layer, service_fn};
@@ -54,7 +54,7 @@ const VARIANTS: [Variant<Balancer>; 6] = [
     }),
     ("tower Balance", tower_balance),
     (IN_FLIGHT, |world, backends| {
-        let config = ours(world).measure(Measure::InFlight);
+        let config = ours(world).measure(LoadMetric::InFlight);
         balance(config.build(endpoints(backends)))
     }),
     (OURS, |world, backends| {

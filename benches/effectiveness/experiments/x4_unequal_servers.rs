@@ -65,7 +65,7 @@ const VARIANTS: [Variant<Protect>; 7] = [
     (TUNED, |world, servers| {
         // Servers that fail are found out sooner, and left alone for longer.
         let ejection = OutlierEjection::new().consecutive_failures(3);
-        let ejection = ejection.base(Duration::from_secs(60));
+        let ejection = ejection.base_ejection_time(Duration::from_secs(60));
         let config = Balance::config("search").outlier_ejection(ejection);
         let balancer = balance(config.seed(world.seed()).build(endpoints(servers)));
         retried(world, balancer)

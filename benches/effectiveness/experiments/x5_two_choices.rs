@@ -10,7 +10,7 @@ use std::{
 
 use buttress::{
     Balance,
-    balance::{Config, LeastLoaded, Measure, WeightedRandom},
+    balance::{Config, LeastLoaded, LoadMetric, WeightedRandom},
 };
 use rand::{RngExt, rngs::SmallRng};
 use tower::{BoxError, service_fn};
@@ -64,7 +64,7 @@ fn simulate_queues(seed: u64, units: u64, balancer: Balancer) -> Run<f64> {
     let warm_up = Duration::from_secs(50);
     simulate(SCALE, seed, async |world| {
         let backends = (0..SERVERS).map(|_| queue(world)).collect();
-        let config = Balance::config("queues").measure(Measure::InFlight);
+        let config = Balance::config("queues").measure(LoadMetric::InFlight);
         let client = balancer(config.seed(world.seed()), backends);
         let until = warm_up + Duration::from_secs(units);
         let times = Arc::new(Mutex::new((0u32, 0.0)));

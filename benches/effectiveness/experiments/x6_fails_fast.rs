@@ -13,7 +13,7 @@ use std::{
 
 use buttress::{
     Balance,
-    balance::{Config, Endpoint, LeastLoaded, Measure, RoundRobin},
+    balance::{Config, Endpoint, LeastLoaded, LoadMetric, RoundRobin},
 };
 use rand::RngExt;
 use tower::{
@@ -47,7 +47,9 @@ const VARIANTS: [Variant<Balancer>; 4] = [
         balance(config.build(endpoints(backends)))
     }),
     ("least request", |world, backends| {
-        let config = ours(world).choose(LeastLoaded).measure(Measure::InFlight);
+        let config = ours(world)
+            .choose(LeastLoaded)
+            .measure(LoadMetric::InFlight);
         balance(config.build(endpoints(backends)))
     }),
     (TOWER, tower_balance),

@@ -31,12 +31,12 @@ const HEALTHY: Duration = Duration::from_secs(20);
 const OUTAGE: Range<f64> = 5.0..120.0;
 
 const DEFAULTS: &str = "buttress";
-const SENSITIVE: &str = "buttress, sensitive";
+const FAIL_FAST: &str = "buttress, fail_fast";
 /// The breaker of each column, scaled. The short form runs the last two.
 const VARIANTS: [Variant<Breaker>; 3] = [
     ("no breaker", |_| None),
     (DEFAULTS, |scale| Some(defaults(scale))),
-    (SENSITIVE, |scale| Some(sensitive(scale))),
+    (FAIL_FAST, |scale| Some(fail_fast(scale))),
 ];
 
 type Breaker = fn(u32) -> Option<Config>;
@@ -50,9 +50,9 @@ fn defaults(scale: u32) -> Config {
 }
 
 /// The preset, scaled.
-fn sensitive(scale: u32) -> Config {
+fn fail_fast(scale: u32) -> Config {
     defaults(scale)
-        .sensitive()
+        .fail_fast()
         .open_for(scale * Duration::from_millis(1300))
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn run(form: Form) -> Report {
         "the defaults"
     );
     assert_eq!(
-        sensitive(1),
-        CircuitBreakerLayer::config("dependency").sensitive(),
+        fail_fast(1),
+        CircuitBreakerLayer::config("dependency").fail_fast(),
         "the preset"
     );
 
@@ -86,18 +86,18 @@ pub(crate) fn run(form: Form) -> Report {
         )
         .reference("resilience4j 55, Polly 311, Hystrix 510, tower-resilience 51")
         .goal(DEFAULTS, Goal::AtMost(135.0))
-        .goal(SENSITIVE, Goal::AtMost(60.0))
+        .goal(FAIL_FAST, Goal::AtMost(60.0))
         .row("fails fast: extra, s", 2, fails_fast.cells(Outages::extra))
         .reference("resilience4j 27.5, Polly 2.8, Hystrix 2.4, tower-resilience 13.4")
         .goal(DEFAULTS, Goal::AtMost(1.2))
-        .goal(SENSITIVE, Goal::AtMost(0.8))
+        .goal(FAIL_FAST, Goal::AtMost(0.8))
         .row(
             "fails fast: longest extra, s",
             2,
             fails_fast.greatest(Outages::longest_extra),
         )
         .goal(DEFAULTS, Goal::AtMost(2.7))
-        .goal(SENSITIVE, Goal::AtMost(2.0));
+        .goal(FAIL_FAST, Goal::AtMost(2.0));
     let times_out = outages(Fault::Silent);
     table
         .row(
@@ -106,17 +106,17 @@ pub(crate) fn run(form: Form) -> Report {
             times_out.cells(Outages::leaked),
         )
         .goal(DEFAULTS, Goal::AtMost(145.0))
-        .goal(SENSITIVE, Goal::AtMost(145.0))
+        .goal(FAIL_FAST, Goal::AtMost(145.0))
         .row("times out: extra, s", 2, times_out.cells(Outages::extra))
         .goal(DEFAULTS, Goal::AtMost(1.7))
-        .goal(SENSITIVE, Goal::AtMost(1.2))
+        .goal(FAIL_FAST, Goal::AtMost(1.2))
         .row(
             "times out: longest extra, s",
             2,
             times_out.greatest(Outages::longest_extra),
         )
         .goal(DEFAULTS, Goal::AtMost(3.7))
-        .goal(SENSITIVE, Goal::AtMost(2.6));
+        .goal(FAIL_FAST, Goal::AtMost(2.6));
 
     let hours = form.pick(0.25, 20.0);
     table
@@ -129,7 +129,7 @@ pub(crate) fn run(form: Form) -> Report {
             .cells(|refused| *refused),
         )
         .goal(DEFAULTS, Goal::AtMost(0.0))
-        .goal(SENSITIVE, Goal::AtMost(0.0))
+        .goal(FAIL_FAST, Goal::AtMost(0.0))
         .repeats(|seed| simulate_outages(seed, 3, Fault::Silent, VARIANTS[1].1).log);
     let title = "X9 circuit breaker: leak against recovery";
     match form {

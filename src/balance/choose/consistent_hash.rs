@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::{Choose, Endpoints, Standing};
+use super::{Choose, Eligibility, Endpoints};
 
 /// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
 const SPARE: u32 = 25;
@@ -83,14 +83,14 @@ where
                 f64::from(endpoints.in_flight(place)) >= most
             })
         };
-        let mut chosen = (Standing::ClosedAndTried, true, f64::INFINITY, 0);
+        let mut chosen = (Eligibility::ClosedAndTried, true, f64::INFINITY, 0);
         for place in 0..endpoints.len() {
             let mut hasher = Fnv::default();
             (&key, endpoints.key(place)).hash(&mut hasher);
             let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
-            let score = -share.max(f64::MIN_POSITIVE).ln() / endpoints.members[place].weight();
+            let score = -share.max(f64::MIN_POSITIVE).ln() / endpoints.hosts[place].weight();
             let this = (
-                endpoints.standing(place),
+                endpoints.eligibility(place),
                 is_full(endpoints, place),
                 score,
                 place,
@@ -117,7 +117,7 @@ impl Sum {
         for place in 0..endpoints.len() {
             let (calls, weight) = (endpoints.in_flight(place), endpoints.weight(place));
             all.add(calls, weight);
-            if endpoints.standing(place) < Standing::Closed {
+            if endpoints.eligibility(place) < Eligibility::Closed {
                 open.add(calls, weight);
             }
         }
@@ -163,7 +163,7 @@ mod tests {
         let policy = ConsistentHash::by(|request: &u64| *request);
         let mut pool = Pool::even(10);
         let before: Vec<usize> = (0..1_000).map(|key| pool.choose(&policy, key)).collect();
-        pool.members.pop();
+        pool.hosts.pop();
         for (key, before) in before.into_iter().enumerate() {
             let after = pool.choose(&policy, key as u64);
             assert!(before == after || before == 9);
@@ -176,9 +176,9 @@ mod tests {
         let mut pool = Pool::even(10);
         for calls in 1..=1_000u32 {
             let place = pool.choose(&policy, 7);
-            pool.members[place].load.begin(0);
+            pool.hosts[place].load.begin(0);
             let most = (1.25 * f64::from(calls) / 10.0).ceil();
-            assert!(f64::from(pool.members[place].load.in_flight()) <= most);
+            assert!(f64::from(pool.hosts[place].load.in_flight()) <= most);
         }
         let first = Pool::even(10).choose(&policy, 7);
         assert_eq!(pool.choose(&policy.unbounded(), 7), first);
@@ -189,9 +189,9 @@ mod tests {
     fn hot(pool: &mut Pool, policy: &impl Choose<u64>, calls: usize) -> Vec<u32> {
         for _ in 0..calls {
             let place = pool.choose(policy, 7);
-            pool.members[place].load.begin(0);
+            pool.hosts[place].load.begin(0);
         }
-        let calls = pool.members.iter().map(|member| member.load.in_flight());
+        let calls = pool.hosts.iter().map(|host| host.load.in_flight());
         let mut calls: Vec<u32> = calls.collect();
         calls.sort_unstable();
         calls
@@ -234,9 +234,9 @@ mod tests {
         let mut pool = Pool::even(10);
         for _ in 0..100 {
             let place = pool.choose(&policy, 7);
-            pool.members[place].load.begin(0);
+            pool.hosts[place].load.begin(0);
         }
-        let calls = pool.members.iter().map(|member| member.load.in_flight());
+        let calls = pool.hosts.iter().map(|host| host.load.in_flight());
         assert!(calls.into_iter().all(|calls| calls == 10));
     }
 }

@@ -4,7 +4,7 @@ use super::{Choose, Endpoints};
 
 /// The least loaded of all endpoints. Looks at each of them.
 ///
-/// With [`Measure::InFlight`](crate::balance::Measure::InFlight) this is what other balancers call least connections or least
+/// With [`LoadMetric::InFlight`](crate::balance::LoadMetric::InFlight) this is what other balancers call least connections or least
 /// requests. With many clients that measure latency for themselves, all of them go after the same endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeastLoaded;

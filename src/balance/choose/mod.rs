@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::endpoint::Member;
+use super::endpoint::Host;
 use crate::context::Tried;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -43,7 +43,7 @@ pub trait Choose<Req> {
 /// How much is in favour of an endpoint. The least is best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Standing {
+pub enum Eligibility {
     /// It takes calls.
     Open,
     /// It takes calls, but another attempt of the same operation was sent there.
@@ -57,7 +57,7 @@ pub enum Standing {
 /// An endpoint that is compared.
 #[derive(Clone, Copy, Debug)]
 struct Rank {
-    standing: Standing,
+    eligibility: Eligibility,
     load: f64,
     place: usize,
 }
@@ -65,30 +65,30 @@ struct Rank {
 /// The endpoints to choose from: those of one [priority](super::Endpoint::priority).
 #[derive(Debug)]
 pub struct Endpoints<'a> {
-    members: &'a [Arc<Member>],
-    heaviest: f64,
+    hosts: &'a [Arc<Host>],
+    max_weight: f64,
     now: u64,
     tried: Tried,
-    turns: &'a AtomicU64,
+    cursor: &'a AtomicU64,
     random: &'a mut SmallRng,
 }
 
 impl<'a> Endpoints<'a> {
     #[inline]
     pub(super) fn new(
-        members: &'a [Arc<Member>],
-        heaviest: f64,
+        hosts: &'a [Arc<Host>],
+        max_weight: f64,
         now: u64,
         tried: Tried,
-        turns: &'a AtomicU64,
+        cursor: &'a AtomicU64,
         random: &'a mut SmallRng,
     ) -> Self {
         Self {
-            members,
-            heaviest,
+            hosts,
+            max_weight,
             now,
             tried,
-            turns,
+            cursor,
             random,
         }
     }
@@ -97,13 +97,13 @@ impl<'a> Endpoints<'a> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.hosts.len()
     }
 
     /// Says whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.hosts.is_empty()
     }
 
     /// What tells the endpoint at this place from the others.
@@ -113,20 +113,20 @@ impl<'a> Endpoints<'a> {
     /// This and the methods below, if there is no such place.
     #[must_use]
     pub fn key(&self, place: usize) -> &str {
-        &self.members[place].key
+        &self.hosts[place].key
     }
 
     /// Says whether the endpoint should get the call.
     #[must_use]
     #[inline]
-    pub fn standing(&self, place: usize) -> Standing {
-        let member = &self.members[place];
-        let is_tried = self.tried.contains(member.id);
-        match (member.is_selectable(self.now), is_tried) {
-            (true, false) => Standing::Open,
-            (true, true) => Standing::Tried,
-            (false, false) => Standing::Closed,
-            (false, true) => Standing::ClosedAndTried,
+    pub fn eligibility(&self, place: usize) -> Eligibility {
+        let host = &self.hosts[place];
+        let is_tried = self.tried.contains(host.id);
+        match (host.is_selectable(self.now), is_tried) {
+            (true, false) => Eligibility::Open,
+            (true, true) => Eligibility::Tried,
+            (false, false) => Eligibility::Closed,
+            (false, true) => Eligibility::ClosedAndTried,
         }
     }
 
@@ -134,45 +134,45 @@ impl<'a> Endpoints<'a> {
     #[must_use]
     #[inline]
     pub fn load(&self, place: usize) -> f64 {
-        self.members[place].cost(self.now)
+        self.hosts[place].cost(self.now)
     }
 
     /// The calls in flight on the endpoint.
     #[must_use]
     #[inline]
     pub fn in_flight(&self, place: usize) -> u32 {
-        self.members[place].load.in_flight()
+        self.hosts[place].load.in_flight()
     }
 
     /// The weight of the endpoint; in slow start less than what was set.
     #[must_use]
     #[inline]
     pub fn weight(&self, place: usize) -> f64 {
-        self.members[place].present_weight(self.now)
+        self.hosts[place].present_weight(self.now)
     }
 
     /// The weight that was set, and the share of it that counts: less than 1 in slow start.
     fn weight_and_ramp(&self, place: usize) -> (f64, f64) {
-        let member = &self.members[place];
-        (member.weight(), member.ramp(self.now))
+        let host = &self.hosts[place];
+        (host.weight(), host.ramp(self.now))
     }
 
     /// The greatest weight that was set.
     #[must_use]
-    pub fn heaviest(&self) -> f64 {
-        self.heaviest
+    pub fn max_weight(&self) -> f64 {
+        self.max_weight
     }
 
     /// A number that is higher by one each time that a policy asks, whichever handle of the balancer is called: for those
     /// that take one endpoint after the other.
     #[must_use]
     pub fn turn(&mut self) -> u64 {
-        self.turns.fetch_add(1, Ordering::Relaxed)
+        self.cursor.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The number that the next one to ask gets.
     fn next_turn(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
+        self.cursor.load(Ordering::Relaxed)
     }
 
     /// A random number below `below`; 0 if that is 0.
@@ -193,7 +193,7 @@ impl<'a> Endpoints<'a> {
     #[inline]
     fn rank(&self, place: usize) -> Rank {
         Rank {
-            standing: self.standing(place),
+            eligibility: self.eligibility(place),
             load: self.load(place),
             place,
         }
@@ -203,7 +203,7 @@ impl<'a> Endpoints<'a> {
     #[inline]
     fn lighter(&self, one: Rank, place: usize) -> Rank {
         let other = self.rank(place);
-        let is_better = match other.standing.cmp(&one.standing) {
+        let is_better = match other.eligibility.cmp(&one.eligibility) {
             Ordered::Less => true,
             Ordered::Equal => other.load < one.load,
             Ordered::Greater => false,
@@ -211,12 +211,12 @@ impl<'a> Endpoints<'a> {
         if is_better { other } else { one }
     }
 
-    /// The best standing of all, by looking at all until one is open.
-    pub(super) fn best_standing(&self) -> Standing {
-        let mut best = Standing::ClosedAndTried;
+    /// The best eligibility of all, by looking at all until one is open.
+    pub(super) fn best_eligibility(&self) -> Eligibility {
+        let mut best = Eligibility::ClosedAndTried;
         for place in 0..self.len() {
-            best = best.min(self.standing(place));
-            if best == Standing::Open {
+            best = best.min(self.eligibility(place));
+            if best == Eligibility::Open {
                 break;
             }
         }
@@ -230,7 +230,7 @@ impl<'a> Endpoints<'a> {
         let mut found = None;
         for _ in 0..DRAWS {
             let place = self.random_below(self.len());
-            if self.standing(place) != Standing::Open {
+            if self.eligibility(place) != Eligibility::Open {
                 continue;
             }
             match found {
@@ -244,13 +244,13 @@ impl<'a> Endpoints<'a> {
         found
     }
 
-    /// Chooses among those of the best standing by drawing lots: each has as many as `lots` says.
+    /// Chooses among those of the best eligibility by drawing lots: each has as many as `lots` says.
     #[cold]
     fn draw(&mut self, lots: impl Fn(&Self, usize) -> f64) -> usize {
-        let best = self.best_standing();
+        let best = self.best_eligibility();
         let (mut chosen, mut total) = (0, 0.0);
         for place in 0..self.len() {
-            if self.standing(place) == best {
+            if self.eligibility(place) == best {
                 let lots = lots(self, place);
                 total += lots;
                 if self.random_share() * total < lots {
@@ -261,12 +261,12 @@ impl<'a> Endpoints<'a> {
         chosen
     }
 
-    /// The best by standing and `rank`, by looking at all; one of the best at random if there are several.
+    /// The best by eligibility and `rank`, by looking at all; one of the best at random if there are several.
     fn least(&mut self, rank: impl Fn(&Self, usize) -> f64) -> usize {
         let (mut chosen, mut ties) = (0, 0);
-        let mut least = (Standing::ClosedAndTried, f64::INFINITY);
+        let mut least = (Eligibility::ClosedAndTried, f64::INFINITY);
         for place in 0..self.len() {
-            let this = (self.standing(place), rank(self, place));
+            let this = (self.eligibility(place), rank(self, place));
             if this < least || ties == 0 {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {
@@ -282,10 +282,10 @@ impl<'a> Endpoints<'a> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::endpoint::{Endpoint, Frame, Measure, Settings};
+    use super::super::endpoint::{Endpoint, LoadMetric, PoolContext, Settings};
+    use super::super::host_set::HostSet;
     use super::super::load;
     use super::super::priority::Failover;
-    use super::super::roster::Roster;
     use super::*;
     use crate::random::Random;
     use crate::telemetry::Series;
@@ -295,9 +295,9 @@ pub(super) mod tests {
 
     /// Endpoints "0", "1" and so on of these weights, whose loads are their calls in flight.
     pub(super) struct Pool {
-        pub(super) members: Vec<Arc<Member>>,
+        pub(super) hosts: Vec<Arc<Host>>,
         pub(super) random: SmallRng,
-        turns: AtomicU64,
+        cursor: AtomicU64,
         now: u64,
     }
 
@@ -305,35 +305,36 @@ pub(super) mod tests {
 
     impl Pool {
         pub(super) fn new(weights: &[f64]) -> Self {
-            let frame = Frame {
+            let context = PoolContext {
                 origin: Instant::now(),
                 settings: Settings {
-                    measure: Measure::InFlight,
+                    measure: LoadMetric::InFlight,
                     load: load::Settings::new(SECOND, SECOND, SECOND),
                     slow_start: SECOND,
                     labels: None,
                 },
             };
             let series = Series::of("choose", "balance");
-            let roster = Roster::new(frame, None, Failover::new(), Random::new(Some(1)), series);
-            let roster = Arc::new(roster);
-            let member = |(key, weight): (usize, &f64)| {
+            let host_set =
+                HostSet::new(context, None, Failover::new(), Random::new(Some(1)), series);
+            let host_set = Arc::new(host_set);
+            let host = |(key, weight): (usize, &f64)| {
                 let endpoint = Endpoint::new(key, ()).weight(*weight);
-                Arc::new(Member::new(&endpoint, frame, &roster, 0.0, 0, false))
+                Arc::new(Host::new(&endpoint, context, &host_set, 0.0, 0, false))
             };
             Self {
-                members: weights.iter().enumerate().map(member).collect(),
+                hosts: weights.iter().enumerate().map(host).collect(),
                 random: SmallRng::seed_from_u64(1),
-                turns: AtomicU64::new(0),
+                cursor: AtomicU64::new(0),
                 now: 0,
             }
         }
 
         /// They begin a slow start of 1 s.
         pub(super) fn starting(self) -> Self {
-            for member in &self.members {
-                member.condition.found(false, 0);
-                member.condition.found(true, 0);
+            for host in &self.hosts {
+                host.condition.found(false, 0);
+                host.condition.found(true, 0);
             }
             self
         }
@@ -349,14 +350,14 @@ pub(super) mod tests {
 
         pub(super) fn busy(self, place: usize, calls: u32) -> Self {
             for _ in 0..calls {
-                self.members[place].load.begin(0);
+                self.hosts[place].load.begin(0);
             }
             self
         }
 
-        pub(super) fn closed(self, places: &[usize]) -> Self {
-            for place in places {
-                self.members[*place].condition.refused(u64::MAX);
+        pub(super) fn closed(self, indices: &[usize]) -> Self {
+            for place in indices {
+                self.hosts[*place].condition.refused(u64::MAX);
             }
             self
         }
@@ -371,18 +372,18 @@ pub(super) mod tests {
         }
 
         fn choose_of(&mut self, policy: &impl Choose<u64>, request: u64, tried: Tried) -> usize {
-            let weights = self.members.iter().map(|member| member.weight());
-            let heaviest = weights.fold(0.0, f64::max);
-            let (members, turns, random) = (&self.members, &self.turns, &mut self.random);
+            let weights = self.hosts.iter().map(|host| host.weight());
+            let max_weight = weights.fold(0.0, f64::max);
+            let (hosts, cursor, random) = (&self.hosts, &self.cursor, &mut self.random);
             let now = self.now;
-            let mut endpoints = Endpoints::new(members, heaviest, now, tried, turns, random);
+            let mut endpoints = Endpoints::new(hosts, max_weight, now, tried, cursor, random);
             policy.choose(&request, &mut endpoints)
         }
 
         /// How often each is chosen, as a share.
         pub(super) fn shares(&mut self, policy: &impl Choose<u64>) -> Vec<f64> {
             const CALLS: u64 = 50_000;
-            let mut counts = vec![0u32; self.members.len()];
+            let mut counts = vec![0u32; self.hosts.len()];
             for request in 0..CALLS {
                 counts[self.choose(policy, request)] += 1;
             }
@@ -413,14 +414,14 @@ pub(super) mod tests {
         let mut pool = Pool::even(40).busy(0, 100).closed(&closed);
         for request in 0..1_000 {
             let by_key = ConsistentHash::by(|request: &u64| *request);
-            let places = [
+            let indices = [
                 pool.choose(&PowerOfChoices, request),
                 pool.choose(&RoundRobin, request),
                 pool.choose(&WeightedRandom, request),
                 pool.choose(&LeastLoaded, request),
                 pool.choose(&by_key, request),
             ];
-            assert_eq!(places, [0; 5]);
+            assert_eq!(indices, [0; 5]);
         }
     }
 
@@ -445,10 +446,10 @@ pub(super) mod tests {
             }
             let mut kept = Tried::default();
             let _scope = crate::context::TriedScope::enter(&mut kept);
-            crate::context::note_tried(pool.members[0].id);
+            crate::context::note_tried(pool.hosts[0].id);
             let tried = crate::context::tried();
             let random = &mut SmallRng::seed_from_u64(1);
-            let mut endpoints = Endpoints::new(&pool.members, 1.0, 0, tried, &pool.turns, random);
+            let mut endpoints = Endpoints::new(&pool.hosts, 1.0, 0, tried, &pool.cursor, random);
             assert_eq!(PowerOfChoices.choose(&0u64, &mut endpoints), expected);
         }
     }

@@ -1,6 +1,6 @@
 //! The least loaded of a few.
 
-use super::{Choose, Endpoints, Standing};
+use super::{Choose, Eligibility, Endpoints};
 
 /// Up to this number of endpoints, three are compared. With few endpoints it takes no more than two bad ones
 /// for a comparison of two to find both of them bad, in one of 45 calls with ten endpoints.
@@ -33,7 +33,7 @@ impl<Req> Choose<Req> for PowerOfChoices {
             third += usize::from(third >= first.max(second));
             chosen = endpoints.lighter(chosen, third);
         }
-        if chosen.standing == Standing::Open || count <= draws {
+        if chosen.eligibility == Eligibility::Open || count <= draws {
             return chosen.place;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
@@ -88,9 +88,9 @@ mod tests {
             pool.random = SmallRng::seed_from_u64(seed);
             for request in 0..10_000 {
                 let place = pool.choose(&PowerOfChoices, request);
-                pool.members[place].load.begin(0);
+                pool.hosts[place].load.begin(0);
             }
-            let fullest = pool.members.iter().map(|member| member.load.in_flight());
+            let fullest = pool.hosts.iter().map(|host| host.load.in_flight());
             assert!(fullest.max() <= Some(4));
         }
     }

@@ -1,20 +1,20 @@
 //! One after the other.
 
-use super::{Choose, Endpoints, Standing};
+use super::{Choose, Eligibility, Endpoints};
 
 /// The units of a weight of 1. The least weight is one unit.
 const UNITS: f64 = 1e3;
 /// The steps in which the weight of an endpoint rises during its slow start. Few, so that the weights stay as they are for
 /// a while.
 const RAMP_STEPS: f64 = 10.0;
-/// The share of a cycle between one turn and the next: by the golden ratio, turns of one endpoint are as far from each other
+/// The share of a cycle between one turn and the next: by the golden ratio, cursor of one endpoint are as far from each other
 /// as can be, however many there are.
 const STRIDE: f64 = 0.618_033_988_749_894_9;
 
-/// One endpoint after the other, as often as its weight says. All handles of a balancer take turns together.
+/// One endpoint after the other, as often as its weight says. All handles of a balancer take cursor together.
 ///
 /// In each cycle of calls (as many as the sum of the weights, divided by their greatest common divisor) an endpoint that
-/// takes calls gets exactly its weight, in turns that are spread over the cycle. During a slow start its weight rises in
+/// takes calls gets exactly its weight, in cursor that are spread over the cycle. During a slow start its weight rises in
 /// tenths. A call that may not go to an endpoint because another attempt of the operation went there takes no turn away
 /// from the others. Looks at each of the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl<Req> Choose<Req> for RoundRobin {
         let mut position = cycle.position(turn);
         let mut last = 0;
         for place in 0..endpoints.len() {
-            if endpoints.standing(place) != cycle.standing {
+            if endpoints.eligibility(place) != cycle.eligibility {
                 continue;
             }
             let units = units(endpoints, place);
@@ -41,15 +41,15 @@ impl<Req> Choose<Req> for RoundRobin {
             position -= units;
             last = place;
         }
-        // An endpoint has changed its standing or weight since the first look.
+        // An endpoint has changed its eligibility or weight since the first look.
         last
     }
 }
 
-/// The endpoints of the best standing, each with a number of positions that is its weight in units.
+/// The endpoints of the best eligibility, each with a number of positions that is its weight in units.
 #[derive(Clone, Copy)]
 struct Cycle {
-    standing: Standing,
+    eligibility: Eligibility,
     units: u64,
     /// The greatest common divisor of the weights.
     divisor: u64,
@@ -61,22 +61,25 @@ struct Cycle {
 impl Cycle {
     fn of(endpoints: &Endpoints<'_>) -> Self {
         let mut cycle = Self {
-            standing: Standing::ClosedAndTried,
+            eligibility: Eligibility::ClosedAndTried,
             units: 0,
             divisor: 0,
             is_uneven: false,
             are_all_untried: true,
         };
         for place in 0..endpoints.len() {
-            let standing = endpoints.standing(place);
-            if matches!(standing, Standing::Tried | Standing::ClosedAndTried) {
+            let eligibility = endpoints.eligibility(place);
+            if matches!(
+                eligibility,
+                Eligibility::Tried | Eligibility::ClosedAndTried
+            ) {
                 cycle.are_all_untried = false;
             }
-            if standing > cycle.standing {
+            if eligibility > cycle.eligibility {
                 continue;
             }
-            if standing < cycle.standing {
-                (cycle.standing, cycle.units, cycle.divisor) = (standing, 0, 0);
+            if eligibility < cycle.eligibility {
+                (cycle.eligibility, cycle.units, cycle.divisor) = (eligibility, 0, 0);
                 cycle.is_uneven = false;
             }
             let units = units(endpoints, place);
@@ -87,7 +90,7 @@ impl Cycle {
         cycle
     }
 
-    /// The position of this turn. As many turns in a row as the cycle is long have a different one each.
+    /// The position of this turn. As many cursor in a row as the cycle is long have a different one each.
     fn position(self, turn: u64) -> u64 {
         let length = self.units / self.divisor;
         let mut stride = 1;
@@ -156,8 +159,8 @@ mod tests {
     fn the_turns_of_an_endpoint_are_spread_over_the_cycle() {
         let calls = chosen(&mut Pool::new(&[6.0, 2.0, 2.0]), 100);
         for place in 0..3 {
-            let turns: Vec<_> = (0..100).filter(|turn| calls[*turn] == place).collect();
-            let waits = turns.windows(2).map(|turns| turns[1] - turns[0]);
+            let cursor: Vec<_> = (0..100).filter(|turn| calls[*turn] == place).collect();
+            let waits = cursor.windows(2).map(|cursor| cursor[1] - cursor[0]);
             assert!(
                 waits.max() <= Some(if place == 0 { 3 } else { 8 }),
                 "{calls:?}"
@@ -175,7 +178,7 @@ mod tests {
             if first == 0 {
                 let mut kept = crate::context::Tried::default();
                 let _scope = crate::context::TriedScope::enter(&mut kept);
-                crate::context::note_tried(pool.members[0].id);
+                crate::context::note_tried(pool.hosts[0].id);
                 let retry = pool.choose_again(&RoundRobin);
                 assert_ne!(retry, 0);
                 counts[retry] += 1;
@@ -191,15 +194,15 @@ mod tests {
             skipped in 0_usize..100,
         ) {
             let weights: Vec<f64> = endpoints.iter().map(|(weight, _)| f64::from(*weight)).collect();
-            let places = 0..endpoints.len();
-            let closed: Vec<usize> = places.clone().filter(|place| endpoints[*place].1).collect();
+            let indices = 0..endpoints.len();
+            let closed: Vec<usize> = indices.clone().filter(|place| endpoints[*place].1).collect();
             let mut pool = Pool::new(&weights).closed(&closed);
             chosen(&mut pool, skipped);
             let are_all_closed = closed.len() == endpoints.len();
             let open = |place: &usize| are_all_closed || !closed.contains(place);
-            let cycle: u32 = places.clone().filter(open).map(|place| endpoints[place].0).sum();
+            let cycle: u32 = indices.clone().filter(open).map(|place| endpoints[place].0).sum();
             let calls = chosen(&mut pool, cycle as usize);
-            for place in places {
+            for place in indices {
                 let count = calls.iter().filter(|call| **call == place).count();
                 let expected = if open(&place) { endpoints[place].0 as usize } else { 0 };
                 prop_assert_eq!(count, expected, "{:?}", calls);

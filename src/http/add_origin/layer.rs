@@ -10,7 +10,7 @@ use tower::Layer;
 use super::service::AddOrigin;
 use crate::error::Check;
 use crate::ready::Ready;
-use crate::{ConfigError, Forget, Wrappable};
+use crate::{CloneService, ConfigError, Evictable};
 
 const AS_IN: &str = "given, as in http://10.0.0.1:8080";
 
@@ -70,7 +70,7 @@ impl AddOriginLayer {
     /// Wraps `service`, checking that it can serve requests with bodies of type `B`.
     pub fn wrap<B, S>(&self, service: S) -> AddOrigin<S>
     where
-        S: Wrappable<Request<B>>,
+        S: CloneService<Request<B>>,
     {
         self.layer(service)
     }
@@ -87,8 +87,8 @@ impl<S> Layer<S> for AddOriginLayer {
     }
 }
 
-impl Forget for AddOriginLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for AddOriginLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

@@ -11,7 +11,7 @@ use super::future::ResponseFuture;
 use super::layer::AddOriginLayer;
 use crate::ready::Ready;
 use crate::send::send_method;
-use crate::{Error, Wrappable};
+use crate::{CloneService, Error};
 
 /// A service whose requests go to one origin. Made by [`AddOriginLayer`].
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ send_method!(AddOrigin<S>);
 
 impl<S, B> Service<Request<B>> for AddOrigin<S>
 where
-    S: Wrappable<Request<B>>,
+    S: CloneService<Request<B>>,
 {
     type Response = S::Response;
     type Error = Error;

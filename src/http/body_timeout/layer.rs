@@ -17,7 +17,7 @@ use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
-use crate::{BoxError, Error, Forget, Wrappable};
+use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Ends bodies of responses that take too long. See the [module documentation](super).
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl BodyTimeoutLayer {
     /// Wraps `service`, checking that it can serve requests of type `Req` with responses that have a body.
     pub fn wrap<Req, S, B>(&self, service: S) -> BodyTimeout<S>
     where
-        S: Wrappable<Req, Response = Response<B>>,
+        S: CloneService<Req, Response = Response<B>>,
         B: Body<Error: Into<BoxError> + 'static>,
     {
         self.layer(service)
@@ -65,8 +65,8 @@ impl<S> Layer<S> for BodyTimeoutLayer {
     }
 }
 
-impl Forget for BodyTimeoutLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for BodyTimeoutLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
@@ -83,7 +83,7 @@ send_method!(BodyTimeout<S>);
 
 impl<S, Req, B> Service<Req> for BodyTimeout<S>
 where
-    S: Wrappable<Req, Response = Response<B>>,
+    S: CloneService<Req, Response = Response<B>>,
     B: Body,
 {
     type Response = Response<TimeoutBody<B>>;
@@ -124,7 +124,7 @@ pin_project! {
 
 impl<S, Req, B> Future for ResponseFuture<S, Req>
 where
-    S: Wrappable<Req, Response = Response<B>>,
+    S: CloneService<Req, Response = Response<B>>,
 {
     type Output = Result<Response<TimeoutBody<B>>, Error>;
 

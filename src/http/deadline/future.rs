@@ -9,14 +9,14 @@ use pin_project_lite::pin_project;
 use super::headers::Headers;
 use super::stamp::Stamp;
 use crate::ready::Call;
-use crate::{Error, Wrappable, context};
+use crate::{CloneService, Error, context};
 
 pin_project! {
     /// The response future of [`PropagateDeadline`](super::PropagateDeadline).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, H, Req>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         H: Headers<Req>,
     {
         #[pin]
@@ -26,7 +26,7 @@ pin_project! {
 
 impl<S, H, Req> ResponseFuture<S, H, Req>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     H: Headers<Req>,
 {
     #[inline]
@@ -42,7 +42,7 @@ where
 
 impl<S, H, Req> Future for ResponseFuture<S, H, Req>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     H: Headers<Req>,
 {
     type Output = Result<S::Response, Error>;
@@ -60,7 +60,7 @@ where
 
 impl<S, H, Req> fmt::Debug for ResponseFuture<S, H, Req>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     H: Headers<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

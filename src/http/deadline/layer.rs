@@ -13,7 +13,7 @@ use super::service::{InheritDeadline, PropagateDeadline};
 use super::stamp::{Policy, Stamp};
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{DeadlineLayer, Forget, Wrappable};
+use crate::{CloneService, DeadlineLayer, Evictable};
 
 /// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
@@ -42,7 +42,7 @@ impl<H> PropagateDeadlineLayer<H> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that their headers are known.
     pub fn wrap<Req, S>(&self, service: S) -> PropagateDeadline<S, H>
     where
-        S: Wrappable<Req>,
+        S: CloneService<Req>,
         H: Headers<Req>,
     {
         self.layer(service)
@@ -61,8 +61,8 @@ impl<S, H> Layer<S> for PropagateDeadlineLayer<H> {
     }
 }
 
-impl<H> Forget for PropagateDeadlineLayer<H> {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl<H> Evictable for PropagateDeadlineLayer<H> {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
@@ -110,7 +110,7 @@ impl InheritDeadlineLayer {
     /// Wraps `service`, checking that it can serve requests with bodies of type `B`.
     pub fn wrap<B, S>(&self, service: S) -> InheritDeadline<S>
     where
-        S: Wrappable<Request<B>>,
+        S: CloneService<Request<B>>,
     {
         self.layer(service)
     }
@@ -128,8 +128,8 @@ impl<S> Layer<S> for InheritDeadlineLayer {
     }
 }
 
-impl Forget for InheritDeadlineLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for InheritDeadlineLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

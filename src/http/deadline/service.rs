@@ -16,7 +16,7 @@ use crate::http::Protocol;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::timeout::DeadlineFuture;
-use crate::{DeadlineService, Error, Wrappable};
+use crate::{CloneService, DeadlineService, Error};
 
 /// A service that is told how much time is left. Made by
 /// [`PropagateDeadlineLayer`](super::PropagateDeadlineLayer).
@@ -29,7 +29,7 @@ send_method!(PropagateDeadline<S, H>);
 
 impl<S, H, Req> Service<Req> for PropagateDeadline<S, H>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     H: Headers<Req>,
 {
     type Response = S::Response;
@@ -44,7 +44,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        // A request that is sent at once is judged twice by one reading of the clock, so that it cannot be refused
+        // A request that is sent at once is classified twice by one reading of the clock, so that it cannot be refused
         // when the inner service has already reserved something for it.
         let _clock = ClockScope::call();
         if context::deadline().is_some() {
@@ -91,7 +91,7 @@ send_method!(InheritDeadline<S>);
 
 impl<S, B> Service<Request<B>> for InheritDeadline<S>
 where
-    S: Wrappable<Request<B>>,
+    S: CloneService<Request<B>>,
 {
     type Response = S::Response;
     type Error = Error;

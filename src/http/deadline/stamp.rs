@@ -18,10 +18,10 @@ use super::headers::{self, GRPC_TIMEOUT, Headers};
 use super::metrics::PropagateMetrics;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{BoxError, Error, ErrorKind, Wrappable, context};
+use crate::{BoxError, CloneService, Error, ErrorKind, context};
 
 /// The timers of both sides know nothing shorter.
-const LEAST: Duration = Duration::from_millis(1);
+const MIN_REMAINING: Duration = Duration::from_millis(1);
 
 /// What all services of one layer value share.
 pub(super) struct Policy<H> {
@@ -49,7 +49,7 @@ impl<H> Policy<H> {
     /// Says whether a request that is sent now is worth sending.
     #[inline]
     pub(super) fn has_time(&self) -> bool {
-        self.left().is_none_or(|left| left >= LEAST)
+        self.left().is_none_or(|left| left >= MIN_REMAINING)
     }
 
     /// Writes how much time is left, if there is a limit to it.
@@ -61,7 +61,7 @@ impl<H> Policy<H> {
         let Some(left) = self.left() else {
             return Ok(None);
         };
-        if left < LEAST {
+        if left < MIN_REMAINING {
             return Err(Late);
         }
         let headers = self.headers.headers_mut(request);
@@ -72,7 +72,9 @@ impl<H> Policy<H> {
         };
         let allowed = headers::write(protocol, headers, name, left);
         // The request itself may have asked for less.
-        let allowed = allowed.filter(|&allowed| allowed >= LEAST).ok_or(Late)?;
+        let allowed = allowed
+            .filter(|&allowed| allowed >= MIN_REMAINING)
+            .ok_or(Late)?;
         Ok(Some(Told {
             allowed,
             until: context::saturating_add(context::now(), allowed),
@@ -134,7 +136,7 @@ pub(super) struct Stamp<S, H> {
 
 impl<S, H, Req> Service<Req> for Stamp<S, H>
 where
-    S: Wrappable<Req>,
+    S: CloneService<Req>,
     H: Headers<Req>,
 {
     type Response = S::Response;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::{Code, PUSHBACK, STATUS};
-use crate::http::ClassifyEnd;
+use crate::http::ClassifyEos;
 use crate::http::retry_after::{retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Hint, Outcome};
+use crate::{Classify, Error, Outcome, Pushback};
 
-/// Judges gRPC responses by their status. See the [module documentation](crate::http::grpc).
+/// Classifies gRPC responses by their status. See the [module documentation](crate::http::grpc).
 ///
 /// # Examples
 ///
@@ -32,13 +32,13 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Judges as the [module documentation](crate::http::grpc) says.
+    /// Classifies as the [module documentation](crate::http::grpc) says.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Judges calls that end with `code` as `outcome`. What is said last holds.
+    /// Classifies calls that end with `code` as `outcome`. What is said last holds.
     ///
     /// An [`Overload`](Outcome::Overload) has the time of the service's pushback, and its own where there is
     /// none.
@@ -49,9 +49,9 @@ impl Classifier {
         self
     }
 
-    /// Judges a call that ended with `code`; `headers` are those that brought it.
+    /// Classifies a call that ended with `code`; `headers` are those that brought it.
     #[inline]
-    fn judge(&self, code: Code, headers: Option<&HeaderMap>) -> Outcome {
+    fn classify_code(&self, code: Code, headers: Option<&HeaderMap>) -> Outcome {
         let outcome = match (self.rules.find(code as u16), code) {
             (Some(outcome), _) => outcome,
             (None, Code::ResourceExhausted) => Outcome::Overload { retry_after: None },
@@ -67,24 +67,24 @@ impl Classifier {
             (None, _) => Outcome::Success,
         };
         match (outcome, headers.and_then(pushback)) {
-            (Outcome::Overload { .. }, Some(Hint::RetryAfter(wait))) => {
+            (Outcome::Overload { .. }, Some(Pushback::RetryAfter(wait))) => {
                 with_retry_after(outcome, Some(wait))
             }
             _ => outcome,
         }
     }
 
-    /// Judges the head. One that gives no status leaves it to the trailers.
+    /// Classifies the head. One that gives no status leaves it to the trailers.
     #[inline]
-    fn judge_head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+    fn classify_head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
         match Code::read(headers) {
-            Some(code) => self.judge(code, Some(headers)),
+            Some(code) => self.classify_code(code, Some(headers)),
             None if status == StatusCode::OK => Outcome::Success,
             // As for HTTP, although `Code::of_status` knows no code for it.
             None if is_never_done(status) && self.rules.find(Code::Unknown as u16).is_none() => {
                 Outcome::Ignored
             }
-            None => self.judge(Code::of_status(status), Some(headers)),
+            None => self.classify_code(Code::of_status(status), Some(headers)),
         }
     }
 }
@@ -93,28 +93,28 @@ impl<B> Classify<Response<B>> for Classifier {
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
         match result {
-            Ok(response) => self.judge_head(response.status(), response.headers()),
+            Ok(response) => self.classify_head(response.status(), response.headers()),
             Err(error) => of_error(error),
         }
     }
 
-    fn hint(&self, result: Result<&Response<B>, &Error>) -> Option<Hint> {
+    fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
         let headers = result.ok()?.headers();
         pushback(headers).or_else(|| {
             let own = self.classify(result).retry_after();
             // What answers without a status is something in between, which knows HTTP only.
             let knows_grpc = headers.contains_key(&STATUS);
             let asked = own.or_else(|| retry_after(headers).filter(|_| !knows_grpc));
-            asked.map(Hint::RetryAfter)
+            asked.map(Pushback::RetryAfter)
         })
     }
 }
 
-impl ClassifyEnd for Classifier {
+impl ClassifyEos for Classifier {
     #[inline]
-    fn classify_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+    fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome {
         let code = trailers.and_then(Code::read).unwrap_or(Code::Unknown);
-        self.judge(code, trailers)
+        self.classify_code(code, trailers)
     }
 
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
@@ -131,18 +131,18 @@ fn is_never_done(status: StatusCode) -> bool {
 }
 
 /// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.
-fn pushback(headers: &HeaderMap) -> Option<Hint> {
+fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     let mut all = headers.get_all(&PUSHBACK).iter();
     all.next()?;
     if all.next().is_some() {
-        return Some(Hint::DoNotRetry);
+        return Some(Pushback::DoNotRetry);
     }
     let value = text(headers, &PUSHBACK).filter(|value| !value.starts_with('+'));
     let milliseconds: Option<i32> = value.and_then(|value| value.parse().ok());
     let wait = milliseconds.and_then(|number| u64::try_from(number).ok());
     Some(match wait {
-        Some(wait) => Hint::RetryAfter(Duration::from_millis(wait)),
-        None => Hint::DoNotRetry,
+        Some(wait) => Pushback::RetryAfter(Duration::from_millis(wait)),
+        None => Pushback::DoNotRetry,
     })
 }
 
@@ -184,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_judged_as_documented_in_the_head_and_in_the_trailers() {
+    fn every_code_is_classified_as_documented_in_the_head_and_in_the_trailers() {
         let classify = Classifier::new();
         for code in 0..=20 {
             let status = headers(&[("grpc-status", code.to_string().as_bytes())]);
             let expected = by_default(code);
-            assert_eq!(classify.classify_end(Some(&status)), expected, "{code}");
+            assert_eq!(classify.classify_eos(Some(&status)), expected, "{code}");
             assert!(classify.is_decided(StatusCode::OK, &status));
             let head = response(200, status);
             assert_eq!(classify.classify(Ok(&head)), expected, "{code}");
@@ -199,16 +199,16 @@ mod tests {
     #[test]
     fn an_end_without_a_status_is_a_failure() {
         let classify = Classifier::new();
-        assert_eq!(classify.classify_end(None), Outcome::Failure);
+        assert_eq!(classify.classify_eos(None), Outcome::Failure);
         let none = HeaderMap::new();
-        assert_eq!(classify.classify_end(Some(&none)), Outcome::Failure);
+        assert_eq!(classify.classify_eos(Some(&none)), Outcome::Failure);
         let head = response(200, none);
         assert_eq!(classify.classify(Ok(&head)), Outcome::Success, "not yet");
         assert!(!classify.is_decided(StatusCode::OK, head.headers()));
     }
 
     #[test]
-    fn an_answer_of_something_in_between_is_judged_by_its_http_status() {
+    fn an_answer_of_something_in_between_is_classified_by_its_http_status() {
         let classify = Classifier::new();
         let judge = |status| classify.classify(Ok(&response(status, HeaderMap::new())));
         for status in [400, 429, 500, 502, 503, 504, 204, 302] {
@@ -229,23 +229,23 @@ mod tests {
         assert_eq!(classify.classify(Ok(&response(503, ok))), Outcome::Success);
     }
 
-    fn hint(pushbacks: &[&[u8]]) -> Option<Hint> {
+    fn pushback(pushbacks: &[&[u8]]) -> Option<Pushback> {
         let mut all: Vec<(&'static str, &[u8])> = vec![("grpc-status", b"14")];
         all.extend(
             pushbacks
                 .iter()
                 .map(|&value| ("grpc-retry-pushback-ms", value)),
         );
-        Classifier::new().hint(Ok(&response(200, headers(&all))))
+        Classifier::new().pushback(Ok(&response(200, headers(&all))))
     }
 
     #[test]
     fn a_pushback_says_when_to_try_again_or_not_to() {
-        let after = |millis| Some(Hint::RetryAfter(Duration::from_millis(millis)));
-        assert_eq!(hint(&[]), None);
-        assert_eq!(hint(&[b"0"]), after(0));
-        assert_eq!(hint(&[b"1500"]), after(1_500));
-        assert_eq!(hint(&[b"2147483647"]), after(2_147_483_647));
+        let after = |millis| Some(Pushback::RetryAfter(Duration::from_millis(millis)));
+        assert_eq!(pushback(&[]), None);
+        assert_eq!(pushback(&[b"0"]), after(0));
+        assert_eq!(pushback(&[b"1500"]), after(1_500));
+        assert_eq!(pushback(&[b"2147483647"]), after(2_147_483_647));
         let never: [&[u8]; 9] = [
             b"-1",
             b"+1",
@@ -258,35 +258,35 @@ mod tests {
             b"99999999999999999999",
         ];
         for value in never {
-            assert_eq!(hint(&[value]), Some(Hint::DoNotRetry), "{value:?}");
+            assert_eq!(pushback(&[value]), Some(Pushback::DoNotRetry), "{value:?}");
         }
-        assert_eq!(hint(&[b"1", b"1"]), Some(Hint::DoNotRetry));
+        assert_eq!(pushback(&[b"1", b"1"]), Some(Pushback::DoNotRetry));
         let error = Error::of_service("connection reset", || "");
         let result: Result<&Response<()>, _> = Err(&error);
-        assert_eq!(Classifier::new().hint(result), None);
+        assert_eq!(Classifier::new().pushback(result), None);
         assert_eq!(Classifier::new().classify(result), Outcome::Failure);
     }
 
     #[test]
     fn a_proxy_says_when_to_come_back_as_http_does() {
         let classify = Classifier::new();
-        let hint = |all: &[(&'static str, &[u8])]| {
+        let pushback = |all: &[(&'static str, &[u8])]| {
             let mut response = response(503, headers(all));
-            let hint = classify.hint(Ok(&response));
+            let pushback = classify.pushback(Ok(&response));
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().insert(&STATUS, 14.into());
             assert_eq!(
-                classify.hint(Ok(&response)),
-                hint.filter(|_| all.len() > 1),
+                classify.pushback(Ok(&response)),
+                pushback.filter(|_| all.len() > 1),
                 "a service of gRPC says it otherwise"
             );
-            hint
+            pushback
         };
-        let after = |millis| Some(Hint::RetryAfter(Duration::from_millis(millis)));
-        assert_eq!(hint(&[("retry-after", b"3")]), after(3_000));
-        assert_eq!(hint(&[("retry-after", b"soon")]), None);
+        let after = |millis| Some(Pushback::RetryAfter(Duration::from_millis(millis)));
+        assert_eq!(pushback(&[("retry-after", b"3")]), after(3_000));
+        assert_eq!(pushback(&[("retry-after", b"soon")]), None);
         let both: [(_, &[u8]); 2] = [("retry-after", b"3"), ("grpc-retry-pushback-ms", b"500")];
-        assert_eq!(hint(&both), after(500));
+        assert_eq!(pushback(&both), after(500));
     }
 
     #[test]
@@ -297,18 +297,18 @@ mod tests {
         };
         let trailers = exhausted(b"1500");
         assert_eq!(
-            classify.classify_end(Some(&trailers)),
+            classify.classify_eos(Some(&trailers)),
             overload(Some(1_500))
         );
         let head = response(200, trailers);
         assert_eq!(classify.classify(Ok(&head)), overload(Some(1_500)));
         let negative = exhausted(b"-1");
-        assert_eq!(classify.classify_end(Some(&negative)), overload(None));
+        assert_eq!(classify.classify_eos(Some(&negative)), overload(None));
         let own = classify.code(Code::Unavailable, overload(Some(9)));
         let head = response(200, headers(&[("grpc-status", b"14")]));
         assert_eq!(
-            own.hint(Ok(&head)),
-            Some(Hint::RetryAfter(Duration::from_millis(9)))
+            own.pushback(Ok(&head)),
+            Some(Pushback::RetryAfter(Duration::from_millis(9)))
         );
     }
 
@@ -321,18 +321,18 @@ mod tests {
             prop_assume!(!status.contains(&0x7f) && !pushback.contains(&0x7f));
             let headers = headers(&[("grpc-status", &status), ("grpc-retry-pushback-ms", &pushback)]);
             let classify = Classifier::new();
-            let end = classify.classify_end(Some(&headers));
+            let end = classify.classify_eos(Some(&headers));
             let head = response(200, headers);
             prop_assert_eq!(classify.classify(Ok(&head)), end);
-            prop_assert!(classify.hint(Ok(&head)).is_some());
+            prop_assert!(classify.pushback(Ok(&head)).is_some());
         }
 
         #[test]
-        fn each_code_can_be_judged_otherwise(code in 0..=16i32, ignored in 0..=16i32) {
+        fn each_code_can_be_classified_otherwise(code in 0..=16i32, ignored in 0..=16i32) {
             let classify = Classifier::new().code(Code::from(ignored), Outcome::Ignored);
             let status = headers(&[("grpc-status", code.to_string().as_bytes())]);
             let expected = if code == ignored { Outcome::Ignored } else { by_default(code as u16) };
-            prop_assert_eq!(classify.classify_end(Some(&status)), expected);
+            prop_assert_eq!(classify.classify_eos(Some(&status)), expected);
         }
     }
 }

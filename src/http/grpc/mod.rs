@@ -8,13 +8,13 @@
 //! # How it works
 //!
 //! ```text
-//!  head (200) ── message ── message ── trailers: grpc-status: 14     judged at the end: a failure
-//!  head (200), grpc-status: 14                                       judged at the head: may be retried
+//!  head (200) ── message ── message ── trailers: grpc-status: 14     classified at the end: a failure
+//!  head (200), grpc-status: 14                                       classified at the head: may be retried
 //! ```
 //!
 //! Nearly every response of gRPC has the HTTP status 200. How the call ended is in `grpc-status`: in the head, if there is
-//! no message, else in the trailers after the last one. [`Classifier`] judges the one by `Classify`, the other by
-//! [`ClassifyEnd`](super::ClassifyEnd), so it needs the completion [`AtEndOfBody`](super::AtEndOfBody); at the
+//! no message, else in the trailers after the last one. [`Classifier`] classifies the one by `Classify`, the other by
+//! [`ClassifyEos`](super::ClassifyEos), so it needs the completion [`CompleteOnBodyEnd`](super::CompleteOnBodyEnd); at the
 //! head, a response without a status is a success.
 //!
 //! | status | outcome |
@@ -32,10 +32,10 @@
 //!
 //! [`code`](Classifier::code) says otherwise for some of them.
 //!
-//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is the hint of retry and
+//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is the pushback of retry and
 //! hedge, and an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
 //! than one of them ask for no further attempt. To an answer without a status, which is that of a proxy, `Retry-After` is the
-//! hint.
+//! pushback.
 //!
 //! A status in the trailers comes too late for retry and hedge: the caller has the response. Servers put that of
 //! a call which failed without a message into the head.
@@ -81,4 +81,6 @@ mod standard;
 pub use self::classify::Classifier;
 pub use self::code::Code;
 pub(in crate::http) use self::code::{PUSHBACK, STATUS};
-pub use self::standard::{Balance, Standard, StandardLayer, StandardService, balance, standard};
+pub use self::standard::{
+    GrpcBalance, GrpcStandard, GrpcStandardLayer, GrpcStandardService, balance, standard,
+};

@@ -2,40 +2,41 @@
 
 use super::Classifier;
 use crate::balance::{self, PowerOfChoices};
-use crate::http::{AtEndOfBody, HttpReplay};
+use crate::http::{CompleteOnBodyEnd, HttpReplay};
 use crate::stack;
 
 /// The settings of a standard stack for gRPC. Made by [`standard`].
-pub type Standard = stack::Standard<HttpReplay, Classifier, AtEndOfBody>;
+pub type GrpcStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// The layer of a standard stack for gRPC.
-pub type StandardLayer = stack::StandardLayer<HttpReplay, Classifier, AtEndOfBody>;
+pub type GrpcStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
-pub type StandardService<S> = stack::StandardService<S, HttpReplay, Classifier, AtEndOfBody>;
+pub type GrpcStandardService<S> =
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// A balancer over gRPC channels, as it can be written in a field. See [`balance()`].
-pub type Balance<S> = crate::Balance<S, PowerOfChoices, Classifier, AtEndOfBody>;
+pub type GrpcBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
 
 /// Begins to configure a [balancer](crate::balance) over gRPC channels.
 ///
-/// Calls are judged by [`Classifier`], and are over when the trailers have been read.
+/// Calls are classified by [`Classifier`], and are over when the trailers have been read.
 pub fn balance(
     name: impl Into<String>,
-) -> balance::Config<PowerOfChoices, Classifier, AtEndOfBody> {
+) -> balance::Config<PowerOfChoices, Classifier, CompleteOnBodyEnd> {
     crate::Balance::config(name)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
 }
 
 /// Begins to configure the [standard stack](crate::stack) for the gRPC calls to one dependency.
 ///
-/// Calls are judged by [`Classifier`] and are over when the trailers have been read.
+/// Calls are classified by [`Classifier`] and are over when the trailers have been read.
 ///
 /// All methods of gRPC are POST, so a request is sent again only if it was provably not sent. Say which methods may be
 /// acted on twice: `.replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Get")))`. The
 /// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
-/// do without retries say `.replay(Once)`.
+/// do without retries say `.replay(Never)`.
 ///
 /// The stack's own timeout and deadline end with the head, and a stream that stalls holds its permit as long as its reader
 /// waits. Put a [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel: it ends a stream
@@ -44,9 +45,9 @@ pub fn balance(
 /// # Examples
 ///
 #[cfg_attr(not(doctest), doc = include_str!("../../snippets/grpc_standard.md"))]
-pub fn standard(name: impl Into<String>) -> Standard {
+pub fn standard(name: impl Into<String>) -> GrpcStandard {
     crate::standard(name)
         .replay(HttpReplay::new().grpc_previous_attempts())
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
 }

@@ -19,12 +19,12 @@ pub trait TryCopyBody: Sized {
     fn try_copy(&self) -> Option<Self>;
 
     /// Says whether a copy that was made earlier can still be sent. By default it can.
-    fn is_intact(&self) -> bool {
+    fn is_replayable(&self) -> bool {
         true
     }
 
     /// Ends what is left of the attempt that this is a copy of. By default nothing.
-    fn supersede(&self) {}
+    fn abandon(&self) {}
 }
 
 macro_rules! cloned {
@@ -47,13 +47,13 @@ impl<B: TryCopyBody> TryCopyBody for Option<B> {
         }
     }
 
-    fn is_intact(&self) -> bool {
-        self.as_ref().is_none_or(B::is_intact)
+    fn is_replayable(&self) -> bool {
+        self.as_ref().is_none_or(B::is_replayable)
     }
 
-    fn supersede(&self) {
+    fn abandon(&self) {
         if let Some(body) = self {
-            body.supersede();
+            body.abandon();
         }
     }
 }
@@ -63,12 +63,12 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
         (**self).try_copy().map(Box::new)
     }
 
-    fn is_intact(&self) -> bool {
-        (**self).is_intact()
+    fn is_replayable(&self) -> bool {
+        (**self).is_replayable()
     }
 
-    fn supersede(&self) {
-        (**self).supersede();
+    fn abandon(&self) {
+        (**self).abandon();
     }
 }
 
@@ -79,19 +79,19 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
     message = "bodies of type `{B}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request's body",
     note = "`HttpReplay::by_clone()`, which `http::standard` begins with, copies bodies that are `Clone`, as `http_body_util::Full` is",
-    note = "for a body that is streamed put a `ReplayBodyLayer` around the layer, and `.replay(HttpReplay::new())` in its configuration, which copies a `ReplayBody`; `.replay(Once)` sends everything once; `HttpReplay::new().copy_body(|body: &{B}| ...)` takes a closure"
+    note = "for a body that is streamed put a `ReplayBodyLayer` around the layer, and `.replay(HttpReplay::new())` in its configuration, which copies a `ReplayBody`; `.replay(Never)` sends everything once; `HttpReplay::new().copy_body(|body: &{B}| ...)` takes a closure"
 )]
 pub trait CopyBody<B> {
     /// Copies the body, or says with `None` that it cannot be sent again.
     fn copy_body(&self, body: &B) -> Option<B>;
 
     /// Says whether a copy that was made earlier can still be sent. By default it can.
-    fn is_intact(&self, _copy: &B) -> bool {
+    fn is_replayable(&self, _copy: &B) -> bool {
         true
     }
 
     /// Ends what is left of the attempt that `copy` was made of. By default nothing.
-    fn supersede(&self, _copy: &B) {}
+    fn abandon(&self, _copy: &B) {}
 }
 
 /// Copies bodies that say themselves how that is done: [`TryCopyBody`]. The default.
@@ -103,12 +103,12 @@ impl<B: TryCopyBody> CopyBody<B> for TryCopy {
         body.try_copy()
     }
 
-    fn is_intact(&self, copy: &B) -> bool {
-        copy.is_intact()
+    fn is_replayable(&self, copy: &B) -> bool {
+        copy.is_replayable()
     }
 
-    fn supersede(&self, copy: &B) {
-        copy.supersede();
+    fn abandon(&self, copy: &B) {
+        copy.abandon();
     }
 }
 

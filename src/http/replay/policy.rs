@@ -36,7 +36,7 @@ pub struct Idempotent(pub bool);
 /// Which attempt a request is, from 2: an extension that [`HttpReplay`] puts on further attempts. The first one has
 /// none.
 ///
-/// Services further in can read it after the request has left the task, where [`Attempt::current`] knows
+/// Services inner can read it after the request has left the task, where [`Attempt::current`] knows
 /// nothing. Requests that are sent on behalf of another one can be given it, see
 /// [`trust_upstream_attempts`](HttpReplay::trust_upstream_attempts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,7 +187,7 @@ impl<C> HttpReplay<C> {
         self
     }
 
-    /// Does not copy requests that somebody further out has tried before, so that the attempts of several hops do
+    /// Does not copy requests that somebody outer has tried before, so that the attempts of several hops do
     /// not multiply.
     ///
     /// That is a request which comes with a number of at least 2 in the
@@ -241,7 +241,7 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             || self.idempotent_paths.as_ref().is_some_and(|are| are(path))
     }
 
-    fn mark(&self, request: &mut Request<B>, attempt: u32) {
+    fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {
         if self.is_retried_upstream(request.headers(), request.extensions()) {
             return;
         }
@@ -263,12 +263,12 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
         }
     }
 
-    fn is_intact(&self, copy: &Request<B>) -> bool {
-        self.copy_body.is_intact(copy.body())
+    fn is_replayable(&self, copy: &Request<B>) -> bool {
+        self.copy_body.is_replayable(copy.body())
     }
 
-    fn supersede(&self, copy: &Request<B>) {
-        self.copy_body.supersede(copy.body());
+    fn abandon(&self, copy: &Request<B>) {
+        self.copy_body.abandon(copy.body());
     }
 
     fn was_sent(&self, error: &Error) -> bool {

@@ -28,7 +28,7 @@ pub struct ReplayBody<B> {
 enum Inner<B> {
     /// There is nothing to be read.
     Empty,
-    Kept(Reader<B>),
+    Buffered(Reader<B>),
 }
 
 impl<B: Body> ReplayBody<B> {
@@ -50,7 +50,7 @@ impl<B: Body> ReplayBody<B> {
             // One that is known to be too long is not kept. It can be sent again as long as nothing of it was read.
             let is_too_long = body.size_hint().lower() > limit as u64;
             let limit = if is_too_long { 0 } else { limit };
-            Inner::Kept(Reader::new(Box::pin(body), limit))
+            Inner::Buffered(Reader::new(Box::pin(body), limit))
         };
         Self { inner }
     }
@@ -61,24 +61,24 @@ impl<B> TryCopyBody for ReplayBody<B> {
     fn try_copy(&self) -> Option<Self> {
         let inner = match &self.inner {
             Inner::Empty => Inner::Empty,
-            Inner::Kept(reader) => Inner::Kept(reader.another()?),
+            Inner::Buffered(reader) => Inner::Buffered(reader.another()?),
         };
         Some(Self { inner })
     }
 
     /// Returns `false` once more was read than is kept, so that this copy cannot be read from where it is, or once
     /// the body has failed.
-    fn is_intact(&self) -> bool {
+    fn is_replayable(&self) -> bool {
         match &self.inner {
             Inner::Empty => true,
-            Inner::Kept(reader) => reader.is_intact(),
+            Inner::Buffered(reader) => reader.is_replayable(),
         }
     }
 
     /// Ends the attempt that this is a copy of: what it would read further fails.
-    fn supersede(&self) {
-        if let Inner::Kept(reader) = &self.inner {
-            reader.supersede();
+    fn abandon(&self) {
+        if let Inner::Buffered(reader) = &self.inner {
+            reader.abandon();
         }
     }
 }
@@ -96,21 +96,21 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.get_mut().inner {
             Inner::Empty => Poll::Ready(None),
-            Inner::Kept(reader) => reader.poll(cx),
+            Inner::Buffered(reader) => reader.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Empty => true,
-            Inner::Kept(reader) => reader.is_end_stream(),
+            Inner::Buffered(reader) => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
-            Inner::Kept(reader) => reader.size_hint(),
+            Inner::Buffered(reader) => reader.size_hint(),
         }
     }
 }
@@ -134,7 +134,7 @@ impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.inner {
             Inner::Empty => f.write_str("Empty"),
-            Inner::Kept(reader) => reader.fmt(f),
+            Inner::Buffered(reader) => reader.fmt(f),
         }
     }
 }

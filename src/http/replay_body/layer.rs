@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::body::{LIMIT, ReplayBody};
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
-use crate::{Error, Forget, Wrappable};
+use crate::{CloneService, Error, Evictable};
 
 /// Makes bodies of requests such that they can be sent again. See the [module documentation](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl ReplayBodyLayer {
     /// Wraps `service`, checking that it can serve requests with bodies of type [`ReplayBody<B>`].
     pub fn wrap<B, S>(&self, service: S) -> ReplayBodyService<S>
     where
-        S: Wrappable<Request<ReplayBody<B>>>,
+        S: CloneService<Request<ReplayBody<B>>>,
     {
         self.layer(service)
     }
@@ -66,8 +66,8 @@ impl<S> Layer<S> for ReplayBodyLayer {
     }
 }
 
-impl Forget for ReplayBodyLayer {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl Evictable for ReplayBodyLayer {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
@@ -83,7 +83,7 @@ send_method!(ReplayBodyService<S>);
 
 impl<S, B> Service<Request<B>> for ReplayBodyService<S>
 where
-    S: Wrappable<Request<ReplayBody<B>>>,
+    S: CloneService<Request<ReplayBody<B>>>,
     B: Body,
 {
     type Response = S::Response;
@@ -118,7 +118,7 @@ pin_project! {
 
 impl<S, B> Future for ResponseFuture<S, B>
 where
-    S: Wrappable<Request<ReplayBody<B>>>,
+    S: CloneService<Request<ReplayBody<B>>>,
 {
     type Output = Result<S::Response, Error>;
 

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::ReplayBodyError;
-use super::state::{Kept, Next, Piece};
+use super::state::{Buffered, Next, Piece};
 use crate::sync::{Mutex, lock};
 use crate::wake::Wakers;
 use crate::{BoxError, Error};
@@ -22,7 +22,7 @@ pub(super) struct Shared<B> {
 }
 
 struct State<B> {
-    kept: Kept,
+    kept: Buffered,
     source: Source<B>,
     /// The length of the source, if it said so before it was read. It holds for all copies, whatever comes: if the source
     /// ends before, a copy that says less would look like the whole. Without it nobody knows how long a copy is, not even
@@ -120,7 +120,7 @@ pub(super) struct Reader<B> {
 impl<B: Body> Reader<B> {
     /// The first reader of `body`, which is not empty.
     pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
-        let mut kept = Kept::new(limit);
+        let mut kept = Buffered::new(limit);
         let id = kept.join(0).unwrap_or_default();
         let rest = body.size_hint();
         let state = State {
@@ -158,16 +158,16 @@ impl<B> Reader<B> {
     }
 
     /// Ends the attempt that this reader was copied from.
-    pub(super) fn supersede(&self) {
+    pub(super) fn abandon(&self) {
         let mut state = lock(&self.shared.state);
-        let ended = state.kept.supersede(self.id);
+        let ended = state.kept.abandon(self.id);
         let wakers = state.take(|id| ended.contains(&id));
         drop(state);
         wakers.wake();
     }
 
     /// Says whether it can go on, as far as is known.
-    pub(super) fn is_intact(&self) -> bool {
+    pub(super) fn is_replayable(&self) -> bool {
         let state = lock(&self.shared.state);
         !matches!(state.source, Source::Failed(_)) && state.kept.has(self.id)
     }
@@ -200,7 +200,7 @@ where
     ) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
         let mut state = lock(&self.shared.state);
         match state.kept.next(self.id) {
-            Next::Kept(piece) => return Poll::Ready(Some(Ok(piece))),
+            Next::Buffered(piece) => return Poll::Ready(Some(Ok(piece))),
             Next::Lost => return Poll::Ready(Some(Err(ReplayBodyError::Lost))),
             Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}

@@ -85,7 +85,7 @@ fn copy_trailers(trailers: &HeaderMap) -> HeaderMap {
 #[must_use]
 pub(super) enum Next {
     /// It gets a piece that another reader has read from the source.
-    Kept(Piece),
+    Buffered(Piece),
     /// It has read all that is kept, and reads from the source.
     Source,
     /// The data at its position is no longer kept.
@@ -100,7 +100,7 @@ pub(super) enum Next {
 /// the hindmost one is that is not further behind the end than the limit. Readers before the beginning are lost: one
 /// that has not begun, mostly.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Buffered {
     limit: u64,
     /// Complete chunks and trailers with their positions. The first one may begin before the log does.
     pieces: VecDeque<(u64, Piece)>,
@@ -122,14 +122,14 @@ struct Reader {
     /// The reader that it is a copy of; 0 for the first one.
     original: u64,
     /// The attempt that it belongs to is over.
-    is_superseded: bool,
+    is_abandoned: bool,
     /// The position that it reads next.
     next: u64,
     /// The length of what it got.
     length: u64,
 }
 
-impl Kept {
+impl Buffered {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit as u64,
@@ -152,7 +152,7 @@ impl Kept {
         self.readers.push(Reader {
             id: self.last_id,
             original,
-            is_superseded: false,
+            is_abandoned: false,
             next: 0,
             length: 0,
         });
@@ -166,15 +166,15 @@ impl Kept {
     }
 
     /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
-    /// it. Copies that were made before belong to somebody further out. Returns who is ended.
-    pub(super) fn supersede(&mut self, id: u64) -> Vec<u64> {
+    /// it. Copies that were made before belong to somebody outer. Returns who is ended.
+    pub(super) fn abandon(&mut self, id: u64) -> Vec<u64> {
         let original = self.reader(id).map(|reader| reader.original);
         let mut ended: Vec<_> = original.into_iter().collect();
         // In the order in which they came.
         for reader in &mut self.readers {
             let is_later_copy = reader.id > id && ended.contains(&reader.original);
             if Some(reader.id) == original || is_later_copy {
-                reader.is_superseded = true;
+                reader.is_abandoned = true;
                 ended.push(reader.id);
             }
         }
@@ -188,7 +188,7 @@ impl Kept {
             return Next::Lost;
         };
         let position = reader.next;
-        if reader.is_superseded {
+        if reader.is_abandoned {
             return Next::Superseded;
         }
         if position < self.first {
@@ -200,7 +200,7 @@ impl Kept {
         let piece = self.piece_at(position);
         self.advance(id, &piece);
         self.trim(self.end);
-        Next::Kept(piece)
+        Next::Buffered(piece)
     }
 
     /// All that follows a position in its piece.
@@ -289,7 +289,7 @@ impl Kept {
         let first = self.first.max(end.saturating_sub(self.limit));
         let readers = self.readers.iter();
         let needed = readers
-            .filter(|reader| reader.next >= first && !reader.is_superseded)
+            .filter(|reader| reader.next >= first && !reader.is_abandoned)
             .map(|reader| reader.next);
         self.first = needed.min().unwrap_or(end).min(end);
         if self.first >= self.end {
@@ -310,7 +310,7 @@ impl Kept {
     /// Says whether a reader can go on.
     pub(super) fn has(&self, id: u64) -> bool {
         let reader = self.reader(id);
-        reader.is_some_and(|reader| reader.next >= self.first && !reader.is_superseded)
+        reader.is_some_and(|reader| reader.next >= self.first && !reader.is_abandoned)
     }
 
     /// Says whether a reader has come to the end of what was read from the source.

@@ -6,7 +6,7 @@ use std::fmt;
 use ::http::{Request, Response};
 use bytes::Bytes;
 
-use super::refusal::{KeptHead, Reason, Refusal};
+use super::refusal::{Reason, Refusal, RequestHead};
 use crate::http::Protocol;
 use crate::{Error, ErrorKind};
 
@@ -14,19 +14,19 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Writes the answer: [`Standard`], or [`With`] a function. Implemented for nothing else.
+/// Writes the answer: [`DefaultResponse`], or [`With`] a function. Implemented for nothing else.
 ///
 /// `D` is the type in which the inner service's body has its data.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot write an answer whose data is `{D}`",
     note = "write `.respond(|refusal: Refusal<'_>| refusal.response())`; its `Bytes` must convert into the data of the inner service's body"
 )]
-pub trait Answer<D>: sealed::Sealed {
+pub trait MakeResponse<D>: sealed::Sealed {
     /// What the answer needs of the request.
-    type Kept;
+    type Captured;
 
     /// Keeps what the answer will need.
-    fn keep<B>(&self, request: &Request<B>) -> Self::Kept;
+    fn keep<B>(&self, request: &Request<B>) -> Self::Captured;
 
     /// Writes the answer to a call that ended in `error`, which may be told by name if `is_for_client`.
     fn answer(
@@ -34,18 +34,18 @@ pub trait Answer<D>: sealed::Sealed {
         error: &Error,
         protocol: Protocol,
         is_for_client: bool,
-        kept: &Self::Kept,
+        kept: &Self::Captured,
     ) -> Response<Option<D>>;
 }
 
 /// The default answer: status and headers in the protocol of the request, and an empty body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standard;
+pub struct DefaultResponse;
 
-impl sealed::Sealed for Standard {}
+impl sealed::Sealed for DefaultResponse {}
 
-impl<D> Answer<D> for Standard {
-    type Kept = ();
+impl<D> MakeResponse<D> for DefaultResponse {
+    type Captured = ();
 
     #[inline]
     fn keep<B>(&self, _request: &Request<B>) {}
@@ -67,16 +67,16 @@ pub struct With<F>(pub(super) F);
 
 impl<F> sealed::Sealed for With<F> {}
 
-impl<D, F> Answer<D> for With<F>
+impl<D, F> MakeResponse<D> for With<F>
 where
     D: From<Bytes>,
     F: Fn(Refusal<'_>) -> Response<Bytes>,
 {
-    type Kept = KeptHead;
+    type Captured = RequestHead;
 
     #[inline]
-    fn keep<B>(&self, request: &Request<B>) -> KeptHead {
-        KeptHead::of(request)
+    fn keep<B>(&self, request: &Request<B>) -> RequestHead {
+        RequestHead::of(request)
     }
 
     fn answer(
@@ -84,7 +84,7 @@ where
         error: &Error,
         protocol: Protocol,
         is_for_client: bool,
-        kept: &KeptHead,
+        kept: &RequestHead,
     ) -> Response<Option<D>> {
         let reason = Reason::new(error, protocol, is_for_client);
         (self.0)(Refusal::new(reason, kept)).map(|data| Some(data.into()))

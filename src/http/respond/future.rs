@@ -11,13 +11,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::answer::{Answer, Side};
+use super::answer::{MakeResponse, Side};
 use super::body::AnswerBody;
 use crate::http::Protocol;
 use crate::ready::Call;
 use crate::{BoxError, Error};
 
-/// The error that an answer stands for, in the extensions of the response: for logs, and for layers further out.
+/// The error that an answer stands for, in the extensions of the response: for logs, and for layers outer.
 #[derive(Clone, Debug)]
 pub struct AnsweredError(Arc<Error>);
 
@@ -79,7 +79,7 @@ where
     S: Service<Req, Response = Response<B>, Error: Into<BoxError> + 'static>,
     B: Body,
     M: Side,
-    A: Answer<B::Data, Kept = K>,
+    A: MakeResponse<B::Data, Captured = K>,
 {
     type Output = Result<Response<AnswerBody<B>>, M::Error>;
 

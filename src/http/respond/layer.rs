@@ -8,16 +8,16 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::answer::{Answer, ForClients, ForServers, Side, Standard, With};
+use super::answer::{DefaultResponse, ForClients, ForServers, MakeResponse, Side, With};
 use super::refusal::Refusal;
 use super::service::Respond;
 use crate::http::Protocol;
 use crate::ready::Ready;
-use crate::{BoxError, Forget, Wrappable};
+use crate::{BoxError, CloneService, Evictable};
 
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
 #[derive(Clone, Copy)]
-pub struct RespondLayer<M, A = Standard> {
+pub struct RespondLayer<M, A = DefaultResponse> {
     protocol: Option<Protocol>,
     side: M,
     answer: A,
@@ -44,7 +44,7 @@ impl<M> RespondLayer<M> {
         Self {
             protocol: None,
             side,
-            answer: Standard,
+            answer: DefaultResponse,
         }
     }
 }
@@ -75,10 +75,10 @@ impl<M, A> RespondLayer<M, A> {
     /// Wraps `service`, checking that it answers requests with bodies of type `B`, and with a body.
     pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M, A>
     where
-        S: Wrappable<Request<B>, Response = Response<R>>,
+        S: CloneService<Request<B>, Response = Response<R>>,
         R: Body<Error: Into<BoxError> + 'static>,
         M: Side + Clone,
-        A: Answer<R::Data> + Clone,
+        A: MakeResponse<R::Data> + Clone,
     {
         self.layer(service)
     }
@@ -97,8 +97,8 @@ impl<S, M: Clone, A: Clone> Layer<S> for RespondLayer<M, A> {
     }
 }
 
-impl<M, A> Forget for RespondLayer<M, A> {
-    fn can_forget(&self, _now: Instant) -> bool {
+impl<M, A> Evictable for RespondLayer<M, A> {
+    fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }

@@ -121,9 +121,9 @@ mod layer;
 mod refusal;
 mod service;
 
-pub use self::answer::{Answer, ForClients, ForServers, Side, Standard, With};
+pub use self::answer::{DefaultResponse, ForClients, ForServers, MakeResponse, Side, With};
 pub use self::body::AnswerBody;
 pub use self::future::{AnsweredError, ResponseFuture};
 pub use self::layer::RespondLayer;
-pub use self::refusal::{KeptHead, Refusal};
+pub use self::refusal::{Refusal, RequestHead};
 pub use self::service::Respond;

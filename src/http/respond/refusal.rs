@@ -150,12 +150,12 @@ pub(super) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
 
 /// What is kept of a request for a function that writes the answer.
 #[derive(Clone, Debug)]
-pub struct KeptHead {
+pub struct RequestHead {
     method: Method,
     uri: Uri,
 }
 
-impl KeptHead {
+impl RequestHead {
     #[inline]
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self {
@@ -171,11 +171,11 @@ impl KeptHead {
 #[derive(Clone, Copy)]
 pub struct Refusal<'a> {
     reason: Reason<'a>,
-    head: &'a KeptHead,
+    head: &'a RequestHead,
 }
 
 impl<'a> Refusal<'a> {
-    pub(super) fn new(reason: Reason<'a>, head: &'a KeptHead) -> Self {
+    pub(super) fn new(reason: Reason<'a>, head: &'a RequestHead) -> Self {
         Self { reason, head }
     }
 

@@ -6,10 +6,10 @@ use ::http::{Request, Response};
 use http_body::Body;
 use tower::Service;
 
-use super::answer::{Answer, Side, Standard};
+use super::answer::{DefaultResponse, MakeResponse, Side};
 use super::body::AnswerBody;
 use super::future::ResponseFuture;
-use crate::Wrappable;
+use crate::CloneService;
 use crate::http::Protocol;
 use crate::ready::Ready;
 use crate::send::send_method;
@@ -17,7 +17,7 @@ use crate::send::send_method;
 /// A service that answers in HTTP or gRPC where a layer ended the call. Made by
 /// [`RespondLayer`](super::RespondLayer).
 #[derive(Clone, Debug)]
-pub struct Respond<S, M, A = Standard> {
+pub struct Respond<S, M, A = DefaultResponse> {
     pub(super) inner: Ready<S>,
     pub(super) protocol: Option<Protocol>,
     pub(super) side: M,
@@ -28,14 +28,14 @@ send_method!(Respond<S, M, A>);
 
 impl<S, M, A, B, R> Service<Request<B>> for Respond<S, M, A>
 where
-    S: Wrappable<Request<B>, Response = Response<R>>,
+    S: CloneService<Request<B>, Response = Response<R>>,
     R: Body,
     M: Side + Clone,
-    A: Answer<R::Data> + Clone,
+    A: MakeResponse<R::Data> + Clone,
 {
     type Response = Response<AnswerBody<R>>;
     type Error = M::Error;
-    type Future = ResponseFuture<S, Request<B>, M, A, A::Kept>;
+    type Future = ResponseFuture<S, Request<B>, M, A, A::Captured>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), M::Error>> {

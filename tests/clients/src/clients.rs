@@ -14,7 +14,7 @@ use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::{any, get};
 use buttress::{
-    BoxError, ByClone, Error, ErrorKind, ErrorsAreFailures, Once, Outcome, Replay, Wrappable,
+    BoxError, ByClone, CloneService, Error, ErrorKind, ErrorsAreFailures, Never, Outcome, Replay,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -59,7 +59,7 @@ impl<Req, F: Fn(&Req) -> Option<Req>> Replay<Req> for NotIdempotent<F> {
         false
     }
 
-    fn mark(&self, _: &mut Req, attempt: u32) {
+    fn set_attempt(&self, _: &mut Req, attempt: u32) {
         self.attempts.send_replace(attempt);
     }
 }
@@ -90,7 +90,7 @@ pub(crate) fn closed_port() -> (TcpSocket, SocketAddr) {
 /// Sends a request that must not be acted on twice to a port that refuses it, and returns the error.
 async fn refused<S, Req>(client: S, request: Req, copy: impl Fn(&Req) -> Option<Req>) -> Error
 where
-    S: Wrappable<Req, Response: std::fmt::Debug>,
+    S: CloneService<Req, Response: std::fmt::Debug>,
 {
     let replay = NotIdempotent::new(copy);
     let attempts = replay.attempts.subscribe();
@@ -110,7 +110,7 @@ async fn http_server() -> SocketAddr {
 }
 
 fn hyper_client()
--> impl Wrappable<Request<Full<Bytes>>, Response = Response<Incoming>, Error = legacy::Error> {
+-> impl CloneService<Request<Full<Bytes>>, Response = Response<Incoming>, Error = legacy::Error> {
     legacy::Client::builder(TokioExecutor::new()).build_http()
 }
 
@@ -194,7 +194,7 @@ async fn a_tonic_client_gets_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channel = lazy_channel(listener.local_addr().unwrap());
     tokio::spawn(serve_health(listener));
-    let layers = stack("tonic", Once, ErrorsAreFailures).unwrap();
+    let layers = stack("tonic", Never, ErrorsAreFailures).unwrap();
     let mut client = HealthClient::new(layers.layer(channel));
     let answer = client.check(health_check()).await.unwrap();
     assert_eq!(answer.get_ref().status(), ServingStatus::Serving);
@@ -212,7 +212,7 @@ async fn a_tonic_channel_tries_a_refused_connection_again_and_is_unavailable_in_
 async fn a_tonic_call_waits_in_its_future_for_a_server_that_is_still_starting() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channel = lazy_channel(listener.local_addr().unwrap());
-    let layers = stack("starting", Once, ErrorsAreFailures).unwrap();
+    let layers = stack("starting", Never, ErrorsAreFailures).unwrap();
     let mut client = HealthClient::new(layers.layer(channel));
     let mut call = tokio_test::task::spawn(client.check(health_check()));
     assert!(call.poll().is_pending());
@@ -225,7 +225,7 @@ async fn a_tonic_call_waits_in_its_future_for_a_server_that_is_still_starting() 
 async fn a_tonic_call_to_a_server_that_never_starts_ends_with_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channel = lazy_channel(listener.local_addr().unwrap());
-    let layers = stack("never", Once, ErrorsAreFailures).unwrap();
+    let layers = stack("never", Never, ErrorsAreFailures).unwrap();
     let mut client = HealthClient::new(layers.layer(channel));
     let status = client.check(health_check()).await.unwrap_err();
     let error = Error::find(&status).unwrap();
@@ -338,7 +338,7 @@ async fn answer(error: Error) -> (StatusCode, String) {
 
 /// A router with the stack around each of its routes.
 fn router() -> Router {
-    let stack = stack("api", Once, server_errors::<axum::body::Body>).unwrap();
+    let stack = stack("api", Never, server_errors::<axum::body::Body>).unwrap();
     Router::new()
         .route("/", get(async || "12 bolts"))
         .route("/hangs", get(pending::<()>))

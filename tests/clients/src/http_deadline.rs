@@ -19,8 +19,8 @@ use axum::routing::get;
 use buttress::http::deadline::PropagateDeadlineConfig;
 use buttress::http::{InheritDeadlineLayer, PropagateDeadlineLayer, Protocol, RespondLayer};
 use buttress::{
-    Backoff, BoxError, Deadline, DeadlineLayer, Error, ErrorKind, Jitter, RetryLayer, TimeoutLayer,
-    Wrappable,
+    Backoff, BoxError, CloneService, Deadline, DeadlineLayer, Error, ErrorKind, Jitter, RetryLayer,
+    TimeoutLayer,
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -56,7 +56,7 @@ impl Sent {
         &self,
         header: &'static str,
         fails: u32,
-    ) -> impl Wrappable<Request<()>, Response = ()> + use<> {
+    ) -> impl CloneService<Request<()>, Response = ()> + use<> {
         let (sent, fails) = (self.clone(), Arc::new(AtomicU32::new(fails)));
         service_fn(move |request: Request<()>| {
             let values = request.headers().get_all(header).iter();
@@ -341,7 +341,7 @@ impl Service<Request<()>> for Never {
 }
 
 /// A client that obeys the header itself, and has an error of its own for that.
-fn obeys(error: BoxError) -> impl Wrappable<Request<()>, Response = (), Error = BoxError> {
+fn obeys(error: BoxError) -> impl CloneService<Request<()>, Response = (), Error = BoxError> {
     let error = Arc::new(Mutex::new(Some(error)));
     service_fn(move |request: Request<()>| {
         let millis = request.headers()[HTTP].to_str().unwrap().parse().unwrap();

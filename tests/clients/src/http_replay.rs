@@ -18,8 +18,8 @@ use buttress::http::{
     grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, Deadline, Error,
-    HedgeLayer, Jitter, Outcome, Replay, RetryLayer, Wrappable, classify_fn,
+    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, CloneService,
+    Deadline, Error, HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};
@@ -143,7 +143,7 @@ fn a_copy_is_the_whole_request() {
 fn bodies_are_copied_in_the_way_that_is_theirs() {
     fn copies<B: PartialEq, R: Replay<Request<B>>>(replay: &R, body: B) -> bool {
         let copy = replay.copy(&Request::new(body));
-        copy.is_some_and(|copy| replay.is_intact(&copy))
+        copy.is_some_and(|copy| replay.is_replayable(&copy))
     }
     let replay = HttpReplay::new();
     assert!(copies(&replay, "text"));
@@ -364,7 +364,7 @@ fn server_errors(result: Result<&Response<Incoming>, &Error>) -> Outcome {
 /// A hyper client whose requests can be sent again while their bodies are streamed.
 fn hyper_client(
     limit: usize,
-) -> impl Wrappable<Request<Feed>, Response = Response<Incoming>, Error = Error> {
+) -> impl CloneService<Request<Feed>, Response = Response<Incoming>, Error = Error> {
     let backoff = Backoff::constant(Duration::from_millis(1)).jitter(Jitter::None);
     let retry = RetryLayer::config("orders")
         .backoff(backoff)

@@ -99,7 +99,7 @@ fn open_breaker() -> CircuitBreakerLayer {
 /// A rate limit that has no token for the next 4.2 seconds.
 fn used_up() -> RateLimitLayer {
     let limit = RateLimitLayer::new("inventory", Rate::per_second(1));
-    limit.handle().drain(Duration::from_millis(4_200));
+    limit.handle().pause(Duration::from_millis(4_200));
     limit
 }
 

@@ -20,11 +20,11 @@ use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::get;
 use buttress::http::{
-    AtEndOfBody, BodyTimeoutLayer, Classifier, HttpReplay, PropagateDeadlineLayer, ReplayBody,
-    ReplayBodyLayer, RespondLayer, StandardService, grpc,
+    BodyTimeoutLayer, Classifier, CompleteOnBodyEnd, HttpReplay, HttpStandardService,
+    PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer, RespondLayer, grpc,
 };
 use buttress::stack::Handle;
-use buttress::{Backoff, BoxError, BulkheadLayer, Error, ErrorKind, Jitter, Once, RetryLayer};
+use buttress::{Backoff, BoxError, BulkheadLayer, Error, ErrorKind, Jitter, Never, RetryLayer};
 use bytes::Bytes;
 use feed::{Feed, Source, feed};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -184,7 +184,7 @@ async fn says(answer: &'static str) -> SocketAddr {
 
 /// What a user keeps in a struct.
 struct Shop {
-    client: StandardService<Client<HttpConnector, Full<Bytes>>>,
+    client: HttpStandardService<Client<HttpConnector, Full<Bytes>>>,
     handle: Handle,
 }
 
@@ -453,7 +453,7 @@ async fn a_thousand_streams_that_are_given_up_at_random_give_all_permits_back() 
 /// What a user keeps in a struct.
 struct Health {
     client: HealthClient<
-        buttress::stack::StandardService<Channel, Once, grpc::Classifier, AtEndOfBody>,
+        buttress::stack::StandardService<Channel, Never, grpc::Classifier, CompleteOnBodyEnd>,
     >,
     handle: Handle,
 }
@@ -463,7 +463,7 @@ impl Health {
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect_lazy();
-        let stack = grpc::standard("health").replay(Once).concurrency_limit(10);
+        let stack = grpc::standard("health").replay(Never).concurrency_limit(10);
         let stack = stack.build().unwrap();
         Self {
             handle: stack.handle(),
@@ -546,7 +546,7 @@ async fn a_tonic_call_that_is_late_has_exceeded_its_deadline_whichever_timer_is_
             .slack(Duration::from_millis(slack))
             .build()
             .unwrap();
-        let stack = grpc::standard("health").replay(Once).concurrency_limit(10);
+        let stack = grpc::standard("health").replay(Never).concurrency_limit(10);
         let stack = stack.deadline(Duration::from_millis(200)).no_timeout();
         let channel = ServiceBuilder::new()
             .layer(RespondLayer::for_clients())
@@ -566,7 +566,7 @@ async fn a_tonic_client_in_a_box_can_be_used_in_a_task() {
     type Transport = BoxCloneSyncService<Request<TonicBody>, Response<TonicBody>, Status>;
     let (_socket, address) = closed_port();
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let stack = grpc::standard("health").replay(Once).unlimited();
+    let stack = grpc::standard("health").replay(Never).unlimited();
     let channel = ServiceBuilder::new()
         .map_err(|error: Error| Status::from_error(error.into()))
         .map_response(|response: Response<_>| response.map(TonicBody::new))
@@ -582,7 +582,7 @@ async fn a_tonic_client_in_a_box_can_be_used_in_a_task() {
 async fn under_axum_a_permit_is_held_until_the_answer_has_been_written() {
     let layer = BulkheadLayer::config("api", 1)
         .classify(Classifier::new())
-        .completion(AtEndOfBody)
+        .completion(CompleteOnBodyEnd)
         .build()
         .unwrap();
     let handle = layer.handle();

@@ -74,7 +74,7 @@ fn stalls() -> Router {
 
 /// The kind of our own error, at which the body ended.
 fn kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
-    Error::find(error).map(|cause| cause.kind())
+    Error::find(error).map(buttress::Cause::kind)
 }
 
 #[test]

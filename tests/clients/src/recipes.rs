@@ -10,7 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
-use buttress::http::{AtEndOfBody, BodyTimeoutLayer, InheritDeadlineLayer, RespondLayer, standard};
+use buttress::http::{
+    BodyTimeoutLayer, CompleteOnBodyEnd, InheritDeadlineLayer, RespondLayer, standard,
+};
 use buttress::{BoxError, BulkheadLayer, bulkhead};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -59,7 +61,7 @@ impl http_body::Body for Drips {
 
 /// The recipe for servers. Its permits are held until the body of the response has been sent.
 async fn shop() -> (SocketAddr, bulkhead::Handle) {
-    let bulkhead = BulkheadLayer::config("shop", LIMIT).completion(AtEndOfBody);
+    let bulkhead = BulkheadLayer::config("shop", LIMIT).completion(CompleteOnBodyEnd);
     let bulkhead = bulkhead.build().unwrap();
     let handle = bulkhead.handle();
     let layers = ServiceBuilder::new()

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use buttress::stack::StandardService;
 use buttress::{
-    AtResponse, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Error, ErrorKind,
-    FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate, RateLimitLayer, RetryLayer,
-    TimeoutLayer, balance, classify_fn, fallback, keyed, standard,
+    Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, CompleteOnResponse, Error,
+    ErrorKind, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate, RateLimitLayer,
+    RetryLayer, TimeoutLayer, balance, classify_fn, fallback, standard,
 };
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, service_fn};
@@ -125,7 +125,7 @@ async fn every_layer_by_itself() {
     .build()
     .expect("valid")
     .wrap(client);
-    let keyed = keyed::by(
+    let keyed = KeyedLayer::new(
         "stock",
         |item: &&'static str| *item,
         |_item: &&'static str| BulkheadLayer::new("stock", 5),
@@ -163,7 +163,7 @@ async fn layers_put_together_by_a_builder() {
 
 /// What an application has: a field whose type is written down.
 struct Shop<C> {
-    stock: StandardService<C, ByClone, Judge, AtResponse>,
+    stock: StandardService<C, ByClone, Judge, CompleteOnResponse>,
 }
 
 type Judge = fn(Result<&usize, &Error>) -> Outcome;

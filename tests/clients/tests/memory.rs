@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use buttress::http::{ReplayBody, TryCopyBody};
 use buttress::keyed::{self, Key};
-use buttress::{BoxError, CircuitBreakerLayer, Error, Forget, KeyedLayer, Rate, RateLimitLayer};
+use buttress::{BoxError, CircuitBreakerLayer, Error, Evictable, KeyedLayer, Rate, RateLimitLayer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
@@ -233,7 +233,7 @@ fn held_by_keys<K, L>(
 ) -> (usize, keyed::Handle<K, L>)
 where
     K: Key,
-    L: Layer<Done, Service: Service<u64, Response = (), Error = Error>> + Forget,
+    L: Layer<Done, Service: Service<u64, Response = (), Error = Error>> + Evictable,
 {
     let layer = KeyedLayer::config("memory", key, make).build().unwrap();
     let mut client = layer.wrap(Done);

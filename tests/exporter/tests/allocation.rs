@@ -18,8 +18,8 @@ use buttress::balance::{Endpoint, OutlierEjection};
 use buttress::bulkhead::Aimd;
 use buttress::{
     Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
-    Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, MeasureLayer, Outcome, Rate,
-    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback, keyed, standard,
+    Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
+    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -118,7 +118,7 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
             TimeoutLayer::new("keyed", SECOND),
         )
     };
-    costs_nothing(&keyed::by("keyed", |request: &u64| *request, per_key));
+    costs_nothing(&KeyedLayer::new("keyed", |request: &u64| *request, per_key));
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +244,7 @@ async fn a_call_that_judges_the_endpoints_of_a_balancer_allocates_nothing() {
     for priorities in [1, 2] {
         let ejection = OutlierEjection::new().interval(SECOND);
         let endpoint = |key: u32| Endpoint::new(key, echo()).priority((key % priorities) as u8);
-        let config = Balance::config("judged").outlier_ejection(ejection);
+        let config = Balance::config("classified").outlier_ejection(ejection);
         let mut balance = config.build((0..20).map(endpoint)).unwrap();
         let mut least = usize::MAX;
         for _ in 0..ROUNDS {
@@ -356,7 +356,7 @@ async fn a_successful_call_that_is_over_at_the_end_of_its_body_allocates_nothing
         let body = Full::<Bytes>::from("12 bolts");
         ready(Ok::<_, BoxError>(Response::new(body)))
     });
-    // What a call is judged by is shared, and not copied.
+    // What a call is classified by is shared, and not copied.
     let classify =
         buttress::http::Classifier::new().statuses(404..=404, buttress::Outcome::Ignored);
     let stack = buttress::http::standard("http").classify(classify);

@@ -12,12 +12,13 @@ use std::future::pending;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use buttress::balance::{Endpoint, LeastLoaded, OutlierEjection, RoundRobin};
+use buttress::balance::{Ask, Endpoint, HealthCheck, LeastLoaded, OutlierEjection, RoundRobin};
 use buttress::circuit_breaker::{self, Handle, State};
+use buttress::discover::Watch;
 use buttress::{
     Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify,
-    Deadline, DeadlineLayer, Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, Hint, Jitter,
-    KeyedLayer, MeasureLayer, Mode, Outcome, Rate, RateLimitLayer, Replay, RetryLayer,
+    Deadline, DeadlineLayer, Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter,
+    KeyedLayer, MeasureLayer, Mode, Outcome, Pushback, Rate, RateLimitLayer, Replay, RetryLayer,
     TimeoutLayer, bulkhead, fallback, hedge, rate_limit, retry, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -55,11 +56,11 @@ impl Classify<&'static str> for ByWord {
         }
     }
 
-    fn hint(&self, result: Result<&&'static str, &Error>) -> Option<Hint> {
+    fn pushback(&self, result: Result<&&'static str, &Error>) -> Option<Pushback> {
         match result {
-            Ok(&"overload") => Some(Hint::RetryAfter(60 * SECOND)),
-            Ok(&"pushback") => Some(Hint::DoNotRetry),
-            Ok(&"tomorrow") => Some(Hint::RetryAfter(Duration::MAX)),
+            Ok(&"overload") => Some(Pushback::RetryAfter(60 * SECOND)),
+            Ok(&"pushback") => Some(Pushback::DoNotRetry),
+            Ok(&"tomorrow") => Some(Pushback::RetryAfter(Duration::MAX)),
             _ => None,
         }
     }
@@ -326,6 +327,12 @@ async fn every_end_of_a_fallback() {
 }
 
 async fn every_change_of_a_balancer() {
+    let (_list, list) = tokio::sync::watch::channel(vec![(0_u8, 0_u8)]);
+    let found = Watch::new(list, |_: &u8, _: &u8| service_fn(echo));
+    let found = Balance::config(NAME).discover(found).unwrap();
+    let found = found.check_health(HealthCheck::new(Ask::new(|| "ok")));
+    found.unwrap().oneshot("ok").await.unwrap();
+
     let endpoint = |key: u8| Endpoint::new(key, service_fn(echo));
     let groups = (0..8).map(|key| endpoint(key).priority(key));
     let groups = Balance::new(NAME, groups).unwrap();
@@ -392,6 +399,7 @@ histogram/s buttress_call_duration_seconds name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
 counter buttress_calls_total name=inventory \
     outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+gauge buttress_discovery_running name=inventory
 counter buttress_ejections_total method=consecutive_failures,leave_one_out mode=enforce,observe \
     name=inventory
 counter buttress_endpoint_calls_total endpoint=a,other name=inventory \
@@ -401,6 +409,7 @@ gauge/s buttress_endpoint_latency_seconds endpoint=a,other name=inventory
 gauge buttress_endpoint_ready endpoint=a,other name=inventory
 gauge buttress_endpoints name=inventory state=ejected,ready,slow_start,unhealthy
 counter buttress_fallbacks_total name=inventory result=answered,deadline,failed,no_answer,not_copyable
+gauge buttress_health_check_running name=inventory
 gauge/s buttress_hedge_delay_seconds name=inventory
 counter buttress_hedges_total name=inventory \
     result=denied_budget,denied_slowdown,failed,lost,won
@@ -417,7 +426,7 @@ counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadlin
     no_endpoints,queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
     not_idempotent,not_retryable,pushback,rejected,retried,retry_after name=inventory
-histogram/s buttress_retry_delay_seconds name=inventory source=backoff,hint
+histogram/s buttress_retry_delay_seconds name=inventory source=backoff,retry_after
 counter buttress_timeouts_total layer=deadline,timeout name=inventory
 ";
 
@@ -827,7 +836,7 @@ async fn the_newer_parts_report_to_a_recorder_that_is_installed_before_or_after_
         }
         advance(2 * SECOND).await;
         service.clone().oneshot("ok").await.unwrap();
-        layer.handle().rate_limit().unwrap().drain(SECOND / 2);
+        layer.handle().rate_limit().unwrap().pause(SECOND / 2);
         service.clone().oneshot("ok").await.unwrap();
         let samples = samples(&recorder.handle());
         for (metric, labels, value) in [

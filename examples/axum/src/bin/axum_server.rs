@@ -15,7 +15,7 @@ use buttress::http::{
     BodyTimeoutLayer, InheritDeadlineLayer, PropagateDeadlineLayer, RespondLayer, TimeoutBody,
 };
 use buttress::{
-    BoxError, BulkheadLayer, Deadline, Error, Rate, RateLimitLayer, TimeoutLayer, keyed,
+    BoxError, BulkheadLayer, Deadline, Error, KeyedLayer, Rate, RateLimitLayer, TimeoutLayer,
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -103,7 +103,7 @@ fn shop(warehouse: SocketAddr) -> Result<Router, BoxError> {
                 .max(2_000 * MS)
                 .build()?,
         )
-        .layer(keyed::by("tenants", tenant, limit))
+        .layer(KeyedLayer::new("tenants", tenant, limit))
         .layer(
             BulkheadLayer::config("shop", 4)
                 .queue(4)

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use buttress::discover::Watch;
 use buttress::http::{
-    AddOrigin, AddOriginLayer, Balance, BodyTimeout, BodyTimeoutLayer, StandardService, balance,
-    standard,
+    AddOrigin, AddOriginLayer, BodyTimeout, BodyTimeoutLayer, HttpBalance, HttpStandardService,
+    balance, standard,
 };
 use buttress::{BoxError, ConfigError};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ const CALLERS: u32 = 10;
 const CALLS_OF_EACH: u32 = 30;
 
 /// A client of whatever replicas there are.
-type Search = StandardService<Balance<Replica>>;
+type Search = HttpStandardService<HttpBalance<Replica>>;
 type Replica = AddOrigin<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
 
 /// Addresses under names. A registry, a file or an operator writes the list.

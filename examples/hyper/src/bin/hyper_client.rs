@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use buttress::http::deadline::PropagateDeadline;
-use buttress::http::{BodyTimeout, BodyTimeoutLayer, PropagateDeadlineLayer, StandardService};
+use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService, PropagateDeadlineLayer};
 use buttress::stack::Handle;
 use buttress::{BoxError, Cause, Error, ErrorKind, bulkhead};
 use bytes::Bytes;
@@ -37,7 +37,7 @@ type Transport = BodyTimeout<PropagateDeadline<Client<HttpConnector, Full<Bytes>
 /// A client of one service. Cheap to clone: the clones share the state of the stack.
 #[derive(Clone)]
 struct Shop {
-    client: StandardService<Transport>,
+    client: HttpStandardService<Transport>,
     handle: Handle,
     server: SocketAddr,
 }

@@ -1,4 +1,4 @@
-//! A reqwest client behind the standard stack for HTTP: requests copied with `try_clone`, judged by status, and over at the end
+//! A reqwest client behind the standard stack for HTTP: requests copied with `try_clone`, classified by status, and over at the end
 //! of the body.
 //!
 //! `cargo run --package example-reqwest --bin reqwest_client`
@@ -34,7 +34,7 @@ impl Replay<Request> for TryClone {
         is_idempotent(request.method(), request.headers())
     }
 
-    fn mark(&self, request: &mut Request, attempt: u32) {
+    fn set_attempt(&self, request: &mut Request, attempt: u32) {
         request.headers_mut().insert("x-attempt", attempt.into());
     }
 }

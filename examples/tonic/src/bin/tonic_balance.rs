@@ -59,8 +59,9 @@ fn server(address: SocketAddr) -> Result<Server, BoxError> {
 }
 
 /// The client that was generated, over the stack and the balancer.
-type Client = HealthClient<Respond<ReplayBodyService<grpc::StandardService<Servers>>, ForClients>>;
-type Servers = grpc::Balance<Server>;
+type Client =
+    HealthClient<Respond<ReplayBodyService<grpc::GrpcStandardService<Servers>>, ForClients>>;
+type Servers = grpc::GrpcBalance<Server>;
 
 /// The recipe.
 fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {

@@ -41,12 +41,12 @@ type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 
 /// The client that was generated, over the stack.
 type Client =
-    HealthClient<Respond<ReplayBodyService<grpc::StandardService<Transport>>, ForClients>>;
+    HealthClient<Respond<ReplayBodyService<grpc::GrpcStandardService<Transport>>, ForClients>>;
 
 /// The recipe. Each layer from the outside to the channel.
 fn client(
     server: SocketAddr,
-    change: impl FnOnce(grpc::Standard) -> grpc::Standard,
+    change: impl FnOnce(grpc::GrpcStandard) -> grpc::GrpcStandard,
 ) -> Result<(Client, Handle), BoxError> {
     // Pings find a connection that has died without a word, which every call would otherwise go on using. Servers in Go
     // and C++ have to be configured to permit them.
@@ -169,7 +169,7 @@ async fn main() -> Result<(), BoxError> {
     println!("a server that does not answer");
     // Connections are made, and nobody reads.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let (mut late, _) = client(silent.local_addr()?, grpc::Standard::no_timeout)?;
+    let (mut late, _) = client(silent.local_addr()?, grpc::GrpcStandard::no_timeout)?;
     let began = Instant::now();
     let Err(status) = late.check(about("")).await else {
         return Err("it does not answer".into());

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use buttress::ConfigError;
-use buttress::http::{BodyTimeout, BodyTimeoutLayer, StandardService};
+use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService};
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -9,7 +9,7 @@ use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tower::Layer;
 
-type Inventory = StandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
+type Inventory = HttpStandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
 
 fn inventory() -> Result<Inventory, ConfigError> {
     let client = Client::builder(TokioExecutor::new()).build_http();

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use buttress::ConfigError;
 use buttress::balance::Endpoint;
 use buttress::http::{
-    AddOrigin, AddOriginLayer, Balance, BodyTimeout, BodyTimeoutLayer, StandardService, balance, standard,
+    AddOrigin, AddOriginLayer, HttpBalance, BodyTimeout, BodyTimeoutLayer, HttpStandardService, balance, standard,
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use tower::Layer;
 
 type Replica = AddOrigin<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
-type Search = StandardService<Balance<Replica>>;
+type Search = HttpStandardService<HttpBalance<Replica>>;
 
 fn search(replicas: Vec<SocketAddr>) -> Result<Search, ConfigError> {
     let client = Client::builder(TokioExecutor::new()).build_http();

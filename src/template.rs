@@ -6,12 +6,12 @@ use crate::sync::lock;
 
 /// An inner service to be cloned for each further attempt, so that the first one, nearly always the last, costs
 /// no clone; and the policy of the layer.
-pub(crate) struct Prototype<S, P> {
+pub(crate) struct InnerTemplate<S, P> {
     service: Mutex<S>,
     policy: Arc<P>,
 }
 
-impl<S, P> Prototype<S, P> {
+impl<S, P> InnerTemplate<S, P> {
     pub(crate) fn new(service: S, policy: Arc<P>) -> Self {
         Self {
             service: Mutex::new(service),

@@ -11,21 +11,21 @@ use tokio::time::Instant;
     message = "`{Self}` does not say whether it may be forgotten, so there cannot be one for each key",
     note = "take the layers of this crate, or a tuple of them with the outermost first, `(breaker, timeout)`, instead of a `ServiceBuilder`"
 )]
-pub trait Forget {
+pub trait Evictable {
     /// Returns `true` if nothing is forgiven when a layer made anew takes the place of this one at `now`.
     ///
     /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
     /// be quick and must not come back to the keys.
-    fn can_forget(&self, now: Instant) -> bool;
+    fn is_evictable(&self, now: Instant) -> bool;
 }
 
 macro_rules! tuples {
     ($($layers:ident)+) => {
         #[allow(non_snake_case, reason = "the fields are named as their types")]
-        impl<$($layers: Forget),+> Forget for ($($layers,)+) {
-            fn can_forget(&self, now: Instant) -> bool {
+        impl<$($layers: Evictable),+> Evictable for ($($layers,)+) {
+            fn is_evictable(&self, now: Instant) -> bool {
                 let ($($layers,)+) = self;
-                $($layers.can_forget(now))&&+
+                $($layers.is_evictable(now))&&+
             }
         }
     };

@@ -1,4 +1,4 @@
-//! The endpoints of a balancer as they are judged and counted together.
+//! The endpoints of a balancer as they are evaluated and counted together.
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, TryLockError};
@@ -6,11 +6,11 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 use tokio::time::Instant;
 
 use super::background::Tasks;
-use super::endpoint::{Frame, GroupStatus, Member};
+use super::endpoint::{GroupStatus, Host, PoolContext};
 use super::label::{Label, Shown};
 use super::metrics::BalanceMetrics;
 use super::outlier::{EjectionMethod, Interval, Notes, OutlierEjection, is_panic, sweep};
-use super::priority::{Failover, Groups, PRIORITIES, Shares, Split, Trusts};
+use super::priority::{Capacities, Failover, Groups, PRIORITIES, Shares, Split};
 use super::shortage::Shortage;
 use crate::Mode;
 use crate::random::Random;
@@ -23,19 +23,19 @@ const RETURNS: usize = 32;
 /// The endpoints of one balancer.
 ///
 /// Their states change with time alone, so they are counted when that is reported.
-pub(super) struct Roster {
-    frame: Frame,
-    /// Each priority group is judged by itself.
+pub(super) struct HostSet {
+    context: PoolContext,
+    /// Each priority group is evaluated by itself.
     ejection: Option<(OutlierEjection, [Interval; PRIORITIES])>,
     failover: Failover,
-    kept: Mutex<Kept>,
+    kept: Mutex<PendingChange>,
     /// Until then, so few endpoints of a group are in that calls go to all of them; `u64::MAX` if time alone does not
     /// end that.
     panic_until: [AtomicU64; PRIORITIES],
     /// Which group a call goes to, if there are several.
     pub(super) split: Split,
-    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
-    pub(super) turns: Box<[AtomicU64; PRIORITIES]>,
+    /// Of policies that take cursor, for each priority. On their own: they are written to by each call.
+    pub(super) cursor: Box<[AtomicU64; PRIORITIES]>,
     pub(super) random: Random,
     /// Discovery and the health check. Here, because metrics report it.
     pub(super) tasks: Tasks,
@@ -43,17 +43,17 @@ pub(super) struct Roster {
 }
 
 #[derive(Default)]
-struct Kept {
-    /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the roster.
-    members: Vec<Arc<Member>>,
-    trusts: Trusts,
+struct PendingChange {
+    /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the host set.
+    hosts: Vec<Arc<Host>>,
+    trusts: Capacities,
     notes: Notes,
 }
 
-impl Kept {
+impl PendingChange {
     /// The endpoints of each priority that has any.
-    fn groups(&self) -> impl Iterator<Item = &[Arc<Member>]> {
-        self.members
+    fn groups(&self) -> impl Iterator<Item = &[Arc<Host>]> {
+        self.hosts
             .chunk_by(|one, other| one.priority == other.priority)
     }
 
@@ -64,11 +64,11 @@ impl Kept {
     /// The health of the groups.
     fn health(&self, now: u64) -> Groups {
         let mut groups = Groups::default();
-        for member in &self.members {
-            let group = &mut groups[usize::from(member.priority)];
-            group.whole += member.weight();
-            if !member.is_down(now) {
-                group.healthy += member.weight();
+        for host in &self.hosts {
+            let group = &mut groups[usize::from(host.priority)];
+            group.whole += host.weight();
+            if !host.is_down(now) {
+                group.healthy += host.weight();
             }
         }
         groups
@@ -76,14 +76,14 @@ impl Kept {
 
     /// When the next ejection is over after this time; `u64::MAX` if none is.
     fn next_return(&self, now: u64) -> u64 {
-        let outs = self.members.iter();
-        let outs = outs.map(|member| member.condition.is_out_until());
+        let outs = self.hosts.iter();
+        let outs = outs.map(|host| host.condition.is_out_until());
         outs.filter(|until| *until > now).min().unwrap_or(u64::MAX)
     }
 
     /// What the groups are trusted to take now, and the shares that they get. Ejections that are over since the last look
     /// are taken in at the times when they were.
-    fn divide(&self, failover: &Failover, now: u64) -> (Trusts, Shares) {
+    fn divide(&self, failover: &Failover, now: u64) -> (Capacities, Shares) {
         let mut trusts = self.trusts;
         for _ in 0..RETURNS {
             let back = self.next_return(trusts.at());
@@ -97,38 +97,38 @@ impl Kept {
     }
 }
 
-impl Roster {
+impl HostSet {
     pub(super) fn new(
-        frame: Frame,
+        context: PoolContext,
         ejection: Option<OutlierEjection>,
         failover: Failover,
         random: Random,
         metrics: &'static Series<BalanceMetrics>,
     ) -> Self {
-        let now = frame.nanos(Instant::now());
+        let now = context.nanos(Instant::now());
         let ejection = ejection.map(|settings| {
             let intervals = [(); PRIORITIES].map(|()| Interval::new(&settings, now));
             (settings, intervals)
         });
         Self {
-            frame,
+            context,
             ejection,
             failover,
             kept: Mutex::default(),
             panic_until: [(); PRIORITIES].map(|()| AtomicU64::new(0)),
             split: Split::new(),
-            turns: Box::new([(); PRIORITIES].map(|()| AtomicU64::new(0))),
+            cursor: Box::new([(); PRIORITIES].map(|()| AtomicU64::new(0))),
             random,
             tasks: Tasks::default(),
             metrics,
         }
     }
 
-    /// `members` are in the order of their priorities.
-    pub(super) fn set(&self, members: &[Arc<Member>], now: u64) {
+    /// `hosts` are in the order of their priorities.
+    pub(super) fn set(&self, hosts: &[Arc<Host>], now: u64) {
         let mut kept = lock(&self.kept);
         self.assess(&mut kept, now);
-        let replaced = std::mem::replace(&mut kept.members, members.to_vec());
+        let replaced = std::mem::replace(&mut kept.hosts, hosts.to_vec());
         self.assess(&mut kept, now);
         drop(kept);
         drop(replaced);
@@ -150,12 +150,12 @@ impl Roster {
         self.metrics.publish(Instant::now());
     }
 
-    /// Divides the calls anew, because time has passed. One call does that; the others go on. `members` are those that
+    /// Divides the calls anew, because time has passed. One call does that; the others go on. `hosts` are those that
     /// it knows.
     #[cold]
-    pub(super) fn look(&self, members: &[Arc<Member>], now: u64) {
-        for member in members {
-            member.look(now);
+    pub(super) fn look(&self, hosts: &[Arc<Host>], now: u64) {
+        for host in hosts {
+            host.look(now);
         }
         match self.try_lock() {
             Some(mut kept) => self.assess(&mut kept, now),
@@ -163,7 +163,7 @@ impl Roster {
         }
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Kept>> {
+    fn try_lock(&self) -> Option<MutexGuard<'_, PendingChange>> {
         match self.kept.try_lock() {
             Ok(kept) => Some(kept),
             Err(TryLockError::Poisoned(kept)) => Some(kept.into_inner()),
@@ -173,69 +173,71 @@ impl Roster {
 
     /// Finds out which share of the calls each group gets, and until when there is panic in it. Called before and after
     /// each change of health; what time brings is foreseen.
-    fn assess(&self, kept: &mut Kept, now: u64) {
+    fn assess(&self, kept: &mut PendingChange, now: u64) {
         let (trusts, shares) = kept.divide(&self.failover, now);
         kept.trusts = trusts;
         let until = kept.next_return(now);
         let until = shares.again.map_or(until, |again| until.min(again));
         self.split.set(&shares.parts, now, until);
         let are_enough = shares.suffice && kept.are_several();
-        for members in kept.groups() {
+        for hosts in kept.groups() {
             // Not while those that are in, here and in other groups, can take all calls.
-            let end = if are_enough {
-                0
-            } else {
-                panic_end(members, now)
-            };
-            self.panic_until[usize::from(members[0].priority)].store(end, Ordering::Relaxed);
+            let end = if are_enough { 0 } else { panic_end(hosts, now) };
+            self.panic_until[usize::from(hosts[0].priority)].store(end, Ordering::Relaxed);
         }
     }
 
     /// A call to one of the endpoints has succeeded or failed.
     #[inline]
-    pub(super) fn note(&self, member: &Member, began: u64, now: u64, failed: bool) {
+    pub(super) fn note(&self, host: &Host, began: u64, now: u64, failed: bool) {
         let Some((settings, intervals)) = &self.ejection else {
             return;
         };
-        let interval = &intervals[usize::from(member.priority)];
-        if member.record.note(settings, began, failed) || interval.is_over(now) {
-            self.judge(settings, interval, member.priority, now);
+        let interval = &intervals[usize::from(host.priority)];
+        if host.record.note(settings, began, failed) || interval.is_over(now) {
+            self.eject_outliers(settings, interval, host.priority, now);
         }
     }
 
     /// How many ejections in a row still count against an endpoint.
-    pub(super) fn ejections(&self, member: &Member, now: u64) -> u32 {
+    pub(super) fn ejections(&self, host: &Host, now: u64) -> u32 {
         let ejection = self.ejection.as_ref();
         ejection.map_or(0, |(settings, _)| {
-            member.record.ejections_in_a_row(settings, now)
+            host.record.ejections_in_a_row(settings, now)
         })
     }
 
     /// Ejects those of a group that fail more than the rest of it. One call does that; the others go on.
     #[cold]
-    fn judge(&self, settings: &OutlierEjection, interval: &Interval, priority: u8, now: u64) {
+    fn eject_outliers(
+        &self,
+        settings: &OutlierEjection,
+        interval: &Interval,
+        priority: u8,
+        now: u64,
+    ) {
         let Some(mut kept) = self.try_lock() else {
             return;
         };
         self.assess(&mut kept, now);
         let mut notes = std::mem::take(&mut kept.notes);
-        let members = kept.groups().find(|group| group[0].priority == priority);
-        let members = members.unwrap_or_default();
+        let hosts = kept.groups().find(|group| group[0].priority == priority);
+        let hosts = hosts.unwrap_or_default();
         let jitter = || self.random.symmetric();
         let ejected = sweep(
             settings,
             interval,
-            members,
-            |member| member.seat(now),
+            hosts,
+            |host| host.record_of(now),
             &mut notes,
             now,
             jitter,
         );
         if settings.acts() {
             for ejection in &ejected {
-                let member = &members[ejection.place];
-                member.condition.ejected(ejection.until);
-                member.load.forgive();
+                let host = &hosts[ejection.place];
+                host.condition.ejected(ejection.until);
+                host.load.forgive();
             }
         }
         kept.notes = notes;
@@ -258,20 +260,20 @@ impl Roster {
 
     /// Leaves an endpoint alone that is overloaded, unless half of its group gets no calls already: the load of a whole
     /// service does not fall by giving it to the few that have not complained yet.
-    pub(super) fn spare(&self, member: &Member, until: u64, now: u64) {
+    pub(super) fn spare(&self, host: &Host, until: u64, now: u64) {
         let Some(kept) = self.try_lock() else {
             return;
         };
         let mut groups = kept.groups();
-        let Some(group) = groups.find(|group| group[0].priority == member.priority) else {
+        let Some(group) = groups.find(|group| group[0].priority == host.priority) else {
             return;
         };
-        let others = group.iter().filter(|other| other.id != member.id);
+        let others = group.iter().filter(|other| other.id != host.id);
         let closed = others
             .filter(|other| other.condition.is_closed(now))
             .count();
         if 2 * (closed + 1) <= group.len() {
-            member.condition.refused(until);
+            host.condition.refused(until);
         }
     }
 
@@ -283,21 +285,21 @@ impl Roster {
     /// What there is, if no endpoint would take a call. Looks at all of them until one would.
     #[cold]
     pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
-        let nanos = self.frame.nanos(now);
+        let nanos = self.context.nanos(now);
         let mut shortage = Shortage {
             balancer: self.metrics.name(),
             ..Shortage::default()
         };
         loop {
             // Asked without the lock: availability is code of the user.
-            let member = lock(&self.kept).members.get(shortage.known).cloned();
-            let Some(member) = member else {
+            let host = lock(&self.kept).hosts.get(shortage.known).cloned();
+            let Some(host) = host else {
                 return Some(shortage);
             };
-            if member.is_selectable(nanos) {
+            if host.is_selectable(nanos) {
                 return None;
             }
-            shortage.add(member.state(nanos));
+            shortage.add(host.state(nanos));
         }
     }
 
@@ -308,7 +310,7 @@ impl Roster {
 
     /// The label of an endpoint with this key, if endpoints are reported.
     pub(super) fn label(&self, key: &Arc<str>) -> Option<Arc<Label>> {
-        let most = self.frame.settings.labels?;
+        let most = self.context.settings.labels?;
         Some(self.metrics.levels().labels.enter(key, most))
     }
 
@@ -327,33 +329,33 @@ impl Roster {
 
     /// What is to be shown of the endpoints of each label, each at its place.
     pub(super) fn show(&self, shown: &mut Vec<Option<Shown>>) {
-        if self.frame.settings.labels.is_none() {
+        if self.context.settings.labels.is_none() {
             return;
         }
-        let now = self.frame.nanos(Instant::now());
-        for member in &lock(&self.kept).members {
-            let Some(label) = &member.label else { continue };
+        let now = self.context.nanos(Instant::now());
+        for host in &lock(&self.kept).hosts {
+            let Some(label) = &host.label else { continue };
             if shown.len() <= label.place {
                 shown.resize_with(label.place + 1, || None);
             }
-            let is_ready = member.condition.is_out_until() <= now;
+            let is_ready = host.condition.is_out_until() <= now;
             shown[label.place]
                 .get_or_insert_with(|| Shown::none(label))
-                .add(is_ready, member.latency(now));
+                .add(is_ready, host.latency(now));
         }
     }
 
     /// Counts the endpoints by their states.
     pub(super) fn count<const N: usize>(&self, counts: &mut [u64; N]) {
-        let now = self.frame.nanos(Instant::now());
-        for member in &lock(&self.kept).members {
-            counts[member.state(now) as usize] += 1;
+        let now = self.context.nanos(Instant::now());
+        for host in &lock(&self.kept).hosts {
+            counts[host.state(now) as usize] += 1;
         }
     }
 
     /// The share of the calls that each group gets, and the priorities as bits if there are several.
     pub(super) fn shares(&self) -> ([f64; PRIORITIES], u32) {
-        let now = self.frame.nanos(Instant::now());
+        let now = self.context.nanos(Instant::now());
         let kept = lock(&self.kept);
         if kept.are_several() {
             let priorities = kept.groups().map(|group| 1 << group[0].priority);
@@ -361,24 +363,24 @@ impl Roster {
             return (shares.parts, priorities.sum());
         }
         let mut parts = [0.0; PRIORITIES];
-        if let Some(member) = kept.members.first() {
-            parts[usize::from(member.priority)] = 1.0;
+        if let Some(host) = kept.hosts.first() {
+            parts[usize::from(host.priority)] = 1.0;
         }
         (parts, 0)
     }
 
     /// What is known of the groups. Changes nothing: who looks may have another clock than the calls.
     pub(super) fn groups(&self) -> Vec<GroupStatus> {
-        let now = self.frame.nanos(Instant::now());
+        let now = self.context.nanos(Instant::now());
         let kept = lock(&self.kept);
         let health = kept.health(now);
         let (_, shares) = kept.divide(&self.failover, now);
-        let status = |members: &[Arc<Member>]| {
-            let priority = members[0].priority;
+        let status = |hosts: &[Arc<Host>]| {
+            let priority = hosts[0].priority;
             let place = usize::from(priority);
             GroupStatus {
                 priority,
-                endpoints: members.len(),
+                endpoints: hosts.len(),
                 healthy: health[place].healthy / health[place].whole,
                 share: shares.parts[place],
             }
@@ -388,11 +390,11 @@ impl Roster {
 }
 
 /// Until when so few of these are in that it is better to send calls to all of them; 0 if they are not so few.
-fn panic_end(members: &[Arc<Member>], now: u64) -> u64 {
-    let returns = members.iter();
-    let returns = returns.map(|member| member.condition.is_out_until());
+fn panic_end(hosts: &[Arc<Host>], now: u64) -> u64 {
+    let returns = hosts.iter();
+    let returns = returns.map(|host| host.condition.is_out_until());
     let healthy = returns.clone().filter(|until| *until <= now).count();
-    if !is_panic(healthy, members.len()) {
+    if !is_panic(healthy, hosts.len()) {
         return 0;
     }
     let mut returns: Vec<_> = returns.collect();
@@ -402,10 +404,10 @@ fn panic_end(members: &[Arc<Member>], now: u64) -> u64 {
     *later.find(|until| !panic(**until)).unwrap_or(&u64::MAX)
 }
 
-impl fmt::Debug for Roster {
+impl fmt::Debug for HostSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Roster")
-            .field("endpoints", &lock(&self.kept).members.len())
+        f.debug_struct("HostSet")
+            .field("endpoints", &lock(&self.kept).hosts.len())
             .finish_non_exhaustive()
     }
 }
