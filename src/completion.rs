@@ -24,7 +24,7 @@ pub trait Permit: Send + 'static {
         let _ = outcome;
     }
 
-    /// Records that a inner layer refused the call. By default it is [`Outcome::Ignored`].
+    /// Records that an inner layer refused the call. By default it is [`Outcome::Ignored`].
     fn refuse(self)
     where
         Self: Sized,

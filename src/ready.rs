@@ -169,7 +169,7 @@ impl<S> Ready<S> {
 }
 
 /// What a layer holds while it calls the inner layer is held here, and not in the function that makes the future
-/// of the layer outer.
+/// of the outer layer.
 #[inline(never)]
 fn call_alone<S, Req>(service: &mut S, request: Req) -> S::Future
 where

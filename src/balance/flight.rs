@@ -45,7 +45,7 @@ impl Flight {
         self.host.peers.name()
     }
 
-    /// Records that a inner layer refused the call. Returns the endpoint if another one may take it.
+    /// Records that an inner layer refused the call. Returns the endpoint if another one may take it.
     #[cold]
     pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Host>> {
         let host = Arc::clone(&self.host);

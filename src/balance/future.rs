@@ -184,7 +184,7 @@ where
     };
     if !error.is_adopted() {
         if is_one_of_many {
-            // Another endpoint may take it, if there is a copy of the request: a retry outer has one.
+            // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
             error.set_may_go_elsewhere();
         }
         if let Some(shortage) = host.peers.shortage(context::now()) {

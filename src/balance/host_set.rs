@@ -34,7 +34,7 @@ pub(super) struct HostSet {
     panic_until: [AtomicU64; PRIORITIES],
     /// Which group a call goes to, if there are several.
     pub(super) split: Split,
-    /// Of policies that take cursor, for each priority. On their own: they are written to by each call.
+    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
     pub(super) cursor: Box<[AtomicU64; PRIORITIES]>,
     pub(super) random: Random,
     /// Discovery and the health check. Here, because metrics report it.

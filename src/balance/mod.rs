@@ -43,7 +43,7 @@
 //! was an overload with a `retry_after` (for that time, at most 300 s, and unless half of its group gets no calls
 //! already), and one that another attempt of the same operation was sent to by [retry](crate::retry) or
 //! [hedge](crate::hedge). They are chosen only if no other is left. A refused call is not made again here, since
-//! that would take a copy of every request: a retry outer does it, which else does not retry refusals.
+//! that would take a copy of every request: an outer retry does it, which else does not retry refusals.
 //!
 //! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
 //! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for

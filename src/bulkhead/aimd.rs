@@ -18,7 +18,7 @@ const BACKOFF: f64 = 0.9;
 /// A limit that grows by one while the calls are well, and shrinks by a tenth when they are not.
 ///
 /// *Well* is a [`Success`](Outcome::Success). *Not well* is an [`Overload`](Outcome::Overload), a call that a
-/// timeout or deadline inner has ended, or one that took longer than [`slow_calls`](Self::slow_calls)
+/// inner timeout or deadline has ended, or one that took longer than [`slow_calls`](Self::slow_calls)
 /// says. Other failures, ignored and cancelled calls count neither way: they may have taken no time at all,
 /// or ended for reasons of the caller.
 ///

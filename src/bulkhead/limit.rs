@@ -49,7 +49,7 @@ pub struct Sample {
     pub limit: usize,
     /// How it ended. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service.
     pub outcome: Outcome,
-    /// Whether a timeout or a deadline inner ended it.
+    /// Whether a timeout or an inner deadline ended it.
     pub timed_out: bool,
 }
 

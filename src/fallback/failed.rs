@@ -76,7 +76,7 @@ pub trait ShouldHandle<Res> {
     fn should_handle(&self, failed: Failed<'_, Res>) -> bool;
 }
 
-/// The default choice: failures, overloads, and rejections by layers of this crate inner.
+/// The default choice: failures, overloads, and rejections by inner layers of this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures;
 

@@ -3,7 +3,7 @@
 //! # When to use it
 //!
 //! Where an answer of less worth is better than none: the last known stock, an empty list of recommendations,
-//! a second service. It stands outside the other layers, only a measure of operations is outer: a
+//! a second service. It stands outside the other layers, with only a measure of operations outside it: a
 //! fallback is what remains when retries, circuit breaker and deadline have given up. To count the failures that
 //! it covers up, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
 //!
@@ -26,7 +26,7 @@
 //! ```
 //!
 //! The result is classified by the [classifier](Config::classify), as in every layer. The fallback acts on
-//! failures, on overloads and on rejections by layers of this crate inner; [`when`](Config::when) chooses
+//! failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when) chooses
 //! otherwise, by outcome or by [kind of error](Failed::kind). It answers with
 //!
 //! | what | needs a copy of the request |
@@ -50,7 +50,7 @@
 //!
 //! A value or a function answers also when the deadline has passed: it takes no time, and the caller that gets
 //! it would have got the error of the deadline at the same moment. Another service is not asked then: it could
-//! not be done in time. The deadline that counts is the one outside the fallback; one inner has no say any
+//! not be done in time. The deadline that counts is the one outside the fallback; an inner one has no say any
 //! more, so give the second service a timeout of its own.
 //!
 //! # Cancellation
@@ -72,7 +72,7 @@
 //! None of its own. If the second service fails, its own error comes back: it says what stands
 //! between the caller and an answer now, and the primary's failure has been reported by the layers that saw it.
 //! There is one exception: an error which says that the second service was not reached (a rejection, a refused
-//! connection) would also say, to a retry outer, that nobody has acted on the request. If the primary
+//! connection) would also say, to an outer retry, that nobody has acted on the request. If the primary
 //! ended in an error, that one comes back instead. If it ended in a response, there is nothing left to return
 //! but the second service's error; a retry belongs inside a fallback, not outside.
 //!

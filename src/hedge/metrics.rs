@@ -14,7 +14,7 @@ pub(super) enum Hedged {
     Won,
     /// Another attempt gave the answer first, or the caller went away.
     Lost,
-    /// It failed, or a inner layer refused it.
+    /// It failed, or an inner layer refused it.
     Failed,
     /// It was not sent, because there was no budget for it.
     DeniedBudget,

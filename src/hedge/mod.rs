@@ -38,9 +38,9 @@
 //! [`Replay`](crate::Replay)), and if
 //!
 //! - the median of the last second (a thirtieth of the window) is at most 1.5 times that of the last 30 s: else it
-//!   is not a few servers that are slow. Fewer than 20 calls are not classified,
+//!   is not a few servers that are slow. Fewer than 20 calls are not evaluated,
 //! - there is an allowance: one hedge for twenty calls, and at once ten or one for a hundred calls of the last
-//!   second; nothing is paid for one that a inner layer refuses,
+//!   second; nothing is paid for one that an inner layer refuses,
 //! - the [budget](crate::budget) shared with the retries has the tokens, if the layer was given one,
 //! - the deadline has not passed.
 //!
@@ -51,14 +51,14 @@
 //! | outcome of the attempt | attempts that run | further copies |
 //! |---|---|---|
 //! | success, or [`Ignored`](crate::Outcome::Ignored): the caller's mistake | are dropped: the call is over | none |
-//! | failure | go on | the next one at once, if no retry is outer; else after the delay, while an attempt runs |
+//! | failure | go on | the next one at once, if there is no outer retry; else after the delay, while an attempt runs |
 //! | overload | go on | after the delay, while an attempt runs |
 //! | failure or overload that asks for a time (`Retry-After`, gRPC's pushback) | go on | as above, but not before that time |
 //! | the same with a time of more than 60 s, or beyond the deadline | go on | none |
 //! | failure or overload that asks for no further attempt (a negative pushback) | go on | none |
-//! | refused by a inner layer, or its copy of the request was too far behind | go on | after the delay, while an attempt runs |
+//! | refused by an inner layer, or its copy of the request was too far behind | go on | after the delay, while an attempt runs |
 //!
-//! If all attempts fail, the error that came first is the result; what a inner layer refused
+//! If all attempts fail, the error that came first is the result; what an inner layer refused
 //! comes back only if there is nothing else. An answer that is a failure is dropped as soon as there is another attempt to
 //! wait for, as by retry: its body may hold a connection, or the permit that the other one needs. So of such answers the last
 //! one comes back.
@@ -70,7 +70,7 @@
 //!
 //! - A call that is not hedged takes no lock and allocates nothing but the copy of the request.
 //! - In the long run there are no more hedges than a twentieth of the calls.
-//! - A hedge that the inner service is not ready for, or that a inner layer refuses, leaves the first
+//! - A hedge that the inner service is not ready for, or that an inner layer refuses, leaves the first
 //!   attempt alone.
 //! - No copy is sent before the time that the service has asked for in this call, or after it has asked for no further
 //!   attempt.

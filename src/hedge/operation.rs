@@ -12,7 +12,7 @@ use crate::context;
 use crate::latency::Took;
 use crate::template::InnerTemplate;
 
-/// Says whether this is not an attempt of a retry outer.
+/// Says whether this is not an attempt of an outer retry.
 #[inline]
 pub(super) fn is_alone() -> bool {
     context::attempt() == 0
@@ -20,7 +20,7 @@ pub(super) fn is_alone() -> bool {
 
 /// Says whether an attempt that ended so is made again at once.
 ///
-/// Where there is a retry outer, failures are its business; and a service that is overloaded wants
+/// Where there is an outer retry, failures are its business; and a service that is overloaded wants
 /// fewer calls, not more.
 #[inline]
 pub(super) fn repeats(outcome: Outcome) -> bool {
@@ -38,7 +38,7 @@ pub(super) struct Operation<S, R, K> {
     is_first_open: bool,
     /// The first attempt waits in a queue of this crate.
     is_queued: bool,
-    /// Its success brings tokens: the budget is not that of a retry outer, which sees to it.
+    /// Its success brings tokens: the budget is not that of an outer retry, which sees to it.
     is_funding: bool,
     gain: Gain,
 }
@@ -76,7 +76,7 @@ impl<S, R, K> Operation<S, R, K> {
         &self.policy().shared
     }
 
-    /// Leaves the budget to a retry outer, which a call over a buffer sees only now.
+    /// Leaves the budget to an outer retry, which a call over a buffer sees only now.
     #[inline]
     pub(super) fn note_funding(&mut self) {
         if self.is_funding && self.shared().is_funded() {

@@ -74,7 +74,7 @@ pub(super) fn pushback<Res, K>(
 where
     K: Classify<Res>,
 {
-    // A refusal by a inner layer is no failure, and not the word of the service.
+    // A refusal by an inner layer is no failure, and not the word of the service.
     let has_failed = outcome.is_failure();
     has_failed
         .then(|| classify.pushback(result.as_ref()))
@@ -120,7 +120,7 @@ where
         }
         self.has_failed = true;
         let pushback = pushback(classify, &result, outcome);
-        // A refusal by a inner layer says less than what the service answered.
+        // A refusal by an inner layer says less than what the service answered.
         if self.failed.as_ref().is_none_or(says_nothing) {
             self.failed = Some(result);
         }

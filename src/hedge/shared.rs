@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// Takes back what was paid for a hedge that a inner layer has refused.
+    /// Takes back what was paid for a hedge that an inner layer has refused.
     pub(super) fn refund(&self) {
         lock(&self.quota).put_back();
         if let Some(budget) = &self.budget {
@@ -129,7 +129,7 @@ impl Shared {
         allowed
     }
 
-    /// Says whether a retry outer brings what hedges are paid from, or nothing has to.
+    /// Says whether an outer retry brings what hedges are paid from, or nothing has to.
     #[inline]
     pub(super) fn is_funded(&self) -> bool {
         let budget = self.budget.as_ref();

@@ -121,7 +121,7 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// Retries also within an attempt of a retry outer. Off by default: attempts would multiply.
+    /// Retries also within an attempt of an outer retry. Off by default: attempts would multiply.
     pub fn retry_nested(mut self, retry: bool) -> Self {
         self.settings.retry_nested = retry;
         self

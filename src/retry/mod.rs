@@ -28,9 +28,9 @@
 //!
 //! | `decision` | because |
 //! |---|---|
-//! | `rejected` | a inner layer refused the call, and would do so again |
+//! | `rejected` | an inner layer refused the call, and would do so again |
 //! | `not_retryable` | the outcome is not a failure but [`Ignored`](crate::Outcome::Ignored): the caller's mistake |
-//! | `nested` | a retry outer makes the attempts |
+//! | `nested` | an outer retry makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
 //! | `not_copyable` | there is no copy of the request, or it was lost since |

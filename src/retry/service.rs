@@ -105,7 +105,7 @@ where
         ..
     } = shared.policy();
     if shared.policy().is_nested() {
-        // The attempts are those of the retry outer; its mark stays.
+        // The attempts are those of the outer retry; its mark stays.
         let mut operation = Some(Operation::nested(shared));
         return inner.call_as(request, &mut operation, |call, operation| {
             ResponseFuture::new(operation.take(), call, None, Tried::default())
@@ -144,7 +144,7 @@ impl<R, K> Policy<R, K> {
         self.budget.as_ref().map_or(0, Budget::id)
     }
 
-    /// Says whether the attempts are made by a retry outer.
+    /// Says whether the attempts are made by an outer retry.
     #[inline]
     pub(super) fn is_nested(&self) -> bool {
         context::attempt() > 0 && !self.settings.retry_nested
@@ -171,7 +171,7 @@ impl<S, R, K> Operation<S, R, K> {
         Self::new(shared, false)
     }
 
-    /// An operation that is an attempt of one outer: it neither pays nor brings anything.
+    /// An operation that is an attempt of an outer one: it neither pays nor brings anything.
     #[inline]
     fn nested(shared: &Arc<Shared<S, R, K>>) -> Self {
         Self::new(shared, true)
@@ -188,7 +188,7 @@ impl<S, R, K> Operation<S, R, K> {
         }
     }
 
-    /// Becomes an attempt of an operation outer, and gives up its place in the budget.
+    /// Becomes an attempt of an outer operation, and gives up its place in the budget.
     #[cold]
     pub(super) fn become_nested(&mut self) {
         self.leave();

@@ -656,7 +656,7 @@ fn of_two_readers_beyond_the_limit_those_go_on_that_are_close_to_the_front() {
 fn a_further_attempt_ends_what_it_was_copied_from_and_nobody_further_out() {
     let steps = [Step::Data(10), Step::Pending, Step::Pending, Step::Data(10)];
     let mut first = reader(&steps, 100);
-    // A hedge outer, a retry, and a hedge in its attempt.
+    // An outer hedge, a retry, and a hedge in its attempt.
     let mut further_out = first.copy().unwrap();
     let mut next = first.copy().unwrap();
     let mut inside = first.copy().unwrap();

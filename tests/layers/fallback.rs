@@ -295,7 +295,7 @@ async fn a_value_is_given_after_the_deadline_and_a_second_service_is_not_asked()
     let error = over.scope(client.clone().oneshot("ok")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let answer = client.clone().oneshot("hangs").await.unwrap();
-    assert_eq!(answer, "2nd", "a deadline inner has no say any more");
+    assert_eq!(answer, "2nd", "an inner deadline has no say any more");
 }
 
 #[tokio::test]

@@ -311,7 +311,7 @@ async fn hedges_are_paid_for_by_successes_whatever_retries_are_paid_from() {
         }
         assert_eq!(stack.handle().budget().tokens(), initial + 30);
     }
-    // Also within an attempt of a retry outer, which has another budget.
+    // Also within an attempt of an outer retry, which has another budget.
     let stack = config().hedge(|hedge| hedge).build().unwrap();
     let client = stack.wrap(Attempts::default().service(0));
     let outer = service_fn(move |request: u8| client.clone().oneshot(request));

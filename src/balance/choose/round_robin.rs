@@ -7,14 +7,14 @@ const UNITS: f64 = 1e3;
 /// The steps in which the weight of an endpoint rises during its slow start. Few, so that the weights stay as they are for
 /// a while.
 const RAMP_STEPS: f64 = 10.0;
-/// The share of a cycle between one turn and the next: by the golden ratio, cursor of one endpoint are as far from each other
+/// The share of a cycle between one turn and the next: by the golden ratio, turns of one endpoint are as far from each other
 /// as can be, however many there are.
 const STRIDE: f64 = 0.618_033_988_749_894_9;
 
-/// One endpoint after the other, as often as its weight says. All handles of a balancer take cursor together.
+/// One endpoint after the other, as often as its weight says. All handles of a balancer take turns together.
 ///
 /// In each cycle of calls (as many as the sum of the weights, divided by their greatest common divisor) an endpoint that
-/// takes calls gets exactly its weight, in cursor that are spread over the cycle. During a slow start its weight rises in
+/// takes calls gets exactly its weight, in turns that are spread over the cycle. During a slow start its weight rises in
 /// tenths. A call that may not go to an endpoint because another attempt of the operation went there takes no turn away
 /// from the others. Looks at each of the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Cycle {
         cycle
     }
 
-    /// The position of this turn. As many cursor in a row as the cycle is long have a different one each.
+    /// The position of this turn. As many turns in a row as the cycle is long have a different one each.
     fn position(self, turn: u64) -> u64 {
         let length = self.units / self.divisor;
         let mut stride = 1;

@@ -41,7 +41,7 @@
 //! A CONNECT passes as it is: its URI says where a tunnel goes, and not who makes it.
 //!
 //! Over HTTP/1.1 hyper-util's client writes a `Host` of the URI if the request has none. One that it has stays: where
-//! the servers tell hosts apart by name, set the header outer. Over HTTP/2 the origin is the `:authority`.
+//! the servers tell hosts apart by name, set the header in an outer layer. Over HTTP/2 the origin is the `:authority`.
 //!
 //! # Promises
 //!

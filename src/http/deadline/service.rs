@@ -44,7 +44,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        // A request that is sent at once is classified twice by one reading of the clock, so that it cannot be refused
+        // A request that is sent at once is checked twice by one reading of the clock, so that it cannot be refused
         // when the inner service has already reserved something for it.
         let _clock = ClockScope::call();
         if context::deadline().is_some() {

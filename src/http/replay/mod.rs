@@ -73,7 +73,7 @@
 //! ```
 //!
 //! `reqwest::Request` is a type of its own. A closure, `reqwest::Request::try_clone`, copies it, and takes all requests for
-//! idempotent; to have them classified, write the policy:
+//! idempotent; a policy of your own decides otherwise:
 //!
 #![cfg_attr(not(doctest), doc = include_str!("../../snippets/reqwest_replay.md"))]
 

@@ -36,7 +36,7 @@ pub struct Idempotent(pub bool);
 /// Which attempt a request is, from 2: an extension that [`HttpReplay`] puts on further attempts. The first one has
 /// none.
 ///
-/// Services inner can read it after the request has left the task, where [`Attempt::current`] knows
+/// Inner services can read it after the request has left the task, where [`Attempt::current`] knows
 /// nothing. Requests that are sent on behalf of another one can be given it, see
 /// [`trust_upstream_attempts`](HttpReplay::trust_upstream_attempts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,7 +187,7 @@ impl<C> HttpReplay<C> {
         self
     }
 
-    /// Does not copy requests that somebody outer has tried before, so that the attempts of several hops do
+    /// Does not copy requests that an outer layer has tried before, so that the attempts of several hops do
     /// not multiply.
     ///
     /// That is a request which comes with a number of at least 2 in the

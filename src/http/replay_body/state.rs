@@ -166,7 +166,7 @@ impl Buffered {
     }
 
     /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
-    /// it. Copies that were made before belong to somebody outer. Returns who is ended.
+    /// it. Copies that were made before belong to an outer layer. Returns who is ended.
     pub(super) fn abandon(&mut self, id: u64) -> Vec<u64> {
         let original = self.reader(id).map(|reader| reader.original);
         let mut ended: Vec<_> = original.into_iter().collect();

@@ -17,7 +17,7 @@ use crate::http::Protocol;
 use crate::ready::Call;
 use crate::{BoxError, Error};
 
-/// The error that an answer stands for, in the extensions of the response: for logs, and for layers outer.
+/// The error that an answer stands for, in the extensions of the response: for logs, and for outer layers.
 #[derive(Clone, Debug)]
 pub struct AnsweredError(Arc<Error>);
 
