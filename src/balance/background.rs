@@ -55,7 +55,7 @@ impl TaskState {
         matches!(self, Self::Running | Self::Restarting)
     }
 
-    /// Says whether calls have to look at it.
+    /// Returns whether calls have to look at the task.
     fn needs_attention(self) -> bool {
         matches!(self, Self::Restarting | Self::Interrupted | Self::Stopped)
     }
@@ -73,7 +73,7 @@ impl Tasks {
         lock(&self.states)[task as usize].0
     }
 
-    /// Says whether a call has to look at the tasks before it chooses an endpoint.
+    /// Returns whether a call has to look at the tasks before it chooses an endpoint.
     #[inline]
     pub(super) fn needs_attention(&self) -> bool {
         self.needs_attention.load(Ordering::Relaxed)
@@ -122,7 +122,7 @@ impl Tasks {
     }
 }
 
-/// What discovery lets a call do.
+/// The effect of discovery on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attended {
     /// The call chooses an endpoint.
@@ -136,7 +136,7 @@ pub(super) enum Attended {
 /// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
 type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
 
-/// How the tasks of a balancer are started and ended.
+/// Starts and ends the tasks of a balancer.
 #[derive(Default)]
 pub(super) struct Background([Mutex<Option<Started>>; 2]);
 

@@ -148,7 +148,7 @@ where
         !batch.is_empty() && pool.change(batch) > 0
     }
 
-    /// What was found before the panic is not held back.
+    /// Makes the changes that were found before the panic, and returns the state of the task.
     fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
         let pool = pool.upgrade();
         let _ = unless_it_panics(|| pool.is_some_and(|pool| self.make_changes(&pool)));

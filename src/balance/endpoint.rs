@@ -297,7 +297,7 @@ impl Host {
         self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
     }
 
-    /// What outlier ejection evaluates by.
+    /// The record by which outlier ejection evaluates the endpoint.
     pub(super) fn record_of(&self, now: u64) -> HostRecord<'_> {
         HostRecord {
             record: &self.record,

@@ -21,8 +21,8 @@ use crate::deadline::soonest;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, ErrorKind, Permit, TrackCompletion};
 
-/// How long a call waits at least until a source has been polled that was started again. It takes as long as the runtime
-/// takes to get round to a new task.
+/// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before it
+/// runs a new task.
 const RESTART: Duration = Duration::from_secs(1);
 
 pin_project! {
