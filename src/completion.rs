@@ -1,12 +1,6 @@
 //! When a call is over, and the permit that stands for it until then.
 
-use std::pin::Pin;
-use std::task::{self, Poll, ready};
-
-use tower::Service;
-
-use crate::ready::Call;
-use crate::{BoxError, Classify, Error, Outcome};
+use crate::Outcome;
 
 /// Stands for one admitted call until its outcome is known.
 ///
@@ -76,8 +70,8 @@ pub trait Permit: Send + 'static {
 /// impl<R, K> TrackCompletion<R, K> for UntilDropped {
 ///     type Response<T: Permit> = Lease<R, T>;
 ///
-///     fn attach<T: Permit>(&self, connection: R, _: Outcome, _: &K, permit: T) -> Lease<R, T> {
-///         Lease { connection, permit: Some(permit) }
+///     fn attach<T: Permit>(&self, connection: R, _: Outcome, _: &K, permit: Option<T>) -> Lease<R, T> {
+///         Lease { connection, permit }
 ///     }
 /// }
 ///
@@ -96,13 +90,21 @@ pub trait TrackCompletion<Res, K>: Clone {
     /// The response that carries the permit, if it has to.
     type Response<T: Permit>;
 
-    /// Resolves `permit` or attaches it to the response.
+    /// Returns how the call has ended, if it is over with this head. It is asked before there is a permit, so that only an
+    /// answer that goes on pays for one. By default no call is.
+    #[inline]
+    fn ended(&self, response: &Res, head: Outcome, classify: &K) -> Option<Outcome> {
+        let _ = (response, head, classify);
+        None
+    }
+
+    /// Attaches `permit` to the response. There is none if the call has [ended](Self::ended).
     fn attach<T: Permit>(
         &self,
         response: Res,
         head: Outcome,
         classify: &K,
-        permit: T,
+        permit: Option<T>,
     ) -> Self::Response<T>;
 }
 
@@ -114,47 +116,35 @@ impl<Res, K> TrackCompletion<Res, K> for CompleteOnResponse {
     type Response<T: Permit> = Res;
 
     #[inline]
-    fn attach<T: Permit>(&self, response: Res, head: Outcome, _classify: &K, permit: T) -> Res {
-        permit.resolve(head);
+    fn ended(&self, _response: &Res, head: Outcome, _classify: &K) -> Option<Outcome> {
+        Some(head)
+    }
+
+    #[inline]
+    fn attach<T: Permit>(&self, response: Res, head: Outcome, _: &K, permit: Option<T>) -> Res {
+        if let Some(permit) = permit {
+            permit.resolve(head);
+        }
         response
     }
 }
 
-/// Polls a call to the inner service, and resolves the permit that stands for it when the call is over.
-///
-/// A call without a permit is one that its layer refused: it has failed already.
+/// Resolves the permit of a call whose head has come, or attaches it to the response.
 #[inline]
-pub(crate) fn poll_tracked<S, Req, K, C, T>(
-    call: Pin<&mut Call<S, Req>>,
-    permit: &mut Option<T>,
-    classify: &K,
+pub(crate) fn complete<Res, K, C, T>(
     completion: &C,
-    name: impl FnOnce(&T) -> &'static str,
-    cx: &mut task::Context<'_>,
-) -> Poll<Result<C::Response<T>, Error>>
+    response: Res,
+    head: Outcome,
+    classify: &K,
+    permit: T,
+) -> C::Response<T>
 where
-    S: Service<Req, Error: Into<BoxError> + 'static>,
-    K: Classify<S::Response>,
-    C: TrackCompletion<S::Response, K>,
+    C: TrackCompletion<Res, K>,
     T: Permit,
 {
-    let result = ready!(call.poll(cx, || permit.as_ref().map_or("", name)));
-    Poll::Ready(match (permit.take(), result) {
-        (Some(permit), Ok(response)) => {
-            let outcome = classify.classify(Ok(&response));
-            Ok(completion.attach(response, outcome, classify, permit))
-        }
-        (Some(permit), Err(error)) => {
-            if error.is_rejection() {
-                permit.refuse();
-            } else if error.is_timeout() {
-                permit.time_out(classify.classify(Err(&error)));
-            } else {
-                permit.resolve(classify.classify(Err(&error)));
-            }
-            Err(error)
-        }
-        (None, Err(refused)) => Err(refused),
-        (None, Ok(_)) => return Poll::Pending,
-    })
+    let Some(outcome) = completion.ended(&response, head, classify) else {
+        return completion.attach(response, head, classify, Some(permit));
+    };
+    permit.resolve(outcome);
+    completion.attach(response, outcome, classify, None)
 }

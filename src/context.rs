@@ -256,6 +256,79 @@ impl Drop for TriedScope<'_> {
     }
 }
 
+/// Sets what the attempts of an operation carry with them, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OperationScope {
+    /// What was there before, where it was changed.
+    deadline: Option<Option<Instant>>,
+    attempt: Option<(u32, usize)>,
+    /// The list of endpoints is that of an outer operation.
+    is_inside: bool,
+}
+
+impl OperationScope {
+    /// Sets the deadline; the number of the attempt, and the budget it is paid from; and the endpoints that were tried. Inside
+    /// another operation that makes several attempts, the list of endpoints is that of the outer one, so that no attempt of
+    /// either goes where another one went.
+    #[inline(always)]
+    pub(crate) fn enter(
+        deadline: Option<Instant>,
+        attempt: Option<(u32, usize)>,
+        tried: Tried,
+    ) -> Self {
+        CONTEXT.with(|context| {
+            let is_inside = context.tried.get().is_some();
+            if !is_inside {
+                context.tried.set(Some(tried));
+            }
+            Self {
+                deadline: deadline.map(|deadline| context.deadline.replace(Some(deadline))),
+                attempt: attempt.map(|(attempt, budget)| {
+                    (
+                        context.attempt.replace(attempt),
+                        context.budget.replace(budget),
+                    )
+                }),
+                is_inside,
+            }
+        })
+    }
+
+    /// Sets the number of the next attempt.
+    pub(crate) fn set_attempt(&mut self, attempt: u32) {
+        CONTEXT.with(|context| context.attempt.set(attempt));
+    }
+
+    /// The endpoints that were tried, to be kept until the next scope.
+    #[inline(always)]
+    pub(crate) fn tried(&self) -> Tried {
+        if self.is_inside {
+            Tried::default()
+        } else {
+            tried()
+        }
+    }
+}
+
+impl Drop for OperationScope {
+    #[inline(always)]
+    fn drop(&mut self) {
+        CONTEXT.with(|context| {
+            if let Some(deadline) = self.deadline {
+                context.deadline.set(deadline);
+            }
+            if let Some((attempt, budget)) = self.attempt {
+                context.attempt.set(attempt);
+                context.budget.set(budget);
+            }
+            if !self.is_inside {
+                context.tried.set(None);
+            }
+        });
+    }
+}
+
 /// Runs `poll` without a shared reading of the clock: for code of the user, which may take its time
 /// within one poll.
 pub(crate) fn unclocked<T>(poll: impl FnOnce() -> T) -> T {

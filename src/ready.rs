@@ -144,6 +144,15 @@ impl<S> Ready<S> {
         future(call, held)
     }
 
+    /// A call that is made when the inner service is ready again, on a handle that reserves nothing until then.
+    pub(crate) fn call_later<Req>(&mut self, request: Req) -> Call<S, Req>
+    where
+        S: Service<Req> + Clone,
+    {
+        self.release();
+        Call::waiting(self.take_polled(), request)
+    }
+
     /// Gives up what the inner service has reserved for this handle, or this handle's place in its queue.
     pub(crate) fn release(&mut self)
     where

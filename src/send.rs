@@ -78,8 +78,8 @@ where
 
 /// Gives a service of this crate the method `send`.
 macro_rules! send_method {
-    ($service:ident<$($param:ident),*>) => {
-        impl<$($param),*> $service<$($param),*> {
+    ($service:ident<$($param:ident $(: $bound:path)?),*>) => {
+        impl<$($param $(: $bound)?),*> $service<$($param),*> {
             /// Sends one request.
             ///
             /// The call is made on a clone, so the service can be shared by reference, and nothing has to be ready before. The

@@ -15,6 +15,18 @@ pin_project! {
 }
 
 impl Timer {
+    /// Returns whether it has been polled.
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        self.sleep.is_some()
+    }
+
+    /// Polls a timer that [is set](Self::is_set).
+    #[inline]
+    pub(crate) fn poll_set(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.poll(Instant::now, cx)
+    }
+
     /// Is ready when `at` has come, which may be another instant in each poll.
     pub(crate) fn poll_at(
         mut self: Pin<&mut Self>,

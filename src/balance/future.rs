@@ -16,6 +16,7 @@ use super::flight::Flight;
 use super::pool::{Local, Pool};
 use super::service::Chosen;
 use super::shortage::Shortage;
+use crate::completion::complete;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
 use crate::timer::Timer;
@@ -159,9 +160,8 @@ where
         Poll::Ready(match result {
             Ok(response) => {
                 let outcome = this.classify.classify(Ok(&response));
-                Ok(this
-                    .completion
-                    .attach(response, outcome, this.classify, flight))
+                let (classify, completion) = (this.classify, this.completion);
+                Ok(complete(completion, response, outcome, classify, flight))
             }
             Err(error) => Err(failed(error, flight, this.classify, *this.is_one_of_many)),
         })

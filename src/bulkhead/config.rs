@@ -9,9 +9,11 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::layer::BulkheadLayer;
 use super::limit::Limit;
+use super::part::Compartment;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
 use super::word::MAX;
+use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
@@ -143,10 +145,23 @@ impl<K, C> Config<K, C> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
-        let check = Check::new("bulkhead", &self.name)?;
         let now = Instant::now();
-        let settings = self.settings;
-        let (limit, policy) = settings.limit.build(check, now)?;
+        let part = self.part(now)?;
+        let name = part.shared.name();
+        Ok(PartLayer::with(
+            name,
+            now,
+            part,
+            self.classify,
+            self.completion,
+        ))
+    }
+
+    /// Makes the part, which counts time from `origin`.
+    pub(crate) fn part(&self, origin: Instant) -> Result<Compartment, ConfigError> {
+        let check = Check::new("bulkhead", &self.name)?;
+        let settings = &self.settings;
+        let (limit, policy) = settings.limit.clone().build(check, origin)?;
         let queue = settings.queue;
         check.that(queue <= MAX, "queue", &queue, "0 to 1000000")?;
         let bounds = settings.bounds(check)?;
@@ -154,13 +169,11 @@ impl<K, C> Config<K, C> {
             Gate::new(limit, queue, bounds, settings.order),
             policy,
             settings.mode,
-            now,
+            origin,
             Series::of(&self.name, "bulkhead"),
         );
-        Ok(BulkheadLayer {
+        Ok(Compartment {
             shared: Arc::new(shared),
-            classify: self.classify,
-            completion: self.completion,
         })
     }
 }

@@ -1,31 +1,24 @@
 //! The layer of the bulkhead, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
-
-use tokio::time::Instant;
-use tower::Layer;
 
 use super::config::Config;
 use super::limit::Limit;
-use super::service::Bulkhead;
+use super::part::Compartment;
 use super::shared::Shared;
+use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::ready::Ready;
-use crate::{
-    Availability, Classify, CloneService, CompleteOnResponse, ConfigError, ErrorsAreFailures,
-    Evictable, TrackCompletion,
-};
+use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures};
 
 /// Bounds the calls in flight. See the [module documentation](crate::bulkhead).
 ///
 /// All services made by one layer value, or by its clones, share its permits.
-#[derive(Clone)]
-pub struct BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
-    pub(super) shared: Arc<Shared>,
-    pub(super) classify: K,
-    pub(super) completion: C,
-}
+pub type BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> =
+    PartLayer<Compartment, K, C>;
+
+/// A service behind a bulkhead. Made by [`BulkheadLayer`].
+pub type Bulkhead<S, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    PartService<S, Compartment, K, C>;
 
 impl BulkheadLayer {
     /// A bulkhead with the default settings. `limit` is a number or an [`Aimd`](super::Aimd).
@@ -49,47 +42,15 @@ impl<K, C> BulkheadLayer<K, C> {
     /// A handle that reads and steers the bulkhead.
     #[must_use]
     pub fn handle(&self) -> Handle {
+        self.part().handle()
+    }
+}
+
+impl Compartment {
+    pub(crate) fn handle(&self) -> Handle {
         Handle {
             shared: Arc::clone(&self.shared),
         }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> Bulkhead<S, K, C>
-    where
-        S: CloneService<Req>,
-        K: Classify<S::Response> + Clone,
-        C: TrackCompletion<S::Response, K>,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S, K: Clone, C: Clone> Layer<S> for BulkheadLayer<K, C> {
-    type Service = Bulkhead<S, K, C>;
-
-    fn layer(&self, inner: S) -> Bulkhead<S, K, C> {
-        Bulkhead {
-            inner: Ready::new(inner),
-            shared: Some(Arc::clone(&self.shared)),
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
-        }
-    }
-}
-
-impl<K, C> Evictable for BulkheadLayer<K, C> {
-    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
-    fn is_evictable(&self, _now: Instant) -> bool {
-        self.shared.is_idle()
-    }
-}
-
-impl<K, C> fmt::Debug for BulkheadLayer<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BulkheadLayer")
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
     }
 }
 

@@ -135,23 +135,18 @@
 
 mod aimd;
 mod config;
-mod future;
 mod gate;
 mod layer;
 mod limit;
 mod metrics;
-mod permit;
+mod part;
 mod queue;
-mod service;
 mod shared;
-mod waiter;
 mod word;
 
 pub use self::aimd::Aimd;
 pub use self::config::Config;
-pub use self::future::ResponseFuture;
-pub use self::layer::{BulkheadLayer, Handle};
+pub use self::layer::{Bulkhead, BulkheadLayer, Handle};
 pub use self::limit::{Limit, LimitPolicy, Sample};
-pub use self::permit::BulkheadPermit;
+pub use self::part::{BulkheadPermit, Compartment};
 pub use self::queue::QueueOrder;
-pub use self::service::Bulkhead;

@@ -2,22 +2,19 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
-use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason};
-use super::permit::{BulkheadPermit, Started};
-use super::waiter::Waiter;
+use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason, WaitEnd};
 use super::word::{MAX, Word};
-use crate::context::{self, nanos_between};
+use crate::chassis::{At, EndedBy, Record};
+use crate::context::nanos_between;
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
-use crate::{ConfigError, Error, Mode, Outcome};
+use crate::{ConfigError, Error, Mode};
 
 /// Every so many calls of a thread one looks at the clock, to see whether it is time to publish the gauges. Odd, so
 /// that of two bulkheads in one stack each has its turn.
@@ -33,15 +30,6 @@ pub(super) struct Shared {
     origin: Instant,
     metrics: &'static Series<BulkheadMetrics>,
     shown: Shown<3>,
-}
-
-/// What the bulkhead says to a call that finds no free permit.
-pub(super) enum Admission {
-    /// It has one after all.
-    Admitted(BulkheadPermit),
-    /// It waits for its turn, if there is a place in the queue when it is polled.
-    PutOff(Waiter),
-    Refused(Error),
 }
 
 impl Shared {
@@ -71,6 +59,10 @@ impl Shared {
     #[inline]
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Says whether calls are timed.
@@ -105,38 +97,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets a call in, if there is a free permit.
-    #[inline]
-    pub(super) fn try_admit(self: &Arc<Self>) -> Option<BulkheadPermit> {
-        let word = self.gate.try_enter()?;
-        Some(self.permit(word))
-    }
-
-    /// Decides over a call that has found no free permit.
-    #[cold]
-    pub(super) fn admit_to_full(self: &Arc<Self>) -> Admission {
-        let now = context::now();
-        if self.mode == Mode::Observe {
-            let Some(word) = self.gate.enter_anyway() else {
-                self.reject(Reason::Full, now);
-                return Admission::Admitted(BulkheadPermit::none());
-            };
-            let permit = self.permit(word);
-            if word.in_flight() > word.limit() + self.gate.length() {
-                self.reject(Reason::Full, now);
-            }
-            return Admission::Admitted(permit);
-        }
-        let deadline = context::deadline();
-        if self.gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
-            return Admission::Refused(self.reject(Reason::Deadline, now));
-        }
-        if self.gate.word().waiting() >= self.gate.length() {
-            return Admission::Refused(self.reject(Reason::Full, now));
-        }
-        Admission::PutOff(Waiter::new(Arc::clone(self), now))
-    }
-
     /// One call more waits.
     pub(super) fn joined(&self, now: Instant) {
         self.keep(now);
@@ -152,29 +112,19 @@ impl Shared {
         Error::rejected(reason.kind(), self.name(), None)
     }
 
-    pub(super) fn report(&self, now: Instant, report: impl Fn(&BulkheadMetrics)) {
-        self.metrics.report(now, report);
+    /// Counts a wait that is over.
+    pub(super) fn waited(&self, end: WaitEnd, since: Instant, now: Instant) {
+        let waited = now.saturating_duration_since(since);
+        self.metrics
+            .report(now, |metrics| metrics.waited(end, waited, now));
     }
 
-    /// The permit of a call that has entered; the gate stood so when it had.
+    /// Gives the slot of a call back. Returns how the gate stood before.
     #[inline]
-    pub(super) fn permit(self: &Arc<Self>, word: Word) -> BulkheadPermit {
-        let started = self.is_adaptive().then(|| Started {
-            at: NonZeroU64::MIN.saturating_add(self.nanos(context::now())),
-            in_flight: word.in_flight() as u32,
-            head: None,
-        });
-        // Whatever the recorder does from here on, the permit is given back.
-        let permit = BulkheadPermit::new(Arc::clone(self), started);
-        self.look(word);
-        permit
-    }
-
-    /// Gives the permit of a call back.
-    #[inline]
-    pub(super) fn leave(&self) {
-        let before = self.gate.leave(context::fresh_now);
+    pub(super) fn leave(&self, at: &At) -> Word {
+        let before = self.gate.leave(|| at.instant());
         self.left(before);
+        before
     }
 
     /// A call has left; the gate stood so before.
@@ -186,43 +136,31 @@ impl Shared {
         }
     }
 
-    /// How long a call has had its permit.
-    fn held(&self, started: &Started, now: Instant) -> Duration {
-        let ended = NonZeroU64::MIN.saturating_add(self.nanos(now)).get();
-        Duration::from_nanos(ended.saturating_sub(started.at.get()))
-    }
-
-    /// The head of an answer has come, the rest of which goes on.
-    pub(super) fn answered(&self, started: &mut Started) {
-        let took = self.held(started, context::fresh_now()).as_micros();
-        let took = u32::try_from(took).unwrap_or(u32::MAX);
-        started.head = Some(NonZeroU32::MIN.saturating_add(took));
-    }
-
-    /// Gives the permit of a call back, and lets the policy know of it.
-    pub(super) fn end(&self, started: Started, outcome: Outcome, timed_out: bool) {
-        let now = context::fresh_now();
-        let word = self.gate.leave(|| now);
-        self.left(word);
+    /// Lets the policy know of a call whose slot has been given back: whatever the policy does, that is not lost.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn adapt(
+        &self,
+        before: Word,
+        in_flight: u32,
+        to_head: Option<Duration>,
+        record: &Record<'_>,
+    ) {
         let Some(policy) = &self.policy else { return };
-        let held = self.held(&started, now);
-        let to_head = started.head.map(|micros| u64::from(micros.get() - 1));
-        // After the permit is back: whatever the policy does, it is not lost.
-        self.adapt(
-            policy.as_ref(),
-            &Sample {
-                now,
-                round_trip: to_head.map_or(held, Duration::from_micros),
-                held,
-                in_flight: word.in_flight().max(started.in_flight as usize),
-                limit: word.limit(),
-                outcome,
-                timed_out,
-            },
-        );
+        let held = record.duration();
+        let sample = Sample {
+            now: record.at.instant(),
+            round_trip: to_head.unwrap_or(held),
+            held,
+            in_flight: before.in_flight().max(in_flight as usize),
+            limit: before.limit(),
+            outcome: record.outcome,
+            timed_out: record.ended_by == EndedBy::Timeout,
+        };
+        self.change_limit(policy.as_ref(), &sample);
     }
 
-    fn adapt(&self, policy: &dyn LimitPolicy, sample: &Sample) {
+    fn change_limit(&self, policy: &dyn LimitPolicy, sample: &Sample) {
         let limit = policy.update(sample).clamp(1, MAX);
         if limit != sample.limit {
             self.gate.change_limit(sample.limit, limit, sample.now);
@@ -232,10 +170,10 @@ impl Shared {
 
     /// Publishes the gauges now and then, without a reading of the clock if possible.
     #[inline]
-    fn look(&self, word: Word) {
+    pub(super) fn look(&self, word: Word, at: &At) {
         thread_local! { static CALLS: Cell<u32> = const { Cell::new(0) } }
-        if let Some(now) = context::known_now() {
-            return self.keep(now);
+        if at.is_read() {
+            return self.keep(at.instant());
         }
         let calls = CALLS.get();
         CALLS.set(if calls == 0 {
@@ -244,13 +182,13 @@ impl Shared {
             calls - 1
         });
         if calls == 0 || self.is_far_from_shown(word) {
-            self.look_at_the_clock();
+            self.look_at_the_clock(at);
         }
     }
 
     #[cold]
-    fn look_at_the_clock(&self) {
-        self.keep(context::now());
+    fn look_at_the_clock(&self, at: &At) {
+        self.keep(at.instant());
     }
 
     /// Publishes the gauges if it is time to.

@@ -4,9 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::layer::CircuitBreakerLayer;
+use super::part::Breaker;
 use super::shared::{Shared, Window};
 use super::state::{Settings, Transition};
+use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
@@ -298,34 +302,47 @@ impl<K, C> Config<K, C> {
     /// # Errors
     ///
     /// If the name is empty or a value is outside its range.
-    pub fn build(mut self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
-        self.settings.min_calls = self.rest.min_calls.unwrap_or(match self.rest.window {
+    pub fn build(self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
+        let now = Instant::now();
+        let part = self.part(now)?;
+        let name = part.shared.name();
+        Ok(PartLayer::with(
+            name,
+            now,
+            part,
+            self.classify,
+            self.completion,
+        ))
+    }
+
+    /// Makes the part, which counts time from `origin`.
+    pub(crate) fn part(&self, origin: Instant) -> Result<Breaker, ConfigError> {
+        let mut settings = self.settings.clone();
+        settings.min_calls = self.rest.min_calls.unwrap_or(match self.rest.window {
             WindowKind::Time(_) => MIN_CALLS,
             WindowKind::Count(calls) => MIN_CALLS.min(calls),
         });
-        self.check()?;
+        self.check(&settings)?;
         let window = match self.rest.window {
             WindowKind::Time(span) => Window::Time(TimeWindow::new(span, stripes())),
             WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
         };
         let shared = Shared::new(
-            self.settings,
+            settings,
             window,
             self.rest.mode,
-            self.rest.listener,
+            self.rest.listener.clone(),
             Random::new(self.rest.seed),
+            origin,
             Series::of(&self.name, "circuit_breaker"),
         );
-        Ok(CircuitBreakerLayer {
+        Ok(Breaker {
             shared: Arc::new(shared),
-            classify: self.classify,
-            completion: self.completion,
         })
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
         let check = Check::new("circuit breaker", &self.name)?;
-        let settings = &self.settings;
         let share = |field, share: f64| {
             let is_share = share > 0.0 && share < 1.0;
             check.that(is_share, field, &share, "above 0 and below 1")

@@ -1,32 +1,27 @@
 //! The layer of the circuit breaker, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::Layer;
 
 use super::config::Config;
-use super::service::CircuitBreaker;
+use super::part::Breaker;
 use super::shared::Shared;
 use super::state::State;
+use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::ready::Ready;
-use crate::{
-    Availability, Classify, CloneService, CompleteOnResponse, ErrorsAreFailures, Evictable,
-    TrackCompletion,
-};
+use crate::{Availability, CompleteOnResponse, ErrorsAreFailures};
 
 /// Rejects calls to a service that is down. See the [module documentation](crate::circuit_breaker).
 ///
 /// All services made by one layer value, or by its clones, share one breaker.
-#[derive(Clone)]
-pub struct CircuitBreakerLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
-    pub(super) shared: Arc<Shared>,
-    pub(super) classify: K,
-    pub(super) completion: C,
-}
+pub type CircuitBreakerLayer<K = ErrorsAreFailures, C = CompleteOnResponse> =
+    PartLayer<Breaker, K, C>;
+
+/// A service behind a circuit breaker. Made by [`CircuitBreakerLayer`].
+pub type CircuitBreaker<S, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    PartService<S, Breaker, K, C>;
 
 impl CircuitBreakerLayer {
     /// A breaker with the default settings.
@@ -50,48 +45,15 @@ impl<K, C> CircuitBreakerLayer<K, C> {
     /// A handle that reads and steers the breaker.
     #[must_use]
     pub fn handle(&self) -> Handle {
+        self.part().handle()
+    }
+}
+
+impl Breaker {
+    pub(crate) fn handle(&self) -> Handle {
         Handle {
             shared: Arc::clone(&self.shared),
         }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> CircuitBreaker<S, K, C>
-    where
-        S: CloneService<Req>,
-        K: Classify<S::Response> + Clone,
-        C: TrackCompletion<S::Response, K>,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S, K: Clone, C: Clone> Layer<S> for CircuitBreakerLayer<K, C> {
-    type Service = CircuitBreaker<S, K, C>;
-
-    fn layer(&self, inner: S) -> CircuitBreaker<S, K, C> {
-        CircuitBreaker {
-            inner: Ready::new(inner),
-            shared: Some(Arc::clone(&self.shared)),
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
-        }
-    }
-}
-
-impl<K, C> Evictable for CircuitBreakerLayer<K, C> {
-    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
-    /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
-    fn is_evictable(&self, now: Instant) -> bool {
-        self.shared.is_evictable(now)
-    }
-}
-
-impl<K, C> fmt::Debug for CircuitBreakerLayer<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerLayer")
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
     }
 }
 

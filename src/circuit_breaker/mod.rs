@@ -137,17 +137,13 @@
 //! ```
 
 mod config;
-mod future;
 mod layer;
 mod metrics;
-mod permit;
-mod service;
+mod part;
 mod shared;
 mod state;
 
 pub use self::config::Config;
-pub use self::future::ResponseFuture;
-pub use self::layer::{CircuitBreakerLayer, Handle};
-pub use self::permit::BreakerPermit;
-pub use self::service::CircuitBreaker;
+pub use self::layer::{CircuitBreaker, CircuitBreakerLayer, Handle};
+pub use self::part::{Breaker, BreakerPermit};
 pub use self::state::{State, Transition, TransitionCause};

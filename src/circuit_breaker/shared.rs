@@ -2,18 +2,18 @@
 //! machine when it is not.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use super::permit::{BreakerPermit, Kind, Rejected, Timing};
 use super::state::{
     Machine, Probe, ProbeEnd, Settings, State, Transition, TransitionCause, verdict,
 };
-use crate::context::{self, nanos_between};
+use crate::chassis::At;
+use crate::context::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::sync::{AtomicU64, Ordering, lock};
@@ -136,9 +136,9 @@ impl Shared {
         mode: Mode,
         listener: Option<Listener>,
         random: Random,
+        now: Instant,
         metrics: &'static Series<BreakerMetrics>,
     ) -> Self {
-        let now = Instant::now();
         metrics.levels().created(State::Closed);
         Self {
             word: AtomicU64::new(word(State::Closed, 0)),
@@ -169,73 +169,49 @@ impl Shared {
         lock(&self.machine).state()
     }
 
-    /// Lets a call through.
+    /// Returns the word of a breaker that lets a call through, or that of one which may not.
     #[inline]
-    pub(super) fn admit(self: &Arc<Self>) -> Result<BreakerPermit, Rejected> {
+    pub(super) fn closed_word(&self) -> Result<u64, u64> {
         let word = self.word.load(Ordering::Acquire);
-        if !is(State::Closed, word) {
-            return self.probe(word);
-        }
-        let timing = self.started();
-        Ok(self.permit(Kind::Counted { word, timing }))
-    }
-
-    /// When a call begins, if that matters.
-    #[inline]
-    fn started(&self) -> Timing {
-        if self.settings.slow_calls.is_some() {
-            Timing::Since(self.fresh_nanos())
+        if is(State::Closed, word) {
+            Ok(word)
         } else {
-            Timing::Off
+            Err(word)
         }
     }
 
-    /// The answer of a call begins.
-    pub(super) fn stop(&self, timing: &mut Timing) {
-        if let Timing::Since(_) = timing {
-            *timing = if self.is_slow(*timing, self.fresh_nanos()) {
-                Timing::Slow
-            } else {
-                Timing::Fast
-            };
-        }
-    }
-
-    pub(super) fn fresh_nanos(&self) -> u64 {
-        self.nanos(context::fresh_now())
-    }
-
+    /// The time after which a call is slow, if that counts.
     #[inline]
-    fn permit(self: &Arc<Self>, kind: Kind) -> BreakerPermit {
-        BreakerPermit::new(Arc::clone(self), kind)
+    pub(super) fn slow_after(&self) -> Option<Duration> {
+        self.settings.slow_calls.map(|(limit, _)| limit)
     }
 
-    /// Decides over a call on a breaker that is not closed.
-    #[cold]
-    fn probe(self: &Arc<Self>, word: u64) -> Result<BreakerPermit, Rejected> {
-        let now = context::now();
+    /// Decides about a call on a breaker that is not closed. A call that may not pass learns when to come again.
+    ///
+    /// A probe is `admitted` before the listener is told: if that panics, the slot is given back.
+    pub(super) fn probe(
+        &self,
+        word: u64,
+        at: &At,
+        admitted: impl FnOnce(Probe),
+    ) -> Result<(), Option<Duration>> {
+        let now = at.instant();
         let mut retry_after = self.open_for_remaining(now);
         if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
             let (probe, transition) = self.change(|machine| machine.try_probe(now));
-            // Before the listener is told: if it panics, the place is given back.
-            let permit = probe.map(|probe| {
-                let timing = self.started();
-                self.permit(Kind::Probe { probe, timing })
-            });
-            self.publish(transition);
-            if let Some(permit) = permit {
-                return Ok(permit);
+            let is_admitted = probe.map(admitted).is_some();
+            self.publish(transition, now);
+            if is_admitted {
+                return Ok(());
             }
             retry_after = self.open_for_remaining(now);
         }
         self.metrics
             .report(now, |metrics| metrics.rejected(self.mode, now));
-        self.published.keep(self.metrics, now, self.nanos(now));
+        self.published.keep(self.metrics, now, at.nanos());
         match self.mode {
-            Mode::Enforce => Err(Rejected {
-                retry_after: retry_after.filter(|wait| !wait.is_zero()),
-            }),
-            Mode::Observe => Ok(self.permit(Kind::Uncounted)),
+            Mode::Enforce => Err(retry_after.filter(|wait| !wait.is_zero())),
+            Mode::Observe => Ok(()),
         }
     }
 
@@ -284,7 +260,7 @@ impl Shared {
 
     fn steer(&self, steer: impl FnOnce(&mut Machine) -> Transition) {
         let transition = self.change(steer);
-        self.publish(Some(transition));
+        self.publish(Some(transition), Instant::now());
     }
 
     /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
@@ -301,12 +277,11 @@ impl Shared {
     }
 
     /// Reports a change of state. No lock is held, so the listener may use the breaker.
-    fn publish(&self, transition: Option<Transition>) {
+    fn publish(&self, transition: Option<Transition>, now: Instant) {
         let Some(transition) = transition else { return };
         if transition.from == transition.to {
             return;
         }
-        let now = context::now();
         self.metrics.levels().moved(transition.from, transition.to);
         self.metrics.report(now, |metrics| {
             metrics.changed(transition, self.metrics.levels());
@@ -317,21 +292,20 @@ impl Shared {
     }
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
-    pub(super) fn count_head(&self, admitted: u64, timing: Timing) -> Option<Mark> {
+    pub(super) fn count_head(&self, admitted: u64, slow: bool, at: &At) -> Option<Mark> {
         if self.word.load(Ordering::Acquire) != admitted {
             return None;
         }
-        let (now, slow) = self.ended(timing);
         let sample = Sample { slow, ..OK };
-        let (mark, _) = self.record(admitted, sample, Step::Answered, now);
+        let (mark, _) = self.record(admitted, sample, Step::Answered, at);
         if slow {
-            self.evaluate(admitted >> STATE_BITS, 0, None, now);
+            self.evaluate(admitted >> STATE_BITS, 0, None, at);
         }
         Some(mark)
     }
 
     /// A call is over whose head was counted as a success.
-    pub(super) fn count_rest(&self, admitted: u64, mark: Mark, outcome: Outcome) {
+    pub(super) fn count_rest(&self, admitted: u64, mark: Mark, outcome: Outcome, at: &At) {
         if self.word.load(Ordering::Acquire) != admitted {
             return;
         }
@@ -343,78 +317,47 @@ impl Shared {
                 self.count_streak(epoch, Step::Succeeded);
             }
             Outcome::Failure | Outcome::Overload { .. } => {
-                let now = context::now();
-                self.window.correct(epoch, self.nanos(now), mark);
+                self.window.correct(epoch, at.nanos(), mark);
                 let streak = self.count_streak(epoch, Step::BrokeOff);
-                self.evaluate(epoch, streak, outcome.retry_after(), now);
+                self.evaluate(epoch, streak, outcome.retry_after(), at);
             }
         }
     }
 
-    /// Counts a call that began while the breaker was closed.
+    /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
     #[inline]
-    pub(super) fn count(&self, admitted: u64, outcome: Outcome, timing: Timing) {
-        match (outcome, timing) {
-            (Outcome::Success, Timing::Off) => self.count_success(admitted),
-            (Outcome::Ignored | Outcome::Cancelled, _) => {}
-            _ => self.count_other(admitted, outcome, timing),
-        }
-    }
-
-    fn count_success(&self, admitted: u64) {
+    pub(super) fn count_success(&self, admitted: u64, at: &At) {
         if self.word.load(Ordering::Acquire) == admitted {
-            self.record(admitted, OK, Step::Succeeded, context::now());
+            self.record(admitted, OK, Step::Succeeded, at);
         }
     }
 
-    /// Counts a call that failed, or may have been slow.
-    #[cold]
-    fn count_other(&self, admitted: u64, outcome: Outcome, timing: Timing) {
-        if self.word.load(Ordering::Acquire) != admitted {
+    /// Counts a call that began while the breaker was closed.
+    pub(super) fn count(&self, admitted: u64, outcome: Outcome, slow: bool, at: &At) {
+        let is_stale = self.word.load(Ordering::Acquire) != admitted;
+        if is_stale || matches!(outcome, Outcome::Ignored | Outcome::Cancelled) {
             return;
         }
-        let (now, slow) = self.ended(timing);
         let failed = outcome.is_failure();
         let step = if failed {
             Step::Failed
         } else {
             Step::Succeeded
         };
-        let (_, streak) = self.record(admitted, Sample { failed, slow }, step, now);
+        let (_, streak) = self.record(admitted, Sample { failed, slow }, step, at);
         if failed || slow {
             let epoch = admitted >> STATE_BITS;
-            self.evaluate(epoch, streak, outcome.retry_after(), now);
+            self.evaluate(epoch, streak, outcome.retry_after(), at);
         }
     }
 
     /// Enters a call of a closed breaker, and says where, and how many failures in a row there are.
     #[inline]
-    fn record(&self, admitted: u64, sample: Sample, step: Step, now: Instant) -> (Mark, u32) {
+    fn record(&self, admitted: u64, sample: Sample, step: Step, at: &At) -> (Mark, u32) {
         let epoch = admitted >> STATE_BITS;
-        let nanos = self.nanos(now);
-        let mark = self.window.record(epoch, nanos, sample);
-        self.published.keep(self.metrics, now, nanos);
+        let mark = self.window.record(epoch, at.nanos(), sample);
+        self.published.keep(self.metrics, at.instant(), at.nanos());
         (mark, self.count_streak(epoch, step))
-    }
-
-    /// When a call has ended, and whether it was slow.
-    #[cold]
-    fn ended(&self, timing: Timing) -> (Instant, bool) {
-        let now = match timing {
-            Timing::Since(_) => context::fresh_now(),
-            _ => context::now(),
-        };
-        (now, self.is_slow(timing, self.nanos(now)))
-    }
-
-    fn is_slow(&self, timing: Timing, now: u64) -> bool {
-        match (timing, self.settings.slow_calls) {
-            (Timing::Slow, _) => true,
-            (Timing::Since(started), Some((limit, _))) => {
-                Duration::from_nanos(now.saturating_sub(started)) > limit
-            }
-            _ => false,
-        }
     }
 
     /// Counts failures in a row, and says how many there are.
@@ -456,26 +399,24 @@ impl Shared {
     }
 
     #[cold]
-    fn evaluate(&self, epoch: u64, streak: u32, retry_after: Option<Duration>, now: Instant) {
+    fn evaluate(&self, epoch: u64, streak: u32, retry_after: Option<Duration>, at: &At) {
         let settings = &self.settings;
         let in_a_row = settings.consecutive_failures.is_some_and(|n| streak >= n);
         let cause = if in_a_row {
             Some(TransitionCause::ConsecutiveFailures)
         } else {
-            let tallies = self.window.tallies(epoch, self.nanos(now));
+            let tallies = self.window.tallies(epoch, at.nanos());
             let mut tallies = tallies.into_iter();
             tallies.find_map(|tally| verdict(settings, tally))
         };
         let Some(cause) = cause else { return };
-        let jitter = self.random.symmetric();
+        let (now, jitter) = (at.instant(), self.random.symmetric());
         let transition =
             self.change(|machine| machine.trip(epoch, cause, retry_after, now, jitter));
-        self.publish(transition);
+        self.publish(transition, now);
     }
 
-    #[cold]
-    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, timing: Timing) {
-        let (now, slow) = self.ended(timing);
+    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
         let end = match outcome {
             Outcome::Success if slow => ProbeEnd::Failed(None),
             Outcome::Success => ProbeEnd::Succeeded,
@@ -483,24 +424,23 @@ impl Shared {
             Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
             Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
         };
-        self.change_by(probe, end, now);
+        self.change_by(probe, end, at.instant());
     }
 
     /// A probe has ended that counts as a success already.
-    #[cold]
-    pub(super) fn disprove(&self, probe: Probe, outcome: Outcome) {
+    pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
         let retry_after = match outcome {
             Outcome::Failure => None,
             Outcome::Overload { retry_after } => retry_after,
             Outcome::Success | Outcome::Ignored | Outcome::Cancelled => return,
         };
-        self.change_by(probe, ProbeEnd::Disproved(retry_after), context::now());
+        self.change_by(probe, ProbeEnd::Disproved(retry_after), at.instant());
     }
 
     fn change_by(&self, probe: Probe, end: ProbeEnd, now: Instant) {
         let jitter = self.random.symmetric();
         let transition = self.change(|machine| machine.end_probe(probe, end, now, jitter));
-        self.publish(transition);
+        self.publish(transition, now);
     }
 }
 

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::layer::HedgeLayer;
-use super::service::Policy;
+use tokio::time::Instant;
+
+use super::layer::{HedgeLayer, HedgePlan};
 use super::shared::Shared;
+use crate::chassis::{Core, OperationLayer, Recipe};
 use crate::error::Check;
 use crate::latency;
 use crate::telemetry::Series;
-use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
+use crate::{Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, budget};
 
 /// Two calls in a hundred are hedged: the extra load of the published experiments.
 const PERCENTILE: f64 = 0.98;
@@ -184,20 +186,26 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
+        let shared = self.shared()?;
+        let recipe = Recipe {
+            core: Core::new(shared.name(), Instant::now(), (), ()),
+            plan: HedgePlan(shared),
+            replay: self.replay,
+            classify: self.classify,
+        };
+        Ok(OperationLayer::of(recipe, CompleteOnResponse))
+    }
+
+    /// Makes what decides about hedges.
+    pub(crate) fn shared(&self) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("hedge", &self.name)?;
         self.settings.check(check)?;
         if let Some(budget) = &self.budget {
             budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
         }
-        let shared = Shared::new(self.settings, self.budget, Series::of(&self.name, "hedge"));
-        let policy = Policy {
-            shared: Arc::new(shared),
-            replay: self.replay,
-            classify: self.classify,
-        };
-        Ok(HedgeLayer {
-            policy: Arc::new(policy),
-        })
+        let (settings, budget) = (self.settings.clone(), self.budget.clone());
+        let shared = Shared::new(settings, budget, Series::of(&self.name, "hedge"));
+        Ok(Arc::new(shared))
     }
 }
 

@@ -5,23 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::Layer;
 
 use super::config::Config;
-use super::service::{Hedge, Policy};
 use super::shared::Shared;
+use crate::chassis::{Operation, OperationLayer, Plan};
 use crate::error::or_panic;
-use crate::{ByClone, Classify, CloneService, ErrorsAreFailures, Evictable, Replay};
+use crate::{ByClone, ErrorsAreFailures};
 
 /// Sends a copy of what takes too long. See the [module documentation](crate::hedge).
 ///
-/// All services made by one layer value, or by its clones, share one sketch of latencies and one allowance.
-pub struct HedgeLayer<R = ByClone, K = ErrorsAreFailures> {
-    pub(super) policy: Arc<Policy<R, K>>,
+/// All services made by one layer value, or by its clones, share what is known about the time that calls take.
+pub type HedgeLayer<R = ByClone, K = ErrorsAreFailures> = OperationLayer<HedgePlan, R, K>;
+
+/// A service whose slow calls are sent again. Made by [`HedgeLayer`].
+pub type Hedge<S, R = ByClone, K = ErrorsAreFailures> = Operation<S, HedgePlan, R, K>;
+
+/// The moves of a [`HedgeLayer`]: attempts beside each other.
+#[derive(Debug)]
+pub struct HedgePlan(pub(super) Arc<Shared>);
+
+impl Plan for HedgePlan {
+    type Operation = ();
+    type Attempt = ();
+
+    #[inline(always)]
+    fn hedge(&self) -> Option<&Arc<Shared>> {
+        Some(&self.0)
+    }
 }
 
 impl HedgeLayer {
-    /// A hedge with the default settings.
+    /// A hedge with the default settings and no budget.
     ///
     /// # Panics
     ///
@@ -39,53 +53,10 @@ impl HedgeLayer {
 }
 
 impl<R, K> HedgeLayer<R, K> {
-    /// A handle that reads the state of the hedge.
+    /// A handle that reads and steers the hedge.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle {
-            shared: Arc::clone(&self.policy.shared),
-        }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req` and that they can be copied.
-    pub fn wrap<Req, S>(&self, service: S) -> Hedge<S, R, K>
-    where
-        S: CloneService<Req>,
-        R: Replay<Req>,
-        K: Classify<S::Response>,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S: Clone, R, K> Layer<S> for HedgeLayer<R, K> {
-    type Service = Hedge<S, R, K>;
-
-    fn layer(&self, inner: S) -> Hedge<S, R, K> {
-        Hedge::new(inner, Arc::clone(&self.policy))
-    }
-}
-
-impl<R, K> Evictable for HedgeLayer<R, K> {
-    /// Returns `true`: one begun anew does not hedge before it knows the latencies, and then no more than a burst.
-    fn is_evictable(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-impl<R, K> Clone for HedgeLayer<R, K> {
-    fn clone(&self) -> Self {
-        Self {
-            policy: Arc::clone(&self.policy),
-        }
-    }
-}
-
-impl<R, K> fmt::Debug for HedgeLayer<R, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HedgeLayer")
-            .field("policy", &self.policy)
-            .finish()
+        Handle::of(&self.plan().0)
     }
 }
 
@@ -96,6 +67,11 @@ pub struct Handle {
 }
 
 impl Handle {
+    pub(crate) fn of(shared: &Arc<Shared>) -> Self {
+        let shared = Arc::clone(shared);
+        Self { shared }
+    }
+
     /// The name of the hedge.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -9,7 +9,7 @@ use crate::telemetry::{Instruments, Labels};
 
 /// What became of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hedged {
+pub(crate) enum Hedged {
     /// It gave the answer.
     Won,
     /// Another attempt gave the answer first, or the caller went away.
@@ -37,18 +37,18 @@ impl Hedged {
 
 /// The delay, in nanoseconds. Of several layers with one name, that of the one which was used last.
 #[derive(Debug, Default)]
-pub(super) struct Levels {
+pub(crate) struct Levels {
     delay: AtomicU64,
 }
 
 impl Levels {
-    pub(super) fn set(&self, delay: Option<Duration>) {
+    pub(crate) fn set(&self, delay: Option<Duration>) {
         let nanos = delay.map_or(0, |delay| delay.as_nanos() as u64);
         self.delay.store(nanos, Ordering::Relaxed);
     }
 }
 
-pub(super) struct HedgeMetrics {
+pub(crate) struct HedgeMetrics {
     labels: Labels,
     delay: Gauge,
 }
@@ -80,7 +80,7 @@ impl Instruments for HedgeMetrics {
 
 impl HedgeMetrics {
     /// A hedge is over, or was denied. Rare enough to look the handle up.
-    pub(super) fn hedged(&self, result: Hedged) {
+    pub(crate) fn hedged(&self, result: Hedged) {
         counter!("buttress_hedges_total",
             "name" => self.labels.name, "result" => result.label())
         .increment(1);

@@ -148,16 +148,13 @@
 //! ```
 
 mod config;
-mod future;
 mod layer;
 mod metrics;
-mod operation;
-mod race;
-mod service;
 mod shared;
 mod state;
 
 pub use self::config::Config;
-pub use self::future::ResponseFuture;
-pub use self::layer::{Handle, HedgeLayer};
-pub use self::service::Hedge;
+pub use self::layer::{Handle, Hedge, HedgeLayer, HedgePlan};
+pub(crate) use self::metrics::Hedged;
+pub(crate) use self::shared::Payment;
+pub use self::shared::Shared;

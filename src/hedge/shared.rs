@@ -19,14 +19,15 @@ use crate::{Budget, Mode};
 
 /// Whether a hedge may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Payment {
+pub(crate) enum Payment {
     Paid,
     /// There was nothing to pay it from, but the layer only observes.
     Waived,
     Denied,
 }
 
-pub(super) struct Shared {
+/// The latencies of one hedge, and its quota.
+pub struct Shared {
     settings: Settings,
     sketch: Sketch,
     quota: Mutex<Quota>,
@@ -36,7 +37,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: Settings,
         budget: Option<Budget>,
         metrics: &'static Series<HedgeMetrics>,
@@ -52,18 +53,18 @@ impl Shared {
         }
     }
 
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.metrics.name()
     }
 
     #[inline]
-    pub(super) fn max_hedges(&self) -> u32 {
+    pub(crate) fn max_hedges(&self) -> u32 {
         self.settings.max_hedges
     }
 
     /// The time after which a call that begins now is hedged.
     #[inline]
-    pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn delay(&self, now: Instant) -> Option<Duration> {
         self.keep(now);
         self.delay_of_tick()
     }
@@ -77,7 +78,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn is_slowed_down(&self, now: Instant) -> bool {
+    pub(crate) fn is_slowed_down(&self, now: Instant) -> bool {
         self.keep(now);
         self.sketch.is_slow()
     }
@@ -92,7 +93,7 @@ impl Shared {
     }
 
     /// Says whether a hedge may be sent now, and pays for it.
-    pub(super) fn pay(&self, now: Instant) -> Payment {
+    pub(crate) fn pay(&self, now: Instant) -> Payment {
         if self.is_slowed_down(now) {
             self.report(Hedged::DeniedSlowdown, now);
             return Payment::Denied;
@@ -108,7 +109,7 @@ impl Shared {
     }
 
     /// Takes back what was paid for a hedge that an inner layer has refused.
-    pub(super) fn refund(&self) {
+    pub(crate) fn refund(&self) {
         lock(&self.quota).put_back();
         if let Some(budget) = &self.budget {
             budget.give_back(budget::HEDGE);
@@ -131,14 +132,21 @@ impl Shared {
 
     /// Says whether an outer retry brings what hedges are paid from, or nothing has to.
     #[inline]
-    pub(super) fn is_funded(&self) -> bool {
+    pub(crate) fn is_funded(&self) -> bool {
         let budget = self.budget.as_ref();
         budget.is_none_or(|budget| budget.id() == context::budget())
     }
 
+    /// Returns the same for a retry that pays from the budget of this number.
+    #[inline]
+    pub(crate) fn is_funded_by(&self, budget: usize) -> bool {
+        let own = self.budget.as_ref();
+        own.is_none_or(|own| own.id() == budget)
+    }
+
     /// Notes that an operation begins whose success pays for later hedges.
     #[inline]
-    pub(super) fn enter(&self) {
+    pub(crate) fn enter(&self) {
         if let Some(budget) = &self.budget {
             budget.enter();
         }
@@ -146,7 +154,7 @@ impl Shared {
 
     /// Notes that such an operation is over, and what it brings.
     #[inline]
-    pub(super) fn leave(&self, gain: Gain) {
+    pub(crate) fn leave(&self, gain: Gain) {
         if let Some(budget) = &self.budget {
             budget.leave(gain);
         }
@@ -154,13 +162,13 @@ impl Shared {
 
     /// Notes what the end of a first attempt says about the time that calls take.
     #[inline]
-    pub(super) fn record(&self, now: Instant, took: Took) {
+    pub(crate) fn record(&self, now: Instant, took: Took) {
         self.keep(now);
         self.sketch.record(stripe(), took);
     }
 
     #[cold]
-    pub(super) fn report(&self, result: Hedged, now: Instant) {
+    pub(crate) fn report(&self, result: Hedged, now: Instant) {
         self.metrics.report(now, |metrics| metrics.hedged(result));
     }
 }

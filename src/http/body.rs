@@ -102,29 +102,36 @@ where
     type Response<T: Permit> = Response<TrackedBody<B, T, K>>;
 
     #[inline]
+    fn ended(&self, response: &Response<B>, head: Outcome, classify: &K) -> Option<Outcome> {
+        let (status, headers) = (response.status(), response.headers());
+        if !has_no_body(status) && !response.body().is_end_stream() {
+            return None;
+        }
+        let is_decided = head.is_failure() || classify.is_decided(status, headers);
+        Some(if is_decided {
+            head
+        } else {
+            at_end(head, classify, None)
+        })
+    }
+
+    #[inline]
     fn attach<T: Permit>(
         &self,
         response: Response<B>,
         head: Outcome,
         classify: &K,
-        mut permit: T,
+        permit: Option<T>,
     ) -> Self::Response<T> {
-        let (status, headers) = (response.status(), response.headers());
-        let is_decided = head.is_failure() || classify.is_decided(status, headers);
-        let is_over = has_no_body(status) || response.body().is_end_stream();
-        if is_over {
-            permit.resolve(if is_decided {
-                head
-            } else {
-                at_end(head, classify, None)
-            });
+        let Some(mut permit) = permit else {
             return response.map(TrackedBody::from);
-        }
+        };
         permit.head(head);
         let call = Call {
             permit: Some(permit),
             outcome: head,
-            is_decided,
+            is_decided: head.is_failure()
+                || classify.is_decided(response.status(), response.headers()),
             classify: classify.clone(),
         };
         response.map(|body| TrackedBody {

@@ -1,27 +1,18 @@
 //! The layer that measures.
 
-use std::fmt;
-
-use tokio::time::Instant;
-use tower::Layer;
+use std::mem;
 
 use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
-use super::service::Measure;
+use crate::chassis::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record};
 use crate::error::{Check, or_panic};
-use crate::ready::Ready;
-use crate::telemetry::Series;
-use crate::{
-    Classify, CloneService, CompleteOnResponse, ErrorsAreFailures, Evictable, TrackCompletion,
-};
+use crate::telemetry::{Ended, Series};
+use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
-#[derive(Clone)]
-pub struct MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> {
-    /// `None` for a layer that measures nothing.
-    metrics: Option<&'static Series<MeasureMetrics>>,
-    classify: K,
-    completion: C,
-}
+pub type MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLayer<Meter, K, C>;
+
+/// A service whose calls are measured. Made by [`MeasureLayer`].
+pub type Measure<S, K = ErrorsAreFailures, C = CompleteOnResponse> = PartService<S, Meter, K, C>;
 
 impl MeasureLayer {
     /// Counts operations on `name`: the outermost layer of a stack.
@@ -32,7 +23,7 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn operation(name: &str) -> Self {
-        Self::new(name, OPERATION)
+        Self::of_meter(name, Meter::operation)
     }
 
     /// Counts attempts to reach `name`: the innermost layer of a stack.
@@ -43,26 +34,14 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn attempt(name: &str) -> Self {
-        Self::new(name, ATTEMPT)
-    }
-
-    /// A layer that measures nothing.
-    pub(crate) fn off() -> Self {
-        Self {
-            metrics: None,
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
-        }
+        Self::of_meter(name, Meter::attempt)
     }
 
     #[track_caller]
-    fn new(name: &str, stage: &'static str) -> Self {
+    fn of_meter(name: &str, meter: fn(&str) -> Meter) -> Self {
         or_panic(Check::new("measure", name));
-        Self {
-            metrics: Some(Series::of(name, stage)),
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
-        }
+        let meter = meter(name);
+        Self::of(meter.metrics.name(), meter)
     }
 }
 
@@ -70,57 +49,70 @@ impl<K, C> MeasureLayer<K, C> {
     /// Classifies calls with `classify`. By default errors are failures.
     #[must_use]
     pub fn classify<K2>(self, classify: K2) -> MeasureLayer<K2, C> {
-        MeasureLayer {
-            metrics: self.metrics,
-            classify,
-            completion: self.completion,
-        }
+        self.classified(classify)
     }
 
     /// Sets when a call is over. By default when the inner service has returned its response.
     #[must_use]
     pub fn completion<C2>(self, completion: C2) -> MeasureLayer<K, C2> {
-        MeasureLayer {
-            metrics: self.metrics,
-            classify: self.classify,
-            completion,
-        }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> Measure<S, K, C>
-    where
-        S: CloneService<Req>,
-        K: Classify<S::Response> + Clone,
-        C: TrackCompletion<S::Response, K>,
-    {
-        self.layer(service)
+        self.completed(completion)
     }
 }
 
-impl<S, K: Clone, C: Clone> Layer<S> for MeasureLayer<K, C> {
-    type Service = Measure<S, K, C>;
+/// A measurement, as a part of what it measures.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter {
+    metrics: &'static Series<MeasureMetrics>,
+}
 
-    fn layer(&self, inner: S) -> Measure<S, K, C> {
-        Measure {
-            inner: Ready::new(inner),
-            metrics: self.metrics,
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
+/// Whether a call has begun and is not counted yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured(bool);
+
+impl Meter {
+    pub(crate) fn operation(name: &str) -> Self {
+        Self {
+            metrics: Series::of(name, OPERATION),
+        }
+    }
+
+    pub(crate) fn attempt(name: &str) -> Self {
+        Self {
+            metrics: Series::of(name, ATTEMPT),
         }
     }
 }
 
-impl<K, C> Evictable for MeasureLayer<K, C> {
-    fn is_evictable(&self, _now: Instant) -> bool {
+impl Part for Meter {
+    type Ask = ();
+    type Permit = Measured;
+
+    #[inline(always)]
+    fn is_timed(&self) -> bool {
         true
     }
+
+    #[inline(always)]
+    fn admit(&self, (): (), permit: &mut Measured, _: &At) -> Admit {
+        permit.0 = true;
+        Admit::Go
+    }
+
+    #[inline(always)]
+    fn settle(&self, permit: &mut Measured, record: &Record<'_>) {
+        if mem::take(&mut permit.0) {
+            let end = match record.ended_by {
+                EndedBy::Refusal => Ended::Rejected,
+                _ => Ended::from(record.outcome),
+            };
+            let (duration, now) = (record.duration(), record.at.instant());
+            self.metrics
+                .report(now, |metrics| metrics.ended(end, duration, now));
+        }
+    }
 }
 
-impl<K, C> fmt::Debug for MeasureLayer<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MeasureLayer")
-            .field("metrics", &self.metrics)
-            .finish_non_exhaustive()
-    }
+impl<Req> PartFor<Req> for Meter {
+    #[inline(always)]
+    fn ask(&self, _: &Req) {}
 }

@@ -76,11 +76,7 @@
 //! # }
 //! ```
 
-mod future;
 mod layer;
 mod metrics;
-mod service;
 
-pub use self::future::ResponseFuture;
-pub use self::layer::MeasureLayer;
-pub use self::service::Measure;
+pub use self::layer::{Measure, MeasureLayer, Measured, Meter};

@@ -4,12 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::layer::RateLimitLayer;
+use super::part::RateLimiter;
 use super::rate::Rate;
 use super::shared::{Limits, Settings, Shared};
+use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::telemetry::Series;
-use crate::{ConfigError, ErrorsAreFailures, Mode};
+use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Longer than most services ask for, and short enough to outlast an answer that asked for too much.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -161,9 +165,35 @@ impl<Q, K> Config<Q, K> {
     /// # Errors
     ///
     /// If the name is empty or a value is outside its range.
-    pub fn build(self) -> Result<RateLimitLayer<Q, K>, ConfigError> {
+    pub fn build(self) -> Result<RateLimitLayer<Q, K>, ConfigError>
+    where
+        Q: Send + Sync + 'static,
+    {
+        let now = Instant::now();
+        let shared = self.shared(now)?;
+        let name = shared.name();
+        let part = RateLimiter {
+            shared,
+            cost: self.cost,
+        };
+        let completion = CompleteOnResponse;
+        Ok(PartLayer::with(name, now, part, self.classify, completion))
+    }
+
+    /// Makes the part, which counts time from `origin`.
+    pub(crate) fn part(&self, origin: Instant) -> Result<RateLimiter<Q>, ConfigError>
+    where
+        Q: Clone,
+    {
+        Ok(RateLimiter {
+            shared: self.shared(origin)?,
+            cost: self.cost.clone(),
+        })
+    }
+
+    fn shared(&self, origin: Instant) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("rate limit", &self.name)?;
-        let (rate, settings) = (self.rate, self.settings);
+        let (rate, settings) = (self.rate, self.settings.clone());
         let burst = self.burst.unwrap_or_else(|| rate.tenth_of_a_second());
         let limits = Limits { rate, burst };
         limits.check(check)?;
@@ -171,12 +201,8 @@ impl<Q, K> Config<Q, K> {
             check.duration("max_wait", wait)?;
         }
         check.duration("max_retry_after", settings.max_retry_after)?;
-        let shared = Shared::new(limits, settings, Series::of(&self.name, "rate_limit"));
-        Ok(RateLimitLayer {
-            shared: Arc::new(shared),
-            cost: self.cost,
-            classify: self.classify,
-        })
+        let metrics = Series::of(&self.name, "rate_limit");
+        Ok(Arc::new(Shared::new(limits, settings, origin, metrics)))
     }
 }
 

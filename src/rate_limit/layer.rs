@@ -1,29 +1,25 @@
 //! The layer of the rate limit, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::Layer;
 
-use super::config::{Config, Cost, One};
+use super::config::{Config, One};
+use super::part::RateLimiter;
 use super::rate::Rate;
-use super::service::RateLimit;
 use super::shared::Shared;
+use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::ready::Ready;
-use crate::{Availability, Classify, CloneService, ConfigError, ErrorsAreFailures, Evictable};
+use crate::{Availability, ConfigError, ErrorsAreFailures};
 
 /// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
 ///
 /// All services made by one layer value, or by its clones, share one limit.
-#[derive(Clone)]
-pub struct RateLimitLayer<Q = One, K = ErrorsAreFailures> {
-    pub(super) shared: Arc<Shared>,
-    pub(super) cost: Q,
-    pub(super) classify: K,
-}
+pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<RateLimiter<Q>, K>;
+
+/// A service behind a rate limit. Made by [`RateLimitLayer`].
+pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, RateLimiter<Q>, K>;
 
 impl RateLimitLayer {
     /// A limit of `rate` with the default settings: calls above it are rejected.
@@ -43,51 +39,19 @@ impl RateLimitLayer {
     }
 }
 
-impl<Q, K> RateLimitLayer<Q, K> {
+impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
     /// A handle that reads and steers the limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
+        self.part().handle()
+    }
+}
+
+impl<Q> RateLimiter<Q> {
+    pub(crate) fn handle(&self) -> Handle {
         Handle {
             shared: Arc::clone(&self.shared),
         }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> RateLimit<S, Q, K>
-    where
-        S: CloneService<Req>,
-        Q: Cost<Req> + Clone,
-        K: Classify<S::Response> + Clone,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S, Q: Clone, K: Clone> Layer<S> for RateLimitLayer<Q, K> {
-    type Service = RateLimit<S, Q, K>;
-
-    fn layer(&self, inner: S) -> RateLimit<S, Q, K> {
-        RateLimit {
-            inner: Ready::new(inner),
-            shared: Some(Arc::clone(&self.shared)),
-            cost: self.cost.clone(),
-            classify: self.classify.clone(),
-        }
-    }
-}
-
-impl<Q, K> Evictable for RateLimitLayer<Q, K> {
-    /// Returns `true` if all tokens are there, nobody waits for one, and rate and burst are those it was built with.
-    fn is_evictable(&self, now: Instant) -> bool {
-        self.shared.is_evictable(now)
-    }
-}
-
-impl<Q, K> fmt::Debug for RateLimitLayer<Q, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimitLayer")
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
     }
 }
 

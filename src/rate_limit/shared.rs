@@ -1,8 +1,7 @@
 //! What all services and handles of one rate limit share.
 
 use std::fmt;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +10,12 @@ use super::gcra::{Gcra, Taken};
 use super::metrics::{End, RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
 use super::rate::{LONGEST, Rate};
-use super::turn::Turn;
+use crate::chassis::At;
 use crate::context::{self, nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
-use crate::{ConfigError, Error, ErrorKind, Mode};
+use crate::{ConfigError, Error, ErrorKind, Mode, Outcome};
 
 /// Of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -74,8 +73,8 @@ pub(super) struct Shared {
 /// What becomes of a call.
 pub(super) enum Entry {
     Pass,
-    // Boxed, because it is rare and would make the future larger.
-    Wait(Pin<Box<Turn>>),
+    /// It waits for its turn, until this time at the latest.
+    Wait(u64),
     Refused(Error),
 }
 
@@ -83,6 +82,7 @@ impl Shared {
     pub(super) fn new(
         limits: Limits,
         settings: Settings,
+        origin: Instant,
         metrics: &'static Series<RateLimitMetrics>,
     ) -> Self {
         if settings.max_wait.is_some() {
@@ -95,7 +95,7 @@ impl Shared {
             built: limits,
             limits: Mutex::new(limits),
             quiet_until: AtomicU64::new(0),
-            origin: Instant::now(),
+            origin,
             metrics,
             shown: Shown::new(metrics, 0),
         }
@@ -110,80 +110,82 @@ impl Shared {
     }
 
     /// Lets a call through, or says what becomes of it.
-    #[inline]
-    pub(super) fn enter(self: &Arc<Self>, cost: u32) -> Entry {
+    #[inline(always)]
+    pub(super) fn enter(&self, cost: u32, at: &At) -> Entry {
         if cost == 0 {
             // Not even behind those who wait: nothing would bound how many of them there are.
             return Entry::Pass;
         }
-        let now = context::now();
         if !self.queue.is_empty() {
-            return self.defer(cost, now);
+            return self.defer(cost, at);
         }
-        match self.take(self.nanos(now), cost) {
+        match self.take(at.nanos(), cost) {
             Taken::Yes => Entry::Pass,
-            Taken::Early(wait) => self.early(cost, wait, now),
-            Taken::TooCostly | Taken::Stale => self.too_costly(now),
+            taken => self.early(cost, taken, at),
         }
     }
 
     #[cold]
-    fn early(self: &Arc<Self>, cost: u32, wait: u64, now: Instant) -> Entry {
+    #[inline(never)]
+    fn early(&self, cost: u32, taken: Taken, at: &At) -> Entry {
+        let Taken::Early(wait) = taken else {
+            return self.too_costly(at);
+        };
         match (self.settings.mode, self.settings.max_wait) {
             (Mode::Observe, _) => {
-                self.observe(cost, now);
+                self.observe(cost, at);
                 Entry::Pass
             }
-            (Mode::Enforce, Some(_)) => self.defer(cost, now),
-            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, now)),
+            (Mode::Enforce, Some(_)) => self.defer(cost, at),
+            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, at)),
         }
     }
 
     /// Counts a call that would be rejected. One that would wait takes its tokens before they are there, so
     /// that those who come after it find what they would find.
-    fn observe(&self, cost: u32, now: Instant) {
-        let (nanos, most) = (self.nanos(now), whole_nanos(self.max_wait()));
+    fn observe(&self, cost: u32, at: &At) {
+        let (nanos, most) = (at.nanos(), whole_nanos(self.max_wait()));
         let deadline = context::deadline().map(|deadline| self.nanos(deadline));
         let time_left = deadline.map_or(u64::MAX, |deadline| {
             deadline.saturating_sub(nanos.saturating_add(1))
         });
         match self.gcra.owe(nanos, cost, most.min(time_left)) {
             Taken::Yes => {}
-            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, now),
-            _ => self.rejected(Reason::RateLimited, now),
+            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, at),
+            _ => self.rejected(Reason::RateLimited, at),
         }
     }
 
     #[cold]
-    fn too_costly(&self, now: Instant) -> Entry {
+    fn too_costly(&self, at: &At) -> Entry {
         match self.settings.mode {
             Mode::Observe => {
-                self.rejected(Reason::TooCostly, now);
+                self.rejected(Reason::TooCostly, at);
                 Entry::Pass
             }
-            Mode::Enforce => Entry::Refused(self.refusal_of_cost(now)),
+            Mode::Enforce => Entry::Refused(self.refusal_of_cost(at)),
         }
     }
 
-    /// Puts a call off. It takes its place when it is polled.
+    /// Puts a call off.
     #[cold]
-    fn defer(self: &Arc<Self>, cost: u32, now: Instant) -> Entry {
+    #[inline(never)]
+    fn defer(&self, cost: u32, at: &At) -> Entry {
         if cost > self.gcra.burst() {
-            return self.too_costly(now);
+            return self.too_costly(at);
         }
-        let turn = Turn::new(Arc::clone(self), cost, now, self.max_wait());
-        Entry::Wait(Box::pin(turn))
+        Entry::Wait(at.nanos().saturating_add(whole_nanos(self.max_wait())))
     }
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
-    pub(super) fn refusal(&self, wait: u64, now: Instant) -> Error {
-        self.rejected(Reason::RateLimited, now);
+    fn refusal(&self, wait: u64, at: &At) -> Error {
+        self.rejected(Reason::RateLimited, at);
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
         Error::rejected(ErrorKind::RateLimited, self.name(), retry_after)
     }
 
-    fn refusal_of_cost(&self, now: Instant) -> Error {
-        self.rejected(Reason::TooCostly, now);
+    fn refusal_of_cost(&self, at: &At) -> Error {
+        self.rejected(Reason::TooCostly, at);
         Error::rejected(ErrorKind::TooCostly, self.name(), None)
     }
 
@@ -193,13 +195,13 @@ impl Shared {
         cost: u32,
         latest: u64,
         deadline: Option<Instant>,
-        now: Instant,
+        at: &At,
     ) -> Error {
         if cost > self.gcra.burst() {
-            return self.refusal_of_cost(now);
+            return self.refusal_of_cost(at);
         }
         let tokens = self.queue.cost().saturating_add(u64::from(cost));
-        let nanos = self.nanos(now);
+        let (now, nanos) = (at.instant(), at.nanos());
         let wait = self.gcra.wait(nanos, tokens);
         let is_late = |deadline: Instant| {
             let end = self.nanos(deadline).saturating_sub(1);
@@ -207,14 +209,14 @@ impl Shared {
             deadline <= now || is_first
         };
         if deadline.is_some_and(is_late) {
-            self.rejected(Reason::Deadline, now);
+            self.rejected(Reason::Deadline, at);
             return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
         }
-        self.refusal(wait, now)
+        self.refusal(wait, at)
     }
 
-    fn rejected(&self, reason: Reason, now: Instant) {
-        let mode = self.settings.mode;
+    fn rejected(&self, reason: Reason, at: &At) {
+        let (mode, now) = (self.settings.mode, at.instant());
         self.metrics
             .report(now, |metrics| metrics.rejected(reason, mode, now));
     }
@@ -248,7 +250,7 @@ impl Shared {
 
     /// The tokens, for a queue that wants some now.
     pub(super) fn at(&self, nanos: u64) -> impl Tokens {
-        At {
+        TokensAt {
             shared: self,
             nanos,
         }
@@ -306,13 +308,24 @@ impl Shared {
         }
     }
 
-    /// The service asked callers to stay away.
+    /// Hears what the service says about staying away.
+    #[inline(always)]
+    pub(super) fn hear(&self, outcome: Outcome, at: &At) {
+        if let Outcome::Overload {
+            retry_after: Some(retry_after),
+        } = outcome
+        {
+            self.pause(retry_after, at);
+        }
+    }
+
     #[cold]
-    pub(super) fn hinted(&self, retry_after: Duration) {
-        self.quiet(
-            retry_after.min(self.settings.max_retry_after),
-            context::now(),
-        );
+    #[inline(never)]
+    fn pause(&self, retry_after: Duration, at: &At) {
+        if self.settings.respects_retry_after == Some(true) {
+            let wait = retry_after.min(self.settings.max_retry_after);
+            self.quiet(wait, at.instant());
+        }
     }
 
     pub(super) fn available(&self) -> u32 {
@@ -331,32 +344,33 @@ impl Shared {
     }
 
     /// One call more waits.
-    pub(super) fn joined(&self, now: Instant) {
-        self.keep(now);
+    pub(super) fn joined(&self, at: &At) {
+        self.publish_gauges(at);
     }
 
     /// Publishes the gauges if it is time to.
-    fn keep(&self, now: Instant) {
+    fn publish_gauges(&self, at: &At) {
+        let waiting = || self.queue.len();
         self.shown
-            .keep(self.metrics, || self.queue.len(), now, self.nanos(now));
+            .keep(self.metrics, waiting, at.instant(), at.nanos());
     }
 
     /// One call less waits.
-    pub(super) fn left(&self, began: Instant, end: End) {
-        let now = context::fresh_now();
+    pub(super) fn left(&self, began: Instant, end: End, at: &At) {
+        let now = at.instant();
         let waited = now.saturating_duration_since(began);
         self.metrics
             .report(now, |metrics| metrics.waited(end, waited, now));
-        self.keep(now);
+        self.publish_gauges(at);
     }
 }
 
-struct At<'a> {
+struct TokensAt<'a> {
     shared: &'a Shared,
     nanos: u64,
 }
 
-impl Tokens for At<'_> {
+impl Tokens for TokensAt<'_> {
     fn take(&self, cost: u32) -> Taken {
         self.shared.take(self.nanos, cost)
     }

@@ -1,16 +1,17 @@
 //! Settings of retry.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::layer::RetryLayer;
-use super::service::Policy;
+use tokio::time::Instant;
+
+use super::layer::{RetryLayer, RetryPlan};
 use super::state::Settings;
+use crate::chassis::{Core, OperationLayer, Recipe, Repeat};
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
+use crate::{Backoff, Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, budget};
 
 /// Two retries reach the other side of most short faults; more of them are load without effect.
 const MAX_ATTEMPTS: u32 = 3;
@@ -164,31 +165,38 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<RetryLayer<R, K>, ConfigError> {
+        let repeat = self.repeat()?;
+        let recipe = Recipe {
+            core: Core::new(repeat.metrics.name(), Instant::now(), (), ()),
+            plan: RetryPlan(repeat),
+            replay: self.replay,
+            classify: self.classify,
+        };
+        Ok(OperationLayer::of(recipe, CompleteOnResponse))
+    }
+
+    /// Makes what decides about further attempts.
+    pub(crate) fn repeat(&self) -> Result<Repeat, ConfigError> {
         let check = Check::new("retry", &self.name)?;
-        let settings = self.settings;
+        let settings = self.settings.clone();
         check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
         settings.backoff.check(check, "backoff")?;
         settings.overload_backoff.check(check, "overload_backoff")?;
         check.duration("max_retry_after", settings.max_retry_after)?;
-        let budget = match self.budget {
+        let budget = match &self.budget {
             BudgetChoice::Own => Some(Budget::config(self.name.clone()).build()?),
-            BudgetChoice::Shared(budget) => Some(budget),
+            BudgetChoice::Shared(budget) => Some(budget.clone()),
             BudgetChoice::None => None,
         };
         if let Some(budget) = &budget {
             // The first operation of a new process may make all its attempts, also after overloads.
             budget.raise_initial((settings.max_attempts - 1) * budget::RETRY_AFTER_OVERLOAD);
         }
-        let policy = Policy {
+        Ok(Repeat {
             settings,
             budget,
-            replay: self.replay,
-            classify: self.classify,
             random: Random::new(self.seed),
             metrics: Series::of(&self.name, "retry"),
-        };
-        Ok(RetryLayer {
-            policy: Arc::new(policy),
         })
     }
 }

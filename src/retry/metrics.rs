@@ -25,7 +25,7 @@ impl GaveUp {
 }
 
 /// Only reports attempts that failed, so the handles are looked up when that happens.
-pub(super) struct RetryMetrics {
+pub(crate) struct RetryMetrics {
     labels: Labels,
 }
 
@@ -48,7 +48,7 @@ impl Instruments for RetryMetrics {
 
 impl RetryMetrics {
     /// A further attempt follows.
-    pub(super) fn retried(&self, wait: Wait) {
+    pub(crate) fn retried(&self, wait: Wait) {
         self.decided("retried");
         let source = if wait.by_retry_after {
             "retry_after"
@@ -60,7 +60,7 @@ impl RetryMetrics {
     }
 
     /// The attempt that failed was the last.
-    pub(super) fn gave_up(&self, reason: GaveUp) {
+    pub(crate) fn gave_up(&self, reason: GaveUp) {
         self.decided(reason.label());
     }
 
@@ -71,7 +71,7 @@ impl RetryMetrics {
     }
 
     /// An operation was not begun, because its deadline had passed.
-    pub(super) fn refused(&self) {
+    pub(crate) fn refused(&self) {
         let rejections = self.labels.rejections("deadline_exceeded", Mode::Enforce);
         rejections.increment(1);
     }

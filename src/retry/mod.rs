@@ -126,13 +126,11 @@
 //! ```
 
 mod config;
-mod future;
 mod layer;
 mod metrics;
-mod service;
 mod state;
 
 pub use self::config::Config;
-pub use self::future::ResponseFuture;
-pub use self::layer::RetryLayer;
-pub use self::service::Retry;
+pub use self::layer::{Retry, RetryLayer, RetryPlan};
+pub(crate) use self::metrics::RetryMetrics;
+pub(crate) use self::state::{Failure, Settings, Wait};

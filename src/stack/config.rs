@@ -3,14 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::layer::StandardLayer;
-use crate::bulkhead::{self, BulkheadLayer, Limit};
+use tokio::time::Instant;
+
+use super::layer::{StandardLayer, StandardPlan};
+use crate::bulkhead::{self, BulkheadLayer};
+use crate::chassis::{Core, Limit, OperationLayer, Recipe};
 use crate::error::Check;
+use crate::measure::Meter;
 use crate::rate_limit::{self, Rate, RateLimitLayer};
+use crate::telemetry::Series;
 use crate::{
-    Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, DeadlineLayer,
-    ErrorsAreFailures, HedgeLayer, MeasureLayer, RetryLayer, TimeoutLayer, circuit_breaker, hedge,
-    retry,
+    Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, ErrorsAreFailures,
+    HedgeLayer, RetryLayer, circuit_breaker, hedge, retry,
 };
 
 /// Longer than a healthy service takes for nearly any call.
@@ -183,14 +187,14 @@ impl<R, K, C> Standard<R, K, C> {
     /// beyond it are rejected.
     ///
     /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
-    pub fn concurrency_limit(self, limit: impl Into<Limit>) -> Self {
+    pub fn concurrency_limit(self, limit: impl Into<bulkhead::Limit>) -> Self {
         self.bulkhead(limit, |bulkhead| bulkhead)
     }
 
     /// Limits how many attempts may be in flight at once, with more settings: `.bulkhead(50, |bulkhead| bulkhead.queue(100))`.
     pub fn bulkhead(
         mut self,
-        limit: impl Into<Limit>,
+        limit: impl Into<bulkhead::Limit>,
         change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
     ) -> Self {
         let config = BulkheadLayer::config(self.name.clone(), limit);
@@ -266,94 +270,63 @@ impl<R, K, C> Standard<R, K, C> {
     ///
     /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
     /// names both.
-    pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError>
-    where
-        R: Clone,
-        K: Clone,
-        C: Clone,
-    {
-        let Self {
-            name,
-            parts,
-            replay,
-            classify,
-            completion,
-        } = self;
-        let check = Check::new("standard stack", &name)?;
+    pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError> {
+        let (name, parts) = (self.name.as_str(), self.parts);
+        let check = Check::new("standard stack", name)?;
         parts.check_alone(check)?;
-        let together = parts.clone();
-        let timeout = parts.timeout();
-        let budget = match parts.budget {
-            Some(budget) => budget,
-            None => Budget::config(name.as_str()).build()?,
+        let origin = Instant::now();
+        let budget = match &parts.budget {
+            Some(budget) => budget.clone(),
+            None => Budget::config(name).build()?,
         };
-        let measure = |layer: fn(&str) -> MeasureLayer| {
-            let layer = if parts.measured {
-                layer(&name)
-            } else {
-                MeasureLayer::off()
-            };
-            layer
-                .classify(classify.clone())
-                .completion(completion.clone())
-        };
-        let retry = parts.retry.map(|config| {
+        let retry = parts.retry.clone().map(|config| {
             let config = config.default_budget(&budget);
             let config = match parts.seed {
                 Some(seed) => config.seed(seed),
                 None => config,
             };
-            let config = config.replay(replay.clone()).classify(classify.clone());
-            config.build()
+            config.repeat()
         });
-        let hedge = parts.hedge.map(|config| {
-            let config = config.default_budget(&budget);
-            let config = config.replay(replay.clone()).classify(classify.clone());
-            config.build()
+        let hedge = parts.hedge.clone();
+        let hedge = hedge.map(|config| config.default_budget(&budget).shared());
+        let breaker = parts.breaker.clone().map(|config| match parts.seed {
+            // Not the same draws as those of retry.
+            Some(seed) => config.seed(seed.wrapping_add(1)).part(origin),
+            None => config.part(origin),
         });
-        let breaker = parts.breaker.map(|config| {
-            let config = match parts.seed {
-                // Not the same draws as those of retry.
-                Some(seed) => config.seed(seed.wrapping_add(1)),
-                None => config,
-            };
-            let config = config.classify(classify.clone());
-            config.completion(completion.clone()).build()
-        });
-        let rate_limit = parts.rate_limit.map(|config| {
-            let config = config.classify(classify.clone());
-            config.build()
-        });
-        let bulkhead = match parts.concurrency {
-            Concurrency::Limited(config) => {
-                let config = config.classify(classify.clone());
-                Some(config.completion(completion.clone()).build()?)
-            }
+        let rate_limit = parts.rate_limit.clone();
+        // In a stack, the classifier may say that the service has asked callers to stay away.
+        let rate_limit = rate_limit.map(|config| config.classify(()).part(origin));
+        let bulkhead = match &parts.concurrency {
+            Concurrency::Limited(config) => Some(config.part(origin)?),
             Concurrency::Unlimited | Concurrency::Unset => None,
         };
-        let layer = StandardLayer {
-            operation: measure(MeasureLayer::operation),
-            deadline: match parts.deadline {
-                Some(total) => DeadlineLayer::config(name.as_str(), total).build()?,
-                None => DeadlineLayer::off(&name),
-            },
+        let limit = |time, part| Limit {
+            time,
+            metrics: Series::of(name, part),
+        };
+        let plan = StandardPlan {
+            deadline: limit(parts.deadline.unwrap_or(Duration::MAX), "deadline"),
             retry: retry.transpose()?,
             hedge: hedge.transpose()?,
-            breaker: breaker.transpose()?,
-            rate_limit: rate_limit.transpose()?,
-            bulkhead,
-            timeout: match timeout {
-                Some(timeout) => TimeoutLayer::config(name.as_str(), timeout).build()?,
-                None => TimeoutLayer::off(&name),
-            },
-            attempt: measure(MeasureLayer::attempt),
+            timeout: parts.timeout().map(|time| limit(time, "timeout")),
             budget,
-            classify,
-            completion,
         };
+        let meter = |meter: fn(&str) -> Meter| parts.measured.then(|| meter(name));
+        let attempt = (
+            breaker.transpose()?,
+            (rate_limit.transpose()?, (bulkhead, meter(Meter::attempt))),
+        );
+        let operation = meter(Meter::operation);
         // Last, because a part knows best what is wrong with itself.
-        together.check_together(check)?;
-        Ok(layer)
+        parts.check_together(check)?;
+        let recipe = Recipe {
+            core: Core::new(plan.deadline.metrics.name(), origin, operation, attempt),
+            plan,
+            replay: self.replay,
+            classify: self.classify,
+        };
+        Ok(OperationLayer::of(recipe, self.completion))
     }
 }
 

@@ -1,110 +1,82 @@
 //! The layer of the standard stack, and its handle.
 
-use std::fmt;
+use std::sync::Arc;
 
-use tokio::time::Instant;
-use tower::Layer;
-
-use super::service::{Inner, StandardService};
-use crate::bulkhead::{self, Bulkhead, BulkheadLayer};
-use crate::rate_limit::{self, One, RateLimit, RateLimitLayer};
-use crate::{
-    Availability, Budget, ByClone, CircuitBreaker, CircuitBreakerLayer, Classify, CloneService,
-    CompleteOnResponse, DeadlineLayer, ErrorsAreFailures, Evictable, Hedge, HedgeLayer,
-    MeasureLayer, Replay, Retry, RetryLayer, TimeoutLayer, circuit_breaker, hedge,
-};
+use crate::bulkhead::{self, Compartment};
+use crate::chassis::{Limit, Operation, OperationLayer, Plan, Repeat};
+use crate::circuit_breaker::{self, Breaker};
+use crate::measure::Meter;
+use crate::rate_limit::{self, RateLimiter};
+use crate::{Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, hedge};
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
 ///
 /// All services made by one layer value, or by its clones, share the state of every part.
-#[derive(Clone)]
-pub struct StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    pub(super) operation: MeasureLayer<K, C>,
-    pub(super) deadline: DeadlineLayer,
-    pub(super) retry: Option<RetryLayer<R, K>>,
-    pub(super) hedge: Option<HedgeLayer<R, K>>,
-    pub(super) breaker: Option<CircuitBreakerLayer<K, C>>,
-    pub(super) rate_limit: Option<RateLimitLayer<One, K>>,
-    pub(super) bulkhead: Option<BulkheadLayer<K, C>>,
-    pub(super) timeout: TimeoutLayer,
-    pub(super) attempt: MeasureLayer<K, C>,
+pub type StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    OperationLayer<StandardPlan, R, K, C>;
+
+/// A service behind the standard stack. Made by [`StandardLayer`].
+///
+/// `Clone`, and `Send` and `Sync` if the inner service is. The type can be written in a field:
+///
+#[cfg_attr(not(doctest), doc = include_str!("../snippets/standard_service.md"))]
+pub type StandardService<S, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    Operation<S, StandardPlan, R, K, C>;
+
+/// The moves of a standard stack.
+#[derive(Debug)]
+pub struct StandardPlan {
+    pub(super) deadline: Limit,
+    pub(super) retry: Option<Repeat>,
+    pub(super) hedge: Option<Arc<hedge::Shared>>,
+    pub(super) timeout: Option<Limit>,
     pub(super) budget: Budget,
-    pub(super) classify: K,
-    pub(super) completion: C,
+}
+
+/// The parts that each attempt passes, from the outside: circuit breaker, rate limit, bulkhead, measure.
+pub type StandardParts = (
+    Option<Breaker>,
+    (Option<RateLimiter>, (Option<Compartment>, Option<Meter>)),
+);
+
+impl Plan for StandardPlan {
+    type Operation = Option<Meter>;
+    type Attempt = StandardParts;
+
+    #[inline(always)]
+    fn deadline(&self) -> Option<&Limit> {
+        Some(&self.deadline)
+    }
+
+    #[inline(always)]
+    fn timeout(&self) -> Option<&Limit> {
+        self.timeout.as_ref()
+    }
+
+    #[inline(always)]
+    fn retry(&self) -> Option<&Repeat> {
+        self.retry.as_ref()
+    }
+
+    #[inline(always)]
+    fn hedge(&self) -> Option<&Arc<hedge::Shared>> {
+        self.hedge.as_ref()
+    }
 }
 
 impl<R, K, C> StandardLayer<R, K, C> {
     /// A handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
+        let (breaker, (rate_limit, (bulkhead, _))) = self.parts();
+        let plan = self.plan();
         Handle {
-            breaker: self.breaker.as_ref().map(CircuitBreakerLayer::handle),
-            hedge: self.hedge.as_ref().map(HedgeLayer::handle),
-            rate_limit: self.rate_limit.as_ref().map(RateLimitLayer::handle),
-            bulkhead: self.bulkhead.as_ref().map(BulkheadLayer::handle),
-            budget: self.budget.clone(),
+            breaker: breaker.as_ref().map(Breaker::handle),
+            hedge: plan.hedge.as_ref().map(hedge::Handle::of),
+            rate_limit: rate_limit.as_ref().map(RateLimiter::handle),
+            bulkhead: bulkhead.as_ref().map(Compartment::handle),
+            budget: plan.budget.clone(),
         }
-    }
-
-    /// Wraps `service`, checking that it can serve requests of type `Req` and that they can be copied.
-    pub fn wrap<Req, S>(&self, service: S) -> StandardService<S, R, K, C>
-    where
-        S: CloneService<Req>,
-        R: Replay<Req>,
-        K: Classify<S::Response> + Clone,
-        C: Clone,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S: Clone, R, K: Clone, C: Clone> Layer<S> for StandardLayer<R, K, C> {
-    type Service = StandardService<S, R, K, C>;
-
-    fn layer(&self, inner: S) -> StandardService<S, R, K, C> {
-        let inner = self.timeout.layer(self.attempt.layer(inner));
-        let (classify, completion) = (&self.classify, &self.completion);
-        let inner = match &self.bulkhead {
-            Some(bulkhead) => bulkhead.layer(inner),
-            None => Bulkhead::off(inner, classify.clone(), completion.clone()),
-        };
-        let inner = match &self.rate_limit {
-            Some(rate_limit) => rate_limit.layer(inner),
-            None => RateLimit::off(inner, classify.clone()),
-        };
-        let inner = match &self.breaker {
-            Some(breaker) => breaker.layer(inner),
-            None => CircuitBreaker::off(inner, classify.clone(), completion.clone()),
-        };
-        let inner = match &self.hedge {
-            Some(hedge) => hedge.layer(inner),
-            None => Hedge::off(inner),
-        };
-        let inner = match &self.retry {
-            Some(retry) => retry.layer(inner),
-            None => Retry::off(inner),
-        };
-        let inner: Inner<S, R, K, C> = self.operation.layer(self.deadline.layer(inner));
-        StandardService { inner }
-    }
-}
-
-impl<R, K, C> Evictable for StandardLayer<R, K, C> {
-    fn is_evictable(&self, now: Instant) -> bool {
-        fn is_evictable<L: Evictable>(part: Option<&L>, now: Instant) -> bool {
-            part.is_none_or(|part| part.is_evictable(now))
-        }
-        is_evictable(self.breaker.as_ref(), now)
-            && is_evictable(self.rate_limit.as_ref(), now)
-            && is_evictable(self.bulkhead.as_ref(), now)
-    }
-}
-
-impl<R, K, C> fmt::Debug for StandardLayer<R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StandardLayer")
-            .field("handle", &self.handle())
-            .finish_non_exhaustive()
     }
 }
 

@@ -110,11 +110,9 @@
 
 mod config;
 mod layer;
-mod service;
 
 pub use self::config::Standard;
-pub use self::layer::{Handle, StandardLayer};
-pub use self::service::StandardService;
+pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
 
 /// Begins to configure the standard stack for the calls to one dependency. See the
 /// [module documentation](crate::stack).

@@ -41,16 +41,6 @@ impl TimeoutLayer {
     }
 }
 
-impl TimeoutLayer {
-    /// A layer that never ends an attempt.
-    pub(crate) fn off(name: &str) -> Self {
-        Self {
-            limit: Fixed(Duration::MAX),
-            metrics: Series::of(name, "timeout"),
-        }
-    }
-}
-
 impl<F> TimeoutLayer<PerRequest<F>> {
     /// A timeout that `timeout` takes from each request.
     ///
@@ -125,11 +115,6 @@ impl DeadlineLayer {
             name: name.into(),
             total,
         }
-    }
-
-    /// A layer that leaves operations alone.
-    pub(crate) fn off(name: &str) -> Self {
-        Self::part(name, "deadline", Duration::MAX)
     }
 
     /// What a layer of another kind, `part` in its metrics, does with deadlines.

@@ -33,7 +33,7 @@ impl TimeoutMetrics {
     }
 
     /// A call was not begun, because its deadline had passed. Rare enough to look the handle up.
-    pub(super) fn refused(&self) {
+    pub(crate) fn refused(&self) {
         let rejections = self.labels.rejections("deadline_exceeded", Mode::Enforce);
         rejections.increment(1);
     }

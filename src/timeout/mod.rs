@@ -96,6 +96,5 @@ mod service;
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
 pub use self::future::{DeadlineFuture, TimeoutFuture};
 pub use self::layer::{DeadlineLayer, TimeoutLayer};
-#[cfg(feature = "http")]
 pub(crate) use self::metrics::TimeoutMetrics;
 pub use self::service::{DeadlineService, Timeout};

@@ -1,0 +1,268 @@
+//! The bulkhead as a part of an attempt.
+
+use std::fmt;
+use std::mem;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gate::Turn as Place;
+use super::metrics::{Reason, WaitEnd};
+use super::queue::{Ticket, Verdict};
+use super::shared::Shared;
+use super::word::Word;
+use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
+use crate::context;
+use crate::deadline::soonest;
+use crate::{Error, Mode};
+
+/// A bulkhead, as a part of the attempts that it lets in.
+#[derive(Clone)]
+pub struct Compartment {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// An attempt that the bulkhead let in, or that waits. Gives its slot back when the attempt is over.
+#[derive(Debug, Default)]
+pub struct BulkheadPermit(State);
+
+#[derive(Debug, Default)]
+enum State {
+    /// None, or let in beyond counting by a bulkhead that observes.
+    #[default]
+    Nothing,
+    Waiting(Box<Wait>),
+    In {
+        /// Itself included, when it entered.
+        in_flight: u32,
+        /// Microseconds until the head of the answer came, and one.
+        head: Option<NonZeroU32>,
+    },
+}
+
+#[derive(Debug)]
+struct Wait {
+    /// `None` until it is polled, so that a future which nobody polls keeps nobody waiting.
+    ticket: Option<Ticket>,
+    since: Instant,
+    due: Instant,
+    /// The soonest that was in force at any poll: it may be one that was not there yet when the call was made.
+    deadline: Option<Instant>,
+}
+
+impl State {
+    #[inline(always)]
+    fn entered(word: Word) -> Self {
+        Self::In {
+            in_flight: word.in_flight() as u32,
+            head: None,
+        }
+    }
+}
+
+impl Compartment {
+    /// Decides about an attempt that has found no free slot.
+    #[cold]
+    #[inline(never)]
+    fn admit_to_full(&self, permit: &mut BulkheadPermit, at: &At) -> Admit {
+        let (shared, now) = (&*self.shared, at.instant());
+        let gate = shared.gate();
+        if shared.mode() == Mode::Observe {
+            let word = gate.enter_anyway();
+            if let Some(word) = word {
+                permit.0 = State::entered(word);
+                shared.look(word, at);
+            }
+            if word.is_none_or(|word| word.in_flight() > word.limit() + gate.length()) {
+                shared.reject(Reason::Full, now);
+            }
+            return Admit::Go;
+        }
+        let deadline = context::deadline();
+        if gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
+            return Admit::Refuse(shared.reject(Reason::Deadline, now));
+        }
+        if gate.word().waiting() >= gate.length() {
+            return Admit::Refuse(shared.reject(Reason::Full, now));
+        }
+        permit.0 = State::Waiting(Box::new(Wait {
+            ticket: None,
+            since: now,
+            due: now,
+            deadline,
+        }));
+        Admit::Wait
+    }
+
+    /// Joins the queue, unless there is a slot by now.
+    fn join(&self, permit: &mut BulkheadPermit, at: &At) -> Result<Option<Ticket>, Error> {
+        let (shared, now) = (&*self.shared, at.instant());
+        let State::Waiting(wait) = &mut permit.0 else {
+            return Ok(None);
+        };
+        if wait.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(shared.reject(Reason::Deadline, now));
+        }
+        match shared.gate().queue(now, wait.deadline) {
+            Place::Entered(word) => {
+                permit.0 = State::entered(word);
+                shared.look(word, at);
+                Ok(None)
+            }
+            Place::Queued(ticket, due) => {
+                (wait.ticket, wait.since, wait.due) = (Some(ticket), now, due);
+                shared.joined(now);
+                Ok(Some(ticket))
+            }
+            Place::Full => Err(shared.reject(Reason::Full, now)),
+        }
+    }
+
+    /// The wait is over.
+    fn end_wait(&self, permit: &mut BulkheadPermit, verdict: Verdict, at: &At) -> Turn {
+        let (shared, now) = (&*self.shared, at.instant());
+        let next = match verdict {
+            // From here on the slot is given back, whatever the recorder does.
+            Verdict::Granted => State::entered(shared.gate().word()),
+            Verdict::Expired => State::Nothing,
+        };
+        let State::Waiting(wait) = mem::replace(&mut permit.0, next) else {
+            return Turn::Go;
+        };
+        shared.settle();
+        let is_late = |by: Instant| wait.deadline.is_some_and(|deadline| deadline <= by);
+        let refused = match verdict {
+            Verdict::Granted if is_late(now) => Some((WaitEnd::Deadline, Reason::Deadline)),
+            Verdict::Granted => None,
+            Verdict::Expired if is_late(wait.due) => Some((WaitEnd::Deadline, Reason::Deadline)),
+            Verdict::Expired => Some((WaitEnd::Timeout, Reason::QueueTimeout)),
+        };
+        let end = refused.map_or(WaitEnd::Admitted, |(end, _)| end);
+        shared.waited(end, wait.since, now);
+        match refused {
+            Some((_, reason)) => Turn::Refuse(shared.reject(reason, now)),
+            None => Turn::Go,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_queue(&self, wait: &Wait, at: &At) {
+        let (shared, now) = (&*self.shared, at.instant());
+        let Some(ticket) = wait.ticket else { return };
+        if shared.gate().give_up(ticket) == Some(Verdict::Granted) {
+            shared.leave(at);
+        }
+        shared.settle();
+        shared.waited(WaitEnd::Cancelled, wait.since, now);
+    }
+}
+
+impl Part for Compartment {
+    type Ask = ();
+    type Permit = BulkheadPermit;
+
+    #[inline(always)]
+    fn is_timed(&self) -> bool {
+        self.shared.is_adaptive()
+    }
+
+    /// A full bulkhead leaves the inner service alone. A call that waits for a slot becomes ready after it.
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        self.shared.lets_pass()
+    }
+
+    #[inline(always)]
+    fn admit(&self, (): (), permit: &mut BulkheadPermit, at: &At) -> Admit {
+        match self.shared.gate().try_enter() {
+            Some(word) => {
+                // Whatever the recorder does from here on, the slot is given back.
+                permit.0 = State::entered(word);
+                self.shared.look(word, at);
+                Admit::Go
+            }
+            None => self.admit_to_full(permit, at),
+        }
+    }
+
+    #[inline(always)]
+    fn is_waiting(&self, permit: &BulkheadPermit) -> bool {
+        matches!(permit.0, State::Waiting(_))
+    }
+
+    fn poll_turn(&self, (): (), permit: &mut BulkheadPermit, at: &At, waker: &Waker) -> Turn {
+        let State::Waiting(wait) = &mut permit.0 else {
+            return Turn::Go;
+        };
+        if let Some(deadline) = context::deadline() {
+            wait.deadline = Some(soonest(wait.deadline, deadline));
+        }
+        let ticket = match wait.ticket {
+            Some(ticket) => ticket,
+            None => match self.join(permit, at) {
+                Ok(Some(ticket)) => ticket,
+                Ok(None) => return Turn::Go,
+                Err(error) => {
+                    permit.0 = State::Nothing;
+                    return Turn::Refuse(error);
+                }
+            },
+        };
+        if let Poll::Ready(verdict) = self.shared.gate().poll(ticket, waker) {
+            return self.end_wait(permit, verdict, at);
+        }
+        let State::Waiting(wait) = &mut permit.0 else {
+            return Turn::Go;
+        };
+        wait.due = soonest(wait.deadline, wait.due);
+        if wait.due > at.instant() {
+            return Turn::Until(wait.due);
+        }
+        // A slot that came in the meantime is as good as one that came before.
+        let verdict = self.shared.gate().give_up(ticket);
+        self.end_wait(permit, verdict.unwrap_or(Verdict::Expired), at)
+    }
+
+    fn head(&self, permit: &mut BulkheadPermit, record: &Record<'_>) {
+        if let (true, State::In { head, .. }) = (self.shared.is_adaptive(), &mut permit.0) {
+            let took = u32::try_from(record.duration().as_micros()).unwrap_or(u32::MAX);
+            *head = Some(NonZeroU32::MIN.saturating_add(took));
+        }
+    }
+
+    #[inline(always)]
+    fn settle(&self, permit: &mut BulkheadPermit, record: &Record<'_>) {
+        match mem::take(&mut permit.0) {
+            State::In { in_flight, head } => {
+                let before = self.shared.leave(record.at);
+                if self.shared.is_adaptive() {
+                    let head = head.map(|micros| u64::from(micros.get() - 1));
+                    let to_head = head.map(Duration::from_micros);
+                    self.shared.adapt(before, in_flight, to_head, record);
+                }
+            }
+            State::Waiting(wait) => self.leave_queue(&wait, record.at),
+            State::Nothing => {}
+        }
+    }
+
+    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
+    fn is_evictable(&self, _now: Instant) -> bool {
+        self.shared.is_idle()
+    }
+}
+
+impl<Req> PartFor<Req> for Compartment {
+    #[inline(always)]
+    fn ask(&self, _: &Req) {}
+}
+
+impl fmt::Debug for Compartment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}

@@ -1,0 +1,419 @@
+//! What a call holds of the parts, and gives back once, however it ends.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::part::{Admit, Part, PartFor, Turn};
+use super::record::{At, EndedBy, Record, UNTIMED};
+use crate::timer::Timer;
+use crate::{Error, Outcome, Permit};
+
+/// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
+/// body may hold it.
+pub(crate) struct Core<O, A> {
+    pub(crate) name: &'static str,
+    pub(crate) origin: Instant,
+    /// The parts of a whole operation.
+    pub(crate) operation: O,
+    /// The parts of each attempt.
+    pub(crate) attempt: A,
+}
+
+impl<O: Part, A: Part> Core<O, A> {
+    pub(crate) fn new(name: &'static str, origin: Instant, operation: O, attempt: A) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            origin,
+            operation,
+            attempt,
+        })
+    }
+
+    #[inline]
+    pub(super) fn at(&self) -> At {
+        At::unread(self.origin)
+    }
+
+    #[inline]
+    pub(super) fn at_instant(&self, now: Instant) -> At {
+        At::read_as(self.origin, now)
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        self.operation.is_timed() || self.attempt.is_timed()
+    }
+}
+
+/// A reference count that leads to a core. That of an operation leads to the service for further attempts, too.
+pub(crate) trait Owner {
+    type O: Part;
+    type A: Part;
+    fn core(&self) -> &Arc<Core<Self::O, Self::A>>;
+}
+
+impl<O: Part, A: Part> Owner for Arc<Core<O, A>> {
+    type O = O;
+    type A = A;
+
+    #[inline]
+    fn core(&self) -> &Self {
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The attempt waits for a part, or there is none yet.
+    Before,
+    /// The service has the request, or a part has refused it.
+    Sent,
+    /// All is settled.
+    Over,
+}
+
+/// The permits of a call, as plain data.
+pub(super) struct Permits<O: Part, A: Part> {
+    attempt: A::Permit,
+    operation: O::Permit,
+    /// The wait of the attempt for a part. Boxed, because it is rare.
+    wait: Option<Pin<Box<Wait<A::Ask>>>>,
+    phase: Phase,
+    /// When the operation began and the attempt was sent, in nanoseconds from the origin.
+    began: u64,
+    pub(super) sent: u64,
+}
+
+pin_project! {
+    struct Wait<Ask> {
+        ask: Ask,
+        #[pin]
+        timer: Timer,
+    }
+}
+
+impl<O: Part, A: Part> Permits<O, A> {
+    #[inline(always)]
+    fn nothing() -> Self {
+        Self {
+            attempt: Default::default(),
+            operation: Default::default(),
+            wait: None,
+            phase: Phase::Before,
+            began: UNTIMED,
+            sent: UNTIMED,
+        }
+    }
+
+    /// Admits an operation.
+    #[inline(always)]
+    pub(super) fn admit_operation<Req>(
+        &mut self,
+        core: &Core<O, A>,
+        request: &Req,
+        at: &At,
+    ) -> Result<(), Error>
+    where
+        O: PartFor<Req>,
+    {
+        let ask = core.operation.ask(request);
+        if core.operation.is_timed() {
+            self.began = at.nanos();
+        }
+        match core.operation.admit(ask, &mut self.operation, at) {
+            Admit::Refuse(error) => {
+                self.settle_refused(core, at);
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Admits an attempt. It may have to wait.
+    #[inline(always)]
+    pub(super) fn admit<Req>(
+        &mut self,
+        core: &Core<O, A>,
+        request: &Req,
+        at: &At,
+    ) -> Result<(), Error>
+    where
+        A: PartFor<Req>,
+    {
+        let ask = core.attempt.ask(request);
+        match core.attempt.admit(ask, &mut self.attempt, at) {
+            Admit::Go => {
+                if core.is_timed() {
+                    self.sent = at.nanos();
+                }
+                self.phase = Phase::Sent;
+                Ok(())
+            }
+            Admit::Wait => {
+                self.begin_wait(ask);
+                Ok(())
+            }
+            Admit::Refuse(error) => {
+                self.settle_refused(core, at);
+                Err(error)
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_wait(&mut self, ask: A::Ask) {
+        self.wait = Some(Box::pin(Wait {
+            ask,
+            timer: Timer::default(),
+        }));
+    }
+
+    /// Ends an attempt that was refused before the service had it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_refused(&mut self, core: &Core<O, A>, at: &At) {
+        self.phase = Phase::Sent;
+        self.sent = UNTIMED;
+        self.wait = None;
+        let record = self.record(Outcome::Ignored, EndedBy::Refusal, at);
+        self.settle_attempt(core, &record);
+    }
+
+    /// Waits for the parts of the attempt.
+    #[cold]
+    #[inline(never)]
+    fn poll_wait(
+        &mut self,
+        core: &Core<O, A>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            // Read each time: by a reading from before a timer it would never be over.
+            let at = core.at();
+            let Some(wait) = &mut self.wait else {
+                return Poll::Pending;
+            };
+            let wait = wait.as_mut().project();
+            let turn = core
+                .attempt
+                .poll_turn(*wait.ask, &mut self.attempt, &at, cx.waker());
+            match turn {
+                Turn::Go => {
+                    self.wait = None;
+                    self.sent = at.nanos();
+                    self.phase = Phase::Sent;
+                    return Poll::Ready(Ok(()));
+                }
+                Turn::Until(until) => ready!(wait.timer.poll_at(until, cx)),
+                Turn::Refuse(error) => {
+                    self.settle_refused(core, &at);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn record<'a>(&self, outcome: Outcome, ended_by: EndedBy, at: &'a At) -> Record<'a> {
+        Record::new(outcome, ended_by, at, self.sent)
+    }
+
+    /// The attempt is over. Others may follow.
+    #[inline(always)]
+    pub(super) fn settle_attempt(&mut self, core: &Core<O, A>, record: &Record<'_>) {
+        core.attempt.settle(&mut self.attempt, record);
+    }
+
+    /// Makes room for a further attempt.
+    pub(super) fn begin_again(&mut self) {
+        self.phase = Phase::Before;
+    }
+
+    /// The operation is over. If a part panics, the drop settles the rest; what is settled is nothing by then.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, core: &Core<O, A>, record: &Record<'_>) {
+        core.attempt.settle(&mut self.attempt, record);
+        let record = Record {
+            began: self.began,
+            ..*record
+        };
+        core.operation.settle(&mut self.operation, &record);
+        self.phase = Phase::Over;
+    }
+
+    /// Moves all of them out, and leaves nothing.
+    #[inline]
+    fn take(&mut self) -> Self {
+        Self {
+            attempt: mem::take(&mut self.attempt),
+            operation: mem::take(&mut self.operation),
+            wait: self.wait.take(),
+            phase: mem::replace(&mut self.phase, Phase::Over),
+            began: self.began,
+            sent: self.sent,
+        }
+    }
+
+    /// Moves those of the attempt out.
+    fn take_attempt(&mut self) -> Self {
+        Self {
+            attempt: mem::take(&mut self.attempt),
+            operation: Default::default(),
+            wait: self.wait.take(),
+            phase: mem::replace(&mut self.phase, Phase::Before),
+            began: self.began,
+            sent: self.sent,
+        }
+    }
+
+    /// Takes the permit of the operation over from another attempt.
+    pub(super) fn take_operation(&mut self, from: &mut Self) {
+        self.operation = mem::take(&mut from.operation);
+        self.began = from.began;
+    }
+}
+
+/// The permits of a call. Whatever happens, they are settled once.
+pub(crate) struct Held<W: Owner> {
+    pub(super) owner: W,
+    pub(super) permits: Permits<W::O, W::A>,
+}
+
+impl<W: Owner> Held<W> {
+    #[inline(always)]
+    pub(super) fn new(owner: W) -> Self {
+        Self {
+            owner,
+            permits: Permits::nothing(),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn core(&self) -> &Core<W::O, W::A> {
+        self.owner.core()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_sent(&self) -> bool {
+        self.permits.phase == Phase::Sent
+    }
+
+    /// Admits an attempt. It may have to wait.
+    #[inline(always)]
+    pub(super) fn admit<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
+    where
+        W::A: PartFor<Req>,
+    {
+        self.permits.admit(self.owner.core(), request, at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        self.permits.poll_wait(self.owner.core(), cx)
+    }
+
+    /// Ends the permits of an attempt whose result is of no use to the caller.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_attempt(&mut self, outcome: Outcome, ended_by: EndedBy) {
+        let core = self.owner.core();
+        let at = core.at();
+        let record = self.permits.record(outcome, ended_by, &at);
+        self.permits.settle_attempt(core, &record);
+    }
+
+    /// Settles all.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self, outcome: Outcome, ended_by: EndedBy) {
+        let core = self.owner.core();
+        let at = core.at();
+        let record = self.permits.record(outcome, ended_by, &at);
+        self.permits.settle(core, &record);
+    }
+
+    /// Settles all as dropped.
+    pub(super) fn abandon(&mut self, ended_by: EndedBy) {
+        self.settle(Outcome::Cancelled, ended_by);
+    }
+
+    /// Moves the permits of the attempt into a guard of their own.
+    #[cold]
+    pub(super) fn detach_attempt(&mut self) -> Held<Arc<Core<W::O, W::A>>> {
+        Held {
+            owner: Arc::clone(self.owner.core()),
+            permits: self.permits.take_attempt(),
+        }
+    }
+}
+
+impl<W: Owner> Drop for Held<W> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.permits.phase != Phase::Over {
+            self.abandon(EndedBy::Caller);
+        }
+    }
+}
+
+impl<W: Owner> fmt::Debug for Held<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("name", &self.core().name)
+            .field("phase", &self.permits.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The permits of a call whose answer is still being read. It lies in the response; see
+/// [`TrackCompletion`](crate::TrackCompletion).
+#[must_use = "a permit that is dropped counts as cancelled"]
+pub struct InFlight<O: Part, A: Part>(pub(super) Held<Arc<Core<O, A>>>);
+
+impl<O: Part, A: Part> InFlight<O, A> {
+    /// Takes all permits over.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take(core: &Arc<Core<O, A>>, permits: &mut Permits<O, A>) -> Self {
+        Self(Held {
+            owner: Arc::clone(core),
+            permits: permits.take(),
+        })
+    }
+}
+
+impl<O: Part, A: Part> Permit for InFlight<O, A> {
+    fn resolve(mut self, outcome: Outcome) {
+        self.0.settle(outcome, EndedBy::Service);
+    }
+
+    fn head(&mut self, outcome: Outcome) {
+        let Held { owner, permits } = &mut self.0;
+        let at = owner.at();
+        let record = permits.record(outcome, EndedBy::Service, &at);
+        owner.attempt.head(&mut permits.attempt, &record);
+        owner.operation.head(&mut permits.operation, &record);
+    }
+
+    fn refuse(mut self) {
+        self.0.settle(Outcome::Ignored, EndedBy::Refusal);
+    }
+
+    fn time_out(mut self, outcome: Outcome) {
+        self.0.settle(outcome, EndedBy::Timeout);
+    }
+}
+
+impl<O: Part, A: Part> fmt::Debug for InFlight<O, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InFlight").field(&self.0).finish()
+    }
+}

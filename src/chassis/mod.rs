@@ -1,0 +1,15 @@
+//! The chassis: what all layers have in common, written once.
+
+mod held;
+mod operation;
+mod part;
+mod record;
+mod single;
+
+pub(crate) use self::held::Core;
+pub use self::held::InFlight;
+pub(crate) use self::operation::{Limit, Recipe, Repeat};
+pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
+pub use self::part::{Admit, Part, PartFor, Turn};
+pub use self::record::{At, EndedBy, Record, Sent};
+pub use self::single::{PartLayer, PartService, ResponseFuture};

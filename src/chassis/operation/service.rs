@@ -1,0 +1,235 @@
+//! The layer and the service of an operation.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll};
+
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::future::OperationFuture;
+use super::plan::Plan;
+use super::running::Running;
+use crate::chassis::held::{Core, InFlight, Owner};
+use crate::chassis::part::{Part, PartFor};
+use crate::ready::{Call, Ready};
+use crate::send::send_method;
+use crate::sync::lock;
+use crate::{
+    ByClone, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Evictable,
+    Replay, TrackCompletion,
+};
+
+/// The layer of an operation with the moves of `P`.
+///
+/// All services made by one layer value, or by its clones, share its state.
+pub struct OperationLayer<P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
+    recipe: Arc<Recipe<P, R, K>>,
+    completion: C,
+}
+
+/// A service whose calls are operations with the moves of `P`. Made by [`OperationLayer`].
+///
+/// It is `Clone`, and `Send` and `Sync` if the inner service is.
+pub struct Operation<S, P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
+    inner: Ready<S>,
+    shared: Arc<Shared<S, P, R, K>>,
+    completion: C,
+}
+
+/// What all services of one layer value share.
+pub(crate) struct Recipe<P: Plan, R, K> {
+    pub(crate) core: Arc<Core<P::Operation, P::Attempt>>,
+    pub(crate) plan: P,
+    pub(crate) replay: R,
+    pub(crate) classify: K,
+}
+
+/// What all clones of one service share.
+pub(crate) struct Shared<S, P: Plan, R, K> {
+    core: Arc<Core<P::Operation, P::Attempt>>,
+    pub(super) recipe: Arc<Recipe<P, R, K>>,
+    /// Cloned for each further attempt, so that the first one, nearly always the last, costs no clone.
+    template: Mutex<S>,
+}
+
+impl<S: Clone, P: Plan, R, K> Shared<S, P, R, K> {
+    /// A service for a further attempt.
+    pub(super) fn service(&self) -> S {
+        lock(&self.template).clone()
+    }
+}
+
+impl<S, P: Plan, R, K> Owner for Arc<Shared<S, P, R, K>> {
+    type O = P::Operation;
+    type A = P::Attempt;
+
+    #[inline]
+    fn core(&self) -> &Arc<Core<P::Operation, P::Attempt>> {
+        &self.core
+    }
+}
+
+impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
+    pub(crate) fn of(recipe: Recipe<P, R, K>, completion: C) -> Self {
+        Self {
+            recipe: Arc::new(recipe),
+            completion,
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &P {
+        &self.recipe.plan
+    }
+
+    /// The parts of each attempt.
+    pub(crate) fn parts(&self) -> &P::Attempt {
+        &self.recipe.core.attempt
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`, and that they can be copied.
+    pub fn wrap<Req, S>(&self, service: S) -> Operation<S, P, R, K, C>
+    where
+        S: CloneService<Req>,
+        P: Plan<Operation: PartFor<Req>, Attempt: PartFor<Req>>,
+        R: Replay<Req>,
+        K: Classify<S::Response>,
+        C: TrackCompletion<S::Response, K>,
+    {
+        self.layer(service)
+    }
+}
+
+impl<S: Clone, P: Plan, R, K, C: Clone> Layer<S> for OperationLayer<P, R, K, C> {
+    type Service = Operation<S, P, R, K, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let shared = Shared {
+            core: Arc::clone(&self.recipe.core),
+            recipe: Arc::clone(&self.recipe),
+            template: Mutex::new(inner.clone()),
+        };
+        Operation {
+            inner: Ready::new(inner),
+            shared: Arc::new(shared),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<P: Plan, R, K, C> Evictable for OperationLayer<P, R, K, C> {
+    /// Returns `true` if all parts are. Budgets do not matter: one begun anew holds no more than what one operation may
+    /// need.
+    fn is_evictable(&self, now: Instant) -> bool {
+        self.parts().is_evictable(now)
+    }
+}
+
+impl<P: Plan, R, K, C: Clone> Clone for OperationLayer<P, R, K, C> {
+    fn clone(&self) -> Self {
+        Self {
+            recipe: Arc::clone(&self.recipe),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<P: Plan + fmt::Debug, R, K, C> fmt::Debug for OperationLayer<P, R, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperationLayer")
+            .field("name", &self.recipe.core.name)
+            .field("plan", &self.recipe.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Clone, P: Plan, R, K, C: Clone> Clone for Operation<S, P, R, K, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, P: Plan + fmt::Debug, R, K, C> fmt::Debug for Operation<S, P, R, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operation")
+            .field("name", &self.shared.core.name)
+            .field("plan", &self.shared.recipe.plan)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+send_method!(Operation<S, P: Plan, R, K, C>);
+
+impl<S, P, R, K, C, Req> Service<Req> for Operation<S, P, R, K, C>
+where
+    S: CloneService<Req>,
+    P: Plan<Operation: PartFor<Req>, Attempt: PartFor<Req>>,
+    R: Replay<Req>,
+    K: Classify<S::Response>,
+    C: TrackCompletion<S::Response, K>,
+{
+    type Response = C::Response<InFlight<P::Operation, P::Attempt>>;
+    type Error = Error;
+    type Future = OperationFuture<S, Req, P, R, K, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        if self.shared.core.attempt.is_open() {
+            self.inner.poll(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let completion = self.completion.clone();
+        // In one place from the beginning, with the copy of the request beside it.
+        let mut place = (Some(Running::new(&self.shared)), None);
+        let (Some(running), copy) = (&mut place.0, &mut place.1) else {
+            return self.call_later(request, Ok(()), place);
+        };
+        let at = running.held.core().at();
+        let mut begun = running.begin(&request, &at);
+        let _scope = running.scope();
+        if begun.is_ok() {
+            begun = running.begin_attempt(&mut request, copy, &at);
+        }
+        if begun.is_err() || !running.held.is_sent() {
+            return self.call_later(request, begun, place);
+        }
+        self.inner
+            .call_as(request, &mut place, move |call, (running, copy)| {
+                OperationFuture::new(call, running.take(), copy.take(), completion)
+            })
+    }
+}
+
+impl<S: Clone, P: Plan, R, K, C: Clone> Operation<S, P, R, K, C> {
+    /// A call that was refused, or has to wait for a part. Nobody holds the inner service meanwhile.
+    #[cold]
+    #[inline(never)]
+    #[allow(clippy::type_complexity, reason = "the place of a call")]
+    fn call_later<Req>(
+        &mut self,
+        request: Req,
+        begun: Result<(), Error>,
+        (running, copy): (Option<Running<S, P, R, K>>, Option<Req>),
+    ) -> OperationFuture<S, Req, P, R, K, C>
+    where
+        S: Service<Req>,
+    {
+        let call = match begun {
+            Ok(()) => self.inner.call_later(request),
+            Err(error) => {
+                self.inner.release();
+                Call::failed(error)
+            }
+        };
+        OperationFuture::new(call, running, copy, self.completion.clone())
+    }
+}

@@ -1,0 +1,174 @@
+//! The record of an attempt, and the clock reading that its parts share.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::context::nanos_between;
+use crate::{Error, Outcome};
+
+/// A moment in the life of a call.
+///
+/// The clock is read when a part asks first, at most once, and the parts share what was read. A part that does not ask
+/// costs no reading.
+#[derive(Clone, Debug)]
+pub struct At {
+    origin: Instant,
+    read: Cell<Option<(Instant, u64)>>,
+}
+
+impl At {
+    #[inline]
+    pub(super) fn unread(origin: Instant) -> Self {
+        Self {
+            origin,
+            read: Cell::new(None),
+        }
+    }
+
+    #[inline]
+    pub(super) fn read_as(origin: Instant, now: Instant) -> Self {
+        Self {
+            origin,
+            read: Cell::new(Some((now, nanos_between(origin, now)))),
+        }
+    }
+
+    #[inline(always)]
+    fn read(&self) -> (Instant, u64) {
+        if let Some(read) = self.read.get() {
+            return read;
+        }
+        let now = Instant::now();
+        let read = (now, nanos_between(self.origin, now));
+        self.read.set(Some(read));
+        read
+    }
+
+    /// Returns the time.
+    #[inline]
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        self.read().0
+    }
+
+    /// Returns the nanoseconds since the layer was built.
+    #[inline]
+    #[must_use]
+    pub fn nanos(&self) -> u64 {
+        self.read().1
+    }
+
+    /// Returns whether the clock has been read.
+    #[inline]
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.read.get().is_some()
+    }
+}
+
+/// The cause that ended an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndedBy {
+    /// The service answered, or failed.
+    Service,
+    /// The time of the attempt was over.
+    Timeout,
+    /// The deadline of the operation has come.
+    Deadline,
+    /// The caller dropped the call, or user code inside it panicked.
+    Caller,
+    /// Another attempt of the operation was faster.
+    Hedge,
+    /// A part, or a layer inside the service, refused the attempt.
+    Refusal,
+}
+
+/// The knowledge about whether the service has seen a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sent {
+    /// The service answered it.
+    Answered,
+    /// It is proved that the service has not seen it.
+    No,
+    /// The service may have acted on it.
+    Unknown,
+}
+
+/// The record of an attempt that has ended. It is filled once, and all parts read the same.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Record<'a> {
+    /// How the attempt counts for the service.
+    pub outcome: Outcome,
+    /// The cause of its end.
+    pub ended_by: EndedBy,
+    /// Whether the service has seen the request.
+    pub sent: Sent,
+    /// The moment at which it ended.
+    pub at: &'a At,
+    /// When the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
+    pub(super) began: u64,
+}
+
+/// The time of a call that no part wants to know.
+pub(super) const UNTIMED: u64 = u64::MAX;
+
+impl<'a> Record<'a> {
+    #[inline(always)]
+    pub(super) fn new(outcome: Outcome, ended_by: EndedBy, at: &'a At, began: u64) -> Self {
+        let sent = match ended_by {
+            EndedBy::Service => Sent::Answered,
+            EndedBy::Refusal => Sent::No,
+            _ => Sent::Unknown,
+        };
+        Self {
+            outcome,
+            ended_by,
+            sent,
+            at,
+            began,
+        }
+    }
+
+    /// Returns how long the service had the request, in nanoseconds: without the waits for parts. For a part of the whole
+    /// operation it is the time that the caller saw. 0 if no part [is timed](super::Part::is_timed).
+    #[inline]
+    #[must_use]
+    pub fn nanos(&self) -> u64 {
+        if self.began == UNTIMED {
+            0
+        } else {
+            self.at.nanos().saturating_sub(self.began)
+        }
+    }
+
+    /// Returns how long the service had the request.
+    #[inline]
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.nanos())
+    }
+}
+
+/// Returns what ended a call that ended in `error`, and whether the service has seen the request.
+#[cold]
+#[inline(never)]
+pub(super) fn of_error(error: &Error) -> (EndedBy, Sent) {
+    let sent = if error.was_sent() {
+        Sent::Unknown
+    } else {
+        Sent::No
+    };
+    let ended_by = if error.is_rejection() {
+        EndedBy::Refusal
+    } else if error.is_timeout() {
+        EndedBy::Timeout
+    } else {
+        EndedBy::Service
+    };
+    (ended_by, sent)
+}

@@ -1,0 +1,375 @@
+//! A layer by itself: one part, or a tuple of parts, around a service.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::held::{Core, Held, InFlight, Owner, Permits};
+use super::part::{Part, PartFor};
+use super::record::{EndedBy, of_error};
+use crate::ready::{Call, Ready};
+use crate::send::send_method;
+use crate::{
+    BoxError, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Evictable,
+    Outcome, TrackCompletion,
+};
+
+/// The layer of a [`Part`].
+///
+/// All services made by one layer value, or by its clones, share the part.
+pub struct PartLayer<P, K = ErrorsAreFailures, C = CompleteOnResponse> {
+    core: Arc<Core<(), P>>,
+    classify: K,
+    completion: C,
+}
+
+/// A service behind a [`Part`]. Made by [`PartLayer`].
+///
+/// It is `Clone`, `Send` and `Sync` if the inner service is.
+pub struct PartService<S, P, K = ErrorsAreFailures, C = CompleteOnResponse> {
+    inner: Ready<S>,
+    core: Arc<Core<(), P>>,
+    classify: K,
+    completion: C,
+}
+
+impl<P: Part> PartLayer<P> {
+    /// A layer of `part`, whose calls are classified by [`ErrorsAreFailures`] and are over when the response has come.
+    #[must_use]
+    pub fn of(name: &'static str, part: P) -> Self {
+        Self::with(
+            name,
+            Instant::now(),
+            part,
+            ErrorsAreFailures,
+            CompleteOnResponse,
+        )
+    }
+}
+
+impl<P: Part, K, C> PartLayer<P, K, C> {
+    /// A layer whose part counts time from `origin`.
+    pub(crate) fn with(
+        name: &'static str,
+        origin: Instant,
+        part: P,
+        classify: K,
+        completion: C,
+    ) -> Self {
+        Self {
+            core: Core::new(name, origin, (), part),
+            classify,
+            completion,
+        }
+    }
+
+    /// Returns the part.
+    pub fn part(&self) -> &P {
+        &self.core.attempt
+    }
+
+    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    pub fn wrap<Req, S>(&self, service: S) -> PartService<S, P, K, C>
+    where
+        S: CloneService<Req>,
+        P: PartFor<Req>,
+        K: Classify<S::Response> + Clone,
+        C: TrackCompletion<S::Response, K>,
+    {
+        self.layer(service)
+    }
+
+    /// Classifies calls with `classify`.
+    pub(crate) fn classified<K2>(self, classify: K2) -> PartLayer<P, K2, C> {
+        PartLayer {
+            core: self.core,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    /// Sets when a call is over.
+    pub(crate) fn completed<C2>(self, completion: C2) -> PartLayer<P, K, C2> {
+        PartLayer {
+            core: self.core,
+            classify: self.classify,
+            completion,
+        }
+    }
+}
+
+impl<S, P, K: Clone, C: Clone> Layer<S> for PartLayer<P, K, C> {
+    type Service = PartService<S, P, K, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PartService {
+            inner: Ready::new(inner),
+            core: Arc::clone(&self.core),
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<P: Part, K, C> Evictable for PartLayer<P, K, C> {
+    fn is_evictable(&self, now: Instant) -> bool {
+        self.core.attempt.is_evictable(now)
+    }
+}
+
+impl<P, K: Clone, C: Clone> Clone for PartLayer<P, K, C> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<P: fmt::Debug, K, C> fmt::Debug for PartLayer<P, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PartLayer")
+            .field(&self.core.attempt)
+            .finish()
+    }
+}
+
+impl<S: Clone, P, K: Clone, C: Clone> Clone for PartService<S, P, K, C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            core: Arc::clone(&self.core),
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, P: fmt::Debug, K, C> fmt::Debug for PartService<S, P, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartService")
+            .field("part", &self.core.attempt)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+send_method!(PartService<S, P, K, C>);
+
+impl<S, P, K, C, Req> Service<Req> for PartService<S, P, K, C>
+where
+    S: CloneService<Req>,
+    P: PartFor<Req>,
+    K: Classify<S::Response> + Clone,
+    C: TrackCompletion<S::Response, K>,
+{
+    type Response = C::Response<InFlight<(), P>>;
+    type Error = Error;
+    type Future = ResponseFuture<S, Req, P, K, C>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        if self.core.attempt.is_open() {
+            self.inner.poll(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let (classify, completion) = (self.classify.clone(), self.completion.clone());
+        let mut held = Some(Held::new(Arc::clone(&self.core)));
+        let admitted = match &mut held {
+            Some(held) => {
+                let at = held.owner.at();
+                held.admit(&request, &at)
+            }
+            None => Ok(()),
+        };
+        if admitted.is_err() || !held.as_ref().is_some_and(Held::is_sent) {
+            return self.call_later(request, admitted, held);
+        }
+        self.inner
+            .call_as(request, &mut held, move |call, held| ResponseFuture {
+                call,
+                held: held.take(),
+                classify,
+                completion,
+            })
+    }
+}
+
+impl<S, P: Part, K: Clone, C: Clone> PartService<S, P, K, C> {
+    /// A call that was refused, or has to wait for its part. Nobody holds the inner service meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn call_later<Req>(
+        &mut self,
+        request: Req,
+        admitted: Result<(), Error>,
+        held: Option<Held<Arc<Core<(), P>>>>,
+    ) -> ResponseFuture<S, Req, P, K, C>
+    where
+        S: Service<Req> + Clone,
+    {
+        ResponseFuture {
+            call: match admitted {
+                Ok(()) => self.inner.call_later(request),
+                Err(error) => {
+                    self.inner.release();
+                    Call::failed(error)
+                }
+            },
+            held,
+            classify: self.classify.clone(),
+            completion: self.completion.clone(),
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`PartService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, P, K, C>
+    where
+        S: Service<Req>,
+        P: Part,
+    {
+        // Before the permits, so that what it holds is given back first when both are dropped.
+        #[pin]
+        call: Call<S, Req>,
+        held: Option<Held<Arc<Core<(), P>>>>,
+        classify: K,
+        completion: C,
+    }
+}
+
+impl<S, Req, P, K, C> Future for ResponseFuture<S, Req, P, K, C>
+where
+    S: Service<Req, Error: Into<BoxError> + 'static>,
+    P: Part,
+    K: Classify<S::Response>,
+    C: TrackCompletion<S::Response, K>,
+{
+    type Output = Result<C::Response<InFlight<(), P>>, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(held) = this.held.as_mut() else {
+            return Poll::Pending;
+        };
+        let result = ready!(poll_attempt(this.call.as_mut(), held, cx));
+        let verdict = judge(this.classify, &result);
+        let Held { owner, permits } = held;
+        Poll::Ready(complete(
+            owner,
+            permits,
+            result,
+            verdict,
+            this.classify,
+            this.completion,
+        ))
+    }
+}
+
+impl<S, Req, P, K, C> fmt::Debug for ResponseFuture<S, Req, P, K, C>
+where
+    S: Service<Req>,
+    P: Part,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("call", &self.call)
+            .field("held", &self.held)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Polls an attempt: first the waits for its parts, then the inner service.
+#[inline(always)]
+pub(super) fn poll_attempt<S, Req, W>(
+    mut call: Pin<&mut Call<S, Req>>,
+    held: &mut Held<W>,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<S::Response, Error>>
+where
+    S: Service<Req, Error: Into<BoxError> + 'static>,
+    W: Owner,
+{
+    if !held.is_sent() {
+        if let Err(error) = ready!(held.poll_wait(cx)) {
+            // Frees the request.
+            call.set(Call::Done);
+            return Poll::Ready(Err(error));
+        }
+    }
+    call.poll(cx, || held.core().name)
+}
+
+/// Classifies the result of an attempt.
+#[inline(always)]
+pub(super) fn judge<Res, K>(classify: &K, result: &Result<Res, Error>) -> (Outcome, EndedBy)
+where
+    K: Classify<Res>,
+{
+    match result {
+        Ok(response) => (classify.classify(Ok(response)), EndedBy::Service),
+        Err(error) => judge_error(classify, error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn judge_error<Res, K>(classify: &K, error: &Error) -> (Outcome, EndedBy)
+where
+    K: Classify<Res>,
+{
+    match of_error(error).0 {
+        EndedBy::Refusal => (Outcome::Ignored, EndedBy::Refusal),
+        ended_by => (classify.classify(Err(error)), ended_by),
+    }
+}
+
+/// Ends a call with the result of its last attempt, which is classified: settles its permits, or moves them into the
+/// response.
+#[inline(always)]
+pub(super) fn complete<Res, O, A, K, C>(
+    core: &Arc<Core<O, A>>,
+    permits: &mut Permits<O, A>,
+    result: Result<Res, Error>,
+    (outcome, ended_by): (Outcome, EndedBy),
+    classify: &K,
+    completion: &C,
+) -> Result<C::Response<InFlight<O, A>>, Error>
+where
+    O: Part,
+    A: Part,
+    C: TrackCompletion<Res, K>,
+{
+    let at = core.at();
+    match result {
+        Ok(response) => match completion.ended(&response, outcome, classify) {
+            Some(outcome) => {
+                permits.settle(core, &permits.record(outcome, ended_by, &at));
+                Ok(completion.attach(response, outcome, classify, None))
+            }
+            None => {
+                let permit = InFlight::take(core, permits);
+                Ok(completion.attach(response, outcome, classify, Some(permit)))
+            }
+        },
+        Err(error) => {
+            let mut record = permits.record(outcome, ended_by, &at);
+            record.sent = of_error(&error).1;
+            permits.settle(core, &record);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The circuit breaker as a part of an attempt.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::shared::{Mark, Shared};
+use super::state::Probe;
+use crate::chassis::{Admit, At, Part, PartFor, Record};
+use crate::{Error, ErrorKind, Outcome};
+
+/// A circuit breaker, as a part of the attempts that it judges.
+#[derive(Clone)]
+pub struct Breaker {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// An attempt that the circuit breaker let through.
+///
+/// Dropped without an outcome, it counts as cancelled: it says nothing about the service, and the slot of a probe is free
+/// again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BreakerPermit(Kind);
+
+/// How an attempt was let through.
+#[derive(Clone, Copy, Debug, Default)]
+enum Kind {
+    /// Let through although it would have been rejected, or over.
+    #[default]
+    Uncounted,
+    /// Let through while the breaker was closed and its word was this.
+    Counted(u64, Head),
+    /// The same, and counted as a success, because the head of its answer was one.
+    Answered(u64, Mark),
+    Probe(Probe, Head),
+    /// A probe that counts as a success, because the head of its answer was one.
+    Proven(Probe),
+}
+
+/// The time that the head of an answer took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    Pending,
+    Fast,
+    Slow,
+}
+
+impl Breaker {
+    /// Returns whether an attempt is slow: by the time until its head, if that has come.
+    #[inline(always)]
+    fn is_slow(&self, head: Head, record: &Record<'_>) -> bool {
+        let Some(limit) = self.shared.slow_after() else {
+            return false;
+        };
+        match head {
+            Head::Pending => record.duration() > limit,
+            head => head == Head::Slow,
+        }
+    }
+
+    fn head_of(&self, head: Head, record: &Record<'_>) -> Head {
+        if self.is_slow(head, record) {
+            Head::Slow
+        } else {
+            Head::Fast
+        }
+    }
+
+    /// Decides about an attempt while the breaker is not closed.
+    #[cold]
+    #[inline(never)]
+    fn admit_probe(&self, word: u64, permit: &mut BreakerPermit, at: &At) -> Admit {
+        let shared = &*self.shared;
+        let admitted = shared.probe(word, at, |probe| {
+            permit.0 = Kind::Probe(probe, Head::Pending)
+        });
+        match admitted {
+            Ok(()) => Admit::Go,
+            Err(retry_after) => Admit::Refuse(Error::rejected(
+                ErrorKind::CircuitOpen,
+                shared.name(),
+                retry_after,
+            )),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_other(&self, kind: Kind, record: &Record<'_>) {
+        let (shared, outcome, at) = (&*self.shared, record.outcome, record.at);
+        match kind {
+            Kind::Uncounted => {}
+            Kind::Counted(word, head) => {
+                shared.count(word, outcome, self.is_slow(head, record), at)
+            }
+            Kind::Answered(word, mark) => shared.count_rest(word, mark, outcome, at),
+            Kind::Probe(probe, head) => {
+                shared.end_probe(probe, outcome, self.is_slow(head, record), at);
+            }
+            Kind::Proven(probe) => shared.disprove(probe, outcome, at),
+        }
+    }
+}
+
+impl Part for Breaker {
+    type Ask = ();
+    type Permit = BreakerPermit;
+
+    #[inline(always)]
+    fn is_timed(&self) -> bool {
+        self.shared.slow_after().is_some()
+    }
+
+    /// An open breaker leaves the inner service alone. A probe waits for readiness in its future.
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    #[inline(always)]
+    fn admit(&self, (): (), permit: &mut BreakerPermit, at: &At) -> Admit {
+        match self.shared.closed_word() {
+            Ok(word) => {
+                permit.0 = Kind::Counted(word, Head::Pending);
+                Admit::Go
+            }
+            Err(word) => self.admit_probe(word, permit, at),
+        }
+    }
+
+    fn head(&self, permit: &mut BreakerPermit, record: &Record<'_>) {
+        let (shared, outcome) = (&*self.shared, record.outcome);
+        let kind = mem::take(&mut permit.0);
+        if outcome.is_failure() {
+            // Whatever the rest of it is.
+            self.settle_other(kind, record);
+            return;
+        }
+        permit.0 = match kind {
+            Kind::Counted(word, head) => {
+                let head = self.head_of(head, record);
+                if outcome == Outcome::Success {
+                    let mark = shared.count_head(word, head == Head::Slow, record.at);
+                    mark.map_or(Kind::Uncounted, |mark| Kind::Answered(word, mark))
+                } else {
+                    Kind::Counted(word, head)
+                }
+            }
+            Kind::Probe(probe, head) => {
+                let head = self.head_of(head, record);
+                if outcome == Outcome::Success {
+                    shared.end_probe(probe, outcome, head == Head::Slow, record.at);
+                    match head {
+                        Head::Slow => Kind::Uncounted,
+                        _ => Kind::Proven(probe),
+                    }
+                } else {
+                    Kind::Probe(probe, head)
+                }
+            }
+            kind => kind,
+        };
+    }
+
+    #[inline(always)]
+    fn settle(&self, permit: &mut BreakerPermit, record: &Record<'_>) {
+        match (mem::take(&mut permit.0), record.outcome) {
+            (Kind::Uncounted, _) => {}
+            (Kind::Counted(word, Head::Pending), Outcome::Success)
+                if self.shared.slow_after().is_none() =>
+            {
+                self.shared.count_success(word, record.at);
+            }
+            (kind, _) => self.settle_other(kind, record),
+        }
+    }
+
+    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
+    /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
+    fn is_evictable(&self, now: Instant) -> bool {
+        self.shared.is_evictable(now)
+    }
+}
+
+impl<Req> PartFor<Req> for Breaker {
+    #[inline(always)]
+    fn ask(&self, _: &Req) {}
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
