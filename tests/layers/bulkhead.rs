@@ -786,12 +786,12 @@ async fn services_of_one_layer_share_permits_and_two_builds_do_not() {
 #[derive(Clone, Copy)]
 struct WhenDropped;
 
-struct Carrying<T: Permit>(T);
+struct Carrying<T: Permit>(Option<T>);
 
 impl<Res, K> TrackCompletion<Res, K> for WhenDropped {
     type Response<T: Permit> = Carrying<T>;
 
-    fn attach<T: Permit>(&self, _: Res, _: Outcome, _: &K, permit: T) -> Carrying<T> {
+    fn attach<T: Permit>(&self, _: Res, _: Outcome, _: &K, permit: Option<T>) -> Carrying<T> {
         Carrying(permit)
     }
 }

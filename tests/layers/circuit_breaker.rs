@@ -195,7 +195,8 @@ struct WhenTold;
 impl<K> TrackCompletion<(), K> for WhenTold {
     type Response<T: Permit> = Box<dyn FnOnce(Outcome) + Send>;
 
-    fn attach<T: Permit>(&self, (): (), _: Outcome, _: &K, permit: T) -> Self::Response<T> {
+    fn attach<T: Permit>(&self, (): (), _: Outcome, _: &K, permit: Option<T>) -> Self::Response<T> {
+        let permit = permit.expect("no call is over with its head");
         Box::new(move |outcome| permit.resolve(outcome))
     }
 }

@@ -69,7 +69,7 @@ fn come_again(after: Duration) -> (ErrorKind, Option<Duration>) {
 
 async fn call<Q, K>(layer: &RateLimitLayer<Q, K>, request: u32) -> Result<u32, Error>
 where
-    Q: buttress::rate_limit::Cost<u32> + Clone,
+    Q: buttress::rate_limit::Cost<u32> + Clone + Send + Sync + 'static,
     K: buttress::Classify<u32> + Clone,
 {
     layer.layer(echo()).oneshot(request).await
@@ -78,7 +78,7 @@ where
 /// Calls until one is rejected; the number of those that passed.
 async fn burst<Q, K>(layer: &RateLimitLayer<Q, K>) -> u32
 where
-    Q: buttress::rate_limit::Cost<u32> + Clone,
+    Q: buttress::rate_limit::Cost<u32> + Clone + Send + Sync + 'static,
     K: buttress::Classify<u32> + Clone,
 {
     for count in 0..100_000 {

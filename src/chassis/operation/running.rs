@@ -144,7 +144,11 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if self.is_repeating() {
             self.recipe().replay.set_attempt(request, self.attempt);
         }
-        self.held.admit(request, at)
+        self.held.admit(request, at)?;
+        if self.plan().hedge().is_some() {
+            self.held.permits.sent = at.nanos();
+        }
+        Ok(())
     }
 
     /// The operation makes its own further attempts.

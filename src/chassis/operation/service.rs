@@ -17,7 +17,7 @@ use crate::send::send_method;
 use crate::sync::lock;
 use crate::{
     ByClone, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Evictable,
-    Replay, TrackCompletion,
+    Replay, TrackCompletion, context,
 };
 
 /// The layer of an operation with the moves of `P`.
@@ -204,6 +204,9 @@ where
         }
         self.inner
             .call_as(request, &mut place, move |call, (running, copy)| {
+                if let Some(running) = running {
+                    running.tried = context::tried();
+                }
                 OperationFuture::new(call, running.take(), copy.take(), completion)
             })
     }
