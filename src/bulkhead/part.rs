@@ -132,6 +132,9 @@ impl Compartment {
         let State::Waiting(wait) = mem::replace(&mut permit.0, next) else {
             return Turn::Go;
         };
+        if verdict == Verdict::Granted {
+            shared.look(shared.gate().word(), at);
+        }
         shared.settle();
         let is_late = |by: Instant| wait.deadline.is_some_and(|deadline| deadline <= by);
         let refused = match verdict {

@@ -384,6 +384,7 @@ where
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::completion::complete;
     use crate::error::Late;
     use ::http::HeaderValue;
     use proptest::prelude::*;
@@ -601,7 +602,7 @@ mod tests {
             }
             // The note, the body, and one here.
             let alive = Arc::clone(&note.body);
-            let response = CompleteOnBodyEnd.attach(response, self.head, &self.judge, note);
+            let response = complete(&CompleteOnBodyEnd, response, self.head, &self.judge, note);
             let has_ended = !ends.lock().unwrap().is_empty();
             let heads = heads.lock().unwrap().clone();
             assert_eq!(heads, if has_ended { vec![] } else { vec![self.head] });
@@ -794,7 +795,7 @@ mod tests {
             let mut response = Response::new(body);
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             let judge = Case::new([]).judge;
-            let response = CompleteOnBodyEnd.attach(response, Outcome::Success, &judge, note);
+            let response = complete(&CompleteOnBodyEnd, response, Outcome::Success, &judge, note);
             let ended = ends.lock().unwrap().first().map(|end| end.0);
             drop(response);
             ended

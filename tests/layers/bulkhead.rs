@@ -976,6 +976,7 @@ async fn a_recorder_that_panics_costs_no_permit() {
             let layer = layer.mode(mode).build().unwrap();
             let (mut of_calls, mut of_waits) = (0, 0);
             for _ in 0..100 {
+                advance(SECOND).await;
                 of_calls += u32::from(recorder.panics(|| drop(call(&layer))));
                 assert_eq!(levels(&layer.handle()), (0, 0));
                 let held = call(&layer);

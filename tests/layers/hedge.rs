@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
+use buttress::stack::Standard;
 use buttress::{
     Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Classify, Deadline, Error,
     ErrorKind, Hedge, HedgeLayer, Jitter, Mode, Never, Outcome, Pushback, Rate, RateLimitLayer,
-    Replay, RetryLayer, TimeoutLayer, classify_fn, hedge,
+    Replay, RetryLayer, TimeoutLayer, classify_fn, hedge, standard,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::buffer::Buffer;
@@ -839,19 +840,22 @@ async fn a_call_that_is_over_holds_nothing_though_its_future_is_kept() {
     assert_eq!(budget.in_flight(), 0);
 }
 
+/// A stack that hedges after the delay, and does no more.
+fn hedged_stack() -> Standard {
+    let stack = standard("leaf").no_retry().no_circuit_breaker();
+    stack.hedge(|hedge| hedge.delay(DELAY))
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_in_a_queue_further_in_is_not_slow() {
-    let bulkhead = BulkheadLayer::config("leaf", 1).queue(9).build().unwrap();
-    let rate = RateLimitLayer::config("leaf", Rate::per(1, millis(50)));
-    let rate = rate.burst(1).max_wait(millis(500)).build().unwrap();
+async fn a_call_that_waits_in_a_queue_of_the_stack_is_not_slow() {
     let budget = Budget::new("leaf");
-    let hedge = config().budget(&budget).build().unwrap();
+    let bulkhead = hedged_stack().bulkhead(1, |bulkhead| bulkhead.queue(9));
+    let rate = Rate::per(1, millis(50));
+    let limited = hedged_stack().unlimited();
+    let limited = limited.rate_limit(rate, |limit| limit.burst(1).max_wait(millis(500)));
     let leaf = Leaf::new(&[(9, GOOD); 9]);
-    let queues = [
-        hedge.layer(bulkhead.layer(leaf.clone())).boxed_clone(),
-        hedge.layer(rate.layer(leaf.clone())).boxed_clone(),
-    ];
-    for client in queues {
+    for stack in [bulkhead, limited] {
+        let client = stack.budget(&budget).build().unwrap().wrap(leaf.clone());
         let (began, tokens) = (Instant::now(), budget.tokens());
         let (one, two) = (client.clone().oneshot(7), client.oneshot(7));
         let (one, two) = tokio::join!(one, two);
@@ -864,11 +868,12 @@ async fn a_call_that_waits_in_a_queue_further_in_is_not_slow() {
 
 #[tokio::test(start_paused = true)]
 async fn the_delay_begins_when_the_attempt_is_sent() {
-    let rate = RateLimitLayer::config("leaf", Rate::per(1, millis(5)));
-    let rate = rate.burst(1).max_wait(millis(500)).build().unwrap();
+    let rate = Rate::per(1, millis(5));
+    let stack = hedged_stack().unlimited();
+    let stack = stack.rate_limit(rate, |limit| limit.burst(1).max_wait(millis(500)));
     // The second line is given up with the readiness of the handle that has to wait.
     let leaf = Leaf::new(&[(1, GOOD), (1, GOOD), (LONG, GOOD), (1, GOOD)]);
-    let client = wrap_around(config(), rate.layer(leaf.clone()));
+    let client = stack.build().unwrap().wrap(leaf.clone());
     let (one, two) = (client.clone().oneshot(7), client.oneshot(7));
     let (one, two) = tokio::join!(one, two);
     one.unwrap();

@@ -476,7 +476,7 @@ where
             let not_before = race.and_then(|race| race.not_before);
             if race.is_some_and(|race| race.is_repeat_due) {
                 copy = not_before;
-            } else if let (Some(delay), true) = (running.hedging.delay, running.held.is_sent()) {
+            } else if let Some(delay) = running.hedging.delay {
                 let sent = running.hedging.sent_last.unwrap_or_else(|| {
                     let sent = Duration::from_nanos(running.held.permits.sent);
                     context::saturating_add(running.held.core().origin, sent)
@@ -637,7 +637,10 @@ where
 
     /// Returns whether any attempt is in flight.
     fn is_running(&mut self) -> bool {
-        self.is_first_running() || self.race().is_some_and(|race| race.is_running())
+        let running = self.running.as_ref();
+        let has_timeout = running.is_some_and(|running| running.plan().timeout().is_some());
+        let race = self.race();
+        race.is_some_and(|race| race.is_running(has_timeout)) || self.is_first_running()
     }
 
     /// Returns whether a failed attempt is to be made again, now or when the service takes calls again.

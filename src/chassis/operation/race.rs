@@ -273,14 +273,13 @@ where
     /// Returns whether a hedge may still give the answer.
     ///
     /// When the others have failed, nobody waits for one that the inner service is not ready for; unless it
-    /// takes the place of one that failed.
-    pub(super) fn is_running(&self) -> bool {
-        let mut hedges = self.hedges.iter();
-        hedges.any(|sent| {
-            !self.has_failed
-                || sent.is_repeat
-                || !sent.hedge.as_ref().project_ref().call.is_waiting()
-        })
+    /// takes the place of one that failed, or has a timeout of its own.
+    pub(super) fn is_running(&self, has_timeout: bool) -> bool {
+        let may_answer = |sent: &Sent<S, Req, P>| {
+            let is_bounded = !self.has_failed || sent.is_repeat || has_timeout;
+            is_bounded || !sent.hedge.as_ref().project_ref().call.is_waiting()
+        };
+        self.hedges.iter().any(may_answer)
     }
 
     /// How the call ends when no attempt is left.
