@@ -29,8 +29,6 @@ struct Context {
     clock: Cell<Clock>,
     /// Whether a layer is calling its inner service, and not polling it.
     in_call: Cell<bool>,
-    /// Whether what is polled waits in a queue of this crate.
-    queued: Cell<bool>,
 }
 
 thread_local! {
@@ -42,7 +40,6 @@ thread_local! {
             tried: Cell::new(None),
             clock: Cell::new(Clock::Unscoped),
             in_call: Cell::new(false),
-            queued: Cell::new(false),
         }
     };
 }
@@ -63,26 +60,6 @@ pub(crate) fn attempt() -> u32 {
 #[inline]
 pub(crate) fn budget() -> usize {
     CONTEXT.with(|context| context.budget.get())
-}
-
-/// Notes that the call which is being polled waits in a queue of this crate, and has not been sent.
-pub(crate) fn note_queued() {
-    CONTEXT.with(|context| context.queued.set(true));
-}
-
-/// Takes back [`note_queued`], where a copy of the call need not wait in the same queue.
-pub(crate) fn forget_queued() {
-    CONTEXT.with(|context| context.queued.set(false));
-}
-
-/// Runs `poll`, and says whether what it polls waits in a queue of this crate.
-#[inline]
-pub(crate) fn is_queued_after<T>(poll: impl FnOnce() -> T) -> (T, bool) {
-    CONTEXT.with(|context| {
-        context.queued.set(false);
-        let polled = poll();
-        (polled, context.queued.get())
-    })
 }
 
 /// Lets the inner layers share one reading of the clock, until the guard is dropped.
@@ -159,35 +136,6 @@ impl Drop for DeadlineScope {
     }
 }
 
-/// Sets the number of the attempt that is called or polled, and the budget it is paid from, until the guard is
-/// dropped.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct AttemptScope {
-    outer: u32,
-    outer_budget: usize,
-}
-
-impl AttemptScope {
-    #[inline]
-    pub(crate) fn enter(attempt: u32, budget: usize) -> Self {
-        CONTEXT.with(|context| Self {
-            outer: context.attempt.replace(attempt),
-            outer_budget: context.budget.replace(budget),
-        })
-    }
-}
-
-impl Drop for AttemptScope {
-    #[inline]
-    fn drop(&mut self) {
-        CONTEXT.with(|context| {
-            context.attempt.set(self.outer);
-            context.budget.set(self.outer_budget);
-        });
-    }
-}
-
 /// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried([u32; 2]);
@@ -219,41 +167,6 @@ pub(crate) fn note_tried(endpoint: u32) {
             context.tried.set(Some(Tried([endpoint, last])));
         }
     });
-}
-
-/// Carries the endpoints that the attempts of an operation were sent to, until it is dropped.
-///
-/// A layer that makes several attempts keeps the list between polls. Where one is inside another, the list is
-/// that of the outer one, so that no attempt of either goes where another one went.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct TriedScope<'a> {
-    /// `None` within another operation.
-    kept: Option<&'a mut Tried>,
-}
-
-impl<'a> TriedScope<'a> {
-    #[inline]
-    pub(crate) fn enter(kept: &'a mut Tried) -> Self {
-        CONTEXT.with(|context| {
-            if context.tried.get().is_some() {
-                return Self { kept: None };
-            }
-            context.tried.set(Some(*kept));
-            Self { kept: Some(kept) }
-        })
-    }
-}
-
-impl Drop for TriedScope<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(kept) = &mut self.kept {
-            **kept = CONTEXT
-                .with(|context| context.tried.take())
-                .unwrap_or_default();
-        }
-    }
 }
 
 /// Sets what the attempts of an operation carry with them, until it is dropped.
@@ -375,15 +288,6 @@ pub(crate) fn fresh_now() -> Instant {
     now
 }
 
-/// The time, if it has been read during this poll: for what is worth knowing it, but not reading the clock.
-#[inline]
-pub(crate) fn known_now() -> Option<Instant> {
-    match CONTEXT.with(|context| context.clock.get()) {
-        Clock::Read(now) => Some(now),
-        Clock::Unread | Clock::Unscoped => None,
-    }
-}
-
 /// The nanoseconds from `origin` to `now`, 584 years at most. Zero if the clock has gone back.
 ///
 /// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process
@@ -405,7 +309,9 @@ pub(crate) fn whole_nanos(duration: Duration) -> u64 {
 #[inline]
 pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    instant.checked_add(duration).unwrap_or(instant + FAR)
+    instant
+        .checked_add(duration)
+        .unwrap_or_else(|| instant + FAR)
 }
 
 #[cfg(test)]
@@ -466,8 +372,9 @@ mod tests {
         note_tried(1);
         assert_eq!(tried(), Tried::default(), "no operation, no list");
         for endpoint in 2..5 {
-            let _scope = TriedScope::enter(&mut kept);
+            let scope = OperationScope::enter(None, None, kept);
             note_tried(endpoint);
+            kept = scope.tried();
         }
         assert_eq!(kept, Tried([4, 3]));
         assert_eq!(tried(), Tried::default(), "not after the poll");
@@ -475,20 +382,22 @@ mod tests {
 
     #[test]
     fn an_operation_inside_another_one_shares_its_list() {
-        let (mut outer, mut inner) = (Tried([7, 0]), Tried::default());
-        {
-            let _outer = TriedScope::enter(&mut outer);
-            let _inner = TriedScope::enter(&mut inner);
-            assert!(tried().contains(7));
-            note_tried(8);
-        }
-        assert_eq!((outer, inner), (Tried([8, 7]), Tried::default()));
+        let outer = OperationScope::enter(None, None, Tried([7, 0]));
+        let inner = OperationScope::enter(None, None, Tried::default());
+        assert!(tried().contains(7));
+        note_tried(8);
+        let (inner_kept, _) = (inner.tried(), drop(inner));
+        assert_eq!(
+            (outer.tried(), inner_kept),
+            (Tried([8, 7]), Tried::default())
+        );
     }
 
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let _scopes = (ClockScope::poll(), AttemptScope::enter(3, 7));
+            let scope = OperationScope::enter(None, Some((3, 7)), Tried::default());
+            let _scopes = (ClockScope::poll(), scope);
             panic!("inside");
         });
         assert!(outer.is_err());

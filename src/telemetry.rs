@@ -229,7 +229,7 @@ impl<I: Instruments> Series<I> {
 
     /// Publishes the gauges as they are.
     #[cold]
-    fn publish_again(&self, now: Instant) {
+    pub(crate) fn publish_again(&self, now: Instant) {
         self.report(now, |instruments| self.show(instruments));
     }
 
@@ -323,7 +323,7 @@ impl Published {
 
     /// Says whether the one who asks is to publish the gauges now.
     #[inline]
-    fn is_due(&self, nanos: u64) -> bool {
+    pub(crate) fn is_due(&self, nanos: u64) -> bool {
         let recorder = recorder_id();
         let is_due = self.recorder.load(Ordering::Relaxed) != recorder
             || nanos >= self.due.load(Ordering::Relaxed);

@@ -131,13 +131,7 @@ where
                     this.step.set(Step::Running { future });
                 }
                 StepProj::Running { future } => {
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        if *this.is_one_of_many {
-                            // If it is queued, then before this endpoint. A copy would go to another one.
-                            context::forget_queued();
-                        }
-                        return Poll::Pending;
-                    };
+                    let result = ready!(future.poll(cx));
                     let flight = this.flight.as_ref();
                     break result.map_err(|error| {
                         Error::of_service(error, || flight.map_or("", Flight::name))
@@ -256,7 +250,6 @@ where
         let until = soonest(context::deadline(), own);
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
-            context::note_queued();
             return Poll::Pending;
         }
         pool.refused(context::now());

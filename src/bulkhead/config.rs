@@ -169,7 +169,6 @@ impl<K, C> Config<K, C> {
             Gate::new(limit, queue, bounds, settings.order),
             policy,
             settings.mode,
-            origin,
             Series::of(&self.name, "bulkhead"),
         );
         Ok(Compartment {

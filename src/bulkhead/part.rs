@@ -114,7 +114,7 @@ impl Compartment {
             }
             Place::Queued(ticket, due) => {
                 (wait.ticket, wait.since, wait.due) = (Some(ticket), now, due);
-                shared.joined(now);
+                shared.settle();
                 Ok(Some(ticket))
             }
             Place::Full => Err(shared.reject(Reason::Full, now)),
@@ -251,6 +251,15 @@ impl Part for Compartment {
             State::Waiting(wait) => self.leave_queue(&wait, record.at),
             State::Nothing => {}
         }
+    }
+
+    #[inline(always)]
+    fn has_gauges(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, at: &At) {
+        self.shared.publish(at.instant());
     }
 
     /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.

@@ -1,6 +1,5 @@
 //! What all services of one bulkhead share.
 
-use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,14 +10,9 @@ use super::limit::{LimitPolicy, Sample, check_limit};
 use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason, WaitEnd};
 use super::word::{MAX, Word};
 use crate::chassis::{At, EndedBy, Record};
-use crate::context::nanos_between;
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
 use crate::{ConfigError, Error, Mode};
-
-/// Every so many calls of a thread one looks at the clock, to see whether it is time to publish the gauges. Odd, so
-/// that of two bulkheads in one stack each has its turn.
-const LOOK_EVERY: u32 = 31;
 
 pub(super) struct Shared {
     gate: Gate,
@@ -27,7 +21,6 @@ pub(super) struct Shared {
     /// The limit to begin with.
     initial: usize,
     mode: Mode,
-    origin: Instant,
     metrics: &'static Series<BulkheadMetrics>,
     shown: Shown<3>,
 }
@@ -37,7 +30,6 @@ impl Shared {
         gate: Gate,
         policy: Option<Box<dyn LimitPolicy>>,
         mode: Mode,
-        origin: Instant,
         metrics: &'static Series<BulkheadMetrics>,
     ) -> Self {
         let word = gate.word();
@@ -45,7 +37,6 @@ impl Shared {
             policy,
             initial: word.limit(),
             mode,
-            origin,
             shown: Shown::new(metrics, word.bits()),
             metrics,
             gate,
@@ -97,18 +88,13 @@ impl Shared {
         Ok(())
     }
 
-    /// One call more waits.
-    pub(super) fn joined(&self, now: Instant) {
-        self.keep(now);
-    }
-
     /// Counts a call that is refused, or would be.
     #[cold]
     pub(super) fn reject(&self, reason: Reason, now: Instant) -> Error {
         self.metrics.report(now, |metrics| {
             metrics.rejected(reason, self.mode, now);
         });
-        self.keep(now);
+        self.settle();
         Error::rejected(reason.kind(), self.name(), None)
     }
 
@@ -168,39 +154,12 @@ impl Shared {
         }
     }
 
-    /// Publishes the gauges now and then, without a reading of the clock if possible.
-    #[inline]
+    /// Publishes the gauges if they show something far from what there is.
+    #[inline(always)]
     pub(super) fn look(&self, word: Word, at: &At) {
-        thread_local! { static CALLS: Cell<u32> = const { Cell::new(0) } }
-        if at.is_read() {
-            return self.keep(at.instant());
+        if self.is_far_from_shown(word) {
+            self.publish(at.instant());
         }
-        let calls = CALLS.get();
-        CALLS.set(if calls == 0 {
-            LOOK_EVERY - 1
-        } else {
-            calls - 1
-        });
-        if calls == 0 || self.is_far_from_shown(word) {
-            self.look_at_the_clock(at);
-        }
-    }
-
-    #[cold]
-    fn look_at_the_clock(&self, at: &At) {
-        self.keep(at.instant());
-    }
-
-    /// Publishes the gauges if it is time to.
-    #[inline]
-    fn keep(&self, now: Instant) {
-        self.shown
-            .keep(self.metrics, || self.bits(), now, self.nanos(now));
-    }
-
-    #[inline]
-    fn nanos(&self, now: Instant) -> u64 {
-        nanos_between(self.origin, now)
     }
 
     #[inline]
@@ -224,7 +183,7 @@ impl Shared {
     }
 
     #[cold]
-    fn publish(&self, now: Instant) {
+    pub(super) fn publish(&self, now: Instant) {
         self.shown.publish(self.metrics, || self.bits(), now);
     }
 }

@@ -1,16 +1,20 @@
 //! What a call holds of the parts, and gives back once, however it ends.
 
+use std::cell::Cell;
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::part::{Admit, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
+use crate::context::saturating_add;
+use crate::telemetry::Published;
 use crate::timer::Timer;
 use crate::{Error, Outcome, Permit};
 
@@ -23,6 +27,7 @@ pub(crate) struct Core<O, A> {
     pub(crate) operation: O,
     /// The parts of each attempt.
     pub(crate) attempt: A,
+    published: Published,
 }
 
 impl<O: Part, A: Part> Core<O, A> {
@@ -32,7 +37,51 @@ impl<O: Part, A: Part> Core<O, A> {
             origin,
             operation,
             attempt,
+            published: Published::default(),
         })
+    }
+
+    /// Publishes the gauges of all parts if it is time to: by a call whose parts have read the clock, and by every 31st of a
+    /// thread otherwise.
+    #[inline(always)]
+    fn publish_now_and_then(&self, at: &At) {
+        /// Odd, so that of two layers in one stack each has its turn.
+        const LOOK_EVERY: u32 = 31;
+        thread_local! { static CALLS: Cell<u32> = const { Cell::new(0) } }
+        if !self.attempt.has_gauges() {
+            return;
+        }
+        let nanos = match at.known_nanos() {
+            Some(nanos) => nanos,
+            None => {
+                let calls = CALLS.get();
+                CALLS.set(if calls == 0 {
+                    LOOK_EVERY - 1
+                } else {
+                    calls - 1
+                });
+                if calls > 0 {
+                    return;
+                }
+                at.nanos()
+            }
+        };
+        if self.published.is_due(nanos) {
+            self.publish(at);
+        }
+    }
+
+    /// Publishes the gauges if it is time to, by a call that was refused or has to wait.
+    fn publish_if_due(&self, at: &At) {
+        if self.attempt.has_gauges() && self.published.is_due(at.nanos()) {
+            self.publish(at);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish(&self, at: &At) {
+        self.attempt.publish(at);
     }
 
     #[inline]
@@ -43,6 +92,12 @@ impl<O: Part, A: Part> Core<O, A> {
     #[inline]
     pub(super) fn at_instant(&self, now: Instant) -> At {
         At::read_as(self.origin, now)
+    }
+
+    /// The instant of so many nanoseconds from the origin.
+    #[cold]
+    pub(super) fn instant(&self, nanos: u64) -> Instant {
+        saturating_add(self.origin, Duration::from_nanos(nanos))
     }
 
     #[inline]
@@ -74,6 +129,8 @@ enum Phase {
     Before,
     /// The service has the request, or a part has refused it.
     Sent,
+    /// The head of the answer has come.
+    Answered,
     /// All is settled.
     Over,
 }
@@ -153,6 +210,7 @@ impl<O: Part, A: Part> Permits<O, A> {
                     self.sent = at.nanos();
                 }
                 self.phase = Phase::Sent;
+                core.publish_now_and_then(at);
                 Ok(())
             }
             Admit::Wait => {
@@ -184,6 +242,7 @@ impl<O: Part, A: Part> Permits<O, A> {
         self.wait = None;
         let record = self.record(Outcome::Ignored, EndedBy::Refusal, at);
         self.settle_attempt(core, &record);
+        core.publish_if_due(at);
     }
 
     /// Waits for the parts of the attempt.
@@ -211,7 +270,10 @@ impl<O: Part, A: Part> Permits<O, A> {
                     self.phase = Phase::Sent;
                     return Poll::Ready(Ok(()));
                 }
-                Turn::Until(until) => ready!(wait.timer.poll_at(until, cx)),
+                Turn::Until(until) => {
+                    core.publish_if_due(&at);
+                    ready!(wait.timer.poll_at(until, cx));
+                }
                 Turn::Refuse(error) => {
                     self.settle_refused(core, &at);
                     return Poll::Ready(Err(error));
@@ -222,13 +284,20 @@ impl<O: Part, A: Part> Permits<O, A> {
 
     #[inline(always)]
     pub(super) fn record<'a>(&self, outcome: Outcome, ended_by: EndedBy, at: &'a At) -> Record<'a> {
-        Record::new(outcome, ended_by, at, self.sent)
+        let mut record = Record::new(outcome, ended_by, at, self.sent);
+        record.after_head = self.phase == Phase::Answered;
+        record
     }
 
     /// The attempt is over. Others may follow.
     #[inline(always)]
     pub(super) fn settle_attempt(&mut self, core: &Core<O, A>, record: &Record<'_>) {
         core.attempt.settle(&mut self.attempt, record);
+    }
+
+    /// Ends a call that was refused, and whose parts are settled.
+    pub(super) fn close(&mut self) {
+        self.phase = Phase::Over;
     }
 
     /// Makes room for a further attempt.
@@ -401,6 +470,7 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
         let record = permits.record(outcome, EndedBy::Service, &at);
         owner.attempt.head(&mut permits.attempt, &record);
         owner.operation.head(&mut permits.operation, &record);
+        permits.phase = Phase::Answered;
     }
 
     fn refuse(mut self) {

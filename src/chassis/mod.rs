@@ -8,7 +8,7 @@ mod single;
 
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
-pub(crate) use self::operation::{Limit, Recipe, Repeat};
+pub(crate) use self::operation::{Hedging, Limit, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
 pub use self::part::{Admit, Part, PartFor, Turn};
 pub use self::record::{At, EndedBy, Record, Sent};

@@ -84,6 +84,17 @@ pub trait Part: Send + Sync + 'static {
     /// Ends the permit, and leaves nothing.
     fn settle(&self, permit: &mut Self::Permit, record: &Record<'_>);
 
+    /// Returns whether the part has gauges to be [published](Self::publish).
+    #[inline]
+    fn has_gauges(&self) -> bool {
+        false
+    }
+
+    /// Publishes the gauges. Called about every 100 ms, by a call that has the time at hand.
+    fn publish(&self, at: &At) {
+        let _ = at;
+    }
+
     /// Returns whether a new part could take the place of this one, because it holds nothing against anybody. See
     /// [`Evictable`](crate::Evictable).
     fn is_evictable(&self, now: Instant) -> bool {
@@ -165,6 +176,17 @@ impl<P: Part> Part for Option<P> {
         }
     }
 
+    #[inline(always)]
+    fn has_gauges(&self) -> bool {
+        self.as_ref().is_some_and(P::has_gauges)
+    }
+
+    fn publish(&self, at: &At) {
+        if let Some(part) = self {
+            part.publish(at);
+        }
+    }
+
     fn is_evictable(&self, now: Instant) -> bool {
         self.as_ref().is_none_or(|part| part.is_evictable(now))
     }
@@ -236,6 +258,16 @@ impl<A: Part, B: Part> Part for (A, B) {
     fn settle(&self, permit: &mut Self::Permit, record: &Record<'_>) {
         self.1.settle(&mut permit.1, record);
         self.0.settle(&mut permit.0, record);
+    }
+
+    #[inline(always)]
+    fn has_gauges(&self) -> bool {
+        self.0.has_gauges() || self.1.has_gauges()
+    }
+
+    fn publish(&self, at: &At) {
+        self.0.publish(at);
+        self.1.publish(at);
     }
 
     fn is_evictable(&self, now: Instant) -> bool {

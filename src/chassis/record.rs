@@ -15,15 +15,18 @@ use crate::{Error, Outcome};
 #[derive(Clone, Debug)]
 pub struct At {
     origin: Instant,
-    read: Cell<Option<(Instant, u64)>>,
+    now: Cell<Option<Instant>>,
+    /// A conversion costs as much as a reading, so it is shared as well.
+    nanos: Cell<Option<u64>>,
 }
 
 impl At {
     #[inline]
-    pub(super) fn unread(origin: Instant) -> Self {
+    pub(crate) fn unread(origin: Instant) -> Self {
         Self {
             origin,
-            read: Cell::new(None),
+            now: Cell::new(None),
+            nanos: Cell::new(None),
         }
     }
 
@@ -31,40 +34,38 @@ impl At {
     pub(super) fn read_as(origin: Instant, now: Instant) -> Self {
         Self {
             origin,
-            read: Cell::new(Some((now, nanos_between(origin, now)))),
+            now: Cell::new(Some(now)),
+            nanos: Cell::new(None),
         }
-    }
-
-    #[inline(always)]
-    fn read(&self) -> (Instant, u64) {
-        if let Some(read) = self.read.get() {
-            return read;
-        }
-        let now = Instant::now();
-        let read = (now, nanos_between(self.origin, now));
-        self.read.set(Some(read));
-        read
     }
 
     /// Returns the time.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn instant(&self) -> Instant {
-        self.read().0
+        self.now.get().unwrap_or_else(|| {
+            let now = Instant::now();
+            self.now.set(Some(now));
+            now
+        })
     }
 
     /// Returns the nanoseconds since the layer was built.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn nanos(&self) -> u64 {
-        self.read().1
+        self.nanos.get().unwrap_or_else(|| {
+            let nanos = nanos_between(self.origin, self.instant());
+            self.nanos.set(Some(nanos));
+            nanos
+        })
     }
 
-    /// Returns whether the clock has been read.
-    #[inline]
+    /// Returns the [nanoseconds](Self::nanos), if a part has asked for them.
+    #[inline(always)]
     #[must_use]
-    pub fn is_read(&self) -> bool {
-        self.read.get().is_some()
+    pub fn known_nanos(&self) -> Option<u64> {
+        self.nanos.get()
     }
 }
 
@@ -110,6 +111,8 @@ pub struct Record<'a> {
     pub sent: Sent,
     /// The moment at which it ended.
     pub at: &'a At,
+    /// Whether the parts were told of the [head](super::Part::head) of its answer before.
+    pub after_head: bool,
     /// When the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
     pub(super) began: u64,
 }
@@ -130,6 +133,7 @@ impl<'a> Record<'a> {
             ended_by,
             sent,
             at,
+            after_head: false,
             began,
         }
     }

@@ -213,7 +213,7 @@ impl<S, P: Part, K: Clone, C: Clone> PartService<S, P, K, C> {
         &mut self,
         request: Req,
         admitted: Result<(), Error>,
-        held: Option<Held<Arc<Core<(), P>>>>,
+        mut held: Option<Held<Arc<Core<(), P>>>>,
     ) -> ResponseFuture<S, Req, P, K, C>
     where
         S: Service<Req> + Clone,
@@ -223,6 +223,9 @@ impl<S, P: Part, K: Clone, C: Clone> PartService<S, P, K, C> {
                 Ok(()) => self.inner.call_later(request),
                 Err(error) => {
                     self.inner.release();
+                    if let Some(mut held) = held.take() {
+                        held.permits.close();
+                    }
                     Call::failed(error)
                 }
             },
@@ -263,7 +266,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(held) = this.held.as_mut() else {
-            return Poll::Pending;
+            return refused(this.call, cx);
         };
         let result = ready!(poll_attempt(this.call.as_mut(), held, cx));
         let verdict = judge(this.classify, &result);
@@ -289,6 +292,21 @@ where
             .field("call", &self.call)
             .field("held", &self.held)
             .finish_non_exhaustive()
+    }
+}
+
+/// Polls a call that was refused.
+#[cold]
+fn refused<S, Req, Res>(
+    call: Pin<&mut Call<S, Req>>,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<Res, Error>>
+where
+    S: Service<Req, Error: Into<BoxError> + 'static>,
+{
+    match ready!(call.poll(cx, || "")) {
+        Err(error) => Poll::Ready(Err(error)),
+        Ok(_) => Poll::Pending,
     }
 }
 

@@ -33,7 +33,11 @@ enum Kind {
     /// Let through while the breaker was closed and its word was this.
     Counted(u64, Head),
     /// The same, and counted as a success, because the head of its answer was one.
-    Answered(u64, Mark),
+    Answered {
+        word: u64,
+        place: u64,
+        stripe: u32,
+    },
     Probe(Probe, Head),
     /// A probe that counts as a success, because the head of its answer was one.
     Proven(Probe),
@@ -95,7 +99,11 @@ impl Breaker {
             Kind::Counted(word, head) => {
                 shared.count(word, outcome, self.is_slow(head, record), at)
             }
-            Kind::Answered(word, mark) => shared.count_rest(word, mark, outcome, at),
+            Kind::Answered {
+                word,
+                place,
+                stripe,
+            } => shared.count_rest(word, Mark { place, stripe }, outcome, at),
             Kind::Probe(probe, head) => {
                 shared.end_probe(probe, outcome, self.is_slow(head, record), at);
             }
@@ -143,7 +151,11 @@ impl Part for Breaker {
                 let head = self.head_of(head, record);
                 if outcome == Outcome::Success {
                     let mark = shared.count_head(word, head == Head::Slow, record.at);
-                    mark.map_or(Kind::Uncounted, |mark| Kind::Answered(word, mark))
+                    mark.map_or(Kind::Uncounted, |Mark { place, stripe }| Kind::Answered {
+                        word,
+                        place,
+                        stripe,
+                    })
                 } else {
                     Kind::Counted(word, head)
                 }
@@ -175,6 +187,15 @@ impl Part for Breaker {
             }
             (kind, _) => self.settle_other(kind, record),
         }
+    }
+
+    #[inline(always)]
+    fn has_gauges(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, at: &At) {
+        self.shared.publish_gauges(at.instant());
     }
 
     /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open

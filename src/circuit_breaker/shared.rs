@@ -17,7 +17,7 @@ use crate::context::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::sync::{AtomicU64, Ordering, lock};
-use crate::telemetry::{Published, Series};
+use crate::telemetry::Series;
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::{Mode, Outcome};
 
@@ -32,8 +32,8 @@ pub(super) enum Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     /// The slice of time, or the number of the call.
-    place: u64,
-    stripe: u32,
+    pub(super) place: u64,
+    pub(super) stripe: u32,
 }
 
 impl Window {
@@ -93,7 +93,6 @@ pub(super) struct Shared {
     random: Random,
     origin: Instant,
     metrics: &'static Series<BreakerMetrics>,
-    published: Published,
 }
 
 /// What a call does to the failures in a row.
@@ -152,8 +151,12 @@ impl Shared {
             random,
             origin: now,
             metrics,
-            published: Published::default(),
         }
+    }
+
+    /// Publishes the gauges as they are.
+    pub(super) fn publish_gauges(&self, now: Instant) {
+        self.metrics.publish_again(now);
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -208,7 +211,6 @@ impl Shared {
         }
         self.metrics
             .report(now, |metrics| metrics.rejected(self.mode, now));
-        self.published.keep(self.metrics, now, at.nanos());
         match self.mode {
             Mode::Enforce => Err(retry_after.filter(|wait| !wait.is_zero())),
             Mode::Observe => Ok(()),
@@ -356,7 +358,6 @@ impl Shared {
     fn record(&self, admitted: u64, sample: Sample, step: Step, at: &At) -> (Mark, u32) {
         let epoch = admitted >> STATE_BITS;
         let mark = self.window.record(epoch, at.nanos(), sample);
-        self.published.keep(self.metrics, at.instant(), at.nanos());
         (mark, self.count_streak(epoch, step))
     }
 

@@ -41,7 +41,7 @@ pub struct Config<R = ByClone, K = ErrorsAreFailures> {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// `None` for the percentile.
     pub(super) delay: Option<Duration>,
     pub(super) max_hedges: u32,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::config::Config;
 use super::shared::Shared;
-use crate::chassis::{Operation, OperationLayer, Plan};
+use crate::chassis::{At, Hedging, Operation, OperationLayer, Plan};
 use crate::error::or_panic;
 use crate::{ByClone, ErrorsAreFailures};
 
@@ -27,6 +27,8 @@ pub struct HedgePlan(pub(super) Arc<Shared>);
 impl Plan for HedgePlan {
     type Operation = ();
     type Attempt = ();
+    type Times = ();
+    type Hedging = Hedging;
 
     #[inline(always)]
     fn hedge(&self) -> Option<&Arc<Shared>> {
@@ -56,7 +58,7 @@ impl<R, K> HedgeLayer<R, K> {
     /// A handle that reads and steers the hedge.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::of(&self.plan().0)
+        Handle::of(&self.plan().0, self.origin())
     }
 }
 
@@ -64,12 +66,19 @@ impl<R, K> HedgeLayer<R, K> {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    origin: Instant,
 }
 
 impl Handle {
-    pub(crate) fn of(shared: &Arc<Shared>) -> Self {
-        let shared = Arc::clone(shared);
-        Self { shared }
+    pub(crate) fn of(shared: &Arc<Shared>, origin: Instant) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            origin,
+        }
+    }
+
+    fn now(&self) -> At {
+        At::unread(self.origin)
     }
 
     /// The name of the hedge.
@@ -81,13 +90,13 @@ impl Handle {
     /// The time after which a call is hedged; `None` while the percentile is not known.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
-        self.shared.delay(Instant::now())
+        self.shared.delay(&self.now())
     }
 
     /// Says whether calls are not hedged because most of them are slow.
     #[must_use]
     pub fn is_slowed_down(&self) -> bool {
-        self.shared.is_slowed_down(Instant::now())
+        self.shared.is_slowed_down(&self.now())
     }
 }
 

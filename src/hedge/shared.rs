@@ -10,7 +10,8 @@ use super::config::Settings;
 use super::metrics::{HedgeMetrics, Hedged};
 use super::state::Quota;
 use crate::budget::{self, Gain};
-use crate::context::{self, nanos_between};
+use crate::chassis::At;
+use crate::context;
 use crate::latency::{Sketch, Took};
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
@@ -32,7 +33,6 @@ pub struct Shared {
     sketch: Sketch,
     quota: Mutex<Quota>,
     budget: Option<Budget>,
-    origin: Instant,
     metrics: &'static Series<HedgeMetrics>,
 }
 
@@ -48,7 +48,6 @@ impl Shared {
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),
             settings,
             budget,
-            origin: Instant::now(),
             metrics,
         }
     }
@@ -64,8 +63,8 @@ impl Shared {
 
     /// The time after which a call that begins now is hedged.
     #[inline]
-    pub(crate) fn delay(&self, now: Instant) -> Option<Duration> {
-        self.keep(now);
+    pub(crate) fn delay(&self, at: &At) -> Option<Duration> {
+        self.end_tick(at);
         self.delay_of_tick()
     }
 
@@ -78,23 +77,24 @@ impl Shared {
         }
     }
 
-    pub(crate) fn is_slowed_down(&self, now: Instant) -> bool {
-        self.keep(now);
+    pub(crate) fn is_slowed_down(&self, at: &At) -> bool {
+        self.end_tick(at);
         self.sketch.is_slow()
     }
 
     /// Collects the latencies of the last tick if it is over.
     #[inline]
-    fn keep(&self, now: Instant) {
-        if self.sketch.keep(nanos_between(self.origin, now)) {
+    fn end_tick(&self, at: &At) {
+        if self.sketch.keep(at.nanos()) {
             self.metrics.levels().set(self.delay_of_tick());
-            self.metrics.publish(now);
+            self.metrics.publish(at.instant());
         }
     }
 
     /// Says whether a hedge may be sent now, and pays for it.
-    pub(crate) fn pay(&self, now: Instant) -> Payment {
-        if self.is_slowed_down(now) {
+    pub(crate) fn pay(&self, at: &At) -> Payment {
+        let now = at.instant();
+        if self.is_slowed_down(at) {
             self.report(Hedged::DeniedSlowdown, now);
             return Payment::Denied;
         }
@@ -162,8 +162,8 @@ impl Shared {
 
     /// Notes what the end of a first attempt says about the time that calls take.
     #[inline]
-    pub(crate) fn record(&self, now: Instant, took: Took) {
-        self.keep(now);
+    pub(crate) fn record(&self, at: &At, took: Took) {
+        self.end_tick(at);
         self.sketch.record(stripe(), took);
     }
 

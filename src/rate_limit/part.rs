@@ -1,7 +1,6 @@
 //! The rate limit as a part of an attempt.
 
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -23,11 +22,7 @@ pub struct RateLimiter<Q = One> {
 
 /// An attempt that has its tokens, or waits for them.
 #[derive(Debug, Default)]
-pub struct RateLimitPermit {
-    wait: Option<Box<Wait>>,
-    /// The head of the answer has come, and with it what the service says about staying away.
-    has_head: bool,
-}
+pub struct RateLimitPermit(Option<Box<Wait>>);
 
 #[derive(Debug)]
 struct Wait {
@@ -48,7 +43,7 @@ impl<Q> RateLimiter<Q> {
             Entry::Pass => Admit::Go,
             Entry::Refused(error) => Admit::Refuse(error),
             Entry::Wait(latest) => {
-                permit.wait = Some(Box::new(Wait {
+                permit.0 = Some(Box::new(Wait {
                     place: Place::new(cost, latest),
                     latest,
                     began: at.instant(),
@@ -88,7 +83,7 @@ impl Wait {
         let end = match step {
             Step::Wait(until) => {
                 if !had_place {
-                    shared.joined(at);
+                    shared.publish_gauges(at);
                 }
                 return Turn::Until(shared.instant(until));
             }
@@ -130,36 +125,44 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     #[inline(always)]
     fn is_waiting(&self, permit: &RateLimitPermit) -> bool {
-        permit.wait.is_some()
+        permit.0.is_some()
     }
 
     fn poll_turn(&self, _: u32, permit: &mut RateLimitPermit, at: &At, waker: &Waker) -> Turn {
-        let Some(wait) = &mut permit.wait else {
+        let Some(wait) = &mut permit.0 else {
             return Turn::Go;
         };
         let turn = wait.step(&self.shared, at, waker);
         if !matches!(turn, Turn::Until(_)) {
-            permit.wait = None;
+            permit.0 = None;
         }
         turn
     }
 
-    fn head(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
-        permit.has_head = true;
+    fn head(&self, _: &mut RateLimitPermit, record: &Record<'_>) {
         self.shared.hear(record.outcome, record.at);
     }
 
     #[inline(always)]
     fn settle(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
-        if let Some(mut wait) = permit.wait.take() {
+        if let Some(mut wait) = permit.0.take() {
             if wait.place.is_taken() {
                 self.shared.queue.leave(&mut wait.place);
                 self.shared.left(wait.began, End::Cancelled, record.at);
             }
         }
-        if !mem::take(&mut permit.has_head) {
+        if !record.after_head {
             self.shared.hear(record.outcome, record.at);
         }
+    }
+
+    #[inline(always)]
+    fn has_gauges(&self) -> bool {
+        self.shared.settings.max_wait.is_some()
+    }
+
+    fn publish(&self, at: &At) {
+        self.shared.publish_gauges(at);
     }
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.

@@ -343,13 +343,8 @@ impl Shared {
         self.queue.is_empty() && self.gcra.is_full(self.nanos(now)) && self.limits() == self.built
     }
 
-    /// One call more waits.
-    pub(super) fn joined(&self, at: &At) {
-        self.publish_gauges(at);
-    }
-
     /// Publishes the gauges if it is time to.
-    fn publish_gauges(&self, at: &At) {
+    pub(super) fn publish_gauges(&self, at: &At) {
         let waiting = || self.queue.len();
         self.shown
             .keep(self.metrics, waiting, at.instant(), at.nanos());

@@ -20,6 +20,8 @@ pub struct RetryPlan(pub(super) Repeat);
 impl Plan for RetryPlan {
     type Operation = ();
     type Attempt = ();
+    type Times = ();
+    type Hedging = ();
 
     #[inline(always)]
     fn retry(&self) -> Option<&Repeat> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bulkhead::{self, Compartment};
-use crate::chassis::{Limit, Operation, OperationLayer, Plan, Repeat};
+use crate::chassis::{Hedging, Limit, Operation, OperationLayer, Plan, Repeat, Times};
 use crate::circuit_breaker::{self, Breaker};
 use crate::measure::Meter;
 use crate::rate_limit::{self, RateLimiter};
@@ -42,6 +42,8 @@ pub type StandardParts = (
 impl Plan for StandardPlan {
     type Operation = Option<Meter>;
     type Attempt = StandardParts;
+    type Times = Times;
+    type Hedging = Hedging;
 
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
@@ -72,7 +74,7 @@ impl<R, K, C> StandardLayer<R, K, C> {
         let plan = self.plan();
         Handle {
             breaker: breaker.as_ref().map(Breaker::handle),
-            hedge: plan.hedge.as_ref().map(hedge::Handle::of),
+            hedge: (plan.hedge.as_ref()).map(|hedge| hedge::Handle::of(hedge, self.origin())),
             rate_limit: rate_limit.as_ref().map(RateLimiter::handle),
             bulkhead: bulkhead.as_ref().map(Compartment::handle),
             budget: plan.budget.clone(),

@@ -15,9 +15,9 @@ use crate::debugging::DebuggingRecorder;
 use buttress::circuit_breaker::State;
 use buttress::stack::Standard;
 use buttress::{
-    Backoff, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Classify, Deadline, Error,
-    ErrorKind, Hedge, HedgeLayer, Jitter, Mode, Never, Outcome, Pushback, Rate, RateLimitLayer,
-    Replay, RetryLayer, TimeoutLayer, classify_fn, hedge, standard,
+    Backoff, BoxError, Budget, CircuitBreakerLayer, Classify, Deadline, Error, ErrorKind, Hedge,
+    HedgeLayer, Jitter, Mode, Never, Outcome, Pushback, Rate, Replay, RetryLayer, TimeoutLayer,
+    classify_fn, hedge, standard,
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::buffer::Buffer;

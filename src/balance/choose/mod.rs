@@ -287,6 +287,7 @@ pub(super) mod tests {
     use super::super::load;
     use super::super::priority::Failover;
     use super::*;
+    use crate::context::OperationScope;
     use crate::random::Random;
     use crate::telemetry::Series;
     use rand::SeedableRng;
@@ -444,8 +445,7 @@ pub(super) mod tests {
             if is_closed {
                 pool = pool.closed(&[2]);
             }
-            let mut kept = Tried::default();
-            let _scope = crate::context::TriedScope::enter(&mut kept);
+            let _scope = OperationScope::enter(None, None, Tried::default());
             crate::context::note_tried(pool.hosts[0].id);
             let tried = crate::context::tried();
             let random = &mut SmallRng::seed_from_u64(1);

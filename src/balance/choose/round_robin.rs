@@ -176,8 +176,8 @@ mod tests {
             let first = chosen(&mut pool, 1)[0];
             counts[first] += 1;
             if first == 0 {
-                let mut kept = crate::context::Tried::default();
-                let _scope = crate::context::TriedScope::enter(&mut kept);
+                let tried = crate::context::Tried::default();
+                let _scope = crate::context::OperationScope::enter(None, None, tried);
                 crate::context::note_tried(pool.hosts[0].id);
                 let retry = pool.choose_again(&RoundRobin);
                 assert_ne!(retry, 0);

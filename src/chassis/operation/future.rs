@@ -10,14 +10,14 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::plan::Plan;
+use super::plan::{NEVER, Plan, Slot};
 use super::race::{End, Race, Step};
 use super::running::{Attempted, Running};
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context::{self, OperationScope};
+use crate::context::{self, OperationScope, whole_nanos};
 use crate::hedge::Payment;
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -335,7 +335,7 @@ where
             return Poll::Ready(Ok(()));
         };
         let end = running
-            .deadline
+            .deadline()
             .map_or(until, |deadline| deadline.min(until));
         ready!(self.timer.as_mut().poll_at(end, cx));
         self.timer.set(Timer::default());
@@ -354,7 +354,9 @@ where
             return Poll::Pending;
         };
         running.attempt += 1;
-        running.timeout_at = None;
+        if let Some(times) = running.times.get_mut() {
+            times.timeout_at = NEVER;
+        }
         running.held.permits.begin_again();
         scope.set_attempt(running.attempt);
         let at = running.held.core().at_instant(now);
@@ -463,29 +465,29 @@ where
             // The parts that an attempt waits for bound the wait.
             return None;
         }
+        let limit = running.held.owner.recipe.plan.timeout();
         let mut timeout = None;
-        if let (Some(limit), true) = (running.plan().timeout(), is_first_running) {
-            let time = limit.time;
-            let end = running
-                .timeout_at
-                .get_or_insert_with(|| context::saturating_add(Instant::now(), time));
-            timeout = Some(*end);
+        if let (Some(limit), Some(times), true) = (limit, running.times.get_mut(), is_first_running)
+        {
+            let core = running.held.owner.core();
+            if times.timeout_at == NEVER {
+                let now = core.at().nanos();
+                times.timeout_at = now.saturating_add(whole_nanos(limit.time));
+            }
+            timeout = Some(core.instant(times.timeout_at));
         }
         let mut copy = None;
         if running.has_copy(self.copy.as_ref()) {
             let not_before = race.and_then(|race| race.not_before);
-            if race.is_some_and(|race| race.is_repeat_due) {
-                copy = not_before;
-            } else if let Some(delay) = running.hedging.delay {
-                let sent = running.hedging.sent_last.unwrap_or_else(|| {
-                    let sent = Duration::from_nanos(running.held.permits.sent);
-                    context::saturating_add(running.held.core().origin, sent)
-                });
-                let at = context::saturating_add(sent, delay);
-                copy = Some(not_before.map_or(at, |not_before| at.max(not_before)));
-            }
+            copy = if race.is_some_and(|race| race.is_repeat_due) {
+                not_before
+            } else {
+                running
+                    .slow_at()
+                    .map(|at| not_before.map_or(at, |not_before| at.max(not_before)))
+            };
         }
-        let deadline = running.deadline;
+        let deadline = running.deadline();
         let first = [timeout, deadline, copy].into_iter().flatten().min()?;
         Some(Due {
             first,
@@ -669,12 +671,14 @@ where
             running.stop_copies();
             return false;
         };
-        let payment = hedge.pay(now);
+        let core = Arc::clone(shared.core());
+        let at = core.at_instant(now);
+        let payment = hedge.pay(&at);
         if payment == Payment::Denied {
             running.stop_copies();
             return false;
         }
-        let Some(mut request) = running.take_copy(self.copy) else {
+        let Some(mut request) = self.copy.take() else {
             return false;
         };
         let more = self.more.get_or_insert_with(|| Box::new(More::new()));
@@ -684,15 +688,13 @@ where
         if number >= hedge.max_hedges() {
             running.stop_copies();
         }
-        let core = Arc::clone(shared.core());
-        let at = core.at_instant(now);
         let mut held = Held::new(core);
         let call = match held.admit(&request, &at) {
             Ok(()) => Call::waiting(shared.service(), request),
             Err(error) => Call::failed(error),
         };
         race.send(call, held, payment == Payment::Paid, hedge);
-        running.hedging.sent_last = Some(now);
+        running.note_hedge(&at);
         true
     }
 }

@@ -8,6 +8,6 @@ mod service;
 
 pub use self::future::OperationFuture;
 pub use self::plan::Plan;
-pub(crate) use self::plan::{Limit, Repeat};
+pub(crate) use self::plan::{Hedging, Limit, Repeat, Times};
 pub(crate) use self::service::Recipe;
 pub use self::service::{Operation, OperationLayer};

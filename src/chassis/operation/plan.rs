@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::Budget;
 use crate::chassis::Part;
 use crate::hedge;
@@ -17,6 +19,13 @@ pub trait Plan: Send + Sync + 'static {
     type Operation: Part;
     /// The parts of each attempt.
     type Attempt: Part;
+
+    /// What an operation keeps of its times, if it is bounded.
+    #[doc(hidden)]
+    type Times: Slot<Times>;
+    /// What an operation keeps of its hedges, if it sends any.
+    #[doc(hidden)]
+    type Hedging: Slot<Hedging>;
 
     /// The time of the operation. With `Duration::MAX` it ends at an inherited deadline alone.
     #[doc(hidden)]
@@ -42,6 +51,89 @@ pub trait Plan: Send + Sync + 'static {
     #[inline(always)]
     fn hedge(&self) -> Option<&Arc<hedge::Shared>> {
         None
+    }
+}
+
+/// A place for a state, or for none. What a plan does not keep takes no room and no instruction.
+pub trait Slot<T>: Default + Send + Sync + 'static {
+    #[doc(hidden)]
+    fn get(&self) -> Option<&T>;
+    #[doc(hidden)]
+    fn get_mut(&mut self) -> Option<&mut T>;
+}
+
+impl<T> Slot<T> for () {
+    #[inline(always)]
+    fn get(&self) -> Option<&T> {
+        None
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self) -> Option<&mut T> {
+        None
+    }
+}
+
+/// When an operation and its attempt must be over.
+#[derive(Debug)]
+pub struct Times {
+    pub(super) deadline: Option<Instant>,
+    /// When the operation began. `None` if it got its deadline later.
+    pub(super) began: Option<Instant>,
+    /// When the time of the attempt is over. [`NEVER`] before the attempt was found pending.
+    pub(super) timeout_at: u64,
+}
+
+impl Default for Times {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            began: None,
+            timeout_at: NEVER,
+        }
+    }
+}
+
+impl Slot<Self> for Times {
+    #[inline(always)]
+    fn get(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+}
+
+/// The part of an operation that hedges.
+#[derive(Debug, Default)]
+pub struct Hedging {
+    /// The first attempt is timed, and not over.
+    pub(super) is_first_open: bool,
+    /// The request may be sent twice.
+    pub(super) may_copy: bool,
+    /// The success of the first attempt brings tokens: the budget is not that of a retry, which sees to it.
+    pub(super) is_funding: bool,
+    pub(super) has_succeeded: bool,
+    /// The nanoseconds until a copy is due for slowness. [`NEVER`] without one.
+    pub(super) delay: u64,
+    /// When the last attempt so far was sent, in nanoseconds from the origin.
+    pub(super) sent_last: u64,
+}
+
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl Slot<Self> for Hedging {
+    #[inline(always)]
+    fn get(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self) -> Option<&mut Self> {
+        Some(self)
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{Plan, Repeat};
+use super::plan::{Hedging, NEVER, Plan, Repeat, Slot};
 use super::service::{Recipe, Shared};
 use crate::budget::{self, Gain};
 use crate::chassis::At;
 use crate::chassis::held::{Held, Owner};
 use crate::chassis::part::PartFor;
-use crate::context::{self, OperationScope, Tried};
+use crate::context::{self, OperationScope, Tried, whole_nanos};
 use crate::deadline::soonest;
 use crate::latency::Took;
 use crate::retry::{Failure, Wait};
@@ -21,39 +21,18 @@ use crate::{Classify, Error, ErrorKind, GaveUp, Outcome, Pushback, Replay};
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 pub(super) struct Running<S, P: Plan, R, K> {
     pub(super) held: Held<Arc<Shared<S, P, R, K>>>,
-    /// When it must be over, if the plan enforces a deadline.
-    pub(super) deadline: Option<Instant>,
-    began: Option<Instant>,
-    /// When the time of the attempt is over. Not known before the attempt was found pending.
-    pub(super) timeout_at: Option<Instant>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
     pub(super) attempt: u32,
     /// Tokens paid for retries.
     paid: u32,
-    /// What the operation brings to the budget when it ends.
-    gain: Gain,
     /// Where its attempts went.
     pub(super) tried: Tried,
+    has_succeeded: bool,
     /// Its attempts are those of an outer retry.
     is_nested: bool,
     is_in_budget: bool,
-    pub(super) hedging: Hedging,
-}
-
-/// The part of an operation that hedges.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hedging {
-    /// The first attempt is timed, and not over.
-    pub(super) is_first_open: bool,
-    /// The request may be sent twice.
-    may_copy: bool,
-    /// The success of the first attempt brings tokens: the budget is not that of a retry, which sees to it.
-    is_funding: bool,
-    gain: bool,
-    /// The time until a copy is due for slowness. Without one it is not.
-    pub(super) delay: Option<Duration>,
-    /// When the last attempt so far was sent, if that was a copy.
-    pub(super) sent_last: Option<Instant>,
+    pub(super) times: P::Times,
+    pub(super) hedging: P::Hedging,
 }
 
 impl<S, P: Plan, R, K> Running<S, P, R, K> {
@@ -61,17 +40,26 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     pub(super) fn new(shared: &Arc<Shared<S, P, R, K>>) -> Self {
         Self {
             held: Held::new(Arc::clone(shared)),
-            deadline: None,
-            began: None,
-            timeout_at: None,
             attempt: 0,
             paid: 0,
-            gain: Gain::Nothing,
             tried: Tried::default(),
+            has_succeeded: false,
             is_nested: false,
             is_in_budget: false,
-            hedging: Hedging::default(),
+            times: P::Times::default(),
+            hedging: P::Hedging::default(),
         }
+    }
+
+    /// When the operation must be over, if the plan enforces a deadline.
+    #[inline(always)]
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.times.get()?.deadline
+    }
+
+    #[inline(always)]
+    fn may_copy(&self) -> bool {
+        self.hedging.get().is_some_and(|hedging| hedging.may_copy)
     }
 
     #[inline(always)]
@@ -92,13 +80,14 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     {
         let Held { owner, permits } = &mut self.held;
         permits.admit_operation(owner.core(), request, at)?;
-        if let Some(limit) = self.plan().deadline() {
+        let limit = self.held.owner.recipe.plan.deadline();
+        if let (Some(limit), Some(times)) = (limit, self.times.get_mut()) {
             let inherited = context::deadline();
             if limit.time < Duration::MAX || inherited.is_some() {
                 let now = at.instant();
                 let own = context::saturating_add(now, limit.time);
                 let deadline = soonest(inherited, own);
-                (self.began, self.deadline) = (Some(now), Some(deadline));
+                (times.began, times.deadline) = (Some(now), Some(deadline));
                 if deadline <= now {
                     return Err(self.refuse_late(at));
                 }
@@ -136,9 +125,9 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         R: Replay<Req>,
     {
         if self.plan().hedge().is_some() {
-            self.begin_hedging(request, at.instant());
+            self.begin_hedging(request, at);
         }
-        if self.may_repeat() || self.hedging.may_copy {
+        if self.may_repeat() || self.may_copy() {
             *copy = self.recipe().replay.copy(request);
         }
         if self.is_repeating() {
@@ -187,44 +176,44 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             Some(retry) if !self.is_nested => Some((self.attempt, retry.budget_id())),
             _ => None,
         };
-        OperationScope::enter(self.deadline, attempt, self.tried)
+        OperationScope::enter(self.deadline(), attempt, self.tried)
     }
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
     /// called in, as over a buffer.
     #[inline(always)]
     pub(super) fn renew(&mut self) {
-        if self.plan().deadline().is_some() {
-            if let Some(inherited) = context::deadline() {
-                self.deadline = Some(soonest(self.deadline, inherited));
-            }
+        if let (Some(times), Some(inherited)) = (self.times.get_mut(), context::deadline()) {
+            times.deadline = Some(soonest(times.deadline, inherited));
         }
         if self.is_in_budget && self.plan().retry().is_some_and(Repeat::is_nested) {
             self.leave_budget();
             self.is_nested = true;
         }
-        if self.hedging.is_funding && self.plan().hedge().is_some_and(|hedge| hedge.is_funded()) {
+        let is_funding = self.hedging.get().is_some_and(|hedging| hedging.is_funding);
+        if is_funding && self.plan().hedge().is_some_and(|hedge| hedge.is_funded()) {
             self.leave_funding(Gain::Nothing);
         }
     }
 
-    /// The first attempt that succeeds brings tokens; later ones bring back what was paid.
     #[inline(always)]
     pub(super) fn succeeded(&mut self) {
-        self.gain = if self.attempt == 1 {
-            Gain::FirstTry
-        } else {
-            Gain::Refund(self.paid)
-        };
+        self.has_succeeded = true;
     }
 
+    /// Leaves the budget. The first attempt that succeeds brings tokens; later ones bring back what was paid.
     #[inline(always)]
     fn leave_budget(&mut self) {
-        if std::mem::take(&mut self.is_in_budget) {
-            let retry = self.plan().retry();
-            if let Some(budget) = retry.and_then(|retry| retry.budget.as_ref()) {
-                budget.leave(self.gain);
-            }
+        if !std::mem::take(&mut self.is_in_budget) {
+            return;
+        }
+        let retry = self.plan().retry();
+        if let Some(budget) = retry.and_then(|retry| retry.budget.as_ref()) {
+            budget.leave(match self.has_succeeded {
+                false => Gain::Nothing,
+                true if self.attempt == 1 => Gain::FirstTry,
+                true => Gain::Refund(self.paid),
+            });
         }
     }
 
@@ -250,7 +239,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             let now = Instant::now();
             limit.metrics.report(now, |metrics| metrics.timed_out());
         }
-        match self.began {
+        match self.times.get().and_then(|times| times.began) {
             Some(began) => {
                 let allowed = deadline.saturating_duration_since(began);
                 Error::timed_out(ErrorKind::DeadlineExceeded, name, allowed)
@@ -393,13 +382,15 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 /// Hedging.
 impl<S, P: Plan, R, K> Running<S, P, R, K> {
     #[inline(always)]
-    fn begin_hedging<Req>(&mut self, request: &Req, now: Instant)
+    fn begin_hedging<Req>(&mut self, request: &Req, at: &At)
     where
         R: Replay<Req>,
     {
         let is_alone = self.is_alone();
         let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
-        let Some(hedge) = plan.hedge() else { return };
+        let (Some(hedge), Some(hedging)) = (plan.hedge(), self.hedging.get_mut()) else {
+            return;
+        };
         let is_funding = match plan.retry() {
             Some(retry) if !self.is_nested => !hedge.is_funded_by(retry.budget_id()),
             _ => !hedge.is_funded(),
@@ -407,14 +398,14 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if is_funding {
             hedge.enter();
         }
-        let delay = hedge.delay(now);
-        self.hedging = Hedging {
+        let delay = hedge.delay(at);
+        *hedging = Hedging {
             is_first_open: true,
             may_copy: (delay.is_some() || is_alone) && replay.is_idempotent(request),
             is_funding,
-            gain: false,
-            delay,
-            sent_last: None,
+            has_succeeded: false,
+            delay: delay.map_or(NEVER, whole_nanos),
+            sent_last: 0,
         };
     }
 
@@ -431,23 +422,31 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         outcome == Outcome::Failure && self.plan().hedge().is_some() && self.is_alone()
     }
 
-    /// Takes the copy of the request for a hedge, if it may be sent.
-    pub(super) fn take_copy<Req>(&self, copy: &mut Option<Req>) -> Option<Req> {
-        if self.hedging.may_copy {
-            copy.take()
-        } else {
-            None
-        }
-    }
-
     /// Returns whether a copy of the request could be sent.
     pub(super) fn has_copy<Req>(&self, copy: Option<&Req>) -> bool {
-        self.hedging.may_copy && copy.is_some()
+        self.may_copy() && copy.is_some()
     }
 
     /// No further copy is sent for this attempt.
     pub(super) fn stop_copies(&mut self) {
-        self.hedging.may_copy = false;
+        if let Some(hedging) = self.hedging.get_mut() {
+            hedging.may_copy = false;
+        }
+    }
+
+    /// Returns when a copy is due because the attempts so far are slow.
+    pub(super) fn slow_at(&self) -> Option<Instant> {
+        let hedging = self.hedging.get()?;
+        let sent = self.held.permits.sent.max(hedging.sent_last);
+        let is_due = hedging.delay != NEVER;
+        is_due.then(|| self.held.core().instant(sent.saturating_add(hedging.delay)))
+    }
+
+    /// A hedge has been sent.
+    pub(super) fn note_hedge(&mut self, at: &At) {
+        if let Some(hedging) = self.hedging.get_mut() {
+            hedging.sent_last = at.nanos();
+        }
     }
 
     /// Makes a request that is sent as the hedge of this number, and keeps a copy if there may be a further attempt.
@@ -470,25 +469,31 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     /// The first attempt has ended. Only a success says how long a call takes.
     #[inline(always)]
     pub(super) fn first_ended(&mut self, outcome: Outcome) {
-        if !std::mem::take(&mut self.hedging.is_first_open) {
+        let Some(hedging) = self.hedging.get_mut() else {
+            return;
+        };
+        if !std::mem::take(&mut hedging.is_first_open) {
             return;
         }
+        hedging.has_succeeded = outcome == Outcome::Success;
         let at = self.held.core().at();
         let elapsed = Duration::from_nanos(at.nanos().saturating_sub(self.held.permits.sent));
         let took = if outcome == Outcome::Success {
-            self.hedging.gain = true;
             Took::Exactly(elapsed)
         } else {
             Took::LongerThan(elapsed)
         };
         if let Some(hedge) = self.plan().hedge() {
-            hedge.record(at.instant(), took);
+            hedge.record(&at, took);
         }
     }
 
     #[inline(always)]
     fn leave_funding(&mut self, gain: Gain) {
-        if std::mem::take(&mut self.hedging.is_funding) {
+        let Some(hedging) = self.hedging.get_mut() else {
+            return;
+        };
+        if std::mem::take(&mut hedging.is_funding) {
             if let Some(hedge) = self.plan().hedge() {
                 hedge.leave(gain);
             }
@@ -498,15 +503,16 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     /// The attempt, with its hedges, is over.
     #[inline(always)]
     pub(super) fn end_hedging(&mut self) {
-        if self.plan().hedge().is_some() {
-            self.first_ended(Outcome::Cancelled);
-            let gain = if self.hedging.gain {
-                Gain::FirstTry
-            } else {
-                Gain::Nothing
-            };
-            self.leave_funding(gain);
-        }
+        self.first_ended(Outcome::Cancelled);
+        let has_succeeded = self
+            .hedging
+            .get()
+            .is_some_and(|hedging| hedging.has_succeeded);
+        self.leave_funding(if has_succeeded {
+            Gain::FirstTry
+        } else {
+            Gain::Nothing
+        });
     }
 }
 
@@ -522,7 +528,7 @@ impl<S, P: Plan, R, K> fmt::Debug for Running<S, P, R, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("attempt", &self.attempt)
-            .field("deadline", &self.deadline)
+            .field("deadline", &self.deadline())
             .field("held", &self.held)
             .finish_non_exhaustive()
     }

@@ -82,6 +82,11 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         &self.recipe.plan
     }
 
+    /// The instant that the nanoseconds of its parts are counted from.
+    pub(crate) fn origin(&self) -> Instant {
+        self.recipe.core.origin
+    }
+
     /// The parts of each attempt.
     pub(crate) fn parts(&self) -> &P::Attempt {
         &self.recipe.core.attempt
