@@ -268,6 +268,7 @@ impl<O: Part, A: Part> Permits<O, A> {
                     self.wait = None;
                     self.sent = at.nanos();
                     self.phase = Phase::Sent;
+                    core.publish_if_due(&at);
                     return Poll::Ready(Ok(()));
                 }
                 Turn::Until(until) => {
