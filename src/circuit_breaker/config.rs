@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::layer::CircuitBreakerLayer;
 use super::shared::{Shared, Window};
-use super::state::{Settings, Transition};
+use crate::algorithm::breaker::machine::{Settings, Transition};
+use crate::algorithm::window::{CountWindow, TimeWindow};
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
 use crate::telemetry::Series;
-use crate::window::{CountWindow, TimeWindow};
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Long enough to see a share at modest rates, short enough to forget an old incident.

@@ -143,11 +143,10 @@ mod metrics;
 mod permit;
 mod service;
 mod shared;
-mod state;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::layer::{CircuitBreakerLayer, Handle};
 pub use self::permit::BreakerPermit;
 pub use self::service::CircuitBreaker;
-pub use self::state::{State, Transition, TransitionCause};
+pub use crate::algorithm::breaker::machine::{State, Transition, TransitionCause};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::{Mark, Shared};
-use super::state::Probe;
+use crate::algorithm::breaker::machine::Probe;
 use crate::{Error, ErrorKind, Outcome, Permit};
 
 /// A call that the circuit breaker let through.

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use super::permit::{BreakerPermit, Kind, Rejected, Timing};
-use super::state::{
+use crate::algorithm::breaker::machine::{
     Machine, Probe, ProbeEnd, Settings, State, Transition, TransitionCause, verdict,
 };
+use crate::algorithm::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::context::{self, nanos_between};
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
-use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::{Mode, Outcome};
 
 /// How the calls of a closed breaker are counted.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::layer::HedgeLayer;
 use super::service::Policy;
 use super::shared::Shared;
+use crate::algorithm::sketch;
 use crate::error::Check;
-use crate::latency;
 use crate::telemetry::Series;
 use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 
@@ -44,7 +44,7 @@ pub(super) struct Settings {
     pub(super) delay: Option<Duration>,
     pub(super) max_hedges: u32,
     pub(super) mode: Mode,
-    pub(super) sketch: latency::Settings,
+    pub(super) sketch: sketch::Settings,
     pub(super) rate_share: f64,
     pub(super) burst: u32,
 }
@@ -57,7 +57,7 @@ impl Config {
                 delay: None,
                 max_hedges: MAX_HEDGES,
                 mode: Mode::Enforce,
-                sketch: latency::Settings {
+                sketch: sketch::Settings {
                     window: WINDOW,
                     quantile: PERCENTILE,
                     min_samples: MIN_SAMPLES,
@@ -206,7 +206,7 @@ impl Settings {
         if let Some(delay) = self.delay {
             check.duration("delay", delay)?;
         }
-        let latency::Settings {
+        let sketch::Settings {
             window,
             quantile,
             min_samples,

@@ -155,7 +155,6 @@ mod operation;
 mod race;
 mod service;
 mod shared;
-mod state;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::service::Policy;
 use super::shared::Shared;
 use crate::Outcome;
+use crate::algorithm::sketch::Took;
 use crate::budget::Gain;
 use crate::context;
-use crate::latency::Took;
 use crate::template::InnerTemplate;
 
 /// Says whether this is not an attempt of an outer retry.

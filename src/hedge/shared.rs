@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::config::Settings;
 use super::metrics::{HedgeMetrics, Hedged};
-use super::state::Quota;
+use crate::algorithm::hedge_quota::Quota;
+use crate::algorithm::sketch::{Sketch, Took};
 use crate::budget::{self, Gain};
 use crate::context::{self, nanos_between};
-use crate::latency::{Sketch, Took};
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
 use crate::telemetry::Series;

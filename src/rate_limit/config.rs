@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::layer::RateLimitLayer;
-use super::rate::Rate;
 use super::shared::{Limits, Settings, Shared};
+use crate::algorithm::rate::Rate;
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ConfigError, ErrorsAreFailures, Mode};

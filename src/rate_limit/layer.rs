@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tower::Layer;
 
 use super::config::{Config, Cost, One};
-use super::rate::Rate;
 use super::service::RateLimit;
 use super::shared::Shared;
+use crate::algorithm::rate::Rate;
 use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::{Availability, Classify, CloneService, ConfigError, ErrorsAreFailures, Evictable};

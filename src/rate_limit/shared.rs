@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gcra::{Gcra, Taken};
 use super::metrics::{End, RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
-use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
+use crate::algorithm::gcra::{Gcra, Taken};
+use crate::algorithm::rate::{LONGEST, Rate};
 use crate::context::{self, nanos_between, whole_nanos};
 use crate::error::Check;
 use crate::sync::{AtomicU64, Ordering, lock};

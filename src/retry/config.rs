@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::layer::RetryLayer;
 use super::service::Policy;
-use super::state::Settings;
+use crate::algorithm::retry::Settings;
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;

@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep_until};
 use tower::Service;
 
 use super::service::{Operation, Policy};
-use super::state::{Failure, Wait};
+use crate::algorithm::retry::{Failure, Wait};
 use crate::context::{self, ClockScope, Tried, TriedScope};
 use crate::outcome::classify_result;
 use crate::ready::Call;

@@ -130,7 +130,6 @@ mod future;
 mod layer;
 mod metrics;
 mod service;
-mod state;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;

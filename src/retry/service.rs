@@ -9,7 +9,7 @@ use tower::Service;
 
 use super::future::ResponseFuture;
 use super::metrics::RetryMetrics;
-use super::state::Settings;
+use crate::algorithm::retry::Settings;
 use crate::budget::Gain;
 use crate::context::{self, AttemptScope, ClockScope, Tried, TriedScope};
 use crate::random::Random;

@@ -1,14 +1,10 @@
 //! The window of the circuit breaker.
 
-#[allow(dead_code, unused_imports)]
-#[path = "../../src/window.rs"]
-mod counts;
-
 use std::time::Duration;
 
 use loom::sync::Arc;
 
-use self::counts::{BUCKETS, Sample, Tally, TimeWindow};
+use crate::algorithm::window::{BUCKETS, Sample, Tally, TimeWindow};
 use crate::{SECOND, on_threads};
 
 const OK: Sample = Sample {

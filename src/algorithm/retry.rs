@@ -12,34 +12,34 @@ use crate::context::saturating_add;
 
 /// The settings that decide.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) max_attempts: u32,
-    pub(super) backoff: Backoff,
-    pub(super) overload_backoff: Backoff,
-    pub(super) max_retry_after: Duration,
-    pub(super) retry_rejections: bool,
-    pub(super) retry_nested: bool,
+pub(crate) struct Settings {
+    pub(crate) max_attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) overload_backoff: Backoff,
+    pub(crate) max_retry_after: Duration,
+    pub(crate) retry_rejections: bool,
+    pub(crate) retry_nested: bool,
 }
 
 /// An attempt that has failed, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// The number of the attempt, from 1.
-    pub(super) attempt: u32,
-    pub(super) is_overload: bool,
+    pub(crate) attempt: u32,
+    pub(crate) is_overload: bool,
     /// What the service asked for.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
     /// The wait before this attempt.
-    pub(super) previous: Duration,
+    pub(crate) previous: Duration,
 }
 
 /// A wait before the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wait {
-    pub(super) duration: Duration,
+pub(crate) struct Wait {
+    pub(crate) duration: Duration,
     /// The service asked for it.
-    pub(super) by_retry_after: bool,
-    pub(super) until: Instant,
+    pub(crate) by_retry_after: bool,
+    pub(crate) until: Instant,
 }
 
 impl Settings {
@@ -48,7 +48,7 @@ impl Settings {
     /// A time that the service asks for is waited for in full, because a request that comes sooner is in vain. The
     /// random part on top of it spreads the callers that were all told the same. A wait that would not end before
     /// `deadline` is not begun.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         failure: Failure,
         now: Instant,

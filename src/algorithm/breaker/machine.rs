@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::algorithm::window::Tally;
 use crate::context::saturating_add;
-use crate::window::Tally;
 
 /// How long a breaker that nobody calls is remembered after its open time, if that was not longer: several
 /// times what a closed one remembers by default.
@@ -66,23 +66,23 @@ pub struct Transition {
 
 /// The settings that decide.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) failure_share: f64,
-    pub(super) min_calls: u32,
-    pub(super) consecutive_failures: Option<u32>,
-    pub(super) slow_calls: Option<(Duration, f64)>,
-    pub(super) open_for: Duration,
-    pub(super) open_jitter: f64,
-    pub(super) open_growth: f64,
-    pub(super) max_open: Duration,
-    pub(super) max_retry_after: Duration,
-    pub(super) successes_to_close: u32,
-    pub(super) max_probes: u32,
-    pub(super) probe_lease: Duration,
+pub(crate) struct Settings {
+    pub(crate) failure_share: f64,
+    pub(crate) min_calls: u32,
+    pub(crate) consecutive_failures: Option<u32>,
+    pub(crate) slow_calls: Option<(Duration, f64)>,
+    pub(crate) open_for: Duration,
+    pub(crate) open_jitter: f64,
+    pub(crate) open_growth: f64,
+    pub(crate) max_open: Duration,
+    pub(crate) max_retry_after: Duration,
+    pub(crate) successes_to_close: u32,
+    pub(crate) max_probes: u32,
+    pub(crate) probe_lease: Duration,
 }
 
 /// Says whether the calls of `tally` are enough to open, and why.
-pub(super) fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
+pub(crate) fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
     if tally.calls < u64::from(settings.min_calls) {
         return None;
     }
@@ -110,14 +110,14 @@ fn lower_bound(part: u64, calls: u64) -> f64 {
 
 /// A call that was let through a half-open breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Probe {
-    pub(super) epoch: u64,
+pub(crate) struct Probe {
+    pub(crate) epoch: u64,
     serial: u64,
 }
 
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProbeEnd {
+pub(crate) enum ProbeEnd {
     Succeeded,
     /// With the time that the service asked callers to stay away.
     Failed(Option<Duration>),
@@ -175,7 +175,7 @@ impl Probes {
 
 /// The breaker but for the counting of calls while it is closed.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     settings: Settings,
     phase: Phase,
     epoch: u64,
@@ -186,7 +186,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
         Self {
             settings,
             phase: Phase::Closed {
@@ -199,7 +199,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         match self.phase {
             Phase::Closed { .. } => State::Closed,
             Phase::Open { .. } => State::Open,
@@ -207,12 +207,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// When the open time is over. `None` if the breaker is not open, or open until further notice.
-    pub(super) fn open_until(&self) -> Option<Instant> {
+    pub(crate) fn open_until(&self) -> Option<Instant> {
         match self.phase {
             Phase::Open { until } => until,
             _ => None,
@@ -220,7 +220,7 @@ impl Machine {
     }
 
     /// Opens, if the breaker has been closed since `epoch` began. `jitter` is from -1 to 1.
-    pub(super) fn trip(
+    pub(crate) fn trip(
         &mut self,
         epoch: u64,
         cause: TransitionCause,
@@ -244,7 +244,7 @@ impl Machine {
     }
 
     /// Lets a probe through, if the open time is over and not too many probes are in flight.
-    pub(super) fn try_probe(&mut self, now: Instant) -> (Option<Probe>, Option<Transition>) {
+    pub(crate) fn try_probe(&mut self, now: Instant) -> (Option<Probe>, Option<Transition>) {
         let transition = match self.phase {
             Phase::Open { until: Some(until) } if until <= now => Some(self.enter(
                 Phase::HalfOpen(Probes::new(now)),
@@ -269,7 +269,7 @@ impl Machine {
     }
 
     /// Says whether a half-open breaker would let another probe through.
-    pub(super) fn has_free_probe(&self, now: Instant) -> bool {
+    pub(crate) fn has_free_probe(&self, now: Instant) -> bool {
         match &self.phase {
             Phase::HalfOpen(probes) => probes.running(now) < probes.ramp as usize,
             _ => false,
@@ -278,7 +278,7 @@ impl Machine {
 
     /// Says whether it may be forgotten: it is closed, or nobody has called it for long after its open time.
     /// Never if the handle forced it, and never while a probe is under way.
-    pub(super) fn is_evictable(&self, now: Instant) -> bool {
+    pub(crate) fn is_evictable(&self, now: Instant) -> bool {
         let is_over = |last| saturating_add(last, MEMORY.max(self.opened_for)) <= now;
         match &self.phase {
             Phase::Closed { forced, .. } => !forced,
@@ -288,7 +288,7 @@ impl Machine {
     }
 
     /// Gives a probe's place back and counts how it ended. A probe of an earlier epoch changes nothing.
-    pub(super) fn end_probe(
+    pub(crate) fn end_probe(
         &mut self,
         probe: Probe,
         end: ProbeEnd,
@@ -327,17 +327,17 @@ impl Machine {
     }
 
     /// Opens until the handle says otherwise.
-    pub(super) fn force_open(&mut self) -> Transition {
+    pub(crate) fn force_open(&mut self) -> Transition {
         self.enter(Phase::Open { until: None }, TransitionCause::Forced)
     }
 
     /// Closes and stays closed until the handle says otherwise.
-    pub(super) fn force_closed(&mut self, now: Instant) -> Transition {
+    pub(crate) fn force_closed(&mut self, now: Instant) -> Transition {
         self.close(now, true, TransitionCause::Forced)
     }
 
     /// Closes and forgets everything.
-    pub(super) fn reset(&mut self, now: Instant) -> Transition {
+    pub(crate) fn reset(&mut self, now: Instant) -> Transition {
         self.openings = 0;
         self.close(now, false, TransitionCause::Reset)
     }

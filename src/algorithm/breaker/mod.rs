@@ -1,0 +1,3 @@
+//! The circuit breaker.
+
+pub(crate) mod machine;
