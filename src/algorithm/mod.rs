@@ -4,6 +4,7 @@
 //! metrics, no listener and no thread, and calls nothing of the layers. Where threads share it, its state is in atomics or
 //! short locks of [`crate::sync`], so that `tests/loom` can try every interleaving.
 
+pub(crate) mod aimd;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
 pub(crate) mod budget;
