@@ -185,6 +185,7 @@ pub mod http;
 pub mod keyed;
 pub mod measure;
 mod mode;
+mod nanos;
 mod outcome;
 mod random;
 pub mod rate_limit;

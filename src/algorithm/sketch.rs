@@ -13,7 +13,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::context::whole_nanos;
+use crate::nanos::whole_nanos;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Each bucket is 3 to 6 % wide; with interpolation a quantile is good to about 1 %.

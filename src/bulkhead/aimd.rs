@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::limit::{LimitPolicy, Sample, check_limit};
 use crate::algorithm::aimd::{self, Call, Settings};
-use crate::context::{nanos_between, whole_nanos};
 use crate::error::Check;
+use crate::nanos::{nanos_between, whole_nanos};
 use crate::{ConfigError, Outcome};
 
 /// Gives up little for one late call, and half within seven round trips.

@@ -1,13 +1,12 @@
 //! Settings of the circuit breaker.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::layer::CircuitBreakerLayer;
-use super::shared::{Shared, Window};
-use crate::algorithm::breaker::machine::{Settings, Transition};
-use crate::algorithm::window::{CountWindow, TimeWindow};
+use super::shared::Shared;
+use crate::algorithm::breaker::{Counts, Settings, Transition};
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
@@ -304,13 +303,13 @@ impl<K, C> Config<K, C> {
             WindowKind::Count(calls) => MIN_CALLS.min(calls),
         });
         self.check()?;
-        let window = match self.rest.window {
-            WindowKind::Time(span) => Window::Time(TimeWindow::new(span, stripes())),
-            WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
+        let counts = match self.rest.window {
+            WindowKind::Time(span) => Counts::of_time(span, stripes()),
+            WindowKind::Count(calls) => Counts::of_calls(calls as usize),
         };
         let shared = Shared::new(
             self.settings,
-            window,
+            counts,
             self.rest.mode,
             self.rest.listener,
             Random::new(self.rest.seed),

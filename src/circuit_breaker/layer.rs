@@ -10,7 +10,7 @@ use tower::Layer;
 use super::config::Config;
 use super::service::CircuitBreaker;
 use super::shared::Shared;
-use crate::algorithm::breaker::machine::State;
+use crate::algorithm::breaker::State;
 use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::{

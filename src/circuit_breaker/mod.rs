@@ -149,4 +149,4 @@ pub use self::future::ResponseFuture;
 pub use self::layer::{CircuitBreakerLayer, Handle};
 pub use self::permit::BreakerPermit;
 pub use self::service::CircuitBreaker;
-pub use crate::algorithm::breaker::machine::{State, Transition, TransitionCause};
+pub use crate::algorithm::breaker::{State, Transition, TransitionCause};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::{Mark, Shared};
-use crate::algorithm::breaker::machine::Probe;
+use super::shared::Shared;
+use crate::algorithm::breaker::{Mark, Probe, Word};
 use crate::{Error, ErrorKind, Outcome, Permit};
 
 /// A call that the circuit breaker let through.
@@ -50,12 +50,12 @@ pub(super) enum Timing {
 pub(super) enum Kind {
     /// Let through while the breaker was closed and its word was this.
     Counted {
-        word: u64,
+        word: Word,
         timing: Timing,
     },
     /// The same, and counted as a success, because the head of its answer was one.
     Answered {
-        word: u64,
+        word: Word,
         mark: Mark,
     },
     Probe {
