@@ -106,23 +106,24 @@ impl Shared {
     #[cold]
     fn probe(self: &Arc<Self>, word: Word) -> Result<BreakerPermit, Rejected> {
         let now = context::now();
-        let (probe, transition) = self.breaker.try_probe(word, self.nanos(now));
-        // Before the listener is told: if it panics, the place is given back.
-        let permit = probe.map(|probe| {
-            let timing = self.started();
-            self.permit(Kind::Probe { probe, timing })
-        });
+        let nanos = self.nanos(now);
+        let (probe, transition) = self.breaker.try_probe(word, nanos);
+        let retry_after = match probe {
+            Ok(probe) => {
+                let timing = self.started();
+                // Before the listener is told: if it panics, the place is given back.
+                let permit = self.permit(Kind::Probe { probe, timing });
+                self.report(transition);
+                return Ok(permit);
+            }
+            Err(retry_after) => retry_after,
+        };
         self.report(transition);
-        if let Some(permit) = permit {
-            return Ok(permit);
-        }
         self.metrics
             .report(now, |metrics| metrics.rejected(self.mode, now));
-        self.published.keep(self.metrics, now, self.nanos(now));
+        self.published.keep(self.metrics, now, nanos);
         match self.mode {
-            Mode::Enforce => Err(Rejected {
-                retry_after: self.open_for_remaining(now).filter(|wait| !wait.is_zero()),
-            }),
+            Mode::Enforce => Err(Rejected { retry_after }),
             Mode::Observe => Ok(self.permit(Kind::Uncounted)),
         }
     }
@@ -162,8 +163,15 @@ impl Shared {
     }
 
     /// Reports a change of state. No lock is held, so the listener may use the breaker.
+    #[inline]
     fn report(&self, transition: Option<Transition>) {
-        let Some(transition) = transition else { return };
+        if let Some(transition) = transition {
+            self.report_change(transition);
+        }
+    }
+
+    #[cold]
+    fn report_change(&self, transition: Transition) {
         if transition.from == transition.to {
             return;
         }

@@ -92,17 +92,13 @@ impl Breaker {
         }
     }
 
-    fn is_open_time_over(&self, nanos: u64) -> bool {
-        self.open_for_remaining(nanos) == Some(Duration::ZERO)
-    }
-
     /// Returns whether the next call would be let through.
     pub(crate) fn would_admit(&self, nanos: u64) -> bool {
         let word = self.word();
         if word.is(State::HalfOpen) {
             return lock(&self.machine).has_free_probe(nanos);
         }
-        word.is(State::Closed) || self.is_open_time_over(nanos)
+        word.is(State::Closed) || self.open_for_remaining(nanos) == Some(Duration::ZERO)
     }
 
     /// Returns whether a new breaker may take the place of this one.
@@ -110,14 +106,25 @@ impl Breaker {
         lock(&self.machine).is_evictable(nanos)
     }
 
-    /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. `word` is that of a
-    /// breaker that is not closed.
+    /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
+    /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed.
     #[must_use]
-    pub(crate) fn try_probe(&self, word: Word, nanos: u64) -> (Option<Probe>, Option<Transition>) {
-        if word.is(State::Open) && !self.is_open_time_over(nanos) {
-            return (None, None);
+    pub(crate) fn try_probe(
+        &self,
+        word: Word,
+        nanos: u64,
+    ) -> (Result<Probe, Option<Duration>>, Option<Transition>) {
+        let (mut remaining, mut transition) = (self.open_for_remaining(nanos), None);
+        if !word.is(State::Open) || remaining == Some(Duration::ZERO) {
+            let probe;
+            (probe, transition) = self.change(|machine| machine.try_probe(nanos));
+            if let Some(probe) = probe {
+                return (Ok(probe), transition);
+            }
+            remaining = self.open_for_remaining(nanos);
         }
-        self.change(|machine| machine.try_probe(nanos))
+        let remaining = remaining.filter(|rest| !rest.is_zero());
+        (Err(remaining), transition)
     }
 
     /// Counts a success that was not slow, of a call that was admitted with this word.
@@ -276,6 +283,7 @@ impl Breaker {
     }
 
     /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
+    #[inline(never)]
     fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = lock(&self.machine);
         let result = change(&mut machine);
