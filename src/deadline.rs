@@ -46,7 +46,7 @@ impl Deadline {
     /// A deadline this long from now. `Duration::MAX` is far away and does not overflow.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self(context::saturating_add(Instant::now(), duration))
+        Self(crate::nanos::saturating_add(Instant::now(), duration))
     }
 
     /// The deadline of the operation that is being worked on, if it has one.

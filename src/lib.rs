@@ -149,8 +149,8 @@
 //
 // - `src/<layer>/`: `mod.rs` is its module page, with the headings of the others, and nothing else; `config.rs` has the settings,
 //   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
-//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports. The algorithm stands in a file of
-//   its own, as plain code that is given the time.
+//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports.
+//   `src/algorithm/<name>.rs` has the algorithm, as plain code that is given the time.
 // - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
 //   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.
 // - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` in `tests/layers` try it
@@ -162,8 +162,8 @@
 //
 // Refusals have an `ErrorKind`; each kind has an answer in `src/http/respond/refusal.rs`.
 
+mod algorithm;
 mod availability;
-mod backoff;
 pub mod balance;
 pub mod budget;
 pub mod bulkhead;
@@ -184,9 +184,9 @@ pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod keyed;
-mod latency;
 pub mod measure;
 mod mode;
+mod nanos;
 mod outcome;
 pub mod part;
 mod random;
@@ -202,12 +202,11 @@ mod telemetry;
 pub mod timeout;
 mod timer;
 mod wake;
-mod window;
 
 pub use tower::BoxError;
 
+pub use crate::algorithm::backoff::{Backoff, Delays, Jitter};
 pub use crate::availability::Availability;
-pub use crate::backoff::{Backoff, Delays, Jitter};
 pub use crate::balance::Balance;
 pub use crate::budget::Budget;
 pub use crate::bulkhead::{Bulkhead, BulkheadLayer};

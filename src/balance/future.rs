@@ -246,7 +246,7 @@ where
             Attended::Waits => pool.max_wait.max(RESTART),
             Attended::Fails => Duration::ZERO,
         };
-        let own = context::saturating_add(began, own);
+        let own = crate::nanos::saturating_add(began, own);
         let until = soonest(context::deadline(), own);
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);

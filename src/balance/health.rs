@@ -27,8 +27,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use super::background::unless_it_panics_in;
-use crate::context::saturating_add;
 use crate::error::Check as Valid;
+use crate::nanos::saturating_add;
 use crate::{BoxError, Classify, ConfigError, Error, ErrorsAreFailures, Outcome};
 
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -36,8 +36,8 @@
 
 use std::time::Duration;
 
-use crate::context::whole_nanos;
 use crate::error::Check;
+use crate::nanos::whole_nanos;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{ConfigError, Mode};
 

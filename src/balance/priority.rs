@@ -19,8 +19,8 @@
 use std::time::Duration;
 
 use crate::ConfigError;
-use crate::context::whole_nanos;
 use crate::error::Check;
+use crate::nanos::whole_nanos;
 use crate::sync::{AtomicU64, Ordering};
 
 /// How many priorities there are.

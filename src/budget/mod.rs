@@ -84,7 +84,6 @@
 //! ```
 
 mod metrics;
-mod state;
 
 use std::fmt;
 use std::sync::Arc;
@@ -92,19 +91,19 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use self::metrics::BudgetMetrics;
-pub(crate) use self::state::Gain;
-use self::state::Tokens;
 use crate::ConfigError;
-use crate::context::nanos_between;
+pub(crate) use crate::algorithm::budget::Gain;
+use crate::algorithm::budget::{TOKENS_PER_RETRY, Tokens};
 use crate::error::{Check, or_panic};
+use crate::nanos::nanos_between;
 use crate::telemetry::{Published, Series};
 
 /// What a retry costs.
-pub(crate) const RETRY: u32 = state::TOKENS_PER_RETRY;
+pub(crate) const RETRY: u32 = TOKENS_PER_RETRY;
 /// What a retry costs after the service said that it is overloaded.
-pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * state::TOKENS_PER_RETRY;
+pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * TOKENS_PER_RETRY;
 /// What a hedge costs. More than a retry, because nothing has failed yet.
-pub(crate) const HEDGE: u32 = 2 * state::TOKENS_PER_RETRY;
+pub(crate) const HEDGE: u32 = 2 * TOKENS_PER_RETRY;
 
 /// A budget for retries, shared by all clones. See the [module documentation](self).
 ///

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::part::{Admit, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
-use crate::context::saturating_add;
+use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
 use crate::{Error, Outcome, Permit};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::context::nanos_between;
+use crate::nanos::nanos_between;
 use crate::{Error, Outcome};
 
 /// A moment in the life of a call.

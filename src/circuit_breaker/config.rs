@@ -1,21 +1,20 @@
 //! Settings of the circuit breaker.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::layer::CircuitBreakerLayer;
 use super::part::Breaker;
-use super::shared::{Shared, Window};
-use super::state::{Settings, Transition};
+use super::shared::Shared;
+use crate::algorithm::breaker::{Counts, Settings, Transition};
 use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
 use crate::telemetry::Series;
-use crate::window::{CountWindow, TimeWindow};
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Long enough to see a share at modest rates, short enough to forget an old incident.
@@ -323,13 +322,13 @@ impl<K, C> Config<K, C> {
             WindowKind::Count(calls) => MIN_CALLS.min(calls),
         });
         self.check(&settings)?;
-        let window = match self.rest.window {
-            WindowKind::Time(span) => Window::Time(TimeWindow::new(span, stripes())),
-            WindowKind::Count(calls) => Window::Count(Mutex::new(CountWindow::new(calls as usize))),
+        let counts = match self.rest.window {
+            WindowKind::Time(span) => Counts::of_time(span, stripes()),
+            WindowKind::Count(calls) => Counts::of_calls(calls as usize),
         };
         let shared = Shared::new(
             settings,
-            window,
+            counts,
             self.rest.mode,
             self.rest.listener.clone(),
             Random::new(self.rest.seed),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::config::Config;
 use super::part::Breaker;
 use super::shared::Shared;
-use super::state::State;
+use crate::algorithm::breaker::State;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
 use crate::{Availability, CompleteOnResponse, ErrorsAreFailures};

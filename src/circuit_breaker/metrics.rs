@@ -6,8 +6,8 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 use tokio::time::Instant;
 
-use super::state::{State, Transition, TransitionCause};
 use crate::Mode;
+use crate::algorithm::breaker::{State, Transition, TransitionCause};
 use crate::telemetry::{Instruments, Labels, LazyMetric};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];

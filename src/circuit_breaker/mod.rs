@@ -141,9 +141,8 @@ mod layer;
 mod metrics;
 mod part;
 mod shared;
-mod state;
 
 pub use self::config::Config;
 pub use self::layer::{CircuitBreaker, CircuitBreakerLayer, Handle};
 pub use self::part::{Breaker, BreakerPermit};
-pub use self::state::{State, Transition, TransitionCause};
+pub use crate::algorithm::breaker::{State, Transition, TransitionCause};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::shared::{Mark, Shared};
-use super::state::Probe;
+use super::shared::Shared;
+use crate::algorithm::breaker::{Mark, Probe, State, Word};
 use crate::chassis::{Admit, At, Part, PartFor, Record};
 use crate::{Error, ErrorKind, Outcome};
 
@@ -31,10 +31,10 @@ enum Kind {
     #[default]
     Uncounted,
     /// Let through while the breaker was closed and its word was this.
-    Counted(u64, Head),
+    Counted(Word, Head),
     /// The same, and counted as a success, because the head of its answer was one.
     Answered {
-        word: u64,
+        word: Word,
         place: u64,
         stripe: u32,
     },
@@ -75,7 +75,7 @@ impl Breaker {
     /// Decides about an attempt while the breaker is not closed.
     #[cold]
     #[inline(never)]
-    fn admit_probe(&self, word: u64, permit: &mut BreakerPermit, at: &At) -> Admit {
+    fn admit_probe(&self, word: Word, permit: &mut BreakerPermit, at: &At) -> Admit {
         let shared = &*self.shared;
         let admitted = shared.probe(word, at, |probe| {
             permit.0 = Kind::Probe(probe, Head::Pending)
@@ -124,18 +124,17 @@ impl Part for Breaker {
     /// An open breaker leaves the inner service alone. A probe waits for readiness in its future.
     #[inline(always)]
     fn is_open(&self) -> bool {
-        self.shared.is_closed()
+        self.shared.word().is(State::Closed)
     }
 
     #[inline(always)]
     fn admit(&self, (): (), permit: &mut BreakerPermit, at: &At) -> Admit {
-        match self.shared.closed_word() {
-            Ok(word) => {
-                permit.0 = Kind::Counted(word, Head::Pending);
-                Admit::Go
-            }
-            Err(word) => self.admit_probe(word, permit, at),
+        let word = self.shared.word();
+        if !word.is(State::Closed) {
+            return self.admit_probe(word, permit, at);
         }
+        permit.0 = Kind::Counted(word, Head::Pending);
+        Admit::Go
     }
 
     fn head(&self, permit: &mut BreakerPermit, record: &Record<'_>) {

@@ -1,93 +1,23 @@
-//! What all handles of one breaker share: the counting while it is closed, and the lock round the state
-//! machine when it is not.
+//! What all handles of one breaker share: the breaker, its clock and randomness, and the report of its transitions.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use super::state::{
-    Machine, Probe, ProbeEnd, Settings, State, Transition, TransitionCause, verdict,
-};
+use crate::algorithm::breaker::{At as Place, Breaker, Counts, Mark, Probe, Settings};
+use crate::algorithm::breaker::{State, Transition, Word};
 use crate::chassis::At;
-use crate::context::nanos_between;
+use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
-use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::Series;
-use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::{Mode, Outcome};
 
-/// How the calls of a closed breaker are counted.
-pub(super) enum Window {
-    Time(TimeWindow),
-    /// The order of the last N calls is one for all threads, so they take turns.
-    Count(Mutex<CountWindow>),
-}
-
-/// Where in its window a call has been counted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
-    /// The slice of time, or the number of the call.
-    pub(super) place: u64,
-    pub(super) stripe: u32,
-}
-
-impl Window {
-    #[inline]
-    fn record(&self, epoch: u64, nanos: u64, sample: Sample) -> Mark {
-        let stripe = stripe();
-        let place = match self {
-            Self::Time(window) => window.record(stripe, epoch, nanos, sample),
-            Self::Count(window) => lock(window).record(epoch, sample),
-        };
-        Mark {
-            place,
-            stripe: stripe as u32,
-        }
-    }
-
-    /// Counts a call as failed that was counted as a success.
-    fn correct(&self, epoch: u64, nanos: u64, mark: Mark) {
-        let failed = Sample {
-            failed: true,
-            slow: false,
-        };
-        match self {
-            Self::Time(window) => {
-                window.retract(mark.stripe as usize, mark.place);
-                window.record(stripe(), epoch, nanos, failed);
-            }
-            Self::Count(window) => lock(window).correct(epoch, mark.place),
-        }
-    }
-
-    /// The tallies that are evaluated: of the whole window and, so that a sudden outage is not diluted by
-    /// the good time before it, of the last bucket's width.
-    fn tallies(&self, epoch: u64, nanos: u64) -> [Tally; 2] {
-        match self {
-            Self::Time(window) => [
-                window.recent(epoch, nanos),
-                window.tally(epoch, nanos, BUCKETS),
-            ],
-            Self::Count(window) => [lock(window).tally(epoch); 2],
-        }
-    }
-}
-
 pub(super) struct Shared {
-    /// State and epoch of the machine: all that a call on a closed breaker looks at.
-    word: AtomicU64,
-    /// When the open time is over, in nanoseconds since `origin`; `u64::MAX` for never.
-    open_until: AtomicU64,
-    window: Window,
-    /// Failures in a row, in the low half, of the epoch in the high half. See [`Step`].
-    streak: AtomicU64,
-    machine: Mutex<Machine>,
-    settings: Settings,
+    breaker: Breaker,
     mode: Mode,
     listener: Option<Listener>,
     random: Random,
@@ -95,61 +25,23 @@ pub(super) struct Shared {
     metrics: &'static Series<BreakerMetrics>,
 }
 
-/// What a call does to the failures in a row.
-///
-/// A head that was good ends a row of heads that were not, at once: the rest of the answer may take hours. A row of
-/// answers that broke off is not ended by it, or there would be none: each of them had a good head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Succeeded,
-    /// The head was good, the rest is not known.
-    Answered,
-    Failed,
-    /// It failed after its head had been good.
-    BrokeOff,
-}
-
-/// Set in a row of failures when a good head has come after it.
-const ANSWERED: u64 = 1 << 31;
-
-const STATE_BITS: u32 = 2;
-
-const OK: Sample = Sample {
-    failed: false,
-    slow: false,
-};
-
-fn word(state: State, epoch: u64) -> u64 {
-    epoch << STATE_BITS | state as u64
-}
-
-#[inline]
-fn is(state: State, word: u64) -> bool {
-    word & ((1 << STATE_BITS) - 1) == state as u64
-}
-
 impl Shared {
     pub(super) fn new(
         settings: Settings,
-        window: Window,
+        counts: Counts,
         mode: Mode,
         listener: Option<Listener>,
         random: Random,
-        now: Instant,
+        origin: Instant,
         metrics: &'static Series<BreakerMetrics>,
     ) -> Self {
         metrics.levels().created(State::Closed);
         Self {
-            word: AtomicU64::new(word(State::Closed, 0)),
-            open_until: AtomicU64::new(0),
-            window,
-            streak: AtomicU64::new(0),
-            machine: Mutex::new(Machine::new(settings.clone(), now)),
-            settings,
+            breaker: Breaker::new(settings, counts),
             mode,
             listener,
             random,
-            origin: now,
+            origin,
             metrics,
         }
     }
@@ -163,30 +55,20 @@ impl Shared {
         self.metrics.name()
     }
 
+    /// The word that admits a call, if it is that of a closed breaker.
     #[inline]
-    pub(super) fn is_closed(&self) -> bool {
-        is(State::Closed, self.word.load(Ordering::Acquire))
+    pub(super) fn word(&self) -> Word {
+        self.breaker.word()
     }
 
     pub(super) fn state(&self) -> State {
-        lock(&self.machine).state()
-    }
-
-    /// Returns the word of a breaker that lets a call through, or that of one which may not.
-    #[inline]
-    pub(super) fn closed_word(&self) -> Result<u64, u64> {
-        let word = self.word.load(Ordering::Acquire);
-        if is(State::Closed, word) {
-            Ok(word)
-        } else {
-            Err(word)
-        }
+        self.breaker.state()
     }
 
     /// The time after which a call is slow, if that counts.
     #[inline]
     pub(super) fn slow_after(&self) -> Option<Duration> {
-        self.settings.slow_calls.map(|(limit, _)| limit)
+        self.breaker.slow_calls_longer_than()
     }
 
     /// Decides about a call on a breaker that is not closed. A call that may not pass learns when to come again.
@@ -194,93 +76,70 @@ impl Shared {
     /// A probe is `admitted` before the listener is told: if that panics, the slot is given back.
     pub(super) fn probe(
         &self,
-        word: u64,
+        word: Word,
         at: &At,
         admitted: impl FnOnce(Probe),
     ) -> Result<(), Option<Duration>> {
+        let (probe, transition) = self.breaker.try_probe(word, at.nanos());
+        let probe = probe.map(admitted);
+        self.report(transition, at);
         let now = at.instant();
-        let mut retry_after = self.open_for_remaining(now);
-        if !is(State::Open, word) || retry_after == Some(Duration::ZERO) {
-            let (probe, transition) = self.change(|machine| machine.try_probe(now));
-            let is_admitted = probe.map(admitted).is_some();
-            self.publish(transition, now);
-            if is_admitted {
-                return Ok(());
+        probe.or_else(|retry_after| {
+            self.metrics
+                .report(now, |metrics| metrics.rejected(self.mode, now));
+            match self.mode {
+                Mode::Enforce => Err(retry_after),
+                Mode::Observe => Ok(()),
             }
-            retry_after = self.open_for_remaining(now);
-        }
-        self.metrics
-            .report(now, |metrics| metrics.rejected(self.mode, now));
-        match self.mode {
-            Mode::Enforce => Err(retry_after.filter(|wait| !wait.is_zero())),
-            Mode::Observe => Ok(()),
-        }
+        })
     }
 
     /// How much of the open time is left. `None` if that is not known: half-open, or forced open.
     pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
-        match self.open_until.load(Ordering::Acquire) {
-            u64::MAX => None,
-            until => Some(Duration::from_nanos(until.saturating_sub(self.nanos(now)))),
-        }
+        self.breaker.open_for_remaining(self.nanos(now))
     }
 
-    #[inline]
     fn nanos(&self, now: Instant) -> u64 {
         nanos_between(self.origin, now)
     }
 
-    /// Says whether the next call would be let through.
+    /// Returns whether the next call would be let through.
     pub(super) fn would_admit(&self) -> bool {
-        let word = self.word.load(Ordering::Acquire);
-        if self.mode == Mode::Observe {
-            return true;
-        }
-        let now = Instant::now();
-        if is(State::HalfOpen, word) {
-            return lock(&self.machine).has_free_probe(now);
-        }
-        is(State::Closed, word) || self.open_for_remaining(now) == Some(Duration::ZERO)
+        self.mode == Mode::Observe || self.breaker.would_admit(self.nanos(Instant::now()))
     }
 
-    /// Says whether a new breaker may take its place.
+    /// Returns whether a new breaker may take its place.
     pub(super) fn is_evictable(&self, now: Instant) -> bool {
-        lock(&self.machine).is_evictable(now)
+        self.breaker.is_evictable(self.nanos(now))
     }
 
     pub(super) fn force_open(&self) {
-        self.steer(Machine::force_open);
+        self.steer(|breaker, _| breaker.force_open());
     }
 
     pub(super) fn force_closed(&self) {
-        self.steer(|machine| machine.force_closed(Instant::now()));
+        self.steer(Breaker::force_closed);
     }
 
     pub(super) fn reset(&self) {
-        self.steer(|machine| machine.reset(Instant::now()));
+        self.steer(Breaker::reset);
     }
 
-    fn steer(&self, steer: impl FnOnce(&mut Machine) -> Transition) {
-        let transition = self.change(steer);
-        self.publish(Some(transition), Instant::now());
-    }
-
-    /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
-    fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut machine = lock(&self.machine);
-        let result = change(&mut machine);
-        let open_until = machine
-            .open_until()
-            .map_or(u64::MAX, |until| self.nanos(until));
-        self.open_until.store(open_until, Ordering::Release);
-        let word = word(machine.state(), machine.epoch());
-        self.word.store(word, Ordering::Release);
-        result
+    fn steer(&self, steer: impl FnOnce(&Breaker, u64) -> Transition) {
+        let at = At::unread(self.origin);
+        self.report(Some(steer(&self.breaker, at.nanos())), &at);
     }
 
     /// Reports a change of state. No lock is held, so the listener may use the breaker.
-    fn publish(&self, transition: Option<Transition>, now: Instant) {
-        let Some(transition) = transition else { return };
+    #[inline]
+    fn report(&self, transition: Option<Transition>, at: &At) {
+        if let Some(transition) = transition {
+            self.report_change(transition, at.instant());
+        }
+    }
+
+    #[cold]
+    fn report_change(&self, transition: Transition, now: Instant) {
         if transition.from == transition.to {
             return;
         }
@@ -294,154 +153,60 @@ impl Shared {
     }
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
-    pub(super) fn count_head(&self, admitted: u64, slow: bool, at: &At) -> Option<Mark> {
-        if self.word.load(Ordering::Acquire) != admitted {
-            return None;
-        }
-        let sample = Sample { slow, ..OK };
-        let (mark, _) = self.record(admitted, sample, Step::Answered, at);
-        if slow {
-            self.evaluate(admitted >> STATE_BITS, 0, None, at);
-        }
-        Some(mark)
+    pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
+        let jitter = || self.random.symmetric();
+        let (mark, transition) = self.breaker.count_head(admitted, slow, place(at), jitter);
+        self.report(transition, at);
+        mark
     }
 
     /// A call is over whose head was counted as a success.
-    pub(super) fn count_rest(&self, admitted: u64, mark: Mark, outcome: Outcome, at: &At) {
-        if self.word.load(Ordering::Acquire) != admitted {
-            return;
-        }
-        let epoch = admitted >> STATE_BITS;
-        match outcome {
-            // What its head says stays.
-            Outcome::Ignored | Outcome::Cancelled => {}
-            Outcome::Success => {
-                self.count_streak(epoch, Step::Succeeded);
-            }
-            Outcome::Failure | Outcome::Overload { .. } => {
-                self.window.correct(epoch, at.nanos(), mark);
-                let streak = self.count_streak(epoch, Step::BrokeOff);
-                self.evaluate(epoch, streak, outcome.retry_after(), at);
-            }
-        }
+    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
+        let jitter = || self.random.symmetric();
+        let breaker = &self.breaker;
+        let transition = breaker.count_rest(admitted, mark, outcome, place(at), jitter);
+        self.report(transition, at);
     }
 
     /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
     #[inline]
-    pub(super) fn count_success(&self, admitted: u64, at: &At) {
-        if self.word.load(Ordering::Acquire) == admitted {
-            self.record(admitted, OK, Step::Succeeded, at);
-        }
+    pub(super) fn count_success(&self, admitted: Word, at: &At) {
+        self.breaker.count_success(admitted, place(at));
     }
 
     /// Counts a call that began while the breaker was closed.
-    pub(super) fn count(&self, admitted: u64, outcome: Outcome, slow: bool, at: &At) {
-        let is_stale = self.word.load(Ordering::Acquire) != admitted;
-        if is_stale || matches!(outcome, Outcome::Ignored | Outcome::Cancelled) {
-            return;
-        }
-        let failed = outcome.is_failure();
-        let step = if failed {
-            Step::Failed
-        } else {
-            Step::Succeeded
-        };
-        let (_, streak) = self.record(admitted, Sample { failed, slow }, step, at);
-        if failed || slow {
-            let epoch = admitted >> STATE_BITS;
-            self.evaluate(epoch, streak, outcome.retry_after(), at);
-        }
-    }
-
-    /// Enters a call of a closed breaker, and says where, and how many failures in a row there are.
-    #[inline]
-    fn record(&self, admitted: u64, sample: Sample, step: Step, at: &At) -> (Mark, u32) {
-        let epoch = admitted >> STATE_BITS;
-        let mark = self.window.record(epoch, at.nanos(), sample);
-        (mark, self.count_streak(epoch, step))
-    }
-
-    /// Counts failures in a row, and says how many there are.
-    #[inline]
-    fn count_streak(&self, epoch: u64, step: Step) -> u32 {
-        /// The low half counts; the high half is the epoch, so that no failure counts in another one.
-        const MAX: u64 = u32::MAX as u64;
-        if self.settings.consecutive_failures.is_none() {
-            return 0;
-        }
-        let none = (epoch & MAX) << u32::BITS;
-        let mut old = self.streak.load(Ordering::Relaxed);
-        loop {
-            let row = match old.checked_sub(none) {
-                Some(row) if row <= MAX => row,
-                Some(_newer_epoch) => return 0,
-                None => 0,
-            };
-            let failures = row & !ANSWERED;
-            let row = match step {
-                Step::Succeeded => 0,
-                Step::Answered if failures == 0 => 0,
-                Step::Answered => row | ANSWERED,
-                Step::Failed if row != failures => 1,
-                Step::Failed | Step::BrokeOff => (failures + 1).min(ANSWERED - 1),
-            };
-            let new = none + row;
-            if new == old {
-                return row as u32;
-            }
-            let swapped =
-                self.streak
-                    .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed);
-            match swapped {
-                Ok(_) => return row as u32,
-                Err(now) => old = now,
-            }
-        }
-    }
-
-    #[cold]
-    fn evaluate(&self, epoch: u64, streak: u32, retry_after: Option<Duration>, at: &At) {
-        let settings = &self.settings;
-        let in_a_row = settings.consecutive_failures.is_some_and(|n| streak >= n);
-        let cause = if in_a_row {
-            Some(TransitionCause::ConsecutiveFailures)
-        } else {
-            let tallies = self.window.tallies(epoch, at.nanos());
-            let mut tallies = tallies.into_iter();
-            tallies.find_map(|tally| verdict(settings, tally))
-        };
-        let Some(cause) = cause else { return };
-        let (now, jitter) = (at.instant(), self.random.symmetric());
-        let transition =
-            self.change(|machine| machine.trip(epoch, cause, retry_after, now, jitter));
-        self.publish(transition, now);
+    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
+        let jitter = || self.random.symmetric();
+        let breaker = &self.breaker;
+        let transition = breaker.count(admitted, outcome, slow, place(at), jitter);
+        self.report(transition, at);
     }
 
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let end = match outcome {
-            Outcome::Success if slow => ProbeEnd::Failed(None),
-            Outcome::Success => ProbeEnd::Succeeded,
-            Outcome::Failure => ProbeEnd::Failed(None),
-            Outcome::Overload { retry_after } => ProbeEnd::Failed(retry_after),
-            Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
-        };
-        self.change_by(probe, end, at.instant());
+        let jitter = self.random.symmetric();
+        let breaker = &self.breaker;
+        let transition = breaker.end_probe(probe, outcome, slow, at.nanos(), jitter);
+        self.report(transition, at);
     }
 
     /// A probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
-        let retry_after = match outcome {
-            Outcome::Failure => None,
-            Outcome::Overload { retry_after } => retry_after,
-            Outcome::Success | Outcome::Ignored | Outcome::Cancelled => return,
-        };
-        self.change_by(probe, ProbeEnd::Disproved(retry_after), at.instant());
+        if outcome.is_failure() {
+            let (jitter, retry_after) = (self.random.symmetric(), outcome.retry_after());
+            let transition = self
+                .breaker
+                .disprove(probe, retry_after, at.nanos(), jitter);
+            self.report(transition, at);
+        }
     }
+}
 
-    fn change_by(&self, probe: Probe, end: ProbeEnd, now: Instant) {
-        let jitter = self.random.symmetric();
-        let transition = self.change(|machine| machine.end_probe(probe, end, now, jitter));
-        self.publish(transition, now);
+/// When and where a call is counted.
+#[inline]
+fn place(at: &At) -> Place {
+    Place {
+        stripe: stripe(),
+        nanos: at.nanos(),
     }
 }
 

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::layer::{HedgeLayer, HedgePlan};
 use super::shared::Shared;
+use crate::algorithm::sketch;
 use crate::chassis::{Core, OperationLayer, Recipe};
 use crate::error::Check;
-use crate::latency;
 use crate::telemetry::Series;
 use crate::{Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, budget};
 
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(super) delay: Option<Duration>,
     pub(super) max_hedges: u32,
     pub(super) mode: Mode,
-    pub(super) sketch: latency::Settings,
+    pub(super) sketch: sketch::Settings,
     pub(super) rate_share: f64,
     pub(super) burst: u32,
 }
@@ -59,7 +59,7 @@ impl Config {
                 delay: None,
                 max_hedges: MAX_HEDGES,
                 mode: Mode::Enforce,
-                sketch: latency::Settings {
+                sketch: sketch::Settings {
                     window: WINDOW,
                     quantile: PERCENTILE,
                     min_samples: MIN_SAMPLES,
@@ -214,7 +214,7 @@ impl Settings {
         if let Some(delay) = self.delay {
             check.duration("delay", delay)?;
         }
-        let latency::Settings {
+        let sketch::Settings {
             window,
             quantile,
             min_samples,

@@ -151,7 +151,6 @@ mod config;
 mod layer;
 mod metrics;
 mod shared;
-mod state;
 
 pub use self::config::Config;
 pub use self::layer::{Handle, Hedge, HedgeLayer, HedgePlan};

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::config::Settings;
 use super::metrics::{HedgeMetrics, Hedged};
-use super::state::Quota;
+use crate::algorithm::hedge_quota::Quota;
+use crate::algorithm::sketch::{Sketch, Took};
 use crate::budget::{self, Gain};
 use crate::chassis::At;
 use crate::context;
-use crate::latency::{Sketch, Took};
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
 use crate::telemetry::Series;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Key;
-use super::lru::{Removed, Segment, SegmentedLru};
 use super::metrics::{Event, KeyedMetrics};
-use super::shares::Shares;
 use crate::Evictable;
-use crate::context::{self, nanos_between};
+use crate::algorithm::lru::{Removed, Segment, SegmentedLru};
+use crate::algorithm::shares::Shares;
+use crate::context;
+use crate::nanos::nanos_between;
 use crate::stripe::stripes;
 use crate::sync::lock;
 use crate::telemetry::{Instruments, Published, Series};

@@ -143,10 +143,8 @@ mod future;
 mod key;
 mod keys;
 mod layer;
-mod lru;
 mod metrics;
 mod service;
-mod shares;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::layer::RateLimitLayer;
 use super::part::RateLimiter;
-use super::rate::Rate;
 use super::shared::{Limits, Settings, Shared};
+use crate::algorithm::rate::Rate;
 use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::telemetry::Series;

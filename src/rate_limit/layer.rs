@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::config::{Config, One};
 use super::part::RateLimiter;
-use super::rate::Rate;
 use super::shared::Shared;
+use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
 use crate::{Availability, ConfigError, ErrorsAreFailures};

@@ -138,15 +138,13 @@
 //! ```
 
 mod config;
-mod gcra;
 mod layer;
 mod metrics;
 mod part;
 mod queue;
-mod rate;
 mod shared;
 
 pub use self::config::{Config, Cost, One};
 pub use self::layer::{Handle, RateLimit, RateLimitLayer};
 pub use self::part::{RateLimitPermit, RateLimiter};
-pub use self::rate::Rate;
+pub use crate::algorithm::rate::Rate;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::task::Waker;
 
-use super::gcra::Taken;
+use crate::algorithm::gcra::Taken;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::wake::{Wakers, remember};
 

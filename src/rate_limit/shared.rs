@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gcra::{Gcra, Taken};
 use super::metrics::{End, RateLimitMetrics, Reason};
 use super::queue::{Queue, Tokens};
-use super::rate::{LONGEST, Rate};
+use crate::algorithm::gcra::{Gcra, Taken};
+use crate::algorithm::rate::{LONGEST, Rate};
 use crate::chassis::At;
-use crate::context::{self, nanos_between, whole_nanos};
+use crate::context;
 use crate::error::Check;
+use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
 use crate::{ConfigError, Error, ErrorKind, Mode, Outcome};
@@ -228,7 +229,7 @@ impl Shared {
 
     /// When the clock of this limit shows so many nanoseconds.
     pub(super) fn instant(&self, nanos: u64) -> Instant {
-        context::saturating_add(self.origin, Duration::from_nanos(nanos))
+        crate::nanos::saturating_add(self.origin, Duration::from_nanos(nanos))
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::layer::{RetryLayer, RetryPlan};
-use super::state::Settings;
+use crate::algorithm::retry::Settings;
 use crate::chassis::{Core, OperationLayer, Recipe, Repeat};
 use crate::error::Check;
 use crate::random::Random;

@@ -2,7 +2,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
-use super::state::Wait;
+use crate::algorithm::retry::Wait;
 use crate::telemetry::{Instruments, Labels};
 use crate::{GaveUp, Mode};
 

@@ -128,9 +128,7 @@
 mod config;
 mod layer;
 mod metrics;
-mod state;
 
 pub use self::config::Config;
 pub use self::layer::{Retry, RetryLayer, RetryPlan};
 pub(crate) use self::metrics::RetryMetrics;
-pub(crate) use self::state::{Failure, Settings, Wait};

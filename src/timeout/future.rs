@@ -71,7 +71,7 @@ where
             return Poll::Pending;
         }
         if !timeout.is_zero() {
-            let end = || context::saturating_add(Instant::now(), timeout);
+            let end = || crate::nanos::saturating_add(Instant::now(), timeout);
             ready!(this.timer.poll(end, cx));
         }
         this.call.set(Call::Done);

@@ -97,7 +97,7 @@ impl<S> DeadlineService<S> {
         let mut span = None;
         if total < Duration::MAX || inherited.is_some() {
             let now = context::now();
-            let own = context::saturating_add(now, total);
+            let own = crate::nanos::saturating_add(now, total);
             let deadline = soonest(inherited, own);
             if deadline <= now {
                 self.inner.release();

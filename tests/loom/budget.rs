@@ -1,12 +1,8 @@
 //! The tokens of a budget.
 
-#[allow(dead_code)]
-#[path = "../../src/budget/state.rs"]
-mod state;
-
 use loom::sync::Arc;
 
-use self::state::{Gain, Tokens};
+use crate::algorithm::budget::{Gain, Tokens};
 use crate::{SECOND, on_threads};
 
 pub(crate) fn the_last_token_is_taken_once() {

@@ -5,10 +5,17 @@
 //! Has a `main` of its own instead of the usual harness: the unit tests of the files that are included
 //! here use atomics outside a model, which loom's are not for.
 
+#[allow(dead_code, unused_imports, unreachable_pub)]
+mod algorithm;
 mod balance;
+mod breaker;
 mod budget;
 mod bulkhead;
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/nanos.rs"]
+mod nanos;
 mod rate_limit;
+mod sketch;
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;
@@ -25,8 +32,34 @@ mod sync {
     }
 }
 
+use std::time::Duration;
+
 use loom::sync::Arc;
 use loom::thread;
+
+/// What algorithms know of `src/outcome.rs`.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failure,
+    Overload { retry_after: Option<Duration> },
+    Ignored,
+    Cancelled,
+}
+
+impl Outcome {
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failure | Self::Overload { .. })
+    }
+
+    fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Overload { retry_after } => retry_after,
+            _ => None,
+        }
+    }
+}
 
 /// In nanoseconds.
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -47,6 +80,15 @@ fn main() {
         window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
         window::a_call_of_an_old_epoch_does_not_clear_the_new_one
         window::a_success_that_is_taken_back_takes_no_other_one_with_it
+        breaker::a_late_failure_counts_in_no_later_epoch
+        breaker::a_late_success_ends_no_row_of_a_later_epoch
+        breaker::a_call_that_sees_an_open_breaker_knows_for_how_long
+        breaker::of_calls_that_come_together_one_is_the_probe
+        breaker::a_late_failure_does_not_disturb_the_probe_that_closes
+        breaker::answers_that_break_off_are_in_a_row_although_each_head_was_good
+        breaker::an_answer_that_breaks_off_is_counted_once
+        sketch::a_call_is_collected_once
+        sketch::a_tick_is_collected_once
         budget::the_last_token_is_taken_once
         budget::what_is_paid_and_brought_at_the_same_time_adds_up
         budget::three_threads_never_take_more_than_there_is

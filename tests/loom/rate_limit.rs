@@ -1,22 +1,16 @@
 //! The tokens of a rate limit, and those who wait for one.
 
-#[allow(dead_code, unused_imports)]
-#[path = "../../src/rate_limit/gcra.rs"]
-mod gcra;
 #[allow(dead_code)]
 #[path = "../../src/rate_limit/queue.rs"]
 mod queue;
-#[allow(dead_code, unused_imports, unreachable_pub)]
-#[path = "../../src/rate_limit/rate.rs"]
-mod rate;
 
 use std::task::{Wake, Waker};
 
 use loom::sync::{Arc, Mutex};
 
-use self::gcra::{Gcra, Taken};
 use self::queue::{Place, Queue, Step, Tokens as _};
-use self::rate::Rate;
+use crate::algorithm::gcra::{Gcra, Taken};
+use crate::algorithm::rate::Rate;
 use crate::{SECOND, on_threads, sync};
 
 const RATE: Rate = Rate::per_second(1);

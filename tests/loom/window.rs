@@ -1,26 +1,17 @@
 //! The window of the circuit breaker.
 
-#[allow(dead_code, unused_imports)]
-#[path = "../../src/window.rs"]
-mod counts;
-
 use std::time::Duration;
 
 use loom::sync::Arc;
 
-use self::counts::{BUCKETS, Sample, Tally, TimeWindow};
+use crate::algorithm::window::{BUCKETS, Sample, Tally, TimeWindow};
 use crate::{SECOND, on_threads};
-
-const OK: Sample = Sample {
-    failed: false,
-    slow: false,
-};
 
 /// The epoch and the second of a call.
 type Call = (u64, u64);
 
 fn record(window: &TimeWindow, (epoch, second): Call) {
-    window.record(0, epoch, second * SECOND, OK);
+    window.record(0, epoch, second * SECOND, Sample::OK);
 }
 
 /// Records some calls one after the other and some together, and counts them as they are seen at `last`.
@@ -54,7 +45,7 @@ pub(crate) fn a_success_that_is_taken_back_takes_no_other_one_with_it() {
     for (seen_at, expected) in [(1, 2), (11, 1)] {
         let window = Arc::new(TimeWindow::new(Duration::from_secs(10), 1));
         record(&window, (0, 1));
-        let tag = window.record(0, 0, SECOND, OK);
+        let tag = window.record(0, 0, SECOND, Sample::OK);
         let at_last = (0, seen_at);
         let together = [None, Some(at_last)];
         on_threads(&window, together, move |window, call| match call {

@@ -17,8 +17,9 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context::{self, OperationScope, whole_nanos};
+use crate::context::{self, OperationScope};
 use crate::hedge::Payment;
+use crate::nanos::whole_nanos;
 use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, Outcome, Pushback, Replay, TrackCompletion};
@@ -529,7 +530,7 @@ where
             None => {}
             Some(Pushback::DoNotRetry) => running.stop_copies(),
             Some(Pushback::RetryAfter(wait)) => {
-                let at = context::saturating_add(Instant::now(), wait);
+                let at = crate::nanos::saturating_add(Instant::now(), wait);
                 let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
                 if is_in_time && wait <= MAX_RETRY_AFTER {
                     race.not_before = race.not_before.max(Some(at));

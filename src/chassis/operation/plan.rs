@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Budget;
+use crate::algorithm::retry::Settings;
 use crate::chassis::Part;
 use crate::hedge;
 use crate::random::Random;
-use crate::retry::{RetryMetrics, Settings};
+use crate::retry::RetryMetrics;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
 

@@ -18,7 +18,7 @@ use crate::hedge::{Hedged, Shared};
 use crate::http::ReplayBodyError;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, Outcome, Pushback, context};
+use crate::{Classify, CloneService, Error, Outcome, Pushback};
 
 type Permits<P> = Held<Arc<Core<<P as Plan>::Operation, <P as Plan>::Attempt>>>;
 
@@ -241,7 +241,7 @@ where
                     let (Some(timeout), true) = (timeout, hedge.held.is_sent()) else {
                         continue;
                     };
-                    let end = || context::saturating_add(Instant::now(), timeout);
+                    let end = || crate::nanos::saturating_add(Instant::now(), timeout);
                     if hedge.timer.poll(end, cx).is_pending() {
                         continue;
                     }

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 
 use super::plan::{Hedging, NEVER, Plan, Repeat, Slot};
 use super::service::{Recipe, Shared};
+use crate::algorithm::retry::{Failure, Wait};
+use crate::algorithm::sketch::Took;
 use crate::budget::{self, Gain};
 use crate::chassis::At;
 use crate::chassis::held::{Held, Owner};
 use crate::chassis::part::PartFor;
-use crate::context::{self, OperationScope, Tried, whole_nanos};
+use crate::context::{self, OperationScope, Tried};
 use crate::deadline::soonest;
-use crate::latency::Took;
-use crate::retry::{Failure, Wait};
+use crate::nanos::whole_nanos;
 use crate::{Classify, Error, ErrorKind, GaveUp, Outcome, Pushback, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
@@ -85,7 +86,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             let inherited = context::deadline();
             if limit.time < Duration::MAX || inherited.is_some() {
                 let now = at.instant();
-                let own = context::saturating_add(now, limit.time);
+                let own = crate::nanos::saturating_add(now, limit.time);
                 let deadline = soonest(inherited, own);
                 (times.began, times.deadline) = (Some(now), Some(deadline));
                 if deadline <= now {

@@ -53,7 +53,7 @@ impl<B> TimeoutBody<B> {
         let ends = limits.total.is_some() || deadline.is_some();
         let end = ends.then(context::fresh_now).and_then(|now| {
             let total = limits.total.map(|total| End {
-                at: context::saturating_add(now, total),
+                at: crate::nanos::saturating_add(now, total),
                 kind: ErrorKind::Timeout,
                 allowed: total,
                 late: Late::End,
@@ -83,7 +83,7 @@ impl<B> Parts<'_, B> {
         let idle = self.idle.map(|idle| {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
             End {
-                at: context::saturating_add(since, idle),
+                at: crate::nanos::saturating_add(since, idle),
                 kind: ErrorKind::Timeout,
                 allowed: idle,
                 late: Late::Part,

@@ -77,7 +77,7 @@ impl<H> Policy<H> {
             .ok_or(Late)?;
         Ok(Some(Told {
             allowed,
-            until: context::saturating_add(context::now(), allowed),
+            until: crate::nanos::saturating_add(context::now(), allowed),
             metrics: self.metrics,
         }))
     }

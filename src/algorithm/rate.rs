@@ -7,7 +7,7 @@ use std::time::Duration;
 const SHORTEST: u64 = 1;
 /// The longest interval between two tokens, and the longest time in which a burst may refill: 365 days in
 /// nanoseconds.
-pub(super) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
+pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 
 /// How many tokens come in how much time, evenly spaced.
 ///
@@ -52,7 +52,7 @@ impl Rate {
     }
 
     /// Says whether the interval between two tokens is in range.
-    pub(super) fn is_valid(self) -> bool {
+    pub(crate) fn is_valid(self) -> bool {
         let (count, nanos) = (u128::from(self.count), self.period.as_nanos());
         let (least, most) = (count * u128::from(SHORTEST), count * u128::from(LONGEST));
         count > 0 && (least..=most).contains(&nanos)
@@ -60,24 +60,24 @@ impl Rate {
 
     /// The interval between two tokens in units of `2^-shift` nanoseconds, rounded up: a limit may be too strict
     /// by a fraction of a unit, and never too lax. Only for a rate that is valid.
-    pub(super) fn interval(self, shift: u32) -> u64 {
+    pub(crate) fn interval(self, shift: u32) -> u64 {
         let units = self.period.as_nanos() << shift;
         u64::try_from(units.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX)
     }
 
     /// The count and the nanoseconds in which it comes.
     #[cfg(test)]
-    pub(super) fn parts(self) -> (u128, u128) {
+    pub(crate) fn parts(self) -> (u128, u128) {
         (u128::from(self.count), self.period.as_nanos())
     }
 
     /// The tokens of this time.
-    pub(super) fn calls_in(self, span: Duration) -> f64 {
+    pub(crate) fn calls_in(self, span: Duration) -> f64 {
         f64::from(self.count) * span.as_secs_f64() / self.period.as_secs_f64().max(1e-9)
     }
 
     /// The tokens of a tenth of a second, at least one.
-    pub(super) fn tenth_of_a_second(self) -> u32 {
+    pub(crate) fn tenth_of_a_second(self) -> u32 {
         const TENTH: u128 = 100_000_000;
         let tokens = u128::from(self.count) * TENTH / self.period.as_nanos().max(1);
         u32::try_from(tokens).unwrap_or(u32::MAX).max(1)

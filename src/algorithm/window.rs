@@ -38,6 +38,17 @@ pub(crate) struct Sample {
     pub(crate) slow: bool,
 }
 
+impl Sample {
+    pub(crate) const OK: Self = Self {
+        failed: false,
+        slow: false,
+    };
+    pub(crate) const FAILED: Self = Self {
+        failed: true,
+        slow: false,
+    };
+}
+
 /// How many calls a window holds, and how many of them failed or were slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -217,12 +228,8 @@ pub(crate) struct CountWindow {
 
 impl CountWindow {
     pub(crate) fn new(calls: usize) -> Self {
-        let none = Sample {
-            failed: false,
-            slow: false,
-        };
         Self {
-            ring: vec![none; calls.max(1)].into(),
+            ring: vec![Sample::OK; calls.max(1)].into(),
             epoch: 0,
             recorded: 0,
             tally: Tally::default(),
@@ -262,11 +269,7 @@ impl CountWindow {
             self.tally.failures += 1;
             return;
         }
-        let failed = Sample {
-            failed: true,
-            slow: false,
-        };
-        self.record(epoch, failed);
+        self.record(epoch, Sample::FAILED);
     }
 
     fn place(&self, number: u64) -> usize {
@@ -288,14 +291,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
-    const OK: Sample = Sample {
-        failed: false,
-        slow: false,
-    };
-    const FAILED: Sample = Sample {
-        failed: true,
-        slow: false,
-    };
+    const OK: Sample = Sample::OK;
+    const FAILED: Sample = Sample::FAILED;
 
     const SPAN: Duration = Duration::from_secs(10);
 

@@ -12,7 +12,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 /// An entry that is used this long after it was added is protected. Longer than a burst of calls by one key.
-pub(super) const PROMOTE_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const PROMOTE_AFTER: Duration = Duration::from_secs(1);
 
 /// Takes the hash that a key comes with.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Hasher for Given {
 
 /// A part of the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(crate) enum Segment {
     /// Entries that are new.
     Probation,
     /// Entries that were used again a while after they were added.
@@ -70,15 +70,15 @@ struct Ends {
 /// An entry that was removed.
 #[derive(Debug, PartialEq)]
 #[must_use]
-pub(super) struct Removed<K, V> {
-    pub(super) key: K,
-    pub(super) value: V,
-    pub(super) segment: Segment,
+pub(crate) struct Removed<K, V> {
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) segment: Segment,
 }
 
 /// Entries in the order of their last use.
 #[derive(Debug)]
-pub(super) struct SegmentedLru<K, V> {
+pub(crate) struct SegmentedLru<K, V> {
     /// The first slot of each hash.
     places: HashMap<u64, u32, BuildHasherDefault<Given>>,
     slots: Vec<Slot<K, V>>,
@@ -93,7 +93,7 @@ pub(super) struct SegmentedLru<K, V> {
 
 impl<K: Eq, V> SegmentedLru<K, V> {
     /// `idle` is in nanoseconds, as all times.
-    pub(super) fn new(idle: u64) -> Self {
+    pub(crate) fn new(idle: u64) -> Self {
         let ends = Ends {
             newest: NONE,
             oldest: NONE,
@@ -127,7 +127,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
     }
 
     /// The value of a key, without using it.
-    pub(super) fn peek(&self, hash: u64, key: &K) -> Option<&V> {
+    pub(crate) fn peek(&self, hash: u64, key: &K) -> Option<&V> {
         let place = self.find(hash, key)?;
         let (_, value) = self.slots[place as usize].content.as_ref()?;
         Some(value)
@@ -135,7 +135,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
 
     /// Uses a key now. Returns its value, and whether it is protected from now on and was not before.
     #[inline]
-    pub(super) fn get(&mut self, hash: u64, key: &K, now: u64) -> Option<(&V, bool)> {
+    pub(crate) fn get(&mut self, hash: u64, key: &K, now: u64) -> Option<(&V, bool)> {
         let place = self.find(hash, key)?;
         let is_promoted = self.slots[place as usize].promote_at <= now;
         if is_promoted {
@@ -156,7 +156,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
 
     /// Adds a key on probation, unless it is there: then its value stays and is used now. Returns its value, and what
     /// was not needed.
-    pub(super) fn add(&mut self, hash: u64, key: K, value: V, now: u64) -> (&V, Option<(K, V)>) {
+    pub(crate) fn add(&mut self, hash: u64, key: K, value: V, now: u64) -> (&V, Option<(K, V)>) {
         let (place, spare) = match self.find(hash, &key) {
             Some(place) => {
                 self.touch(place, now);
@@ -196,20 +196,20 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         place
     }
 
-    pub(super) fn remove(&mut self, hash: u64, key: &K) -> Option<Removed<K, V>> {
+    pub(crate) fn remove(&mut self, hash: u64, key: &K) -> Option<Removed<K, V>> {
         let place = self.find(hash, key)?;
         self.take(place)
     }
 
     /// Returns whether an entry may have expired.
     #[inline]
-    pub(super) fn is_due(&self, now: u64) -> bool {
+    pub(crate) fn is_due(&self, now: u64) -> bool {
         self.due < now
     }
 
     /// Removes an entry that has expired and `may_go`. Looks at `candidates` entries at most. One that may not go counts
     /// as used now, so that the next look is at others.
-    pub(super) fn expire(
+    pub(crate) fn expire(
         &mut self,
         now: u64,
         candidates: usize,
@@ -248,7 +248,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
     ///
     /// Looks at `candidates` entries at most, and takes what it has looked at off that number. An entry that may not go
     /// counts as used now, so that the next look is at others.
-    pub(super) fn evict(
+    pub(crate) fn evict(
         &mut self,
         segment: Segment,
         limit: u64,

@@ -10,11 +10,10 @@
 //! quantiles are those of the estimator for censored samples by Kaplan and Meier (*Nonparametric Estimation
 //! from Incomplete Observations*, 1958).
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::context::whole_nanos;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::nanos::whole_nanos;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 
 /// Each bucket is 3 to 6 % wide; with interpolation a quantile is good to about 1 %.
 const PER_OCTAVE: usize = 16;
@@ -54,11 +53,11 @@ pub(crate) struct Settings {
     pub(crate) slowdown: f64,
 }
 
-/// How long calls have taken.
-pub(crate) struct Sketch {
+/// How long calls have taken, in so many buckets. A time that is too long for them is in the last.
+pub(crate) struct Sketch<const N: usize = BUCKETS> {
     settings: Settings,
-    stripes: Box<[Stripe]>,
-    history: Mutex<History>,
+    stripes: Box<[Stripe<N>]>,
+    history: Mutex<History<N>>,
     /// The length of a tick in nanoseconds.
     tick: u64,
     /// When the next tick begins.
@@ -75,13 +74,13 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// The cells of some of the threads. Aligned so that stripes do not share a cache line.
 #[repr(align(128))]
-struct Stripe {
-    exact: [AtomicU32; BUCKETS],
-    longer: [AtomicU32; BUCKETS],
+struct Stripe<const N: usize> {
+    exact: [AtomicU32; N],
+    longer: [AtomicU32; N],
     calls: AtomicU64,
 }
 
-impl Sketch {
+impl<const N: usize> Sketch<N> {
     pub(crate) fn new(settings: Settings, stripes: usize) -> Self {
         let cells = || std::array::from_fn(|_| AtomicU32::new(0));
         let stripe = || Stripe {
@@ -113,7 +112,7 @@ impl Sketch {
             Took::Exactly(duration) => (&stripe.exact, duration),
             Took::LongerThan(duration) => (&stripe.longer, duration),
         };
-        cells[bucket(duration)].fetch_add(1, Ordering::Relaxed);
+        cells[bucket::<N>(duration)].fetch_add(1, Ordering::Relaxed);
         stripe.calls.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -138,7 +137,7 @@ impl Sketch {
 
     /// How many calls have been counted since the beginning.
     pub(crate) fn calls(&self) -> u64 {
-        let calls = |stripe: &Stripe| stripe.calls.load(Ordering::Relaxed);
+        let calls = |stripe: &Stripe<N>| stripe.calls.load(Ordering::Relaxed);
         self.stripes.iter().map(calls).sum()
     }
 
@@ -188,20 +187,12 @@ impl Sketch {
     }
 }
 
-/// The place of `duration` among the buckets.
+/// The place of `duration` among `N` buckets.
 #[inline]
-fn bucket(duration: Duration) -> usize {
+fn bucket<const N: usize>(duration: Duration) -> usize {
     let units = whole_nanos(duration) >> UNIT_BITS;
-    let Some(octave) = units.checked_ilog2() else {
-        return 0;
-    };
-    let fine = PER_OCTAVE.ilog2();
-    if octave < fine {
-        return units as usize;
-    }
-    let octaves = (octave - fine) as usize;
-    let within = (units >> octaves) as usize - PER_OCTAVE;
-    ((octaves + 1) * PER_OCTAVE + within).min(BUCKETS - 1)
+    let octaves = (units | 1).ilog2().saturating_sub(PER_OCTAVE.ilog2()) as usize;
+    (octaves * PER_OCTAVE + (units >> octaves) as usize).min(N - 1)
 }
 
 /// Where a bucket begins, in nanoseconds.
@@ -216,16 +207,16 @@ fn start(bucket: usize) -> u64 {
 
 /// Calls, by the time they took.
 #[derive(Clone)]
-struct Counts {
-    exact: Box<[u32; BUCKETS]>,
-    longer: Box<[u32; BUCKETS]>,
+struct Counts<const N: usize> {
+    exact: Box<[u32; N]>,
+    longer: Box<[u32; N]>,
 }
 
-impl Counts {
+impl<const N: usize> Counts<N> {
     fn new() -> Self {
         Self {
-            exact: Box::new([0; BUCKETS]),
-            longer: Box::new([0; BUCKETS]),
+            exact: Box::new([0; N]),
+            longer: Box::new([0; N]),
         }
     }
 
@@ -277,18 +268,18 @@ impl Counts {
 }
 
 /// What the cells held in earlier ticks.
-struct History {
+struct History<const N: usize> {
     /// The tick that the cells are filled in.
     tick: u64,
     /// The one before it alone.
-    recent: Counts,
+    recent: Counts<N>,
     /// A ring, by the number of the slice.
-    slices: Vec<Counts>,
+    slices: Vec<Counts<N>>,
     /// The sum of the slices.
-    window: Counts,
+    window: Counts<N>,
 }
 
-impl History {
+impl<const N: usize> History<N> {
     fn new() -> Self {
         Self {
             tick: 0,
@@ -393,10 +384,13 @@ mod tests {
     fn buckets_follow_each_other_and_hold_what_belongs_to_them() {
         for place in 0..BUCKETS - 1 {
             let nanos = start(place);
-            assert_eq!(bucket(Duration::from_nanos(nanos)), place);
-            assert_eq!(bucket(Duration::from_nanos(start(place + 1) - 1)), place);
+            assert_eq!(bucket::<BUCKETS>(Duration::from_nanos(nanos)), place);
+            assert_eq!(
+                bucket::<BUCKETS>(Duration::from_nanos(start(place + 1) - 1)),
+                place
+            );
         }
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+        assert_eq!(bucket::<BUCKETS>(Duration::MAX), BUCKETS - 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ const BURST_SHARE: f64 = 0.2;
 
 /// A bucket of hedges: each call brings a share of one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     share: f64,
     /// How many the bucket can always hold.
     burst: f64,
@@ -17,7 +17,7 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    pub(super) fn new(share: f64, burst: u32) -> Self {
+    pub(crate) fn new(share: f64, burst: u32) -> Self {
         let burst = f64::from(burst);
         Self {
             share,
@@ -32,7 +32,7 @@ impl Quota {
     ///
     /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows
     /// just as if each call had put its share in.
-    pub(super) fn take(&mut self, calls: u64, recent: u64) -> bool {
+    pub(crate) fn take(&mut self, calls: u64, recent: u64) -> bool {
         let new = calls.saturating_sub(self.calls);
         self.calls = self.calls.max(calls);
         let capacity = self.burst.max(BURST_SHARE * self.share * recent as f64);
@@ -45,7 +45,7 @@ impl Quota {
     }
 
     /// Puts back a hedge that was taken and not sent.
-    pub(super) fn put_back(&mut self) {
+    pub(crate) fn put_back(&mut self) {
         self.hedges += 1.0;
     }
 }

@@ -115,7 +115,7 @@ impl Place {
 /// What became of an attempt to take tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Taken {
+pub(crate) enum Taken {
     Yes,
     /// So many nanoseconds too early; at least one.
     Early(u64),
@@ -127,7 +127,7 @@ pub(super) enum Taken {
 
 /// A rate limit. Times are nanoseconds of one clock, which may go back.
 #[derive(Debug)]
-pub(super) struct Gcra {
+pub(crate) struct Gcra {
     word: AtomicU64,
     /// Nothing is let through before.
     quiet_until: AtomicU64,
@@ -221,7 +221,7 @@ impl View {
 
 impl Gcra {
     /// A limit with all its tokens. Rate and burst must have been found valid.
-    pub(super) fn new(rate: Rate, burst: u32) -> Self {
+    pub(crate) fn new(rate: Rate, burst: u32) -> Self {
         let terms = Terms::new(rate, burst, 0);
         Self {
             word: AtomicU64::new(0),
@@ -258,7 +258,7 @@ impl Gcra {
 
     /// Takes `cost` tokens, all or none.
     #[inline]
-    pub(super) fn take(&self, now: u64, cost: u32) -> Taken {
+    pub(crate) fn take(&self, now: u64, cost: u32) -> Taken {
         if cost == 0 {
             return Taken::Yes;
         }
@@ -284,7 +284,7 @@ impl Gcra {
 
     /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for one
     /// who does not wait, but is to count as if he had.
-    pub(super) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
+    pub(crate) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
         loop {
             let view = self.whole_view();
             let word = match view.owe(now, cost, most) {
@@ -301,13 +301,13 @@ impl Gcra {
     }
 
     /// The nanoseconds until so many tokens could have been taken, one call after the other.
-    pub(super) fn wait(&self, now: u64, tokens: u64) -> u64 {
+    pub(crate) fn wait(&self, now: u64, tokens: u64) -> u64 {
         let view = self.whole_view();
         view.terms.nanos(view.early(view.terms.units(now), tokens))
     }
 
     /// The tokens that could be taken now.
-    pub(super) fn available(&self, now: u64) -> u32 {
+    pub(crate) fn available(&self, now: u64) -> u32 {
         let view = self.whole_view();
         let now = view.terms.units(now);
         let latest = now + view.terms.tolerance();
@@ -316,23 +316,23 @@ impl Gcra {
     }
 
     /// Says whether nothing is missing.
-    pub(super) fn is_full(&self, now: u64) -> bool {
+    pub(crate) fn is_full(&self, now: u64) -> bool {
         let view = self.whole_view();
         let now = view.terms.units(now);
         view.full_at(now) == now
     }
 
-    pub(super) fn burst(&self) -> u32 {
+    pub(crate) fn burst(&self) -> u32 {
         self.whole_view().terms.burst
     }
 
     /// Lets nothing through before `until`. Says whether that is longer than it was.
-    pub(super) fn quiet(&self, until: u64) -> bool {
+    pub(crate) fn quiet(&self, until: u64) -> bool {
         self.quiet_until.fetch_max(until, Ordering::Relaxed) < until
     }
 
     /// Begins again with all tokens, and ends a quiet time. As with [`set`](Self::set), only one thread at a time.
-    pub(super) fn reset(&self, now: u64) {
+    pub(crate) fn reset(&self, now: u64) {
         self.quiet_until.store(0, Ordering::Relaxed);
         let old = self.whole_view().terms;
         let origin = now.max(old.origin);
@@ -343,7 +343,7 @@ impl Gcra {
     ///
     /// Tokens that are missing stay missing, but no more of them than the burst. Only one thread at a time may do
     /// this, [`renew`](Self::renew) or [`reset`](Self::reset).
-    pub(super) fn set(&self, rate: Rate, burst: u32, now: u64) {
+    pub(crate) fn set(&self, rate: Rate, burst: u32, now: u64) {
         let old = self.whole_view().terms;
         let origin = now.max(old.origin);
         let new = Terms::new(rate, burst, origin);
@@ -356,7 +356,7 @@ impl Gcra {
     }
 
     /// Counts from a later origin, if that is due. Only one thread at a time may do this or [`set`](Self::set).
-    pub(super) fn renew(&self, now: u64) {
+    pub(crate) fn renew(&self, now: u64) {
         let old = self.whole_view().terms;
         if old.units(now) > u128::from(HORIZON) {
             let origin = now;
@@ -615,7 +615,7 @@ mod tests {
         of_periods
             .prop_filter("in range", |rate| rate.is_valid())
             .prop_flat_map(|rate| {
-                let most = super::super::rate::LONGEST / rate.interval(0);
+                let most = crate::algorithm::rate::LONGEST / rate.interval(0);
                 let most = u32::try_from(most).unwrap_or(u32::MAX);
                 (Just(rate), prop_oneof![1..=most.min(20), 1..=most])
             })

@@ -5,7 +5,7 @@
 //! minute. A flood of keys that come once therefore leaves most keys in regular use alone, and a quarter of the slots is
 //! always left for new keys. Slots that are free, and those of other new keys, are for every new key.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::lru::Segment;
@@ -19,9 +19,9 @@ const PROTECTED: u64 = 1 << 32;
 
 /// A segment whose keys give up their slots, if they were last used before a time in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Victims {
-    pub(super) segment: Segment,
-    pub(super) before: u64,
+pub(crate) struct Victims {
+    pub(crate) segment: Segment,
+    pub(crate) before: u64,
 }
 
 /// Counts the slots that are taken, and decides which keys give up theirs.
@@ -29,7 +29,7 @@ pub(super) struct Victims {
 /// The counts are one word, so that slots are never taken twice. A decision may be outdated when it is acted on, so that
 /// calls that meet may take a few of the reserved slots.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     slots: u32,
     reserved: u32,
     /// The protected keys in the upper half, those on probation in the lower half.
@@ -37,7 +37,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    pub(super) fn new(slots: u32) -> Self {
+    pub(crate) fn new(slots: u32) -> Self {
         Self {
             slots,
             reserved: slots - slots.div_ceil(4),
@@ -45,18 +45,18 @@ impl Shares {
         }
     }
 
-    pub(super) fn slots(&self) -> u32 {
+    pub(crate) fn slots(&self) -> u32 {
         self.slots
     }
 
     /// The number of slots that are taken.
-    pub(super) fn taken(&self) -> u32 {
+    pub(crate) fn taken(&self) -> u32 {
         let counts = self.counts.load(Ordering::Relaxed);
         (counts / PROTECTED + counts % PROTECTED) as u32
     }
 
     /// Takes a free slot for a new key. Returns whether there was one.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let free = |counts| {
             let taken = counts / PROTECTED + counts % PROTECTED;
             (taken < u64::from(self.slots)).then_some(counts + 1)
@@ -68,7 +68,7 @@ impl Shares {
     }
 
     /// Gives back the slot of a key.
-    pub(super) fn give_back(&self, segment: Segment) {
+    pub(crate) fn give_back(&self, segment: Segment) {
         let count = match segment {
             Segment::Probation => 1,
             Segment::Protected => PROTECTED,
@@ -77,19 +77,19 @@ impl Shares {
     }
 
     /// Notes that a new key has taken the slot of one of this segment.
-    pub(super) fn taken_over(&self, from: Segment) {
+    pub(crate) fn taken_over(&self, from: Segment) {
         if from == Segment::Protected {
             self.counts.fetch_sub(PROTECTED - 1, Ordering::Relaxed);
         }
     }
 
     /// Notes that a key is protected from now on.
-    pub(super) fn promoted(&self) {
+    pub(crate) fn promoted(&self) {
         self.counts.fetch_add(PROTECTED - 1, Ordering::Relaxed);
     }
 
     /// Returns the keys whose slots a new key may take, in the order in which they are to be tried.
-    pub(super) fn victims(&self, now: u64) -> [Victims; 2] {
+    pub(crate) fn victims(&self, now: u64) -> [Victims; 2] {
         let protected = self.counts.load(Ordering::Relaxed) / PROTECTED;
         let are_many = protected > u64::from(self.reserved);
         let out_of_use = now.saturating_sub(RESERVED_FOR.as_nanos() as u64);

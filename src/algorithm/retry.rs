@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::Backoff;
 use crate::GaveUp;
-use crate::context::saturating_add;
+use crate::nanos::saturating_add;
 
 /// The settings that decide.
 #[derive(Clone, Debug, PartialEq)]

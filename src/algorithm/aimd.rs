@@ -1,0 +1,265 @@
+//! Additive increase, multiplicative decrease: a limit that feels its way to what the service can take.
+//!
+//! The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988). The limit shrinks
+//! at most once per round trip: of all calls that were in flight when it shrank, none makes it shrink again. It grows by one
+//! when as many calls have been well as it allows at once, each of which began after the last change and saw more than
+//! half of it in flight.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Where to begin: little enough for a small service, and 80 round trips from 100.
+const INITIAL: usize = 20;
+
+/// The settings that decide.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+    /// What is left of the limit when it shrinks; above 0 and below 1.
+    pub(crate) backoff: f64,
+}
+
+impl Settings {
+    /// The limit to begin with, if none is set.
+    pub(crate) fn initial(&self) -> usize {
+        INITIAL.clamp(self.min, self.max)
+    }
+
+    fn shrink(&self, limit: usize) -> usize {
+        let share = (limit as f64 * self.backoff) as usize;
+        share.min(limit - 1).clamp(self.min, self.max)
+    }
+}
+
+/// A call that has ended. Times are nanoseconds from any fixed origin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    /// The calls in flight when it began or when it ended, the greater number.
+    pub(crate) in_flight: usize,
+    /// The limit at present.
+    pub(crate) limit: usize,
+}
+
+/// What has been seen of the calls since the limit changed. A change is stored as the first moment after it.
+#[derive(Debug)]
+pub(crate) struct Aimd {
+    settings: Settings,
+    /// When the limit shrank last. Growth does not count here: a call that times out began long ago, and
+    /// would never count if the calls beside it made the limit grow meanwhile.
+    shrunk: AtomicU64,
+    /// When it changed last.
+    changed: AtomicU64,
+    /// The calls since then that speak for a higher one.
+    well: AtomicU64,
+}
+
+impl Aimd {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            shrunk: AtomicU64::new(0),
+            changed: AtomicU64::new(0),
+            well: AtomicU64::new(0),
+        }
+    }
+
+    /// The limit after a call that the service was overloaded by.
+    pub(crate) fn overloaded(&self, call: Call) -> usize {
+        let smaller = self.settings.shrink(call.limit);
+        if smaller < call.limit && change(&self.shrunk, call) {
+            self.changed.fetch_max(call.ended + 1, Ordering::Relaxed);
+            self.well.store(0, Ordering::Relaxed);
+            return smaller;
+        }
+        call.limit
+    }
+
+    /// The limit after a call that was well.
+    pub(crate) fn succeeded(&self, call: Call) -> usize {
+        let limit = call.limit;
+        let is_used = call.in_flight.saturating_mul(2) > limit;
+        let is_new = call.began >= self.changed.load(Ordering::Relaxed);
+        if !is_used || !is_new || limit >= self.settings.max {
+            return limit;
+        }
+        let well = 1 + self.well.fetch_add(1, Ordering::Relaxed);
+        if well >= limit as u64 && change(&self.changed, call) {
+            self.well.store(0, Ordering::Relaxed);
+            return (limit + 1).max(self.settings.min);
+        }
+        limit
+    }
+}
+
+/// Makes the end of a call the last change, if it began after the one before. Returns `true` for one of several calls at
+/// most.
+fn change(last: &AtomicU64, call: Call) -> bool {
+    let before = last.load(Ordering::Relaxed);
+    call.began >= before
+        && last
+            .compare_exchange(before, call.ended + 1, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An [`Aimd`] and the limit it has set.
+    struct Limited {
+        aimd: Aimd,
+        limit: usize,
+    }
+
+    impl Limited {
+        fn between(min: usize, max: usize) -> Self {
+            let backoff = 0.9;
+            let settings = Settings { min, max, backoff };
+            Self {
+                aimd: Aimd::new(settings),
+                limit: settings.initial(),
+            }
+        }
+
+        fn succeed(&mut self, began: u64, ended: u64, in_flight: usize) -> usize {
+            let limit = self.limit;
+            self.limit = self.aimd.succeeded(Call {
+                began,
+                ended,
+                in_flight,
+                limit,
+            });
+            self.limit
+        }
+
+        fn overload(&mut self, began: u64, ended: u64) -> usize {
+            let (in_flight, limit) = (1, self.limit);
+            self.limit = self.aimd.overloaded(Call {
+                began,
+                ended,
+                in_flight,
+                limit,
+            });
+            self.limit
+        }
+    }
+
+    fn from_20() -> Limited {
+        Limited::between(2, 200)
+    }
+
+    #[test]
+    fn late_calls_count_although_it_grew_since_they_began() {
+        let mut limit = from_20();
+        let mut now = 0;
+        for _ in 0..25 {
+            for _ in 0..=limit.limit {
+                limit.succeed(now, now + 10, 20);
+            }
+            now += 11;
+        }
+        let grown = limit.limit;
+        assert!(grown > 30, "{grown}");
+        assert!(limit.overload(0, now) < grown);
+    }
+
+    #[test]
+    fn it_grows_by_one_per_round_trip_and_only_if_it_is_used() {
+        let mut limit = from_20();
+        for round in 0..5_usize {
+            let now = 100 * round as u64;
+            for _ in 0..1_000 {
+                assert!(limit.succeed(now + 1, now + 100, 15) <= 21 + round);
+            }
+            assert_eq!(limit.limit, 21 + round);
+        }
+        for round in 5..1_000 {
+            limit.succeed(100 * round, 100 * round + 99, 12);
+        }
+        assert_eq!(limit.limit, 25, "12 of 25 are not more than half");
+    }
+
+    #[test]
+    fn answers_that_take_no_time_do_not_make_it_faster() {
+        let mut limit = from_20();
+        for now in 1..=19 {
+            assert_eq!(limit.succeed(now, now, 20), 20);
+        }
+        assert_eq!(limit.succeed(20, 20, 20), 21);
+        for _ in 0..1_000 {
+            assert_eq!(limit.succeed(20, 20, 21), 21, "one instant");
+        }
+    }
+
+    #[test]
+    fn it_stays_within_its_bounds() {
+        let mut limit = Limited::between(19, 21);
+        for round in 0..5 {
+            limit.overload(100 * round + 1, 100 * round + 100);
+        }
+        assert_eq!(limit.limit, 19);
+        for round in 5..1_000 {
+            limit.succeed(100 * round + 1, 100 * round + 100, 20);
+        }
+        assert_eq!(limit.limit, 21);
+        let mut one = Limited::between(1, 1);
+        assert_eq!(one.overload(0, 9), 1, "never zero");
+    }
+
+    /// What the documentation promises, written down without atomics and clever comparisons.
+    struct Plain {
+        shrunk: Option<u64>,
+        changed: Option<u64>,
+        well: usize,
+        limit: usize,
+    }
+
+    impl Plain {
+        fn call(&mut self, began: u64, ended: u64, in_flight: usize, is_overload: bool) -> usize {
+            let after = |change: Option<u64>| change.is_none_or(|change| began > change);
+            if is_overload && after(self.shrunk) && self.limit > 2 {
+                self.limit = (self.limit * 9 / 10).min(self.limit - 1).max(2);
+                (self.shrunk, self.changed) = (Some(ended), Some(ended));
+                self.well = 0;
+            } else if !is_overload
+                && after(self.changed)
+                && 2 * in_flight > self.limit
+                && self.limit < 40
+            {
+                self.well += 1;
+                if self.well >= self.limit {
+                    self.limit += 1;
+                    self.changed = Some(ended);
+                    self.well = 0;
+                }
+            }
+            self.limit
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn does_what_a_plain_model_does(
+            calls in proptest::collection::vec((0..3_u64, 0..30_u64, 1..40_usize, 0..6), 1..2_000),
+        ) {
+            let mut limit = Limited::between(2, 40);
+            let mut plain = Plain { shrunk: None, changed: None, well: 0, limit: 20 };
+            let mut now = 30;
+            for (pause, took, in_flight, kind) in calls {
+                now += pause;
+                let (began, is_overload) = (now - took, kind == 0);
+                let expected = plain.call(began, now, in_flight, is_overload);
+                let seen = if is_overload {
+                    limit.overload(began, now)
+                } else {
+                    limit.succeed(began, now, in_flight)
+                };
+                prop_assert_eq!(seen, expected);
+                prop_assert!((2..=40).contains(&expected));
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The calls of a closed breaker: where they are counted, and when they are reason to open.
+
+use std::time::Duration;
+
+use super::machine::{Settings, TransitionCause};
+use crate::algorithm::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// How the calls are counted.
+enum Window {
+    Time(TimeWindow),
+    /// The order of the last N calls is one for all threads, so they take turns.
+    Count(Mutex<CountWindow>),
+}
+
+/// Where in its window a call has been counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// The slice of time, or the number of the call.
+    pub(crate) place: u64,
+    pub(crate) stripe: u32,
+}
+
+/// What a call does to the failures in a row.
+///
+/// A head that was good ends a row of heads that were not, at once: the rest of the answer may take hours. A row of
+/// answers that broke off is not ended by it, or there would be none: each of them had a good head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Succeeded,
+    /// The head was good, the rest is not known.
+    Answered,
+    Failed,
+    /// It failed after its head had been good.
+    BrokeOff,
+}
+
+/// Set in a row of failures when a good head has come after it.
+const ANSWERED: u64 = 1 << 31;
+
+/// When a call is counted, and by which thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub(crate) stripe: usize,
+    pub(crate) nanos: u64,
+}
+
+/// The counts of a closed breaker. Those of an earlier epoch are not seen, and change nothing.
+pub(crate) struct Counts {
+    window: Window,
+    /// Failures in a row, in the low half, of the epoch in the high half. See [`Step`].
+    streak: AtomicU64,
+}
+
+impl Counts {
+    /// Counts the calls of a span of time, in `stripes` copies of the counters.
+    pub(crate) fn of_time(span: Duration, stripes: usize) -> Self {
+        Self::new(Window::Time(TimeWindow::new(span, stripes)))
+    }
+
+    /// Counts the last `calls`.
+    pub(crate) fn of_calls(calls: usize) -> Self {
+        Self::new(Window::Count(Mutex::new(CountWindow::new(calls))))
+    }
+
+    fn new(window: Window) -> Self {
+        Self {
+            window,
+            streak: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn record(&self, epoch: u64, at: At, sample: Sample) -> Mark {
+        let place = match &self.window {
+            Window::Time(window) => window.record(at.stripe, epoch, at.nanos, sample),
+            Window::Count(window) => lock(window).record(epoch, sample),
+        };
+        Mark {
+            place,
+            stripe: at.stripe as u32,
+        }
+    }
+
+    /// Counts a call as failed that was counted as a success.
+    pub(super) fn correct(&self, epoch: u64, at: At, mark: Mark) {
+        match &self.window {
+            Window::Time(window) => {
+                window.retract(mark.stripe as usize, mark.place);
+                window.record(at.stripe, epoch, at.nanos, Sample::FAILED);
+            }
+            Window::Count(window) => lock(window).correct(epoch, mark.place),
+        }
+    }
+
+    /// Counts failures in a row. Returns how many there are.
+    pub(super) fn count_streak(&self, epoch: u64, step: Step) -> u32 {
+        /// The low half counts; the high half is the epoch, so that no failure counts in another one.
+        const MAX: u64 = u32::MAX as u64;
+        let none = (epoch & MAX) << u32::BITS;
+        let mut old = self.streak.load(Ordering::Relaxed);
+        loop {
+            let row = match old.checked_sub(none) {
+                Some(row) if row <= MAX => row,
+                Some(_newer_epoch) => return 0,
+                None => 0,
+            };
+            let failures = row & !ANSWERED;
+            let row = match step {
+                Step::Succeeded => 0,
+                Step::Answered if failures == 0 => 0,
+                Step::Answered => row | ANSWERED,
+                Step::Failed if row != failures => 1,
+                Step::Failed | Step::BrokeOff => (failures + 1).min(ANSWERED - 1),
+            };
+            let new = none + row;
+            if new == old {
+                return row as u32;
+            }
+            let swapped =
+                self.streak
+                    .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed);
+            match swapped {
+                Ok(_) => return row as u32,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// The cause to open, if the calls of this epoch and so many failures in a row are one.
+    pub(super) fn verdict(
+        &self,
+        settings: &Settings,
+        epoch: u64,
+        streak: u32,
+        nanos: u64,
+    ) -> Option<TransitionCause> {
+        if settings.consecutive_failures.is_some_and(|n| streak >= n) {
+            return Some(TransitionCause::ConsecutiveFailures);
+        }
+        // The last bucket's width as well, so that the good time before a sudden outage does not dilute it.
+        let tallies = match &self.window {
+            Window::Time(window) => [
+                window.recent(epoch, nanos),
+                window.tally(epoch, nanos, BUCKETS),
+            ],
+            Window::Count(window) => [lock(window).tally(epoch); 2],
+        };
+        let mut tallies = tallies.into_iter();
+        tallies.find_map(|tally| verdict(settings, tally))
+    }
+}
+
+/// The cause to open, if the calls of `tally` are one.
+fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
+    if tally.calls < u64::from(settings.min_calls) {
+        return None;
+    }
+    let exceeds = |part: u64, share: f64| lower_bound(part, tally.calls) > share;
+    if exceeds(tally.failures, settings.failure_share) {
+        return Some(TransitionCause::FailureShare);
+    }
+    let (_, slow_share) = settings.slow_calls?;
+    exceeds(tally.slow, slow_share).then_some(TransitionCause::SlowCalls)
+}
+
+/// The least share of failures that is plausible after `part` failures in `calls` calls: the lower end
+/// of the Wilson score interval (Wilson 1927), one-sided at 95 %.
+///
+/// With few calls, a share above the threshold may well be chance; this asks for more evidence the
+/// fewer calls there are.
+fn lower_bound(part: u64, calls: u64) -> f64 {
+    const Z: f64 = 1.64;
+    let n = calls as f64;
+    let share = part as f64 / n;
+    let centre = share + Z * Z / (2.0 * n);
+    let spread = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    (centre - spread) / (1.0 + Z * Z / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::tests::settings;
+    use super::*;
+
+    fn tally(calls: u64, failures: u64) -> Tally {
+        Tally {
+            calls,
+            failures,
+            slow: 0,
+        }
+    }
+
+    #[test]
+    fn opens_when_the_share_is_surely_above_the_threshold() {
+        let settings = settings();
+        let opens = |calls, failures| verdict(&settings, tally(calls, failures)).is_some();
+        assert!(!opens(19, 19), "too few calls");
+        assert!(opens(20, 20));
+        assert!(opens(20, 14));
+        assert!(!opens(20, 13), "may be chance");
+        assert!(!opens(1_000, 500));
+        assert!(!opens(1_000, 520), "may be chance");
+        assert!(opens(1_000, 530));
+        assert!(!opens(0, 0));
+    }
+
+    #[test]
+    fn opens_when_too_many_calls_are_slow() {
+        let settings = Settings {
+            slow_calls: Some((Duration::from_secs(1), 0.3)),
+            ..settings()
+        };
+        let cause = |slow| {
+            let tally = Tally {
+                slow,
+                ..tally(100, 0)
+            };
+            verdict(&settings, tally)
+        };
+        assert_eq!(cause(35), None);
+        assert_eq!(cause(40), Some(TransitionCause::SlowCalls));
+    }
+
+    #[test]
+    fn the_bound_is_that_of_wilson() {
+        // n = 100, share 0.6: computed by hand with z = 1.64.
+        assert!((lower_bound(60, 100) - 0.517_6).abs() < 0.000_5);
+        assert!((lower_bound(20, 20) - 0.881_5).abs() < 0.000_5);
+        assert!(lower_bound(0, 20).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,296 @@
+//! The circuit breaker. Time, randomness and the thread's stripe are arguments.
+//!
+//! Calls of a closed breaker are counted without a lock, in `closed`. Everything else is decided under a lock, by the
+//! machine, and shown in two words to calls that do not take the lock.
+
+mod closed;
+mod machine;
+
+use std::time::Duration;
+
+use self::closed::Step;
+pub(crate) use self::closed::{At, Counts, Mark};
+use self::machine::{Machine, NEVER, ProbeEnd};
+pub(crate) use self::machine::{Probe, Settings};
+pub use self::machine::{State, Transition, TransitionCause};
+use crate::Outcome;
+use crate::algorithm::window::Sample;
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// The state of a breaker and its epoch: all that a call on a closed breaker looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    const STATE_BITS: u32 = 2;
+
+    fn new(state: State, epoch: u64) -> Self {
+        Self(epoch << Self::STATE_BITS | state as u64)
+    }
+
+    #[inline]
+    pub(crate) fn is(self, state: State) -> bool {
+        self.0 & ((1 << Self::STATE_BITS) - 1) == state as u64
+    }
+
+    #[inline]
+    fn epoch(self) -> u64 {
+        self.0 >> Self::STATE_BITS
+    }
+}
+
+/// A circuit breaker. Times are nanoseconds since it was made, jitter is from -1 to 1.
+///
+/// A change of state stores the end of the open time and then the word, both with release. A call loads the word with
+/// acquire, so a call that sees an open breaker sees the end of its open time.
+///
+/// A call counts in the epoch of the word that it was admitted with. Each epoch has a window and a streak of its own, and
+/// the machine compares the epoch under its lock before it opens. So a call that is late changes no later epoch, however
+/// the loads of the word and the change of state fall together; that the word is loaded again before a call is counted saves
+/// work only.
+pub(crate) struct Breaker {
+    word: AtomicU64,
+    /// When the open time is over.
+    open_until: AtomicU64,
+    counts: Counts,
+    machine: Mutex<Machine>,
+    settings: Settings,
+}
+
+impl Breaker {
+    pub(crate) fn new(settings: Settings, counts: Counts) -> Self {
+        Self {
+            word: AtomicU64::new(Word::new(State::Closed, 0).0),
+            open_until: AtomicU64::new(NEVER),
+            counts,
+            machine: Mutex::new(Machine::new(settings.clone())),
+            settings,
+        }
+    }
+
+    /// The word that admits a call, if it is that of a closed breaker.
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn state(&self) -> State {
+        lock(&self.machine).state()
+    }
+
+    /// The longest time of a call that is not slow, if calls can be slow.
+    #[inline]
+    pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
+        self.settings.slow_calls.map(|(longer_than, _)| longer_than)
+    }
+
+    /// How much of the open time is left. `None` if that is not known: half-open, or forced open.
+    pub(crate) fn open_for_remaining(&self, nanos: u64) -> Option<Duration> {
+        match self.open_until.load(Ordering::Acquire) {
+            NEVER => None,
+            until => Some(Duration::from_nanos(until.saturating_sub(nanos))),
+        }
+    }
+
+    /// Returns whether the next call would be let through.
+    pub(crate) fn would_admit(&self, nanos: u64) -> bool {
+        let word = self.word();
+        if word.is(State::HalfOpen) {
+            return lock(&self.machine).has_free_probe(nanos);
+        }
+        word.is(State::Closed) || self.open_for_remaining(nanos) == Some(Duration::ZERO)
+    }
+
+    /// Returns whether a new breaker may take the place of this one.
+    pub(crate) fn is_evictable(&self, nanos: u64) -> bool {
+        lock(&self.machine).is_evictable(nanos)
+    }
+
+    /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
+    /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed.
+    #[must_use]
+    pub(crate) fn try_probe(
+        &self,
+        word: Word,
+        nanos: u64,
+    ) -> (Result<Probe, Option<Duration>>, Option<Transition>) {
+        let (mut remaining, mut transition) = (self.open_for_remaining(nanos), None);
+        if !word.is(State::Open) || remaining == Some(Duration::ZERO) {
+            let probe;
+            (probe, transition) = self.change(|machine| machine.try_probe(nanos));
+            if let Some(probe) = probe {
+                return (Ok(probe), transition);
+            }
+            remaining = self.open_for_remaining(nanos);
+        }
+        let remaining = remaining.filter(|rest| !rest.is_zero());
+        (Err(remaining), transition)
+    }
+
+    /// Counts a success that was not slow, of a call that was admitted with this word.
+    #[inline]
+    pub(crate) fn count_success(&self, admitted: Word, at: At) {
+        if self.word() == admitted {
+            self.record(admitted, at, Sample::OK, Step::Succeeded);
+        }
+    }
+
+    /// Counts a call that was admitted with this word.
+    #[must_use]
+    pub(crate) fn count(
+        &self,
+        admitted: Word,
+        outcome: Outcome,
+        slow: bool,
+        at: At,
+        jitter: impl FnOnce() -> f64,
+    ) -> Option<Transition> {
+        let failed = outcome.is_failure();
+        let step = match outcome {
+            Outcome::Ignored | Outcome::Cancelled => return None,
+            _ if failed => Step::Failed,
+            _ => Step::Succeeded,
+        };
+        if self.word() != admitted {
+            return None;
+        }
+        let (_, streak) = self.record(admitted, at, Sample { failed, slow }, step);
+        if !failed && !slow {
+            return None;
+        }
+        self.evaluate(admitted, streak, outcome.retry_after(), at, jitter)
+    }
+
+    /// Counts the good head of the answer to a call that was admitted with this word. Returns where it has been counted,
+    /// for [`count_rest`](Self::count_rest).
+    #[must_use]
+    pub(crate) fn count_head(
+        &self,
+        admitted: Word,
+        slow: bool,
+        at: At,
+        jitter: impl FnOnce() -> f64,
+    ) -> (Option<Mark>, Option<Transition>) {
+        if self.word() != admitted {
+            return (None, None);
+        }
+        let (mark, _) = self.record(admitted, at, Sample { slow, ..Sample::OK }, Step::Answered);
+        let transition = slow.then(|| self.evaluate(admitted, 0, None, at, jitter));
+        (Some(mark), transition.flatten())
+    }
+
+    /// Counts the end of an answer whose head has been counted.
+    #[must_use]
+    pub(crate) fn count_rest(
+        &self,
+        admitted: Word,
+        mark: Mark,
+        outcome: Outcome,
+        at: At,
+        jitter: impl FnOnce() -> f64,
+    ) -> Option<Transition> {
+        if self.word() != admitted {
+            return None;
+        }
+        let step = match outcome {
+            // What its head says stays.
+            Outcome::Ignored | Outcome::Cancelled => return None,
+            Outcome::Success => Step::Succeeded,
+            Outcome::Failure | Outcome::Overload { .. } => {
+                self.counts.correct(admitted.epoch(), at, mark);
+                Step::BrokeOff
+            }
+        };
+        let streak = self.count_streak(admitted, step);
+        if step == Step::Succeeded {
+            return None;
+        }
+        self.evaluate(admitted, streak, outcome.retry_after(), at, jitter)
+    }
+
+    /// Enters a call. Returns where, and how many failures there are in a row.
+    #[inline]
+    fn record(&self, admitted: Word, at: At, sample: Sample, step: Step) -> (Mark, u32) {
+        let mark = self.counts.record(admitted.epoch(), at, sample);
+        (mark, self.count_streak(admitted, step))
+    }
+
+    #[inline]
+    fn count_streak(&self, admitted: Word, step: Step) -> u32 {
+        if self.settings.consecutive_failures.is_none() {
+            return 0;
+        }
+        self.counts.count_streak(admitted.epoch(), step)
+    }
+
+    /// Opens, if the calls of the epoch are reason to.
+    #[cold]
+    fn evaluate(
+        &self,
+        admitted: Word,
+        streak: u32,
+        retry_after: Option<Duration>,
+        at: At,
+        jitter: impl FnOnce() -> f64,
+    ) -> Option<Transition> {
+        let (epoch, nanos) = (admitted.epoch(), at.nanos);
+        let cause = self.counts.verdict(&self.settings, epoch, streak, nanos)?;
+        let jitter = jitter();
+        self.change(|machine| machine.trip(epoch, cause, retry_after, nanos, jitter))
+    }
+
+    /// Gives a probe's place back and counts how it ended.
+    #[must_use]
+    pub(crate) fn end_probe(
+        &self,
+        probe: Probe,
+        outcome: Outcome,
+        slow: bool,
+        nanos: u64,
+        jitter: f64,
+    ) -> Option<Transition> {
+        let end = match outcome {
+            Outcome::Success if !slow => ProbeEnd::Succeeded,
+            Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
+            _ => ProbeEnd::Failed(outcome.retry_after()),
+        };
+        self.change(|machine| machine.end_probe(probe, end, nanos, jitter))
+    }
+
+    /// Counts a failure of a probe that counts as a success already.
+    #[must_use]
+    pub(crate) fn disprove(
+        &self,
+        probe: Probe,
+        retry_after: Option<Duration>,
+        nanos: u64,
+        jitter: f64,
+    ) -> Option<Transition> {
+        let end = ProbeEnd::Disproved(retry_after);
+        self.change(|machine| machine.end_probe(probe, end, nanos, jitter))
+    }
+
+    pub(crate) fn force_open(&self) -> Transition {
+        self.change(Machine::force_open)
+    }
+
+    pub(crate) fn force_closed(&self, nanos: u64) -> Transition {
+        self.change(|machine| machine.force_closed(nanos))
+    }
+
+    pub(crate) fn reset(&self, nanos: u64) -> Transition {
+        self.change(|machine| machine.reset(nanos))
+    }
+
+    /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
+    #[inline(never)]
+    fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = lock(&self.machine);
+        let result = change(&mut machine);
+        self.open_until
+            .store(machine.open_until(), Ordering::Release);
+        let word = Word::new(machine.state(), machine.epoch());
+        self.word.store(word.0, Ordering::Release);
+        result
+    }
+}

@@ -1,0 +1,18 @@
+//! The algorithms of the layers, as plain code.
+//!
+//! An algorithm is given the time and the randomness that it needs, and returns its decision. It knows no service, no
+//! metrics, no listener and no thread, and calls nothing of the layers. Where threads share it, its state is in atomics or
+//! short locks of [`crate::sync`], so that `tests/loom` can try every interleaving.
+
+pub(crate) mod aimd;
+pub(crate) mod backoff;
+pub(crate) mod breaker;
+pub(crate) mod budget;
+pub(crate) mod gcra;
+pub(crate) mod hedge_quota;
+pub(crate) mod lru;
+pub(crate) mod rate;
+pub(crate) mod retry;
+pub(crate) mod shares;
+pub(crate) mod sketch;
+pub(crate) mod window;

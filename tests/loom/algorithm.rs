@@ -1,0 +1,14 @@
+//! The files of `src/algorithm` that have models, over the atomics and locks of loom.
+
+#[path = "../../src/algorithm/breaker/mod.rs"]
+pub(crate) mod breaker;
+#[path = "../../src/algorithm/budget.rs"]
+pub(crate) mod budget;
+#[path = "../../src/algorithm/gcra.rs"]
+pub(crate) mod gcra;
+#[path = "../../src/algorithm/rate.rs"]
+pub(crate) mod rate;
+#[path = "../../src/algorithm/sketch.rs"]
+pub(crate) mod sketch;
+#[path = "../../src/algorithm/window.rs"]
+pub(crate) mod window;

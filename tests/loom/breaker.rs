@@ -1,0 +1,138 @@
+//! The circuit breaker: its word, its epochs, and failures in a row.
+
+use std::time::Duration;
+
+use loom::sync::Arc;
+
+use crate::algorithm::breaker::{At, Breaker, Counts, Settings, State, Word};
+use crate::{Outcome, SECOND, on_threads};
+
+const CALL: At = At {
+    stripe: 0,
+    nanos: SECOND,
+};
+
+/// A breaker over the last three calls, that opens for ten seconds.
+fn breaker(consecutive_failures: Option<u32>) -> Breaker {
+    let settings = Settings {
+        failure_share: 0.5,
+        min_calls: 3,
+        consecutive_failures,
+        slow_calls: None,
+        open_for: Duration::from_secs(10),
+        open_jitter: 0.0,
+        open_growth: 1.0,
+        max_open: Duration::from_secs(10),
+        max_retry_after: Duration::ZERO,
+        successes_to_close: 1,
+        max_probes: 1,
+        probe_lease: Duration::from_secs(10),
+    };
+    Breaker::new(settings, Counts::of_calls(3))
+}
+
+/// Ends a call that was admitted with this word. Returns whether the breaker opened.
+fn end(breaker: &Breaker, word: Word, outcome: Outcome) -> bool {
+    let transition = breaker.count(word, outcome, false, CALL, || 0.0);
+    transition.is_some()
+}
+
+fn fail(breaker: &Breaker) -> bool {
+    end(breaker, breaker.word(), Outcome::Failure)
+}
+
+/// A call whose head is good, and whose body breaks off.
+fn break_off(breaker: &Breaker, (): ()) {
+    let word = breaker.word();
+    if let (Some(mark), None) = breaker.count_head(word, false, CALL, || 0.0) {
+        let _ = breaker.count_rest(word, mark, Outcome::Failure, CALL, || 0.0);
+    }
+}
+
+/// The late end of a call, while the breaker is reset and used.
+fn late(outcome: Outcome, later: impl Fn(&Breaker) + Copy + Send + 'static) -> Arc<Breaker> {
+    let breaker = Arc::new(breaker(Some(2)));
+    assert!(!fail(&breaker));
+    let word = breaker.word();
+    on_threads(&breaker, [true, false], move |breaker, is_late| {
+        if is_late {
+            end(breaker, word, outcome);
+        } else {
+            let _ = breaker.reset(SECOND);
+            later(breaker);
+        }
+    });
+    breaker
+}
+
+pub(crate) fn a_late_failure_counts_in_no_later_epoch() {
+    let breaker = late(Outcome::Failure, |breaker| {
+        fail(breaker);
+    });
+    assert!(breaker.word().is(State::Closed));
+    assert!(fail(&breaker), "the second in a row");
+}
+
+pub(crate) fn a_late_success_ends_no_row_of_a_later_epoch() {
+    let breaker = late(Outcome::Success, |breaker| {
+        assert!(!fail(breaker) && fail(breaker));
+    });
+    assert!(breaker.word().is(State::Open));
+}
+
+pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
+    let breaker = Arc::new(breaker(Some(1)));
+    on_threads(&breaker, [true, false], |breaker, fails| {
+        let word = breaker.word();
+        if fails {
+            fail(breaker);
+        } else if word.is(State::Open) {
+            let (probe, _) = breaker.try_probe(word, SECOND);
+            assert_eq!(probe, Err(Some(Duration::from_secs(10))));
+        }
+    });
+}
+
+/// A breaker whose open time is over at the second 11, and the word of a call that it admitted before.
+fn open() -> (Arc<Breaker>, Word) {
+    let breaker = breaker(Some(1));
+    let word = breaker.word();
+    assert!(fail(&breaker));
+    (Arc::new(breaker), word)
+}
+
+pub(crate) fn of_calls_that_come_together_one_is_the_probe() {
+    let (breaker, _) = open();
+    let probes = on_threads(&breaker, [(); 3], |breaker, ()| {
+        let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
+        probe.is_ok()
+    });
+    assert_eq!(probes.into_iter().filter(|probe| *probe).count(), 1);
+}
+
+pub(crate) fn a_late_failure_does_not_disturb_the_probe_that_closes() {
+    let (breaker, word) = open();
+    on_threads(&breaker, [true, false], move |breaker, probes| {
+        if probes {
+            let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
+            let probe = probe.expect("the open time is over");
+            let _ = breaker.end_probe(probe, Outcome::Success, false, 11 * SECOND, 0.0);
+        } else {
+            assert!(!end(breaker, word, Outcome::Failure));
+        }
+    });
+    assert!(breaker.word().is(State::Closed));
+}
+
+pub(crate) fn answers_that_break_off_are_in_a_row_although_each_head_was_good() {
+    let breaker = Arc::new(breaker(Some(2)));
+    on_threads(&breaker, [(); 2], break_off);
+    assert!(breaker.word().is(State::Open));
+}
+
+pub(crate) fn an_answer_that_breaks_off_is_counted_once() {
+    let breaker = Arc::new(breaker(None));
+    on_threads(&breaker, [(); 2], break_off);
+    assert!(breaker.word().is(State::Closed));
+    assert!(fail(&breaker), "three failures in three calls, not in five");
+}
