@@ -93,33 +93,29 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
     });
 }
 
-/// A breaker whose open time is over at the second 11, and the word of a call that it admitted before.
-fn open() -> (Arc<Breaker>, Word) {
-    let breaker = breaker(Some(1));
-    let word = breaker.word();
-    assert!(fail(&breaker));
-    (Arc::new(breaker), word)
+/// Calls again when the open time is over. Returns whether the call is a probe, which ends well if it `ends`.
+fn probe(breaker: &Breaker, ends: bool) -> bool {
+    let later = 11 * SECOND;
+    let (probe, _) = breaker.try_probe(breaker.word(), later);
+    if let (Ok(probe), true) = (probe, ends) {
+        let _ = breaker.end_probe(probe, Outcome::Success, false, later, 0.0);
+    }
+    probe.is_ok()
 }
 
 pub(crate) fn of_calls_that_come_together_one_is_the_probe() {
-    let (breaker, _) = open();
-    let probes = on_threads(&breaker, [(); 3], |breaker, ()| {
-        let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
-        probe.is_ok()
-    });
+    let breaker = Arc::new(breaker(Some(1)));
+    assert!(fail(&breaker));
+    let probes = on_threads(&breaker, [false; 3], probe);
     assert_eq!(probes.into_iter().filter(|probe| *probe).count(), 1);
 }
 
-pub(crate) fn a_late_failure_does_not_disturb_the_probe_that_closes() {
-    let (breaker, word) = open();
+pub(crate) fn a_late_failure_does_not_open_what_a_probe_has_closed() {
+    let breaker = Arc::new(breaker(Some(1)));
+    let word = breaker.word();
     on_threads(&breaker, [true, false], move |breaker, probes| {
-        if probes {
-            let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
-            let probe = probe.expect("the open time is over");
-            let _ = breaker.end_probe(probe, Outcome::Success, false, 11 * SECOND, 0.0);
-        } else {
-            assert!(!end(breaker, word, Outcome::Failure));
-        }
+        end(breaker, word, Outcome::Failure);
+        assert!(!probes || probe(breaker, true));
     });
     assert!(breaker.word().is(State::Closed));
 }

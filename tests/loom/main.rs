@@ -84,7 +84,7 @@ fn main() {
         breaker::a_late_success_ends_no_row_of_a_later_epoch
         breaker::a_call_that_sees_an_open_breaker_knows_for_how_long
         breaker::of_calls_that_come_together_one_is_the_probe
-        breaker::a_late_failure_does_not_disturb_the_probe_that_closes
+        breaker::a_late_failure_does_not_open_what_a_probe_has_closed
         breaker::answers_that_break_off_are_in_a_row_although_each_head_was_good
         breaker::an_answer_that_breaks_off_is_counted_once
         sketch::a_call_is_collected_once
