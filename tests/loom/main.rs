@@ -8,10 +8,18 @@
 mod balance;
 mod budget;
 mod bulkhead;
+#[allow(dead_code, unused_imports)]
+#[path = "../../src/algorithm/queue.rs"]
+mod queue;
 mod rate_limit;
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;
+
+/// What `src/algorithm/mod.rs` is to the rest of the crate.
+mod algorithm {
+    pub(crate) use crate::queue;
+}
 
 /// What `src/sync.rs` is to the rest of the crate.
 mod sync {

@@ -1,0 +1,3 @@
+//! Algorithms as plain code: without clock, lock, async or metrics.
+
+pub(crate) mod queue;
