@@ -8,7 +8,6 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
-pub(crate) use crate::nanos::{nanos_between, saturating_add, whole_nanos};
 
 /// The reading of the clock that layers share during one poll.
 #[derive(Clone, Copy, Debug)]

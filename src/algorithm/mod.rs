@@ -11,6 +11,7 @@ pub(crate) mod budget;
 pub(crate) mod gcra;
 pub(crate) mod hedge_quota;
 pub(crate) mod lru;
+pub(crate) mod queue;
 pub(crate) mod rate;
 pub(crate) mod retry;
 pub(crate) mod shares;

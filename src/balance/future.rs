@@ -16,6 +16,7 @@ use super::flight::Flight;
 use super::pool::{Local, Pool};
 use super::service::Chosen;
 use super::shortage::Shortage;
+use crate::algorithm::queue::Ticket;
 use crate::completion::complete;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
@@ -85,7 +86,7 @@ where
         completion: C,
     ) -> Self {
         let wait = Wait {
-            ticket: Ticket { pool, number: None },
+            place: Place { pool, ticket: None },
             choose,
             request: Some(request),
             local: None,
@@ -191,7 +192,7 @@ where
 pin_project! {
     /// A call that waits for an endpoint.
     struct Wait<S, Req, P> {
-        ticket: Ticket<S>,
+        place: Place<S>,
         choose: P,
         request: Option<Req>,
         local: Option<Local<S>>,
@@ -202,15 +203,15 @@ pin_project! {
 }
 
 /// A place among those that are woken when there is an endpoint.
-struct Ticket<S> {
+struct Place<S> {
     pool: Arc<Pool<S>>,
-    number: Option<u64>,
+    ticket: Option<Ticket>,
 }
 
-impl<S> Drop for Ticket<S> {
+impl<S> Drop for Place<S> {
     fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.pool.stop_waiting(number);
+        if let Some(ticket) = self.ticket {
+            self.pool.stop_waiting(ticket);
         }
     }
 }
@@ -229,9 +230,9 @@ where
         let Some(request) = this.request.take() else {
             return Poll::Pending;
         };
-        let Ticket { pool, number } = this.ticket;
+        let Place { pool, ticket } = this.place;
         // Before the look at the endpoints: one that comes after it wakes the task.
-        *number = Some(pool.wait(*number, cx.waker()));
+        pool.wait(ticket, cx.waker());
         let now = context::fresh_now();
         let attended = pool.attend();
         if attended == Attended::GoesOn {

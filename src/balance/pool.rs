@@ -1,6 +1,6 @@
 //! The endpoints of a balancer, and the snapshots of them that its handles choose from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -21,10 +21,12 @@ use super::metrics::BalanceMetrics;
 use super::outlier::OutlierEjection;
 use super::priority::{Failover, PRIORITIES};
 use crate::ConfigError;
+use crate::algorithm::queue::{Ticket, WaitQueue};
 use crate::discover::{Target, discard};
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
+use crate::wake::locked;
 
 /// The endpoints at one time, in the order of their priorities. The indices of the two lists are the same.
 pub(super) struct Set<S> {
@@ -105,7 +107,8 @@ pub(super) struct Pool<S> {
     indices: Mutex<HashMap<Arc<str>, usize>>,
     /// Since when there are endpoints. Written by the one who makes a new snapshot.
     opened: AtomicU64,
-    waiters: Mutex<Waiters>,
+    /// The calls that wait for an endpoint.
+    waiting: Mutex<WaitQueue<()>>,
     background: Background,
     /// Wakes the health check when endpoints come or go.
     changed: Arc<Notify>,
@@ -114,13 +117,6 @@ pub(super) struct Pool<S> {
     published: Published,
     pub(super) context: PoolContext,
     pub(super) max_wait: Duration,
-}
-
-/// The calls that wait for an endpoint.
-#[derive(Default)]
-struct Waiters {
-    next: u64,
-    wakers: BTreeMap<u64, Waker>,
 }
 
 /// What a handle has of the pool for itself.
@@ -147,7 +143,7 @@ impl<S: Clone> Pool<S> {
             current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
             indices: Mutex::default(),
             opened: AtomicU64::new(0),
-            waiters: Mutex::default(),
+            waiting: Mutex::new(WaitQueue::new()),
             background: Background::default(),
             changed: Arc::default(),
             host_set,
@@ -324,27 +320,24 @@ impl<S> Pool<S> {
         Some(std::mem::replace(&mut local.set, set))
     }
 
-    /// Has `waker` woken when there is an endpoint. Returns the ticket to give it back with.
-    pub(super) fn wait(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
-        let mut waiters = lock(&self.waiters);
-        let ticket = ticket.unwrap_or_else(|| {
-            waiters.next += 1;
-            waiters.next
+    /// Has `waker` woken when the endpoints have changed. Gives the call a place if it has none.
+    pub(super) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
+        locked(&self.waiting, |waiting, wakers| {
+            let ticket = *ticket.get_or_insert_with(|| waiting.join(1, ()));
+            waiting.poll(ticket, waker, wakers);
         });
-        let former = waiters.wakers.insert(ticket, waker.clone());
-        drop(waiters);
-        drop(former);
-        ticket
     }
 
-    pub(super) fn stop_waiting(&self, ticket: u64) {
-        let waker = lock(&self.waiters).wakers.remove(&ticket);
-        drop(waker);
+    pub(super) fn stop_waiting(&self, ticket: Ticket) {
+        locked(&self.waiting, |waiting, wakers| {
+            waiting.leave(ticket, wakers)
+        });
     }
 
     fn wake(&self) {
-        let wakers = std::mem::take(&mut lock(&self.waiters).wakers);
-        wakers.into_values().for_each(Waker::wake);
+        locked(&self.waiting, |waiting, wakers| {
+            waiting.wake(usize::MAX, wakers);
+        });
     }
 
     /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind.

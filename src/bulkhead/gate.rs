@@ -1,31 +1,32 @@
-//! Who may enter, and who has to wait. The time is an argument.
+//! Lets calls in up to the limit and queues the others. The time is an argument.
 //!
-//! While nobody waits, entering and leaving are one atomic operation each. Who finds no room puts himself
-//! into the queue under its lock, and counts himself in the word there; who leaves and sees that
-//! somebody waits takes the lock and hands the permit on. The word orders the two: either the one who
-//! leaves sees the one who waits, or the one who wants to wait sees the room. And while somebody waits
-//! nobody else enters, so a permit cannot be snatched on its way.
+//! While no call waits, entering and leaving are one atomic operation each. A call that finds no free permit locks
+//! the queue, counts itself in the word and joins the queue. A call that leaves and sees in the word that another
+//! one waits locks the queue and hands the permit on. Both change the word in one sequentially consistent operation,
+//! which orders them: either the leaving call sees the waiting one, or the call that is about to wait sees the free
+//! permit. While a call waits no other one enters, so a permit cannot be snatched on its way.
 
 use std::task::{Poll, Waker};
 
 use tokio::time::Instant;
 
-use super::queue::{Bounds, Queue, QueueOrder, Removed, Ticket, Verdict};
+use super::queue::{Bounds, QueueOrder, TimedQueue, Verdict};
 use super::word::Word;
+use crate::algorithm::queue::Ticket;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::wake::Wakers;
+use crate::wake::locked;
 
 #[derive(Debug)]
 pub(super) struct Gate {
-    // All operations on it that change something are sequentially consistent, so that one who sets a level
-    // to zero and one who shows it cannot both miss each other; see `Shown::publish`.
+    // All operations that change it are sequentially consistent, so that a thread that sets a level to zero and a
+    // thread that publishes it cannot both miss each other; see `Shown::publish`.
     word: AtomicU64,
-    queue: Mutex<Queue>,
-    /// How many may wait.
+    queue: Mutex<TimedQueue>,
+    /// The most calls that may wait.
     length: usize,
 }
 
-/// What became of a call that found no free permit.
+/// The result for a call that found no free permit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// There was one after all.
@@ -40,7 +41,7 @@ impl Gate {
     pub(super) fn new(limit: usize, length: usize, bounds: Bounds, order: QueueOrder) -> Self {
         Self {
             word: AtomicU64::new(Word::idle(limit).bits()),
-            queue: Mutex::new(Queue::new(bounds, order)),
+            queue: Mutex::new(TimedQueue::new(bounds, order)),
             length,
         }
     }
@@ -50,25 +51,25 @@ impl Gate {
         Word::from_bits(self.word.load(Ordering::SeqCst))
     }
 
-    /// How many may wait.
+    /// The most calls that may wait.
     pub(super) fn length(&self) -> usize {
         self.length
     }
 
-    /// Takes a permit, if there is one that nobody waits for.
+    /// Takes a permit, if one is free and no call waits for it.
     #[inline]
     pub(super) fn try_enter(&self) -> Option<Word> {
         self.change(|word| word.is_free().then(|| word.entered()))
             .ok()
     }
 
-    /// Enters whatever the limit is. `None` if that is beyond counting.
+    /// Enters whatever the limit is. `None` if the word cannot count so many calls.
     pub(super) fn enter_anyway(&self) -> Option<Word> {
         self.change(|word| (!word.is_at_its_end()).then(|| word.entered()))
             .ok()
     }
 
-    /// Gives a permit back, to the one whose turn it is. Returns what was before.
+    /// Gives a permit back; the call whose turn it is gets it. Returns the word as it was before.
     #[inline]
     pub(super) fn leave(&self, now: impl Fn() -> Instant) -> Word {
         let before = self.word.fetch_sub(Word::ENTERED, Ordering::SeqCst);
@@ -95,36 +96,32 @@ impl Gate {
         match changed {
             Ok(word) if word.waiting() == 0 => Turn::Entered(word),
             Ok(_) => {
-                let (ticket, due) = queue.insert(now, deadline);
+                let (ticket, due) = queue.join(now, deadline);
                 Turn::Queued(ticket, due)
             }
             Err(_) => Turn::Full,
         }
     }
 
-    /// Says how the wait of a call has ended, if it has.
+    /// Returns how the wait of a call has ended, if it has; else has `waker` woken at its end.
     pub(super) fn poll(&self, ticket: Ticket, waker: &Waker) -> Poll<Verdict> {
-        let asked = lock(&self.queue).ask(ticket, waker);
-        match asked {
-            Ok(verdict) => Poll::Ready(verdict),
-            Err(_former_waker) => Poll::Pending,
-        }
+        locked(&self.queue, |queue, wakers| {
+            match queue.waiting.poll(ticket, waker, wakers) {
+                Some(_) => Poll::Pending,
+                None => Poll::Ready(queue.tell(ticket)),
+            }
+        })
     }
 
     /// Ends the wait of a call. Returns how it had ended before, if it had.
     pub(super) fn give_up(&self, ticket: Ticket) -> Option<Verdict> {
-        let removed = {
-            let mut queue = lock(&self.queue);
-            let removed = queue.remove(ticket);
-            if let Some(Removed::Waiting(_)) = removed {
-                self.word.fetch_sub(Word::QUEUED, Ordering::SeqCst);
+        locked(&self.queue, |queue, wakers| {
+            if queue.waiting.leave(ticket, wakers).is_none() {
+                return Some(queue.tell(ticket));
             }
-            removed
-        };
-        match removed {
-            Some(Removed::Told(verdict)) => Some(verdict),
-            Some(Removed::Waiting(_)) | None => None,
-        }
+            self.word.fetch_sub(Word::QUEUED, Ordering::SeqCst);
+            None
+        })
     }
 
     /// Sets the limit. If it is higher than before, as many enter as fit.
@@ -152,34 +149,29 @@ impl Gate {
         }
     }
 
-    /// Gives the free permits to those who wait.
+    /// Gives the free permits to the waiting calls, and ends the wait of each call that has waited too long when its
+    /// turn comes.
     #[cold]
     fn hand_on(&self, now: impl Fn() -> Instant) {
-        let mut woken = Wakers::default();
-        loop {
-            let word = self.word();
-            if word.waiting() == 0 || !word.has_room() {
-                break;
+        locked(&self.queue, |queue, wakers| {
+            let now = now();
+            while let Some((ticket, verdict)) = queue.next(now) {
+                let changed = self.change(|word| {
+                    let left = word.has_room().then(|| word.unqueued());
+                    match verdict {
+                        Verdict::Granted => left.map(Word::entered),
+                        Verdict::Expired => left,
+                    }
+                });
+                if changed.is_err() {
+                    break;
+                }
+                queue.end(ticket, verdict, wakers);
             }
-            woken.extend(self.grant(now()));
-        }
-        // Without the lock, which they will take; and when nothing is left to be done that a panic could prevent.
-        woken.wake();
-    }
-
-    /// Gives a free permit to the one whose turn it is, or tells him that he has waited too long.
-    fn grant(&self, now: Instant) -> Option<Waker> {
-        let mut queue = lock(&self.queue);
-        let (ticket, verdict) = queue.first(now)?;
-        let changed = self.change(|word| match verdict {
-            Verdict::Granted => word.has_room().then(|| word.unqueued().entered()),
-            Verdict::Expired => Some(word.unqueued()),
         });
-        changed.ok()?;
-        queue.tell(ticket, verdict)
     }
 
-    /// Changes the word as long as `next` says to what. Returns what it is then, or was when not.
+    /// Changes the word to what `next` returns. Returns the new word, or the old one if `next` returned `None`.
     #[inline]
     fn change(&self, next: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
         let mut old = Word::from_bits(self.word.load(Ordering::Acquire));

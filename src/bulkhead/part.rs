@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::gate::Turn as Place;
 use super::metrics::{Reason, WaitEnd};
-use super::queue::{Ticket, Verdict};
+use super::queue::Verdict;
 use super::shared::Shared;
 use super::word::Word;
+use crate::algorithm::queue::Ticket;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::context;
 use crate::deadline::soonest;

@@ -1,17 +1,16 @@
-//! Those who wait for tokens, in the order in which they came.
+//! The calls that wait for tokens, in the order in which they came.
 //!
-//! Only the first one takes tokens and knows when there will be enough; when it leaves, for whatever reason, it wakes
-//! the next. So each waiter is woken once for its turn, and one that goes away leaves no gap.
+//! Only the first call takes tokens and knows when there will be enough. When it leaves, for whatever reason, it wakes
+//! the next. So each call is woken once for its turn, and a call that goes away leaves no gap.
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::task::Waker;
 
 use crate::algorithm::gcra::Taken;
+use crate::algorithm::queue::{Ticket, WaitQueue, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::wake::{Wakers, remember};
+use crate::wake::locked;
 
-/// What they wait for, as it is at one moment.
+/// The tokens that the calls wait for, at one moment.
 pub(super) trait Tokens {
     /// Takes so many tokens, all or none.
     fn take(&self, cost: u32) -> Taken;
@@ -23,39 +22,24 @@ pub(super) trait Tokens {
     fn burst(&self) -> u32;
 }
 
-/// The waiters of one limit.
+/// The calls that wait for the tokens of one limit, each with the time until which they are of use.
 #[derive(Debug)]
 pub(super) struct Queue {
-    line: Mutex<Line>,
-    /// How many there are, for those who come and need not wait, and for the gauge: see `Shown::publish`.
-    waiting: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Line {
-    waiters: BTreeMap<u64, Waiter>,
-    next: u64,
-    /// What all of them together will take.
-    cost: u64,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    cost: u32,
-    until: u64,
-    waker: Option<Waker>,
+    waiting: Mutex<WaitQueue<u64>>,
+    /// The number of calls, for a call that comes and need not wait, and for the gauge: see `Shown::publish`.
+    length: AtomicU64,
 }
 
 /// A place in the queue, or none yet. Times are nanoseconds of the clock of the limit.
 #[derive(Debug)]
 pub(super) struct Place {
-    ticket: Option<u64>,
+    ticket: Option<Ticket>,
     pub(super) cost: u32,
     /// A turn that comes later is of no use.
     pub(super) until: u64,
 }
 
-/// What a waiter has to do.
+/// The next thing that a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Step {
@@ -67,26 +51,11 @@ pub(super) enum Step {
     Wait(u64),
 }
 
-impl Place {
-    pub(super) fn new(cost: u32, until: u64) -> Self {
-        Self {
-            ticket: None,
-            cost,
-            until,
-        }
-    }
-
-    /// Says whether it has been in the queue and not left it.
-    pub(super) fn is_taken(&self) -> bool {
-        self.ticket.is_some()
-    }
-}
-
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
-            line: Mutex::new(Line::default()),
-            waiting: AtomicU64::new(0),
+            waiting: Mutex::new(WaitQueue::new()),
+            length: AtomicU64::new(0),
         }
     }
 
@@ -97,12 +66,12 @@ impl Queue {
 
     #[inline]
     pub(super) fn len(&self) -> u64 {
-        self.waiting.load(Ordering::SeqCst)
+        self.length.load(Ordering::SeqCst)
     }
 
-    /// What a call would have to wait for, besides its own tokens.
+    /// The tokens that a call would have to wait for, besides its own.
     pub(super) fn cost(&self) -> u64 {
-        lock(&self.line).cost
+        lock(&self.waiting).cost()
     }
 
     /// Moves a call on: gives it a place if it has none and needs one, or its tokens if it is its turn.
@@ -113,151 +82,112 @@ impl Queue {
         waker: &Waker,
         tokens: &impl Tokens,
     ) -> Step {
-        let (step, next) = {
-            // Dropped after the lock: with its last waker, a task may be dropped that waits here as well.
-            let _old;
-            let mut line = lock(&self.line);
-            let step = line.step(place, now, tokens);
-            let next = match step {
-                Step::Go | Step::GiveUp => {
-                    let (gone, next) = line.leave(place);
-                    _old = gone.and_then(|waiter| waiter.waker);
-                    next
-                }
-                Step::Wait(_) => {
-                    _old = line.stay(place, waker);
-                    None
-                }
-            };
-            self.publish(&line);
-            (step, next)
-        };
-        wake(next);
-        step
+        self.change(|waiting, wakers| {
+            let step = place.step(waiting, now, tokens);
+            match step {
+                Step::Go | Step::GiveUp => place.leave(waiting, wakers),
+                Step::Wait(_) => place.stay(waiting, waker, wakers),
+            }
+            step
+        })
     }
 
     /// Leaves without having had a turn.
     pub(super) fn leave(&self, place: &mut Place) {
-        let (_gone, next) = {
-            let mut line = lock(&self.line);
-            let left = line.leave(place);
-            self.publish(&line);
-            left
-        };
-        wake(next);
+        self.change(|waiting, wakers| place.leave(waiting, wakers));
     }
 
-    /// After the limit has changed: sends those away whose turn will not come in time, and lets the first one look
-    /// again.
+    /// Sends the calls away whose turn will not come in time, and lets the first one look again. For after a change of
+    /// the limit.
     pub(super) fn reconsider(&self, now: u64, tokens: &impl Tokens) {
-        let woken = {
-            // Locked even if it looks empty: somebody may be about to take a place by what was true before.
-            let mut line = lock(&self.line);
-            let woken = line.reconsider(now, tokens);
-            self.publish(&line);
-            woken
+        let (burst, mut all) = (tokens.burst(), 0);
+        let stays = |cost, until: &u64| {
+            let with_it = all + u64::from(cost);
+            let at = now.checked_add(tokens.wait(with_it));
+            let stays = cost <= burst && at.is_some_and(|at| at <= *until);
+            if stays {
+                all = with_it;
+            }
+            stays
         };
-        woken.wake();
+        // Locked even if it looks empty: a call may be about to take a place by what was true before.
+        self.change(|waiting, wakers| {
+            waiting.retain(stays, wakers);
+            waiting.wake(1, wakers);
+        });
     }
 
-    fn publish(&self, line: &Line) {
-        let waiting = line.waiters.len() as u64;
-        self.waiting.store(waiting, Ordering::SeqCst);
+    fn change<R>(&self, change: impl FnOnce(&mut WaitQueue<u64>, &mut Wakers) -> R) -> R {
+        locked(&self.waiting, |waiting, wakers| {
+            let result = change(waiting, wakers);
+            self.length.store(waiting.len() as u64, Ordering::SeqCst);
+            result
+        })
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+impl Place {
+    pub(super) fn new(cost: u32, until: u64) -> Self {
+        Self {
+            ticket: None,
+            cost,
+            until,
+        }
     }
-}
 
-impl Line {
-    fn step(&self, place: &Place, now: u64, tokens: &impl Tokens) -> Step {
-        let Place { cost, until, .. } = *place;
-        let first = self.waiters.first_key_value().map(|(ticket, _)| *ticket);
+    /// Returns whether the call has joined the queue and not left it.
+    pub(super) fn is_taken(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    fn step(&self, waiting: &WaitQueue<u64>, now: u64, tokens: &impl Tokens) -> Step {
+        let (cost, until) = (self.cost, self.until);
         let in_time = |wait: u64| now.checked_add(wait).filter(|at| *at <= until);
-        if first == place.ticket {
+        if self.is_first(waiting) {
             return match tokens.take(cost) {
                 Taken::Yes => Step::Go,
                 Taken::Early(wait) => in_time(wait).map_or(Step::GiveUp, Step::Wait),
                 Taken::TooCostly | Taken::Stale => Step::GiveUp,
             };
         }
-        let ahead = match place.ticket {
-            None => self.cost,
-            Some(ticket) => match self.waiters.get(&ticket) {
-                // It had to go.
-                None => return Step::GiveUp,
-                Some(_) if now >= until => return Step::GiveUp,
-                Some(waiter) if waiter.until <= until => return Step::Wait(until),
-                // It has less time than when it came.
-                Some(_) => {
-                    let ahead = self.waiters.range(..ticket);
-                    ahead.map(|(_, waiter)| u64::from(waiter.cost)).sum()
-                }
-            },
+        if now >= until || cost > tokens.burst() {
+            return Step::GiveUp;
+        }
+        let ahead = match self.ticket.map(|ticket| (ticket, waiting.get(ticket))) {
+            None => waiting.cost(),
+            // It was sent away.
+            Some((_, None)) => return Step::GiveUp,
+            Some((_, Some(known))) if *known <= until => return Step::Wait(until),
+            // It has less time than when it came.
+            Some((ticket, Some(_))) => waiting.cost_ahead(ticket),
         };
         let wait = tokens.wait(ahead.saturating_add(u64::from(cost)));
-        match in_time(wait) {
-            Some(_) if cost <= tokens.burst() && now < until => Step::Wait(until),
-            _ => Step::GiveUp,
+        in_time(wait).map_or(Step::GiveUp, |_| Step::Wait(until))
+    }
+
+    /// Returns whether the call is the first one, or would be.
+    fn is_first(&self, waiting: &WaitQueue<u64>) -> bool {
+        self.ticket == waiting.first().map(|(first, _)| first)
+    }
+
+    /// Takes the place, or keeps it.
+    fn stay(&mut self, waiting: &mut WaitQueue<u64>, waker: &Waker, wakers: &mut Wakers) {
+        let join = || waiting.join(self.cost, self.until);
+        let ticket = *self.ticket.get_or_insert_with(join);
+        if let Some(until) = waiting.poll(ticket, waker, wakers) {
+            *until = self.until;
         }
     }
 
-    /// Takes a place, or keeps it. Returns the waker that is no longer needed.
-    fn stay(&mut self, place: &mut Place, waker: &Waker) -> Option<Waker> {
-        let Place { cost, until, .. } = *place;
-        let ticket = *place.ticket.get_or_insert_with(|| {
-            let ticket = self.next;
-            self.next += 1;
-            self.cost += u64::from(cost);
-            let waiter = Waiter {
-                cost,
-                until,
-                waker: None,
-            };
-            self.waiters.insert(ticket, waiter);
-            ticket
-        });
-        let waiter = self.waiters.get_mut(&ticket)?;
-        waiter.until = until;
-        remember(&mut waiter.waker, waker)
-    }
-
-    /// Gives a place up. Returns who had it, and who is to be woken: the next, if it was the first.
-    fn leave(&mut self, place: &mut Place) -> (Option<Waiter>, Option<Waker>) {
-        let Some(ticket) = place.ticket.take() else {
-            return (None, None);
+    /// Gives the place up. Wakes the next call if it was the first place.
+    fn leave(&mut self, waiting: &mut WaitQueue<u64>, wakers: &mut Wakers) {
+        let is_first = self.is_first(waiting);
+        let Some(ticket) = self.ticket.take() else {
+            return;
         };
-        let first = self.waiters.first_key_value().map(|(ticket, _)| *ticket);
-        let Some(gone) = self.waiters.remove(&ticket) else {
-            return (None, None);
-        };
-        self.cost -= u64::from(gone.cost);
-        let next = match self.waiters.first_entry() {
-            Some(mut next) if first == Some(ticket) => next.get_mut().waker.take(),
-            _ => None,
-        };
-        (Some(gone), next)
-    }
-
-    fn reconsider(&mut self, now: u64, tokens: &impl Tokens) -> Wakers {
-        let (mut woken, burst) = (Wakers::default(), tokens.burst());
-        let mut ahead = 0;
-        for (ticket, mut waiter) in mem::take(&mut self.waiters) {
-            let cost = u64::from(waiter.cost);
-            let at = now.checked_add(tokens.wait(ahead + cost));
-            let stays = waiter.cost <= burst && at.is_some_and(|at| at <= waiter.until);
-            if !stays || self.waiters.is_empty() {
-                woken.extend(waiter.waker.take());
-            }
-            if stays {
-                ahead += cost;
-                self.waiters.insert(ticket, waiter);
-            }
+        waiting.leave(ticket, wakers);
+        if is_first {
+            waiting.wake(1, wakers);
         }
-        self.cost = ahead;
-        woken
     }
 }

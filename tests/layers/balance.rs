@@ -622,6 +622,33 @@ async fn a_new_endpoint_wakes_the_task_that_polled_last_and_nobody_who_has_gone(
     assert_eq!(call.await.unwrap(), "b");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_no_other_call_waiting_for_an_endpoint() {
+    struct Panics;
+
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("the waker panics"));
+        }
+    }
+
+    let balance = Balance::new("search", [endpoint("a")]).unwrap();
+    let handle = balance.handle();
+    handle.remove("a");
+    let panics = Waker::from(Arc::new(Panics));
+    let mut first = Box::pin(balance.clone().oneshot(1));
+    let polled = first.as_mut().poll(&mut Context::from_waker(&panics));
+    assert!(polled.is_pending());
+    let (task, mut second) = (Task::default(), Box::pin(balance.clone().oneshot(2)));
+    assert!(task.poll(&mut second).is_pending());
+    let add = || handle.add(endpoint("b"));
+    let added = std::panic::catch_unwind(std::panic::AssertUnwindSafe(add));
+    assert!(added.is_err());
+    assert!(task.was_woken());
+    assert_eq!(first.await.unwrap(), "b");
+    assert_eq!(second.await.unwrap(), "b");
+}
+
 /// A stream of changes that a test sends.
 struct Changes(mpsc::UnboundedReceiver<Result<Change<String, Client>, BoxError>>);
 

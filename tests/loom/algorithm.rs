@@ -6,6 +6,8 @@ pub(crate) mod breaker;
 pub(crate) mod budget;
 #[path = "../../src/algorithm/gcra.rs"]
 pub(crate) mod gcra;
+#[path = "../../src/algorithm/queue.rs"]
+pub(crate) mod queue;
 #[path = "../../src/algorithm/rate.rs"]
 pub(crate) mod rate;
 #[path = "../../src/algorithm/sketch.rs"]

@@ -3,7 +3,7 @@
 #[allow(dead_code)]
 #[path = "../../src/bulkhead/gate.rs"]
 mod gate;
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../../src/bulkhead/queue.rs"]
 mod queue;
 #[allow(dead_code, unused_imports)]
@@ -18,7 +18,8 @@ use loom::sync::Arc;
 use tokio::time::Instant;
 
 use self::gate::{Gate, Turn};
-use self::queue::{Bounds, QueueOrder, Ticket, Verdict};
+use self::queue::{Bounds, QueueOrder, Verdict};
+use crate::algorithm::queue::Ticket;
 use crate::on_threads;
 use crate::sync::{AtomicU64, Ordering};
 

@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::ReplayBodyError;
 use super::state::{Buffered, Next, Piece};
+use crate::algorithm::queue::Wakers;
 use crate::sync::{Mutex, lock};
-use crate::wake::Wakers;
 use crate::{BoxError, Error};
 
 /// What all readers of one body share.
@@ -103,7 +103,7 @@ impl<B> State<B> {
     fn take(&mut self, is_meant: impl Fn(u64) -> bool) -> Wakers {
         let mut taken = Wakers::default();
         while let Some(place) = self.waiting.iter().position(|(id, _)| is_meant(*id)) {
-            taken.push(self.waiting.swap_remove(place).1);
+            taken.extend([self.waiting.swap_remove(place).1]);
         }
         taken
     }
