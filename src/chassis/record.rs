@@ -111,8 +111,6 @@ pub struct Record<'a> {
     pub sent: Sent,
     /// The moment at which it ended.
     pub at: &'a At,
-    /// Whether the parts were told of the [head](super::Part::head) of its answer before.
-    pub after_head: bool,
     /// When the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
     pub(super) began: u64,
 }
@@ -133,7 +131,6 @@ impl<'a> Record<'a> {
             ended_by,
             sent,
             at,
-            after_head: false,
             began,
         }
     }

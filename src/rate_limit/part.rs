@@ -1,6 +1,7 @@
 //! The rate limit as a part of an attempt.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -22,7 +23,17 @@ pub struct RateLimiter<Q = One> {
 
 /// An attempt that has its tokens, or waits for them.
 #[derive(Debug, Default)]
-pub struct RateLimitPermit(Option<Box<Wait>>);
+pub struct RateLimitPermit(State);
+
+#[derive(Debug, Default)]
+enum State {
+    /// None, or the service has been heard.
+    #[default]
+    Nothing,
+    Waiting(Box<Wait>),
+    /// The service has the attempt, and may ask to stay away.
+    In,
+}
 
 #[derive(Debug)]
 struct Wait {
@@ -40,10 +51,13 @@ impl<Q> RateLimiter<Q> {
     #[inline(never)]
     fn admit_other(&self, entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
         match entry {
-            Entry::Pass => Admit::Go,
+            Entry::Pass => {
+                permit.0 = State::In;
+                Admit::Go
+            }
             Entry::Refused(error) => Admit::Refuse(error),
             Entry::Wait(latest) => {
-                permit.0 = Some(Box::new(Wait {
+                permit.0 = State::Waiting(Box::new(Wait {
                     place: Place::new(cost, latest),
                     latest,
                     began: at.instant(),
@@ -51,6 +65,15 @@ impl<Q> RateLimiter<Q> {
                 }));
                 Admit::Wait
             }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_queue(&self, mut wait: Box<Wait>, at: &At) {
+        if wait.place.is_taken() {
+            self.shared.queue.leave(&mut wait.place);
+            self.shared.left(wait.began, End::Cancelled, at);
         }
     }
 }
@@ -118,41 +141,44 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     #[inline(always)]
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
         match self.shared.enter(cost, at) {
-            Entry::Pass => Admit::Go,
+            Entry::Pass => {
+                permit.0 = State::In;
+                Admit::Go
+            }
             entry => self.admit_other(entry, cost, permit, at),
         }
     }
 
     #[inline(always)]
     fn is_waiting(&self, permit: &RateLimitPermit) -> bool {
-        permit.0.is_some()
+        matches!(permit.0, State::Waiting(_))
     }
 
     fn poll_turn(&self, _: u32, permit: &mut RateLimitPermit, at: &At, waker: &Waker) -> Turn {
-        let Some(wait) = &mut permit.0 else {
+        let State::Waiting(wait) = &mut permit.0 else {
             return Turn::Go;
         };
         let turn = wait.step(&self.shared, at, waker);
-        if !matches!(turn, Turn::Until(_)) {
-            permit.0 = None;
+        match turn {
+            Turn::Go => permit.0 = State::In,
+            Turn::Refuse(_) => permit.0 = State::Nothing,
+            Turn::Until(_) => {}
         }
         turn
     }
 
-    fn head(&self, _: &mut RateLimitPermit, record: &Record<'_>) {
-        self.shared.hear(record.outcome, record.at);
+    fn head(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
+        if let State::In = mem::take(&mut permit.0) {
+            self.shared.hear(record.outcome, record.at);
+        }
     }
 
     #[inline(always)]
     fn settle(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
-        if let Some(mut wait) = permit.0.take() {
-            if wait.place.is_taken() {
-                self.shared.queue.leave(&mut wait.place);
-                self.shared.left(wait.began, End::Cancelled, record.at);
-            }
-        }
-        if !record.after_head {
-            self.shared.hear(record.outcome, record.at);
+        match mem::take(&mut permit.0) {
+            State::Nothing => {}
+            State::In => self.shared.hear(record.outcome, record.at),
+            State::Waiting(wait) => self.leave_queue(wait, record.at),
         }
     }
 
