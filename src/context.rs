@@ -8,7 +8,6 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
-
 /// The reading of the clock that layers share during one poll.
 #[derive(Clone, Copy, Debug)]
 enum Clock {
@@ -210,7 +209,9 @@ impl OperationScope {
 
     /// Sets the number of the next attempt.
     pub(crate) fn set_attempt(&mut self, attempt: u32) {
-        CONTEXT.with(|context| context.attempt.set(attempt));
+        if self.attempt.is_some() {
+            CONTEXT.with(|context| context.attempt.set(attempt));
+        }
     }
 
     /// The endpoints that were tried, to be kept until the next scope.

@@ -129,8 +129,6 @@ enum Phase {
     Before,
     /// The service has the request, or a part has refused it.
     Sent,
-    /// The head of the answer has come.
-    Answered,
     /// All is settled.
     Over,
 }
@@ -285,9 +283,7 @@ impl<O: Part, A: Part> Permits<O, A> {
 
     #[inline(always)]
     pub(super) fn record<'a>(&self, outcome: Outcome, ended_by: EndedBy, at: &'a At) -> Record<'a> {
-        let mut record = Record::new(outcome, ended_by, at, self.sent);
-        record.after_head = self.phase == Phase::Answered;
-        record
+        Record::new(outcome, ended_by, at, self.sent)
     }
 
     /// The attempt is over. Others may follow.
@@ -428,8 +424,20 @@ impl<W: Owner> Held<W> {
 impl<W: Owner> Drop for Held<W> {
     #[inline]
     fn drop(&mut self) {
+        /// Settles the rest, also after a part has panicked.
+        struct Rest<'a, W: Owner>(&'a mut Held<W>);
+
+        impl<W: Owner> Drop for Rest<'_, W> {
+            #[inline]
+            fn drop(&mut self) {
+                if self.0.permits.phase != Phase::Over {
+                    self.0.abandon(EndedBy::Caller);
+                }
+            }
+        }
+
         if self.permits.phase != Phase::Over {
-            self.abandon(EndedBy::Caller);
+            Rest(self).0.abandon(EndedBy::Caller);
         }
     }
 }
@@ -471,7 +479,6 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
         let record = permits.record(outcome, EndedBy::Service, &at);
         owner.attempt.head(&mut permits.attempt, &record);
         owner.operation.head(&mut permits.operation, &record);
-        permits.phase = Phase::Answered;
     }
 
     fn refuse(mut self) {

@@ -399,15 +399,18 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if is_funding {
             hedge.enter();
         }
-        let delay = hedge.delay(at);
+        // Before anything that may panic.
         *hedging = Hedging {
             is_first_open: true,
-            may_copy: (delay.is_some() || is_alone) && replay.is_idempotent(request),
+            may_copy: false,
             is_funding,
             has_succeeded: false,
-            delay: delay.map_or(NEVER, whole_nanos),
+            delay: NEVER,
             sent_last: 0,
         };
+        let delay = hedge.delay(at);
+        hedging.may_copy = (delay.is_some() || is_alone) && replay.is_idempotent(request);
+        hedging.delay = delay.map_or(NEVER, whole_nanos);
     }
 
     /// Returns whether no retry makes further attempts, neither this operation's nor an outer one.
@@ -504,24 +507,34 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     /// The attempt, with its hedges, is over.
     #[inline(always)]
     pub(super) fn end_hedging(&mut self) {
-        self.first_ended(Outcome::Cancelled);
         let has_succeeded = self
             .hedging
             .get()
             .is_some_and(|hedging| hedging.has_succeeded);
+        // First, as the record of the first attempt may be told to a recorder that panics.
         self.leave_funding(if has_succeeded {
             Gain::FirstTry
         } else {
             Gain::Nothing
         });
+        self.first_ended(Outcome::Cancelled);
     }
 }
 
 impl<S, P: Plan, R, K> Drop for Running<S, P, R, K> {
     #[inline]
     fn drop(&mut self) {
-        self.end_hedging();
-        self.leave_budget();
+        /// Leaves the budget, also after a recorder has panicked.
+        struct Last<'a, S, P: Plan, R, K>(&'a mut Running<S, P, R, K>);
+
+        impl<S, P: Plan, R, K> Drop for Last<'_, S, P, R, K> {
+            #[inline]
+            fn drop(&mut self) {
+                self.0.leave_budget();
+            }
+        }
+
+        Last(self).0.end_hedging();
     }
 }
 
