@@ -226,6 +226,8 @@ where
                     let Some(wait) = next else {
                         return Poll::Ready(self.complete(result, verdict));
                     };
+                    // Before the permits, and before the wait: it may hold a connection.
+                    drop(result);
                     running.held.settle_attempt(outcome, ended_by);
                     wait
                 }
@@ -244,11 +246,10 @@ where
                     let Some(wait) = next else {
                         return Poll::Ready(self.complete_race(end));
                     };
-                    end.settle_attempt();
+                    end.discard();
                     wait
                 }
             };
-            // The response is dropped by now: it may hold a connection.
             running.end_hedging();
             self.call.set(Call::Done);
             self.timer.set(Timer::default());
@@ -509,7 +510,7 @@ where
         let held = running.held.detach_attempt();
         let end = End::new(&running.recipe().classify, result, held);
         let mut race = Race::new();
-        let step = race.ended(&running.recipe().classify, end);
+        let step = race.ended(&running.recipe().classify, self.completion, end);
         let more = self.more.get_or_insert_with(|| Box::new(More::new()));
         more.race = Some(race);
         if let Step::Failed(outcome, pushback) = step {
@@ -559,9 +560,14 @@ where
             if is_immediate && self.send(Instant::now()) {
                 continue;
             }
-            let is_running = self.is_running();
+            let (is_running, is_repeat_due) = (self.is_running(), self.is_repeat_due());
+            if !is_running && !is_repeat_due {
+                let failed = self.race().and_then(Race::take_failed);
+                return failed.map_or(Poll::Pending, |end| Poll::Ready(Ended::Race(end)));
+            }
             if let Some(due) = self.due() {
-                if self.timer.as_mut().poll(|| due.first, cx).is_ready() {
+                // What is due may come sooner than when the timer was set.
+                if self.timer.as_mut().poll_at(due.first, cx).is_ready() {
                     self.timer.set(Timer::default());
                     let now = Instant::now();
                     let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -577,27 +583,17 @@ where
                         }
                     } else if let Some(deadline) = due.deadline.filter(|at| *at <= now) {
                         return Poll::Ready(Ended::Deadline(deadline));
-                    } else if has_come(due.copy) && (is_running || is_repeat_due) {
+                    } else if has_come(due.copy) {
                         self.send(now);
                     }
                     continue;
                 }
             }
-            let is_repeat_due = self.is_repeat_due();
-            let Some(race) = self.race() else {
-                return Poll::Pending;
-            };
-            if is_running {
+            // Else the service has asked for time. The failure is kept, as a copy may still be denied then.
+            if let (true, Some(race)) = (is_running, self.race()) {
                 race.give_up_response();
-                return Poll::Pending;
             }
-            if is_repeat_due {
-                // The service has asked for time. The failure is kept, as a copy may still be denied then.
-                return Poll::Pending;
-            }
-            return race
-                .take_failed()
-                .map_or(Poll::Pending, |end| Poll::Ready(Ended::Race(end)));
+            return Poll::Pending;
         }
     }
 
@@ -620,7 +616,8 @@ where
         };
         let timeout = running.plan().timeout().map(|limit| limit.time);
         let classify = &running.recipe().classify;
-        race.poll(classify, timeout, || running.end_at_timeout(), cx)
+        let time_out = || running.end_at_timeout();
+        race.poll(classify, self.completion, timeout, time_out, cx)
     }
 
     /// The first attempt of a race has ended.
@@ -631,7 +628,7 @@ where
         let end = End::new(&running.recipe().classify, result, held);
         running.first_ended(end.outcome);
         let race = self.more.as_mut()?.race.as_mut()?;
-        Some(race.ended(&running.recipe().classify, end))
+        Some(race.ended(&running.recipe().classify, self.completion, end))
     }
 
     fn is_first_running(&self) -> bool {
@@ -689,6 +686,8 @@ where
         if number >= hedge.max_hedges() {
             running.stop_copies();
         }
+        // It may hold a permit that this attempt needs.
+        race.give_up_response();
         let mut held = Held::new(core);
         let call = match held.admit(&request, &at) {
             Ok(()) => Call::waiting(shared.service(), request),

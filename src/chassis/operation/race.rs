@@ -18,7 +18,7 @@ use crate::hedge::{Hedged, Shared};
 use crate::http::ReplayBodyError;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, Outcome, Pushback};
+use crate::{Classify, CloneService, Error, Outcome, Pushback, TrackCompletion};
 
 type Permits<P> = Held<Arc<Core<<P as Plan>::Operation, <P as Plan>::Attempt>>>;
 
@@ -102,9 +102,30 @@ impl<Res, P: Plan> End<Res, P> {
         }
     }
 
-    /// Ends the permits of the attempt, whose result is of no use to the caller.
-    pub(super) fn settle_attempt(&mut self) {
-        self.held.settle_attempt(self.outcome, self.ended_by);
+    /// Drops the result, which is of no use to the caller, and then ends the permits of the attempt.
+    pub(super) fn discard(self) {
+        let Self {
+            result,
+            outcome,
+            ended_by,
+            mut held,
+        } = self;
+        drop(result);
+        held.settle_attempt(outcome, ended_by);
+    }
+
+    /// Ends the permits of an attempt that is over, although its result may still be of use.
+    fn settle_if_over<K, C>(&mut self, classify: &K, completion: &C)
+    where
+        C: TrackCompletion<Res, K>,
+    {
+        let over = match &self.result {
+            Ok(response) => completion.ended(response, self.outcome, classify),
+            Err(_) => Some(self.outcome),
+        };
+        if let Some(outcome) = over {
+            self.held.settle_attempt(outcome, self.ended_by);
+        }
     }
 
     /// The service's word about trying again that came with a failed attempt.
@@ -160,27 +181,27 @@ where
     }
 
     /// An attempt has ended. A failure never beats an attempt that is still running.
-    pub(super) fn ended<K>(
+    pub(super) fn ended<K, C>(
         &mut self,
         classify: &K,
+        completion: &C,
         mut end: End<S::Response, P>,
     ) -> Step<S::Response, P>
     where
         K: Classify<S::Response>,
+        C: TrackCompletion<S::Response, K>,
     {
         if !end.outcome.is_failure() && !end.says_nothing() {
             return Step::Over(end);
         }
         self.has_failed = true;
         let (outcome, pushback) = (end.outcome, end.pushback(classify));
-        if end.result.is_err() {
-            end.settle_attempt();
-        }
+        end.settle_if_over(classify, completion);
         // A refusal by an inner layer says less than what the service answered.
         if self.failed.as_ref().is_none_or(End::says_nothing) {
             self.failed = Some(end);
         } else {
-            end.settle_attempt();
+            end.discard();
         }
         Step::Failed(outcome, pushback)
     }
@@ -189,8 +210,8 @@ where
     ///
     /// A response may hold a permit that this attempt waits for, or a connection. An error holds nothing.
     pub(super) fn give_up_response(&mut self) {
-        if let Some(mut end) = self.failed.take_if(|failed| failed.result.is_ok()) {
-            end.settle_attempt();
+        if let Some(end) = self.failed.take_if(|failed| failed.result.is_ok()) {
+            end.discard();
         }
     }
 
@@ -202,7 +223,6 @@ where
         is_paid: bool,
         shared: &Arc<Shared>,
     ) {
-        self.give_up_response();
         self.is_repeat_due = false;
         self.sent += 1;
         self.hedges.push(Sent {
@@ -221,9 +241,10 @@ where
     }
 
     /// Polls the hedges until one of them ends. `time_out` gives the time of an attempt, and the error when it is over.
-    pub(super) fn poll<K>(
+    pub(super) fn poll<K, C>(
         &mut self,
         classify: &K,
+        completion: &C,
         timeout: Option<Duration>,
         time_out: impl Fn() -> Error,
         cx: &mut task::Context<'_>,
@@ -231,6 +252,7 @@ where
     where
         S: CloneService<Req>,
         K: Classify<S::Response>,
+        C: TrackCompletion<S::Response, K>,
     {
         for place in 0..self.hedges.len() {
             let hedge = self.hedges[place].hedge.as_mut().project();
@@ -256,7 +278,7 @@ where
             if sent.is_paid && end.is_rejection() {
                 sent.note.shared.refund();
             }
-            let step = self.ended(classify, end);
+            let step = self.ended(classify, completion, end);
             if let Step::Over(_) = step {
                 sent.note.result = Hedged::Won;
             }
