@@ -12,6 +12,7 @@ mod steered;
 mod balance;
 mod bulkhead;
 mod cancellation;
+mod chassis;
 mod circuit_breaker;
 mod compile_fail;
 mod config;
