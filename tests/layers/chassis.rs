@@ -122,7 +122,7 @@ impl Service<u32> for Leaf {
         let (_, end) = *self.line.get_or_insert_with(|| line().unwrap_or((0, GOOD)));
         if let End::NotReady = end {
             self.polls += 1;
-            assert!(self.polls < 1_000, "asked without end");
+            assert!(self.polls < 20, "asked without end");
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
