@@ -8,7 +8,6 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
-
 /// The reading of the clock that layers share during one poll.
 #[derive(Clone, Copy, Debug)]
 enum Clock {

@@ -99,11 +99,6 @@ impl<O: Part, A: Part> Core<O, A> {
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         saturating_add(self.origin, Duration::from_nanos(nanos))
     }
-
-    #[inline]
-    fn is_timed(&self) -> bool {
-        self.operation.is_timed() || self.attempt.is_timed()
-    }
 }
 
 /// A reference count that leads to a core. That of an operation leads to the service for further attempts, too.
@@ -142,8 +137,7 @@ pub(super) struct Permits<O: Part, A: Part> {
     /// The wait of the attempt for a part. Boxed, because it is rare.
     wait: Option<Pin<Box<Wait<A::Ask>>>>,
     phase: Phase,
-    /// When the operation began and the attempt was sent, in nanoseconds from the origin.
-    began: u64,
+    /// When the attempt was sent, in nanoseconds from the origin.
     pub(super) sent: u64,
 }
 
@@ -163,7 +157,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: Default::default(),
             wait: None,
             phase: Phase::Before,
-            began: UNTIMED,
             sent: UNTIMED,
         }
     }
@@ -180,9 +173,6 @@ impl<O: Part, A: Part> Permits<O, A> {
         O: PartFor<Req>,
     {
         let ask = core.operation.ask(request);
-        if core.operation.is_timed() {
-            self.began = at.nanos();
-        }
         match core.operation.admit(ask, &mut self.operation, at) {
             Admit::Refuse(error) => {
                 self.settle_refused(core, at);
@@ -206,7 +196,7 @@ impl<O: Part, A: Part> Permits<O, A> {
         let ask = core.attempt.ask(request);
         match core.attempt.admit(ask, &mut self.attempt, at) {
             Admit::Go => {
-                if core.is_timed() {
+                if core.attempt.is_timed() {
                     self.sent = at.nanos();
                 }
                 self.phase = Phase::Sent;
@@ -310,11 +300,7 @@ impl<O: Part, A: Part> Permits<O, A> {
     #[inline(always)]
     pub(super) fn settle(&mut self, core: &Core<O, A>, record: &Record<'_>) {
         core.attempt.settle(&mut self.attempt, record);
-        let record = Record {
-            began: self.began,
-            ..*record
-        };
-        core.operation.settle(&mut self.operation, &record);
+        core.operation.settle(&mut self.operation, record);
         self.phase = Phase::Over;
     }
 
@@ -326,7 +312,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: mem::take(&mut self.operation),
             wait: self.wait.take(),
             phase: mem::replace(&mut self.phase, Phase::Over),
-            began: self.began,
             sent: self.sent,
         }
     }
@@ -338,7 +323,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: Default::default(),
             wait: self.wait.take(),
             phase: mem::replace(&mut self.phase, Phase::Before),
-            began: self.began,
             sent: self.sent,
         }
     }
@@ -346,7 +330,6 @@ impl<O: Part, A: Part> Permits<O, A> {
     /// Takes the permit of the operation over from another attempt.
     pub(super) fn take_operation(&mut self, from: &mut Self) {
         self.operation = mem::take(&mut from.operation);
-        self.began = from.began;
     }
 }
 

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::plan::{NEVER, Plan, Slot};
+use super::plan::{NEVER, Plan, Slot, TimerSlot};
 use super::race::{End, Race, Step};
 use super::running::{Attempted, Running};
 use crate::chassis::held::{Held, InFlight, Owner};
@@ -42,7 +42,7 @@ pin_project! {
         // Boxed, because it is rare.
         more: Option<Box<More<S, Req, P>>>,
         #[pin]
-        timer: Timer,
+        timer: P::Timer,
         // What the next attempt sends.
         copy: Option<Req>,
         // Last, so that what the attempts hold is given back first.
@@ -58,9 +58,14 @@ where
     P: Plan,
 {
     race: Option<Race<S, Req, P>>,
-    /// The wait for the next attempt, and when it is over.
-    wait: Option<Instant>,
+    /// The wait for the next attempt.
+    wait: Option<Wait>,
     previous: Duration,
+}
+
+struct Wait {
+    until: Instant,
+    timer: Pin<Box<Timer>>,
 }
 
 impl<S, Req, P> More<S, Req, P>
@@ -92,7 +97,7 @@ where
         Self {
             call,
             more: None,
-            timer: Timer::default(),
+            timer: P::Timer::default(),
             copy,
             running,
             completion,
@@ -131,7 +136,9 @@ where
         let Some(running) = this.running.as_mut() else {
             return Poll::Pending;
         };
-        running.renew();
+        if running.renew() {
+            this.timer.set(P::Timer::default());
+        }
         let mut scope = running.scope();
         let answer = this.poll(&mut scope, cx);
         if let Some(running) = this.running {
@@ -251,11 +258,14 @@ where
             // The response is dropped by now: it may hold a connection.
             running.end_hedging();
             self.call.set(Call::Done);
-            self.timer.set(Timer::default());
+            self.timer.set(P::Timer::default());
             let more = self.more.get_or_insert_with(|| Box::new(More::new()));
             more.race = None;
             more.previous = wait.duration;
-            more.wait = Some(wait.until);
+            more.wait = Some(Wait {
+                until: wait.until,
+                timer: Box::pin(Timer::default()),
+            });
         }
     }
 
@@ -286,15 +296,8 @@ where
             }
         }
         loop {
-            if !self.timer.is_set() {
-                let Some(due) = self.due() else {
-                    return Poll::Pending;
-                };
-                ready!(self.timer.as_mut().poll_at(due.first, cx));
-            } else if self.timer.as_mut().poll_set(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.timer.set(Timer::default());
+            ready!(self.poll_timer(cx));
+            self.timer.set(P::Timer::default());
             let Some(due) = self.due() else {
                 return Poll::Pending;
             };
@@ -332,14 +335,14 @@ where
         let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
             return Poll::Pending;
         };
-        let Some(until) = more.wait else {
+        let Some(Wait { until, timer }) = &mut more.wait else {
             return Poll::Ready(Ok(()));
         };
+        let until = *until;
         let end = running
             .deadline()
             .map_or(until, |deadline| deadline.min(until));
-        ready!(self.timer.as_mut().poll_at(end, cx));
-        self.timer.set(Timer::default());
+        ready!(timer.as_mut().poll_at(end, cx));
         let now = Instant::now();
         let deadline = context::deadline().filter(|deadline| *deadline <= now);
         if let Some(deadline) = deadline {
@@ -457,6 +460,21 @@ where
         self.more.as_mut()?.race.as_mut()
     }
 
+    /// Waits until something is due.
+    fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Some(timer) = self.timer.as_mut().timer() else {
+            return Poll::Pending;
+        };
+        if timer.is_set() {
+            return timer.poll_set(cx);
+        }
+        let Some(due) = self.due() else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.as_mut().timer();
+        timer.map_or(Poll::Pending, |timer| timer.poll_at(due.first, cx))
+    }
+
     /// What is due next.
     fn due(&mut self) -> Option<Due> {
         let running = self.running.as_mut()?;
@@ -505,7 +523,7 @@ where
             return;
         };
         self.call.set(Call::Done);
-        self.timer.set(Timer::default());
+        self.timer.set(P::Timer::default());
         let held = running.held.detach_attempt();
         let end = End::new(&running.recipe().classify, result, held);
         let mut race = Race::new();
@@ -534,7 +552,7 @@ where
                 let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
                 if is_in_time && wait <= MAX_RETRY_AFTER {
                     race.not_before = race.not_before.max(Some(at));
-                    self.timer.set(Timer::default());
+                    self.timer.set(P::Timer::default());
                 } else {
                     running.stop_copies();
                 }
@@ -560,9 +578,9 @@ where
                 continue;
             }
             let is_running = self.is_running();
-            if let Some(due) = self.due() {
-                if self.timer.as_mut().poll(|| due.first, cx).is_ready() {
-                    self.timer.set(Timer::default());
+            if self.poll_timer(cx).is_ready() {
+                self.timer.set(P::Timer::default());
+                if let Some(due) = self.due() {
                     let now = Instant::now();
                     let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
                     if has_come(due.timeout) {
@@ -660,7 +678,7 @@ where
         let Some(running) = self.running.as_mut() else {
             return false;
         };
-        self.timer.set(Timer::default());
+        self.timer.set(P::Timer::default());
         let shared = Arc::clone(&running.held.owner);
         let (replay, hedge) = (&shared.recipe.replay, shared.recipe.plan.hedge());
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);

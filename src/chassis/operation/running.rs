@@ -182,9 +182,12 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
     /// called in, as over a buffer.
+    /// Returns whether it must be over sooner than was known.
     #[inline(always)]
-    pub(super) fn renew(&mut self) {
+    pub(super) fn renew(&mut self) -> bool {
+        let mut is_sooner = false;
         if let (Some(times), Some(inherited)) = (self.times.get_mut(), context::deadline()) {
+            is_sooner = times.deadline.is_none_or(|deadline| inherited < deadline);
             times.deadline = Some(soonest(times.deadline, inherited));
         }
         if self.is_in_budget && self.plan().retry().is_some_and(Repeat::is_nested) {
@@ -195,6 +198,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if is_funding && self.plan().hedge().is_some_and(|hedge| hedge.is_funded()) {
             self.leave_funding(Gain::Nothing);
         }
+        is_sooner
     }
 
     #[inline(always)]
