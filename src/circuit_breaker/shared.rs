@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use super::permit::{BreakerPermit, Kind, Rejected, Timing};
-use crate::algorithm::breaker::{At, Breaker, Counts, Mark, Probe, Settings};
-use crate::algorithm::breaker::{State, Transition, Word};
+use crate::algorithm::breaker::{
+    At, Breaker, Counts, Finished, Mark, Probe, Settings, State, Transition, Word,
+};
 use crate::context::{self, nanos_between};
 use crate::random::Random;
 use crate::stripe::stripe;
@@ -187,20 +188,18 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
     pub(super) fn count_head(&self, admitted: Word, timing: Timing) -> Option<Mark> {
-        let (now, slow) = self.ended(timing);
-        let (mark, transition) = self
-            .breaker
-            .count_head(admitted, slow, self.at(now), || self.random.symmetric());
+        let call = self.finished(Outcome::Success, timing);
+        let jitter = || self.random.symmetric();
+        let (mark, transition) = self.breaker.count_head(admitted, call, jitter);
         self.report(transition);
         mark
     }
 
     /// A call is over whose head was counted as a success.
     pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome) {
-        let at = self.at(context::now());
+        let call = self.finished(outcome, Timing::Off);
         let jitter = || self.random.symmetric();
-        let transition = self.breaker.count_rest(admitted, mark, outcome, at, jitter);
-        self.report(transition);
+        self.report(self.breaker.count_rest(admitted, mark, call, jitter));
     }
 
     /// Counts a call that began while the breaker was closed.
@@ -221,12 +220,9 @@ impl Shared {
     /// Counts a call that failed, or may have been slow.
     #[cold]
     fn count_other(&self, admitted: Word, outcome: Outcome, timing: Timing) {
-        let (now, slow) = self.ended(timing);
+        let call = self.finished(outcome, timing);
         let jitter = || self.random.symmetric();
-        let transition = self
-            .breaker
-            .count(admitted, outcome, slow, self.at(now), jitter);
-        self.report(transition);
+        self.report(self.breaker.count(admitted, call, jitter));
     }
 
     /// When and where a call is counted. Publishes the gauges now and then.
@@ -240,14 +236,15 @@ impl Shared {
         }
     }
 
-    /// When a call has ended, and whether it was slow.
+    /// A call that has ended now.
     #[cold]
-    fn ended(&self, timing: Timing) -> (Instant, bool) {
-        let now = match timing {
+    fn finished(&self, outcome: Outcome, timing: Timing) -> Finished {
+        let at = self.at(match timing {
             Timing::Since(_) => context::fresh_now(),
             _ => context::now(),
-        };
-        (now, self.is_slow(timing, self.nanos(now)))
+        });
+        let slow = self.is_slow(timing, at.nanos);
+        Finished { outcome, slow, at }
     }
 
     fn is_slow(&self, timing: Timing, now: u64) -> bool {
@@ -262,19 +259,16 @@ impl Shared {
 
     #[cold]
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, timing: Timing) {
-        let (now, slow) = self.ended(timing);
-        let (nanos, jitter) = (self.nanos(now), self.random.symmetric());
-        let transition = self.breaker.end_probe(probe, outcome, slow, nanos, jitter);
-        self.report(transition);
+        let (call, jitter) = (self.finished(outcome, timing), self.random.symmetric());
+        self.report(self.breaker.end_probe(probe, call, jitter));
     }
 
     /// A probe has ended that counts as a success already.
     #[cold]
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome) {
         if outcome.is_failure() {
-            let (nanos, jitter) = (self.nanos(context::now()), self.random.symmetric());
-            let retry_after = outcome.retry_after();
-            self.report(self.breaker.disprove(probe, retry_after, nanos, jitter));
+            let (call, jitter) = (self.finished(outcome, Timing::Off), self.random.symmetric());
+            self.report(self.breaker.disprove(probe, call, jitter));
         }
     }
 }
