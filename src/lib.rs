@@ -149,7 +149,8 @@
 //
 // - `src/<layer>/`: `mod.rs` is its module page, with the headings of the others, and nothing else; `config.rs` has the settings,
 //   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
-//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports. The algorithm stands in a file of
+//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports,
+//   with an entry of each metric in `telemetry/table.rs`. The algorithm stands in a file of
 //   its own, as plain code that is given the time.
 // - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
 //   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.

@@ -31,7 +31,7 @@ pub(super) struct Shared {
     initial: usize,
     mode: Mode,
     origin: Instant,
-    metrics: &'static Series<BulkheadMetrics>,
+    pub(super) metrics: &'static Series<BulkheadMetrics>,
     shown: Shown<3>,
 }
 
@@ -145,15 +145,9 @@ impl Shared {
     /// Counts a call that is refused, or would be.
     #[cold]
     pub(super) fn reject(&self, reason: Reason, now: Instant) -> Error {
-        self.metrics.report(now, |metrics| {
-            metrics.rejected(reason, self.mode, now);
-        });
+        self.metrics.rejected(reason.kind(), self.mode, now);
         self.keep(now);
         Error::rejected(reason.kind(), self.name(), None)
-    }
-
-    pub(super) fn report(&self, now: Instant, report: impl Fn(&BulkheadMetrics)) {
-        self.metrics.report(now, report);
     }
 
     /// The permit of a call that has entered; the gate stood so when it had.

@@ -64,8 +64,7 @@ impl Place {
 
     fn report(&self, end: WaitEnd, now: Instant) {
         let waited = now.saturating_duration_since(self.since);
-        self.shared
-            .report(now, |metrics| metrics.waited(end, waited, now));
+        self.shared.metrics.waited(end, waited, now);
     }
 
     /// The wait is over.

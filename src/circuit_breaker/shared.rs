@@ -19,7 +19,7 @@ use crate::stripe::stripe;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 use crate::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
-use crate::{Mode, Outcome};
+use crate::{ErrorKind, Mode, Outcome};
 
 /// How the calls of a closed breaker are counted.
 pub(super) enum Window {
@@ -229,7 +229,7 @@ impl Shared {
             retry_after = self.open_for_remaining(now);
         }
         self.metrics
-            .report(now, |metrics| metrics.rejected(self.mode, now));
+            .rejected(ErrorKind::CircuitOpen, self.mode, now);
         self.published.keep(self.metrics, now, self.nanos(now));
         match self.mode {
             Mode::Enforce => Err(Rejected {
@@ -306,11 +306,7 @@ impl Shared {
         if transition.from == transition.to {
             return;
         }
-        let now = context::now();
-        self.metrics.levels().moved(transition.from, transition.to);
-        self.metrics.report(now, |metrics| {
-            metrics.changed(transition, self.metrics.levels());
-        });
+        self.metrics.changed(transition, context::now());
         if let Some(listener) = &self.listener {
             listener.call(&transition);
         }

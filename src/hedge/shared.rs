@@ -161,7 +161,7 @@ impl Shared {
 
     #[cold]
     pub(super) fn report(&self, result: Hedged, now: Instant) {
-        self.metrics.report(now, |metrics| metrics.hedged(result));
+        self.metrics.hedged(result, now);
     }
 }
 

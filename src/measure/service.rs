@@ -109,6 +109,6 @@ impl Drop for Measured {
         };
         let now = context::fresh_now();
         let duration = now.saturating_duration_since(started);
-        metrics.report(now, |metrics| metrics.ended(self.end, duration, now));
+        metrics.ended(self.end, duration, now);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gcra::{Gcra, Taken};
-use super::metrics::{End, RateLimitMetrics, Reason};
+use super::metrics::{End, RateLimitMetrics};
 use super::queue::{Queue, Tokens};
 use super::rate::{LONGEST, Rate};
 use super::turn::Turn;
@@ -149,8 +149,8 @@ impl Shared {
         });
         match self.gcra.owe(nanos, cost, most.min(time_left)) {
             Taken::Yes => {}
-            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, now),
-            _ => self.rejected(Reason::RateLimited, now),
+            Taken::Early(wait) if wait <= most => self.rejected(ErrorKind::DeadlineExceeded, now),
+            _ => self.rejected(ErrorKind::RateLimited, now),
         }
     }
 
@@ -158,7 +158,7 @@ impl Shared {
     fn too_costly(&self, now: Instant) -> Entry {
         match self.settings.mode {
             Mode::Observe => {
-                self.rejected(Reason::TooCostly, now);
+                self.rejected(ErrorKind::TooCostly, now);
                 Entry::Pass
             }
             Mode::Enforce => Entry::Refused(self.refusal_of_cost(now)),
@@ -177,13 +177,13 @@ impl Shared {
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
     pub(super) fn refusal(&self, wait: u64, now: Instant) -> Error {
-        self.rejected(Reason::RateLimited, now);
+        self.rejected(ErrorKind::RateLimited, now);
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
         Error::rejected(ErrorKind::RateLimited, self.name(), retry_after)
     }
 
     fn refusal_of_cost(&self, now: Instant) -> Error {
-        self.rejected(Reason::TooCostly, now);
+        self.rejected(ErrorKind::TooCostly, now);
         Error::rejected(ErrorKind::TooCostly, self.name(), None)
     }
 
@@ -207,16 +207,14 @@ impl Shared {
             deadline <= now || is_first
         };
         if deadline.is_some_and(is_late) {
-            self.rejected(Reason::Deadline, now);
+            self.rejected(ErrorKind::DeadlineExceeded, now);
             return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
         }
         self.refusal(wait, now)
     }
 
-    fn rejected(&self, reason: Reason, now: Instant) {
-        let mode = self.settings.mode;
-        self.metrics
-            .report(now, |metrics| metrics.rejected(reason, mode, now));
+    fn rejected(&self, reason: ErrorKind, now: Instant) {
+        self.metrics.rejected(reason, self.settings.mode, now);
     }
 
     #[inline]
@@ -345,8 +343,7 @@ impl Shared {
     pub(super) fn left(&self, began: Instant, end: End) {
         let now = context::fresh_now();
         let waited = now.saturating_duration_since(began);
-        self.metrics
-            .report(now, |metrics| metrics.waited(end, waited, now));
+        self.metrics.waited(end, waited, now);
         self.keep(now);
     }
 }

@@ -125,7 +125,7 @@ where
                         let Policy {
                             settings, metrics, ..
                         } = operation.shared.policy();
-                        metrics.report(now, |metrics| metrics.gave_up(GaveUp::Deadline));
+                        metrics.gave_up(GaveUp::Deadline, now);
                         let mut error = Error::late(metrics.name());
                         let max_attempts = settings.max_attempts;
                         error.set_attempts(operation.attempt, max_attempts, GaveUp::Deadline);
@@ -193,10 +193,10 @@ impl<S, R, K> Operation<S, R, K> {
         let Policy {
             settings, metrics, ..
         } = self.shared.policy();
-        metrics.report(context::now(), |metrics| match next {
-            Ok(wait) => metrics.retried(wait),
-            Err(reason) => metrics.gave_up(reason),
-        });
+        match next {
+            Ok(wait) => metrics.retried(wait, context::now()),
+            Err(reason) => metrics.gave_up(reason, context::now()),
+        }
         if let (Err(reason), Err(error)) = (next, attempted.result) {
             if !self.is_nested {
                 error.set_attempts(self.attempt, settings.max_attempts, reason);

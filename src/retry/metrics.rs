@@ -1,10 +1,11 @@
 //! What retry reports.
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use tokio::time::Instant;
 
 use super::state::Wait;
-use crate::telemetry::{Instruments, Labels};
-use crate::{GaveUp, Mode};
+use crate::GaveUp;
+use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
+use crate::telemetry::{Instruments, Series};
 
 impl GaveUp {
     /// The value of the label `decision`.
@@ -24,55 +25,25 @@ impl GaveUp {
     }
 }
 
-/// Only reports attempts that failed, so the handles are looked up when that happens.
-pub(super) struct RetryMetrics {
-    labels: Labels,
-}
+#[derive(Debug, Default)]
+pub(super) struct RetryMetrics;
 
-impl Instruments for RetryMetrics {
-    type Levels = ();
+impl Instruments for RetryMetrics {}
 
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_retry_decisions_total",
-            "What was decided after an attempt failed"
-        );
-        describe_histogram!(
-            "buttress_retry_delay_seconds",
-            Unit::Seconds,
-            "Time waited before a further attempt"
-        );
-        Self { labels }
-    }
-}
-
-impl RetryMetrics {
+impl Series<RetryMetrics> {
     /// A further attempt follows.
-    pub(super) fn retried(&self, wait: Wait) {
-        self.decided("retried");
+    pub(super) fn retried(&self, wait: Wait, now: Instant) {
         let source = if wait.by_retry_after {
             "retry_after"
         } else {
             "backoff"
         };
-        histogram!("buttress_retry_delay_seconds", "name" => self.labels.name, "source" => source)
-            .record(wait.duration);
+        self.count(&RETRY_DECISIONS, ["retried"], now);
+        self.record(&RETRY_DELAY, [source], wait.duration, now);
     }
 
     /// The attempt that failed was the last.
-    pub(super) fn gave_up(&self, reason: GaveUp) {
-        self.decided(reason.label());
-    }
-
-    fn decided(&self, decision: &'static str) {
-        counter!("buttress_retry_decisions_total",
-            "name" => self.labels.name, "decision" => decision)
-        .increment(1);
-    }
-
-    /// An operation was not begun, because its deadline had passed.
-    pub(super) fn refused(&self) {
-        let rejections = self.labels.rejections("deadline_exceeded", Mode::Enforce);
-        rejections.increment(1);
+    pub(super) fn gave_up(&self, reason: GaveUp, now: Instant) {
+        self.count(&RETRY_DECISIONS, [reason.label()], now);
     }
 }

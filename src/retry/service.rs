@@ -17,7 +17,9 @@ use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::telemetry::Series;
 use crate::template::InnerTemplate;
-use crate::{Budget, ByClone, Classify, CloneService, Error, ErrorKind, ErrorsAreFailures, Replay};
+use crate::{
+    Budget, ByClone, Classify, CloneService, Error, ErrorKind, ErrorsAreFailures, Mode, Replay,
+};
 
 /// A service whose failed calls are tried again. Made by [`RetryLayer`](super::RetryLayer).
 pub struct Retry<S, R = ByClone, K = ErrorsAreFailures> {
@@ -121,9 +123,9 @@ where
     if let Some(deadline) = context::deadline() {
         let now = context::now();
         if deadline <= now {
-            metrics.report(now, RetryMetrics::refused);
-            inner.release();
             let kind = ErrorKind::DeadlineExceeded;
+            metrics.rejected(kind, Mode::Enforce, now);
+            inner.release();
             let error = Error::rejected(kind, metrics.name(), None);
             return ResponseFuture::new(operation, Call::failed(error), None, Tried::default());
         }
