@@ -42,7 +42,7 @@ impl Label {
 
     /// Shows how many calls are in flight. The end of the last one shows it as well: who is late with what was before sees
     /// that, and shows it once more.
-    pub(super) fn show(&self, set: impl Fn(u64)) {
+    pub(super) fn show(&self, mut set: impl FnMut(u64)) {
         // A plain load may see what was before.
         let newest = || self.in_flight.fetch_add(0, Ordering::AcqRel);
         let mut calls = newest();

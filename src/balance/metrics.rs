@@ -111,34 +111,33 @@ impl BalanceMetrics {
 }
 
 impl Instruments for BalanceMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         let mut counts = [0; STATES.len()];
         for host_set in lock(&self.host_sets).iter() {
             host_set.count(&mut counts);
         }
         for (state, count) in STATES.into_iter().zip(counts) {
-            handles.set(&table::ENDPOINTS, [state.label()], count as f64);
+            handles.set(&table::ENDPOINTS, &[state.label()], count as f64);
         }
         for (priority, share) in self.shares() {
-            handles.set(&table::PRIORITY_SHARE, [NUMBERS[priority]], share);
+            handles.set(&table::PRIORITY_SHARE, &[NUMBERS[priority]], share);
         }
         for (task, is_running) in self.tasks() {
             let gauge = match task {
                 Task::Discovery => &table::DISCOVERY_RUNNING,
                 Task::HealthCheck => &table::HEALTH_CHECK_RUNNING,
             };
-            handles.set(gauge, [], f64::from(u8::from(is_running)));
+            handles.set(gauge, &[], f64::from(u8::from(is_running)));
         }
         let Some(mut endpoints) = self.endpoints() else {
             return;
         };
         for place in endpoints.iter_mut() {
             let Some(shown) = place else { continue };
-            shown.label.report(handles, |handles| {
-                shown.label.show_in_flight(handles);
-                handles.set(&table::ENDPOINT_LATENCY, [], shown.latency);
-                handles.set(&table::ENDPOINT_READY, [], shown.ready as f64);
-            });
+            let handles = shown.label.handles(handles);
+            shown.label.show_in_flight(handles);
+            handles.set(&table::ENDPOINT_LATENCY, &[], shown.latency);
+            handles.set(&table::ENDPOINT_READY, &[], shown.ready as f64);
             if shown.endpoints == 0 {
                 *place = None;
             }
@@ -147,12 +146,12 @@ impl Instruments for BalanceMetrics {
 }
 
 impl Label {
-    fn report(&self, handles: &Handles, report: impl FnOnce(&Handles)) {
-        handles.of_endpoint(self.place, self.id, &self.key, report);
+    fn handles<'a>(&self, handles: &'a mut Handles) -> &'a mut Handles {
+        handles.of_endpoint(self.place, self.id, &self.key)
     }
 
-    fn show_in_flight(&self, handles: &Handles) {
-        self.show(|calls| handles.set(&table::ENDPOINT_IN_FLIGHT, [], calls as f64));
+    fn show_in_flight(&self, handles: &mut Handles) {
+        self.show(|calls| handles.set(&table::ENDPOINT_IN_FLIGHT, &[], calls as f64));
     }
 }
 
@@ -160,18 +159,17 @@ impl Series<BalanceMetrics> {
     /// An endpoint was ejected, or would have been.
     pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode, now: Instant) {
         let values = [method.label(), mode.label()];
-        self.count(&table::EJECTIONS, values, now);
+        self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
     }
 
     /// A call to an endpoint has ended; `is_idle` if no other is in flight.
     pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
         self.report(now, |handles| {
-            label.report(handles, |handles| {
-                handles.count(&table::ENDPOINT_CALLS, [end.label()]);
-                if is_idle {
-                    label.show_in_flight(handles);
-                }
-            });
+            let handles = label.handles(handles);
+            handles.count(&table::ENDPOINT_CALLS, &[end.label()]);
+            if is_idle {
+                label.show_in_flight(handles);
+            }
         });
     }
 }

@@ -20,9 +20,9 @@ impl BudgetMetrics {
 }
 
 impl Instruments for BudgetMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         let level = |level: &AtomicU32| f64::from(level.load(Ordering::Relaxed));
-        handles.set(&BUDGET_TOKENS, [], level(&self.tokens));
-        handles.set(&BUDGET_CAPACITY, [], level(&self.capacity));
+        handles.set(&BUDGET_TOKENS, &[], level(&self.tokens));
+        handles.set(&BUDGET_CAPACITY, &[], level(&self.capacity));
     }
 }

@@ -56,10 +56,10 @@ impl WaitEnd {
 pub(super) struct BulkheadMetrics([AtomicU64; 3]);
 
 impl Instruments for BulkheadMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         let gauges = [&table::LIMIT, &table::IN_FLIGHT, &table::QUEUE_DEPTH];
         for (gauge, level) in gauges.into_iter().zip(&self.0) {
-            handles.set(gauge, [], level.load(Ordering::SeqCst) as f64);
+            handles.set(gauge, &[], level.load(Ordering::SeqCst) as f64);
         }
     }
 }
@@ -79,6 +79,8 @@ impl Gauges<3> for BulkheadMetrics {
 impl Series<BulkheadMetrics> {
     /// A call has waited in the queue.
     pub(super) fn waited(&self, end: WaitEnd, waited: Duration, now: Instant) {
-        self.record(&table::QUEUE_WAIT, [end.label()], waited, now);
+        self.report(now, |handles| {
+            handles.record(&table::QUEUE_WAIT, &[end.label()], waited)
+        });
     }
 }

@@ -52,10 +52,10 @@ impl BreakerMetrics {
 }
 
 impl Instruments for BreakerMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         for (state, level) in STATES.into_iter().zip(&self.0) {
             let level = level.load(Ordering::Relaxed) as f64;
-            handles.set(&BREAKER_STATE, [state.label()], level);
+            handles.set(&BREAKER_STATE, &[state.label()], level);
         }
     }
 }
@@ -67,6 +67,6 @@ impl Series<BreakerMetrics> {
         self.levels().created(transition.to);
         self.publish(now);
         let values = [transition.to.label(), transition.cause.label()];
-        self.count(&BREAKER_TRANSITIONS, values, now);
+        self.report(now, |handles| handles.count(&BREAKER_TRANSITIONS, &values));
     }
 }

@@ -37,6 +37,6 @@ impl Instruments for FallbackMetrics {}
 impl Series<FallbackMetrics> {
     /// A fallback acted on a failed call.
     pub(super) fn ended(&self, ended: Ended, now: Instant) {
-        self.count(&FALLBACKS, [ended.label()], now);
+        self.report(now, |handles| handles.count(&FALLBACKS, &[ended.label()]));
     }
 }

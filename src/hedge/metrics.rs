@@ -48,15 +48,15 @@ impl HedgeMetrics {
 }
 
 impl Instruments for HedgeMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         let delay = Duration::from_nanos(self.0.load(Ordering::Relaxed));
-        handles.set(&HEDGE_DELAY, [], delay.as_secs_f64());
+        handles.set(&HEDGE_DELAY, &[], delay.as_secs_f64());
     }
 }
 
 impl Series<HedgeMetrics> {
     /// A hedge is over, or was denied.
     pub(super) fn hedged(&self, result: Hedged, now: Instant) {
-        self.count(&HEDGES, [result.label()], now);
+        self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));
     }
 }

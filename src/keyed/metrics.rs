@@ -49,15 +49,15 @@ impl KeyedMetrics {
 }
 
 impl Instruments for KeyedMetrics {
-    fn publish(&self, handles: &Handles) {
-        handles.set(&KEYS, [], self.0.load(Ordering::Relaxed) as f64);
+    fn publish(&self, handles: &mut Handles) {
+        handles.set(&KEYS, &[], self.0.load(Ordering::Relaxed) as f64);
     }
 }
 
 impl Series<KeyedMetrics> {
     pub(super) fn happened(&self, event: Event, now: Instant) {
         self.report(now, |handles| {
-            handles.count(&KEY_EVENTS, [event.label()]);
+            handles.count(&KEY_EVENTS, &[event.label()]);
             self.levels().publish(handles);
         });
     }

@@ -19,9 +19,10 @@ impl Instruments for MeasureMetrics {}
 impl Series<MeasureMetrics> {
     #[inline]
     pub(super) fn ended(&self, end: Ended, duration: Duration, now: Instant) {
+        let outcome = &[end.label()];
         self.report(now, |handles| {
-            handles.count(&CALLS, [end.label()]);
-            handles.record(&CALL_DURATION, [end.label()], duration);
+            handles.count(&CALLS, outcome);
+            handles.record(&CALL_DURATION, outcome, duration);
         });
     }
 }

@@ -42,10 +42,10 @@ impl RateLimitMetrics {
 }
 
 impl Instruments for RateLimitMetrics {
-    fn publish(&self, handles: &Handles) {
+    fn publish(&self, handles: &mut Handles) {
         if self.has_queue.load(Ordering::Relaxed) {
             let waiting = self.waiting[0].load(Ordering::SeqCst) as f64;
-            handles.set(&QUEUE_DEPTH, [], waiting);
+            handles.set(&QUEUE_DEPTH, &[], waiting);
         }
     }
 }
@@ -63,6 +63,8 @@ impl Gauges<1> for RateLimitMetrics {
 impl Series<RateLimitMetrics> {
     /// A call that had to wait waits no more.
     pub(super) fn waited(&self, end: End, waited: Duration, now: Instant) {
-        self.record(&QUEUE_WAIT, [end.label()], waited, now);
+        self.report(now, |handles| {
+            handles.record(&QUEUE_WAIT, &[end.label()], waited)
+        });
     }
 }

@@ -38,12 +38,16 @@ impl Series<RetryMetrics> {
         } else {
             "backoff"
         };
-        self.count(&RETRY_DECISIONS, ["retried"], now);
-        self.record(&RETRY_DELAY, [source], wait.duration, now);
+        self.report(now, |handles| {
+            handles.count(&RETRY_DECISIONS, &["retried"]);
+            handles.record(&RETRY_DELAY, &[source], wait.duration);
+        });
     }
 
     /// The attempt that failed was the last.
     pub(super) fn gave_up(&self, reason: GaveUp, now: Instant) {
-        self.count(&RETRY_DECISIONS, [reason.label()], now);
+        self.report(now, |handles| {
+            handles.count(&RETRY_DECISIONS, &[reason.label()])
+        });
     }
 }

@@ -4,7 +4,9 @@
 //! old handle are lost. While successes come all the time, that may happen to the series of failures. So the time is cut
 //! into [periods](PERIOD), and a handle is looked up again unless it was used in the present period or in the one before.
 
-use std::cell::{Cell, RefCell};
+use std::array;
+use std::cell::Cell;
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,153 +19,147 @@ pub(super) const PERIOD: Duration = Duration::from_millis(2_500);
 
 /// The handles that were used with one recorder.
 pub(crate) struct Handles {
+    scope: Scope,
+    counters: Vec<Slot<Counter>>,
+    gauges: Vec<Slot<Gauge>>,
+    histograms: Vec<Slot<Histogram>>,
+    /// The handles of endpoints, with the identity of the endpoint's label, at the indices of the labels.
+    endpoints: Vec<Option<(u64, Self)>>,
+}
+
+/// What all handles of a series have in common.
+struct Scope {
     name: &'static str,
     /// The layer, the stage or the endpoint.
     part: SharedString,
     /// The number of the present period.
     period: Cell<u32>,
-    counters: Kept<Counter>,
-    gauges: Kept<Gauge>,
-    histograms: Kept<Histogram>,
-    /// The handles of endpoints, with the identity of the endpoint's label, at the indices of the labels.
-    endpoints: RefCell<Vec<Option<(u64, Self)>>>,
 }
 
-/// A few, so that they are found by looking at each.
-type Kept<H> = RefCell<Vec<Slot<H>>>;
-
+/// A handle. There are a few, so that one is found by looking at each.
 struct Slot<H: 'static> {
     metric: &'static Metric<H>,
-    values: [&'static str; MAX_VALUES],
+    /// At most two labels, beside the name and the part.
+    values: [&'static str; 2],
     /// When the handle was last used.
     period: u32,
     handle: H,
 }
 
-/// The most labels that a metric has beside the name and the part.
-const MAX_VALUES: usize = 2;
+/// The values of labels, which come from closed sets.
+type Values<'a> = &'a [&'static str];
 
 impl Handles {
     pub(super) fn new(name: &'static str, part: impl Into<SharedString>) -> Self {
         Self {
-            name,
-            part: part.into(),
-            period: Cell::new(0),
-            counters: Kept::default(),
-            gauges: Kept::default(),
-            histograms: Kept::default(),
-            endpoints: RefCell::default(),
+            scope: Scope {
+                name,
+                part: part.into(),
+                period: Cell::new(0),
+            },
+            counters: Vec::new(),
+            gauges: Vec::new(),
+            histograms: Vec::new(),
+            endpoints: Vec::new(),
         }
     }
 
     /// Begins the next period.
     pub(super) fn advance(&self) {
-        self.period.set(self.period.get().wrapping_add(1));
+        let period = self.scope.period.get();
+        self.scope.period.set(period.wrapping_add(1));
     }
 
     /// Counts an event. `values` are those of the labels, beside the name and the part.
     #[inline]
-    pub(crate) fn count<const N: usize>(
-        &self,
-        metric: &'static Metric<Counter>,
-        values: [&'static str; N],
-    ) {
-        self.with(&self.counters, metric, values, |counter| {
-            counter.increment(1);
-        });
+    pub(crate) fn count(&mut self, metric: &'static Metric<Counter>, values: Values<'_>) {
+        let count = |counter: &Counter| counter.increment(1);
+        self.scope.with(&mut self.counters, metric, values, count);
     }
 
     /// Sets a gauge.
-    pub(crate) fn set<const N: usize>(
-        &self,
-        metric: &'static Metric<Gauge>,
-        values: [&'static str; N],
-        level: f64,
-    ) {
-        self.with(&self.gauges, metric, values, |gauge| gauge.set(level));
+    pub(crate) fn set(&mut self, metric: &'static Metric<Gauge>, values: Values<'_>, level: f64) {
+        let set = |gauge: &Gauge| gauge.set(level);
+        self.scope.with(&mut self.gauges, metric, values, set);
     }
 
     /// Records a time.
     #[inline]
-    pub(crate) fn record<const N: usize>(
-        &self,
+    pub(crate) fn record(
+        &mut self,
         metric: &'static Metric<Histogram>,
-        values: [&'static str; N],
+        values: Values<'_>,
         time: Duration,
     ) {
-        self.with(&self.histograms, metric, values, |histogram| {
-            histogram.record(time);
+        let record = |histogram: &Histogram| histogram.record(time);
+        self.scope
+            .with(&mut self.histograms, metric, values, record);
+    }
+
+    /// The handles of an endpoint. No other one with the same index has the same identity.
+    pub(crate) fn of_endpoint(&mut self, index: usize, identity: u64, key: &Arc<str>) -> &mut Self {
+        if self.endpoints.len() <= index {
+            self.endpoints.resize_with(index + 1, || None);
+        }
+        let kept = self.endpoints[index].take();
+        let kept = kept.filter(|(of, _)| *of == identity);
+        let kept = kept.unwrap_or_else(|| {
+            let handles = Self::new(self.scope.name, Arc::clone(key));
+            (identity, handles)
         });
+        let (_, handles) = self.endpoints[index].insert(kept);
+        handles.scope.period = self.scope.period.clone();
+        handles
     }
+}
 
-    /// Labels are told apart by their addresses: no text is compared.
+impl Scope {
     #[inline]
-    fn with<H: Handle, const N: usize>(
-        &self,
-        kept: &Kept<H>,
-        metric: &'static Metric<H>,
-        values: [&'static str; N],
-        used: impl FnOnce(&H),
-    ) {
-        let mut slots = kept.borrow_mut();
-        let period = self.period.get();
-        let is_of = |slot: &Slot<H>| {
-            let mut labels = slot.values.iter().zip(&values);
-            std::ptr::eq(slot.metric, metric) && labels.all(|(a, b)| std::ptr::eq(*a, *b))
-        };
-        let place = slots.iter().position(is_of);
-        let place = match place {
-            Some(place) if period.wrapping_sub(slots[place].period) <= 1 => place,
-            _ => self.look_up(&mut slots, place, metric, &values),
-        };
-        let slot = &mut slots[place];
-        slot.period = period;
-        used(&slot.handle);
-    }
-
-    /// Looks a handle up and puts it into a slot. Returns which.
-    #[cold]
-    fn look_up<H: Handle>(
+    fn with<H: Handle>(
         &self,
         slots: &mut Vec<Slot<H>>,
-        place: Option<usize>,
         metric: &'static Metric<H>,
-        values: &[&'static str],
-    ) -> usize {
-        let handle = metric.look_up(self.name, &self.part, values);
-        let place = place.unwrap_or(slots.len());
-        if let Some(slot) = slots.get_mut(place) {
-            slot.handle = handle;
+        values: Values<'_>,
+        used: impl FnOnce(&H),
+    ) {
+        let is_good = |slot: &&mut Slot<H>| slot.is_of(metric, values) && slot.is_in_use(self);
+        if let Some(slot) = slots.iter_mut().find(is_good) {
+            slot.period = self.period.get();
+            used(&slot.handle);
         } else {
-            let mut slot = Slot {
-                metric,
-                values: [""; MAX_VALUES],
-                period: 0,
-                handle,
-            };
-            slot.values[..values.len()].copy_from_slice(values);
-            slots.push(slot);
+            used(self.look_up(slots, metric, values));
         }
-        place
     }
 
-    /// Reports something of an endpoint. No other one with the same index has the same identity.
-    pub(crate) fn of_endpoint(
+    /// Looks a handle up, and forgets those that were not used for too long.
+    #[cold]
+    fn look_up<'a, H: Handle>(
         &self,
-        index: usize,
-        identity: u64,
-        key: &Arc<str>,
-        report: impl FnOnce(&Self),
-    ) {
-        let mut endpoints = self.endpoints.borrow_mut();
-        if endpoints.len() <= index {
-            endpoints.resize_with(index + 1, || None);
-        }
-        let (_, handles) = match &mut endpoints[index] {
-            Some(kept) if kept.0 == identity => kept,
-            kept => kept.insert((identity, Self::new(self.name, Arc::clone(key)))),
-        };
-        handles.period.set(self.period.get());
-        report(handles);
+        slots: &'a mut Vec<Slot<H>>,
+        metric: &'static Metric<H>,
+        values: Values<'_>,
+    ) -> &'a H {
+        slots.retain(|slot| slot.is_in_use(self));
+        slots.push(Slot {
+            metric,
+            values: array::from_fn(|index| values.get(index).copied().unwrap_or_default()),
+            period: self.period.get(),
+            handle: metric.look_up(self.name, &self.part, values),
+        });
+        &slots[slots.len() - 1].handle
+    }
+}
+
+impl<H> Slot<H> {
+    /// Tells values apart by their addresses: a text that is there twice costs a slot more, and nothing else.
+    #[inline]
+    fn is_of(&self, metric: &'static Metric<H>, values: Values<'_>) -> bool {
+        let mut values = self.values.iter().zip(values);
+        ptr::eq(self.metric, metric) && values.all(|(own, value)| ptr::eq(*own, *value))
+    }
+
+    #[inline]
+    fn is_in_use(&self, scope: &Scope) -> bool {
+        scope.period.get().wrapping_sub(self.period) <= 1
     }
 }

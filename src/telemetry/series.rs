@@ -2,32 +2,33 @@
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use metrics::{Counter, Histogram};
 use tokio::time::Instant;
 
 use super::handles::{Handles, PERIOD};
 use super::shown::Changes;
-use super::table::{Metric, REJECTIONS};
+use super::table::REJECTIONS;
 use crate::sync::lock;
 use crate::{ErrorKind, Mode};
 
 /// The metrics of one kind of layer, and the levels that its gauges show. All layers of one name share them.
 pub(crate) trait Instruments: Default + Send + Sync + 'static {
     /// Sets every gauge to its present level.
-    fn publish(&self, _handles: &Handles) {}
+    fn publish(&self, _handles: &mut Handles) {}
 }
 
 /// The metrics of all layers of one kind that have the same name.
 ///
 /// Each kind has methods for its events in its `metrics.rs`.
 pub(crate) struct Series<I> {
-    id: Id,
+    /// The name that the user gave to the layers.
+    name: &'static str,
+    /// The kind of layer, or the stage that is measured.
+    part: &'static str,
     /// The place of its handles in the table of each thread.
     slot: usize,
     /// How many layers have been built for it. A layer built since may run under another recorder
@@ -35,15 +36,6 @@ pub(crate) struct Series<I> {
     builds: AtomicU32,
     levels: I,
     changes: Changes,
-}
-
-/// Labels that all metrics of a series have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Id {
-    /// The name that the user gave to the layer.
-    name: &'static str,
-    /// The kind of layer, or the stage that is measured.
-    part: &'static str,
 }
 
 /// The handles of one series on one thread.
@@ -59,11 +51,8 @@ thread_local! {
     static BOUND: RefCell<Vec<Option<Box<Bound>>>> = const { RefCell::new(Vec::new()) };
 }
 
-#[derive(Default)]
-struct Registry {
-    names: HashSet<&'static str>,
-    series: HashMap<(TypeId, Id), &'static (dyn Any + Send + Sync)>,
-}
+/// By kind, name and part.
+type Registry = HashMap<(TypeId, &'static str, &'static str), &'static (dyn Any + Send + Sync)>;
 
 static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 
@@ -72,24 +61,21 @@ impl<I: Instruments> Series<I> {
     pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
         let mut registry = lock(&REGISTRY);
         let registry = registry.get_or_insert_default();
-        let name = registry.names.get(name).copied().unwrap_or_else(|| {
+        let slot = registry.len();
+        let known = registry.get(&(TypeId::of::<I>(), name, part)).copied();
+        let any = known.unwrap_or_else(|| {
             let name: &'static str = Box::leak(name.into());
-            registry.names.insert(name);
-            name
+            let series: &'static Self = Box::leak(Box::new(Self {
+                name,
+                part,
+                slot,
+                builds: AtomicU32::new(0),
+                levels: I::default(),
+                changes: Changes::default(),
+            }));
+            registry.insert((TypeId::of::<I>(), name, part), series);
+            series
         });
-        let id = Id { name, part };
-        let slot = registry.series.len();
-        let new = || Self {
-            id,
-            slot,
-            builds: AtomicU32::new(0),
-            levels: I::default(),
-            changes: Changes::default(),
-        };
-        let any = *registry
-            .series
-            .entry((TypeId::of::<I>(), id))
-            .or_insert_with(|| Box::leak(Box::new(new())));
         let series: &'static Self = any.downcast_ref().expect("keyed by the type");
         series.builds.fetch_add(1, Ordering::Relaxed);
         series
@@ -97,7 +83,7 @@ impl<I: Instruments> Series<I> {
 
     #[inline]
     pub(crate) fn name(&self) -> &'static str {
-        self.id.name
+        self.name
     }
 
     pub(crate) fn levels(&self) -> &I {
@@ -106,57 +92,49 @@ impl<I: Instruments> Series<I> {
 
     /// Reports something through the handles of this thread.
     #[inline]
-    pub(crate) fn report(&self, now: Instant, report: impl Fn(&Handles)) {
+    pub(crate) fn report(&self, now: Instant, report: impl Fn(&mut Handles)) {
         let reported = BOUND.try_with(|table| {
             let mut table = table.try_borrow_mut().ok()?;
             let recorder = recorder_id();
             let builds = self.builds.load(Ordering::Relaxed);
-            let bound = match table.get(self.slot) {
+            let bound = match table.get_mut(self.slot) {
                 Some(Some(bound)) if bound.is_of(recorder, builds) && bound.is_in_use(now) => bound,
-                _ => self.bind(&mut table, Bound::new(self.id, recorder, builds, now)),
+                _ => self.bind(&mut table, recorder, builds, now),
             };
-            report(&bound.handles);
+            report(&mut bound.handles);
             Some(())
         });
         // The thread is ending, or the recorder itself is making a call through a layer.
         if !matches!(reported, Ok(Some(()))) {
-            report(&Handles::new(self.id.name, self.id.part));
+            report(&mut Handles::new(self.name, self.part));
         }
     }
 
     #[cold]
-    fn bind<'a>(&self, table: &'a mut Vec<Option<Box<Bound>>>, bound: Bound) -> &'a Bound {
-        self.show(&bound.handles);
+    fn bind<'a>(
+        &self,
+        table: &'a mut Vec<Option<Box<Bound>>>,
+        recorder: usize,
+        builds: u32,
+        now: Instant,
+    ) -> &'a mut Bound {
+        let mut bound = Bound {
+            recorder,
+            builds,
+            until: Cell::new(now + PERIOD),
+            handles: Handles::new(self.name, self.part),
+        };
+        self.show(&mut bound.handles);
         if table.len() <= self.slot {
             table.resize_with(self.slot + 1, || None);
         }
         table[self.slot].insert(Box::new(bound))
     }
 
-    /// Counts an event.
-    pub(crate) fn count<const N: usize>(
-        &self,
-        metric: &'static Metric<Counter>,
-        values: [&'static str; N],
-        now: Instant,
-    ) {
-        self.report(now, |handles| handles.count(metric, values));
-    }
-
-    /// Records a time.
-    pub(crate) fn record<const N: usize>(
-        &self,
-        metric: &'static Metric<Histogram>,
-        values: [&'static str; N],
-        time: Duration,
-        now: Instant,
-    ) {
-        self.report(now, |handles| handles.record(metric, values, time));
-    }
-
     /// Counts a call that the layer has refused, or would have refused in the mode [`Observe`](Mode::Observe).
     pub(crate) fn rejected(&self, reason: ErrorKind, mode: Mode, now: Instant) {
-        self.count(&REJECTIONS, [reason.label(), mode.label()], now);
+        let values = [reason.label(), mode.label()];
+        self.report(now, |handles| handles.count(&REJECTIONS, &values));
     }
 
     /// Publishes the gauges after a level has changed.
@@ -172,22 +150,12 @@ impl<I: Instruments> Series<I> {
         self.report(now, |handles| self.show(handles));
     }
 
-    fn show(&self, handles: &Handles) {
+    fn show(&self, handles: &mut Handles) {
         self.changes.show(|| self.levels.publish(handles));
     }
 }
 
 impl Bound {
-    #[cold]
-    fn new(id: Id, recorder: usize, builds: u32, now: Instant) -> Self {
-        Self {
-            recorder,
-            builds,
-            until: Cell::new(now + PERIOD),
-            handles: Handles::new(id.name, id.part),
-        }
-    }
-
     #[inline]
     fn is_of(&self, recorder: usize, builds: u32) -> bool {
         self.recorder == recorder && self.builds == builds
@@ -196,12 +164,12 @@ impl Bound {
     /// Notes a use. Returns `false` if the last use is more than a period ago.
     #[inline]
     fn is_in_use(&self, now: Instant) -> bool {
-        let until = self.until.get();
-        if now > until {
-            if now > until + PERIOD {
+        if now > self.until.get() {
+            let until = self.until.get() + PERIOD;
+            if now > until {
                 return false;
             }
-            self.until.set(until + PERIOD);
+            self.until.set(until);
             self.handles.advance();
         }
         true
@@ -210,7 +178,10 @@ impl Bound {
 
 impl<I> fmt::Debug for Series<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Series").field(&self.id).finish()
+        f.debug_struct("Series")
+            .field("name", &self.name)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
     }
 }
 
@@ -226,22 +197,23 @@ mod tests {
     use super::super::table::{HEDGES, IN_FLIGHT};
     use super::*;
     use crate::debugging::{DebugValue, DebuggingRecorder};
-    use metrics::{Gauge, Key, KeyName, Metadata, SharedString, Unit};
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
     use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Test(AtomicI64);
 
     impl Instruments for Test {
-        fn publish(&self, handles: &Handles) {
-            handles.set(&IN_FLIGHT, [], self.0.load(Ordering::Relaxed) as f64);
+        fn publish(&self, handles: &mut Handles) {
+            handles.set(&IN_FLIGHT, &[], self.0.load(Ordering::Relaxed) as f64);
         }
     }
 
     impl Series<Test> {
         fn hedged(&self, times: u32, now: Instant) {
             for _ in 0..times {
-                self.count(&HEDGES, ["won"], now);
+                self.report(now, |handles| handles.count(&HEDGES, &["won"]));
             }
         }
     }
@@ -320,7 +292,7 @@ mod tests {
         let _installed = metrics::set_default_local_recorder(&recorder);
         let series = Series::<Test>::of("idle", "test");
         let look_ups = |result| {
-            series.count(&HEDGES, [result], Instant::now());
+            series.report(Instant::now(), |handles| handles.count(&HEDGES, &[result]));
             recorder.0.get()
         };
         assert_eq!(look_ups("won"), 1);

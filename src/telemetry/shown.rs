@@ -23,7 +23,7 @@ impl Changes {
     }
 
     /// Sets the gauges until they are set to the newest levels.
-    pub(crate) fn show(&self, set: impl Fn()) {
+    pub(crate) fn show(&self, mut set: impl FnMut()) {
         loop {
             let changes = self.0.load(Ordering::SeqCst);
             set();

@@ -1,4 +1,4 @@
-//! All metrics of this crate, one entry each: name, labels, unit and help.
+//! All metrics of this crate, one entry each: name, labels and help.
 //!
 //! A handle is looked up through the entry of its metric and in no other way, so a metric has one set of labels wherever it
 //! is reported, and each recorder that is given a series of it is given its description.
@@ -14,7 +14,6 @@ pub(crate) struct Metric<H> {
     pub(crate) name: &'static str,
     /// The labels beside `name`, the name of the layer, which each metric has as its first one.
     pub(crate) labels: &'static [&'static str],
-    pub(crate) unit: Option<Unit>,
     pub(crate) help: &'static str,
     handle: PhantomData<fn() -> H>,
 }
@@ -26,7 +25,7 @@ pub(crate) static CALLS: Metric<Counter> = metric(
     &["stage", "outcome"],
     "Calls that have ended",
 );
-pub(crate) static CALL_DURATION: Metric<Histogram> = in_seconds(
+pub(crate) static CALL_DURATION: Metric<Histogram> = metric(
     "buttress_call_duration_seconds",
     &["stage", "outcome"],
     "Time from the call to its answer",
@@ -49,7 +48,7 @@ pub(crate) static RETRY_DECISIONS: Metric<Counter> = metric(
     &["decision"],
     "Decisions about further attempts after one that failed",
 );
-pub(crate) static RETRY_DELAY: Metric<Histogram> = in_seconds(
+pub(crate) static RETRY_DELAY: Metric<Histogram> = metric(
     "buttress_retry_delay_seconds",
     &["source"],
     "Time waited before a further attempt",
@@ -72,7 +71,7 @@ pub(crate) static HEDGES: Metric<Counter> = metric(
     &["result"],
     "Hedges that were due, by their result",
 );
-pub(crate) static HEDGE_DELAY: Metric<Gauge> = in_seconds(
+pub(crate) static HEDGE_DELAY: Metric<Gauge> = metric(
     "buttress_hedge_delay_seconds",
     &[],
     "Time after which a call is hedged; 0 if it is not known yet",
@@ -105,7 +104,7 @@ pub(crate) static QUEUE_DEPTH: Metric<Gauge> = metric(
     &["layer"],
     "Calls that wait to be let through",
 );
-pub(crate) static QUEUE_WAIT: Metric<Histogram> = in_seconds(
+pub(crate) static QUEUE_WAIT: Metric<Histogram> = metric(
     "buttress_queue_wait_seconds",
     &["layer", "result"],
     "Time that calls waited to be let through",
@@ -163,7 +162,7 @@ pub(crate) static ENDPOINT_IN_FLIGHT: Metric<Gauge> = metric(
     &["endpoint"],
     "Calls that are in flight on an endpoint of a balancer",
 );
-pub(crate) static ENDPOINT_LATENCY: Metric<Gauge> = in_seconds(
+pub(crate) static ENDPOINT_LATENCY: Metric<Gauge> = metric(
     "buttress_endpoint_latency_seconds",
     &["endpoint"],
     "Latency of an endpoint as the balancer estimates it",
@@ -182,20 +181,17 @@ const fn metric<H>(
     Metric {
         name,
         labels,
-        unit: None,
         help,
         handle: PhantomData,
     }
 }
 
-const fn in_seconds<H>(
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Metric<H> {
-    let mut metric = metric(name, labels, help);
-    metric.unit = Some(Unit::Seconds);
-    metric
+impl<H> Metric<H> {
+    /// The unit, which is a part of the name.
+    pub(crate) fn unit(&self) -> Option<Unit> {
+        let is_time = self.name.ends_with("_seconds");
+        is_time.then_some(Unit::Seconds)
+    }
 }
 
 impl<H: Handle> Metric<H> {
@@ -235,21 +231,21 @@ pub(crate) trait Handle: Sized {
 
 impl Handle for Counter {
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
-        recorder.describe_counter(metric.name.into(), metric.unit, metric.help.into());
+        recorder.describe_counter(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_counter(key, &METADATA)
     }
 }
 
 impl Handle for Gauge {
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
-        recorder.describe_gauge(metric.name.into(), metric.unit, metric.help.into());
+        recorder.describe_gauge(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_gauge(key, &METADATA)
     }
 }
 
 impl Handle for Histogram {
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
-        recorder.describe_histogram(metric.name.into(), metric.unit, metric.help.into());
+        recorder.describe_histogram(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_histogram(key, &METADATA)
     }
 }

@@ -13,6 +13,6 @@ impl Instruments for TimeoutMetrics {}
 impl Series<TimeoutMetrics> {
     /// A call was given up.
     pub(crate) fn timed_out(&self, now: Instant) {
-        self.count(&TIMEOUTS, [], now);
+        self.report(now, |handles| handles.count(&TIMEOUTS, &[]));
     }
 }

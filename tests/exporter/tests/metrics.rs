@@ -490,7 +490,7 @@ struct Entry {
 
 fn entry<H>(metric: &Metric<H>) -> Entry {
     let kind = std::any::type_name::<H>().rsplit("::").next().unwrap();
-    let unit = metric.unit.map(|unit| unit.as_canonical_label());
+    let unit = metric.unit().map(|unit| unit.as_canonical_label());
     let unit = unit.map_or(String::new(), |unit| format!("/{unit}"));
     Entry {
         name: metric.name,
