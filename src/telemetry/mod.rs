@@ -10,6 +10,7 @@
 //! as the process, like the label values that an exporter keeps. Names are expected to be a closed
 //! set, as every metrics label is.
 
+mod changes;
 mod handles;
 mod series;
 mod shown;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::handles::{Handles, PERIOD};
-use super::shown::Changes;
 use super::table::REJECTIONS;
 use crate::sync::lock;
 use crate::{ErrorKind, Mode};

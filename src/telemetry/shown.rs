@@ -1,4 +1,4 @@
-//! When gauges are published, so that they end at the newest levels though many threads change them.
+//! When gauges are published.
 
 use tokio::time::Instant;
 
@@ -7,32 +7,6 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// How often gauges are published by calls that have the time at hand, in nanoseconds.
 const REPUBLISH: u64 = 100_000_000;
-
-/// How often the levels of a series were changed and published.
-///
-/// Two threads may set the gauges at once, and the one with the older levels may be the last to set them. It then sees that
-/// the levels have changed meanwhile, and sets the gauges again: it read the gauge that the other one had set, or a later
-/// one, by a swap that acquires, and the other one had counted its change before.
-#[derive(Debug, Default)]
-pub(crate) struct Changes(AtomicU64);
-
-impl Changes {
-    /// Notes that a level has changed.
-    pub(crate) fn note(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Sets the gauges until they are set to the newest levels.
-    pub(crate) fn show(&self, mut set: impl FnMut()) {
-        loop {
-            let changes = self.0.load(Ordering::SeqCst);
-            set();
-            if self.0.load(Ordering::SeqCst) == changes {
-                return;
-            }
-        }
-    }
-}
 
 /// When a layer last published its gauges, and to which recorder.
 #[derive(Debug, Default)]
