@@ -80,7 +80,7 @@ impl Series<BulkheadMetrics> {
     /// A call has waited in the queue.
     pub(super) fn waited(&self, end: WaitEnd, waited: Duration, now: Instant) {
         self.report(now, |handles| {
-            handles.record(&table::QUEUE_WAIT, &[end.label()], waited)
+            handles.record(&table::QUEUE_WAIT, &[end.label()], waited);
         });
     }
 }

@@ -64,7 +64,7 @@ impl Series<RateLimitMetrics> {
     /// A call that had to wait waits no more.
     pub(super) fn waited(&self, end: End, waited: Duration, now: Instant) {
         self.report(now, |handles| {
-            handles.record(&QUEUE_WAIT, &[end.label()], waited)
+            handles.record(&QUEUE_WAIT, &[end.label()], waited);
         });
     }
 }

@@ -47,7 +47,7 @@ impl Series<RetryMetrics> {
     /// The attempt that failed was the last.
     pub(super) fn gave_up(&self, reason: GaveUp, now: Instant) {
         self.report(now, |handles| {
-            handles.count(&RETRY_DECISIONS, &[reason.label()])
+            handles.count(&RETRY_DECISIONS, &[reason.label()]);
         });
     }
 }

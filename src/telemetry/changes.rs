@@ -6,7 +6,7 @@ use crate::sync::{AtomicU64, Ordering};
 ///
 /// Two threads may set the gauges at once, and the one with the older levels may be the last to set them. It then sees that
 /// the levels have changed meanwhile, and sets the gauges again: a gauge is set by a swap that acquires and
-/// releases, so who replaces a value sees all that its writer had noted before.
+/// releases, so a thread that replaces a value sees the changes that its writer had noted before.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(AtomicU64);
 

@@ -27,7 +27,7 @@ pub(crate) struct Handles {
     endpoints: Vec<Option<(u64, Self)>>,
 }
 
-/// What all handles of a series have in common.
+/// The labels of all handles of a series, and the time of their use.
 struct Scope {
     name: &'static str,
     /// The layer, the stage or the endpoint.
@@ -36,7 +36,7 @@ struct Scope {
     period: Cell<u32>,
 }
 
-/// A handle. There are a few, so that one is found by looking at each.
+/// A handle. A series has a few of them, so it is found by looking at each.
 struct Slot<H: 'static> {
     metric: &'static Metric<H>,
     /// At most two labels, beside the name and the part.
@@ -103,10 +103,8 @@ impl Handles {
         }
         let kept = self.endpoints[index].take();
         let kept = kept.filter(|(of, _)| *of == identity);
-        let kept = kept.unwrap_or_else(|| {
-            let handles = Self::new(self.scope.name, Arc::clone(key));
-            (identity, handles)
-        });
+        let new = || (identity, Self::new(self.scope.name, Arc::clone(key)));
+        let kept = kept.unwrap_or_else(new);
         let (_, handles) = self.endpoints[index].insert(kept);
         handles.scope.period = self.scope.period.clone();
         handles

@@ -12,7 +12,7 @@ use metrics::{
 /// A metric whose handles are of the type `H`.
 pub(crate) struct Metric<H> {
     pub(crate) name: &'static str,
-    /// The labels beside `name`, the name of the layer, which each metric has as its first one.
+    /// The labels after `name`, which is the first label of each metric: the name of the layer.
     pub(crate) labels: &'static [&'static str],
     pub(crate) help: &'static str,
     handle: PhantomData<fn() -> H>,
