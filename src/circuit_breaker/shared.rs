@@ -15,7 +15,7 @@ use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::telemetry::Series;
-use crate::{Mode, Outcome};
+use crate::{ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     breaker: Breaker,
@@ -87,7 +87,7 @@ impl Shared {
         let now = at.instant();
         probe.or_else(|retry_after| {
             self.metrics
-                .report(now, |metrics| metrics.rejected(self.mode, now));
+                .rejected(ErrorKind::CircuitOpen, self.mode, now);
             match self.mode {
                 Mode::Enforce => Err(retry_after),
                 Mode::Observe => Ok(()),
@@ -144,10 +144,7 @@ impl Shared {
         if transition.from == transition.to {
             return;
         }
-        self.metrics.levels().moved(transition.from, transition.to);
-        self.metrics.report(now, |metrics| {
-            metrics.changed(transition, self.metrics.levels());
-        });
+        self.metrics.changed(transition, now);
         if let Some(listener) = &self.listener {
             listener.call(&transition);
         }

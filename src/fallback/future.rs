@@ -139,8 +139,7 @@ impl<A, W, K, R> Policy<A, W, K, R> {
     }
 
     fn report(&self, ended: Ended) {
-        self.metrics
-            .report(context::now(), |metrics| metrics.ended(ended));
+        self.metrics.ended(ended, context::now());
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the fallback reports.
 
-use metrics::{counter, describe_counter};
+use tokio::time::Instant;
 
 use super::answer::NoAnswer;
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::table::FALLBACKS;
+use crate::telemetry::{Instruments, Series};
 
 /// How a fallback ended.
 #[derive(Clone, Copy, Debug)]
@@ -28,27 +29,14 @@ impl Ended {
     }
 }
 
-/// Only reports calls that failed, so the handles are looked up when that happens.
-pub(super) struct FallbackMetrics {
-    labels: Labels,
-}
+#[derive(Debug, Default)]
+pub(super) struct FallbackMetrics;
 
-impl Instruments for FallbackMetrics {
-    type Levels = ();
+impl Instruments for FallbackMetrics {}
 
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_fallbacks_total",
-            "Failed calls that a fallback acted on"
-        );
-        Self { labels }
-    }
-}
-
-impl FallbackMetrics {
+impl Series<FallbackMetrics> {
     /// A fallback acted on a failed call.
-    pub(super) fn ended(&self, ended: Ended) {
-        counter!("buttress_fallbacks_total", "name" => self.labels.name, "result" => ended.label())
-            .increment(1);
+    pub(super) fn ended(&self, ended: Ended, now: Instant) {
+        self.report(now, |handles| handles.count(&FALLBACKS, &[ended.label()]));
     }
 }

@@ -107,8 +107,7 @@ impl Part for Meter {
         let ended = record.at.nanos().saturating_add(1);
         let duration = Duration::from_nanos(ended.saturating_sub(began));
         let now = record.at.instant();
-        self.metrics
-            .report(now, |metrics| metrics.ended(end, duration, now));
+        self.metrics.ended(end, duration, now);
     }
 }
 

@@ -87,7 +87,7 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_retry_decisions_total` | counter | name; decision = retried, or one of the table above |
-//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, pushback |
+//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, `retry_after` |
 //! | `buttress_rejections_total` | counter | name, layer = retry, reason = `deadline_exceeded`, mode |
 //!
 //! And those of the [budget](crate::budget).

@@ -16,6 +16,7 @@ mod bulkhead;
 mod nanos;
 mod rate_limit;
 mod sketch;
+mod telemetry;
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;
@@ -76,6 +77,7 @@ macro_rules! check {
 }
 fn main() {
     check! {
+        telemetry::a_gauge_ends_at_the_newest_level_whoever_is_late
         window::threads_that_enter_a_new_slice_together_clear_it_once
         window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
         window::a_call_of_an_old_epoch_does_not_clear_the_new_one

@@ -98,7 +98,7 @@ impl<B> Parts<'_, B> {
         self.body.set(None);
         *self.timer = None;
         let name = self.metrics.map_or("", |metrics| {
-            metrics.report(Instant::now(), TimeoutMetrics::timed_out);
+            metrics.timed_out(Instant::now());
             metrics.name()
         });
         Error::body_timed_out(end.kind, name, end.allowed, end.late)

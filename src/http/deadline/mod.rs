@@ -137,7 +137,6 @@ mod config;
 mod future;
 mod headers;
 mod layer;
-mod metrics;
 mod service;
 mod stamp;
 mod value;

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
-use super::metrics::PropagateMetrics;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{BoxError, CloneService, Error, ErrorKind, context};
+use crate::timeout::TimeoutMetrics;
+use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
 
 /// The timers of both sides know nothing shorter.
 const MIN_REMAINING: Duration = Duration::from_millis(1);
@@ -30,7 +30,7 @@ pub(super) struct Policy<H> {
     pub(super) header: HeaderName,
     pub(super) protocol: Option<Protocol>,
     pub(super) headers: H,
-    pub(super) metrics: &'static Series<PropagateMetrics>,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl<H> Policy<H> {
@@ -85,9 +85,9 @@ impl<H> Policy<H> {
     /// The error of a request that is not sent.
     #[cold]
     pub(super) fn refused(&self) -> Error {
-        self.metrics
-            .report(context::now(), PropagateMetrics::refused);
-        Error::rejected(ErrorKind::DeadlineExceeded, self.metrics.name(), None)
+        let kind = ErrorKind::DeadlineExceeded;
+        self.metrics.rejected(kind, Mode::Enforce, context::now());
+        Error::rejected(kind, self.metrics.name(), None)
     }
 }
 
@@ -110,7 +110,7 @@ struct Late;
 pub(super) struct Told {
     allowed: Duration,
     until: Instant,
-    metrics: &'static Series<PropagateMetrics>,
+    metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl Told {
@@ -122,7 +122,7 @@ impl Told {
         if now < self.until || error.kind() != ErrorKind::Service || !error.was_sent() {
             return error;
         }
-        self.metrics.report(now, PropagateMetrics::timed_out);
+        self.metrics.timed_out(now);
         let (kind, name) = (ErrorKind::DeadlineExceeded, self.metrics.name());
         Error::timed_out(kind, name, self.allowed)
     }
