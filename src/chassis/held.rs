@@ -51,22 +51,14 @@ impl<O: Part, A: Part> Core<O, A> {
         if !self.attempt.has_gauges() {
             return;
         }
-        let nanos = match at.known_nanos() {
-            Some(nanos) => nanos,
-            None => {
-                let calls = CALLS.get();
-                CALLS.set(if calls == 0 {
-                    LOOK_EVERY - 1
-                } else {
-                    calls - 1
-                });
-                if calls > 0 {
-                    return;
-                }
-                at.nanos()
+        if at.known_nanos().is_none() {
+            let calls = CALLS.get();
+            CALLS.set((calls + 1) % LOOK_EVERY);
+            if calls > 0 {
+                return;
             }
-        };
-        if self.published.is_due(nanos) {
+        }
+        if self.published.is_due(at.nanos()) {
             self.publish(at);
         }
     }

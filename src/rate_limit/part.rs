@@ -33,24 +33,22 @@ struct Wait {
     deadline: Option<Instant>,
 }
 
-impl<Q> RateLimiter<Q> {
-    /// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
-    /// which nobody polls keeps nobody waiting.
-    #[cold]
-    #[inline(never)]
-    fn admit_other(&self, entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-        match entry {
-            Entry::Pass => Admit::Go,
-            Entry::Refused(error) => Admit::Refuse(error),
-            Entry::Wait(latest) => {
-                permit.0 = Some(Box::new(Wait {
-                    place: Place::new(cost, latest),
-                    latest,
-                    began: at.instant(),
-                    deadline: context::deadline(),
-                }));
-                Admit::Wait
-            }
+/// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
+/// which nobody polls keeps nobody waiting.
+#[cold]
+#[inline(never)]
+fn admit_other(entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
+    match entry {
+        Entry::Pass => Admit::Go,
+        Entry::Refused(error) => Admit::Refuse(error),
+        Entry::Wait(latest) => {
+            permit.0 = Some(Box::new(Wait {
+                place: Place::new(cost, latest),
+                latest,
+                began: at.instant(),
+                deadline: context::deadline(),
+            }));
+            Admit::Wait
         }
     }
 }
@@ -119,7 +117,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
         match self.shared.enter(cost, at) {
             Entry::Pass => Admit::Go,
-            entry => self.admit_other(entry, cost, permit, at),
+            entry => admit_other(entry, cost, permit, at),
         }
     }
 

@@ -118,6 +118,7 @@ impl DeadlineLayer {
     }
 
     /// What a layer of another kind, `part` in its metrics, does with deadlines.
+    #[cfg(feature = "http")]
     pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
         Self {
             total,

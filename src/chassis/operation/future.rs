@@ -17,7 +17,7 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context::{self, OperationScope};
+use crate::context;
 use crate::hedge::Payment;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -139,8 +139,8 @@ where
         if running.renew() {
             this.timer.set(P::Timer::default());
         }
-        let mut scope = running.scope();
-        let answer = this.poll(&mut scope, cx);
+        let scope = running.scope();
+        let answer = this.poll(cx);
         if let Some(running) = this.running {
             running.tried = scope.tried();
         }
@@ -157,11 +157,7 @@ where
     C: TrackCompletion<S::Response, K>,
 {
     #[inline(always)]
-    fn poll(
-        &mut self,
-        scope: &mut OperationScope,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Answer<S, Req, P, K, C>> {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Answer<S, Req, P, K, C>> {
         let Some(running) = self.running.as_mut() else {
             return Poll::Pending;
         };
@@ -175,10 +171,10 @@ where
                     running.succeeded();
                     return Poll::Ready(self.complete(result, verdict));
                 }
-                return self.poll_on(Some(Ended::Only(result, verdict)), scope, cx);
+                return self.poll_on(Some(Ended::Only(result, verdict)), cx);
             }
         }
-        self.poll_on(None, scope, cx)
+        self.poll_on(None, cx)
     }
 
     /// All but the first attempt's success.
@@ -186,15 +182,13 @@ where
     fn poll_on(
         &mut self,
         mut ended: Option<Ended<S::Response, P>>,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Answer<S, Req, P, K, C>> {
         let mut is_polled = ended.is_none() && self.more.is_none();
         loop {
             let now_ended = match ended.take() {
                 Some(ended) => ended,
-                None => match ready!(self.poll_attempts(std::mem::take(&mut is_polled), scope, cx))
-                {
+                None => match ready!(self.poll_attempts(std::mem::take(&mut is_polled), cx)) {
                     Ok(ended) => ended,
                     Err(error) => return Poll::Ready(self.end(error, EndedBy::Deadline)),
                 },
@@ -274,11 +268,10 @@ where
     fn poll_attempts(
         &mut self,
         is_polled: bool,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<Ended<S::Response, P>, Error>> {
         if self.more.as_ref().is_some_and(|more| more.wait.is_some()) {
-            if let Err(error) = ready!(self.poll_wait(scope, cx)) {
+            if let Err(error) = ready!(self.poll_wait(cx)) {
                 return Poll::Ready(error);
             }
         }
@@ -329,7 +322,6 @@ where
     )]
     fn poll_wait(
         &mut self,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<(), Result<Ended<S::Response, P>, Error>>> {
         let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
@@ -362,7 +354,7 @@ where
             times.timeout_at = NEVER;
         }
         running.held.permits.begin_again();
-        scope.set_attempt(running.attempt);
+        context::set_attempt(running.attempt);
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
         let call = match begun {

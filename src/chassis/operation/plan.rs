@@ -136,6 +136,7 @@ impl Slot<Self> for Times {
 
 /// The part of an operation that hedges.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Hedging {
     /// The first attempt is timed, and not over.
     pub(super) is_first_open: bool,

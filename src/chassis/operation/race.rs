@@ -233,16 +233,16 @@ where
         K: Classify<S::Response>,
     {
         for place in 0..self.hedges.len() {
-            let hedge = self.hedges[place].hedge.as_mut().project();
-            let mut call = hedge.call;
-            let result = match poll_attempt(call.as_mut(), hedge.held, cx) {
+            let sibling = self.hedges[place].hedge.as_mut().project();
+            let mut call = sibling.call;
+            let result = match poll_attempt(call.as_mut(), sibling.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let (Some(timeout), true) = (timeout, hedge.held.is_sent()) else {
+                    let (Some(timeout), true) = (timeout, sibling.held.is_sent()) else {
                         continue;
                     };
                     let end = || crate::nanos::saturating_add(Instant::now(), timeout);
-                    if hedge.timer.poll(end, cx).is_pending() {
+                    if sibling.timer.poll(end, cx).is_pending() {
                         continue;
                     }
                     Err(time_out())
