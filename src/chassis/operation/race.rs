@@ -220,11 +220,12 @@ where
         });
     }
 
-    /// Polls the hedges until one of them ends. `time_out` gives the time of an attempt, and the error when it is over.
+    /// Polls the hedges until one of them ends. An attempt has this time at most; `time_out` makes the error when
+    /// it is over.
     pub(super) fn poll<K>(
         &mut self,
         classify: &K,
-        timeout: Option<Duration>,
+        limit: Option<Duration>,
         time_out: impl Fn() -> Error,
         cx: &mut task::Context<'_>,
     ) -> Poll<Step<S::Response, P>>
@@ -233,22 +234,22 @@ where
         K: Classify<S::Response>,
     {
         for place in 0..self.hedges.len() {
-            let sibling = self.hedges[place].hedge.as_mut().project();
-            let mut call = sibling.call;
-            let result = match poll_attempt(call.as_mut(), sibling.held, cx) {
+            let running = self.hedges[place].hedge.as_mut().project();
+            let mut pending = running.call;
+            let result = match poll_attempt(pending.as_mut(), running.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let (Some(timeout), true) = (timeout, sibling.held.is_sent()) else {
+                    let (Some(limit), true) = (limit, running.held.is_sent()) else {
                         continue;
                     };
-                    let end = || crate::nanos::saturating_add(Instant::now(), timeout);
-                    if sibling.timer.poll(end, cx).is_pending() {
+                    let end = || crate::nanos::saturating_add(Instant::now(), limit);
+                    if running.timer.poll(end, cx).is_pending() {
                         continue;
                     }
                     Err(time_out())
                 }
             };
-            call.set(Call::Done);
+            pending.set(Call::Done);
             let mut sent = self.hedges.swap_remove(place);
             sent.note.result = Hedged::Failed;
             let held = sent.hedge.as_mut().project().held.detach_attempt();
