@@ -1,32 +1,8 @@
-//! What the fallback reports.
+//! The metrics of the fallback.
 
 use metrics::{counter, describe_counter};
 
-use super::answer::NoAnswer;
 use crate::telemetry::{Instruments, Labels};
-
-/// How a fallback ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Ended {
-    Answered,
-    /// The second service failed.
-    Failed,
-    None(NoAnswer),
-}
-
-impl Ended {
-    /// The value of the label `result`.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Failed => "failed",
-            Self::None(NoAnswer::None) => "no_answer",
-            Self::None(NoAnswer::NotCopyable) => "not_copyable",
-            Self::None(NoAnswer::NotIdempotent) => "not_idempotent",
-            Self::None(NoAnswer::Deadline) => "deadline",
-        }
-    }
-}
 
 /// Only reports calls that failed, so the handles are looked up when that happens.
 pub(super) struct FallbackMetrics {
@@ -47,8 +23,9 @@ impl Instruments for FallbackMetrics {
 
 impl FallbackMetrics {
     /// A fallback acted on a failed call.
-    pub(super) fn ended(&self, ended: Ended) {
-        counter!("buttress_fallbacks_total", "name" => self.labels.name, "result" => ended.label())
-            .increment(1);
+    pub(super) fn ended(&self, result: &'static str) {
+        let fallbacks =
+            counter!("buttress_fallbacks_total", "name" => self.labels.name, "result" => result);
+        fallbacks.increment(1);
     }
 }
