@@ -9,8 +9,6 @@ use tower::Service;
 
 use super::metrics::Hedged;
 use super::shared::Shared;
-#[cfg(feature = "http")]
-use crate::http::ReplayBodyError;
 use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::{Classify, CloneService, Error, Outcome, Pushback};
@@ -207,11 +205,8 @@ fn is_rejection<Res>(result: &Result<Res, Error>) -> bool {
 /// Says whether an attempt ended in a way that is no end for the other ones, whatever it is classified as: a layer
 /// inner refused it, or its copy of the request was too far behind theirs.
 fn says_nothing<Res>(result: &Result<Res, Error>) -> bool {
-    #[cfg(feature = "http")]
-    if let Err(error) = result {
-        if ReplayBodyError::is_of_one_copy(error) {
-            return true;
-        }
-    }
     is_rejection(result)
+        || result
+            .as_ref()
+            .is_err_and(|error| error.concerns_one_copy())
 }

@@ -1,4 +1,4 @@
-//! What the propagation of deadlines reports.
+//! The metrics of the propagation of deadlines.
 
 use metrics::counter;
 
