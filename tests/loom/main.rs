@@ -9,6 +9,7 @@ mod balance;
 mod budget;
 mod bulkhead;
 mod rate_limit;
+mod replay_body;
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;
@@ -25,6 +26,7 @@ mod sync {
     }
 }
 
+use buttress::{BoxError, ReplayBodyError};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -75,6 +77,10 @@ fn main() {
         rate_limit::a_waiter_that_leaves_hands_its_turn_on
         rate_limit::a_waiter_that_goes_hands_its_turn_on
         rate_limit::a_waiter_is_woken_when_the_limit_has_changed
+        replay_body::who_waits_for_data_is_woken_when_it_comes
+        replay_body::who_waits_is_woken_by_another_that_reads
+        replay_body::two_readers_of_one_body_get_the_whole_of_it
+        replay_body::an_attempt_that_is_over_is_told_so_and_leaves_the_data_to_the_next
     }
 }
 
