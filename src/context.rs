@@ -359,7 +359,8 @@ mod tests {
         let inner = OperationScope::enter(None, None, Tried::default());
         assert!(tried().contains(7));
         note_tried(8);
-        let (inner_kept, _) = (inner.tried(), drop(inner));
+        let inner_kept = inner.tried();
+        drop(inner);
         assert_eq!(
             (outer.tried(), inner_kept),
             (Tried([8, 7]), Tried::default())

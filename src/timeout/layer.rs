@@ -126,12 +126,6 @@ impl DeadlineLayer {
         }
     }
 
-    /// The time that an operation has at most.
-    #[cfg(feature = "http")]
-    pub(crate) fn total(&self) -> Duration {
-        self.total
-    }
-
     /// Wraps `service`, checking that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> DeadlineService<S>
     where

@@ -90,7 +90,7 @@
 mod config;
 mod future;
 mod layer;
-mod metrics;
+pub(crate) mod metrics;
 mod service;
 
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};

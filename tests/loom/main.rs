@@ -15,6 +15,7 @@ mod bulkhead;
 #[path = "../../src/nanos.rs"]
 mod nanos;
 mod rate_limit;
+mod replay_body;
 mod sketch;
 mod telemetry;
 #[path = "../../src/wake.rs"]
@@ -35,6 +36,7 @@ mod sync {
 
 use std::time::Duration;
 
+use buttress::{BoxError, ReplayBodyError};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -119,6 +121,10 @@ fn main() {
         rate_limit::a_waiter_that_leaves_hands_its_turn_on
         rate_limit::a_waiter_that_goes_hands_its_turn_on
         rate_limit::a_waiter_is_woken_when_the_limit_has_changed
+        replay_body::who_waits_for_data_is_woken_when_it_comes
+        replay_body::who_waits_is_woken_by_another_that_reads
+        replay_body::two_readers_of_one_body_get_the_whole_of_it
+        replay_body::an_attempt_that_is_over_is_told_so_and_leaves_the_data_to_the_next
     }
 }
 

@@ -14,8 +14,6 @@ use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt};
 use crate::hedge::{Hedged, Shared};
-#[cfg(feature = "http")]
-use crate::http::ReplayBodyError;
 use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, Outcome, Pushback};
@@ -125,13 +123,8 @@ impl<Res, P: Plan> End<Res, P> {
     /// Returns whether the attempt ended in a way that does not end the race, whatever it is classified as: an inner layer
     /// refused it, or its copy of the request was too far behind the others.
     fn says_nothing(&self) -> bool {
-        #[cfg(feature = "http")]
-        if let Err(error) = &self.result {
-            if ReplayBodyError::is_of_one_copy(error) {
-                return true;
-            }
-        }
-        self.is_rejection()
+        let error = self.result.as_ref().err();
+        error.is_some_and(|error| error.is_rejection() || error.concerns_one_copy())
     }
 }
 

@@ -116,14 +116,12 @@
 
 mod answer;
 mod body;
-mod future;
 mod layer;
 mod refusal;
-mod service;
 
-pub use self::answer::{DefaultResponse, ForClients, ForServers, MakeResponse, Side, With};
+pub use self::answer::{
+    AnsweredError, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
+};
 pub use self::body::AnswerBody;
-pub use self::future::{AnsweredError, ResponseFuture};
-pub use self::layer::RespondLayer;
-pub use self::refusal::{Refusal, RequestHead};
-pub use self::service::Respond;
+pub use self::layer::{Respond, RespondLayer, ResponseFuture};
+pub use self::refusal::Refusal;
