@@ -145,24 +145,9 @@
 //! `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
 //! [`Error::find`] finds it again in all of them.
 
-// How to add a layer. The circuit breaker is the model for all of this.
-//
-// - `src/<layer>/`: `mod.rs` is its module page, with the headings of the others, and nothing else; `config.rs` has the settings,
-//   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
-//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports.
-//   `src/algorithm/<name>.rs` has the algorithm, as plain code that is given the time.
-// - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
-//   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.
-// - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` in `tests/layers` try it
-//   as they try all layers. A line or two in `config.rs` and `contract.rs` (threads) there, and in `allocation.rs` and
-//   `metrics.rs` in `tests/exporter`. `tests/layers/<layer>.rs` for what it does; `tests/loom/` if it has atomics;
-//   `examples/<layer>.rs` as a recipe.
-// - `benches/overhead/rows.rs`: a row, whose instructions are counted then (`-- --instructions --update`).
-// - If it is a part of the standard stack: a layer that is off, `src/stack/`, and the rows of the stack in tests and benches.
-//
-// Refusals have an `ErrorKind`; each kind has an answer in `src/http/respond/refusal.rs`.
-
 mod algorithm;
+#[doc = include_str!("ARCHITECTURE.md")]
+pub mod architecture {}
 mod availability;
 pub mod balance;
 pub mod budget;
