@@ -92,6 +92,12 @@
 //! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
 //! - Layers of each key's own stand where one for all would stand.
 //!
+//! # A layer of your own
+//!
+//! An admission of your own, such as a limit on bytes in flight, is a [part]: two functions, one that admits an attempt
+//! and one that learns how it ended. It becomes a layer that keeps the promises of all others. The page on
+//! [architecture] shows the way of a request through the crate.
+//!
 //! # What all layers have in common
 //!
 //! - A *configuration* is the recipe, made by `XLayer::config(name)`; its `build` checks every value and makes
@@ -101,9 +107,8 @@
 //!   the timeout; an idle handle holds nothing of this crate's. An error from the inner `poll_ready` is the outcome of a call.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
 //!   exactly. The [guide](guide#in-your-tests) shows it.
-//! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
-//!   the thread for long, windows and limits see its end that much too early. What is measured is not
-//!   affected.
+//! - A layer reads the clock when a call begins, and when it ends, after the inner service has returned. The parts of a
+//!   standard stack share these readings.
 //! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
 //!
 //! # Calls
