@@ -42,6 +42,8 @@ pub enum ErrorKind {
     /// The source of a balancer's endpoints was lost with the runtime that polled it, so nobody knows them any more. A
     /// source that can begin anew is not: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
+    /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not asked.
+    Refused,
 }
 
 /// The reason why a retry made no further attempt. Returned by [`Cause::gave_up`].
@@ -173,6 +175,31 @@ impl Error {
         let mut error = Self::new(kind, name, false);
         error.0.retry_after = retry_after;
         error
+    }
+
+    /// The error of a call that a [part](crate::part) of your own refuses before the inner service is asked.
+    ///
+    /// Its kind is [`ErrorKind::Refused`]. `name` is the name of the layer, and `retry_after` the wait after which another
+    /// call can succeed, if the part knows one. All layers treat it like the refusal of a part of this crate: it is
+    /// [`Outcome::Ignored`](crate::Outcome::Ignored), and a retry makes no further attempt unless it
+    /// [retries rejections](crate::retry::Config::retry_rejections).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use buttress::{Error, ErrorKind};
+    ///
+    /// let error = Error::refused("reports", Some(Duration::from_secs(2)));
+    /// assert_eq!(error.to_string(), "\"reports\" refused the call, retry after 2.0s");
+    /// assert_eq!(error.kind(), ErrorKind::Refused);
+    /// assert!(error.is_rejection() && !error.was_sent());
+    /// ```
+    #[cold]
+    #[must_use]
+    pub fn refused(name: &'static str, retry_after: Option<Duration>) -> Self {
+        Self::rejected(ErrorKind::Refused, name, retry_after)
     }
 
     /// A call that was given up after `allowed`, while the inner service was working on it.
@@ -461,6 +488,7 @@ impl Cause {
                 f,
                 "discovery of balancer {name:?} has stopped with the runtime that it ran on, make its source restartable"
             )?,
+            ErrorKind::Refused => write!(f, "{name:?} refused the call")?,
             _ if self.stage == Stage::Reader => write!(f, "the answer of {name:?} was not read")?,
             ErrorKind::Timeout if self.stage == Stage::NextPart => {
                 write!(f, "{name:?} sent no more of its answer")?;

@@ -142,8 +142,8 @@
 //!
 //! # Cost
 //!
-//! No allocation. A body is as much larger as the tokens of its layers; each part of it that is read passes
-//! one check for each of them.
+//! No allocation. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
+//! one for each layer with a completion in a stack that is built by hand.
 //!
 //! # Errors
 //!

@@ -71,7 +71,7 @@
 //! # Cost
 //!
 //! The copy of the request, two atomic updates of the budget, and one reference taken and given back. A further attempt
-//! takes a lock to clone the inner service, a timer, and a box if that is not ready at once.
+//! takes a lock to clone the inner service, a timer, and a box or two.
 //!
 //! # Errors
 //!

@@ -70,6 +70,7 @@ impl ErrorKind {
             Self::TooCostly => "too_costly",
             Self::BulkheadFull => "bulkhead_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::NoEndpoints => "no_endpoints",

@@ -25,7 +25,10 @@ struct Meaning {
 impl Meaning {
     const fn of(kind: ErrorKind) -> Self {
         let (status, code, message) = match kind {
-            ErrorKind::CircuitOpen | ErrorKind::NoEndpoints | ErrorKind::DiscoveryStopped => (
+            ErrorKind::CircuitOpen
+            | ErrorKind::NoEndpoints
+            | ErrorKind::DiscoveryStopped
+            | ErrorKind::Refused => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
                 "unavailable for now",
@@ -263,6 +266,7 @@ mod tests {
             (ErrorKind::CircuitOpen, 503, Code::Unavailable),
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
             (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
+            (ErrorKind::Refused, 503, Code::Unavailable),
             (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
             (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
