@@ -8,7 +8,7 @@ use buttress::part::{PartLayer, PartService};
 use buttress::{CircuitBreakerLayer, ErrorKind, GaveUp, RetryLayer, circuit_breaker::State};
 use common::coin::Coin;
 use common::{End, Plan, Probe, Task, kind as kind_of};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 const NAME: &str = "coin";
 
