@@ -172,11 +172,11 @@ pub(crate) fn note_tried(endpoint: u32) {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct OperationScope {
-    /// What was there before, where it was changed.
-    deadline: Option<Option<Instant>>,
-    attempt: Option<(u32, usize)>,
-    /// The list of endpoints is that of an outer operation.
-    is_inside: bool,
+    /// What was there before.
+    deadline: Option<Instant>,
+    attempt: u32,
+    budget: usize,
+    tried: Option<Tried>,
 }
 
 impl OperationScope {
@@ -190,37 +190,32 @@ impl OperationScope {
         tried: Tried,
     ) -> Self {
         CONTEXT.with(|context| {
-            let is_inside = context.tried.get().is_some();
-            if !is_inside {
+            let outer = Self {
+                deadline: context.deadline.get(),
+                attempt: context.attempt.get(),
+                budget: context.budget.get(),
+                tried: context.tried.get(),
+            };
+            if deadline.is_some() {
+                context.deadline.set(deadline);
+            }
+            if let Some((attempt, budget)) = attempt {
+                context.attempt.set(attempt);
+                context.budget.set(budget);
+            }
+            if outer.tried.is_none() {
                 context.tried.set(Some(tried));
             }
-            Self {
-                deadline: deadline.map(|deadline| context.deadline.replace(Some(deadline))),
-                attempt: attempt.map(|(attempt, budget)| {
-                    (
-                        context.attempt.replace(attempt),
-                        context.budget.replace(budget),
-                    )
-                }),
-                is_inside,
-            }
+            outer
         })
-    }
-
-    /// Sets the number of the next attempt.
-    pub(crate) fn set_attempt(&mut self, attempt: u32) {
-        if self.attempt.is_some() {
-            CONTEXT.with(|context| context.attempt.set(attempt));
-        }
     }
 
     /// The endpoints that were tried, to be kept until the next scope.
     #[inline(always)]
     pub(crate) fn tried(&self) -> Tried {
-        if self.is_inside {
-            Tried::default()
-        } else {
-            tried()
+        match self.tried {
+            Some(_) => Tried::default(),
+            None => tried(),
         }
     }
 }
@@ -229,18 +224,20 @@ impl Drop for OperationScope {
     #[inline(always)]
     fn drop(&mut self) {
         CONTEXT.with(|context| {
-            if let Some(deadline) = self.deadline {
-                context.deadline.set(deadline);
-            }
-            if let Some((attempt, budget)) = self.attempt {
-                context.attempt.set(attempt);
-                context.budget.set(budget);
-            }
-            if !self.is_inside {
+            context.deadline.set(self.deadline);
+            context.attempt.set(self.attempt);
+            context.budget.set(self.budget);
+            // Inside another operation, its list has grown.
+            if self.tried.is_none() {
                 context.tried.set(None);
             }
         });
     }
+}
+
+/// Sets the number of the next attempt of the operation whose scope this is.
+pub(crate) fn set_attempt(attempt: u32) {
+    CONTEXT.with(|context| context.attempt.set(attempt));
 }
 
 /// Runs `poll` without a shared reading of the clock: for code of the user, which may take its time
@@ -362,7 +359,8 @@ mod tests {
         let inner = OperationScope::enter(None, None, Tried::default());
         assert!(tried().contains(7));
         note_tried(8);
-        let (inner_kept, _) = (inner.tried(), drop(inner));
+        let inner_kept = inner.tried();
+        drop(inner);
         assert_eq!(
             (outer.tried(), inner_kept),
             (Tried([8, 7]), Tried::default())

@@ -9,7 +9,8 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::BoxError;
-use crate::balance::Shortage;
+use crate::replay::ReplayBodyError;
+use crate::shortage::Shortage;
 
 /// The reason why a call ended in an [`Error`].
 ///
@@ -41,6 +42,8 @@ pub enum ErrorKind {
     /// The source of a balancer's endpoints was lost with the runtime that polled it, so nobody knows them any more. A
     /// source that can begin anew is not: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
+    /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not asked.
+    Refused,
 }
 
 /// The reason why a retry made no further attempt. Returned by [`Cause::gave_up`].
@@ -125,24 +128,22 @@ impl GaveUp {
 /// | `{:#?}` | the fields |
 ///
 /// `{}` leaves out the service's text because all that print a chain of errors, as `anyhow` does, print it themselves.
-pub struct Error(Box<Cause>);
+pub struct Error(pub(crate) Box<Cause>);
 
-/// The part of an operation that took too long, or failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Late {
-    /// The call, as far as the layer knows.
+/// The part of a call that took too long, or failed. Returned by [`Cause::stage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The call itself: no answer had begun, or the layer does not know of one.
+    #[default]
     Call,
-    /// The next part of an answer that had begun.
-    #[cfg(feature = "http")]
-    Part,
-    /// The end of an answer that had begun.
-    #[cfg(feature = "http")]
-    End,
-    /// The reader of an answer, of which more was there.
-    #[cfg(feature = "http")]
+    /// The wait for the next part of an answer that had begun.
+    NextPart,
+    /// The rest of an answer that had begun.
+    WholeAnswer,
+    /// The caller, which did not read an answer that was there.
     Reader,
-    /// A body that ended in an error.
-    #[cfg(feature = "http")]
+    /// A body that ended in an error of its own.
     Body,
 }
 
@@ -152,7 +153,7 @@ impl Error {
             kind,
             sent,
             may_go_elsewhere: false,
-            late: Late::Call,
+            stage: Stage::default(),
             gave_up: None,
             attempts: 0,
             max_attempts: 0,
@@ -176,24 +177,36 @@ impl Error {
         error
     }
 
+    /// The error of a call that a [part](crate::part) of your own refuses before the inner service is asked.
+    ///
+    /// Its kind is [`ErrorKind::Refused`]. `name` is the name of the layer, and `retry_after` the wait after which another
+    /// call can succeed, if the part knows one. All layers treat it like the refusal of a part of this crate: it is
+    /// [`Outcome::Ignored`](crate::Outcome::Ignored), and a retry makes no further attempt unless it
+    /// [retries rejections](crate::retry::Config::retry_rejections).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use buttress::{Error, ErrorKind};
+    ///
+    /// let error = Error::refused("reports", Some(Duration::from_secs(2)));
+    /// assert_eq!(error.to_string(), "\"reports\" refused the call, retry after 2.0s");
+    /// assert_eq!(error.kind(), ErrorKind::Refused);
+    /// assert!(error.is_rejection() && !error.was_sent());
+    /// ```
+    #[cold]
+    #[must_use]
+    pub fn refused(name: &'static str, retry_after: Option<Duration>) -> Self {
+        Self::rejected(ErrorKind::Refused, name, retry_after)
+    }
+
     /// A call that was given up after `allowed`, while the inner service was working on it.
     #[cold]
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
         let mut error = Self::new(kind, name, true);
         error.0.allowed = Some(allowed);
-        error
-    }
-
-    /// The same, when the head of the answer had come.
-    #[cfg(feature = "http")]
-    pub(crate) fn body_timed_out(
-        kind: ErrorKind,
-        name: &'static str,
-        allowed: Duration,
-        late: Late,
-    ) -> Self {
-        let mut error = Self::timed_out(kind, name, allowed);
-        error.0.late = late;
         error
     }
 
@@ -231,26 +244,10 @@ impl Error {
         }
     }
 
-    /// The error of a body inside a body of this crate.
-    #[cfg(feature = "http")]
-    #[inline]
-    pub(crate) fn of_body<E>(error: E) -> Self
-    where
-        E: Into<BoxError> + 'static,
-    {
-        downcast::<E, Self>(error).unwrap_or_else(|foreign| {
-            let mut error = Self::of_foreign(foreign.into(), "");
-            if error.kind() == ErrorKind::Service {
-                error.0.late = Late::Body;
-            }
-            error
-        })
-    }
-
     /// An error that was boxed, or is of another crate.
     #[cold]
     #[inline(never)]
-    fn of_foreign(error: BoxError, name: &'static str) -> Self {
+    pub(crate) fn of_foreign(error: BoxError, name: &'static str) -> Self {
         let error = match error.downcast::<Self>() {
             Ok(ours) => return Self::of_service(*ours, || name),
             Err(error) => error,
@@ -335,7 +332,7 @@ pub struct Cause {
     sent: bool,
     /// An inner balancer has other endpoints that may take the call.
     may_go_elsewhere: bool,
-    late: Late,
+    pub(crate) stage: Stage,
     gave_up: Option<GaveUp>,
     /// 0 if no retry took part.
     attempts: u32,
@@ -379,6 +376,14 @@ impl Cause {
     #[must_use]
     pub fn gave_up(&self) -> Option<GaveUp> {
         self.gave_up
+    }
+
+    /// Returns the part of the call that took too long, or failed.
+    ///
+    /// It tells a server that sends no answer from one that stops in the middle of it, and from a caller that does not read.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// Returns how long to wait before another call can succeed, where the layer knows.
@@ -439,10 +444,13 @@ impl Cause {
         self.kind != ErrorKind::Service && self.service.is_some()
     }
 
-    /// Returns `true` if the caller took too long, and not the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_of_slow_reader(&self) -> bool {
-        self.late == Late::Reader
+    /// Returns `true` if the call ended because of its own copy of the request, and another copy may be read to its end.
+    pub(crate) fn concerns_one_copy(&self) -> bool {
+        let found = self.downcast_ref();
+        matches!(
+            found,
+            Some(ReplayBodyError::Lost | ReplayBodyError::Superseded)
+        )
     }
 
     /// Returns `true` if a call that was refused may be sent to another endpoint, by making it again.
@@ -457,7 +465,7 @@ impl Cause {
             self.kind = found.kind;
             self.name = found.name;
             self.may_go_elsewhere = found.may_go_elsewhere;
-            self.late = found.late;
+            self.stage = found.stage;
             self.retry_after = found.retry_after;
             self.allowed = found.allowed;
             self.shortage.clone_from(&found.shortage);
@@ -480,14 +488,12 @@ impl Cause {
                 f,
                 "discovery of balancer {name:?} has stopped with the runtime that it ran on, make its source restartable"
             )?,
-            #[cfg(feature = "http")]
-            _ if self.late == Late::Reader => write!(f, "the answer of {name:?} was not read")?,
-            #[cfg(feature = "http")]
-            ErrorKind::Timeout if self.late == Late::Part => {
+            ErrorKind::Refused => write!(f, "{name:?} refused the call")?,
+            _ if self.stage == Stage::Reader => write!(f, "the answer of {name:?} was not read")?,
+            ErrorKind::Timeout if self.stage == Stage::NextPart => {
                 write!(f, "{name:?} sent no more of its answer")?;
             }
-            #[cfg(feature = "http")]
-            ErrorKind::Timeout if self.late == Late::End => {
+            ErrorKind::Timeout if self.stage == Stage::WholeAnswer => {
                 write!(f, "{name:?} did not send its whole answer")?;
             }
             ErrorKind::Timeout => write!(f, "{name:?} gave no answer")?,
@@ -521,9 +527,8 @@ impl Cause {
 
     /// Writes that the service failed. Its own error says the rest.
     fn write_failure(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.late, self.name) {
-            #[cfg(feature = "http")]
-            (Late::Body, _) => f.write_str("the body failed"),
+        match (self.stage, self.name) {
+            (Stage::Body, _) => f.write_str("the body failed"),
             (_, "") => f.write_str("the service failed"),
             (_, name) => write!(f, "{name:?} failed"),
         }
@@ -611,6 +616,7 @@ impl fmt::Debug for Cause {
             .field("kind", &self.kind)
             .field("name", &self.name)
             .field("sent", &self.sent)
+            .field("stage", &self.stage)
             .field("attempts", &self.attempts())
             .field("gave_up", &self.gave_up)
             .field("retry_after", &self.retry_after)
@@ -629,7 +635,7 @@ impl StdError for Cause {
 
 /// Returns `value` if it is a `B`, without a box.
 #[inline]
-fn downcast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
+pub(crate) fn downcast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
     let mut slot = Some(value);
     let same: Option<&mut Option<B>> = (&mut slot as &mut dyn Any).downcast_mut();
     if let Some(value) = same.and_then(Option::take) {

@@ -92,6 +92,12 @@
 //! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
 //! - Layers of each key's own stand where one for all would stand.
 //!
+//! # A layer of your own
+//!
+//! An admission of your own, such as a limit on bytes in flight, is a [part]: two functions, one that admits an attempt
+//! and one that learns how it ended. It becomes a layer that keeps the promises of all others. The page on
+//! [architecture] shows the way of a request through the crate.
+//!
 //! # What all layers have in common
 //!
 //! - A *configuration* is the recipe, made by `XLayer::config(name)`; its `build` checks every value and makes
@@ -101,9 +107,8 @@
 //!   the timeout; an idle handle holds nothing of this crate's. An error from the inner `poll_ready` is the outcome of a call.
 //! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
 //!   exactly. The [guide](guide#in-your-tests) shows it.
-//! - What a layer takes for the time of an event was read in the same poll. If the inner service blocks
-//!   the thread for long, windows and limits see its end that much too early. What is measured is not
-//!   affected.
+//! - A layer reads the clock when a call begins, and when it ends, after the inner service has returned. The parts of a
+//!   standard stack share these readings.
 //! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
 //!
 //! # Calls
@@ -145,24 +150,9 @@
 //! `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
 //! [`Error::find`] finds it again in all of them.
 
-// How to add a layer. The circuit breaker is the model for all of this.
-//
-// - `src/<layer>/`: `mod.rs` is its module page, with the headings of the others, and nothing else; `config.rs` has the settings,
-//   their defaults and their checks; `layer.rs` the layer, its handle and whether it may be forgotten; `service.rs` and
-//   `future.rs` are the glue, through `Ready`, `Call` and `send_method!`; `metrics.rs` what it reports.
-//   `src/algorithm/<name>.rs` has the algorithm, as plain code that is given the time.
-// - This file: the module, what is exported, a row of the table of layers, and its place in the order of layers. The same
-//   in `README.md` and `guide.rs`; a line in `CHANGELOG.md`.
-// - `tests/common/mod.rs`: a `Kind`, with which `contract.rs`, `cancellation.rs` and `readiness.rs` in `tests/layers` try it
-//   as they try all layers. A line or two in `config.rs` and `contract.rs` (threads) there, and in `allocation.rs` and
-//   `metrics.rs` in `tests/exporter`. `tests/layers/<layer>.rs` for what it does; `tests/loom/` if it has atomics;
-//   `examples/<layer>.rs` as a recipe.
-// - `benches/overhead/rows.rs`: a row, whose instructions are counted then (`-- --instructions --update`).
-// - If it is a part of the standard stack: a layer that is off, `src/stack/`, and the rows of the stack in tests and benches.
-//
-// Refusals have an `ErrorKind`; each kind has an answer in `src/http/respond/refusal.rs`.
-
 mod algorithm;
+#[doc = include_str!("ARCHITECTURE.md")]
+pub mod architecture {}
 mod availability;
 pub mod balance;
 pub mod budget;
@@ -195,6 +185,7 @@ mod ready;
 mod replay;
 pub mod retry;
 mod send;
+mod shortage;
 pub mod stack;
 mod stripe;
 mod sync;
@@ -213,7 +204,7 @@ pub use crate::bulkhead::{Bulkhead, BulkheadLayer};
 pub use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer};
 pub use crate::completion::{CompleteOnResponse, Permit, TrackCompletion};
 pub use crate::deadline::{Attempt, Deadline, DeadlineScope};
-pub use crate::error::{Cause, ConfigError, Error, ErrorKind, GaveUp};
+pub use crate::error::{Cause, ConfigError, Error, ErrorKind, GaveUp, Stage};
 pub use crate::evictable::Evictable;
 pub use crate::fallback::{Fallback, FallbackLayer};
 pub use crate::hedge::{Hedge, HedgeLayer};
@@ -223,7 +214,8 @@ pub use crate::mode::Mode;
 pub use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Pushback, classify_fn};
 pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::CloneService;
-pub use crate::replay::{ByClone, Never, Replay};
+pub use crate::replay::{ByClone, Never, Replay, ReplayBodyError};
 pub use crate::retry::{Retry, RetryLayer};
+pub use crate::shortage::Shortage;
 pub use crate::stack::standard;
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};

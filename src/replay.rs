@@ -1,5 +1,9 @@
 //! Whether a request may be sent again, and how it is copied.
 
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
 use crate::Error;
 
 /// Decides whether a request may be sent again, and copies it.
@@ -95,5 +99,44 @@ where
 {
     fn copy(&self, request: &Req) -> Option<Req> {
         self(request)
+    }
+}
+
+/// The reason why a request body that is read by several attempts could not be read on.
+///
+/// It is in the chain of sources of the error that a client makes of it. The `ReplayBody` of the feature `http` fails with it;
+/// a body of your own may do so, too. [`Lost`](Self::Lost) and [`Superseded`](Self::Superseded) concern one copy alone, so that
+/// they do not end a hedged call.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ReplayBodyError {
+    /// The body itself failed. Every copy reports it.
+    Source(Arc<dyn StdError + Send + Sync>),
+    /// More of the body was read than is kept, and this copy needs what is gone.
+    Lost,
+    /// The attempt that reads it is over, and another one is made in its stead.
+    Superseded,
+    /// The body panicked when another copy read it.
+    Panicked,
+}
+
+impl fmt::Display for ReplayBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source(_) => "the request body failed",
+            Self::Lost => "the beginning of the request body is no longer kept",
+            Self::Superseded => "the request is sent again",
+            Self::Panicked => "the request body has panicked",
+        })
+    }
+}
+
+impl StdError for ReplayBodyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            // The error itself: behind the `Arc` nobody would find it by its type.
+            Self::Source(error) => Some(&**error),
+            Self::Lost | Self::Superseded | Self::Panicked => None,
+        }
     }
 }

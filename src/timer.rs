@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 pin_project! {
     #[derive(Debug, Default)]
-    pub(crate) struct Timer {
+    pub struct Timer {
         #[pin]
         sleep: Option<Sleep>,
     }

@@ -125,7 +125,7 @@ impl Tokens {
         self.word.fetch_add(IN_FLIGHT, Ordering::Relaxed);
     }
 
-    /// Ends an operation. Says whether it is time to [`sample`](Self::sample).
+    /// Ends an operation. Returns whether it is time to [`sample`](Self::sample).
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) -> bool {
         let mut old = self.word.load(Ordering::Relaxed);

@@ -99,7 +99,7 @@ impl Place {
         self.shift_burst.store(Self::pack(terms), Ordering::Release);
     }
 
-    /// Acquires, so that whoever sees a newer value here sees the newer tag, too.
+    /// Acquires, so that a thread that sees a newer value here sees the newer tag, too.
     #[inline]
     fn read(&self) -> Terms {
         let shift_burst = self.shift_burst.load(Ordering::Acquire);
@@ -241,7 +241,7 @@ impl Gcra {
         }
     }
 
-    /// Says whether the terms were those of the word when they were read.
+    /// Returns whether the terms were those of the word when they were read.
     #[inline]
     fn is_whole(&self, view: &View) -> bool {
         self.word.load(Ordering::Acquire) >> TIME_BITS == view.word >> TIME_BITS
@@ -315,7 +315,7 @@ impl Gcra {
         tokens as u32
     }
 
-    /// Says whether nothing is missing.
+    /// Returns whether nothing is missing.
     pub(crate) fn is_full(&self, now: u64) -> bool {
         let view = self.whole_view();
         let now = view.terms.units(now);
@@ -326,7 +326,7 @@ impl Gcra {
         self.whole_view().terms.burst
     }
 
-    /// Lets nothing through before `until`. Says whether that is longer than it was.
+    /// Lets nothing through before `until`. Returns whether that is longer than it was.
     pub(crate) fn quiet(&self, until: u64) -> bool {
         self.quiet_until.fetch_max(until, Ordering::Relaxed) < until
     }

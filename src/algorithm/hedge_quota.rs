@@ -27,8 +27,8 @@ impl Quota {
         }
     }
 
-    /// Takes a hedge when there have been so many calls in all, and so many in the last tick. Says `false` if
-    /// there is none.
+    /// Takes a hedge when there have been so many calls in all, and so many in the last tick. Returns `false`
+    /// if there is none.
     ///
     /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows
     /// just as if each call had put its share in.

@@ -51,7 +51,7 @@ impl Rate {
         Self { count, period }
     }
 
-    /// Says whether the interval between two tokens is in range.
+    /// Returns whether the interval between two tokens is in range.
     pub(crate) fn is_valid(self) -> bool {
         let (count, nanos) = (u128::from(self.count), self.period.as_nanos());
         let (least, most) = (count * u128::from(SHORTEST), count * u128::from(LONGEST));

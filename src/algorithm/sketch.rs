@@ -1,9 +1,9 @@
 //! How long calls take: a histogram of the recent past, written without a lock.
 //!
 //! Sixteen buckets to each power of two, from 1 µs to five hours, and linear interpolation within a bucket.
-//! Threads count into cells of their own. Once in a thirtieth of the window whoever comes first takes what
+//! Threads count into cells of their own. Once in a thirtieth of the window the thread that comes first takes what
 //! has been counted out of the cells and puts it into a ring of ten slices; that is the only time a lock is
-//! taken, and nobody waits for it.
+//! taken, and no thread waits for it.
 //!
 //! A call that was given up says only that it would have taken longer. Leaving such calls out would make a
 //! service look the faster the more slow calls are given up, so they enter as *lower bounds*, and
@@ -125,7 +125,7 @@ impl<const N: usize> Sketch<N> {
         }
     }
 
-    /// Says whether calls took much longer in the last full tick than in the window.
+    /// Returns whether calls took much longer in the last full tick than in the window.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed) == 1
     }
@@ -141,7 +141,7 @@ impl<const N: usize> Sketch<N> {
         self.stripes.iter().map(calls).sum()
     }
 
-    /// Collects what has been counted if a new tick has begun at `nanos`, a time from any fixed origin. Says
+    /// Collects what has been counted if a new tick has begun at `nanos`, a time from any fixed origin. Returns
     /// whether it did.
     #[inline]
     pub(crate) fn keep(&self, nanos: u64) -> bool {
@@ -310,7 +310,7 @@ impl<const N: usize> History<N> {
         }
     }
 
-    /// Says whether the median of the last tick is above `factor` times that of the window.
+    /// Returns whether the median of the last tick is above `factor` times that of the window.
     fn is_slow(&self, factor: f64) -> bool {
         if self.recent.total() < MIN_RECENT {
             return false;

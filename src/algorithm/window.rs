@@ -1,6 +1,6 @@
 //! The outcomes of recent calls, counted over a span of time or over the last N calls.
 //!
-//! The time window is a ring of ten buckets of equal width. Nothing runs in the background: whoever
+//! The time window is a ring of ten buckets of equal width. Nothing runs in the background: a thread that
 //! records into a bucket that has been overtaken by time starts it anew, so rotating costs the same
 //! after a second and after a week. With ten buckets of one second, the last nine to ten seconds are
 //! seen.

@@ -304,8 +304,7 @@ impl HostSet {
     }
 
     fn ejected(&self, now: Instant, method: EjectionMethod, mode: Mode) {
-        self.metrics
-            .report(now, |metrics| metrics.ejected(method, mode));
+        self.metrics.ejected(method, mode, now);
     }
 
     /// The label of an endpoint with this key, if endpoints are reported.
@@ -323,8 +322,7 @@ impl HostSet {
     #[inline(never)]
     pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
         let is_idle = label.end();
-        self.metrics
-            .report(now, |metrics| metrics.ended(label, end, is_idle, now));
+        self.metrics.ended(label, end, is_idle, now);
     }
 
     /// What is to be shown of the endpoints of each label, each at its place.

@@ -1,6 +1,5 @@
 //! What endpoints are called in metrics: a few by their keys, and all others together.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -42,7 +41,7 @@ impl Label {
 
     /// Shows how many calls are in flight. The end of the last one shows it as well: who is late with what was before sees
     /// that, and shows it once more.
-    pub(super) fn show(&self, set: impl Fn(u64)) {
+    pub(super) fn show(&self, mut set: impl FnMut(u64)) {
         // A plain load may see what was before.
         let newest = || self.in_flight.fetch_add(0, Ordering::AcqRel);
         let mut calls = newest();
@@ -139,14 +138,6 @@ impl Entry {
             label: Weak::new(),
             endpoints: 0,
         }
-    }
-}
-
-impl fmt::Debug for Directory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Directory")
-            .field(&lock(&self.0).indices.len())
-            .finish()
     }
 }
 

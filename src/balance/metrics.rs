@@ -1,10 +1,7 @@
 //! What the balancer reports.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::Instant;
 
 use super::background::{Task, TaskState};
@@ -15,7 +12,7 @@ use super::outlier::EjectionMethod;
 use super::priority::PRIORITIES;
 use crate::Mode;
 use crate::sync::{AtomicU32, Ordering, lock};
-use crate::telemetry::{Ended, Instruments, Labels, LazyMetric};
+use crate::telemetry::{Ended, Handles, Instruments, Series, table};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -41,7 +38,7 @@ const NUMBERS: [&str; PRIORITIES] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 /// The balancers of one name.
 #[derive(Default)]
-pub(super) struct Levels {
+pub(super) struct BalanceMetrics {
     host_sets: Mutex<Vec<Arc<HostSet>>>,
     pub(super) labels: Directory,
     /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
@@ -52,7 +49,7 @@ pub(super) struct Levels {
     shown_tasks: AtomicU32,
 }
 
-impl Levels {
+impl BalanceMetrics {
     pub(super) fn add(&self, host_set: &Arc<HostSet>) {
         lock(&self.host_sets).push(Arc::clone(host_set));
     }
@@ -113,122 +110,34 @@ impl Levels {
     }
 }
 
-impl fmt::Debug for Levels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Levels")
-            .field(&lock(&self.host_sets).len())
-            .finish()
-    }
-}
-
-pub(super) struct BalanceMetrics {
-    labels: Labels,
-    states: [Gauge; STATES.len()],
-    /// Looked up when there are several groups.
-    shares: RefCell<[Option<Gauge>; PRIORITIES]>,
-    /// Looked up when there is such a task.
-    tasks: RefCell<[Option<Gauge>; Task::ALL.len()]>,
-    refusals: LazyMetric<Counter>,
-    /// At the indices of their labels.
-    endpoints: RefCell<Vec<Option<EndpointMetrics>>>,
-}
-
-/// The handles of one label.
-struct EndpointMetrics {
-    /// The label's.
-    id: u64,
-    calls: [LazyMetric<Counter>; Ended::NAMES.len()],
-    in_flight: Gauge,
-    latency: Gauge,
-    ready: Gauge,
-}
-
-impl EndpointMetrics {
-    fn bind(name: &'static str, label: &Label) -> Self {
-        describe_counter!(
-            "buttress_endpoint_calls_total",
-            "Calls to an endpoint of a balancer that have ended"
-        );
-        describe_gauge!(
-            "buttress_endpoint_in_flight",
-            "Calls that are in flight on an endpoint of a balancer"
-        );
-        describe_gauge!(
-            "buttress_endpoint_latency_seconds",
-            Unit::Seconds,
-            "Latency of an endpoint as the balancer estimates it"
-        );
-        describe_gauge!(
-            "buttress_endpoint_ready",
-            "Endpoints of this label that are neither ejected nor unhealthy"
-        );
-        let labels = [
-            metrics::Label::new("name", name),
-            metrics::Label::new("endpoint", Arc::clone(&label.key)),
-        ];
-        let labels = || labels.iter();
-        Self {
-            id: label.id,
-            calls: Default::default(),
-            in_flight: gauge!("buttress_endpoint_in_flight", labels()),
-            latency: gauge!("buttress_endpoint_latency_seconds", labels()),
-            ready: gauge!("buttress_endpoint_ready", labels()),
-        }
-    }
-}
-
 impl Instruments for BalanceMetrics {
-    type Levels = Levels;
-
-    fn bind(labels: Labels) -> Self {
-        describe_gauge!(
-            "buttress_endpoints",
-            "Endpoints of a balancer that are in this state"
-        );
-        Self {
-            labels,
-            states: STATES.map(|state| {
-                gauge!("buttress_endpoints", "name" => labels.name, "state" => state.label())
-            }),
-            shares: RefCell::default(),
-            tasks: RefCell::default(),
-            refusals: LazyMetric::default(),
-            endpoints: RefCell::default(),
-        }
-    }
-
-    fn publish(&self, levels: &Levels) {
+    fn publish(&self, handles: &mut Handles) {
         let mut counts = [0; STATES.len()];
-        for host_set in lock(&levels.host_sets).iter() {
+        for host_set in lock(&self.host_sets).iter() {
             host_set.count(&mut counts);
         }
-        for (gauge, count) in self.states.iter().zip(counts) {
-            gauge.set(count as f64);
+        for (state, count) in STATES.into_iter().zip(counts) {
+            handles.set(&table::ENDPOINTS, &[state.label()], count as f64);
         }
-        let mut gauges = self.shares.borrow_mut();
-        for (priority, share) in levels.shares() {
-            gauges[priority]
-                .get_or_insert_with(|| self.share(priority))
-                .set(share);
+        for (priority, share) in self.shares() {
+            handles.set(&table::PRIORITY_SHARE, &[NUMBERS[priority]], share);
         }
-        let mut gauges = self.tasks.borrow_mut();
-        for (task, is_running) in levels.tasks() {
-            gauges[task as usize]
-                .get_or_insert_with(|| self.is_running(task))
-                .set(f64::from(u8::from(is_running)));
+        for (task, is_running) in self.tasks() {
+            let gauge = match task {
+                Task::Discovery => &table::DISCOVERY_RUNNING,
+                Task::HealthCheck => &table::HEALTH_CHECK_RUNNING,
+            };
+            handles.set(gauge, &[], f64::from(u8::from(is_running)));
         }
-        let Some(mut endpoints) = levels.endpoints() else {
+        let Some(mut endpoints) = self.endpoints() else {
             return;
         };
         for place in endpoints.iter_mut() {
             let Some(shown) = place else { continue };
-            self.with(&shown.label, |metrics| {
-                shown
-                    .label
-                    .show(|calls| metrics.in_flight.set(calls as f64));
-                metrics.latency.set(shown.latency);
-                metrics.ready.set(shown.ready as f64);
-            });
+            let handles = shown.label.handles(handles);
+            shown.label.show_in_flight(handles);
+            handles.set(&table::ENDPOINT_LATENCY, &[], shown.latency);
+            handles.set(&table::ENDPOINT_READY, &[], shown.ready as f64);
             if shown.endpoints == 0 {
                 *place = None;
             }
@@ -236,77 +145,31 @@ impl Instruments for BalanceMetrics {
     }
 }
 
-impl BalanceMetrics {
-    fn share(&self, priority: usize) -> Gauge {
-        describe_gauge!(
-            "buttress_priority_share",
-            "Share of the calls of a balancer that goes to the endpoints of this priority"
-        );
-        gauge!("buttress_priority_share",
-            "name" => self.labels.name, "priority" => NUMBERS[priority])
+impl Label {
+    fn handles<'a>(&self, handles: &'a mut Handles) -> &'a mut Handles {
+        handles.of_endpoint(self.place, self.id, &self.key)
     }
 
-    fn is_running(&self, task: Task) -> Gauge {
-        let (metric, description) = match task {
-            Task::Discovery => (
-                "buttress_discovery_running",
-                "1 while the endpoints of the balancers of this name are being discovered, 0 if not",
-            ),
-            Task::HealthCheck => (
-                "buttress_health_check_running",
-                "1 while the endpoints of the balancers of this name are being checked, 0 if not",
-            ),
-        };
-        describe_gauge!(metric, description);
-        gauge!(metric, "name" => self.labels.name)
+    fn show_in_flight(&self, handles: &mut Handles) {
+        self.show(|calls| handles.set(&table::ENDPOINT_IN_FLIGHT, &[], calls as f64));
     }
+}
 
-    /// An endpoint was ejected, or would have been. Looked up each time: that is rare.
-    pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode) {
-        describe_counter!(
-            "buttress_ejections_total",
-            "Endpoints that were left out because they failed more than the others"
-        );
-        let labels = [
-            ("name", self.labels.name),
-            ("method", method.label()),
-            ("mode", mode.label()),
-        ];
-        counter!("buttress_ejections_total", &labels).increment(1);
-    }
-
-    /// Uses the handles of a label.
-    fn with(&self, label: &Label, used: impl FnOnce(&EndpointMetrics)) {
-        let mut endpoints = self.endpoints.borrow_mut();
-        if endpoints.len() <= label.place {
-            endpoints.resize_with(label.place + 1, || None);
-        }
-        let metrics = &mut endpoints[label.place];
-        match metrics {
-            Some(metrics) if metrics.id == label.id => used(metrics),
-            _ => used(metrics.insert(EndpointMetrics::bind(self.labels.name, label))),
-        }
+impl Series<BalanceMetrics> {
+    /// An endpoint was ejected, or would have been.
+    pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode, now: Instant) {
+        let values = [method.label(), mode.label()];
+        self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
     }
 
     /// A call to an endpoint has ended; `is_idle` if no other is in flight.
     pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
-        self.with(label, |metrics| {
-            let look_up = || {
-                counter!("buttress_endpoint_calls_total",
-                    "name" => self.labels.name, "endpoint" => Arc::clone(&label.key),
-                    "outcome" => Ended::NAMES[end as usize])
-            };
-            metrics.calls[end as usize].with(now, look_up, |calls| calls.increment(1));
+        self.report(now, |handles| {
+            let handles = label.handles(handles);
+            handles.count(&table::ENDPOINT_CALLS, &[end.label()]);
             if is_idle {
-                label.show(|calls| metrics.in_flight.set(calls as f64));
+                label.show_in_flight(handles);
             }
         });
-    }
-
-    /// A call was refused because there is no endpoint.
-    pub(super) fn refused(&self, now: Instant) {
-        let look_up = || self.labels.rejections("no_endpoints", Mode::Enforce);
-        self.refusals
-            .with(now, look_up, |refusals| refusals.increment(1));
     }
 }

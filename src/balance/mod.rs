@@ -306,4 +306,3 @@ pub use self::health::{Ask, HealthCheck, Probe};
 pub use self::outlier::OutlierEjection;
 pub use self::priority::Failover;
 pub use self::service::Balance;
-pub use self::shortage::Shortage;

@@ -20,13 +20,13 @@ use super::host_set::HostSet;
 use super::metrics::BalanceMetrics;
 use super::outlier::OutlierEjection;
 use super::priority::{Failover, PRIORITIES};
-use crate::ConfigError;
 use crate::algorithm::queue::{Ticket, WaitQueue};
 use crate::discover::{Target, discard};
 use crate::random::Random;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Published, Series};
 use crate::wake::locked;
+use crate::{ConfigError, ErrorKind, Mode};
 
 /// The endpoints at one time, in the order of their priorities. The indices of the two lists are the same.
 pub(super) struct Set<S> {
@@ -389,7 +389,8 @@ impl<S> Pool<S> {
 
     /// A call was refused because there is no endpoint.
     pub(super) fn refused(&self, now: Instant) {
-        self.metrics.report(now, |metrics| metrics.refused(now));
+        self.metrics
+            .rejected(ErrorKind::NoEndpoints, Mode::Enforce, now);
     }
 
     #[inline]

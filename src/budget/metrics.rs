@@ -2,23 +2,17 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use metrics::{Gauge, describe_gauge, gauge};
-
-use crate::telemetry::{Instruments, Labels};
-
-pub(super) struct BudgetMetrics {
-    tokens: Gauge,
-    capacity: Gauge,
-}
+use crate::telemetry::table::{BUDGET_CAPACITY, BUDGET_TOKENS};
+use crate::telemetry::{Handles, Instruments};
 
 /// What the gauges show. Of several budgets with one name, the one that was used last.
 #[derive(Debug, Default)]
-pub(super) struct Levels {
+pub(super) struct BudgetMetrics {
     tokens: AtomicU32,
     capacity: AtomicU32,
 }
 
-impl Levels {
+impl BudgetMetrics {
     pub(super) fn set(&self, tokens: u32, capacity: u32) {
         self.tokens.store(tokens, Ordering::Relaxed);
         self.capacity.store(capacity, Ordering::Relaxed);
@@ -26,25 +20,9 @@ impl Levels {
 }
 
 impl Instruments for BudgetMetrics {
-    type Levels = Levels;
-
-    fn bind(labels: Labels) -> Self {
-        describe_gauge!(
-            "buttress_budget_tokens",
-            "Tokens in the retry budget; a retry costs 10"
-        );
-        describe_gauge!(
-            "buttress_budget_capacity",
-            "Tokens that the retry budget can hold at present"
-        );
-        Self {
-            tokens: gauge!("buttress_budget_tokens", "name" => labels.name),
-            capacity: gauge!("buttress_budget_capacity", "name" => labels.name),
-        }
-    }
-
-    fn publish(&self, levels: &Levels) {
-        self.tokens.set(levels.tokens.load(Ordering::Relaxed));
-        self.capacity.set(levels.capacity.load(Ordering::Relaxed));
+    fn publish(&self, handles: &mut Handles) {
+        let level = |level: &AtomicU32| f64::from(level.load(Ordering::Relaxed));
+        handles.set(&BUDGET_TOKENS, &[], level(&self.tokens));
+        handles.set(&BUDGET_CAPACITY, &[], level(&self.capacity));
     }
 }

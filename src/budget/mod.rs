@@ -49,8 +49,8 @@
 //!
 //! # Cost
 //!
-//! Two atomic updates of one word for an operation. The clock is not read; once in 16 operations the time that other
-//! layers have read is used to see how many there are in a second.
+//! Two atomic updates of one word for an operation. Once in 16 operations the clock is read, to measure how many there are
+//! in a second.
 //!
 //! # What clones share
 //!

@@ -91,9 +91,7 @@ impl Shared {
     /// Counts a call that is refused, or would be.
     #[cold]
     pub(super) fn reject(&self, reason: Reason, now: Instant) -> Error {
-        self.metrics.report(now, |metrics| {
-            metrics.rejected(reason, self.mode, now);
-        });
+        self.metrics.rejected(reason.kind(), self.mode, now);
         self.settle();
         Error::rejected(reason.kind(), self.name(), None)
     }
@@ -101,8 +99,7 @@ impl Shared {
     /// Counts a wait that is over.
     pub(super) fn waited(&self, end: WaitEnd, since: Instant, now: Instant) {
         let waited = now.saturating_duration_since(since);
-        self.metrics
-            .report(now, |metrics| metrics.waited(end, waited, now));
+        self.metrics.waited(end, waited, now);
     }
 
     /// Gives the slot of a call back. Returns how the gate stood before.

@@ -51,22 +51,14 @@ impl<O: Part, A: Part> Core<O, A> {
         if !self.attempt.has_gauges() {
             return;
         }
-        let nanos = match at.known_nanos() {
-            Some(nanos) => nanos,
-            None => {
-                let calls = CALLS.get();
-                CALLS.set(if calls == 0 {
-                    LOOK_EVERY - 1
-                } else {
-                    calls - 1
-                });
-                if calls > 0 {
-                    return;
-                }
-                at.nanos()
+        if at.known_nanos().is_none() {
+            let calls = CALLS.get();
+            CALLS.set((calls + 1) % LOOK_EVERY);
+            if calls > 0 {
+                return;
             }
-        };
-        if self.published.is_due(nanos) {
+        }
+        if self.published.is_due(at.nanos()) {
             self.publish(at);
         }
     }
@@ -98,11 +90,6 @@ impl<O: Part, A: Part> Core<O, A> {
     #[cold]
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         saturating_add(self.origin, Duration::from_nanos(nanos))
-    }
-
-    #[inline]
-    fn is_timed(&self) -> bool {
-        self.operation.is_timed() || self.attempt.is_timed()
     }
 }
 
@@ -140,8 +127,7 @@ pub(super) struct Permits<O: Part, A: Part> {
     /// The wait of the attempt for a part. Boxed, because it is rare.
     wait: Option<Pin<Box<Wait<A::Ask>>>>,
     phase: Phase,
-    /// When the operation began and the attempt was sent, in nanoseconds from the origin.
-    began: u64,
+    /// When the attempt was sent, in nanoseconds from the origin.
     pub(super) sent: u64,
 }
 
@@ -161,7 +147,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: Default::default(),
             wait: None,
             phase: Phase::Before,
-            began: UNTIMED,
             sent: UNTIMED,
         }
     }
@@ -178,9 +163,6 @@ impl<O: Part, A: Part> Permits<O, A> {
         O: PartFor<Req>,
     {
         let ask = core.operation.ask(request);
-        if core.operation.is_timed() {
-            self.began = at.nanos();
-        }
         match core.operation.admit(ask, &mut self.operation, at) {
             Admit::Refuse(error) => {
                 self.settle_refused(core, at);
@@ -204,7 +186,7 @@ impl<O: Part, A: Part> Permits<O, A> {
         let ask = core.attempt.ask(request);
         match core.attempt.admit(ask, &mut self.attempt, at) {
             Admit::Go => {
-                if core.is_timed() {
+                if core.attempt.is_timed() {
                     self.sent = at.nanos();
                 }
                 self.phase = Phase::Sent;
@@ -306,11 +288,7 @@ impl<O: Part, A: Part> Permits<O, A> {
     #[inline(always)]
     pub(super) fn settle(&mut self, core: &Core<O, A>, record: &Record<'_>) {
         core.attempt.settle(&mut self.attempt, record);
-        let record = Record {
-            began: self.began,
-            ..*record
-        };
-        core.operation.settle(&mut self.operation, &record);
+        core.operation.settle(&mut self.operation, record);
         self.phase = Phase::Over;
     }
 
@@ -322,7 +300,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: mem::take(&mut self.operation),
             wait: self.wait.take(),
             phase: mem::replace(&mut self.phase, Phase::Over),
-            began: self.began,
             sent: self.sent,
         }
     }
@@ -334,7 +311,6 @@ impl<O: Part, A: Part> Permits<O, A> {
             operation: Default::default(),
             wait: self.wait.take(),
             phase: mem::replace(&mut self.phase, Phase::Before),
-            began: self.began,
             sent: self.sent,
         }
     }
@@ -342,7 +318,6 @@ impl<O: Part, A: Part> Permits<O, A> {
     /// Takes the permit of the operation over from another attempt.
     pub(super) fn take_operation(&mut self, from: &mut Self) {
         self.operation = mem::take(&mut from.operation);
-        self.began = from.began;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a part of an attempt is, and how parts compose.
+//! The trait of a part, and the composition of parts.
 
 use std::task::Waker;
 
@@ -13,19 +13,20 @@ use crate::Error;
 pub enum Admit {
     /// The attempt goes on.
     Go,
-    /// The attempt waits. Its permit holds its place; see [`Part::poll_turn`].
+    /// The attempt waits. Its permit holds its place; see [`Part::poll_turn`]. For a part of a whole operation this is the
+    /// same as [`Go`](Self::Go).
     Wait,
     /// The attempt is refused, and ends with this error.
     Refuse(Error),
 }
 
-/// How far the wait of an attempt has come.
+/// The progress of an attempt that waits.
 #[must_use]
 #[derive(Debug)]
 pub enum Turn {
     /// The attempt goes on.
     Go,
-    /// The attempt waits: until its waker is called, or until this instant at the latest.
+    /// The attempt waits until its waker is called, and until this instant at the latest. Then it is polled again.
     Until(Instant),
     /// The attempt is refused, and ends with this error.
     Refuse(Error),
@@ -33,11 +34,14 @@ pub enum Turn {
 
 /// An algorithm that admits attempts and learns how they ended.
 ///
-/// A part knows neither the request nor the service nor a future. What it must know of a request is read by [`PartFor`].
+/// The [module documentation](crate::part) has an example, and the rules that a part keeps.
+///
+/// A part knows neither the request nor the service nor a future. The facts that it needs of a request are read by
+/// [`PartFor`].
 ///
 /// A permit is plain data that lies in the attempt and is written there. Its default is "nothing", and a place in a queue is
 /// one of its states. [`settle`](Self::settle) ends it in whatever state it is, and leaves nothing; to settle nothing does
-/// nothing. The chassis settles a permit when its attempt ends, is refused by a part further inside, is dropped, or
+/// nothing. A permit is settled when its attempt ends, is refused by a part further inside, is dropped, or
 /// panics, also in the middle of an admission or of a settlement.
 pub trait Part: Send + Sync + 'static {
     /// The facts that the part needs of a request: a cost, or `()`.
@@ -59,29 +63,35 @@ pub trait Part: Send + Sync + 'static {
         true
     }
 
-    /// Decides about an attempt. `permit` is nothing.
+    /// Decides about an attempt, when a call is made or a further attempt begins. `permit` is nothing.
     fn admit(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At) -> Admit;
 
-    /// Returns whether the permit is a place in a queue.
+    /// Returns whether the permit is a place in a queue: from [`Admit::Wait`] until [`poll_turn`](Self::poll_turn) returns
+    /// [`Turn::Go`] or [`Turn::Refuse`].
     #[inline]
     fn is_waiting(&self, permit: &Self::Permit) -> bool {
         let _ = permit;
         false
     }
 
-    /// Moves on an attempt that waits. The chassis owns the timer.
+    /// Moves on an attempt that waits, when its task is polled. `waker` is that of the task.
+    ///
+    /// The part owns no timer: it returns the instant at which it is to be polled again at the latest. No other timer runs
+    /// meanwhile, so that instant must not lie after [`Deadline::current`](crate::Deadline::current). By default an attempt
+    /// does not wait.
     fn poll_turn(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At, waker: &Waker) -> Turn {
         let _ = (ask, permit, at, waker);
         Turn::Go
     }
 
-    /// Notes that the head of an answer has come, while the rest of it goes on.
+    /// Notes that the head of an answer has come, while the rest of it goes on. [`settle`](Self::settle) follows at its end.
+    /// By default this does nothing.
     #[inline]
     fn head(&self, permit: &mut Self::Permit, record: &Record<'_>) {
         let _ = (permit, record);
     }
 
-    /// Ends the permit, and leaves nothing.
+    /// Ends the permit, and leaves nothing. Also called for a permit that is nothing already.
     fn settle(&self, permit: &mut Self::Permit, record: &Record<'_>);
 
     /// Returns whether the part has gauges to be [published](Self::publish).
@@ -95,8 +105,8 @@ pub trait Part: Send + Sync + 'static {
         let _ = at;
     }
 
-    /// Returns whether a new part could take the place of this one, because it holds nothing against anybody. See
-    /// [`Evictable`](crate::Evictable).
+    /// Returns whether a new part could take the place of this one at `now`, because it holds nothing against its callers.
+    /// See [`Evictable`](crate::Evictable). `true` by default.
     fn is_evictable(&self, now: Instant) -> bool {
         let _ = now;
         true

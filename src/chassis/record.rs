@@ -112,7 +112,7 @@ pub struct Record<'a> {
     /// The moment at which it ended.
     pub at: &'a At,
     /// When the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
-    pub(super) began: u64,
+    sent_at: u64,
 }
 
 /// The time of a call that no part wants to know.
@@ -120,7 +120,7 @@ pub(super) const UNTIMED: u64 = u64::MAX;
 
 impl<'a> Record<'a> {
     #[inline(always)]
-    pub(super) fn new(outcome: Outcome, ended_by: EndedBy, at: &'a At, began: u64) -> Self {
+    pub(super) fn new(outcome: Outcome, ended_by: EndedBy, at: &'a At, sent_at: u64) -> Self {
         let sent = match ended_by {
             EndedBy::Service => Sent::Answered,
             EndedBy::Refusal => Sent::No,
@@ -131,19 +131,19 @@ impl<'a> Record<'a> {
             ended_by,
             sent,
             at,
-            began,
+            sent_at,
         }
     }
 
-    /// Returns how long the service had the request, in nanoseconds: without the waits for parts. For a part of the whole
-    /// operation it is the time that the caller saw. 0 if no part [is timed](super::Part::is_timed).
+    /// Returns how long the service had the request, in nanoseconds: without the waits for parts. 0 if no part
+    /// [is timed](super::Part::is_timed).
     #[inline]
     #[must_use]
     pub fn nanos(&self) -> u64 {
-        if self.began == UNTIMED {
+        if self.sent_at == UNTIMED {
             0
         } else {
-            self.at.nanos().saturating_sub(self.began)
+            self.at.nanos().saturating_sub(self.sent_at)
         }
     }
 

@@ -373,16 +373,14 @@ where
 {
     let at = core.at();
     match result {
-        Ok(response) => match completion.ended(&response, outcome, classify) {
-            Some(outcome) => {
-                permits.settle(core, &permits.record(outcome, ended_by, &at));
-                Ok(completion.attach(response, outcome, classify, None))
-            }
-            None => {
+        Ok(response) => {
+            let Some(outcome) = completion.ended(&response, outcome, classify) else {
                 let permit = InFlight::take(core, permits);
-                Ok(completion.attach(response, outcome, classify, Some(permit)))
-            }
-        },
+                return Ok(completion.attach(response, outcome, classify, Some(permit)));
+            };
+            permits.settle(core, &permits.record(outcome, ended_by, &at));
+            Ok(completion.attach(response, outcome, classify, None))
+        }
         Err(error) => {
             let mut record = permits.record(outcome, ended_by, &at);
             record.sent = of_error(&error).1;

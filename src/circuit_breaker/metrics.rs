@@ -2,18 +2,16 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
-
 use tokio::time::Instant;
 
-use crate::Mode;
 use crate::algorithm::breaker::{State, Transition, TransitionCause};
-use crate::telemetry::{Instruments, Labels, LazyMetric};
+use crate::telemetry::table::{BREAKER_STATE, BREAKER_TRANSITIONS};
+use crate::telemetry::{Handles, Instruments, Series};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
 
 impl State {
-    /// The value of the label `state`.
+    /// The value of the labels `state` and `to`.
     fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -41,9 +39,9 @@ impl TransitionCause {
 
 /// How many breakers of one name are in each state.
 #[derive(Debug, Default)]
-pub(super) struct Levels([AtomicI64; STATES.len()]);
+pub(super) struct BreakerMetrics([AtomicI64; STATES.len()]);
 
-impl Levels {
+impl BreakerMetrics {
     pub(super) fn created(&self, state: State) {
         self.0[state as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -51,61 +49,24 @@ impl Levels {
     pub(super) fn dropped(&self, state: State) {
         self.0[state as usize].fetch_sub(1, Ordering::Relaxed);
     }
-
-    pub(super) fn moved(&self, from: State, to: State) {
-        self.dropped(from);
-        self.created(to);
-    }
-}
-
-pub(super) struct BreakerMetrics {
-    labels: Labels,
-    states: [Gauge; STATES.len()],
-    rejections: [LazyMetric<Counter>; 2],
 }
 
 impl Instruments for BreakerMetrics {
-    type Levels = Levels;
-
-    fn bind(labels: Labels) -> Self {
-        describe_gauge!(
-            "buttress_breaker_state",
-            "1 for the state that the circuit breaker is in, 0 for the others"
-        );
-        describe_counter!(
-            "buttress_breaker_transitions_total",
-            "Changes of state of the circuit breaker"
-        );
-        Self {
-            labels,
-            states: STATES.map(|state| {
-                gauge!("buttress_breaker_state", "name" => labels.name, "state" => state.label())
-            }),
-            rejections: Default::default(),
-        }
-    }
-
-    fn publish(&self, levels: &Levels) {
-        for (gauge, level) in self.states.iter().zip(&levels.0) {
-            gauge.set(level.load(Ordering::Relaxed) as f64);
+    fn publish(&self, handles: &mut Handles) {
+        for (state, level) in STATES.into_iter().zip(&self.0) {
+            let level = level.load(Ordering::Relaxed) as f64;
+            handles.set(&BREAKER_STATE, &[state.label()], level);
         }
     }
 }
 
-impl BreakerMetrics {
-    /// A call was refused, or would have been.
-    pub(super) fn rejected(&self, mode: Mode, now: Instant) {
-        let look_up = || self.labels.rejections("circuit_open", mode);
-        self.rejections[mode as usize].with(now, look_up, |rejections| rejections.increment(1));
-    }
-
-    /// The state changed. Rare enough to look the handle up.
-    pub(super) fn changed(&self, transition: Transition, levels: &Levels) {
-        self.publish(levels);
-        counter!("buttress_breaker_transitions_total",
-            "name" => self.labels.name,
-            "to" => transition.to.label(),
-            "cause" => transition.cause.label())
-        .increment(1);
+impl Series<BreakerMetrics> {
+    /// A breaker has changed its state.
+    pub(super) fn changed(&self, transition: Transition, now: Instant) {
+        self.levels().dropped(transition.from);
+        self.levels().created(transition.to);
+        self.publish(now);
+        let values = [transition.to.label(), transition.cause.label()];
+        self.report(now, |handles| handles.count(&BREAKER_TRANSITIONS, &values));
     }
 }

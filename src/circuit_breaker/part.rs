@@ -78,7 +78,7 @@ impl Breaker {
     fn admit_probe(&self, word: Word, permit: &mut BreakerPermit, at: &At) -> Admit {
         let shared = &*self.shared;
         let admitted = shared.probe(word, at, |probe| {
-            permit.0 = Kind::Probe(probe, Head::Pending)
+            permit.0 = Kind::Probe(probe, Head::Pending);
         });
         match admitted {
             Ok(()) => Admit::Go,
@@ -97,7 +97,7 @@ impl Breaker {
         match kind {
             Kind::Uncounted => {}
             Kind::Counted(word, head) => {
-                shared.count(word, outcome, self.is_slow(head, record), at)
+                shared.count(word, outcome, self.is_slow(head, record), at);
             }
             Kind::Answered {
                 word,

@@ -7,14 +7,15 @@ use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use crate::algorithm::breaker::{At as Place, Breaker, Counts, Mark, Probe, Settings};
-use crate::algorithm::breaker::{State, Transition, Word};
+use crate::algorithm::breaker::{
+    At as Place, Breaker, Counts, Finished, Mark, Probe, Settings, State, Transition, Word,
+};
 use crate::chassis::At;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::telemetry::Series;
-use crate::{Mode, Outcome};
+use crate::{ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     breaker: Breaker,
@@ -86,7 +87,7 @@ impl Shared {
         let now = at.instant();
         probe.or_else(|retry_after| {
             self.metrics
-                .report(now, |metrics| metrics.rejected(self.mode, now));
+                .rejected(ErrorKind::CircuitOpen, self.mode, now);
             match self.mode {
                 Mode::Enforce => Err(retry_after),
                 Mode::Observe => Ok(()),
@@ -143,10 +144,7 @@ impl Shared {
         if transition.from == transition.to {
             return;
         }
-        self.metrics.levels().moved(transition.from, transition.to);
-        self.metrics.report(now, |metrics| {
-            metrics.changed(transition, self.metrics.levels());
-        });
+        self.metrics.changed(transition, now);
         if let Some(listener) = &self.listener {
             listener.call(&transition);
         }
@@ -155,7 +153,8 @@ impl Shared {
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
     pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
         let jitter = || self.random.symmetric();
-        let (mark, transition) = self.breaker.count_head(admitted, slow, place(at), jitter);
+        let call = finished(Outcome::Success, slow, at);
+        let (mark, transition) = self.breaker.count_head(admitted, call, jitter);
         self.report(transition, at);
         mark
     }
@@ -163,8 +162,8 @@ impl Shared {
     /// A call is over whose head was counted as a success.
     pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
         let jitter = || self.random.symmetric();
-        let breaker = &self.breaker;
-        let transition = breaker.count_rest(admitted, mark, outcome, place(at), jitter);
+        let call = finished(outcome, false, at);
+        let transition = self.breaker.count_rest(admitted, mark, call, jitter);
         self.report(transition, at);
     }
 
@@ -177,25 +176,22 @@ impl Shared {
     /// Counts a call that began while the breaker was closed.
     pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
         let jitter = || self.random.symmetric();
-        let breaker = &self.breaker;
-        let transition = breaker.count(admitted, outcome, slow, place(at), jitter);
+        let call = finished(outcome, slow, at);
+        let transition = self.breaker.count(admitted, call, jitter);
         self.report(transition, at);
     }
 
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let jitter = self.random.symmetric();
-        let breaker = &self.breaker;
-        let transition = breaker.end_probe(probe, outcome, slow, at.nanos(), jitter);
+        let (call, jitter) = (finished(outcome, slow, at), self.random.symmetric());
+        let transition = self.breaker.end_probe(probe, call, jitter);
         self.report(transition, at);
     }
 
     /// A probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
         if outcome.is_failure() {
-            let (jitter, retry_after) = (self.random.symmetric(), outcome.retry_after());
-            let transition = self
-                .breaker
-                .disprove(probe, retry_after, at.nanos(), jitter);
+            let (call, jitter) = (finished(outcome, false, at), self.random.symmetric());
+            let transition = self.breaker.disprove(probe, call, jitter);
             self.report(transition, at);
         }
     }
@@ -207,6 +203,15 @@ fn place(at: &At) -> Place {
     Place {
         stripe: stripe(),
         nanos: at.nanos(),
+    }
+}
+
+/// A call that has ended.
+fn finished(outcome: Outcome, slow: bool, at: &At) -> Finished {
+    Finished {
+        outcome,
+        slow,
+        at: place(at),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use tokio::time::Instant;
 use tower::Service;
@@ -12,7 +12,7 @@ use tower::Service;
 use super::failed::Failed;
 use crate::ready::Call;
 use crate::sync::lock;
-use crate::{BoxError, CloneService, Error, Outcome, Replay, context};
+use crate::{BoxError, CloneService, Error, Replay, context};
 
 /// Gives the answers of a fallback.
 ///
@@ -32,25 +32,26 @@ pub trait Answer<Req, Res, R> {
     /// Copies what the answer will need.
     fn keep(&self, replay: &R, request: &Req) -> Self::Captured;
 
-    /// Answers in place of `failed`, which was classified as `outcome`.
+    /// Answers in place of a call that failed.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is no answer: the failure comes back.
     fn answer(
         &self,
         replay: &R,
         kept: Self::Captured,
-        outcome: Outcome,
-        failed: Result<Res, Error>,
-    ) -> Reply<Res, Self::Future>;
+        failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future>, NoAnswer>;
 }
 
-/// What a fallback does about a failed call.
+/// An answer in place of a failed call.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reply<Res, F> {
-    /// Answers it.
+    /// It is there.
     Answered(Res),
-    /// Has nothing to say: the failure comes back.
-    None(NoAnswer, Result<Res, Error>),
-    /// Has to wait for its answer.
+    /// It has to be waited for.
     Later(F),
 }
 
@@ -66,6 +67,18 @@ pub enum NoAnswer {
     NotIdempotent,
     /// The deadline had passed.
     Deadline,
+}
+
+impl NoAnswer {
+    /// The value of the label `result`.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::None => "no_answer",
+            Self::NotCopyable => "not_copyable",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Deadline => "deadline",
+        }
+    }
 }
 
 /// The same answer always, of the service's response type.
@@ -112,10 +125,9 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
         &self,
         _replay: &R,
         (): (),
-        _outcome: Outcome,
-        _failed: Result<Res, Error>,
-    ) -> Reply<Res, Self::Future> {
-        Reply::Answered(self.0.clone())
+        _failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+        Ok(Reply::Answered(self.0.clone()))
     }
 }
 
@@ -137,13 +149,10 @@ where
         &self,
         _replay: &R,
         (): (),
-        outcome: Outcome,
-        failed: Result<Res, Error>,
-    ) -> Reply<Res, Self::Future> {
-        match (self.0)(Failed::new(outcome, &failed)) {
-            Some(answer) => Reply::Answered(answer),
-            None => Reply::None(NoAnswer::None, failed),
-        }
+        failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+        let answer = (self.0)(failed).ok_or(NoAnswer::None)?;
+        Ok(Reply::Answered(answer))
     }
 }
 
@@ -168,16 +177,11 @@ where
         &self,
         _replay: &R,
         kept: Option<Req>,
-        outcome: Outcome,
-        failed: Result<Res, Error>,
-    ) -> Reply<Res, Self::Future> {
-        let Some(request) = kept else {
-            return Reply::None(NoAnswer::NotCopyable, failed);
-        };
-        match (self.0)(request, Failed::new(outcome, &failed)) {
-            Some(answer) => Reply::Answered(answer),
-            None => Reply::None(NoAnswer::None, failed),
-        }
+        failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+        let request = kept.ok_or(NoAnswer::NotCopyable)?;
+        let answer = (self.0)(request, failed).ok_or(NoAnswer::None)?;
+        Ok(Reply::Answered(answer))
     }
 }
 
@@ -209,29 +213,20 @@ where
         &self,
         replay: &R,
         kept: Option<Req>,
-        _outcome: Outcome,
-        failed: Result<Res, Error>,
-    ) -> Reply<Res, Self::Future> {
-        let Some(request) = kept else {
-            return Reply::None(NoAnswer::NotCopyable, failed);
-        };
-        let may_have_acted = failed
-            .as_ref()
-            .err()
-            .is_none_or(|error| replay.was_sent(error));
+        failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+        let request = kept.ok_or(NoAnswer::NotCopyable)?;
+        let error = failed.result().err();
+        let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
         if may_have_acted && !replay.is_idempotent(&request) {
-            return Reply::None(NoAnswer::NotIdempotent, failed);
+            return Err(NoAnswer::NotIdempotent);
         }
         if context::deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            return Reply::None(NoAnswer::Deadline, failed);
+            return Err(NoAnswer::Deadline);
         }
-        // A response is dropped here, before the call: it may hold a connection.
-        let primary = failed.err();
         let service = lock(&self.0).clone();
-        Reply::Later(ServiceFuture {
-            call: Box::pin(Call::waiting(service, request)),
-            primary,
-        })
+        let call = Box::pin(Call::waiting(service, request));
+        Ok(Reply::Later(ServiceFuture { call }))
     }
 }
 
@@ -242,8 +237,6 @@ where
     S: Service<Req>,
 {
     call: Pin<Box<Call<S, Req>>>,
-    /// The error that the primary ended in.
-    primary: Option<Error>,
 }
 
 impl<S, Req> Future for ServiceFuture<S, Req>
@@ -253,12 +246,7 @@ where
     type Output = Result<S::Response, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.call.as_mut().poll(cx, || ""));
-        Poll::Ready(result.map_err(|own| match self.primary.take() {
-            // The request as a whole must not look as if nobody had seen it.
-            Some(primary) if !own.was_sent() => primary,
-            _ => own,
-        }))
+        self.call.as_mut().poll(cx, || "")
     }
 }
 
@@ -267,10 +255,7 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServiceFuture")
-            .field("call", &self.call)
-            .field("primary", &self.primary)
-            .finish()
+        self.call.fmt(f)
     }
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::failed::{Failed, Failures};
-use super::layer::FallbackLayer;
-use super::service::Policy;
+use super::layer::{FallbackLayer, Policy};
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ByClone, ConfigError, ErrorsAreFailures};
@@ -15,25 +14,23 @@ use crate::{ByClone, ConfigError, ErrorsAreFailures};
 #[must_use = "call `build` to make the layer"]
 pub struct Config<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
     name: String,
-    answer: A,
-    when: W,
-    classify: K,
-    replay: R,
-}
-
-impl<A> Config<A> {
-    pub(super) fn new(name: String, answer: A) -> Self {
-        Self {
-            name,
-            answer,
-            when: Failures,
-            classify: ErrorsAreFailures,
-            replay: ByClone,
-        }
-    }
+    pub(super) answer: A,
+    pub(super) when: W,
+    pub(super) classify: K,
+    pub(super) replay: R,
 }
 
 impl<A, W, K, R> Config<A, W, K, R> {
+    pub(super) fn new(name: String, answer: A, when: W, classify: K, replay: R) -> Self {
+        Self {
+            name,
+            answer,
+            when,
+            classify,
+            replay,
+        }
+    }
+
     /// Acts on the failed calls that `when` chooses. By default on failures, overloads and rejections.
     ///
     /// Asked about every result that is classified neither a success nor cancelled.
@@ -41,24 +38,12 @@ impl<A, W, K, R> Config<A, W, K, R> {
     where
         W2: Fn(Failed<'_, Res>) -> bool,
     {
-        Config {
-            name: self.name,
-            answer: self.answer,
-            when,
-            classify: self.classify,
-            replay: self.replay,
-        }
+        Config::new(self.name, self.answer, when, self.classify, self.replay)
     }
 
     /// Classifies calls with `classify`, those of a second service as well. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<A, W, K2, R> {
-        Config {
-            name: self.name,
-            answer: self.answer,
-            when: self.when,
-            classify,
-            replay: self.replay,
-        }
+        Config::new(self.name, self.answer, self.when, classify, self.replay)
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
@@ -66,13 +51,7 @@ impl<A, W, K, R> Config<A, W, K, R> {
     ///
     /// Asked only if the answer needs the request, see the [module documentation](crate::fallback).
     pub fn replay<R2>(self, replay: R2) -> Config<A, W, K, R2> {
-        Config {
-            name: self.name,
-            answer: self.answer,
-            when: self.when,
-            classify: self.classify,
-            replay,
-        }
+        Config::new(self.name, self.answer, self.when, self.classify, replay)
     }
 
     /// Makes the layer.
@@ -82,15 +61,10 @@ impl<A, W, K, R> Config<A, W, K, R> {
     /// If the name is empty.
     pub fn build(self) -> Result<FallbackLayer<A, W, K, R>, ConfigError> {
         Check::new("fallback", &self.name)?;
-        let policy = Policy {
-            answer: self.answer,
-            when: self.when,
-            classify: self.classify,
-            replay: self.replay,
-            metrics: Series::of(&self.name, "fallback"),
-        };
+        let metrics = Series::of(&self.name, "fallback");
+        let config = self;
         Ok(FallbackLayer {
-            policy: Arc::new(policy),
+            policy: Arc::new(Policy { config, metrics }),
         })
     }
 }

@@ -31,7 +31,7 @@ impl<'a, Res> Failed<'a, Res> {
         self.result.err().map(|error| error.kind())
     }
 
-    /// Says whether a layer of this crate refused the call.
+    /// Returns whether a layer of this crate refused the call.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
         self.result.is_err_and(|error| error.is_rejection())
@@ -72,7 +72,7 @@ impl<Res> fmt::Debug for Failed<'_, Res> {
     note = "write `.when(|failed: Failed<'_, {Res}>| ...)`, or leave it out to act on failures, overloads and rejections"
 )]
 pub trait ShouldHandle<Res> {
-    /// Says whether the fallback acts on this failed call.
+    /// Returns whether the fallback acts on this failed call.
     fn should_handle(&self, failed: Failed<'_, Res>) -> bool;
 }
 

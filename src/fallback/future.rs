@@ -1,8 +1,8 @@
 //! The response future of the fallback.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -10,8 +10,7 @@ use tower::Service;
 
 use super::answer::{Answer, Reply};
 use super::failed::{Failed, ShouldHandle};
-use super::metrics::Ended;
-use super::service::Policy;
+use super::layer::FallbackLayer;
 use crate::context;
 use crate::outcome::classify_result;
 use crate::ready::Call;
@@ -27,12 +26,17 @@ pin_project! {
     {
         #[pin]
         call: Call<S, Req>,
-        // What the fallback will need of the request.
-        kept: Option<A::Captured>,
-        // An answer that is waited for.
-        later: Option<A::Future>,
-        policy: Arc<Policy<A, W, K, R>>,
+        step: Step<A::Captured, A::Future>,
+        layer: FallbackLayer<A, W, K, R>,
     }
+}
+
+enum Step<C, F> {
+    /// The primary works, and this is what the fallback will need of the request.
+    Primary(C),
+    /// An answer is waited for. The primary ended in this error, if in one.
+    Second(F, Option<Error>),
+    Over,
 }
 
 impl<S, Req, A, W, K, R> ResponseFuture<S, Req, A, W, K, R>
@@ -43,15 +47,11 @@ where
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        kept: Option<A::Captured>,
-        policy: Arc<Policy<A, W, K, R>>,
+        kept: A::Captured,
+        layer: FallbackLayer<A, W, K, R>,
     ) -> Self {
-        Self {
-            call,
-            kept,
-            later: None,
-            policy,
-        }
+        let step = Step::Primary(kept);
+        Self { call, step, layer }
     }
 }
 
@@ -67,80 +67,74 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if this.later.is_none() {
-            let result = ready!(this.call.as_mut().poll(cx, || this.policy.metrics.name()));
-            let outcome = classify_result(&this.policy.classify, &result);
-            if matches!(outcome, Outcome::Success | Outcome::Cancelled) {
-                return Poll::Ready(result);
-            }
-            let Some(kept) = this.kept.take() else {
-                return Poll::Ready(result);
-            };
-            if !this
-                .policy
-                .when
-                .should_handle(Failed::new(outcome, &result))
+        let layer = &*this.layer;
+        let (config, name) = (&layer.policy.config, || layer.policy.metrics.name());
+        if let Step::Primary(_) = this.step {
+            let result = ready!(this.call.as_mut().poll(cx, name));
+            let outcome = classify_result(&config.classify, &result);
+            let failed = Failed::new(outcome, &result);
+            if matches!(outcome, Outcome::Success | Outcome::Cancelled)
+                || !config.when.should_handle(failed)
             {
                 return Poll::Ready(result);
             }
+            let Step::Primary(kept) = mem::replace(this.step, Step::Over) else {
+                return Poll::Ready(result);
+            };
             // What the primary holds is free before anything else is asked.
             this.call.set(Call::Done);
-            match this.policy.reply(kept, outcome, result) {
-                Ok(later) => *this.later = Some(later),
+            match layer.reply(kept, outcome, result) {
+                Ok((second, primary)) => *this.step = Step::Second(second, primary),
                 Err(result) => return Poll::Ready(result),
             }
         }
-        let Some(later) = this.later else {
+        let Step::Second(second, primary) = this.step else {
             return Poll::Pending;
         };
-        let result = ready!(Pin::new(later).poll(cx));
-        let name = || this.policy.metrics.name();
-        let result = result.map_err(|error| Error::of_service(error, name));
-        *this.later = None;
-        this.policy.answered(&result);
+        let result = ready!(Pin::new(second).poll(cx));
+        let result = result.map_err(|own| match primary.take() {
+            // The request as a whole must not look as if nobody had seen it.
+            Some(primary) if !own.was_sent() => primary,
+            _ => Error::of_service(own, name),
+        });
+        *this.step = Step::Over;
+        let has_failed = result.is_err() || classify_result(&config.classify, &result).is_failure();
+        layer.report(if has_failed { "failed" } else { "answered" });
         Poll::Ready(result)
     }
 }
 
-impl<A, W, K, R> Policy<A, W, K, R> {
-    /// Answers at once, or says what to wait for.
+impl<A, W, K, R> FallbackLayer<A, W, K, R> {
+    /// Answers at once, or returns the answer to wait for with the error of the primary.
     #[cold]
     fn reply<Req, Res>(
         &self,
         kept: A::Captured,
         outcome: Outcome,
-        failed: Result<Res, Error>,
-    ) -> Result<A::Future, Result<Res, Error>>
+        result: Result<Res, Error>,
+    ) -> Result<(A::Future, Option<Error>), Result<Res, Error>>
     where
         A: Answer<Req, Res, R>,
     {
+        let failed = Failed::new(outcome, &result);
+        let config = &self.policy.config;
         // A function of the user's may take its time.
-        let (ended, result) =
-            match context::unclocked(|| self.answer.answer(&self.replay, kept, outcome, failed)) {
-                Reply::Later(later) => return Ok(later),
-                Reply::Answered(answer) => (Ended::Answered, Ok(answer)),
-                Reply::None(why, failed) => (Ended::None(why), failed),
-            };
-        self.report(ended);
-        Err(result)
+        match context::unclocked(|| config.answer.answer(&config.replay, kept, failed)) {
+            // A response is dropped here, before the call: it may hold a connection.
+            Ok(Reply::Later(later)) => Ok((later, result.err())),
+            Ok(Reply::Answered(answer)) => {
+                self.report("answered");
+                Err(Ok(answer))
+            }
+            Err(why) => {
+                self.report(why.label());
+                Err(result)
+            }
+        }
     }
 
-    /// The second service has answered.
-    fn answered<Res>(&self, result: &Result<Res, Error>)
-    where
-        K: Classify<Res>,
-    {
-        let has_failed = result.is_err() || classify_result(&self.classify, result).is_failure();
-        self.report(if has_failed {
-            Ended::Failed
-        } else {
-            Ended::Answered
-        });
-    }
-
-    fn report(&self, ended: Ended) {
-        self.metrics
-            .report(context::now(), |metrics| metrics.ended(ended));
+    fn report(&self, result: &'static str) {
+        self.policy.metrics.ended(result, context::now());
     }
 }
 
@@ -152,7 +146,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("call", &self.call)
-            .field("fell_back", &self.later.is_some())
+            .field("fell_back", &!matches!(self.step, Step::Primary(_)))
             .finish_non_exhaustive()
     }
 }

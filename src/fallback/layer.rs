@@ -1,22 +1,31 @@
-//! The layer of the fallback.
+//! The layer of the fallback, and its service.
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
 use tokio::time::Instant;
-use tower::Layer;
+use tower::{Layer, Service};
 
 use super::answer::Answer;
 use super::config::Config;
 use super::failed::{Failures, ShouldHandle};
-use super::service::{Fallback, Policy};
+use super::future::ResponseFuture;
+use super::metrics::FallbackMetrics;
 use crate::error::or_panic;
 use crate::ready::Ready;
-use crate::{ByClone, Classify, CloneService, ErrorsAreFailures, Evictable};
+use crate::send::send_method;
+use crate::telemetry::Series;
+use crate::{ByClone, Classify, CloneService, Error, ErrorsAreFailures, Evictable};
 
 /// Answers in place of a call that failed. See the [module documentation](crate::fallback).
 pub struct FallbackLayer<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
     pub(super) policy: Arc<Policy<A, W, K, R>>,
+}
+
+pub(super) struct Policy<A, W, K, R> {
+    pub(super) config: Config<A, W, K, R>,
+    pub(super) metrics: &'static Series<FallbackMetrics>,
 }
 
 impl<A> FallbackLayer<A> {
@@ -35,13 +44,13 @@ impl<A> FallbackLayer<A> {
 
     /// Begins to configure a fallback.
     pub fn config(name: impl Into<String>, answer: A) -> Config<A> {
-        Config::new(name.into(), answer)
+        Config::new(name.into(), answer, Failures, ErrorsAreFailures, ByClone)
     }
 }
 
 impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     /// Wraps `service`, checking that it can serve requests of type `Req` and that the fallback can answer them.
-    pub fn wrap<Req, S>(&self, service: S) -> Fallback<S, A, W, K, R>
+    pub fn wrap<Req, S>(&self, service: S) -> Fallback<S, Self>
     where
         S: CloneService<Req>,
         A: Answer<Req, S::Response, R>,
@@ -53,12 +62,12 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
 }
 
 impl<S, A, W, K, R> Layer<S> for FallbackLayer<A, W, K, R> {
-    type Service = Fallback<S, A, W, K, R>;
+    type Service = Fallback<S, Self>;
 
-    fn layer(&self, inner: S) -> Fallback<S, A, W, K, R> {
+    fn layer(&self, inner: S) -> Fallback<S, Self> {
         Fallback {
             inner: Ready::new(inner),
-            policy: Arc::clone(&self.policy),
+            layer: self.clone(),
         }
     }
 }
@@ -82,5 +91,42 @@ impl<A, W, K, R> fmt::Debug for FallbackLayer<A, W, K, R> {
         f.debug_struct("FallbackLayer")
             .field("metrics", &self.policy.metrics)
             .finish_non_exhaustive()
+    }
+}
+
+/// A service whose failed calls get another answer. Made by a [`FallbackLayer`], which is `L`.
+#[derive(Clone, Debug)]
+pub struct Fallback<S, L> {
+    inner: Ready<S>,
+    layer: L,
+}
+
+send_method!(Fallback<S, L>);
+
+impl<S, A, W, K, R, Req> Service<Req> for Fallback<S, FallbackLayer<A, W, K, R>>
+where
+    S: CloneService<Req>,
+    A: Answer<Req, S::Response, R>,
+    W: ShouldHandle<S::Response>,
+    K: Classify<S::Response>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S, Req, A, W, K, R>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll(cx);
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let layer = self.layer.clone();
+        let config = &layer.policy.config;
+        let kept = config.answer.keep(&config.replay, &request);
+        self.inner.call_as(request, &mut (), move |call, ()| {
+            ResponseFuture::new(call, kept, layer)
+        })
     }
 }

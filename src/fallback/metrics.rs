@@ -1,54 +1,18 @@
-//! What the fallback reports.
+//! The metrics of the fallback.
 
-use metrics::{counter, describe_counter};
+use tokio::time::Instant;
 
-use super::answer::NoAnswer;
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::table::FALLBACKS;
+use crate::telemetry::{Instruments, Series};
 
-/// How a fallback ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Ended {
-    Answered,
-    /// The second service failed.
-    Failed,
-    None(NoAnswer),
-}
+#[derive(Debug, Default)]
+pub(super) struct FallbackMetrics;
 
-impl Ended {
-    /// The value of the label `result`.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Failed => "failed",
-            Self::None(NoAnswer::None) => "no_answer",
-            Self::None(NoAnswer::NotCopyable) => "not_copyable",
-            Self::None(NoAnswer::NotIdempotent) => "not_idempotent",
-            Self::None(NoAnswer::Deadline) => "deadline",
-        }
-    }
-}
+impl Instruments for FallbackMetrics {}
 
-/// Only reports calls that failed, so the handles are looked up when that happens.
-pub(super) struct FallbackMetrics {
-    labels: Labels,
-}
-
-impl Instruments for FallbackMetrics {
-    type Levels = ();
-
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_fallbacks_total",
-            "Failed calls that a fallback acted on"
-        );
-        Self { labels }
-    }
-}
-
-impl FallbackMetrics {
+impl Series<FallbackMetrics> {
     /// A fallback acted on a failed call.
-    pub(super) fn ended(&self, ended: Ended) {
-        counter!("buttress_fallbacks_total", "name" => self.labels.name, "result" => ended.label())
-            .increment(1);
+    pub(super) fn ended(&self, result: &'static str, now: Instant) {
+        self.report(now, |handles| handles.count(&FALLBACKS, &[result]));
     }
 }

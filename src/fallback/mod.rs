@@ -134,7 +134,6 @@ mod failed;
 mod future;
 mod layer;
 mod metrics;
-mod service;
 
 pub use self::answer::{
     Answer, FromFailure, FromRequest, FromService, NoAnswer, Reply, ServiceFuture, Value,
@@ -143,5 +142,4 @@ pub use self::answer::{
 pub use self::config::Config;
 pub use self::failed::{Failed, Failures, ShouldHandle};
 pub use self::future::ResponseFuture;
-pub use self::layer::FallbackLayer;
-pub use self::service::Fallback;
+pub use self::layer::{Fallback, FallbackLayer};

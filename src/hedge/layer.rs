@@ -10,6 +10,7 @@ use super::config::Config;
 use super::shared::Shared;
 use crate::chassis::{At, Hedging, Operation, OperationLayer, Plan};
 use crate::error::or_panic;
+use crate::timer::Timer;
 use crate::{ByClone, ErrorsAreFailures};
 
 /// Sends a copy of what takes too long. See the [module documentation](crate::hedge).
@@ -29,6 +30,7 @@ impl Plan for HedgePlan {
     type Attempt = ();
     type Times = ();
     type Hedging = Hedging;
+    type Timer = Timer;
 
     #[inline(always)]
     fn hedge(&self) -> Option<&Arc<Shared>> {

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metrics::{Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use tokio::time::Instant;
 
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::table::{HEDGE_DELAY, HEDGES};
+use crate::telemetry::{Handles, Instruments, Series};
 
 /// What became of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,52 +38,25 @@ impl Hedged {
 
 /// The delay, in nanoseconds. Of several layers with one name, that of the one which was used last.
 #[derive(Debug, Default)]
-pub(crate) struct Levels {
-    delay: AtomicU64,
-}
+pub(crate) struct HedgeMetrics(AtomicU64);
 
-impl Levels {
+impl HedgeMetrics {
     pub(crate) fn set(&self, delay: Option<Duration>) {
         let nanos = delay.map_or(0, |delay| delay.as_nanos() as u64);
-        self.delay.store(nanos, Ordering::Relaxed);
+        self.0.store(nanos, Ordering::Relaxed);
     }
-}
-
-pub(crate) struct HedgeMetrics {
-    labels: Labels,
-    delay: Gauge,
 }
 
 impl Instruments for HedgeMetrics {
-    type Levels = Levels;
-
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_hedges_total",
-            "What became of the hedges that were due"
-        );
-        describe_gauge!(
-            "buttress_hedge_delay_seconds",
-            Unit::Seconds,
-            "Time after which a call is hedged; 0 if it is not known yet"
-        );
-        Self {
-            labels,
-            delay: gauge!("buttress_hedge_delay_seconds", "name" => labels.name),
-        }
-    }
-
-    fn publish(&self, levels: &Levels) {
-        let nanos = levels.delay.load(Ordering::Relaxed);
-        self.delay.set(Duration::from_nanos(nanos));
+    fn publish(&self, handles: &mut Handles) {
+        let delay = Duration::from_nanos(self.0.load(Ordering::Relaxed));
+        handles.set(&HEDGE_DELAY, &[], delay.as_secs_f64());
     }
 }
 
-impl HedgeMetrics {
-    /// A hedge is over, or was denied. Rare enough to look the handle up.
-    pub(crate) fn hedged(&self, result: Hedged) {
-        counter!("buttress_hedges_total",
-            "name" => self.labels.name, "result" => result.label())
-        .increment(1);
+impl Series<HedgeMetrics> {
+    /// A hedge is over, or was denied.
+    pub(crate) fn hedged(&self, result: Hedged, now: Instant) {
+        self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));
     }
 }

@@ -27,8 +27,9 @@
 //! that lost, failed or was given up is not known, only that it is longer. Such a one enters as that (the
 //! estimator of Kaplan and Meier), so hedging does not change the percentile that it goes by. The
 //! percentile is looked up each second (a thirtieth of the window); with fewer than 100 calls by then there is none, and
-//! no hedge. The time that a call waits in a queue of this crate, for a permit or
-//! for its turn under a rate, does not count: a copy would wait as well.
+//! no hedge. In the [standard stack](crate::stack) the time that an attempt waits for a permit of the bulkhead, or for its
+//! turn under the rate limit, does not count: a copy would wait as well. In a stack that is built by hand the layer cannot
+//! tell such a wait from a slow service. It counts there, and a copy may be sent for a call that only waits.
 //!
 //! A percentile follows the service: where more than 2 % of the calls are slow, the 98th is that of a slow one and a
 //! copy comes too late. Then choose a lower [`percentile`](Config::percentile) and let
@@ -78,7 +79,8 @@
 //!
 //! # Cancellation
 //!
-//! The delay begins with the call, as a deadline does. Timers are good to a millisecond. A panic in an attempt is a panic of
+//! The delay begins when the attempt is sent: with the call, or in the standard stack after its waits in the queues. Timers are
+//! good to a millisecond. A panic in an attempt is a panic of
 //! the call. Dropping the future drops all attempts. Each of them counts as [`Cancelled`](crate::Outcome::Cancelled) in
 //! the inner layers.
 //!

@@ -169,7 +169,7 @@ impl Shared {
 
     #[cold]
     pub(crate) fn report(&self, result: Hedged, now: Instant) {
-        self.metrics.report(now, |metrics| metrics.hedged(result));
+        self.metrics.hedged(result, now);
     }
 }
 

@@ -384,8 +384,8 @@ where
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::Stage;
     use crate::completion::complete;
-    use crate::error::Late;
     use ::http::HeaderValue;
     use proptest::prelude::*;
     use std::collections::VecDeque;
@@ -505,7 +505,7 @@ mod tests {
                 Some(Step::Fails) => return Poll::Ready(Some(Err("connection reset".into()))),
                 Some(Step::TimesOut) => Error::timed_out(ErrorKind::Timeout, "db", second),
                 Some(Step::IsTooLate) => {
-                    Error::body_timed_out(ErrorKind::Timeout, "db", second, Late::Reader)
+                    Error::body_timed_out(ErrorKind::Timeout, "db", second, Stage::Reader)
                 }
                 Some(Step::IsRefused) => Error::rejected(ErrorKind::BulkheadFull, "db", None),
                 Some(Step::Panics) => panic!("in the body"),

@@ -142,8 +142,8 @@
 //!
 //! # Cost
 //!
-//! No allocation. A body is as much larger as the tokens of its layers; each part of it that is read passes
-//! one check for each of them.
+//! No allocation. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
+//! one for each layer with a completion in a stack that is built by hand.
 //!
 //! # Errors
 //!
@@ -181,11 +181,13 @@
 //! # }
 //! ```
 
+mod adapt;
 pub mod add_origin;
 mod body;
 pub mod body_timeout;
 mod classify;
 pub mod deadline;
+mod error;
 pub mod grpc;
 mod key;
 mod protocol;
@@ -205,7 +207,7 @@ pub use self::protocol::Protocol;
 pub use self::replay::{
     AttemptNumber, CopyBody, HttpReplay, Idempotent, TryCopy, TryCopyBody, is_idempotent,
 };
-pub use self::replay_body::{ReplayBody, ReplayBodyError, ReplayBodyLayer};
+pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
 pub use self::standard::{

@@ -27,8 +27,8 @@ use ::http::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?;
-    if let Some(seconds) = seconds(value) {
-        return Some(seconds);
+    if let Some(seconds) = number(value.as_bytes()) {
+        return Some(Duration::from_secs(seconds));
     }
     let at = httpdate::parse_http_date(value).ok()?;
     let date = text(headers, &DATE).and_then(|date| httpdate::parse_http_date(date).ok());
@@ -42,10 +42,15 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
     Some(value.trim())
 }
 
-/// A whole number of seconds. One that is too large is the largest there is.
-fn seconds(value: &str) -> Option<Duration> {
-    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| Duration::from_secs(value.parse().unwrap_or(u64::MAX)))
+/// The number of which the text consists: decimal digits, and no sign or space. One that is too large is the largest
+/// there is.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let append = |number: u64, digit: &u8| {
+        let number = number.saturating_mul(10);
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        Some(number.saturating_add(digit.into()))
+    };
+    (!text.is_empty()).then(|| text.iter().try_fold(0, append))?
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ReplayBodyError;
-use crate::{Error, Outcome};
+use crate::{Error, Outcome, ReplayBodyError};
 
 /// Outcomes by number of the status. The last one that was given for a number holds.
 ///
@@ -40,14 +39,14 @@ impl Rules {
 /// service.
 #[cold]
 pub(super) fn of_error(error: &Error) -> Outcome {
-    if ReplayBodyError::is_cause_of(error) || was_reset_here(error) {
+    if error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
         Outcome::Ignored
     } else {
         Outcome::Failure
     }
 }
 
-/// Says whether this side has reset the stream of HTTP/2.
+/// Returns whether this side has reset the stream of HTTP/2.
 ///
 /// That is all that hyper tells when the body of the request has failed. The error is one of the crate `h2`, which
 /// this one does not depend on, so it is known by its text.
@@ -57,7 +56,7 @@ fn was_reset_here(error: &Error) -> bool {
         .any(|error| begins_with("stream error sent by user", error))
 }
 
-/// Says whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.
+/// Returns whether a text begins with `start`. Writes no more of it than is needed for that, and keeps nothing.
 fn begins_with(start: &str, text: impl fmt::Display) -> bool {
     struct Rest<'a>(&'a [u8]);
 

@@ -17,7 +17,7 @@ use crate::context;
 use crate::nanos::nanos_between;
 use crate::stripe::stripes;
 use crate::sync::lock;
-use crate::telemetry::{Instruments, Published, Series};
+use crate::telemetry::{Published, Series};
 
 /// How many shards there are for each thread that may come, so that two calls rarely meet in one.
 const SHARDS_PER_LANE: usize = 4;
@@ -191,12 +191,12 @@ impl<K: Key, L> Keys<K, L> {
     {
         let nanos = nanos_between(self.origin, now);
         if key.heap_size() > self.max_key_size {
-            self.happened(Event::Oversized, now);
+            self.metrics.happened(Event::Oversized, now);
             return self.share(hash, &key, make);
         }
         let Some(mut place) = self.make_place(hash, now) else {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
-            self.happened(Event::Overflowed, now);
+            self.metrics.happened(Event::Overflowed, now);
             return self.share(hash, &key, make);
         };
         // No lock is held: this is code of the user's.
@@ -210,7 +210,7 @@ impl<K: Key, L> Keys<K, L> {
         if spare.is_none() {
             place.is_filled = true;
             self.metrics.levels().changed(1);
-            self.happened(Event::Added, now);
+            self.metrics.happened(Event::Added, now);
         }
         layer
     }
@@ -320,15 +320,8 @@ impl<K, L> Keys<K, L> {
     #[cold]
     fn removed(&self, event: Event, removed: Removed<K, Arc<L>>, now: Instant) {
         self.metrics.levels().changed(-1);
-        self.happened(event, now);
+        self.metrics.happened(event, now);
         drop(removed);
-    }
-
-    fn happened(&self, event: Event, now: Instant) {
-        self.metrics.report(now, |metrics| {
-            metrics.happened(event, now);
-            metrics.publish(self.metrics.levels());
-        });
     }
 }
 

@@ -74,7 +74,7 @@
 //!
 //! The hash of the key, one reading of the clock, one short lock of a shard (there are up to four for each
 //! core), one clone of the inner service and the making of the layer's service round it; no allocation, unless
-//! the making of that service does (of this crate's layers, retry's). The layer is called when the future is
+//! the making of that service does (of this crate's layers: retry, hedge and the standard stack). The layer is called when the future is
 //! polled first, and that future holds its service until then, without a box. Whether the inner service is
 //! ready is asked there, too: an idle handle holds nothing.
 //!

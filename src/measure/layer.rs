@@ -1,6 +1,7 @@
 //! The layer that measures.
 
 use std::mem;
+use std::time::Duration;
 
 use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
 use crate::chassis::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record};
@@ -65,9 +66,9 @@ pub struct Meter {
     metrics: &'static Series<MeasureMetrics>,
 }
 
-/// Whether a call has begun and is not counted yet.
+/// A call that is measured: the nanoseconds at which it began, and one. 0 for a call that is not, or is counted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Measured(bool);
+pub struct Measured(u64);
 
 impl Meter {
     pub(crate) fn operation(name: &str) -> Self {
@@ -88,27 +89,25 @@ impl Part for Meter {
     type Permit = Measured;
 
     #[inline(always)]
-    fn is_timed(&self) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    fn admit(&self, (): (), permit: &mut Measured, _: &At) -> Admit {
-        permit.0 = true;
+    fn admit(&self, (): (), permit: &mut Measured, at: &At) -> Admit {
+        permit.0 = at.nanos().saturating_add(1);
         Admit::Go
     }
 
     #[inline(always)]
     fn settle(&self, permit: &mut Measured, record: &Record<'_>) {
-        if mem::take(&mut permit.0) {
-            let end = match record.ended_by {
-                EndedBy::Refusal => Ended::Rejected,
-                _ => Ended::from(record.outcome),
-            };
-            let (duration, now) = (record.duration(), record.at.instant());
-            self.metrics
-                .report(now, |metrics| metrics.ended(end, duration, now));
+        let began = mem::take(&mut permit.0);
+        if began == 0 {
+            return;
         }
+        let end = match record.ended_by {
+            EndedBy::Refusal => Ended::Rejected,
+            _ => Ended::from(record.outcome),
+        };
+        let ended = record.at.nanos().saturating_add(1);
+        let duration = Duration::from_nanos(ended.saturating_sub(began));
+        let now = record.at.instant();
+        self.metrics.ended(end, duration, now);
     }
 }
 

@@ -15,14 +15,15 @@
 //! ```
 //!
 //! The clock is read when the call is made and when its answer is classified. A call that is dropped
-//! before that is counted as `cancelled`, with the time it took until then.
+//! before that is counted as `cancelled`, with the time it took until then. In the [standard stack](crate::stack) an attempt
+//! begins when it has passed the queues of the stack.
 //!
 //! With `http::CompleteOnBodyEnd` of the feature `http` a call ends with its body.
 //!
 //! # Promises
 //!
 //! - Every call is counted once, whatever becomes of it: answered, failed, refused, dropped, or ended by a panic.
-//! - The duration is between two real readings of the clock, never one that other layers share.
+//! - The duration is between two readings of the clock: one before the inner service is called, one after it has returned.
 //! - Series of one outcome are made when that outcome is first seen.
 //!
 //! # Cancellation
@@ -35,7 +36,8 @@
 //!
 //! # Cost
 //!
-//! Two readings of the clock, a counter and a histogram; that is why no other layer does it. Nothing is allocated here; an
+//! Two readings of the clock, which the parts of a standard stack share, a counter and a histogram; that is why no other layer
+//! records durations. Nothing is allocated here; an
 //! exporter may allocate for its histograms.
 //!
 //! # Errors
@@ -49,11 +51,15 @@
 //! | `buttress_calls_total` | counter | name; stage = operation, attempt; outcome |
 //! | `buttress_call_duration_seconds` | histogram | name, stage, outcome |
 //!
-//! An attempt that a timeout outer gives up is `cancelled` here: that is what the service saw. The
-//! timeout counts it in `buttress_timeouts_total`.
+//! An attempt that is ended by a time is counted by the layer that ended it in `buttress_timeouts_total`, and here as
 //!
-//! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that a
-//! layer of this crate inner refused.
+//! | ended by | in the standard stack | inside a [`TimeoutLayer`](crate::TimeoutLayer) or [`DeadlineLayer`](crate::DeadlineLayer) of your own |
+//! |---|---|---|
+//! | the timeout of the attempt | what the classifier makes of a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
+//! | the deadline of the operation | `cancelled` | `cancelled` |
+//!
+//! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that an inner
+//! layer of this crate refused.
 //!
 //! # Defaults
 //!

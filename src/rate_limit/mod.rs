@@ -56,9 +56,8 @@
 //!
 //! # Cost
 //!
-//! A call that passes: one reading of the clock and one exchange of an atomic word. With a classifier,
-//! also one reference taken and given back. A call that waits: two boxes and
-//! its place in the queue, a short lock and a timer.
+//! A call that passes: one reading of the clock, one exchange of an atomic word, and one reference taken and given back. A call
+//! that waits: three boxes and its place in the queue, a short lock and a timer.
 //!
 //! # Waiting at high rates
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::metrics::{End, RateLimitMetrics, Reason};
+use super::metrics::{End, RateLimitMetrics};
 use super::queue::{Queue, Tokens};
 use crate::algorithm::gcra::{Gcra, Taken};
 use crate::algorithm::rate::{LONGEST, Rate};
@@ -152,8 +152,8 @@ impl Shared {
         });
         match self.gcra.owe(nanos, cost, most.min(time_left)) {
             Taken::Yes => {}
-            Taken::Early(wait) if wait <= most => self.rejected(Reason::Deadline, at),
-            _ => self.rejected(Reason::RateLimited, at),
+            Taken::Early(wait) if wait <= most => self.rejected(ErrorKind::DeadlineExceeded, at),
+            _ => self.rejected(ErrorKind::RateLimited, at),
         }
     }
 
@@ -161,7 +161,7 @@ impl Shared {
     fn too_costly(&self, at: &At) -> Entry {
         match self.settings.mode {
             Mode::Observe => {
-                self.rejected(Reason::TooCostly, at);
+                self.rejected(ErrorKind::TooCostly, at);
                 Entry::Pass
             }
             Mode::Enforce => Entry::Refused(self.refusal_of_cost(at)),
@@ -180,13 +180,13 @@ impl Shared {
 
     /// A call that comes too early is refused. `wait` is how many nanoseconds.
     fn refusal(&self, wait: u64, at: &At) -> Error {
-        self.rejected(Reason::RateLimited, at);
+        self.rejected(ErrorKind::RateLimited, at);
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
         Error::rejected(ErrorKind::RateLimited, self.name(), retry_after)
     }
 
     fn refusal_of_cost(&self, at: &At) -> Error {
-        self.rejected(Reason::TooCostly, at);
+        self.rejected(ErrorKind::TooCostly, at);
         Error::rejected(ErrorKind::TooCostly, self.name(), None)
     }
 
@@ -210,16 +210,15 @@ impl Shared {
             deadline <= now || is_first
         };
         if deadline.is_some_and(is_late) {
-            self.rejected(Reason::Deadline, at);
+            self.rejected(ErrorKind::DeadlineExceeded, at);
             return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
         }
         self.refusal(wait, at)
     }
 
-    fn rejected(&self, reason: Reason, at: &At) {
-        let (mode, now) = (self.settings.mode, at.instant());
+    fn rejected(&self, reason: ErrorKind, at: &At) {
         self.metrics
-            .report(now, |metrics| metrics.rejected(reason, mode, now));
+            .rejected(reason, self.settings.mode, at.instant());
     }
 
     #[inline]
@@ -355,8 +354,7 @@ impl Shared {
     pub(super) fn left(&self, began: Instant, end: End, at: &At) {
         let now = at.instant();
         let waited = now.saturating_duration_since(began);
-        self.metrics
-            .report(now, |metrics| metrics.waited(end, waited, now));
+        self.metrics.waited(end, waited, now);
         self.publish_gauges(at);
     }
 }

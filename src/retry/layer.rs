@@ -22,6 +22,7 @@ impl Plan for RetryPlan {
     type Attempt = ();
     type Times = ();
     type Hedging = ();
+    type Timer = ();
 
     #[inline(always)]
     fn retry(&self) -> Option<&Repeat> {

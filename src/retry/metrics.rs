@@ -1,10 +1,11 @@
 //! What retry reports.
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use tokio::time::Instant;
 
+use crate::GaveUp;
 use crate::algorithm::retry::Wait;
-use crate::telemetry::{Instruments, Labels};
-use crate::{GaveUp, Mode};
+use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
+use crate::telemetry::{Instruments, Series};
 
 impl GaveUp {
     /// The value of the label `decision`.
@@ -24,55 +25,29 @@ impl GaveUp {
     }
 }
 
-/// Only reports attempts that failed, so the handles are looked up when that happens.
-pub(crate) struct RetryMetrics {
-    labels: Labels,
-}
+#[derive(Debug, Default)]
+pub(crate) struct RetryMetrics;
 
-impl Instruments for RetryMetrics {
-    type Levels = ();
+impl Instruments for RetryMetrics {}
 
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_retry_decisions_total",
-            "What was decided after an attempt failed"
-        );
-        describe_histogram!(
-            "buttress_retry_delay_seconds",
-            Unit::Seconds,
-            "Time waited before a further attempt"
-        );
-        Self { labels }
-    }
-}
-
-impl RetryMetrics {
+impl Series<RetryMetrics> {
     /// A further attempt follows.
-    pub(crate) fn retried(&self, wait: Wait) {
-        self.decided("retried");
+    pub(crate) fn retried(&self, wait: Wait, now: Instant) {
         let source = if wait.by_retry_after {
             "retry_after"
         } else {
             "backoff"
         };
-        histogram!("buttress_retry_delay_seconds", "name" => self.labels.name, "source" => source)
-            .record(wait.duration);
+        self.report(now, |handles| {
+            handles.count(&RETRY_DECISIONS, &["retried"]);
+            handles.record(&RETRY_DELAY, &[source], wait.duration);
+        });
     }
 
     /// The attempt that failed was the last.
-    pub(crate) fn gave_up(&self, reason: GaveUp) {
-        self.decided(reason.label());
-    }
-
-    fn decided(&self, decision: &'static str) {
-        counter!("buttress_retry_decisions_total",
-            "name" => self.labels.name, "decision" => decision)
-        .increment(1);
-    }
-
-    /// An operation was not begun, because its deadline had passed.
-    pub(crate) fn refused(&self) {
-        let rejections = self.labels.rejections("deadline_exceeded", Mode::Enforce);
-        rejections.increment(1);
+    pub(crate) fn gave_up(&self, reason: GaveUp, now: Instant) {
+        self.report(now, |handles| {
+            handles.count(&RETRY_DECISIONS, &[reason.label()]);
+        });
     }
 }

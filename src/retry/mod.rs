@@ -71,7 +71,7 @@
 //! # Cost
 //!
 //! The copy of the request, two atomic updates of the budget, and one reference taken and given back. A further attempt
-//! takes a lock to clone the inner service, a timer, and a box if that is not ready at once.
+//! takes a lock to clone the inner service, a timer, and a box or two.
 //!
 //! # Errors
 //!
@@ -87,7 +87,7 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_retry_decisions_total` | counter | name; decision = retried, or one of the table above |
-//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, pushback |
+//! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, `retry_after` |
 //! | `buttress_rejections_total` | counter | name, layer = retry, reason = `deadline_exceeded`, mode |
 //!
 //! And those of the [budget](crate::budget).

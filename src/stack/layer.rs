@@ -7,6 +7,7 @@ use crate::chassis::{Hedging, Limit, Operation, OperationLayer, Plan, Repeat, Ti
 use crate::circuit_breaker::{self, Breaker};
 use crate::measure::Meter;
 use crate::rate_limit::{self, RateLimiter};
+use crate::timer::Timer;
 use crate::{Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, hedge};
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
@@ -44,6 +45,7 @@ impl Plan for StandardPlan {
     type Attempt = StandardParts;
     type Times = Times;
     type Hedging = Hedging;
+    type Timer = Timer;
 
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {

@@ -16,7 +16,7 @@ use crate::deadline::soonest;
 use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timer::Timer;
-use crate::{BoxError, Error, ErrorKind};
+use crate::{BoxError, Error, ErrorKind, Mode};
 
 pin_project! {
     /// The response future of [`Timeout`](super::Timeout).
@@ -75,8 +75,7 @@ where
             ready!(this.timer.poll(end, cx));
         }
         this.call.set(Call::Done);
-        this.metrics
-            .report(Instant::now(), TimeoutMetrics::timed_out);
+        this.metrics.timed_out(Instant::now());
         let error = Error::timed_out(ErrorKind::Timeout, this.metrics.name(), timeout);
         Poll::Ready(Err(error))
     }
@@ -133,8 +132,9 @@ where
     /// The answer to a call that began after its deadline.
     #[cold]
     pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
-        metrics.report(now, TimeoutMetrics::refused);
-        let error = Error::rejected(ErrorKind::DeadlineExceeded, metrics.name(), None);
+        let kind = ErrorKind::DeadlineExceeded;
+        metrics.rejected(kind, Mode::Enforce, now);
+        let error = Error::rejected(kind, metrics.name(), None);
         Self::new(Call::failed(error), Some((now, now)), metrics)
     }
 }
@@ -160,8 +160,7 @@ where
         }
         ready!(this.timer.poll(|| deadline, cx));
         this.call.set(Call::Done);
-        this.metrics
-            .report(Instant::now(), TimeoutMetrics::timed_out);
+        this.metrics.timed_out(Instant::now());
         let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
         let error = match *this.span {
             Some((began, _)) => {

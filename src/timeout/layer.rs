@@ -118,17 +118,12 @@ impl DeadlineLayer {
     }
 
     /// What a layer of another kind, `part` in its metrics, does with deadlines.
+    #[cfg(feature = "http")]
     pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
         Self {
             total,
             metrics: Series::of(name, part),
         }
-    }
-
-    /// The time that an operation has at most.
-    #[cfg(feature = "http")]
-    pub(crate) fn total(&self) -> Duration {
-        self.total
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.

@@ -1,40 +1,18 @@
 //! What timeout and deadline report.
 
-use metrics::{Counter, counter, describe_counter};
+use tokio::time::Instant;
 
-use crate::Mode;
-use crate::telemetry::{Instruments, Labels};
+use crate::telemetry::table::TIMEOUTS;
+use crate::telemetry::{Instruments, Series};
 
-pub(crate) struct TimeoutMetrics {
-    labels: Labels,
-    timeouts: Counter,
-}
+#[derive(Debug, Default)]
+pub(crate) struct TimeoutMetrics;
 
-impl Instruments for TimeoutMetrics {
-    type Levels = ();
+impl Instruments for TimeoutMetrics {}
 
-    fn bind(labels: Labels) -> Self {
-        describe_counter!(
-            "buttress_timeouts_total",
-            "Calls that were given up because their time was over"
-        );
-        Self {
-            labels,
-            timeouts: counter!("buttress_timeouts_total",
-                "name" => labels.name, "layer" => labels.part),
-        }
-    }
-}
-
-impl TimeoutMetrics {
+impl Series<TimeoutMetrics> {
     /// A call was given up.
-    pub(crate) fn timed_out(&self) {
-        self.timeouts.increment(1);
-    }
-
-    /// A call was not begun, because its deadline had passed. Rare enough to look the handle up.
-    pub(crate) fn refused(&self) {
-        let rejections = self.labels.rejections("deadline_exceeded", Mode::Enforce);
-        rejections.increment(1);
+    pub(crate) fn timed_out(&self, now: Instant) {
+        self.report(now, |handles| handles.count(&TIMEOUTS, &[]));
     }
 }

@@ -39,8 +39,8 @@
 //!
 //! # Cost
 //!
-//! For a call whose answer is there at the first poll, a comparison (timeout) or a reading of the clock that other layers share
-//! (deadline). For others a timer, which is a part of the future.
+//! For a call whose answer is there at the first poll, a comparison (timeout) or a reading of the clock (deadline). For
+//! others a timer, which is a part of the future.
 //!
 //! # Errors
 //!
@@ -90,7 +90,7 @@
 mod config;
 mod future;
 mod layer;
-mod metrics;
+pub(crate) mod metrics;
 mod service;
 
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};

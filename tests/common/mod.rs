@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod coin;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -14,12 +16,14 @@ use std::time::Duration;
 use buttress::balance::{self, Endpoint};
 use buttress::circuit_breaker::{Handle, State};
 use buttress::fallback::{self, Failures, FromService};
+use buttress::part::PartLayer;
 use buttress::stack::StandardLayer;
 use buttress::{
     Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
     Error, ErrorKind, FallbackLayer, HedgeLayer, Jitter, KeyedLayer, MeasureLayer, Outcome, Rate,
     RateLimitLayer, RetryLayer, TimeoutLayer, bulkhead, rate_limit, standard,
 };
+use coin::Coin;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 use tower::util::{BoxCloneSyncService, Oneshot};
@@ -304,6 +308,8 @@ pub(crate) enum Kind {
     Keyed,
     /// Over one endpoint.
     Balance,
+    /// A part from outside the crate, which admits every call.
+    Coin,
     /// Built by hand.
     Stack,
     /// The standard stack with all its parts.
@@ -311,7 +317,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Timeout,
         Self::Deadline,
         Self::Retry,
@@ -323,6 +329,7 @@ impl Kind {
         Self::Fallback,
         Self::Keyed,
         Self::Balance,
+        Self::Coin,
         Self::Stack,
         Self::Standard,
     ];
@@ -414,6 +421,7 @@ pub(crate) struct Layers {
     hedge: HedgeLayer<ByClone, Classifier>,
     fallback: FallbackLayer<FromService<Probe>, Failures, Classifier>,
     keyed: ByRequest,
+    coin: PartLayer<Coin>,
     standard: StandardLayer<ByClone, Classifier>,
     /// The balancers.
     balanced: Mutex<Vec<Arc<dyn Balanced>>>,
@@ -497,6 +505,7 @@ impl Layers {
                 .build()
                 .expect("is valid"),
             keyed: keyed.max_keys(1).build().expect("is valid"),
+            coin: PartLayer::of("coin", Coin::new("coin", 1.0, 1)),
             standard: standard.expect("is valid"),
             balanced: Mutex::default(),
             spare,
@@ -539,6 +548,7 @@ impl Layers {
                 balanced.push(Arc::new((balance.handle(), inner)));
                 Client::new(balance)
             }
+            Kind::Coin => Client::new(self.coin.layer(inner)),
             Kind::Stack => {
                 let breaker = self.breaker.layer(timeout.layer(attempt.layer(inner)));
                 Client::new(operation.layer(deadline.layer(self.retry.layer(breaker))))
@@ -630,6 +640,7 @@ impl Layers {
         }
         let waiting = self.rate_limit().map_or(0, |limit| limit.waiting());
         assert_eq!(waiting, 0, "{case}");
+        assert_eq!(self.coin.part().in_flight(), 0, "{case}");
         for balancer in &*self.balanced.lock().expect("not poisoned") {
             assert_eq!(balancer.in_flight(), 0, "{case}");
         }

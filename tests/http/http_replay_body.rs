@@ -13,8 +13,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use buttress::ReplayBodyError;
 use buttress::circuit_breaker::State;
-use buttress::http::{Classifier, ReplayBody, ReplayBodyError, TryCopyBody};
+use buttress::http::{Classifier, ReplayBody, TryCopyBody};
 use buttress::{BoxError, CircuitBreakerLayer, HedgeLayer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};

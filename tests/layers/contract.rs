@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use buttress::balance::{self, Endpoint};
 use buttress::circuit_breaker::{Handle, State};
+use buttress::part::PartLayer;
 use buttress::{
     Balance, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Deadline, DeadlineLayer, Error,
     ErrorKind, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate, RateLimitLayer,
     RetryLayer, TimeoutLayer, bulkhead, fallback, hedge, keyed, rate_limit, stack, standard,
 };
+use common::coin::Coin;
 use common::{ATTEMPTS, BACKOFF, End, Kind, Layers, Plan, Probe, Task, kind as kind_of};
 use tokio::time::{Instant, advance};
 use tower::layer::layer_fn;
@@ -470,6 +472,7 @@ fn services_and_calls_may_go_to_other_threads() {
     wraps_what_is_not_sync(&RateLimitLayer::new(name, Rate::per_second(1)));
     wraps_what_is_not_sync(&BulkheadLayer::new(name, 1));
     wraps_what_is_not_sync(&HedgeLayer::new(name));
+    wraps_what_is_not_sync(&PartLayer::of(name, Coin::new(name, 1.0, 1)));
     let failed = |_: fallback::Failed<'_, NotSync>| None;
     wraps_what_is_not_sync(&FallbackLayer::new(name, fallback::from_failure(failed)));
     let second = Inner::new(service_fn(|request| ready(Ok::<_, BoxError>(request))));

@@ -21,6 +21,7 @@ mod failover;
 mod fallback;
 mod hedge;
 mod keyed;
+mod part;
 mod rate_limit;
 mod readiness;
 mod retry;

@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 
-use crate::algorithm::breaker::{At, Breaker, Counts, Settings, State, Word};
+use crate::algorithm::breaker::{At, Breaker, Counts, Finished, Settings, State, Word};
 use crate::{Outcome, SECOND, on_threads};
 
-const CALL: At = At {
-    stripe: 0,
-    nanos: SECOND,
-};
+fn call(outcome: Outcome, second: u64) -> Finished {
+    let at = At {
+        stripe: 0,
+        nanos: second * SECOND,
+    };
+    Finished {
+        outcome,
+        slow: false,
+        at,
+    }
+}
 
 /// A breaker over the last three calls, that opens for ten seconds.
 fn breaker(consecutive_failures: Option<u32>) -> Breaker {
@@ -33,7 +40,7 @@ fn breaker(consecutive_failures: Option<u32>) -> Breaker {
 
 /// Ends a call that was admitted with this word. Returns whether the breaker opened.
 fn end(breaker: &Breaker, word: Word, outcome: Outcome) -> bool {
-    let transition = breaker.count(word, outcome, false, CALL, || 0.0);
+    let transition = breaker.count(word, call(outcome, 1), || 0.0);
     transition.is_some()
 }
 
@@ -44,8 +51,8 @@ fn fail(breaker: &Breaker) -> bool {
 /// A call whose head is good, and whose body breaks off.
 fn break_off(breaker: &Breaker, (): ()) {
     let word = breaker.word();
-    if let (Some(mark), None) = breaker.count_head(word, false, CALL, || 0.0) {
-        let _ = breaker.count_rest(word, mark, Outcome::Failure, CALL, || 0.0);
+    if let (Some(mark), None) = breaker.count_head(word, call(Outcome::Success, 1), || 0.0) {
+        let _ = breaker.count_rest(word, mark, call(Outcome::Failure, 1), || 0.0);
     }
 }
 
@@ -95,10 +102,9 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
 
 /// Calls again when the open time is over. Returns whether the call is a probe, which ends well if it `ends`.
 fn probe(breaker: &Breaker, ends: bool) -> bool {
-    let later = 11 * SECOND;
-    let (probe, _) = breaker.try_probe(breaker.word(), later);
+    let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
     if let (Ok(probe), true) = (probe, ends) {
-        let _ = breaker.end_probe(probe, Outcome::Success, false, later, 0.0);
+        let _ = breaker.end_probe(probe, call(Outcome::Success, 11), 0.0);
     }
     probe.is_ok()
 }

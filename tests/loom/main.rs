@@ -15,7 +15,9 @@ mod bulkhead;
 #[path = "../../src/nanos.rs"]
 mod nanos;
 mod rate_limit;
+mod replay_body;
 mod sketch;
+mod telemetry;
 #[path = "../../src/wake.rs"]
 mod wake;
 mod window;
@@ -34,6 +36,7 @@ mod sync {
 
 use std::time::Duration;
 
+use buttress::{BoxError, ReplayBodyError};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -76,6 +79,7 @@ macro_rules! check {
 }
 fn main() {
     check! {
+        telemetry::a_gauge_ends_at_the_newest_level_whoever_is_late
         window::threads_that_enter_a_new_slice_together_clear_it_once
         window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
         window::a_call_of_an_old_epoch_does_not_clear_the_new_one
@@ -117,6 +121,10 @@ fn main() {
         rate_limit::a_waiter_that_leaves_hands_its_turn_on
         rate_limit::a_waiter_that_goes_hands_its_turn_on
         rate_limit::a_waiter_is_woken_when_the_limit_has_changed
+        replay_body::who_waits_for_data_is_woken_when_it_comes
+        replay_body::who_waits_is_woken_by_another_that_reads
+        replay_body::two_readers_of_one_body_get_the_whole_of_it
+        replay_body::an_attempt_that_is_over_is_told_so_and_leaves_the_data_to_the_next
     }
 }
 

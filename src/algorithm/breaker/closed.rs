@@ -183,6 +183,25 @@ mod tests {
     use super::super::machine::tests::settings;
     use super::*;
 
+    #[test]
+    fn a_good_head_ends_a_row_of_bad_heads_and_a_whole_answer_ends_any_row() {
+        use Step::{Answered, BrokeOff, Failed, Succeeded};
+        for (steps, expected) in [
+            (&[Failed, Failed, Failed][..], 3),
+            (&[Failed, Succeeded, Failed], 1),
+            (&[Failed, Failed, Answered, Failed], 1),
+            (&[Answered, BrokeOff, Answered, BrokeOff], 2),
+            (&[Failed, Answered, BrokeOff], 2),
+            (&[Answered, BrokeOff, Succeeded, Answered, BrokeOff], 1),
+        ] {
+            let counts = Counts::of_calls(1);
+            counts.count_streak(6, Failed);
+            let rows = steps.iter().map(|step| counts.count_streak(7, *step));
+            assert_eq!(rows.last(), Some(expected), "{steps:?}");
+            assert_eq!(counts.count_streak(6, Failed), 0, "a late one");
+        }
+    }
+
     fn tally(calls: u64, failures: u64) -> Tally {
         Tally {
             calls,

@@ -39,6 +39,15 @@ impl Word {
     }
 }
 
+/// A call that is over, or the head of whose answer has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    pub(crate) outcome: Outcome,
+    /// It took longer than calls may take.
+    pub(crate) slow: bool,
+    pub(crate) at: At,
+}
+
 /// A circuit breaker. Times are nanoseconds since it was made, jitter is from -1 to 1.
 ///
 /// A change of state stores the end of the open time and then the word, both with release. A call loads the word with
@@ -108,7 +117,6 @@ impl Breaker {
 
     /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
     /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed.
-    #[must_use]
     pub(crate) fn try_probe(
         &self,
         word: Word,
@@ -140,13 +148,11 @@ impl Breaker {
     pub(crate) fn count(
         &self,
         admitted: Word,
-        outcome: Outcome,
-        slow: bool,
-        at: At,
+        call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> Option<Transition> {
-        let failed = outcome.is_failure();
-        let step = match outcome {
+        let (failed, slow) = (call.outcome.is_failure(), call.slow);
+        let step = match call.outcome {
             Outcome::Ignored | Outcome::Cancelled => return None,
             _ if failed => Step::Failed,
             _ => Step::Succeeded,
@@ -154,11 +160,11 @@ impl Breaker {
         if self.word() != admitted {
             return None;
         }
-        let (_, streak) = self.record(admitted, at, Sample { failed, slow }, step);
+        let (_, streak) = self.record(admitted, call.at, Sample { failed, slow }, step);
         if !failed && !slow {
             return None;
         }
-        self.evaluate(admitted, streak, outcome.retry_after(), at, jitter)
+        self.evaluate(admitted, streak, call, jitter)
     }
 
     /// Counts the good head of the answer to a call that was admitted with this word. Returns where it has been counted,
@@ -167,15 +173,15 @@ impl Breaker {
     pub(crate) fn count_head(
         &self,
         admitted: Word,
-        slow: bool,
-        at: At,
+        call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> (Option<Mark>, Option<Transition>) {
         if self.word() != admitted {
             return (None, None);
         }
-        let (mark, _) = self.record(admitted, at, Sample { slow, ..Sample::OK }, Step::Answered);
-        let transition = slow.then(|| self.evaluate(admitted, 0, None, at, jitter));
+        let (slow, failed) = (call.slow, false);
+        let (mark, _) = self.record(admitted, call.at, Sample { failed, slow }, Step::Answered);
+        let transition = slow.then(|| self.evaluate(admitted, 0, call, jitter));
         (Some(mark), transition.flatten())
     }
 
@@ -185,19 +191,18 @@ impl Breaker {
         &self,
         admitted: Word,
         mark: Mark,
-        outcome: Outcome,
-        at: At,
+        call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> Option<Transition> {
         if self.word() != admitted {
             return None;
         }
-        let step = match outcome {
+        let step = match call.outcome {
             // What its head says stays.
             Outcome::Ignored | Outcome::Cancelled => return None,
             Outcome::Success => Step::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => {
-                self.counts.correct(admitted.epoch(), at, mark);
+                self.counts.correct(admitted.epoch(), call.at, mark);
                 Step::BrokeOff
             }
         };
@@ -205,7 +210,7 @@ impl Breaker {
         if step == Step::Succeeded {
             return None;
         }
-        self.evaluate(admitted, streak, outcome.retry_after(), at, jitter)
+        self.evaluate(admitted, streak, call, jitter)
     }
 
     /// Enters a call. Returns where, and how many failures there are in a row.
@@ -229,13 +234,12 @@ impl Breaker {
         &self,
         admitted: Word,
         streak: u32,
-        retry_after: Option<Duration>,
-        at: At,
+        call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> Option<Transition> {
-        let (epoch, nanos) = (admitted.epoch(), at.nanos);
+        let (epoch, nanos) = (admitted.epoch(), call.at.nanos);
         let cause = self.counts.verdict(&self.settings, epoch, streak, nanos)?;
-        let jitter = jitter();
+        let (retry_after, jitter) = (call.outcome.retry_after(), jitter());
         self.change(|machine| machine.trip(epoch, cause, retry_after, nanos, jitter))
     }
 
@@ -244,30 +248,22 @@ impl Breaker {
     pub(crate) fn end_probe(
         &self,
         probe: Probe,
-        outcome: Outcome,
-        slow: bool,
-        nanos: u64,
+        call: Finished,
         jitter: f64,
     ) -> Option<Transition> {
-        let end = match outcome {
-            Outcome::Success if !slow => ProbeEnd::Succeeded,
+        let end = match call.outcome {
+            Outcome::Success if !call.slow => ProbeEnd::Succeeded,
             Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
-            _ => ProbeEnd::Failed(outcome.retry_after()),
+            _ => ProbeEnd::Failed(call.outcome.retry_after()),
         };
-        self.change(|machine| machine.end_probe(probe, end, nanos, jitter))
+        self.change(|machine| machine.end_probe(probe, end, call.at.nanos, jitter))
     }
 
     /// Counts a failure of a probe that counts as a success already.
     #[must_use]
-    pub(crate) fn disprove(
-        &self,
-        probe: Probe,
-        retry_after: Option<Duration>,
-        nanos: u64,
-        jitter: f64,
-    ) -> Option<Transition> {
-        let end = ProbeEnd::Disproved(retry_after);
-        self.change(|machine| machine.end_probe(probe, end, nanos, jitter))
+    pub(crate) fn disprove(&self, probe: Probe, call: Finished, jitter: f64) -> Option<Transition> {
+        let end = ProbeEnd::Disproved(call.outcome.retry_after());
+        self.change(|machine| machine.end_probe(probe, end, call.at.nanos, jitter))
     }
 
     pub(crate) fn force_open(&self) -> Transition {

@@ -10,14 +10,14 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::plan::{NEVER, Plan, Slot};
+use super::plan::{NEVER, Plan, Slot, TimerSlot};
 use super::race::{End, Race, Step};
 use super::running::{Attempted, Running};
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context::{self, OperationScope};
+use crate::context;
 use crate::hedge::Payment;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -42,7 +42,7 @@ pin_project! {
         // Boxed, because it is rare.
         more: Option<Box<More<S, Req, P>>>,
         #[pin]
-        timer: Timer,
+        timer: P::Timer,
         // What the next attempt sends.
         copy: Option<Req>,
         // Last, so that what the attempts hold is given back first.
@@ -58,9 +58,14 @@ where
     P: Plan,
 {
     race: Option<Race<S, Req, P>>,
-    /// The wait for the next attempt, and when it is over.
-    wait: Option<Instant>,
+    /// The wait for the next attempt.
+    wait: Option<Wait>,
     previous: Duration,
+}
+
+struct Wait {
+    until: Instant,
+    timer: Pin<Box<Timer>>,
 }
 
 impl<S, Req, P> More<S, Req, P>
@@ -92,7 +97,7 @@ where
         Self {
             call,
             more: None,
-            timer: Timer::default(),
+            timer: P::Timer::default(),
             copy,
             running,
             completion,
@@ -131,9 +136,11 @@ where
         let Some(running) = this.running.as_mut() else {
             return Poll::Pending;
         };
-        running.renew();
-        let mut scope = running.scope();
-        let answer = this.poll(&mut scope, cx);
+        if running.renew() {
+            this.timer.set(P::Timer::default());
+        }
+        let scope = running.scope();
+        let answer = this.poll(cx);
         if let Some(running) = this.running {
             running.tried = scope.tried();
         }
@@ -150,11 +157,7 @@ where
     C: TrackCompletion<S::Response, K>,
 {
     #[inline(always)]
-    fn poll(
-        &mut self,
-        scope: &mut OperationScope,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Answer<S, Req, P, K, C>> {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Answer<S, Req, P, K, C>> {
         let Some(running) = self.running.as_mut() else {
             return Poll::Pending;
         };
@@ -168,10 +171,10 @@ where
                     running.succeeded();
                     return Poll::Ready(self.complete(result, verdict));
                 }
-                return self.poll_on(Some(Ended::Only(result, verdict)), scope, cx);
+                return self.poll_on(Some(Ended::Only(result, verdict)), cx);
             }
         }
-        self.poll_on(None, scope, cx)
+        self.poll_on(None, cx)
     }
 
     /// All but the first attempt's success.
@@ -179,15 +182,13 @@ where
     fn poll_on(
         &mut self,
         mut ended: Option<Ended<S::Response, P>>,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Answer<S, Req, P, K, C>> {
         let mut is_polled = ended.is_none() && self.more.is_none();
         loop {
             let now_ended = match ended.take() {
                 Some(ended) => ended,
-                None => match ready!(self.poll_attempts(std::mem::take(&mut is_polled), scope, cx))
-                {
+                None => match ready!(self.poll_attempts(std::mem::take(&mut is_polled), cx)) {
                     Ok(ended) => ended,
                     Err(error) => return Poll::Ready(self.end(error, EndedBy::Deadline)),
                 },
@@ -252,11 +253,14 @@ where
             };
             running.end_hedging();
             self.call.set(Call::Done);
-            self.timer.set(Timer::default());
+            self.timer.set(P::Timer::default());
             let more = self.more.get_or_insert_with(|| Box::new(More::new()));
             more.race = None;
             more.previous = wait.duration;
-            more.wait = Some(wait.until);
+            more.wait = Some(Wait {
+                until: wait.until,
+                timer: Box::pin(Timer::default()),
+            });
         }
     }
 
@@ -265,11 +269,10 @@ where
     fn poll_attempts(
         &mut self,
         is_polled: bool,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<Ended<S::Response, P>, Error>> {
         if self.more.as_ref().is_some_and(|more| more.wait.is_some()) {
-            if let Err(error) = ready!(self.poll_wait(scope, cx)) {
+            if let Err(error) = ready!(self.poll_wait(cx)) {
                 return Poll::Ready(error);
             }
         }
@@ -287,15 +290,8 @@ where
             }
         }
         loop {
-            if !self.timer.is_set() {
-                let Some(due) = self.due() else {
-                    return Poll::Pending;
-                };
-                ready!(self.timer.as_mut().poll_at(due.first, cx));
-            } else if self.timer.as_mut().poll_set(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.timer.set(Timer::default());
+            ready!(self.poll_timer(cx));
+            self.timer.set(P::Timer::default());
             let Some(due) = self.due() else {
                 return Poll::Pending;
             };
@@ -327,20 +323,19 @@ where
     )]
     fn poll_wait(
         &mut self,
-        scope: &mut OperationScope,
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<(), Result<Ended<S::Response, P>, Error>>> {
         let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
             return Poll::Pending;
         };
-        let Some(until) = more.wait else {
+        let Some(Wait { until, timer }) = &mut more.wait else {
             return Poll::Ready(Ok(()));
         };
+        let until = *until;
         let end = running
             .deadline()
             .map_or(until, |deadline| deadline.min(until));
-        ready!(self.timer.as_mut().poll_at(end, cx));
-        self.timer.set(Timer::default());
+        ready!(timer.as_mut().poll_at(end, cx));
         let now = Instant::now();
         let deadline = context::deadline().filter(|deadline| *deadline <= now);
         if let Some(deadline) = deadline {
@@ -360,7 +355,7 @@ where
             times.timeout_at = NEVER;
         }
         running.held.permits.begin_again();
-        scope.set_attempt(running.attempt);
+        context::set_attempt(running.attempt);
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
         let call = match begun {
@@ -458,6 +453,21 @@ where
         self.more.as_mut()?.race.as_mut()
     }
 
+    /// Waits until something is due.
+    fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Some(timer) = self.timer.as_mut().timer() else {
+            return Poll::Pending;
+        };
+        if timer.is_set() {
+            return timer.poll_set(cx);
+        }
+        let Some(due) = self.due() else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.as_mut().timer();
+        timer.map_or(Poll::Pending, |timer| timer.poll_at(due.first, cx))
+    }
+
     /// What is due next.
     fn due(&mut self) -> Option<Due> {
         let running = self.running.as_mut()?;
@@ -506,7 +516,7 @@ where
             return;
         };
         self.call.set(Call::Done);
-        self.timer.set(Timer::default());
+        self.timer.set(P::Timer::default());
         let held = running.held.detach_attempt();
         let end = End::new(&running.recipe().classify, result, held);
         let mut race = Race::new();
@@ -527,6 +537,8 @@ where
             return;
         };
         race.is_repeat_due |= running.repeats_at_once(outcome);
+        // What is due may come sooner than when the timer was set.
+        self.timer.set(P::Timer::default());
         match pushback {
             None => {}
             Some(Pushback::DoNotRetry) => running.stop_copies(),
@@ -535,7 +547,6 @@ where
                 let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
                 if is_in_time && wait <= MAX_RETRY_AFTER {
                     race.not_before = race.not_before.max(Some(at));
-                    self.timer.set(Timer::default());
                 } else {
                     running.stop_copies();
                 }
@@ -565,10 +576,9 @@ where
                 let failed = self.race().and_then(Race::take_failed);
                 return failed.map_or(Poll::Pending, |end| Poll::Ready(Ended::Race(end)));
             }
-            if let Some(due) = self.due() {
-                // What is due may come sooner than when the timer was set.
-                if self.timer.as_mut().poll_at(due.first, cx).is_ready() {
-                    self.timer.set(Timer::default());
+            if self.poll_timer(cx).is_ready() {
+                self.timer.set(P::Timer::default());
+                if let Some(due) = self.due() {
                     let now = Instant::now();
                     let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
                     if has_come(due.timeout) {
@@ -657,7 +667,7 @@ where
         let Some(running) = self.running.as_mut() else {
             return false;
         };
-        self.timer.set(Timer::default());
+        self.timer.set(P::Timer::default());
         let shared = Arc::clone(&running.held.owner);
         let (replay, hedge) = (&shared.recipe.replay, shared.recipe.plan.hedge());
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);

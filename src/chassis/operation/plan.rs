@@ -1,5 +1,6 @@
 //! What an operation may do beside a single attempt.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::random::Random;
 use crate::retry::RetryMetrics;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
+use crate::timer::Timer;
 
 /// The moves of an operation. What a plan does not have costs nothing.
 pub trait Plan: Send + Sync + 'static {
@@ -27,6 +29,10 @@ pub trait Plan: Send + Sync + 'static {
     /// What an operation keeps of its hedges, if it sends any.
     #[doc(hidden)]
     type Hedging: Slot<Hedging>;
+
+    /// The timer of an operation that is bounded, or sends hedges. A wait between attempts has one of its own.
+    #[doc(hidden)]
+    type Timer: TimerSlot;
 
     /// The time of the operation. With `Duration::MAX` it ends at an inherited deadline alone.
     #[doc(hidden)]
@@ -75,6 +81,26 @@ impl<T> Slot<T> for () {
     }
 }
 
+/// A place for a timer, or for none.
+pub trait TimerSlot: Default + Send + Sync + 'static {
+    #[doc(hidden)]
+    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>>;
+}
+
+impl TimerSlot for () {
+    #[inline(always)]
+    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>> {
+        None
+    }
+}
+
+impl TimerSlot for Timer {
+    #[inline(always)]
+    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>> {
+        Some(self)
+    }
+}
+
 /// When an operation and its attempt must be over.
 #[derive(Debug)]
 pub struct Times {
@@ -110,6 +136,7 @@ impl Slot<Self> for Times {
 
 /// The part of an operation that hedges.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Hedging {
     /// The first attempt is timed, and not over.
     pub(super) is_first_open: bool,

@@ -14,8 +14,6 @@ use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt};
 use crate::hedge::{Hedged, Shared};
-#[cfg(feature = "http")]
-use crate::http::ReplayBodyError;
 use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, Outcome, Pushback, TrackCompletion};
@@ -146,13 +144,8 @@ impl<Res, P: Plan> End<Res, P> {
     /// Returns whether the attempt ended in a way that does not end the race, whatever it is classified as: an inner layer
     /// refused it, or its copy of the request was too far behind the others.
     fn says_nothing(&self) -> bool {
-        #[cfg(feature = "http")]
-        if let Err(error) = &self.result {
-            if ReplayBodyError::is_of_one_copy(error) {
-                return true;
-            }
-        }
-        self.is_rejection()
+        let error = self.result.as_ref().err();
+        error.is_some_and(|error| error.is_rejection() || error.concerns_one_copy())
     }
 }
 
@@ -240,12 +233,13 @@ where
         });
     }
 
-    /// Polls the hedges until one of them ends. `time_out` gives the time of an attempt, and the error when it is over.
+    /// Polls the hedges until one of them ends. An attempt has this time at most; `time_out` makes the error when
+    /// it is over.
     pub(super) fn poll<K, C>(
         &mut self,
         classify: &K,
         completion: &C,
-        timeout: Option<Duration>,
+        limit: Option<Duration>,
         time_out: impl Fn() -> Error,
         cx: &mut task::Context<'_>,
     ) -> Poll<Step<S::Response, P>>
@@ -255,22 +249,22 @@ where
         C: TrackCompletion<S::Response, K>,
     {
         for place in 0..self.hedges.len() {
-            let hedge = self.hedges[place].hedge.as_mut().project();
-            let mut call = hedge.call;
-            let result = match poll_attempt(call.as_mut(), hedge.held, cx) {
+            let running = self.hedges[place].hedge.as_mut().project();
+            let mut pending = running.call;
+            let result = match poll_attempt(pending.as_mut(), running.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let (Some(timeout), true) = (timeout, hedge.held.is_sent()) else {
+                    let (Some(limit), true) = (limit, running.held.is_sent()) else {
                         continue;
                     };
-                    let end = || crate::nanos::saturating_add(Instant::now(), timeout);
-                    if hedge.timer.poll(end, cx).is_pending() {
+                    let end = || crate::nanos::saturating_add(Instant::now(), limit);
+                    if running.timer.poll(end, cx).is_pending() {
                         continue;
                     }
                     Err(time_out())
                 }
             };
-            call.set(Call::Done);
+            pending.set(Call::Done);
             let mut sent = self.hedges.swap_remove(place);
             sent.note.result = Hedged::Failed;
             let held = sent.hedge.as_mut().project().held.detach_attempt();

@@ -17,7 +17,7 @@ use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
 use crate::deadline::soonest;
 use crate::nanos::whole_nanos;
-use crate::{Classify, Error, ErrorKind, GaveUp, Outcome, Pushback, Replay};
+use crate::{Classify, Error, ErrorKind, GaveUp, Mode, Outcome, Pushback, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 pub(super) struct Running<S, P: Plan, R, K> {
@@ -159,12 +159,13 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     #[inline(never)]
     fn refuse_late(&mut self, at: &At) -> Error {
         let (plan, now) = (self.plan(), at.instant());
+        let kind = ErrorKind::DeadlineExceeded;
         match (plan.deadline(), plan.retry()) {
-            (Some(limit), _) => limit.metrics.report(now, |metrics| metrics.refused()),
-            (None, Some(retry)) => retry.metrics.report(now, |metrics| metrics.refused()),
+            (Some(limit), _) => limit.metrics.rejected(kind, Mode::Enforce, now),
+            (None, Some(retry)) => retry.metrics.rejected(kind, Mode::Enforce, now),
             (None, None) => {}
         }
-        let error = Error::rejected(ErrorKind::DeadlineExceeded, self.held.core().name, None);
+        let error = Error::rejected(kind, self.held.core().name, None);
         let Held { owner, permits } = &mut self.held;
         permits.settle_refused(owner.core(), at);
         error
@@ -182,9 +183,12 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
     /// called in, as over a buffer.
+    /// Returns whether it must be over sooner than was known.
     #[inline(always)]
-    pub(super) fn renew(&mut self) {
+    pub(super) fn renew(&mut self) -> bool {
+        let mut is_sooner = false;
         if let (Some(times), Some(inherited)) = (self.times.get_mut(), context::deadline()) {
+            is_sooner = times.deadline.is_none_or(|deadline| inherited < deadline);
             times.deadline = Some(soonest(times.deadline, inherited));
         }
         if self.is_in_budget && self.plan().retry().is_some_and(Repeat::is_nested) {
@@ -195,6 +199,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if is_funding && self.plan().hedge().is_some_and(|hedge| hedge.is_funded()) {
             self.leave_funding(Gain::Nothing);
         }
+        is_sooner
     }
 
     #[inline(always)]
@@ -223,9 +228,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     pub(super) fn end_late(&self, now: Instant) -> Error {
         let mut error = Error::late(self.held.core().name);
         if let Some(retry) = self.plan().retry() {
-            retry
-                .metrics
-                .report(now, |metrics| metrics.gave_up(GaveUp::Deadline));
+            retry.metrics.gave_up(GaveUp::Deadline, now);
             let max_attempts = retry.settings.max_attempts;
             error.set_attempts(self.attempt, max_attempts, GaveUp::Deadline);
         }
@@ -238,7 +241,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         let name = self.held.core().name;
         if let Some(limit) = self.plan().deadline() {
             let now = Instant::now();
-            limit.metrics.report(now, |metrics| metrics.timed_out());
+            limit.metrics.timed_out(now);
         }
         match self.times.get().and_then(|times| times.began) {
             Some(began) => {
@@ -254,7 +257,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     pub(super) fn end_at_timeout(&self) -> Error {
         let time = self.plan().timeout().map_or(Duration::ZERO, |limit| {
             let now = Instant::now();
-            limit.metrics.report(now, |metrics| metrics.timed_out());
+            limit.metrics.timed_out(now);
             limit.time
         });
         Error::timed_out(ErrorKind::Timeout, self.held.core().name, time)
@@ -285,10 +288,10 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         }
         let next = self.decide(&attempted);
         let retry = self.plan().retry()?;
-        retry.metrics.report(Instant::now(), |metrics| match next {
-            Ok(wait) => metrics.retried(wait),
-            Err(reason) => metrics.gave_up(reason),
-        });
+        match next {
+            Ok(wait) => retry.metrics.retried(wait, Instant::now()),
+            Err(reason) => retry.metrics.gave_up(reason, Instant::now()),
+        }
         if let (Err(reason), Err(error), false) = (next, attempted.result, self.is_nested) {
             error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
         }

@@ -1,15 +1,15 @@
-//! The layer that sends requests to one origin.
+//! The layer that sends requests to one origin, and its service.
 
+use std::mem;
 use std::net::{SocketAddr, SocketAddrV6};
 
-use ::http::Request;
-use ::http::uri::{Authority, Scheme, Uri};
+use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use ::http::{Method, Request};
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::service::AddOrigin;
 use crate::error::Check;
-use crate::ready::Ready;
+use crate::http::adapt::{self, Adapt, Adapted, Unchanged};
 use crate::{CloneService, ConfigError, Evictable};
 
 const AS_IN: &str = "given, as in http://10.0.0.1:8080";
@@ -17,8 +17,8 @@ const AS_IN: &str = "given, as in http://10.0.0.1:8080";
 /// Sends requests to one origin: a scheme, a host and a port. See the [module documentation](crate::http::add_origin).
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddOriginLayer {
-    pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
+    scheme: Scheme,
+    authority: Authority,
 }
 
 impl AddOriginLayer {
@@ -67,6 +67,18 @@ impl AddOriginLayer {
         }
     }
 
+    /// The URI of a request that is sent to the origin.
+    fn add_to(&self, uri: Uri) -> Uri {
+        let mut parts = uri.into_parts();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        // That of a request for a bare authority is empty.
+        parts
+            .path_and_query
+            .get_or_insert(PathAndQuery::from_static("/"));
+        Uri::from_parts(parts).expect("has all its parts")
+    }
+
     /// Wraps `service`, checking that it can serve requests with bodies of type `B`.
     pub fn wrap<B, S>(&self, service: S) -> AddOrigin<S>
     where
@@ -80,10 +92,7 @@ impl<S> Layer<S> for AddOriginLayer {
     type Service = AddOrigin<S>;
 
     fn layer(&self, inner: S) -> AddOrigin<S> {
-        AddOrigin {
-            inner: Ready::new(inner),
-            origin: self.clone(),
-        }
+        Adapted::new(inner, self.clone())
     }
 }
 
@@ -92,3 +101,23 @@ impl Evictable for AddOriginLayer {
         true
     }
 }
+
+impl<B> Adapt<Request<B>> for AddOriginLayer {
+    type Request = Request<B>;
+    type Result = Unchanged;
+
+    #[inline]
+    fn adapt(&self, mut request: Request<B>) -> (Request<B>, Unchanged) {
+        if request.method() != Method::CONNECT {
+            let uri = mem::take(request.uri_mut());
+            *request.uri_mut() = self.add_to(uri);
+        }
+        (request, Unchanged)
+    }
+}
+
+/// A service whose requests go to one origin. Made by [`AddOriginLayer`].
+pub type AddOrigin<S> = Adapted<S, AddOriginLayer>;
+
+/// The response future of [`AddOrigin`].
+pub type ResponseFuture<S, B> = adapt::ResponseFuture<S, Request<B>>;

@@ -90,10 +90,6 @@
 //! # }
 //! ```
 
-mod future;
 mod layer;
-mod service;
 
-pub use self::future::ResponseFuture;
-pub use self::layer::AddOriginLayer;
-pub use self::service::AddOrigin;
+pub use self::layer::{AddOrigin, AddOriginLayer, ResponseFuture};

@@ -1,6 +1,5 @@
 //! The body that ends in time.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
@@ -10,16 +9,17 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::config::Limits;
-use crate::error::Late;
+use super::layer::BodyTimeoutLayer;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
 use crate::timer::Timer;
-use crate::{BoxError, Error, ErrorKind, context};
+use crate::{BoxError, Error, ErrorKind, Stage, context};
 
 pin_project! {
     /// A body that ends in time. Made by [`BodyTimeout`](super::BodyTimeout).
     ///
     /// It is `Unpin` if `B` is. One that was made with `From` or `Default` has all the time in the world.
+    #[derive(Debug)]
     #[project = Parts]
     pub struct TimeoutBody<B> {
         // `None` after it has ended.
@@ -42,37 +42,40 @@ struct End {
     at: Instant,
     kind: ErrorKind,
     allowed: Duration,
-    late: Late,
+    stage: Stage,
+}
+
+impl End {
+    /// The end of what may take a time from now on.
+    fn after(allowed: Duration, now: Instant, kind: ErrorKind, stage: Stage) -> Self {
+        Self {
+            at: crate::nanos::saturating_add(now, allowed),
+            kind,
+            allowed,
+            stage,
+        }
+    }
 }
 
 impl<B> TimeoutBody<B> {
     /// A body whose head has just come.
     #[inline]
-    pub(super) fn new(body: B, limits: Limits, metrics: &'static Series<TimeoutMetrics>) -> Self {
-        let deadline = context::deadline().filter(|_| limits.deadline);
-        let ends = limits.total.is_some() || deadline.is_some();
+    pub(super) fn new(body: B, layer: BodyTimeoutLayer) -> Self {
+        let Limits { idle, total, .. } = layer.limits;
+        let deadline = context::deadline().filter(|_| layer.limits.deadline);
+        let ends = total.is_some() || deadline.is_some();
         let end = ends.then(context::fresh_now).and_then(|now| {
-            let total = limits.total.map(|total| End {
-                at: crate::nanos::saturating_add(now, total),
-                kind: ErrorKind::Timeout,
-                allowed: total,
-                late: Late::End,
-            });
-            let deadline = deadline.map(|at| End {
-                at,
-                kind: ErrorKind::DeadlineExceeded,
-                allowed: at.saturating_duration_since(now),
-                late: Late::End,
-            });
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+            let end = |kind| move |allowed| End::after(allowed, now, kind, Stage::WholeAnswer);
+            let total = total.map(end(ErrorKind::Timeout));
+            let deadline = left.map(end(ErrorKind::DeadlineExceeded));
             total.into_iter().chain(deadline).min_by_key(|end| end.at)
         });
         Self {
-            body: Some(body),
-            timer: None,
-            idle: limits.idle,
+            idle,
             end,
-            waits_since: None,
-            metrics: Some(metrics),
+            metrics: Some(layer.metrics),
+            ..body.into()
         }
     }
 }
@@ -82,12 +85,7 @@ impl<B> Parts<'_, B> {
     fn next_end(&mut self) -> Option<End> {
         let idle = self.idle.map(|idle| {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
-            End {
-                at: crate::nanos::saturating_add(since, idle),
-                kind: ErrorKind::Timeout,
-                allowed: idle,
-                late: Late::Part,
-            }
+            End::after(idle, since, ErrorKind::Timeout, Stage::NextPart)
         });
         idle.into_iter().chain(*self.end).min_by_key(|end| end.at)
     }
@@ -98,10 +96,10 @@ impl<B> Parts<'_, B> {
         self.body.set(None);
         *self.timer = None;
         let name = self.metrics.map_or("", |metrics| {
-            metrics.report(Instant::now(), TimeoutMetrics::timed_out);
+            metrics.timed_out(Instant::now());
             metrics.name()
         });
-        Error::body_timed_out(end.kind, name, end.allowed, end.late)
+        Error::body_timed_out(end.kind, name, end.allowed, end.stage)
     }
 }
 
@@ -130,8 +128,8 @@ where
             };
             if let Some(end) = this.end.filter(|end| !is_over && end.at < Instant::now()) {
                 // There is always a frame for a reader that is slow enough.
-                let late = Late::Reader;
-                return Poll::Ready(Some(Err(this.time_out(End { late, ..end }))));
+                let stage = Stage::Reader;
+                return Poll::Ready(Some(Err(this.time_out(End { stage, ..end }))));
             }
             return Poll::Ready(next.map(|result| result.map_err(Error::of_body)));
         }
@@ -148,10 +146,8 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Some(body) => body.size_hint(),
-            None => SizeHint::with_exact(0),
-        }
+        let body = self.body.as_ref();
+        body.map_or(SizeHint::with_exact(0), B::size_hint)
     }
 }
 
@@ -171,16 +167,5 @@ impl<B> From<B> for TimeoutBody<B> {
 impl<B: Default> Default for TimeoutBody<B> {
     fn default() -> Self {
         B::default().into()
-    }
-}
-
-impl<B: fmt::Debug> fmt::Debug for TimeoutBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeoutBody")
-            .field("body", &self.body)
-            .field("idle", &self.idle)
-            .field("end", &self.end)
-            .field("waits_since", &self.waits_since)
-            .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,6 @@ use ::http::{HeaderMap, HeaderName};
 
 use super::headers::{HttpHeaders, REQUEST_TIMEOUT_MS};
 use super::layer::{InheritDeadlineLayer, PropagateDeadlineLayer};
-use super::stamp::Policy;
 use crate::error::Check;
 use crate::http::Protocol;
 use crate::telemetry::Series;
@@ -19,21 +18,30 @@ use crate::{ConfigError, DeadlineLayer};
 #[must_use = "call `build` to make the layer"]
 pub struct PropagateDeadlineConfig<H = HttpHeaders> {
     name: String,
-    slack: Duration,
-    timeout: Option<Duration>,
-    header: HeaderName,
-    protocol: Option<Protocol>,
-    headers: H,
+    pub(super) settings: Settings,
+    pub(super) headers: H,
+}
+
+/// What is the same for all types of requests.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) slack: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) header: HeaderName,
+    pub(super) protocol: Option<Protocol>,
 }
 
 impl PropagateDeadlineConfig {
     pub(super) fn new(name: String) -> Self {
-        Self {
-            name,
+        let settings = Settings {
             slack: Duration::ZERO,
             timeout: None,
             header: REQUEST_TIMEOUT_MS.clone(),
             protocol: None,
+        };
+        Self {
+            name,
+            settings,
             headers: HttpHeaders,
         }
     }
@@ -45,7 +53,7 @@ impl<H> PropagateDeadlineConfig<H> {
     /// As long as an answer takes on its way back, so that the service's own "too late" arrives before this side has
     /// given up.
     pub fn slack(mut self, slack: Duration) -> Self {
-        self.slack = slack;
+        self.settings.slack = slack;
         self
     }
 
@@ -54,19 +62,19 @@ impl<H> PropagateDeadlineConfig<H> {
     ///
     /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.settings.timeout = Some(timeout);
         self
     }
 
     /// The header with the milliseconds that are left, for requests of plain HTTP. By default `x-request-timeout-ms`.
     pub fn header(mut self, header: HeaderName) -> Self {
-        self.header = header;
+        self.settings.header = header;
         self
     }
 
     /// Takes every request for one of this protocol. By default the `content-type` says which one it is.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.protocol = Some(protocol);
+        self.settings.protocol = Some(protocol);
         self
     }
 
@@ -77,10 +85,7 @@ impl<H> PropagateDeadlineConfig<H> {
     {
         PropagateDeadlineConfig {
             name: self.name,
-            slack: self.slack,
-            timeout: self.timeout,
-            header: self.header,
-            protocol: self.protocol,
+            settings: self.settings,
             headers,
         }
     }
@@ -93,22 +98,16 @@ impl<H> PropagateDeadlineConfig<H> {
     /// (without one, than 365 days).
     pub fn build(self) -> Result<PropagateDeadlineLayer<H>, ConfigError> {
         let check = Check::new("propagate deadline", &self.name)?;
-        if let Some(timeout) = self.timeout {
+        let Settings { slack, timeout, .. } = self.settings;
+        if let Some(timeout) = timeout {
             check.duration("timeout", timeout)?;
             let permitted = format!("less than the timeout, {timeout:?}");
-            check.that(self.slack < timeout, "slack", &self.slack, permitted)?;
+            check.that(slack < timeout, "slack", &slack, permitted)?;
         }
-        check.duration_or_zero("slack", self.slack)?;
-        let policy = Policy {
-            slack: self.slack,
-            timeout: self.timeout,
-            header: self.header,
-            protocol: self.protocol,
-            headers: self.headers,
-            metrics: Series::of(&self.name, "propagate_deadline"),
-        };
+        check.duration_or_zero("slack", slack)?;
         Ok(PropagateDeadlineLayer {
-            policy: Arc::new(policy),
+            metrics: Series::of(&self.name, "propagate_deadline"),
+            config: Arc::new(self),
         })
     }
 }
@@ -117,10 +116,7 @@ impl<H> fmt::Debug for PropagateDeadlineConfig<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PropagateDeadlineConfig")
             .field("name", &self.name)
-            .field("slack", &self.slack)
-            .field("timeout", &self.timeout)
-            .field("header", &self.header)
-            .field("protocol", &self.protocol)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -172,6 +168,7 @@ impl InheritDeadlineConfig {
         check.duration("max", self.max)?;
         Ok(InheritDeadlineLayer {
             deadline: DeadlineLayer::part(&self.name, "inherit_deadline", self.max),
+            max: self.max,
             header: self.header,
         })
     }

@@ -1,23 +1,30 @@
-//! The layers of the deadlines across hops.
+//! The layers of the deadlines across hops, and their services.
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Duration;
 
 use ::http::{HeaderName, Request};
 use tokio::time::Instant;
-use tower::Layer;
+use tower::{Layer, Service};
 
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
-use super::headers::{Headers, HttpHeaders};
-use super::service::{InheritDeadline, PropagateDeadline};
-use super::stamp::{Policy, Stamp};
+use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
+use super::stamp::Stamp;
+use crate::context::{self, ClockScope};
 use crate::error::or_panic;
-use crate::ready::Ready;
-use crate::{CloneService, DeadlineLayer, Evictable};
+use crate::http::Protocol;
+use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
+use crate::send::send_method;
+use crate::telemetry::Series;
+use crate::timeout::{DeadlineFuture, TimeoutMetrics};
+use crate::{CloneService, DeadlineLayer, DeadlineService, Error, Evictable};
 
 /// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
-    pub(super) policy: Arc<Policy<H>>,
+    pub(super) config: Arc<PropagateDeadlineConfig<H>>,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl PropagateDeadlineLayer {
@@ -53,11 +60,8 @@ impl<S, H> Layer<S> for PropagateDeadlineLayer<H> {
     type Service = PropagateDeadline<S, H>;
 
     fn layer(&self, inner: S) -> PropagateDeadline<S, H> {
-        let policy = Arc::clone(&self.policy);
-        PropagateDeadline {
-            inner: Ready::new(Stamp { inner, policy }),
-            policy: Arc::clone(&self.policy),
-        }
+        let layer = self.clone();
+        Adapted::new(Stamp { inner, layer }, self.clone())
     }
 }
 
@@ -70,7 +74,8 @@ impl<H> Evictable for PropagateDeadlineLayer<H> {
 impl<H> Clone for PropagateDeadlineLayer<H> {
     fn clone(&self) -> Self {
         Self {
-            policy: Arc::clone(&self.policy),
+            config: Arc::clone(&self.config),
+            metrics: self.metrics,
         }
     }
 }
@@ -78,15 +83,52 @@ impl<H> Clone for PropagateDeadlineLayer<H> {
 impl<H> fmt::Debug for PropagateDeadlineLayer<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PropagateDeadlineLayer")
-            .field("policy", &self.policy)
-            .finish()
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
+
+impl<H, Req> Adapt<Req> for PropagateDeadlineLayer<H> {
+    type Request = Req;
+    type Result = Unchanged;
+
+    #[inline]
+    fn adapt(&self, request: Req) -> (Req, Unchanged) {
+        (request, Unchanged)
+    }
+
+    #[inline]
+    fn call<S>(&self, inner: Inner<'_, S>, request: Req) -> adapt::ResponseFuture<S, Req>
+    where
+        S: Service<Req> + Clone,
+    {
+        // A request that is sent at once is checked twice by one reading of the clock, so that it cannot be refused
+        // when the inner service has already reserved something for it.
+        let _clock = ClockScope::call();
+        if context::deadline().is_some() {
+            context::fresh_now();
+        }
+        if self.has_time() {
+            inner.call(request, Unchanged)
+        } else {
+            inner.refuse(self.refused(), Unchanged)
+        }
+    }
+}
+
+/// A service that is told how much time is left. Made by [`PropagateDeadlineLayer`].
+pub type PropagateDeadline<S, H = HttpHeaders> =
+    Adapted<Stamp<S, PropagateDeadlineLayer<H>>, PropagateDeadlineLayer<H>>;
+
+/// The response future of [`PropagateDeadline`].
+pub type ResponseFuture<S, H, Req> =
+    adapt::ResponseFuture<Stamp<S, PropagateDeadlineLayer<H>>, Req>;
 
 /// Takes over the deadline of the caller. See the [module documentation](crate::http::deadline).
 #[derive(Clone, Debug)]
 pub struct InheritDeadlineLayer {
     pub(super) deadline: DeadlineLayer,
+    pub(super) max: Duration,
     pub(super) header: HeaderName,
 }
 
@@ -122,8 +164,7 @@ impl<S> Layer<S> for InheritDeadlineLayer {
     fn layer(&self, inner: S) -> InheritDeadline<S> {
         InheritDeadline {
             inner: self.deadline.layer(inner),
-            max: self.deadline.total(),
-            header: self.header.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -131,5 +172,97 @@ impl<S> Layer<S> for InheritDeadlineLayer {
 impl Evictable for InheritDeadlineLayer {
     fn is_evictable(&self, _now: Instant) -> bool {
         true
+    }
+}
+
+/// A service whose work ends with the deadline of its caller. Made by [`InheritDeadlineLayer`].
+#[derive(Clone, Debug)]
+pub struct InheritDeadline<S> {
+    inner: DeadlineService<S>,
+    layer: InheritDeadlineLayer,
+}
+
+send_method!(InheritDeadline<S>);
+
+impl<S, B> Service<Request<B>> for InheritDeadline<S>
+where
+    S: CloneService<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = DeadlineFuture<S, Request<B>>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        Service::<Request<B>>::poll_ready(&mut self.inner, cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let headers = request.headers();
+        let both = [
+            headers::least(Protocol::Grpc, headers, &GRPC_TIMEOUT),
+            headers::least(Protocol::Http, headers, &self.layer.header),
+        ];
+        let allowed = both.into_iter().flatten().min();
+        let max = self.layer.max;
+        let total = allowed.map_or(max, |allowed| allowed.min(max));
+        self.inner.call_within(total, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{Ready, ready};
+    use std::pin::pin;
+
+    use ::http::HeaderValue;
+    use tokio::time::advance;
+
+    use crate::BoxError;
+    use crate::context::DeadlineScope;
+
+    /// Is ready when it is asked a second time, for which it takes a second without giving up the thread. Answers
+    /// with the header.
+    #[derive(Clone)]
+    struct Blocks(u32);
+
+    impl Service<Request<()>> for Blocks {
+        type Response = HeaderValue;
+        type Error = BoxError;
+        type Future = Ready<Result<HeaderValue, BoxError>>;
+
+        fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+            self.0 += 1;
+            if self.0 == 1 {
+                return Poll::Pending;
+            }
+            // Time has passed when this is polled once.
+            let passes = pin!(advance(Duration::from_secs(1))).poll(cx);
+            assert!(passes.is_pending());
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            ready(Ok(request.headers()["x-request-timeout-ms"].clone()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_is_read_when_the_request_is_sent() {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut client = PropagateDeadlineLayer::new("inventory").wrap(Blocks(0));
+        let mut cx = task::Context::from_waker(task::Waker::noop());
+        assert!(client.poll_ready(&mut cx).is_ready());
+        let _deadline = DeadlineScope::enter(deadline);
+        let mut call = pin!(client.call(Request::new(())));
+        // A layer outside has read the clock before.
+        let _clock = ClockScope::poll();
+        context::now();
+        let Poll::Ready(answer) = call.as_mut().poll(&mut cx) else {
+            panic!("it is ready");
+        };
+        assert_eq!(answer.expect("is sent"), "4000");
     }
 }

@@ -3,50 +3,35 @@
 //! Between a call and the request lies the time that the inner service takes to become ready. A header that was
 //! written when the call was made would promise that time to the other side once more.
 
-use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use ::http::HeaderName;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
-use super::metrics::PropagateMetrics;
+use super::layer::PropagateDeadlineLayer;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{BoxError, CloneService, Error, ErrorKind, context};
+use crate::timeout::TimeoutMetrics;
+use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
 
 /// The timers of both sides know nothing shorter.
 const MIN_REMAINING: Duration = Duration::from_millis(1);
 
-/// What all services of one layer value share.
-pub(super) struct Policy<H> {
-    pub(super) slack: Duration,
-    pub(super) timeout: Option<Duration>,
-    pub(super) header: HeaderName,
-    pub(super) protocol: Option<Protocol>,
-    pub(super) headers: H,
-    pub(super) metrics: &'static Series<PropagateMetrics>,
-}
-
-impl<H> Policy<H> {
+impl<H> PropagateDeadlineLayer<H> {
     /// How long the other side may work on a request that is sent now, if there is a limit to it.
     #[inline]
     fn left(&self) -> Option<Duration> {
         let deadline = context::deadline();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(context::now()));
-        let left = match (left, self.timeout) {
-            (Some(left), Some(timeout)) => left.min(timeout),
-            (left, timeout) => left.or(timeout)?,
-        };
-        Some(left.saturating_sub(self.slack))
+        let left = left.into_iter().chain(self.config.settings.timeout).min()?;
+        Some(left.saturating_sub(self.config.settings.slack))
     }
 
-    /// Says whether a request that is sent now is worth sending.
+    /// Returns whether a request that is sent now is worth sending.
     #[inline]
     pub(super) fn has_time(&self) -> bool {
         self.left().is_none_or(|left| left >= MIN_REMAINING)
@@ -58,16 +43,17 @@ impl<H> Policy<H> {
     where
         H: Headers<Req>,
     {
+        let settings = &self.config.settings;
         let Some(left) = self.left() else {
             return Ok(None);
         };
         if left < MIN_REMAINING {
             return Err(Late);
         }
-        let headers = self.headers.headers_mut(request);
-        let protocol = self.protocol.unwrap_or_else(|| Protocol::of(headers));
+        let headers = self.config.headers.headers_mut(request);
+        let protocol = settings.protocol.unwrap_or_else(|| Protocol::of(headers));
         let name = match protocol {
-            Protocol::Http => &self.header,
+            Protocol::Http => &settings.header,
             Protocol::Grpc => &GRPC_TIMEOUT,
         };
         let allowed = headers::write(protocol, headers, name, left);
@@ -85,20 +71,9 @@ impl<H> Policy<H> {
     /// The error of a request that is not sent.
     #[cold]
     pub(super) fn refused(&self) -> Error {
-        self.metrics
-            .report(context::now(), PropagateMetrics::refused);
-        Error::rejected(ErrorKind::DeadlineExceeded, self.metrics.name(), None)
-    }
-}
-
-impl<H> fmt::Debug for Policy<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy")
-            .field("slack", &self.slack)
-            .field("timeout", &self.timeout)
-            .field("header", &self.header)
-            .field("metrics", &self.metrics)
-            .finish_non_exhaustive()
+        let kind = ErrorKind::DeadlineExceeded;
+        self.metrics.rejected(kind, Mode::Enforce, context::now());
+        Error::rejected(kind, self.metrics.name(), None)
     }
 }
 
@@ -106,11 +81,11 @@ impl<H> fmt::Debug for Policy<H> {
 struct Late;
 
 /// How long the other side may work on a request that was sent.
-#[derive(Clone, Copy)]
-pub(super) struct Told {
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
     allowed: Duration,
     until: Instant,
-    metrics: &'static Series<PropagateMetrics>,
+    metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl Told {
@@ -122,19 +97,20 @@ impl Told {
         if now < self.until || error.kind() != ErrorKind::Service || !error.was_sent() {
             return error;
         }
-        self.metrics.report(now, PropagateMetrics::timed_out);
+        self.metrics.timed_out(now);
         let (kind, name) = (ErrorKind::DeadlineExceeded, self.metrics.name());
         Error::timed_out(kind, name, self.allowed)
     }
 }
 
 /// A service that is called with the time that is left at that moment.
-pub(super) struct Stamp<S, H> {
+#[derive(Clone, Debug)]
+pub struct Stamp<S, L> {
     pub(super) inner: S,
-    pub(super) policy: Arc<Policy<H>>,
+    pub(super) layer: L,
 }
 
-impl<S, H, Req> Service<Req> for Stamp<S, H>
+impl<S, H, Req> Service<Req> for Stamp<S, PropagateDeadlineLayer<H>>
 where
     S: CloneService<Req>,
     H: Headers<Req>,
@@ -145,15 +121,14 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner
-            .poll_ready(cx)
-            .map_err(|error| Error::of_service(error, || self.policy.metrics.name()))
+        let ready = ready!(self.inner.poll_ready(cx));
+        Poll::Ready(ready.map_err(|error| Error::of_service(error, || self.layer.metrics.name())))
     }
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let Ok(told) = self.policy.stamp(&mut request) else {
-            let error = Some(self.policy.refused());
+        let Ok(told) = self.layer.stamp(&mut request) else {
+            let error = Some(self.layer.refused());
             return StampFuture::Refused { error };
         };
         let future = self.inner.call(request);
@@ -161,24 +136,9 @@ where
     }
 }
 
-impl<S: Clone, H> Clone for Stamp<S, H> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            policy: Arc::clone(&self.policy),
-        }
-    }
-}
-
-impl<S: fmt::Debug, H> fmt::Debug for Stamp<S, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
 pin_project! {
     #[project = StampProj]
-    pub(super) enum StampFuture<F> {
+    pub enum StampFuture<F> {
         Sent { #[pin] future: F, told: Option<Told> },
         Refused { error: Option<Error> },
     }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use ::http::HeaderValue;
 
 use crate::http::Protocol;
+use crate::http::retry_after::number;
 
-/// The units of `grpc-timeout`, the finest first, and how many nanoseconds each of them has.
-const UNITS: [(u8, u128); 6] = [
-    (b'n', 1),
-    (b'u', 1_000),
-    (b'm', 1_000_000),
-    (b'S', 1_000_000_000),
-    (b'M', 60 * 1_000_000_000),
-    (b'H', 3_600 * 1_000_000_000),
+/// The units of `grpc-timeout`, the finest first.
+const UNITS: [(char, Duration); 6] = [
+    ('n', Duration::from_nanos(1)),
+    ('u', Duration::from_micros(1)),
+    ('m', Duration::from_millis(1)),
+    ('S', Duration::from_secs(1)),
+    ('M', Duration::from_secs(60)),
+    ('H', Duration::from_secs(3_600)),
 ];
 
 /// How many digits gRPC permits.
@@ -29,20 +30,21 @@ const MILLIS_DIGITS: usize = 10;
 pub(super) fn format(protocol: Protocol, left: Duration) -> Option<HeaderValue> {
     let mut text = [0_u8; 16];
     let mut rest = &mut text[..];
-    match protocol {
+    let count = match protocol {
         Protocol::Grpc => {
             let (unit, count) = in_finest_unit(left);
-            write!(rest, "{count}{}", char::from(unit)).ok()?;
-            (count > 0).then_some(())?;
+            write!(rest, "{count}{unit}").ok()?;
+            count
         }
         Protocol::Http => {
             let count = left.as_millis().min(most(MILLIS_DIGITS));
             write!(rest, "{count}").ok()?;
-            (count > 0).then_some(())?;
+            count
         }
-    }
+    };
     let unused = rest.len();
-    HeaderValue::from_bytes(&text[..text.len() - unused]).ok()
+    let text = &text[..text.len() - unused];
+    (count > 0).then(|| HeaderValue::from_bytes(text).ok())?
 }
 
 /// The number that consists of so many nines.
@@ -51,44 +53,29 @@ fn most(digits: usize) -> u128 {
 }
 
 /// A timeout in the finest unit in which it has no more digits than gRPC permits.
-fn in_finest_unit(left: Duration) -> (u8, u128) {
-    let nanos = left.as_nanos();
+fn in_finest_unit(left: Duration) -> (char, u128) {
     let most = most(GRPC_DIGITS);
-    let units = UNITS.map(|(unit, nanos_of_one)| (unit, nanos / nanos_of_one));
+    let units = UNITS.map(|(unit, one)| (unit, left.as_nanos() / one.as_nanos()));
     let finest = units.into_iter().find(|&(_, count)| count <= most);
-    finest.unwrap_or((b'H', most))
+    finest.unwrap_or(('H', most))
 }
 
 /// Reads a timeout. `None` for what is not one.
 pub(super) fn parse(protocol: Protocol, value: &HeaderValue) -> Option<Duration> {
     let text = value.as_bytes();
-    match protocol {
+    let (one, digits, max) = match protocol {
         Protocol::Grpc => {
             let (&unit, digits) = text.split_last()?;
-            let count = number(digits, GRPC_DIGITS)?;
-            match unit {
-                b'n' => Some(Duration::from_nanos(count)),
-                b'u' => Some(Duration::from_micros(count)),
-                b'm' => Some(Duration::from_millis(count)),
-                b'S' => Some(Duration::from_secs(count)),
-                b'M' => Some(Duration::from_secs(count * 60)),
-                b'H' => Some(Duration::from_secs(count * 3_600)),
-                _ => None,
-            }
+            let (_, one) = UNITS
+                .into_iter()
+                .find(|(name, _)| *name == char::from(unit))?;
+            (one, digits, GRPC_DIGITS)
         }
-        Protocol::Http => number(text, MILLIS_DIGITS).map(Duration::from_millis),
-    }
-}
-
-/// A number of 1 to `most` decimal digits, and nothing else: no sign, no space.
-fn number(digits: &[u8], most: usize) -> Option<u64> {
-    if digits.is_empty() || digits.len() > most {
-        return None;
-    }
-    digits.iter().try_fold(0, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
-        Some(number * 10 + u64::from(digit))
-    })
+        Protocol::Http => (Duration::from_millis(1), text, MILLIS_DIGITS),
+    };
+    let count = number(digits).filter(|_| digits.len() <= max)?;
+    let nanos = u64::from(one.subsec_nanos()) * count;
+    Some(Duration::from_secs(one.as_secs() * count) + Duration::from_nanos(nanos))
 }
 
 #[cfg(test)]

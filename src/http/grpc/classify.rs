@@ -6,7 +6,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEos;
-use crate::http::retry_after::{retry_after, text};
+use crate::http::retry_after::{number, retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
 use crate::{Classify, Error, Outcome, Pushback};
 
@@ -137,13 +137,13 @@ fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     if all.next().is_some() {
         return Some(Pushback::DoNotRetry);
     }
-    let value = text(headers, &PUSHBACK).filter(|value| !value.starts_with('+'));
-    let milliseconds: Option<i32> = value.and_then(|value| value.parse().ok());
-    let wait = milliseconds.and_then(|number| u64::try_from(number).ok());
-    Some(match wait {
-        Some(wait) => Pushback::RetryAfter(Duration::from_millis(wait)),
-        None => Pushback::DoNotRetry,
-    })
+    let number = text(headers, &PUSHBACK).and_then(|text| number(text.as_bytes()));
+    Some(
+        match number.filter(|&number| i32::try_from(number).is_ok()) {
+            Some(wait) => Pushback::RetryAfter(Duration::from_millis(wait)),
+            None => Pushback::DoNotRetry,
+        },
+    )
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ::http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::http::retry_after::text;
+use crate::http::retry_after::{number, text};
 
 /// Where the status of a gRPC call is: in the head of a response without messages, else in the trailers.
 pub(in crate::http) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -55,55 +55,38 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
-const CODES: [Code; 17] = [
-    Code::Ok,
-    Code::Cancelled,
-    Code::Unknown,
-    Code::InvalidArgument,
-    Code::DeadlineExceeded,
-    Code::NotFound,
-    Code::AlreadyExists,
-    Code::PermissionDenied,
-    Code::ResourceExhausted,
-    Code::FailedPrecondition,
-    Code::Aborted,
-    Code::OutOfRange,
-    Code::Unimplemented,
-    Code::Internal,
-    Code::Unavailable,
-    Code::DataLoss,
-    Code::Unauthenticated,
+/// The codes by number, with their names.
+const CODES: [(Code, &str); 17] = [
+    (Code::Ok, "OK"),
+    (Code::Cancelled, "CANCELLED"),
+    (Code::Unknown, "UNKNOWN"),
+    (Code::InvalidArgument, "INVALID_ARGUMENT"),
+    (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+    (Code::NotFound, "NOT_FOUND"),
+    (Code::AlreadyExists, "ALREADY_EXISTS"),
+    (Code::PermissionDenied, "PERMISSION_DENIED"),
+    (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+    (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+    (Code::Aborted, "ABORTED"),
+    (Code::OutOfRange, "OUT_OF_RANGE"),
+    (Code::Unimplemented, "UNIMPLEMENTED"),
+    (Code::Internal, "INTERNAL"),
+    (Code::Unavailable, "UNAVAILABLE"),
+    (Code::DataLoss, "DATA_LOSS"),
+    (Code::Unauthenticated, "UNAUTHENTICATED"),
 ];
 
 impl From<i32> for Code {
     /// Numbers that are no code are [`Unknown`](Self::Unknown).
     fn from(number: i32) -> Self {
         let code = usize::try_from(number).ok().and_then(|n| CODES.get(n));
-        code.copied().unwrap_or(Self::Unknown)
+        code.map_or(Self::Unknown, |(code, _)| *code)
     }
 }
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "OK",
-            Self::Cancelled => "CANCELLED",
-            Self::Unknown => "UNKNOWN",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::NotFound => "NOT_FOUND",
-            Self::AlreadyExists => "ALREADY_EXISTS",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            Self::FailedPrecondition => "FAILED_PRECONDITION",
-            Self::Aborted => "ABORTED",
-            Self::OutOfRange => "OUT_OF_RANGE",
-            Self::Unimplemented => "UNIMPLEMENTED",
-            Self::Internal => "INTERNAL",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::DataLoss => "DATA_LOSS",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-        })
+        f.pad(CODES[*self as usize].1)
     }
 }
 
@@ -119,8 +102,7 @@ impl Code {
     pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
         headers.get(&STATUS)?;
         let value = text(headers, &STATUS).unwrap_or_default();
-        let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
-        let number = is_number.then(|| value.parse().ok()).flatten();
+        let number = number(value.as_bytes()).and_then(|number| number.try_into().ok());
         Some(Self::from(number.unwrap_or(-1)))
     }
 
@@ -150,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_code_is_read_back() {
-        for (number, code) in CODES.into_iter().enumerate() {
+        for (number, (code, _)) in CODES.into_iter().enumerate() {
             assert_eq!(usize::try_from(code.number()), Ok(number));
             assert_eq!(Code::from(code.number()), code);
             // As `OUT_OF_RANGE` and `OutOfRange`.

@@ -18,7 +18,7 @@ pub trait TryCopyBody: Sized {
     /// Copies the body, or says with `None` that it cannot be sent again.
     fn try_copy(&self) -> Option<Self>;
 
-    /// Says whether a copy that was made earlier can still be sent. By default it can.
+    /// Returns whether a copy that was made earlier can still be sent. By default it can.
     fn is_replayable(&self) -> bool {
         true
     }
@@ -85,7 +85,7 @@ pub trait CopyBody<B> {
     /// Copies the body, or says with `None` that it cannot be sent again.
     fn copy_body(&self, body: &B) -> Option<B>;
 
-    /// Says whether a copy that was made earlier can still be sent. By default it can.
+    /// Returns whether a copy that was made earlier can still be sent. By default it can.
     fn is_replayable(&self, _copy: &B) -> bool {
         true
     }

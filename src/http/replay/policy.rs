@@ -42,7 +42,7 @@ pub struct Idempotent(pub bool);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptNumber(pub u32);
 
-/// Says whether a request with this method and these headers may be acted on twice.
+/// Returns whether a request with this method and these headers may be acted on twice.
 ///
 /// It may if the method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2), or if there is an
 /// `Idempotency-Key` that is not empty. This is what [`HttpReplay`] goes by; here it is for the requests of clients with
@@ -63,6 +63,12 @@ type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 #[must_use = "give it to `.replay` of a layer's configuration"]
 pub struct HttpReplay<C = TryCopy> {
     copy_body: C,
+    rules: Rules,
+}
+
+/// What may be set, apart from how bodies are copied.
+#[derive(Clone, Default)]
+struct Rules {
     all_idempotent: bool,
     idempotent_paths: Option<Arc<OfPath>>,
     not_sent: Option<Arc<OfError>>,
@@ -94,34 +100,22 @@ impl Default for HttpReplay {
 
 impl<C> HttpReplay<C> {
     fn with(copy_body: C) -> Self {
-        Self {
-            copy_body,
-            all_idempotent: false,
-            idempotent_paths: None,
-            not_sent: None,
-            attempt_header: None,
-            grpc_previous_attempts: false,
-            trusts_upstream: false,
-        }
+        let rules = Rules::default();
+        Self { copy_body, rules }
     }
 
     /// Copies bodies with `copy`: a closure `|body: &B| -> Option<B>`, or a [`CopyBody`] of your own.
     pub fn copy_body<C2>(self, copy: C2) -> HttpReplay<C2> {
         HttpReplay {
             copy_body: copy,
-            all_idempotent: self.all_idempotent,
-            idempotent_paths: self.idempotent_paths,
-            not_sent: self.not_sent,
-            attempt_header: self.attempt_header,
-            grpc_previous_attempts: self.grpc_previous_attempts,
-            trusts_upstream: self.trusts_upstream,
+            rules: self.rules,
         }
     }
 
     /// Takes all requests for idempotent that are not marked otherwise: for a service that is known to act
     /// once on each, or only reads.
     pub fn all_idempotent(mut self) -> Self {
-        self.all_idempotent = true;
+        self.rules.all_idempotent = true;
         self
     }
 
@@ -142,7 +136,7 @@ impl<C> HttpReplay<C> {
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
-        self.idempotent_paths = Some(Arc::new(are_idempotent));
+        self.rules.idempotent_paths = Some(Arc::new(are_idempotent));
         self
     }
 
@@ -170,20 +164,20 @@ impl<C> HttpReplay<C> {
     where
         F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
     {
-        self.not_sent = Some(Arc::new(proves));
+        self.rules.not_sent = Some(Arc::new(proves));
         self
     }
 
     /// Writes the number of the attempt, 1 for the first, into this header.
     pub fn attempt_header(mut self, name: HeaderName) -> Self {
-        self.attempt_header = Some(name);
+        self.rules.attempt_header = Some(name);
         self
     }
 
     /// Writes how many attempts were made before this one into the header `grpc-previous-rpc-attempts`, which
     /// first attempts do not have.
     pub fn grpc_previous_attempts(mut self) -> Self {
-        self.grpc_previous_attempts = true;
+        self.rules.grpc_previous_attempts = true;
         self
     }
 
@@ -195,19 +189,19 @@ impl<C> HttpReplay<C> {
     /// Its marks stay as they are, for the next hop. For requests from somebody who is not trusted leave it off: he
     /// could have his requests tried only once, no more.
     pub fn trust_upstream_attempts(mut self) -> Self {
-        self.trusts_upstream = true;
+        self.rules.trusts_upstream = true;
         self
     }
 
-    /// Says whether the request is a further attempt of somebody else.
+    /// Returns whether the request is a further attempt of somebody else.
     fn is_retried_upstream(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
-        if !self.trusts_upstream {
+        if !self.rules.trusts_upstream {
             return false;
         }
         let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
         let marks = [
             extensions.get().map(|AttemptNumber(number)| *number),
-            self.attempt_header.as_ref().and_then(number),
+            self.rules.attempt_header.as_ref().and_then(number),
             number(&GRPC_PREVIOUS_ATTEMPTS).map(|previous| previous.saturating_add(1)),
         ];
         // A hedge sees the marks of the retry around it.
@@ -236,9 +230,13 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             return *is_idempotent;
         }
         let path = request.uri().path();
-        self.all_idempotent
+        self.rules.all_idempotent
             || is_idempotent(request.method(), request.headers())
-            || self.idempotent_paths.as_ref().is_some_and(|are| are(path))
+            || self
+                .rules
+                .idempotent_paths
+                .as_ref()
+                .is_some_and(|are| are(path))
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {
@@ -252,10 +250,10 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             _ => extensions.insert(AttemptNumber(attempt)),
         };
         let headers = request.headers_mut();
-        if let Some(name) = &self.attempt_header {
+        if let Some(name) = &self.rules.attempt_header {
             headers.insert(name, HeaderValue::from(attempt));
         }
-        if self.grpc_previous_attempts {
+        if self.rules.grpc_previous_attempts {
             match attempt.saturating_sub(1) {
                 0 => headers.remove(GRPC_PREVIOUS_ATTEMPTS),
                 previous => headers.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(previous)),
@@ -273,17 +271,17 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
 
     fn was_sent(&self, error: &Error) -> bool {
         let proves_not = |proves: &Arc<OfError>| error.service_sources().any(|error| proves(error));
-        error.was_sent() && !self.not_sent.as_ref().is_some_and(proves_not)
+        error.was_sent() && !self.rules.not_sent.as_ref().is_some_and(proves_not)
     }
 }
 
 impl<C> fmt::Debug for HttpReplay<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpReplay")
-            .field("all_idempotent", &self.all_idempotent)
-            .field("attempt_header", &self.attempt_header)
-            .field("grpc_previous_attempts", &self.grpc_previous_attempts)
-            .field("trusts_upstream", &self.trusts_upstream)
+            .field("all_idempotent", &self.rules.all_idempotent)
+            .field("attempt_header", &self.rules.attempt_header)
+            .field("grpc_previous_attempts", &self.rules.grpc_previous_attempts)
+            .field("trusts_upstream", &self.rules.trusts_upstream)
             .finish_non_exhaustive()
     }
 }

@@ -1,19 +1,13 @@
-//! The layer that makes the bodies of requests such that they can be sent again.
-
-use std::fmt;
-use std::pin::Pin;
-use std::task::{self, Poll};
+//! The layer that makes the bodies of requests such that they can be sent again, and its service.
 
 use ::http::Request;
 use http_body::Body;
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tower::Layer;
 
 use super::body::{LIMIT, ReplayBody};
-use crate::ready::{Call, Ready};
-use crate::send::send_method;
-use crate::{CloneService, Error, Evictable};
+use crate::http::adapt::{self, Adapt, Adapted, Unchanged};
+use crate::{CloneService, Evictable};
 
 /// Makes bodies of requests such that they can be sent again. See the [module documentation](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +53,7 @@ impl<S> Layer<S> for ReplayBodyLayer {
     type Service = ReplayBodyService<S>;
 
     fn layer(&self, inner: S) -> ReplayBodyService<S> {
-        ReplayBodyService {
-            inner: Ready::new(inner),
-            limit: self.limit,
-        }
+        Adapted::new(inner, *self)
     }
 }
 
@@ -72,69 +63,19 @@ impl Evictable for ReplayBodyLayer {
     }
 }
 
-/// A service that gets requests with bodies that can be sent again. Made by [`ReplayBodyLayer`].
-#[derive(Clone, Debug)]
-pub struct ReplayBodyService<S> {
-    inner: Ready<S>,
-    limit: usize,
-}
-
-send_method!(ReplayBodyService<S>);
-
-impl<S, B> Service<Request<B>> for ReplayBodyService<S>
-where
-    S: CloneService<Request<ReplayBody<B>>>,
-    B: Body,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = ResponseFuture<S, B>;
+impl<B: Body> Adapt<Request<B>> for ReplayBodyLayer {
+    type Request = Request<ReplayBody<B>>;
+    type Result = Unchanged;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll(cx);
-        Poll::Ready(Ok(()))
-    }
-
-    #[inline]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn adapt(&self, request: Request<B>) -> (Self::Request, Unchanged) {
         let request = request.map(|body| ReplayBody::with_limit(body, self.limit));
-        self.inner
-            .call_as(request, &mut (), |call, ()| ResponseFuture { call })
+        (request, Unchanged)
     }
 }
 
-pin_project! {
-    /// The response future of [`ReplayBodyService`].
-    #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, B>
-    where
-        S: Service<Request<ReplayBody<B>>>,
-    {
-        #[pin]
-        call: Call<S, Request<ReplayBody<B>>>,
-    }
-}
+/// A service that gets requests with bodies that can be sent again. Made by [`ReplayBodyLayer`].
+pub type ReplayBodyService<S> = Adapted<S, ReplayBodyLayer>;
 
-impl<S, B> Future for ResponseFuture<S, B>
-where
-    S: CloneService<Request<ReplayBody<B>>>,
-{
-    type Output = Result<S::Response, Error>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.project().call.poll(cx, || "")
-    }
-}
-
-impl<S, B> fmt::Debug for ResponseFuture<S, B>
-where
-    S: Service<Request<ReplayBody<B>>>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .finish()
-    }
-}
+/// The response future of [`ReplayBodyService`].
+pub type ResponseFuture<S, B> = adapt::ResponseFuture<S, Request<ReplayBody<B>>>;

@@ -58,7 +58,7 @@
 //!
 //! # Errors
 //!
-//! [`ReplayBodyError`], as the source of the client's error: the body itself failed (a retry would fail as well, and is not
+//! [`ReplayBodyError`](crate::ReplayBodyError), as the source of the client's error: the body itself failed (a retry would fail as well, and is not
 //! made), the copy was too far behind, or its attempt is over. Over HTTP/1 a hyper client has it in the chain of its own
 //! error. Over HTTP/2 it resets the stream and says no more than that, which the classifiers of this crate understand. Over
 //! HTTP/1, when the head of the answer has come, it reports a broken connection: that is a failure of the service.
@@ -106,5 +106,5 @@ mod layer;
 mod source;
 mod state;
 
-pub use self::body::{ReplayBody, ReplayBodyError};
+pub use self::body::ReplayBody;
 pub use self::layer::{ReplayBodyLayer, ReplayBodyService, ResponseFuture};

@@ -10,11 +10,10 @@ use ::http::HeaderMap;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-use super::ReplayBodyError;
 use super::state::{Buffered, Next, Piece};
 use crate::algorithm::queue::Wakers;
 use crate::sync::{Mutex, lock};
-use crate::{BoxError, Error};
+use crate::{BoxError, ReplayBodyError};
 
 /// What all readers of one body share.
 pub(super) struct Shared<B> {
@@ -39,9 +38,8 @@ struct State<B> {
 
 /// The body, or what became of it.
 enum Source<B> {
-    Open(Pin<Box<B>>),
-    /// A reader is polling it. That is done without the lock: it is code of others.
-    Taken,
+    /// `None` while a reader is polling it. That is done without the lock: it is code of others.
+    Open(Option<Pin<Box<B>>>),
     Complete,
     Failed(ReplayBodyError),
 }
@@ -51,10 +49,6 @@ struct WakeAll(Vec<Waker>);
 
 impl Wake for WakeAll {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
         let mut wakers = Wakers::default();
         wakers.extend(self.0.iter().cloned());
         wakers.wake();
@@ -62,13 +56,7 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
-    /// The source has come to its end.
-    fn complete(&mut self) {
-        self.source = Source::Complete;
-        self.rest = 0;
-    }
-
-    /// Says whether a reader has got all that there is, and all that was promised.
+    /// Returns whether a reader has got all that there is, and all that was promised.
     fn is_at_end(&self, id: u64) -> bool {
         matches!(self.source, Source::Complete)
             && self.kept.is_foremost(id)
@@ -127,7 +115,7 @@ impl<B: Body> Reader<B> {
             kept,
             total: rest.exact(),
             rest: rest.lower(),
-            source: Source::Open(body),
+            source: Source::Open(Some(body)),
             waiting: Vec::new(),
             is_unknown: false,
         };
@@ -166,7 +154,7 @@ impl<B> Reader<B> {
         wakers.wake();
     }
 
-    /// Says whether it can go on, as far as is known.
+    /// Returns whether it can go on, as far as is known.
     pub(super) fn is_replayable(&self) -> bool {
         let state = lock(&self.shared.state);
         !matches!(state.source, Source::Failed(_)) && state.kept.has(self.id)
@@ -180,18 +168,13 @@ where
     pub(super) fn poll(
         &mut self,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplayBodyError>>> {
         if self.is_over {
             return Poll::Ready(None);
         }
         let polled = self.poll_next(cx);
         self.is_over = matches!(polled, Poll::Ready(None | Some(Err(_))));
-        polled.map(|next| {
-            next.map(|result| match result {
-                Ok(piece) => Ok(piece.into()),
-                Err(error) => Err(Error::of_body(error)),
-            })
-        })
+        polled.map_ok(Frame::from)
     }
 
     fn poll_next(
@@ -205,37 +188,30 @@ where
             Next::Superseded => return Poll::Ready(Some(Err(ReplayBodyError::Superseded))),
             Next::Source => {}
         }
-        let body = match mem::replace(&mut state.source, Source::Taken) {
-            Source::Open(body) => body,
-            Source::Taken => {
-                let former = state.wait(self.id, cx.waker());
-                state.is_unknown = true;
-                drop(state);
-                drop(former);
-                return Poll::Pending;
-            }
-            Source::Complete => {
-                state.source = Source::Complete;
-                return Poll::Ready(None);
-            }
-            Source::Failed(error) => {
-                state.source = Source::Failed(error.clone());
-                return Poll::Ready(Some(Err(error)));
-            }
+        let body = match &mut state.source {
+            Source::Open(body) => body.take(),
+            Source::Complete => return Poll::Ready(None),
+            Source::Failed(error) => return Poll::Ready(Some(Err(error.clone()))),
         };
         let former = state.wait(self.id, cx.waker());
+        let Some(body) = body else {
+            state.is_unknown = true;
+            drop(state);
+            drop(former);
+            return Poll::Pending;
+        };
         let waker = state.common_waker();
         drop(state);
 
-        let mut turn = Turn {
+        let turn = Turn {
             reader: self,
             body: Some(body),
         };
         // If it panics, the turn is over.
         drop(former);
-        let mut cx = task::Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
-        let polled = turn.poll(&mut cx);
-        turn.end(polled)
+        turn.poll(&mut task::Context::from_waker(
+            waker.as_ref().unwrap_or(cx.waker()),
+        ))
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -263,9 +239,6 @@ where
     }
 }
 
-/// What a poll of the source gave.
-type Read = Poll<Option<Result<Piece, BoxError>>>;
-
 /// The turn of one reader to poll the source. If the source panics, so that this is only dropped, nobody can
 /// read on.
 struct Turn<'a, B> {
@@ -277,78 +250,55 @@ impl<B> Turn<'_, B>
 where
     B: Body<Error: Into<BoxError> + 'static>,
 {
-    fn poll(&mut self, cx: &mut task::Context<'_>) -> Read {
+    /// Polls the source, puts it back, keeps what was read, and wakes those who wait.
+    fn poll(mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
-        loop {
-            let frame = match body.as_mut().poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-                Poll::Ready(Some(Ok(frame))) => frame,
+        let polled = loop {
+            break match body.as_mut().poll_frame(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => {
+                    let error: BoxError = error.into();
+                    Poll::Ready(Some(Err(ReplayBodyError::Source(error.into()))))
+                }
+                Poll::Ready(Some(Ok(frame))) => match piece(frame) {
+                    Some(piece) => Poll::Ready(Some(Ok(piece))),
+                    None => continue,
+                },
             };
-            if let Some(piece) = piece(frame) {
-                return Poll::Ready(Some(Ok(piece)));
-            }
-        }
-    }
-
-    /// Puts the source back, keeps what was read, and tells those who wait.
-    fn end(mut self, read: Read) -> Poll<Option<Result<Piece, ReplayBodyError>>> {
-        let Some(body) = &self.body else {
-            return Poll::Ready(None);
         };
         // Code of others, too: after it has panicked, the source is not put back.
         let (rest, is_end) = (body.size_hint().lower(), body.is_end_stream());
-        let Some(body) = self.body.take() else {
-            return Poll::Ready(None);
-        };
+        let body = self.body.take();
         let id = self.reader.id;
-        // What is done with is dropped when the lock is gone.
-        let mut done = None;
         let mut state = lock(&self.reader.shared.state);
-        let is_unknown = mem::take(&mut state.is_unknown);
-        let (polled, others) = match read {
-            Poll::Pending => {
-                state.rest = rest;
-                state.source = Source::Open(body);
-                if !is_unknown {
-                    return Poll::Pending;
-                }
-                // They poll the source themselves, so that it knows of them.
-                let others = state.others(id);
-                drop(state);
-                others.wake();
-                return Poll::Pending;
-            }
+        let over = match &polled {
+            Poll::Pending => None,
             Poll::Ready(Some(Ok(piece))) => {
-                state.kept.push(id, &piece);
-                if is_end {
-                    done = Some(body);
-                    state.complete();
-                } else {
-                    state.rest = rest;
-                    state.source = Source::Open(body);
-                }
-                (Some(Ok(piece)), state.others(id))
+                state.kept.push(id, piece);
+                is_end.then_some(Source::Complete)
             }
-            Poll::Ready(None) => {
-                done = Some(body);
-                state.complete();
-                (None, state.others(id))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                done = Some(body);
-                let error = ReplayBodyError::Source(error.into());
-                state.source = Source::Failed(error.clone());
-                (Some(Err(error)), state.others(id))
-            }
+            Poll::Ready(Some(Err(error))) => Some(Source::Failed(error.clone())),
+            Poll::Ready(None) => Some(Source::Complete),
         };
+        state.rest = if over.is_some() { 0 } else { rest };
+        // A source that is done with is dropped when the lock is gone.
+        let (source, done) = match over {
+            Some(over) => (over, body),
+            None => (Source::Open(body), None),
+        };
+        state.source = source;
+        let mut others = Wakers::default();
+        // Those of whom the source does not know poll it themselves.
+        if mem::take(&mut state.is_unknown) || polled.is_ready() {
+            others = state.others(id);
+        }
         drop(state);
         others.wake();
         drop(done);
-        Poll::Ready(polled)
+        polled
     }
 }
 
@@ -379,10 +329,9 @@ impl<B> Drop for Reader<B> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         state.kept.leave(self.id);
-        let place = state.waiting.iter().position(|(id, _)| *id == self.id);
-        let waker = place.map(|place| state.waiting.swap_remove(place));
+        let own = state.take(|id| id == self.id);
         drop(state);
-        drop(waker);
+        drop(own);
     }
 }
 

@@ -307,13 +307,13 @@ impl Buffered {
         }
     }
 
-    /// Says whether a reader can go on.
+    /// Returns whether a reader can go on.
     pub(super) fn has(&self, id: u64) -> bool {
         let reader = self.reader(id);
         reader.is_some_and(|reader| reader.next >= self.first && !reader.is_abandoned)
     }
 
-    /// Says whether a reader has come to the end of what was read from the source.
+    /// Returns whether a reader has come to the end of what was read from the source.
     pub(super) fn is_foremost(&self, id: u64) -> bool {
         self.reader(id)
             .is_some_and(|reader| reader.next == self.end)

@@ -2,16 +2,38 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::Arc;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
 
 use super::refusal::{Reason, Refusal, RequestHead};
-use crate::http::Protocol;
 use crate::{Error, ErrorKind};
 
 mod sealed {
     pub trait Sealed {}
+}
+
+/// The error that an answer stands for, in the extensions of the response: for logs, and for outer layers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AnsweredError(pub(super) Arc<Error>);
+
+impl AnsweredError {
+    /// The error. [`kind`](crate::Cause::kind) tells whether a layer ended the call.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.0
+    }
+}
+
+/// Keeps of a request what the answer needs.
+pub trait Capture {
+    /// The part of a request that the answer needs.
+    type Captured;
+
+    /// Copies what the answer will need.
+    fn capture<B>(&self, request: &Request<B>) -> Self::Captured;
 }
 
 /// Writes the answer: [`DefaultResponse`], or [`With`] a function. Implemented for nothing else.
@@ -21,43 +43,25 @@ mod sealed {
     message = "`{Self}` cannot write an answer whose data is `{D}`",
     note = "write `.respond(|refusal: Refusal<'_>| refusal.response())`; its `Bytes` must convert into the data of the inner service's body"
 )]
-pub trait MakeResponse<D>: sealed::Sealed {
-    /// What the answer needs of the request.
-    type Captured;
-
-    /// Keeps what the answer will need.
-    fn keep<B>(&self, request: &Request<B>) -> Self::Captured;
-
-    /// Writes the answer to a call that ended in `error`, which may be told by name if `is_for_client`.
-    fn answer(
-        &self,
-        error: &Error,
-        protocol: Protocol,
-        is_for_client: bool,
-        kept: &Self::Captured,
-    ) -> Response<Option<D>>;
+pub trait MakeResponse<D>: Capture {
+    /// Writes the answer to a call that ended for this reason.
+    fn answer(&self, reason: Reason<'_>, captured: &Self::Captured) -> Response<Option<D>>;
 }
 
 /// The default answer: status and headers in the protocol of the request, and an empty body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DefaultResponse;
 
-impl sealed::Sealed for DefaultResponse {}
-
-impl<D> MakeResponse<D> for DefaultResponse {
+impl Capture for DefaultResponse {
     type Captured = ();
 
     #[inline]
-    fn keep<B>(&self, _request: &Request<B>) {}
+    fn capture<B>(&self, _request: &Request<B>) {}
+}
 
-    fn answer(
-        &self,
-        error: &Error,
-        protocol: Protocol,
-        is_for_client: bool,
-        (): &(),
-    ) -> Response<Option<D>> {
-        Reason::new(error, protocol, is_for_client).response(None)
+impl<D> MakeResponse<D> for DefaultResponse {
+    fn answer(&self, reason: Reason<'_>, (): &()) -> Response<Option<D>> {
+        reason.response(None)
     }
 }
 
@@ -65,29 +69,22 @@ impl<D> MakeResponse<D> for DefaultResponse {
 #[derive(Clone, Copy)]
 pub struct With<F>(pub(super) F);
 
-impl<F> sealed::Sealed for With<F> {}
+impl<F> Capture for With<F> {
+    type Captured = RequestHead;
+
+    #[inline]
+    fn capture<B>(&self, request: &Request<B>) -> RequestHead {
+        (request.method().clone(), request.uri().clone())
+    }
+}
 
 impl<D, F> MakeResponse<D> for With<F>
 where
     D: From<Bytes>,
     F: Fn(Refusal<'_>) -> Response<Bytes>,
 {
-    type Captured = RequestHead;
-
-    #[inline]
-    fn keep<B>(&self, request: &Request<B>) -> RequestHead {
-        RequestHead::of(request)
-    }
-
-    fn answer(
-        &self,
-        error: &Error,
-        protocol: Protocol,
-        is_for_client: bool,
-        kept: &RequestHead,
-    ) -> Response<Option<D>> {
-        let reason = Reason::new(error, protocol, is_for_client);
-        (self.0)(Refusal::new(reason, kept)).map(|data| Some(data.into()))
+    fn answer(&self, reason: Reason<'_>, head: &RequestHead) -> Response<Option<D>> {
+        (self.0)(Refusal::new(reason, head)).map(|data| Some(data.into()))
     }
 }
 
@@ -110,7 +107,7 @@ pub trait Side: sealed::Sealed {
     /// # Errors
     ///
     /// The error itself, if it is passed on.
-    fn answered(error: Error) -> Result<Error, Self::Error>;
+    fn answered(&self, error: Error) -> Result<Error, Self::Error>;
 }
 
 /// Errors of this crate's layers become responses, those of the inner client pass.
@@ -123,7 +120,7 @@ impl Side for ForClients {
     type Error = Error;
     const IS_CLIENT: bool = true;
 
-    fn answered(error: Error) -> Result<Error, Error> {
+    fn answered(&self, error: Error) -> Result<Error, Error> {
         match error.kind() {
             ErrorKind::Service => Err(error),
             _ => Ok(error),
@@ -141,7 +138,7 @@ impl Side for ForServers {
     type Error = Infallible;
     const IS_CLIENT: bool = false;
 
-    fn answered(error: Error) -> Result<Error, Infallible> {
+    fn answered(&self, error: Error) -> Result<Error, Infallible> {
         Ok(error)
     }
 }

@@ -22,48 +22,40 @@ pin_project! {
     where
         B: Body,
     {
+        // `None` if it is not the one that answers, or has ended in trailers of ours.
         #[pin]
-        content: Content<B, B::Data>,
-    }
-}
-
-pin_project! {
-    #[project = ContentProj]
-    enum Content<B, D> {
-        Inner {
-            #[pin]
-            body: B,
-            // How an error of ours is told.
-            protocol: Protocol,
-            is_for_client: bool,
-        },
-        Own { data: Option<D> },
+        inner: Option<B>,
+        // The data of an answer of ours.
+        own: Option<B::Data>,
+        // How an error of ours is told.
+        protocol: Protocol,
+        is_for_client: bool,
     }
 }
 
 impl<B: Body> AnswerBody<B> {
     #[inline]
     pub(super) fn inner(body: B, protocol: Protocol, is_for_client: bool) -> Self {
-        let content = Content::Inner {
-            body,
+        Self {
+            inner: Some(body),
+            own: None,
             protocol,
             is_for_client,
-        };
-        Self { content }
+        }
     }
 
     pub(super) fn own(data: Option<B::Data>) -> Self {
-        let data = data.filter(Buf::has_remaining);
-        let content = Content::Own { data };
-        Self { content }
+        Self {
+            inner: None,
+            own: data.filter(Buf::has_remaining),
+            protocol: Protocol::Http,
+            is_for_client: false,
+        }
     }
 
     /// Returns the body of the inner service, `None` if it is not the one that answers.
     pub fn into_inner(self) -> Option<B> {
-        match self.content {
-            Content::Inner { body, .. } => Some(body),
-            Content::Own { .. } => None,
-        }
+        self.inner
     }
 }
 
@@ -79,55 +71,44 @@ where
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
-        let mut content = self.project().content;
-        Poll::Ready(match content.as_mut().project() {
-            ContentProj::Inner {
-                body,
-                protocol,
-                is_for_client,
-            } => match ready!(body.poll_frame(cx)) {
-                Some(Err(error)) => {
-                    let error = Error::of_body(error);
-                    if *protocol != Protocol::Grpc || error.kind() == ErrorKind::Service {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                    let trailers = trailers(&error, *is_for_client);
-                    // Nothing comes after them.
-                    content.set(Content::Own { data: None });
-                    Some(Ok(Frame::trailers(trailers)))
+        let mut this = self.project();
+        let Some(body) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(this.own.take().map(|data| Ok(Frame::data(data))));
+        };
+        Poll::Ready(match ready!(body.poll_frame(cx)) {
+            Some(Err(error)) => {
+                let error = Error::of_body(error);
+                if *this.protocol != Protocol::Grpc || error.kind() == ErrorKind::Service {
+                    return Poll::Ready(Some(Err(error)));
                 }
-                Some(Ok(frame)) => Some(Ok(frame)),
-                None => None,
-            },
-            ContentProj::Own { data } => data.take().map(|data| Ok(Frame::data(data))),
+                // Nothing comes after them.
+                this.inner.set(None);
+                Some(Ok(Frame::trailers(trailers(&error, *this.is_for_client))))
+            }
+            Some(Ok(frame)) => Some(Ok(frame)),
+            None => None,
         })
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Inner { body, .. } => body.is_end_stream(),
-            Content::Own { data } => data.is_none(),
+        match &self.inner {
+            Some(body) => body.is_end_stream(),
+            None => self.own.is_none(),
         }
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Inner { body, .. } => body.size_hint(),
-            Content::Own { data } => {
-                let left = data.as_ref().map_or(0, Buf::remaining);
-                SizeHint::with_exact(left as u64)
-            }
+        match &self.inner {
+            Some(body) => body.size_hint(),
+            None => SizeHint::with_exact(self.own.as_ref().map_or(0, Buf::remaining) as u64),
         }
     }
 }
 
 impl<B: Body> fmt::Debug for AnswerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.content {
-            Content::Inner { .. } => "Inner",
-            Content::Own { .. } => "Own",
-        })
+        f.write_str(if self.inner.is_some() { "Inner" } else { "Own" })
     }
 }

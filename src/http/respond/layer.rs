@@ -1,6 +1,6 @@
-//! The layer that answers in place of errors.
+//! The layer that answers in place of errors, and its service.
 
-use std::fmt;
+use std::sync::Arc;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
@@ -8,15 +8,17 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::answer::{DefaultResponse, ForClients, ForServers, MakeResponse, Side, With};
-use super::refusal::Refusal;
-use super::service::Respond;
+use super::answer::{
+    AnsweredError, Capture, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
+};
+use super::body::AnswerBody;
+use super::refusal::{Reason, Refusal};
 use crate::http::Protocol;
-use crate::ready::Ready;
-use crate::{BoxError, CloneService, Evictable};
+use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
+use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct RespondLayer<M, A = DefaultResponse> {
     protocol: Option<Protocol>,
     side: M,
@@ -88,12 +90,7 @@ impl<S, M: Clone, A: Clone> Layer<S> for RespondLayer<M, A> {
     type Service = Respond<S, M, A>;
 
     fn layer(&self, inner: S) -> Respond<S, M, A> {
-        Respond {
-            inner: Ready::new(inner),
-            protocol: self.protocol,
-            side: self.side.clone(),
-            answer: self.answer.clone(),
-        }
+        Adapted::new(inner, self.clone())
     }
 }
 
@@ -103,12 +100,60 @@ impl<M, A> Evictable for RespondLayer<M, A> {
     }
 }
 
-impl<M: fmt::Debug, A: fmt::Debug> fmt::Debug for RespondLayer<M, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RespondLayer")
-            .field("protocol", &self.protocol)
-            .field("side", &self.side)
-            .field("answer", &self.answer)
-            .finish()
+impl<B, M: Side + Clone, A: Capture + Clone> Adapt<Request<B>> for RespondLayer<M, A> {
+    type Request = Request<B>;
+    type Result = Responder<M, A, A::Captured>;
+
+    #[inline]
+    fn adapt(&self, request: Request<B>) -> (Request<B>, Self::Result) {
+        let protocol = self.protocol;
+        let responder = Responder {
+            protocol: protocol.unwrap_or_else(|| Protocol::of(request.headers())),
+            captured: self.answer.capture(&request),
+            layer: self.clone(),
+        };
+        (request, responder)
     }
 }
+
+/// Answers a request whose call ends in an error.
+#[derive(Debug)]
+pub struct Responder<M, A, C> {
+    protocol: Protocol,
+    captured: C,
+    layer: RespondLayer<M, A>,
+}
+
+impl<B, M, A, C> AdaptResult<Response<B>> for Responder<M, A, C>
+where
+    B: Body,
+    M: Side,
+    A: MakeResponse<B::Data, Captured = C>,
+{
+    type Response = Response<AnswerBody<B>>;
+    type Error = M::Error;
+
+    #[inline]
+    fn adapt(&self, result: Result<Response<B>, Error>) -> Result<Self::Response, M::Error> {
+        let error = match result {
+            Ok(response) => {
+                return Ok(
+                    response.map(|body| AnswerBody::inner(body, self.protocol, M::IS_CLIENT))
+                );
+            }
+            Err(error) => self.layer.side.answered(error)?,
+        };
+        let reason = Reason::new(&error, self.protocol, M::IS_CLIENT);
+        let answer = self.layer.answer.answer(reason, &self.captured);
+        let mut response = answer.map(AnswerBody::own);
+        let error = AnsweredError(Arc::new(error));
+        response.extensions_mut().insert(error);
+        Ok(response)
+    }
+}
+
+/// A service that answers in HTTP or gRPC where a layer ended the call. Made by [`RespondLayer`].
+pub type Respond<S, M, A = DefaultResponse> = Adapted<S, RespondLayer<M, A>>;
+
+/// The response future of [`Respond`].
+pub type ResponseFuture<S, Req, M, A, C> = adapt::ResponseFuture<S, Req, Responder<M, A, C>>;

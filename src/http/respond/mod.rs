@@ -25,7 +25,7 @@
 //!
 //! | error | HTTP | gRPC |
 //! |---|---|---|
-//! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints), [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped) | 503 | `UNAVAILABLE` |
+//! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints), [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped), [`Refused`](crate::ErrorKind::Refused) | 503 | `UNAVAILABLE` |
 //! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After` | `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
@@ -116,14 +116,12 @@
 
 mod answer;
 mod body;
-mod future;
 mod layer;
 mod refusal;
-mod service;
 
-pub use self::answer::{DefaultResponse, ForClients, ForServers, MakeResponse, Side, With};
+pub use self::answer::{
+    AnsweredError, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
+};
 pub use self::body::AnswerBody;
-pub use self::future::{AnsweredError, ResponseFuture};
-pub use self::layer::RespondLayer;
-pub use self::refusal::{Refusal, RequestHead};
-pub use self::service::Respond;
+pub use self::layer::{Respond, RespondLayer, ResponseFuture};
+pub use self::refusal::Refusal;

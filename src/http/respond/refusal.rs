@@ -1,11 +1,11 @@
 //! What an error means in HTTP and in gRPC.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::Write;
 use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use bytes::Bytes;
 
 use crate::http::Protocol;
@@ -23,17 +23,12 @@ struct Meaning {
 }
 
 impl Meaning {
-    const fn new(status: StatusCode, code: Code, message: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            message,
-        }
-    }
-
     const fn of(kind: ErrorKind) -> Self {
         let (status, code, message) = match kind {
-            ErrorKind::CircuitOpen | ErrorKind::NoEndpoints | ErrorKind::DiscoveryStopped => (
+            ErrorKind::CircuitOpen
+            | ErrorKind::NoEndpoints
+            | ErrorKind::DiscoveryStopped
+            | ErrorKind::Refused => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
                 "unavailable for now",
@@ -65,13 +60,17 @@ impl Meaning {
                 "internal error",
             ),
         };
-        Self::new(status, code, message)
+        Self {
+            status,
+            code,
+            message,
+        }
     }
 }
 
 /// Why a call is answered with a no, and in which protocol.
-#[derive(Clone, Copy)]
-pub(super) struct Reason<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Reason<'a> {
     error: &'a Error,
     protocol: Protocol,
     /// Whether the answer stays in this process.
@@ -149,26 +148,12 @@ pub(super) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
 }
 
 /// What is kept of a request for a function that writes the answer.
-#[derive(Clone, Debug)]
-pub struct RequestHead {
-    method: Method,
-    uri: Uri,
-}
-
-impl RequestHead {
-    #[inline]
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-        }
-    }
-}
+pub(super) type RequestHead = (Method, Uri);
 
 /// A call that is answered with a no: why, and what was asked.
 ///
 /// Given to the function of [`RespondLayer::respond`](super::RespondLayer::respond).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
     reason: Reason<'a>,
     head: &'a RequestHead,
@@ -206,13 +191,13 @@ impl<'a> Refusal<'a> {
     /// The method of the request.
     #[must_use]
     pub fn method(&self) -> &'a Method {
-        &self.head.method
+        &self.head.0
     }
 
     /// What the request asked for.
     #[must_use]
     pub fn uri(&self) -> &'a Uri {
-        &self.head.uri
+        &self.head.1
     }
 
     /// The status that says so in HTTP, whatever the protocol of the answer is.
@@ -240,16 +225,6 @@ impl<'a> Refusal<'a> {
     }
 }
 
-impl fmt::Debug for Refusal<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusal")
-            .field("error", self.error())
-            .field("protocol", &self.protocol())
-            .field("head", self.head)
-            .finish()
-    }
-}
-
 /// `Retry-After` knows seconds only. Who comes back too early is refused once more, so it is rounded up.
 fn whole_seconds(wait: Duration) -> u64 {
     let begun = u64::from(wait.subsec_nanos() > 0);
@@ -264,15 +239,12 @@ fn whole_millis(wait: Duration) -> i32 {
 
 /// A text as `grpc-message` carries it: visible ASCII and spaces, `%` and all other bytes as `%` and two digits.
 fn percent_encoded(text: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
             encoded.push(char::from(byte));
         } else {
-            encoded.push('%');
-            encoded.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            encoded.push(char::from(DIGITS[usize::from(byte & 15)]));
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
@@ -294,6 +266,7 @@ mod tests {
             (ErrorKind::CircuitOpen, 503, Code::Unavailable),
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
             (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
+            (ErrorKind::Refused, 503, Code::Unavailable),
             (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
             (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),

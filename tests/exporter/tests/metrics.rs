@@ -5,6 +5,9 @@
 
 #[path = "../../stack/mod.rs"]
 mod stack;
+#[allow(dead_code, reason = "only the crate looks up handles")]
+#[path = "../../../src/telemetry/table.rs"]
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -25,6 +28,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use metrics_util::debugging::DebuggingRecorder;
 use stack::stack;
+use table::Metric;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -445,6 +449,7 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     every_change_of_a_balancer().await;
     every_end_of_a_call_to_an_endpoint().await;
 
+    let helps: BTreeMap<_, _> = table().map(|entry| (entry.name, entry.help)).into();
     let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
         let kind = format!("{:?}", key.kind()).to_lowercase();
@@ -452,7 +457,11 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
             format!("/{}", unit.as_canonical_label())
         });
         let (name, series) = key.key().clone().into_parts();
-        assert!(description.is_some(), "{name:?} is described");
+        assert_eq!(
+            description.as_deref(),
+            helps.get(name.as_str()).copied(),
+            "{name:?}"
+        );
         let labels = labels.entry((name, kind + &unit)).or_default();
         for label in series {
             let (key, value) = label.into_parts();
@@ -469,6 +478,92 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
         seen.push('\n');
     }
     assert_eq!(seen, METRICS, "\n{seen}");
+}
+
+/// An entry of the crate's table of metrics.
+struct Entry {
+    name: &'static str,
+    labels: &'static [&'static str],
+    kind: String,
+    help: &'static str,
+}
+
+fn entry<H>(metric: &Metric<H>) -> Entry {
+    let kind = std::any::type_name::<H>().rsplit("::").next().unwrap();
+    let unit = metric.unit().map(|unit| unit.as_canonical_label());
+    let unit = unit.map_or(String::new(), |unit| format!("/{unit}"));
+    Entry {
+        name: metric.name,
+        labels: metric.labels,
+        kind: kind.to_lowercase() + &unit,
+        help: metric.help,
+    }
+}
+
+/// The crate's table of metrics.
+fn table() -> [Entry; 28] {
+    [
+        entry(&table::CALLS),
+        entry(&table::CALL_DURATION),
+        entry(&table::REJECTIONS),
+        entry(&table::TIMEOUTS),
+        entry(&table::RETRY_DECISIONS),
+        entry(&table::RETRY_DELAY),
+        entry(&table::BUDGET_TOKENS),
+        entry(&table::BUDGET_CAPACITY),
+        entry(&table::HEDGES),
+        entry(&table::HEDGE_DELAY),
+        entry(&table::BREAKER_STATE),
+        entry(&table::BREAKER_TRANSITIONS),
+        entry(&table::LIMIT),
+        entry(&table::IN_FLIGHT),
+        entry(&table::QUEUE_DEPTH),
+        entry(&table::QUEUE_WAIT),
+        entry(&table::FALLBACKS),
+        entry(&table::KEYS),
+        entry(&table::KEY_EVENTS),
+        entry(&table::ENDPOINTS),
+        entry(&table::EJECTIONS),
+        entry(&table::PRIORITY_SHARE),
+        entry(&table::DISCOVERY_RUNNING),
+        entry(&table::HEALTH_CHECK_RUNNING),
+        entry(&table::ENDPOINT_CALLS),
+        entry(&table::ENDPOINT_IN_FLIGHT),
+        entry(&table::ENDPOINT_LATENCY),
+        entry(&table::ENDPOINT_READY),
+    ]
+}
+
+#[test]
+fn the_table_has_every_metric_with_its_labels_and_no_others() {
+    let of_table = table().map(|entry| {
+        let labels = BTreeSet::from_iter([&["name"], entry.labels].concat());
+        (entry.name, entry.kind, labels)
+    });
+    let lines = METRICS.lines().filter(|line| !line.is_empty());
+    let recorded = lines.map(|line| {
+        let mut words = line.split(' ');
+        let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+        let labels = words.map(|label| label.split_once('=').unwrap().0);
+        (name, kind.to_owned(), labels.collect())
+    });
+    assert_eq!(BTreeSet::from(of_table), recorded.collect());
+}
+
+#[test]
+fn the_readme_lists_the_table() {
+    let readme = include_str!("../../../README.md");
+    let section = readme.split_once("\n## Metrics\n").unwrap().1;
+    let (_, rows) = section.split_once("\n|---|---|\n").unwrap();
+    let (rows, _) = rows.split_once("\n\n").unwrap();
+    let listed = rows.split('`').skip(1).step_by(2);
+    let table = table().map(|entry| match entry.labels {
+        [] => entry.name.to_owned(),
+        labels => format!("{}{{{}}}", entry.name, labels.join(",")),
+    });
+    let listed: Vec<_> = listed.map(str::to_owned).collect();
+    assert_eq!(BTreeSet::from_iter(&listed), BTreeSet::from_iter(&table));
+    assert_eq!(listed.len(), table.len(), "each once");
 }
 
 /// The pages that say which metrics there are.

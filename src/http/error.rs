@@ -1,0 +1,42 @@
+//! Errors of bodies.
+
+use std::time::Duration;
+
+use crate::error::{Stage, downcast};
+use crate::{BoxError, Cause, Error, ErrorKind};
+
+impl Error {
+    /// The error of a body inside a body of this crate.
+    #[inline]
+    pub(super) fn of_body<E>(error: E) -> Self
+    where
+        E: Into<BoxError> + 'static,
+    {
+        downcast::<E, Self>(error).unwrap_or_else(|foreign| {
+            let mut error = Self::of_foreign(foreign.into(), "");
+            if error.kind() == ErrorKind::Service {
+                error.0.stage = Stage::Body;
+            }
+            error
+        })
+    }
+
+    /// An answer whose head had come, and which was given up after `allowed`.
+    pub(super) fn body_timed_out(
+        kind: ErrorKind,
+        name: &'static str,
+        allowed: Duration,
+        stage: Stage,
+    ) -> Self {
+        let mut error = Self::timed_out(kind, name, allowed);
+        error.0.stage = stage;
+        error
+    }
+}
+
+impl Cause {
+    /// Returns `true` if the caller took too long, and not the service.
+    pub(super) fn is_of_slow_reader(&self) -> bool {
+        self.stage == Stage::Reader
+    }
+}

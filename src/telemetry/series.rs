@@ -1,0 +1,329 @@
+//! A series: what all layers of one kind and name report.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::time::Instant;
+
+use super::changes::Changes;
+use super::handles::{Handles, PERIOD};
+use super::table::REJECTIONS;
+use crate::sync::lock;
+use crate::{ErrorKind, Mode};
+
+/// The metrics of one kind of layer, and the levels that its gauges show. All layers of one name share them.
+pub(crate) trait Instruments: Default + Send + Sync + 'static {
+    /// Sets every gauge to its present level.
+    fn publish(&self, _handles: &mut Handles) {}
+}
+
+/// The metrics of all layers of one kind that have the same name.
+///
+/// Each kind has methods for its events in its `metrics.rs`.
+pub(crate) struct Series<I> {
+    /// The name that the user gave to the layers.
+    name: &'static str,
+    /// The kind of layer, or the stage that is measured.
+    part: &'static str,
+    /// The place of its handles in the table of each thread.
+    slot: usize,
+    /// How many layers have been built for it. A layer built since may run under another recorder
+    /// at the address of a former one, so handles that are older are renewed.
+    builds: AtomicU32,
+    levels: I,
+    changes: Changes,
+}
+
+/// The handles of one series on one thread.
+struct Bound {
+    recorder: usize,
+    builds: u32,
+    /// The end of the present period.
+    until: Cell<Instant>,
+    handles: Handles,
+}
+
+thread_local! {
+    static BOUND: RefCell<Vec<Option<Box<Bound>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// By kind, name and part.
+type Registry = HashMap<(TypeId, &'static str, &'static str), &'static (dyn Any + Send + Sync)>;
+
+static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+
+impl<I: Instruments> Series<I> {
+    /// The series of all layers of this kind and name. Called when a layer is built.
+    pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
+        let mut registry = lock(&REGISTRY);
+        let registry = registry.get_or_insert_default();
+        let slot = registry.len();
+        let known = registry.get(&(TypeId::of::<I>(), name, part)).copied();
+        let any = known.unwrap_or_else(|| {
+            let name: &'static str = Box::leak(name.into());
+            let series: &'static Self = Box::leak(Box::new(Self {
+                name,
+                part,
+                slot,
+                builds: AtomicU32::new(0),
+                levels: I::default(),
+                changes: Changes::default(),
+            }));
+            registry.insert((TypeId::of::<I>(), name, part), series);
+            series
+        });
+        let series: &'static Self = any.downcast_ref().expect("keyed by the type");
+        series.builds.fetch_add(1, Ordering::Relaxed);
+        series
+    }
+
+    #[inline]
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn levels(&self) -> &I {
+        &self.levels
+    }
+
+    /// Reports something through the handles of this thread.
+    #[inline]
+    pub(crate) fn report(&self, now: Instant, report: impl Fn(&mut Handles)) {
+        let reported = BOUND.try_with(|table| {
+            let mut table = table.try_borrow_mut().ok()?;
+            let recorder = recorder_id();
+            let builds = self.builds.load(Ordering::Relaxed);
+            let bound = match table.get_mut(self.slot) {
+                Some(Some(bound)) if bound.is_of(recorder, builds) && bound.is_in_use(now) => bound,
+                _ => self.bind(&mut table, recorder, builds, now),
+            };
+            report(&mut bound.handles);
+            Some(())
+        });
+        // The thread is ending, or the recorder itself is making a call through a layer.
+        if !matches!(reported, Ok(Some(()))) {
+            report(&mut Handles::new(self.name, self.part));
+        }
+    }
+
+    #[cold]
+    fn bind<'a>(
+        &self,
+        table: &'a mut Vec<Option<Box<Bound>>>,
+        recorder: usize,
+        builds: u32,
+        now: Instant,
+    ) -> &'a mut Bound {
+        let mut bound = Bound {
+            recorder,
+            builds,
+            until: Cell::new(now + PERIOD),
+            handles: Handles::new(self.name, self.part),
+        };
+        self.show(&mut bound.handles);
+        if table.len() <= self.slot {
+            table.resize_with(self.slot + 1, || None);
+        }
+        table[self.slot].insert(Box::new(bound))
+    }
+
+    /// Counts a call that the layer has refused, or would have refused in the mode [`Observe`](Mode::Observe).
+    pub(crate) fn rejected(&self, reason: ErrorKind, mode: Mode, now: Instant) {
+        let values = [reason.label(), mode.label()];
+        self.report(now, |handles| handles.count(&REJECTIONS, &values));
+    }
+
+    /// Publishes the gauges after a level has changed.
+    #[cold]
+    pub(crate) fn publish(&self, now: Instant) {
+        self.changes.note();
+        self.publish_again(now);
+    }
+
+    /// Publishes the gauges as they are.
+    #[cold]
+    pub(crate) fn publish_again(&self, now: Instant) {
+        self.report(now, |handles| self.show(handles));
+    }
+
+    fn show(&self, handles: &mut Handles) {
+        self.changes.show(|| self.levels.publish(handles));
+    }
+}
+
+impl Bound {
+    #[inline]
+    fn is_of(&self, recorder: usize, builds: u32) -> bool {
+        self.recorder == recorder && self.builds == builds
+    }
+
+    /// Notes a use. Returns `false` if the last use is more than a period ago.
+    #[inline]
+    fn is_in_use(&self, now: Instant) -> bool {
+        if now > self.until.get() {
+            let until = self.until.get() + PERIOD;
+            if now > until {
+                return false;
+            }
+            self.until.set(until);
+            self.handles.advance();
+        }
+        true
+    }
+}
+
+impl<I> fmt::Debug for Series<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Series")
+            .field("name", &self.name)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells one recorder from another by its address.
+#[inline]
+pub(super) fn recorder_id() -> usize {
+    metrics::with_recorder(|recorder| std::ptr::from_ref(recorder).cast::<()>().addr())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shown::Published;
+    use super::super::table::{HEDGES, IN_FLIGHT};
+    use super::*;
+    use crate::debugging::{DebugValue, DebuggingRecorder};
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+    use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Test(AtomicI64);
+
+    impl Instruments for Test {
+        fn publish(&self, handles: &mut Handles) {
+            handles.set(&IN_FLIGHT, &[], self.0.load(Ordering::Relaxed) as f64);
+        }
+    }
+
+    impl Series<Test> {
+        fn hedged(&self, times: u32, now: Instant) {
+            for _ in 0..times {
+                self.report(now, |handles| handles.count(&HEDGES, &["won"]));
+            }
+        }
+    }
+
+    /// The value of each metric, as a recorder has it when `run` is over.
+    fn recorded(run: impl FnOnce()) -> HashMap<String, u64> {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, run);
+        let rows = snapshotter.snapshot().into_iter();
+        rows.map(|(key, value)| {
+            assert!(snapshotter.is_described(&key), "{key}");
+            let value = match value {
+                DebugValue::Counter(count) => count,
+                DebugValue::Gauge(level) => level as u64,
+                DebugValue::Histogram(values) => values.len() as u64,
+            };
+            (key.name().to_owned(), value)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_recorder_that_is_installed_later_gets_events_and_the_present_gauges() {
+        let series = Series::<Test>::of("late", "test");
+        let (now, published) = (Instant::now(), Published::default());
+        published.keep(series, now, 0);
+        series.hedged(1, now);
+        series.levels().0.store(7, Ordering::Relaxed);
+        let seen = recorded(|| {
+            published.keep(series, now, 0);
+            series.hedged(2, now);
+        });
+        assert_eq!(seen["buttress_hedges_total"], 2);
+        assert_eq!(seen["buttress_in_flight"], 7);
+    }
+
+    #[test]
+    fn each_of_several_recorders_gets_its_own_events() {
+        let now = Instant::now();
+        for count in 1..5 {
+            // Built in each round, so that a recorder at the address of the former one is noticed.
+            let series = Series::<Test>::of("several", "test");
+            let seen = recorded(|| series.hedged(count, now));
+            assert_eq!(seen["buttress_hedges_total"], count.into());
+        }
+    }
+
+    /// Counts how often counters are looked up.
+    struct LookUps(Cell<u32>);
+
+    impl metrics::Recorder for LookUps {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            self.0.set(self.0.get() + 1);
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handles_are_renewed_after_they_were_idle() {
+        let recorder = LookUps(Cell::new(0));
+        let _installed = metrics::set_default_local_recorder(&recorder);
+        let series = Series::<Test>::of("idle", "test");
+        let look_ups = |result| {
+            series.report(Instant::now(), |handles| handles.count(&HEDGES, &[result]));
+            recorder.0.get()
+        };
+        assert_eq!(look_ups("won"), 1);
+        tokio::time::advance(2 * PERIOD).await;
+        assert_eq!(look_ups("won"), 1, "in use");
+        tokio::time::advance(2 * PERIOD + Duration::from_millis(1)).await;
+        assert_eq!(
+            look_ups("won"),
+            2,
+            "idle for longer than an exporter may wait"
+        );
+        assert_eq!(look_ups("lost"), 3);
+        for _ in 0..3 {
+            tokio::time::advance(PERIOD).await;
+            assert_eq!(look_ups("won"), 3, "in use all the time");
+        }
+        assert_eq!(look_ups("lost"), 4, "idle beside one that was in use");
+    }
+
+    #[test]
+    fn a_recorder_that_makes_calls_through_a_layer_does_not_panic() {
+        let series = Series::<Test>::of("reentrant", "test");
+        let now = Instant::now();
+        let seen = recorded(|| series.report(now, |_| series.hedged(1, now)));
+        assert_eq!(seen["buttress_hedges_total"], 1);
+    }
+
+    #[test]
+    fn layers_of_one_name_share_a_series() {
+        let series = Series::<Test>::of("shared", "test");
+        assert!(std::ptr::eq(series, Series::<Test>::of("shared", "test")));
+        assert!(!std::ptr::eq(series, Series::<Test>::of("shared", "other")));
+    }
+}

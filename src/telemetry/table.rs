@@ -1,0 +1,251 @@
+//! All metrics of this crate, one entry each: name, labels and help.
+//!
+//! A handle is looked up through the entry of its metric and in no other way, so a metric has one set of labels wherever it
+//! is reported, and each recorder that is given a series of it is given its description.
+
+use std::marker::PhantomData;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit,
+};
+
+/// A metric whose handles are of the type `H`.
+pub(crate) struct Metric<H> {
+    pub(crate) name: &'static str,
+    /// The labels after `name`, which is the first label of each metric: the name of the layer.
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+    handle: PhantomData<fn() -> H>,
+}
+
+// Calls.
+
+pub(crate) static CALLS: Metric<Counter> = metric(
+    "buttress_calls_total",
+    &["stage", "outcome"],
+    "Calls that have ended",
+);
+pub(crate) static CALL_DURATION: Metric<Histogram> = metric(
+    "buttress_call_duration_seconds",
+    &["stage", "outcome"],
+    "Time from the call to its answer",
+);
+pub(crate) static REJECTIONS: Metric<Counter> = metric(
+    "buttress_rejections_total",
+    &["layer", "reason", "mode"],
+    "Calls that a layer refused before the inner service was asked",
+);
+pub(crate) static TIMEOUTS: Metric<Counter> = metric(
+    "buttress_timeouts_total",
+    &["layer"],
+    "Calls that were given up because their time was over",
+);
+
+// Retry and its budget.
+
+pub(crate) static RETRY_DECISIONS: Metric<Counter> = metric(
+    "buttress_retry_decisions_total",
+    &["decision"],
+    "Decisions about further attempts after one that failed",
+);
+pub(crate) static RETRY_DELAY: Metric<Histogram> = metric(
+    "buttress_retry_delay_seconds",
+    &["source"],
+    "Time waited before a further attempt",
+);
+pub(crate) static BUDGET_TOKENS: Metric<Gauge> = metric(
+    "buttress_budget_tokens",
+    &[],
+    "Tokens in the retry budget; a retry costs 10",
+);
+pub(crate) static BUDGET_CAPACITY: Metric<Gauge> = metric(
+    "buttress_budget_capacity",
+    &[],
+    "Tokens that the retry budget can hold at present",
+);
+
+// Hedge.
+
+pub(crate) static HEDGES: Metric<Counter> = metric(
+    "buttress_hedges_total",
+    &["result"],
+    "Hedges that were due, by their result",
+);
+pub(crate) static HEDGE_DELAY: Metric<Gauge> = metric(
+    "buttress_hedge_delay_seconds",
+    &[],
+    "Time after which a call is hedged; 0 if it is not known yet",
+);
+
+// Circuit breaker.
+
+pub(crate) static BREAKER_STATE: Metric<Gauge> = metric(
+    "buttress_breaker_state",
+    &["state"],
+    "1 for the state that the circuit breaker is in, 0 for the others",
+);
+pub(crate) static BREAKER_TRANSITIONS: Metric<Counter> = metric(
+    "buttress_breaker_transitions_total",
+    &["to", "cause"],
+    "Changes of state of the circuit breaker",
+);
+
+// Bulkhead and rate limit.
+
+pub(crate) static LIMIT: Metric<Gauge> = metric(
+    "buttress_limit",
+    &["layer"],
+    "Calls that may be in flight at once",
+);
+pub(crate) static IN_FLIGHT: Metric<Gauge> =
+    metric("buttress_in_flight", &["layer"], "Calls that hold a permit");
+pub(crate) static QUEUE_DEPTH: Metric<Gauge> = metric(
+    "buttress_queue_depth",
+    &["layer"],
+    "Calls that wait to be let through",
+);
+pub(crate) static QUEUE_WAIT: Metric<Histogram> = metric(
+    "buttress_queue_wait_seconds",
+    &["layer", "result"],
+    "Time that calls waited to be let through",
+);
+
+// Fallback and keyed.
+
+pub(crate) static FALLBACKS: Metric<Counter> = metric(
+    "buttress_fallbacks_total",
+    &["result"],
+    "Failed calls that a fallback acted on",
+);
+pub(crate) static KEYS: Metric<Gauge> =
+    metric("buttress_keys", &[], "Keys that have a layer of their own");
+pub(crate) static KEY_EVENTS: Metric<Counter> = metric(
+    "buttress_key_events_total",
+    &["event"],
+    "Keys that came, went or found no place, by event",
+);
+
+// Balancer.
+
+pub(crate) static ENDPOINTS: Metric<Gauge> = metric(
+    "buttress_endpoints",
+    &["state"],
+    "Endpoints of a balancer that are in this state",
+);
+pub(crate) static EJECTIONS: Metric<Counter> = metric(
+    "buttress_ejections_total",
+    &["method", "mode"],
+    "Endpoints that were left out because they failed more than the others",
+);
+pub(crate) static PRIORITY_SHARE: Metric<Gauge> = metric(
+    "buttress_priority_share",
+    &["priority"],
+    "Share of the calls of a balancer that goes to the endpoints of this priority",
+);
+pub(crate) static DISCOVERY_RUNNING: Metric<Gauge> = metric(
+    "buttress_discovery_running",
+    &[],
+    "1 while the endpoints of the balancers of this name are being discovered, 0 if not",
+);
+pub(crate) static HEALTH_CHECK_RUNNING: Metric<Gauge> = metric(
+    "buttress_health_check_running",
+    &[],
+    "1 while the endpoints of the balancers of this name are being checked, 0 if not",
+);
+pub(crate) static ENDPOINT_CALLS: Metric<Counter> = metric(
+    "buttress_endpoint_calls_total",
+    &["endpoint", "outcome"],
+    "Calls to an endpoint of a balancer that have ended",
+);
+pub(crate) static ENDPOINT_IN_FLIGHT: Metric<Gauge> = metric(
+    "buttress_endpoint_in_flight",
+    &["endpoint"],
+    "Calls that are in flight on an endpoint of a balancer",
+);
+pub(crate) static ENDPOINT_LATENCY: Metric<Gauge> = metric(
+    "buttress_endpoint_latency_seconds",
+    &["endpoint"],
+    "Latency of an endpoint as the balancer estimates it",
+);
+pub(crate) static ENDPOINT_READY: Metric<Gauge> = metric(
+    "buttress_endpoint_ready",
+    &["endpoint"],
+    "Endpoints of this label that are neither ejected nor unhealthy",
+);
+
+const fn metric<H>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric<H> {
+    Metric {
+        name,
+        labels,
+        help,
+        handle: PhantomData,
+    }
+}
+
+impl<H> Metric<H> {
+    /// The unit, which is a part of the name.
+    pub(crate) fn unit(&self) -> Option<Unit> {
+        let is_time = self.name.ends_with("_seconds");
+        is_time.then_some(Unit::Seconds)
+    }
+}
+
+impl<H: Handle> Metric<H> {
+    /// Describes the metric to the recorder in force, and looks up the handle of one of its series.
+    ///
+    /// `part` is the value of the label that says which part of `name` reports: `stage`, `layer` or `endpoint`. `values` are
+    /// those of the labels after it.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one value for each label.
+    pub(crate) fn look_up(
+        &self,
+        name: &'static str,
+        part: &SharedString,
+        values: &[&'static str],
+    ) -> H {
+        let mut values = values.iter().copied();
+        let mut labels = vec![Label::new("name", name)];
+        labels.extend(self.labels.iter().map(|label| match *label {
+            "stage" | "layer" | "endpoint" => Label::new(*label, part.clone()),
+            label => Label::new(label, values.next().expect("a value for each label")),
+        }));
+        assert!(values.next().is_none(), "a label for each value");
+        let key = Key::from_parts(self.name, labels);
+        metrics::with_recorder(|recorder| H::register(recorder, self, &key))
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
+
+/// A handle to a series of a metric.
+pub(crate) trait Handle: Sized {
+    /// Describes the metric, and makes its series known.
+    fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self;
+}
+
+impl Handle for Counter {
+    fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
+        recorder.describe_counter(metric.name.into(), metric.unit(), metric.help.into());
+        recorder.register_counter(key, &METADATA)
+    }
+}
+
+impl Handle for Gauge {
+    fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
+        recorder.describe_gauge(metric.name.into(), metric.unit(), metric.help.into());
+        recorder.register_gauge(key, &METADATA)
+    }
+}
+
+impl Handle for Histogram {
+    fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
+        recorder.describe_histogram(metric.name.into(), metric.unit(), metric.help.into());
+        recorder.register_histogram(key, &METADATA)
+    }
+}

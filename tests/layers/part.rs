@@ -1,0 +1,128 @@
+//! A part that is written outside the crate: [`Coin`]. The suites of all layers try it, too.
+
+use crate::common;
+
+use std::task::Poll;
+
+use buttress::part::{PartLayer, PartService};
+use buttress::{CircuitBreakerLayer, ErrorKind, GaveUp, RetryLayer, circuit_breaker::State};
+use common::coin::Coin;
+use common::{End, Plan, Probe, Task, kind as kind_of};
+use tower::{Service, ServiceExt};
+
+const NAME: &str = "coin";
+
+fn coin(share: f64, seed: u64) -> PartLayer<Coin> {
+    PartLayer::of(NAME, Coin::new(NAME, share, seed))
+}
+
+/// Calls `client` so often, and returns which of the calls were admitted.
+async fn admitted(client: &PartService<Probe, Coin>, calls: usize) -> Vec<bool> {
+    let mut admitted = Vec::new();
+    for _ in 0..calls {
+        admitted.push(client.send(1).await.is_ok());
+    }
+    admitted
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coin_refuses_the_same_calls_for_the_same_seed() {
+    let probes = [Probe::new(&[]), Probe::new(&[]), Probe::new(&[])];
+    let [first, same, other] = [7, 7, 8].map(|seed| coin(0.25, seed));
+    let first = admitted(&first.wrap(probes[0].clone()), 1_000).await;
+    let same = admitted(&same.wrap(probes[1].clone()), 1_000).await;
+    let other = admitted(&other.wrap(probes[2].clone()), 1_000).await;
+    assert_eq!(first, same);
+    assert_ne!(first, other);
+    let passed = first.iter().filter(|passed| **passed).count();
+    assert!((200..300).contains(&passed), "{passed}");
+    assert_eq!(probes[0].calls(), passed, "the others are not sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_layer_and_gives_the_reservation_back() {
+    let probe = Probe::new(&[]);
+    let mut client = coin(0.0, 1).wrap(probe.clone());
+    client.ready().await.unwrap();
+    assert_eq!(probe.seen().held, 1);
+    let mut call = client.call(1);
+    assert_eq!(probe.seen().held, 0, "before the answer is read");
+    let Poll::Ready(Err(error)) = Task::default().poll(&mut call) else {
+        panic!("is refused at once");
+    };
+    assert_eq!((error.kind(), error.name()), (ErrorKind::Refused, NAME));
+    assert!(error.is_rejection() && !error.was_sent());
+    assert_eq!(error.to_string(), "\"coin\" refused the call");
+    assert_eq!(probe.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_around_a_part_know_its_refusals() {
+    let breaker = CircuitBreakerLayer::config(NAME).consecutive_failures(1);
+    let breaker = breaker.build().expect("is valid");
+    let inner = coin(0.0, 1).wrap(Probe::new(&[]));
+    let client = RetryLayer::new(NAME).wrap(breaker.wrap(inner));
+    let error = client.send(1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.gave_up(), Some(GaveUp::Rejected));
+    assert_eq!(error.attempts(), Some(1));
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_layer_value_is_one_coin() {
+    let (layer, other) = (coin(1.0, 1), coin(1.0, 1));
+    let script = [Plan::answer(0, End::Held)];
+    let mut calls = [&layer, &layer.clone()].map(|layer| layer.wrap(Probe::new(&script)).call(1));
+    for call in &mut calls {
+        assert!(Task::default().poll(call).is_pending());
+    }
+    assert_eq!(layer.part().in_flight(), 2);
+    assert_eq!(other.part().in_flight(), 0);
+    drop(calls);
+    assert_eq!(layer.part().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coin_counts_right_through_refusals_drops_and_panics() {
+    let layer = coin(0.5, 3);
+    let in_call = Plan {
+        panics_in_call: true,
+        ..Plan::GOOD
+    };
+    for plan in [
+        Plan::GOOD,
+        Plan::FAILS,
+        Plan::answer(0, End::Held),
+        Plan::answer(0, End::Panic),
+        Plan::readiness(0, End::Held),
+        in_call,
+    ] {
+        for polls in 0..2 {
+            for _ in 0..20 {
+                let mut client = layer.wrap(Probe::new(&[plan]));
+                let run = tokio::spawn(async move {
+                    let mut call = client.call(1);
+                    for _ in 0..polls {
+                        drop(Task::default().poll(&mut call));
+                    }
+                });
+                let may_panic = plan.panics_in_call || plan.answer.1 == End::Panic;
+                assert!(run.await.is_ok() || may_panic, "{plan:?}");
+                assert_eq!(layer.part().in_flight(), 0, "{plan:?}, {polls} polls");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_gives_back_what_a_part_further_inside_refuses() {
+    let pair = (Coin::new(NAME, 1.0, 1), Coin::new("inner", 0.0, 1));
+    let layer = PartLayer::of("pair", pair);
+    let probe = Probe::new(&[]);
+    let result = layer.wrap(probe.clone()).send(1).await;
+    assert_eq!(kind_of(&result), Some(ErrorKind::Refused));
+    assert_eq!(result.unwrap_err().name(), "inner");
+    let in_flight = (layer.part().0.in_flight(), layer.part().1.in_flight());
+    assert_eq!((in_flight, probe.calls()), ((0, 0), 0));
+}
