@@ -1,13 +1,21 @@
-//! A part that is written outside the crate: [`Coin`]. The suites of all layers try it, too.
+//! Parts that are written outside the crate: [`Coin`], which the suites of all layers try as well, and one in which
+//! attempts wait.
 
 use crate::common;
 
-use std::task::Poll;
+use std::mem;
+use std::sync::Mutex;
+use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use buttress::part::{PartLayer, PartService};
-use buttress::{CircuitBreakerLayer, ErrorKind, GaveUp, RetryLayer, circuit_breaker::State};
+use buttress::part::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record, Turn};
+use buttress::{
+    CircuitBreakerLayer, Deadline, Error, ErrorKind, GaveUp, Outcome, RetryLayer,
+    circuit_breaker::State,
+};
 use common::coin::Coin;
 use common::{End, Plan, Probe, Task, kind as kind_of};
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 const NAME: &str = "coin";
@@ -125,4 +133,116 @@ async fn a_part_gives_back_what_a_part_further_inside_refuses() {
     assert_eq!(result.unwrap_err().name(), "inner");
     let in_flight = (layer.part().0.in_flight(), layer.part().1.in_flight());
     assert_eq!((in_flight, probe.calls()), ((0, 0), 0));
+}
+
+/// Has every attempt wait for some seconds, one for each that the request asks for, and notes how attempts ended.
+#[derive(Default)]
+struct Delay {
+    ends: Mutex<Vec<(EndedBy, Outcome, Duration)>>,
+}
+
+#[derive(Default)]
+enum Delayed {
+    #[default]
+    Nothing,
+    Until(Instant),
+    Admitted,
+}
+
+impl Part for Delay {
+    type Ask = u32;
+    type Permit = Delayed;
+
+    fn is_timed(&self) -> bool {
+        true
+    }
+
+    fn admit(&self, seconds: u32, permit: &mut Delayed, at: &At) -> Admit {
+        *permit = Delayed::Until(at.instant() + Duration::from_secs(seconds.into()));
+        Admit::Wait
+    }
+
+    fn is_waiting(&self, permit: &Delayed) -> bool {
+        matches!(permit, Delayed::Until(_))
+    }
+
+    fn poll_turn(&self, _: u32, permit: &mut Delayed, at: &At, _: &Waker) -> Turn {
+        let Delayed::Until(until) = *permit else {
+            return Turn::Go;
+        };
+        if until <= at.instant() {
+            *permit = Delayed::Admitted;
+            return Turn::Go;
+        }
+        match Deadline::current().map(Deadline::instant) {
+            Some(deadline) if deadline <= at.instant() => {
+                *permit = Delayed::Nothing;
+                Turn::Refuse(Error::refused("delay", None))
+            }
+            deadline => Turn::Until(deadline.map_or(until, |deadline| deadline.min(until))),
+        }
+    }
+
+    fn settle(&self, permit: &mut Delayed, record: &Record<'_>) {
+        if !matches!(mem::take(permit), Delayed::Nothing) {
+            let end = (record.ended_by, record.outcome, record.duration());
+            self.ends.lock().expect("not poisoned").push(end);
+        }
+    }
+}
+
+impl PartFor<u32> for Delay {
+    fn ask(&self, seconds: &u32) -> u32 {
+        *seconds
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_waits_for_its_part_and_holds_nothing_meanwhile() {
+    let takes = Duration::from_millis(300);
+    let layer = PartLayer::of("delay", (Delay::default(), Coin::new(NAME, 1.0, 1)));
+    let probe = Probe::new(&[Plan::answer(0, End::Late(takes)); 2]);
+    let mut client = layer.wrap(probe.clone());
+    client.ready().await.unwrap();
+    let began = Instant::now();
+    let mut call = client.call(2);
+    assert!(Task::default().poll(&mut call).is_pending());
+    assert_eq!(probe.seen().held, 0);
+    assert_eq!(layer.part().1.in_flight(), 0, "its turn has not come");
+    call.await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(2) + takes);
+    // The wait is not time of the service.
+    let ends = layer.part().0.ends.lock().unwrap().clone();
+    assert_eq!(ends, [(EndedBy::Service, Outcome::Success, takes)]);
+    assert_eq!(layer.part().1.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_ends_a_wait_at_the_deadline_that_is_in_force() {
+    let layer = PartLayer::of("delay", Delay::default());
+    let probe = Probe::new(&[]);
+    let client = layer.wrap(probe.clone());
+    let began = Instant::now();
+    let deadline = Deadline::after(Duration::from_secs(1));
+    let result = deadline.scope(client.send(9)).await;
+    assert_eq!(kind_of(&result), Some(ErrorKind::Refused));
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert_eq!(probe.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_while_it_waits_is_settled_once() {
+    let layer = PartLayer::of("delay", (Coin::new(NAME, 1.0, 1), Delay::default()));
+    let mut call = layer.wrap(Probe::new(&[])).call(9);
+    let task = Task::default();
+    assert!(task.poll(&mut call).is_pending());
+    assert_eq!(layer.part().0.in_flight(), 1);
+    drop(call);
+    assert!(task.is_forgotten());
+    assert_eq!(layer.part().0.in_flight(), 0);
+    let ends = layer.part().1.ends.lock().unwrap().clone();
+    assert_eq!(
+        ends,
+        [(EndedBy::Caller, Outcome::Cancelled, Duration::ZERO)]
+    );
 }
