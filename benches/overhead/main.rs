@@ -10,6 +10,7 @@
 
 mod allocations;
 mod balance;
+mod http;
 mod instructions;
 mod rows;
 
@@ -34,7 +35,10 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let sections = rows::sections().into_iter().chain(balance::sections());
+    let sections = rows::sections()
+        .into_iter()
+        .chain([http::section()])
+        .chain(balance::sections());
     if let Some(mode) = instructions::Mode::asked_for() {
         return mode.run(sections);
     }

@@ -26,7 +26,7 @@ pub(crate) const CALLS: u32 = 5_000;
 /// Starting threads must not show.
 pub(crate) const CALLS_ON_THREADS: u32 = 50_000;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) struct Section {
     pub(crate) title: &'static str,
@@ -135,6 +135,12 @@ fn stacks() -> Section {
                 six_layers(),
                 AtOnce,
             ),
+            row(
+                "six parts in one stack",
+                "2.35",
+                standard(six_parts),
+                AtOnce,
+            ),
             row("standard stack", "6.0", standard(|config| config), AtOnce),
             row(
                 "… without Measure",
@@ -165,6 +171,12 @@ fn pending_once() -> Section {
                 "Deadline, Retry, CircuitBreaker, Timeout",
                 "",
                 stack(),
+                PendingOnce,
+            ),
+            row(
+                "six parts in one stack",
+                "",
+                standard(six_parts),
                 PendingOnce,
             ),
             row("standard stack", "", standard(|config| config), PendingOnce),
@@ -201,6 +213,7 @@ fn two_threads() -> Section {
             threads("Bulkhead", "", &bulkhead()),
             threads("Bulkhead, adaptive", "", &adaptive()),
             threads("Deadline, Retry, CircuitBreaker, Timeout", "", &stack()),
+            threads("six parts in one stack", "", &standard(six_parts)),
             threads("standard stack", "", &standard(|config| config)),
         ],
     }
@@ -333,6 +346,14 @@ fn six_layers<S: Bench>() -> impl Layer<S, Service: Bench> + Clone {
 fn standard(change: impl FnOnce(Standard) -> Standard) -> StandardLayer {
     let config = buttress::standard("bench").concurrency_limit(100);
     change(config).build().expect("is valid")
+}
+
+/// The parts of [`six_layers`] in one service.
+pub(crate) fn six_parts<R, K, C>(config: Standard<R, K, C>) -> Standard<R, K, C> {
+    config
+        .no_measure()
+        .deadline(SECOND)
+        .rate_limit(RATE, |limit| limit)
 }
 
 fn all_parts(config: Standard) -> Standard {
