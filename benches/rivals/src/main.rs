@@ -12,8 +12,8 @@
 //! - *ns* is the time of one call, the median over all rounds. *× unit* is the median of its ratio to the first row of
 //!   the table that was measured in the same round. That row is a call through tower's `TimeoutLayer`, if nothing else
 //!   is said. Times depend on the machine, ratios hardly.
-//! - *instructions* are those of one call, counted by callgrind; left out if there is no valgrind. *Atomic* are those
-//!   among them that read and write memory in one step, on lines that threads share and on lines of each thread.
+//! - *instructions* are those of one call with thin LTO, counted by callgrind; left out if there is no valgrind. *Atomic*
+//!   are those among them that read and write memory in one step, on lines that threads share and on lines of each thread.
 //! - *allocations* and *bytes* are those of one call. Time is taken while they are not counted.
 //! - *future* is the size of the future of a call, without that of the inner service.
 //! - *lost* is the share of the time in which the threads were ready to run and other processes ran. A row that lost a
@@ -51,6 +51,8 @@ use sections::sizes;
 #[derive(Debug, Default)]
 struct Arguments {
     is_quick: bool,
+    /// Whether instructions are counted as well, when this process measures.
+    counts: bool,
     /// Words of titles; all sections if there are none.
     wanted: Vec<String>,
     action: Action,
@@ -76,6 +78,7 @@ impl Arguments {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--quick" => read.is_quick = true,
+                "--count" => read.counts = true,
                 "--measure" => read.action = Action::Measure,
                 "--table" => read.action = Action::Table,
                 "--call" => {
@@ -126,7 +129,7 @@ fn measure_all(arguments: &Arguments) -> Value {
         .install_recorder()
         .expect("nothing else installs a recorder");
     let _context = RUNTIME.enter();
-    let can_count = !arguments.is_quick && instructions::can_be_counted();
+    let counts = arguments.counts && instructions::can_be_counted();
     let sections = sections::all()
         .into_iter()
         .chain(sections::http::sections());
@@ -138,7 +141,7 @@ fn measure_all(arguments: &Arguments) -> Value {
         let before = measure::machine_time();
         let costs = measure::measure(section, arguments.rounds(section), &recorder);
         let stolen = measure::machine_time().stolen_since(before);
-        let is_counted = can_count && section.kind == Kind::Alone;
+        let is_counted = counts && section.kind == Kind::Alone;
         let counts = section
             .rows
             .iter()

@@ -5,18 +5,22 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::Arguments;
+
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 
 /// The name in the manifest, and the name for readers.
 pub(crate) const PROFILES: [(&str, &str); 2] = [("thin-lto", "thin LTO"), ("release", "plain")];
 
-/// Has everything measured in a profile.
-pub(crate) fn measure(profile: &str, is_quick: bool, wanted: &[String]) -> Value {
+/// Has everything measured in a profile, and instructions counted in the first one.
+pub(crate) fn measure(profile: &str, arguments: &Arguments) -> Value {
     eprintln!("\n{profile}:");
+    let counts = !arguments.is_quick && profile == PROFILES[0].0;
     let output = cargo("run", profile)
         .args(["--", "--measure"])
-        .args(is_quick.then_some("--quick"))
-        .args(wanted)
+        .args(counts.then_some("--count"))
+        .args(arguments.is_quick.then_some("--quick"))
+        .args(&arguments.wanted)
         .stdout(Stdio::piped())
         .spawn()
         .and_then(std::process::Child::wait_with_output)
@@ -52,7 +56,8 @@ fn stripped_size(program: &Path) -> u64 {
         .status();
     assert!(
         strip.is_ok_and(|status| status.success()),
-        "strips {program:?}"
+        "{} cannot be stripped",
+        program.display()
     );
     let file = std::fs::metadata(stripped);
     file.expect("has been written").len()

@@ -37,10 +37,7 @@ pub(crate) fn report(arguments: &Arguments) {
     let environment = environment();
     let profiles = PROFILES.iter().skip(usize::from(arguments.is_quick));
     let profiles: Vec<_> = profiles
-        .map(|(profile, name)| {
-            let measured = profile::measure(profile, arguments.is_quick, &arguments.wanted);
-            (*name, measured)
-        })
+        .map(|(profile, name)| (*name, profile::measure(profile, arguments)))
         .collect();
     let hello: Vec<_> = if arguments.wants_all() || arguments.wants(HELLO) {
         profile::hello_sizes()
@@ -177,11 +174,7 @@ fn columns(kind: &str) -> &'static [Column] {
     const NANOS: Column = ("ns", |row, _| fixed(&row["ns"], 0));
     const RATIO: Column = ("× unit", |row, _| fixed(&row["ratio"], 2));
     match kind {
-        "alone" => &[
-            NANOS,
-            RATIO,
-            ("instructions", |row, _| fixed(&row["instructions"], 0)),
-        ],
+        "alone" => &[NANOS, RATIO],
         "shared" => &[NANOS, RATIO, ("lost", |row, _| percent(&row["lost"]))],
         _ => &[
             ("CPU ns", NANOS.1),
@@ -195,11 +188,12 @@ fn columns(kind: &str) -> &'static [Column] {
     }
 }
 
-/// For all profiles together.
+/// For all profiles together, as the first one has them.
 fn common_columns(kind: &str) -> &'static [Column] {
     const FUTURE: Column = ("future", |row, _| cell(&row["future"]));
     match kind {
         "alone" => &[
+            ("instructions", |row, _| fixed(&row["instructions"], 0)),
             ("atomic", |row, _| fixed(&row["atomics"], 1)),
             ("allocations", |row, _| fixed(&row["allocations"], 2)),
             ("bytes", |row, _| fixed(&row["bytes"], 0)),
@@ -212,7 +206,13 @@ fn common_columns(kind: &str) -> &'static [Column] {
                 fixed(&json!(added), 1)
             }),
             ("future beyond inner, request and copy", |row, _| {
-                cell(&row["future"])
+                // Else it is in a box, or that of the client alone.
+                let is_told = number(&row["future"]) > 0.0;
+                if is_told {
+                    cell(&row["future"])
+                } else {
+                    "–".into()
+                }
             }),
         ],
     }
@@ -221,33 +221,24 @@ fn common_columns(kind: &str) -> &'static [Column] {
 fn table(text: &mut String, profiles: &[(&str, &Value)]) {
     let kind = cell(&profiles[0].1["kind"]);
     let (each, common) = (columns(&kind), common_columns(&kind));
-    let heads = profiles.iter().flat_map(|(name, _)| {
-        each.iter()
-            .map(move |(head, _)| format!(" {name}: {head} |"))
-    });
-    let common_heads = common.iter().map(|(head, _)| format!(" {head} |"));
-    let heads: String = heads.chain(common_heads).collect();
-    let numbers = "--:|".repeat(profiles.len() * each.len() + common.len());
-    write!(
-        text,
-        "| crate | call through |{heads}\n|---|---|{numbers}\n"
-    )
-    .expect("a text takes all");
+    let mut heads = vec!["crate".into(), "call through".into()];
+    for (name, _) in profiles {
+        heads.extend(each.iter().map(|(head, _)| format!("{name}: {head}")));
+    }
+    heads.extend(common.iter().map(|(head, _)| (*head).into()));
+    let numbers = "--:|".repeat(heads.len() - 2);
+    writeln!(text, "| {} |\n|---|---|{numbers}", heads.join(" | ")).expect("a text takes all");
     for (place, row) in list(&profiles[0].1["rows"]).iter().enumerate() {
-        let line = |(section, columns): (&Value, &[Column])| -> String {
+        let mut cells = vec![cell(&row["crate"]), cell(&row["name"])];
+        let mut fill = |section: &Value, columns: &[Column]| {
             let rows = list(&section["rows"]);
-            let cells = columns.iter().map(|(_, cell)| cell(&rows[place], rows));
-            cells.map(|cell| format!(" {cell} |")).collect()
+            cells.extend(columns.iter().map(|(_, cell)| cell(&rows[place], rows)));
         };
-        let cells = profiles.iter().map(|(_, section)| (*section, each));
-        let cells: String = cells.chain([(profiles[0].1, common)]).map(line).collect();
-        writeln!(
-            text,
-            "| {} | {} |{cells}",
-            cell(&row["crate"]),
-            cell(&row["name"])
-        )
-        .expect("a text takes all");
+        for (_, section) in profiles {
+            fill(section, each);
+        }
+        fill(profiles[0].1, common);
+        writeln!(text, "| {} |", cells.join(" | ")).expect("a text takes all");
     }
     if kind == "shared" {
         let stolen: Vec<_> = profiles

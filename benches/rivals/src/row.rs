@@ -111,7 +111,7 @@ pub(crate) fn rejected<C: Callee>(
     make: impl Fn() -> C + 'static,
 ) -> Row {
     in_rounds(by, name, make, |callee, request| {
-        is_rejected(callee, request)
+        is_rejected(callee, request);
     })
 }
 

@@ -13,7 +13,7 @@ use crate::measure::{Bench, Callee, RUNTIME, Time, Tower, passes, timed, without
 /// A busy machine often runs threads one after the other, which would show nothing: such a turn is made again. `turn`
 /// gives the time of a turn, and the share of it in which all threads were at work.
 fn best_of(turn: impl Fn() -> (Time, f64)) -> Time {
-    const TURNS: usize = 30;
+    const TURNS: usize = 10;
     /// This share is enough.
     const ENOUGH: f64 = 0.9;
     let mut best = turn();
@@ -46,7 +46,8 @@ where
                 let calls = || timed(calls, |request| passes(&mut callee, request));
                 without_counting(calls);
                 let end = Instant::now();
-                (start, end, waited("/proc/thread-self/schedstat") - before)
+                let lost = waited("/proc/thread-self/schedstat").saturating_sub(before);
+                (start, end, lost)
             })
         });
         let threads = threads.map(|thread| thread.join().expect("does not panic"));
@@ -128,7 +129,9 @@ pub(crate) fn on_workers<S: Bench + Clone>(calls: u32, service: &S) -> Time {
             for task in tasks {
                 task.await.expect("does not panic");
             }
-            let (whole, lost) = (start.elapsed() * WORKERS, waited() - before);
+            let whole = start.elapsed() * WORKERS;
+            // A thread that has ended since then is no longer counted.
+            let lost = waited().saturating_sub(before);
             // As if exactly so many calls had been made.
             let share = f64::from(calls) / f64::from(of_each * TASKS);
             let time = Time {

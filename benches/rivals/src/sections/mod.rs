@@ -13,7 +13,7 @@ use crate::rivals::{LIMIT, tower};
 use crate::row::{Row, Section, row};
 
 /// Two runs agree to a few per cent with so many.
-const ROUNDS: usize = 501;
+const ROUNDS: usize = 301;
 
 pub(crate) fn all() -> Vec<Section> {
     let mut sections = layers::sections();

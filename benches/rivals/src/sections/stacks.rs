@@ -12,7 +12,7 @@ use crate::row::{Kind, Row, Section, native, row, tasks, threads};
 use crate::services::AtOnce;
 
 /// Each takes longer.
-const ROUNDS_OF_SHARED: usize = 101;
+const ROUNDS_OF_SHARED: usize = 61;
 
 pub(super) fn sections() -> Vec<Section> {
     vec![
@@ -30,7 +30,7 @@ pub(super) fn sections() -> Vec<Section> {
             note: "A limit for the whole operation, retry with a budget, circuit breaker, rate limit, bulkhead and a timeout for each \
                    attempt. The unit is the mix of tower, governor and recloser. Without a recorder, tower-resilience still makes \
                    the labels of its metrics; its feature `metrics` is on.",
-            rounds: ROUNDS,
+            rounds: 3 * ROUNDS,
             rows: six(&Alone),
         },
         Section {
