@@ -164,6 +164,10 @@ pub(crate) struct Cost {
     pub(crate) bytes: f64,
 }
 
+/// No section is measured for much longer: on a busy machine, turns on threads are often made again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// As many are always measured.
+const LEAST_ROUNDS: usize = 5;
 /// Of which allocations are counted.
 const COUNTED: u32 = 1_000;
 
@@ -172,7 +176,11 @@ pub(crate) fn measure(section: &Section, rounds: usize, recorder: &PrometheusHan
     let calls = |row: &Row| calls_in_a_turn(section.kind, row);
     let calls: Vec<_> = section.rows.iter().map(calls).collect();
     let mut times: Vec<Vec<Time>> = vec![Vec::with_capacity(rounds); section.rows.len()];
-    for _ in 0..rounds {
+    let start = Instant::now();
+    for round in 0..rounds {
+        if round >= LEAST_ROUNDS && start.elapsed() > PATIENCE {
+            break;
+        }
         for ((times, row), calls) in times.iter_mut().zip(&section.rows).zip(&calls) {
             // Counting would be a part of what allocations cost.
             times.push(without_counting(|| (row.run)(*calls)));
