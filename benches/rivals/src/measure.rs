@@ -2,8 +2,7 @@
 
 use std::hint::spin_loop;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Runtime;
 use tower::Service;
 
-use crate::row::{Row, Section};
+use crate::row::{Kind, Row, Section};
 use crate::services::Answer;
 
 /// Turned by what needs tasks or timers; else only there to be found.
@@ -127,67 +126,18 @@ pub(crate) fn timed_inside(
     })
 }
 
-/// The time that it takes two threads to make so many calls each. A busy machine often runs them one after the
-/// other, which would show nothing: such a turn is made again.
-pub(crate) fn on_two_threads<C>(calls: u32, make: impl Fn() -> C) -> Duration
-where
-    C: Callee + Send + 'static,
-{
-    const TURNS: usize = 30;
-    let mut best = turn(calls, &make);
-    for _ in 1..TURNS {
-        if best.1 >= ENOUGH {
-            break;
-        }
-        let next = turn(calls, &make);
-        if next.1 > best.1 {
-            best = next;
-        }
-    }
-    best.0
+/// The time of some calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    pub(crate) whole: Duration,
+    /// The part of it in which a thread was ready to run, while another process ran.
+    pub(crate) lost: Duration,
 }
 
-/// This share of the time of the slower thread, the other one has to be at work as well.
-const ENOUGH: f64 = 0.8;
-
-/// The time of the slower thread, and the share of it in which both were at work.
-fn turn<C>(calls: u32, make: impl Fn() -> C) -> (Duration, f64)
-where
-    C: Callee + Send + 'static,
-{
-    let ball = Arc::new(AtomicUsize::new(0));
-    let run = |side| {
-        let (mut callee, ball) = (make(), Arc::clone(&ball));
-        thread::spawn(move || {
-            let _context = RUNTIME.enter();
-            meet(side, &ball);
-            let start = Instant::now();
-            let calls = || timed(calls, |request| passes(&mut callee, request));
-            without_counting(calls);
-            (start, Instant::now())
-        })
-    };
-    let threads = [run(0), run(1)].map(|thread| thread.join().expect("does not panic"));
-    let [(start, end), (other_start, other_end)] = threads;
-    let time = (end - start).max(other_end - other_start);
-    let both = end.min(other_end).duration_since(start.max(other_start));
-    (time, both.as_secs_f64() / time.as_secs_f64())
-}
-
-/// Throws a ball to and fro, which is only done fast if both threads are running.
-fn meet(side: usize, ball: &AtomicUsize) {
-    const THROWS: usize = 200;
-    for throw in 0..THROWS {
-        let mine = 2 * throw + side;
-        let mut waits = 0_u32;
-        while ball.load(Ordering::Acquire) != mine {
-            waits += 1;
-            if waits > 10_000 {
-                thread::yield_now();
-            }
-            spin_loop();
-        }
-        ball.store(mine + 1, Ordering::Release);
+impl From<Duration> for Time {
+    fn from(whole: Duration) -> Self {
+        let lost = Duration::ZERO;
+        Self { whole, lost }
     }
 }
 
@@ -201,62 +151,80 @@ pub(crate) fn is_rejected(callee: &mut impl Callee, request: u64) {
     assert_eq!(callee.call(request), None);
 }
 
-/// What one row was measured to be, for each call.
+/// The costs of one call through a row.
 pub(crate) struct Cost {
     pub(crate) nanos: f64,
     /// To the first row of the section, in the same round.
     pub(crate) ratio: f64,
+    /// Nanoseconds beyond the first row of the section, in the same round.
+    pub(crate) added: f64,
+    /// Share of the time.
+    pub(crate) lost: f64,
     pub(crate) allocations: f64,
     pub(crate) bytes: f64,
 }
 
-/// So short that most of the time no other process of a busy machine comes between, long enough for the clock.
-const TURN: Duration = Duration::from_micros(200);
-/// Starting threads must not show.
-const TURN_ON_THREADS: Duration = Duration::from_micros(500);
+/// No section is measured for much longer: on a busy machine, turns on threads are often made again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// As many are always measured.
+const LEAST_ROUNDS: usize = 5;
 /// Of which allocations are counted.
 const COUNTED: u32 = 1_000;
 
 /// Measures all rows in turn, round by round, so that a slow moment of the machine hits all of them.
 pub(crate) fn measure(section: &Section, rounds: usize, recorder: &PrometheusHandle) -> Vec<Cost> {
-    let calls: Vec<_> = section.rows.iter().map(calls_in_a_turn).collect();
-    let mut times: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); section.rows.len()];
-    for _ in 0..rounds {
+    let calls = |row: &Row| calls_in_a_turn(section.kind, row);
+    let calls: Vec<_> = section.rows.iter().map(calls).collect();
+    let mut times: Vec<Vec<Time>> = vec![Vec::with_capacity(rounds); section.rows.len()];
+    let start = Instant::now();
+    for round in 0..rounds {
+        if round >= LEAST_ROUNDS && start.elapsed() > PATIENCE {
+            break;
+        }
         for ((times, row), calls) in times.iter_mut().zip(&section.rows).zip(&calls) {
             // Counting would be a part of what allocations cost.
-            times.push(without_counting(|| nanos(row, *calls)));
+            times.push(without_counting(|| (row.run)(*calls)));
         }
         // As an exporter does once in a while.
         recorder.run_upkeep();
     }
-    let unit = times[0].clone();
-    let cost = |(row, times): (&Row, &Vec<f64>)| {
-        let ratios = times.iter().zip(&unit).map(|(time, unit)| time / unit);
+    let nanos = |times: &[Time], calls: u32| -> Vec<f64> {
+        let nanos = |time: &Time| time.whole.as_nanos() as f64 / f64::from(calls);
+        times.iter().map(nanos).collect()
+    };
+    let unit = nanos(&times[0], calls[0]);
+    let cost = |((row, times), calls): ((&Row, &Vec<Time>), &u32)| {
+        let nanos = nanos(times, *calls);
+        let pairs = || nanos.iter().zip(&unit);
         let counted = allocation_counter::measure(|| {
             (row.run)(COUNTED);
         });
+        let sum = |part: fn(&Time) -> Duration| times.iter().map(part).sum::<Duration>();
         Cost {
-            nanos: median(times.iter().copied()),
-            ratio: median(ratios),
+            nanos: median(nanos.iter().copied()),
+            ratio: median(pairs().map(|(nanos, unit)| nanos / unit)),
+            added: median(pairs().map(|(nanos, unit)| nanos - unit)),
+            lost: sum(|time| time.lost).div_duration_f64(sum(|time| time.whole)),
             allocations: counted.count_total as f64 / f64::from(COUNTED),
             bytes: counted.bytes_total as f64 / f64::from(COUNTED),
         }
     };
-    section.rows.iter().zip(&times).map(cost).collect()
+    section
+        .rows
+        .iter()
+        .zip(&times)
+        .zip(&calls)
+        .map(cost)
+        .collect()
 }
 
 /// Warms the row up, and tells how many calls take a turn.
-fn calls_in_a_turn(row: &Row) -> u32 {
-    let turn = if row.is_exact { TURN } else { TURN_ON_THREADS };
-    let tries = (0..5).map(|_| without_counting(|| nanos(row, 200)));
-    let best = tries.min_by(f64::total_cmp).expect("there were some");
-    let calls = turn.as_nanos() as f64 / best.max(1.0);
-    calls.clamp(10.0, 50_000.0) as u32
-}
-
-/// The time of one of so many calls.
-fn nanos(row: &Row, calls: u32) -> f64 {
-    (row.run)(calls).as_nanos() as f64 / f64::from(calls)
+fn calls_in_a_turn(kind: Kind, row: &Row) -> u32 {
+    const TRIED: u32 = 200;
+    let tries = (0..5).map(|_| without_counting(|| (row.run)(TRIED)).whole);
+    let best = tries.min().expect("there were some") / TRIED;
+    let calls = kind.turn().as_nanos() / best.as_nanos().max(1);
+    calls.clamp(10, 50_000) as u32
 }
 
 /// Allocates without being counted on this thread.
@@ -270,4 +238,30 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Ticks of all processors since the machine was started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MachineTime {
+    all: f64,
+    stolen: f64,
+}
+
+impl MachineTime {
+    /// The share that the hypervisor gave to other machines.
+    pub(crate) fn stolen_since(self, before: Self) -> f64 {
+        (self.stolen - before.stolen) / (self.all - before.all).max(1.0)
+    }
+}
+
+pub(crate) fn machine_time() -> MachineTime {
+    const STOLEN: usize = 7;
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    let ticks = first.split_whitespace().skip(1).take(STOLEN + 1);
+    let ticks: Vec<f64> = ticks.map(|ticks| ticks.parse().unwrap_or(0.0)).collect();
+    MachineTime {
+        all: ticks.iter().sum(),
+        stolen: ticks.get(STOLEN).copied().unwrap_or(0.0),
+    }
 }

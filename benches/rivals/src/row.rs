@@ -1,6 +1,7 @@
 //! What is measured: sections of rows.
 
 use std::cell::Cell;
+use std::future::Ready;
 use std::thread;
 use std::time::Duration;
 
@@ -9,12 +10,48 @@ use tower::Layer;
 
 use crate::check::{self, Duty};
 use crate::measure::{
-    Bench, Callee, Native, RUNTIME, Tower, is_rejected, on_two_threads, passes, timed, timed_inside,
+    Bench, Callee, Native, RUNTIME, Time, Tower, is_rejected, passes, timed, timed_inside,
 };
 use crate::services::{Answer, AtOnce, PendingOnce, Scripted};
+use crate::shared::{on_two_threads, on_workers};
+
+/// How the rows of a section are measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// On one thread, without input and output.
+    Alone,
+    /// By several threads on one state.
+    Shared,
+    /// Requests to a server, of which the CPU time of the client's thread is taken.
+    Http,
+}
+
+impl Kind {
+    /// Of which a turn consists at least.
+    pub(crate) fn turn(self) -> Duration {
+        Duration::from_micros(match self {
+            // So short that most of the time no other process of a busy machine comes between, long enough for the clock.
+            Self::Alone => 200,
+            // Starting threads must not show.
+            Self::Shared => 1_000,
+            // Nor must starting tasks, and to go to sleep is a part of it.
+            Self::Http => 5_000,
+        })
+    }
+
+    /// The name in the results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Shared => "shared",
+            Self::Http => "http",
+        }
+    }
+}
 
 pub(crate) struct Section {
     pub(crate) title: &'static str,
+    pub(crate) kind: Kind,
     /// What one has to know to read it.
     pub(crate) note: &'static str,
     pub(crate) rounds: usize,
@@ -25,13 +62,9 @@ pub(crate) struct Section {
 pub(crate) struct Row {
     pub(crate) by: &'static str,
     pub(crate) name: &'static str,
-    /// Whether instructions and allocations can be told.
-    pub(crate) is_exact: bool,
-    /// Whether it reports to the recorder.
-    pub(crate) has_metrics: bool,
-    /// The bytes of its future, that of the inner service included.
-    pub(crate) future: usize,
-    pub(crate) run: Box<dyn Fn(u32) -> Duration>,
+    /// The bytes that the layer adds to the inner future: less than nothing if that is in a box.
+    pub(crate) future: isize,
+    pub(crate) run: Box<dyn Fn(u32) -> Time>,
     /// Each panics if the layer does not do what it is for.
     pub(crate) checks: Vec<Box<dyn Fn()>>,
 }
@@ -77,7 +110,9 @@ pub(crate) fn rejected<C: Callee>(
     name: &'static str,
     make: impl Fn() -> C + 'static,
 ) -> Row {
-    in_rounds(by, name, make, |callee, request| is_rejected(callee, request))
+    in_rounds(by, name, make, |callee, request| {
+        is_rejected(callee, request);
+    })
 }
 
 fn in_rounds<C: Callee>(
@@ -86,7 +121,7 @@ fn in_rounds<C: Callee>(
     make: impl Fn() -> C + 'static,
     call: impl Fn(&mut C, u64) + 'static,
 ) -> Row {
-    let future = make().future_size();
+    let future = beyond(make().future_size());
     Row::new(by, name, future, move |calls| {
         let mut callee = make();
         timed(calls, |request| call(&mut callee, request))
@@ -117,7 +152,7 @@ fn in_runtime<C: Callee>(
     make: impl Fn() -> C + 'static,
     expected: impl Fn(u64) -> Option<u64> + 'static,
 ) -> Row {
-    let future = RUNTIME.block_on(async { make().future_size() });
+    let future = RUNTIME.block_on(async { beyond(make().future_size()) });
     Row::new(by, name, future, move |calls| {
         timed_inside(calls, &mut make(), &expected)
     })
@@ -140,27 +175,36 @@ pub(crate) fn threads_with<C>(
 where
     C: Callee + Send + 'static,
 {
-    let future = make().future_size();
-    Row {
-        is_exact: false,
-        ..Row::new(by, name, future, move |calls| on_two_threads(calls, &make))
-    }
+    let future = beyond(make().future_size());
+    Row::new(by, name, future, move |calls| on_two_threads(calls, &make))
+}
+
+/// Calls of many tasks, each with a clone.
+pub(crate) fn tasks<L>(by: &'static str, name: &'static str, layer: &L) -> Row
+where
+    L: Layer<AtOnce, Service: Bench + Clone>,
+{
+    let service = layer.layer(AtOnce);
+    let future = beyond(Tower(service.clone()).future_size());
+    Row::new(by, name, future, move |calls| on_workers(calls, &service))
+}
+
+fn beyond(future: usize) -> isize {
+    future.cast_signed() - size_of::<Ready<Answer>>().cast_signed()
 }
 
 impl Row {
-    fn new(
+    pub(crate) fn new<T: Into<Time>>(
         by: &'static str,
         name: &'static str,
-        future: usize,
-        run: impl Fn(u32) -> Duration + 'static,
+        future: isize,
+        run: impl Fn(u32) -> T + 'static,
     ) -> Self {
         Self {
             by,
             name,
-            is_exact: true,
-            has_metrics: matches!(by, "buttress" | "tower-resilience"),
             future,
-            run: Box::new(run),
+            run: Box::new(move |calls| run(calls).into()),
             checks: Vec::new(),
         }
     }
@@ -185,7 +229,6 @@ impl Row {
         let run = self.run;
         self.run =
             Box::new(move |calls| metrics::with_local_recorder(&NoopRecorder, || run(calls)));
-        self.has_metrics = false;
         self
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod failsafe;
 pub(crate) mod governor;
 pub(crate) mod guard;
+pub(crate) mod mix;
 pub(crate) mod ours;
 pub(crate) mod recloser;
 pub(crate) mod resilience;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use buttress::balance::Endpoint;
+use buttress::http::{HttpStandard, HttpStandardLayer};
 use buttress::stack::{Standard, StandardLayer};
 use buttress::{
     Balance, BulkheadLayer, CircuitBreakerLayer, DeadlineLayer, HedgeLayer, Rate, RateLimitLayer,
@@ -81,8 +82,24 @@ pub(crate) fn six_layers() -> Six {
 }
 
 pub(crate) fn standard(change: impl FnOnce(Standard) -> Standard) -> StandardLayer {
-    let config = buttress::standard("bench").concurrency_limit(CONCURRENT);
-    change(config).build().expect("is valid")
+    let config = buttress::standard("bench").deadline(10 * LIMIT);
+    change(config.concurrency_limit(CONCURRENT))
+        .build()
+        .expect("is valid")
+}
+
+/// The parts of [`six_layers`] in one service.
+pub(crate) fn six_parts<R, K, C>(config: Standard<R, K, C>) -> Standard<R, K, C> {
+    let config = config.no_measure().timeout(LIMIT);
+    config.rate_limit(Rate::per_second(PER_SECOND), |limit| limit)
+}
+
+/// The standard stack for HTTP.
+pub(crate) fn http(change: impl FnOnce(HttpStandard) -> HttpStandard) -> HttpStandardLayer {
+    let config = buttress::http::standard("http").deadline(10 * LIMIT);
+    change(config.concurrency_limit(CONCURRENT))
+        .build()
+        .expect("is valid")
 }
 
 pub(crate) fn all_parts(config: Standard) -> Standard {

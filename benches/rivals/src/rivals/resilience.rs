@@ -18,9 +18,9 @@ pub(crate) fn timeout(limit: Duration) -> TimeLimiterLayer<FixedTimeout> {
 }
 
 /// Three attempts, exponential from 50 ms as ours, its default budget.
-pub(crate) fn retry<E: 'static>() -> RetryLayer<u64, u64, E> {
+pub(crate) fn retry<Req: 'static, Res: 'static, E: 'static>() -> RetryLayer<Req, Res, E> {
     let budget = RetryBudgetBuilder::new().token_bucket().build();
-    let config = RetryLayer::<u64, u64, E>::builder().name("bench");
+    let config = RetryLayer::<Req, Res, E>::builder().name("bench");
     let config = config
         .max_attempts(3)
         .exponential_backoff(Duration::from_millis(50));
@@ -79,9 +79,9 @@ pub(crate) fn hedge() -> HedgeLayer {
 type Retried =
     CircuitBreakerError<RateLimiterServiceError<BulkheadServiceError<TimeLimiterError<Failed>>>>;
 
-pub(crate) type Six = (
+pub(crate) type Six<Req, Res> = (
     TimeLimiterLayer<FixedTimeout>,
-    RetryLayer<u64, u64, Retried>,
+    RetryLayer<Req, Res, Retried>,
     CircuitBreakerLayer,
     RateLimiterLayer,
     BulkheadLayer,
@@ -89,7 +89,7 @@ pub(crate) type Six = (
 );
 
 /// A limit for the whole operation, and below it the layers of ours in the same order.
-pub(crate) fn six_layers() -> Six {
+pub(crate) fn six_layers<Req: 'static, Res: 'static>() -> Six<Req, Res> {
     (
         timeout(10 * LIMIT),
         retry(),

@@ -40,10 +40,10 @@ pub(crate) struct Retries {
     budget: Arc<TpsBudget>,
 }
 
-impl<E> Policy<u64, u64, E> for Retries {
+impl<Req: Clone, Res, E> Policy<Req, Res, E> for Retries {
     type Future = Ready<()>;
 
-    fn retry(&mut self, _: &mut u64, result: &mut Result<u64, E>) -> Option<Ready<()>> {
+    fn retry(&mut self, _: &mut Req, result: &mut Result<Res, E>) -> Option<Ready<()>> {
         if result.is_ok() {
             self.budget.deposit();
             return None;
@@ -52,8 +52,8 @@ impl<E> Policy<u64, u64, E> for Retries {
         self.budget.withdraw().then(|| ready(()))
     }
 
-    fn clone_request(&mut self, request: &u64) -> Option<u64> {
-        Some(*request)
+    fn clone_request(&mut self, request: &Req) -> Option<Req> {
+        Some(request.clone())
     }
 }
 

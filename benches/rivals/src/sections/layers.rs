@@ -8,7 +8,7 @@ use super::{ROUNDS, unit};
 use crate::check::Duty;
 use crate::measure::{Native, Tower};
 use crate::rivals::{LIMIT, failsafe, governor, ours, recloser, resilience, seatbelt, tower};
-use crate::row::{Row, Section, fresh, native, pending, row};
+use crate::row::{Kind, Row, Section, fresh, native, pending, row};
 use crate::services::{AtOnce, PendingOnce};
 
 /// Of the timeouts that have to show what they are for.
@@ -44,6 +44,7 @@ fn section(title: &'static str, note: &'static str, mut rows: Vec<Row>) -> Secti
     }
     Section {
         title,
+        kind: Kind::Alone,
         note,
         rounds: ROUNDS,
         rows,

@@ -1,6 +1,7 @@
 //! What is measured, beside what.
 
 mod balance;
+pub(crate) mod http;
 mod layers;
 mod rejections;
 mod stacks;
@@ -12,12 +13,12 @@ use crate::rivals::{LIMIT, tower};
 use crate::row::{Row, Section, row};
 
 /// Two runs agree to a few per cent with so many.
-const ROUNDS: usize = 1_001;
+const ROUNDS: usize = 301;
 
 pub(crate) fn all() -> Vec<Section> {
     let mut sections = layers::sections();
     sections.push(balance::section());
-    sections.push(stacks::section());
+    sections.extend(stacks::sections());
     sections.push(rejections::section());
     sections.push(two_threads::section());
     sections

@@ -8,7 +8,7 @@ use tower::{Layer, Service};
 use super::{ROUNDS, unit};
 use crate::measure::{Bench, Callee, Native, Tower};
 use crate::rivals::{failsafe, governor, ours, recloser, resilience, seatbelt, tower as rival};
-use crate::row::{Row, Section, rejected, rejected_inside};
+use crate::row::{Kind, Row, Section, rejected, rejected_inside};
 use crate::services::{Answer, AtOnce, FAIL, Failed, HANG, Scripted};
 
 pub(super) fn section() -> Section {
@@ -16,6 +16,7 @@ pub(super) fn section() -> Section {
     ours_open.handle().force_open();
     Section {
         title: "Rejections",
+        kind: Kind::Alone,
         note: "Each layer is brought into the state in which it rejects: the breakers by failing calls (ours by its \
                handle), the rate limits by a call for the day, the bulkheads by a call that does not end. The unit \
                is a call that passes. The full bulkhead of tower-resilience answers when a timer of 0 s is over, which the runtime \

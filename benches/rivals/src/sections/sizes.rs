@@ -2,9 +2,8 @@
 
 use layered::Layer;
 
-use super::stacks::mixed;
 use crate::measure::{Bench, Callee, Native, Tower};
-use crate::rivals::{LIMIT, failsafe, governor, ours, recloser, resilience, seatbelt, tower};
+use crate::rivals::{LIMIT, failsafe, governor, mix, ours, recloser, resilience, seatbelt, tower};
 use crate::services::{Answer, BULK, Bulky};
 
 pub(crate) const TITLE: &str = "Future sizes";
@@ -112,8 +111,17 @@ pub(crate) fn all() -> Vec<Size> {
         balance(),
         tower_balance(),
         size("buttress", "six layers", &ours::six_layers()),
-        size("tower", "six layers with governor and recloser", &mixed()),
+        size(
+            "tower",
+            "six layers with governor and recloser",
+            &mix::six_layers(),
+        ),
         size("tower-resilience", "six layers", &resilience::six_layers()),
+        size(
+            "buttress",
+            "six parts in one stack",
+            &ours::standard(ours::six_parts),
+        ),
         size("buttress", "four layers", &ours::four_layers()),
         size("seatbelt", "four layers", &seatbelt::four_layers()),
         native(

@@ -3,10 +3,9 @@
 use layered::Layer;
 
 use super::balance;
-use super::stacks::mixed;
 use crate::measure::Native;
 use crate::rivals::{LIMIT, failsafe, governor, ours, recloser, resilience, seatbelt, tower};
-use crate::row::{Section, threads, threads_with};
+use crate::row::{Kind, Section, threads, threads_with};
 use crate::services::AtOnce;
 
 /// Each takes longer.
@@ -16,8 +15,9 @@ pub(super) fn section() -> Section {
     let breaker = seatbelt::breaker().layer(AtOnce);
     Section {
         title: "Two threads",
+        kind: Kind::Shared,
         note: "Each has a clone of the same service; ns for each call on each thread. A call that has to wait for the other thread \
-               is polled again at once, without going to sleep. Turns in which the threads did not run at the same time are made again. Instructions and allocations are those of one thread, above.",
+               is polled again at once, without going to sleep. Turns in which the threads did not run at the same time are made again.",
         rounds: ROUNDS,
         rows: vec![
             threads("tower", "timeout (the unit)", &tower::timeout(LIMIT)),
@@ -65,17 +65,10 @@ pub(super) fn section() -> Section {
                 "hedge, fixed delay",
                 &resilience::hedge(),
             ),
-            balance::on_threads(),
-            threads("buttress", "six layers", &ours::six_layers()),
-            threads("tower", "six layers with governor and recloser", &mixed()),
-            threads("tower-resilience", "six layers", &resilience::six_layers()),
+            balance::on_threads("balance, 10", 10),
+            balance::on_threads("balance, 1,000", 1_000),
             threads("buttress", "four layers", &ours::four_layers()),
             threads("seatbelt", "four layers", &seatbelt::four_layers()),
-            threads(
-                "buttress",
-                "standard stack",
-                &ours::standard(|config| config),
-            ),
         ],
     }
 }
