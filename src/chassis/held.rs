@@ -41,8 +41,7 @@ impl<O: Part, A: Part> Core<O, A> {
         })
     }
 
-    /// Publishes the gauges of all parts if it is time to: by a call whose parts have read the clock, and by every 31st of a
-    /// thread otherwise.
+    /// Publishes the gauges of all parts if it is time to, by every 31st call of a thread: there may be none that ends.
     #[inline(always)]
     fn publish_now_and_then(&self, at: &At) {
         /// Odd, so that of two layers in one stack each has its turn.
@@ -51,19 +50,19 @@ impl<O: Part, A: Part> Core<O, A> {
         if !self.attempt.has_gauges() {
             return;
         }
-        if at.known_nanos().is_none() {
-            let calls = CALLS.get();
-            CALLS.set((calls + 1) % LOOK_EVERY);
-            if calls > 0 {
-                return;
-            }
-        }
-        if self.published.is_due(at.nanos()) {
-            self.publish(at);
+        let calls = CALLS.get();
+        CALLS.set(if calls == LOOK_EVERY - 1 {
+            0
+        } else {
+            calls + 1
+        });
+        if calls == 0 {
+            self.publish_if_due(at);
         }
     }
 
-    /// Publishes the gauges if it is time to, by a call that was refused or has to wait.
+    /// Publishes the gauges if it is time to, by a call that has the time at hand.
+    #[inline]
     fn publish_if_due(&self, at: &At) {
         if self.attempt.has_gauges() && self.published.is_due(at.nanos()) {
             self.publish(at);
@@ -290,6 +289,9 @@ impl<O: Part, A: Part> Permits<O, A> {
         core.attempt.settle(&mut self.attempt, record);
         core.operation.settle(&mut self.operation, record);
         self.phase = Phase::Over;
+        if record.at.known_nanos().is_some() {
+            core.publish_if_due(record.at);
+        }
     }
 
     /// Moves all of them out, and leaves nothing.

@@ -45,35 +45,35 @@ struct Wait {
 }
 
 impl<Q> RateLimiter<Q> {
-    /// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
-    /// which nobody polls keeps nobody waiting.
     #[cold]
     #[inline(never)]
-    fn admit_other(&self, entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-        match entry {
-            Entry::Pass => {
-                permit.0 = State::In;
-                Admit::Go
-            }
-            Entry::Refused(error) => Admit::Refuse(error),
-            Entry::Wait(latest) => {
-                permit.0 = State::Waiting(Box::new(Wait {
-                    place: Place::new(cost, latest),
-                    latest,
-                    began: at.instant(),
-                    deadline: context::deadline(),
-                }));
-                Admit::Wait
-            }
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn leave_queue(&self, mut wait: Box<Wait>, at: &At) {
+    fn leave_queue(&self, wait: &mut Wait, at: &At) {
         if wait.place.is_taken() {
             self.shared.queue.leave(&mut wait.place);
             self.shared.left(wait.began, End::Cancelled, at);
+        }
+    }
+}
+
+/// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
+/// which nobody polls keeps nobody waiting.
+#[cold]
+#[inline(never)]
+fn admit_other(entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
+    match entry {
+        Entry::Pass => {
+            permit.0 = State::In;
+            Admit::Go
+        }
+        Entry::Refused(error) => Admit::Refuse(error),
+        Entry::Wait(latest) => {
+            permit.0 = State::Waiting(Box::new(Wait {
+                place: Place::new(cost, latest),
+                latest,
+                began: at.instant(),
+                deadline: context::deadline(),
+            }));
+            Admit::Wait
         }
     }
 }
@@ -145,7 +145,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
                 permit.0 = State::In;
                 Admit::Go
             }
-            entry => self.admit_other(entry, cost, permit, at),
+            entry => admit_other(entry, cost, permit, at),
         }
     }
 
@@ -178,7 +178,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
         match mem::take(&mut permit.0) {
             State::Nothing => {}
             State::In => self.shared.hear(record.outcome, record.at),
-            State::Waiting(wait) => self.leave_queue(wait, record.at),
+            State::Waiting(mut wait) => self.leave_queue(&mut wait, record.at),
         }
     }
 

@@ -219,9 +219,9 @@ async fn an_attempt_made_again_gets_the_slot_of_the_one_that_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_answer_holds_no_slot_while_its_copy_may_not_be_sent_yet() {
-    let bad = End::Answers(Outcome::Failure);
     #[derive(Clone)]
     struct Later;
+
     impl Classify<Outcome> for Later {
         fn classify(&self, result: Result<&Outcome, &Error>) -> Outcome {
             *result.unwrap()
@@ -230,6 +230,8 @@ async fn a_failed_answer_holds_no_slot_while_its_copy_may_not_be_sent_yet() {
             Some(Pushback::RetryAfter(millis(100)))
         }
     }
+
+    let bad = End::Answers(Outcome::Failure);
     let stack = hedged()
         .classify(Later)
         .concurrency_limit(1)
@@ -397,12 +399,9 @@ async fn a_panic_in_any_code_of_the_user_leaves_the_books_balanced() {
             TRAP.set(trap);
             let mut has_panicked = false;
             let calls = [1, 2, 3].map(|request| {
-                let mut client = match catch_unwind(AssertUnwindSafe(|| client.clone())) {
-                    Ok(client) => client,
-                    Err(_) => {
-                        has_panicked = true;
-                        return None;
-                    }
+                let Ok(mut client) = catch_unwind(AssertUnwindSafe(|| client.clone())) else {
+                    has_panicked = true;
+                    return None;
                 };
                 Some(tokio::spawn(async move {
                     client.ready().await?;

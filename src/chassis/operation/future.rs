@@ -624,10 +624,10 @@ where
         let Some(race) = more.race.as_mut() else {
             return Poll::Pending;
         };
-        let timeout = running.plan().timeout().map(|limit| limit.time);
+        let limit = running.plan().timeout().map(|limit| limit.time);
         let classify = &running.recipe().classify;
         let time_out = || running.end_at_timeout();
-        race.poll(classify, self.completion, timeout, time_out, cx)
+        race.poll(classify, self.completion, limit, time_out, cx)
     }
 
     /// The first attempt of a race has ended.
