@@ -162,6 +162,7 @@
 //
 // Refusals have an `ErrorKind`; each kind has an answer in `src/http/respond/refusal.rs`.
 
+mod algorithm;
 mod availability;
 mod backoff;
 pub mod balance;

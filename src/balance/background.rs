@@ -56,7 +56,7 @@ impl TaskState {
     }
 
     /// Returns whether calls have to look at the task.
-    fn needs_attention(self) -> bool {
+    pub(super) fn needs_attention(self) -> bool {
         matches!(self, Self::Restarting | Self::Interrupted | Self::Stopped)
     }
 }
@@ -122,17 +122,6 @@ impl Tasks {
     }
 }
 
-/// The effect of discovery on a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attended {
-    /// The call chooses an endpoint.
-    GoesOn,
-    /// The source was not polled yet on this runtime: the call waits.
-    Waits,
-    /// Nobody knows the endpoints any more: the call fails.
-    Fails,
-}
-
 /// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
 type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
 
@@ -158,9 +147,9 @@ impl Background {
         end(former);
     }
 
-    /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets the call do.
+    /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
     #[cold]
-    pub(super) fn attend(&self, tasks: &Tasks) -> Attended {
+    pub(super) fn attend(&self, tasks: &Tasks) -> TaskState {
         let is_in_runtime = runtime::Handle::try_current().is_ok();
         for task in Task::ALL.into_iter().filter(|_| is_in_runtime) {
             let mut started = lock(&self.0[task as usize]);
@@ -168,11 +157,7 @@ impl Background {
                 started.task = (started.start)(number, true);
             }
         }
-        match tasks.state(Task::Discovery) {
-            TaskState::Restarting => Attended::Waits,
-            TaskState::Interrupted | TaskState::Stopped => Attended::Fails,
-            _ => Attended::GoesOn,
-        }
+        tasks.state(Task::Discovery)
     }
 
     pub(super) fn end(&self) {

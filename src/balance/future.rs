@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::background::{Attended, Task};
+use super::background::{Task, TaskState};
 use super::choose::Choose;
 use super::flight::Flight;
 use super::pool::{Local, Pool};
@@ -84,7 +84,8 @@ where
         completion: C,
     ) -> Self {
         let wait = Wait {
-            ticket: Ticket { pool, number: None },
+            arrived: arrived(&pool),
+            pool,
             choose,
             request: Some(request),
             local: None,
@@ -197,7 +198,8 @@ where
 pin_project! {
     /// A call that waits for an endpoint.
     struct Wait<S, Req, P> {
-        ticket: Ticket<S>,
+        pool: Arc<Pool<S>>,
+        arrived: Arrived,
         choose: P,
         request: Option<Req>,
         local: Option<Local<S>>,
@@ -207,18 +209,12 @@ pin_project! {
     }
 }
 
-/// A place among those that are woken when there is an endpoint.
-struct Ticket<S> {
-    pool: Arc<Pool<S>>,
-    number: Option<u64>,
-}
+/// Ends when an endpoint has come, or a task has changed.
+type Arrived = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-impl<S> Drop for Ticket<S> {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            self.pool.stop_waiting(number);
-        }
-    }
+fn arrived<S>(pool: &Pool<S>) -> Arrived {
+    let arrived = Arc::clone(&pool.arrived);
+    Box::pin(async move { arrived.notified().await })
 }
 
 impl<S, Req, P> Wait<S, Req, P>
@@ -232,25 +228,30 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<Result<(Chosen<S>, Req), Error>> {
         let this = self.project();
+        let pool = &*this.pool;
         let Some(request) = this.request.take() else {
             return Poll::Pending;
         };
-        let Ticket { pool, number } = this.ticket;
         // Before the look at the endpoints: one that comes after it wakes the task.
-        *number = Some(pool.wait(*number, cx.waker()));
+        while this.arrived.as_mut().poll(cx).is_ready() {
+            *this.arrived = arrived(pool);
+        }
         let now = context::fresh_now();
-        let attended = pool.attend();
-        if attended == Attended::GoesOn {
+        let discovery = pool.attend();
+        if !discovery.needs_attention() {
             let local = this.local.get_or_insert_with(|| pool.local());
             if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
                 return Poll::Ready(Ok((chosen, request)));
             }
         }
         let began = *this.began.get_or_insert(now);
-        let own = match attended {
-            Attended::GoesOn => pool.max_wait,
-            Attended::Waits => pool.max_wait.max(RESTART),
-            Attended::Fails => Duration::ZERO,
+        let max_wait = pool.host_set.settings.max_wait;
+        let own = match discovery {
+            // The source was not polled yet on this runtime.
+            TaskState::Restarting => max_wait.max(RESTART),
+            // Nobody knows the endpoints any more.
+            TaskState::Interrupted | TaskState::Stopped => Duration::ZERO,
+            _ => max_wait,
         };
         let own = context::saturating_add(began, own);
         let until = soonest(context::deadline(), own);
@@ -259,18 +260,18 @@ where
             context::note_queued();
             return Poll::Pending;
         }
-        pool.refused(context::now());
-        let error = if attended == Attended::GoesOn {
+        let metrics = pool.host_set.metrics;
+        metrics.report(now, |metrics| metrics.refused(now));
+        Poll::Ready(Err(if discovery.needs_attention() {
+            Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
+        } else {
             Error::no_endpoints(Shortage {
                 balancer: pool.name(),
                 waited: now - began,
                 is_discovering: pool.is_running(Task::Discovery),
                 ..Shortage::default()
             })
-        } else {
-            Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
-        };
-        Poll::Ready(Err(error))
+        }))
     }
 }
 

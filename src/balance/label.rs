@@ -1,6 +1,5 @@
 //! What endpoints are called in metrics: a few by their keys, and all others together.
 
-use std::fmt;
 use std::sync::{Arc, Weak};
 
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -139,14 +138,6 @@ impl Entry {
             label: Weak::new(),
             endpoints: 0,
         }
-    }
-}
-
-impl fmt::Debug for Directory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Directory")
-            .field(&lock(&self.0).indices.len())
-            .finish()
     }
 }
 

@@ -1,19 +1,17 @@
 //! What the balancer reports.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use tokio::time::Instant;
 
 use super::background::{Task, TaskState};
-use super::condition::EndpointState;
-use super::host_set::HostSet;
+use super::host_set::{EndpointState, HostSet};
 use super::label::{Directory, Label, Shown};
-use super::outlier::EjectionMethod;
-use super::priority::PRIORITIES;
 use crate::Mode;
+use crate::algorithm::failover::PRIORITIES;
+use crate::algorithm::outlier::EjectionMethod;
 use crate::sync::{AtomicU32, Ordering, lock};
 use crate::telemetry::{Ended, Instruments, Labels, LazyMetric};
 
@@ -110,14 +108,6 @@ impl Levels {
         let shown = self.shown_tasks.load(Ordering::Relaxed);
         let tasks = Task::ALL.into_iter().zip(is_running);
         tasks.filter(move |(task, _)| shown & 1 << *task as u32 != 0)
-    }
-}
-
-impl fmt::Debug for Levels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Levels")
-            .field(&lock(&self.host_sets).len())
-            .finish()
     }
 }
 

@@ -274,36 +274,35 @@
 
 mod background;
 mod choose;
-mod condition;
 mod config;
 mod driver;
 mod endpoint;
+mod failover;
 mod flight;
 mod future;
 mod handle;
 mod health;
 mod host_set;
 mod label;
-mod load;
 mod metrics;
 mod outlier;
 mod pool;
-mod priority;
 mod service;
 mod shortage;
+mod snapshot;
 
 pub use self::choose::{
     Choose, ConsistentHash, Eligibility, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin,
     WeightedRandom,
 };
-pub use self::condition::EndpointState;
 pub use self::config::Config;
 pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, LoadMetric};
+pub use self::failover::Failover;
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
 pub use self::health::{Ask, HealthCheck, Probe};
+pub use self::host_set::EndpointState;
 pub use self::outlier::OutlierEjection;
-pub use self::priority::Failover;
 pub use self::service::Balance;
 pub use self::shortage::Shortage;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::condition::EndpointState;
+use super::host_set::EndpointState;
 
 /// The endpoints of a balancer when none of them would take a call.
 ///

@@ -4,7 +4,7 @@
 #[path = "../../src/balance/label.rs"]
 mod label;
 #[allow(dead_code, unused_imports)]
-#[path = "../../src/balance/load.rs"]
+#[path = "../../src/algorithm/load.rs"]
 mod load;
 
 use loom::sync::Arc;

@@ -1,8 +1,9 @@
 //! By the key of a request.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 
 use super::{Choose, Eligibility, Endpoints};
+use crate::algorithm::rendezvous::score;
 
 /// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
 const SPARE: u32 = 25;
@@ -85,16 +86,10 @@ where
         };
         let mut chosen = (Eligibility::ClosedAndTried, true, f64::INFINITY, 0);
         for place in 0..endpoints.len() {
-            let mut hasher = Fnv::default();
-            (&key, endpoints.key(place)).hash(&mut hasher);
-            let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
-            let score = -share.max(f64::MIN_POSITIVE).ln() / endpoints.hosts[place].weight();
-            let this = (
-                endpoints.eligibility(place),
-                is_full(endpoints, place),
-                score,
-                place,
-            );
+            let weight = endpoints.hosts[place].condition.weight();
+            let score = score(&key, endpoints.key(place), weight);
+            let is_full = is_full(endpoints, place);
+            let this = (endpoints.eligibility(place), is_full, score, place);
             if this < chosen {
                 chosen = this;
             }
@@ -127,29 +122,6 @@ impl Sum {
     fn add(&mut self, calls: u32, weight: f64) {
         self.calls += f64::from(calls);
         self.weight += weight;
-    }
-}
-
-/// FNV-1a with a finish that mixes: hashes that do not change from run to run, as those of the standard library may.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ self.0 >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed ^ mixed >> 32
     }
 }
 

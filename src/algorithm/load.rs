@@ -6,8 +6,6 @@
 //! they are in flight, but how long they take says nothing about the endpoint. Times are passed in, in nanoseconds from
 //! an origin that is the same for all endpoints of a balancer.
 
-use std::time::Duration;
-
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// What share of the failure share is the last call's.
@@ -25,15 +23,15 @@ const MIN_LATENCY: f64 = 1e-6;
 
 /// The settings of the estimate, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) latency_decay: f64,
-    pub(super) failure_decay: f64,
-    pub(super) failure_penalty: f64,
+pub(crate) struct Settings {
+    pub(crate) latency_decay: f64,
+    pub(crate) failure_decay: f64,
+    pub(crate) failure_penalty: f64,
 }
 
 /// How a call ended, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Succeeded,
     Failed,
     /// It was given up before it ended: it would have taken at least as long.
@@ -46,7 +44,7 @@ pub(super) enum End {
 
 /// The load of one endpoint.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     flow: AtomicU64,
     /// The calls whose answers have begun and not ended.
     streams: AtomicU32,
@@ -152,7 +150,7 @@ impl Decaying {
 
 impl Load {
     /// An endpoint that is expected to take `latency` seconds; zero if nothing is known.
-    pub(super) fn new(latency: f64, nanos: u64) -> Self {
+    pub(crate) fn new(latency: f64, nanos: u64) -> Self {
         Self {
             flow: AtomicU64::new(Flow(0).marked(nanos).0),
             streams: AtomicU32::new(0),
@@ -163,47 +161,41 @@ impl Load {
 
     /// A call begins.
     #[inline]
-    pub(super) fn begin(&self, nanos: u64) {
+    pub(crate) fn begin(&self, nanos: u64) {
         update(&self.flow, |flow| Flow(flow).begun(nanos).0);
     }
 
     /// A call ends that began at `began`.
     #[inline]
-    pub(super) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
-        let took = nanos.saturating_sub(began) as f64 / 1e9;
+    pub(crate) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
-        if !matches!(end, End::Ignored | End::Refused) {
-            self.took(settings, took as f32, nanos, end);
-        }
-        if matches!(end, End::Succeeded | End::Failed) {
-            self.failed(settings, nanos, end == End::Failed);
-        }
+        self.took(settings, began, nanos, end);
+        self.failed(settings, nanos, end);
         let has_answered = !matches!(end, End::Cancelled | End::Refused);
         let answered = has_answered.then_some(nanos);
         update(&self.flow, |flow| Flow(flow).ended(answered).0);
     }
 
     /// The answer begins of a call that began at `began`: this is what it took, and it stays in flight.
-    pub(super) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+    pub(crate) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
-        let took = nanos.saturating_sub(began) as f64 / 1e9;
-        if !matches!(end, End::Ignored | End::Refused) {
-            self.took(settings, took as f32, nanos, end);
-        }
+        self.took(settings, began, nanos, end);
         update(&self.flow, |flow| Flow(flow).ended(Some(nanos)).0);
     }
 
     /// An answer ends that has been coming for a while. However long that was, it is no latency.
-    pub(super) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
-        if matches!(end, End::Succeeded | End::Failed) {
-            self.failed(settings, nanos, end == End::Failed);
-        }
+    pub(crate) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
+        self.failed(settings, nanos, end);
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline]
-    fn took(&self, settings: &Settings, took: f32, nanos: u64, end: End) {
+    fn took(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+        if matches!(end, End::Ignored | End::Refused) {
+            return;
+        }
+        let took = (nanos.saturating_sub(began) as f64 / 1e9) as f32;
         // A clock that stands still must not look like no estimate.
         let took = took.max(f32::MIN_POSITIVE);
         update(&self.latency, |word| {
@@ -233,7 +225,11 @@ impl Load {
     }
 
     #[inline]
-    fn failed(&self, settings: &Settings, nanos: u64, failed: bool) {
+    fn failed(&self, settings: &Settings, nanos: u64, end: End) {
+        let failed = end == End::Failed;
+        if !failed && end != End::Succeeded {
+            return;
+        }
         if !failed && Decaying(self.failures.load(Ordering::Relaxed)).value() == 0.0 {
             return;
         }
@@ -253,17 +249,13 @@ impl Load {
     }
 
     /// Forgets the failures.
-    pub(super) fn forgive(&self) {
+    pub(crate) fn forgive(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
     #[inline]
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight_in(Flow(self.flow.load(Ordering::Relaxed)))
-    }
-
-    #[inline]
-    fn in_flight_in(&self, flow: Flow) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
+        let flow = Flow(self.flow.load(Ordering::Relaxed));
         flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
@@ -271,13 +263,8 @@ impl Load {
     ///
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
-    pub(super) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
+    pub(crate) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
         let flow = Flow(self.flow.load(Ordering::Relaxed));
-        self.latency_in(settings, nanos, flow)
-    }
-
-    #[inline]
-    fn latency_in(&self, settings: &Settings, nanos: u64, flow: Flow) -> f64 {
         let estimate = Decaying(self.latency.load(Ordering::Relaxed));
         let estimate = f64::from(estimate.at(nanos, settings.latency_decay));
         if flow.waiting() == 0 {
@@ -288,19 +275,18 @@ impl Load {
 
     /// The share of calls that fail, by the last few.
     #[inline]
-    pub(super) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
+    pub(crate) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
         let share = Decaying(self.failures.load(Ordering::Relaxed));
         f64::from(share.at(nanos, settings.failure_decay))
     }
 
     /// What one more call costs: `(latency + penalty · failure share²)² × (in flight + 1)`.
     #[inline]
-    pub(super) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
-        let flow = Flow(self.flow.load(Ordering::Relaxed));
-        let latency = self.latency_in(settings, nanos, flow).max(MIN_LATENCY);
+    pub(crate) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
+        let latency = self.latency(settings, nanos).max(MIN_LATENCY);
         let failures = self.failure_share(settings, nanos);
         let expected = latency + settings.failure_penalty * failures * failures;
-        expected * expected * (f64::from(self.in_flight_in(flow)) + 1.0)
+        expected * expected * (f64::from(self.in_flight()) + 1.0)
     }
 }
 
@@ -309,16 +295,6 @@ impl Load {
 fn slower_gain(times: f32) -> f32 {
     let part = (times - 1.0) / (STEP - 1.0);
     (part * part).max(SLOWER_GAIN)
-}
-
-impl Settings {
-    pub(super) fn new(latency: Duration, failures: Duration, penalty: Duration) -> Self {
-        Self {
-            latency_decay: latency.as_secs_f64(),
-            failure_decay: failures.as_secs_f64(),
-            failure_penalty: penalty.as_secs_f64(),
-        }
-    }
 }
 
 /// Replaces the word by what `change` makes of it, unless that is the same.
