@@ -109,6 +109,9 @@ impl EjectionMethod {
 }
 
 /// What is remembered of one endpoint.
+///
+/// Calls write the counts and the row of failures, a sweep takes them. All accesses are `Relaxed`, because each word is
+/// complete in itself: a call is counted once, before a sweep or after it, and which of the two makes no difference.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// The calls since the last sweep: successes in the low half, failures in the high half.
@@ -185,7 +188,8 @@ impl Record {
         until
     }
 
-    fn take(&self) -> Tally {
+    /// Takes the calls since the last sweep.
+    pub(crate) fn take(&self) -> Tally {
         // A plain read first: most endpoints of a large pool may be idle.
         let counts = match self.counts.load(Ordering::Relaxed) {
             0 => 0,
@@ -320,10 +324,11 @@ pub(crate) fn sweep<'a, T>(
     ejected
 }
 
+/// Calls that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    calls: u64,
-    failures: u64,
+pub(crate) struct Tally {
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
 }
 
 /// The indices that fail surely more than the rest, with by how much.

@@ -105,14 +105,14 @@ impl Condition {
     /// Ejects the endpoint until `until`, when its slow start begins. Never shortens an ejection.
     pub(super) fn ejected(&self, until: u64) {
         let former = self.ejected_until.fetch_max(until, Ordering::Relaxed);
-        self.started.store(until.max(former), Ordering::Relaxed);
+        self.start_slowly(until.max(former));
     }
 
     /// Ends an ejection, and begins the slow start.
     pub(super) fn restore(&self, now: u64) {
         self.refused_until.store(0, Ordering::Relaxed);
         if self.ejected_until.swap(0, Ordering::Relaxed) > now {
-            self.started.store(now, Ordering::Relaxed);
+            self.start_slowly(now);
         }
     }
 
@@ -124,11 +124,16 @@ impl Condition {
         let works_again = is_healthy && self.is_unhealthy();
         if works_again {
             let until = self.ejected_until.load(Ordering::Relaxed);
-            self.started.store(until.max(now), Ordering::Relaxed);
+            self.start_slowly(until.max(now));
         }
         self.unhealthy
             .store(u32::from(!is_healthy), Ordering::Release);
         works_again
+    }
+
+    /// Begins a slow start at this time. A swap, because the model cannot order a store with the swap that clears a start.
+    fn start_slowly(&self, at: u64) {
+        self.started.swap(at, Ordering::Relaxed);
     }
 
     /// Leaves the endpoint alone until `until`.
