@@ -36,9 +36,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     settings: Settings,
-    choose: P,
-    classify: K,
-    completion: C,
+    /// How an endpoint is chosen, how calls are evaluated, and when they are over.
+    policies: (P, K, C),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -78,9 +77,7 @@ impl Config {
         Self {
             name,
             settings: Settings::default(),
-            choose: PowerOfChoices,
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            policies: (PowerOfChoices, ErrorsAreFailures, CompleteOnResponse),
         }
     }
 }
@@ -164,34 +161,24 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Chooses endpoints by another rule. [`PowerOfChoices`] by default.
     pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            choose,
-            classify: self.classify,
-            completion: self.completion,
-        }
+        self.with(|(_, classify, completion)| (choose, classify, completion))
     }
 
     /// Evaluates calls with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            choose: self.choose,
-            classify,
-            completion: self.completion,
-        }
+        self.with(|(choose, _, completion)| (choose, classify, completion))
     }
 
     /// Sets when a call is over. By default when the endpoint has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
+        self.with(|(choose, classify, _)| (choose, classify, completion))
+    }
+
+    fn with<P2, K2, C2>(self, with: impl FnOnce((P, K, C)) -> (P2, K2, C2)) -> Config<P2, K2, C2> {
         Config {
             name: self.name,
             settings: self.settings,
-            choose: self.choose,
-            classify: self.classify,
-            completion,
+            policies: with(self.policies),
         }
     }
 
@@ -276,12 +263,13 @@ impl<P, K, C> Config<P, K, C> {
 
     fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
         let pool = Pool::new(&self.name, self.settings, endpoints);
+        let (choose, classify, completion) = self.policies;
         Balance {
             local: Mutex::new(pool.local()),
             pool: Arc::new(pool),
-            choose: self.choose,
-            classify: self.classify,
-            completion: self.completion,
+            choose,
+            classify,
+            completion,
         }
     }
 

@@ -76,10 +76,10 @@ where
 {
     fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
         let key = (self.key)(request);
-        let all = self.spare.map(|spare| (spare, Sum::of(endpoints)));
+        let all = self.spare.map(|spare| (spare, sum(endpoints)));
         let is_full = |endpoints: &Endpoints<'_>, place| {
-            all.is_some_and(|(spare, all)| {
-                let share = (all.calls + 1.0) * endpoints.weight(place) / all.weight;
+            all.is_some_and(|(spare, (calls, weight))| {
+                let share = (calls + 1.0) * endpoints.weight(place) / weight;
                 let most = (share * (1.0 + f64::from(spare) / 100.0)).ceil();
                 f64::from(endpoints.in_flight(place)) >= most
             })
@@ -98,31 +98,19 @@ where
     }
 }
 
-/// What the endpoints have to do together, and how much they can take.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    calls: f64,
-    weight: f64,
-}
-
-impl Sum {
-    /// The sum over those that take calls, or else over all: what the others could take does not help.
-    fn of(endpoints: &Endpoints<'_>) -> Self {
-        let (mut open, mut all) = (Self::default(), Self::default());
-        for place in 0..endpoints.len() {
-            let (calls, weight) = (endpoints.in_flight(place), endpoints.weight(place));
-            all.add(calls, weight);
-            if endpoints.eligibility(place) < Eligibility::Closed {
-                open.add(calls, weight);
-            }
-        }
-        if open.weight > 0.0 { open } else { all }
-    }
-
-    fn add(&mut self, calls: u32, weight: f64) {
-        self.calls += f64::from(calls);
-        self.weight += weight;
-    }
+/// The calls in flight and the weight of those endpoints together that take calls, or else of all: what the others could
+/// take does not help.
+fn sum(endpoints: &Endpoints<'_>) -> (f64, f64) {
+    let sum = |is_counted: fn(Eligibility) -> bool| {
+        let places = 0..endpoints.len();
+        let counted = places.filter(|place| is_counted(endpoints.eligibility(*place)));
+        counted.fold((0.0, 0.0), |(calls, weight), place| {
+            let in_flight = f64::from(endpoints.in_flight(place));
+            (calls + in_flight, weight + endpoints.weight(place))
+        })
+    };
+    let open = sum(|eligibility| eligibility < Eligibility::Closed);
+    if open.1 > 0.0 { open } else { sum(|_| true) }
 }
 
 #[cfg(test)]

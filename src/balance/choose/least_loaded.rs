@@ -25,16 +25,21 @@ impl<Req> Choose<Req> for PowerOfChoices {
         // A place among those that are left, and then the place that it is among all.
         let mut second = endpoints.random_below(count - 1);
         second += usize::from(second >= first);
-        // Of equal ones the first: they come in random order.
-        let mut chosen = endpoints.lighter(endpoints.rank(first), second);
-        if draws == 3 && count > 2 {
+        let third = (draws == 3 && count > 2).then(|| {
             let mut third = endpoints.random_below(count - 2);
             third += usize::from(third >= first.min(second));
-            third += usize::from(third >= first.max(second));
-            chosen = endpoints.lighter(chosen, third);
+            third + usize::from(third >= first.max(second))
+        });
+        // Of equal ones the first: they come in random order.
+        let (mut chosen, mut best) = (first, endpoints.rank(first));
+        for place in [Some(second), third].into_iter().flatten() {
+            let rank = endpoints.rank(place);
+            if rank < best {
+                (chosen, best) = (place, rank);
+            }
         }
-        if chosen.eligibility == Eligibility::Open || count <= draws {
-            return chosen.place;
+        if best.0 == Eligibility::Open || count <= draws {
+            return chosen;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
         // endpoints it takes long to look at all, and most often a few more draws will do.
@@ -52,7 +57,7 @@ pub struct LeastLoaded;
 
 impl<Req> Choose<Req> for LeastLoaded {
     fn choose(&self, _request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
-        endpoints.least(Endpoints::load)
+        endpoints.least()
     }
 }
 

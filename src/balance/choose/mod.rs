@@ -4,7 +4,6 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
-use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -50,14 +49,6 @@ pub enum Eligibility {
     Closed,
     /// Closed, and tried.
     ClosedAndTried,
-}
-
-/// An endpoint that is compared.
-#[derive(Clone, Copy, Debug)]
-struct Rank {
-    eligibility: Eligibility,
-    load: f64,
-    place: usize,
 }
 
 /// The turns of policies that take one endpoint after the other. All handles of a balancer share them.
@@ -195,25 +186,10 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// What is compared of an endpoint. The least is best.
     #[inline]
-    fn rank(&self, place: usize) -> Rank {
-        Rank {
-            eligibility: self.eligibility(place),
-            load: self.load(place),
-            place,
-        }
-    }
-
-    /// The better one of two.
-    #[inline]
-    fn lighter(&self, one: Rank, place: usize) -> Rank {
-        let other = self.rank(place);
-        let is_better = match other.eligibility.cmp(&one.eligibility) {
-            Ordered::Less => true,
-            Ordered::Equal => other.load < one.load,
-            Ordered::Greater => false,
-        };
-        if is_better { other } else { one }
+    fn rank(&self, place: usize) -> (Eligibility, f64) {
+        (self.eligibility(place), self.load(place))
     }
 
     /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
@@ -254,12 +230,12 @@ impl Endpoints<'_> {
         chosen
     }
 
-    /// The best by eligibility and `rank`, by looking at all; one of the best at random if there are several.
-    fn least(&mut self, rank: impl Fn(&Self, usize) -> f64) -> usize {
+    /// The best by eligibility and load, by looking at all; one of the best at random if there are several.
+    fn least(&mut self) -> usize {
         let (mut chosen, mut ties) = (0, 0);
         let mut least = (Eligibility::ClosedAndTried, f64::INFINITY);
         for place in 0..self.len() {
-            let this = (self.eligibility(place), rank(self, place));
+            let this = self.rank(place);
             if this < least || ties == 0 {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {
