@@ -64,10 +64,12 @@ impl Flow {
     const UNIT: u32 = 14;
     const ONE: u64 = 1 << Self::TIME_BITS;
 
+    #[inline]
     fn waiting(self) -> u32 {
         (self.0 >> Self::TIME_BITS) as u32
     }
 
+    #[inline]
     fn time(nanos: u64) -> u64 {
         nanos >> Self::UNIT & (Self::ONE - 1)
     }
@@ -77,12 +79,14 @@ impl Flow {
         clippy::cast_possible_wrap,
         reason = "on a circle of times, the negative half is to come"
     )]
+    #[inline]
     fn since(self, nanos: u64) -> u64 {
         let units = Self::time(nanos).wrapping_sub(self.0) << (u64::BITS - Self::TIME_BITS);
         let units = (units as i64) >> (u64::BITS - Self::TIME_BITS);
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
+    #[inline]
     fn marked(self, nanos: u64) -> Self {
         // Another thread may have marked a later time.
         if self.waiting() > 0 && self.since(nanos) == 0 {
@@ -91,6 +95,7 @@ impl Flow {
         Self(self.0 & !(Self::ONE - 1) | Self::time(nanos))
     }
 
+    #[inline]
     fn begun(self, nanos: u64) -> Self {
         let flow = if self.waiting() == 0 {
             self.marked(nanos)
@@ -100,6 +105,7 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
+    #[inline]
     fn ended(self, answered: Option<u64>) -> Self {
         let flow = answered.map_or(self, |nanos| self.marked(nanos));
         Self(flow.0.wrapping_sub(Self::ONE))
@@ -119,16 +125,19 @@ impl Decaying {
     /// others have passed: a standby may get no call for weeks, and must not be held to what it was then.
     const AHEAD: u32 = 1 << 16;
 
+    #[inline]
     fn new(value: f32, nanos: u64) -> Self {
         let time = (nanos >> Self::UNIT) as u32;
         Self(u64::from(value.to_bits()) << u32::BITS | u64::from(time))
     }
 
+    #[inline]
     fn value(self) -> f32 {
         f32::from_bits((self.0 >> u32::BITS) as u32)
     }
 
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
+    #[inline]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
         let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32);
@@ -139,6 +148,7 @@ impl Decaying {
     }
 
     /// Its value now.
+    #[inline]
     fn at(self, nanos: u64, decay: f64) -> f32 {
         let value = self.value();
         if value == 0.0 {
@@ -255,7 +265,16 @@ impl Load {
 
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
-        let flow = Flow(self.flow.load(Ordering::Relaxed));
+        self.in_flight_in(self.flow())
+    }
+
+    #[inline]
+    fn flow(&self) -> Flow {
+        Flow(self.flow.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn in_flight_in(&self, flow: Flow) -> u32 {
         flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
@@ -264,7 +283,11 @@ impl Load {
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
     pub(crate) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
-        let flow = Flow(self.flow.load(Ordering::Relaxed));
+        self.latency_in(settings, nanos, self.flow())
+    }
+
+    #[inline]
+    fn latency_in(&self, settings: &Settings, nanos: u64, flow: Flow) -> f64 {
         let estimate = Decaying(self.latency.load(Ordering::Relaxed));
         let estimate = f64::from(estimate.at(nanos, settings.latency_decay));
         if flow.waiting() == 0 {
@@ -283,10 +306,11 @@ impl Load {
     /// What one more call costs: `(latency + penalty · failure share²)² × (in flight + 1)`.
     #[inline]
     pub(crate) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
-        let latency = self.latency(settings, nanos).max(MIN_LATENCY);
+        let flow = self.flow();
+        let latency = self.latency_in(settings, nanos, flow).max(MIN_LATENCY);
         let failures = self.failure_share(settings, nanos);
         let expected = latency + settings.failure_penalty * failures * failures;
-        expected * expected * (f64::from(self.in_flight()) + 1.0)
+        expected * expected * (f64::from(self.in_flight_in(flow)) + 1.0)
     }
 }
 

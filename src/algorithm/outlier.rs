@@ -792,8 +792,7 @@ mod tests {
             out in prop::collection::vec(prop::bool::weighted(0.1), 6),
             steps in prop::collection::vec(step(), 1..40), jitter in -1.0_f64..=1.0,
         ) {
-            let mut rule = Rule::default();
-            rule.consecutive_failures = limit;
+            let rule = Rule { consecutive_failures: limit, ..Rule::default() };
             let mut bench = Bench::new(endpoints, rule);
             bench.out = out[..endpoints].to_vec();
             let mut plain: Vec<_> = out[..endpoints]

@@ -223,9 +223,9 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
     ///
-    /// The key of an endpoint is that in the [`Change`], and the properties of its [`Target`](crate::discover::Target) count
-    /// more than its own. One whose weight or priority is outside its range is left out: if
-    /// there is one with its key, that stays.
+    /// The key of an endpoint is that in the [`Change`](crate::discover::Change), and the properties of its
+    /// [`Target`](crate::discover::Target) count more than its own. One whose weight or priority is outside its range is left
+    /// out: if there is one with its key, that stays.
     ///
     /// # Errors
     ///
@@ -253,9 +253,9 @@ impl<P, K, C> Config<P, K, C> {
         check_runtime(self.check()?, "discover")?;
         let balance = self.balance(Vec::new());
         let discovery = Arc::new(Discovery::new(discover, found));
-        let run = move |pool, lease, has_moved| {
+        let run = move |lease, has_moved| {
             let discovery = Arc::clone(&discovery);
-            async move { discovery.run(pool, lease, has_moved).await }
+            async move { discovery.run(lease, has_moved).await }
         };
         balance.pool.run_in_background(Task::Discovery, run);
         Ok(balance)

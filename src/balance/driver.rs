@@ -67,18 +67,14 @@ where
     ///
     /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
     /// that another runtime has polled the source before.
-    pub(super) async fn run(&self, pool: Weak<Pool<S>>, lease: Lease<S>, has_moved: bool) {
+    pub(super) async fn run(&self, lease: Lease<S>, has_moved: bool) {
         lock(&self.work).has_moved |= has_moved;
-        supervise(
-            &lease,
-            || self.drive(&pool, &lease),
-            || self.state_after_panic(&pool),
-        )
-        .await;
+        let after_panic = || self.state_after_panic(&lease.pool);
+        supervise(&lease, || self.drive(&lease), after_panic).await;
         lease.finish();
     }
 
-    async fn drive(&self, pool: &Weak<Pool<S>>, lease: &Lease<S>) {
+    async fn drive(&self, lease: &Lease<S>) {
         self.prepare();
         let mut pauses = Pauses::new();
         // The first look does not wait: calls may wait for it.
@@ -86,7 +82,9 @@ where
         loop {
             let over = poll_fn(|cx| self.poll_batch(may_wait, cx)).await;
             may_wait = true;
-            let Some(pool) = pool.upgrade() else { return };
+            let Some(pool) = lease.pool.upgrade() else {
+                return;
+            };
             if self.make_changes(&pool) {
                 pauses = Pauses::new();
             }

@@ -298,26 +298,39 @@ impl Host {
             .stream(&self.peers.load, began, now, End::from(outcome));
     }
 
-    /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
+    /// A call that began at `began` has ended.
     #[inline]
-    pub(super) fn end(&self, outcome: Outcome, began: u64, is_stream: bool, now: Instant) {
+    pub(super) fn end(&self, outcome: Outcome, began: u64, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
-        if is_stream {
-            self.load.end_stream(&self.peers.load, nanos, end);
-        } else {
-            self.load.end(&self.peers.load, began, nanos, end);
-        }
+        self.load.end(&self.peers.load, began, nanos, end);
+        self.record_outcome(outcome, end, began, nanos, now);
+    }
+
+    /// A call that began at `began` has ended, whose answer had begun before.
+    pub(super) fn end_stream(&self, outcome: Outcome, began: u64, now: Instant) {
+        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
+        self.load.end_stream(&self.peers.load, nanos, end);
+        self.record_outcome(outcome, end, began, nanos, now);
+    }
+
+    #[inline]
+    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, nanos: u64, now: Instant) {
         if matches!(end, End::Succeeded | End::Failed) {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
-        if let Outcome::Overload {
-            retry_after: Some(wait),
-        } = outcome
-        {
-            let until = after(nanos, wait.min(MAX_REFUSED));
-            self.peers.spare(self, until, nanos);
+        if let Outcome::Overload { retry_after } = outcome {
+            self.overloaded(retry_after, nanos);
         }
         self.count(outcome.into(), now);
+    }
+
+    /// The endpoint has more to do than it can, and may have said for how long.
+    #[cold]
+    fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
+        if let Some(wait) = retry_after {
+            let until = after(now, wait.min(MAX_REFUSED));
+            self.peers.spare(self, until, now);
+        }
     }
 
     /// A call that began at `began` was refused before it got there.

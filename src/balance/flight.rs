@@ -53,13 +53,23 @@ impl Flight {
         may_go_on.then(|| Arc::clone(&self.host))
     }
 
+    #[cold]
+    #[inline(never)]
+    fn cancel(&mut self) {
+        self.end(Outcome::Cancelled);
+    }
+
     #[inline]
     fn end(&mut self, outcome: Outcome) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        if stage != Stage::Over {
-            let is_stream = stage == Stage::Streams;
-            let now = context::fresh_now();
-            self.host.end(outcome, self.began, is_stream, now);
+        if stage == Stage::Over {
+            return;
+        }
+        let now = context::fresh_now();
+        if stage == Stage::Waits {
+            self.host.end(outcome, self.began, now);
+        } else {
+            self.host.end_stream(outcome, self.began, now);
         }
     }
 }
@@ -81,6 +91,8 @@ impl Permit for Flight {
 impl Drop for Flight {
     #[inline]
     fn drop(&mut self) {
-        self.end(Outcome::Cancelled);
+        if self.stage != Stage::Over {
+            self.cancel();
+        }
     }
 }

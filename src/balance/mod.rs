@@ -181,8 +181,8 @@
 //! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
 //! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority
 //! groups, one more random number and a look for an endpoint that the group can offer, which ends at the first. A
-//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`], [`ConsistentHash`] and [`RoundRobin`] look at
-//! all endpoints.
+//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints, and
+//! so does [`RoundRobin`], unless all take calls and weigh the same: then it looks at one.
 //!
 //! # Errors
 //!

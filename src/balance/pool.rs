@@ -153,6 +153,10 @@ impl<S: Clone> Pool<S> {
         };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
+        let mut dismiss = |member: (Arc<Host>, S)| {
+            member.0.leave();
+            gone.push(member);
+        };
         let mut made = 0;
         let mut assessed = peers.reassess(now);
         for change in changes.drain(..) {
@@ -168,9 +172,7 @@ impl<S: Clone> Pool<S> {
                     let key = Arc::clone(&endpoint.key);
                     let member = (host(endpoint), service);
                     if let Some(place) = indices.get(&key) {
-                        let former = std::mem::replace(&mut members[*place], member);
-                        former.0.leave();
-                        gone.push(former);
+                        dismiss(std::mem::replace(&mut members[*place], member));
                     } else {
                         indices.insert(key, members.len());
                         members.push(member);
@@ -196,9 +198,7 @@ impl<S: Clone> Pool<S> {
                     let Some(place) = indices.remove(&key) else {
                         continue;
                     };
-                    let former = members.swap_remove(place);
-                    former.0.leave();
-                    gone.push(former);
+                    dismiss(members.swap_remove(place));
                     if let Some((moved, _)) = members.get(place) {
                         indices.insert(Arc::clone(&moved.about.key), place);
                     }
@@ -217,14 +217,11 @@ impl<S: Clone> Pool<S> {
                 }
             }
             let set = Set::new(members);
-            let is_empty = set.hosts.is_empty();
             let former = assessed.replace(&set.hosts);
             drop(assessed);
             let replaced = self.snapshots.replace(set);
             drop(places);
-            if !is_empty {
-                self.arrived.notify_waiters();
-            }
+            self.arrived.notify_waiters();
             self.changed.notify_one();
             peers.metrics.publish(Instant::now());
             drop((former, replaced));
@@ -277,7 +274,7 @@ impl<S> Pool<S> {
     pub(super) fn run_in_background<F>(
         self: &Arc<Self>,
         task: Task,
-        mut run: impl FnMut(Weak<Self>, Lease<S>, bool) -> F + Send + 'static,
+        mut run: impl FnMut(Lease<S>, bool) -> F + Send + 'static,
     ) where
         S: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -285,7 +282,7 @@ impl<S> Pool<S> {
         let pool = Arc::downgrade(self);
         let start = move |number, has_moved| {
             let lease = Lease::new(Weak::clone(&pool), task, number);
-            tokio::spawn(run(Weak::clone(&pool), lease, has_moved)).abort_handle()
+            tokio::spawn(run(lease, has_moved)).abort_handle()
         };
         self.background
             .install(&self.host_set.tasks, task, Box::new(start));

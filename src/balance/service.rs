@@ -87,13 +87,13 @@ impl<S, P, K, C> Balance<S, P, K, C> {
         check_runtime(check, "check_health")?;
         let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
         let mut random = self.pool.host_set.random.generator();
-        let run = move |pool: Weak<Pool<S>>, lease: Lease<S>, _| {
+        let run = move |lease: Lease<S>, _| {
             let (health, changed) = (Arc::clone(&health), Arc::clone(&changed));
             let random = random.fork();
             async move {
                 let run = || {
                     lease.set(TaskState::Running);
-                    let (pool, changed) = (Weak::clone(&pool), Arc::clone(&changed));
+                    let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
                     health::drive(pool, changed, Arc::clone(&health), random.clone())
                 };
                 supervise(&lease, run, || TaskState::Recovering).await;
@@ -131,12 +131,14 @@ impl<S: Clone> Local<S> {
         let nanos = host_set.nanos(now);
         let set = &*self.snapshot.value;
         let (random, notes) = (&mut self.random, &mut self.notes);
-        let group = match &set.groups[..] {
+        let (group, hosts) = match &set.groups[..] {
             [] => return None,
-            [group] => group,
-            groups => select(groups, &set.hosts, host_set, nanos, random),
+            [group] => (group, &set.hosts[..]),
+            groups => {
+                let group = select(groups, &set.hosts, host_set, nanos, random);
+                (group, &set.hosts[group.indices.clone()])
+            }
         };
-        let hosts = &set.hosts[group.indices.clone()];
         let mut tried = context::tried();
         if let [one, other] = hosts {
             if tried.contains(one.id) && tried.contains(other.id) {

@@ -217,12 +217,6 @@ impl Dns<fn(SocketAddr)> {
 impl<M, R: Resolve> Dns<M, R> {
     /// Takes in an answer or a failure, and waits until it is time for the next one.
     fn wait_after(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Step<R::Future> {
-        let wait = self.learn(answer);
-        Step::Waiting(Box::pin(sleep(wait)))
-    }
-
-    /// Takes in an answer or a failure, and returns how long to wait.
-    fn learn(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Duration {
         let mut ttl = None;
         match answer {
             Ok(targets) => {
@@ -247,7 +241,7 @@ impl<M, R: Resolve> Dns<M, R> {
             self.config.settings.interval.min(ttl)
         };
         let jitter = self.config.settings.jitter * self.random.random_range(-1.0..=1.0);
-        wait.mul_f64(1.0 + jitter)
+        Step::Waiting(Box::pin(sleep(wait.mul_f64(1.0 + jitter))))
     }
 
     /// Takes in the addresses of an answer.
@@ -266,7 +260,7 @@ impl<M, R: Resolve> Dns<M, R> {
         }
         let announcer = &mut self.announcer;
         self.seen.retain(|address, seen| {
-            let is_kept = *seen == now || !is_empty && now - *seen < settings.linger;
+            let is_kept = !is_empty && (*seen == now || now - *seen < settings.linger);
             if !is_kept {
                 announcer.lose(address);
             }
@@ -324,8 +318,9 @@ where
         let this = self.get_mut();
         let seen = &this.seen;
         this.announcer.begin_anew(|announcer| {
-            seen.keys()
-                .for_each(|address| announcer.find_again(address))
+            for address in seen.keys() {
+                announcer.find_again(address);
+            }
         });
         // Its timer belongs to the former runtime.
         discard([std::mem::replace(&mut this.step, Step::Asking)]);

@@ -97,8 +97,9 @@ where
             announcer.find(key.clone(), wanted[key].clone().into());
         }
         let gone = announcer.keys().filter(|key| !wanted.contains_key(key));
-        let gone: Vec<K> = gone.cloned().collect();
-        gone.iter().for_each(|key| announcer.lose(key));
+        for key in gone.cloned().collect::<Vec<K>>() {
+            announcer.lose(&key);
+        }
     }
 
     /// Returns whether it is time to read the list again.

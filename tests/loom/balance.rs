@@ -131,19 +131,6 @@ pub(crate) fn one_of_the_failures_that_fill_a_row_asks_for_a_sweep() {
     assert_eq!(asked.into_iter().filter(|asks| *asks).count(), 1);
 }
 
-/// An endpoint that a health check finds working again at the fifth second.
-pub(crate) fn a_call_that_finds_an_endpoint_back_sees_its_slow_start() {
-    let condition = Condition::new(1.0, None);
-    condition.found(false, 0);
-    on_threads(&Arc::new(condition), [true, false], |condition, returns| {
-        if returns {
-            condition.found(true, 5 * SECOND);
-        } else if condition.is_out_until() == 0 {
-            assert!(condition.ramp(10 * SECOND, 6 * SECOND) < 1.0);
-        }
-    });
-}
-
 pub(crate) fn a_slow_start_that_begins_as_another_ends_is_kept() {
     let condition = Arc::new(Condition::new(1.0, Some(0)));
     on_threads(&condition, [true, false], |condition, returns| {

@@ -67,7 +67,6 @@ fn main() {
         balance::a_gauge_shows_no_call_when_none_is_in_flight
         balance::a_call_counts_in_one_interval_whenever_the_sweep_comes
         balance::one_of_the_failures_that_fill_a_row_asks_for_a_sweep
-        balance::a_call_that_finds_an_endpoint_back_sees_its_slow_start
         balance::a_slow_start_that_begins_as_another_ends_is_kept
         balance::of_refusals_that_come_together_the_longest_counts
         balance::a_handle_sees_the_last_change_whatever_its_copy_was

@@ -1,6 +1,6 @@
 //! The least loaded, of all or of a few.
 
-use super::{Choose, Eligibility, Endpoints};
+use super::{Choose, Eligibility, Endpoints, Rank};
 
 /// Up to this number of endpoints, three are compared. With few endpoints it takes no more than two bad ones
 /// for a comparison of two to find both of them bad, in one of 45 calls with ten endpoints.
@@ -25,21 +25,20 @@ impl<Req> Choose<Req> for PowerOfChoices {
         // A place among those that are left, and then the place that it is among all.
         let mut second = endpoints.random_below(count - 1);
         second += usize::from(second >= first);
-        let third = (draws == 3 && count > 2).then(|| {
+        let mut places = [first, second, 0];
+        if draws == 3 && count > 2 {
             let mut third = endpoints.random_below(count - 2);
             third += usize::from(third >= first.min(second));
-            third + usize::from(third >= first.max(second))
-        });
-        // Of equal ones the first: they come in random order.
-        let (mut chosen, mut best) = (first, endpoints.rank(first));
-        for place in [Some(second), third].into_iter().flatten() {
-            let rank = endpoints.rank(place);
-            if rank < best {
-                (chosen, best) = (place, rank);
-            }
+            third += usize::from(third >= first.max(second));
+            places[2] = third;
         }
-        if best.0 == Eligibility::Open || count <= draws {
-            return chosen;
+        let mut chosen = Rank::worst(first);
+        // Of equal ones the first: they come in random order.
+        for place in &places[..draws.min(count)] {
+            chosen = endpoints.lighter(chosen, *place);
+        }
+        if chosen.eligibility == Eligibility::Open || count <= draws {
+            return chosen.place;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
         // endpoints it takes long to look at all, and most often a few more draws will do.

@@ -4,6 +4,7 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
+use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -49,6 +50,25 @@ pub enum Eligibility {
     Closed,
     /// Closed, and tried.
     ClosedAndTried,
+}
+
+/// An endpoint that is compared.
+#[derive(Clone, Copy, Debug)]
+struct Rank {
+    eligibility: Eligibility,
+    load: f64,
+    place: usize,
+}
+
+impl Rank {
+    /// Nothing is worse.
+    fn worst(place: usize) -> Self {
+        Self {
+            eligibility: Eligibility::ClosedAndTried,
+            load: f64::INFINITY,
+            place,
+        }
+    }
 }
 
 /// The turns of policies that take one endpoint after the other. All handles of a balancer share them.
@@ -186,10 +206,20 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// What is compared of an endpoint. The least is best.
+    /// The better one of two.
     #[inline]
-    fn rank(&self, place: usize) -> (Eligibility, f64) {
-        (self.eligibility(place), self.load(place))
+    fn lighter(&self, one: Rank, place: usize) -> Rank {
+        let other = Rank {
+            eligibility: self.eligibility(place),
+            load: self.load(place),
+            place,
+        };
+        let is_better = match other.eligibility.cmp(&one.eligibility) {
+            Ordered::Less => true,
+            Ordered::Equal => other.load < one.load,
+            Ordered::Greater => false,
+        };
+        if is_better { other } else { one }
     }
 
     /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
@@ -235,7 +265,7 @@ impl Endpoints<'_> {
         let (mut chosen, mut ties) = (0, 0);
         let mut least = (Eligibility::ClosedAndTried, f64::INFINITY);
         for place in 0..self.len() {
-            let this = self.rank(place);
+            let this = (self.eligibility(place), self.load(place));
             if this < least || ties == 0 {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {

@@ -134,6 +134,9 @@ impl HostSet {
 
     /// What is to be shown of the endpoints of each label, each at its place.
     pub(super) fn show(&self, shown: &mut Vec<Option<Shown>>) {
+        if self.settings.endpoint_metrics.is_none() {
+            return;
+        }
         let now = self.nanos(Instant::now());
         for host in &lock(&self.members).hosts {
             let Some(label) = &host.label else { continue };

@@ -2,12 +2,10 @@
 //!
 //! Calls read these words, and one thread at a time writes those that the health of a group depends on: it holds the lock of
 //! the host set, and has the groups assessed before and after ([`Reassessment`](super::Reassessment)). Each word says something by
-//! itself, so most accesses are `Relaxed`: a call that sees one word and not yet another might as well have come a moment
-//! earlier or later. There are two exceptions:
-//!
-//! - An endpoint that is healthy again starts slowly. `started` is written before `unhealthy` is cleared with `Release`, and
-//!   [`is_out_until`](Condition::is_out_until) reads that with `Acquire`: a call that finds the endpoint in also sees its start.
-//! - A call that finds a slow start over clears `started` by a compare-and-swap: it leaves a start alone that has begun since.
+//! itself, so all accesses are `Relaxed`: a call that sees one word and not yet another might as well have come a moment
+//! earlier or later. An `Acquire` here would have each comparison of endpoints read everything anew, for the sake of a few
+//! calls to an endpoint that is back a moment ago. Two words are written by calls as well. The end of a refusal only rises. A
+//! call that finds a slow start over clears `started` by a compare-and-swap: it leaves a start alone that has begun since.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -89,8 +87,9 @@ impl Condition {
     }
 
     /// Returns whether a health check has found that the endpoint does not work.
+    #[inline]
     pub(in crate::balance) fn is_unhealthy(&self) -> bool {
-        self.unhealthy.load(Ordering::Acquire) != 0
+        self.unhealthy.load(Ordering::Relaxed) != 0
     }
 
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
@@ -127,7 +126,7 @@ impl Condition {
             self.start_slowly(until.max(now));
         }
         self.unhealthy
-            .store(u32::from(!is_healthy), Ordering::Release);
+            .store(u32::from(!is_healthy), Ordering::Relaxed);
         works_again
     }
 
