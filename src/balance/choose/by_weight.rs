@@ -175,7 +175,7 @@ mod tests {
         let mut pool = Pool::even(4);
         assert_eq!(chosen(&mut pool, 8), [0, 1, 2, 3, 0, 1, 2, 3]);
         pool.hosts[2].condition.refused(SECOND);
-        chosen(&mut pool, 4);
+        assert!(!chosen(&mut pool, 4).contains(&2), "it is closed");
         let mut three = chosen(&mut pool, 3);
         three.sort_unstable();
         assert_eq!(three, [0, 1, 3]);
