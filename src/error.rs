@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, RangeBounds};
 use std::time::Duration;
 
 use crate::BoxError;
@@ -776,6 +776,17 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         Err(self.refuse(field, value, permitted))
+    }
+
+    /// A value inside a range; `permitted` says the same in words.
+    pub(crate) fn within<T: PartialOrd + fmt::Debug>(
+        self,
+        field: &'static str,
+        value: &T,
+        range: impl RangeBounds<T>,
+        permitted: &'static str,
+    ) -> Result<(), ConfigError> {
+        self.that(range.contains(value), field, value, permitted)
     }
 
     /// The error of a value that is not permitted.

@@ -21,6 +21,12 @@ pub(crate) fn whole_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The time that is `wait` after `now`; `u64::MAX` if that is too far away.
+#[inline]
+pub(crate) fn after(now: u64, wait: Duration) -> u64 {
+    now.saturating_add(whole_nanos(wait))
+}
+
 /// `instant + duration`, or a time too far away to matter.
 #[inline]
 pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {

@@ -56,7 +56,7 @@ impl TaskState {
     }
 
     /// Returns whether calls have to look at the task.
-    fn needs_attention(self) -> bool {
+    pub(super) fn needs_attention(self) -> bool {
         matches!(self, Self::Restarting | Self::Interrupted | Self::Stopped)
     }
 }
@@ -122,57 +122,32 @@ impl Tasks {
     }
 }
 
-/// The effect of discovery on a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attended {
-    /// The call chooses an endpoint.
-    GoesOn,
-    /// The source was not polled yet on this runtime: the call waits.
-    Waits,
-    /// Nobody knows the endpoints any more: the call fails.
-    Fails,
-}
-
 /// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
 type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
 
 /// Starts and ends the tasks of a balancer.
 #[derive(Default)]
-pub(super) struct Background([Mutex<Option<Started>>; 2]);
-
-struct Started {
-    start: Start,
-    task: AbortHandle,
-}
+pub(super) struct Background([Mutex<Option<(Start, AbortHandle)>>; 2]);
 
 impl Background {
     /// Starts a task on the runtime of the caller, in the place of the former one of its kind.
     pub(super) fn install(&self, tasks: &Tasks, task: Task, mut start: Start) {
-        let number = tasks.begin(task, TaskState::Running);
-        let handle = start(number, false);
-        let started = Started {
-            start,
-            task: handle,
-        };
-        let former = lock(&self.0[task as usize]).replace(started);
+        let handle = start(tasks.begin(task, TaskState::Running), false);
+        let former = lock(&self.0[task as usize]).replace((start, handle));
         end(former);
     }
 
-    /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets the call do.
+    /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
     #[cold]
-    pub(super) fn attend(&self, tasks: &Tasks) -> Attended {
+    pub(super) fn attend(&self, tasks: &Tasks) -> TaskState {
         let is_in_runtime = runtime::Handle::try_current().is_ok();
         for task in Task::ALL.into_iter().filter(|_| is_in_runtime) {
             let mut started = lock(&self.0[task as usize]);
-            if let (Some(started), Some(number)) = (&mut *started, tasks.resume(task)) {
-                started.task = (started.start)(number, true);
+            if let (Some((start, handle)), Some(number)) = (&mut *started, tasks.resume(task)) {
+                *handle = start(number, true);
             }
         }
-        match tasks.state(Task::Discovery) {
-            TaskState::Restarting => Attended::Waits,
-            TaskState::Interrupted | TaskState::Stopped => Attended::Fails,
-            _ => Attended::GoesOn,
-        }
+        tasks.state(Task::Discovery)
     }
 
     pub(super) fn end(&self) {
@@ -183,16 +158,16 @@ impl Background {
     }
 }
 
-fn end(started: Option<Started>) {
-    if let Some(started) = started {
-        started.task.abort();
-        discard([started]);
+fn end(started: Option<(Start, AbortHandle)>) {
+    if let Some((start, handle)) = started {
+        handle.abort();
+        discard([start]);
     }
 }
 
 /// The right of one task to change its state. Dropped with the task, which may be because its runtime has ended.
 pub(super) struct Lease<S> {
-    pool: Weak<Pool<S>>,
+    pub(super) pool: Weak<Pool<S>>,
     task: Task,
     number: u64,
     is_over: bool,

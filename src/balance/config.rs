@@ -6,21 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::time::Instant;
 
 use super::background::Task;
 use super::choose::PowerOfChoices;
 use super::driver::{Discovery, Found};
-use super::endpoint::{self, Endpoint, LoadMetric, PoolContext};
-use super::load;
+use super::endpoint::{Endpoint, LoadMetric};
+use super::failover::Failover;
 use super::outlier::OutlierEjection;
-use super::pool::{self, Pool};
-use super::priority::Failover;
+use super::pool::Pool;
 use super::service::Balance;
-use crate::discover::{Change, Source};
+use crate::discover::Source;
 use crate::error::Check;
-use crate::random::Random;
-use crate::telemetry::Series;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
 
 /// Long enough to remember a slow answer, short enough to try the endpoint again.
@@ -40,44 +36,48 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
     name: String,
     settings: Settings,
-    choose: P,
-    classify: K,
-    completion: C,
+    /// How an endpoint is chosen, how calls are evaluated, and when they are over.
+    policies: (P, K, C),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Settings {
-    measure: LoadMetric,
-    latency_decay: Duration,
-    failure_decay: Duration,
-    failure_penalty: Duration,
-    slow_start: Duration,
-    max_wait: Duration,
-    ejection: Option<OutlierEjection>,
-    failover: Failover,
-    endpoint_metrics: Option<u32>,
-    seed: Option<u64>,
+pub(super) struct Settings {
+    pub(super) measure: LoadMetric,
+    pub(super) latency_decay: Duration,
+    pub(super) failure_decay: Duration,
+    pub(super) failure_penalty: Duration,
+    pub(super) slow_start: Duration,
+    pub(super) max_wait: Duration,
+    pub(super) ejection: Option<OutlierEjection>,
+    pub(super) failover: Failover,
+    /// How many endpoints have a label of their own in metrics, if endpoints are reported.
+    pub(super) endpoint_metrics: Option<u32>,
+    pub(super) seed: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            measure: LoadMetric::PeakEwma,
+            latency_decay: LATENCY_DECAY,
+            failure_decay: FAILURE_DECAY,
+            failure_penalty: FAILURE_PENALTY,
+            slow_start: SLOW_START,
+            max_wait: MAX_WAIT,
+            ejection: Some(OutlierEjection::new()),
+            failover: Failover::new(),
+            endpoint_metrics: None,
+            seed: None,
+        }
+    }
 }
 
 impl Config {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            settings: Settings {
-                measure: LoadMetric::PeakEwma,
-                latency_decay: LATENCY_DECAY,
-                failure_decay: FAILURE_DECAY,
-                failure_penalty: FAILURE_PENALTY,
-                slow_start: SLOW_START,
-                max_wait: MAX_WAIT,
-                ejection: Some(OutlierEjection::new()),
-                failover: Failover::new(),
-                endpoint_metrics: None,
-                seed: None,
-            },
-            choose: PowerOfChoices,
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            settings: Settings::default(),
+            policies: (PowerOfChoices, ErrorsAreFailures, CompleteOnResponse),
         }
     }
 }
@@ -161,34 +161,24 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Chooses endpoints by another rule. [`PowerOfChoices`] by default.
     pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            choose,
-            classify: self.classify,
-            completion: self.completion,
-        }
+        self.with(|(_, classify, completion)| (choose, classify, completion))
     }
 
     /// Evaluates calls with `classify`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            choose: self.choose,
-            classify,
-            completion: self.completion,
-        }
+        self.with(|(choose, _, completion)| (choose, classify, completion))
     }
 
     /// Sets when a call is over. By default when the endpoint has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
+        self.with(|(choose, classify, _)| (choose, classify, completion))
+    }
+
+    fn with<P2, K2, C2>(self, with: impl FnOnce((P, K, C)) -> (P2, K2, C2)) -> Config<P2, K2, C2> {
         Config {
             name: self.name,
             settings: self.settings,
-            choose: self.choose,
-            classify: self.classify,
-            completion,
+            policies: with(self.policies),
         }
     }
 
@@ -203,21 +193,13 @@ impl<P, K, C> Config<P, K, C> {
     ) -> Result<Balance<S, P, K, C>, ConfigError> {
         let check = self.check()?;
         let endpoints: Vec<_> = endpoints.into_iter().collect();
-        check.that(
-            !endpoints.is_empty(),
-            "endpoints",
-            &endpoints,
-            "at least one",
-        )?;
+        let are_any = !endpoints.is_empty();
+        check.that(are_any, "endpoints", &endpoints, "at least one")?;
         let mut keys = HashSet::new();
         for endpoint in &endpoints {
             endpoint.check(&self.name)?;
-            check.that(
-                keys.insert(&endpoint.key),
-                "endpoints",
-                &endpoint.key,
-                "of different keys",
-            )?;
+            let key = &endpoint.key;
+            check.that(keys.insert(key), "endpoints", key, "of different keys")?;
         }
         Ok(self.balance(endpoints))
     }
@@ -236,21 +218,14 @@ impl<P, K, C> Config<P, K, C> {
         S: Clone + Send + Sync + 'static,
         D: Source<Service = S, Key: ToString> + Send + 'static,
     {
-        self.drive(discover, |change| match change {
-            Change::Insert(key, target) => {
-                let (properties, service) = target.split();
-                pool::Change::Insert(Endpoint::new(key, service).with(properties))
-            }
-            Change::Update(key, properties) => pool::Change::Update(text(key), properties),
-            Change::Remove(key) => pool::Change::Remove(text(key)),
-        })
+        self.drive(discover, |key, service| Endpoint::new(key, service))
     }
 
     /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
     ///
-    /// The key of an endpoint is that in the [`Change`], and the properties of its [`Target`](crate::discover::Target) count
-    /// more than its own. One whose weight or priority is outside its range is left out: if
-    /// there is one with its key, that stays.
+    /// The key of an endpoint is that in the [`Change`](crate::discover::Change), and the properties of its
+    /// [`Target`](crate::discover::Target) count more than its own. One whose weight or priority is outside its range is left
+    /// out: if there is one with its key, that stays.
     ///
     /// # Errors
     ///
@@ -260,14 +235,9 @@ impl<P, K, C> Config<P, K, C> {
         S: Clone + Send + Sync + 'static,
         D: Source<Service = Endpoint<S>, Key: ToString> + Send + 'static,
     {
-        self.drive(discover, |change| match change {
-            Change::Insert(key, target) => {
-                let (properties, mut endpoint) = target.split();
-                endpoint.key = text(key);
-                pool::Change::Insert(endpoint.with(properties))
-            }
-            Change::Update(key, properties) => pool::Change::Update(text(key), properties),
-            Change::Remove(key) => pool::Change::Remove(text(key)),
+        self.drive(discover, |key, endpoint| Endpoint {
+            key: Arc::clone(key),
+            ..endpoint
         })
     }
 
@@ -278,56 +248,28 @@ impl<P, K, C> Config<P, K, C> {
     ) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
-        D: Source + Send + 'static,
+        D: Source<Key: ToString> + Send + 'static,
     {
-        let check = self.check()?;
-        let runtime = runtime::Handle::try_current();
-        check.that(
-            runtime.is_ok(),
-            "discover",
-            &"outside of a Tokio runtime",
-            "inside one",
-        )?;
+        check_runtime(self.check()?, "discover")?;
         let balance = self.balance(Vec::new());
         let discovery = Arc::new(Discovery::new(discover, found));
-        let run = move |pool, lease, has_moved| {
+        let run = move |lease, has_moved| {
             let discovery = Arc::clone(&discovery);
-            async move { discovery.run(pool, lease, has_moved).await }
+            async move { discovery.run(lease, has_moved).await }
         };
         balance.pool.run_in_background(Task::Discovery, run);
         Ok(balance)
     }
 
     fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
-        let settings = self.settings;
-        let context = PoolContext {
-            origin: Instant::now(),
-            settings: endpoint::Settings {
-                measure: settings.measure,
-                load: load::Settings::new(
-                    settings.latency_decay,
-                    settings.failure_decay,
-                    settings.failure_penalty,
-                ),
-                slow_start: settings.slow_start,
-                labels: settings.endpoint_metrics,
-            },
-        };
-        let pool = Pool::new(
-            context,
-            settings.max_wait,
-            settings.ejection,
-            settings.failover,
-            Random::new(settings.seed),
-            Series::of(&self.name, "balance"),
-            endpoints,
-        );
+        let pool = Pool::new(&self.name, self.settings, endpoints);
+        let (choose, classify, completion) = self.policies;
         Balance {
             local: Mutex::new(pool.local()),
             pool: Arc::new(pool),
-            choose: self.choose,
-            classify: self.classify,
-            completion: self.completion,
+            choose,
+            classify,
+            completion,
         }
     }
 
@@ -343,18 +285,17 @@ impl<P, K, C> Config<P, K, C> {
         if let Some(ejection) = &settings.ejection {
             ejection.check(check)?;
         }
-        if let Some(max) = settings.endpoint_metrics {
-            check.count("endpoint_metrics", max, 1_000, "1 to 1000")?;
-        }
+        let labels = settings.endpoint_metrics.unwrap_or(1);
+        check.count("endpoint_metrics", labels, 1_000, "1 to 1000")?;
         settings.failover.check(check)?;
         Ok(check)
     }
 }
 
-/// The key of an endpoint in a pool.
-#[allow(clippy::needless_pass_by_value, reason = "it is used no more")]
-fn text(key: impl ToString) -> Arc<str> {
-    key.to_string().into()
+/// Checks that there is a runtime for a task.
+pub(super) fn check_runtime(check: Check<'_>, field: &'static str) -> Result<(), ConfigError> {
+    let is_there = runtime::Handle::try_current().is_ok();
+    check.that(is_there, field, &"outside of a Tokio runtime", "inside one")
 }
 
 impl<P, K, C> fmt::Debug for Config<P, K, C> {

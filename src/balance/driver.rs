@@ -2,23 +2,23 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::background::{Lease, TaskState, supervise};
-use super::pool::{self, Pool};
-use crate::discover::{Change, Pauses, Source, unless_it_panics};
+use super::endpoint::Endpoint;
+use super::pool::{Change, Pool};
+use crate::discover::{Pauses, Source, unless_it_panics};
 use crate::sync::lock;
 
 /// How many changes are made before other tasks have their turn.
 const BATCH: usize = 256;
 
-/// Makes a change of what was discovered.
-pub(super) type Found<D, S> =
-    fn(Change<<D as Source>::Key, <D as Source>::Service>) -> pool::Change<S>;
+/// Makes the endpoint of a service that was discovered.
+pub(super) type Found<D, S> = fn(&Arc<str>, <D as Source>::Service) -> Endpoint<S>;
 
 /// Why a batch is over.
 enum Over {
@@ -40,7 +40,7 @@ pub(super) struct Discovery<D: Source, S> {
 
 struct Work<S> {
     /// Changes that were found and not made: nothing is lost in a panic.
-    batch: Vec<pool::Change<S>>,
+    batch: Vec<Change<S>>,
     has_moved: bool,
     /// It is polled on another runtime than before without having begun anew, and nothing shows yet that it still works.
     is_orphan: bool,
@@ -49,7 +49,7 @@ struct Work<S> {
 impl<S, D> Discovery<D, S>
 where
     S: Clone + Send + Sync + 'static,
-    D: Source + Send + 'static,
+    D: Source<Key: ToString> + Send + 'static,
 {
     pub(super) fn new(source: D, found: Found<D, S>) -> Self {
         Self {
@@ -67,18 +67,14 @@ where
     ///
     /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
     /// that another runtime has polled the source before.
-    pub(super) async fn run(&self, pool: Weak<Pool<S>>, lease: Lease<S>, has_moved: bool) {
+    pub(super) async fn run(&self, lease: Lease<S>, has_moved: bool) {
         lock(&self.work).has_moved |= has_moved;
-        supervise(
-            &lease,
-            || self.drive(&pool, &lease),
-            || self.state_after_panic(&pool),
-        )
-        .await;
+        let after_panic = || self.state_after_panic(&lease.pool);
+        supervise(&lease, || self.drive(&lease), after_panic).await;
         lease.finish();
     }
 
-    async fn drive(&self, pool: &Weak<Pool<S>>, lease: &Lease<S>) {
+    async fn drive(&self, lease: &Lease<S>) {
         self.prepare();
         let mut pauses = Pauses::new();
         // The first look does not wait: calls may wait for it.
@@ -86,7 +82,9 @@ where
         loop {
             let over = poll_fn(|cx| self.poll_batch(may_wait, cx)).await;
             may_wait = true;
-            let Some(pool) = pool.upgrade() else { return };
+            let Some(pool) = lease.pool.upgrade() else {
+                return;
+            };
             if self.make_changes(&pool) {
                 pauses = Pauses::new();
             }
@@ -123,21 +121,20 @@ where
         let mut work = lock(&self.work);
         while work.batch.len() < BATCH {
             let next = lock(&self.source).as_mut().poll_change(cx);
-            let next = match next {
+            let over = match next {
                 Poll::Ready(None) => return Poll::Ready(Over::Ended),
-                next => next.map_ok(self.found),
+                Poll::Ready(Some(Ok(change))) => {
+                    let key = |key: D::Key| Arc::from(key.to_string());
+                    work.batch.push(change.map(key, self.found));
+                    continue;
+                }
+                Poll::Ready(Some(Err(_))) => Poll::Ready(Over::Failed),
+                Poll::Pending if work.batch.is_empty() && may_wait => Poll::Pending,
+                Poll::Pending => Poll::Ready(Over::Drained),
             };
-            if let Poll::Ready(Some(Ok(change))) = next {
-                work.batch.push(change);
-                continue;
-            }
             // It lives. A change alone may be one that was found before.
             work.is_orphan = false;
-            match next {
-                Poll::Ready(_) => return Poll::Ready(Over::Failed),
-                Poll::Pending if work.batch.is_empty() && may_wait => return Poll::Pending,
-                Poll::Pending => return Poll::Ready(Over::Drained),
-            }
+            return over;
         }
         Poll::Ready(Over::Full)
     }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::condition::{Condition, EndpointState, after};
-use super::host_set::HostSet;
+use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
-use super::load::{self, End, Load};
-use super::outlier::{HostRecord, Record};
-use super::priority::LAST;
+use crate::algorithm::failover::LAST;
+use crate::algorithm::load::{End, Load};
+use crate::algorithm::outlier::{HostRecord, Record};
 use crate::discover::Target;
 use crate::error::Check;
-use crate::nanos::nanos_between;
+use crate::nanos::after;
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::Ended;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
@@ -125,15 +124,10 @@ impl<S> Endpoint<S> {
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
-        check_weight(name, self.weight)?;
-        let is_valid = self.priority <= LAST;
-        Check::new("balance", name)?.that(is_valid, "priority", &self.priority, "0 to 7")
+        let check = Check::new("balance", name)?;
+        check.within("weight", &self.weight, 1e-3..=1e3, "0.001 to 1000")?;
+        check.within("priority", &self.priority, ..=LAST, "0 to 7")
     }
-}
-
-pub(super) fn check_weight(name: &str, weight: f64) -> Result<(), ConfigError> {
-    let is_valid = (1e-3..=1e3).contains(&weight);
-    Check::new("balance", name)?.that(is_valid, "weight", &weight, "0.001 to 1000")
 }
 
 impl<S> fmt::Debug for Endpoint<S> {
@@ -159,64 +153,30 @@ pub enum LoadMetric {
     InFlight,
 }
 
-/// The settings that all endpoints of a balancer share.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) measure: LoadMetric,
-    pub(super) load: load::Settings,
-    pub(super) slow_start: Duration,
-    /// How many endpoints have a label of their own in metrics, if endpoints are reported.
-    pub(super) labels: Option<u32>,
-}
-
-/// Where the times of a balancer begin, and its settings.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolContext {
-    pub(super) origin: Instant,
-    pub(super) settings: Settings,
-}
-
-impl PoolContext {
-    #[inline]
-    pub(super) fn nanos(&self, now: Instant) -> u64 {
-        nanos_between(self.origin, now)
-    }
-
-    pub(super) fn slow_start(&self) -> u64 {
-        after(0, self.settings.slow_start)
-    }
-}
-
 /// An endpoint without its service: what is known about it.
 ///
 /// Lives as long as a call is in flight on it, also when it is not in the balancer any more.
 pub(super) struct Host {
     /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
     pub(super) id: u32,
-    pub(super) key: Arc<str>,
+    /// As it was described. Its weight is in the condition.
+    pub(super) about: Endpoint<()>,
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
     pub(super) peers: Arc<HostSet>,
-    pub(super) priority: u8,
-    zone: Option<Arc<str>>,
     /// Its label in metrics, if endpoints are reported.
     pub(super) label: Option<Arc<Label>>,
     /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
     unavailable_since: AtomicU64,
-    /// The bits of a float.
-    weight: AtomicU64,
-    available: Option<Arc<dyn Availability>>,
-    context: PoolContext,
 }
 
 impl Host {
     /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
     /// have been at work for a while.
     pub(super) fn new(
-        endpoint: &Endpoint<()>,
-        context: PoolContext,
-        host_set: &Arc<HostSet>,
+        about: Endpoint<()>,
+        peers: &Arc<HostSet>,
         latency: f64,
         now: u64,
         is_late: bool,
@@ -226,59 +186,46 @@ impl Host {
             0 => NEXT.fetch_add(1, Ordering::Relaxed),
             id => id,
         };
-        let is_slow = is_late && !context.settings.slow_start.is_zero();
+        let is_slow = is_late && peers.slow_start > 0;
         Self {
             id,
-            key: Arc::clone(&endpoint.key),
             load: Load::new(latency, now),
-            condition: Condition::new(is_slow.then_some(now)),
+            condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
-            peers: Arc::clone(host_set),
-            priority: endpoint.priority,
-            zone: endpoint.zone.clone(),
-            label: host_set.label(&endpoint.key),
+            peers: Arc::clone(peers),
+            label: peers.label(&about.key),
             unavailable_since: AtomicU64::new(u64::MAX),
-            weight: AtomicU64::new(endpoint.weight.to_bits()),
-            available: endpoint.available.clone(),
-            context,
+            about,
         }
     }
 
     /// The endpoint as it was described, with its present weight.
     pub(super) fn describe(&self) -> Endpoint<()> {
-        Endpoint {
-            key: Arc::clone(&self.key),
-            service: (),
-            weight: self.weight(),
-            priority: self.priority,
-            zone: self.zone.clone(),
-            available: self.available.clone(),
-        }
+        self.about.clone().weight(self.condition.weight())
     }
 
-    /// Says whether an endpoint has its priority and its zone.
-    pub(super) fn is_where(&self, endpoint: &Endpoint<()>) -> bool {
-        (self.priority, &self.zone) == (endpoint.priority, &endpoint.zone)
+    #[inline]
+    pub(super) fn priority(&self) -> u8 {
+        self.about.priority
     }
 
     /// Is not in the balancer any more.
     pub(super) fn leave(&self) {
         if let Some(label) = &self.label {
-            self.peers.leave(label);
+            self.peers.metrics.levels().labels.leave(label);
         }
     }
 
-    /// Says whether the endpoint would take a call.
+    /// Returns whether the endpoint would take a call.
     #[inline]
     pub(super) fn is_selectable(&self, now: u64) -> bool {
-        self.condition
-            .is_selectable(now, || self.peers.is_panic(self.priority, now))
-            && self.is_available()
+        let is_panic = || self.peers.failover.is_panic(self.priority(), now);
+        self.condition.is_selectable(now, is_panic) && self.is_available()
     }
 
     #[inline]
     fn is_available(&self) -> bool {
-        let available = self.available.as_ref();
+        let available = self.about.available.as_ref();
         available.is_none_or(|available| available.is_available())
     }
 
@@ -291,7 +238,7 @@ impl Host {
         }
     }
 
-    /// Says whether the endpoint counts as one that gets no calls, in the health of its group.
+    /// Returns whether the endpoint counts as one that gets no calls, in the health of its group.
     pub(super) fn is_down(&self, now: u64) -> bool {
         let since = self.unavailable_since.load(Ordering::Relaxed);
         self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
@@ -305,46 +252,34 @@ impl Host {
         }
     }
 
-    /// The weight that was set.
+    /// The share of the weight that counts now.
     #[inline]
-    pub(super) fn weight(&self) -> f64 {
-        f64::from_bits(self.weight.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn reweigh(&self, weight: f64) {
-        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    pub(super) fn ramp(&self, now: u64) -> f64 {
+        self.condition.ramp(self.peers.slow_start, now)
     }
 
     /// The weight that counts now, in slow start less than what was set.
     #[inline]
     pub(super) fn present_weight(&self, now: u64) -> f64 {
-        self.weight() * self.ramp(now)
-    }
-
-    /// The share of the weight that counts now.
-    #[inline]
-    pub(super) fn ramp(&self, now: u64) -> f64 {
-        self.condition.ramp(self.context.slow_start(), now)
+        self.condition.weight() * self.ramp(now)
     }
 
     /// What a call to this endpoint costs.
     #[inline]
     pub(super) fn cost(&self, now: u64) -> f64 {
-        let settings = &self.context.settings;
-        let cost = match settings.measure {
-            LoadMetric::PeakEwma => self.load.cost(&settings.load, now),
+        let cost = match self.peers.settings.measure {
+            LoadMetric::PeakEwma => self.load.cost(&self.peers.load, now),
             LoadMetric::InFlight => f64::from(self.load.in_flight()) + 1.0,
         };
         cost / self.present_weight(now)
     }
 
-    #[inline]
     pub(super) fn latency(&self, now: u64) -> f64 {
-        self.load.latency(&self.context.settings.load, now)
+        self.load.latency(&self.peers.load, now)
     }
 
     pub(super) fn state(&self, now: u64) -> EndpointState {
-        self.condition.state(self.context.slow_start(), now)
+        self.condition.state(self.peers.slow_start, now)
     }
 
     /// A call begins.
@@ -356,51 +291,37 @@ impl Host {
         }
     }
 
-    /// Reports that a call has ended, if endpoints are reported.
-    #[inline]
-    pub(super) fn count(&self, end: impl FnOnce() -> Ended, now: Instant) {
-        if let Some(label) = &self.label {
-            self.peers.ended(label, end(), now);
-        }
+    /// The answer has begun of a call that began at `began`.
+    pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
+        let now = self.peers.nanos(now);
+        self.load
+            .stream(&self.peers.load, began, now, End::from(outcome));
     }
 
     /// A call that began at `began` has ended.
     #[inline]
-    pub(super) fn report(&self, outcome: Outcome, began: u64, now: Instant) {
-        let now = self.context.nanos(now);
-        let end = End::from(outcome);
-        self.load.end(&self.context.settings.load, began, now, end);
-        self.record_outcome(outcome, end, began, now);
-    }
-
-    /// A call that began at `began` was refused before it got there.
-    pub(super) fn give_back(&self, began: u64, now: Instant) {
-        let (settings, now) = (&self.context.settings.load, self.context.nanos(now));
-        self.load.end(settings, began, now, End::Refused);
-    }
-
-    /// The answer has begun of a call that began at `began`.
-    pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
-        let (settings, now) = (&self.context.settings.load, self.context.nanos(now));
-        self.load.stream(settings, began, now, End::from(outcome));
+    pub(super) fn end(&self, outcome: Outcome, began: u64, now: Instant) {
+        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
+        self.load.end(&self.peers.load, began, nanos, end);
+        self.record_outcome(outcome, end, began, nanos, now);
     }
 
     /// A call that began at `began` has ended, whose answer had begun before.
-    pub(super) fn report_stream(&self, outcome: Outcome, began: u64, now: Instant) {
-        let now = self.context.nanos(now);
-        let end = End::from(outcome);
-        self.load.end_stream(&self.context.settings.load, now, end);
-        self.record_outcome(outcome, end, began, now);
+    pub(super) fn end_stream(&self, outcome: Outcome, began: u64, now: Instant) {
+        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
+        self.load.end_stream(&self.peers.load, nanos, end);
+        self.record_outcome(outcome, end, began, nanos, now);
     }
 
     #[inline]
-    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, now: u64) {
+    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, nanos: u64, now: Instant) {
         if matches!(end, End::Succeeded | End::Failed) {
-            self.peers.note(self, began, now, end == End::Failed);
+            self.peers.note(self, began, nanos, end == End::Failed);
         }
         if let Outcome::Overload { retry_after } = outcome {
-            self.overloaded(retry_after, now);
+            self.overloaded(retry_after, nanos);
         }
+        self.count(outcome.into(), now);
     }
 
     /// The endpoint has more to do than it can, and may have said for how long.
@@ -409,6 +330,21 @@ impl Host {
         if let Some(wait) = retry_after {
             let until = after(now, wait.min(MAX_REFUSED));
             self.peers.spare(self, until, now);
+        }
+    }
+
+    /// A call that began at `began` was refused before it got there.
+    pub(super) fn give_back(&self, began: u64, now: Instant) {
+        let nanos = self.peers.nanos(now);
+        self.load.end(&self.peers.load, began, nanos, End::Refused);
+        self.count(Ended::Rejected, now);
+    }
+
+    /// Reports that a call has ended, if endpoints are reported.
+    #[inline]
+    fn count(&self, end: Ended, now: Instant) {
+        if let Some(label) = &self.label {
+            self.peers.ended(label, end, now);
         }
     }
 
@@ -423,54 +359,37 @@ impl Host {
         };
         if blames_endpoint {
             let wait = error.retry_after().unwrap_or(REFUSED_FOR);
-            let now = self.context.nanos(now);
-            self.condition.refused(after(now, wait.min(MAX_REFUSED)));
+            let until = after(self.peers.nanos(now), wait.min(MAX_REFUSED));
+            self.condition.refused(until);
         }
         blames_endpoint
     }
 
-    /// Leaves the endpoint out until `until`.
-    pub(super) fn eject(&self, until: u64, now: u64) {
-        self.peers.change(now, || self.condition.ejected(until));
-    }
-
     /// A health check has found that the endpoint works, or does not.
-    pub(super) fn found(&self, is_healthy: bool, now: u64) {
-        if self.condition.is_unhealthy() != is_healthy {
-            // It was taken to be so. With the first probes of many endpoints this is nearly always so.
-            return;
+    pub(super) fn found(&self, is_healthy: bool) {
+        // It is often taken to be so: with the first probes of many endpoints nearly always.
+        if self.condition.is_unhealthy() == is_healthy {
+            let now = self.peers.nanos(Instant::now());
+            self.peers
+                .update(now, |change| change.found(self, is_healthy));
         }
-        self.peers.change(now, || {
-            if self.condition.found(is_healthy, now) {
-                // The failures of before would keep it from getting calls for longer than its slow start.
-                self.load.forgive();
-            }
-        });
-    }
-
-    /// Ends an ejection, and forgets earlier ones.
-    pub(super) fn restore(&self, now: u64) {
-        self.peers.change(now, || {
-            self.record.restore(now);
-            self.condition.restore(now);
-        });
     }
 
     pub(super) fn status(&self, now: Instant) -> EndpointStatus {
-        let settings = &self.context.settings;
-        let now = self.context.nanos(now);
+        let peers = &self.peers;
+        let now = peers.nanos(now);
         EndpointStatus {
-            key: Arc::clone(&self.key),
+            key: Arc::clone(&self.about.key),
             state: self.state(now),
             is_selectable: self.is_selectable(now),
-            weight: self.weight(),
-            priority: self.priority,
-            zone: self.zone.clone(),
+            weight: self.condition.weight(),
+            priority: self.priority(),
+            zone: self.about.zone.clone(),
             in_flight: self.load.in_flight(),
             load: self.cost(now),
             latency: Duration::from_secs_f64(self.latency(now)),
-            failure_share: self.load.failure_share(&settings.load, now),
-            ejections: self.peers.ejections(self, now),
+            failure_share: self.load.failure_share(&peers.load, now),
+            ejections: peers.ejections(self, now),
         }
     }
 }
@@ -490,7 +409,7 @@ impl From<Outcome> for End {
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
-            .field("key", &self.key)
+            .field("about", &self.about)
             .field("load", &self.load)
             .field("condition", &self.condition)
             .finish_non_exhaustive()

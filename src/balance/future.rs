@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::background::{Attended, Task};
+use super::background::{Task, TaskState};
 use super::choose::Choose;
 use super::flight::Flight;
 use super::pool::{Local, Pool};
@@ -20,8 +20,9 @@ use crate::algorithm::queue::Ticket;
 use crate::completion::complete;
 use crate::context::{self, ClockScope};
 use crate::deadline::soonest;
+use crate::nanos::saturating_add;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, ErrorKind, Permit, TrackCompletion};
+use crate::{Classify, CloneService, Error, ErrorKind, Mode, Permit, TrackCompletion};
 
 /// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before it
 /// runs a new task.
@@ -234,37 +235,40 @@ where
         // Before the look at the endpoints: one that comes after it wakes the task.
         pool.wait(ticket, cx.waker());
         let now = context::fresh_now();
-        let attended = pool.attend();
-        if attended == Attended::GoesOn {
+        let discovery = pool.attend();
+        if !discovery.needs_attention() {
             let local = this.local.get_or_insert_with(|| pool.local());
             if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
                 return Poll::Ready(Ok((chosen, request)));
             }
         }
         let began = *this.began.get_or_insert(now);
-        let own = match attended {
-            Attended::GoesOn => pool.max_wait,
-            Attended::Waits => pool.max_wait.max(RESTART),
-            Attended::Fails => Duration::ZERO,
+        let max_wait = pool.host_set.settings.max_wait;
+        let own = match discovery {
+            // The source was not polled yet on this runtime.
+            TaskState::Restarting => max_wait.max(RESTART),
+            // Nobody knows the endpoints any more.
+            TaskState::Interrupted | TaskState::Stopped => Duration::ZERO,
+            _ => max_wait,
         };
-        let own = crate::nanos::saturating_add(began, own);
+        let own = saturating_add(began, own);
         let until = soonest(context::deadline(), own);
         if until > now && this.timer.poll(|| until, cx).is_pending() {
             *this.request = Some(request);
             return Poll::Pending;
         }
-        pool.refused(context::now());
-        let error = if attended == Attended::GoesOn {
+        let metrics = pool.host_set.metrics;
+        metrics.rejected(ErrorKind::NoEndpoints, Mode::Enforce, now);
+        Poll::Ready(Err(if discovery.needs_attention() {
+            Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
+        } else {
             Error::no_endpoints(Shortage {
                 balancer: pool.name(),
                 waited: now - began,
                 is_discovering: pool.is_running(Task::Discovery),
                 ..Shortage::default()
             })
-        } else {
-            Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
-        };
-        Poll::Ready(Err(error))
+        }))
     }
 }
 

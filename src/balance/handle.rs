@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::background::Task;
-use super::condition::after;
-use super::endpoint::{Endpoint, EndpointStatus, GroupStatus};
-use super::pool::{Change, Pool};
+use super::endpoint::{Endpoint, EndpointStatus, GroupStatus, Host};
+use super::host_set::Reassessment;
+use super::pool::{Change, Pool, insert};
 use crate::ConfigError;
+use crate::discover::Target;
+use crate::nanos::after;
 
 /// Reads and steers a balancer. Clones are handles of the same one.
 ///
@@ -60,12 +62,9 @@ impl<S> Handle<S> {
     /// to be sure, remove it.
     #[allow(clippy::must_use_candidate, reason = "it is out either way")]
     pub fn eject(&self, key: &str, duration: Duration) -> bool {
-        let Some(host) = self.pool.host(key) else {
-            return false;
-        };
-        let now = self.pool.context.nanos(Instant::now());
-        host.eject(after(now, duration), now);
-        true
+        self.update(key, |change, host, now| {
+            change.eject(host, after(now, duration));
+        })
     }
 
     /// Ends the ejection of an endpoint, and forgets earlier ones: it comes back by slow start. Returns `false` if there
@@ -74,10 +73,15 @@ impl<S> Handle<S> {
     /// One that a health check has found unhealthy stays so.
     #[allow(clippy::must_use_candidate, reason = "it is back either way")]
     pub fn restore(&self, key: &str) -> bool {
+        self.update(key, |change, host, _| change.restore(host))
+    }
+
+    fn update(&self, key: &str, update: impl FnOnce(&mut Reassessment<'_>, &Host, u64)) -> bool {
         let Some(host) = self.pool.host(key) else {
             return false;
         };
-        host.restore(self.pool.context.nanos(Instant::now()));
+        let now = host.peers.nanos(Instant::now());
+        host.peers.update(now, |change| update(change, &host, now));
         true
     }
 
@@ -110,7 +114,7 @@ impl<S: Clone> Handle<S> {
     /// If its weight or priority is outside the range.
     pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
         endpoint.check(self.name())?;
-        self.pool.change(&mut vec![Change::Insert(endpoint)]);
+        self.pool.change(&mut vec![insert(endpoint)]);
         Ok(())
     }
 
@@ -128,7 +132,12 @@ impl<S: Clone> Handle<S> {
     ///
     /// If the weight is outside the range 0.001 to 1000.
     pub fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
-        self.pool.reweigh(key, weight)
+        Endpoint::new(key, ()).weight(weight).check(self.name())?;
+        let properties = Target::new(()).weight(weight);
+        Ok(self
+            .pool
+            .change(&mut vec![Change::Update(key.into(), properties)])
+            > 0)
     }
 }
 

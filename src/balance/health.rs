@@ -1,6 +1,6 @@
 //! Active health checks: endpoints are asked whether they work, also those that get no calls.
 //!
-//! [`Check`] is the state of one endpoint, plain code. [`drive`] is the task that asks them all.
+//! [`Findings`] is the state of one endpoint, plain code. [`drive`] is the task that asks them all.
 //!
 //! | setting | default | reason |
 //! |---|---|---|
@@ -27,7 +27,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
 use super::background::unless_it_panics_in;
-use crate::error::Check as Valid;
+use crate::algorithm::probes::Findings;
+use crate::error::Check;
 use crate::nanos::saturating_add;
 use crate::{BoxError, Classify, ConfigError, Error, ErrorsAreFailures, Outcome};
 
@@ -190,7 +191,7 @@ impl<P> HealthCheck<P> {
         self
     }
 
-    pub(super) fn check(&self, check: Valid<'_>) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let settings = &self.settings;
         let probes = |field, probes| check.count(field, probes, 1_000, "1 to 1000");
         check.duration("interval", settings.interval)?;
@@ -207,43 +208,6 @@ impl<P> fmt::Debug for HealthCheck<P> {
         f.debug_struct("HealthCheck")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// What the probes of one endpoint have shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Check {
-    /// It was never asked. It gets calls: a client that has just started has nothing better.
-    #[default]
-    Unknown,
-    /// With the number of failed probes in a row.
-    Healthy(u32),
-    /// With the number of successful probes in a row.
-    Unhealthy(u32),
-}
-
-impl Check {
-    /// Takes in a probe. Returns whether the endpoint is healthy if that has changed, or was not known.
-    #[must_use]
-    pub(super) fn learn(&mut self, works: bool, fall: u32, rise: u32) -> Option<bool> {
-        let (next, news) = match (*self, works) {
-            (Self::Healthy(_), true) => (Self::Healthy(0), None),
-            (Self::Unhealthy(_), false) => (Self::Unhealthy(0), None),
-            (Self::Healthy(row), false) if row + 1 < fall => (Self::Healthy(row + 1), None),
-            (Self::Unhealthy(row), true) if row + 1 < rise => (Self::Unhealthy(row + 1), None),
-            // The first probe of all, or the last that it takes.
-            _ => (Self::begun(works), Some(works)),
-        };
-        *self = next;
-        news
-    }
-
-    fn begun(works: bool) -> Self {
-        if works {
-            Self::Healthy(0)
-        } else {
-            Self::Unhealthy(0)
-        }
     }
 }
 
@@ -336,7 +300,7 @@ struct Round {
 
 #[derive(Default)]
 struct Asked {
-    check: Check,
+    findings: Findings,
     /// Its place in the queue, or when its probe began.
     turn: Option<Instant>,
     probe: Option<AbortHandle>,
@@ -427,7 +391,7 @@ impl Round {
             ..
         } = self.settings;
         let asked = self.endpoints.get_mut(&id)?;
-        let wait = if asked.check == Check::Unknown {
+        let wait = if asked.findings == Findings::Unknown {
             // Endpoints that were asked together for the first time are spread over the interval.
             interval.mul_f64(self.random.random_range(0.0..=1.0))
         } else {
@@ -437,14 +401,13 @@ impl Round {
         let began = asked.turn.unwrap_or_else(Instant::now);
         asked.turn = Some(saturating_add(began, wait));
         self.queue.insert((asked.turn, id));
-        asked.check.learn(works, fall, rise)
+        asked.findings.learn(works, fall, rise)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use std::future::pending;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -454,53 +417,6 @@ mod tests {
     use tokio::time::sleep;
 
     use crate::sync::lock;
-
-    #[test]
-    fn the_first_probe_decides_at_once() {
-        for works in [true, false] {
-            assert_eq!(Check::default().learn(works, 3, 2), Some(works));
-        }
-    }
-
-    #[test]
-    fn an_endpoint_falls_and_rises_with_rows_of_probes() {
-        let mut check = Check::Healthy(0);
-        let probes = [
-            false, false, true, false, false, false, true, false, true, true,
-        ];
-        let news: Vec<_> = probes
-            .iter()
-            .map(|works| check.learn(*works, 3, 2))
-            .collect();
-        let fell = [None, None, None, None, None, Some(false)];
-        let rose = [None, None, None, Some(true)];
-        assert_eq!(news, [&fell[..], &rose[..]].concat());
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_a_look_at_the_last_probes(
-            probes in prop::collection::vec(any::<bool>(), 0..60), fall in 1_u32..5, rise in 1_u32..5,
-        ) {
-            let mut check = Check::default();
-            let mut is_healthy = None;
-            for end in 1..=probes.len() {
-                let probe = probes[end - 1];
-                let news = check.learn(probe, fall, rise);
-                let ends_with = |works, row: u32| {
-                    let row = row as usize;
-                    end >= row && probes[end - row..end].iter().all(|probe| *probe == works)
-                };
-                let expected = match is_healthy {
-                    None => probe,
-                    Some(true) => !ends_with(false, fall),
-                    Some(false) => ends_with(true, rise),
-                };
-                prop_assert_eq!(news, (is_healthy != Some(expected)).then_some(expected));
-                is_healthy = Some(expected);
-            }
-        }
-    }
 
     /// What a probe of an endpoint finds.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -840,7 +756,7 @@ mod tests {
             (new().rise(1_001), "rise"),
             (new().concurrency(0), "concurrency"),
         ];
-        let check = Valid::new("balance", "search").unwrap();
+        let check = Check::new("balance", "search").unwrap();
         for (health, field) in refused {
             let error = health.check(check).expect_err(field);
             assert_eq!(error.field(), field, "{error}");

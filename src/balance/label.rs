@@ -1,5 +1,6 @@
 //! What endpoints are called in metrics: a few by their keys, and all others together.
 
+use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::sync::{Arc, Weak};
 
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -58,86 +59,55 @@ impl Label {
     }
 }
 
-/// The labels of one name.
+/// The labels of one name, at their places. The first one is of all endpoints that have none of their own.
 #[derive(Default)]
-pub(super) struct Directory(Mutex<Entries>);
+pub(super) struct Directory(Mutex<Vec<Entry>>);
 
 #[derive(Default)]
-struct Entries {
-    /// The first one is of all endpoints that have none of their own.
-    indices: Vec<Entry>,
-    /// How many labels there were.
-    made: u64,
-}
-
 struct Entry {
-    key: Arc<str>,
     label: Weak<Label>,
     /// How many endpoints have it that have not gone.
     endpoints: usize,
 }
 
 impl Directory {
-    /// The label of an endpoint with this key: its own, if no more than `most` have one.
-    pub(super) fn enter(&self, key: &Arc<str>, most: u32) -> Arc<Label> {
+    /// The label of an endpoint with this key: its own, if no more than `max` have one.
+    pub(super) fn enter(&self, key: &Arc<str>, max: u32) -> Arc<Label> {
+        static NEXT: StdAtomicU64 = StdAtomicU64::new(0);
         let mut entries = lock(&self.0);
-        if entries.indices.is_empty() {
-            entries.indices.push(Entry::new(OTHER.into()));
+        let own = entries.iter().skip(1);
+        let has_room = own.clone().filter(|entry| entry.endpoints > 0).count() < max as usize;
+        let has_key = |entry: &Entry| entry.label.upgrade().is_some_and(|label| label.key == *key);
+        let mut former = own.clone();
+        let former = former.position(|entry| (has_room || entry.endpoints > 0) && has_key(entry));
+        // Not one that calls on an endpoint that has gone are still counted by.
+        let is_free = |entry: &Entry| entry.endpoints == 0 && entry.label.strong_count() == 0;
+        let place = match former {
+            Some(former) => former + 1,
+            None if !has_room || **key == *OTHER => 0,
+            None => 1 + own.clone().position(is_free).unwrap_or(own.len()),
+        };
+        if entries.len() <= place {
+            entries.resize_with(place + 1, Entry::default);
         }
-        let place = entries.place(key, most as usize);
-        entries.at(place)
+        let entry = &mut entries[place];
+        entry.endpoints += 1;
+        entry.label.upgrade().unwrap_or_else(|| {
+            let key = if place == 0 {
+                OTHER.into()
+            } else {
+                Arc::clone(key)
+            };
+            let label = Label::new(key, place, NEXT.fetch_add(1, Ordering::Relaxed));
+            let label = Arc::new(label);
+            entry.label = Arc::downgrade(&label);
+            label
+        })
     }
 
     /// An endpoint that has this label has gone.
     pub(super) fn leave(&self, label: &Label) {
-        lock(&self.0).indices[label.place].endpoints -= 1;
-    }
-}
-
-impl Entries {
-    fn place(&mut self, key: &Arc<str>, most: usize) -> usize {
-        let used = self.indices.iter().skip(1);
-        let has_room = used.filter(|entry| entry.endpoints > 0).count() < most;
-        let own = self.indices.iter().position(|entry| entry.key == *key);
-        if let Some(own) = own.filter(|place| has_room || self.indices[*place].endpoints > 0) {
-            return own;
-        }
-        if !has_room {
-            return 0;
-        }
-        // Not one that calls on an endpoint that has gone are still counted by.
-        let is_free = |entry: &Entry| entry.endpoints == 0 && entry.label.strong_count() == 0;
-        let indices = self.indices.iter().skip(1);
-        let free = indices.map(is_free).position(|is_free| is_free);
-        let place = free.map_or(self.indices.len(), |free| free + 1);
-        if place == self.indices.len() {
-            self.indices.push(Entry::new(Arc::clone(key)));
-        } else {
-            self.indices[place] = Entry::new(Arc::clone(key));
-        }
-        place
-    }
-
-    fn at(&mut self, place: usize) -> Arc<Label> {
-        let entry = &mut self.indices[place];
-        entry.endpoints += 1;
-        if let Some(label) = entry.label.upgrade() {
-            return label;
-        }
-        self.made += 1;
-        let label = Arc::new(Label::new(Arc::clone(&entry.key), place, self.made));
-        entry.label = Arc::downgrade(&label);
-        label
-    }
-}
-
-impl Entry {
-    fn new(key: Arc<str>) -> Self {
-        Self {
-            key,
-            label: Weak::new(),
-            endpoints: 0,
-        }
+        lock(&self.0)[label.place].endpoints -= 1;
     }
 }
 

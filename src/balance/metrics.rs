@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use tokio::time::Instant;
 
 use super::background::{Task, TaskState};
-use super::condition::EndpointState;
-use super::host_set::HostSet;
+use super::host_set::{EndpointState, HostSet};
 use super::label::{Directory, Label, Shown};
-use super::outlier::EjectionMethod;
-use super::priority::PRIORITIES;
 use crate::Mode;
+use crate::algorithm::failover::PRIORITIES;
+use crate::algorithm::outlier::EjectionMethod;
 use crate::sync::{AtomicU32, Ordering, lock};
 use crate::telemetry::{Ended, Handles, Instruments, Series, table};
 

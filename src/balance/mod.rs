@@ -181,8 +181,8 @@
 //! Two readings of the clock, three or four atomic updates of the endpoint, one clone of its service and one
 //! reference taken and given back; the same for ten and for a thousand endpoints. Where there are several priority
 //! groups, one more random number and a look for an endpoint that the group can offer, which ends at the first. A
-//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`], [`ConsistentHash`] and [`RoundRobin`] look at
-//! all endpoints.
+//! clone takes a short lock of the handle that it is made of. [`LeastLoaded`] and [`ConsistentHash`] look at all endpoints, and
+//! so does [`RoundRobin`], unless all take calls and weigh the same: then it looks at one.
 //!
 //! # Errors
 //!
@@ -274,35 +274,34 @@
 
 mod background;
 mod choose;
-mod condition;
 mod config;
 mod driver;
 mod endpoint;
+mod failover;
 mod flight;
 mod future;
 mod handle;
 mod health;
 mod host_set;
 mod label;
-mod load;
 mod metrics;
 mod outlier;
 mod pool;
-mod priority;
 mod service;
 mod shortage;
+mod snapshot;
 
 pub use self::choose::{
     Choose, ConsistentHash, Eligibility, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin,
     WeightedRandom,
 };
-pub use self::condition::EndpointState;
 pub use self::config::Config;
 pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, LoadMetric};
+pub use self::failover::Failover;
 pub use self::flight::Flight;
 pub use self::future::ResponseFuture;
 pub use self::handle::Handle;
 pub use self::health::{Ask, HealthCheck, Probe};
+pub use self::host_set::EndpointState;
 pub use self::outlier::OutlierEjection;
-pub use self::priority::Failover;
 pub use self::service::Balance;

@@ -1,80 +1,80 @@
-//! The endpoints of a balancer, and the snapshots of them that its handles choose from.
+//! The endpoints of a balancer with their services, and the snapshots of them that its handles choose from.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::background::{Attended, Background, Lease, Task};
-use super::endpoint::{Endpoint, Host, PoolContext, check_weight};
+use super::background::{Background, Lease, Task, TaskState};
+use super::config::Settings;
+use super::endpoint::{Endpoint, Host};
 use super::health::Checked;
-use super::host_set::HostSet;
-use super::metrics::BalanceMetrics;
-use super::outlier::OutlierEjection;
-use super::priority::{Failover, PRIORITIES};
+use super::host_set::{HostSet, group_of};
+use super::snapshot::{Snapshot, Snapshots};
+use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::queue::{Ticket, WaitQueue};
-use crate::discover::{Target, discard};
-use crate::random::Random;
-use crate::sync::{AtomicU64, Ordering, lock};
-use crate::telemetry::{Published, Series};
+use crate::discover::{self, discard};
+use crate::sync::{Mutex, lock};
+use crate::telemetry::Published;
 use crate::wake::locked;
-use crate::{ConfigError, ErrorKind, Mode};
+
+/// A change of the endpoints. The key is that of the endpoint.
+pub(super) type Change<S> = discover::Change<Arc<str>, Endpoint<S>>;
 
 /// The endpoints at one time, in the order of their priorities. The indices of the two lists are the same.
 pub(super) struct Set<S> {
     pub(super) hosts: Vec<Arc<Host>>,
     pub(super) services: Vec<S>,
-    /// The greatest weight.
-    pub(super) max_weight: f64,
-    /// The groups, if there are several. Most balancers have one.
+    /// Those priorities that have endpoints.
     pub(super) groups: Vec<Group>,
 }
 
 /// The endpoints of one priority in a set.
+#[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) priority: u8,
     /// Their indices.
     pub(super) indices: Range<usize>,
-    /// The greatest weight.
+    /// The greatest weight, and the least.
     pub(super) max_weight: f64,
+    pub(super) min_weight: f64,
+}
+
+impl Group {
+    /// The group of these endpoints, of which the first has the index `begin`.
+    pub(super) fn new(begin: usize, hosts: &[Arc<Host>]) -> Self {
+        let weights = hosts.iter().map(|host| host.condition.weight());
+        Self {
+            priority: hosts[0].priority(),
+            indices: begin..begin + hosts.len(),
+            max_weight: weights.clone().fold(0.0, f64::max),
+            min_weight: weights.fold(f64::INFINITY, f64::min),
+        }
+    }
 }
 
 impl<S> Set<S> {
-    fn new(hosts: Vec<Arc<Host>>, services: Vec<S>) -> Self {
+    fn new(members: impl IntoIterator<Item = (Arc<Host>, S)>) -> Self {
+        let (hosts, services): (Vec<Arc<Host>>, _) = members.into_iter().unzip();
         let mut begin = 0;
-        let groups = hosts.chunk_by(|one, other| one.priority == other.priority);
+        let groups = hosts.chunk_by(|one, other| one.priority() == other.priority());
         let groups = groups.map(|hosts| {
-            let indices = begin..begin + hosts.len();
-            begin = indices.end;
-            Group {
-                priority: hosts[0].priority,
-                indices,
-                max_weight: max_weight(hosts),
-            }
+            let group = Group::new(begin, hosts);
+            begin = group.indices.end;
+            group
         });
-        let groups: Vec<_> = groups.collect();
         Self {
-            max_weight: max_weight(&hosts),
-            groups: if groups.len() > 1 { groups } else { Vec::new() },
+            groups: groups.collect(),
             hosts,
             services,
         }
-    }
-
-    /// The endpoints of this priority.
-    fn group(&self, priority: u8) -> &[Arc<Host>] {
-        let hosts = &self.hosts;
-        let begin = hosts.partition_point(|host| host.priority < priority);
-        let end = hosts.partition_point(|host| host.priority <= priority);
-        &hosts[begin..end]
     }
 }
 
@@ -84,227 +84,185 @@ impl<S> Drop for Set<S> {
     }
 }
 
-fn max_weight(hosts: &[Arc<Host>]) -> f64 {
-    let weights = hosts.iter().map(|host| host.weight());
-    weights.fold(0.0, f64::max)
-}
-
-/// A change of the endpoints.
-pub(super) enum Change<S> {
-    /// A new endpoint, or one in the place of that with the same key.
-    Insert(Endpoint<S>),
-    /// Other properties of an endpoint. Those that are not set stay.
-    Update(Arc<str>, Target<()>),
-    Remove(Arc<str>),
-}
-
 /// What all handles of a balancer share.
 pub(super) struct Pool<S> {
-    /// Goes up with each snapshot. Read in each call, so that the lock is taken only for a new one.
-    generation: AtomicU64,
-    current: Mutex<(u64, Arc<Set<S>>)>,
-    /// Held by the one who makes a new snapshot: where each endpoint has its place.
-    indices: Mutex<HashMap<Arc<str>, usize>>,
-    /// Since when there are endpoints. Written by the one who makes a new snapshot.
-    opened: AtomicU64,
+    snapshots: Snapshots<Set<S>>,
+    /// Held by the one who makes a new snapshot.
+    places: Mutex<Places>,
     /// The calls that wait for an endpoint.
     waiting: Mutex<WaitQueue<()>>,
     background: Background,
-    /// Wakes the health check when endpoints come or go.
-    changed: Arc<Notify>,
+    /// Wakes the health check when endpoints come or go, and when there is no pool any more.
+    pub(super) changed: Arc<Notify>,
     pub(super) host_set: Arc<HostSet>,
-    metrics: &'static Series<BalanceMetrics>,
     published: Published,
-    pub(super) context: PoolContext,
-    pub(super) max_wait: Duration,
+}
+
+#[derive(Default)]
+struct Places {
+    /// Where each endpoint has its place in the newest set.
+    indices: HashMap<Arc<str>, usize>,
+    /// Since when there are endpoints.
+    opened: u64,
 }
 
 /// What a handle has of the pool for itself.
 pub(super) struct Local<S> {
-    generation: u64,
-    pub(super) set: Arc<Set<S>>,
+    pub(super) snapshot: Snapshot<Set<S>>,
     pub(super) random: SmallRng,
+    /// For policies that note down what they have seen, to be written over by the next call.
+    pub(super) notes: Vec<(usize, u64)>,
 }
 
 impl<S: Clone> Pool<S> {
-    pub(super) fn new(
-        context: PoolContext,
-        max_wait: Duration,
-        ejection: Option<OutlierEjection>,
-        failover: Failover,
-        random: Random,
-        metrics: &'static Series<BalanceMetrics>,
-        endpoints: Vec<Endpoint<S>>,
-    ) -> Self {
-        let host_set = Arc::new(HostSet::new(context, ejection, failover, random, metrics));
-        metrics.levels().add(&host_set);
+    pub(super) fn new(name: &str, settings: Settings, endpoints: Vec<Endpoint<S>>) -> Self {
+        let host_set = Arc::new(HostSet::new(name, settings));
+        host_set.metrics.levels().add(&host_set);
         let pool = Self {
-            generation: AtomicU64::new(0),
-            current: Mutex::new((0, Arc::new(Set::new(Vec::new(), Vec::new())))),
-            indices: Mutex::default(),
-            opened: AtomicU64::new(0),
+            snapshots: Snapshots::new(Set::new([])),
+            places: Mutex::default(),
             waiting: Mutex::new(WaitQueue::new()),
             background: Background::default(),
             changed: Arc::default(),
             host_set,
-            metrics,
             published: Published::default(),
-            context,
-            max_wait,
         };
-        pool.change(&mut endpoints.into_iter().map(Change::Insert).collect());
+        pool.change(&mut endpoints.into_iter().map(insert).collect());
         pool
     }
 
     /// Makes a new snapshot with these changes. Those that make no sense (an odd weight, an unknown key) are
     /// left out; returns how many were made. If a service panics that is cloned, nothing is changed and they stay.
     pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
-        let now = self.context.nanos(Instant::now());
-        let mut indices = lock(&self.indices);
-        let old = self.latest().1;
-        let (mut hosts, mut services) = (old.hosts.clone(), old.services.clone());
-        let is_late = self.is_open_for_a_while(hosts.is_empty(), now);
-        let mut peers = [None; PRIORITIES];
-        let mut host = |endpoint: &Endpoint<()>| {
-            let priority = endpoint.priority;
-            let latency = *peers[usize::from(priority)]
-                .get_or_insert_with(|| median_latency(&old, priority, now));
-            let host = Host::new(
-                endpoint,
-                self.context,
-                &self.host_set,
-                latency,
-                now,
-                is_late,
-            );
-            Arc::new(host)
+        let peers = &self.host_set;
+        let now = peers.nanos(Instant::now());
+        let mut places = lock(&self.places);
+        let Places { indices, opened } = &mut *places;
+        let old = self.set();
+        let members = old.hosts.iter().cloned().zip(old.services.iter().cloned());
+        let mut members: Vec<_> = members.collect();
+        if members.is_empty() {
+            *opened = now;
+        }
+        // Endpoints that come soon after the first one begin with it: the first that is discovered must not get the calls
+        // of all.
+        let is_late = !members.is_empty() && now.saturating_sub(*opened) >= peers.slow_start;
+        let mut latencies = [None; PRIORITIES];
+        let mut host = |endpoint: Endpoint<()>| {
+            let latency = *latencies[usize::from(endpoint.priority)].get_or_insert_with(|| {
+                median_latency(group_of(&old.hosts, endpoint.priority), now)
+            });
+            Arc::new(Host::new(endpoint, peers, latency, now, is_late))
         };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
+        let mut dismiss = |member: (Arc<Host>, S)| {
+            member.0.leave();
+            gone.push(member);
+        };
         let mut made = 0;
+        let mut assessed = peers.reassess(now);
         for change in changes.drain(..) {
             match change {
-                Change::Insert(endpoint) => {
+                Change::Insert(_, target) => {
+                    let (properties, endpoint) = target.split();
+                    let endpoint = endpoint.with(properties);
                     if endpoint.check(self.name()).is_err() {
                         odd.push(endpoint);
                         continue;
                     }
                     let (endpoint, service) = endpoint.split();
-                    let host = host(&endpoint);
-                    if let Some(place) = indices.get(&endpoint.key) {
-                        let former = std::mem::replace(&mut hosts[*place], host);
-                        former.leave();
-                        let service = std::mem::replace(&mut services[*place], service);
-                        gone.push((former, service));
+                    let key = Arc::clone(&endpoint.key);
+                    let member = (host(endpoint), service);
+                    if let Some(place) = indices.get(&key) {
+                        dismiss(std::mem::replace(&mut members[*place], member));
                     } else {
-                        indices.insert(endpoint.key, hosts.len());
-                        hosts.push(host);
-                        services.push(service);
+                        indices.insert(key, members.len());
+                        members.push(member);
                     }
                 }
                 Change::Update(key, properties) => {
                     let Some(place) = indices.get(&key) else {
                         continue;
                     };
-                    let former = &mut hosts[*place];
+                    let former = &mut members[*place].0;
                     let endpoint = former.describe().with(properties);
                     if endpoint.check(self.name()).is_err() {
                         continue;
                     }
-                    if former.is_where(&endpoint) {
-                        former.reweigh(endpoint.weight);
+                    let about = &former.about;
+                    if (about.priority, &about.zone) == (endpoint.priority, &endpoint.zone) {
+                        assessed.reweigh(former, endpoint.weight);
                     } else {
-                        std::mem::replace(former, host(&endpoint)).leave();
+                        std::mem::replace(former, host(endpoint)).leave();
                     }
                 }
                 Change::Remove(key) => {
                     let Some(place) = indices.remove(&key) else {
                         continue;
                     };
-                    let former = hosts.swap_remove(place);
-                    former.leave();
-                    gone.push((former, services.swap_remove(place)));
-                    if let Some(moved) = hosts.get(place) {
-                        indices.insert(Arc::clone(&moved.key), place);
+                    dismiss(members.swap_remove(place));
+                    if let Some((moved, _)) = members.get(place) {
+                        indices.insert(Arc::clone(&moved.about.key), place);
                     }
                 }
             }
             made += 1;
         }
-        if made > 0 {
-            sort(&mut hosts, &mut services, &mut indices);
-            self.host_set.set(&hosts, now);
-            let is_empty = hosts.is_empty();
-            let set = Arc::new(Set::new(hosts, services));
-            let replaced = {
-                let mut current = lock(&self.current);
-                current.0 += 1;
-                self.generation.store(current.0, Ordering::Release);
-                std::mem::replace(&mut current.1, set)
-            };
-            drop(indices);
-            if !is_empty {
-                self.wake();
-            }
-            self.changed.notify_one();
-            self.metrics.publish(Instant::now());
-            drop(replaced);
+        if made == 0 {
+            drop(assessed);
+            drop(places);
         } else {
-            drop(indices);
+            if !members.is_sorted_by_key(|(host, _)| host.priority()) {
+                members.sort_by_key(|(host, _)| host.priority());
+                for (place, (host, _)) in members.iter().enumerate() {
+                    indices.insert(Arc::clone(&host.about.key), place);
+                }
+            }
+            let set = Set::new(members);
+            let former = assessed.replace(&set.hosts);
+            drop(assessed);
+            let replaced = self.snapshots.replace(set);
+            drop(places);
+            self.wake();
+            self.changed.notify_one();
+            peers.metrics.publish(Instant::now());
+            drop((former, replaced));
         }
         drop(old);
         discard(odd);
         discard(gone);
         made
     }
+}
 
-    /// Says whether there have been endpoints for as long as a slow start takes. Those that come sooner begin with those that
-    /// are there: the first that is discovered must not get the calls of all.
-    fn is_open_for_a_while(&self, is_empty: bool, now: u64) -> bool {
-        if is_empty {
-            self.opened.store(now, Ordering::Relaxed);
-            return false;
-        }
-        let opened = self.opened.load(Ordering::Relaxed);
-        now.saturating_sub(opened) >= self.context.slow_start()
-    }
-
-    /// Changes a weight.
-    pub(super) fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
-        check_weight(self.name(), weight)?;
-        let properties = Target::new(()).weight(weight);
-        Ok(self.change(&mut vec![Change::Update(key.into(), properties)]) > 0)
-    }
+/// The change that adds an endpoint.
+pub(super) fn insert<S>(endpoint: Endpoint<S>) -> Change<S> {
+    Change::Insert(Arc::clone(&endpoint.key), endpoint.into())
 }
 
 impl<S> Pool<S> {
     pub(super) fn name(&self) -> &'static str {
-        self.metrics.name()
-    }
-
-    fn latest(&self) -> (u64, Arc<Set<S>>) {
-        let current = lock(&self.current);
-        (current.0, Arc::clone(&current.1))
+        self.host_set.metrics.name()
     }
 
     pub(super) fn set(&self) -> Arc<Set<S>> {
-        self.latest().1
+        self.snapshots.latest().value
     }
 
     /// The endpoint with this key.
     pub(super) fn host(&self, key: &str) -> Option<Arc<Host>> {
         let set = self.set();
-        let host = set.hosts.iter().find(|host| &*host.key == key);
+        let host = set.hosts.iter().find(|host| &*host.about.key == key);
         host.cloned()
     }
 
     /// What a new handle begins with.
     pub(super) fn local(&self) -> Local<S> {
-        let (generation, set) = self.latest();
         Local {
-            generation,
-            set,
+            snapshot: self.snapshots.latest(),
             random: self.host_set.random.generator(),
+            notes: Vec::new(),
         }
     }
 
@@ -312,15 +270,10 @@ impl<S> Pool<S> {
     /// without a lock.
     #[inline]
     pub(super) fn refresh(&self, local: &mut Local<S>) -> Option<Arc<Set<S>>> {
-        if self.generation.load(Ordering::Acquire) == local.generation {
-            return None;
-        }
-        let (generation, set) = self.latest();
-        local.generation = generation;
-        Some(std::mem::replace(&mut local.set, set))
+        self.snapshots.refresh(&mut local.snapshot)
     }
 
-    /// Has `waker` woken when the endpoints have changed. Gives the call a place if it has none.
+    /// Has `waker` woken when the endpoints or a task have changed. Gives the call a place if it has none.
     pub(super) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
         locked(&self.waiting, |waiting, wakers| {
             let ticket = *ticket.get_or_insert_with(|| waiting.join(1, ()));
@@ -344,7 +297,7 @@ impl<S> Pool<S> {
     pub(super) fn run_in_background<F>(
         self: &Arc<Self>,
         task: Task,
-        mut run: impl FnMut(Weak<Self>, Lease<S>, bool) -> F + Send + 'static,
+        mut run: impl FnMut(Lease<S>, bool) -> F + Send + 'static,
     ) where
         S: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -352,74 +305,36 @@ impl<S> Pool<S> {
         let pool = Arc::downgrade(self);
         let start = move |number, has_moved| {
             let lease = Lease::new(Weak::clone(&pool), task, number);
-            tokio::spawn(run(Weak::clone(&pool), lease, has_moved)).abort_handle()
+            tokio::spawn(run(lease, has_moved)).abort_handle()
         };
         self.background
             .install(&self.host_set.tasks, task, Box::new(start));
         self.task_has_changed();
     }
 
-    /// Starts the tasks whose runtime has ended on that of the caller, and tells what discovery lets a call do.
-    pub(super) fn attend(&self) -> Attended {
-        if self.host_set.tasks.needs_attention() {
-            self.background.attend(&self.host_set.tasks)
-        } else {
-            Attended::GoesOn
-        }
+    /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
+    pub(super) fn attend(&self) -> TaskState {
+        self.background.attend(&self.host_set.tasks)
     }
 
     pub(super) fn task_has_changed(&self) {
         self.wake();
-        self.metrics.publish(Instant::now());
+        self.host_set.metrics.publish(Instant::now());
     }
 
     pub(super) fn is_running(&self, task: Task) -> bool {
         self.host_set.tasks.state(task).is_running()
     }
 
-    /// What is notified when endpoints come or go, and when there is no pool any more.
-    pub(super) fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
-    }
-
-    /// Random numbers of the caller's own.
-    pub(super) fn generator(&self) -> SmallRng {
-        self.host_set.random.generator()
-    }
-
-    /// A call was refused because there is no endpoint.
-    pub(super) fn refused(&self, now: Instant) {
-        self.metrics
-            .rejected(ErrorKind::NoEndpoints, Mode::Enforce, now);
-    }
-
     #[inline]
     pub(super) fn keep_published(&self, now: Instant, nanos: u64) {
-        self.published.keep(self.metrics, now, nanos);
+        self.published.keep(self.host_set.metrics, now, nanos);
     }
 }
 
-/// Puts endpoints in the order of their priorities. Those of one priority stay as they are.
-fn sort<S>(
-    hosts: &mut Vec<Arc<Host>>,
-    services: &mut Vec<S>,
-    indices: &mut HashMap<Arc<str>, usize>,
-) {
-    if hosts.is_sorted_by_key(|host| host.priority) {
-        return;
-    }
-    let mut both: Vec<_> = hosts.drain(..).zip(services.drain(..)).collect();
-    both.sort_by_key(|(host, _)| host.priority);
-    for (place, (host, service)) in both.into_iter().enumerate() {
-        indices.insert(Arc::clone(&host.key), place);
-        hosts.push(host);
-        services.push(service);
-    }
-}
-
-/// The median of what is known of the latencies of this priority; zero if nothing is.
-fn median_latency<S>(set: &Set<S>, priority: u8, now: u64) -> f64 {
-    let known = set.group(priority).iter().map(|host| host.latency(now));
+/// The median of what is known of the latencies of these endpoints; zero if nothing is.
+fn median_latency(hosts: &[Arc<Host>], now: u64) -> f64 {
+    let known = hosts.iter().map(|host| host.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
     let middle = known.len() / 2;
     if known.is_empty() {
@@ -432,12 +347,11 @@ impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
     type Service = S;
 
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.snapshots.number()
     }
 
     fn ids(&self) -> Vec<u32> {
-        let set = self.set();
-        set.hosts.iter().map(|host| host.id).collect()
+        self.set().hosts.iter().map(|host| host.id).collect()
     }
 
     fn service(&self, id: u32) -> Option<S> {
@@ -447,24 +361,21 @@ impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
     }
 
     fn found(&self, id: u32, is_healthy: bool) {
-        let set = self.set();
-        let Some(host) = set.hosts.iter().find(|host| host.id == id) else {
-            return;
-        };
-        host.found(is_healthy, self.context.nanos(Instant::now()));
+        if let Some(host) = self.set().hosts.iter().find(|host| host.id == id) {
+            host.found(is_healthy);
+        }
     }
 }
 
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
+        let (set, peers) = (self.set(), &self.host_set);
         self.background.end();
         self.changed.notify_one();
-        self.metrics.levels().remove(&self.host_set);
-        for host in &self.set().hosts {
-            host.leave();
-        }
-        self.host_set.set(&[], 0);
-        self.metrics.publish(Instant::now());
+        peers.metrics.levels().remove(peers);
+        set.hosts.iter().for_each(|host| host.leave());
+        let _replaced = peers.reassess(0).replace(&[]);
+        peers.metrics.publish(Instant::now());
     }
 }
 
@@ -481,9 +392,9 @@ impl<S> Local<S> {
     /// The same for another handle, with random numbers of its own.
     pub(super) fn fork(&mut self) -> Self {
         Self {
-            generation: self.generation,
-            set: Arc::clone(&self.set),
+            snapshot: self.snapshot.clone(),
             random: self.random.fork(),
+            notes: Vec::new(),
         }
     }
 }

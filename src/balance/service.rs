@@ -6,13 +6,12 @@ use std::task::{self, Poll};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::runtime;
 use tokio::time::Instant;
 use tower::Service;
 
 use super::background::{Lease, Task, TaskState, supervise};
-use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices};
-use super::config::Config;
+use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices, best_eligibility};
+use super::config::{Config, check_runtime};
 use super::endpoint::{Endpoint, Host};
 use super::flight::Flight;
 use super::future::ResponseFuture;
@@ -85,22 +84,16 @@ impl<S, P, K, C> Balance<S, P, K, C> {
     {
         let check = Check::new("balance", self.pool.name())?;
         health.check(check)?;
-        let runtime = runtime::Handle::try_current();
-        check.that(
-            runtime.is_ok(),
-            "check_health",
-            &"outside of a Tokio runtime",
-            "inside one",
-        )?;
-        let (health, changed) = (Arc::new(health), self.pool.changed());
-        let mut random = self.pool.generator();
-        let run = move |pool: Weak<Pool<S>>, lease: Lease<S>, _| {
+        check_runtime(check, "check_health")?;
+        let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
+        let mut random = self.pool.host_set.random.generator();
+        let run = move |lease: Lease<S>, _| {
             let (health, changed) = (Arc::clone(&health), Arc::clone(&changed));
             let random = random.fork();
             async move {
                 let run = || {
                     lease.set(TaskState::Running);
-                    let (pool, changed) = (Weak::clone(&pool), Arc::clone(&changed));
+                    let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
                     health::drive(pool, changed, Arc::clone(&health), random.clone())
                 };
                 supervise(&lease, run, || TaskState::Recovering).await;
@@ -134,33 +127,41 @@ impl<S: Clone> Local<S> {
         P: Choose<Req>,
     {
         drop(pool.refresh(self));
-        let nanos = pool.context.nanos(now);
-        let set = &*self.set;
         let host_set = &*pool.host_set;
-        let (hosts, begin, max_weight, cursor) = if set.groups.is_empty() {
-            (&set.hosts[..], 0, set.max_weight, &host_set.cursor[0])
-        } else {
-            let group = select(&set.groups, &set.hosts, host_set, nanos, &mut self.random);
-            let hosts = &set.hosts[group.indices.clone()];
-            let cursor = &host_set.cursor[usize::from(group.priority)];
-            (hosts, group.indices.start, group.max_weight, cursor)
+        let nanos = host_set.nanos(now);
+        let set = &*self.snapshot.value;
+        let (random, notes) = (&mut self.random, &mut self.notes);
+        let (group, hosts) = match &set.groups[..] {
+            [] => return None,
+            [group] => (group, &set.hosts[..]),
+            groups => {
+                let group = select(groups, &set.hosts, host_set, nanos, random);
+                (group, &set.hosts[group.indices.clone()])
+            }
         };
-        let last = hosts.len().checked_sub(1)?;
         let mut tried = context::tried();
         if let [one, other] = hosts {
             if tried.contains(one.id) && tried.contains(other.id) {
                 tried = tried.last();
             }
         }
-        let random = &mut self.random;
-        let mut endpoints = Endpoints::new(hosts, max_weight, nanos, tried, cursor, random);
-        let place = choose.choose(request, &mut endpoints).min(last);
+        let turns = &host_set.turns[usize::from(group.priority)];
+        let mut endpoints = Endpoints {
+            hosts,
+            group,
+            now: nanos,
+            tried,
+            turns,
+            random,
+            notes,
+        };
+        let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
         pool.keep_published(now, nanos);
         let host = &hosts[place];
         context::note_tried(host.id);
         Some(Chosen {
             flight: Flight::begin(host, nanos),
-            service: set.services[begin + place].clone(),
+            service: set.services[group.indices.start + place].clone(),
             is_one_of_many: set.hosts.len() > 1,
         })
     }
@@ -175,21 +176,17 @@ fn select<'a>(
     now: u64,
     random: &mut SmallRng,
 ) -> &'a Group {
-    if host_set.split.is_due(now) {
+    let split = &host_set.failover.split;
+    if split.is_due(now) {
         host_set.look(hosts, now);
     }
-    let first = host_set.split.choose(random.next_u32());
-    let drawn = groups
-        .iter()
-        .find(|group| usize::from(group.priority) == first);
+    let first = split.choose(random.next_u32());
+    let mut drawn = groups.iter();
+    let drawn = drawn.find(|group| usize::from(group.priority) == first);
     // One that is gone since: it was not in time to be divided anew.
     let drawn = drawn.unwrap_or(&groups[0]);
-    let mut offer = |group: &Group| {
-        let hosts = &hosts[group.indices.clone()];
-        let cursor = &host_set.cursor[usize::from(group.priority)];
-        let tried = context::tried();
-        Endpoints::new(hosts, group.max_weight, now, tried, cursor, random).best_eligibility()
-    };
+    let tried = context::tried();
+    let offer = |group: &Group| best_eligibility(&hosts[group.indices.clone()], tried, now);
     let (mut selected, mut best) = (drawn, offer(drawn));
     for group in groups {
         if best == Eligibility::Open {

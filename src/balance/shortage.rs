@@ -1,6 +1,6 @@
 //! Counts the endpoints of a balancer when none takes a call.
 
-use super::condition::EndpointState;
+use super::host_set::EndpointState;
 
 pub(super) use crate::shortage::Shortage;
 

@@ -1,6 +1,6 @@
 //! Endpoints by DNS.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -15,9 +15,9 @@ use rand::rngs::SmallRng;
 use tokio::time::{Instant, Sleep, Timeout, sleep, timeout};
 
 use super::Target;
+use super::announcer::Announcer;
 use super::resolve::{Resolve, System};
 use super::source::{Change, Source, discard, unless_it_panics};
-use super::target::Difference;
 use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
@@ -44,21 +44,21 @@ const PANIC: &str = "the resolver has panicked";
 #[derive(Clone)]
 #[must_use = "call `build` to make the source"]
 pub struct Config<R = System> {
-    host: String,
-    port: u16,
     settings: Settings,
     on_failure: Option<OnFailure>,
-    seed: Option<u64>,
     resolver: R,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Settings {
+    host: String,
+    port: u16,
     interval: Duration,
     jitter: f64,
     timeout: Duration,
     empty_after: Duration,
     linger: Duration,
+    seed: Option<u64>,
 }
 
 type OnFailure = Arc<dyn Fn(&BoxError) + Send + Sync>;
@@ -112,18 +112,15 @@ impl<R> Config<R> {
 
     /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
     /// Looks names up with `resolver`. By default with that of the operating system.
     pub fn resolver<R2: Resolve>(self, resolver: R2) -> Config<R2> {
         Config {
-            host: self.host,
-            port: self.port,
             settings: self.settings,
             on_failure: self.on_failure,
-            seed: self.seed,
             resolver,
         }
     }
@@ -141,23 +138,21 @@ impl<R> Config<R> {
     {
         self.check()?;
         Ok(Dns {
-            host: self.host,
-            port: self.port,
-            settings: self.settings,
-            on_failure: self.on_failure,
-            random: Random::new(self.seed).generator(),
-            resolver: self.resolver,
+            random: Random::new(self.settings.seed).generator(),
+            config: self,
             make,
             step: Step::Asking,
-            found: Found::default(),
+            announcer: Announcer::new(),
+            seen: BTreeMap::new(),
+            empty_since: None,
             pause: PAUSE,
         })
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let check = Check::new("dns", &self.host)?;
         let settings = &self.settings;
-        check.that(self.port > 0, "port", &self.port, "1 to 65535")?;
+        let check = Check::new("dns", &settings.host)?;
+        check.within("port", &settings.port, 1.., "1 to 65535")?;
         check.duration("interval", settings.interval)?;
         check.jitter("jitter", settings.jitter)?;
         check.duration("timeout", settings.timeout)
@@ -167,10 +162,7 @@ impl<R> Config<R> {
 impl<R> fmt::Debug for Config<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("host", &self.host)
-            .field("port", &self.port)
             .field("settings", &self.settings)
-            .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
 }
@@ -182,15 +174,15 @@ impl<R> fmt::Debug for Config<R> {
 /// without traffic. Dropping it ends the lookup. When another runtime takes over, it announces the addresses that it knows
 /// once more, with services that are made there, and asks again at once.
 pub struct Dns<M, R: Resolve = System> {
-    host: String,
-    port: u16,
-    settings: Settings,
-    on_failure: Option<OnFailure>,
+    config: Config<R>,
     random: SmallRng,
-    resolver: R,
     make: M,
     step: Step<R::Future>,
-    found: Found,
+    announcer: Announcer<SocketAddr, SocketAddr>,
+    /// When each address was last in an answer.
+    seen: BTreeMap<SocketAddr, Instant>,
+    /// Since when there was no address in any answer.
+    empty_since: Option<Instant>,
     /// The next pause while nothing is known.
     pause: Duration,
 }
@@ -206,17 +198,17 @@ impl Dns<fn(SocketAddr)> {
     /// Begins to configure a source with the addresses of `host`, each with this port.
     pub fn config(host: impl Into<String>, port: u16) -> Config {
         Config {
-            host: host.into(),
-            port,
             settings: Settings {
+                host: host.into(),
+                port,
                 interval: INTERVAL,
                 jitter: JITTER,
                 timeout: TIMEOUT,
                 empty_after: EMPTY_AFTER,
                 linger: Duration::ZERO,
+                seed: None,
             },
             on_failure: None,
-            seed: None,
             resolver: System::new(),
         }
     }
@@ -225,37 +217,55 @@ impl Dns<fn(SocketAddr)> {
 impl<M, R: Resolve> Dns<M, R> {
     /// Takes in an answer or a failure, and waits until it is time for the next one.
     fn wait_after(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Step<R::Future> {
-        let wait = self.learn(answer);
-        Step::Waiting(Box::pin(sleep(wait)))
-    }
-
-    /// Takes in an answer or a failure, and returns how long to wait.
-    fn learn(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Duration {
         let mut ttl = None;
         match answer {
             Ok(targets) => {
                 let targets: Vec<_> = targets.into_iter().map(Into::into).collect();
                 ttl = targets.iter().filter_map(|target| target.ttl).min();
-                self.found.learn(&self.settings, targets, Instant::now());
+                self.find(targets, Instant::now());
             }
             Err(error) => {
-                if let Some(listener) = &self.on_failure {
+                if let Some(listener) = &self.config.on_failure {
                     let _ = unless_it_panics(|| listener(&error));
                 }
                 discard([error]);
             }
         }
-        let wait = if self.found.known.is_empty() {
-            let pause = self.pause.min(self.settings.interval);
+        let wait = if self.seen.is_empty() {
+            let pause = self.pause.min(self.config.settings.interval);
             self.pause = pause.saturating_mul(2);
             pause
         } else {
             self.pause = PAUSE;
             let ttl = ttl.map_or(Duration::MAX, |ttl| ttl.max(LEAST_TTL));
-            self.settings.interval.min(ttl)
+            self.config.settings.interval.min(ttl)
         };
-        let jitter = self.settings.jitter * self.random.random_range(-1.0..=1.0);
-        wait.mul_f64(1.0 + jitter)
+        let jitter = self.config.settings.jitter * self.random.random_range(-1.0..=1.0);
+        Step::Waiting(Box::pin(sleep(wait.mul_f64(1.0 + jitter))))
+    }
+
+    /// Takes in the addresses of an answer.
+    fn find(&mut self, targets: Vec<Target<SocketAddr>>, now: Instant) {
+        let settings = &self.config.settings;
+        let is_empty = targets.is_empty();
+        if !is_empty {
+            self.empty_since = None;
+        } else if now - *self.empty_since.get_or_insert(now) < settings.empty_after {
+            return;
+        }
+        let targets = targets.into_iter().map(|target| (target.address, target));
+        for (address, target) in targets.collect::<BTreeMap<_, _>>() {
+            self.seen.insert(address, now);
+            self.announcer.find(address, target);
+        }
+        let announcer = &mut self.announcer;
+        self.seen.retain(|address, seen| {
+            let is_kept = !is_empty && (*seen == now || now - *seen < settings.linger);
+            if !is_kept {
+                announcer.lose(address);
+            }
+            is_kept
+        });
     }
 }
 
@@ -274,30 +284,18 @@ where
     ) -> Poll<Option<Result<Change<SocketAddr, S>, Infallible>>> {
         let this = self.get_mut();
         loop {
-            if let Some(change) = this.found.changes.pop_front() {
-                let (address, properties) = match change {
-                    Change::Insert(address, properties) => (address, properties),
-                    Change::Update(address, properties) => {
-                        return Poll::Ready(Some(Ok(Change::Update(address, properties))));
-                    }
-                    Change::Remove(address) => {
-                        return Poll::Ready(Some(Ok(Change::Remove(address))));
-                    }
-                };
-                if let Some(service) = unless_it_panics(|| (this.make)(address)) {
-                    let change = Change::Insert(address, properties.with(service));
-                    return Poll::Ready(Some(Ok(change)));
-                }
-                this.found.forget(&address);
-                continue;
+            let make = |_: &_, address: &_| (this.make)(*address);
+            if let Some(change) = this.announcer.next(make) {
+                return Poll::Ready(Some(Ok(change)));
             }
             this.step = match &mut this.step {
                 Step::Asking => {
-                    let begin = || this.resolver.resolve(&this.host, this.port);
+                    let Config {
+                        settings, resolver, ..
+                    } = &mut this.config;
+                    let begin = || resolver.resolve(&settings.host, settings.port);
                     match unless_it_panics(begin) {
-                        Some(lookup) => {
-                            Step::Looking(Box::pin(timeout(this.settings.timeout, lookup)))
-                        }
+                        Some(lookup) => Step::Looking(Box::pin(timeout(settings.timeout, lookup))),
                         None => this.wait_after(Err(PANIC.into())),
                     }
                 }
@@ -318,7 +316,12 @@ where
 
     fn restart(self: Pin<&mut Self>) -> bool {
         let this = self.get_mut();
-        this.found.announce_again();
+        let seen = &this.seen;
+        this.announcer.begin_anew(|announcer| {
+            for address in seen.keys() {
+                announcer.find_again(address);
+            }
+        });
         // Its timer belongs to the former runtime.
         discard([std::mem::replace(&mut this.step, Step::Asking)]);
         true
@@ -328,91 +331,9 @@ where
 impl<M, R: Resolve> fmt::Debug for Dns<M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dns")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("settings", &self.settings)
-            .field("found", &self.found)
+            .field("config", &self.config)
+            .field("announcer", &self.announcer)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is known from the answers.
-#[derive(Debug, Default)]
-struct Found {
-    known: BTreeMap<SocketAddr, Known>,
-    /// Since when there was no address in any answer.
-    empty_since: Option<Instant>,
-    changes: VecDeque<Change<SocketAddr, ()>>,
-}
-
-/// An address in use.
-#[derive(Debug)]
-struct Known {
-    /// When it was last in an answer.
-    seen: Instant,
-    target: Target<SocketAddr>,
-    /// No service could be made for it as it is now.
-    is_to_be_made: bool,
-}
-
-impl Found {
-    fn learn(&mut self, settings: &Settings, targets: Vec<Target<SocketAddr>>, now: Instant) {
-        if targets.is_empty() {
-            let since = *self.empty_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= settings.empty_after {
-                let gone = std::mem::take(&mut self.known);
-                self.changes.extend(gone.into_keys().map(Change::Remove));
-            }
-            return;
-        }
-        self.empty_since = None;
-        let targets = targets.into_iter().map(|target| (target.address, target));
-        let targets: BTreeMap<_, _> = targets.collect();
-        for (&address, target) in &targets {
-            let former = self.known.get(&address);
-            let difference = match former {
-                Some(former) if !former.is_to_be_made => target.difference(&former.target),
-                _ => Difference::Insert,
-            };
-            let properties = target.properties();
-            match difference {
-                Difference::None => {}
-                Difference::Update => self.changes.push_back(Change::Update(address, properties)),
-                Difference::Insert => self.changes.push_back(Change::Insert(address, properties)),
-            }
-            let known = Known {
-                seen: now,
-                target: target.clone(),
-                is_to_be_made: false,
-            };
-            self.known.insert(address, known);
-        }
-        self.known.retain(|address, known| {
-            let is_kept = targets.contains_key(address)
-                || now.saturating_duration_since(known.seen) < settings.linger;
-            if !is_kept {
-                self.changes.push_back(Change::Remove(*address));
-            }
-            is_kept
-        });
-    }
-
-    /// No service could be made for an address. The next answer tries it again.
-    fn forget(&mut self, address: &SocketAddr) {
-        if let Some(known) = self.known.get_mut(address) {
-            known.is_to_be_made = true;
-        }
-    }
-
-    /// Announces all addresses once more, before those that are gone are removed.
-    fn announce_again(&mut self) {
-        let changes = std::mem::take(&mut self.changes).into_iter();
-        let removals = changes.filter(|change| matches!(change, Change::Remove(_)));
-        let inserts = self.known.iter_mut().map(|(address, known)| {
-            known.is_to_be_made = false;
-            Change::Insert(*address, known.target.properties())
-        });
-        self.changes = inserts.chain(removals).collect();
     }
 }
 
@@ -670,7 +591,7 @@ mod tests {
             let change = poll_fn(|cx| Pin::new(&mut dns).poll_change(cx)).await;
             changes.push(change.expect("never ends").expect("never fails"));
         }
-        let properties = target().properties();
+        let properties = target().with(());
         let expected = [
             Change::Insert(address(1), properties.clone().with(1)),
             Change::Update(address(1), properties.weight(3.0)),

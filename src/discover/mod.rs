@@ -79,6 +79,7 @@
 //! # }
 //! ```
 
+mod announcer;
 mod dns;
 mod resolve;
 mod restartable;

@@ -5,9 +5,9 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Target;
@@ -71,7 +71,7 @@ where
 /// once, so that a resolver which hangs never holds more than one thread.
 #[derive(Debug, Default)]
 pub struct System {
-    is_busy: Arc<AtomicBool>,
+    busy: Arc<Mutex<()>>,
 }
 
 impl System {
@@ -90,15 +90,6 @@ pub struct Lookup {
     task: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
 }
 
-/// Lets the next lookup begin, also after a panic and if this one was never begun.
-struct Busy(Arc<AtomicBool>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
 impl Resolve for System {
     type Address = SocketAddr;
     type Future = Lookup;
@@ -114,15 +105,15 @@ impl System {
         &self,
         look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> Lookup {
-        if self.is_busy.swap(true, Ordering::Acquire) {
-            return Lookup { task: None };
-        }
-        let busy = Busy(Arc::clone(&self.is_busy));
-        let task = spawn_blocking(move || {
-            let _busy = busy;
-            look_up()
+        let busy = Arc::clone(&self.busy).try_lock_owned().ok();
+        let task = busy.map(|busy| {
+            spawn_blocking(move || {
+                // Given back also after a panic, and if this lookup is never begun.
+                let _busy = busy;
+                look_up()
+            })
         });
-        Lookup { task: Some(task) }
+        Lookup { task }
     }
 }
 

@@ -24,6 +24,25 @@ pub enum Change<K, S> {
     Remove(K),
 }
 
+impl<K, S> Change<K, S> {
+    /// The same change with other keys and services.
+    pub(crate) fn map<K2, S2>(
+        self,
+        key: impl FnOnce(K) -> K2,
+        service: impl FnOnce(&K2, S) -> S2,
+    ) -> Change<K2, S2> {
+        match self {
+            Self::Insert(old, target) => {
+                let (key, (properties, old)) = (key(old), target.split());
+                let service = service(&key, old);
+                Change::Insert(key, properties.with(service))
+            }
+            Self::Update(old, properties) => Change::Update(key(old), properties),
+            Self::Remove(old) => Change::Remove(key(old)),
+        }
+    }
+}
+
 impl<K, S> From<discover::Change<K, S>> for Change<K, S> {
     fn from(change: discover::Change<K, S>) -> Self {
         match change {

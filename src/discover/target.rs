@@ -80,31 +80,26 @@ impl<A> Target<A> {
         self
     }
 
-    /// Puts something else in the place of the address.
-    pub(super) fn with<B>(self, address: B) -> Target<B> {
-        Target {
+    /// Puts something else in the place of the address. Returns that as well.
+    fn replace<B>(self, address: B) -> (Target<B>, A) {
+        let target = Target {
             address,
             weight: self.weight,
             priority: self.priority,
             zone: self.zone,
             ttl: self.ttl,
-        }
+        };
+        (target, self.address)
+    }
+
+    /// Puts something else in the place of the address.
+    pub(super) fn with<B>(self, address: B) -> Target<B> {
+        self.replace(address).0
     }
 
     /// The properties, and the address.
     pub(crate) fn split(self) -> (Target<()>, A) {
-        (self.properties(), self.address)
-    }
-
-    /// The properties alone.
-    pub(super) fn properties(&self) -> Target<()> {
-        Target {
-            address: (),
-            weight: self.weight,
-            priority: self.priority,
-            zone: self.zone.clone(),
-            ttl: self.ttl,
-        }
+        self.replace(())
     }
 
     /// Returns the way from `former` to this target.

@@ -1,6 +1,6 @@
 //! Endpoints from a list that somebody else keeps.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -12,8 +12,8 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Sleep, sleep};
 
 use super::Target;
-use super::source::{Change, Pauses, Source, unless_it_panics};
-use super::target::Difference;
+use super::announcer::Announcer;
+use super::source::{Change, Pauses, Source};
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
@@ -45,9 +45,7 @@ pub struct Watch<K, T, A, M> {
     list: Receiver<Vec<(K, T)>>,
     step: Step<K, T>,
     make: M,
-    /// `None` for an endpoint that the next look at the list announces again.
-    known: HashMap<K, Option<Target<A>>>,
-    changes: VecDeque<Change<K, A>>,
+    announcer: Announcer<K, A>,
     /// When the list is read again, because services could not be made.
     retry: Option<Pin<Box<Sleep>>>,
     pauses: Pauses,
@@ -77,8 +75,7 @@ where
             step: Step::Reading(list.clone()),
             list,
             make,
-            known: HashMap::new(),
-            changes: VecDeque::new(),
+            announcer: Announcer::new(),
             retry: None,
             pauses: Pauses::new(),
         }
@@ -91,35 +88,21 @@ where
     T: Clone + Into<Target<A>>,
     A: Clone + PartialEq,
 {
-    fn learn(&mut self, list: &[(K, T)]) {
+    /// Takes in the list as it is now.
+    fn learn(announcer: &mut Announcer<K, A>, list: &[(K, T)]) {
         let wanted: HashMap<&K, &T> = list.iter().map(|(key, target)| (key, target)).collect();
         let mut seen = HashSet::new();
         // In the order of the list, so that a run repeats.
-        for key in list
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|key| seen.insert(*key))
-        {
-            let target: Target<A> = wanted[key].clone().into();
-            let former = self.known.get(key).and_then(Option::as_ref);
-            let change = match former.map(|former| target.difference(former)) {
-                Some(Difference::None) => continue,
-                Some(Difference::Update) => Change::Update(key.clone(), target.properties()),
-                Some(Difference::Insert) | None => Change::Insert(key.clone(), target.clone()),
-            };
-            self.changes.push_back(change);
-            self.known.insert(key.clone(), Some(target));
+        for (key, _) in list.iter().filter(|(key, _)| seen.insert(key)) {
+            announcer.find(key.clone(), wanted[key].clone().into());
         }
-        self.known.retain(|key, _| {
-            let is_kept = wanted.contains_key(key);
-            if !is_kept {
-                self.changes.push_back(Change::Remove(key.clone()));
-            }
-            is_kept
-        });
+        let gone = announcer.keys().filter(|key| !wanted.contains_key(key));
+        for key in gone.cloned().collect::<Vec<K>>() {
+            announcer.lose(&key);
+        }
     }
 
-    /// Says whether it is time to read the list again.
+    /// Returns whether it is time to read the list again.
     fn is_retry_due(&mut self, cx: &mut Context<'_>) -> bool {
         let retry = self.retry.as_mut();
         let is_due = retry.is_some_and(|retry| retry.as_mut().poll(cx).is_ready());
@@ -147,28 +130,17 @@ where
     ) -> Poll<Option<Result<Change<K, S>, Infallible>>> {
         let this = self.get_mut();
         loop {
-            if let Some(change) = this.changes.pop_front() {
-                let (key, target) = match change {
-                    Change::Insert(key, target) => (key, target),
-                    Change::Update(key, properties) => {
-                        return Poll::Ready(Some(Ok(Change::Update(key, properties))));
-                    }
-                    Change::Remove(key) => return Poll::Ready(Some(Ok(Change::Remove(key)))),
-                };
-                if let Some(service) = unless_it_panics(|| (this.make)(&key, &target.address)) {
-                    let target = target.properties().with(service);
-                    return Poll::Ready(Some(Ok(Change::Insert(key, target))));
-                }
-                this.known.insert(key, None);
-                if this.retry.is_none() {
-                    this.retry = Some(Box::pin(sleep(this.pauses.next())));
-                }
-                continue;
+            let change = this.announcer.next(&mut this.make);
+            if this.announcer.take_left_out() && this.retry.is_none() {
+                this.retry = Some(Box::pin(sleep(this.pauses.next())));
+            }
+            if let Some(change) = change {
+                return Poll::Ready(Some(Ok(change)));
             }
             this.step = match std::mem::replace(&mut this.step, Step::Ended) {
                 Step::Reading(mut receiver) => {
                     let list = receiver.borrow_and_update().clone();
-                    this.learn(&list);
+                    Self::learn(&mut this.announcer, &list);
                     Step::Waiting(Box::pin(async move {
                         receiver.changed().await.ok()?;
                         Some(receiver)
@@ -196,9 +168,9 @@ where
     fn restart(self: Pin<&mut Self>) -> bool {
         let this = self.get_mut();
         this.step = Step::Reading(this.list.clone());
-        this.known.values_mut().for_each(|target| *target = None);
-        this.changes
-            .retain(|change| matches!(change, Change::Remove(_)));
+        let list = this.list.borrow().clone();
+        let find = |announcer: &mut _| Self::learn(announcer, &list);
+        this.announcer.begin_anew(find);
         this.retry = None;
         this.list.has_changed().is_ok()
     }
@@ -207,7 +179,7 @@ where
 impl<K: fmt::Debug, T, A: fmt::Debug, M> fmt::Debug for Watch<K, T, A, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
-            .field("known", &self.known)
+            .field("announcer", &self.announcer)
             .field("is_ended", &matches!(self.step, Step::Ended))
             .finish_non_exhaustive()
     }

@@ -6,6 +6,10 @@ pub(crate) mod breaker;
 pub(crate) mod budget;
 #[path = "../../src/algorithm/gcra.rs"]
 pub(crate) mod gcra;
+#[path = "../../src/algorithm/load.rs"]
+pub(crate) mod load;
+#[path = "../../src/algorithm/outlier.rs"]
+pub(crate) mod outlier;
 #[path = "../../src/algorithm/queue.rs"]
 pub(crate) mod queue;
 #[path = "../../src/algorithm/rate.rs"]

@@ -1,17 +1,23 @@
-//! The load of an endpoint, and its label in metrics.
+//! The load of an endpoint, its record and condition, its label in metrics, and snapshots of all endpoints.
 
+#[allow(dead_code, unused_imports, unreachable_pub)]
+#[path = "../../src/balance/host_set/reassessment/condition.rs"]
+mod condition;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/balance/label.rs"]
 mod label;
 #[allow(dead_code, unused_imports)]
-#[path = "../../src/balance/load.rs"]
-mod load;
+#[path = "../../src/balance/snapshot.rs"]
+mod snapshot;
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 
+use self::condition::Condition;
 use self::label::Label;
-use self::load::{End, Load, Settings};
+use self::snapshot::Snapshots;
+use crate::algorithm::load::{End, Load, Settings};
+use crate::algorithm::outlier::{Record, Rule};
 use crate::{SECOND, on_threads};
 
 const SETTINGS: Settings = Settings {
@@ -85,4 +91,69 @@ pub(crate) fn a_gauge_shows_no_call_when_none_is_in_flight() {
         }
     });
     assert_eq!(shared.1.load(Ordering::SeqCst), 0);
+}
+
+/// Two calls, of which one fails, and a sweep meanwhile.
+pub(crate) fn a_call_counts_in_one_interval_whenever_the_sweep_comes() {
+    let record = Arc::new(Record::new());
+    let tallies = on_threads(&record, [Some(true), Some(false), None], |record, call| {
+        let Some(failed) = call else {
+            return Some(record.take());
+        };
+        record.note(&Rule::default(), 0, failed);
+        None
+    });
+    let all = tallies.into_iter().flatten().chain([record.take()]);
+    let all = all.fold((0, 0), |(calls, failures), tally| {
+        (calls + tally.calls, failures + tally.failures)
+    });
+    assert_eq!(all, (2, 1));
+}
+
+pub(crate) fn one_of_the_failures_that_fill_a_row_asks_for_a_sweep() {
+    let rule = Rule {
+        consecutive_failures: Some(2),
+        ..Rule::default()
+    };
+    let record = Arc::new(Record::new());
+    let asked = on_threads(&record, [rule; 2], |record, rule| {
+        record.note(&rule, 0, true)
+    });
+    assert_eq!(asked.into_iter().filter(|asks| *asks).count(), 1);
+}
+
+pub(crate) fn a_slow_start_that_begins_as_another_ends_is_kept() {
+    let condition = Arc::new(Condition::new(1.0, Some(0)));
+    on_threads(&condition, [true, false], |condition, returns| {
+        if returns {
+            condition.found(false, 20 * SECOND);
+            condition.found(true, 20 * SECOND);
+        } else {
+            condition.ramp(10 * SECOND, 20 * SECOND);
+        }
+    });
+    assert!(condition.ramp(10 * SECOND, 21 * SECOND) < 1.0);
+}
+
+pub(crate) fn of_refusals_that_come_together_the_longest_counts() {
+    let condition = Arc::new(Condition::new(1.0, None));
+    on_threads(&condition, [3, 7], |condition, second| {
+        condition.refused(second * SECOND);
+    });
+    assert!(condition.is_refusing(6 * SECOND));
+}
+
+/// Two changes, and a handle that takes a copy meanwhile.
+pub(crate) fn a_handle_sees_the_last_change_whatever_its_copy_was() {
+    let snapshots = Arc::new(Snapshots::new(0));
+    let copies = on_threads(&snapshots, [1, 2, 0], |snapshots, value| {
+        if value > 0 {
+            drop(snapshots.replace(value));
+        }
+        snapshots.latest()
+    });
+    for mut copy in copies {
+        drop(snapshots.refresh(&mut copy));
+        assert_eq!(copy.value, snapshots.latest().value);
+    }
 }

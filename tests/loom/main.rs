@@ -111,6 +111,11 @@ fn main() {
         balance::two_answers_at_the_same_time_lower_an_estimate_once
         balance::failures_that_come_together_all_count
         balance::a_gauge_shows_no_call_when_none_is_in_flight
+        balance::a_call_counts_in_one_interval_whenever_the_sweep_comes
+        balance::one_of_the_failures_that_fill_a_row_asks_for_a_sweep
+        balance::a_slow_start_that_begins_as_another_ends_is_kept
+        balance::of_refusals_that_come_together_the_longest_counts
+        balance::a_handle_sees_the_last_change_whatever_its_copy_was
         rate_limit::a_limit_lets_no_more_through_than_its_burst
         rate_limit::a_call_takes_all_its_tokens_or_none
         rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile

@@ -1,8 +1,9 @@
 //! By the key of a request.
 
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 
 use super::{Choose, Eligibility, Endpoints};
+use crate::algorithm::rendezvous::score;
 
 /// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
 const SPARE: u32 = 25;
@@ -75,26 +76,20 @@ where
 {
     fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
         let key = (self.key)(request);
-        let all = self.spare.map(|spare| (spare, Sum::of(endpoints)));
+        let all = self.spare.map(|spare| (spare, sum(endpoints)));
         let is_full = |endpoints: &Endpoints<'_>, place| {
-            all.is_some_and(|(spare, all)| {
-                let share = (all.calls + 1.0) * endpoints.weight(place) / all.weight;
+            all.is_some_and(|(spare, (calls, weight))| {
+                let share = (calls + 1.0) * endpoints.weight(place) / weight;
                 let most = (share * (1.0 + f64::from(spare) / 100.0)).ceil();
                 f64::from(endpoints.in_flight(place)) >= most
             })
         };
         let mut chosen = (Eligibility::ClosedAndTried, true, f64::INFINITY, 0);
         for place in 0..endpoints.len() {
-            let mut hasher = Fnv::default();
-            (&key, endpoints.key(place)).hash(&mut hasher);
-            let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
-            let score = -share.max(f64::MIN_POSITIVE).ln() / endpoints.hosts[place].weight();
-            let this = (
-                endpoints.eligibility(place),
-                is_full(endpoints, place),
-                score,
-                place,
-            );
+            let weight = endpoints.hosts[place].condition.weight();
+            let score = score(&key, endpoints.key(place), weight);
+            let is_full = is_full(endpoints, place);
+            let this = (endpoints.eligibility(place), is_full, score, place);
             if this < chosen {
                 chosen = this;
             }
@@ -103,54 +98,19 @@ where
     }
 }
 
-/// What the endpoints have to do together, and how much they can take.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    calls: f64,
-    weight: f64,
-}
-
-impl Sum {
-    /// The sum over those that take calls, or else over all: what the others could take does not help.
-    fn of(endpoints: &Endpoints<'_>) -> Self {
-        let (mut open, mut all) = (Self::default(), Self::default());
-        for place in 0..endpoints.len() {
-            let (calls, weight) = (endpoints.in_flight(place), endpoints.weight(place));
-            all.add(calls, weight);
-            if endpoints.eligibility(place) < Eligibility::Closed {
-                open.add(calls, weight);
-            }
-        }
-        if open.weight > 0.0 { open } else { all }
-    }
-
-    fn add(&mut self, calls: u32, weight: f64) {
-        self.calls += f64::from(calls);
-        self.weight += weight;
-    }
-}
-
-/// FNV-1a with a finish that mixes: hashes that do not change from run to run, as those of the standard library may.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ self.0 >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed ^ mixed >> 32
-    }
+/// The calls in flight and the weight of those endpoints together that take calls, or else of all: what the others could
+/// take does not help.
+fn sum(endpoints: &Endpoints<'_>) -> (f64, f64) {
+    let sum = |is_counted: fn(Eligibility) -> bool| {
+        let places = 0..endpoints.len();
+        let counted = places.filter(|place| is_counted(endpoints.eligibility(*place)));
+        counted.fold((0.0, 0.0), |(calls, weight), place| {
+            let in_flight = f64::from(endpoints.in_flight(place));
+            (calls + in_flight, weight + endpoints.weight(place))
+        })
+    };
+    let open = sum(|eligibility| eligibility < Eligibility::Closed);
+    if open.1 > 0.0 { open } else { sum(|_| true) }
 }
 
 #[cfg(test)]

@@ -1,26 +1,24 @@
 //! Which endpoint a call goes to.
 
+mod by_weight;
 mod consistent_hash;
 mod least_loaded;
-mod power_of_choices;
-mod round_robin;
-mod weighted_random;
 
 use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::endpoint::Host;
+use super::pool::Group;
 use crate::context::Tried;
 use crate::sync::{AtomicU64, Ordering};
 
+pub use self::by_weight::{RoundRobin, WeightedRandom};
 pub use self::consistent_hash::ConsistentHash;
-pub use self::least_loaded::LeastLoaded;
-pub use self::power_of_choices::PowerOfChoices;
-pub use self::round_robin::RoundRobin;
-pub use self::weighted_random::WeightedRandom;
+pub use self::least_loaded::{LeastLoaded, PowerOfChoices};
 
 /// How often an endpoint is drawn at random before all are looked at.
 const DRAWS: u32 = 32;
@@ -62,37 +60,40 @@ struct Rank {
     place: usize,
 }
 
+impl Rank {
+    /// Nothing is worse.
+    fn worst(place: usize) -> Self {
+        Self {
+            eligibility: Eligibility::ClosedAndTried,
+            load: f64::INFINITY,
+            place,
+        }
+    }
+}
+
+/// The turns of policies that take one endpoint after the other. All handles of a balancer share them.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    next: AtomicU64,
+    /// By the last look at all endpoints, each of them was open and had its whole weight. A hint: whoever finds one that is
+    /// not takes it back.
+    are_whole: AtomicBool,
+}
+
 /// The endpoints to choose from: those of one [priority](super::Endpoint::priority).
 #[derive(Debug)]
 pub struct Endpoints<'a> {
-    hosts: &'a [Arc<Host>],
-    max_weight: f64,
-    now: u64,
-    tried: Tried,
-    cursor: &'a AtomicU64,
-    random: &'a mut SmallRng,
+    pub(super) hosts: &'a [Arc<Host>],
+    pub(super) group: &'a Group,
+    pub(super) now: u64,
+    pub(super) tried: Tried,
+    pub(super) turns: &'a Turns,
+    pub(super) random: &'a mut SmallRng,
+    /// What a policy notes down, for the next call to write over.
+    pub(super) notes: &'a mut Vec<(usize, u64)>,
 }
 
-impl<'a> Endpoints<'a> {
-    #[inline]
-    pub(super) fn new(
-        hosts: &'a [Arc<Host>],
-        max_weight: f64,
-        now: u64,
-        tried: Tried,
-        cursor: &'a AtomicU64,
-        random: &'a mut SmallRng,
-    ) -> Self {
-        Self {
-            hosts,
-            max_weight,
-            now,
-            tried,
-            cursor,
-            random,
-        }
-    }
-
+impl Endpoints<'_> {
     /// How many there are; at least one.
     #[must_use]
     #[inline]
@@ -113,21 +114,14 @@ impl<'a> Endpoints<'a> {
     /// This and the methods below, if there is no such place.
     #[must_use]
     pub fn key(&self, place: usize) -> &str {
-        &self.hosts[place].key
+        &self.hosts[place].about.key
     }
 
     /// Says whether the endpoint should get the call.
     #[must_use]
     #[inline]
     pub fn eligibility(&self, place: usize) -> Eligibility {
-        let host = &self.hosts[place];
-        let is_tried = self.tried.contains(host.id);
-        match (host.is_selectable(self.now), is_tried) {
-            (true, false) => Eligibility::Open,
-            (true, true) => Eligibility::Tried,
-            (false, false) => Eligibility::Closed,
-            (false, true) => Eligibility::ClosedAndTried,
-        }
+        eligibility_of(&self.hosts[place], self.tried, self.now)
     }
 
     /// The load of the endpoint, in the measure of the balancer, for its weight.
@@ -154,25 +148,47 @@ impl<'a> Endpoints<'a> {
     /// The weight that was set, and the share of it that counts: less than 1 in slow start.
     fn weight_and_ramp(&self, place: usize) -> (f64, f64) {
         let host = &self.hosts[place];
-        (host.weight(), host.ramp(self.now))
+        (host.condition.weight(), host.ramp(self.now))
+    }
+
+    /// Returns whether all endpoints take turns: they weigh the same, none was tried, and at the last look all were whole.
+    fn take_even_turns(&self) -> bool {
+        self.turns.are_whole.load(Ordering::Relaxed)
+            && self.group.max_weight <= self.group.min_weight
+            && self.tried == Tried::default()
+    }
+
+    /// Returns whether an endpoint is open and has its whole weight, and takes the hint back if not.
+    fn is_whole(&self, place: usize) -> bool {
+        let is_open = self.eligibility(place) == Eligibility::Open;
+        let is_whole = is_open && self.weight_and_ramp(place).1 >= 1.0;
+        if !is_whole {
+            self.note_whole(false);
+        }
+        is_whole
+    }
+
+    /// Notes whether each endpoint is open and has its whole weight.
+    fn note_whole(&self, are_whole: bool) {
+        self.turns.are_whole.store(are_whole, Ordering::Relaxed);
     }
 
     /// The greatest weight that was set.
     #[must_use]
     pub fn max_weight(&self) -> f64 {
-        self.max_weight
+        self.group.max_weight
     }
 
     /// A number that is higher by one each time that a policy asks, whichever handle of the balancer is called: for those
     /// that take one endpoint after the other.
     #[must_use]
     pub fn turn(&mut self) -> u64 {
-        self.cursor.fetch_add(1, Ordering::Relaxed)
+        self.turns.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The number that the next one to ask gets.
     fn next_turn(&self) -> u64 {
-        self.cursor.load(Ordering::Relaxed)
+        self.turns.next.load(Ordering::Relaxed)
     }
 
     /// A random number below `below`; 0 if that is 0.
@@ -190,37 +206,20 @@ impl<'a> Endpoints<'a> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    #[inline]
-    fn rank(&self, place: usize) -> Rank {
-        Rank {
-            eligibility: self.eligibility(place),
-            load: self.load(place),
-            place,
-        }
-    }
-
     /// The better one of two.
     #[inline]
     fn lighter(&self, one: Rank, place: usize) -> Rank {
-        let other = self.rank(place);
+        let other = Rank {
+            eligibility: self.eligibility(place),
+            load: self.load(place),
+            place,
+        };
         let is_better = match other.eligibility.cmp(&one.eligibility) {
             Ordered::Less => true,
             Ordered::Equal => other.load < one.load,
             Ordered::Greater => false,
         };
         if is_better { other } else { one }
-    }
-
-    /// The best eligibility of all, by looking at all until one is open.
-    pub(super) fn best_eligibility(&self) -> Eligibility {
-        let mut best = Eligibility::ClosedAndTried;
-        for place in 0..self.len() {
-            best = best.min(self.eligibility(place));
-            if best == Eligibility::Open {
-                break;
-            }
-        }
-        best
     }
 
     /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
@@ -247,7 +246,7 @@ impl<'a> Endpoints<'a> {
     /// Chooses among those of the best eligibility by drawing lots: each has as many as `lots` says.
     #[cold]
     fn draw(&mut self, lots: impl Fn(&Self, usize) -> f64) -> usize {
-        let best = self.best_eligibility();
+        let best = best_eligibility(self.hosts, self.tried, self.now);
         let (mut chosen, mut total) = (0, 0.0);
         for place in 0..self.len() {
             if self.eligibility(place) == best {
@@ -261,12 +260,12 @@ impl<'a> Endpoints<'a> {
         chosen
     }
 
-    /// The best by eligibility and `rank`, by looking at all; one of the best at random if there are several.
-    fn least(&mut self, rank: impl Fn(&Self, usize) -> f64) -> usize {
+    /// The best by eligibility and load, by looking at all; one of the best at random if there are several.
+    fn least(&mut self) -> usize {
         let (mut chosen, mut ties) = (0, 0);
         let mut least = (Eligibility::ClosedAndTried, f64::INFINITY);
         for place in 0..self.len() {
-            let this = (self.eligibility(place), rank(self, place));
+            let this = (self.eligibility(place), self.load(place));
             if this < least || ties == 0 {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {
@@ -280,53 +279,68 @@ impl<'a> Endpoints<'a> {
     }
 }
 
+#[inline]
+fn eligibility_of(host: &Host, tried: Tried, now: u64) -> Eligibility {
+    match (host.is_selectable(now), tried.contains(host.id)) {
+        (true, false) => Eligibility::Open,
+        (true, true) => Eligibility::Tried,
+        (false, false) => Eligibility::Closed,
+        (false, true) => Eligibility::ClosedAndTried,
+    }
+}
+
+/// The best eligibility of all, by looking at all until one is open.
+pub(super) fn best_eligibility(hosts: &[Arc<Host>], tried: Tried, now: u64) -> Eligibility {
+    let mut best = Eligibility::ClosedAndTried;
+    for host in hosts {
+        best = best.min(eligibility_of(host, tried, now));
+        if best == Eligibility::Open {
+            break;
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::endpoint::{Endpoint, LoadMetric, PoolContext, Settings};
+    use super::super::config::Settings;
+    use super::super::endpoint::{Endpoint, LoadMetric};
     use super::super::host_set::HostSet;
-    use super::super::load;
-    use super::super::priority::Failover;
     use super::*;
     use crate::context::OperationScope;
-    use crate::random::Random;
-    use crate::telemetry::Series;
     use rand::SeedableRng;
     use std::time::Duration;
-    use tokio::time::Instant;
 
     /// Endpoints "0", "1" and so on of these weights, whose loads are their calls in flight.
     pub(super) struct Pool {
         pub(super) hosts: Vec<Arc<Host>>,
         pub(super) random: SmallRng,
-        cursor: AtomicU64,
+        turns: Turns,
         now: u64,
     }
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     impl Pool {
         pub(super) fn new(weights: &[f64]) -> Self {
-            let context = PoolContext {
-                origin: Instant::now(),
-                settings: Settings {
-                    measure: LoadMetric::InFlight,
-                    load: load::Settings::new(SECOND, SECOND, SECOND),
-                    slow_start: SECOND,
-                    labels: None,
-                },
+            Self::of(weights, |endpoint| endpoint)
+        }
+
+        /// The same with endpoints that `with` has changed.
+        pub(super) fn of(weights: &[f64], with: impl Fn(Endpoint<()>) -> Endpoint<()>) -> Self {
+            let settings = Settings {
+                measure: LoadMetric::InFlight,
+                slow_start: Duration::from_secs(1),
+                ejection: None,
+                ..Settings::default()
             };
-            let series = Series::of("choose", "balance");
-            let host_set =
-                HostSet::new(context, None, Failover::new(), Random::new(Some(1)), series);
-            let host_set = Arc::new(host_set);
+            let host_set = Arc::new(HostSet::new("choose", settings));
             let host = |(key, weight): (usize, &f64)| {
-                let endpoint = Endpoint::new(key, ()).weight(*weight);
-                Arc::new(Host::new(&endpoint, context, &host_set, 0.0, 0, false))
+                let endpoint = with(Endpoint::new(key, ()).weight(*weight));
+                Arc::new(Host::new(endpoint, &host_set, 0.0, 0, false))
             };
             Self {
                 hosts: weights.iter().enumerate().map(host).collect(),
                 random: SmallRng::seed_from_u64(1),
-                cursor: AtomicU64::new(0),
+                turns: Turns::default(),
                 now: 0,
             }
         }
@@ -334,8 +348,8 @@ pub(super) mod tests {
         /// They begin a slow start of 1 s.
         pub(super) fn starting(self) -> Self {
             for host in &self.hosts {
-                host.condition.found(false, 0);
-                host.condition.found(true, 0);
+                host.peers.update(0, |change| change.found(host, false));
+                host.peers.update(0, |change| change.found(host, true));
             }
             self
         }
@@ -373,11 +387,15 @@ pub(super) mod tests {
         }
 
         fn choose_of(&mut self, policy: &impl Choose<u64>, request: u64, tried: Tried) -> usize {
-            let weights = self.hosts.iter().map(|host| host.weight());
-            let max_weight = weights.fold(0.0, f64::max);
-            let (hosts, cursor, random) = (&self.hosts, &self.cursor, &mut self.random);
-            let now = self.now;
-            let mut endpoints = Endpoints::new(hosts, max_weight, now, tried, cursor, random);
+            let mut endpoints = Endpoints {
+                hosts: &self.hosts,
+                group: &Group::new(0, &self.hosts),
+                now: self.now,
+                tried,
+                turns: &self.turns,
+                random: &mut self.random,
+                notes: &mut Vec::new(),
+            };
             policy.choose(&request, &mut endpoints)
         }
 
@@ -447,10 +465,8 @@ pub(super) mod tests {
             }
             let _scope = OperationScope::enter(None, None, Tried::default());
             crate::context::note_tried(pool.hosts[0].id);
-            let tried = crate::context::tried();
-            let random = &mut SmallRng::seed_from_u64(1);
-            let mut endpoints = Endpoints::new(&pool.hosts, 1.0, 0, tried, &pool.cursor, random);
-            assert_eq!(PowerOfChoices.choose(&0u64, &mut endpoints), expected);
+            pool.random = SmallRng::seed_from_u64(1);
+            assert_eq!(pool.choose_again(&PowerOfChoices), expected);
         }
     }
 

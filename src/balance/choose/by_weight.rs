@@ -1,130 +1,90 @@
-//! One after the other.
+//! By weight: one after the other, or at random.
 
-use super::{Choose, Eligibility, Endpoints};
-
-/// The units of a weight of 1. The least weight is one unit.
-const UNITS: f64 = 1e3;
-/// The steps in which the weight of an endpoint rises during its slow start. Few, so that the weights stay as they are for
-/// a while.
-const RAMP_STEPS: f64 = 10.0;
-/// The share of a cycle between one turn and the next: by the golden ratio, turns of one endpoint are as far from each other
-/// as can be, however many there are.
-const STRIDE: f64 = 0.618_033_988_749_894_9;
+use super::{Choose, DRAWS, Eligibility, Endpoints};
+use crate::algorithm::rotation::{Cycle, units};
 
 /// One endpoint after the other, as often as its weight says. All handles of a balancer take turns together.
 ///
 /// In each cycle of calls (as many as the sum of the weights, divided by their greatest common divisor) an endpoint that
 /// takes calls gets exactly its weight, in turns that are spread over the cycle. During a slow start its weight rises in
 /// tenths. A call that may not go to an endpoint because another attempt of the operation went there takes no turn away
-/// from the others. Looks at each of the endpoints.
+/// from the others.
+///
+/// Where all endpoints take calls and weigh the same, a call looks at the one whose turn it is; else once at each of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundRobin;
 
 impl<Req> Choose<Req> for RoundRobin {
     fn choose(&self, _request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
-        let cycle = Cycle::of(endpoints);
-        let turn = if cycle.are_all_untried {
-            endpoints.turn()
-        } else {
-            endpoints.next_turn()
-        };
-        let mut position = cycle.position(turn);
-        let mut last = 0;
-        for place in 0..endpoints.len() {
-            if endpoints.eligibility(place) != cycle.eligibility {
-                continue;
-            }
-            let units = units(endpoints, place);
-            if position < units {
+        let mut turn = None;
+        if endpoints.take_even_turns() {
+            let even = endpoints.turn();
+            let place = (even % endpoints.len() as u64) as usize;
+            if endpoints.is_whole(place) {
                 return place;
             }
-            position -= units;
-            last = place;
+            turn = Some(even);
         }
-        // An endpoint has changed its eligibility or weight since the first look.
-        last
-    }
-}
-
-/// The endpoints of the best eligibility, each with a number of positions that is its weight in units.
-#[derive(Clone, Copy)]
-struct Cycle {
-    eligibility: Eligibility,
-    units: u64,
-    /// The greatest common divisor of the weights.
-    divisor: u64,
-    /// They differ in their weights.
-    is_uneven: bool,
-    are_all_untried: bool,
-}
-
-impl Cycle {
-    fn of(endpoints: &Endpoints<'_>) -> Self {
-        let mut cycle = Self {
-            eligibility: Eligibility::ClosedAndTried,
-            units: 0,
-            divisor: 0,
-            is_uneven: false,
-            are_all_untried: true,
-        };
+        let (mut best, mut cycle) = (Eligibility::ClosedAndTried, Cycle::default());
+        let (mut are_all_untried, mut are_whole) = (true, true);
+        // Those of the best eligibility, each with the end of its positions in the cycle.
+        endpoints.notes.clear();
         for place in 0..endpoints.len() {
             let eligibility = endpoints.eligibility(place);
-            if matches!(
-                eligibility,
-                Eligibility::Tried | Eligibility::ClosedAndTried
-            ) {
-                cycle.are_all_untried = false;
-            }
-            if eligibility > cycle.eligibility {
+            are_all_untried &= matches!(eligibility, Eligibility::Open | Eligibility::Closed);
+            are_whole &= eligibility == Eligibility::Open;
+            if eligibility > best {
                 continue;
             }
-            if eligibility < cycle.eligibility {
-                (cycle.eligibility, cycle.units, cycle.divisor) = (eligibility, 0, 0);
-                cycle.is_uneven = false;
+            if eligibility < best {
+                (best, cycle) = (eligibility, Cycle::default());
+                endpoints.notes.clear();
             }
-            let units = units(endpoints, place);
-            cycle.is_uneven |= cycle.divisor != 0 && units != cycle.divisor;
-            cycle.divisor = common_divisor(cycle.divisor, units);
-            cycle.units += units;
+            let (weight, ramp) = endpoints.weight_and_ramp(place);
+            are_whole &= ramp >= 1.0;
+            let end = cycle.add(units(weight, ramp));
+            endpoints.notes.push((place, end));
         }
-        cycle
-    }
-
-    /// The position of this turn. As many turns in a row as the cycle is long have a different one each.
-    fn position(self, turn: u64) -> u64 {
-        let length = self.units / self.divisor;
-        let mut stride = 1;
-        if self.is_uneven {
-            stride = (length as f64 * STRIDE) as u64;
-            while common_divisor(stride, length) != 1 {
-                stride += 1;
-            }
-        }
-        let position = u128::from(turn % length) * u128::from(stride) % u128::from(length);
-        position as u64 * self.divisor
+        endpoints.note_whole(are_whole);
+        let turn = match turn {
+            Some(turn) => turn,
+            None if are_all_untried => endpoints.turn(),
+            None => endpoints.next_turn(),
+        };
+        let position = cycle.position(turn);
+        let at = endpoints.notes.partition_point(|(_, end)| *end <= position);
+        endpoints.notes[at].0
     }
 }
 
-/// The weight of an endpoint in whole units.
-fn units(endpoints: &Endpoints<'_>, place: usize) -> u64 {
-    let (weight, ramp) = endpoints.weight_and_ramp(place);
-    // Without the rounding up, a number like .3 · 10 may fall below its step.
-    let step = (ramp * RAMP_STEPS + 1e-9).floor().max(1.0);
-    (weight * UNITS).round().max(1.0) as u64 * step as u64
-}
+/// An endpoint at random, as often as its weight says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightedRandom;
 
-fn common_divisor(mut one: u64, mut other: u64) -> u64 {
-    while other != 0 {
-        (one, other) = (other, one % other);
+impl<Req> Choose<Req> for WeightedRandom {
+    fn choose(&self, _request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
+        for _ in 0..DRAWS {
+            let place = endpoints.random_below(endpoints.len());
+            let share = endpoints.weight(place) / endpoints.max_weight();
+            let is_drawn = share >= 1.0 || endpoints.random_share() < share;
+            if is_drawn && endpoints.eligibility(place) == Eligibility::Open {
+                return place;
+            }
+        }
+        endpoints.draw(Endpoints::weight)
     }
-    one
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::Pool;
     use super::*;
+    use crate::Availability;
     use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const SECOND: u64 = 1_000_000_000;
 
     /// The endpoints that so many calls go to.
     fn chosen(pool: &mut Pool, calls: usize) -> Vec<usize> {
@@ -185,6 +145,54 @@ mod tests {
             }
         }
         assert_eq!(counts, [3, 4, 4, 4]);
+    }
+
+    /// Counts how often it is asked.
+    #[derive(Clone, Default)]
+    struct Looks(Arc<AtomicU32>);
+
+    impl Availability for Looks {
+        fn is_available(&self) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
+
+    #[test]
+    fn a_turn_looks_at_one_endpoint_where_all_are_equal_and_else_once_at_each() {
+        for (weights, looks) in [([1.0; 4], 1), ([1.0, 1.0, 1.0, 2.0], 4)] {
+            let seen = Looks::default();
+            let mut pool = Pool::of(&weights, |endpoint| endpoint.available(seen.clone()));
+            chosen(&mut pool, 1);
+            seen.0.store(0, Ordering::Relaxed);
+            chosen(&mut pool, 100);
+            assert_eq!(seen.0.load(Ordering::Relaxed), 100 * looks, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_closes_or_returns_is_noticed_within_one_round() {
+        let mut pool = Pool::even(4);
+        assert_eq!(chosen(&mut pool, 8), [0, 1, 2, 3, 0, 1, 2, 3]);
+        pool.hosts[2].condition.refused(SECOND);
+        assert!(!chosen(&mut pool, 4).contains(&2), "it is closed");
+        let mut three = chosen(&mut pool, 3);
+        three.sort_unstable();
+        assert_eq!(three, [0, 1, 3]);
+        pool = pool.at(1_000);
+        chosen(&mut pool, 4);
+        let mut four = chosen(&mut pool, 4);
+        four.sort_unstable();
+        assert_eq!(four, [0, 1, 2, 3]);
+        let host = Arc::clone(&pool.hosts[1]);
+        host.peers
+            .update(SECOND, |change| change.found(&host, false));
+        host.peers
+            .update(SECOND, |change| change.found(&host, true));
+        chosen(&mut pool, 4);
+        let counted = chosen(&mut pool, 31);
+        let turns = counted.iter().filter(|place| **place == 1).count();
+        assert_eq!(turns, 1, "in slow start: {counted:?}");
     }
 
     proptest! {

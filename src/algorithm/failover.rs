@@ -18,19 +18,14 @@
 
 use std::time::Duration;
 
-use crate::ConfigError;
-use crate::error::Check;
-use crate::nanos::whole_nanos;
+use crate::nanos::{after, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
 
 /// How many priorities there are.
-pub(super) const PRIORITIES: usize = 8;
+pub(crate) const PRIORITIES: usize = 8;
 /// The last of them.
-pub(super) const LAST: u8 = PRIORITIES as u8 - 1;
+pub(crate) const LAST: u8 = PRIORITIES as u8 - 1;
 
-const OVERPROVISIONING_FACTOR: f64 = 1.4;
-const FAILBACK_DELAY: Duration = Duration::from_secs(10);
-const FAILBACK_RAMP: Duration = Duration::from_secs(30);
 /// In how many steps a ramp is climbed.
 const STEPS: u64 = 50;
 /// Below this, two shares are the same.
@@ -39,81 +34,27 @@ const NEGLIGIBLE: f64 = 1e-9;
 const LOOK: u64 = 250_000_000;
 
 /// How calls move from one priority group to the next, and back.
-///
-/// See [priority groups](crate::balance#priority-groups).
-///
-/// | setting | default | reason |
-/// |---|---|---|
-/// | [`overprovisioning_factor`](Self::overprovisioning_factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
-/// | [`failback_delay`](Self::failback_delay) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
-/// | [`failback_ramp`](Self::failback_ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use buttress::balance::Failover;
-///
-/// let failover = Failover::new().failback_delay(Duration::from_secs(60)).failback_ramp(Duration::from_secs(120));
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-#[must_use = "a failover is part of the configuration of a balancer"]
-pub struct Failover {
-    overprovisioning_factor: f64,
-    failback_delay: Duration,
-    failback_ramp: Duration,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rule {
+    /// How much more than its share an endpoint can take.
+    pub(crate) overprovisioning_factor: f64,
+    /// How long a group must have been better before it gets more calls.
+    pub(crate) failback_delay: Duration,
+    /// How long it takes from no calls to all calls.
+    pub(crate) failback_ramp: Duration,
 }
 
-impl Default for Failover {
+impl Default for Rule {
     fn default() -> Self {
         Self {
-            overprovisioning_factor: OVERPROVISIONING_FACTOR,
-            failback_delay: FAILBACK_DELAY,
-            failback_ramp: FAILBACK_RAMP,
+            overprovisioning_factor: 1.4,
+            failback_delay: Duration::from_secs(10),
+            failback_ramp: Duration::from_secs(30),
         }
     }
 }
 
-impl Failover {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How much more than its share an endpoint can take; 1 to 10. 1.4 by default.
-    ///
-    /// A group takes all calls until its healthy share is below 1 divided by this.
-    pub fn overprovisioning_factor(mut self, overprovisioning_factor: f64) -> Self {
-        self.overprovisioning_factor = overprovisioning_factor;
-        self
-    }
-
-    /// How long a group must have been better before it gets more calls. 10 s by default; zero switches this off.
-    pub fn failback_delay(mut self, failback_delay: Duration) -> Self {
-        self.failback_delay = failback_delay;
-        self
-    }
-
-    /// How long it takes from no calls to all calls when a group comes back. 30 s by default; zero switches this
-    /// off.
-    pub fn failback_ramp(mut self, failback_ramp: Duration) -> Self {
-        self.failback_ramp = failback_ramp;
-        self
-    }
-
-    pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let is_factor = (1.0..=10.0).contains(&self.overprovisioning_factor);
-        check.that(
-            is_factor,
-            "overprovisioning_factor",
-            &self.overprovisioning_factor,
-            "1 to 10",
-        )?;
-        check.duration_or_zero("failback_delay", self.failback_delay)?;
-        check.duration_or_zero("failback_ramp", self.failback_ramp)
-    }
-
+impl Rule {
     /// What a group can take.
     fn capacity(&self, group: Group) -> f64 {
         if group.is_empty() {
@@ -125,25 +66,25 @@ impl Failover {
 
 /// The endpoints of one priority, by their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Those that calls may be sent to.
-    pub(super) healthy: f64,
+    pub(crate) healthy: f64,
     /// All.
-    pub(super) whole: f64,
+    pub(crate) whole: f64,
 }
 
 impl Group {
-    pub(super) fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.whole <= 0.0
     }
 }
 
 /// The groups by their priority. Those that have no endpoint are empty.
-pub(super) type Groups = [Group; PRIORITIES];
+pub(crate) type Groups = [Group; PRIORITIES];
 
 /// What each group is trusted to take.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Capacities {
+pub(crate) struct Capacities {
     groups: [GroupCapacity; PRIORITIES],
     /// When it was last looked at.
     at: u64,
@@ -161,19 +102,19 @@ struct GroupCapacity {
 /// The share of each group, and when to look again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     /// They add up to 1, unless no group has an endpoint.
-    pub(super) parts: [f64; PRIORITIES],
+    pub(crate) parts: [f64; PRIORITIES],
     /// All groups together can take all calls.
-    pub(super) suffice: bool,
+    pub(crate) suffice: bool,
     /// When the shares change although the health of no endpoint does; `None` if they stay.
-    pub(super) again: Option<u64>,
+    pub(crate) again: Option<u64>,
 }
 
 impl Capacities {
     /// Takes in the health of the groups.
-    pub(super) fn update(&mut self, failover: &Failover, groups: &Groups, now: u64) -> Shares {
-        let capacities = groups.map(|group| failover.capacity(group));
+    pub(crate) fn update(&mut self, rule: &Rule, groups: &Groups, now: u64) -> Shares {
+        let capacities = groups.map(|group| rule.capacity(group));
         let is_alone = groups.iter().filter(|group| !group.is_empty()).count() == 1;
         for (place, trust) in self.groups.iter_mut().enumerate() {
             if groups[place].is_empty() && !trust.is_known {
@@ -183,7 +124,7 @@ impl Capacities {
                 // Nobody else could take the calls. What it can take is seen when another group comes.
                 *trust = GroupCapacity::of(if is_alone { 1.0 } else { capacities[place] });
             } else {
-                trust.follow(failover, capacities[place], self.at, now);
+                trust.follow(rule, capacities[place], self.at, now);
             }
         }
         self.at = self.at.max(now);
@@ -192,12 +133,12 @@ impl Capacities {
         Shares {
             parts: shares(&trusted, groups),
             suffice: capacities.iter().sum::<f64>() >= 1.0 - NEGLIGIBLE,
-            again: self.again(failover, &capacities, now),
+            again: self.again(rule, &capacities, now),
         }
     }
 
     /// When it was last looked at.
-    pub(super) fn at(&self) -> u64 {
+    pub(crate) fn at(&self) -> u64 {
         self.at
     }
 
@@ -212,13 +153,13 @@ impl Capacities {
         }
     }
 
-    fn again(&self, failover: &Failover, capacities: &[f64], now: u64) -> Option<u64> {
-        let step = (whole_nanos(failover.failback_ramp) / STEPS).max(1);
+    fn again(&self, rule: &Rule, capacities: &[f64], now: u64) -> Option<u64> {
+        let step = (whole_nanos(rule.failback_ramp) / STEPS).max(1);
         let rising = self.groups.iter().zip(capacities);
         rising
             .filter(|(trust, capacity)| trust.trusted + NEGLIGIBLE < **capacity)
             .map(|(trust, _)| {
-                let held_until = trust.held_until(failover, now);
+                let held_until = trust.held_until(rule, now);
                 held_until.max(now).saturating_add(step)
             })
             .min()
@@ -234,19 +175,19 @@ impl GroupCapacity {
         }
     }
 
-    fn follow(&mut self, failover: &Failover, capacity: f64, before: u64, now: u64) {
+    fn follow(&mut self, rule: &Rule, capacity: f64, before: u64, now: u64) {
         if capacity <= self.trusted + NEGLIGIBLE {
             self.trusted = capacity;
             self.better_since = None;
             return;
         }
         self.better_since.get_or_insert(now);
-        let held_until = self.held_until(failover, now);
+        let held_until = self.held_until(rule, now);
         if now < held_until {
             return;
         }
         let climbed = now.saturating_sub(held_until.max(before)) as f64;
-        let risen = match whole_nanos(failover.failback_ramp) {
+        let risen = match whole_nanos(rule.failback_ramp) {
             0 => capacity,
             ramp => self.trusted + climbed / ramp as f64,
         };
@@ -254,9 +195,9 @@ impl GroupCapacity {
     }
 
     /// Until when it does not rise.
-    fn held_until(&self, failover: &Failover, now: u64) -> u64 {
+    fn held_until(&self, rule: &Rule, now: u64) -> u64 {
         let since = self.better_since.unwrap_or(now);
-        since.saturating_add(whole_nanos(failover.failback_delay))
+        after(since, rule.failback_delay)
     }
 }
 
@@ -280,7 +221,7 @@ fn shares(capacities: &[f64; PRIORITIES], groups: &Groups) -> [f64; PRIORITIES] 
 
 /// How calls are divided among the groups: read by each call, without a lock.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(crate) struct Split {
     /// Where the part of each group ends, out of [`WHOLE`]: one byte each, that of the first in the lowest. In one
     /// word, so that no call sees a part of two divisions.
     ends: AtomicU64,
@@ -293,7 +234,7 @@ const WHOLE: u8 = u8::MAX;
 
 impl Split {
     /// All calls go to the first group, until somebody has looked.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             ends: AtomicU64::new(u64::MAX),
             due: AtomicU64::new(0),
@@ -301,7 +242,7 @@ impl Split {
     }
 
     /// Divides the calls so, until `until` at the latest.
-    pub(super) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
+    pub(crate) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
         let mut sum = 0.0;
         let ends = shares.map(|share| {
             sum += share;
@@ -314,16 +255,16 @@ impl Split {
 
     /// The priority of the group for a call, by 32 random bits.
     #[inline]
-    pub(super) fn choose(&self, random: u32) -> usize {
+    pub(crate) fn choose(&self, random: u32) -> usize {
         let ends = self.ends.load(Ordering::Relaxed).to_le_bytes();
         let draw = (u64::from(random) * u64::from(WHOLE)) >> u32::BITS;
         let place = ends.iter().position(|end| draw < u64::from(*end));
         place.unwrap_or(0)
     }
 
-    /// Says whether the caller is to look at the groups. One of those who come at the same time is.
+    /// Returns whether the caller is to look at the groups. Of callers that come at the same time, one is.
     #[inline]
-    pub(super) fn is_due(&self, now: u64) -> bool {
+    pub(crate) fn is_due(&self, now: u64) -> bool {
         let due = self.due.load(Ordering::Relaxed);
         due <= now && self.claim(due, now)
     }
@@ -335,8 +276,8 @@ impl Split {
         self.due.compare_exchange(due, next, is, fails).is_ok()
     }
 
-    /// The one who was to look could not: the next call is to.
-    pub(super) fn look_later(&self) {
+    /// The caller that was to look could not: the next call is to.
+    pub(crate) fn look_later(&self) {
         self.due.store(0, Ordering::Relaxed);
     }
 }
@@ -376,7 +317,7 @@ mod tests {
 
     /// The shares of groups that are seen for the first time.
     fn fresh(groups: &[Group]) -> Vec<u32> {
-        let shares = Capacities::default().update(&Failover::new(), &all(groups), 0);
+        let shares = Capacities::default().update(&Rule::default(), &all(groups), 0);
         assert_eq!(shares.again, None);
         percent(&shares.parts, groups.len())
     }
@@ -413,7 +354,7 @@ mod tests {
     /// An active group of ten endpoints and a standby of ten.
     struct Bench {
         trusts: Capacities,
-        failover: Failover,
+        rule: Rule,
         now: u64,
         standby: u32,
     }
@@ -422,7 +363,7 @@ mod tests {
         fn new() -> Self {
             let mut bench = Self {
                 trusts: Capacities::default(),
-                failover: Failover::new(),
+                rule: Rule::default(),
                 now: SECOND,
                 standby: 10,
             };
@@ -432,7 +373,7 @@ mod tests {
 
         fn update(&mut self, healthy: u32) -> Shares {
             let groups = [group(healthy, 10), group(self.standby, 10)];
-            self.trusts.update(&self.failover, &all(&groups), self.now)
+            self.trusts.update(&self.rule, &all(&groups), self.now)
         }
 
         /// The share of the active group in per cent.
@@ -530,9 +471,8 @@ mod tests {
     #[test]
     fn without_hold_and_ramp_the_shares_follow_health() {
         let mut bench = Bench::new();
-        bench.failover = Failover::new()
-            .failback_delay(Duration::ZERO)
-            .failback_ramp(Duration::ZERO);
+        bench.rule.failback_delay = Duration::ZERO;
+        bench.rule.failback_ramp = Duration::ZERO;
         for (healthy, share) in [(0, 0), (10, 100), (5, 70), (10, 100)] {
             assert_eq!(bench.active(healthy), share);
         }
@@ -541,7 +481,7 @@ mod tests {
     #[test]
     fn without_a_ramp_a_group_is_held_all_the_same() {
         let mut bench = Bench::new();
-        bench.failover = Failover::new().failback_ramp(Duration::ZERO);
+        bench.rule.failback_ramp = Duration::ZERO;
         assert_eq!(bench.active_after(1, 0), 0);
         assert_eq!(bench.active_after(1, 10), 0);
         assert_eq!(bench.active_after(9, 10), 0);
@@ -552,7 +492,7 @@ mod tests {
     fn a_group_that_is_new_is_trusted_at_once_and_one_that_returns_slowly() {
         let mut trusts = Capacities::default();
         let mut shares = |groups: &[Group], second| {
-            let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
+            let shares = trusts.update(&Rule::default(), &all(groups), second * SECOND);
             percent(&shares.parts, 2)
         };
         let (none, half, full) = (group(0, 0), group(1, 2), group(2, 2));
@@ -575,7 +515,7 @@ mod tests {
         assert_eq!(shares(&[], 20), [0, 0]);
         let mut trusts = Capacities::default();
         let mut shares = |groups: &[Group], second| {
-            let shares = trusts.update(&Failover::new(), &all(groups), second * SECOND);
+            let shares = trusts.update(&Rule::default(), &all(groups), second * SECOND);
             percent(&shares.parts, 2)
         };
         assert_eq!(shares(&[full], 0), [100, 0]);
@@ -587,7 +527,7 @@ mod tests {
     fn groups_that_cannot_take_everything_do_not_suffice() {
         let suffice = |groups: &[Group]| {
             let mut trusts = Capacities::default();
-            trusts.update(&Failover::new(), &all(groups), 0).suffice
+            trusts.update(&Rule::default(), &all(groups), 0).suffice
         };
         assert!(suffice(&[group(3, 4)]));
         assert!(!suffice(&[group(2, 3)]));
@@ -640,39 +580,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn settings_out_of_range_are_refused() {
-        let new = Failover::new;
-        let refused = [
-            (
-                new().overprovisioning_factor(0.99),
-                "overprovisioning_factor",
-            ),
-            (
-                new().overprovisioning_factor(f64::NAN),
-                "overprovisioning_factor",
-            ),
-            (
-                new().overprovisioning_factor(f64::INFINITY),
-                "overprovisioning_factor",
-            ),
-            (new().failback_delay(Duration::MAX), "failback_delay"),
-            (new().failback_ramp(Duration::MAX), "failback_ramp"),
-        ];
-        let check = Check::new("balance", "search").unwrap();
-        for (failover, field) in refused {
-            let error = failover.check(check).expect_err(field);
-            assert_eq!(error.field(), field, "{error}");
-        }
-        assert_eq!(
-            new()
-                .failback_delay(Duration::ZERO)
-                .failback_ramp(Duration::ZERO)
-                .check(check),
-            Ok(())
-        );
-    }
-
     proptest! {
         /// Whatever happens: all calls go somewhere, nobody gets more than it can take while others have room, nobody
         /// rises faster than the ramp without need, and in the end all is as if nothing had happened.
@@ -681,7 +588,7 @@ mod tests {
             groups in 1_usize..5,
             steps in prop::collection::vec((0_u64..20, prop::collection::vec((0_u32..=10, 0_u32..=10), 5)), 1..30),
         ) {
-            let failover = Failover::new();
+            let rule = Rule::default();
             let mut trusts = Capacities::default();
             let mut now = 0;
             let mut last = Groups::default();
@@ -692,11 +599,11 @@ mod tests {
                 last = all(&seen);
                 let present = last.iter().filter(|group| !group.is_empty()).count();
                 let fresh = trusts.groups.iter().zip(&last).any(|(trust, group)| !trust.is_known && !group.is_empty());
-                let updated = trusts.update(&failover, &last, now);
+                let updated = trusts.update(&rule, &last, now);
                 let shares = updated.parts;
                 let sum: f64 = shares.iter().sum();
                 prop_assert!(if present == 0 { sum == 0.0 } else { (sum - 1.0).abs() < 1e-6 }, "{:?}", shares);
-                let capacities = last.map(|group| failover.capacity(group));
+                let capacities = last.map(|group| rule.capacity(group));
                 let total: f64 = capacities.iter().sum();
                 let trusted = trusts.groups.map(|trust| trust.trusted);
                 for place in 0..PRIORITIES {
@@ -718,11 +625,11 @@ mod tests {
             }
             for _ in 0..2 {
                 now += 40 * SECOND;
-                let _ = trusts.update(&failover, &last, now);
+                let _ = trusts.update(&rule, &last, now);
             }
-            let settled = trusts.update(&failover, &last, now);
+            let settled = trusts.update(&rule, &last, now);
             prop_assert_eq!(settled.again, None);
-            let fresh = Capacities::default().update(&failover, &last, 0).parts;
+            let fresh = Capacities::default().update(&rule, &last, 0).parts;
             for (ours, fresh) in settled.parts.iter().zip(fresh) {
                 prop_assert!((ours - fresh).abs() < 1e-6);
             }

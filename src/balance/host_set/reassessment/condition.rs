@@ -1,24 +1,31 @@
-//! Whether an endpoint is to be chosen.
+//! Whether an endpoint is to be chosen, and how much it counts.
+//!
+//! Calls read these words, and one thread at a time writes those that the health of a group depends on: it holds the lock of
+//! the host set, and has the groups assessed before and after ([`Reassessment`](super::Reassessment)). Each word says something by
+//! itself, so all accesses are `Relaxed`: a call that sees one word and not yet another might as well have come a moment
+//! earlier or later. An `Acquire` here would have each comparison of endpoints read everything anew, for the sake of a few
+//! calls to an endpoint that is back a moment ago. Two words are written by calls as well. The end of a refusal only rises. A
+//! call that finds a slow start over clears `started` by a compare-and-swap: it leaves a start alone that has begun since.
 
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The least share of its weight that an endpoint begins with.
 const MIN_RAMP: f64 = 0.1;
 
-/// What keeps an endpoint from being chosen. Each reason is a word of its own, because one does not end another.
+/// What keeps an endpoint from being chosen, and its weight. Each reason is a word of its own, because one does not end
+/// another.
 ///
 /// Times are in nanoseconds from the origin of the balancer.
 #[derive(Debug)]
-pub(super) struct Condition {
+pub(in crate::balance) struct Condition {
+    /// The bits of the weight, a float.
+    weight: AtomicU64,
     /// It has refused a call, and is left alone until then.
     refused_until: AtomicU64,
     /// It was ejected until then; `u64::MAX` for until it is restored.
     ejected_until: AtomicU64,
-    /// A health check says that it does not work.
-    is_unhealthy: AtomicBool,
+    /// Not 0 while a health check says that it does not work.
+    unhealthy: AtomicU32,
     /// When its slow start began; `u64::MAX` for one that needs none.
     started: AtomicU64,
 }
@@ -38,40 +45,56 @@ pub enum EndpointState {
 }
 
 impl Condition {
-    pub(super) fn new(started: Option<u64>) -> Self {
+    pub(in crate::balance) fn new(weight: f64, started: Option<u64>) -> Self {
         Self {
+            weight: AtomicU64::new(weight.to_bits()),
             refused_until: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
-            is_unhealthy: AtomicBool::new(false),
+            unhealthy: AtomicU32::new(0),
             started: AtomicU64::new(started.unwrap_or(u64::MAX)),
         }
     }
 
-    /// Says whether calls may be sent to the endpoint.
+    /// The weight that was set.
     #[inline]
-    pub(super) fn is_selectable(&self, now: u64, is_panic: impl FnOnce() -> bool) -> bool {
+    pub(in crate::balance) fn weight(&self) -> f64 {
+        f64::from_bits(self.weight.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn reweigh(&self, weight: f64) {
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Returns whether calls may be sent to the endpoint.
+    #[inline]
+    pub(in crate::balance) fn is_selectable(
+        &self,
+        now: u64,
+        is_panic: impl FnOnce() -> bool,
+    ) -> bool {
         !self.is_refusing(now) && (self.is_out_until() <= now || is_panic())
     }
 
-    /// Says whether the endpoint has refused a call a short while ago.
+    /// Returns whether the endpoint has refused a call a short while ago.
     #[inline]
-    pub(super) fn is_refusing(&self, now: u64) -> bool {
+    pub(in crate::balance) fn is_refusing(&self, now: u64) -> bool {
         self.refused_until.load(Ordering::Relaxed) > now
     }
 
-    /// Says whether the endpoint gets no calls for any of the reasons that are known here.
-    pub(super) fn is_closed(&self, now: u64) -> bool {
+    /// Returns whether the endpoint gets no calls for any of the reasons that are known here.
+    pub(in crate::balance) fn is_closed(&self, now: u64) -> bool {
         self.is_refusing(now) || self.is_out_until() > now
     }
 
-    /// Says whether a health check has found that the endpoint does not work.
-    pub(super) fn is_unhealthy(&self) -> bool {
-        self.is_unhealthy.load(Ordering::Relaxed)
+    /// Returns whether a health check has found that the endpoint does not work.
+    #[inline]
+    pub(in crate::balance) fn is_unhealthy(&self) -> bool {
+        self.unhealthy.load(Ordering::Relaxed) != 0
     }
 
     /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
     #[inline]
-    pub(super) fn is_out_until(&self) -> u64 {
+    pub(in crate::balance) fn is_out_until(&self) -> u64 {
         if self.is_unhealthy() {
             return u64::MAX;
         }
@@ -81,14 +104,14 @@ impl Condition {
     /// Ejects the endpoint until `until`, when its slow start begins. Never shortens an ejection.
     pub(super) fn ejected(&self, until: u64) {
         let former = self.ejected_until.fetch_max(until, Ordering::Relaxed);
-        self.started.store(until.max(former), Ordering::Relaxed);
+        self.start_slowly(until.max(former));
     }
 
     /// Ends an ejection, and begins the slow start.
     pub(super) fn restore(&self, now: u64) {
         self.refused_until.store(0, Ordering::Relaxed);
         if self.ejected_until.swap(0, Ordering::Relaxed) > now {
-            self.started.store(now, Ordering::Relaxed);
+            self.start_slowly(now);
         }
     }
 
@@ -97,23 +120,29 @@ impl Condition {
     ///
     /// Then it begins slowly, after the end of an ejection if there is one.
     pub(super) fn found(&self, is_healthy: bool, now: u64) -> bool {
-        let was_unhealthy = self.is_unhealthy.swap(!is_healthy, Ordering::Relaxed);
-        let works_again = was_unhealthy && is_healthy;
+        let works_again = is_healthy && self.is_unhealthy();
         if works_again {
             let until = self.ejected_until.load(Ordering::Relaxed);
-            self.started.store(until.max(now), Ordering::Relaxed);
+            self.start_slowly(until.max(now));
         }
+        self.unhealthy
+            .store(u32::from(!is_healthy), Ordering::Relaxed);
         works_again
     }
 
+    /// Begins a slow start at this time. A swap, because the model cannot order a store with the swap that clears a start.
+    fn start_slowly(&self, at: u64) {
+        self.started.swap(at, Ordering::Relaxed);
+    }
+
     /// Leaves the endpoint alone until `until`.
-    pub(super) fn refused(&self, until: u64) {
+    pub(in crate::balance) fn refused(&self, until: u64) {
         self.refused_until.fetch_max(until, Ordering::Relaxed);
     }
 
     /// The share of its weight that counts.
     #[inline]
-    pub(super) fn ramp(&self, slow_start: u64, now: u64) -> f64 {
+    pub(in crate::balance) fn ramp(&self, slow_start: u64, now: u64) -> f64 {
         let started = self.started.load(Ordering::Relaxed);
         if started == u64::MAX {
             return 1.0;
@@ -128,8 +157,8 @@ impl Condition {
         (elapsed as f64 / slow_start as f64).max(MIN_RAMP)
     }
 
-    /// Changes nothing: who looks may have another clock than the calls.
-    pub(super) fn state(&self, slow_start: u64, now: u64) -> EndpointState {
+    /// Changes nothing: the caller may have another clock than the calls.
+    pub(in crate::balance) fn state(&self, slow_start: u64, now: u64) -> EndpointState {
         let started = self.started.load(Ordering::Relaxed);
         if self.is_unhealthy() {
             EndpointState::Unhealthy
@@ -143,11 +172,6 @@ impl Condition {
     }
 }
 
-/// A time in nanoseconds that is `wait` after `now`.
-pub(super) fn after(now: u64, wait: Duration) -> u64 {
-    now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::float_cmp, reason = "these shares are exact")]
@@ -158,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_has_refused_a_call_is_left_alone_for_a_while() {
-        let condition = Condition::new(None);
+        let condition = Condition::new(1.0, None);
         condition.refused(5);
         condition.refused(3);
         assert!(!condition.is_selectable(4, || true), "not even in panic");
@@ -167,7 +191,7 @@ mod tests {
 
     #[test]
     fn an_ejected_endpoint_returns_by_itself_and_slowly() {
-        let condition = Condition::new(None);
+        let condition = Condition::new(1.0, None);
         condition.ejected(30 * SECOND);
         condition.ejected(20 * SECOND);
         let state = |second| condition.state(10 * SECOND, second * SECOND);
@@ -186,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_health_check_ends_no_ejection() {
-        let condition = Condition::new(None);
+        let condition = Condition::new(1.0, None);
         assert!(!condition.found(true, 0));
         assert_eq!(condition.state(10 * SECOND, 0), EndpointState::Ready);
         assert!(!condition.found(false, 0));
@@ -207,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_new_endpoint_gets_a_growing_share_and_then_all_of_it() {
-        let condition = Condition::new(Some(SECOND));
+        let condition = Condition::new(1.0, Some(SECOND));
         let share = |seconds| condition.ramp(10 * SECOND, seconds * SECOND);
         assert_eq!([share(0), share(1), share(6)], [0.1, 0.1, 0.5]);
         assert_eq!(

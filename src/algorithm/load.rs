@@ -6,8 +6,6 @@
 //! they are in flight, but how long they take says nothing about the endpoint. Times are passed in, in nanoseconds from
 //! an origin that is the same for all endpoints of a balancer.
 
-use std::time::Duration;
-
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// What share of the failure share is the last call's.
@@ -25,15 +23,15 @@ const MIN_LATENCY: f64 = 1e-6;
 
 /// The settings of the estimate, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) latency_decay: f64,
-    pub(super) failure_decay: f64,
-    pub(super) failure_penalty: f64,
+pub(crate) struct Settings {
+    pub(crate) latency_decay: f64,
+    pub(crate) failure_decay: f64,
+    pub(crate) failure_penalty: f64,
 }
 
 /// How a call ended, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Succeeded,
     Failed,
     /// It was given up before it ended: it would have taken at least as long.
@@ -46,7 +44,7 @@ pub(super) enum End {
 
 /// The load of one endpoint.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     flow: AtomicU64,
     /// The calls whose answers have begun and not ended.
     streams: AtomicU32,
@@ -66,10 +64,12 @@ impl Flow {
     const UNIT: u32 = 14;
     const ONE: u64 = 1 << Self::TIME_BITS;
 
+    #[inline]
     fn waiting(self) -> u32 {
         (self.0 >> Self::TIME_BITS) as u32
     }
 
+    #[inline]
     fn time(nanos: u64) -> u64 {
         nanos >> Self::UNIT & (Self::ONE - 1)
     }
@@ -79,12 +79,14 @@ impl Flow {
         clippy::cast_possible_wrap,
         reason = "on a circle of times, the negative half is to come"
     )]
+    #[inline]
     fn since(self, nanos: u64) -> u64 {
         let units = Self::time(nanos).wrapping_sub(self.0) << (u64::BITS - Self::TIME_BITS);
         let units = (units as i64) >> (u64::BITS - Self::TIME_BITS);
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
+    #[inline]
     fn marked(self, nanos: u64) -> Self {
         // Another thread may have marked a later time.
         if self.waiting() > 0 && self.since(nanos) == 0 {
@@ -93,6 +95,7 @@ impl Flow {
         Self(self.0 & !(Self::ONE - 1) | Self::time(nanos))
     }
 
+    #[inline]
     fn begun(self, nanos: u64) -> Self {
         let flow = if self.waiting() == 0 {
             self.marked(nanos)
@@ -102,6 +105,7 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
+    #[inline]
     fn ended(self, answered: Option<u64>) -> Self {
         let flow = answered.map_or(self, |nanos| self.marked(nanos));
         Self(flow.0.wrapping_sub(Self::ONE))
@@ -121,16 +125,19 @@ impl Decaying {
     /// others have passed: a standby may get no call for weeks, and must not be held to what it was then.
     const AHEAD: u32 = 1 << 16;
 
+    #[inline]
     fn new(value: f32, nanos: u64) -> Self {
         let time = (nanos >> Self::UNIT) as u32;
         Self(u64::from(value.to_bits()) << u32::BITS | u64::from(time))
     }
 
+    #[inline]
     fn value(self) -> f32 {
         f32::from_bits((self.0 >> u32::BITS) as u32)
     }
 
     /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
+    #[inline]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
         let elapsed = ((nanos >> Self::UNIT) as u32).wrapping_sub(self.0 as u32);
@@ -141,6 +148,7 @@ impl Decaying {
     }
 
     /// Its value now.
+    #[inline]
     fn at(self, nanos: u64, decay: f64) -> f32 {
         let value = self.value();
         if value == 0.0 {
@@ -152,7 +160,7 @@ impl Decaying {
 
 impl Load {
     /// An endpoint that is expected to take `latency` seconds; zero if nothing is known.
-    pub(super) fn new(latency: f64, nanos: u64) -> Self {
+    pub(crate) fn new(latency: f64, nanos: u64) -> Self {
         Self {
             flow: AtomicU64::new(Flow(0).marked(nanos).0),
             streams: AtomicU32::new(0),
@@ -163,47 +171,41 @@ impl Load {
 
     /// A call begins.
     #[inline]
-    pub(super) fn begin(&self, nanos: u64) {
+    pub(crate) fn begin(&self, nanos: u64) {
         update(&self.flow, |flow| Flow(flow).begun(nanos).0);
     }
 
     /// A call ends that began at `began`.
     #[inline]
-    pub(super) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
-        let took = nanos.saturating_sub(began) as f64 / 1e9;
+    pub(crate) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
-        if !matches!(end, End::Ignored | End::Refused) {
-            self.took(settings, took as f32, nanos, end);
-        }
-        if matches!(end, End::Succeeded | End::Failed) {
-            self.failed(settings, nanos, end == End::Failed);
-        }
+        self.took(settings, began, nanos, end);
+        self.failed(settings, nanos, end);
         let has_answered = !matches!(end, End::Cancelled | End::Refused);
         let answered = has_answered.then_some(nanos);
         update(&self.flow, |flow| Flow(flow).ended(answered).0);
     }
 
     /// The answer begins of a call that began at `began`: this is what it took, and it stays in flight.
-    pub(super) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+    pub(crate) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
-        let took = nanos.saturating_sub(began) as f64 / 1e9;
-        if !matches!(end, End::Ignored | End::Refused) {
-            self.took(settings, took as f32, nanos, end);
-        }
+        self.took(settings, began, nanos, end);
         update(&self.flow, |flow| Flow(flow).ended(Some(nanos)).0);
     }
 
     /// An answer ends that has been coming for a while. However long that was, it is no latency.
-    pub(super) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
-        if matches!(end, End::Succeeded | End::Failed) {
-            self.failed(settings, nanos, end == End::Failed);
-        }
+    pub(crate) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
+        self.failed(settings, nanos, end);
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline]
-    fn took(&self, settings: &Settings, took: f32, nanos: u64, end: End) {
+    fn took(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
+        if matches!(end, End::Ignored | End::Refused) {
+            return;
+        }
+        let took = (nanos.saturating_sub(began) as f64 / 1e9) as f32;
         // A clock that stands still must not look like no estimate.
         let took = took.max(f32::MIN_POSITIVE);
         update(&self.latency, |word| {
@@ -233,7 +235,11 @@ impl Load {
     }
 
     #[inline]
-    fn failed(&self, settings: &Settings, nanos: u64, failed: bool) {
+    fn failed(&self, settings: &Settings, nanos: u64, end: End) {
+        let failed = end == End::Failed;
+        if !failed && end != End::Succeeded {
+            return;
+        }
         if !failed && Decaying(self.failures.load(Ordering::Relaxed)).value() == 0.0 {
             return;
         }
@@ -253,13 +259,18 @@ impl Load {
     }
 
     /// Forgets the failures.
-    pub(super) fn forgive(&self) {
+    pub(crate) fn forgive(&self) {
         self.failures.store(0, Ordering::Relaxed);
     }
 
     #[inline]
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight_in(Flow(self.flow.load(Ordering::Relaxed)))
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight_in(self.flow())
+    }
+
+    #[inline]
+    fn flow(&self) -> Flow {
+        Flow(self.flow.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -271,9 +282,8 @@ impl Load {
     ///
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
-    pub(super) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
-        let flow = Flow(self.flow.load(Ordering::Relaxed));
-        self.latency_in(settings, nanos, flow)
+    pub(crate) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
+        self.latency_in(settings, nanos, self.flow())
     }
 
     #[inline]
@@ -288,15 +298,15 @@ impl Load {
 
     /// The share of calls that fail, by the last few.
     #[inline]
-    pub(super) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
+    pub(crate) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
         let share = Decaying(self.failures.load(Ordering::Relaxed));
         f64::from(share.at(nanos, settings.failure_decay))
     }
 
     /// What one more call costs: `(latency + penalty · failure share²)² × (in flight + 1)`.
     #[inline]
-    pub(super) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
-        let flow = Flow(self.flow.load(Ordering::Relaxed));
+    pub(crate) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
+        let flow = self.flow();
         let latency = self.latency_in(settings, nanos, flow).max(MIN_LATENCY);
         let failures = self.failure_share(settings, nanos);
         let expected = latency + settings.failure_penalty * failures * failures;
@@ -309,16 +319,6 @@ impl Load {
 fn slower_gain(times: f32) -> f32 {
     let part = (times - 1.0) / (STEP - 1.0);
     (part * part).max(SLOWER_GAIN)
-}
-
-impl Settings {
-    pub(super) fn new(latency: Duration, failures: Duration, penalty: Duration) -> Self {
-        Self {
-            latency_decay: latency.as_secs_f64(),
-            failure_decay: failures.as_secs_f64(),
-            failure_penalty: penalty.as_secs_f64(),
-        }
-    }
 }
 
 /// Replaces the word by what `change` makes of it, unless that is the same.

@@ -1,0 +1,54 @@
+//! Which endpoints there are.
+
+use std::sync::Arc;
+
+use crate::algorithm::failover::{Capacities, Groups};
+use crate::algorithm::outlier::Notes;
+use crate::balance::endpoint::Host;
+
+/// The endpoints, and what is remembered from one look at them to the next.
+#[derive(Default)]
+pub(super) struct Members {
+    /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the host set.
+    pub(super) hosts: Vec<Arc<Host>>,
+    pub(super) trusts: Capacities,
+    pub(super) notes: Notes,
+}
+
+impl Members {
+    /// The endpoints of each priority that has any.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &[Arc<Host>]> {
+        self.hosts
+            .chunk_by(|one, other| one.priority() == other.priority())
+    }
+
+    pub(super) fn are_several(&self) -> bool {
+        self.groups().nth(1).is_some()
+    }
+
+    /// The health of the groups.
+    pub(super) fn health(&self, now: u64) -> Groups {
+        let mut groups = Groups::default();
+        for host in &self.hosts {
+            let group = &mut groups[usize::from(host.priority())];
+            group.whole += host.condition.weight();
+            if !host.is_down(now) {
+                group.healthy += host.condition.weight();
+            }
+        }
+        groups
+    }
+
+    /// When the next ejection is over after this time; `u64::MAX` if none is.
+    pub(super) fn next_return(&self, now: u64) -> u64 {
+        let outs = self.hosts.iter().map(|host| host.condition.is_out_until());
+        outs.filter(|until| *until > now).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// The endpoints of this priority among some in the order of their priorities.
+pub(in crate::balance) fn group_of(hosts: &[Arc<Host>], priority: u8) -> &[Arc<Host>] {
+    let begin = hosts.partition_point(|host| host.priority() < priority);
+    let end = hosts.partition_point(|host| host.priority() <= priority);
+    &hosts[begin..end]
+}

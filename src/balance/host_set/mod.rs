@@ -1,0 +1,158 @@
+//! The endpoints of a balancer as they are evaluated and counted together.
+
+mod ejection;
+mod failover;
+mod members;
+mod reassessment;
+
+use std::sync::{Arc, MutexGuard, TryLockError};
+
+use tokio::time::Instant;
+
+use self::ejection::Ejector;
+use self::failover::Failover;
+use self::members::Members;
+use super::background::Tasks;
+use super::choose::Turns;
+use super::config::Settings;
+use super::label::{Label, Shown};
+use super::metrics::BalanceMetrics;
+use super::shortage::Shortage;
+use crate::algorithm::failover::PRIORITIES;
+use crate::algorithm::load;
+use crate::nanos::{nanos_between, whole_nanos};
+use crate::random::Random;
+use crate::sync::{Mutex, lock};
+use crate::telemetry::{Ended, Series};
+
+pub(super) use self::members::group_of;
+pub use self::reassessment::EndpointState;
+pub(super) use self::reassessment::{Condition, Reassessment};
+
+/// The endpoints of one balancer.
+///
+/// Their states change with time alone, so they are counted when that is reported.
+pub(super) struct HostSet {
+    pub(super) settings: Settings,
+    /// The settings of the load estimate.
+    pub(super) load: load::Settings,
+    /// In nanoseconds.
+    pub(super) slow_start: u64,
+    origin: Instant,
+    members: Mutex<Members>,
+    ejector: Option<Ejector>,
+    pub(super) failover: Failover,
+    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
+    pub(super) turns: Box<[Turns; PRIORITIES]>,
+    pub(super) random: Random,
+    /// Discovery and the health check. Here, because metrics report it.
+    pub(super) tasks: Tasks,
+    pub(super) metrics: &'static Series<BalanceMetrics>,
+}
+
+impl HostSet {
+    pub(super) fn new(name: &str, settings: Settings) -> Self {
+        Self {
+            load: load::Settings {
+                latency_decay: settings.latency_decay.as_secs_f64(),
+                failure_decay: settings.failure_decay.as_secs_f64(),
+                failure_penalty: settings.failure_penalty.as_secs_f64(),
+            },
+            slow_start: whole_nanos(settings.slow_start),
+            origin: Instant::now(),
+            members: Mutex::default(),
+            ejector: settings.ejection.clone().map(Ejector::new),
+            failover: Failover::new(settings.failover.rule),
+            turns: Box::default(),
+            random: Random::new(settings.seed),
+            tasks: Tasks::default(),
+            metrics: Series::of(name, "balance"),
+            settings,
+        }
+    }
+
+    /// A time in nanoseconds from the origin of the balancer.
+    #[inline]
+    pub(super) fn nanos(&self, now: Instant) -> u64 {
+        nanos_between(self.origin, now)
+    }
+
+    /// Begins to change which endpoints there are, or what is known of their health.
+    pub(super) fn reassess(&self, now: u64) -> Reassessment<'_> {
+        Reassessment::begin(self, lock(&self.members), now)
+    }
+
+    /// Changes what is known of the health of endpoints, and shows it.
+    pub(super) fn update(&self, now: u64, change: impl FnOnce(&mut Reassessment<'_>)) {
+        change(&mut self.reassess(now));
+        self.metrics.publish(Instant::now());
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Members>> {
+        match self.members.try_lock() {
+            Ok(members) => Some(members),
+            Err(TryLockError::Poisoned(members)) => Some(members.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// What there is, if no endpoint would take a call. Looks at all of them until one would.
+    #[cold]
+    pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
+        let nanos = self.nanos(now);
+        let mut shortage = Shortage {
+            balancer: self.metrics.name(),
+            ..Shortage::default()
+        };
+        loop {
+            // Asked without the lock: availability is code of the user.
+            let host = lock(&self.members).hosts.get(shortage.known).cloned();
+            let Some(host) = host else {
+                return Some(shortage);
+            };
+            if host.is_selectable(nanos) {
+                return None;
+            }
+            shortage.add(host.state(nanos));
+        }
+    }
+
+    /// The label of an endpoint with this key, if endpoints are reported.
+    pub(super) fn label(&self, key: &Arc<str>) -> Option<Arc<Label>> {
+        let max = self.settings.endpoint_metrics?;
+        Some(self.metrics.levels().labels.enter(key, max))
+    }
+
+    /// A call to an endpoint that has this label has ended.
+    #[inline(never)]
+    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+        let is_idle = label.end();
+        self.metrics.ended(label, end, is_idle, now);
+    }
+
+    /// What is to be shown of the endpoints of each label, each at its place.
+    pub(super) fn show(&self, shown: &mut Vec<Option<Shown>>) {
+        if self.settings.endpoint_metrics.is_none() {
+            return;
+        }
+        let now = self.nanos(Instant::now());
+        for host in &lock(&self.members).hosts {
+            let Some(label) = &host.label else { continue };
+            if shown.len() <= label.place {
+                shown.resize_with(label.place + 1, || None);
+            }
+            let is_ready = host.condition.is_out_until() <= now;
+            shown[label.place]
+                .get_or_insert_with(|| Shown::none(label))
+                .add(is_ready, host.latency(now));
+        }
+    }
+
+    /// Counts the endpoints by their states.
+    pub(super) fn count<const N: usize>(&self, counts: &mut [u64; N]) {
+        let now = self.nanos(Instant::now());
+        for host in &lock(&self.members).hosts {
+            counts[host.state(now) as usize] += 1;
+        }
+    }
+}

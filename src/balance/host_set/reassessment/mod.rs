@@ -1,0 +1,96 @@
+//! The one way to change which endpoints there are, and what is known of their health.
+
+mod condition;
+
+use std::sync::{Arc, MutexGuard};
+
+use super::HostSet;
+use super::ejection::Ejector;
+use super::members::{Members, group_of};
+use crate::Mode;
+use crate::algorithm::outlier::{Ejection, sweep};
+use crate::balance::endpoint::Host;
+
+pub(in crate::balance) use self::condition::Condition;
+pub use self::condition::EndpointState;
+
+/// A change of the endpoints or of their health, between two assessments of the groups.
+///
+/// The groups are assessed when it begins, because what time has brought since the last look belongs to the state before
+/// the change, and when it is dropped. Nothing else can write to a [`Condition`] or replace the endpoints, so no change is
+/// left out of the shares of the groups, or taken to have lasted since an earlier look.
+#[must_use = "the change is over when this is dropped"]
+pub(in crate::balance) struct Reassessment<'a> {
+    set: &'a HostSet,
+    members: MutexGuard<'a, Members>,
+    now: u64,
+}
+
+impl<'a> Reassessment<'a> {
+    pub(super) fn begin(set: &'a HostSet, mut members: MutexGuard<'a, Members>, now: u64) -> Self {
+        set.failover.assess(&mut members, now);
+        Self { set, members, now }
+    }
+
+    /// Puts these endpoints, in the order of their priorities, in the place of those there were. Returns the latter, to be
+    /// dropped when the change is over: that runs code of the user.
+    #[must_use]
+    pub(in crate::balance) fn replace(&mut self, hosts: &[Arc<Host>]) -> Vec<Arc<Host>> {
+        std::mem::replace(&mut self.members.hosts, hosts.to_vec())
+    }
+
+    #[allow(clippy::unused_self, reason = "proves that the groups are assessed")]
+    pub(in crate::balance) fn reweigh(&mut self, host: &Host, weight: f64) {
+        host.condition.reweigh(weight);
+    }
+
+    /// Leaves an endpoint out until `until`.
+    #[allow(clippy::unused_self, reason = "proves that the groups are assessed")]
+    pub(in crate::balance) fn eject(&mut self, host: &Host, until: u64) {
+        host.condition.ejected(until);
+    }
+
+    /// Ends an ejection, and forgets earlier ones.
+    pub(in crate::balance) fn restore(&mut self, host: &Host) {
+        host.record.restore(self.now);
+        host.condition.restore(self.now);
+    }
+
+    /// A health check has found that an endpoint works, or does not.
+    pub(in crate::balance) fn found(&mut self, host: &Host, is_healthy: bool) {
+        if host.condition.found(is_healthy, self.now) {
+            // The failures of before would keep it from getting calls for longer than its slow start.
+            host.load.forgive();
+        }
+    }
+
+    /// Ejects those of a group that fail more than the rest of it.
+    pub(super) fn eject_outliers(&mut self, ejector: &Ejector, priority: u8) -> Vec<Ejection> {
+        let (set, now) = (self.set, self.now);
+        let Members { hosts, notes, .. } = &mut *self.members;
+        let hosts = group_of(hosts, priority);
+        let ejected = sweep(
+            &ejector.settings.rule,
+            ejector.interval(priority),
+            hosts,
+            |host| host.record_of(now),
+            notes,
+            now,
+            || set.random.symmetric(),
+        );
+        if ejector.settings.mode == Mode::Enforce {
+            for ejection in &ejected {
+                let host = &hosts[ejection.place];
+                host.condition.ejected(ejection.until);
+                host.load.forgive();
+            }
+        }
+        ejected
+    }
+}
+
+impl Drop for Reassessment<'_> {
+    fn drop(&mut self) {
+        self.set.failover.assess(&mut self.members, self.now);
+    }
+}

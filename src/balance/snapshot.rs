@@ -1,0 +1,73 @@
+//! The newest value of something that changes rarely, and the copies of it that handles keep.
+//!
+//! **Two sides.** The one that changes the value holds the lock, and stores the number of the new value before it gives the
+//! lock up. A handle compares that number with the number of its copy, and takes the lock only if they differ. The number is
+//! `Relaxed`: it tells no more than whether the lock is worth taking, and the lock orders everything else. A handle that
+//! does not see the number yet might as well have come before the change. The number is stored under the lock, since that of
+//! an older value must not be the last one: handles with that value would never see the newer one.
+
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use std::sync::Arc;
+
+/// A value that is replaced as a whole.
+pub(super) struct Snapshots<T> {
+    number: AtomicU64,
+    newest: Mutex<Snapshot<T>>,
+}
+
+/// A copy of the value, and its number.
+pub(super) struct Snapshot<T> {
+    number: u64,
+    pub(super) value: Arc<T>,
+}
+
+impl<T> Snapshots<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self {
+            number: AtomicU64::new(0),
+            newest: Mutex::new(Snapshot {
+                number: 0,
+                value: Arc::new(value),
+            }),
+        }
+    }
+
+    /// The number of the newest value: higher by one with each change.
+    #[inline]
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// The newest value.
+    pub(super) fn latest(&self) -> Snapshot<T> {
+        lock(&self.newest).clone()
+    }
+
+    /// Puts a value in the place of the newest one. Returns that, to be dropped without a lock.
+    #[must_use]
+    pub(super) fn replace(&self, value: T) -> Arc<T> {
+        let value = Arc::new(value);
+        let mut newest = lock(&self.newest);
+        newest.number += 1;
+        self.number.store(newest.number, Ordering::Relaxed);
+        std::mem::replace(&mut newest.value, value)
+    }
+
+    /// Brings a copy up to date. Returns the value that it had if that is not the newest one, to be dropped without a lock.
+    #[inline]
+    pub(super) fn refresh(&self, copy: &mut Snapshot<T>) -> Option<Arc<T>> {
+        if self.number() == copy.number {
+            return None;
+        }
+        Some(std::mem::replace(copy, self.latest()).value)
+    }
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self {
+            number: self.number,
+            value: Arc::clone(&self.value),
+        }
+    }
+}
