@@ -91,7 +91,8 @@
 //!
 //! The [`Record`] that `settle` gets is filled once for each attempt, and all parts of a stack read the same: the outcome by
 //! the classifier, the cause of the end, whether the service has seen the request, and the time that the service had the
-//! request. With [`PartLayer::of`] errors are failures, and a call is over when its response is there.
+//! request. With [`PartLayer::of`] errors are failures, and a call is over when its response is there;
+//! [`classify`](PartLayer::classify) and [`completion`](PartLayer::completion) change that.
 //!
 //! Parts compose. `Option<P>` is a part that may be left out, and `(A, B)` is two parts in one layer, the first one
 //! outermost; more of them nest on the right: `(A, (B, C))`. They are admitted from the outside and settled from the

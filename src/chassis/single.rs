@@ -84,8 +84,11 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
         self.layer(service)
     }
 
-    /// Classifies calls with `classify`.
-    pub(crate) fn classified<K2>(self, classify: K2) -> PartLayer<P, K2, C> {
+    /// Classifies calls with `classify`. By default errors are failures.
+    ///
+    /// A part whose configuration takes a classifier, as that of a rate limit, may depend on it: set it there.
+    #[must_use]
+    pub fn classify<K2>(self, classify: K2) -> PartLayer<P, K2, C> {
         PartLayer {
             core: self.core,
             classify,
@@ -93,8 +96,9 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
         }
     }
 
-    /// Sets when a call is over.
-    pub(crate) fn completed<C2>(self, completion: C2) -> PartLayer<P, K, C2> {
+    /// Sets when a call is over. By default when the inner service has returned its response.
+    #[must_use]
+    pub fn completion<C2>(self, completion: C2) -> PartLayer<P, K, C2> {
         PartLayer {
             core: self.core,
             classify: self.classify,

@@ -46,20 +46,6 @@ impl MeasureLayer {
     }
 }
 
-impl<K, C> MeasureLayer<K, C> {
-    /// Classifies calls with `classify`. By default errors are failures.
-    #[must_use]
-    pub fn classify<K2>(self, classify: K2) -> MeasureLayer<K2, C> {
-        self.classified(classify)
-    }
-
-    /// Sets when a call is over. By default when the inner service has returned its response.
-    #[must_use]
-    pub fn completion<C2>(self, completion: C2) -> MeasureLayer<K, C2> {
-        self.completed(completion)
-    }
-}
-
 /// A measurement, as a part of what it measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
