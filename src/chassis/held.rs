@@ -1,4 +1,4 @@
-//! What a call holds of the parts, and gives back once, however it ends.
+//! The permits of a call, which it gives back once, however it ends.
 
 use std::cell::Cell;
 use std::fmt;

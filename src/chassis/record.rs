@@ -103,11 +103,11 @@ pub enum Sent {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Record<'a> {
-    /// How the attempt counts for the service.
+    /// The meaning of the attempt for the service.
     pub outcome: Outcome,
     /// The cause of its end.
     pub ended_by: EndedBy,
-    /// Whether the service has seen the request.
+    /// The knowledge about whether the service has seen the request.
     pub sent: Sent,
     /// The moment at which it ended.
     pub at: &'a At,

@@ -24,7 +24,7 @@ pub struct Breaker {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BreakerPermit(Kind);
 
-/// How an attempt was let through.
+/// The way in which an attempt was let through.
 #[derive(Clone, Copy, Debug, Default)]
 enum Kind {
     /// Let through although it would have been rejected, or over.

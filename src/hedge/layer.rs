@@ -95,7 +95,7 @@ impl Handle {
         self.shared.delay(&self.now())
     }
 
-    /// Says whether calls are not hedged because most of them are slow.
+    /// Returns whether calls are not hedged because most of them are slow.
     #[must_use]
     pub fn is_slowed_down(&self) -> bool {
         self.shared.is_slowed_down(&self.now())

@@ -1,4 +1,4 @@
-//! What hedging reports.
+//! The metrics of hedging.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What measure reports.
+//! The metrics of measure.
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ impl Config {
 }
 
 impl<R, K> Config<R, K> {
-    /// How many attempts there are in all, the first one included; 1 to 10,000. 3 by default.
+    /// Sets the number of attempts in all, the first one included; 1 to 10,000. 3 by default.
     ///
     /// The first operation of a new process can make all of them. Later the [budget](crate::budget) may end them sooner.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
@@ -72,13 +72,13 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// How long to wait after a failure. Exponential from 50 ms to 2 s by default.
+    /// Sets the wait after a failure. Exponential from 50 ms to 2 s by default.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
     }
 
-    /// How long to wait after an overload. Exponential from 1 s to 20 s by default.
+    /// Sets the wait after an overload. Exponential from 1 s to 20 s by default.
     pub fn overload_backoff(mut self, backoff: Backoff) -> Self {
         self.settings.overload_backoff = backoff;
         self

@@ -1,4 +1,4 @@
-//! What retry reports.
+//! The metrics of retry.
 
 use tokio::time::Instant;
 

@@ -91,7 +91,7 @@ impl Standard {
 }
 
 impl<R, K, C> Standard<R, K, C> {
-    /// How long one attempt may take. By default 2 s, or 0.45 of the deadline if that is less.
+    /// Sets the time of one attempt. By default 2 s, or 0.45 of the deadline if that is less.
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -105,7 +105,7 @@ impl<R, K, C> Standard<R, K, C> {
         self
     }
 
-    /// How long the whole operation may take, all attempts and waits included. 10 s by default.
+    /// Sets the time of the whole operation, all attempts and waits included. 10 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.parts.deadline = Some(deadline);
         self
@@ -183,7 +183,7 @@ impl<R, K, C> Standard<R, K, C> {
         self
     }
 
-    /// How many attempts may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Those
+    /// Sets the number of attempts that may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Those
     /// beyond it are rejected.
     ///
     /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
@@ -345,7 +345,7 @@ impl Parts {
         is_in_range("timeout", self.timeout())
     }
 
-    /// How long one attempt may take.
+    /// Returns the time of one attempt.
     fn timeout(&self) -> Option<Duration> {
         match (self.timeout, self.deadline) {
             (Timeout::After(timeout), _) => Some(timeout),
@@ -377,7 +377,7 @@ impl Parts {
         self.check_attempt(check)
     }
 
-    /// What must be seen before an attempt is ended.
+    /// Refuses settings of parts that would come into effect only after an attempt has ended.
     fn check_attempt(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let end = match (self.timeout(), self.deadline) {
             (Some(timeout), _) => Some((timeout, "timeout")),

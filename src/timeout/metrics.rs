@@ -1,4 +1,4 @@
-//! What timeout and deadline report.
+//! The metrics of timeout and deadline.
 
 use tokio::time::Instant;
 

@@ -43,7 +43,7 @@ pin_project! {
         more: Option<Box<More<S, Req, P>>>,
         #[pin]
         timer: P::Timer,
-        // What the next attempt sends.
+        // The request of the next attempt.
         copy: Option<Req>,
         // Last, so that what the attempts hold is given back first.
         running: Option<Running<S, P, R, K>>,
@@ -51,7 +51,7 @@ pin_project! {
     }
 }
 
-/// What an operation keeps that makes more than one attempt.
+/// The state of an operation that makes more than one attempt.
 struct More<S, Req, P>
 where
     S: Service<Req>,
@@ -468,7 +468,7 @@ where
         timer.map_or(Poll::Pending, |timer| timer.poll_at(due.first, cx))
     }
 
-    /// What is due next.
+    /// Returns the instants at which something is due.
     fn due(&mut self) -> Option<Due> {
         let running = self.running.as_mut()?;
         let race = self.more.as_ref().and_then(|more| more.race.as_ref());

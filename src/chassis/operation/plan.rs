@@ -1,4 +1,4 @@
-//! What an operation may do beside a single attempt.
+//! The moves of an operation beside a single attempt.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ pub trait Plan: Send + Sync + 'static {
     /// The parts of each attempt.
     type Attempt: Part;
 
-    /// What an operation keeps of its times, if it is bounded.
+    /// The times of an operation, if it is bounded.
     #[doc(hidden)]
     type Times: Slot<Times>;
-    /// What an operation keeps of its hedges, if it sends any.
+    /// The state of hedging, if an operation sends hedges.
     #[doc(hidden)]
     type Hedging: Slot<Hedging>;
 

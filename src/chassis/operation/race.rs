@@ -26,7 +26,7 @@ where
     P: Plan,
 {
     hedges: Vec<Sent<S, Req, P>>,
-    /// How many there have been in all.
+    /// The number of hedges in all.
     sent: u32,
     /// An attempt has failed.
     has_failed: bool,
@@ -34,7 +34,7 @@ where
     pub(super) is_repeat_due: bool,
     /// The service asked for no copy before this instant.
     pub(super) not_before: Option<Instant>,
-    /// How the call ends if no other attempt does better.
+    /// The end of the call if no other attempt does better.
     failed: Option<End<S::Response, P>>,
 }
 
@@ -149,7 +149,7 @@ impl<Res, P: Plan> End<Res, P> {
     }
 }
 
-/// What the end of an attempt means for the call.
+/// The meaning of an attempt's end for the call.
 pub(super) enum Step<Res, P: Plan> {
     /// This is how the call ends.
     Over(End<Res, P>),
@@ -281,7 +281,7 @@ where
         Poll::Pending
     }
 
-    /// How many hedges have been sent.
+    /// Returns the number of hedges that have been sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent
     }
@@ -298,7 +298,7 @@ where
         self.hedges.iter().any(may_answer)
     }
 
-    /// How the call ends when no attempt is left.
+    /// Takes the end of a call that has no attempt left.
     pub(super) fn take_failed(&mut self) -> Option<End<S::Response, P>> {
         self.failed.take()
     }

@@ -1,4 +1,4 @@
-//! What an operation knows of itself while it runs.
+//! The state of an operation that runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -268,7 +268,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 pub(super) struct Attempted<'a, Req, Res> {
     pub(super) result: &'a mut Result<Res, Error>,
     pub(super) outcome: Outcome,
-    /// What the next attempt would send.
+    /// The request that the next attempt would send.
     pub(super) copy: Option<&'a Req>,
     /// The wait before this attempt.
     pub(super) previous: Duration,

@@ -37,7 +37,7 @@ pub struct Operation<S, P: Plan, R = ByClone, K = ErrorsAreFailures, C = Complet
     completion: C,
 }
 
-/// What all services of one layer value share.
+/// The state that all services of one layer value share.
 pub(crate) struct Recipe<P: Plan, R, K> {
     pub(crate) core: Arc<Core<P::Operation, P::Attempt>>,
     pub(crate) plan: P,
@@ -45,7 +45,7 @@ pub(crate) struct Recipe<P: Plan, R, K> {
     pub(crate) classify: K,
 }
 
-/// What all clones of one service share.
+/// The state that all clones of one service share.
 pub(crate) struct Shared<S, P: Plan, R, K> {
     core: Arc<Core<P::Operation, P::Attempt>>,
     pub(super) recipe: Arc<Recipe<P, R, K>>,
