@@ -172,7 +172,7 @@ pub(crate) fn note_tried(endpoint: u32) {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct OperationScope {
-    /// What was there before.
+    /// The values that were there before.
     deadline: Option<Instant>,
     attempt: u32,
     budget: usize,

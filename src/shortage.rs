@@ -13,15 +13,15 @@ use std::time::Duration;
 pub struct Shortage {
     /// The name of the balancer.
     pub balancer: &'static str,
-    /// How long the call waited for an endpoint.
+    /// The time that the call waited for an endpoint.
     pub waited: Duration,
-    /// How many endpoints there are.
+    /// The number of endpoints.
     pub known: usize,
-    /// How many of them are ejected.
+    /// The number of endpoints that are ejected.
     pub ejected: usize,
-    /// How many of them are unhealthy, by a health check.
+    /// The number of endpoints that are unhealthy, by a health check.
     pub unhealthy: usize,
-    /// How many of the others have just refused a call, or are not [available](crate::Availability).
+    /// The number of the others that have just refused a call, or are not [available](crate::Availability).
     pub unavailable: usize,
     /// Whether endpoints are still being discovered.
     pub is_discovering: bool,

@@ -15,7 +15,7 @@ const INITIAL: usize = 20;
 pub(crate) struct Settings {
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// What is left of the limit when it shrinks; above 0 and below 1.
+    /// The part of the limit that is left when it shrinks; above 0 and below 1.
     pub(crate) backoff: f64,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Call {
     pub(crate) limit: usize,
 }
 
-/// What has been seen of the calls since the limit changed. A change is stored as the first moment after it.
+/// The calls that were seen since the limit changed. A change is stored as the first moment after it.
 #[derive(Debug)]
 pub(crate) struct Aimd {
     settings: Settings,
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(one.overload(0, 9), 1, "never zero");
     }
 
-    /// What the documentation promises, written down without atomics and clever comparisons.
+    /// The promise of the documentation, written down without atomics and clever comparisons.
     struct Plain {
         shrunk: Option<u64>,
         changed: Option<u64>,

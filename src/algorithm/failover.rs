@@ -33,14 +33,14 @@ const NEGLIGIBLE: f64 = 1e-9;
 /// How long a look at the groups lasts at most: nobody tells when a circuit breaker has opened.
 const LOOK: u64 = 250_000_000;
 
-/// How calls move from one priority group to the next, and back.
+/// The rule by which calls move from one priority group to the next, and back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rule {
-    /// How much more than its share an endpoint can take.
+    /// The load that an endpoint can take, as a multiple of its share.
     pub(crate) overprovisioning_factor: f64,
-    /// How long a group must have been better before it gets more calls.
+    /// The time for which a group must have been better before it gets more calls.
     pub(crate) failback_delay: Duration,
-    /// How long it takes from no calls to all calls.
+    /// The time from no calls to all calls.
     pub(crate) failback_ramp: Duration,
 }
 

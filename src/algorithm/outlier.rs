@@ -76,12 +76,12 @@ impl Default for Rule {
 }
 
 impl Rule {
-    /// How many of `endpoints` may be out at most.
+    /// Returns the number of `endpoints` that may be out at most.
     fn most_out(&self, endpoints: usize) -> usize {
         endpoints * usize::from(self.max_ejection_percent) / 100
     }
 
-    /// How long the ejection takes that is the `row`th in a row.
+    /// Returns the time of the ejection that is the `row`th in a row.
     fn length(&self, row: u32, jitter: f64) -> u64 {
         let length = whole_nanos(self.base_ejection_time).saturating_mul(u64::from(row));
         let length = length.min(whole_nanos(self.max_ejection_time)) as f64;
@@ -108,7 +108,7 @@ impl EjectionMethod {
     }
 }
 
-/// What is remembered of one endpoint.
+/// The record of one endpoint.
 ///
 /// Calls write the counts and the row of failures, a sweep takes them. All accesses are `Relaxed`, because each word is
 /// complete in itself: a call is counted once, before a sweep or after it, and which of the two makes no difference.
@@ -120,7 +120,7 @@ pub(crate) struct Record {
     streak: AtomicU32,
     /// When the present or the last ejection is over; 0 if there was none.
     ejected_until: AtomicU64,
-    /// How many ejections in a row there were at its beginning. Written by one sweep at a time.
+    /// The number of ejections in a row at its beginning. Written by one sweep at a time.
     row: AtomicU32,
 }
 
@@ -159,7 +159,7 @@ impl Record {
         row % most == 0
     }
 
-    /// Says whether the endpoint is ejected.
+    /// Returns whether the endpoint is ejected.
     pub(crate) fn is_ejected(&self, now: u64) -> bool {
         self.ejected_until.load(Ordering::Relaxed) > now
     }
@@ -171,7 +171,7 @@ impl Record {
         self.streak.store(0, Ordering::Relaxed);
     }
 
-    /// How many ejections in a row still count: one fewer for each `base_ejection_time` since the last was over.
+    /// Returns the number of ejections in a row that still count: one fewer for each `base_ejection_time` since the last was over.
     pub(crate) fn ejections_in_a_row(&self, rule: &Rule, now: u64) -> u32 {
         let stayed = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
         let forgiven = stayed / whole_nanos(rule.base_ejection_time).max(1);
@@ -216,7 +216,7 @@ impl Interval {
         }
     }
 
-    /// Says whether it is time for a sweep.
+    /// Returns whether it is time for a sweep.
     #[inline]
     pub(crate) fn is_over(&self, now: u64) -> bool {
         self.ends.load(Ordering::Relaxed) <= now
@@ -251,7 +251,7 @@ pub(crate) struct Ejection {
     pub(crate) until: u64,
 }
 
-/// What a sweep notes down, for the next one to write over: it is part of a call, which does not allocate.
+/// The notes of a sweep, for the next one to write over: it is part of a call, which does not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Vec<(usize, Tally)>);
 
@@ -368,7 +368,7 @@ fn wilson(tally: Tally) -> (f64, f64, f64) {
     (share, (centre - spread) / scale, (centre + spread) / scale)
 }
 
-/// Says whether so few endpoints are in that it is better to ignore what is known of their health.
+/// Returns whether so few endpoints are in that it is better to ignore their health.
 ///
 /// With less than half of a pool, those few would be overrun. What they cost is still compared, so the ones that fail
 /// get little.

@@ -1,6 +1,6 @@
-//! Whether an endpoint is healthy, by the probes of it.
+//! The health of an endpoint, by its probes.
 
-/// What the probes of one endpoint have shown.
+/// The results of the probes of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Findings {
     /// It was never asked. It gets calls: a client that has just started has nothing better.

@@ -184,7 +184,7 @@ impl Extend<Waker> for Wakers {
 
 #[cfg(test)]
 impl Wakers {
-    /// How many will be woken.
+    /// Returns the number of wakers to be woken.
     pub(crate) fn len(&self) -> usize {
         self.first.iter().len() + self.rest.len()
     }

@@ -53,7 +53,7 @@ pub(crate) struct Settings {
     pub(crate) slowdown: f64,
 }
 
-/// How long calls have taken, in so many buckets. A time that is too long for them is in the last.
+/// The times that calls have taken, in so many buckets. A time that is too long for them is in the last.
 pub(crate) struct Sketch<const N: usize = BUCKETS> {
     settings: Settings,
     stripes: Box<[Stripe<N>]>,

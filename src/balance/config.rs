@@ -50,7 +50,7 @@ pub(super) struct Settings {
     pub(super) max_wait: Duration,
     pub(super) ejection: Option<OutlierEjection>,
     pub(super) failover: Failover,
-    /// How many endpoints have a label of their own in metrics, if endpoints are reported.
+    /// The number of endpoints with a label of their own in metrics, if endpoints are reported.
     pub(super) endpoint_metrics: Option<u32>,
     pub(super) seed: Option<u64>,
 }

@@ -6,7 +6,7 @@ use crate::ConfigError;
 use crate::algorithm::failover::Rule;
 use crate::error::Check;
 
-/// How calls move from one priority group to the next, and back.
+/// The rule by which calls move from one priority group to the next, and back.
 ///
 /// See [priority groups](crate::balance#priority-groups).
 ///
@@ -37,7 +37,7 @@ impl Failover {
         Self::default()
     }
 
-    /// How much more than its share an endpoint can take; 1 to 10. 1.4 by default.
+    /// Sets the load that an endpoint can take, as a multiple of its share; 1 to 10. 1.4 by default.
     ///
     /// A group takes all calls until its healthy share is below 1 divided by this.
     pub fn overprovisioning_factor(mut self, overprovisioning_factor: f64) -> Self {
@@ -45,13 +45,13 @@ impl Failover {
         self
     }
 
-    /// How long a group must have been better before it gets more calls. 10 s by default; zero switches this off.
+    /// Sets the time for which a group must have been better before it gets more calls. 10 s by default; zero switches this off.
     pub fn failback_delay(mut self, failback_delay: Duration) -> Self {
         self.rule.failback_delay = failback_delay;
         self
     }
 
-    /// How long it takes from no calls to all calls when a group comes back. 30 s by default; zero switches this
+    /// Sets the time from no calls to all calls when a group comes back. 30 s by default; zero switches this
     /// off.
     pub fn failback_ramp(mut self, failback_ramp: Duration) -> Self {
         self.rule.failback_ramp = failback_ramp;

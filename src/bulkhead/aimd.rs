@@ -60,7 +60,7 @@ impl Aimd {
         self
     }
 
-    /// What is left of the limit when it shrinks; above 0 and below 1. 0.9 by default.
+    /// The part of the limit that is left when it shrinks; above 0 and below 1. 0.9 by default.
     pub fn backoff(mut self, share: f64) -> Self {
         self.settings.backoff = share;
         self

@@ -78,7 +78,7 @@ impl Handle {
         self.shared.state()
     }
 
-    /// How much of the open time is left. `None` unless the breaker is open for a time.
+    /// Returns the rest of the open time. `None` unless the breaker is open for a time.
     #[must_use]
     pub fn open_for_remaining(&self) -> Option<Duration> {
         match self.state() {

@@ -1,4 +1,4 @@
-//! What all handles of one breaker share: the breaker, its clock and randomness, and the report of its transitions.
+//! The state that all handles of one breaker share: the breaker, its clock and randomness, and the report of its transitions.
 
 use std::fmt;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Shared {
         })
     }
 
-    /// How much of the open time is left. `None` if that is not known: half-open, or forced open.
+    /// Returns the rest of the open time. `None` if that is not known: half-open, or forced open.
     pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
         self.breaker.open_for_remaining(self.nanos(now))
     }

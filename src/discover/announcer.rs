@@ -1,4 +1,4 @@
-//! What a source has found, and what it has still to announce of that.
+//! The endpoints that a source has found, and the changes that it has still to announce.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

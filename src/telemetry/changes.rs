@@ -2,7 +2,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// How often the levels of a series were changed and published.
+/// The number of times that the levels of a series were changed and published.
 ///
 /// Two threads may set the gauges at once, and the one with the older levels may be the last to set them. It then sees that
 /// the levels have changed meanwhile, and sets the gauges again: a gauge is set by a swap that acquires and

@@ -22,7 +22,7 @@ pub(crate) use shown::{Gauges, Published, Shown};
 
 use crate::{ErrorKind, Outcome};
 
-/// How a call ended: the values of the label `outcome`.
+/// The end of a call: the values of the label `outcome`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ended {
     Success,

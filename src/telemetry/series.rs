@@ -31,7 +31,7 @@ pub(crate) struct Series<I> {
     part: &'static str,
     /// The place of its handles in the table of each thread.
     slot: usize,
-    /// How many layers have been built for it. A layer built since may run under another recorder
+    /// The number of layers that have been built for it. A layer built since may run under another recorder
     /// at the address of a former one, so handles that are older are renewed.
     builds: AtomicU32,
     levels: I,

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::series::{Instruments, Series, recorder_id};
 use crate::sync::{AtomicU64, Ordering};
 
-/// How often gauges are published by calls that have the time at hand, in nanoseconds.
+/// The time after which a call that has the time at hand publishes the gauges again, in nanoseconds.
 const REPUBLISH: u64 = 100_000_000;
 
 /// When a layer last published its gauges, and to which recorder.
@@ -52,7 +52,7 @@ pub(crate) trait Gauges<const N: usize>: Instruments {
     fn parts(word: u64) -> [u64; N];
 }
 
-/// What one layer adds to the gauges of its series, and when they were published last.
+/// The levels that one layer adds to the gauges of its series, and the time when they were published last.
 ///
 /// A level is published
 ///

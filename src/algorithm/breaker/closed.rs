@@ -6,7 +6,7 @@ use super::machine::{Settings, TransitionCause};
 use crate::algorithm::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// How the calls are counted.
+/// The window in which calls are counted.
 enum Window {
     Time(TimeWindow),
     /// The order of the last N calls is one for all threads, so they take turns.
@@ -21,7 +21,7 @@ pub(crate) struct Mark {
     pub(crate) stripe: u32,
 }
 
-/// What a call does to the failures in a row.
+/// The effect of a call on the failures in a row.
 ///
 /// A head that was good ends a row of heads that were not, at once: the rest of the answer may take hours. A row of
 /// answers that broke off is not ended by it, or there would be none: each of them had a good head.

@@ -93,7 +93,7 @@ impl Breaker {
         self.settings.slow_calls.map(|(longer_than, _)| longer_than)
     }
 
-    /// How much of the open time is left. `None` if that is not known: half-open, or forced open.
+    /// Returns the rest of the open time. `None` if that is not known: half-open, or forced open.
     pub(crate) fn open_for_remaining(&self, nanos: u64) -> Option<Duration> {
         match self.open_until.load(Ordering::Acquire) {
             NEVER => None,
@@ -198,7 +198,7 @@ impl Breaker {
             return None;
         }
         let step = match call.outcome {
-            // What its head says stays.
+            // The outcome of its head stays.
             Outcome::Ignored | Outcome::Cancelled => return None,
             Outcome::Success => Step::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => {

@@ -89,7 +89,7 @@ pub struct Endpoints<'a> {
     pub(super) tried: Tried,
     pub(super) turns: &'a Turns,
     pub(super) random: &'a mut SmallRng,
-    /// What a policy notes down, for the next call to write over.
+    /// The notes of a policy, for the next call to write over.
     pub(super) notes: &'a mut Vec<(usize, u64)>,
 }
 

@@ -59,7 +59,7 @@ impl HostSet {
         }
     }
 
-    /// How many ejections in a row still count against an endpoint.
+    /// Returns the number of ejections in a row that still count against an endpoint.
     pub(in crate::balance) fn ejections(&self, host: &Host, now: u64) -> u32 {
         self.ejector.as_ref().map_or(0, |ejector| {
             let rule = &ejector.settings.rule;

@@ -11,7 +11,7 @@ use crate::algorithm::outlier::is_panic;
 use crate::balance::endpoint::{GroupStatus, Host};
 use crate::sync::{AtomicU64, Ordering, lock};
 
-/// How many of the ejections that have ended unseen are taken in one by one: they need a look at all endpoints each.
+/// The number of ejections that have ended unseen and are taken in one by one: they need a look at all endpoints each.
 const RETURNS: usize = 32;
 
 /// Where calls go, by the last assessment of the groups.
@@ -55,7 +55,7 @@ impl Failover {
         }
     }
 
-    /// What the groups are trusted to take now, and the shares that they get. Ejections that are over since the last look
+    /// Returns the load that the groups are trusted to take now, and the shares that they get. Ejections that are over since the last look
     /// are taken in at the times when they were.
     fn divide(&self, members: &Members, now: u64) -> (Capacities, Shares) {
         let mut trusts = members.trusts;
@@ -101,7 +101,7 @@ impl HostSet {
         (parts, 0)
     }
 
-    /// What is known of the groups. Changes nothing: the caller may have another clock than the calls.
+    /// Returns the knowledge about the groups. Changes nothing: the caller may have another clock than the calls.
     pub(in crate::balance) fn groups(&self) -> Vec<GroupStatus> {
         let now = self.nanos(Instant::now());
         let members = lock(&self.members);

@@ -96,7 +96,7 @@ impl HostSet {
         }
     }
 
-    /// What there is, if no endpoint would take a call. Looks at all of them until one would.
+    /// Returns the states of all endpoints, if none would take a call. Looks at all of them until one would.
     #[cold]
     pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
         let nanos = self.nanos(now);

@@ -537,7 +537,7 @@ where
             return;
         };
         race.is_repeat_due |= running.repeats_at_once(outcome);
-        // What is due may come sooner than when the timer was set.
+        // The next event may be due sooner than when the timer was set.
         self.timer.set(P::Timer::default());
         match pushback {
             None => {}

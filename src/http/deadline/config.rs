@@ -22,7 +22,7 @@ pub struct PropagateDeadlineConfig<H = HttpHeaders> {
     pub(super) headers: H,
 }
 
-/// What is the same for all types of requests.
+/// The part that is the same for all types of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) slack: Duration,

@@ -66,7 +66,7 @@ pub struct HttpReplay<C = TryCopy> {
     rules: Rules,
 }
 
-/// What may be set, apart from how bodies are copied.
+/// The settings, apart from the copying of bodies.
 #[derive(Clone, Default)]
 struct Rules {
     all_idempotent: bool,

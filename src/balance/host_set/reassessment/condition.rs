@@ -1,4 +1,4 @@
-//! Whether an endpoint is to be chosen, and how much it counts.
+//! The condition of an endpoint: the reasons that keep it from being chosen, and its weight.
 //!
 //! Calls read these words, and one thread at a time writes those that the health of a group depends on: it holds the lock of
 //! the host set, and has the groups assessed before and after ([`Reassessment`](super::Reassessment)). Each word says something by
@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// The least share of its weight that an endpoint begins with.
 const MIN_RAMP: f64 = 0.1;
 
-/// What keeps an endpoint from being chosen, and its weight. Each reason is a word of its own, because one does not end
+/// The reasons that keep an endpoint from being chosen, and its weight. Each reason is a word of its own, because one does not end
 /// another.
 ///
 /// Times are in nanoseconds from the origin of the balancer.
