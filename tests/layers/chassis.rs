@@ -218,6 +218,26 @@ async fn an_attempt_made_again_gets_the_slot_of_the_one_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_waits_for_a_slot_is_waited_for_when_the_first_attempt_fails() {
+    let budget = Budget::config("leaf").reserve(100).initial(100);
+    let second = millis(1_000);
+    let stack = hedged().no_timeout().budget(&budget.build().unwrap());
+    let stack = stack.bulkhead(2, |bulkhead| {
+        let bulkhead = bulkhead.queue(5).queue_wait(second);
+        bulkhead.overloaded_wait(second)
+    });
+    let client = stack.build().unwrap();
+    let client = client.wrap(Leaf::new(&[(600, GOOD), (300, DOWN), (600, GOOD)]));
+    let begun = Instant::now();
+    // The third call is ahead of the copy of the second one, and gets the slot that is free after 300 ms.
+    let (first, third) = (client.clone().oneshot(1), client.clone().oneshot(3));
+    let (first, failing, third) = tokio::join!(first, client.oneshot(2), third);
+    let all = [first, failing, third].map(Result::unwrap);
+    assert_eq!(all, [Outcome::Success; 3]);
+    assert!(begun.elapsed() >= millis(600));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_answer_holds_no_slot_while_its_copy_may_not_be_sent_yet() {
     #[derive(Clone)]
     struct Later;

@@ -288,12 +288,13 @@ where
 
     /// Returns whether a hedge may still give the answer.
     ///
-    /// When the others have failed, nobody waits for one that the inner service is not ready for; unless it
-    /// takes the place of one that failed, or has a timeout of its own.
+    /// When the others have failed, the call does not wait for a hedge that the inner service is not ready for; unless the
+    /// hedge takes the place of one that failed, has a timeout of its own, or still waits for a part, which bounds the wait.
     pub(super) fn is_running(&self, has_timeout: bool) -> bool {
         let may_answer = |sent: &Sent<S, Req, P>| {
             let is_bounded = !self.has_failed || sent.is_repeat || has_timeout;
-            is_bounded || !sent.hedge.as_ref().project_ref().call.is_waiting()
+            let is_queued = !sent.hedge.as_ref().project_ref().held.is_sent();
+            is_bounded || is_queued || !sent.hedge.as_ref().project_ref().call.is_waiting()
         };
         self.hedges.iter().any(may_answer)
     }
