@@ -47,8 +47,9 @@ async fn main() -> Result<(), BoxError> {
 
     println!("\na service that answers 429, try again in 300 ms");
     let layer = RateLimitLayer::config("search", Rate::per_second(20))
+        .one_quota()
         .classify(classify_fn(|answer: Result<&u16, &Error>| match answer {
-            Ok(429) => Outcome::Overload {
+            Ok(429) => Outcome::Throttled {
                 // Of a real answer, this is its header `Retry-After`.
                 retry_after: Some(Duration::from_millis(300)),
             },

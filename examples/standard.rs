@@ -24,7 +24,7 @@ struct ByStatus;
 impl Classify<u16> for ByStatus {
     fn classify(&self, result: Result<&u16, &Error>) -> Outcome {
         match result {
-            Ok(429) => Outcome::Overload { retry_after: None },
+            Ok(429) => Outcome::Throttled { retry_after: None },
             Ok(500..) | Err(_) => Outcome::Failure,
             Ok(_) => Outcome::Success,
         }

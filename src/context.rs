@@ -137,18 +137,31 @@ impl Drop for DeadlineScope {
 
 /// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tried([u32; 2]);
+pub(crate) struct Tried {
+    last: [u32; 2],
+    /// The balancer had other endpoints for the last attempt.
+    has_others: bool,
+}
 
 impl Tried {
     #[inline]
     pub(crate) fn contains(self, endpoint: u32) -> bool {
-        self.0.contains(&endpoint)
+        self.last.contains(&endpoint)
+    }
+
+    /// Returns whether another endpoint could have taken the last attempt.
+    #[inline]
+    pub(crate) fn has_others(self) -> bool {
+        self.has_others
     }
 
     /// The last one alone: where there are two and both were tried, the next attempt is for the other one.
     #[inline]
     pub(crate) fn last(self) -> Self {
-        Self([self.0[0], 0])
+        Self {
+            last: [self.last[0], 0],
+            ..self
+        }
     }
 }
 
@@ -158,12 +171,16 @@ pub(crate) fn tried() -> Tried {
     CONTEXT.with(|context| context.tried.get().unwrap_or_default())
 }
 
-/// Notes that an attempt is sent to `endpoint`, if the operation may make several.
+/// Notes that an attempt is sent to `endpoint`, if the operation may make several, and whether there are others.
 #[inline]
-pub(crate) fn note_tried(endpoint: u32) {
+pub(crate) fn note_tried(endpoint: u32, has_others: bool) {
     CONTEXT.with(|context| {
-        if let Some(Tried([last, _])) = context.tried.get() {
-            context.tried.set(Some(Tried([endpoint, last])));
+        if let Some(Tried {
+            last: [last, _], ..
+        }) = context.tried.get()
+        {
+            let last = [endpoint, last];
+            context.tried.set(Some(Tried { last, has_others }));
         }
     });
 }
@@ -339,31 +356,36 @@ mod tests {
         assert_eq!(now(), before, "the layers outside have theirs back");
     }
 
+    fn tried_last(last: [u32; 2]) -> Tried {
+        let has_others = true;
+        Tried { last, has_others }
+    }
+
     #[test]
     fn an_operation_keeps_the_last_two_endpoints_that_it_tried() {
         let mut kept = Tried::default();
-        note_tried(1);
+        note_tried(1, true);
         assert_eq!(tried(), Tried::default(), "no operation, no list");
         for endpoint in 2..5 {
             let scope = OperationScope::enter(None, None, kept);
-            note_tried(endpoint);
+            note_tried(endpoint, true);
             kept = scope.tried();
         }
-        assert_eq!(kept, Tried([4, 3]));
+        assert_eq!(kept, tried_last([4, 3]));
         assert_eq!(tried(), Tried::default(), "not after the poll");
     }
 
     #[test]
     fn an_operation_inside_another_one_shares_its_list() {
-        let outer = OperationScope::enter(None, None, Tried([7, 0]));
+        let outer = OperationScope::enter(None, None, tried_last([7, 0]));
         let inner = OperationScope::enter(None, None, Tried::default());
         assert!(tried().contains(7));
-        note_tried(8);
+        note_tried(8, true);
         let inner_kept = inner.tried();
         drop(inner);
         assert_eq!(
             (outer.tried(), inner_kept),
-            (Tried([8, 7]), Tried::default())
+            (tried_last([8, 7]), Tried::default())
         );
     }
 

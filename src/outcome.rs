@@ -8,15 +8,15 @@ use crate::Error;
 ///
 /// What the layers make of it:
 ///
-/// | | success | failure | overload | ignored |
-/// |---|---|---|---|---|
-/// | [retry](crate::retry) | ends, and is refunded | tries again soon, for 10 tokens | tries again after 1 s or so, or after the time that was asked for, for 20 tokens | ends |
-/// | [hedge](crate::hedge) | ends | waits for another attempt, or makes one | waits for another attempt | ends |
-/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count |
-/// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked | – |
-/// | [bulkhead](crate::bulkhead), if its limit adapts | – | shrinks if the call timed out | shrinks | – |
-/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count |
-/// | [fallback](crate::fallback) | – | answers | answers | – |
+/// | | success | failure | overload | throttled | ignored |
+/// |---|---|---|---|---|---|
+/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count | does not count |
+/// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked, unless a balancer has other endpoints | the same, with [`one_quota`](crate::rate_limit::Config::one_quota) | – |
+/// | [bulkhead](crate::bulkhead), if its limit adapts | grows | shrinks if the call timed out | shrinks | shrinks, with [`one_quota`](crate::bulkhead::Config::one_quota) | – |
+/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count | does not count |
+/// | [fallback](crate::fallback) | – | answers | answers | answers | – |
+///
+/// Whether retry and hedge make another attempt is a separate decision, see [`Reattempt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -27,6 +27,12 @@ pub enum Outcome {
     /// The service said that it has too much to do. Counts as a failure; retries wait longer.
     Overload {
         /// How long the service asked callers to stay away.
+        retry_after: Option<Duration>,
+    },
+    /// The service said that this caller has used up its quota, which says nothing about the service. Other callers, with
+    /// quotas of their own, are served.
+    Throttled {
+        /// How long the service asked this caller to stay away.
         retry_after: Option<Duration>,
     },
     /// Says nothing about the service: a mistake of the caller, or a rejection by a layer below.
@@ -42,11 +48,45 @@ impl Outcome {
         matches!(self, Self::Failure | Self::Overload { .. })
     }
 
+    /// Returns whether the service declined the call: a [failure](Self::is_failure), or [`Throttled`](Self::Throttled).
+    pub(crate) fn is_declined(self) -> bool {
+        self.is_failure() || matches!(self, Self::Throttled { .. })
+    }
+
     /// The time that the service asked callers to stay away.
     pub(crate) fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Overload { retry_after } => retry_after,
+            Self::Overload { retry_after } | Self::Throttled { retry_after } => retry_after,
             _ => None,
+        }
+    }
+}
+
+/// The use of another attempt after a call that is over.
+///
+/// It is separate from the [`Outcome`], which says what the call means for the service: an answer may deserve another
+/// attempt and not count against the service, as HTTP's 408, or the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reattempt {
+    /// Another attempt is of no use: the call did what it should, or would end in the same way.
+    Never,
+    /// Another attempt may succeed soon. Retry waits for its backoff and pays 10 tokens; a hedge without a retry around it
+    /// makes another attempt at once.
+    Soon,
+    /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload, 1 s or so, or
+    /// for the time that was asked for, and pays 20 tokens.
+    Later,
+    /// Another attempt may succeed at once, but no further one: something inside has been renewed, as an expired token.
+    OnceAtOnce,
+}
+
+impl From<Outcome> for Reattempt {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Failure => Self::Soon,
+            Outcome::Overload { .. } | Outcome::Throttled { .. } => Self::Later,
+            Outcome::Success | Outcome::Ignored | Outcome::Cancelled => Self::Never,
         }
     }
 }
@@ -105,8 +145,17 @@ pub trait Classify<Res> {
     /// Classifies the response or the error.
     fn classify(&self, result: Result<&Res, &Error>) -> Outcome;
 
-    /// Reads what the service said about trying again. By default nothing but
-    /// [`Outcome::Overload`]'s `retry_after`.
+    /// Returns whether another attempt may be of use. By default it follows from the outcome: [`Soon`](Reattempt::Soon) after a
+    /// failure, [`Later`](Reattempt::Later) after an overload and for a caller that is throttled, else
+    /// [`Never`](Reattempt::Never).
+    ///
+    /// It is asked after the outcome, and not after a success.
+    fn reattempt(&self, result: Result<&Res, &Error>) -> Reattempt {
+        self.classify(result).into()
+    }
+
+    /// Reads what the service said about trying again. By default nothing but the `retry_after` of
+    /// [`Outcome::Overload`] and [`Outcome::Throttled`].
     fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Pushback::RetryAfter)

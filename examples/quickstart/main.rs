@@ -54,7 +54,7 @@ fn protect(
 ) -> Result<impl Client, ConfigError> {
     // All layers judge by the same rule.
     let classify = classify_fn(|result: Result<&Response, &Error>| match result {
-        Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Outcome::Overload {
+        Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => Outcome::Throttled {
             retry_after: retry_after(response),
         },
         Ok(response) if !response.status().is_server_error() => Outcome::Success,
@@ -69,6 +69,7 @@ fn protect(
     let stack = standard(name)
         .classify(classify)
         .replay(if_recognised)
+        .one_quota() // the contract is with the shop, not with its customers
         .deadline(Duration::from_millis(900)) // all attempts together
         .timeout(Duration::from_millis(250)) // each attempt
         // What takes longer than nearly all the others is sent once more.

@@ -27,6 +27,8 @@ pub(crate) struct Failure {
     /// The number of the attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) is_overload: bool,
+    /// The next attempt follows without a wait.
+    pub(crate) is_at_once: bool,
     /// What the service asked for.
     pub(crate) retry_after: Option<Duration>,
     /// The wait before this attempt.
@@ -66,6 +68,7 @@ impl Settings {
                 let spread = backoff.base().max(asked / 10);
                 asked + spread.mul_f64(random.random())
             }
+            None if failure.is_at_once => Duration::ZERO,
             None => backoff.delay(failure.attempt - 1, failure.previous, random),
         };
         let until = saturating_add(now, duration);
@@ -110,6 +113,7 @@ mod tests {
         let failure = Failure {
             attempt: 2,
             is_overload,
+            is_at_once: false,
             retry_after,
             previous: Duration::ZERO,
         };

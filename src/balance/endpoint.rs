@@ -401,7 +401,7 @@ impl From<Outcome> for End {
             Outcome::Success => Self::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => Self::Failed,
             Outcome::Cancelled => Self::Cancelled,
-            Outcome::Ignored => Self::Ignored,
+            Outcome::Ignored | Outcome::Throttled { .. } => Self::Ignored,
         }
     }
 }

@@ -202,7 +202,7 @@
 //! | `buttress_ejections_total` | counter | name, method = `leave_one_out`, `consecutive_failures`, mode |
 //! | `buttress_priority_share` | gauge | name, priority = 0 to 7; only where there are several |
 //! | `buttress_rejections_total` | counter | name, layer = balance, reason = `no_endpoints`, mode |
-//! | `buttress_endpoint_calls_total` | counter | name, endpoint; outcome = success, failure, overload, ignored, cancelled, rejected |
+//! | `buttress_endpoint_calls_total` | counter | name, endpoint; outcome = success, failure, overload, throttled, ignored, cancelled, rejected |
 //! | `buttress_endpoint_in_flight` | gauge | name, endpoint |
 //! | `buttress_endpoint_latency_seconds` | gauge | name, endpoint |
 //! | `buttress_endpoint_ready` | gauge | name, endpoint |

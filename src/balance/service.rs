@@ -158,7 +158,7 @@ impl<S: Clone> Local<S> {
         let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
         pool.keep_published(now, nanos);
         let host = &hosts[place];
-        context::note_tried(host.id);
+        context::note_tried(host.id, set.hosts.len() > 1);
         Some(Chosen {
             flight: Flight::begin(host, nanos),
             service: set.services[group.indices.start + place].clone(),

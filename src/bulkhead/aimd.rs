@@ -17,7 +17,7 @@ const BACKOFF: f64 = 0.9;
 ///
 /// *Well* is a [`Success`](Outcome::Success). *Not well* is an [`Overload`](Outcome::Overload), a call that an
 /// inner timeout or deadline has ended, or one that took longer than [`slow_calls`](Self::slow_calls)
-/// says. Other failures, ignored and cancelled calls count neither way: they may have taken no time at all,
+/// says. Other failures, throttled, ignored and cancelled calls count neither way: they may have taken no time at all,
 /// or ended for reasons of the caller.
 ///
 /// - It shrinks at most once per round trip: of all calls that were in flight when it shrank, none makes it
@@ -99,7 +99,7 @@ impl Aimd {
 
     fn is_overload(&self, sample: &Sample) -> bool {
         match sample.outcome {
-            Outcome::Ignored | Outcome::Cancelled => false,
+            Outcome::Throttled { .. } | Outcome::Ignored | Outcome::Cancelled => false,
             Outcome::Overload { .. } => true,
             _ => sample.timed_out || self.slow.is_some_and(|limit| sample.round_trip > limit),
         }

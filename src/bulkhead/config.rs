@@ -44,6 +44,7 @@ struct Settings {
     overloaded_wait: Option<Duration>,
     /// `None` for `queue_wait`.
     overloaded_after: Option<Duration>,
+    one_quota: bool,
     mode: Mode,
 }
 
@@ -58,6 +59,7 @@ impl Config {
                 queue_wait: QUEUE_WAIT,
                 overloaded_wait: None,
                 overloaded_after: None,
+                one_quota: false,
                 mode: Mode::Enforce,
             },
             classify: ErrorsAreFailures,
@@ -101,6 +103,14 @@ impl<K, C> Config<K, C> {
     /// [`queue_wait`](Self::queue_wait) by default.
     pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
         self.settings.overloaded_after = Some(busy_for);
+        self
+    }
+
+    /// Takes the calls of this layer for those of one caller, as with the key of a third party: an answer
+    /// [`Outcome::Throttled`](crate::Outcome::Throttled) (429, `RESOURCE_EXHAUSTED`) is an overload to an adaptive limit. By
+    /// default it says nothing about the limit.
+    pub fn one_quota(mut self) -> Self {
+        self.settings.one_quota = true;
         self
     }
 
@@ -169,6 +179,7 @@ impl<K, C> Config<K, C> {
             Gate::new(limit, queue, bounds, settings.order),
             policy,
             settings.mode,
+            settings.one_quota,
             Series::of(&self.name, "bulkhead"),
         );
         Ok(Compartment {

@@ -12,7 +12,7 @@ use super::word::{MAX, Word};
 use crate::chassis::{At, EndedBy, Record};
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
-use crate::{ConfigError, Error, Mode};
+use crate::{ConfigError, Error, Mode, Outcome};
 
 pub(super) struct Shared {
     gate: Gate,
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     /// The limit to begin with.
     initial: usize,
     mode: Mode,
+    /// All calls have one quota at the service.
+    one_quota: bool,
     metrics: &'static Series<BulkheadMetrics>,
     shown: Shown<3>,
 }
@@ -30,6 +32,7 @@ impl Shared {
         gate: Gate,
         policy: Option<Box<dyn LimitPolicy>>,
         mode: Mode,
+        one_quota: bool,
         metrics: &'static Series<BulkheadMetrics>,
     ) -> Self {
         let word = gate.word();
@@ -37,6 +40,7 @@ impl Shared {
             policy,
             initial: word.limit(),
             mode,
+            one_quota,
             shown: Shown::new(metrics, word.bits()),
             metrics,
             gate,
@@ -130,6 +134,12 @@ impl Shared {
         record: &Record<'_>,
     ) {
         let Some(policy) = &self.policy else { return };
+        let outcome = match record.outcome {
+            Outcome::Throttled { retry_after } if self.one_quota => {
+                Outcome::Overload { retry_after }
+            }
+            outcome => outcome,
+        };
         let held = record.duration();
         let sample = Sample {
             now: record.at.instant(),
@@ -137,7 +147,7 @@ impl Shared {
             held,
             in_flight: before.in_flight().max(in_flight as usize),
             limit: before.limit(),
-            outcome: record.outcome,
+            outcome,
             timed_out: record.ended_by == EndedBy::Timeout,
         };
         self.change_limit(policy.as_ref(), &sample);

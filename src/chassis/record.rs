@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::nanos::nanos_between;
-use crate::{Error, Outcome};
+use crate::{Error, Outcome, context};
 
 /// A moment in the life of a call.
 ///
@@ -145,6 +145,13 @@ impl<'a> Record<'a> {
         } else {
             self.at.nanos().saturating_sub(self.sent_at)
         }
+    }
+
+    /// Returns whether a balancer inside has other endpoints than the one that had the request. Only an operation knows it
+    /// (retry, hedge, the standard stack), until its answer has come.
+    #[must_use]
+    pub fn has_other_endpoints(&self) -> bool {
+        context::tried().has_others()
     }
 
     /// Returns how long the service had the request.

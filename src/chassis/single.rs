@@ -16,7 +16,7 @@ use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::{
     BoxError, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Evictable,
-    Outcome, TrackCompletion,
+    Outcome, Reattempt, TrackCompletion,
 };
 
 /// The layer of a [`Part`].
@@ -357,6 +357,23 @@ where
         EndedBy::Refusal => (Outcome::Ignored, EndedBy::Refusal),
         ended_by => (classify.classify(Err(error)), ended_by),
     }
+}
+
+/// Returns whether another attempt may be of use, by the word of the service. A refusal by an inner layer is none.
+#[cold]
+#[inline(never)]
+pub(super) fn reattempt<Res, K>(
+    classify: &K,
+    result: &Result<Res, Error>,
+    (outcome, ended_by): (Outcome, EndedBy),
+) -> Reattempt
+where
+    K: Classify<Res>,
+{
+    if outcome == Outcome::Success || ended_by == EndedBy::Refusal {
+        return Reattempt::Never;
+    }
+    classify.reattempt(result.as_ref())
 }
 
 /// Ends a call with the result of its last attempt, which is classified: settles its permits, or moves them into the

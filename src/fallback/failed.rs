@@ -82,7 +82,7 @@ pub struct Failures;
 
 impl<Res> ShouldHandle<Res> for Failures {
     fn should_handle(&self, failed: Failed<'_, Res>) -> bool {
-        failed.outcome.is_failure() || failed.is_rejection()
+        failed.outcome.is_declined() || failed.is_rejection()
     }
 }
 

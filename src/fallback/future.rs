@@ -98,7 +98,8 @@ where
             _ => Error::of_service(own, name),
         });
         *this.step = Step::Over;
-        let has_failed = result.is_err() || classify_result(&config.classify, &result).is_failure();
+        let has_failed =
+            result.is_err() || classify_result(&config.classify, &result).is_declined();
         layer.report(if has_failed { "failed" } else { "answered" });
         Poll::Ready(result)
     }

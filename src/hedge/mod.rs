@@ -52,11 +52,11 @@
 //! | outcome of the attempt | attempts that run | further copies |
 //! |---|---|---|
 //! | success, or [`Ignored`](crate::Outcome::Ignored): the caller's mistake | are dropped: the call is over | none |
-//! | failure | go on | the next one at once, if there is no outer retry; else after the delay, while an attempt runs |
-//! | overload | go on | after the delay, while an attempt runs |
-//! | failure or overload that asks for a time (`Retry-After`, gRPC's pushback) | go on | as above, but not before that time |
+//! | failure, or an answer that deserves another attempt [soon](crate::Reattempt::Soon) | go on | the next one at once, if there is no outer retry; else after the delay, while an attempt runs |
+//! | overload, or a caller without quota | go on | after the delay, while an attempt runs |
+//! | one of these that asks for a time (`Retry-After`, gRPC's pushback) | go on | as above, but not before that time |
 //! | the same with a time of more than 60 s, or beyond the deadline | go on | none |
-//! | failure or overload that asks for no further attempt (a negative pushback) | go on | none |
+//! | one of these that asks for no further attempt (a negative pushback) | go on | none |
 //! | refused by an inner layer, or its copy of the request was too far behind | go on | after the delay, while an attempt runs |
 //!
 //! If all attempts fail, the error that came first is the result; what an inner layer refused

@@ -107,7 +107,7 @@ where
         if !has_no_body(status) && !response.body().is_end_stream() {
             return None;
         }
-        let is_decided = head.is_failure() || classify.is_decided(status, headers);
+        let is_decided = head.is_declined() || classify.is_decided(status, headers);
         Some(if is_decided {
             head
         } else {
@@ -130,7 +130,7 @@ where
         let call = Call {
             permit: Some(permit),
             outcome: head,
-            is_decided: head.is_failure()
+            is_decided: head.is_declined()
                 || classify.is_decided(response.status(), response.headers()),
             classify: classify.clone(),
         };

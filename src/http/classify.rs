@@ -7,7 +7,7 @@ use ::http::{HeaderMap, Response, StatusCode};
 use super::body::ClassifyEos;
 use super::retry_after::retry_after;
 use super::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Outcome, Pushback};
+use crate::{Classify, Error, Outcome, Pushback, Reattempt};
 
 /// Classifies HTTP responses by their status. See the [module documentation](crate::http).
 ///
@@ -29,6 +29,7 @@ use crate::{Classify, Error, Outcome, Pushback};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classifier {
     rules: Rules,
+    retry_unauthorized: bool,
 }
 
 impl Classifier {
@@ -40,8 +41,8 @@ impl Classifier {
 
     /// Classifies responses with `status` as `outcome`. What is said last holds.
     ///
-    /// An [`Overload`](Outcome::Overload) has the time of the header `Retry-After`, and its own where there is
-    /// none.
+    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the header `Retry-After`, and
+    /// their own where there is none. Another attempt follows the outcome, as in [`Reattempt`].
     #[must_use]
     pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
         self.statuses(status.as_u16()..=status.as_u16(), outcome)
@@ -54,25 +55,41 @@ impl Classifier {
         self
     }
 
+    /// Sends a request that is answered with 401 once more, and at once: something inside renews the token. By default a 401 is
+    /// the answer.
+    #[must_use]
+    pub fn retry_unauthorized(mut self) -> Self {
+        self.retry_unauthorized = true;
+        self
+    }
+
     #[inline]
     fn classify_status(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        let outcome = match (self.rules.find(status.as_u16()), status.as_u16()) {
+        let retry_after_of = |outcome| with_retry_after(outcome, retry_after(headers));
+        match (self.rules.find(status.as_u16()), status.as_u16()) {
+            (Some(outcome), _) if outcome.is_declined() => retry_after_of(outcome),
             (Some(outcome), _) => outcome,
-            (None, 429) => Outcome::Overload { retry_after: None },
-            // That it says when to come back tells a service that has too much to do from one that is broken.
-            (None, 503) => match retry_after(headers) {
-                None => Outcome::Failure,
-                asked => return Outcome::Overload { retry_after: asked },
-            },
-            // They say what the service never does, and another attempt would get the same answer.
-            (None, 501 | 505) => Outcome::Ignored,
+            // A word about the caller.
+            (None, 429) => retry_after_of(Outcome::Throttled { retry_after: None }),
+            // A word about the service.
+            (None, 503) => retry_after_of(Outcome::Overload { retry_after: None }),
+            (None, 401) if self.retry_unauthorized => Outcome::Ignored,
+            // They say what the service never does (501, 505), or that this request did not arrive in time (408, 425).
+            (None, 501 | 505 | 408 | 425) => Outcome::Ignored,
             // Statuses from 600 are invalid, and stand for 5xx.
-            (None, 408 | 425 | 500..) => Outcome::Failure,
+            (None, 500..) => Outcome::Failure,
             (None, _) => Outcome::Success,
-        };
-        match outcome {
-            Outcome::Overload { .. } => with_retry_after(outcome, retry_after(headers)),
-            outcome => outcome,
+        }
+    }
+
+    fn reattempt_status(&self, status: StatusCode, headers: &HeaderMap) -> Reattempt {
+        let outcome = self.classify_status(status, headers);
+        match (self.rules.find(status.as_u16()), status.as_u16()) {
+            (None, 401) if self.retry_unauthorized => Reattempt::OnceAtOnce,
+            (None, 408 | 425) => Reattempt::Soon,
+            // That it says when to come back tells a service that has too much to do from one that is broken.
+            (None, 503) if outcome.retry_after().is_none() => Reattempt::Soon,
+            _ => outcome.into(),
         }
     }
 }
@@ -86,13 +103,20 @@ impl<B> Classify<Response<B>> for Classifier {
         }
     }
 
+    fn reattempt(&self, result: Result<&Response<B>, &Error>) -> Reattempt {
+        match result {
+            Ok(response) => self.reattempt_status(response.status(), response.headers()),
+            Err(error) => of_error(error).into(),
+        }
+    }
+
     fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
         let response = result.ok()?;
         let headers = response.headers();
         let asked = match self.classify_status(response.status(), headers) {
-            Outcome::Overload { retry_after } => retry_after,
-            Outcome::Failure => retry_after(headers),
-            _ => None,
+            Outcome::Overload { retry_after } | Outcome::Throttled { retry_after } => retry_after,
+            _ if self.reattempt(result) == Reattempt::Never => None,
+            _ => retry_after(headers),
         };
         asked.map(Pushback::RetryAfter)
     }
@@ -123,12 +147,22 @@ mod tests {
         classify.classify(Ok(&response(status, retry_after)))
     }
 
+    fn reattempt(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Reattempt {
+        classify.reattempt(Ok(&response(status, retry_after)))
+    }
+
     fn pushback(classify: &Classifier, status: u16, retry_after: Option<&str>) -> Option<Pushback> {
         classify.pushback(Ok(&response(status, retry_after)))
     }
 
     fn overload(seconds: Option<u64>) -> Outcome {
         Outcome::Overload {
+            retry_after: seconds.map(Duration::from_secs),
+        }
+    }
+
+    fn throttled(seconds: Option<u64>) -> Outcome {
+        Outcome::Throttled {
             retry_after: seconds.map(Duration::from_secs),
         }
     }
@@ -142,9 +176,10 @@ mod tests {
         let classify = Classifier::default();
         for status in 100..=999 {
             let expected = match status {
-                429 => overload(None),
-                501 | 505 => Outcome::Ignored,
-                408 | 425 | 500.. => Outcome::Failure,
+                429 => throttled(None),
+                503 => overload(None),
+                408 | 425 | 501 | 505 => Outcome::Ignored,
+                500.. => Outcome::Failure,
                 _ => Outcome::Success,
             };
             assert_eq!(
@@ -152,7 +187,24 @@ mod tests {
                 expected,
                 "{status}"
             );
+            let expected = match status {
+                408 | 425 | 503 => Reattempt::Soon,
+                _ => expected.into(),
+            };
+            assert_eq!(reattempt(&classify, status, None), expected, "{status}");
         }
+        assert_eq!(reattempt(&classify, 503, Some("3")), Reattempt::Later);
+    }
+
+    #[test]
+    fn a_request_without_a_valid_token_is_sent_once_more_only_if_something_renews_it() {
+        let classify = Classifier::new();
+        assert_eq!(reattempt(&classify, 401, None), Reattempt::Never);
+        let classify = classify.retry_unauthorized();
+        assert_eq!(reattempt(&classify, 401, None), Reattempt::OnceAtOnce);
+        assert_eq!(classify_status(&classify, 401, None), Outcome::Ignored);
+        let classify = classify.status(StatusCode::UNAUTHORIZED, Outcome::Ignored);
+        assert_eq!(reattempt(&classify, 401, None), Reattempt::Never);
     }
 
     #[test]
@@ -176,24 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn an_overload_says_when_to_come_back() {
+    fn a_word_about_the_service_or_the_caller_says_when_to_come_back() {
         let classify = Classifier::new();
         assert_eq!(
             classify_status(&classify, 429, Some("3")),
-            overload(Some(3))
+            throttled(Some(3))
         );
         assert_eq!(
             classify_status(&classify, 429, Some("soon")),
-            overload(None)
+            throttled(None)
         );
         assert_eq!(
             classify_status(&classify, 503, Some("3")),
             overload(Some(3))
         );
-        assert_eq!(
-            classify_status(&classify, 503, Some("-3")),
-            Outcome::Failure
-        );
+        assert_eq!(classify_status(&classify, 503, Some("-3")), overload(None));
         let past = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(
             classify_status(&classify, 503, Some(past)),
@@ -207,6 +256,7 @@ mod tests {
         assert_eq!(pushback(&classify, 429, Some("3")), Some(after(3)));
         assert_eq!(pushback(&classify, 503, Some("3")), Some(after(3)));
         assert_eq!(pushback(&classify, 500, Some("3")), Some(after(3)));
+        assert_eq!(pushback(&classify, 408, Some("3")), Some(after(3)));
         assert_eq!(pushback(&classify, 500, Some("soon")), None);
         assert_eq!(pushback(&classify, 500, None), None);
         assert_eq!(pushback(&classify, 301, Some("3")), None);

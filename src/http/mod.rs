@@ -15,23 +15,30 @@
 //!
 //! [`Classifier`] looks at the status, and for some of them at `Retry-After`:
 //!
-//! | answer | outcome | because |
-//! |---|---|---|
-//! | 1xx, 2xx, 3xx, 4xx | success | the service did its work; a request that makes no sense is not its fault |
-//! | 408, 425 | failure | it did not take the request, and another try may help |
-//! | 429 | overload | it says that it has too much to do |
-//! | 503 with a `Retry-After` | overload | it says for how long |
-//! | 501, 505 | ignored | the service never does that: another attempt gets the same answer, other requests are served |
-//! | 503 without, other 5xx, from 600 | failure | |
-//! | error | failure | there is no answer |
-//! | the request's own [`ReplayBody`] failed | ignored | its sender has gone away, or this copy was too far behind: that is not the service's fault |
-//! | this side has reset the stream of HTTP/2 | ignored | hyper does so when the body of the request has failed, and says no more |
+//! | answer | [outcome](crate::Outcome) | another attempt | because |
+//! |---|---|---|---|
+//! | 1xx, 2xx, 3xx, 4xx | success | no | the service did its work; a request that makes no sense is not its fault |
+//! | 401 | success; with [`retry_unauthorized`](Classifier::retry_unauthorized) ignored | no; with it once, at once | something inside may renew the token |
+//! | 408, 425 | ignored | after the backoff | the request came too slowly or too early, which is not the service's fault |
+//! | 429 | throttled | after the time it asks for, or the backoff after overload | a word about the caller, which has used up its quota |
+//! | 503 with a `Retry-After` | overload | after that time; over a balancer after the backoff, at another endpoint | a word about the service, and for how long |
+//! | 503 without | overload | after the backoff | |
+//! | 501, 505 | ignored | no | the service never does that: another attempt gets the same answer, other requests are served |
+//! | other 5xx, from 600 | failure | after the backoff | |
+//! | error | failure | after the backoff | there is no answer |
+//! | the request's own [`ReplayBody`] failed | ignored | no | its sender has gone away, or this copy was too far behind: that is not the service's fault |
+//! | this side has reset the stream of HTTP/2 | ignored | no | hyper does so when the body of the request has failed, and says no more |
 //!
 //! [`status`](Classifier::status) and [`statuses`](Classifier::statuses) say otherwise for some of them.
 //!
 //! `Retry-After` is read by [`retry_after`]: seconds, or a date. It is the overload's time to stay away, which the
-//! circuit breaker and the rate limit obey, and retry's and hedge's pushback after any failure. Each of these has a limit of its
-//! own: beyond it, circuit breaker and rate limit act on a part of the time, and retry and hedge make no further attempt.
+//! circuit breaker and the rate limit obey, and retry's and hedge's pushback after any answer that deserves another attempt. Each
+//! of these has a limit of its own: beyond it, circuit breaker and rate limit act on a part of the time, and retry and hedge make
+//! no further attempt.
+//!
+//! A 429 stops nobody but the request that got it, because the next one may be for another tenant. If all calls of a stack share
+//! one quota, as with the key of a third party, say [`one_quota`](crate::stack::Standard::one_quota): then it pauses the rate limit
+//! and shrinks an adaptive concurrency limit. It never counts for the circuit breaker.
 //!
 //! For gRPC see [`grpc`].
 //!

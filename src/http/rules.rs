@@ -82,10 +82,13 @@ fn begins_with(start: &str, text: impl fmt::Display) -> bool {
     rest.0.is_empty()
 }
 
-/// Gives an overload the time that the service asked callers to stay away, if it did.
+/// Gives an overload, or a quota that is used up, the time that the service asked callers to stay away, if it did.
 pub(super) fn with_retry_after(outcome: Outcome, asked: Option<Duration>) -> Outcome {
     match outcome {
         Outcome::Overload { retry_after } => Outcome::Overload {
+            retry_after: asked.or(retry_after),
+        },
+        Outcome::Throttled { retry_after } => Outcome::Throttled {
             retry_after: asked.or(retry_after),
         },
         outcome => outcome,

@@ -58,7 +58,7 @@
 //! | the timeout of the attempt | what the classifier makes of a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
 //! | the deadline of the operation | `cancelled` | `cancelled` |
 //!
-//! `outcome` is `success`, `failure`, `overload`, `ignored`, `cancelled`, or `rejected` for a call that an inner
+//! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, or `rejected` for a call that an inner
 //! layer of this crate refused.
 //!
 //! # Defaults

@@ -75,6 +75,7 @@ impl Config {
                 max_wait: None,
                 max_retry_after: MAX_RETRY_AFTER,
                 respects_retry_after: None,
+                one_quota: false,
                 mode: Mode::Enforce,
             },
             cost: One,
@@ -98,6 +99,14 @@ impl<Q, K> Config<Q, K> {
     /// the calls that wait are never more than come at the rate in this time, at a cost of one.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.settings.max_wait = Some(wait);
+        self
+    }
+
+    /// Takes the calls of this layer for those of one caller, as with the key of a third party: an answer
+    /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) pauses all of them.
+    /// By default it concerns the request that got it, because others may be for tenants with quotas of their own.
+    pub fn one_quota(mut self) -> Self {
+        self.settings.one_quota = true;
         self
     }
 

@@ -24,9 +24,14 @@
 //! tokens, and wakes the next when it leaves. A call whose turn cannot come in time is rejected at once: by
 //! `max_wait`, or by its [deadline](crate::Deadline). It takes its place when it is first polled.
 //!
-//! **Hints.** With a [classifier](Config::classify) that finds the time for which the service asks callers to stay away
-//! ([`Outcome::Overload`](crate::Outcome::Overload), such as a 429 with `Retry-After`), nothing is let through for
-//! that long, and then one call after the other at the rate.
+//! **Hints.** With a [classifier](Config::classify) that finds the time for which the service asks callers to stay away,
+//! nothing is let through for that long, and then one call after the other at the rate. Two answers ask for it:
+//!
+//! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). In a standard
+//!   stack over a balancer with several endpoints this concerns the endpoint alone.
+//! - The caller has used up its quota ([`Outcome::Throttled`](crate::Outcome::Throttled), such as a 429), if
+//!   [`one_quota`](Config::one_quota) says that all calls of the layer are those of one caller. Without it, the answer concerns
+//!   the request that got it: a tenant that uses up its quota does not stop the other ones.
 //!
 //! # Promises
 //!

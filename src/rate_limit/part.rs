@@ -169,7 +169,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     fn head(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         if let State::In = mem::take(&mut permit.0) {
-            self.shared.hear(record.outcome, record.at);
+            self.shared.hear(record);
         }
     }
 
@@ -177,7 +177,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     fn settle(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         match mem::take(&mut permit.0) {
             State::Nothing => {}
-            State::In => self.shared.hear(record.outcome, record.at),
+            State::In => self.shared.hear(record),
             State::Waiting(mut wait) => self.leave_queue(&mut wait, record.at),
         }
     }

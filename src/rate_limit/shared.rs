@@ -10,7 +10,7 @@ use super::metrics::{End, RateLimitMetrics};
 use super::queue::{Queue, Tokens};
 use crate::algorithm::gcra::{Gcra, Taken};
 use crate::algorithm::rate::{LONGEST, Rate};
-use crate::chassis::At;
+use crate::chassis::{At, Record};
 use crate::context;
 use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub(super) max_retry_after: Duration,
     /// `None` as long as there is nobody to hear them.
     pub(super) respects_retry_after: Option<bool>,
+    /// All calls have one quota at the service.
+    pub(super) one_quota: bool,
     pub(super) mode: Mode,
 }
 
@@ -308,23 +310,26 @@ impl Shared {
         }
     }
 
-    /// Hears what the service says about staying away.
+    /// Reads in the record what the service says about staying away.
     #[inline(always)]
-    pub(super) fn hear(&self, outcome: Outcome, at: &At) {
-        if let Outcome::Overload {
-            retry_after: Some(retry_after),
-        } = outcome
-        {
-            self.pause(retry_after, at);
+    pub(super) fn hear(&self, record: &Record<'_>) {
+        if let Some(retry_after) = record.outcome.retry_after() {
+            self.pause(retry_after, record);
         }
     }
 
+    /// Pauses, if the word of the service concerns all calls: an overload that other endpoints do not share, and a quota of
+    /// one caller among others, do not.
     #[cold]
     #[inline(never)]
-    fn pause(&self, retry_after: Duration, at: &At) {
-        if self.settings.respects_retry_after == Some(true) {
+    fn pause(&self, retry_after: Duration, record: &Record<'_>) {
+        let concerns_all = match record.outcome {
+            Outcome::Throttled { .. } => self.settings.one_quota,
+            _ => !record.has_other_endpoints(),
+        };
+        if self.settings.respects_retry_after == Some(true) && concerns_all {
             let wait = retry_after.min(self.settings.max_retry_after);
-            self.quiet(wait, at.instant());
+            self.quiet(wait, record.at.instant());
         }
     }
 

@@ -29,7 +29,7 @@
 //! | `decision` | because |
 //! |---|---|
 //! | `rejected` | an inner layer refused the call, and would do so again |
-//! | `not_retryable` | the outcome is not a failure but [`Ignored`](crate::Outcome::Ignored): the caller's mistake |
+//! | `not_retryable` | another attempt is of no use, by [`Classify::reattempt`](crate::Classify::reattempt): the caller's mistake |
 //! | `nested` | an outer retry makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
@@ -39,13 +39,15 @@
 //! | `deadline` | the wait would reach to the deadline or past it |
 //! | `budget` | the budget is used up |
 //!
-//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload. The backoff is that of Marc
+//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload and for a caller without quota. The backoff is that of Marc
 //! Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
 //!
 //! If the service asks for a time v (`Retry-After`, gRPC's pushback), the wait is v + U(0, max(v / 10, base)), with the
 //! base of the backoff that would have been drawn from. It is never shorter than v, and the random part spreads the
 //! callers that were all told the same. If v is longer than [`max_retry_after`](Config::max_retry_after), or the
 //! wait does not end before the deadline, the answer comes back at once: a request sooner than v would be in vain.
+//! An endpoint of a balancer that is overloaded asks for itself: if there are others, the next attempt follows after the
+//! usual backoff and goes to one of them.
 //!
 //! # Promises
 //!

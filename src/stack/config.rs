@@ -48,6 +48,7 @@ struct Parts {
     concurrency: Concurrency,
     timeout: Timeout,
     budget: Option<Budget>,
+    one_quota: bool,
     seed: Option<u64>,
 }
 
@@ -80,6 +81,7 @@ impl Standard {
                 concurrency: Concurrency::Unset,
                 timeout: Timeout::Unset,
                 budget: None,
+                one_quota: false,
                 seed: None,
             },
             name,
@@ -222,6 +224,16 @@ impl<R, K, C> Standard<R, K, C> {
         self
     }
 
+    /// Takes all calls through the stack for those of one caller, as with the key of a third party.
+    ///
+    /// An answer that says that the caller has used up its quota (429, `RESOURCE_EXHAUSTED`) then pauses the rate limit for
+    /// the time that the service asks for, and shrinks an adaptive concurrency limit. By default it concerns the request that
+    /// got it alone, because others may be for tenants with quotas of their own.
+    pub fn one_quota(mut self) -> Self {
+        self.parts.one_quota = true;
+        self
+    }
+
     /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
     /// seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
@@ -296,8 +308,19 @@ impl<R, K, C> Standard<R, K, C> {
         });
         let rate_limit = parts.rate_limit.clone();
         // In a stack, the classifier may say that the service has asked callers to stay away.
-        let rate_limit = rate_limit.map(|config| config.classify(()).part(origin));
+        let rate_limit = rate_limit.map(|config| {
+            let config = config.classify(());
+            let config = if parts.one_quota {
+                config.one_quota()
+            } else {
+                config
+            };
+            config.part(origin)
+        });
         let bulkhead = match &parts.concurrency {
+            Concurrency::Limited(config) if parts.one_quota => {
+                Some(config.clone().one_quota().part(origin)?)
+            }
             Concurrency::Limited(config) => Some(config.part(origin)?),
             Concurrency::Unlimited | Concurrency::Unset => None,
         };

@@ -28,6 +28,7 @@ pub(crate) enum Ended {
     Success,
     Failure,
     Overload,
+    Throttled,
     Ignored,
     Cancelled,
     Rejected,
@@ -41,6 +42,7 @@ impl Ended {
             Self::Success => "success",
             Self::Failure => "failure",
             Self::Overload => "overload",
+            Self::Throttled => "throttled",
             Self::Ignored => "ignored",
             Self::Cancelled => "cancelled",
             Self::Rejected => "rejected",
@@ -54,6 +56,7 @@ impl From<Outcome> for Ended {
             Outcome::Success => Self::Success,
             Outcome::Failure => Self::Failure,
             Outcome::Overload { .. } => Self::Overload,
+            Outcome::Throttled { .. } => Self::Throttled,
             Outcome::Ignored => Self::Ignored,
             Outcome::Cancelled => Self::Cancelled,
         }

@@ -246,7 +246,7 @@ async fn a_breaker_sees_how_the_body_ends() {
     assert_eq!(ends("0").await, State::Closed);
     assert_eq!(ends("5").await, State::Closed);
     assert_eq!(ends("14").await, State::Open);
-    assert_eq!(ends("8").await, State::Open);
+    assert_eq!(ends("8").await, State::Closed, "the caller's quota");
     assert_eq!(ends("all is well").await, State::Open);
     let reset = async |source: Source| source.fail("connection reset");
     assert_eq!(state_after(reset).await, State::Open);

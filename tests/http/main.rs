@@ -8,3 +8,4 @@ mod feed;
 mod http_body;
 mod http_body_timeout;
 mod http_replay_body;
+mod http_statuses;

@@ -47,6 +47,7 @@ pub(crate) enum Outcome {
     Success,
     Failure,
     Overload { retry_after: Option<Duration> },
+    Throttled { retry_after: Option<Duration> },
     Ignored,
     Cancelled,
 }
@@ -58,7 +59,7 @@ impl Outcome {
 
     fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::Overload { retry_after } => retry_after,
+            Self::Overload { retry_after } | Self::Throttled { retry_after } => retry_after,
             _ => None,
         }
     }

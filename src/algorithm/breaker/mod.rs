@@ -153,7 +153,7 @@ impl Breaker {
     ) -> Option<Transition> {
         let (failed, slow) = (call.outcome.is_failure(), call.slow);
         let step = match call.outcome {
-            Outcome::Ignored | Outcome::Cancelled => return None,
+            Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => return None,
             _ if failed => Step::Failed,
             _ => Step::Succeeded,
         };
@@ -199,7 +199,7 @@ impl Breaker {
         }
         let step = match call.outcome {
             // The outcome of its head stays.
-            Outcome::Ignored | Outcome::Cancelled => return None,
+            Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => return None,
             Outcome::Success => Step::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => {
                 self.counts.correct(admitted.epoch(), call.at, mark);
@@ -253,7 +253,7 @@ impl Breaker {
     ) -> Option<Transition> {
         let end = match call.outcome {
             Outcome::Success if !call.slow => ProbeEnd::Succeeded,
-            Outcome::Ignored | Outcome::Cancelled => ProbeEnd::Released,
+            Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => ProbeEnd::Released,
             _ => ProbeEnd::Failed(call.outcome.retry_after()),
         };
         self.change(|machine| machine.end_probe(probe, end, call.at.nanos, jitter))

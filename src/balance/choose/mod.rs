@@ -464,7 +464,7 @@ pub(super) mod tests {
                 pool = pool.closed(&[2]);
             }
             let _scope = OperationScope::enter(None, None, Tried::default());
-            crate::context::note_tried(pool.hosts[0].id);
+            crate::context::note_tried(pool.hosts[0].id, true);
             pool.random = SmallRng::seed_from_u64(1);
             assert_eq!(pool.choose_again(&PowerOfChoices), expected);
         }

@@ -16,13 +16,13 @@ use super::running::{Attempted, Running};
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
-use crate::chassis::single::{complete, judge, poll_attempt};
+use crate::chassis::single::{complete, judge, poll_attempt, reattempt};
 use crate::context;
 use crate::hedge::Payment;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, Outcome, Pushback, Replay, TrackCompletion};
+use crate::{Classify, CloneService, Error, Outcome, Pushback, Reattempt, Replay, TrackCompletion};
 
 /// A copy that may not be sent for longer is not sent: hardly any caller is still there then.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -205,8 +205,13 @@ where
                     let error = running.end_at_deadline(deadline);
                     return Poll::Ready(self.end(error, EndedBy::Deadline));
                 }
-                Ended::Only(result, (outcome, _))
-                    if running.repeats_at_once(outcome) && running.has_copy(self.copy.as_ref()) =>
+                Ended::Only(result, verdict)
+                    if running.has_copy(self.copy.as_ref())
+                        && running.repeats_at_once(reattempt(
+                            &running.recipe().classify,
+                            &result,
+                            verdict,
+                        )) =>
                 {
                     self.begin_race(result);
                     continue;
@@ -523,20 +528,20 @@ where
         let step = race.ended(&running.recipe().classify, self.completion, end);
         let more = self.more.get_or_insert_with(|| Box::new(More::new()));
         more.race = Some(race);
-        if let Step::Failed(outcome, pushback) = step {
-            self.obey(outcome, pushback);
+        if let Step::Failed(reattempt, pushback) = step {
+            self.obey(reattempt, pushback);
         }
     }
 
     /// Notes what the end of an attempt means for further copies.
-    fn obey(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
+    fn obey(&mut self, reattempt: Reattempt, pushback: Option<Pushback>) {
         let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
             return;
         };
         let Some(race) = more.race.as_mut() else {
             return;
         };
-        race.is_repeat_due |= running.repeats_at_once(outcome);
+        race.is_repeat_due |= running.repeats_at_once(reattempt);
         // The next event may be due sooner than when the timer was set.
         self.timer.set(P::Timer::default());
         match pushback {
@@ -562,7 +567,7 @@ where
             while let Poll::Ready(step) = self.poll_racers(cx) {
                 match step {
                     Step::Over(end) => return Poll::Ready(Ended::Race(end)),
-                    Step::Failed(outcome, pushback) => self.obey(outcome, pushback),
+                    Step::Failed(reattempt, pushback) => self.obey(reattempt, pushback),
                 }
             }
             let is_repeat_due = self.is_repeat_due();
@@ -588,7 +593,9 @@ where
                         let error = running.end_at_timeout();
                         match self.first_ended(Err(error)) {
                             Some(Step::Over(end)) => return Poll::Ready(Ended::Race(end)),
-                            Some(Step::Failed(outcome, pushback)) => self.obey(outcome, pushback),
+                            Some(Step::Failed(reattempt, pushback)) => {
+                                self.obey(reattempt, pushback);
+                            }
                             None => {}
                         }
                     } else if let Some(deadline) = due.deadline.filter(|at| *at <= now) {

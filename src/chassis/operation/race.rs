@@ -12,11 +12,11 @@ use tower::Service;
 use super::plan::Plan;
 use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
-use crate::chassis::single::{judge, poll_attempt};
+use crate::chassis::single::{judge, poll_attempt, reattempt};
 use crate::hedge::{Hedged, Shared};
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, Outcome, Pushback, TrackCompletion};
+use crate::{Classify, CloneService, Error, Outcome, Pushback, Reattempt, TrackCompletion};
 
 type Permits<P> = Held<Arc<Core<<P as Plan>::Operation, <P as Plan>::Attempt>>>;
 
@@ -126,15 +126,6 @@ impl<Res, P: Plan> End<Res, P> {
         }
     }
 
-    /// The service's word about trying again that came with a failed attempt.
-    pub(super) fn pushback<K: Classify<Res>>(&self, classify: &K) -> Option<Pushback> {
-        // A refusal by an inner layer is no failure, and not the word of the service.
-        let has_failed = self.outcome.is_failure();
-        has_failed
-            .then(|| classify.pushback(self.result.as_ref()))
-            .flatten()
-    }
-
     fn is_rejection(&self) -> bool {
         self.result
             .as_ref()
@@ -154,7 +145,7 @@ pub(super) enum Step<Res, P: Plan> {
     /// This is how the call ends.
     Over(End<Res, P>),
     /// Another attempt may do better. The service may have said when to try again.
-    Failed(Outcome, Option<Pushback>),
+    Failed(Reattempt, Option<Pushback>),
 }
 
 impl<S, Req, P> Race<S, Req, P>
@@ -184,11 +175,15 @@ where
         K: Classify<S::Response>,
         C: TrackCompletion<S::Response, K>,
     {
-        if !end.outcome.is_failure() && !end.says_nothing() {
+        let reattempt = reattempt(classify, &end.result, (end.outcome, end.ended_by));
+        if reattempt == Reattempt::Never && !end.says_nothing() {
             return Step::Over(end);
         }
         self.has_failed = true;
-        let (outcome, pushback) = (end.outcome, end.pushback(classify));
+        let pushback = match reattempt {
+            Reattempt::Never => None,
+            _ => classify.pushback(end.result.as_ref()),
+        };
         end.settle_if_over(classify, completion);
         // A refusal by an inner layer says less than what the service answered.
         if self.failed.as_ref().is_none_or(End::says_nothing) {
@@ -196,7 +191,7 @@ where
         } else {
             end.discard();
         }
-        Step::Failed(outcome, pushback)
+        Step::Failed(reattempt, pushback)
     }
 
     /// Another attempt decides how the call ends.

@@ -17,9 +17,13 @@ use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
 use crate::deadline::soonest;
 use crate::nanos::whole_nanos;
-use crate::{Classify, Error, ErrorKind, GaveUp, Mode, Outcome, Pushback, Replay};
+use crate::{Classify, Error, ErrorKind, GaveUp, Mode, Outcome, Pushback, Reattempt, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact by itself, and all of them take four bytes"
+)]
 pub(super) struct Running<S, P: Plan, R, K> {
     pub(super) held: Held<Arc<Shared<S, P, R, K>>>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
@@ -32,6 +36,8 @@ pub(super) struct Running<S, P: Plan, R, K> {
     /// Its attempts are those of an outer retry.
     is_nested: bool,
     is_in_budget: bool,
+    /// It has made the attempt that may be made [once](Reattempt::OnceAtOnce).
+    has_renewed: bool,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
 }
@@ -47,6 +53,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             has_succeeded: false,
             is_nested: false,
             is_in_budget: false,
+            has_renewed: false,
             times: P::Times::default(),
             hedging: P::Hedging::default(),
         }
@@ -322,7 +329,12 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if rejection.is_some() && !settings.retry_rejections && !may_go_elsewhere {
             return Err(GaveUp::Rejected);
         }
-        if rejection.is_none() && !outcome.is_failure() {
+        let reattempt = match rejection {
+            Some(_) => Reattempt::Soon,
+            None => classify.reattempt(attempted.result.as_ref()),
+        };
+        let is_renewed = reattempt == Reattempt::OnceAtOnce;
+        if reattempt == Reattempt::Never || is_renewed && self.has_renewed {
             return Err(GaveUp::NotRetryable);
         }
         if self.is_nested {
@@ -331,6 +343,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if self.attempt >= settings.max_attempts {
             return Err(GaveUp::Exhausted);
         }
+        let goes_elsewhere =
+            matches!(outcome, Outcome::Overload { .. }) && context::tried().has_others();
         let pushback = match rejection {
             // When the one that refused will take calls again does not matter to another.
             Some(_) if may_go_elsewhere => None,
@@ -339,6 +353,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         };
         let retry_after = match pushback {
             Some(Pushback::DoNotRetry) => return Err(GaveUp::Pushback),
+            // The endpoint that is overloaded is left alone, and another one takes the attempt.
+            Some(Pushback::RetryAfter(_)) if goes_elsewhere => None,
             Some(Pushback::RetryAfter(wait)) => Some(wait),
             None => None,
         };
@@ -348,10 +364,11 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if may_have_acted && !replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);
         }
-        let is_overload = matches!(outcome, Outcome::Overload { .. });
+        let is_overload = reattempt == Reattempt::Later && !goes_elsewhere;
         let failure = Failure {
             attempt: self.attempt,
             is_overload,
+            is_at_once: is_renewed,
             retry_after,
             previous: attempted.previous,
         };
@@ -365,6 +382,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         if !self.pay(cost, now) {
             return Err(GaveUp::Budget);
         }
+        self.has_renewed |= is_renewed;
         self.recipe().replay.abandon(request);
         Ok(wait)
     }
@@ -425,8 +443,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     /// Returns whether an attempt that ended so is made again at once.
     ///
     /// Where there is a retry, failures are its business; and a service that is overloaded wants fewer calls, not more.
-    pub(super) fn repeats_at_once(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::Failure && self.plan().hedge().is_some() && self.is_alone()
+    pub(super) fn repeats_at_once(&self, reattempt: Reattempt) -> bool {
+        reattempt == Reattempt::Soon && self.plan().hedge().is_some() && self.is_alone()
     }
 
     /// Returns whether a copy of the request could be sent.

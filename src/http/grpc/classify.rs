@@ -8,7 +8,7 @@ use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEos;
 use crate::http::retry_after::{number, retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Outcome, Pushback};
+use crate::{Classify, Error, Outcome, Pushback, Reattempt};
 
 /// Classifies gRPC responses by their status. See the [module documentation](crate::http::grpc).
 ///
@@ -29,6 +29,7 @@ use crate::{Classify, Error, Outcome, Pushback};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classifier {
     rules: Rules,
+    retry_unauthorized: bool,
 }
 
 impl Classifier {
@@ -40,12 +41,20 @@ impl Classifier {
 
     /// Classifies calls that end with `code` as `outcome`. What is said last holds.
     ///
-    /// An [`Overload`](Outcome::Overload) has the time of the service's pushback, and its own where there is
-    /// none.
+    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the service's pushback, and
+    /// their own where there is none.
     #[must_use]
     pub fn code(mut self, code: Code, outcome: Outcome) -> Self {
         let number = code as u16;
         self.rules.set(number..=number, outcome);
+        self
+    }
+
+    /// Sends a call that ends with `UNAUTHENTICATED` once more, and at once: something inside renews the token. By default it
+    /// is the answer.
+    #[must_use]
+    pub fn retry_unauthorized(mut self) -> Self {
+        self.retry_unauthorized = true;
         self
     }
 
@@ -54,7 +63,13 @@ impl Classifier {
     fn classify_code(&self, code: Code, headers: Option<&HeaderMap>) -> Outcome {
         let outcome = match (self.rules.find(code as u16), code) {
             (Some(outcome), _) => outcome,
-            (None, Code::ResourceExhausted) => Outcome::Overload { retry_after: None },
+            // A word about the caller.
+            (None, Code::ResourceExhausted) => Outcome::Throttled { retry_after: None },
+            // That it says when to come back tells a service that has too much to do from one that is broken.
+            (None, Code::Unavailable) if asked(headers).is_some() => {
+                Outcome::Overload { retry_after: None }
+            }
+            (None, Code::Unauthenticated) if self.retry_unauthorized => Outcome::Ignored,
             (None, Code::Cancelled) => Outcome::Ignored,
             (
                 None,
@@ -66,11 +81,11 @@ impl Classifier {
             ) => Outcome::Failure,
             (None, _) => Outcome::Success,
         };
-        match (outcome, headers.and_then(pushback)) {
-            (Outcome::Overload { .. }, Some(Pushback::RetryAfter(wait))) => {
-                with_retry_after(outcome, Some(wait))
+        match outcome {
+            Outcome::Overload { .. } | Outcome::Throttled { .. } => {
+                with_retry_after(outcome, asked(headers))
             }
-            _ => outcome,
+            outcome => outcome,
         }
     }
 
@@ -80,9 +95,14 @@ impl Classifier {
         match Code::read(headers) {
             Some(code) => self.classify_code(code, Some(headers)),
             None if status == StatusCode::OK => Outcome::Success,
-            // As for HTTP, although `Code::of_status` knows no code for it.
+            // As for HTTP, although `Code::of_status` knows no code for them.
             None if is_never_done(status) && self.rules.find(Code::Unknown as u16).is_none() => {
                 Outcome::Ignored
+            }
+            None if is_throttled(status) && self.rules.find(Code::Unavailable as u16).is_none() => {
+                Outcome::Throttled {
+                    retry_after: retry_after(headers),
+                }
             }
             None => self.classify_code(Code::of_status(status), Some(headers)),
         }
@@ -96,6 +116,15 @@ impl<B> Classify<Response<B>> for Classifier {
             Ok(response) => self.classify_head(response.status(), response.headers()),
             Err(error) => of_error(error),
         }
+    }
+
+    fn reattempt(&self, result: Result<&Response<B>, &Error>) -> Reattempt {
+        let code = (result.ok()).and_then(|response| Code::read(response.headers()));
+        let is_renewed = self.retry_unauthorized && code == Some(Code::Unauthenticated);
+        if is_renewed && self.rules.find(Code::Unauthenticated as u16).is_none() {
+            return Reattempt::OnceAtOnce;
+        }
+        self.classify(result).into()
     }
 
     fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
@@ -128,6 +157,19 @@ fn is_never_done(status: StatusCode) -> bool {
         status,
         StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
     )
+}
+
+/// Returns whether something in between says that the caller has used up its quota.
+fn is_throttled(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// Returns the time after which the service wants to be tried again.
+fn asked(headers: Option<&HeaderMap>) -> Option<Duration> {
+    match headers.and_then(pushback)? {
+        Pushback::RetryAfter(wait) => Some(wait),
+        Pushback::DoNotRetry => None,
+    }
 }
 
 /// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.
@@ -173,10 +215,16 @@ mod tests {
         }
     }
 
+    fn throttled(millis: Option<u64>) -> Outcome {
+        Outcome::Throttled {
+            retry_after: millis.map(Duration::from_millis),
+        }
+    }
+
     fn by_default(code: u16) -> Outcome {
         match code {
             2 | 4 | 13 | 14 | 15 => Outcome::Failure,
-            8 => overload(None),
+            8 => throttled(None),
             1 => Outcome::Ignored,
             0..=16 => Outcome::Success,
             _ => Outcome::Failure,
@@ -211,7 +259,8 @@ mod tests {
     fn an_answer_of_something_in_between_is_classified_by_its_http_status() {
         let classify = Classifier::new();
         let judge = |status| classify.classify(Ok(&response(status, HeaderMap::new())));
-        for status in [400, 429, 500, 502, 503, 504, 204, 302] {
+        assert_eq!(judge(429), throttled(None));
+        for status in [400, 500, 502, 503, 504, 204, 302] {
             assert_eq!(judge(status), Outcome::Failure, "{status}");
         }
         for status in [401, 403, 404] {
@@ -292,24 +341,37 @@ mod tests {
     #[test]
     fn an_overload_has_the_time_of_the_pushback() {
         let classify = Classifier::new();
-        let exhausted = |pushback: &[u8]| {
-            headers(&[("grpc-status", b"8"), ("grpc-retry-pushback-ms", pushback)])
+        let end = |code: &[u8], pushback: &[u8]| {
+            headers(&[("grpc-status", code), ("grpc-retry-pushback-ms", pushback)])
         };
-        let trailers = exhausted(b"1500");
-        assert_eq!(
-            classify.classify_eos(Some(&trailers)),
-            overload(Some(1_500))
-        );
-        let head = response(200, trailers);
-        assert_eq!(classify.classify(Ok(&head)), overload(Some(1_500)));
-        let negative = exhausted(b"-1");
-        assert_eq!(classify.classify_eos(Some(&negative)), overload(None));
+        for (code, asked, unasked) in [
+            (&b"8"[..], throttled(Some(1_500)), throttled(None)),
+            // That it says when to come back tells a service that is overloaded from one that is broken.
+            (&b"14"[..], overload(Some(1_500)), Outcome::Failure),
+        ] {
+            let trailers = end(code, b"1500");
+            assert_eq!(classify.classify_eos(Some(&trailers)), asked);
+            let head = response(200, trailers);
+            assert_eq!(classify.classify(Ok(&head)), asked);
+            let negative = end(code, b"-1");
+            assert_eq!(classify.classify_eos(Some(&negative)), unasked);
+        }
         let own = classify.code(Code::Unavailable, overload(Some(9)));
         let head = response(200, headers(&[("grpc-status", b"14")]));
         assert_eq!(
             own.pushback(Ok(&head)),
             Some(Pushback::RetryAfter(Duration::from_millis(9)))
         );
+    }
+
+    #[test]
+    fn a_call_without_a_valid_token_is_tried_once_more_only_if_something_renews_it() {
+        let head = response(200, headers(&[("grpc-status", b"16")]));
+        let classify = Classifier::new();
+        assert_eq!(classify.reattempt(Ok(&head)), Reattempt::Never);
+        let classify = classify.retry_unauthorized();
+        assert_eq!(classify.reattempt(Ok(&head)), Reattempt::OnceAtOnce);
+        assert_eq!(classify.classify(Ok(&head)), Outcome::Ignored);
     }
 
     proptest! {

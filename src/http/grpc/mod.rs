@@ -20,12 +20,14 @@
 //! | status | outcome |
 //! |---|---|
 //! | `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | failure |
-//! | `RESOURCE_EXHAUSTED` | overload |
+//! | `UNAVAILABLE` with a pushback | overload |
+//! | `RESOURCE_EXHAUSTED`, and HTTP's 429 without a status | throttled: a word about the caller |
 //! | `CANCELLED` | ignored |
+//! | `UNAUTHENTICATED` with [`retry_unauthorized`](Classifier::retry_unauthorized) | ignored, and sent once more, at once |
 //! | all others | success: the service did its work |
 //! | not a number, or not a code | as `UNKNOWN` |
 //! | none at the end | as `UNKNOWN` |
-//! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 429, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
+//! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
 //! | none, and the HTTP status 501 or 505 | ignored, unless [`code`](Classifier::code) says otherwise for `UNKNOWN` |
 //! | error | failure |
 //! | the request's own [`ReplayBody`](super::ReplayBody) failed, or this side has reset the stream | ignored |

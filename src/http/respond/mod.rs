@@ -26,7 +26,7 @@
 //! | error | HTTP | gRPC |
 //! |---|---|---|
 //! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints), [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped), [`Refused`](crate::ErrorKind::Refused) | 503 | `UNAVAILABLE` |
-//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After` | `RESOURCE_EXHAUSTED` |
+//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After`, of 1 s if nothing else is known | `UNAVAILABLE`, with a pushback of the same time |
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |

@@ -12,6 +12,9 @@ use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{Error, ErrorKind};
 
+/// How long a client is asked to stay away where nothing tells how long the queue will be full.
+const OVERLOADED_FOR: Duration = Duration::from_secs(1);
+
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What an error is called in both protocols, and what a caller may know of it.
@@ -33,10 +36,10 @@ impl Meaning {
                 Code::Unavailable,
                 "unavailable for now",
             ),
-            // Not `UNAVAILABLE`, so that a client slows down instead of trying again at once.
+            // Not `RESOURCE_EXHAUSTED`, which is a word about the caller. The time that comes with it slows clients down.
             ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                Code::ResourceExhausted,
+                Code::Unavailable,
                 "overloaded",
             ),
             ErrorKind::RateLimited => (
@@ -90,18 +93,23 @@ impl<'a> Reason<'a> {
         Meaning::of(self.error.kind())
     }
 
+    /// How long the client is asked to stay away.
+    fn retry_after(&self) -> Option<Duration> {
+        let is_overload = matches!(
+            self.error.kind(),
+            ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
+        );
+        // Without a time, a client takes the answer for that of a service that is broken.
+        let usual = is_overload.then_some(OVERLOADED_FOR);
+        self.error.retry_after().or(usual)
+    }
+
     pub(super) fn response<T>(&self, body: T) -> Response<T> {
         let mut response = Response::new(body);
         match self.protocol {
             Protocol::Http => {
                 *response.status_mut() = self.meaning().status;
-                let is_overload = matches!(
-                    self.error.kind(),
-                    ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
-                );
-                // Without it, a client takes a 503 for that of a service that is broken.
-                let least = is_overload.then_some(Duration::ZERO);
-                if let Some(wait) = self.error.retry_after().or(least) {
+                if let Some(wait) = self.retry_after() {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
@@ -131,7 +139,7 @@ impl<'a> Reason<'a> {
             // A negative number: do not try again.
             Some(-1)
         } else {
-            self.error.retry_after().map(whole_millis)
+            self.retry_after().map(whole_millis)
         };
         if let Some(pushback) = pushback {
             headers.insert(&PUSHBACK, pushback.into());
@@ -179,7 +187,7 @@ impl<'a> Refusal<'a> {
     /// How long to wait before another try can succeed, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.reason.error.retry_after()
+        self.reason.retry_after()
     }
 
     /// The protocol of the answer.
@@ -267,8 +275,8 @@ mod tests {
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
             (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
             (ErrorKind::Refused, 503, Code::Unavailable),
-            (ErrorKind::BulkheadFull, 503, Code::ResourceExhausted),
-            (ErrorKind::QueueTimeout, 503, Code::ResourceExhausted),
+            (ErrorKind::BulkheadFull, 503, Code::Unavailable),
+            (ErrorKind::QueueTimeout, 503, Code::Unavailable),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),
             (ErrorKind::TooCostly, 413, Code::ResourceExhausted),
             (ErrorKind::Timeout, 504, Code::DeadlineExceeded),
@@ -324,10 +332,8 @@ mod tests {
                     retry_after: second
                 }
             );
-            let response = answer(Protocol::Grpc);
-            let grpc = crate::http::grpc::Classifier::new().classify(Ok(&response));
-            assert_eq!(grpc, Outcome::Overload { retry_after: None });
-            assert!(!response.headers().contains_key(&PUSHBACK), "nobody knows");
+            let grpc = crate::http::grpc::Classifier::new().classify(Ok(&answer(Protocol::Grpc)));
+            assert_eq!(grpc, http);
         }
     }
 

@@ -184,7 +184,7 @@ async fn each_layer_has_its_answer() {
         }};
     }
     assert_eq!(status!(open_breaker(), bolts), (503, Code::Unavailable));
-    assert_eq!(status!(full, bolts), (503, Code::ResourceExhausted));
+    assert_eq!(status!(full, bolts), (503, Code::Unavailable));
     assert_eq!(status!(used_up(), bolts), (429, Code::ResourceExhausted));
     assert_eq!(status!(timeout, hangs), (504, Code::DeadlineExceeded));
     assert_eq!(status!(deadline, hangs), (504, Code::DeadlineExceeded));
@@ -441,7 +441,8 @@ async fn a_tonic_client_sees_what_a_refusal_means() {
     });
     assert!(held.poll().is_pending());
     let status = status_of!(closed, channel).unwrap_err();
-    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.metadata().contains_key("grpc-retry-pushback-ms"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -524,7 +524,7 @@ async fn a_tonic_call_is_over_when_its_status_has_come() {
 }
 
 #[tokio::test]
-async fn a_tonic_call_that_is_refused_by_its_head_is_an_overload() {
+async fn a_tonic_call_without_quota_ends_with_its_head() {
     let recorder = DebuggingRecorder::new();
     let _installed = metrics::set_default_local_recorder(&recorder);
     let (address, _streams) = serve(2).await;
@@ -532,7 +532,7 @@ async fn a_tonic_call_that_is_refused_by_its_head_is_an_overload() {
     let error = health.client.check(check("")).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert_eq!(health.in_flight(), 0);
-    assert_eq!(outcomes(&recorder), only("overload"));
+    assert_eq!(outcomes(&recorder), only("throttled"));
 }
 
 #[tokio::test(start_paused = true)]
