@@ -211,10 +211,12 @@ pub use crate::hedge::{Hedge, HedgeLayer};
 pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
-pub use crate::outcome::{Classify, ErrorsAreFailures, Outcome, Pushback, Reattempt, classify_fn};
+pub use crate::outcome::{
+    Attempts, Classify, ErrorsAreFailures, Outcome, Pushback, Reattempt, classify_fn,
+};
 pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::CloneService;
-pub use crate::replay::{ByClone, Never, Replay, ReplayBodyError};
+pub use crate::replay::{ByClone, Conflict, Effect, Never, Replay, ReplayBodyError};
 pub use crate::retry::{Retry, RetryLayer};
 pub use crate::shortage::Shortage;
 pub use crate::stack::standard;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Error;
+use crate::{Conflict, Effect, Error, GaveUp};
 
 /// What a finished call says about the service that was called.
 ///
@@ -91,6 +91,21 @@ impl From<Outcome> for Reattempt {
     }
 }
 
+/// The attempts of an operation that has returned a response.
+///
+/// With the feature `http` it is an extension of the response, unless the first attempt was a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempts {
+    /// The number of attempts that were made, the first one included and hedges not.
+    pub made: u32,
+    /// The reason why there was no further attempt. `None` after a success.
+    pub gave_up: Option<GaveUp>,
+    /// Whether the answer may be due to an earlier attempt that has acted, so that the result of the operation is unknown: see
+    /// [`Conflict`].
+    pub is_result_unknown: bool,
+}
+
 /// What the service said about trying again, apart from what the outcome is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -152,6 +167,23 @@ pub trait Classify<Res> {
     /// It is asked after the outcome, and not after a success.
     fn reattempt(&self, result: Result<&Res, &Error>) -> Reattempt {
         self.classify(result).into()
+    }
+
+    /// Returns whether this answer is a conflict with an earlier attempt of the operation that may have acted, and has left
+    /// `effect`. By default no answer is.
+    ///
+    /// Asked by retry and hedge, about an answer to a further attempt. One whose [earlier attempt is in
+    /// progress](Conflict::InProgress) is not the answer while another attempt may get it.
+    fn conflict(&self, response: &Res, effect: Effect) -> Conflict {
+        let _ = (response, effect);
+        Conflict::None
+    }
+
+    /// Notes in the response how the operation came to it. By default it does nothing.
+    ///
+    /// Called by retry and hedge before they return a response, unless the first attempt was a success.
+    fn annotate(&self, response: &mut Res, attempts: Attempts) {
+        let _ = (response, attempts);
     }
 
     /// Reads what the service said about trying again. By default nothing but the `retry_after` of

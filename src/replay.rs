@@ -45,6 +45,21 @@ pub trait Replay<Req> {
         true
     }
 
+    /// Returns whether a copy may be sent while another attempt is on its way. By default an idempotent request may.
+    ///
+    /// Two attempts at once may collide at the service although one after the other would do no harm.
+    fn is_hedgeable(&self, request: &Req) -> bool {
+        self.is_idempotent(request)
+    }
+
+    /// Returns the trace that an attempt with this request may leave. By default there is none.
+    ///
+    /// Asked when a further attempt is sent after one that may have acted. The classifier then tells by it whether an answer is
+    /// a [`Conflict`] with the earlier attempt.
+    fn effect(&self, _request: &Req) -> Effect {
+        Effect::None
+    }
+
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
@@ -69,6 +84,31 @@ pub trait Replay<Req> {
     fn was_sent(&self, error: &Error) -> bool {
         error.was_sent()
     }
+}
+
+/// The trace that an attempt may have left at the service, and that a later attempt with the same request finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// A later attempt finds nothing that changes its answer.
+    #[default]
+    None,
+    /// The service knows the request by a key. While the first attempt is in progress, it may say so to a later one.
+    Key,
+    /// The request removes something. A later attempt does not find it.
+    Removal,
+}
+
+/// The relation of an answer to an earlier attempt of the same operation that may have acted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The answer is that to the request.
+    None,
+    /// The earlier attempt is in progress. A later attempt gets the answer.
+    InProgress,
+    /// The answer may be due to the earlier attempt, and nothing more is to be known.
+    Unknown,
 }
 
 /// Copies requests with `Clone`. The default.

@@ -35,7 +35,7 @@
 //! copy comes too late. Then choose a lower [`percentile`](Config::percentile) and let
 //! [`rate_share`](Config::rate_share) exceed what it leaves out; or, if you know what is slow, a [`delay`](Config::delay).
 //!
-//! **Whether a hedge is sent.** Only if the request can be copied and is idempotent (see
+//! **Whether a hedge is sent.** Only if the request can be copied and [may be hedged](crate::Replay::is_hedgeable): for HTTP a read (see
 //! [`Replay`](crate::Replay)), and if
 //!
 //! - the median of the last second (a thirtieth of the window) is at most 1.5 times that of the last 30 s: else it

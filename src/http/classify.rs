@@ -7,7 +7,37 @@ use ::http::{HeaderMap, Response, StatusCode};
 use super::body::ClassifyEos;
 use super::retry_after::retry_after;
 use super::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Outcome, Pushback, Reattempt};
+use crate::{Attempts, Classify, Conflict, Effect, Error, Outcome, Pushback, Reattempt};
+
+/// An extension of a response that may be due to an earlier attempt of the same request: the result of the request is unknown.
+///
+/// An answer to the first attempt is lost, and a further one gets 409 to the same `Idempotency-Key` until all attempts are
+/// made, or 404 or 410 to the same `DELETE`. The response is that of the last attempt, unchanged.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::http::ResultUnknown;
+/// use http::Response;
+///
+/// fn is_gone<B>(response: &Response<B>) -> bool {
+///     // Somebody has removed it: this request, or another one before.
+///     response.status() == 404 && response.extensions().get::<ResultUnknown>().is_some()
+/// }
+/// # assert!(!is_gone(&Response::new(())));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResultUnknown;
+
+/// Adds the extensions [`Attempts`] and [`ResultUnknown`].
+pub(super) fn annotate<B>(response: &mut Response<B>, attempts: Attempts) {
+    let extensions = response.extensions_mut();
+    extensions.insert(attempts);
+    if attempts.is_result_unknown {
+        extensions.insert(ResultUnknown);
+    }
+}
 
 /// Classifies HTTP responses by their status. See the [module documentation](crate::http).
 ///
@@ -110,11 +140,25 @@ impl<B> Classify<Response<B>> for Classifier {
         }
     }
 
+    fn conflict(&self, response: &Response<B>, effect: Effect) -> Conflict {
+        match (effect, response.status()) {
+            (Effect::Key, StatusCode::CONFLICT) => Conflict::InProgress,
+            (Effect::Removal, StatusCode::NOT_FOUND | StatusCode::GONE) => Conflict::Unknown,
+            _ => Conflict::None,
+        }
+    }
+
+    fn annotate(&self, response: &mut Response<B>, attempts: Attempts) {
+        annotate(response, attempts);
+    }
+
     fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
         let response = result.ok()?;
         let headers = response.headers();
         let asked = match self.classify_status(response.status(), headers) {
             Outcome::Overload { retry_after } | Outcome::Throttled { retry_after } => retry_after,
+            // A 409 may come from an attempt that is in progress.
+            _ if response.status() == StatusCode::CONFLICT => retry_after(headers),
             _ if self.reattempt(result) == Reattempt::Never => None,
             _ => retry_after(headers),
         };

@@ -208,7 +208,7 @@ mod standard;
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
 pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
-pub use self::classify::Classifier;
+pub use self::classify::{Classifier, ResultUnknown};
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
 pub use self::replay::{

@@ -7,5 +7,6 @@ mod feed;
 
 mod http_body;
 mod http_body_timeout;
+mod http_conflicts;
 mod http_replay_body;
 mod http_statuses;

@@ -219,7 +219,7 @@ where
                 .map_or(Duration::ZERO, |more| more.previous);
             let next = self.running.next(&mut end, self.copy.as_ref(), previous);
             let Some(wait) = next else {
-                self.running.has_succeeded = end.outcome == Outcome::Success;
+                self.running.has_succeeded = end.is_success();
                 return Poll::Ready(self.complete(end));
             };
             // Before the wait: it may hold a connection.
@@ -308,7 +308,7 @@ where
     ) -> End<S::Response, P> {
         self.call.set(Call::Done);
         let held = self.running.held.detach_attempt();
-        End::new(&self.running.recipe().classify, result, verdict, held)
+        End::new(self.running, result, verdict, held)
     }
 
     /// Returns an attempt that has ended, unless another one may do better.
@@ -403,6 +403,7 @@ where
 
     /// Gives the result of an attempt to the caller.
     fn complete(&mut self, mut end: End<S::Response, P>) -> Answer<S, Req, P, K, C> {
+        self.running.annotate(&mut end);
         self.give_up(EndedBy::Hedge);
         let Held { owner, permits } = &mut end.held;
         permits.take_operation(&mut self.running.held.permits);
@@ -528,6 +529,7 @@ where
         let more = self.more.get_or_insert_with(More::new);
         let race = more.race.get_or_insert_with(Race::new);
         let number = race.sent() + 1;
+        running.effect = replay.effect(&request);
         running.prepare_hedge(&mut request, number, self.copy);
         if number >= hedger.max_hedges() {
             running.stop_copies();

@@ -39,7 +39,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             ..Hedging::default()
         };
         let delay = hedger.delay(at);
-        hedging.may_copy = (delay.is_some() || is_alone) && replay.is_idempotent(request);
+        hedging.may_copy = (delay.is_some() || is_alone) && replay.is_hedgeable(request);
         hedging.delay = delay.map_or(NEVER, whole_nanos);
     }
 

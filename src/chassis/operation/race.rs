@@ -17,7 +17,10 @@ use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt, reattempt};
 use crate::ready::Call;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, Outcome, Pushback, Reattempt, TrackCompletion};
+use crate::{
+    Classify, CloneService, Conflict, Effect, Error, GaveUp, Outcome, Pushback, Reattempt,
+    TrackCompletion,
+};
 
 type Permits<P> = Held<Arc<Core<<P as Plan>::Operation, <P as Plan>::Attempt>>>;
 
@@ -76,20 +79,38 @@ pub(super) struct End<Res, P: Plan> {
     pub(super) result: Result<Res, Error>,
     pub(super) outcome: Outcome,
     pub(super) reattempt: Reattempt,
+    pub(super) conflict: Conflict,
+    /// The reason why there is no further attempt, if it was decided.
+    pub(super) gave_up: Option<GaveUp>,
     pub(super) ended_by: EndedBy,
     pub(super) held: Permits<P>,
 }
 
 impl<Res, P: Plan> End<Res, P> {
-    pub(super) fn new<K: Classify<Res>>(
-        classify: &K,
+    pub(super) fn new<S, R, K, C>(
+        running: &Running<S, P, R, K, C>,
         result: Result<Res, Error>,
         verdict: (Outcome, EndedBy),
         held: Permits<P>,
-    ) -> Self {
+    ) -> Self
+    where
+        K: Classify<Res>,
+    {
         let (outcome, ended_by) = verdict;
+        let classify = &running.recipe().classify;
+        let conflict = match (&result, running.effect) {
+            (Err(_), _) | (_, Effect::None) => Conflict::None,
+            (Ok(response), effect) => classify.conflict(response, effect),
+        };
+        let reattempt = match conflict {
+            Conflict::None => reattempt(classify, &result, verdict),
+            Conflict::InProgress => Reattempt::Later,
+            Conflict::Unknown => Reattempt::Never,
+        };
         Self {
-            reattempt: reattempt(classify, &result, verdict),
+            reattempt,
+            conflict,
+            gave_up: None,
             result,
             outcome,
             ended_by,
@@ -129,6 +150,11 @@ impl<Res, P: Plan> End<Res, P> {
     fn says_nothing(&self) -> bool {
         let error = self.result.as_ref().err();
         error.is_some_and(|error| error.is_rejection() || error.concerns_one_copy())
+    }
+
+    /// Returns whether the service did its work, for this attempt.
+    pub(super) fn is_success(&self) -> bool {
+        self.outcome == Outcome::Success && self.conflict == Conflict::None
     }
 
     /// Returns whether this is how the call ends, and no other attempt may do better.
@@ -243,7 +269,7 @@ where
             hedge.note.result = Hedged::Failed;
             let verdict = judge(&running.recipe().classify, &result);
             let held = hedge.held.detach_attempt();
-            let end = End::new(&running.recipe().classify, result, verdict, held);
+            let end = End::new(running, result, verdict, held);
             if *hedge.is_paid && end.is_rejection() {
                 hedge.note.hedger.refund();
             }

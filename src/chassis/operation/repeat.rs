@@ -11,7 +11,10 @@ use super::running::Running;
 use crate::algorithm::retry::{Failure, Settings, Wait};
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{Budget, Classify, GaveUp, Outcome, Pushback, Reattempt, Replay, budget, context};
+use crate::{
+    Attempts, Budget, Classify, Conflict, Effect, GaveUp, Outcome, Pushback, Reattempt, Replay,
+    budget, context,
+};
 
 /// Retries: when, how often, and paid from what.
 #[derive(Debug)]
@@ -52,19 +55,23 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         R: Replay<Req>,
         K: Classify<Res>,
     {
-        if self.attempt == 0 || end.outcome == Outcome::Success {
+        if self.attempt == 0 || end.is_success() {
             return None;
         }
         let retry = self.held.owner.recipe.plan.retry()?;
         match self.decide(retry, end, copy, previous) {
-            Ok((wait, cost)) => {
+            Ok((wait, cost, effect)) => {
                 self.paid = self.paid.saturating_add(cost);
                 self.has_renewed |= end.reattempt == Reattempt::OnceAtOnce;
+                if effect != Effect::None {
+                    self.effect = effect;
+                }
                 retry.metrics.retried(wait, Instant::now());
                 Some(wait)
             }
             Err(reason) => {
                 retry.metrics.gave_up(reason, Instant::now());
+                end.gave_up = Some(reason);
                 if let (Err(error), false) = (&mut end.result, self.is_nested) {
                     error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
                 }
@@ -73,14 +80,31 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Returns the wait before a further attempt, and what was paid for it.
+    /// Notes in a response how the operation came to it.
+    pub(super) fn annotate<Res>(&self, end: &mut End<Res, P>)
+    where
+        K: Classify<Res>,
+    {
+        let is_result_unknown = end.conflict != Conflict::None;
+        let attempts = Attempts {
+            made: self.attempt,
+            gave_up: end.gave_up,
+            is_result_unknown,
+        };
+        let is_special = attempts.made > 1 || attempts.gave_up.is_some() || is_result_unknown;
+        if let (Ok(response), true, false) = (&mut end.result, is_special, self.is_nested) {
+            self.recipe().classify.annotate(response, attempts);
+        }
+    }
+
+    /// Returns the wait before a further attempt, what was paid for it, and the trace that this one may have left.
     fn decide<Req, Res>(
         &self,
         retry: &Repeat,
         end: &End<Res, P>,
         copy: Option<&Req>,
         previous: Duration,
-    ) -> Result<(Wait, u32), GaveUp>
+    ) -> Result<(Wait, u32, Effect), GaveUp>
     where
         R: Replay<Req>,
         K: Classify<Res>,
@@ -143,7 +167,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if !budget.is_none_or(|budget| budget.withdraw(cost, now)) {
             return Err(GaveUp::Budget);
         }
+        let effect = if may_have_acted {
+            recipe.replay.effect(request)
+        } else {
+            Effect::None
+        };
         recipe.replay.abandon(request);
-        Ok((wait, cost))
+        Ok((wait, cost, effect))
     }
 }

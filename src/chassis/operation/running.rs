@@ -15,7 +15,7 @@ use crate::chassis::held::{Held, finally};
 use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
 use crate::deadline::soonest;
-use crate::{Error, ErrorKind, GaveUp, Mode, Replay};
+use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 pub(super) struct Running<S, P: Plan, R, K, C> {
@@ -26,6 +26,8 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) paid: u32,
     /// Where its attempts went.
     pub(super) tried: Tried,
+    /// The trace that an earlier attempt may have left.
+    pub(super) effect: Effect,
     pub(super) has_succeeded: bool,
     /// It has made the attempt that may be made [once](crate::Reattempt::OnceAtOnce).
     pub(super) has_renewed: bool,
@@ -43,6 +45,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             attempt: 0,
             paid: 0,
             tried: Tried::default(),
+            effect: Effect::None,
             has_succeeded: false,
             has_renewed: false,
             is_nested: false,

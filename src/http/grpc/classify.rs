@@ -6,9 +6,10 @@ use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::{Code, PUSHBACK, STATUS};
 use crate::http::ClassifyEos;
+use crate::http::classify::annotate;
 use crate::http::retry_after::{number, retry_after, text};
 use crate::http::rules::{Rules, of_error, with_retry_after};
-use crate::{Classify, Error, Outcome, Pushback, Reattempt};
+use crate::{Attempts, Classify, Error, Outcome, Pushback, Reattempt};
 
 /// Classifies gRPC responses by their status. See the [module documentation](crate::http::grpc).
 ///
@@ -125,6 +126,10 @@ impl<B> Classify<Response<B>> for Classifier {
             return Reattempt::OnceAtOnce;
         }
         self.classify(result).into()
+    }
+
+    fn annotate(&self, response: &mut Response<B>, attempts: Attempts) {
+        annotate(response, attempts);
     }
 
     fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {

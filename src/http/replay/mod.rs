@@ -21,8 +21,24 @@
 //! 4. it has an `Idempotency-Key`, by which the server knows it again;
 //! 5. its path is one of the [`idempotent_paths`](HttpReplay::idempotent_paths), as for methods of gRPC, which are all POST.
 //!
+//! A write with a condition (`If-Match`, `If-None-Match` and the like) may not, unless 1 or 2 applies: the first attempt changes
+//! the state that the second one asks for, and the caller would get 412 for a write that was done.
+//!
 //! Any other is sent again only if it was provably not sent: a layer of this crate refused it, the connection was refused, or
 //! [`not_sent_if`](HttpReplay::not_sent_if) says so. This crate cannot see that a stream of HTTP/2 was refused.
+//!
+//! Hedges send two requests at once, and writes may then collide. So only GET, HEAD and OPTIONS are hedged, and what 1, 2 or
+//! [`hedge_if`](HttpReplay::hedge_if) allow.
+//!
+//! An attempt that may have acted leaves a trace. The answer to a later attempt of the same operation may be due to it:
+//!
+//! | request | answer to a later attempt | the operation |
+//! |---|---|---|
+//! | with an `Idempotency-Key` | 409: the first attempt is in progress | waits for it, by further attempts; if it stays 409, the caller gets it with the extension [`ResultUnknown`](crate::http::ResultUnknown) |
+//! | `DELETE` | 404 or 410 | ends; the caller gets it with [`ResultUnknown`](crate::http::ResultUnknown) |
+//!
+//! Each response that is not the success of a first attempt has the extension [`Attempts`](crate::Attempts): how many were made,
+//! and why there was no further one.
 //!
 //! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type:
 //!
@@ -40,7 +56,8 @@
 //!
 //! # Promises
 //!
-//! - A POST without a key or mark that may have been seen is not sent again.
+//! - A POST without a key or mark that may have been seen is not sent again, and neither is a conditional write.
+//! - No answer of a server that is due to an earlier attempt is given out as that to the request without a mark.
 //! - A mark that came with the request is either obeyed and kept, or overwritten; never mixed with our own.
 //! - A copy that has been lost since is not sent: retry counts it as `not_copyable`.
 //!

@@ -4,10 +4,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request};
+use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::copy::{CopyBody, TryCopy};
-use crate::{Attempt, ByClone, Error, Replay};
+use crate::{Attempt, ByClone, Effect, Error, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -45,17 +46,33 @@ pub struct AttemptNumber(pub u32);
 /// Returns whether a request with this method and these headers may be acted on twice.
 ///
 /// It may if the method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2), or if there is an
-/// `Idempotency-Key` that is not empty. This is what [`HttpReplay`] goes by; here it is for the requests of clients with
+/// `Idempotency-Key` that is not empty. A write with a condition (`If-Match`, `If-None-Match` and the like) may not: the first
+/// attempt can change the state that the condition asks for, and the second one is answered with 412. This is what [`HttpReplay`] goes by; here it is for the requests of clients with
 /// types of their own, see the [module documentation](super).
 #[must_use]
 pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_idempotent()
-        || headers
-            .get(IDEMPOTENCY_KEY)
-            .is_some_and(|key| !key.is_empty())
+    let is_conditional_write = !method.is_safe() && has_condition(headers);
+    (method.is_idempotent() || has_key(headers)) && !is_conditional_write
+}
+
+fn has_key(headers: &HeaderMap) -> bool {
+    let key = headers.get(IDEMPOTENCY_KEY);
+    key.is_some_and(|key| !key.is_empty())
+}
+
+/// Returns whether the server acts on the request only in a certain state, which the request itself may change.
+fn has_condition(headers: &HeaderMap) -> bool {
+    let conditions = [
+        IF_MATCH,
+        IF_NONE_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_UNMODIFIED_SINCE,
+    ];
+    conditions.iter().any(|name| headers.contains_key(name))
 }
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
+type OfHead = dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync;
 type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 
 /// Copies HTTP requests that may be sent again. See the [module documentation](super).
@@ -71,6 +88,7 @@ pub struct HttpReplay<C = TryCopy> {
 struct Rules {
     all_idempotent: bool,
     idempotent_paths: Option<Arc<OfPath>>,
+    hedge_if: Option<Arc<OfHead>>,
     not_sent: Option<Arc<OfError>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
@@ -168,6 +186,29 @@ impl<C> HttpReplay<C> {
         self
     }
 
+    /// Hedges requests for which `is_hedgeable` returns `true`, besides those with a safe method.
+    ///
+    /// By default only GET, HEAD and OPTIONS are hedged, and requests that are marked with [`Idempotent`] or covered by
+    /// [`all_idempotent`](Self::all_idempotent): two writes at once may collide, and a server that knows the key of the first
+    /// one answers the copy with 409. gRPC has no safe methods, so hedging there is asked for by path.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::http::HttpReplay;
+    ///
+    /// let replay = HttpReplay::by_clone()
+    ///     .idempotent_paths(|path| path.starts_with("/shop.Inventory/"))
+    ///     .hedge_if(|_method, uri, _headers| uri.path() == "/shop.Inventory/Get");
+    /// ```
+    pub fn hedge_if<F>(mut self, is_hedgeable: F) -> Self
+    where
+        F: Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync + 'static,
+    {
+        self.rules.hedge_if = Some(Arc::new(is_hedgeable));
+        self
+    }
+
     /// Writes the number of the attempt, 1 for the first, into this header.
     pub fn attempt_header(mut self, name: HeaderName) -> Self {
         self.rules.attempt_header = Some(name);
@@ -237,6 +278,26 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
                 .idempotent_paths
                 .as_ref()
                 .is_some_and(|are| are(path))
+    }
+
+    fn is_hedgeable(&self, request: &Request<B>) -> bool {
+        if let Some(Idempotent(is_idempotent)) = request.extensions().get() {
+            return *is_idempotent;
+        }
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        let hedge_if = self.rules.hedge_if.as_ref();
+        let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        is_read || self.rules.all_idempotent || hedge_if.is_some_and(|is| is(method, uri, headers))
+    }
+
+    fn effect(&self, request: &Request<B>) -> Effect {
+        if has_key(request.headers()) {
+            Effect::Key
+        } else if request.method() == Method::DELETE {
+            Effect::Removal
+        } else {
+            Effect::None
+        }
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {

@@ -642,7 +642,7 @@ async fn a_hedge_and_the_first_attempt_read_one_body() {
     let server = server(First::Unavailable).await;
     let hedge = HedgeLayer::config("orders")
         .delay(Duration::from_millis(1))
-        .replay(HttpReplay::new())
+        .replay(HttpReplay::new().all_idempotent())
         .build()
         .unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Feed>>();
