@@ -52,6 +52,9 @@ pub(crate) struct Shared<S, P: Plan, R, K, C> {
     template: Mutex<S>,
 }
 
+/// The reference that a call holds while it runs.
+pub(super) type SharedRef<S, P, R, K, C> = Arc<Shared<S, P, R, K, C>>;
+
 impl<S: Clone, P: Plan, R, K, C> Shared<S, P, R, K, C> {
     /// A service for a further attempt.
     pub(super) fn service(&self) -> S {
@@ -185,9 +188,11 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        // In one place from the beginning, with the copy of the request beside it.
-        let mut place = (None, None);
-        let running = place.0.insert(Running::new(&self.shared));
+        // In one place from the beginning, with the copy of the request beside it, which the future takes over as it is.
+        let mut place = (Some(Running::new(&self.shared)), None);
+        let Some(running) = &mut place.0 else {
+            unreachable!("it was put there");
+        };
         let at = running.held.core().at();
         let mut begun = running.begin(&at);
         let _scope = running.scope();
@@ -196,13 +201,15 @@ where
         }
         if begun.is_err() || !running.held.is_sent() {
             let call = self.inner.call_later(request, begun);
-            return OperationFuture::new(call, &mut place);
+            let (running, copy) = place;
+            return OperationFuture::new(call, running, copy);
         }
-        self.inner.call_as(request, &mut place, |call, place| {
-            if let Some(running) = &mut place.0 {
-                running.tried = context::tried();
-            }
-            OperationFuture::new(call, place)
-        })
+        self.inner
+            .call_as(request, &mut place, |call, (running, copy)| {
+                if let Some(running) = running {
+                    running.tried = context::tried();
+                }
+                OperationFuture::new(call, running.take(), copy.take())
+            })
     }
 }
