@@ -235,7 +235,7 @@ where
         // Before the look at the endpoints: one that comes after it wakes the task.
         pool.wait(ticket, cx.waker());
         let now = context::fresh_now();
-        let discovery = pool.attend();
+        let discovery = pool.host_set.tasks.attend();
         if !discovery.needs_attention() {
             let local = this.local.get_or_insert_with(|| pool.local());
             if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
@@ -265,7 +265,7 @@ where
             Error::no_endpoints(Shortage {
                 balancer: pool.name(),
                 waited: now - began,
-                is_discovering: pool.is_running(Task::Discovery),
+                is_discovering: pool.host_set.tasks.state(Task::Discovery).is_running(),
                 ..Shortage::default()
             })
         }))

@@ -92,7 +92,7 @@ impl<S> Handle<S> {
     /// the same.
     #[must_use]
     pub fn is_discovering(&self) -> bool {
-        self.pool.is_running(Task::Discovery)
+        self.pool.host_set.tasks.state(Task::Discovery).is_running()
     }
 
     /// Returns whether endpoints are being checked by a [health check](super::Balance::check_health).
@@ -101,7 +101,11 @@ impl<S> Handle<S> {
     /// `buttress_health_check_running` shows the same.
     #[must_use]
     pub fn is_checking_health(&self) -> bool {
-        self.pool.is_running(Task::HealthCheck)
+        self.pool
+            .host_set
+            .tasks
+            .state(Task::HealthCheck)
+            .is_running()
     }
 }
 

@@ -126,7 +126,7 @@ impl<S: Clone> Local<S> {
     where
         P: Choose<Req>,
     {
-        drop(pool.refresh(self));
+        drop(pool.snapshots.refresh(&mut self.snapshot));
         let host_set = &*pool.host_set;
         let nanos = host_set.nanos(now);
         let set = &*self.snapshot.value;
@@ -156,7 +156,7 @@ impl<S: Clone> Local<S> {
             notes,
         };
         let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
-        pool.keep_published(now, nanos);
+        pool.published.keep(host_set.metrics, now, nanos);
         let host = &hosts[place];
         context::note_tried(host.id);
         Some(Chosen {
@@ -244,7 +244,7 @@ impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
     /// Takes a short lock of this handle, and has both see the newest endpoints.
     fn clone(&self) -> Self {
         let mut local = lock(&self.local);
-        let replaced = self.pool.refresh(&mut local);
+        let replaced = self.pool.snapshots.refresh(&mut local.snapshot);
         let fork = local.fork();
         drop(local);
         drop(replaced);
@@ -261,7 +261,8 @@ impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
 impl<S, P, K, C> fmt::Debug for Balance<S, P, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
-            .field("pool", &self.pool)
+            .field("name", &self.pool.name())
+            .field("endpoints", &self.pool.set().hosts.len())
             .finish_non_exhaustive()
     }
 }
