@@ -199,11 +199,6 @@ impl Host {
         }
     }
 
-    /// The endpoint as it was described, with its present weight.
-    pub(super) fn describe(&self) -> Endpoint<()> {
-        self.about.clone().weight(self.condition.weight())
-    }
-
     #[inline]
     pub(super) fn priority(&self) -> u8 {
         self.about.priority
@@ -298,46 +293,44 @@ impl Host {
             .stream(&self.peers.load, began, now, End::from(outcome));
     }
 
-    /// A call that began at `began` has ended.
+    /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
     #[inline]
-    pub(super) fn end(&self, outcome: Outcome, began: u64, now: Instant) {
+    pub(super) fn end(&self, outcome: Outcome, began: u64, is_stream: bool, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
-        self.load.end(&self.peers.load, began, nanos, end);
-        self.record_outcome(outcome, end, began, nanos, now);
-    }
-
-    /// A call that began at `began` has ended, whose answer had begun before.
-    pub(super) fn end_stream(&self, outcome: Outcome, began: u64, now: Instant) {
-        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
-        self.load.end_stream(&self.peers.load, nanos, end);
-        self.record_outcome(outcome, end, began, nanos, now);
-    }
-
-    #[inline]
-    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, nanos: u64, now: Instant) {
+        if is_stream {
+            self.load.end_stream(&self.peers.load, nanos, end);
+        } else {
+            self.load.end(&self.peers.load, began, nanos, end);
+        }
         if matches!(end, End::Succeeded | End::Failed) {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
-        if let Outcome::Overload { retry_after } = outcome {
-            self.overloaded(retry_after, nanos);
+        // It has more to do than it can, and has said for how long.
+        if let Some(wait) = outcome.retry_after() {
+            let until = after(nanos, wait.min(MAX_REFUSED));
+            self.peers.spare(self, until, nanos);
         }
         self.count(outcome.into(), now);
     }
 
-    /// The endpoint has more to do than it can, and may have said for how long.
-    #[cold]
-    fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
-        if let Some(wait) = retry_after {
-            let until = after(now, wait.min(MAX_REFUSED));
-            self.peers.spare(self, until, now);
-        }
-    }
-
-    /// A call that began at `began` was refused before it got there.
-    pub(super) fn give_back(&self, began: u64, now: Instant) {
+    /// A layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another endpoint may
+    /// take it.
+    pub(super) fn refused(&self, error: &Error, began: u64, now: Instant) -> bool {
+        let blames_endpoint = match error.kind() {
+            // These are about the call.
+            ErrorKind::TooCostly | ErrorKind::DeadlineExceeded => false,
+            // This is about an endpoint of a balancer that is the endpoint.
+            _ if error.may_go_elsewhere() => false,
+            _ => error.is_rejection(),
+        };
         let nanos = self.peers.nanos(now);
+        if blames_endpoint {
+            let wait = error.retry_after().unwrap_or(REFUSED_FOR);
+            self.condition.refused(after(nanos, wait.min(MAX_REFUSED)));
+        }
         self.load.end(&self.peers.load, began, nanos, End::Refused);
         self.count(Ended::Rejected, now);
+        blames_endpoint
     }
 
     /// Reports that a call has ended, if endpoints are reported.
@@ -346,23 +339,6 @@ impl Host {
         if let Some(label) = &self.label {
             self.peers.ended(label, end, now);
         }
-    }
-
-    /// A layer in front of the endpoint has refused a call. Returns `true` if another endpoint may take it.
-    pub(super) fn refused(&self, error: &Error, now: Instant) -> bool {
-        let blames_endpoint = match error.kind() {
-            // These are about the call.
-            ErrorKind::TooCostly | ErrorKind::DeadlineExceeded => false,
-            // This is about an endpoint of a balancer that is the endpoint.
-            _ if error.may_go_elsewhere() => false,
-            _ => error.is_rejection(),
-        };
-        if blames_endpoint {
-            let wait = error.retry_after().unwrap_or(REFUSED_FOR);
-            let until = after(self.peers.nanos(now), wait.min(MAX_REFUSED));
-            self.condition.refused(until);
-        }
-        blames_endpoint
     }
 
     /// A health check has found that the endpoint works, or does not.

@@ -47,9 +47,8 @@ impl Flight {
     /// Records that an inner layer refused the call. Returns the endpoint if another one may take it.
     #[cold]
     pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Host>> {
-        let may_go_on = self.host.refused(error, context::now());
         self.stage = Stage::Over;
-        self.host.give_back(self.began, context::fresh_now());
+        let may_go_on = self.host.refused(error, self.began, context::fresh_now());
         may_go_on.then(|| Arc::clone(&self.host))
     }
 
@@ -65,12 +64,9 @@ impl Flight {
         if stage == Stage::Over {
             return;
         }
-        let now = context::fresh_now();
-        if stage == Stage::Waits {
-            self.host.end(outcome, self.began, now);
-        } else {
-            self.host.end_stream(outcome, self.began, now);
-        }
+        let is_stream = stage == Stage::Streams;
+        self.host
+            .end(outcome, self.began, is_stream, context::fresh_now());
     }
 }
 

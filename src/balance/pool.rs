@@ -172,7 +172,11 @@ impl<S: Clone> Pool<S> {
                     let Some((former, _)) = member else {
                         continue;
                     };
-                    let endpoint = former.describe().with(properties);
+                    let endpoint = former
+                        .about
+                        .clone()
+                        .weight(former.condition.weight())
+                        .with(properties);
                     if endpoint.check(self.name()).is_err() {
                         continue;
                     }
