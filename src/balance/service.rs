@@ -19,7 +19,7 @@ use super::handle::Handle;
 use super::health::{self, HealthCheck, Probe};
 use super::host_set::HostSet;
 use super::pool::{Group, Local, Pool};
-use crate::context::{self, ClockScope};
+use crate::context;
 use crate::error::Check;
 use crate::send::send_method;
 use crate::sync::lock;
@@ -105,16 +105,8 @@ impl<S, P, K, C> Balance<S, P, K, C> {
     }
 }
 
-/// Where a call goes.
-pub(super) struct Chosen<S> {
-    pub(super) service: S,
-    pub(super) flight: Flight,
-    /// There are other endpoints.
-    pub(super) is_one_of_many: bool,
-}
-
 impl<S: Clone> Local<S> {
-    /// Chooses an endpoint, if there is one.
+    /// Chooses an endpoint, if there is one, and begins a call to it.
     #[inline]
     pub(super) fn choose<Req, P>(
         &mut self,
@@ -122,7 +114,7 @@ impl<S: Clone> Local<S> {
         choose: &P,
         request: &Req,
         now: Instant,
-    ) -> Option<Chosen<S>>
+    ) -> Option<(S, Flight)>
     where
         P: Choose<Req>,
     {
@@ -159,11 +151,9 @@ impl<S: Clone> Local<S> {
         pool.published.keep(host_set.metrics, now, nanos);
         let host = &hosts[place];
         context::note_tried(host.id);
-        Some(Chosen {
-            flight: Flight::begin(host, nanos),
-            service: set.services[group.indices.start + place].clone(),
-            is_one_of_many: set.hosts.len() > 1,
-        })
+        let flight = Flight::begin(host, nanos, set.hosts.len() > 1);
+        let service = set.services[group.indices.start + place].clone();
+        Some((service, flight))
     }
 }
 
@@ -220,7 +210,6 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let _clock = ClockScope::call();
         let local = match self.local.get_mut() {
             Ok(local) => local,
             Err(poisoned) => poisoned.into_inner(),
@@ -229,11 +218,11 @@ where
             // Discovery or the health check is to be started on the runtime that polls the call.
             None
         } else {
-            local.choose(&self.pool, &self.choose, &request, context::now())
+            local.choose(&self.pool, &self.choose, &request, Instant::now())
         };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        if let Some(chosen) = chosen {
-            return ResponseFuture::new(chosen, request, classify, completion);
+        if let Some((service, flight)) = chosen {
+            return ResponseFuture::new(service, flight, request, classify, completion);
         }
         let (pool, choose) = (Arc::clone(&self.pool), self.choose.clone());
         ResponseFuture::waiting(pool, choose, request, classify, completion)
