@@ -9,7 +9,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 
 use tokio::runtime;
@@ -169,11 +169,6 @@ impl<S> Lease<S> {
         }
     }
 
-    /// The task ends by itself, and in the state that it has set.
-    pub(super) fn finish(mut self) {
-        self.is_over = true;
-    }
-
     pub(super) fn set(&self, state: TaskState) {
         let Some(pool) = self.pool.upgrade() else {
             return;
@@ -192,28 +187,34 @@ impl<S> Drop for Lease<S> {
     }
 }
 
-/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one.
+/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one; `has_moved` if
+/// another runtime has run it before.
 ///
 /// After a panic it pauses for 100 ms, and after each further one for twice as long, up to 30 s: what panics each time must
 /// not keep a core busy. A task that has run for longer than the longest pause begins with the shortest again.
-pub(super) async fn supervise<S, F>(
-    lease: &Lease<S>,
-    mut run: impl FnMut() -> F,
-    panicked: impl Fn() -> TaskState,
-) where
-    F: Future<Output = ()>,
-{
+pub(super) async fn supervise<S, F: Future<Output = ()>>(
+    lease: Lease<S>,
+    mut has_moved: bool,
+    mut run: impl FnMut(&Arc<Lease<S>>, bool) -> F,
+    panicked: impl Fn(&Lease<S>) -> TaskState,
+) {
+    let lease = Arc::new(lease);
     let mut pauses = Pauses::new();
     loop {
         let began = Instant::now();
-        if unless_it_panics_in(run()).await.is_some() {
-            return;
+        let run = run(&lease, std::mem::take(&mut has_moved));
+        if unless_it_panics_in(run).await.is_some() {
+            break;
         }
-        lease.set(panicked());
+        lease.set(panicked(&lease));
         if began.elapsed() > Pauses::MAX {
             pauses = Pauses::new();
         }
         sleep(pauses.next()).await;
+    }
+    // It has ended by itself, and in the state that it has set.
+    if let Some(mut lease) = Arc::into_inner(lease) {
+        lease.is_over = true;
     }
 }
 

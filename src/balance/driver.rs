@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::background::{Lease, TaskState, supervise};
+use super::background::{Lease, TaskState};
 use super::endpoint::Endpoint;
 use super::pool::{Change, Pool};
 use crate::discover::{Pauses, Source, unless_it_panics};
@@ -65,15 +65,8 @@ where
     ///
     /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
     /// that another runtime has polled the source before.
-    pub(super) async fn run(&self, lease: Lease<S>, has_moved: bool) {
-        lock(&self.0).has_moved |= has_moved;
-        let after_panic = || self.state_after_panic(&lease.pool);
-        supervise(&lease, || self.drive(&lease), after_panic).await;
-        lease.finish();
-    }
-
-    async fn drive(&self, lease: &Lease<S>) {
-        self.prepare();
+    pub(super) async fn drive(self: Arc<Self>, lease: Arc<Lease<S>>, has_moved: bool) {
+        self.prepare(has_moved);
         let mut pauses = Pauses::new();
         // The first look does not wait: calls may wait for it.
         let mut may_wait = false;
@@ -103,8 +96,9 @@ where
     }
 
     /// Has the source begin anew if it has to.
-    fn prepare(&self) {
+    fn prepare(&self, has_moved: bool) {
         let work = &mut *lock(&self.0);
+        work.has_moved |= has_moved;
         if work.is_polling || work.has_moved {
             let begins_anew = work.source.as_mut().restart();
             work.is_orphan = (work.is_orphan || work.has_moved) && !begins_anew;
@@ -144,7 +138,7 @@ where
     }
 
     /// Makes the changes that were found before the panic, and returns the state of the task.
-    fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
+    pub(super) fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
         let pool = pool.upgrade();
         let _ = unless_it_panics(|| pool.is_some_and(|pool| self.make_changes(&pool)));
         self.end(TaskState::Recovering)

@@ -44,8 +44,14 @@ const DOWN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 #[must_use = "an endpoint gets calls from the balancer it is given to"]
 pub struct Endpoint<S> {
-    pub(super) key: Arc<str>,
+    pub(super) about: About,
     pub(super) service: S,
+}
+
+/// An endpoint as it was described, without its service.
+#[derive(Clone)]
+pub(super) struct About {
+    pub(super) key: Arc<str>,
     pub(super) weight: f64,
     pub(super) priority: u8,
     pub(super) zone: Option<Arc<str>>,
@@ -60,18 +66,20 @@ impl<S> Endpoint<S> {
     )]
     pub fn new(key: impl ToString, service: S) -> Self {
         Self {
-            key: key.to_string().into(),
+            about: About {
+                key: key.to_string().into(),
+                weight: 1.0,
+                priority: 0,
+                zone: None,
+                available: None,
+            },
             service,
-            weight: 1.0,
-            priority: 0,
-            zone: None,
-            available: None,
         }
     }
 
     /// How much it can take, in comparison with the others; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
-        self.weight = weight;
+        self.about.weight = weight;
         self
     }
 
@@ -80,13 +88,13 @@ impl<S> Endpoint<S> {
     /// The others get them as far as those before them are not well: see
     /// [priority groups](crate::balance#priority-groups).
     pub fn priority(mut self, priority: u8) -> Self {
-        self.priority = priority;
+        self.about.priority = priority;
         self
     }
 
     /// Tells in which zone it is. Its [status](EndpointStatus::zone) shows it; it does not change where calls go.
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
-        self.zone = Some(zone.into());
+        self.about.zone = Some(zone.into());
         self
     }
 
@@ -96,10 +104,12 @@ impl<S> Endpoint<S> {
     /// The handle of the endpoint's own circuit breaker or bulkhead says so. It is asked for endpoints that
     /// may be chosen, in the path of a call.
     pub fn available(mut self, availability: impl Availability + 'static) -> Self {
-        self.available = Some(Arc::new(availability));
+        self.about.available = Some(Arc::new(availability));
         self
     }
+}
 
+impl About {
     /// Sets the properties that are set in `target`.
     pub(super) fn with<A>(self, target: Target<A>) -> Self {
         Self {
@@ -108,19 +118,6 @@ impl<S> Endpoint<S> {
             zone: target.zone.or(self.zone),
             ..self
         }
-    }
-
-    /// The description and the service.
-    pub(super) fn split(self) -> (Endpoint<()>, S) {
-        let endpoint = Endpoint {
-            key: self.key,
-            service: (),
-            weight: self.weight,
-            priority: self.priority,
-            zone: self.zone,
-            available: self.available,
-        };
-        (endpoint, self.service)
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
@@ -133,10 +130,10 @@ impl<S> Endpoint<S> {
 impl<S> fmt::Debug for Endpoint<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
-            .field("key", &self.key)
-            .field("weight", &self.weight)
-            .field("priority", &self.priority)
-            .field("zone", &self.zone)
+            .field("key", &self.about.key)
+            .field("weight", &self.about.weight)
+            .field("priority", &self.about.priority)
+            .field("zone", &self.about.zone)
             .finish_non_exhaustive()
     }
 }
@@ -160,7 +157,7 @@ pub(super) struct Host {
     /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
     pub(super) id: u32,
     /// As it was described. Its weight is in the condition.
-    pub(super) about: Endpoint<()>,
+    pub(super) about: About,
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
@@ -175,7 +172,7 @@ impl Host {
     /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
     /// have been at work for a while.
     pub(super) fn new(
-        about: Endpoint<()>,
+        about: About,
         peers: &Arc<HostSet>,
         latency: f64,
         now: u64,
@@ -385,7 +382,7 @@ impl From<Outcome> for End {
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
-            .field("about", &self.about)
+            .field("key", &self.about.key)
             .field("load", &self.load)
             .field("condition", &self.condition)
             .finish_non_exhaustive()

@@ -117,7 +117,7 @@ impl<S: Clone> Handle<S> {
     ///
     /// If its weight or priority is outside the range.
     pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
-        endpoint.check(self.name())?;
+        endpoint.about.check(self.name())?;
         self.pool.change(&mut vec![insert(endpoint)]);
         Ok(())
     }
@@ -136,7 +136,10 @@ impl<S: Clone> Handle<S> {
     ///
     /// If the weight is outside the range 0.001 to 1000.
     pub fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
-        Endpoint::new(key, ()).weight(weight).check(self.name())?;
+        Endpoint::new(key, ())
+            .weight(weight)
+            .about
+            .check(self.name())?;
         let properties = Target::new(()).weight(weight);
         Ok(self
             .pool

@@ -1,6 +1,6 @@
 //! What the balancer reports.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use super::label::{Directory, Label, Shown};
 use crate::Mode;
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
-use crate::sync::{AtomicU32, Ordering, lock};
+use crate::sync::{AtomicU32, Ordering, lock, try_lock};
 use crate::telemetry::{Ended, Handles, Instruments, Series, table};
 
 const STATES: [EndpointState; 4] = [
@@ -59,11 +59,7 @@ impl BalanceMetrics {
 
     /// What is to be shown of the endpoints of each label. `None` if another thread shows it: that one then looks again.
     fn endpoints(&self) -> Option<MutexGuard<'_, Vec<Option<Shown>>>> {
-        let mut shown = match self.endpoints.try_lock() {
-            Ok(shown) => shown,
-            Err(TryLockError::Poisoned(shown)) => shown.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut shown = try_lock(&self.endpoints)?;
         for shown in shown.iter_mut().flatten() {
             *shown = Shown::none(&shown.label);
         }
@@ -77,12 +73,14 @@ impl BalanceMetrics {
     fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
         for host_set in lock(&self.host_sets).iter() {
-            let (shares, priorities) = host_set.shares();
-            for (sum, share) in sums.iter_mut().zip(shares) {
-                *sum += share;
-                balancers += share;
+            let groups = host_set.groups();
+            for group in &groups {
+                sums[usize::from(group.priority)] += group.share;
+                balancers += group.share;
+                if groups.len() > 1 {
+                    self.shown.fetch_or(1 << group.priority, Ordering::Relaxed);
+                }
             }
-            self.shown.fetch_or(priorities, Ordering::Relaxed);
         }
         let shown = self.shown.load(Ordering::Relaxed);
         let shares = sums.map(|sum| sum / balancers.max(1.0));
@@ -90,22 +88,17 @@ impl BalanceMetrics {
         shares.filter(move |(priority, _)| shown & 1 << priority != 0)
     }
 
-    /// The tasks that are shown, and whether all balancers that have one run it.
-    fn tasks(&self) -> impl Iterator<Item = (Task, bool)> {
+    /// Whether all balancers that have such a task run it. `None` if there never was one.
+    fn is_running(&self, task: Task) -> Option<bool> {
         let host_sets = lock(&self.host_sets);
-        let mut is_running = [false; Task::ALL.len()];
-        for task in Task::ALL {
-            let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));
-            let mut states = states.filter(|state| *state != TaskState::Absent);
-            if let Some(first) = states.next() {
-                self.shown_tasks
-                    .fetch_or(1 << task as u32, Ordering::Relaxed);
-                is_running[task as usize] = first.is_running() && states.all(TaskState::is_running);
-            }
-        }
-        let shown = self.shown_tasks.load(Ordering::Relaxed);
-        let tasks = Task::ALL.into_iter().zip(is_running);
-        tasks.filter(move |(task, _)| shown & 1 << *task as u32 != 0)
+        let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));
+        let mut states = states
+            .filter(|state| *state != TaskState::Absent)
+            .peekable();
+        let (bit, is_there) = (1 << task as u32, states.peek().is_some());
+        let new = if is_there { bit } else { 0 };
+        let shown = new | self.shown_tasks.fetch_or(new, Ordering::Relaxed);
+        (shown & bit != 0).then(|| is_there && states.all(TaskState::is_running))
     }
 }
 
@@ -121,12 +114,14 @@ impl Instruments for BalanceMetrics {
         for (priority, share) in self.shares() {
             handles.set(&table::PRIORITY_SHARE, &[NUMBERS[priority]], share);
         }
-        for (task, is_running) in self.tasks() {
+        for task in Task::ALL {
             let gauge = match task {
                 Task::Discovery => &table::DISCOVERY_RUNNING,
                 Task::HealthCheck => &table::HEALTH_CHECK_RUNNING,
             };
-            handles.set(gauge, &[], f64::from(u8::from(is_running)));
+            if let Some(is_running) = self.is_running(task) {
+                handles.set(gauge, &[], f64::from(u8::from(is_running)));
+            }
         }
         let Some(mut endpoints) = self.endpoints() else {
             return;

@@ -11,9 +11,9 @@ use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::background::{Lease, Task};
+use super::background::{Lease, Task, TaskState, supervise};
 use super::config::Settings;
-use super::endpoint::{Endpoint, Host};
+use super::endpoint::{About, Endpoint, Host};
 use super::health::Checked;
 use super::host_set::{HostSet, group_of};
 use super::snapshot::{Snapshot, Snapshots};
@@ -138,11 +138,10 @@ impl<S: Clone> Pool<S> {
         // of all.
         let is_late = !members.is_empty() && now.saturating_sub(*opened) >= peers.slow_start;
         let mut latencies = [None; PRIORITIES];
-        let mut host = |endpoint: Endpoint<()>| {
-            let latency = *latencies[usize::from(endpoint.priority)].get_or_insert_with(|| {
-                median_latency(group_of(&old.hosts, endpoint.priority), now)
-            });
-            Arc::new(Host::new(endpoint, peers, latency, now, is_late))
+        let mut host = |about: About| {
+            let latency = *latencies[usize::from(about.priority)]
+                .get_or_insert_with(|| median_latency(group_of(&old.hosts, about.priority), now));
+            Arc::new(Host::new(about, peers, latency, now, is_late))
         };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
@@ -156,15 +155,14 @@ impl<S: Clone> Pool<S> {
             match change {
                 Change::Insert(key, target) => {
                     let (properties, endpoint) = target.split();
-                    let endpoint = endpoint.with(properties);
-                    if endpoint.check(self.name()).is_err() {
-                        odd.push(endpoint);
+                    let (about, service) = (endpoint.about.with(properties), endpoint.service);
+                    if about.check(self.name()).is_err() {
+                        odd.push((about, service));
                         continue;
                     }
-                    let (endpoint, service) = endpoint.split();
                     let place = *indices.entry(key).or_insert(members.len());
                     members.resize_with(members.len().max(place + 1), || None);
-                    let former = members[place].replace((host(endpoint), service));
+                    let former = members[place].replace((host(about), service));
                     former.map(&mut dismiss);
                 }
                 Change::Update(key, properties) => {
@@ -172,19 +170,17 @@ impl<S: Clone> Pool<S> {
                     let Some((former, _)) = member else {
                         continue;
                     };
-                    let endpoint = former
-                        .about
-                        .clone()
-                        .weight(former.condition.weight())
-                        .with(properties);
-                    if endpoint.check(self.name()).is_err() {
+                    let weight = former.condition.weight();
+                    let about = former.about.clone();
+                    let about = About { weight, ..about }.with(properties);
+                    if about.check(self.name()).is_err() {
                         continue;
                     }
-                    let about = &former.about;
-                    if (about.priority, &about.zone) == (endpoint.priority, &endpoint.zone) {
-                        assessed.reweigh(former, endpoint.weight);
+                    if (former.about.priority, &former.about.zone) == (about.priority, &about.zone)
+                    {
+                        assessed.reweigh(former, about.weight);
                     } else {
-                        std::mem::replace(former, host(endpoint)).leave();
+                        std::mem::replace(former, host(about)).leave();
                     }
                 }
                 Change::Remove(key) => {
@@ -221,7 +217,7 @@ impl<S: Clone> Pool<S> {
 
 /// The change that adds an endpoint.
 pub(super) fn insert<S>(endpoint: Endpoint<S>) -> Change<S> {
-    Change::Insert(Arc::clone(&endpoint.key), endpoint.into())
+    Change::Insert(Arc::clone(&endpoint.about.key), endpoint.into())
 }
 
 impl<S> Pool<S> {
@@ -269,11 +265,13 @@ impl<S> Pool<S> {
         });
     }
 
-    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind.
+    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind. See
+    /// [`supervise`].
     pub(super) fn run_in_background<F>(
         self: &Arc<Self>,
         task: Task,
-        mut run: impl FnMut(Lease<S>, bool) -> F + Send + 'static,
+        run: impl FnMut(&Arc<Lease<S>>, bool) -> F + Clone + Send + 'static,
+        panicked: impl Fn(&Lease<S>) -> TaskState + Clone + Send + 'static,
     ) where
         S: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -281,7 +279,8 @@ impl<S> Pool<S> {
         let pool = Arc::downgrade(self);
         let start = move |number, has_moved| {
             let lease = Lease::new(Weak::clone(&pool), task, number);
-            tokio::spawn(run(lease, has_moved)).abort_handle()
+            let task = supervise(lease, has_moved, run.clone(), panicked.clone());
+            tokio::spawn(task).abort_handle()
         };
         self.host_set.tasks.start(task, Box::new(start));
         self.task_has_changed();

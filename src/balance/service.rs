@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::background::{Lease, Task, TaskState, supervise};
+use super::background::{Lease, Task, TaskState};
 use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices, best_eligibility};
 use super::config::{Config, check_runtime};
 use super::endpoint::{Endpoint, Host};
@@ -87,20 +87,14 @@ impl<S, P, K, C> Balance<S, P, K, C> {
         check_runtime(check, "check_health")?;
         let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
         let mut random = self.pool.host_set.random.generator();
-        let run = move |lease: Lease<S>, _| {
-            let (health, changed) = (Arc::clone(&health), Arc::clone(&changed));
-            let random = random.fork();
-            async move {
-                let run = || {
-                    lease.set(TaskState::Running);
-                    let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
-                    health::drive(pool, changed, Arc::clone(&health), random.clone())
-                };
-                supervise(&lease, run, || TaskState::Recovering).await;
-                lease.finish();
-            }
+        let run = move |lease: &Arc<Lease<S>>, _| {
+            lease.set(TaskState::Running);
+            let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
+            health::drive(pool, changed, Arc::clone(&health), random.fork())
         };
-        self.pool.run_in_background(Task::HealthCheck, run);
+        let panicked = |_: &Lease<S>| TaskState::Recovering;
+        self.pool
+            .run_in_background(Task::HealthCheck, run, panicked);
         Ok(self)
     }
 }

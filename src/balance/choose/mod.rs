@@ -304,7 +304,7 @@ pub(super) mod tests {
             let host_set = Arc::new(HostSet::new("choose", settings));
             let host = |(key, weight): (usize, &f64)| {
                 let endpoint = with(Endpoint::new(key, ()).weight(*weight));
-                Arc::new(Host::new(endpoint, &host_set, 0.0, 0, false))
+                Arc::new(Host::new(endpoint.about, &host_set, 0.0, 0, false))
             };
             Self {
                 hosts: weights.iter().enumerate().map(host).collect(),

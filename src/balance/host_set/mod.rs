@@ -5,7 +5,7 @@ mod failover;
 mod members;
 mod reassessment;
 
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -86,14 +86,6 @@ impl HostSet {
     pub(super) fn update(&self, now: u64, change: impl FnOnce(&mut Reassessment<'_>)) {
         change(&mut self.reassess(now));
         self.metrics.publish(Instant::now());
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, Members>> {
-        match self.members.try_lock() {
-            Ok(members) => Some(members),
-            Err(TryLockError::Poisoned(members)) => Some(members.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     /// Returns the states of all endpoints, if none would take a call. Looks at all of them until one would.
