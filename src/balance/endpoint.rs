@@ -184,13 +184,14 @@ impl Host {
             id => id,
         };
         let is_slow = is_late && peers.slow_start > 0;
+        let max_labels = peers.settings.endpoint_metrics;
         Self {
             id,
             load: Load::new(latency, now),
             condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
             peers: Arc::clone(peers),
-            label: peers.label(&about.key),
+            label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
             about,
         }
@@ -334,7 +335,7 @@ impl Host {
     #[inline]
     fn count(&self, end: Ended, now: Instant) {
         if let Some(label) = &self.label {
-            self.peers.ended(label, end, now);
+            self.peers.metrics.ended(label, end, now);
         }
     }
 

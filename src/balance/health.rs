@@ -256,7 +256,9 @@ pub(super) async fn drive<C, P>(
             });
             known.insert(id, check);
         }
-        gone.into_values().for_each(|check| check.abort());
+        for check in gone.into_values() {
+            check.abort();
+        }
         let checks = async {
             while checks.next().await.is_some() {}
             pending::<()>().await;

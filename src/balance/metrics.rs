@@ -42,10 +42,9 @@ pub(super) struct BalanceMetrics {
     pub(super) labels: Directory,
     /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
     endpoints: Mutex<Vec<Option<Shown>>>,
-    /// The priorities whose shares are shown, a bit each: none before there were several.
+    /// The priorities whose shares are shown, a bit each: none before there were several. Then the tasks: none before there
+    /// was one.
     shown: AtomicU32,
-    /// The tasks that are shown, a bit each: none before there was one.
-    shown_tasks: AtomicU32,
 }
 
 impl BalanceMetrics {
@@ -69,23 +68,29 @@ impl BalanceMetrics {
         Some(shown)
     }
 
-    /// The share of the calls that each priority gets that is shown: the mean over the balancers that have endpoints.
-    fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
+    /// Returns whether a gauge is shown that not every balancer has: from the time on that there was something to show.
+    fn is_shown(&self, bit: usize, is_there: bool) -> bool {
+        let shown = u32::from(is_there) << bit;
+        (shown | self.shown.fetch_or(shown, Ordering::Relaxed)) & 1 << bit != 0
+    }
+
+    /// The share of the calls that each priority gets: the mean over the balancers that have endpoints.
+    fn shares(&self) -> [Option<f64>; PRIORITIES] {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
+        let mut are_several = [false; PRIORITIES];
         for host_set in lock(&self.host_sets).iter() {
             let groups = host_set.groups();
             for group in &groups {
-                sums[usize::from(group.priority)] += group.share;
+                let place = usize::from(group.priority);
+                sums[place] += group.share;
                 balancers += group.share;
-                if groups.len() > 1 {
-                    self.shown.fetch_or(1 << group.priority, Ordering::Relaxed);
-                }
+                are_several[place] |= groups.len() > 1;
             }
         }
-        let shown = self.shown.load(Ordering::Relaxed);
-        let shares = sums.map(|sum| sum / balancers.max(1.0));
-        let shares = shares.into_iter().enumerate();
-        shares.filter(move |(priority, _)| shown & 1 << priority != 0)
+        std::array::from_fn(|place| {
+            let is_shown = self.is_shown(place, are_several[place]);
+            is_shown.then(|| sums[place] / balancers.max(1.0))
+        })
     }
 
     /// Whether all balancers that have such a task run it. `None` if there never was one.
@@ -95,10 +100,9 @@ impl BalanceMetrics {
         let mut states = states
             .filter(|state| *state != TaskState::Absent)
             .peekable();
-        let (bit, is_there) = (1 << task as u32, states.peek().is_some());
-        let new = if is_there { bit } else { 0 };
-        let shown = new | self.shown_tasks.fetch_or(new, Ordering::Relaxed);
-        (shown & bit != 0).then(|| is_there && states.all(TaskState::is_running))
+        let is_there = states.peek().is_some();
+        let is_shown = self.is_shown(PRIORITIES + task as usize, is_there);
+        is_shown.then(|| is_there && states.all(TaskState::is_running))
     }
 }
 
@@ -111,8 +115,10 @@ impl Instruments for BalanceMetrics {
         for (state, count) in STATES.into_iter().zip(counts) {
             handles.set(&table::ENDPOINTS, &[state.label()], count as f64);
         }
-        for (priority, share) in self.shares() {
-            handles.set(&table::PRIORITY_SHARE, &[NUMBERS[priority]], share);
+        for (priority, share) in NUMBERS.into_iter().zip(self.shares()) {
+            if let Some(share) = share {
+                handles.set(&table::PRIORITY_SHARE, &[priority], share);
+            }
         }
         for task in Task::ALL {
             let gauge = match task {
@@ -156,8 +162,10 @@ impl Series<BalanceMetrics> {
         self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
     }
 
-    /// A call to an endpoint has ended; `is_idle` if no other is in flight.
-    pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
+    /// A call to an endpoint that has this label has ended.
+    #[inline(never)]
+    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+        let is_idle = label.end();
         self.report(now, |handles| {
             let handles = label.handles(handles);
             handles.count(&table::ENDPOINT_CALLS, &[end.label()]);

@@ -171,17 +171,10 @@ fn select<'a>(
     let drawn = drawn.unwrap_or(&groups[0]);
     let tried = context::tried();
     let offer = |group: &Group| best_eligibility(&hosts[group.indices.clone()], tried, now);
-    let (mut selected, mut best) = (drawn, offer(drawn));
-    for group in groups {
-        if best == Eligibility::Open {
-            break;
-        }
-        let eligibility = offer(group);
-        if eligibility < best {
-            (selected, best) = (group, eligibility);
-        }
-    }
-    selected
+    let candidates = || std::iter::once(drawn).chain(groups);
+    let open = candidates().find(|group| offer(group) == Eligibility::Open);
+    let best = || candidates().min_by_key(|group| offer(group));
+    open.or_else(best).unwrap_or(drawn)
 }
 
 send_method!(Balance<S, P, K, C>);

@@ -5,8 +5,6 @@ mod failover;
 mod members;
 mod reassessment;
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use self::ejection::Ejector;
@@ -15,7 +13,7 @@ use self::members::Members;
 use super::background::Tasks;
 use super::choose::Turns;
 use super::config::Settings;
-use super::label::{Label, Shown};
+use super::label::Shown;
 use super::metrics::BalanceMetrics;
 use super::shortage::Shortage;
 use crate::algorithm::failover::PRIORITIES;
@@ -23,7 +21,7 @@ use crate::algorithm::load;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::random::Random;
 use crate::sync::{Mutex, lock};
-use crate::telemetry::{Ended, Series};
+use crate::telemetry::Series;
 
 pub(super) use self::members::group_of;
 pub use self::reassessment::EndpointState;
@@ -107,19 +105,6 @@ impl HostSet {
             }
             shortage.add(host.state(nanos));
         }
-    }
-
-    /// The label of an endpoint with this key, if endpoints are reported.
-    pub(super) fn label(&self, key: &Arc<str>) -> Option<Arc<Label>> {
-        let max = self.settings.endpoint_metrics?;
-        Some(self.metrics.levels().labels.enter(key, max))
-    }
-
-    /// A call to an endpoint that has this label has ended.
-    #[inline(never)]
-    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
-        let is_idle = label.end();
-        self.metrics.ended(label, end, is_idle, now);
     }
 
     /// What is to be shown of the endpoints of each label, each at its place.
