@@ -52,7 +52,11 @@ impl<S> Handle<S> {
     /// The priority groups that have an endpoint, the first priority first, with the share of the calls that each gets.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
-        self.pool.host_set.groups()
+        let mut groups = Vec::new();
+        self.pool
+            .host_set
+            .for_each_group(|group| groups.push(group));
+        groups
     }
 
     /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such

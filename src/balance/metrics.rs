@@ -77,18 +77,21 @@ impl BalanceMetrics {
     /// The share of the calls that each priority gets: the mean over the balancers that have endpoints.
     fn shares(&self) -> [Option<f64>; PRIORITIES] {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
-        let mut are_several = [false; PRIORITIES];
+        // The priorities of balancers that have several, a bit each.
+        let mut several = 0_u32;
         for host_set in lock(&self.host_sets).iter() {
-            let groups = host_set.groups();
-            for group in &groups {
-                let place = usize::from(group.priority);
-                sums[place] += group.share;
+            let mut own = 0_u32;
+            host_set.for_each_group(|group| {
+                sums[usize::from(group.priority)] += group.share;
                 balancers += group.share;
-                are_several[place] |= groups.len() > 1;
+                own |= 1 << group.priority;
+            });
+            if own.count_ones() > 1 {
+                several |= own;
             }
         }
         std::array::from_fn(|place| {
-            let is_shown = self.is_shown(place, are_several[place]);
+            let is_shown = self.is_shown(place, several & 1 << place != 0);
             is_shown.then(|| sums[place] / balancers.max(1.0))
         })
     }

@@ -85,8 +85,9 @@ impl HostSet {
         }
     }
 
-    /// Returns the knowledge about the groups. Changes nothing: the caller may have another clock than the calls.
-    pub(in crate::balance) fn groups(&self) -> Vec<GroupStatus> {
+    /// Gives the knowledge about each group to `visit`, under the lock of the endpoints. Changes nothing: the caller may
+    /// have another clock than the calls. Allocates nothing: calls publish gauges.
+    pub(in crate::balance) fn for_each_group(&self, visit: impl FnMut(GroupStatus)) {
         let now = self.nanos(Instant::now());
         let members = lock(&self.members);
         let health = members.health(now);
@@ -101,7 +102,7 @@ impl HostSet {
                 share: shares.parts[place],
             }
         };
-        members.groups().map(status).collect()
+        members.groups().map(status).for_each(visit);
     }
 }
 
