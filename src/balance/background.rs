@@ -3,13 +3,13 @@
 //! A task ends in three ways. Its source has ended: it is done. It panicked: [`supervise`] runs it again after a pause. Its
 //! runtime has ended, and has dropped it: then its [`Lease`] notes that, and the next call starts it on its own runtime.
 //!
-//! [`Tasks`] is what is known of the tasks; one load tells a call that it need not look closer. It is written under a lock, so
-//! that the flag and the states never differ for longer than that. The flag is loaded `Relaxed`: a call that does not see it
+//! [`Tasks`] starts and ends them, and has their states; one load tells a call that it need not look closer. The states are
+//! written under a lock, so that the flag and the states never differ for longer than that. The flag is loaded `Relaxed`: a call that does not see it
 //! yet might as well have come before the runtime ended.
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::Poll;
 
 use tokio::runtime;
@@ -61,11 +61,17 @@ impl TaskState {
     }
 }
 
-/// The states of the tasks of a balancer.
-#[derive(Debug, Default)]
+/// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
+type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
+
+/// The tasks of a balancer.
+#[derive(Default)]
 pub(super) struct Tasks {
+    /// The state of each, and the number of the newest: an earlier one changes the state no more.
     states: Mutex<[(TaskState, u64); 2]>,
     needs_attention: AtomicBool,
+    /// Not under the lock of the states: a runtime that ends drops the lease of what it is to start.
+    started: [Mutex<Option<(Start, AbortHandle)>>; 2],
 }
 
 impl Tasks {
@@ -79,82 +85,62 @@ impl Tasks {
         self.needs_attention.load(Ordering::Relaxed)
     }
 
-    /// Begins a task in this state. Returns its number: an earlier one changes the state no more.
-    fn begin(&self, task: Task, state: TaskState) -> u64 {
-        self.change(|states| {
-            let (former, number) = &mut states[task as usize];
-            *former = state;
+    /// Starts a task on the runtime of the caller, in the place of the former one of its kind.
+    pub(super) fn start(&self, task: Task, mut start: Start) {
+        let number = self.change(task, |state, number| {
+            *state = TaskState::Running;
             *number += 1;
             *number
-        })
-    }
-
-    /// The same for a task that was interrupted. One caller gets it.
-    fn resume(&self, task: Task) -> Option<u64> {
-        self.change(|states| {
-            let (state, number) = &mut states[task as usize];
-            if *state != TaskState::Interrupted {
-                return None;
-            }
-            *state = match task {
-                Task::Discovery => TaskState::Restarting,
-                Task::HealthCheck => TaskState::Running,
-            };
-            *number += 1;
-            Some(*number)
-        })
-    }
-
-    /// The task of this number has got into this state. Returns whether that is news.
-    fn set(&self, task: Task, of: u64, state: TaskState) -> bool {
-        self.change(|states| {
-            let (former, number) = &mut states[task as usize];
-            *number == of && std::mem::replace(former, state) != state
-        })
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut [(TaskState, u64); 2]) -> T) -> T {
-        let mut states = lock(&self.states);
-        let changed = change(&mut states);
-        let is_needed = states.iter().any(|(state, _)| state.needs_attention());
-        self.needs_attention.store(is_needed, Ordering::Relaxed);
-        changed
-    }
-}
-
-/// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
-type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
-
-/// Starts and ends the tasks of a balancer.
-#[derive(Default)]
-pub(super) struct Background([Mutex<Option<(Start, AbortHandle)>>; 2]);
-
-impl Background {
-    /// Starts a task on the runtime of the caller, in the place of the former one of its kind.
-    pub(super) fn install(&self, tasks: &Tasks, task: Task, mut start: Start) {
-        let handle = start(tasks.begin(task, TaskState::Running), false);
-        let former = lock(&self.0[task as usize]).replace((start, handle));
+        });
+        let handle = start(number, false);
+        let former = lock(&self.started[task as usize]).replace((start, handle));
         end(former);
     }
 
     /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
     #[cold]
-    pub(super) fn attend(&self, tasks: &Tasks) -> TaskState {
+    pub(super) fn attend(&self) -> TaskState {
         let is_in_runtime = runtime::Handle::try_current().is_ok();
         for task in Task::ALL.into_iter().filter(|_| is_in_runtime) {
-            let mut started = lock(&self.0[task as usize]);
-            if let (Some((start, handle)), Some(number)) = (&mut *started, tasks.resume(task)) {
+            let mut started = lock(&self.started[task as usize]);
+            // One caller gets it.
+            let number = self.change(task, |state, number| {
+                let is_mine = *state == TaskState::Interrupted;
+                if is_mine {
+                    *state = TaskState::Restarting;
+                    *number += 1;
+                }
+                is_mine.then_some(*number)
+            });
+            if let (Some((start, handle)), Some(number)) = (&mut *started, number) {
                 *handle = start(number, true);
             }
         }
-        tasks.state(Task::Discovery)
+        self.state(Task::Discovery)
     }
 
+    /// Ends all tasks.
     pub(super) fn end(&self) {
-        for started in &self.0 {
+        for started in &self.started {
             let started = lock(started).take();
             end(started);
         }
+    }
+
+    /// The task of this number has got into this state. Returns whether that is news.
+    fn set(&self, task: Task, of: u64, state: TaskState) -> bool {
+        self.change(task, |former, number| {
+            *number == of && std::mem::replace(former, state) != state
+        })
+    }
+
+    fn change<T>(&self, task: Task, change: impl FnOnce(&mut TaskState, &mut u64) -> T) -> T {
+        let mut states = lock(&self.states);
+        let (state, number) = &mut states[task as usize];
+        let changed = change(state, number);
+        let is_needed = states.iter().any(|(state, _)| state.needs_attention());
+        self.needs_attention.store(is_needed, Ordering::Relaxed);
+        changed
     }
 }
 
@@ -183,11 +169,6 @@ impl<S> Lease<S> {
         }
     }
 
-    /// The task ends by itself, and in the state that it has set.
-    pub(super) fn finish(mut self) {
-        self.is_over = true;
-    }
-
     pub(super) fn set(&self, state: TaskState) {
         let Some(pool) = self.pool.upgrade() else {
             return;
@@ -206,37 +187,43 @@ impl<S> Drop for Lease<S> {
     }
 }
 
-/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one.
+/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one; `has_moved` if
+/// another runtime has run it before.
 ///
 /// After a panic it pauses for 100 ms, and after each further one for twice as long, up to 30 s: what panics each time must
 /// not keep a core busy. A task that has run for longer than the longest pause begins with the shortest again.
-pub(super) async fn supervise<S, F>(
-    lease: &Lease<S>,
-    mut run: impl FnMut() -> F,
-    panicked: impl Fn() -> TaskState,
-) where
-    F: Future<Output = ()>,
-{
+pub(super) async fn supervise<S, F: Future<Output = ()>>(
+    lease: Lease<S>,
+    mut has_moved: bool,
+    mut run: impl FnMut(&Arc<Lease<S>>, bool) -> F,
+    panicked: impl Fn(&Lease<S>) -> TaskState,
+) {
+    let lease = Arc::new(lease);
     let mut pauses = Pauses::new();
     loop {
         let began = Instant::now();
-        if unless_it_panics_in(run()).await.is_some() {
-            return;
+        let run = run(&lease, std::mem::take(&mut has_moved));
+        if unless_it_panics_in(run).await.is_some() {
+            break;
         }
-        lease.set(panicked());
+        lease.set(panicked(&lease));
         if began.elapsed() > Pauses::MAX {
             pauses = Pauses::new();
         }
         sleep(pauses.next()).await;
+    }
+    // It has ended by itself, and in the state that it has set.
+    if let Some(mut lease) = Arc::into_inner(lease) {
+        lease.is_over = true;
     }
 }
 
 /// Runs a future of the user's whose panic, also that of its drop, must not be the end of what depends on it.
 pub(super) async fn unless_it_panics_in<F: Future>(future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
-    let end = poll_fn(|cx| {
-        let poll = unless_it_panics(|| future.as_mut().poll(cx));
-        poll.map_or(Poll::Ready(None), |poll| poll.map(Some))
+    let end = poll_fn(|cx| match unless_it_panics(|| future.as_mut().poll(cx)) {
+        Some(poll) => poll.map(Some),
+        None => Poll::Ready(None),
     });
     let end = end.await;
     discard([future]);

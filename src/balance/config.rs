@@ -197,8 +197,8 @@ impl<P, K, C> Config<P, K, C> {
         check.that(are_any, "endpoints", &endpoints, "at least one")?;
         let mut keys = HashSet::new();
         for endpoint in &endpoints {
-            endpoint.check(&self.name)?;
-            let key = &endpoint.key;
+            endpoint.about.check(&self.name)?;
+            let key = &endpoint.about.key;
             check.that(keys.insert(key), "endpoints", key, "of different keys")?;
         }
         Ok(self.balance(endpoints))
@@ -235,9 +235,9 @@ impl<P, K, C> Config<P, K, C> {
         S: Clone + Send + Sync + 'static,
         D: Source<Service = Endpoint<S>, Key: ToString> + Send + 'static,
     {
-        self.drive(discover, |key, endpoint| Endpoint {
-            key: Arc::clone(key),
-            ..endpoint
+        self.drive(discover, |key, mut endpoint: Endpoint<S>| {
+            endpoint.about.key = Arc::clone(key);
+            endpoint
         })
     }
 
@@ -253,11 +253,12 @@ impl<P, K, C> Config<P, K, C> {
         check_runtime(self.check()?, "discover")?;
         let balance = self.balance(Vec::new());
         let discovery = Arc::new(Discovery::new(discover, found));
-        let run = move |lease, has_moved| {
-            let discovery = Arc::clone(&discovery);
-            async move { discovery.run(lease, has_moved).await }
-        };
-        balance.pool.run_in_background(Task::Discovery, run);
+        let panicked = Arc::clone(&discovery);
+        balance.pool.run_in_background(
+            Task::Discovery,
+            move |lease, has_moved| Arc::clone(&discovery).drive(Arc::clone(lease), has_moved),
+            move |lease| panicked.state_after_panic(&lease.pool),
+        );
         Ok(balance)
     }
 

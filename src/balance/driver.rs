@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::background::{Lease, TaskState, supervise};
+use super::background::{Lease, TaskState};
 use super::endpoint::Endpoint;
 use super::pool::{Change, Pool};
 use crate::discover::{Pauses, Source, unless_it_panics};
@@ -31,14 +31,13 @@ enum Over {
 }
 
 /// A source, and what it has found. It outlives the task that polls it.
-pub(super) struct Discovery<D: Source, S> {
-    /// Locked by each poll and by nothing else, so it is poisoned exactly if a poll has panicked.
-    source: Mutex<Pin<Box<D>>>,
-    found: Found<D, S>,
-    work: Mutex<Work<S>>,
-}
+pub(super) struct Discovery<D: Source, S>(Mutex<Work<D, S>>);
 
-struct Work<S> {
+struct Work<D: Source, S> {
+    source: Pin<Box<D>>,
+    found: Found<D, S>,
+    /// A poll has begun and has not returned: if nothing polls, it has panicked.
+    is_polling: bool,
     /// Changes that were found and not made: nothing is lost in a panic.
     batch: Vec<Change<S>>,
     has_moved: bool,
@@ -52,30 +51,22 @@ where
     D: Source<Key: ToString> + Send + 'static,
 {
     pub(super) fn new(source: D, found: Found<D, S>) -> Self {
-        Self {
-            source: Mutex::new(Box::pin(source)),
+        Self(Mutex::new(Work {
+            source: Box::pin(source),
             found,
-            work: Mutex::new(Work {
-                batch: Vec::new(),
-                has_moved: false,
-                is_orphan: false,
-            }),
-        }
+            is_polling: false,
+            batch: Vec::new(),
+            has_moved: false,
+            is_orphan: false,
+        }))
     }
 
     /// Makes the changes that are found, until the source ends or there is no pool any more.
     ///
     /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
     /// that another runtime has polled the source before.
-    pub(super) async fn run(&self, lease: Lease<S>, has_moved: bool) {
-        lock(&self.work).has_moved |= has_moved;
-        let after_panic = || self.state_after_panic(&lease.pool);
-        supervise(&lease, || self.drive(&lease), after_panic).await;
-        lease.finish();
-    }
-
-    async fn drive(&self, lease: &Lease<S>) {
-        self.prepare();
+    pub(super) async fn drive(self: Arc<Self>, lease: Arc<Lease<S>>, has_moved: bool) {
+        self.prepare(has_moved);
         let mut pauses = Pauses::new();
         // The first look does not wait: calls may wait for it.
         let mut may_wait = false;
@@ -105,27 +96,28 @@ where
     }
 
     /// Has the source begin anew if it has to.
-    fn prepare(&self) {
-        let has_panicked = self.source.is_poisoned();
-        self.source.clear_poison();
-        let mut work = lock(&self.work);
-        if has_panicked || work.has_moved {
-            let begins_anew = lock(&self.source).as_mut().restart();
+    fn prepare(&self, has_moved: bool) {
+        let work = &mut *lock(&self.0);
+        work.has_moved |= has_moved;
+        if work.is_polling || work.has_moved {
+            let begins_anew = work.source.as_mut().restart();
             work.is_orphan = (work.is_orphan || work.has_moved) && !begins_anew;
-            work.has_moved = false;
+            (work.is_polling, work.has_moved) = (false, false);
         }
     }
 
     /// Takes all changes that there are, up to a full batch. Waits for the first one if it may.
     fn poll_batch(&self, may_wait: bool, cx: &mut Context<'_>) -> Poll<Over> {
-        let mut work = lock(&self.work);
+        let work = &mut *lock(&self.0);
         while work.batch.len() < BATCH {
-            let next = lock(&self.source).as_mut().poll_change(cx);
+            work.is_polling = true;
+            let next = work.source.as_mut().poll_change(cx);
+            work.is_polling = false;
             let over = match next {
                 Poll::Ready(None) => return Poll::Ready(Over::Ended),
                 Poll::Ready(Some(Ok(change))) => {
                     let key = |key: D::Key| Arc::from(key.to_string());
-                    work.batch.push(change.map(key, self.found));
+                    work.batch.push(change.map(key, work.found));
                     continue;
                 }
                 Poll::Ready(Some(Err(_))) => Poll::Ready(Over::Failed),
@@ -141,12 +133,12 @@ where
 
     /// Makes the changes that were found, and returns whether there are any. They stay if a service panics that is cloned.
     fn make_changes(&self, pool: &Pool<S>) -> bool {
-        let batch = &mut lock(&self.work).batch;
+        let batch = &mut lock(&self.0).batch;
         !batch.is_empty() && pool.change(batch) > 0
     }
 
     /// Makes the changes that were found before the panic, and returns the state of the task.
-    fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
+    pub(super) fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
         let pool = pool.upgrade();
         let _ = unless_it_panics(|| pool.is_some_and(|pool| self.make_changes(&pool)));
         self.end(TaskState::Recovering)
@@ -154,7 +146,7 @@ where
 
     /// The state after an end or a panic, or that of a source that was lost with its runtime.
     fn end(&self, state: TaskState) -> TaskState {
-        if lock(&self.work).is_orphan {
+        if lock(&self.0).is_orphan {
             TaskState::Stopped
         } else {
             state

@@ -44,8 +44,14 @@ const DOWN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 #[must_use = "an endpoint gets calls from the balancer it is given to"]
 pub struct Endpoint<S> {
-    pub(super) key: Arc<str>,
+    pub(super) about: About,
     pub(super) service: S,
+}
+
+/// An endpoint as it was described, without its service.
+#[derive(Clone)]
+pub(super) struct About {
+    pub(super) key: Arc<str>,
     pub(super) weight: f64,
     pub(super) priority: u8,
     pub(super) zone: Option<Arc<str>>,
@@ -60,18 +66,20 @@ impl<S> Endpoint<S> {
     )]
     pub fn new(key: impl ToString, service: S) -> Self {
         Self {
-            key: key.to_string().into(),
+            about: About {
+                key: key.to_string().into(),
+                weight: 1.0,
+                priority: 0,
+                zone: None,
+                available: None,
+            },
             service,
-            weight: 1.0,
-            priority: 0,
-            zone: None,
-            available: None,
         }
     }
 
     /// How much it can take, in comparison with the others; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
-        self.weight = weight;
+        self.about.weight = weight;
         self
     }
 
@@ -80,13 +88,13 @@ impl<S> Endpoint<S> {
     /// The others get them as far as those before them are not well: see
     /// [priority groups](crate::balance#priority-groups).
     pub fn priority(mut self, priority: u8) -> Self {
-        self.priority = priority;
+        self.about.priority = priority;
         self
     }
 
     /// Tells in which zone it is. Its [status](EndpointStatus::zone) shows it; it does not change where calls go.
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
-        self.zone = Some(zone.into());
+        self.about.zone = Some(zone.into());
         self
     }
 
@@ -96,10 +104,12 @@ impl<S> Endpoint<S> {
     /// The handle of the endpoint's own circuit breaker or bulkhead says so. It is asked for endpoints that
     /// may be chosen, in the path of a call.
     pub fn available(mut self, availability: impl Availability + 'static) -> Self {
-        self.available = Some(Arc::new(availability));
+        self.about.available = Some(Arc::new(availability));
         self
     }
+}
 
+impl About {
     /// Sets the properties that are set in `target`.
     pub(super) fn with<A>(self, target: Target<A>) -> Self {
         Self {
@@ -108,19 +118,6 @@ impl<S> Endpoint<S> {
             zone: target.zone.or(self.zone),
             ..self
         }
-    }
-
-    /// The description and the service.
-    pub(super) fn split(self) -> (Endpoint<()>, S) {
-        let endpoint = Endpoint {
-            key: self.key,
-            service: (),
-            weight: self.weight,
-            priority: self.priority,
-            zone: self.zone,
-            available: self.available,
-        };
-        (endpoint, self.service)
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
@@ -133,10 +130,10 @@ impl<S> Endpoint<S> {
 impl<S> fmt::Debug for Endpoint<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
-            .field("key", &self.key)
-            .field("weight", &self.weight)
-            .field("priority", &self.priority)
-            .field("zone", &self.zone)
+            .field("key", &self.about.key)
+            .field("weight", &self.about.weight)
+            .field("priority", &self.about.priority)
+            .field("zone", &self.about.zone)
             .finish_non_exhaustive()
     }
 }
@@ -160,7 +157,7 @@ pub(super) struct Host {
     /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
     pub(super) id: u32,
     /// As it was described. Its weight is in the condition.
-    pub(super) about: Endpoint<()>,
+    pub(super) about: About,
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
@@ -175,7 +172,7 @@ impl Host {
     /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
     /// have been at work for a while.
     pub(super) fn new(
-        about: Endpoint<()>,
+        about: About,
         peers: &Arc<HostSet>,
         latency: f64,
         now: u64,
@@ -187,21 +184,17 @@ impl Host {
             id => id,
         };
         let is_slow = is_late && peers.slow_start > 0;
+        let max_labels = peers.settings.endpoint_metrics;
         Self {
             id,
             load: Load::new(latency, now),
             condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
             peers: Arc::clone(peers),
-            label: peers.label(&about.key),
+            label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
             about,
         }
-    }
-
-    /// The endpoint as it was described, with its present weight.
-    pub(super) fn describe(&self) -> Endpoint<()> {
-        self.about.clone().weight(self.condition.weight())
     }
 
     #[inline]
@@ -298,58 +291,29 @@ impl Host {
             .stream(&self.peers.load, began, now, End::from(outcome));
     }
 
-    /// A call that began at `began` has ended.
+    /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
     #[inline]
-    pub(super) fn end(&self, outcome: Outcome, began: u64, now: Instant) {
+    pub(super) fn end(&self, outcome: Outcome, began: u64, is_stream: bool, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
-        self.load.end(&self.peers.load, began, nanos, end);
-        self.record_outcome(outcome, end, began, nanos, now);
-    }
-
-    /// A call that began at `began` has ended, whose answer had begun before.
-    pub(super) fn end_stream(&self, outcome: Outcome, began: u64, now: Instant) {
-        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
-        self.load.end_stream(&self.peers.load, nanos, end);
-        self.record_outcome(outcome, end, began, nanos, now);
-    }
-
-    #[inline]
-    fn record_outcome(&self, outcome: Outcome, end: End, began: u64, nanos: u64, now: Instant) {
+        if is_stream {
+            self.load.end_stream(&self.peers.load, nanos, end);
+        } else {
+            self.load.end(&self.peers.load, began, nanos, end);
+        }
         if matches!(end, End::Succeeded | End::Failed) {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
-        if let Outcome::Overload { retry_after } = outcome {
-            self.overloaded(retry_after, nanos);
+        // It has more to do than it can, and has said for how long.
+        if let Some(wait) = outcome.retry_after() {
+            let until = after(nanos, wait.min(MAX_REFUSED));
+            self.peers.spare(self, until, nanos);
         }
         self.count(outcome.into(), now);
     }
 
-    /// The endpoint has more to do than it can, and may have said for how long.
-    #[cold]
-    fn overloaded(&self, retry_after: Option<Duration>, now: u64) {
-        if let Some(wait) = retry_after {
-            let until = after(now, wait.min(MAX_REFUSED));
-            self.peers.spare(self, until, now);
-        }
-    }
-
-    /// A call that began at `began` was refused before it got there.
-    pub(super) fn give_back(&self, began: u64, now: Instant) {
-        let nanos = self.peers.nanos(now);
-        self.load.end(&self.peers.load, began, nanos, End::Refused);
-        self.count(Ended::Rejected, now);
-    }
-
-    /// Reports that a call has ended, if endpoints are reported.
-    #[inline]
-    fn count(&self, end: Ended, now: Instant) {
-        if let Some(label) = &self.label {
-            self.peers.ended(label, end, now);
-        }
-    }
-
-    /// A layer in front of the endpoint has refused a call. Returns `true` if another endpoint may take it.
-    pub(super) fn refused(&self, error: &Error, now: Instant) -> bool {
+    /// A layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another endpoint may
+    /// take it.
+    pub(super) fn refused(&self, error: &Error, began: u64, now: Instant) -> bool {
         let blames_endpoint = match error.kind() {
             // These are about the call.
             ErrorKind::TooCostly | ErrorKind::DeadlineExceeded => false,
@@ -357,12 +321,22 @@ impl Host {
             _ if error.may_go_elsewhere() => false,
             _ => error.is_rejection(),
         };
+        let nanos = self.peers.nanos(now);
         if blames_endpoint {
             let wait = error.retry_after().unwrap_or(REFUSED_FOR);
-            let until = after(self.peers.nanos(now), wait.min(MAX_REFUSED));
-            self.condition.refused(until);
+            self.condition.refused(after(nanos, wait.min(MAX_REFUSED)));
         }
+        self.load.end(&self.peers.load, began, nanos, End::Refused);
+        self.count(Ended::Rejected, now);
         blames_endpoint
+    }
+
+    /// Reports that a call has ended, if endpoints are reported.
+    #[inline]
+    fn count(&self, end: Ended, now: Instant) {
+        if let Some(label) = &self.label {
+            self.peers.metrics.ended(label, end, now);
+        }
     }
 
     /// A health check has found that the endpoint works, or does not.
@@ -409,7 +383,7 @@ impl From<Outcome> for End {
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
-            .field("about", &self.about)
+            .field("key", &self.about.key)
             .field("load", &self.load)
             .field("condition", &self.condition)
             .finish_non_exhaustive()

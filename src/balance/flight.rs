@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::endpoint::Host;
-use crate::{Error, Outcome, Permit};
+use crate::{Classify, Error, Outcome, Permit};
 
 /// A call in flight on an endpoint.
 ///
@@ -17,6 +17,7 @@ pub struct Flight {
     host: Arc<Host>,
     began: u64,
     stage: Stage,
+    is_one_of_many: bool,
 }
 
 /// How far a call is.
@@ -29,14 +30,15 @@ enum Stage {
 }
 
 impl Flight {
-    /// A call that begins at `began`.
+    /// A call that begins at `began`; `is_one_of_many` if there are other endpoints.
     #[inline]
-    pub(super) fn begin(host: &Arc<Host>, began: u64) -> Self {
+    pub(super) fn begin(host: &Arc<Host>, began: u64, is_one_of_many: bool) -> Self {
         host.begin(began);
         Self {
             host: Arc::clone(host),
             began,
             stage: Stage::Waits,
+            is_one_of_many,
         }
     }
 
@@ -45,13 +47,26 @@ impl Flight {
         self.host.peers.metrics.name()
     }
 
-    /// Records that an inner layer refused the call. Returns the endpoint if another one may take it.
+    /// Ends the call with an error of the endpoint, or of a layer in front of it.
     #[cold]
-    pub(super) fn refused(mut self, error: &Error, now: Instant) -> Option<Arc<Host>> {
-        let may_go_on = self.host.refused(error, now);
+    #[inline(never)]
+    pub(super) fn failed<Res>(mut self, mut error: Error, classify: &impl Classify<Res>) -> Error {
+        if !error.is_rejection() {
+            self.resolve(classify.classify(Err(&error)));
+            return error;
+        }
         self.stage = Stage::Over;
-        self.host.give_back(self.began, now);
-        may_go_on.then(|| Arc::clone(&self.host))
+        let now = Instant::now();
+        if self.host.refused(&error, self.began, now) && !error.is_adopted() {
+            if self.is_one_of_many {
+                // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
+                error.set_may_go_elsewhere();
+            }
+            if let Some(shortage) = self.host.peers.shortage(now) {
+                error.set_shortage(shortage);
+            }
+        }
+        error
     }
 
     #[cold]
@@ -66,12 +81,9 @@ impl Flight {
         if stage == Stage::Over {
             return;
         }
-        let now = Instant::now();
-        if stage == Stage::Waits {
-            self.host.end(outcome, self.began, now);
-        } else {
-            self.host.end_stream(outcome, self.began, now);
-        }
+        let is_stream = stage == Stage::Streams;
+        self.host
+            .end(outcome, self.began, is_stream, Instant::now());
     }
 }
 

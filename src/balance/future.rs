@@ -14,15 +14,15 @@ use super::background::{Task, TaskState};
 use super::choose::Choose;
 use super::flight::Flight;
 use super::pool::{Local, Pool};
-use super::service::Chosen;
 use super::shortage::Shortage;
 use crate::algorithm::queue::Ticket;
 use crate::completion::complete;
 use crate::context;
 use crate::deadline::soonest;
 use crate::nanos::saturating_add;
+use crate::send::OneCall;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, ErrorKind, Mode, Permit, TrackCompletion};
+use crate::{Classify, CloneService, Error, ErrorKind, Mode, TrackCompletion};
 
 /// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before it
 /// runs a new task.
@@ -39,7 +39,6 @@ pin_project! {
         #[pin]
         step: Step<S, Req, P>,
         flight: Option<Flight>,
-        is_one_of_many: bool,
         classify: K,
         completion: C,
     }
@@ -51,9 +50,8 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // The endpoint may have to become ready. Not boxed: this is the way of every call.
-        Begin { service: S, request: Option<Req> },
-        Running { #[pin] future: S::Future },
+        // Not boxed: this is the way of every call.
+        Call { #[pin] call: OneCall<S, Req> },
         // Boxed, because it is rare.
         Wait { wait: Pin<Box<Wait<S, Req, P>>> },
     }
@@ -64,14 +62,18 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn new(chosen: Chosen<S>, request: Req, classify: K, completion: C) -> Self {
+    pub(super) fn new(
+        service: S,
+        flight: Flight,
+        request: Req,
+        classify: K,
+        completion: C,
+    ) -> Self {
         Self {
-            step: Step::Begin {
-                service: chosen.service,
-                request: Some(request),
+            step: Step::Call {
+                call: OneCall::new(service, request),
             },
-            flight: Some(chosen.flight),
-            is_one_of_many: chosen.is_one_of_many,
+            flight: Some(flight),
             classify,
             completion,
         }
@@ -87,7 +89,8 @@ where
         completion: C,
     ) -> Self {
         let wait = Wait {
-            place: Place { pool, ticket: None },
+            pool,
+            ticket: None,
             choose,
             request: Some(request),
             local: None,
@@ -99,7 +102,6 @@ where
                 wait: Box::pin(wait),
             },
             flight: None,
-            is_one_of_many: false,
             classify,
             completion,
         }
@@ -120,80 +122,37 @@ where
         let mut this = self.project();
         let result = loop {
             match this.step.as_mut().project() {
-                StepProj::Begin { service, request } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        let flight = this.flight.as_ref();
-                        break Err(Error::of_service(error, || flight.map_or("", Flight::name)));
-                    }
-                    let Some(request) = request.take() else {
-                        return Poll::Pending;
-                    };
-                    let future = service.call(request);
-                    this.step.set(Step::Running { future });
-                }
-                StepProj::Running { future } => {
-                    let result = ready!(future.poll(cx));
-                    let flight = this.flight.as_ref();
-                    break result.map_err(|error| {
-                        Error::of_service(error, || flight.map_or("", Flight::name))
-                    });
-                }
+                StepProj::Call { call } => break ready!(call.poll(cx)),
                 StepProj::Wait { wait } => {
-                    let (chosen, request) = ready!(wait.as_mut().poll(cx))?;
-                    *this.flight = Some(chosen.flight);
-                    *this.is_one_of_many = chosen.is_one_of_many;
-                    this.step.set(Step::Begin {
-                        service: chosen.service,
-                        request: Some(request),
-                    });
+                    let (service, flight, request) = ready!(wait.as_mut().poll(cx))?;
+                    *this.flight = Some(flight);
+                    let call = OneCall::new(service, request);
+                    this.step.set(Step::Call { call });
                 }
             }
         };
         let Some(flight) = this.flight.take() else {
             return Poll::Pending;
         };
+        let (classify, completion) = (this.classify, this.completion);
         Poll::Ready(match result {
             Ok(response) => {
-                let outcome = this.classify.classify(Ok(&response));
-                let (classify, completion) = (this.classify, this.completion);
+                let outcome = classify.classify(Ok(&response));
                 Ok(complete(completion, response, outcome, classify, flight))
             }
-            Err(error) => Err(failed(error, flight, this.classify, *this.is_one_of_many)),
+            Err(error) => {
+                let error = Error::of_service(error, || flight.name());
+                Err(flight.failed(error, classify))
+            }
         })
     }
-}
-
-/// Ends a call with an error of the endpoint, or of a layer in front of it.
-#[cold]
-#[inline(never)]
-fn failed<Res, K>(mut error: Error, flight: Flight, classify: &K, is_one_of_many: bool) -> Error
-where
-    K: Classify<Res>,
-{
-    if !error.is_rejection() {
-        flight.resolve(classify.classify(Err(&error)));
-        return error;
-    }
-    let now = Instant::now();
-    let Some(host) = flight.refused(&error, now) else {
-        return error;
-    };
-    if !error.is_adopted() {
-        if is_one_of_many {
-            // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
-            error.set_may_go_elsewhere();
-        }
-        if let Some(shortage) = host.peers.shortage(now) {
-            error.set_shortage(shortage);
-        }
-    }
-    error
 }
 
 pin_project! {
     /// A call that waits for an endpoint.
     struct Wait<S, Req, P> {
-        place: Place<S>,
+        pool: Arc<Pool<S>>,
+        ticket: Option<Ticket>,
         choose: P,
         request: Option<Req>,
         local: Option<Local<S>>,
@@ -201,18 +160,12 @@ pin_project! {
         timer: Timer,
         began: Option<Instant>,
     }
-}
 
-/// A place among those that are woken when there is an endpoint.
-struct Place<S> {
-    pool: Arc<Pool<S>>,
-    ticket: Option<Ticket>,
-}
-
-impl<S> Drop for Place<S> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.pool.stop_waiting(ticket);
+    impl<S, Req, P> PinnedDrop for Wait<S, Req, P> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(ticket) = this.ticket {
+                this.pool.stop_waiting(ticket);
+            }
         }
     }
 }
@@ -226,20 +179,20 @@ where
     fn poll(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Result<(Chosen<S>, Req), Error>> {
+    ) -> Poll<Result<(S, Flight, Req), Error>> {
         let this = self.project();
         let Some(request) = this.request.take() else {
             return Poll::Pending;
         };
-        let Place { pool, ticket } = this.place;
+        let pool = &*this.pool;
         // Before the look at the endpoints: one that comes after it wakes the task.
-        pool.wait(ticket, cx.waker());
+        pool.wait(this.ticket, cx.waker());
         let now = Instant::now();
-        let discovery = pool.attend();
+        let discovery = pool.host_set.tasks.attend();
         if !discovery.needs_attention() {
             let local = this.local.get_or_insert_with(|| pool.local());
-            if let Some(chosen) = local.choose(pool, this.choose, &request, now) {
-                return Poll::Ready(Ok((chosen, request)));
+            if let Some((service, flight)) = local.choose(pool, this.choose, &request, now) {
+                return Poll::Ready(Ok((service, flight, request)));
             }
         }
         let began = *this.began.get_or_insert(now);
@@ -265,7 +218,7 @@ where
             Error::no_endpoints(Shortage {
                 balancer: pool.name(),
                 waited: now - began,
-                is_discovering: pool.is_running(Task::Discovery),
+                is_discovering: pool.host_set.tasks.state(Task::Discovery).is_running(),
                 ..Shortage::default()
             })
         }))
@@ -277,13 +230,7 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let step = match &self.step {
-            Step::Begin { .. } => "begins",
-            Step::Running { .. } => "runs",
-            Step::Wait { .. } => "waits for an endpoint",
-        };
         f.debug_struct("ResponseFuture")
-            .field("step", &step)
             .field("flight", &self.flight)
             .finish_non_exhaustive()
     }

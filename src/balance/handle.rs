@@ -52,7 +52,11 @@ impl<S> Handle<S> {
     /// The priority groups that have an endpoint, the first priority first, with the share of the calls that each gets.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
-        self.pool.host_set.groups()
+        let mut groups = Vec::new();
+        self.pool
+            .host_set
+            .for_each_group(|group| groups.push(group));
+        groups
     }
 
     /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such
@@ -92,7 +96,7 @@ impl<S> Handle<S> {
     /// the same.
     #[must_use]
     pub fn is_discovering(&self) -> bool {
-        self.pool.is_running(Task::Discovery)
+        self.pool.host_set.tasks.state(Task::Discovery).is_running()
     }
 
     /// Returns whether endpoints are being checked by a [health check](super::Balance::check_health).
@@ -101,7 +105,11 @@ impl<S> Handle<S> {
     /// `buttress_health_check_running` shows the same.
     #[must_use]
     pub fn is_checking_health(&self) -> bool {
-        self.pool.is_running(Task::HealthCheck)
+        self.pool
+            .host_set
+            .tasks
+            .state(Task::HealthCheck)
+            .is_running()
     }
 }
 
@@ -113,7 +121,7 @@ impl<S: Clone> Handle<S> {
     ///
     /// If its weight or priority is outside the range.
     pub fn add(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
-        endpoint.check(self.name())?;
+        endpoint.about.check(self.name())?;
         self.pool.change(&mut vec![insert(endpoint)]);
         Ok(())
     }
@@ -132,7 +140,10 @@ impl<S: Clone> Handle<S> {
     ///
     /// If the weight is outside the range 0.001 to 1000.
     pub fn reweigh(&self, key: &str, weight: f64) -> Result<bool, ConfigError> {
-        Endpoint::new(key, ()).weight(weight).check(self.name())?;
+        Endpoint::new(key, ())
+            .weight(weight)
+            .about
+            .check(self.name())?;
         let properties = Target::new(()).weight(weight);
         Ok(self
             .pool

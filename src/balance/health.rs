@@ -11,18 +11,20 @@
 //! | `rise` | 2 | as in HAProxy |
 //! | `concurrency` | 16 | with 1,000 endpoints 3 of them are in flight on average, if a probe takes 15 ms |
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
-use rand::RngExt;
+use futures::StreamExt;
+use futures::future::{AbortHandle, abortable, select};
+use futures::stream::FuturesUnordered;
 use rand::rngs::SmallRng;
-use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinSet};
+use rand::{RngExt, SeedableRng};
+use tokio::sync::{Mutex, Notify, Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
 
@@ -213,10 +215,7 @@ impl<P> fmt::Debug for HealthCheck<P> {
 
 /// The endpoints that are asked.
 pub(super) trait Checked: Send + Sync + 'static {
-    type Service;
-
-    /// Differs when endpoints have come or gone.
-    fn generation(&self) -> u64;
+    type Service: Send + 'static;
 
     /// All endpoints. A number belongs to one endpoint for ever.
     fn ids(&self) -> Vec<u32>;
@@ -232,187 +231,132 @@ pub(super) trait Checked: Send + Sync + 'static {
 
 /// Asks the endpoints of `pool` again and again, until it is gone.
 ///
-/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits. All
-/// code of the user runs in the tasks of the probes, where a panic is a probe that has failed.
+/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits.
 pub(super) async fn drive<C, P>(
     pool: Weak<C>,
     changed: Arc<Notify>,
     health: Arc<HealthCheck<P>>,
-    random: SmallRng,
+    mut random: SmallRng,
 ) where
     C: Checked,
-    C::Service: Send + 'static,
     P: Probe<C::Service> + Send + Sync + 'static,
 {
-    let mut round = Round {
-        settings: health.settings.clone(),
-        random,
-        generation: None,
-        endpoints: HashMap::new(),
-        queue: BTreeSet::new(),
-        running: JoinSet::new(),
-    };
-    loop {
-        let Some(present) = pool.upgrade() else {
-            return;
-        };
-        round.follow(&*present);
+    let room = Room::new(health.settings.concurrency);
+    let mut checks = FuturesUnordered::new();
+    let mut known: HashMap<u32, AbortHandle> = HashMap::new();
+    while let Some(present) = pool.upgrade() {
+        let ids = present.ids();
         drop(present);
-        round.begin(|id| ask(Weak::clone(&pool), Arc::clone(&health), id));
-        let Some((id, works)) = round.next(&changed).await else {
-            continue;
-        };
-        if let Some(is_healthy) = round.learn(id, works) {
-            let Some(present) = pool.upgrade() else {
-                return;
-            };
-            present.found(id, is_healthy);
+        let mut gone = std::mem::take(&mut known);
+        for id in ids {
+            let check = gone.remove(&id).unwrap_or_else(|| {
+                let (check, handle) = abortable(check(&pool, &health, &room, random.fork(), id));
+                checks.push(check);
+                handle
+            });
+            known.insert(id, check);
         }
+        for check in gone.into_values() {
+            check.abort();
+        }
+        let checks = async {
+            while checks.next().await.is_some() {}
+            pending::<()>().await;
+        };
+        select(pin!(changed.notified()), pin!(checks)).await;
     }
 }
 
-/// Asks an endpoint once. Returns `true` if it works.
-async fn ask<C, P>(pool: Weak<C>, health: Arc<HealthCheck<P>>, id: u32) -> bool
-where
+/// Asks an endpoint again and again.
+async fn check<C, P>(
+    pool: &Weak<C>,
+    health: &Arc<HealthCheck<P>>,
+    room: &Room,
+    mut random: SmallRng,
+    id: u32,
+) where
     C: Checked,
-    P: Probe<C::Service>,
+    P: Probe<C::Service> + Send + Sync + 'static,
 {
+    let settings = &health.settings;
+    let mut findings = Findings::Unknown;
+    loop {
+        let is_new = findings == Findings::Unknown;
+        let permit = room.enter(is_new).await;
+        let began = Instant::now();
+        // A task of its own, which ends with this check: other probes go on if it keeps its thread busy.
+        let mut task = JoinSet::new();
+        task.spawn(ask(Weak::clone(pool), Arc::clone(health), id));
+        let works = matches!(task.join_next().await, Some(Ok(true)));
+        drop(permit);
+        let news = findings.learn(works, settings.fall, settings.rise);
+        if let (Some(is_healthy), Some(pool)) = (news, pool.upgrade()) {
+            pool.found(id, is_healthy);
+        }
+        let wait = if is_new {
+            // Endpoints that were asked together for the first time are spread over the interval.
+            random.random_range(0.0..=1.0)
+        } else {
+            1.0 + settings.jitter * random.random_range(-1.0..=1.0)
+        };
+        sleep_until(saturating_add(began, settings.interval.mul_f64(wait))).await;
+    }
+}
+
+/// Asks an endpoint once. Returns `true` if it works. A probe that panics has failed.
+async fn ask<C: Checked, P: Probe<C::Service>>(
+    pool: Weak<C>,
+    health: Arc<HealthCheck<P>>,
+    id: u32,
+) -> bool {
     let probe = async {
         let service = pool.upgrade().and_then(|pool| pool.service(id));
-        let service = service.ok_or("the endpoint is gone")?;
-        health.probe.probe(service).await
+        health.probe.probe(service.ok_or("is gone")?).await
     };
     let probe = timeout(health.settings.timeout, probe);
     matches!(unless_it_panics_in(probe).await, Some(Ok(Ok(()))))
 }
 
-/// The endpoints that are asked, and the one that is asked next.
-struct Round {
-    settings: Settings,
-    random: SmallRng,
-    generation: Option<u64>,
-    endpoints: HashMap<u32, Asked>,
-    /// Those that wait for their turn. Never asked ones have none, which comes before all others.
-    queue: BTreeSet<(Option<Instant>, u32)>,
-    /// The probes. Each returns the number of its endpoint.
-    running: JoinSet<(u32, bool)>,
+/// The room for probes in flight.
+struct Room {
+    probes: Semaphore,
+    /// Held by the next one of the endpoints that were asked before.
+    turn: Mutex<()>,
+    /// A reference for each endpoint that waits to be asked for the first time.
+    newcomers: Arc<()>,
 }
 
-#[derive(Default)]
-struct Asked {
-    findings: Findings,
-    /// Its place in the queue, or when its probe began.
-    turn: Option<Instant>,
-    probe: Option<AbortHandle>,
-}
-
-impl Round {
-    /// Takes in which endpoints there are.
-    fn follow(&mut self, pool: &impl Checked) {
-        let generation = Some(pool.generation());
-        if generation == self.generation {
-            return;
-        }
-        self.generation = generation;
-        let ids: HashSet<_> = pool.ids().into_iter().collect();
-        for id in &ids {
-            self.endpoints.entry(*id).or_insert_with(|| {
-                self.queue.insert((None, *id));
-                Asked::default()
-            });
-        }
-        self.queue.retain(|(_, id)| ids.contains(id));
-        self.endpoints.retain(|id, asked| {
-            let is_there = ids.contains(id);
-            if let Some(probe) = asked.probe.take_if(|_| !is_there) {
-                probe.abort();
-            }
-            is_there
-        });
-    }
-
-    /// Begins all probes that are due, as far as there is room.
-    fn begin<F>(&mut self, ask: impl Fn(u32) -> F)
-    where
-        F: Future<Output = bool> + Send + 'static,
-    {
-        let now = Instant::now();
-        while self.has_room() {
-            let Some(&(turn, id)) = self.queue.first() else {
-                return;
-            };
-            if turn.is_some_and(|turn| turn > now) {
-                return;
-            }
-            self.queue.pop_first();
-            let Some(asked) = self.endpoints.get_mut(&id) else {
-                continue;
-            };
-            asked.turn = Some(now);
-            let probe = ask(id);
-            asked.probe = Some(self.running.spawn(async move { (id, probe.await) }));
+impl Room {
+    fn new(concurrency: u32) -> Self {
+        Self {
+            probes: Semaphore::new(concurrency as usize),
+            turn: Mutex::new(()),
+            newcomers: Arc::new(()),
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.running.len() < self.settings.concurrency as usize
-    }
-
-    /// Waits for the end of a probe. `None` if something else is to be done.
-    async fn next(&mut self, changed: &Notify) -> Option<(u32, bool)> {
-        let next = self.queue.first().filter(|_| self.has_room());
-        let mut due = pin!(next.map(|(turn, _)| sleep_until(turn.unwrap_or_else(Instant::now))));
-        let mut changed = pin!(changed.notified());
-        poll_fn(|cx| {
-            match self.running.poll_join_next(cx) {
-                // One that was aborted, because its endpoint is gone, has made room.
-                Poll::Ready(Some(ended)) => return Poll::Ready(ended.ok()),
-                Poll::Ready(None) | Poll::Pending => {}
+    /// Waits for room. The others give way to newcomers.
+    async fn enter(&self, is_new: bool) -> Option<SemaphorePermit<'_>> {
+        if is_new {
+            let _newcomer = Arc::clone(&self.newcomers);
+            return self.probes.acquire().await.ok();
+        }
+        let _turn = self.turn.lock().await;
+        loop {
+            let permit = self.probes.acquire().await.ok();
+            if Arc::strong_count(&self.newcomers) == 1 {
+                return permit;
             }
-            let is_due = due
-                .as_mut()
-                .as_pin_mut()
-                .is_some_and(|due| due.poll(cx).is_ready());
-            if is_due || changed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Takes in the end of a probe, and puts the endpoint back into the queue.
-    fn learn(&mut self, id: u32, works: bool) -> Option<bool> {
-        let Settings {
-            interval,
-            jitter,
-            fall,
-            rise,
-            ..
-        } = self.settings;
-        let asked = self.endpoints.get_mut(&id)?;
-        let wait = if asked.findings == Findings::Unknown {
-            // Endpoints that were asked together for the first time are spread over the interval.
-            interval.mul_f64(self.random.random_range(0.0..=1.0))
-        } else {
-            interval.mul_f64(1.0 + jitter * self.random.random_range(-1.0..=1.0))
-        };
-        asked.probe = None;
-        let began = asked.turn.unwrap_or_else(Instant::now);
-        asked.turn = Some(saturating_add(began, wait));
-        self.queue.insert((asked.turn, id));
-        asked.findings.learn(works, fall, rise)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::pending;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use rand::SeedableRng;
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
@@ -436,7 +380,6 @@ mod tests {
 
     #[derive(Default)]
     struct Pool {
-        generation: AtomicUsize,
         clients: Mutex<Vec<Client>>,
         found: Mutex<Vec<(u32, bool)>>,
         changed: Arc<Notify>,
@@ -449,17 +392,12 @@ mod tests {
                 id,
                 server: Arc::clone(&server),
             });
-            self.change();
+            self.changed.notify_one();
             server
         }
 
         fn remove(&self, id: u32) {
             lock(&self.clients).retain(|client| client.id != id);
-            self.change();
-        }
-
-        fn change(&self) {
-            self.generation.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_one();
         }
 
@@ -478,10 +416,6 @@ mod tests {
 
     impl Checked for Pool {
         type Service = Client;
-
-        fn generation(&self) -> u64 {
-            self.generation.load(Ordering::Relaxed) as u64
-        }
 
         fn ids(&self) -> Vec<u32> {
             lock(&self.clients).iter().map(|client| client.id).collect()

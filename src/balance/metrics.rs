@@ -1,6 +1,6 @@
 //! What the balancer reports.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use super::label::{Directory, Label, Shown};
 use crate::Mode;
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
-use crate::sync::{AtomicU32, Ordering, lock};
+use crate::sync::{AtomicU32, Ordering, lock, try_lock};
 use crate::telemetry::{Ended, Handles, Instruments, Series, table};
 
 const STATES: [EndpointState; 4] = [
@@ -42,10 +42,9 @@ pub(super) struct BalanceMetrics {
     pub(super) labels: Directory,
     /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
     endpoints: Mutex<Vec<Option<Shown>>>,
-    /// The priorities whose shares are shown, a bit each: none before there were several.
+    /// The priorities whose shares are shown, a bit each: none before there were several. Then the tasks: none before there
+    /// was one.
     shown: AtomicU32,
-    /// The tasks that are shown, a bit each: none before there was one.
-    shown_tasks: AtomicU32,
 }
 
 impl BalanceMetrics {
@@ -59,11 +58,7 @@ impl BalanceMetrics {
 
     /// What is to be shown of the endpoints of each label. `None` if another thread shows it: that one then looks again.
     fn endpoints(&self) -> Option<MutexGuard<'_, Vec<Option<Shown>>>> {
-        let mut shown = match self.endpoints.try_lock() {
-            Ok(shown) => shown,
-            Err(TryLockError::Poisoned(shown)) => shown.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut shown = try_lock(&self.endpoints)?;
         for shown in shown.iter_mut().flatten() {
             *shown = Shown::none(&shown.label);
         }
@@ -73,39 +68,44 @@ impl BalanceMetrics {
         Some(shown)
     }
 
-    /// The share of the calls that each priority gets that is shown: the mean over the balancers that have endpoints.
-    fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
-        let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
-        for host_set in lock(&self.host_sets).iter() {
-            let (shares, priorities) = host_set.shares();
-            for (sum, share) in sums.iter_mut().zip(shares) {
-                *sum += share;
-                balancers += share;
-            }
-            self.shown.fetch_or(priorities, Ordering::Relaxed);
-        }
-        let shown = self.shown.load(Ordering::Relaxed);
-        let shares = sums.map(|sum| sum / balancers.max(1.0));
-        let shares = shares.into_iter().enumerate();
-        shares.filter(move |(priority, _)| shown & 1 << priority != 0)
+    /// Returns whether a gauge is shown that not every balancer has: from the time on that there was something to show.
+    fn is_shown(&self, bit: usize, is_there: bool) -> bool {
+        let shown = u32::from(is_there) << bit;
+        (shown | self.shown.fetch_or(shown, Ordering::Relaxed)) & 1 << bit != 0
     }
 
-    /// The tasks that are shown, and whether all balancers that have one run it.
-    fn tasks(&self) -> impl Iterator<Item = (Task, bool)> {
-        let host_sets = lock(&self.host_sets);
-        let mut is_running = [false; Task::ALL.len()];
-        for task in Task::ALL {
-            let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));
-            let mut states = states.filter(|state| *state != TaskState::Absent);
-            if let Some(first) = states.next() {
-                self.shown_tasks
-                    .fetch_or(1 << task as u32, Ordering::Relaxed);
-                is_running[task as usize] = first.is_running() && states.all(TaskState::is_running);
+    /// The share of the calls that each priority gets: the mean over the balancers that have endpoints.
+    fn shares(&self) -> [Option<f64>; PRIORITIES] {
+        let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
+        // The priorities of balancers that have several, a bit each.
+        let mut several = 0_u32;
+        for host_set in lock(&self.host_sets).iter() {
+            let mut own = 0_u32;
+            host_set.for_each_group(|group| {
+                sums[usize::from(group.priority)] += group.share;
+                balancers += group.share;
+                own |= 1 << group.priority;
+            });
+            if own.count_ones() > 1 {
+                several |= own;
             }
         }
-        let shown = self.shown_tasks.load(Ordering::Relaxed);
-        let tasks = Task::ALL.into_iter().zip(is_running);
-        tasks.filter(move |(task, _)| shown & 1 << *task as u32 != 0)
+        std::array::from_fn(|place| {
+            let is_shown = self.is_shown(place, several & 1 << place != 0);
+            is_shown.then(|| sums[place] / balancers.max(1.0))
+        })
+    }
+
+    /// Whether all balancers that have such a task run it. `None` if there never was one.
+    fn is_running(&self, task: Task) -> Option<bool> {
+        let host_sets = lock(&self.host_sets);
+        let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));
+        let mut states = states
+            .filter(|state| *state != TaskState::Absent)
+            .peekable();
+        let is_there = states.peek().is_some();
+        let is_shown = self.is_shown(PRIORITIES + task as usize, is_there);
+        is_shown.then(|| is_there && states.all(TaskState::is_running))
     }
 }
 
@@ -118,15 +118,19 @@ impl Instruments for BalanceMetrics {
         for (state, count) in STATES.into_iter().zip(counts) {
             handles.set(&table::ENDPOINTS, &[state.label()], count as f64);
         }
-        for (priority, share) in self.shares() {
-            handles.set(&table::PRIORITY_SHARE, &[NUMBERS[priority]], share);
+        for (priority, share) in NUMBERS.into_iter().zip(self.shares()) {
+            if let Some(share) = share {
+                handles.set(&table::PRIORITY_SHARE, &[priority], share);
+            }
         }
-        for (task, is_running) in self.tasks() {
+        for task in Task::ALL {
             let gauge = match task {
                 Task::Discovery => &table::DISCOVERY_RUNNING,
                 Task::HealthCheck => &table::HEALTH_CHECK_RUNNING,
             };
-            handles.set(gauge, &[], f64::from(u8::from(is_running)));
+            if let Some(is_running) = self.is_running(task) {
+                handles.set(gauge, &[], f64::from(u8::from(is_running)));
+            }
         }
         let Some(mut endpoints) = self.endpoints() else {
             return;
@@ -161,8 +165,10 @@ impl Series<BalanceMetrics> {
         self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
     }
 
-    /// A call to an endpoint has ended; `is_idle` if no other is in flight.
-    pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
+    /// A call to an endpoint that has this label has ended.
+    #[inline(never)]
+    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+        let is_idle = label.end();
         self.report(now, |handles| {
             let handles = label.handles(handles);
             handles.count(&table::ENDPOINT_CALLS, &[end.label()]);

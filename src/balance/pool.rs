@@ -1,7 +1,6 @@
 //! The endpoints of a balancer with their services, and the snapshots of them that its handles choose from.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -12,9 +11,9 @@ use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::background::{Background, Lease, Task, TaskState};
+use super::background::{Lease, Task, TaskState, supervise};
 use super::config::Settings;
-use super::endpoint::{Endpoint, Host};
+use super::endpoint::{About, Endpoint, Host};
 use super::health::Checked;
 use super::host_set::{HostSet, group_of};
 use super::snapshot::{Snapshot, Snapshots};
@@ -86,24 +85,15 @@ impl<S> Drop for Set<S> {
 
 /// What all handles of a balancer share.
 pub(super) struct Pool<S> {
-    snapshots: Snapshots<Set<S>>,
-    /// Held by the one who makes a new snapshot.
-    places: Mutex<Places>,
+    pub(super) snapshots: Snapshots<Set<S>>,
+    /// Since when there are endpoints. Held by the one who makes a new snapshot.
+    opened: Mutex<u64>,
     /// The calls that wait for an endpoint.
     waiting: Mutex<WaitQueue<()>>,
-    background: Background,
     /// Wakes the health check when endpoints come or go, and when there is no pool any more.
     pub(super) changed: Arc<Notify>,
     pub(super) host_set: Arc<HostSet>,
-    published: Published,
-}
-
-#[derive(Default)]
-struct Places {
-    /// Where each endpoint has its place in the newest set.
-    indices: HashMap<Arc<str>, usize>,
-    /// Since when there are endpoints.
-    opened: u64,
+    pub(super) published: Published,
 }
 
 /// What a handle has of the pool for itself.
@@ -120,9 +110,8 @@ impl<S: Clone> Pool<S> {
         host_set.metrics.levels().add(&host_set);
         let pool = Self {
             snapshots: Snapshots::new(Set::new([])),
-            places: Mutex::default(),
+            opened: Mutex::new(0),
             waiting: Mutex::new(WaitQueue::new()),
-            background: Background::default(),
             changed: Arc::default(),
             host_set,
             published: Published::default(),
@@ -136,11 +125,12 @@ impl<S: Clone> Pool<S> {
     pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
         let peers = &self.host_set;
         let now = peers.nanos(Instant::now());
-        let mut places = lock(&self.places);
-        let Places { indices, opened } = &mut *places;
+        let mut opened = lock(&self.opened);
         let old = self.set();
         let members = old.hosts.iter().cloned().zip(old.services.iter().cloned());
-        let mut members: Vec<_> = members.collect();
+        let mut members: Vec<_> = members.map(Some).collect();
+        let keys = old.hosts.iter().map(|host| Arc::clone(&host.about.key));
+        let mut indices: HashMap<_, _> = keys.zip(0..).collect();
         if members.is_empty() {
             *opened = now;
         }
@@ -148,82 +138,71 @@ impl<S: Clone> Pool<S> {
         // of all.
         let is_late = !members.is_empty() && now.saturating_sub(*opened) >= peers.slow_start;
         let mut latencies = [None; PRIORITIES];
-        let mut host = |endpoint: Endpoint<()>| {
-            let latency = *latencies[usize::from(endpoint.priority)].get_or_insert_with(|| {
-                median_latency(group_of(&old.hosts, endpoint.priority), now)
-            });
-            Arc::new(Host::new(endpoint, peers, latency, now, is_late))
+        let mut host = |about: About| {
+            let latency = *latencies[usize::from(about.priority)]
+                .get_or_insert_with(|| median_latency(group_of(&old.hosts, about.priority), now));
+            Arc::new(Host::new(about, peers, latency, now, is_late))
         };
         // Dropped without a lock: that runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
-        let mut dismiss = |member: (Arc<Host>, S)| {
-            member.0.leave();
-            gone.push(member);
+        let mut dismiss = |(host, service): (Arc<Host>, S)| {
+            host.leave();
+            gone.push((host, service));
         };
         let mut made = 0;
         let mut assessed = peers.reassess(now);
         for change in changes.drain(..) {
             match change {
-                Change::Insert(_, target) => {
+                Change::Insert(key, target) => {
                     let (properties, endpoint) = target.split();
-                    let endpoint = endpoint.with(properties);
-                    if endpoint.check(self.name()).is_err() {
-                        odd.push(endpoint);
+                    let (about, service) = (endpoint.about.with(properties), endpoint.service);
+                    if about.check(self.name()).is_err() {
+                        odd.push((about, service));
                         continue;
                     }
-                    let (endpoint, service) = endpoint.split();
-                    let key = Arc::clone(&endpoint.key);
-                    let member = (host(endpoint), service);
-                    if let Some(place) = indices.get(&key) {
-                        dismiss(std::mem::replace(&mut members[*place], member));
-                    } else {
-                        indices.insert(key, members.len());
-                        members.push(member);
-                    }
+                    let place = *indices.entry(key).or_insert(members.len());
+                    members.resize_with(members.len().max(place + 1), || None);
+                    let former = members[place].replace((host(about), service));
+                    former.map(&mut dismiss);
                 }
                 Change::Update(key, properties) => {
-                    let Some(place) = indices.get(&key) else {
+                    let member = indices.get(&key).and_then(|place| members[*place].as_mut());
+                    let Some((former, _)) = member else {
                         continue;
                     };
-                    let former = &mut members[*place].0;
-                    let endpoint = former.describe().with(properties);
-                    if endpoint.check(self.name()).is_err() {
+                    let weight = former.condition.weight();
+                    let about = former.about.clone();
+                    let about = About { weight, ..about }.with(properties);
+                    if about.check(self.name()).is_err() {
                         continue;
                     }
-                    let about = &former.about;
-                    if (about.priority, &about.zone) == (endpoint.priority, &endpoint.zone) {
-                        assessed.reweigh(former, endpoint.weight);
+                    if (former.about.priority, &former.about.zone) == (about.priority, &about.zone)
+                    {
+                        assessed.reweigh(former, about.weight);
                     } else {
-                        std::mem::replace(former, host(endpoint)).leave();
+                        std::mem::replace(former, host(about)).leave();
                     }
                 }
                 Change::Remove(key) => {
                     let Some(place) = indices.remove(&key) else {
                         continue;
                     };
-                    dismiss(members.swap_remove(place));
-                    if let Some((moved, _)) = members.get(place) {
-                        indices.insert(Arc::clone(&moved.about.key), place);
-                    }
+                    members[place].take().map(&mut dismiss);
                 }
             }
             made += 1;
         }
         if made == 0 {
             drop(assessed);
-            drop(places);
+            drop(opened);
         } else {
-            if !members.is_sorted_by_key(|(host, _)| host.priority()) {
-                members.sort_by_key(|(host, _)| host.priority());
-                for (place, (host, _)) in members.iter().enumerate() {
-                    indices.insert(Arc::clone(&host.about.key), place);
-                }
-            }
+            let mut members: Vec<_> = members.into_iter().flatten().collect();
+            members.sort_by_key(|(host, _)| host.priority());
             let set = Set::new(members);
             let former = assessed.replace(&set.hosts);
             drop(assessed);
             let replaced = self.snapshots.replace(set);
-            drop(places);
+            drop(opened);
             self.wake();
             self.changed.notify_one();
             peers.metrics.publish(Instant::now());
@@ -238,7 +217,7 @@ impl<S: Clone> Pool<S> {
 
 /// The change that adds an endpoint.
 pub(super) fn insert<S>(endpoint: Endpoint<S>) -> Change<S> {
-    Change::Insert(Arc::clone(&endpoint.key), endpoint.into())
+    Change::Insert(Arc::clone(&endpoint.about.key), endpoint.into())
 }
 
 impl<S> Pool<S> {
@@ -266,13 +245,6 @@ impl<S> Pool<S> {
         }
     }
 
-    /// Takes the newest snapshot, if that is not the one that the handle has. Returns what it had, to be dropped
-    /// without a lock.
-    #[inline]
-    pub(super) fn refresh(&self, local: &mut Local<S>) -> Option<Arc<Set<S>>> {
-        self.snapshots.refresh(&mut local.snapshot)
-    }
-
     /// Has `waker` woken when the endpoints or a task have changed. Gives the call a place if it has none.
     pub(super) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
         locked(&self.waiting, |waiting, wakers| {
@@ -293,11 +265,13 @@ impl<S> Pool<S> {
         });
     }
 
-    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind.
+    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind. See
+    /// [`supervise`].
     pub(super) fn run_in_background<F>(
         self: &Arc<Self>,
         task: Task,
-        mut run: impl FnMut(Lease<S>, bool) -> F + Send + 'static,
+        run: impl FnMut(&Arc<Lease<S>>, bool) -> F + Clone + Send + 'static,
+        panicked: impl Fn(&Lease<S>) -> TaskState + Clone + Send + 'static,
     ) where
         S: Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -305,30 +279,16 @@ impl<S> Pool<S> {
         let pool = Arc::downgrade(self);
         let start = move |number, has_moved| {
             let lease = Lease::new(Weak::clone(&pool), task, number);
-            tokio::spawn(run(lease, has_moved)).abort_handle()
+            let task = supervise(lease, has_moved, run.clone(), panicked.clone());
+            tokio::spawn(task).abort_handle()
         };
-        self.background
-            .install(&self.host_set.tasks, task, Box::new(start));
+        self.host_set.tasks.start(task, Box::new(start));
         self.task_has_changed();
-    }
-
-    /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
-    pub(super) fn attend(&self) -> TaskState {
-        self.background.attend(&self.host_set.tasks)
     }
 
     pub(super) fn task_has_changed(&self) {
         self.wake();
         self.host_set.metrics.publish(Instant::now());
-    }
-
-    pub(super) fn is_running(&self, task: Task) -> bool {
-        self.host_set.tasks.state(task).is_running()
-    }
-
-    #[inline]
-    pub(super) fn keep_published(&self, now: Instant, nanos: u64) {
-        self.published.keep(self.host_set.metrics, now, nanos);
     }
 }
 
@@ -345,10 +305,6 @@ fn median_latency(hosts: &[Arc<Host>], now: u64) -> f64 {
 
 impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
     type Service = S;
-
-    fn generation(&self) -> u64 {
-        self.snapshots.number()
-    }
 
     fn ids(&self) -> Vec<u32> {
         self.set().hosts.iter().map(|host| host.id).collect()
@@ -370,21 +326,12 @@ impl<S: Clone + Send + Sync + 'static> Checked for Pool<S> {
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         let (set, peers) = (self.set(), &self.host_set);
-        self.background.end();
+        peers.tasks.end();
         self.changed.notify_one();
         peers.metrics.levels().remove(peers);
         set.hosts.iter().for_each(|host| host.leave());
         let _replaced = peers.reassess(0).replace(&[]);
         peers.metrics.publish(Instant::now());
-    }
-}
-
-impl<S> fmt::Debug for Pool<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("name", &self.name())
-            .field("endpoints", &self.set().hosts.len())
-            .finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::background::{Lease, Task, TaskState, supervise};
+use super::background::{Lease, Task, TaskState};
 use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices, best_eligibility};
 use super::config::{Config, check_runtime};
 use super::endpoint::{Endpoint, Host};
@@ -87,34 +87,20 @@ impl<S, P, K, C> Balance<S, P, K, C> {
         check_runtime(check, "check_health")?;
         let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
         let mut random = self.pool.host_set.random.generator();
-        let run = move |lease: Lease<S>, _| {
-            let (health, changed) = (Arc::clone(&health), Arc::clone(&changed));
-            let random = random.fork();
-            async move {
-                let run = || {
-                    lease.set(TaskState::Running);
-                    let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
-                    health::drive(pool, changed, Arc::clone(&health), random.clone())
-                };
-                supervise(&lease, run, || TaskState::Recovering).await;
-                lease.finish();
-            }
+        let run = move |lease: &Arc<Lease<S>>, _| {
+            lease.set(TaskState::Running);
+            let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
+            health::drive(pool, changed, Arc::clone(&health), random.fork())
         };
-        self.pool.run_in_background(Task::HealthCheck, run);
+        let panicked = |_: &Lease<S>| TaskState::Recovering;
+        self.pool
+            .run_in_background(Task::HealthCheck, run, panicked);
         Ok(self)
     }
 }
 
-/// Where a call goes.
-pub(super) struct Chosen<S> {
-    pub(super) service: S,
-    pub(super) flight: Flight,
-    /// There are other endpoints.
-    pub(super) is_one_of_many: bool,
-}
-
 impl<S: Clone> Local<S> {
-    /// Chooses an endpoint, if there is one.
+    /// Chooses an endpoint, if there is one, and begins a call to it.
     #[inline]
     pub(super) fn choose<Req, P>(
         &mut self,
@@ -122,11 +108,11 @@ impl<S: Clone> Local<S> {
         choose: &P,
         request: &Req,
         now: Instant,
-    ) -> Option<Chosen<S>>
+    ) -> Option<(S, Flight)>
     where
         P: Choose<Req>,
     {
-        drop(pool.refresh(self));
+        drop(pool.snapshots.refresh(&mut self.snapshot));
         let host_set = &*pool.host_set;
         let nanos = host_set.nanos(now);
         let set = &*self.snapshot.value;
@@ -156,14 +142,13 @@ impl<S: Clone> Local<S> {
             notes,
         };
         let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
-        pool.keep_published(now, nanos);
+        pool.published.keep(host_set.metrics, now, nanos);
         let host = &hosts[place];
-        context::note_tried(host.id, set.hosts.len() > 1);
-        Some(Chosen {
-            flight: Flight::begin(host, nanos),
-            service: set.services[group.indices.start + place].clone(),
-            is_one_of_many: set.hosts.len() > 1,
-        })
+        let has_others = set.hosts.len() > 1;
+        context::note_tried(host.id, has_others);
+        let flight = Flight::begin(host, nanos, has_others);
+        let service = set.services[group.indices.start + place].clone();
+        Some((service, flight))
     }
 }
 
@@ -187,17 +172,10 @@ fn select<'a>(
     let drawn = drawn.unwrap_or(&groups[0]);
     let tried = context::tried();
     let offer = |group: &Group| best_eligibility(&hosts[group.indices.clone()], tried, now);
-    let (mut selected, mut best) = (drawn, offer(drawn));
-    for group in groups {
-        if best == Eligibility::Open {
-            break;
-        }
-        let eligibility = offer(group);
-        if eligibility < best {
-            (selected, best) = (group, eligibility);
-        }
-    }
-    selected
+    let candidates = || std::iter::once(drawn).chain(groups);
+    let open = candidates().find(|group| offer(group) == Eligibility::Open);
+    let best = || candidates().min_by_key(|group| offer(group));
+    open.or_else(best).unwrap_or(drawn)
 }
 
 send_method!(Balance<S, P, K, C>);
@@ -231,8 +209,8 @@ where
             local.choose(&self.pool, &self.choose, &request, Instant::now())
         };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        if let Some(chosen) = chosen {
-            return ResponseFuture::new(chosen, request, classify, completion);
+        if let Some((service, flight)) = chosen {
+            return ResponseFuture::new(service, flight, request, classify, completion);
         }
         let (pool, choose) = (Arc::clone(&self.pool), self.choose.clone());
         ResponseFuture::waiting(pool, choose, request, classify, completion)
@@ -243,7 +221,7 @@ impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
     /// Takes a short lock of this handle, and has both see the newest endpoints.
     fn clone(&self) -> Self {
         let mut local = lock(&self.local);
-        let replaced = self.pool.refresh(&mut local);
+        let replaced = self.pool.snapshots.refresh(&mut local.snapshot);
         let fork = local.fork();
         drop(local);
         drop(replaced);
@@ -260,7 +238,8 @@ impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
 impl<S, P, K, C> fmt::Debug for Balance<S, P, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
-            .field("pool", &self.pool)
+            .field("name", &self.pool.name())
+            .field("endpoints", &self.pool.set().hosts.len())
             .finish_non_exhaustive()
     }
 }

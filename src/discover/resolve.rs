@@ -5,10 +5,9 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use tokio::sync::Mutex;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::Target;
 use crate::BoxError;
@@ -83,12 +82,7 @@ impl System {
 }
 
 /// A lookup of [`System`].
-#[derive(Debug)]
-#[must_use = "a lookup tells nothing unless it is awaited"]
-pub struct Lookup {
-    /// `None` if the one before is still at work.
-    task: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
-}
+pub type Lookup = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, BoxError>> + Send + Sync>>;
 
 impl Resolve for System {
     type Address = SocketAddr;
@@ -113,19 +107,10 @@ impl System {
                 look_up()
             })
         });
-        Lookup { task }
-    }
-}
-
-impl Future for Lookup {
-    type Output = Result<Vec<SocketAddr>, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(task) = &mut self.task else {
-            return Poll::Ready(Err("the lookup before has not ended".into()));
-        };
-        let addresses = ready!(Pin::new(task).poll(cx))??;
-        Poll::Ready(Ok(addresses))
+        Box::pin(async move {
+            let addresses = task.ok_or("the lookup before has not ended")?.await??;
+            Ok(addresses)
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Sleep, sleep};
 
@@ -43,7 +44,7 @@ use super::source::{Change, Pauses, Source};
 /// ```
 pub struct Watch<K, T, A, M> {
     list: Receiver<Vec<(K, T)>>,
-    step: Step<K, T>,
+    lists: Lists<K, T>,
     make: M,
     announcer: Announcer<K, A>,
     /// When the list is read again, because services could not be made.
@@ -51,19 +52,14 @@ pub struct Watch<K, T, A, M> {
     pauses: Pauses,
 }
 
-enum Step<K, T> {
-    /// There may be a list that was not read.
-    Reading(Receiver<Vec<(K, T)>>),
-    Waiting(Changed<K, T>),
-    Ended,
-}
-
-/// Resolves to the receiver when there is a new list, to nothing when there never will be.
-type Changed<K, T> = Pin<Box<dyn Future<Output = Option<Receiver<Vec<(K, T)>>>> + Send + Sync>>;
+/// The list as it is now, and each new one.
+type Lists<K, T> = Pin<Box<dyn Stream<Item = Vec<(K, T)>> + Send + Sync>>;
 
 impl<K, T, A, M, S> Watch<K, T, A, M>
 where
-    T: Into<Target<A>>,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    T: Clone + Into<Target<A>> + Send + Sync + 'static,
+    A: Clone + PartialEq,
     M: FnMut(&K, &A) -> S,
 {
     /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If it panics, the
@@ -72,7 +68,7 @@ where
     /// If the list holds [`Target`]s, write down the type of the closure's address: `|key, address: &SocketAddr|`.
     pub fn new(list: Receiver<Vec<(K, T)>>, make: M) -> Self {
         Self {
-            step: Step::Reading(list.clone()),
+            lists: Self::lists(list.clone()),
             list,
             make,
             announcer: Announcer::new(),
@@ -80,14 +76,17 @@ where
             pauses: Pauses::new(),
         }
     }
-}
 
-impl<K, T, A, M> Watch<K, T, A, M>
-where
-    K: Clone + Eq + Hash,
-    T: Clone + Into<Target<A>>,
-    A: Clone + PartialEq,
-{
+    fn lists(mut list: Receiver<Vec<(K, T)>>) -> Lists<K, T> {
+        list.mark_changed();
+        let lists = stream::unfold(list, |mut list| async {
+            list.changed().await.ok()?;
+            let newest = list.borrow_and_update().clone();
+            Some((newest, list))
+        });
+        Box::pin(lists.fuse())
+    }
+
     /// Takes in the list as it is now.
     fn learn(announcer: &mut Announcer<K, A>, list: &[(K, T)]) {
         let wanted: HashMap<&K, &T> = list.iter().map(|(key, target)| (key, target)).collect();
@@ -100,16 +99,6 @@ where
         for key in gone.cloned().collect::<Vec<K>>() {
             announcer.lose(&key);
         }
-    }
-
-    /// Returns whether it is time to read the list again.
-    fn is_retry_due(&mut self, cx: &mut Context<'_>) -> bool {
-        let retry = self.retry.as_mut();
-        let is_due = retry.is_some_and(|retry| retry.as_mut().poll(cx).is_ready());
-        if is_due {
-            self.retry = None;
-        }
-        is_due
     }
 }
 
@@ -137,37 +126,27 @@ where
             if let Some(change) = change {
                 return Poll::Ready(Some(Ok(change)));
             }
-            this.step = match std::mem::replace(&mut this.step, Step::Ended) {
-                Step::Reading(mut receiver) => {
-                    let list = receiver.borrow_and_update().clone();
-                    Self::learn(&mut this.announcer, &list);
-                    Step::Waiting(Box::pin(async move {
-                        receiver.changed().await.ok()?;
-                        Some(receiver)
-                    }))
+            let retry = this.retry.as_mut().map(|retry| retry.as_mut().poll(cx));
+            let list = match (this.lists.as_mut().poll_next(cx), retry) {
+                (Poll::Ready(Some(list)), _) => list,
+                (_, Some(Poll::Ready(()))) => {
+                    this.retry = None;
+                    this.list.borrow().clone()
                 }
-                Step::Waiting(mut changed) => match changed.as_mut().poll(cx) {
-                    Poll::Ready(Some(receiver)) => Step::Reading(receiver),
-                    Poll::Ready(None) => Step::Ended,
-                    Poll::Pending if this.is_retry_due(cx) => Step::Reading(this.list.clone()),
-                    Poll::Pending => {
-                        if this.retry.is_none() {
-                            this.pauses = Pauses::new();
-                        }
-                        this.step = Step::Waiting(changed);
-                        return Poll::Pending;
-                    }
-                },
-                Step::Ended if this.is_retry_due(cx) => Step::Reading(this.list.clone()),
-                Step::Ended if this.retry.is_some() => return Poll::Pending,
-                Step::Ended => return Poll::Ready(None),
+                (_, Some(Poll::Pending)) => return Poll::Pending,
+                (Poll::Ready(None), None) => return Poll::Ready(None),
+                (Poll::Pending, None) => {
+                    this.pauses = Pauses::new();
+                    return Poll::Pending;
+                }
             };
+            Self::learn(&mut this.announcer, &list);
         }
     }
 
     fn restart(self: Pin<&mut Self>) -> bool {
         let this = self.get_mut();
-        this.step = Step::Reading(this.list.clone());
+        this.lists = Self::lists(this.list.clone());
         let list = this.list.borrow().clone();
         let find = |announcer: &mut _| Self::learn(announcer, &list);
         this.announcer.begin_anew(find);
@@ -180,7 +159,6 @@ impl<K: fmt::Debug, T, A: fmt::Debug, M> fmt::Debug for Watch<K, T, A, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
             .field("announcer", &self.announcer)
-            .field("is_ended", &matches!(self.step, Step::Ended))
             .finish_non_exhaustive()
     }
 }

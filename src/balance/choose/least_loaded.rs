@@ -1,6 +1,6 @@
 //! The least loaded, of all or of a few.
 
-use super::{Choose, Eligibility, Endpoints, Rank};
+use super::{Choose, Eligibility, Endpoints};
 
 /// Up to this number of endpoints, three are compared. With few endpoints it takes no more than two bad ones
 /// for a comparison of two to find both of them bad, in one of 45 calls with ten endpoints.
@@ -32,13 +32,16 @@ impl<Req> Choose<Req> for PowerOfChoices {
             third += usize::from(third >= first.max(second));
             places[2] = third;
         }
-        let mut chosen = Rank::worst(first);
+        let (mut chosen, mut least) = (first, endpoints.rank(first));
         // Of equal ones the first: they come in random order.
-        for place in &places[..draws.min(count)] {
-            chosen = endpoints.lighter(chosen, *place);
+        for place in &places[1..draws.min(count)] {
+            let rank = endpoints.rank(*place);
+            if rank < least {
+                (chosen, least) = (*place, rank);
+            }
         }
-        if chosen.eligibility == Eligibility::Open || count <= draws {
-            return chosen.place;
+        if least.0 == Eligibility::Open || count <= draws {
+            return chosen;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
         // endpoints it takes long to look at all, and most often a few more draws will do.

@@ -4,7 +4,6 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
-use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -50,25 +49,6 @@ pub enum Eligibility {
     Closed,
     /// Closed, and tried.
     ClosedAndTried,
-}
-
-/// An endpoint that is compared.
-#[derive(Clone, Copy, Debug)]
-struct Rank {
-    eligibility: Eligibility,
-    load: f64,
-    place: usize,
-}
-
-impl Rank {
-    /// Nothing is worse.
-    fn worst(place: usize) -> Self {
-        Self {
-            eligibility: Eligibility::ClosedAndTried,
-            load: f64::INFINITY,
-            place,
-        }
-    }
 }
 
 /// The turns of policies that take one endpoint after the other. All handles of a balancer share them.
@@ -206,20 +186,10 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// The better one of two.
+    /// What is compared. The least is best.
     #[inline]
-    fn lighter(&self, one: Rank, place: usize) -> Rank {
-        let other = Rank {
-            eligibility: self.eligibility(place),
-            load: self.load(place),
-            place,
-        };
-        let is_better = match other.eligibility.cmp(&one.eligibility) {
-            Ordered::Less => true,
-            Ordered::Equal => other.load < one.load,
-            Ordered::Greater => false,
-        };
-        if is_better { other } else { one }
+    fn rank(&self, place: usize) -> (Eligibility, f64) {
+        (self.eligibility(place), self.load(place))
     }
 
     /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
@@ -262,11 +232,10 @@ impl Endpoints<'_> {
 
     /// The best by eligibility and load, by looking at all; one of the best at random if there are several.
     fn least(&mut self) -> usize {
-        let (mut chosen, mut ties) = (0, 0);
-        let mut least = (Eligibility::ClosedAndTried, f64::INFINITY);
-        for place in 0..self.len() {
-            let this = (self.eligibility(place), self.load(place));
-            if this < least || ties == 0 {
+        let (mut chosen, mut least, mut ties) = (0, self.rank(0), 1);
+        for place in 1..self.len() {
+            let this = self.rank(place);
+            if this < least {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {
                 ties += 1;
@@ -335,7 +304,7 @@ pub(super) mod tests {
             let host_set = Arc::new(HostSet::new("choose", settings));
             let host = |(key, weight): (usize, &f64)| {
                 let endpoint = with(Endpoint::new(key, ()).weight(*weight));
-                Arc::new(Host::new(endpoint, &host_set, 0.0, 0, false))
+                Arc::new(Host::new(endpoint.about, &host_set, 0.0, 0, false))
             };
             Self {
                 hosts: weights.iter().enumerate().map(host).collect(),

@@ -9,6 +9,7 @@ use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::Interval;
 use crate::balance::endpoint::Host;
 use crate::balance::outlier::OutlierEjection;
+use crate::sync::try_lock;
 
 /// Outlier ejection, if it is on. Each priority group is evaluated by itself.
 pub(super) struct Ejector {
@@ -45,7 +46,7 @@ impl HostSet {
     /// Ejects those of a group that fail more than the rest of it. One call does that; the others go on.
     #[cold]
     fn eject_outliers(&self, ejector: &Ejector, priority: u8, now: u64) {
-        let Some(members) = self.try_lock() else {
+        let Some(members) = try_lock(&self.members) else {
             return;
         };
         let ejected = Reassessment::begin(self, members, now).eject_outliers(ejector, priority);
@@ -71,7 +72,7 @@ impl HostSet {
     /// service does not fall by giving it to the few that have not complained yet.
     #[cold]
     pub(in crate::balance) fn spare(&self, host: &Host, until: u64, now: u64) {
-        let Some(members) = self.try_lock() else {
+        let Some(members) = try_lock(&self.members) else {
             return;
         };
         let group = group_of(&members.hosts, host.priority());

@@ -9,7 +9,7 @@ use super::members::Members;
 use crate::algorithm::failover::{Capacities, PRIORITIES, Rule, Shares, Split};
 use crate::algorithm::outlier::is_panic;
 use crate::balance::endpoint::{GroupStatus, Host};
-use crate::sync::{AtomicU64, Ordering, lock};
+use crate::sync::{AtomicU64, Ordering, lock, try_lock};
 
 /// The number of ejections that have ended unseen and are taken in one by one: they need a look at all endpoints each.
 const RETURNS: usize = 32;
@@ -79,30 +79,15 @@ impl HostSet {
         for host in hosts {
             host.look(now);
         }
-        match self.try_lock() {
+        match try_lock(&self.members) {
             Some(mut members) => self.failover.assess(&mut members, now),
             None => self.failover.split.look_later(),
         }
     }
 
-    /// The share of the calls that each group gets, and the priorities as bits if there are several.
-    pub(in crate::balance) fn shares(&self) -> ([f64; PRIORITIES], u32) {
-        let now = self.nanos(Instant::now());
-        let members = lock(&self.members);
-        if members.are_several() {
-            let priorities = members.groups().map(|group| 1 << group[0].priority());
-            let (_, shares) = self.failover.divide(&members, now);
-            return (shares.parts, priorities.sum());
-        }
-        let mut parts = [0.0; PRIORITIES];
-        if let Some(host) = members.hosts.first() {
-            parts[usize::from(host.priority())] = 1.0;
-        }
-        (parts, 0)
-    }
-
-    /// Returns the knowledge about the groups. Changes nothing: the caller may have another clock than the calls.
-    pub(in crate::balance) fn groups(&self) -> Vec<GroupStatus> {
+    /// Gives the knowledge about each group to `visit`, under the lock of the endpoints. Changes nothing: the caller may
+    /// have another clock than the calls. Allocates nothing: calls publish gauges.
+    pub(in crate::balance) fn for_each_group(&self, visit: impl FnMut(GroupStatus)) {
         let now = self.nanos(Instant::now());
         let members = lock(&self.members);
         let health = members.health(now);
@@ -117,7 +102,7 @@ impl HostSet {
                 share: shares.parts[place],
             }
         };
-        members.groups().map(status).collect()
+        members.groups().map(status).for_each(visit);
     }
 }
 

@@ -5,8 +5,6 @@ mod failover;
 mod members;
 mod reassessment;
 
-use std::sync::{Arc, MutexGuard, TryLockError};
-
 use tokio::time::Instant;
 
 use self::ejection::Ejector;
@@ -15,7 +13,7 @@ use self::members::Members;
 use super::background::Tasks;
 use super::choose::Turns;
 use super::config::Settings;
-use super::label::{Label, Shown};
+use super::label::Shown;
 use super::metrics::BalanceMetrics;
 use super::shortage::Shortage;
 use crate::algorithm::failover::PRIORITIES;
@@ -23,7 +21,7 @@ use crate::algorithm::load;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::random::Random;
 use crate::sync::{Mutex, lock};
-use crate::telemetry::{Ended, Series};
+use crate::telemetry::Series;
 
 pub(super) use self::members::group_of;
 pub use self::reassessment::EndpointState;
@@ -88,14 +86,6 @@ impl HostSet {
         self.metrics.publish(Instant::now());
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Members>> {
-        match self.members.try_lock() {
-            Ok(members) => Some(members),
-            Err(TryLockError::Poisoned(members)) => Some(members.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Returns the states of all endpoints, if none would take a call. Looks at all of them until one would.
     #[cold]
     pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
@@ -115,19 +105,6 @@ impl HostSet {
             }
             shortage.add(host.state(nanos));
         }
-    }
-
-    /// The label of an endpoint with this key, if endpoints are reported.
-    pub(super) fn label(&self, key: &Arc<str>) -> Option<Arc<Label>> {
-        let max = self.settings.endpoint_metrics?;
-        Some(self.metrics.levels().labels.enter(key, max))
-    }
-
-    /// A call to an endpoint that has this label has ended.
-    #[inline(never)]
-    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
-        let is_idle = label.end();
-        self.metrics.ended(label, end, is_idle, now);
     }
 
     /// What is to be shown of the endpoints of each label, each at its place.
