@@ -32,7 +32,7 @@ impl<B: Body> ReplayBody<B> {
 
     /// Keeps at most `limit` bytes of `body`, trailers included.
     ///
-    /// The memory held is at most 1.5 times the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
+    /// The memory held is at most the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
     /// in addition to their names and values.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
