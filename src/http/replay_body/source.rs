@@ -228,11 +228,13 @@ where
             None => (Source::Open(body), None),
         };
         state.source = source;
+        let mut others = Wakers::default();
         // Those of whom the source does not know poll it themselves.
-        let is_unknown = mem::take(&mut state.is_unknown);
-        let others = (is_unknown || next.is_ready()).then(|| state.kept.others(id));
+        if mem::take(&mut state.is_unknown) || next.is_ready() {
+            others = state.kept.others(id);
+        }
         drop(state);
-        others.map(Wakers::wake);
+        others.wake();
         drop(done);
         next
     }
