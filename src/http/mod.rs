@@ -69,7 +69,7 @@
 //! ## Which requests are sent again
 //!
 //! [`HttpReplay`] tells by the method, an `Idempotency-Key`, the path or a mark; a request that was provably not sent may
-//! always be. Bodies that are `Clone` are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
+//! always be. Bodies that are whole are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
 //! by a [`ReplayBodyLayer`] round the stack. See [`replay`] and [`replay_body`].
 //!
 //! ## Timeouts of bodies
@@ -188,6 +188,7 @@ pub mod body_timeout;
 mod classify;
 pub mod deadline;
 mod error;
+mod function;
 pub mod grpc;
 mod key;
 mod protocol;
@@ -204,9 +205,7 @@ pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 pub use self::classify::Classifier;
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
-pub use self::replay::{
-    AttemptNumber, CopyBody, HttpReplay, Idempotent, TryCopy, TryCopyBody, is_idempotent,
-};
+pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_idempotent};
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
