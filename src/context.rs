@@ -1,5 +1,4 @@
-//! What travels with the task that makes a call: deadline, attempt, the endpoints that were tried, and the
-//! clock of this poll.
+//! What travels with the task that makes a call: deadline, attempt, and the endpoints that were tried.
 //!
 //! A layer scopes its context around both the inner `call` and every `poll` of the inner future.
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
@@ -7,15 +6,6 @@
 use std::cell::Cell;
 
 use tokio::time::Instant;
-
-/// The reading of the clock that layers share during one poll.
-#[derive(Clone, Copy, Debug)]
-enum Clock {
-    /// No layer has opened a scope: every reading is a fresh one.
-    Unscoped,
-    Unread,
-    Read(Instant),
-}
 
 /// The context of the call that is being made or polled on this thread.
 struct Context {
@@ -25,9 +15,6 @@ struct Context {
     budget: Cell<usize>,
     /// The endpoints that the attempts of the operation were sent to, if there may be several.
     tried: Cell<Option<Tried>>,
-    clock: Cell<Clock>,
-    /// Whether a layer is calling its inner service, and not polling it.
-    in_call: Cell<bool>,
 }
 
 thread_local! {
@@ -37,8 +24,6 @@ thread_local! {
             attempt: Cell::new(0),
             budget: Cell::new(0),
             tried: Cell::new(None),
-            clock: Cell::new(Clock::Unscoped),
-            in_call: Cell::new(false),
         }
     };
 }
@@ -59,58 +44,6 @@ pub(crate) fn attempt() -> u32 {
 #[inline]
 pub(crate) fn budget() -> usize {
     CONTEXT.with(|context| context.budget.get())
-}
-
-/// Lets the inner layers share one reading of the clock, until the guard is dropped.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct ClockScope {
-    is_outermost: bool,
-    was_in_call: bool,
-}
-
-impl ClockScope {
-    /// Round a call of the inner service.
-    ///
-    /// The layers of one stack are called one by the other, and share a reading. A call that is made
-    /// while something is polled begins a new stack: time may have passed since the poll began.
-    #[inline]
-    pub(crate) fn call() -> Self {
-        Self::enter(true)
-    }
-
-    /// Round a poll of the inner future.
-    #[inline]
-    pub(crate) fn poll() -> Self {
-        Self::enter(false)
-    }
-
-    #[inline]
-    fn enter(in_call: bool) -> Self {
-        CONTEXT.with(|context| {
-            let is_outermost = matches!(context.clock.get(), Clock::Unscoped);
-            let was_in_call = context.in_call.replace(in_call);
-            if is_outermost || in_call && !was_in_call {
-                context.clock.set(Clock::Unread);
-            }
-            Self {
-                is_outermost,
-                was_in_call,
-            }
-        })
-    }
-}
-
-impl Drop for ClockScope {
-    #[inline]
-    fn drop(&mut self) {
-        CONTEXT.with(|context| {
-            context.in_call.set(self.was_in_call);
-            if self.is_outermost {
-                context.clock.set(Clock::Unscoped);
-            }
-        });
-    }
 }
 
 /// Sets the deadline of what is called or polled, until the guard is dropped.
@@ -240,104 +173,9 @@ pub(crate) fn set_attempt(attempt: u32) {
     CONTEXT.with(|context| context.attempt.set(attempt));
 }
 
-/// Runs `poll` without a shared reading of the clock: for code of the user, which may take its time
-/// within one poll.
-pub(crate) fn unclocked<T>(poll: impl FnOnce() -> T) -> T {
-    /// Gives the reading back, also after a panic.
-    struct Restore(Clock, bool);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CONTEXT.with(|context| {
-                context.clock.set(self.0);
-                context.in_call.set(self.1);
-            });
-        }
-    }
-
-    let _restore = CONTEXT.with(|context| {
-        let clock = context.clock.replace(Clock::Unscoped);
-        Restore(clock, context.in_call.replace(false))
-    });
-    poll()
-}
-
-/// The time, read at most once for all layers during one poll.
-///
-/// Good for windows, limits and deadlines, and for the beginning of a duration in a [`ClockScope::call`].
-/// Never for the end of one: time may have passed since. Take [`fresh_now`] for that.
-#[inline]
-pub(crate) fn now() -> Instant {
-    match CONTEXT.with(|context| context.clock.get()) {
-        Clock::Read(now) => now,
-        Clock::Unread | Clock::Unscoped => fresh_now(),
-    }
-}
-
-/// The time, really read, and remembered for the layers that ask [`now`] later in this poll.
-#[inline]
-pub(crate) fn fresh_now() -> Instant {
-    let now = Instant::now();
-    CONTEXT.with(|context| {
-        if !matches!(context.clock.get(), Clock::Unscoped) {
-            context.clock.set(Clock::Read(now));
-        }
-    });
-    now
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[tokio::test(start_paused = true)]
-    async fn one_reading_serves_all_layers_of_a_poll() {
-        let outside = now();
-        let scope = ClockScope::poll();
-        let first = now();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(now(), first, "read once");
-        {
-            let _inner = ClockScope::poll();
-            assert_eq!(now(), first, "also inner");
-            assert_eq!(fresh_now(), first + Duration::from_secs(1));
-        }
-        assert_eq!(
-            now(),
-            first + Duration::from_secs(1),
-            "a fresh reading replaces it"
-        );
-        drop(scope);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(
-            now(),
-            outside + Duration::from_secs(2),
-            "not after the poll"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_made_while_polling_begins_with_a_reading_of_its_own() {
-        let _poll = ClockScope::poll();
-        let before = now();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let _outer = ClockScope::call();
-        let began = now();
-        assert_eq!(began, before + Duration::from_secs(1));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let _inner = ClockScope::call();
-        assert_eq!(now(), began, "one stack, one reading");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn code_of_the_user_always_reads_the_clock() {
-        let _poll = ClockScope::poll();
-        let before = now();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(unclocked(now), before + Duration::from_secs(1));
-        assert_eq!(now(), before, "the layers outside have theirs back");
-    }
 
     #[test]
     fn an_operation_keeps_the_last_two_endpoints_that_it_tried() {
@@ -370,8 +208,7 @@ mod tests {
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let scope = OperationScope::enter(None, Some((3, 7)), Tried::default());
-            let _scopes = (ClockScope::poll(), scope);
+            let _scope = OperationScope::enter(None, Some((3, 7)), Tried::default());
             panic!("inside");
         });
         assert!(outer.is_err());

@@ -81,6 +81,13 @@ impl<S> Ready<S> {
         }
     }
 
+    /// Returns whether a call reaches the inner service at once.
+    #[inline]
+    #[cfg(feature = "http")]
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.gate, Gate::Ready)
+    }
+
     /// Calls the inner service, at once if it is ready, else as soon as it is, and makes a `future` of the call and of
     /// what is `held` while it is made.
     ///

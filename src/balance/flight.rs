@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::endpoint::Host;
-use crate::context;
 use crate::{Error, Outcome, Permit};
 
 /// A call in flight on an endpoint.
@@ -46,10 +47,10 @@ impl Flight {
 
     /// Records that an inner layer refused the call. Returns the endpoint if another one may take it.
     #[cold]
-    pub(super) fn refused(mut self, error: &Error) -> Option<Arc<Host>> {
-        let may_go_on = self.host.refused(error, context::now());
+    pub(super) fn refused(mut self, error: &Error, now: Instant) -> Option<Arc<Host>> {
+        let may_go_on = self.host.refused(error, now);
         self.stage = Stage::Over;
-        self.host.give_back(self.began, context::fresh_now());
+        self.host.give_back(self.began, now);
         may_go_on.then(|| Arc::clone(&self.host))
     }
 
@@ -65,7 +66,7 @@ impl Flight {
         if stage == Stage::Over {
             return;
         }
-        let now = context::fresh_now();
+        let now = Instant::now();
         if stage == Stage::Waits {
             self.host.end(outcome, self.began, now);
         } else {
@@ -83,7 +84,7 @@ impl Permit for Flight {
     fn head(&mut self, outcome: Outcome) {
         if self.stage == Stage::Waits {
             self.stage = Stage::Streams;
-            self.host.head(outcome, self.began, context::fresh_now());
+            self.host.head(outcome, self.began, Instant::now());
         }
     }
 }

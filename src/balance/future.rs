@@ -18,7 +18,7 @@ use super::service::Chosen;
 use super::shortage::Shortage;
 use crate::algorithm::queue::Ticket;
 use crate::completion::complete;
-use crate::context::{self, ClockScope};
+use crate::context;
 use crate::deadline::soonest;
 use crate::nanos::saturating_add;
 use crate::timer::Timer;
@@ -118,7 +118,6 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let _clock = ClockScope::poll();
         let result = loop {
             match this.step.as_mut().project() {
                 StepProj::Begin { service, request } => {
@@ -175,7 +174,8 @@ where
         flight.resolve(classify.classify(Err(&error)));
         return error;
     }
-    let Some(host) = flight.refused(&error) else {
+    let now = Instant::now();
+    let Some(host) = flight.refused(&error, now) else {
         return error;
     };
     if !error.is_adopted() {
@@ -183,7 +183,7 @@ where
             // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
             error.set_may_go_elsewhere();
         }
-        if let Some(shortage) = host.peers.shortage(context::now()) {
+        if let Some(shortage) = host.peers.shortage(now) {
             error.set_shortage(shortage);
         }
     }
@@ -234,7 +234,7 @@ where
         let Place { pool, ticket } = this.place;
         // Before the look at the endpoints: one that comes after it wakes the task.
         pool.wait(ticket, cx.waker());
-        let now = context::fresh_now();
+        let now = Instant::now();
         let discovery = pool.attend();
         if !discovery.needs_attention() {
             let local = this.local.get_or_insert_with(|| pool.local());

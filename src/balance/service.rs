@@ -19,7 +19,7 @@ use super::handle::Handle;
 use super::health::{self, HealthCheck, Probe};
 use super::host_set::HostSet;
 use super::pool::{Group, Local, Pool};
-use crate::context::{self, ClockScope};
+use crate::context;
 use crate::error::Check;
 use crate::send::send_method;
 use crate::sync::lock;
@@ -220,7 +220,6 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let _clock = ClockScope::call();
         let local = match self.local.get_mut() {
             Ok(local) => local,
             Err(poisoned) => poisoned.into_inner(),
@@ -229,7 +228,7 @@ where
             // Discovery or the health check is to be started on the runtime that polls the call.
             None
         } else {
-            local.choose(&self.pool, &self.choose, &request, context::now())
+            local.choose(&self.pool, &self.choose, &request, Instant::now())
         };
         let (classify, completion) = (self.classify.clone(), self.completion.clone());
         if let Some(chosen) = chosen {

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::answer::{Answer, Reply};
 use super::failed::{Failed, ShouldHandle};
 use super::layer::FallbackLayer;
-use crate::context;
 use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Outcome};
@@ -118,8 +118,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     {
         let failed = Failed::new(outcome, &result);
         let config = &self.policy.config;
-        // A function of the user's may take its time.
-        match context::unclocked(|| config.answer.answer(&config.replay, kept, failed)) {
+        match config.answer.answer(&config.replay, kept, failed) {
             // A response is dropped here, before the call: it may hold a connection.
             Ok(Reply::Later(later)) => Ok((later, result.err())),
             Ok(Reply::Answered(answer)) => {
@@ -134,7 +133,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     }
 
     fn report(&self, result: &'static str) {
-        self.policy.metrics.ended(result, context::now());
+        self.policy.metrics.ended(result, Instant::now());
     }
 }
 

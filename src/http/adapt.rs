@@ -11,7 +11,7 @@ use tower::Service;
 
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
-use crate::{BoxError, CloneService, Error, context};
+use crate::{BoxError, CloneService, Error};
 
 /// The changes that a layer makes to a request of type `Req`.
 pub trait Adapt<Req> {
@@ -44,6 +44,12 @@ pub trait Adapt<Req> {
 pub struct Inner<'a, S>(&'a mut Ready<S>);
 
 impl<S: Clone> Inner<'_, S> {
+    /// Returns whether a call reaches the inner service at once.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
     #[inline]
     pub(super) fn call<Req, T>(self, request: Req, result: T) -> ResponseFuture<S, Req, T>
     where
@@ -158,13 +164,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (call, result) = (this.call, &*this.result);
-        let polled = if call.is_waiting() {
-            // The request may be sent now: what a layer inside writes into it about the time must be true now.
-            context::unclocked(|| call.poll(cx, || result.name()))
-        } else {
-            call.poll(cx, || result.name())
-        };
-        Poll::Ready(result.adapt(ready!(polled)))
+        let polled = ready!(call.poll(cx, || result.name()));
+        Poll::Ready(result.adapt(polled))
     }
 }
 

@@ -13,7 +13,6 @@ use super::metrics::{Event, KeyedMetrics};
 use crate::Evictable;
 use crate::algorithm::lru::{Removed, Segment, SegmentedLru};
 use crate::algorithm::shares::Shares;
-use crate::context;
 use crate::nanos::nanos_between;
 use crate::stripe::stripes;
 use crate::sync::lock;
@@ -156,7 +155,7 @@ impl<K: Key, L> Keys<K, L> {
         L: Evictable,
     {
         let hash = self.seed.hash(&key);
-        let now = context::now();
+        let now = Instant::now();
         let nanos = nanos_between(self.origin, now);
         let mut shard = lock(self.shard(hash, 0));
         let found = match shard.get(hash, &key, nanos) {
@@ -200,7 +199,7 @@ impl<K: Key, L> Keys<K, L> {
             return self.share(hash, &key, make);
         };
         // No lock is held: this is code of the user's.
-        let layer = Arc::new(context::unclocked(|| make(&key)));
+        let layer = Arc::new(make(&key));
         let key = key.into_compact();
         let mut shard = lock(self.shard(hash, 0));
         let (layer, spare) = shard.add(hash, key, layer, nanos);
@@ -222,7 +221,7 @@ impl<K: Key, L> Keys<K, L> {
             return Arc::clone(layer);
         }
         // Not in the initialiser, which code of the user's must not come back to.
-        let layer = Arc::new(context::unclocked(|| make(key)));
+        let layer = Arc::new(make(key));
         Arc::clone(part.get_or_init(|| layer))
     }
 

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::metrics::TimeoutMetrics;
 
-use crate::context::{self, ClockScope, DeadlineScope};
+use crate::context::{self, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Call;
 use crate::telemetry::Series;
@@ -153,7 +153,7 @@ where
             (Some(inherited), None) => inherited,
             (None, None) => return this.call.poll(cx, || this.metrics.name()),
         };
-        let _scopes = (ClockScope::poll(), DeadlineScope::enter(deadline));
+        let _scope = DeadlineScope::enter(deadline);
         let metrics = *this.metrics;
         if let Poll::Ready(result) = this.call.as_mut().poll(cx, || metrics.name()) {
             return Poll::Ready(result);

@@ -3,12 +3,13 @@
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tower::Service;
 
 use super::config::{Fixed, TimeoutFor};
 use super::future::{DeadlineFuture, TimeoutFuture};
 use super::metrics::TimeoutMetrics;
-use crate::context::{self, ClockScope, DeadlineScope};
+use crate::context::{self, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Ready;
 use crate::send::send_method;
@@ -91,12 +92,11 @@ impl<S> DeadlineService<S> {
     where
         S: CloneService<Req>,
     {
-        let _clock = ClockScope::call();
         let inherited = context::deadline();
         let metrics = self.metrics;
         let mut span = None;
         if total < Duration::MAX || inherited.is_some() {
-            let now = context::now();
+            let now = Instant::now();
             let own = crate::nanos::saturating_add(now, total);
             let deadline = soonest(inherited, own);
             if deadline <= now {

@@ -17,6 +17,7 @@ mod circuit_breaker;
 mod compile_fail;
 mod config;
 mod contract;
+mod durations;
 mod failover;
 mod fallback;
 mod hedge;

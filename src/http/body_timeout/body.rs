@@ -64,7 +64,7 @@ impl<B> TimeoutBody<B> {
         let Limits { idle, total, .. } = layer.limits;
         let deadline = context::deadline().filter(|_| layer.limits.deadline);
         let ends = total.is_some() || deadline.is_some();
-        let end = ends.then(context::fresh_now).and_then(|now| {
+        let end = ends.then(Instant::now).and_then(|now| {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
             let end = |kind| move |allowed| End::after(allowed, now, kind, Stage::WholeAnswer);
             let total = total.map(end(ErrorKind::Timeout));

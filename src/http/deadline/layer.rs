@@ -12,7 +12,6 @@ use tower::{Layer, Service};
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
-use crate::context::{self, ClockScope};
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
@@ -102,16 +101,15 @@ impl<H, Req> Adapt<Req> for PropagateDeadlineLayer<H> {
     where
         S: Service<Req> + Clone,
     {
-        // A request that is sent at once is checked twice by one reading of the clock, so that it cannot be refused
-        // when the inner service has already reserved something for it.
-        let _clock = ClockScope::call();
-        if context::deadline().is_some() {
-            context::fresh_now();
-        }
-        if self.has_time() {
-            inner.call(request, Unchanged)
+        // A request that is sent at once is checked by the stamp, which reads the clock.
+        let checked = if inner.is_ready() {
+            Ok(())
         } else {
-            inner.refuse(self.refused(), Unchanged)
+            self.check()
+        };
+        match checked {
+            Ok(()) => inner.call(request, Unchanged),
+            Err(error) => inner.refuse(error, Unchanged),
         }
     }
 }
@@ -257,9 +255,6 @@ mod tests {
         assert!(client.poll_ready(&mut cx).is_ready());
         let _deadline = DeadlineScope::enter(deadline);
         let mut call = pin!(client.call(Request::new(())));
-        // A layer outside has read the clock before.
-        let _clock = ClockScope::poll();
-        context::now();
         let Poll::Ready(answer) = call.as_mut().poll(&mut cx) else {
             panic!("it is ready");
         };

@@ -24,61 +24,69 @@ const MIN_REMAINING: Duration = Duration::from_millis(1);
 impl<H> PropagateDeadlineLayer<H> {
     /// How long the other side may work on a request that is sent now, if there is a limit to it.
     #[inline]
-    fn left(&self) -> Option<Duration> {
+    fn left(&self) -> Result<Option<Left>, Error> {
+        let settings = &self.config.settings;
         let deadline = context::deadline();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(context::now()));
-        let left = left.into_iter().chain(self.config.settings.timeout).min()?;
-        Some(left.saturating_sub(self.config.settings.slack))
+        if deadline.is_none() && settings.timeout.is_none() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let time = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let time = time.into_iter().chain(settings.timeout).min();
+        match time.map(|time| time.saturating_sub(settings.slack)) {
+            Some(time) if time < MIN_REMAINING => Err(self.refused(now)),
+            time => Ok(time.map(|time| Left { time, now })),
+        }
     }
 
-    /// Returns whether a request that is sent now is worth sending.
+    /// Refuses a request that is not worth sending now.
     #[inline]
-    pub(super) fn has_time(&self) -> bool {
-        self.left().is_none_or(|left| left >= MIN_REMAINING)
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.left().map(|_| ())
     }
 
     /// Writes how much time is left, if there is a limit to it.
     #[inline]
-    fn stamp<Req>(&self, request: &mut Req) -> Result<Option<Told>, Late>
+    fn stamp<Req>(&self, request: &mut Req) -> Result<Option<Told>, Error>
     where
         H: Headers<Req>,
     {
         let settings = &self.config.settings;
-        let Some(left) = self.left() else {
+        let Some(Left { time, now }) = self.left()? else {
             return Ok(None);
         };
-        if left < MIN_REMAINING {
-            return Err(Late);
-        }
         let headers = self.config.headers.headers_mut(request);
         let protocol = settings.protocol.unwrap_or_else(|| Protocol::of(headers));
         let name = match protocol {
             Protocol::Http => &settings.header,
             Protocol::Grpc => &GRPC_TIMEOUT,
         };
-        let allowed = headers::write(protocol, headers, name, left);
+        let allowed = headers::write(protocol, headers, name, time);
         // The request itself may have asked for less.
         let allowed = allowed
             .filter(|&allowed| allowed >= MIN_REMAINING)
-            .ok_or(Late)?;
+            .ok_or_else(|| self.refused(now))?;
         Ok(Some(Told {
             allowed,
-            until: crate::nanos::saturating_add(context::now(), allowed),
+            until: crate::nanos::saturating_add(now, allowed),
             metrics: self.metrics,
         }))
     }
 
     /// The error of a request that is not sent.
     #[cold]
-    pub(super) fn refused(&self) -> Error {
+    fn refused(&self, now: Instant) -> Error {
         let kind = ErrorKind::DeadlineExceeded;
-        self.metrics.rejected(kind, Mode::Enforce, context::now());
+        self.metrics.rejected(kind, Mode::Enforce, now);
         Error::rejected(kind, self.metrics.name(), None)
     }
 }
 
-/// A request that is not worth sending.
-struct Late;
+/// The time that is left at an instant.
+struct Left {
+    time: Duration,
+    now: Instant,
+}
 
 /// How long the other side may work on a request that was sent.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +101,7 @@ impl Told {
     /// whichever timer is first, the call was ended by its deadline.
     #[cold]
     fn explain(&self, error: Error) -> Error {
-        let now = context::fresh_now();
+        let now = Instant::now();
         if now < self.until || error.kind() != ErrorKind::Service || !error.was_sent() {
             return error;
         }
@@ -127,12 +135,17 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let Ok(told) = self.layer.stamp(&mut request) else {
-            let error = Some(self.layer.refused());
-            return StampFuture::Refused { error };
-        };
-        let future = self.inner.call(request);
-        StampFuture::Sent { future, told }
+        match self.layer.stamp(&mut request) {
+            Ok(told) => {
+                let future = self.inner.call(request);
+                StampFuture::Sent { future, told }
+            }
+            Err(error) => {
+                // Gives up what the inner service has reserved for this handle.
+                self.inner = self.inner.clone();
+                StampFuture::Refused { error: Some(error) }
+            }
+        }
     }
 }
 

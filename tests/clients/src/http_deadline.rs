@@ -294,20 +294,22 @@ async fn a_request_that_waited_for_too_long_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_refused_gives_back_what_its_handle_has_reserved() {
-    let sent = Sent::default();
-    let one = ConcurrencyLimitLayer::new(1).layer(sent.service(HTTP, 0));
-    let mut client = PropagateDeadlineLayer::new("inventory").wrap(one);
-    let other = client.clone();
-    client.ready().await.unwrap();
-    let call = async { client.call(request()).await };
-    Deadline::after(Duration::ZERO)
-        .scope(call)
-        .await
-        .unwrap_err();
-    tokio::time::timeout(200 * MS, other.oneshot(request()))
-        .await
-        .expect("the place is free")
-        .unwrap();
+    let mut says_itself = request();
+    let headers = says_itself.headers_mut();
+    headers.insert(HTTP, HeaderValue::from_static("0"));
+    for (left, late) in [(0 * MS, request()), (500 * MS, says_itself)] {
+        let sent = Sent::default();
+        let one = ConcurrencyLimitLayer::new(1).layer(sent.service(HTTP, 0));
+        let mut client = PropagateDeadlineLayer::new("inventory").wrap(one);
+        let other = client.clone();
+        client.ready().await.unwrap();
+        let call = async { client.call(late).await };
+        Deadline::after(left).scope(call).await.unwrap_err();
+        tokio::time::timeout(200 * MS, other.oneshot(request()))
+            .await
+            .expect("the place is free")
+            .unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
