@@ -70,10 +70,7 @@ impl Classifier {
             (None, 408 | 425 | 500..) => Outcome::Failure,
             (None, _) => Outcome::Success,
         };
-        match outcome {
-            Outcome::Overload { .. } => with_retry_after(outcome, retry_after(headers)),
-            outcome => outcome,
-        }
+        with_retry_after(outcome, || retry_after(headers))
     }
 }
 

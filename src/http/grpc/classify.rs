@@ -66,12 +66,10 @@ impl Classifier {
             ) => Outcome::Failure,
             (None, _) => Outcome::Success,
         };
-        match (outcome, headers.and_then(pushback)) {
-            (Outcome::Overload { .. }, Some(Pushback::RetryAfter(wait))) => {
-                with_retry_after(outcome, Some(wait))
-            }
-            _ => outcome,
-        }
+        with_retry_after(outcome, || match headers.and_then(pushback) {
+            Some(Pushback::RetryAfter(wait)) => Some(wait),
+            _ => None,
+        })
     }
 
     /// Classifies the head. One that gives no status leaves it to the trailers.
@@ -80,11 +78,11 @@ impl Classifier {
         match Code::read(headers) {
             Some(code) => self.classify_code(code, Some(headers)),
             None if status == StatusCode::OK => Outcome::Success,
-            // As for HTTP, although `Code::of_status` knows no code for it.
-            None if is_never_done(status) && self.rules.find(Code::Unknown as u16).is_none() => {
-                Outcome::Ignored
-            }
-            None => self.classify_code(Code::of_status(status), Some(headers)),
+            None => match (status.as_u16(), self.rules.find(Code::Unknown as u16)) {
+                // As for HTTP, although `Code::of_status` knows no code for it.
+                (501 | 505, None) => Outcome::Ignored,
+                _ => self.classify_code(Code::of_status(status), Some(headers)),
+            },
         }
     }
 }
@@ -120,14 +118,6 @@ impl ClassifyEos for Classifier {
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         status != StatusCode::OK || headers.contains_key(&STATUS)
     }
-}
-
-/// Returns whether another attempt would get the same answer.
-fn is_never_done(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
-    )
 }
 
 /// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::state::Kept;
 use crate::algorithm::queue::Wakers;
+use crate::http::TryCopyBody;
 use crate::sync::{Mutex, lock};
 use crate::{BoxError, ReplayBodyError};
 
@@ -92,9 +93,9 @@ impl<B: Body> Reader<B> {
     }
 }
 
-impl<B> Reader<B> {
+impl<B> TryCopyBody for Reader<B> {
     /// A further reader of the whole body, if that can still be had.
-    pub(super) fn another(&self) -> Option<Self> {
+    fn try_copy(&self) -> Option<Self> {
         let mut state = lock(&self.shared);
         if let Source::Failed(_) = state.source {
             return None;
@@ -106,18 +107,20 @@ impl<B> Reader<B> {
         })
     }
 
-    /// Ends the attempt that this reader was copied from.
-    pub(super) fn abandon(&self) {
-        let ended = lock(&self.shared).kept.abandon(self.id);
-        ended.wake();
-    }
-
     /// Returns whether it can go on, as far as is known.
-    pub(super) fn is_replayable(&self) -> bool {
+    fn is_replayable(&self) -> bool {
         let state = lock(&self.shared);
         !matches!(state.source, Source::Failed(_)) && state.kept.position(self.id).is_ok()
     }
 
+    /// Ends the attempt that this reader was copied from.
+    fn abandon(&self) {
+        let ended = lock(&self.shared).kept.abandon(self.id);
+        ended.wake();
+    }
+}
+
+impl<B> Reader<B> {
     pub(super) fn is_end_stream(&self) -> bool {
         self.is_over || lock(&self.shared).is_at_end(self.id)
     }

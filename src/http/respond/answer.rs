@@ -5,10 +5,6 @@ use std::sync::Arc;
 
 use crate::{Error, ErrorKind};
 
-mod sealed {
-    pub trait Sealed {}
-}
-
 /// The error that an answer stands for, in the extensions of the response: for logs, and for outer layers.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
@@ -22,8 +18,8 @@ impl AnsweredError {
     }
 }
 
-/// Which errors become answers: [`ForClients`] or [`ForServers`]. Implemented for nothing else.
-pub trait Side: sealed::Sealed + Copy {
+/// The errors that become answers: [`ForClients`] or [`ForServers`].
+pub trait Side: Copy {
     /// The error of the service.
     type Error;
 
@@ -42,8 +38,6 @@ pub trait Side: sealed::Sealed + Copy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForClients;
 
-impl sealed::Sealed for ForClients {}
-
 impl Side for ForClients {
     type Error = Error;
     const IS_CLIENT: bool = true;
@@ -59,8 +53,6 @@ impl Side for ForClients {
 /// Every error becomes a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForServers;
-
-impl sealed::Sealed for ForServers {}
 
 impl Side for ForServers {
     type Error = Infallible;
