@@ -142,7 +142,7 @@
 //!
 //! # Cost
 //!
-//! No allocation. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
+//! A call that succeeds allocates nothing. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
 //! one for each layer with a completion in a stack that is built by hand.
 //!
 //! # Errors
