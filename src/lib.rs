@@ -81,8 +81,8 @@
 //! # HTTP and gRPC
 //!
 //! The feature `http` knows what a status means, which requests may be sent again, and that a call is over at the end of
-//! its response body. It depends on the crates `http` and `http-body`, not on a client: those of hyper-util, tonic and
-//! reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::standard(name)` in place of [`standard`].
+//! its response body. It depends on the crates `http`, `http-body` and `http-body-util`, not on a client: those of
+//! hyper-util, tonic and reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::standard(name)` in place of [`standard`].
 //!
 //! # Order of layers
 //!

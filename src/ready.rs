@@ -227,7 +227,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    fn running(future: S::Future) -> Self {
+    pub(crate) fn running(future: S::Future) -> Self {
         Self::Running { future }
     }
 

@@ -30,7 +30,7 @@ use crate::Error;
     message = "requests of type `{Req}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request",
     note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Never)` to never send a request twice",
-    note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text or bytes, by `HttpReplay::by_clone()` if its body is `Clone`, and by `HttpReplay::new()` with a `ReplayBodyLayer` around the layer if its body is streamed"
+    note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text, bytes, `Full` or `Empty`, or with a `ReplayBodyLayer` around the layer if its body is streamed"
 )]
 pub trait Replay<Req> {
     /// Copies the request, or says with `None` that this one cannot be sent again.

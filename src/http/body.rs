@@ -60,7 +60,7 @@ pub trait ClassifyEos {
     /// If this is a [`Success`](Outcome::Success), the call is what its head was.
     fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome;
 
-    /// Says whether the head has decided what the call is, whatever the end of the body says. By default only
+    /// Returns whether the head has decided what the call is, whatever the end of the body says. By default only
     /// a failure has.
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let _ = (status, headers);
@@ -103,12 +103,10 @@ where
 
     #[inline]
     fn ended(&self, response: &Response<B>, head: Outcome, classify: &K) -> Option<Outcome> {
-        let (status, headers) = (response.status(), response.headers());
-        if !has_no_body(status) && !response.body().is_end_stream() {
+        if !has_no_body(response.status()) && !response.body().is_end_stream() {
             return None;
         }
-        let is_decided = head.is_declined() || classify.is_decided(status, headers);
-        Some(if is_decided {
+        Some(if is_decided(response, head, classify) {
             head
         } else {
             at_end(head, classify, None)
@@ -130,8 +128,7 @@ where
         let call = Call {
             permit: Some(permit),
             outcome: head,
-            is_decided: head.is_declined()
-                || classify.is_decided(response.status(), response.headers()),
+            is_decided: is_decided(&response, head, classify),
             classify: classify.clone(),
         };
         response.map(|body| TrackedBody {
@@ -141,7 +138,7 @@ where
     }
 }
 
-/// Says whether a response with this status has no body, whatever its type says.
+/// Returns whether a response with this status has no body, whatever its type says.
 ///
 /// After an upgrade the connection belongs to another protocol.
 fn has_no_body(status: StatusCode) -> bool {
@@ -151,7 +148,13 @@ fn has_no_body(status: StatusCode) -> bool {
     )
 }
 
-/// What a call is whose body came to its end.
+/// Returns whether a call is what its head was, whatever becomes of the body.
+#[inline]
+fn is_decided<B, K: ClassifyEos>(response: &Response<B>, head: Outcome, classify: &K) -> bool {
+    head.is_declined() || classify.is_decided(response.status(), response.headers())
+}
+
+/// Outcome of a call whose body came to its end.
 #[inline]
 fn at_end<K: ClassifyEos>(head: Outcome, classify: &K, trailers: Option<&HeaderMap>) -> Outcome {
     match classify.classify_eos(trailers) {
@@ -167,12 +170,7 @@ pin_project! {
     /// [`Error`](crate::Error), with that of the inner body inside.
     ///
     /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
-    pub struct TrackedBody<B, T, K>
-    where
-        B: Body,
-        T: Permit,
-        K: ClassifyEos,
-    {
+    pub struct TrackedBody<B: Body, T: Permit, K: ClassifyEos> {
         // Before the call, so that what it holds is given back first when both are dropped.
         #[pin]
         body: B,
@@ -180,12 +178,7 @@ pin_project! {
         call: Option<Call<T, K>>,
     }
 
-    impl<B, T, K> PinnedDrop for TrackedBody<B, T, K>
-    where
-        B: Body,
-        T: Permit,
-        K: ClassifyEos,
-    {
+    impl<B: Body, T: Permit, K: ClassifyEos> PinnedDrop for TrackedBody<B, T, K> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if let Some(call) = this.call {
@@ -229,24 +222,20 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
 
     #[cold]
     fn fail(mut self, error: &Error) {
+        if error.is_of_slow_reader() {
+            // As if the reader had dropped it.
+            return;
+        }
         let outcome = if self.is_decided {
             self.outcome
         } else {
             of_error(error)
         };
-        if error.is_of_slow_reader() {
-            // As if the reader had dropped it.
-            return;
-        }
-        let Some(permit) = self.permit.take() else {
-            return;
-        };
-        if error.is_rejection() {
-            permit.refuse();
-        } else if error.is_timeout() {
-            permit.time_out(outcome);
-        } else {
-            permit.resolve(outcome);
+        match self.permit.take() {
+            Some(permit) if error.is_rejection() => permit.refuse(),
+            Some(permit) if error.is_timeout() => permit.time_out(outcome),
+            Some(permit) => permit.resolve(outcome),
+            None => {}
         }
     }
 
@@ -276,12 +265,7 @@ impl<T: Permit, K> Drop for Call<T, K> {
     }
 }
 
-impl<B, T, K> TrackedBody<B, T, K>
-where
-    B: Body,
-    T: Permit,
-    K: ClassifyEos,
-{
+impl<B: Body, T: Permit, K: ClassifyEos> TrackedBody<B, T, K> {
     /// Returns the body of the inner service.
     pub fn get_ref(&self) -> &B {
         &self.body
@@ -306,25 +290,16 @@ where
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let frame = frame.map(|frame| frame.map_err(Error::of_body));
         if this.call.is_some() {
-            match &frame {
-                Some(Ok(frame)) => {
-                    let trailers = frame.trailers_ref();
-                    // Some readers do not ask again when they know that this was the last of it.
-                    if trailers.is_some() || this.body.is_end_stream() {
-                        if let Some(call) = this.call.take() {
-                            call.end(trailers);
-                        }
-                    }
-                }
-                Some(Err(error)) => {
-                    if let Some(call) = this.call.take() {
-                        call.fail(error);
-                    }
-                }
-                None => {
-                    if let Some(call) = this.call.take() {
-                        call.end(None);
-                    }
+            // Some readers do not ask again when they know that this was the last of it.
+            let is_over = match &frame {
+                Some(Ok(frame)) => frame.is_trailers() || this.body.is_end_stream(),
+                _ => true,
+            };
+            if let Some(call) = this.call.take_if(|_| is_over) {
+                match &frame {
+                    Some(Err(error)) => call.fail(error),
+                    Some(Ok(frame)) => call.end(frame.trailers_ref()),
+                    None => call.end(None),
                 }
             }
         }
@@ -342,24 +317,14 @@ where
     }
 }
 
-impl<B, T, K> From<B> for TrackedBody<B, T, K>
-where
-    B: Body,
-    T: Permit,
-    K: ClassifyEos,
-{
+impl<B: Body, T: Permit, K: ClassifyEos> From<B> for TrackedBody<B, T, K> {
     /// A body that belongs to no call.
     fn from(body: B) -> Self {
         Self { body, call: None }
     }
 }
 
-impl<B, T, K> Default for TrackedBody<B, T, K>
-where
-    B: Body + Default,
-    T: Permit,
-    K: ClassifyEos,
-{
+impl<B: Body + Default, T: Permit, K: ClassifyEos> Default for TrackedBody<B, T, K> {
     fn default() -> Self {
         Self::from(B::default())
     }
@@ -626,7 +591,7 @@ mod tests {
 
         /// What `run_and_drop` is to return.
         fn model(&self, polls: usize) -> (End, bool) {
-            let is_decided = self.is_decided || self.head.is_failure();
+            let is_decided = self.is_decided || self.head.is_declined();
             let end = |outcome| match outcome {
                 _ if is_decided => self.head,
                 Outcome::Success => self.head,

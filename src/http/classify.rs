@@ -95,21 +95,20 @@ impl Classifier {
 
     #[inline]
     fn classify_status(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        let retry_after_of = |outcome| with_retry_after(outcome, retry_after(headers));
-        match (self.rules.find(status.as_u16()), status.as_u16()) {
-            (Some(outcome), _) if outcome.is_declined() => retry_after_of(outcome),
+        let outcome = match (self.rules.find(status.as_u16()), status.as_u16()) {
             (Some(outcome), _) => outcome,
             // A word about the caller.
-            (None, 429) => retry_after_of(Outcome::Throttled { retry_after: None }),
+            (None, 429) => Outcome::Throttled { retry_after: None },
             // A word about the service.
-            (None, 503) => retry_after_of(Outcome::Overload { retry_after: None }),
+            (None, 503) => Outcome::Overload { retry_after: None },
             (None, 401) if self.retry_unauthorized => Outcome::Ignored,
             // They say what the service never does (501, 505), or that this request did not arrive in time (408, 425).
             (None, 501 | 505 | 408 | 425) => Outcome::Ignored,
             // Statuses from 600 are invalid, and stand for 5xx.
             (None, 500..) => Outcome::Failure,
             (None, _) => Outcome::Success,
-        }
+        };
+        with_retry_after(outcome, || retry_after(headers))
     }
 
     fn reattempt_status(&self, status: StatusCode, headers: &HeaderMap) -> Reattempt {

@@ -76,7 +76,7 @@
 //! ## Which requests are sent again
 //!
 //! [`HttpReplay`] tells by the method, an `Idempotency-Key`, the path or a mark; a request that was provably not sent may
-//! always be. Bodies that are `Clone` are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
+//! always be. Bodies that are whole are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
 //! by a [`ReplayBodyLayer`] round the stack. See [`replay`] and [`replay_body`].
 //!
 //! ## Timeouts of bodies
@@ -149,7 +149,7 @@
 //!
 //! # Cost
 //!
-//! No allocation. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
+//! A call that succeeds allocates nothing. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
 //! one for each layer with a completion in a stack that is built by hand.
 //!
 //! # Errors
@@ -195,6 +195,7 @@ pub mod body_timeout;
 mod classify;
 pub mod deadline;
 mod error;
+mod function;
 pub mod grpc;
 mod key;
 mod protocol;
@@ -211,9 +212,7 @@ pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 pub use self::classify::{Classifier, ResultUnknown};
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
-pub use self::replay::{
-    AttemptNumber, CopyBody, HttpReplay, Idempotent, TryCopy, TryCopyBody, is_idempotent,
-};
+pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_idempotent};
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;

@@ -2,18 +2,17 @@
 
 use super::{Classifier, CompleteOnBodyEnd, HttpReplay};
 use crate::balance::{self, PowerOfChoices};
-use crate::{ByClone, stack};
+use crate::stack;
 
 /// The settings of a standard stack for HTTP. Made by [`standard`].
-pub type HttpStandard = stack::Standard<HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// The layer of a standard stack for HTTP.
-pub type HttpStandardLayer =
-    stack::StandardLayer<HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
 pub type HttpStandardService<S> =
-    stack::StandardService<S, HttpReplay<ByClone>, Classifier, CompleteOnBodyEnd>;
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
 
 /// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
 pub type HttpBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
@@ -56,8 +55,8 @@ pub fn balance(
 /// Begins to configure the [standard stack](crate::stack) for the HTTP calls to one dependency.
 ///
 /// Calls are classified by [`Classifier`] and are over at the end of the body. Requests that may be acted on twice are sent
-/// again, see [`HttpReplay`]. Their bodies must be `Clone`, as those of `http_body_util`'s `Full` and `Empty`; for those that are
-/// streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack and say `.replay(HttpReplay::new())`.
+/// again, see [`HttpReplay`]. Their bodies must be [`TryCopyBody`](super::TryCopyBody), as `http_body_util`'s `Full` and `Empty`;
+/// for those that are streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack.
 ///
 /// The stack's own timeout and deadline end with the head, and a body that stalls holds its permit as long as its reader
 /// waits. Put a [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is
@@ -87,7 +86,7 @@ pub fn balance(
 /// ```
 pub fn standard(name: impl Into<String>) -> HttpStandard {
     crate::standard(name)
-        .replay(HttpReplay::by_clone())
+        .replay(HttpReplay::new())
         .classify(Classifier::new())
         .completion(CompleteOnBodyEnd)
 }

@@ -156,9 +156,9 @@ async fn only_reads_are_hedged_unless_told_otherwise() {
         assert_eq!(send(hedged(), request, slow).await.1, 1, "{method}");
     }
     let replay =
-        || HttpReplay::by_clone().hedge_if(|method, uri, _| method == "POST" && uri == "/orders");
+        || HttpReplay::new().hedge_if(|method, uri, _| method == "POST" && uri == "/orders");
     assert_eq!(send(hedged().replay(replay()), with_key(), slow).await.1, 2);
-    let all = HttpReplay::by_clone().all_idempotent();
+    let all = HttpReplay::new().all_idempotent();
     assert_eq!(
         send(hedged().replay(all), Request::put("/"), slow).await.1,
         2
@@ -167,7 +167,7 @@ async fn only_reads_are_hedged_unless_told_otherwise() {
 
 #[tokio::test(start_paused = true)]
 async fn the_conflict_of_a_hedge_does_not_beat_the_attempt_that_it_conflicts_with() {
-    let replay = HttpReplay::by_clone().hedge_if(|_, _, _| true);
+    let replay = HttpReplay::new().hedge_if(|_, _, _| true);
     let stack = standard()
         .replay(replay)
         .hedge(|hedge| hedge.delay(20 * MS));

@@ -36,7 +36,7 @@ mod sync {
 
 use std::time::Duration;
 
-use buttress::{BoxError, ReplayBodyError};
+use buttress::{BoxError, ReplayBodyError, http, keyed};
 use loom::sync::Arc;
 use loom::thread;
 

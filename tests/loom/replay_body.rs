@@ -17,6 +17,7 @@ use loom::sync::{Arc, Notify};
 use loom::thread;
 
 use self::source::Reader;
+use crate::http::TryCopyBody;
 use crate::sync::{AtomicU32, Mutex, Ordering, lock};
 use crate::{BoxError, ReplayBodyError, on_threads};
 
@@ -72,7 +73,7 @@ fn send(sender: &Mutex<Sender>, data: Option<&'static [u8]>) {
 fn two_readers() -> (Arc<Mutex<Sender>>, [Reader<Received>; 2]) {
     let sender = Arc::new(Mutex::new(Sender::default()));
     let first = Reader::new(Box::pin(Received(Arc::clone(&sender))), LIMIT);
-    let second = first.another().expect("nothing was read");
+    let second = first.try_copy().expect("nothing was read");
     (sender, [first, second])
 }
 

@@ -14,6 +14,7 @@ use tower::Service;
 use super::headers::{self, GRPC_TIMEOUT, Headers};
 use super::layer::PropagateDeadlineLayer;
 use crate::http::Protocol;
+use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timeout::TimeoutMetrics;
 use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
@@ -90,7 +91,7 @@ struct Left {
 
 /// How long the other side may work on a request that was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Told {
+struct Told {
     allowed: Duration,
     until: Instant,
     metrics: &'static Series<TimeoutMetrics>,
@@ -125,7 +126,7 @@ where
 {
     type Response = S::Response;
     type Error = Error;
-    type Future = StampFuture<S::Future>;
+    type Future = StampFuture<S, Req>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
@@ -137,49 +138,45 @@ where
     fn call(&mut self, mut request: Req) -> Self::Future {
         match self.layer.stamp(&mut request) {
             Ok(told) => {
-                let future = self.inner.call(request);
-                StampFuture::Sent { future, told }
+                let call = Call::running(self.inner.call(request));
+                StampFuture { call, told }
             }
             Err(error) => {
                 // Gives up what the inner service has reserved for this handle.
                 self.inner = self.inner.clone();
-                StampFuture::Refused { error: Some(error) }
+                let call = Call::failed(error);
+                StampFuture { call, told: None }
             }
         }
     }
 }
 
 pin_project! {
-    #[project = StampProj]
-    pub enum StampFuture<F> {
-        Sent { #[pin] future: F, told: Option<Told> },
-        Refused { error: Option<Error> },
+    pub struct StampFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call<S, Req>,
+        told: Option<Told>,
     }
 }
 
-impl<F, T, E> Future for StampFuture<F>
+impl<S, Req> Future for StampFuture<S, Req>
 where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError> + 'static,
+    S: Service<Req, Error: Into<BoxError> + 'static>,
 {
-    type Output = Result<T, Error>;
+    type Output = Result<S::Response, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            StampProj::Sent { future, told } => {
-                let result = ready!(future.poll(cx));
-                let name = || told.as_ref().map_or("", |told| told.metrics.name());
-                let result = result.map_err(|error| Error::of_service(error, name));
-                Poll::Ready(match told {
-                    Some(told) => result.map_err(|error| told.explain(error)),
-                    None => result,
-                })
-            }
-            StampProj::Refused { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-        }
+        let this = self.project();
+        let told = this.told.as_ref();
+        let name = || told.map_or("", |told| told.metrics.name());
+        let result = ready!(this.call.poll(cx, name));
+        Poll::Ready(result.map_err(|error| match told {
+            Some(told) => told.explain(error),
+            None => error,
+        }))
     }
 }

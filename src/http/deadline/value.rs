@@ -1,6 +1,5 @@
 //! Timeouts as text: the value of a header.
 
-use std::io::Write;
 use std::time::Duration;
 
 use ::http::HeaderValue;
@@ -9,13 +8,13 @@ use crate::http::Protocol;
 use crate::http::retry_after::number;
 
 /// The units of `grpc-timeout`, the finest first.
-const UNITS: [(char, Duration); 6] = [
-    ('n', Duration::from_nanos(1)),
-    ('u', Duration::from_micros(1)),
-    ('m', Duration::from_millis(1)),
-    ('S', Duration::from_secs(1)),
-    ('M', Duration::from_secs(60)),
-    ('H', Duration::from_secs(3_600)),
+const UNITS: [(&str, Duration); 6] = [
+    ("n", Duration::from_nanos(1)),
+    ("u", Duration::from_micros(1)),
+    ("m", Duration::from_millis(1)),
+    ("S", Duration::from_secs(1)),
+    ("M", Duration::from_secs(60)),
+    ("H", Duration::from_secs(3_600)),
 ];
 
 /// How many digits gRPC permits.
@@ -28,23 +27,11 @@ const MILLIS_DIGITS: usize = 10;
 ///
 /// `None` if there is no such value but zero.
 pub(super) fn format(protocol: Protocol, left: Duration) -> Option<HeaderValue> {
-    let mut text = [0_u8; 16];
-    let mut rest = &mut text[..];
-    let count = match protocol {
-        Protocol::Grpc => {
-            let (unit, count) = in_finest_unit(left);
-            write!(rest, "{count}{unit}").ok()?;
-            count
-        }
-        Protocol::Http => {
-            let count = left.as_millis().min(most(MILLIS_DIGITS));
-            write!(rest, "{count}").ok()?;
-            count
-        }
+    let (count, unit) = match protocol {
+        Protocol::Grpc => in_finest_unit(left),
+        Protocol::Http => (left.as_millis().min(most(MILLIS_DIGITS)), ""),
     };
-    let unused = rest.len();
-    let text = &text[..text.len() - unused];
-    (count > 0).then(|| HeaderValue::from_bytes(text).ok())?
+    (count > 0).then(|| HeaderValue::try_from(format!("{count}{unit}")).ok())?
 }
 
 /// The number that consists of so many nines.
@@ -53,11 +40,11 @@ fn most(digits: usize) -> u128 {
 }
 
 /// A timeout in the finest unit in which it has no more digits than gRPC permits.
-fn in_finest_unit(left: Duration) -> (char, u128) {
+fn in_finest_unit(left: Duration) -> (u128, &'static str) {
     let most = most(GRPC_DIGITS);
-    let units = UNITS.map(|(unit, one)| (unit, left.as_nanos() / one.as_nanos()));
-    let finest = units.into_iter().find(|&(_, count)| count <= most);
-    finest.unwrap_or(('H', most))
+    let units = UNITS.map(|(unit, one)| (left.as_nanos() / one.as_nanos(), unit));
+    let finest = units.into_iter().find(|&(count, _)| count <= most);
+    finest.unwrap_or((most, "H"))
 }
 
 /// Reads a timeout. `None` for what is not one.
@@ -66,9 +53,8 @@ pub(super) fn parse(protocol: Protocol, value: &HeaderValue) -> Option<Duration>
     let (one, digits, max) = match protocol {
         Protocol::Grpc => {
             let (&unit, digits) = text.split_last()?;
-            let (_, one) = UNITS
-                .into_iter()
-                .find(|(name, _)| *name == char::from(unit))?;
+            let mut units = UNITS.into_iter();
+            let (_, one) = units.find(|(name, _)| name.as_bytes() == [unit])?;
             (one, digits, GRPC_DIGITS)
         }
         Protocol::Http => (Duration::from_millis(1), text, MILLIS_DIGITS),

@@ -82,12 +82,7 @@ impl Classifier {
             ) => Outcome::Failure,
             (None, _) => Outcome::Success,
         };
-        match outcome {
-            Outcome::Overload { .. } | Outcome::Throttled { .. } => {
-                with_retry_after(outcome, asked(headers))
-            }
-            outcome => outcome,
-        }
+        with_retry_after(outcome, || asked(headers))
     }
 
     /// Classifies the head. One that gives no status leaves it to the trailers.
@@ -96,16 +91,15 @@ impl Classifier {
         match Code::read(headers) {
             Some(code) => self.classify_code(code, Some(headers)),
             None if status == StatusCode::OK => Outcome::Success,
-            // As for HTTP, although `Code::of_status` knows no code for them.
-            None if is_never_done(status) && self.rules.find(Code::Unknown as u16).is_none() => {
-                Outcome::Ignored
-            }
-            None if is_throttled(status) && self.rules.find(Code::Unavailable as u16).is_none() => {
-                Outcome::Throttled {
-                    retry_after: retry_after(headers),
+            None => match (status.as_u16(), self.rules.find(Code::Unknown as u16)) {
+                // As for HTTP, although `Code::of_status` knows no code for them.
+                (501 | 505, None) => Outcome::Ignored,
+                (429, _) if self.rules.find(Code::Unavailable as u16).is_none() => {
+                    let retry_after = retry_after(headers);
+                    Outcome::Throttled { retry_after }
                 }
-            }
-            None => self.classify_code(Code::of_status(status), Some(headers)),
+                _ => self.classify_code(Code::of_status(status), Some(headers)),
+            },
         }
     }
 }
@@ -154,19 +148,6 @@ impl ClassifyEos for Classifier {
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         status != StatusCode::OK || headers.contains_key(&STATUS)
     }
-}
-
-/// Returns whether another attempt would get the same answer.
-fn is_never_done(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
-    )
-}
-
-/// Returns whether something in between says that the caller has used up its quota.
-fn is_throttled(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Returns the time after which the service wants to be tried again.

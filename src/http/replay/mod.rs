@@ -40,14 +40,14 @@
 //! Each response that is not the success of a first attempt has the extension [`Attempts`](crate::Attempts): how many were made,
 //! and why there was no further one.
 //!
-//! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type:
+//! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type, by
+//! [`TryCopyBody`]:
 //!
-//! | body | policy |
+//! | body | its copy |
 //! |---|---|
-//! | `String`, `Vec<u8>`, `Bytes`, `()` … ([`TryCopyBody`]) | [`HttpReplay::new`] |
-//! | `Clone`: `http_body_util::Full`, `Empty` | [`HttpReplay::by_clone`] |
-//! | streamed | [`HttpReplay::new`], under a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) |
-//! | anything else | [`HttpReplay::copy_body`] with a closure |
+//! | `String`, `Vec<u8>`, `Bytes`, `()` …, `http_body_util::Full`, `Empty` | is cloned |
+//! | streamed | a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) around the layer makes a [`ReplayBody`](crate::http::ReplayBody) of it, which keeps what was read |
+//! | of your own | implements [`TryCopyBody`] |
 //!
 //! Attempts are marked with their number: further ones by an extension, [`AttemptNumber`], and all of them in a header, where
 //! [one](HttpReplay::attempt_header) is wanted. [gRPC's](HttpReplay::grpc_previous_attempts) is for further attempts only.
@@ -81,7 +81,7 @@
 //! use hyper_util::client::legacy::Client;
 //! use hyper_util::rt::TokioExecutor;
 //!
-//! let replay = HttpReplay::by_clone().attempt_header(HeaderName::from_static("x-attempt"));
+//! let replay = HttpReplay::new().attempt_header(HeaderName::from_static("x-attempt"));
 //! let retry = RetryLayer::config("orders").replay(replay).build()?;
 //! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //! let client = retry.wrap::<Request<Full<Bytes>>, _>(client);
@@ -97,5 +97,5 @@
 mod copy;
 mod policy;
 
-pub use self::copy::{CopyBody, TryCopy, TryCopyBody};
+pub use self::copy::TryCopyBody;
 pub use self::policy::{AttemptNumber, HttpReplay, Idempotent, is_idempotent};

@@ -1,14 +1,14 @@
 //! Which requests may be sent again.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::Arc;
 
 use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::copy::{CopyBody, TryCopy};
-use crate::{Attempt, ByClone, Effect, Error, Replay};
+use super::copy::TryCopyBody;
+use crate::http::function::Function;
+use crate::{Attempt, Effect, Error, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -76,64 +76,29 @@ type OfHead = dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync;
 type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 
 /// Copies HTTP requests that may be sent again. See the [module documentation](super).
-#[derive(Clone)]
+#[derive(Clone, Debug, Default)]
 #[must_use = "give it to `.replay` of a layer's configuration"]
-pub struct HttpReplay<C = TryCopy> {
-    copy_body: C,
-    rules: Rules,
-}
-
-/// The settings, apart from the copying of bodies.
-#[derive(Clone, Default)]
-struct Rules {
+pub struct HttpReplay {
     all_idempotent: bool,
-    idempotent_paths: Option<Arc<OfPath>>,
-    hedge_if: Option<Arc<OfHead>>,
-    not_sent: Option<Arc<OfError>>,
+    idempotent_paths: Option<Function<OfPath>>,
+    hedge_if: Option<Function<OfHead>>,
+    not_sent: Option<Function<OfError>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
     trusts_upstream: bool,
 }
 
 impl HttpReplay {
-    /// Copies bodies that are [`TryCopyBody`](super::TryCopyBody): texts, bytes, and
+    /// Copies requests whose bodies are [`TryCopyBody`]: texts, bytes, `http_body_util::Full` and `Empty`, and
     /// [`ReplayBody`](crate::http::ReplayBody).
     pub fn new() -> Self {
-        Self::with(TryCopy)
-    }
-}
-
-impl HttpReplay<ByClone> {
-    /// Copies bodies with `Clone`: `http_body_util::Full`, `Empty` and the like.
-    pub fn by_clone() -> Self {
-        Self::with(ByClone)
-    }
-}
-
-impl Default for HttpReplay {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<C> HttpReplay<C> {
-    fn with(copy_body: C) -> Self {
-        let rules = Rules::default();
-        Self { copy_body, rules }
-    }
-
-    /// Copies bodies with `copy`: a closure `|body: &B| -> Option<B>`, or a [`CopyBody`] of your own.
-    pub fn copy_body<C2>(self, copy: C2) -> HttpReplay<C2> {
-        HttpReplay {
-            copy_body: copy,
-            rules: self.rules,
-        }
+        Self::default()
     }
 
     /// Takes all requests for idempotent that are not marked otherwise: for a service that is known to act
     /// once on each, or only reads.
     pub fn all_idempotent(mut self) -> Self {
-        self.rules.all_idempotent = true;
+        self.all_idempotent = true;
         self
     }
 
@@ -154,7 +119,7 @@ impl<C> HttpReplay<C> {
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
-        self.rules.idempotent_paths = Some(Arc::new(are_idempotent));
+        self.idempotent_paths = Some(Function(Arc::new(are_idempotent)));
         self
     }
 
@@ -182,7 +147,7 @@ impl<C> HttpReplay<C> {
     where
         F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
     {
-        self.rules.not_sent = Some(Arc::new(proves));
+        self.not_sent = Some(Function(Arc::new(proves)));
         self
     }
 
@@ -197,7 +162,7 @@ impl<C> HttpReplay<C> {
     /// ```
     /// use buttress::http::HttpReplay;
     ///
-    /// let replay = HttpReplay::by_clone()
+    /// let replay = HttpReplay::new()
     ///     .idempotent_paths(|path| path.starts_with("/shop.Inventory/"))
     ///     .hedge_if(|_method, uri, _headers| uri.path() == "/shop.Inventory/Get");
     /// ```
@@ -205,20 +170,20 @@ impl<C> HttpReplay<C> {
     where
         F: Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync + 'static,
     {
-        self.rules.hedge_if = Some(Arc::new(is_hedgeable));
+        self.hedge_if = Some(Function(Arc::new(is_hedgeable)));
         self
     }
 
     /// Writes the number of the attempt, 1 for the first, into this header.
     pub fn attempt_header(mut self, name: HeaderName) -> Self {
-        self.rules.attempt_header = Some(name);
+        self.attempt_header = Some(name);
         self
     }
 
     /// Writes how many attempts were made before this one into the header `grpc-previous-rpc-attempts`, which
     /// first attempts do not have.
     pub fn grpc_previous_attempts(mut self) -> Self {
-        self.rules.grpc_previous_attempts = true;
+        self.grpc_previous_attempts = true;
         self
     }
 
@@ -230,19 +195,19 @@ impl<C> HttpReplay<C> {
     /// Its marks stay as they are, for the next hop. For requests from somebody who is not trusted leave it off: he
     /// could have his requests tried only once, no more.
     pub fn trust_upstream_attempts(mut self) -> Self {
-        self.rules.trusts_upstream = true;
+        self.trusts_upstream = true;
         self
     }
 
     /// Returns whether the request is a further attempt of somebody else.
     fn is_retried_upstream(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
-        if !self.rules.trusts_upstream {
+        if !self.trusts_upstream {
             return false;
         }
         let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
         let marks = [
             extensions.get().map(|AttemptNumber(number)| *number),
-            self.rules.attempt_header.as_ref().and_then(number),
+            self.attempt_header.as_ref().and_then(number),
             number(&GRPC_PREVIOUS_ATTEMPTS).map(|previous| previous.saturating_add(1)),
         ];
         // A hedge sees the marks of the retry around it.
@@ -252,12 +217,12 @@ impl<C> HttpReplay<C> {
     }
 }
 
-impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
+impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         if self.is_retried_upstream(request.headers(), request.extensions()) {
             return None;
         }
-        let mut copy = Request::new(self.copy_body.copy_body(request.body())?);
+        let mut copy = Request::new(request.body().try_copy()?);
         copy.method_mut().clone_from(request.method());
         copy.uri_mut().clone_from(request.uri());
         *copy.version_mut() = request.version();
@@ -271,13 +236,12 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             return *is_idempotent;
         }
         let path = request.uri().path();
-        self.rules.all_idempotent
+        self.all_idempotent
             || is_idempotent(request.method(), request.headers())
             || self
-                .rules
                 .idempotent_paths
                 .as_ref()
-                .is_some_and(|are| are(path))
+                .is_some_and(|are| (are.0)(path))
     }
 
     fn is_hedgeable(&self, request: &Request<B>) -> bool {
@@ -285,9 +249,9 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             return *is_idempotent;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        let hedge_if = self.rules.hedge_if.as_ref();
+        let hedge_if = self.hedge_if.as_ref();
         let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-        is_read || self.rules.all_idempotent || hedge_if.is_some_and(|is| is(method, uri, headers))
+        is_read || self.all_idempotent || hedge_if.is_some_and(|is| (is.0)(method, uri, headers))
     }
 
     fn effect(&self, request: &Request<B>) -> Effect {
@@ -311,10 +275,10 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
             _ => extensions.insert(AttemptNumber(attempt)),
         };
         let headers = request.headers_mut();
-        if let Some(name) = &self.rules.attempt_header {
+        if let Some(name) = &self.attempt_header {
             headers.insert(name, HeaderValue::from(attempt));
         }
-        if self.rules.grpc_previous_attempts {
+        if self.grpc_previous_attempts {
             match attempt.saturating_sub(1) {
                 0 => headers.remove(GRPC_PREVIOUS_ATTEMPTS),
                 previous => headers.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(previous)),
@@ -323,26 +287,16 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
     }
 
     fn is_replayable(&self, copy: &Request<B>) -> bool {
-        self.copy_body.is_replayable(copy.body())
+        copy.body().is_replayable()
     }
 
     fn abandon(&self, copy: &Request<B>) {
-        self.copy_body.abandon(copy.body());
+        copy.body().abandon();
     }
 
     fn was_sent(&self, error: &Error) -> bool {
-        let proves_not = |proves: &Arc<OfError>| error.service_sources().any(|error| proves(error));
-        error.was_sent() && !self.rules.not_sent.as_ref().is_some_and(proves_not)
-    }
-}
-
-impl<C> fmt::Debug for HttpReplay<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpReplay")
-            .field("all_idempotent", &self.rules.all_idempotent)
-            .field("attempt_header", &self.rules.attempt_header)
-            .field("grpc_previous_attempts", &self.rules.grpc_previous_attempts)
-            .field("trusts_upstream", &self.rules.trusts_upstream)
-            .finish_non_exhaustive()
+        let proves_not =
+            |proves: &Function<OfError>| error.service_sources().any(|error| (proves.0)(error));
+        error.was_sent() && !self.not_sent.as_ref().is_some_and(proves_not)
     }
 }

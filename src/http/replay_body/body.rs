@@ -32,7 +32,7 @@ impl<B: Body> ReplayBody<B> {
 
     /// Keeps at most `limit` bytes of `body`, trailers included.
     ///
-    /// The memory held is at most 1.5 times the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
+    /// The memory held is at most the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
     /// in addition to their names and values.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
@@ -50,24 +50,19 @@ impl<B: Body> ReplayBody<B> {
 impl<B> TryCopyBody for ReplayBody<B> {
     /// Makes a copy that reads from the beginning, if all of what was read so far is still kept.
     fn try_copy(&self) -> Option<Self> {
-        let reader = match &self.reader {
-            Some(reader) => Some(reader.another()?),
-            None => None,
-        };
+        let reader = self.reader.try_copy()?;
         Some(Self { reader })
     }
 
     /// Returns `false` once more was read than is kept, so that this copy cannot be read from where it is, or once
     /// the body has failed.
     fn is_replayable(&self) -> bool {
-        self.reader.as_ref().is_none_or(Reader::is_replayable)
+        self.reader.is_replayable()
     }
 
     /// Ends the attempt that this is a copy of: what it would read further fails.
     fn abandon(&self) {
-        if let Some(reader) = &self.reader {
-            reader.abandon();
-        }
+        self.reader.abandon();
     }
 }
 

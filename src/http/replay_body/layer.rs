@@ -24,7 +24,7 @@ impl ReplayBodyLayer {
 
     /// Sets the number of bytes of a body that are kept at most, trailers included. 64 KiB by default.
     ///
-    /// The memory held for a request is at most 1.5 times the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for
+    /// The memory held for a request is at most the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for
     /// each field, in addition to their names and values.
     ///
     /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.

@@ -19,9 +19,8 @@
 //! source, whichever attempt read that last: the first attempt may have been dropped half-way, or still be reading. Trailers
 //! are kept like data.
 //!
-//! The memory is bounded, by default for 64 KiB of each request. The data is copied for it, into chunks of at most an
-//! eighth of the limit. A frame itself is never kept: it is often a few bytes of a large buffer that it was read into, and
-//! would keep the whole buffer alive. When there is more data than the limit, the oldest is dropped, and with it the
+//! The memory is bounded, by default for 64 KiB of each request. The data is copied for it. A frame itself is never kept:
+//! it is often a few bytes of a large buffer that it was read into, and would keep the whole buffer alive. When there is more data than the limit, the oldest is dropped, and with it the
 //! copies that have not read it: the request goes on, and is not sent again (retry counts it as `not_copyable`). Nothing is
 //! kept of a body that announces a greater length: it is sent again only if none of it was read, as when the connection was
 //! refused. Of two attempts in flight, as with a hedge, that one fails which is further behind the other than the limit.
@@ -34,11 +33,11 @@
 //! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.
 //! - The reader that is furthest never fails because of the limit, or because another reader failed, stalled or was dropped;
 //!   unless its attempt is over.
-//! - A body holds at most 1.5 times its limit and 2 KiB in memory, whatever the sizes of its frames, and nothing when no
+//! - A body holds at most its limit and 2 KiB in memory, whatever the sizes of its frames, and nothing when no
 //!   other copy is left that could use it. A short body holds at most twice its length. There is no limit for all requests
 //!   of the process together: bound the number of calls in flight with a [bulkhead](crate::bulkhead).
 //! - The first reader gets the frames of the body as they are. A copy gets the same data in other frames: small ones are
-//!   joined and large ones are divided. A body is copied in memory once, and no more of it than the limit.
+//!   joined and large ones are divided. No more of a body than the limit is copied to be kept.
 //! - `size_hint` and `is_end_stream` say of each copy what it has still to read. A copy of a body that did not know its length
 //!   does not know it either, so that a client sends both in the same way: with trailers, over HTTP/1.
 //! - The body inside is polled by one reader at a time, without a lock held, and not after its end.
@@ -53,8 +52,9 @@
 //!
 //! # Cost
 //!
-//! A request without a body costs nothing. A body costs up to six allocations, one more for each chunk, the copying of the
-//! data that is kept, and for each frame a lock that nobody else takes, unless two attempts are in flight.
+//! A request without a body costs nothing. A body costs a few allocations, the copying of the data that is kept, and for
+//! each frame a lock that nobody else takes, unless two attempts are in flight. Each further attempt copies the kept data
+//! once more.
 //!
 //! # Errors
 //!

@@ -1,97 +1,44 @@
 //! The part of a body that is kept, and the position of each of its readers.
 //!
-//! Data is kept in chunks of our own. A frame is often a few bytes of a large buffer that it was read into, and keeps
-//! the whole buffer alive; nobody can see how large that is. Only a copy has a known size.
+//! Data is copied into a buffer of our own. A frame is often a few bytes of a large buffer that it was read into, and
+//! keeps the whole buffer alive; nobody can see how large that is. Only a copy has a known size.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Frame;
 
-/// A chunk is at most this part of the limit. Up to two chunks are only partly in use, the oldest and the newest one,
-/// so the memory held is at most 1.25 times the limit.
-const CHUNKS_OF_LIMIT: usize = 8;
-/// Large enough to keep the list of chunks short, small enough for a short body.
-const MIN_CHUNK: usize = 256;
-/// Enough to write to a socket at once.
-const MAX_CHUNK: usize = 64 * 1024;
-/// From the chunk that is still being filled, a reader gets a copy if it needs less than this. A chunk is never cut into
-/// parts that are smaller, so an entry in the list adds less than a tenth.
-const MIN_PART: usize = 512;
+use crate::ReplayBodyError;
+use crate::algorithm::queue::Wakers;
+use crate::keyed::Key;
+
+/// The longest frame that a copy gets: enough to write to a socket at once.
+const MAX_FRAME: usize = 64 * 1024;
 /// The memory of a map of trailers, and of each of its fields, apart from names and values.
 const TRAILERS_SIZE: usize = 512;
 const TRAILER_SIZE: usize = 256;
 
-/// A part of a body that can be given to several readers.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
-    Data(Bytes),
-    // Boxed, because it is rare and would make every piece three times as large.
-    Trailers(Box<HeaderMap>),
-}
-
-impl Piece {
-    /// Its size against the limit.
-    fn size(&self) -> u64 {
-        match self {
-            Self::Data(data) => data.len() as u64,
-            Self::Trailers(trailers) => {
-                let fields = trailers
-                    .iter()
-                    .map(|(name, value)| TRAILER_SIZE + name.as_str().len() + value.len());
-                (TRAILERS_SIZE + fields.sum::<usize>()) as u64
-            }
-        }
-    }
-
-    /// Its share of the body's length.
-    fn length(&self) -> u64 {
-        match self {
-            Self::Data(data) => data.len() as u64,
-            Self::Trailers(_) => 0,
-        }
-    }
-}
-
-impl From<Piece> for Frame<Bytes> {
-    fn from(piece: Piece) -> Self {
-        match piece {
-            Piece::Data(data) => Frame::data(data),
-            Piece::Trailers(trailers) => Frame::trailers(*trailers),
-        }
-    }
+/// The size of a frame against the limit, and its part of the body's length.
+fn sizes(frame: &Frame<Bytes>) -> (u64, u64) {
+    let data = frame.data_ref().map_or(0, Bytes::len);
+    let trailers = frame.trailers_ref().map_or(0, |trailers| {
+        let fields = trailers
+            .iter()
+            .map(|(name, value)| TRAILER_SIZE + name.as_str().len() + value.len());
+        TRAILERS_SIZE + fields.sum::<usize>()
+    });
+    ((data + trailers) as u64, data as u64)
 }
 
 /// Copies trailers, so that they hold no memory but their own.
 fn copy_trailers(trailers: &HeaderMap) -> HeaderMap {
-    let mut copy = HeaderMap::with_capacity(trailers.keys_len());
-    for (name, value) in trailers {
-        // Both were valid before.
-        let (Ok(name), Ok(mut copied)) = (
-            HeaderName::from_bytes(name.as_str().as_bytes()),
-            HeaderValue::from_bytes(value.as_bytes()),
-        ) else {
-            continue;
-        };
-        copied.set_sensitive(value.is_sensitive());
-        copy.append(name, copied);
-    }
-    copy
-}
-
-/// The next step of a reader.
-#[derive(Debug, PartialEq)]
-#[must_use]
-pub(super) enum Next {
-    /// It gets a piece that another reader has read from the source.
-    Buffered(Piece),
-    /// It has read all that is kept, and reads from the source.
-    Source,
-    /// The data at its position is no longer kept.
-    Lost,
-    /// It belongs to an attempt that is over.
-    Superseded,
+    let compact = |(name, value): (&HeaderName, &HeaderValue)| {
+        let (name, value) = (name.clone(), value.clone());
+        (name.into_compact(), value.into_compact())
+    };
+    trailers.iter().map(compact).collect()
 }
 
 /// The part of a body that some reader has read and another one still needs, within a limit.
@@ -100,12 +47,12 @@ pub(super) enum Next {
 /// the hindmost one is that is not further behind the end than the limit. Readers before the beginning are lost: one
 /// that has not begun, mostly.
 #[derive(Debug)]
-pub(super) struct Buffered {
+pub(super) struct Kept {
     limit: u64,
-    /// Complete chunks and trailers with their positions. The first one may begin before the log does.
-    pieces: VecDeque<(u64, Piece)>,
-    /// The chunk that is being filled. It ends where the log ends.
-    tail: BytesMut,
+    /// The data of the log. Ends where the data of the body that was read ends.
+    data: VecDeque<u8>,
+    /// Trailers, if the log ends in them.
+    trailers: Option<HeaderMap>,
     /// The beginning of the log.
     first: u64,
     /// The end of the log, and of all that was read from the source.
@@ -125,16 +72,16 @@ struct Reader {
     is_abandoned: bool,
     /// The position that it reads next.
     next: u64,
-    /// The length of what it got.
-    length: u64,
+    /// Is woken when there is more to be read, if it waits for that.
+    waker: Option<Waker>,
 }
 
-impl Buffered {
+impl Kept {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit as u64,
-            pieces: VecDeque::new(),
-            tail: BytesMut::new(),
+            data: VecDeque::new(),
+            trailers: None,
             first: 0,
             end: 0,
             length: 0,
@@ -154,20 +101,24 @@ impl Buffered {
             original,
             is_abandoned: false,
             next: 0,
-            length: 0,
+            waker: None,
         });
         Some(self.last_id)
     }
 
-    /// Removes a reader, and what was kept for it.
-    pub(super) fn leave(&mut self, id: u64) {
-        self.readers.retain(|reader| reader.id != id);
+    /// Removes a reader, and what was kept for it. Returns its waker, to be dropped without the lock.
+    #[must_use]
+    pub(super) fn leave(&mut self, id: u64) -> Option<Waker> {
+        let place = self.readers.iter().position(|reader| reader.id == id)?;
+        let left = self.readers.remove(place);
         self.trim(self.end);
+        left.waker
     }
 
     /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
-    /// it. Copies that were made before belong to an outer layer. Returns who is ended.
-    pub(super) fn abandon(&mut self, id: u64) -> Vec<u64> {
+    /// it. Copies that were made before belong to an outer layer.
+    pub(super) fn abandon(&mut self, id: u64) -> Wakers {
+        let mut wakers = Wakers::default();
         let original = self.reader(id).map(|reader| reader.original);
         let mut ended: Vec<_> = original.into_iter().collect();
         // In the order in which they came.
@@ -175,112 +126,84 @@ impl Buffered {
             let is_later_copy = reader.id > id && ended.contains(&reader.original);
             if Some(reader.id) == original || is_later_copy {
                 reader.is_abandoned = true;
+                wakers.extend(reader.waker.take());
                 ended.push(reader.id);
             }
         }
         self.trim(self.end);
-        ended
+        wakers
     }
 
-    /// Gives a reader the next piece.
-    pub(super) fn next(&mut self, id: u64) -> Next {
-        let Some(reader) = self.reader(id) else {
-            return Next::Lost;
-        };
-        let position = reader.next;
-        if reader.is_abandoned {
-            return Next::Superseded;
+    /// Returns the position of a reader, if it can go on.
+    pub(super) fn position(&self, id: u64) -> Result<u64, ReplayBodyError> {
+        match self.reader(id) {
+            Some(reader) if reader.is_abandoned => Err(ReplayBodyError::Superseded),
+            Some(reader) if reader.next >= self.first => Ok(reader.next),
+            _ => Err(ReplayBodyError::Lost),
         }
-        if position < self.first {
-            return Next::Lost;
-        }
+    }
+
+    /// Gives a reader the next frame that another one has read. `None` if it has read all that is kept, so that the
+    /// next one is that of the source.
+    pub(super) fn next(&mut self, id: u64) -> Result<Option<Frame<Bytes>>, ReplayBodyError> {
+        let position = self.position(id)?;
         if position == self.end {
-            return Next::Source;
+            return Ok(None);
         }
-        let piece = self.piece_at(position);
-        self.advance(id, &piece);
-        self.trim(self.end);
-        Next::Buffered(piece)
-    }
-
-    /// All that follows a position in its piece.
-    fn piece_at(&mut self, position: u64) -> Piece {
-        let tail_start = self.end - self.tail.len() as u64;
-        if position >= tail_start {
-            let part = &self.tail[(position - tail_start) as usize..];
-            if part.len() < MIN_PART {
-                return Piece::Data(Bytes::copy_from_slice(part));
+        let frame = match &self.trailers {
+            Some(trailers) if position >= self.length => Frame::trailers(trailers.clone()),
+            _ => {
+                let skipped = (position - self.data_start()) as usize;
+                let rest = &self.data.make_contiguous()[skipped..];
+                Frame::data(Bytes::copy_from_slice(&rest[..rest.len().min(MAX_FRAME)]))
             }
-            self.seal_tail();
-        }
-        let after = self.pieces.partition_point(|(start, _)| *start <= position);
-        match &self.pieces[after - 1] {
-            (start, Piece::Data(data)) => Piece::Data(data.slice((position - start) as usize..)),
-            (_, trailers) => trailers.clone(),
-        }
+        };
+        self.advance(id, &frame);
+        self.trim(self.end);
+        Ok(Some(frame))
     }
 
-    /// Notes that a reader has read `piece` from the source, and copies the piece if another reader needs it.
-    pub(super) fn push(&mut self, id: u64, piece: &Piece) {
-        // The other readers are at the former end at most. Those that the piece takes out of the limit are lost before
+    /// Notes that a reader has read a frame from the source, and copies the frame if another reader needs it.
+    pub(super) fn push(&mut self, id: u64, frame: &Frame<Bytes>) {
+        if self.end > self.length {
+            // No copy is made of a body that goes on after its trailers.
+            self.limit = 0;
+        }
+        // The other readers are at the former end at most. Those that the frame takes out of the limit are lost before
         // it is copied: no more than the limit is ever copied.
-        self.advance(id, piece);
-        let end = self.end + piece.size();
+        self.advance(id, frame);
+        let (size, length) = sizes(frame);
+        let end = self.end + size;
         self.trim(end);
         if self.first < end {
-            self.append(piece);
+            match frame.data_ref() {
+                Some(data) => self.append(data),
+                None => self.trailers = frame.trailers_ref().map(copy_trailers),
+            }
         }
         self.end = end;
-        self.length += piece.length();
+        self.length += length;
     }
 
-    fn append(&mut self, piece: &Piece) {
-        match piece {
-            Piece::Data(data) => {
-                let mut rest = &data[..];
-                while !rest.is_empty() {
-                    let room = self.tail.capacity() - self.tail.len();
-                    if room == 0 {
-                        self.seal_tail();
-                        self.tail = BytesMut::with_capacity(self.chunk_size(rest.len()));
-                    } else {
-                        let (now, later) = rest.split_at(room.min(rest.len()));
-                        self.tail.extend_from_slice(now);
-                        self.end += now.len() as u64;
-                        rest = later;
-                    }
-                }
-            }
-            Piece::Trailers(trailers) => {
-                self.seal_tail();
-                self.tail = BytesMut::new();
-                let copy = Piece::Trailers(Box::new(copy_trailers(trailers)));
-                self.pieces.push_back((self.end, copy));
-            }
+    /// Keeps data. The buffer grows to twice its size, so that a short body takes little, but not beyond the limit.
+    fn append(&mut self, data: &[u8]) {
+        let needed = self.data.len() + data.len();
+        let capacity = self.data.capacity();
+        if needed > capacity {
+            let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+            let larger = capacity.saturating_mul(2).min(limit).max(needed);
+            self.data.reserve_exact(larger - self.data.len());
         }
+        self.data.extend(data);
     }
 
-    /// The capacity of a new chunk for a frame of which so many bytes are left: as much as is kept already, so that a
-    /// short body takes little and a long one has few chunks.
-    fn chunk_size(&self, rest: usize) -> usize {
-        let max = (self.limit / CHUNKS_OF_LIMIT as u64).min(MAX_CHUNK as u64) as usize;
-        let kept = (self.end - self.first).min(MAX_CHUNK as u64) as usize;
-        kept.max(rest).min(max).max(MIN_CHUNK)
+    fn data_start(&self) -> u64 {
+        self.length - self.data.len() as u64
     }
 
-    /// Moves the content of the tail to the list. The tail keeps the rest of its capacity.
-    fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let data = self.tail.split().freeze();
-            let start = self.end - data.len() as u64;
-            self.pieces.push_back((start, Piece::Data(data)));
-        }
-    }
-
-    fn advance(&mut self, id: u64, piece: &Piece) {
+    fn advance(&mut self, id: u64, frame: &Frame<Bytes>) {
         if let Some(reader) = self.reader_mut(id) {
-            reader.next += piece.size();
-            reader.length += piece.length();
+            reader.next += sizes(frame).0;
         }
     }
 
@@ -291,26 +214,39 @@ impl Buffered {
         let needed = readers
             .filter(|reader| reader.next >= first && !reader.is_abandoned)
             .map(|reader| reader.next);
-        self.first = needed.min().unwrap_or(end).min(end);
+        self.first = needed.min().unwrap_or(end);
         if self.first >= self.end {
-            self.pieces = VecDeque::new();
-            self.tail = BytesMut::new();
-            return;
-        }
-        let tail_start = self.end - self.tail.len() as u64;
-        while !self.pieces.is_empty() {
-            let second = self.pieces.get(1).map_or(tail_start, |(start, _)| *start);
-            if second > self.first {
-                return;
-            }
-            self.pieces.pop_front();
+            self.data = VecDeque::new();
+            self.trailers = None;
+        } else {
+            let unneeded = self.first.min(self.length) - self.data_start();
+            self.data.drain(..unneeded as usize);
         }
     }
 
-    /// Returns whether a reader can go on.
-    pub(super) fn has(&self, id: u64) -> bool {
-        let reader = self.reader(id);
-        reader.is_some_and(|reader| reader.next >= self.first && !reader.is_abandoned)
+    /// Notes that a reader waits. Returns its former waker, to be dropped without the lock.
+    #[must_use]
+    pub(super) fn wait(&mut self, id: u64, waker: &Waker) -> Option<Waker> {
+        let waiting = &mut self.reader_mut(id)?.waker;
+        match waiting {
+            Some(waiting) if waiting.will_wake(waker) => None,
+            _ => waiting.replace(waker.clone()),
+        }
+    }
+
+    /// The wakers of all who wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waker> {
+        self.readers
+            .iter()
+            .filter_map(|reader| reader.waker.as_ref())
+    }
+
+    /// Takes the wakers of those who wait, but for one. Its own waker stays: it is likely to wait again.
+    pub(super) fn others(&mut self, id: u64) -> Wakers {
+        let mut wakers = Wakers::default();
+        let others = self.readers.iter_mut().filter(|reader| reader.id != id);
+        wakers.extend(others.filter_map(|reader| reader.waker.take()));
+        wakers
     }
 
     /// Returns whether a reader has come to the end of what was read from the source.
@@ -319,15 +255,15 @@ impl Buffered {
             .is_some_and(|reader| reader.next == self.end)
     }
 
-    /// The length of what a reader got.
+    /// The length of the data that a reader has got.
     pub(super) fn got(&self, id: u64) -> u64 {
-        self.reader(id).map_or(0, |reader| reader.length)
+        let next = self.reader(id).map_or(self.length, |reader| reader.next);
+        next.min(self.length)
     }
 
-    /// The length of what was read from the source and a reader has not got yet.
+    /// The length of the data that was read from the source and a reader has not got yet.
     pub(super) fn behind(&self, id: u64) -> u64 {
-        self.reader(id)
-            .map_or(0, |reader| self.length - reader.length)
+        self.length - self.got(id)
     }
 
     fn reader(&self, id: u64) -> Option<&Reader> {

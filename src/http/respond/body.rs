@@ -4,8 +4,8 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
-use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::refusal::trailers;
@@ -25,8 +25,9 @@ pin_project! {
         // `None` if it is not the one that answers, or has ended in trailers of ours.
         #[pin]
         inner: Option<B>,
-        // The data of an answer of ours.
-        own: Option<B::Data>,
+        // The answer of ours.
+        #[pin]
+        own: Full<B::Data>,
         // How an error of ours is told.
         protocol: Protocol,
         is_for_client: bool,
@@ -38,16 +39,16 @@ impl<B: Body> AnswerBody<B> {
     pub(super) fn inner(body: B, protocol: Protocol, is_for_client: bool) -> Self {
         Self {
             inner: Some(body),
-            own: None,
+            own: Full::default(),
             protocol,
             is_for_client,
         }
     }
 
-    pub(super) fn own(data: Option<B::Data>) -> Self {
+    pub(super) fn own(data: B::Data) -> Self {
         Self {
             inner: None,
-            own: data.filter(Buf::has_remaining),
+            own: Full::new(data),
             protocol: Protocol::Http,
             is_for_client: false,
         }
@@ -73,37 +74,31 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
         let mut this = self.project();
         let Some(body) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(this.own.take().map(|data| Ok(Frame::data(data))));
+            return this.own.poll_frame(cx).map_err(|never| match never {});
         };
-        Poll::Ready(match ready!(body.poll_frame(cx)) {
-            Some(Err(error)) => {
-                let error = Error::of_body(error);
-                if *this.protocol != Protocol::Grpc || error.kind() == ErrorKind::Service {
-                    return Poll::Ready(Some(Err(error)));
-                }
+        let next = ready!(body.poll_frame(cx)).map(|result| match result.map_err(Error::of_body) {
+            Err(error)
+                if *this.protocol == Protocol::Grpc && error.kind() != ErrorKind::Service =>
+            {
                 // Nothing comes after them.
                 this.inner.set(None);
-                Some(Ok(Frame::trailers(trailers(&error, *this.is_for_client))))
+                Ok(Frame::trailers(trailers(&error, *this.is_for_client)))
             }
-            Some(Ok(frame)) => Some(Ok(frame)),
-            None => None,
-        })
+            result => result,
+        });
+        Poll::Ready(next)
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Some(body) => body.is_end_stream(),
-            None => self.own.is_none(),
-        }
+        let inner = self.inner.as_ref();
+        inner.map_or_else(|| self.own.is_end_stream(), B::is_end_stream)
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Some(body) => body.size_hint(),
-            None => SizeHint::with_exact(self.own.as_ref().map_or(0, Buf::remaining) as u64),
-        }
+        let inner = self.inner.as_ref();
+        inner.map_or_else(|| self.own.size_hint(), B::size_hint)
     }
 }
 

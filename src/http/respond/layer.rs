@@ -8,21 +8,23 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::answer::{
-    AnsweredError, Capture, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
-};
+use super::answer::{AnsweredError, ForClients, ForServers, Side};
 use super::body::AnswerBody;
-use super::refusal::{Reason, Refusal};
+use super::refusal::{Reason, Refusal, RequestHead};
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
+use crate::http::function::Function;
 use crate::{BoxError, CloneService, Error, Evictable};
 
+type WriteAnswer = dyn Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync;
+
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
-#[derive(Clone, Copy, Debug)]
-pub struct RespondLayer<M, A = DefaultResponse> {
+#[derive(Clone, Debug)]
+pub struct RespondLayer<M> {
     protocol: Option<Protocol>,
     side: M,
-    answer: A,
+    /// Writes the answers, if they are not those by default.
+    write: Option<Function<WriteAnswer>>,
 }
 
 impl RespondLayer<ForClients> {
@@ -46,12 +48,10 @@ impl<M> RespondLayer<M> {
         Self {
             protocol: None,
             side,
-            answer: DefaultResponse,
+            write: None,
         }
     }
-}
 
-impl<M, A> RespondLayer<M, A> {
     /// Answers in this protocol. By default the `content-type` of the request says in which one.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
@@ -63,54 +63,52 @@ impl<M, A> RespondLayer<M, A> {
     ///
     /// [`Refusal::response`] is the default answer, to begin with.
     #[must_use]
-    pub fn respond<F>(self, respond: F) -> RespondLayer<M, With<F>>
+    pub fn respond<F>(mut self, respond: F) -> Self
     where
-        F: Fn(Refusal<'_>) -> Response<Bytes>,
+        F: Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync + 'static,
     {
-        RespondLayer {
-            protocol: self.protocol,
-            side: self.side,
-            answer: With(respond),
-        }
+        self.write = Some(Function(Arc::new(respond)));
+        self
     }
 
-    /// Wraps `service`, checking that it answers requests with bodies of type `B`, and with a body.
-    pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M, A>
+    /// Wraps `service`, checking that it answers requests with bodies of type `B`, and with a body whose data can be made
+    /// of `Bytes`.
+    pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M>
     where
         S: CloneService<Request<B>, Response = Response<R>>,
-        R: Body<Error: Into<BoxError> + 'static>,
-        M: Side + Clone,
-        A: MakeResponse<R::Data> + Clone,
+        R: Body<Data: From<Bytes>, Error: Into<BoxError> + 'static>,
+        M: Side,
     {
         self.layer(service)
     }
 }
 
-impl<S, M: Clone, A: Clone> Layer<S> for RespondLayer<M, A> {
-    type Service = Respond<S, M, A>;
+impl<S, M: Clone> Layer<S> for RespondLayer<M> {
+    type Service = Respond<S, M>;
 
-    fn layer(&self, inner: S) -> Respond<S, M, A> {
+    fn layer(&self, inner: S) -> Respond<S, M> {
         Adapted::new(inner, self.clone())
     }
 }
 
-impl<M, A> Evictable for RespondLayer<M, A> {
+impl<M> Evictable for RespondLayer<M> {
     fn is_evictable(&self, _now: Instant) -> bool {
         true
     }
 }
 
-impl<B, M: Side + Clone, A: Capture + Clone> Adapt<Request<B>> for RespondLayer<M, A> {
+impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
     type Request = Request<B>;
-    type Result = Responder<M, A, A::Captured>;
+    type Result = Responder<M>;
 
     #[inline]
-    fn adapt(&self, request: Request<B>) -> (Request<B>, Self::Result) {
+    fn adapt(&self, request: Request<B>) -> (Request<B>, Responder<M>) {
         let protocol = self.protocol;
+        let head = || (request.method().clone(), request.uri().clone());
         let responder = Responder {
             protocol: protocol.unwrap_or_else(|| Protocol::of(request.headers())),
-            captured: self.answer.capture(&request),
-            layer: self.clone(),
+            side: self.side,
+            write: self.write.clone().map(|write| (write, head())),
         };
         (request, responder)
     }
@@ -118,17 +116,17 @@ impl<B, M: Side + Clone, A: Capture + Clone> Adapt<Request<B>> for RespondLayer<
 
 /// Answers a request whose call ends in an error.
 #[derive(Debug)]
-pub struct Responder<M, A, C> {
+pub struct Responder<M> {
     protocol: Protocol,
-    captured: C,
-    layer: RespondLayer<M, A>,
+    side: M,
+    /// The function that writes the answer, and what it is told of the request.
+    write: Option<(Function<WriteAnswer>, RequestHead)>,
 }
 
-impl<B, M, A, C> AdaptResult<Response<B>> for Responder<M, A, C>
+impl<B, M> AdaptResult<Response<B>> for Responder<M>
 where
-    B: Body,
+    B: Body<Data: From<Bytes>>,
     M: Side,
-    A: MakeResponse<B::Data, Captured = C>,
 {
     type Response = Response<AnswerBody<B>>;
     type Error = M::Error;
@@ -141,11 +139,14 @@ where
                     response.map(|body| AnswerBody::inner(body, self.protocol, M::IS_CLIENT))
                 );
             }
-            Err(error) => self.layer.side.answered(error)?,
+            Err(error) => self.side.answered(error)?,
         };
         let reason = Reason::new(&error, self.protocol, M::IS_CLIENT);
-        let answer = self.layer.answer.answer(reason, &self.captured);
-        let mut response = answer.map(AnswerBody::own);
+        let answer = match &self.write {
+            Some((write, head)) => (write.0)(Refusal::new(reason, head)),
+            None => reason.response(Bytes::new()),
+        };
+        let mut response = answer.map(|data| AnswerBody::own(data.into()));
         let error = AnsweredError(Arc::new(error));
         response.extensions_mut().insert(error);
         Ok(response)
@@ -153,7 +154,7 @@ where
 }
 
 /// A service that answers in HTTP or gRPC where a layer ended the call. Made by [`RespondLayer`].
-pub type Respond<S, M, A = DefaultResponse> = Adapted<S, RespondLayer<M, A>>;
+pub type Respond<S, M> = Adapted<S, RespondLayer<M>>;
 
 /// The response future of [`Respond`].
-pub type ResponseFuture<S, Req, M, A, C> = adapt::ResponseFuture<S, Req, Responder<M, A, C>>;
+pub type ResponseFuture<S, Req, M> = adapt::ResponseFuture<S, Req, Responder<M>>;

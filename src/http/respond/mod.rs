@@ -119,9 +119,7 @@ mod body;
 mod layer;
 mod refusal;
 
-pub use self::answer::{
-    AnsweredError, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
-};
+pub use self::answer::{AnsweredError, ForClients, ForServers, Side};
 pub use self::body::AnswerBody;
 pub use self::layer::{Respond, RespondLayer, ResponseFuture};
 pub use self::refusal::Refusal;

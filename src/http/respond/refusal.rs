@@ -17,63 +17,9 @@ const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What an error is called in both protocols, and what a caller may know of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Meaning {
-    status: StatusCode,
-    code: Code,
-    message: &'static str,
-}
-
-impl Meaning {
-    const fn of(kind: ErrorKind) -> Self {
-        let (status, code, message) = match kind {
-            ErrorKind::CircuitOpen
-            | ErrorKind::NoEndpoints
-            | ErrorKind::DiscoveryStopped
-            | ErrorKind::Refused => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "unavailable for now",
-            ),
-            // Not `RESOURCE_EXHAUSTED`, which is a word about the caller. The time that comes with it slows clients down.
-            ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "overloaded",
-            ),
-            ErrorKind::RateLimited => (
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::ResourceExhausted,
-                "too many requests",
-            ),
-            ErrorKind::TooCostly => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Code::ResourceExhausted,
-                "more than is ever allowed at once",
-            ),
-            ErrorKind::Timeout | ErrorKind::DeadlineExceeded => (
-                StatusCode::GATEWAY_TIMEOUT,
-                Code::DeadlineExceeded,
-                "not done in time",
-            ),
-            ErrorKind::Service => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Code::Internal,
-                "internal error",
-            ),
-        };
-        Self {
-            status,
-            code,
-            message,
-        }
-    }
-}
-
 /// Why a call is answered with a no, and in which protocol.
 #[derive(Clone, Copy, Debug)]
-pub struct Reason<'a> {
+pub(super) struct Reason<'a> {
     error: &'a Error,
     protocol: Protocol,
     /// Whether the answer stays in this process.
@@ -89,8 +35,29 @@ impl<'a> Reason<'a> {
         }
     }
 
-    fn meaning(&self) -> Meaning {
-        Meaning::of(self.error.kind())
+    /// What the error is called in both protocols, and what a caller may know of it.
+    fn meaning(&self) -> (StatusCode, Code, &'static str) {
+        let (status, code, message) = match self.error.kind() {
+            ErrorKind::CircuitOpen
+            | ErrorKind::NoEndpoints
+            | ErrorKind::DiscoveryStopped
+            | ErrorKind::Refused => (503, Code::Unavailable, "unavailable for now"),
+            // Not `RESOURCE_EXHAUSTED`, which is a word about the caller. The time that comes with it slows clients down.
+            ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => {
+                (503, Code::Unavailable, "overloaded")
+            }
+            ErrorKind::RateLimited => (429, Code::ResourceExhausted, "too many requests"),
+            ErrorKind::TooCostly => {
+                let message = "more than is ever allowed at once";
+                (413, Code::ResourceExhausted, message)
+            }
+            ErrorKind::Timeout | ErrorKind::DeadlineExceeded => {
+                (504, Code::DeadlineExceeded, "not done in time")
+            }
+            ErrorKind::Service => (500, Code::Internal, "internal error"),
+        };
+        let status = StatusCode::from_u16(status).expect("is a status");
+        (status, code, message)
     }
 
     /// How long the client is asked to stay away.
@@ -108,7 +75,7 @@ impl<'a> Reason<'a> {
         let mut response = Response::new(body);
         match self.protocol {
             Protocol::Http => {
-                *response.status_mut() = self.meaning().status;
+                *response.status_mut() = self.meaning().0;
                 if let Some(wait) = self.retry_after() {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
@@ -126,11 +93,12 @@ impl<'a> Reason<'a> {
 
     /// Writes what gRPC has at the end of an answer.
     fn trailers(&self, headers: &mut HeaderMap) {
-        headers.insert(&STATUS, self.meaning().code.number().into());
+        let (_, code, message) = self.meaning();
+        headers.insert(&STATUS, code.number().into());
         let message: Cow<'_, str> = match self.error.kind() {
-            ErrorKind::Service => self.meaning().message.into(),
+            ErrorKind::Service => message.into(),
             _ if self.is_for_client => format!("{:#}", self.error).into(),
-            _ => self.meaning().message.into(),
+            _ => message.into(),
         };
         if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
             headers.insert(&GRPC_MESSAGE, message);
@@ -211,19 +179,19 @@ impl<'a> Refusal<'a> {
     /// The status that says so in HTTP, whatever the protocol of the answer is.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.reason.meaning().status
+        self.reason.meaning().0
     }
 
     /// The status that says so in gRPC, whatever the protocol of the answer is.
     #[must_use]
     pub fn code(&self) -> Code {
-        self.reason.meaning().code
+        self.reason.meaning().1
     }
 
     /// What it says in a few words, without names that only this process knows.
     #[must_use]
     pub fn message(&self) -> &'static str {
-        self.reason.meaning().message
+        self.reason.meaning().2
     }
 
     /// The answer that is given without a function, with an empty body: to be sent as it is, or with another body.
@@ -284,15 +252,12 @@ mod tests {
         ] {
             let error = rejected(kind, None);
             let meaning = Reason::new(&error, Protocol::Http, false).meaning();
-            assert_eq!(meaning.status, status, "{kind:?}");
-            assert_eq!(meaning.code, code, "{kind:?}");
+            assert_eq!(meaning.0, status, "{kind:?}");
+            assert_eq!(meaning.1, code, "{kind:?}");
         }
         let foreign = Error::of_service("password", || "");
         let meaning = Reason::new(&foreign, Protocol::Http, false).meaning();
-        assert_eq!(
-            (meaning.status.as_u16(), meaning.code),
-            (500, Code::Internal)
-        );
+        assert_eq!((meaning.0.as_u16(), meaning.1), (500, Code::Internal));
     }
 
     #[test]

@@ -18,8 +18,8 @@ use buttress::http::{
     grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, CloneService,
-    Deadline, Error, HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
+    Backoff, BoxError, BulkheadLayer, CircuitBreakerLayer, Classify, CloneService, Deadline, Error,
+    HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};
@@ -48,10 +48,7 @@ fn request(method: Method) -> Request<()> {
     request.body(()).unwrap()
 }
 
-fn may_repeat<C>(replay: &HttpReplay<C>, request: &Request<()>) -> bool
-where
-    HttpReplay<C>: Replay<Request<()>>,
-{
+fn may_repeat(replay: &HttpReplay, request: &Request<()>) -> bool {
     replay.is_idempotent(request)
 }
 
@@ -139,6 +136,16 @@ fn a_copy_is_the_whole_request() {
     assert_eq!(copy.body(), request.body());
 }
 
+/// A body that can be copied while it is short.
+#[derive(PartialEq)]
+struct Note(&'static str);
+
+impl TryCopyBody for Note {
+    fn try_copy(&self) -> Option<Self> {
+        (self.0.len() < 5).then_some(Self(self.0))
+    }
+}
+
 #[test]
 fn bodies_are_copied_in_the_way_that_is_theirs() {
     fn copies<B: PartialEq, R: Replay<Request<B>>>(replay: &R, body: B) -> bool {
@@ -151,12 +158,11 @@ fn bodies_are_copied_in_the_way_that_is_theirs() {
     assert!(copies(&replay, vec![1]));
     assert!(copies(&replay, Bytes::from_static(b"12")));
     assert!(copies(&replay, None::<Box<Bytes>>));
-    let clone = HttpReplay::by_clone();
-    assert!(clone.copy(&Request::new(Full::new(Bytes::new()))).is_some());
-    assert!(clone.copy(&Request::new(Empty::<Bytes>::new())).is_some());
-    let short = |body: &String| (body.len() < 5).then(|| body.clone());
-    assert!(copies(&HttpReplay::new().copy_body(short), "bolt".into()));
-    assert!(!copies(&HttpReplay::new().copy_body(short), "bolts".into()));
+    let full = Request::new(Full::new(Bytes::from_static(b"12")));
+    assert!(replay.copy(&full).is_some());
+    assert!(replay.copy(&Request::new(Empty::<Bytes>::new())).is_some());
+    assert!(copies(&replay, Note("bolt")));
+    assert!(!copies(&replay, Note("bolts")));
 }
 
 #[tokio::test]
@@ -497,7 +503,7 @@ async fn the_standard_stack_takes_the_policy() {
     let stack = buttress::standard("orders")
         .unlimited()
         .retry(|retry| retry.backoff(Backoff::constant(Duration::from_millis(1))))
-        .replay(HttpReplay::by_clone().attempt_header(HeaderName::from_static(X_ATTEMPT)))
+        .replay(HttpReplay::new().attempt_header(HeaderName::from_static(X_ATTEMPT)))
         .classify(server_errors as fn(Result<&Response<Incoming>, &Error>) -> Outcome)
         .build()
         .unwrap();
@@ -817,7 +823,6 @@ fn what_goes_from_thread_to_thread_can() {
     is_send::<ReplayBody<tonic::body::Body>>();
     is_send::<ReplayBody<Incoming>>();
     is_send::<HttpReplay>();
-    is_send::<HttpReplay<ByClone>>();
     is_send::<buttress::http::TimeoutBody<Incoming>>();
     assert!(ReplayBody::<Feed>::default().try_copy().is_some());
     assert_eq!(Deadline::current(), None);

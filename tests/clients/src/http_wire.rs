@@ -711,7 +711,7 @@ async fn an_answer_that_was_not_good_enough_keeps_no_connection() {
         let retry = RetryLayer::config("wire")
             .no_budget()
             .backoff(Backoff::constant(Duration::from_millis(5)).jitter(Jitter::None))
-            .replay(HttpReplay::by_clone())
+            .replay(HttpReplay::new())
             .classify(Classifier::new())
             .build()
             .unwrap();
