@@ -1,7 +1,8 @@
 //! The layer values of all keys.
 
 use std::fmt;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomState};
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Key;
-use super::metrics::{Event, KeyedMetrics};
+use super::metrics::KeyedMetrics;
 use crate::Evictable;
 use crate::algorithm::lru::{Removed, Segment, SegmentedLru};
 use crate::algorithm::shares::Shares;
@@ -58,64 +59,28 @@ impl Seed {
     fn hash<K: Hash>(&self, key: &K) -> u64 {
         match self {
             Self::Random(state) => state.hash_one(key),
-            Self::Fixed(seed) => Self::fixed(*seed, key),
-        }
-    }
-
-    #[cold]
-    fn fixed<K: Hash>(seed: u64, key: &K) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (seed, key).hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-/// A slot for a new key, given back unless it is filled.
-struct Place<'a> {
-    shares: &'a Shares,
-    is_filled: bool,
-}
-
-impl<'a> Place<'a> {
-    fn new(shares: &'a Shares) -> Self {
-        Self {
-            shares,
-            is_filled: false,
+            Self::Fixed(seed) => BuildHasherDefault::<DefaultHasher>::new().hash_one((seed, key)),
         }
     }
 }
+
+/// A slot for a new key, given back unless it is filled and forgotten.
+struct Place<'a>(&'a Shares);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.is_filled {
-            self.shares.give_back(Segment::Probation);
-        }
-    }
-}
-
-/// The overflow parts.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Overflow<L> {
-    /// So many, each made when it is needed.
-    Made(u32),
-    Given(Vec<L>),
-}
-
-impl<L> Overflow<L> {
-    pub(super) fn parts(&self) -> u32 {
-        match self {
-            Self::Made(parts) => *parts,
-            Self::Given(layers) => u32::try_from(layers.len()).unwrap_or(u32::MAX),
-        }
+        self.0.give_back(Segment::Probation);
     }
 }
 
 /// The settings of [`Keys`].
+#[derive(Clone, PartialEq)]
 pub(super) struct Settings<L> {
     pub(super) max_keys: u32,
     pub(super) max_key_size: u32,
     pub(super) idle: Duration,
-    pub(super) overflow: Overflow<L>,
+    /// The overflow parts. Each that is not given is made when it is needed.
+    pub(super) overflow: Vec<Option<L>>,
     pub(super) seed: Option<u64>,
 }
 
@@ -125,6 +90,7 @@ impl<K: Key, L> Keys<K, L> {
         // Rounded down to a power of two.
         let shards = 1_usize << wanted.max(1).ilog2();
         let idle = settings.idle.as_nanos() as u64;
+        let overflow = settings.overflow.into_iter();
         Self {
             shards: (0..shards)
                 .map(|_| Mutex::new(SegmentedLru::new(idle)))
@@ -134,13 +100,9 @@ impl<K: Key, L> Keys<K, L> {
                 .map_or_else(|| Seed::Random(RandomState::new()), Seed::Fixed),
             shares: Shares::new(settings.max_keys),
             max_key_size: settings.max_key_size as usize,
-            overflow: match settings.overflow {
-                Overflow::Made(parts) => (0..parts).map(|_| OnceLock::new()).collect(),
-                Overflow::Given(layers) => {
-                    let parts = layers.into_iter().map(Arc::new);
-                    parts.map(OnceLock::from).collect()
-                }
-            },
+            overflow: overflow
+                .map(|given| given.map_or_else(OnceLock::new, |layer| Arc::new(layer).into()))
+                .collect(),
             overflowed: AtomicU64::new(0),
             origin: Instant::now(),
             metrics,
@@ -173,7 +135,7 @@ impl<K: Key, L> Keys<K, L> {
             drop(shard);
             if let Some(expired) = expired {
                 self.shares.give_back(expired.segment);
-                self.removed(Event::Expired, expired, now);
+                self.removed("expired", expired, now);
             }
         } else {
             drop(shard);
@@ -190,12 +152,12 @@ impl<K: Key, L> Keys<K, L> {
     {
         let nanos = nanos_between(self.origin, now);
         if key.heap_size() > self.max_key_size {
-            self.metrics.happened(Event::Oversized, now);
+            self.metrics.happened("oversized", now);
             return self.share(hash, &key, make);
         }
-        let Some(mut place) = self.make_place(hash, now) else {
+        let Some(place) = self.make_place(hash, now) else {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
-            self.metrics.happened(Event::Overflowed, now);
+            self.metrics.happened("overflowed", now);
             return self.share(hash, &key, make);
         };
         // No lock is held: this is code of the user's.
@@ -207,9 +169,9 @@ impl<K: Key, L> Keys<K, L> {
         drop(shard);
         // Another call may have been faster.
         if spare.is_none() {
-            place.is_filled = true;
+            mem::forget(place);
             self.metrics.levels().changed(1);
-            self.metrics.happened(Event::Added, now);
+            self.metrics.happened("added", now);
         }
         layer
     }
@@ -236,7 +198,7 @@ impl<K: Key, L> Keys<K, L> {
         L: Evictable,
     {
         if self.shares.take() {
-            return Some(Place::new(&self.shares));
+            return Some(Place(&self.shares));
         }
         let nanos = nanos_between(self.origin, now);
         let victims = self.shares.victims(nanos);
@@ -253,8 +215,8 @@ impl<K: Key, L> Keys<K, L> {
                 drop(shard);
                 if let Some(evicted) = evicted {
                     self.shares.taken_over(evicted.segment);
-                    let place = Place::new(&self.shares);
-                    self.removed(Event::Evicted, evicted, now);
+                    let place = Place(&self.shares);
+                    self.removed("evicted", evicted, now);
                     return Some(place);
                 }
             }
@@ -280,7 +242,7 @@ impl<K: Key, L> Keys<K, L> {
         let was_there = removed.is_some();
         if let Some(removed) = removed {
             self.shares.give_back(removed.segment);
-            self.removed(Event::Removed, removed, Instant::now());
+            self.removed("removed", removed, Instant::now());
         }
         was_there
     }
@@ -317,7 +279,7 @@ impl<K, L> Keys<K, L> {
 
     /// A key has been taken out. No lock is held: dropping it and its layer is code of the user's.
     #[cold]
-    fn removed(&self, event: Event, removed: Removed<K, Arc<L>>, now: Instant) {
+    fn removed(&self, event: &'static str, removed: Removed<K, Arc<L>>, now: Instant) {
         self.metrics.levels().changed(-1);
         self.metrics.happened(event, now);
         drop(removed);

@@ -1,23 +1,32 @@
-//! The layer of keyed, and its handle.
+//! The layer of keyed, its service, and its handle.
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::Key;
 use super::config::Config;
+use super::future::ResponseFuture;
 use super::keys::Keys;
-use super::service::{Keyed, Shared};
 use crate::error::or_panic;
-use crate::{BoxError, CloneService, Evictable};
+use crate::send::{OneCall, send_method};
+use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Gives each key a layer of its own. See the [module documentation](crate::keyed).
 ///
 /// All services made by one layer value, or by its clones, share the keys.
 pub struct KeyedLayer<F, M, K, L> {
     pub(super) shared: Arc<Shared<F, M, K, L>>,
+}
+
+/// What all services of one layer value share.
+pub(super) struct Shared<F, M, K, L> {
+    pub(super) key: F,
+    pub(super) make: M,
+    pub(super) keys: Arc<Keys<K, L>>,
 }
 
 impl<F, M, K, L> KeyedLayer<F, M, K, L> {
@@ -62,7 +71,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, F, M, K, L>
+    pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, Self>
     where
         S: CloneService<Req>,
         F: Fn(&Req) -> K,
@@ -75,13 +84,11 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
 }
 
 impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
-    type Service = Keyed<S, F, M, K, L>;
+    type Service = Keyed<S, Self>;
 
-    fn layer(&self, inner: S) -> Keyed<S, F, M, K, L> {
-        Keyed {
-            inner,
-            shared: Arc::clone(&self.shared),
-        }
+    fn layer(&self, inner: S) -> Keyed<S, Self> {
+        let layer = self.clone();
+        Keyed { inner, layer }
     }
 }
 
@@ -105,6 +112,42 @@ impl<F, M, K, L> fmt::Debug for KeyedLayer<F, M, K, L> {
         f.debug_struct("KeyedLayer")
             .field("keys", &self.shared.keys)
             .finish()
+    }
+}
+
+/// A service behind a layer of each key's own. Made by a [`KeyedLayer`], which is `L`.
+#[derive(Clone, Debug)]
+pub struct Keyed<S, L> {
+    inner: S,
+    layer: L,
+}
+
+send_method!(Keyed<S, L>);
+
+impl<S, F, M, K, L, Req> Service<Req> for Keyed<S, KeyedLayer<F, M, K, L>>
+where
+    S: Clone,
+    F: Fn(&Req) -> K,
+    M: Fn(&K) -> L,
+    K: Key,
+    L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Evictable,
+{
+    type Response = <L::Service as Service<Req>>::Response;
+    type Error = Error;
+    type Future = ResponseFuture<L::Service, Req, L>;
+
+    /// Leaves the inner service alone: which layer is to ask it is not known before there is a key.
+    #[inline]
+    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let Shared { key, make, keys } = &*self.layer.shared;
+        let layer = keys.find(key(&request), make);
+        let call = OneCall::new(layer.layer(self.inner.clone()), request);
+        ResponseFuture { call, layer }
     }
 }
 
