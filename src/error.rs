@@ -356,7 +356,10 @@ impl Deref for Error {
 /// It is the source of every [`Error`], and therefore found where the `Error` itself is hidden. Its own text is what the
 /// message of the `Error` does not say: whether the request was sent.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", if *sent { "the service may have acted on the request" } else { "the request was not sent" })]
+#[error(
+    "{}",
+    if self.was_sent() { "the service may have acted on the request" } else { "the request was not sent" }
+)]
 #[non_exhaustive]
 pub struct Cause {
     kind: ErrorKind,

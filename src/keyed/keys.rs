@@ -202,16 +202,10 @@ impl<K: Key, L> Keys<K, L> {
         }
         let nanos = nanos_between(self.origin, now);
         let victims = self.shares.victims(nanos);
-        for (victims, mut candidates) in victims.into_iter().zip(KEYS_SEARCHED) {
+        for ((segment, before), mut candidates) in victims.into_iter().zip(KEYS_SEARCHED) {
             for step in 0..self.shards.len().min(SHARDS_SEARCHED) {
                 let mut shard = lock(self.shard(hash, step));
-                let evicted = shard.evict(
-                    victims.segment,
-                    victims.before,
-                    nanos,
-                    &mut candidates,
-                    may_go(now),
-                );
+                let evicted = shard.evict(segment, before, nanos, &mut candidates, may_go(now));
                 drop(shard);
                 if let Some(evicted) = evicted {
                     self.shares.taken_over(evicted.segment);
