@@ -612,12 +612,9 @@ impl StdError for Error {
 pub(crate) fn downcast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
     let mut slot = Some(value);
     let same: Option<&mut Option<B>> = (&mut slot as &mut dyn Any).downcast_mut();
-    if let Some(value) = same.and_then(Option::take) {
-        return Ok(value);
-    }
-    match slot {
-        Some(value) => Err(value),
-        None => unreachable!("it was taken as a `B` only"),
+    match same.and_then(Option::take) {
+        Some(value) => Ok(value),
+        None => Err(slot.expect("it is taken as a `B` only")),
     }
 }
 

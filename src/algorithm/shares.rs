@@ -38,10 +38,6 @@ impl Shares {
         }
     }
 
-    pub(crate) fn slots(&self) -> u32 {
-        self.slots
-    }
-
     /// The number of slots that are taken.
     pub(crate) fn taken(&self) -> u32 {
         sum(self.counts.load(Ordering::Relaxed)) as u32

@@ -92,9 +92,7 @@ impl<const N: usize> Sketch<N> {
         let tick = (settings.window.as_nanos() as u64 / ticks).max(1);
         Self {
             settings,
-            stripes: std::iter::repeat_with(stripe)
-                .take(stripes.max(1))
-                .collect(),
+            stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             history: Mutex::new(History::new()),
             tick,
             due: AtomicU64::new(tick),

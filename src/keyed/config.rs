@@ -1,6 +1,5 @@
 //! Settings of keyed.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use super::Key;
 use super::keys::{Keys, Settings};
 use super::layer::{KeyedLayer, Shared};
 use crate::ConfigError;
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 
@@ -122,15 +122,6 @@ impl<F, M, K, L> Config<F, M, K, L> {
     }
 }
 
-impl<F, M, K, L> fmt::Debug for Config<F, M, K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("max_keys", &self.settings.max_keys)
-            .field("max_key_size", &self.settings.max_key_size)
-            .field("idle", &self.settings.idle)
-            .field("overflow", &self.settings.overflow.len())
-            .field("seed", &self.settings.seed)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([F, M, K, L] Config<F, M, K, L> {
+    name, settings.max_keys, settings.max_key_size, settings.idle, settings.seed
+});

@@ -1,6 +1,5 @@
 //! The response future of keyed.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -8,6 +7,7 @@ use std::task::{self, Poll};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::debug::debug_fields;
 use crate::send::OneCall;
 use crate::{BoxError, Error};
 
@@ -38,11 +38,4 @@ where
     }
 }
 
-impl<W, Req, L> fmt::Debug for ResponseFuture<W, Req, L>
-where
-    W: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.call.fmt(f)
-    }
-}
+debug_fields!([W: Service<Req>, Req, L] ResponseFuture<W, Req, L> { call });

@@ -1,6 +1,5 @@
 //! The layer values of all keys.
 
-use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +13,7 @@ use super::metrics::KeyedMetrics;
 use crate::Evictable;
 use crate::algorithm::lru::{Removed, Segment, SegmentedLru};
 use crate::algorithm::shares::Shares;
+use crate::debug::debug_fields;
 use crate::nanos::nanos_between;
 use crate::stripe::stripes;
 use crate::sync::lock;
@@ -34,14 +34,15 @@ const IDLE_SEARCHED: usize = 2;
 pub(super) struct Keys<K, L> {
     shards: Box<[Mutex<Shard<K, L>>]>,
     seed: Seed,
-    shares: Shares,
+    /// Its keys include those whose layer is just being made.
+    pub(super) shares: Shares,
     max_key_size: usize,
     /// For the keys that have no slot, chosen by their hash. Empty until a key comes.
     overflow: Box<[OnceLock<Arc<L>>]>,
     /// How many calls found no slot for their key.
-    overflowed: AtomicU64,
+    pub(super) overflowed: AtomicU64,
     origin: Instant,
-    metrics: &'static Series<KeyedMetrics>,
+    pub(super) metrics: &'static Series<KeyedMetrics>,
     published: Published,
 }
 
@@ -120,16 +121,13 @@ impl<K: Key, L> Keys<K, L> {
         let now = Instant::now();
         let nanos = nanos_between(self.origin, now);
         let mut shard = lock(self.shard(hash, 0));
-        let found = match shard.get(hash, &key, nanos) {
-            Some((layer, is_promoted)) => {
-                if is_promoted {
-                    // Under the lock: before anybody can take the key's slot.
-                    self.shares.promoted();
-                }
-                Some(Arc::clone(layer))
+        let found = shard.get(hash, &key, nanos).map(|(layer, is_promoted)| {
+            if is_promoted {
+                // Under the lock: before anybody can take the key's slot.
+                self.shares.promoted();
             }
-            None => None,
-        };
+            Arc::clone(layer)
+        });
         if shard.is_due(nanos) {
             let expired = shard.expire(nanos, IDLE_SEARCHED, may_go(now));
             drop(shard);
@@ -257,20 +255,6 @@ fn may_go<L: Evictable>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
 }
 
 impl<K, L> Keys<K, L> {
-    pub(super) fn name(&self) -> &'static str {
-        self.metrics.name()
-    }
-
-    /// How many keys there are, those included whose layer is just being made.
-    pub(super) fn len(&self) -> usize {
-        self.shares.taken() as usize
-    }
-
-    /// How many calls found no slot for their key.
-    pub(super) fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
-    }
-
     /// A key has been taken out. No lock is held: dropping it and its layer is code of the user's.
     #[cold]
     fn removed(&self, event: &'static str, removed: Removed<K, Arc<L>>, now: Instant) {
@@ -289,15 +273,7 @@ impl<K, L> Drop for Keys<K, L> {
     }
 }
 
-impl<K, L> fmt::Debug for Keys<K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys")
-            .field("name", &self.name())
-            .field("keys", &self.len())
-            .field("max_keys", &self.shares.slots())
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([K, L] Keys<K, L> { metrics, shares });
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The layer of keyed, its service, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{self, Poll};
 
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::Key;
 use super::config::Config;
 use super::future::ResponseFuture;
 use super::keys::Keys;
+use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::send::{OneCall, send_method};
 use crate::{BoxError, CloneService, Error, Evictable};
@@ -95,7 +96,7 @@ impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
 impl<F, M, K, L> Evictable for KeyedLayer<F, M, K, L> {
     /// Returns `true` while there is no key.
     fn is_evictable(&self, _now: Instant) -> bool {
-        self.shared.keys.len() == 0
+        self.shared.keys.shares.taken() == 0
     }
 }
 
@@ -107,13 +108,7 @@ impl<F, M, K, L> Clone for KeyedLayer<F, M, K, L> {
     }
 }
 
-impl<F, M, K, L> fmt::Debug for KeyedLayer<F, M, K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedLayer")
-            .field("keys", &self.shared.keys)
-            .finish()
-    }
-}
+debug_fields!([F, M, K, L] KeyedLayer<F, M, K, L> { shared.keys });
 
 /// A service behind a layer of each key's own. Made by a [`KeyedLayer`], which is `L`.
 #[derive(Clone, Debug)]
@@ -160,20 +155,20 @@ impl<K: Key, L> Handle<K, L> {
     /// The name of the layer.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.keys.name()
+        self.keys.metrics.name()
     }
 
     /// Returns the number of keys that have a layer of their own, or will as soon as it is made.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.keys.len()
+        self.keys.shares.taken() as usize
     }
 
     /// Returns the number of calls that used an overflow part because there was no slot for their key. While it grows,
     /// [`max_keys`](Config::max_keys) is too low, or somebody brings a flood of keys.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.keys.overflowed()
+        self.keys.overflowed.load(Ordering::Relaxed)
     }
 
     /// The layer of a key, to reach its handle. `None` if the key has none of its own.
@@ -213,8 +208,4 @@ impl<K, L> Clone for Handle<K, L> {
     }
 }
 
-impl<K, L> fmt::Debug for Handle<K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.keys.fmt(f)
-    }
-}
+debug_fields!([K, L] Handle<K, L> { keys });
