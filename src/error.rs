@@ -48,6 +48,9 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// The value of the label `reason`, and the message before and after the name of the layer.
+    ///
+    /// Inlined, so that a rejection looks up its label alone.
+    #[inline(always)]
     fn texts(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Service => ("service", "", " failed"),
@@ -612,9 +615,12 @@ impl StdError for Error {
 pub(crate) fn downcast<A: 'static, B: 'static>(value: A) -> Result<B, A> {
     let mut slot = Some(value);
     let same: Option<&mut Option<B>> = (&mut slot as &mut dyn Any).downcast_mut();
-    match same.and_then(Option::take) {
-        Some(value) => Ok(value),
-        None => Err(slot.expect("it is taken as a `B` only")),
+    if let Some(value) = same.and_then(Option::take) {
+        return Ok(value);
+    }
+    match slot {
+        Some(value) => Err(value),
+        None => unreachable!("it was taken as a `B` only"),
     }
 }
 

@@ -164,20 +164,34 @@ impl View {
         if since > HORIZON >> terms.shift {
             return Err(Taken::Stale);
         }
-        let start = since << terms.shift;
-        let latest = start.wrapping_add(terms.interval.wrapping_mul(u64::from(terms.burst)));
-        let cost_in_units = terms.interval.wrapping_mul(u64::from(cost));
-        let full_at = start.max(word & TIME).saturating_add(cost_in_units);
-        if full_at > latest || self.quiet_until > terms.origin {
-            return self.owe(now, cost, 0);
+        let now = since << terms.shift;
+        let latest = now.wrapping_add(terms.interval.wrapping_mul(u64::from(terms.burst)));
+        let full_at = if self.quiet_until > terms.origin {
+            self.full_at_after_quiet(now)
+        } else {
+            now.max(word & TIME)
+        };
+        let full_at = full_at.saturating_add(terms.interval.wrapping_mul(u64::from(cost)));
+        if full_at > latest {
+            return Err(self.too_early(since, cost));
         }
         Ok(word & !TIME | full_at)
     }
 
-    /// The word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
-    ///
-    /// Wide enough for the longest quiet time at the highest rate.
+    /// Wide enough for the longest quiet time at the highest rate. `since` is counted from the origin.
     #[cold]
+    fn too_early(&self, since: u64, cost: u32) -> Taken {
+        let now = u128::from(since) << self.terms.shift;
+        Taken::Early(self.terms.nanos(self.early(now, u64::from(cost))))
+    }
+
+    /// [`full_at`](Self::full_at), in 64 bits.
+    #[cold]
+    fn full_at_after_quiet(&self, now: u64) -> u64 {
+        u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
+    }
+
+    /// The word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
     fn owe(&self, now: u64, cost: u32, most: u64) -> Result<u64, Taken> {
         let Self { terms, word, .. } = *self;
         if cost > terms.burst {

@@ -102,15 +102,9 @@ impl Key for Cow<'_, str> {
     }
 }
 
-macro_rules! unsized_content {
-    ($($content:ty)+) => {$(
-        impl Key for Box<$content> {
-            fn heap_size(&self) -> usize {
-                self.len()
-            }
-        }
-
-        impl Key for Arc<$content> {
+macro_rules! content {
+    ($($key:ty)+) => {$(
+        impl Key for $key {
             fn heap_size(&self) -> usize {
                 self.len()
             }
@@ -118,7 +112,7 @@ macro_rules! unsized_content {
     )+};
 }
 
-unsized_content!(str[u8]);
+content!(Box<str> Arc<str> Box<[u8]> Arc<[u8]>);
 
 impl<T: Key> Key for Vec<T> {
     fn heap_size(&self) -> usize {
