@@ -1,6 +1,5 @@
 //! The deadline of a whole operation, and the attempt it is in, carried with the task.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::context;
+use crate::debug::debug_fields;
 
 /// When the operation that this task works on must be over.
 ///
@@ -94,13 +94,7 @@ pin_project! {
     }
 }
 
-impl<F> fmt::Debug for DeadlineScope<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineScope")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([F] DeadlineScope<F> { deadline });
 
 impl<F: Future> Future for DeadlineScope<F> {
     type Output = F::Output;
@@ -150,10 +144,8 @@ impl Attempt {
     /// The attempt that is being made, `None` outside any retry.
     #[must_use]
     pub fn current() -> Option<Self> {
-        match context::attempt() {
-            0 => None,
-            number => Some(Self(number)),
-        }
+        let number = context::attempt();
+        (number > 0).then_some(Self(number))
     }
 
     /// Its number: 1 for the first attempt, 2 for the first retry.

@@ -46,6 +46,37 @@ pub enum ErrorKind {
     Refused,
 }
 
+impl ErrorKind {
+    /// The value of the label `reason`, and the message before and after the name of the layer.
+    ///
+    /// Inlined, so that a rejection looks up its label alone.
+    #[inline(always)]
+    fn texts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Service => ("service", "", " failed"),
+            Self::CircuitOpen => ("circuit_open", "circuit breaker ", " is open"),
+            Self::RateLimited => ("rate_limited", "rate limit ", " is used up"),
+            Self::TooCostly => ("too_costly", "costs more than rate limit ", " ever allows"),
+            Self::BulkheadFull => ("bulkhead_full", "bulkhead ", " is full"),
+            Self::QueueTimeout => ("queue_timeout", "waited too long for bulkhead ", ""),
+            Self::Timeout => ("timeout", "", " gave no answer"),
+            Self::DeadlineExceeded => ("deadline_exceeded", "", " was not done by its deadline"),
+            Self::NoEndpoints => ("no_endpoints", "balancer ", " has no endpoint"),
+            Self::DiscoveryStopped => (
+                "discovery_stopped",
+                "discovery of balancer ",
+                " has stopped with the runtime that it ran on, make its source restartable",
+            ),
+            Self::Refused => ("refused", "", " refused the call"),
+        }
+    }
+
+    /// The value of the label `reason`.
+    pub(crate) fn label(self) -> &'static str {
+        self.texts().0
+    }
+}
+
 /// The reason why a retry made no further attempt. Returned by [`Cause::gave_up`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -325,7 +356,13 @@ impl Deref for Error {
 
 /// The facts about an [`Error`]: its kind, the name of the layer, the attempts, and the service's own error.
 ///
-/// It is the source of every [`Error`], and therefore found where the `Error` itself is hidden.
+/// It is the source of every [`Error`], and therefore found where the `Error` itself is hidden. Its own text is what the
+/// message of the `Error` does not say: whether the request was sent.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}",
+    if self.was_sent() { "the service may have acted on the request" } else { "the request was not sent" }
+)]
 #[non_exhaustive]
 pub struct Cause {
     kind: ErrorKind,
@@ -346,6 +383,7 @@ pub struct Cause {
     shortage: Option<Box<Shortage>>,
     /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
     /// those: the call was ended by a layer somewhere behind the service, and not by one of this stack.
+    #[source]
     service: Option<BoxError>,
 }
 
@@ -472,37 +510,30 @@ impl Cause {
         }
     }
 
-    /// Writes what the layer has to say.
+    /// Writes why the call ended. An error of the service says the rest itself.
     fn write_reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name;
-        match self.kind {
-            _ if self.service.is_some() => return self.write_failure(f),
-            ErrorKind::Service => return self.write_failure(f),
-            ErrorKind::CircuitOpen => write!(f, "circuit breaker {name:?} is open")?,
-            ErrorKind::RateLimited => write!(f, "rate limit {name:?} is used up")?,
-            ErrorKind::TooCostly => write!(f, "costs more than rate limit {name:?} ever allows")?,
-            ErrorKind::BulkheadFull => write!(f, "bulkhead {name:?} is full")?,
-            ErrorKind::QueueTimeout => write!(f, "waited too long for bulkhead {name:?}")?,
-            ErrorKind::NoEndpoints => write!(f, "balancer {name:?} has no endpoint")?,
-            ErrorKind::DiscoveryStopped => write!(
-                f,
-                "discovery of balancer {name:?} has stopped with the runtime that it ran on, make its source restartable"
-            )?,
-            ErrorKind::Refused => write!(f, "{name:?} refused the call")?,
-            _ if self.stage == Stage::Reader => write!(f, "the answer of {name:?} was not read")?,
-            ErrorKind::Timeout if self.stage == Stage::NextPart => {
-                write!(f, "{name:?} sent no more of its answer")?;
+        let kind = match self.service {
+            Some(_) => ErrorKind::Service,
+            None => self.kind,
+        };
+        let (_, before, after) = match (kind, self.stage) {
+            (ErrorKind::Service, Stage::Body) => return f.write_str("the body failed"),
+            (ErrorKind::Service, _) if self.name.is_empty() => {
+                return f.write_str("the service failed");
             }
-            ErrorKind::Timeout if self.stage == Stage::WholeAnswer => {
-                write!(f, "{name:?} did not send its whole answer")?;
+            (ErrorKind::DeadlineExceeded, _) if !self.sent => {
+                ("", "the deadline leaves no time for ", "")
             }
-            ErrorKind::Timeout => write!(f, "{name:?} gave no answer")?,
-            ErrorKind::DeadlineExceeded if self.sent => {
-                write!(f, "{name:?} was not done by its deadline")?;
+            (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Reader) => {
+                ("", "the answer of ", " was not read")
             }
-            ErrorKind::DeadlineExceeded => {
-                write!(f, "the deadline leaves no time for {name:?}")?;
-            }
+            (ErrorKind::Timeout, Stage::NextPart) => ("", "", " sent no more of its answer"),
+            (ErrorKind::Timeout, Stage::WholeAnswer) => ("", "", " did not send its whole answer"),
+            _ => kind.texts(),
+        };
+        write!(f, "{before}{:?}{after}", self.name)?;
+        if self.service.is_some() {
+            return Ok(());
         }
         if let Some(allowed) = self.allowed {
             write!(f, " within {allowed:.1?}")?;
@@ -511,7 +542,7 @@ impl Cause {
             write!(f, ", retry after {retry_after:.1?}")?;
         }
         match self.shortage.as_deref() {
-            Some(shortage) if self.kind == ErrorKind::NoEndpoints => {
+            Some(shortage) if kind == ErrorKind::NoEndpoints => {
                 if !shortage.waited.is_zero() {
                     write!(f, " within {:.1?}", shortage.waited)?;
                 }
@@ -522,15 +553,6 @@ impl Cause {
                 write!(f, "; no endpoint of {balancer:?} takes calls: {shortage}")
             }
             None => Ok(()),
-        }
-    }
-
-    /// Writes that the service failed. Its own error says the rest.
-    fn write_failure(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.stage, self.name) {
-            (Stage::Body, _) => f.write_str("the body failed"),
-            (_, "") => f.write_str("the service failed"),
-            (_, name) => write!(f, "{name:?} failed"),
         }
     }
 
@@ -553,83 +575,38 @@ impl Cause {
             None => Ok(()),
         }
     }
+}
 
-    /// Writes one line.
-    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_reason(f)?;
-        self.write_attempts(f)
-    }
-
-    /// Writes the message and the errors of the service.
-    fn write_story(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_message(f)?;
-        let mut next: Option<&(dyn StdError + 'static)> = StdError::source(self);
-        while let Some(error) = next {
-            if !error.is::<Self>() {
-                write!(f, ": {error}")?;
+        self.write_attempts(f)?;
+        if f.alternate() {
+            let mut next = StdError::source(&*self.0);
+            while let Some(error) = next {
+                if !error.is::<Cause>() {
+                    write!(f, ": {error}")?;
+                }
+                next = error.source();
             }
-            next = error.source();
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            self.0.write_story(f)
-        } else {
-            self.0.write_message(f)
-        }
-    }
-}
-
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        if f.alternate() {
+            write!(f, "{:#?}", self.0)
+        } else {
+            write!(f, "{self:#}")
+        }
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.0)
-    }
-}
-
-impl fmt::Display for Cause {
-    /// Writes what the message of the [`Error`] does not say: whether the request was sent.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.sent {
-            "the service may have acted on the request"
-        } else {
-            "the request was not sent"
-        })
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !f.alternate() {
-            return self.write_story(f);
-        }
-        f.debug_struct("Error")
-            .field("kind", &self.kind)
-            .field("name", &self.name)
-            .field("sent", &self.sent)
-            .field("stage", &self.stage)
-            .field("attempts", &self.attempts())
-            .field("gave_up", &self.gave_up)
-            .field("retry_after", &self.retry_after)
-            .field("allowed", &self.allowed)
-            .field("shortage", &self.shortage)
-            .field("service", &self.service)
-            .finish_non_exhaustive()
-    }
-}
-
-impl StdError for Cause {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.service.as_deref().map(|error| error as _)
     }
 }
 
@@ -807,12 +784,8 @@ impl<'a> Check<'a> {
 
     /// A time that is waited for: above zero, and not for ever.
     pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
-        self.that(
-            value > Duration::ZERO && value <= MAX_DURATION,
-            field,
-            &value,
-            "above 0s and at most 365 days",
-        )
+        let is_time = value > Duration::ZERO && value <= MAX_DURATION;
+        self.that(is_time, field, &value, "above 0s and at most 365 days")
     }
 
     /// A time that may also be nothing at all.
@@ -829,12 +802,8 @@ impl<'a> Check<'a> {
 
     /// A part of a whole that cannot be nothing: above 0 and at most 1.
     pub(crate) fn share(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
-        self.that(
-            value > 0.0 && value <= 1.0,
-            field,
-            &value,
-            "above 0 and at most 1",
-        )
+        let is_share = value > 0.0 && value <= 1.0;
+        self.that(is_share, field, &value, "above 0 and at most 1")
     }
 
     /// A part of a time by which that varies: 0 to 0.9.

@@ -19,23 +19,19 @@ pub trait Evictable {
     fn is_evictable(&self, now: Instant) -> bool;
 }
 
+/// Implements it for the tuple of these layers, and for the shorter ones.
 macro_rules! tuples {
-    ($($layers:ident)+) => {
+    ($($first:ident $($layers:ident)*)?) => {$(
         #[allow(non_snake_case, reason = "the fields are named as their types")]
-        impl<$($layers: Evictable),+> Evictable for ($($layers,)+) {
+        impl<$first: Evictable, $($layers: Evictable),*> Evictable for ($first, $($layers,)*) {
             fn is_evictable(&self, now: Instant) -> bool {
-                let ($($layers,)+) = self;
-                $($layers.is_evictable(now))&&+
+                let ($first, $($layers,)*) = self;
+                $first.is_evictable(now) $(&& $layers.is_evictable(now))*
             }
         }
-    };
+
+        tuples!($($layers)*);
+    )?};
 }
 
-tuples!(A);
-tuples!(A B);
-tuples!(A B C);
-tuples!(A B C D);
-tuples!(A B C D E);
-tuples!(A B C D E F);
-tuples!(A B C D E F G);
 tuples!(A B C D E F G H);

@@ -162,6 +162,7 @@ pub mod circuit_breaker;
 mod completion;
 mod context;
 mod deadline;
+mod debug;
 #[cfg(test)]
 #[path = "../tests/common/debugging.rs"]
 mod debugging;

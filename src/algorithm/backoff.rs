@@ -128,9 +128,7 @@ impl Backoff {
         let ceiling = match self.growth {
             Growth::Constant => self.base,
             Growth::Linear => self.base.saturating_mul(retry.saturating_add(1)),
-            Growth::Exponential => self
-                .base
-                .saturating_mul(1_u32.checked_shl(retry).unwrap_or(u32::MAX)),
+            Growth::Exponential => (self.base).saturating_mul(2_u32.saturating_pow(retry)),
             Growth::Decorrelated => {
                 let most = previous.max(self.base).saturating_mul(3);
                 return between(self.base, most.min(self.cap));
@@ -147,12 +145,8 @@ impl Backoff {
     pub(crate) fn check(&self, check: Check<'_>, field: &'static str) -> Result<(), ConfigError> {
         check.duration(field, self.base)?;
         check.duration(field, self.cap)?;
-        check.that(
-            self.base <= self.cap,
-            field,
-            self,
-            "a base no longer than the cap",
-        )
+        let is_longer = self.base > self.cap;
+        check.that(!is_longer, field, self, "a base no longer than the cap")
     }
 }
 
@@ -169,15 +163,9 @@ impl Iterator for Delays {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let Self {
-            backoff,
-            retry,
-            previous,
-            random,
-        } = self;
-        *previous = backoff.delay(*retry, *previous, random);
-        *retry = retry.saturating_add(1);
-        Some(*previous)
+        let wait = (self.backoff).delay(self.retry, self.previous, &mut self.random);
+        (self.previous, self.retry) = (wait, self.retry.saturating_add(1));
+        Some(wait)
     }
 }
 

@@ -128,8 +128,7 @@ impl Tokens {
     /// Ends an operation. Returns whether it is time to [`sample`](Self::sample).
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) -> bool {
-        let mut old = self.word.load(Ordering::Relaxed);
-        loop {
+        let left = self.update(|old| {
             let gained = match gain {
                 Gain::Nothing => 0,
                 Gain::FirstTry if tokens_in(old) < LOW => 2,
@@ -137,48 +136,34 @@ impl Tokens {
                 Gain::Refund(paid) => u64::from(paid),
             };
             let tokens = (tokens_in(old) + gained).min(self.capacity_at(old));
-            let new = (old & !TOKENS | tokens)
-                .wrapping_sub(IN_FLIGHT)
-                .wrapping_add(FINISHED);
-            match self.exchange(old, new) {
-                Ok(()) => return new / FINISHED % SAMPLE_OPERATIONS == 1,
-                Err(now) => old = now,
-            }
-        }
+            let left = (old & !TOKENS | tokens).wrapping_sub(IN_FLIGHT);
+            Some(left.wrapping_add(FINISHED))
+        });
+        left.is_some_and(|old| old / FINISHED % SAMPLE_OPERATIONS == 0)
     }
 
     /// Takes `cost` tokens, or none if there are fewer.
     pub(crate) fn withdraw(&self, cost: u32) -> bool {
-        let mut old = self.word.load(Ordering::Relaxed);
-        loop {
-            if tokens_in(old) < u64::from(cost) {
-                return false;
-            }
-            match self.exchange(old, old - u64::from(cost)) {
-                Ok(()) => return true,
-                Err(now) => old = now,
-            }
-        }
+        let cost = u64::from(cost);
+        self.update(|old| (tokens_in(old) >= cost).then(|| old - cost))
+            .is_some()
     }
 
     /// Brings tokens, up to the capacity.
     pub(crate) fn deposit(&self, tokens: u32) {
-        let mut old = self.word.load(Ordering::Relaxed);
-        loop {
+        let _ = self.update(|old| {
             let capacity = self.capacity_at(old).max(tokens_in(old));
             let tokens = (tokens_in(old) + u64::from(tokens)).min(capacity);
-            match self.exchange(old, old & !TOKENS | tokens) {
-                Ok(()) => return,
-                Err(now) => old = now,
-            }
-        }
+            Some(old & !TOKENS | tokens)
+        });
     }
 
+    /// Exchanges the word. Returns the old one, or `None` if there is no new one.
     #[inline]
-    fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+    fn update(&self, new: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
         self.word
-            .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
-            .map(drop)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, new)
+            .ok()
     }
 
     /// Measures the rate of operations, if enough time has gone by since that was last done.

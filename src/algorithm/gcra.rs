@@ -71,41 +71,35 @@ impl Terms {
     }
 }
 
-/// Terms that are read while others may be written.
+/// Terms that are read while others may be written: origin, interval, and the shift in the high half of a word that has the
+/// burst in the low one.
 #[derive(Debug)]
-struct Place {
-    origin: AtomicU64,
-    interval: AtomicU64,
-    /// The shift in the high half, the burst in the low one.
-    shift_burst: AtomicU64,
-}
+struct Place([AtomicU64; 3]);
 
 impl Place {
     fn new(terms: Terms) -> Self {
-        Self {
-            origin: AtomicU64::new(terms.origin),
-            interval: AtomicU64::new(terms.interval),
-            shift_burst: AtomicU64::new(Self::pack(terms)),
-        }
+        Self(Self::words(terms).map(AtomicU64::new))
     }
 
-    fn pack(terms: Terms) -> u64 {
-        u64::from(terms.shift) << u32::BITS | u64::from(terms.burst)
+    fn words(terms: Terms) -> [u64; 3] {
+        let shift_burst = u64::from(terms.shift) << u32::BITS | u64::from(terms.burst);
+        [terms.origin, terms.interval, shift_burst]
     }
 
     fn write(&self, terms: Terms) {
-        self.origin.store(terms.origin, Ordering::Release);
-        self.interval.store(terms.interval, Ordering::Release);
-        self.shift_burst.store(Self::pack(terms), Ordering::Release);
+        for (place, word) in self.0.iter().zip(Self::words(terms)) {
+            place.store(word, Ordering::Release);
+        }
     }
 
     /// Acquires, so that a thread that sees a newer value here sees the newer tag, too.
     #[inline]
     fn read(&self) -> Terms {
-        let shift_burst = self.shift_burst.load(Ordering::Acquire);
+        let [origin, interval, shift_burst] = &self.0;
+        let shift_burst = shift_burst.load(Ordering::Acquire);
         Terms {
-            origin: self.origin.load(Ordering::Acquire),
-            interval: self.interval.load(Ordering::Acquire),
+            origin: origin.load(Ordering::Acquire),
+            interval: interval.load(Ordering::Acquire),
             shift: (shift_burst >> u32::BITS) as u32,
             burst: shift_burst as u32,
         }
@@ -191,6 +185,12 @@ impl View {
         Taken::Early(self.terms.nanos(self.early(now, u64::from(cost))))
     }
 
+    /// [`full_at`](Self::full_at), in 64 bits.
+    #[cold]
+    fn full_at_after_quiet(&self, now: u64) -> u64 {
+        u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
+    }
+
     /// The word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
     fn owe(&self, now: u64, cost: u32, most: u64) -> Result<u64, Taken> {
         let Self { terms, word, .. } = *self;
@@ -204,12 +204,6 @@ impl View {
             return Err(Taken::Early(wait));
         }
         Ok(word & !TIME | full_at as u64)
-    }
-
-    /// [`full_at`](Self::full_at), in 64 bits.
-    #[cold]
-    fn full_at_after_quiet(&self, now: u64) -> u64 {
-        u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
     }
 
     /// How many units too early a call that takes so many tokens is; zero if it is not.
@@ -265,21 +259,19 @@ impl Gcra {
         loop {
             let view = self.view();
             match view.take(now, cost) {
-                Ok(word) => {
-                    let swapped = self.word.compare_exchange_weak(
-                        view.word,
-                        word,
-                        Ordering::AcqRel,
-                        Ordering::Relaxed,
-                    );
-                    if swapped.is_ok() {
-                        return Taken::Yes;
-                    }
-                }
+                Ok(word) if self.exchange(&view, word) => return Taken::Yes,
                 Err(refused) if self.is_whole(&view) => return refused,
-                Err(_) => {}
+                _ => {}
             }
         }
+    }
+
+    /// Moves the word on, unless it has changed since it was read.
+    #[inline]
+    fn exchange(&self, view: &View, word: u64) -> bool {
+        self.word
+            .compare_exchange_weak(view.word, word, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for one
@@ -287,15 +279,10 @@ impl Gcra {
     pub(crate) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
         loop {
             let view = self.whole_view();
-            let word = match view.owe(now, cost, most) {
-                Ok(word) => word,
+            match view.owe(now, cost, most) {
+                Ok(word) if self.exchange(&view, word) => return Taken::Yes,
+                Ok(_) => {}
                 Err(refused) => return refused,
-            };
-            let swapped =
-                self.word
-                    .compare_exchange(view.word, word, Ordering::AcqRel, Ordering::Relaxed);
-            if swapped.is_ok() {
-                return Taken::Yes;
             }
         }
     }
@@ -378,10 +365,7 @@ impl Gcra {
                 view.full_at(now)
             };
             let word = tag << TIME_BITS | convert(full_at - now) as u64 & TIME;
-            let swapped =
-                self.word
-                    .compare_exchange(view.word, word, Ordering::AcqRel, Ordering::Relaxed);
-            if swapped.is_ok() {
+            if self.exchange(&view, word) {
                 return;
             }
         }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
 use std::time::Duration;
 
 /// An entry that is used this long after it was added is protected. Longer than a burst of calls by one key.
@@ -41,30 +42,25 @@ pub(crate) enum Segment {
     Protected,
 }
 
-/// The end of a list.
+/// The end of a list of slots with the same hash.
 const NONE: u32 = u32::MAX;
 
+/// The slots of each segment are a ring in the order of their last use. It begins and ends at the slot that has the number of
+/// the segment, and no content.
 #[derive(Debug)]
 struct Slot<K, V> {
-    /// `None` while the slot is free.
+    /// `None` while the slot is free, and at the end of a ring.
     content: Option<(K, V)>,
     hash: u64,
     /// The next slot with the same hash.
     same_hash: u32,
-    /// When it was last used, in nanoseconds.
+    /// When it was last used, in nanoseconds: the end of time at the end of a ring.
     used: u64,
     /// When a use promotes it: never if it is protected.
     promote_at: u64,
     segment: Segment,
     newer: u32,
     older: u32,
-}
-
-/// The two ends of the list of a segment.
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    newest: u32,
-    oldest: u32,
 }
 
 /// An entry that was removed.
@@ -83,8 +79,6 @@ pub(crate) struct SegmentedLru<K, V> {
     places: HashMap<u64, u32, BuildHasherDefault<Given>>,
     slots: Vec<Slot<K, V>>,
     free: Vec<u32>,
-    /// By segment.
-    ends: [Ends; 2],
     /// An entry expires when it has not been used for this long.
     idle: u64,
     /// No entry expires before.
@@ -94,15 +88,20 @@ pub(crate) struct SegmentedLru<K, V> {
 impl<K: Eq, V> SegmentedLru<K, V> {
     /// `idle` is in nanoseconds, as all times.
     pub(crate) fn new(idle: u64) -> Self {
-        let ends = Ends {
-            newest: NONE,
-            oldest: NONE,
+        let end = |segment| Slot {
+            content: None,
+            hash: 0,
+            same_hash: NONE,
+            used: u64::MAX,
+            promote_at: u64::MAX,
+            segment,
+            newer: segment as u32,
+            older: segment as u32,
         };
         Self {
             places: HashMap::default(),
-            slots: Vec::new(),
+            slots: vec![end(Segment::Probation), end(Segment::Protected)],
             free: Vec::new(),
-            ends: [ends; 2],
             idle,
             due: u64::MAX,
         }
@@ -110,7 +109,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - 2 - self.free.len()
     }
 
     #[inline]
@@ -128,7 +127,11 @@ impl<K: Eq, V> SegmentedLru<K, V> {
 
     /// The value of a key, without using it.
     pub(crate) fn peek(&self, hash: u64, key: &K) -> Option<&V> {
-        let place = self.find(hash, key)?;
+        self.value(self.find(hash, key)?)
+    }
+
+    #[inline]
+    fn value(&self, place: u32) -> Option<&V> {
         let (_, value) = self.slots[place as usize].content.as_ref()?;
         Some(value)
     }
@@ -142,8 +145,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
             self.promote(place);
         }
         self.touch(place, now);
-        let (_, value) = self.slots[place as usize].content.as_ref()?;
-        Some((value, is_promoted))
+        Some((self.value(place)?, is_promoted))
     }
 
     #[cold]
@@ -164,10 +166,8 @@ impl<K: Eq, V> SegmentedLru<K, V> {
             }
             None => (self.insert(hash, key, value, now), None),
         };
-        match &self.slots[place as usize].content {
-            Some((_, value)) => (value, spare),
-            None => unreachable!("a place that was found is that of an entry"),
-        }
+        let value = self.value(place).expect("it has been found or added");
+        (value, spare)
     }
 
     fn insert(&mut self, hash: u64, key: K, value: V, now: u64) -> u32 {
@@ -181,13 +181,11 @@ impl<K: Eq, V> SegmentedLru<K, V> {
             newer: NONE,
             older: NONE,
         };
-        let place = if let Some(place) = self.free.pop() {
-            self.slots[place as usize] = slot;
-            place
-        } else {
-            self.slots.push(slot);
-            (self.slots.len() - 1) as u32
-        };
+        let place = self.free.pop().unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(place as usize) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
         if let Some(other) = self.places.insert(hash, place) {
             self.slots[place as usize].same_hash = other;
         }
@@ -238,10 +236,14 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         }
     }
 
+    /// The least recently used entry of a segment, or the end of its ring if there is none.
+    fn oldest(&self, segment: Segment) -> u32 {
+        self.slots[segment as usize].newer
+    }
+
     /// The last use of the least recently used entry of a segment, or the end of time if there is none.
     fn oldest_use(&self, segment: Segment) -> u64 {
-        let oldest = self.slots.get(self.ends[segment as usize].oldest as usize);
-        oldest.map_or(u64::MAX, |slot| slot.used)
+        self.slots[self.oldest(segment) as usize].used
     }
 
     /// Removes the least recently used entry of a segment that `may_go` and was last used before `limit`.
@@ -257,10 +259,10 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         mut may_go: impl FnMut(&mut V) -> bool,
     ) -> Option<Removed<K, V>> {
         // Once round at most: an entry that may not go is the newest afterwards.
-        let last = self.ends[segment as usize].newest;
+        let last = self.slots[segment as usize].older;
         while *candidates > 0 && self.oldest_use(segment) < limit {
             *candidates -= 1;
-            let place = self.ends[segment as usize].oldest;
+            let place = self.oldest(segment);
             let (_, value) = self.slots[place as usize].content.as_mut()?;
             if may_go(value) {
                 return self.take(place);
@@ -276,22 +278,21 @@ impl<K: Eq, V> SegmentedLru<K, V> {
     fn take(&mut self, place: u32) -> Option<Removed<K, V>> {
         self.unlink(place);
         let slot = &mut self.slots[place as usize];
-        let (hash, next) = (slot.hash, slot.same_hash);
-        let (content, segment) = (slot.content.take(), slot.segment);
+        let (hash, next, segment) = (slot.hash, slot.same_hash, slot.segment);
+        let (key, value) = slot.content.take()?;
         self.free.push(place);
         let first = self.places.get_mut(&hash)?;
         if *first != place {
-            let mut before = *first;
-            while self.slots[before as usize].same_hash != place {
-                before = self.slots[before as usize].same_hash;
+            let mut before = *first as usize;
+            while self.slots[before].same_hash != place {
+                before = self.slots[before].same_hash as usize;
             }
-            self.slots[before as usize].same_hash = next;
+            self.slots[before].same_hash = next;
         } else if next == NONE {
             self.places.remove(&hash);
         } else {
             *first = next;
         }
-        let (key, value) = content?;
         Some(Removed {
             key,
             value,
@@ -303,41 +304,28 @@ impl<K: Eq, V> SegmentedLru<K, V> {
     fn touch(&mut self, place: u32, now: u64) {
         let slot = &mut self.slots[place as usize];
         slot.used = now;
-        if self.ends[slot.segment as usize].newest != place {
+        let end = slot.segment as usize;
+        if self.slots[end].older != place {
             self.unlink(place);
             self.link(place);
         }
     }
 
-    /// Puts a slot at the newer end of the list of its segment.
+    /// Puts a slot at the newer end of the ring of its segment.
     fn link(&mut self, place: u32) {
-        let ends = &mut self.ends[self.slots[place as usize].segment as usize];
-        let older = std::mem::replace(&mut ends.newest, place);
+        let end = self.slots[place as usize].segment as u32;
+        let newest = mem::replace(&mut self.slots[end as usize].older, place);
+        self.slots[newest as usize].newer = place;
         let slot = &mut self.slots[place as usize];
-        (slot.older, slot.newer) = (older, NONE);
-        match self.slots.get_mut(older as usize) {
-            Some(older) => older.newer = place,
-            None => ends.oldest = place,
-        }
+        (slot.older, slot.newer) = (newest, end);
     }
 
-    /// Takes a slot out of its list.
+    /// Takes a slot out of its ring.
     fn unlink(&mut self, place: u32) {
-        let Slot {
-            newer,
-            older,
-            segment,
-            ..
-        } = self.slots[place as usize];
-        let ends = &mut self.ends[segment as usize];
-        match self.slots.get_mut(newer as usize) {
-            Some(slot) => slot.older = older,
-            None => ends.newest = older,
-        }
-        match self.slots.get_mut(older as usize) {
-            Some(slot) => slot.newer = newer,
-            None => ends.oldest = newer,
-        }
+        let slot = &self.slots[place as usize];
+        let (older, newer) = (slot.older, slot.newer);
+        self.slots[older as usize].newer = newer;
+        self.slots[newer as usize].older = older;
     }
 }
 
@@ -508,7 +496,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(lru.len(), model.0.iter().map(Vec::len).sum::<usize>());
-                prop_assert!(lru.slots.len() <= 12, "free slots are used again");
+                prop_assert!(lru.slots.len() <= 2 + 12, "free slots are used again");
                 prop_assert!(lru.places.len() <= 3);
             }
         }

@@ -16,24 +16,21 @@ impl Findings {
     /// Takes in a probe. Returns whether the endpoint is healthy if that has changed, or was not known.
     #[must_use]
     pub(crate) fn learn(&mut self, works: bool, fall: u32, rise: u32) -> Option<bool> {
-        let (next, news) = match (*self, works) {
-            (Self::Healthy(_), true) => (Self::Healthy(0), None),
-            (Self::Unhealthy(_), false) => (Self::Unhealthy(0), None),
-            (Self::Healthy(row), false) if row + 1 < fall => (Self::Healthy(row + 1), None),
-            (Self::Unhealthy(row), true) if row + 1 < rise => (Self::Unhealthy(row + 1), None),
+        match (&mut *self, works) {
+            (Self::Healthy(row), true) | (Self::Unhealthy(row), false) => *row = 0,
+            (Self::Healthy(row), false) if *row + 1 < fall => *row += 1,
+            (Self::Unhealthy(row), true) if *row + 1 < rise => *row += 1,
             // The first probe of all, or the last that it takes.
-            _ => (Self::begun(works), Some(works)),
-        };
-        *self = next;
-        news
-    }
-
-    fn begun(works: bool) -> Self {
-        if works {
-            Self::Healthy(0)
-        } else {
-            Self::Unhealthy(0)
+            _ => {
+                *self = if works {
+                    Self::Healthy(0)
+                } else {
+                    Self::Unhealthy(0)
+                };
+                return Some(works);
+            }
         }
+        None
     }
 }
 

@@ -92,15 +92,12 @@ impl<T> WaitQueue<T> {
         waker: &Waker,
         wakers: &mut Wakers,
     ) -> Option<&mut T> {
-        let Entry {
-            value,
-            waker: known,
-            ..
-        } = self.entries.get_mut(&ticket)?;
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            wakers.discard(known.replace(waker.clone()));
+        let entry = self.entries.get_mut(&ticket)?;
+        let known = entry.waker.as_ref();
+        if !known.is_some_and(|known| known.will_wake(waker)) {
+            wakers.discard(entry.waker.replace(waker.clone()));
         }
-        Some(value)
+        Some(&mut entry.value)
     }
 
     /// Removes a call that does not wait any longer.

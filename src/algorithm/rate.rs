@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The shortest interval between two tokens.
-const SHORTEST: u64 = 1;
 /// The longest interval between two tokens, and the longest time in which a burst may refill: 365 days in
 /// nanoseconds.
 pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
@@ -51,11 +49,10 @@ impl Rate {
         Self { count, period }
     }
 
-    /// Returns whether the interval between two tokens is in range.
+    /// Returns whether the interval between two tokens is in range: at least a nanosecond.
     pub(crate) fn is_valid(self) -> bool {
         let (count, nanos) = (u128::from(self.count), self.period.as_nanos());
-        let (least, most) = (count * u128::from(SHORTEST), count * u128::from(LONGEST));
-        count > 0 && (least..=most).contains(&nanos)
+        count > 0 && (count..=count * u128::from(LONGEST)).contains(&nanos)
     }
 
     /// The interval between two tokens in units of `2^-shift` nanoseconds, rounded up: a limit may be too strict

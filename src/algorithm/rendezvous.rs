@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 /// Returns the score of an endpoint for a key. When an endpoint goes, only the keys move for which its score is the least,
 /// and an endpoint wins as many keys as its weight says.
 pub(crate) fn score(key: &impl Hash, endpoint: &str, weight: f64) -> f64 {
-    let mut hasher = Fnv::default();
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     (key, endpoint).hash(&mut hasher);
     let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
     -share.max(f64::MIN_POSITIVE).ln() / weight
@@ -13,12 +13,6 @@ pub(crate) fn score(key: &impl Hash, endpoint: &str, weight: f64) -> f64 {
 
 /// FNV-1a with a finish that mixes: hashes that do not change from run to run, as those of the standard library may.
 struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
 
 impl Hasher for Fnv {
     fn write(&mut self, bytes: &[u8]) {

@@ -17,13 +17,6 @@ const RESERVED_FOR: Duration = Duration::from_secs(60);
 /// One protected key, beside one key on probation.
 const PROTECTED: u64 = 1 << 32;
 
-/// A segment whose keys give up their slots, if they were last used before a time in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Victims {
-    pub(crate) segment: Segment,
-    pub(crate) before: u64,
-}
-
 /// Counts the slots that are taken, and decides which keys give up theirs.
 ///
 /// The counts are one word, so that slots are never taken twice. A decision may be outdated when it is acted on, so that
@@ -45,26 +38,16 @@ impl Shares {
         }
     }
 
-    pub(crate) fn slots(&self) -> u32 {
-        self.slots
-    }
-
     /// The number of slots that are taken.
     pub(crate) fn taken(&self) -> u32 {
-        let counts = self.counts.load(Ordering::Relaxed);
-        (counts / PROTECTED + counts % PROTECTED) as u32
+        sum(self.counts.load(Ordering::Relaxed)) as u32
     }
 
     /// Takes a free slot for a new key. Returns whether there was one.
     pub(crate) fn take(&self) -> bool {
-        let free = |counts| {
-            let taken = counts / PROTECTED + counts % PROTECTED;
-            (taken < u64::from(self.slots)).then_some(counts + 1)
-        };
-        let taken = self
-            .counts
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
-        taken.is_ok()
+        let (counts, order) = (&self.counts, Ordering::Relaxed);
+        let take = |counts| (sum(counts) < u64::from(self.slots)).then_some(counts + 1);
+        counts.fetch_update(order, order, take).is_ok()
     }
 
     /// Gives back the slot of a key.
@@ -88,25 +71,22 @@ impl Shares {
         self.counts.fetch_add(PROTECTED - 1, Ordering::Relaxed);
     }
 
-    /// Returns the keys whose slots a new key may take, in the order in which they are to be tried.
-    pub(crate) fn victims(&self, now: u64) -> [Victims; 2] {
+    /// Returns the segments of the keys whose slots a new key may take, in the order in which they are to be tried, and the
+    /// time in nanoseconds before which such a key was last used.
+    pub(crate) fn victims(&self, now: u64) -> [(Segment, u64); 2] {
         let protected = self.counts.load(Ordering::Relaxed) / PROTECTED;
-        let are_many = protected > u64::from(self.reserved);
-        let out_of_use = now.saturating_sub(RESERVED_FOR.as_nanos() as u64);
-        let probation = Victims {
-            segment: Segment::Probation,
-            before: u64::MAX,
-        };
-        let protected = Victims {
-            segment: Segment::Protected,
-            before: if are_many { u64::MAX } else { out_of_use },
-        };
-        if are_many {
-            [protected, probation]
-        } else {
-            [probation, protected]
+        let probation = (Segment::Probation, u64::MAX);
+        if protected > u64::from(self.reserved) {
+            return [(Segment::Protected, u64::MAX), probation];
         }
+        let out_of_use = now.saturating_sub(RESERVED_FOR.as_nanos() as u64);
+        [probation, (Segment::Protected, out_of_use)]
     }
+}
+
+/// The keys of both segments together.
+fn sum(counts: u64) -> u64 {
+    counts / PROTECTED + counts % PROTECTED
 }
 
 #[cfg(test)]
@@ -144,10 +124,7 @@ mod tests {
 
     #[test]
     fn new_keys_leave_three_quarters_of_the_slots_to_keys_in_regular_use() {
-        let before = |protected| {
-            let victims = shares(8, 8 - protected, protected).victims(2 * MINUTE);
-            victims.map(|victims| (victims.segment, victims.before))
-        };
+        let before = |protected| shares(8, 8 - protected, protected).victims(2 * MINUTE);
         let (probation, protected) = (Segment::Probation, Segment::Protected);
         for few in 0..=6 {
             let expected = [(probation, u64::MAX), (protected, MINUTE)];
@@ -162,10 +139,9 @@ mod tests {
     #[test]
     fn a_single_slot_goes_from_key_to_key() {
         let shares = shares(1, 0, 1);
-        assert_eq!(shares.victims(0)[0].segment, Segment::Protected);
-        assert_eq!(shares.victims(0)[0].before, u64::MAX);
+        assert_eq!(shares.victims(0)[0], (Segment::Protected, u64::MAX));
         shares.taken_over(Segment::Protected);
-        assert_eq!(shares.victims(0)[0].segment, Segment::Probation);
+        assert_eq!(shares.victims(0)[0].0, Segment::Probation);
         assert_eq!(shares.taken(), 1);
     }
 }

@@ -92,9 +92,7 @@ impl<const N: usize> Sketch<N> {
         let tick = (settings.window.as_nanos() as u64 / ticks).max(1);
         Self {
             settings,
-            stripes: std::iter::repeat_with(stripe)
-                .take(stripes.max(1))
-                .collect(),
+            stripes: (0..stripes.max(1)).map(|_| stripe()).collect(),
             history: Mutex::new(History::new()),
             tick,
             due: AtomicU64::new(tick),
@@ -165,7 +163,7 @@ impl<const N: usize> Sketch<N> {
                     0 => 0,
                     _ => cell.swap(0, Ordering::Relaxed),
                 };
-                history.add(place, take(exact), take(longer));
+                history.add(place, [take(exact), take(longer)]);
             }
         }
         if nanos - due >= self.tick {
@@ -208,41 +206,36 @@ fn start(bucket: usize) -> u64 {
 /// Calls, by the time they took.
 #[derive(Clone)]
 struct Counts<const N: usize> {
-    exact: Box<[u32; N]>,
-    longer: Box<[u32; N]>,
+    /// The calls that took as long as the bucket says, and those that would have taken longer.
+    buckets: Box<[[u32; 2]; N]>,
 }
 
 impl<const N: usize> Counts<N> {
     fn new() -> Self {
-        Self {
-            exact: Box::new([0; N]),
-            longer: Box::new([0; N]),
-        }
+        let buckets = Box::new([[0; 2]; N]);
+        Self { buckets }
     }
 
     fn clear(&mut self) {
-        self.exact.fill(0);
-        self.longer.fill(0);
+        self.buckets.fill([0; 2]);
     }
 
-    fn add(&mut self, place: usize, exact: u32, longer: u32) {
-        self.exact[place] = self.exact[place].saturating_add(exact);
-        self.longer[place] = self.longer[place].saturating_add(longer);
+    fn add(&mut self, place: usize, calls: [u32; 2]) {
+        for (count, calls) in self.buckets[place].iter_mut().zip(calls) {
+            *count = count.saturating_add(calls);
+        }
     }
 
     fn subtract(&mut self, other: &Self) {
-        let subtract = |from: &mut [u32], counts: &[u32]| {
-            for (from, count) in from.iter_mut().zip(counts) {
-                *from = from.saturating_sub(*count);
-            }
-        };
-        subtract(&mut *self.exact, &*other.exact);
-        subtract(&mut *self.longer, &*other.longer);
+        let counts = self.buckets.as_flattened_mut().iter_mut();
+        for (count, calls) in counts.zip(other.buckets.as_flattened()) {
+            *count = count.saturating_sub(*calls);
+        }
     }
 
     fn total(&self) -> u64 {
-        let sum = |counts: &[u32]| counts.iter().copied().map(u64::from).sum::<u64>();
-        sum(&*self.exact) + sum(&*self.longer)
+        let counts = self.buckets.as_flattened().iter();
+        counts.copied().map(u64::from).sum()
     }
 
     /// The time, in nanoseconds, that a share of `quantile` of the calls takes at most. `None` if all that is
@@ -251,7 +244,7 @@ impl<const N: usize> Counts<N> {
         let wanted = 1.0 - quantile;
         let mut at_risk = self.total();
         let mut surviving = 1.0;
-        for (place, (&exact, &longer)) in self.exact.iter().zip(&*self.longer).enumerate() {
+        for (place, &[exact, longer]) in self.buckets.iter().enumerate() {
             if exact > 0 {
                 let after = surviving * (1.0 - f64::from(exact) / at_risk as f64);
                 if after <= wanted {
@@ -300,13 +293,13 @@ impl<const N: usize> History<N> {
         }
     }
 
-    fn add(&mut self, place: usize, exact: u32, longer: u32) {
-        if exact == 0 && longer == 0 {
+    fn add(&mut self, place: usize, calls: [u32; 2]) {
+        if calls == [0; 2] {
             return;
         }
         let slice = (self.tick / TICKS % SLICES as u64) as usize;
         for counts in [&mut self.recent, &mut self.slices[slice], &mut self.window] {
-            counts.add(place, exact, longer);
+            counts.add(place, calls);
         }
     }
 

@@ -67,6 +67,7 @@ pub(crate) struct TimeWindow {
 }
 
 /// One ring. Aligned so that stripes do not share a cache line (two of them, as they are fetched in pairs).
+#[derive(Default)]
 #[repr(align(128))]
 struct Stripe {
     successes: [AtomicU64; BUCKETS],
@@ -77,16 +78,9 @@ struct Stripe {
 impl TimeWindow {
     /// A window over `span`, with `stripes` copies of every counter.
     pub(crate) fn new(span: Duration, stripes: usize) -> Self {
-        let ring = || std::array::from_fn(|_| AtomicU64::new(0));
-        let stripe = || Stripe {
-            successes: ring(),
-            failures: ring(),
-            slow: ring(),
-        };
+        let stripes = 0..stripes.next_power_of_two();
         Self {
-            stripes: std::iter::repeat_with(stripe)
-                .take(stripes.next_power_of_two())
-                .collect(),
+            stripes: stripes.map(|_| Stripe::default()).collect(),
             rate: u64::MAX / (span.as_nanos() as u64 / BUCKETS as u64).max(2) + 1,
         }
     }
@@ -185,36 +179,29 @@ fn age(newest: u64, tag: u64) -> u64 {
 /// Adds one to a bucket, starting it anew if it belongs to an older slice.
 #[inline]
 fn count(word: &AtomicU64, tag: u64) {
-    let mut old = word.load(Ordering::Relaxed);
-    loop {
+    update(word, |old| {
         let held = old >> COUNT_BITS;
-        let new = if held == tag {
-            if old & COUNT_MASK == COUNT_MASK {
-                return;
-            }
-            old + 1
-        } else if age(held, tag) <= TAG_MASK / 2 {
-            // A call of an earlier epoch, or one that slept through a whole turn of the ring.
-            return;
-        } else {
-            tag << COUNT_BITS | 1
-        };
-        match word.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(now) => old = now,
+        if held == tag {
+            return (old & COUNT_MASK < COUNT_MASK).then_some(old + 1);
         }
-    }
+        // Else it is a call of an earlier epoch, or one that slept through a whole turn of the ring.
+        let is_newer = age(held, tag) > TAG_MASK / 2;
+        is_newer.then_some(tag << COUNT_BITS | 1)
+    });
 }
 
 /// Takes one from a bucket, unless it belongs to another slice or is full: nobody knows how much more it would hold.
 fn uncount(word: &AtomicU64, tag: u64) {
-    let mut old = word.load(Ordering::Relaxed);
-    while old >> COUNT_BITS == tag && (1..COUNT_MASK).contains(&(old & COUNT_MASK)) {
-        match word.compare_exchange_weak(old, old - 1, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(now) => old = now,
-        }
-    }
+    update(word, |old| {
+        let is_held = old >> COUNT_BITS == tag && (1..COUNT_MASK).contains(&(old & COUNT_MASK));
+        is_held.then(|| old - 1)
+    });
+}
+
+/// Exchanges the word of a bucket, unless there is no new one.
+#[inline]
+fn update(word: &AtomicU64, new: impl FnMut(u64) -> Option<u64>) {
+    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, new);
 }
 
 /// The last N calls. Evicts the oldest for each new one, so earlier calls cannot dilute the share.

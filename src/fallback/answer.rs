@@ -1,6 +1,5 @@
 //! What a fallback answers with.
 
-use std::fmt;
 use std::future::Pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -132,7 +131,7 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
 }
 
 /// Made by [`from_failure`].
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FromFailure<F>(F);
 
 impl<Req, Res, R, F> Answer<Req, Res, R> for FromFailure<F>
@@ -157,7 +156,7 @@ where
 }
 
 /// Made by [`from_request`].
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FromRequest<F>(F);
 
 impl<Req, Res, R, F> Answer<Req, Res, R> for FromRequest<F>
@@ -186,7 +185,7 @@ where
 }
 
 /// Made by [`service`].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct FromService<S>(Arc<Mutex<S>>);
 
 impl<S> PartialEq for FromService<S> {
@@ -231,6 +230,7 @@ where
 }
 
 /// A call to the second service.
+#[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct ServiceFuture<S, Req>
 where
@@ -247,32 +247,5 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         self.call.as_mut().poll(cx, || "")
-    }
-}
-
-impl<S, Req> fmt::Debug for ServiceFuture<S, Req>
-where
-    S: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.call.fmt(f)
-    }
-}
-
-impl<F> fmt::Debug for FromFailure<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FromFailure")
-    }
-}
-
-impl<F> fmt::Debug for FromRequest<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FromRequest")
-    }
-}
-
-impl<S> fmt::Debug for FromService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FromService")
     }
 }

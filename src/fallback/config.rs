@@ -1,10 +1,10 @@
 //! Settings of the fallback.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::failed::{Failed, Failures};
 use super::layer::{FallbackLayer, Policy};
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ByClone, ConfigError, ErrorsAreFailures};
@@ -69,11 +69,4 @@ impl<A, W, K, R> Config<A, W, K, R> {
     }
 }
 
-impl<A: fmt::Debug, W, K, R> fmt::Debug for Config<A, W, K, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("answer", &self.answer)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([A, W, K, R] Config<A, W, K, R> { name });

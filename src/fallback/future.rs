@@ -1,6 +1,5 @@
 //! The response future of the fallback.
 
-use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -12,6 +11,7 @@ use tower::Service;
 use super::answer::{Answer, Reply};
 use super::failed::{Failed, ShouldHandle};
 use super::layer::FallbackLayer;
+use crate::debug::debug_fields;
 use crate::outcome::classify_result;
 use crate::ready::Call;
 use crate::{BoxError, Classify, Error, Outcome};
@@ -138,15 +138,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     }
 }
 
-impl<S, Req, A, W, K, R> fmt::Debug for ResponseFuture<S, Req, A, W, K, R>
-where
-    S: Service<Req>,
-    A: Answer<Req, S::Response, R>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .field("fell_back", &!matches!(self.step, Step::Primary(_)))
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(
+    [S: Service<Req>, Req, A: Answer<Req, S::Response, R>, W, K, R]
+    ResponseFuture<S, Req, A, W, K, R> { call }
+);

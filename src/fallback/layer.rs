@@ -1,6 +1,5 @@
 //! The layer of the fallback, and its service.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::{self, Poll};
 
@@ -12,6 +11,7 @@ use super::config::Config;
 use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
 use super::metrics::FallbackMetrics;
+use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::ready::Ready;
 use crate::send::send_method;
@@ -86,13 +86,7 @@ impl<A, W, K, R> Clone for FallbackLayer<A, W, K, R> {
     }
 }
 
-impl<A, W, K, R> fmt::Debug for FallbackLayer<A, W, K, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FallbackLayer")
-            .field("metrics", &self.policy.metrics)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([A, W, K, R] FallbackLayer<A, W, K, R> { policy.metrics });
 
 /// A service whose failed calls get another answer. Made by a [`FallbackLayer`], which is `L`.
 #[derive(Clone, Debug)]

@@ -1,15 +1,14 @@
 //! Settings of keyed.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Key;
-use super::keys::{Keys, Overflow, Settings};
-use super::layer::KeyedLayer;
-use super::service::Shared;
+use super::keys::{Keys, Settings};
+use super::layer::{KeyedLayer, Shared};
 use crate::ConfigError;
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 
@@ -30,11 +29,7 @@ const IDLE: Duration = Duration::from_secs(600);
 #[must_use = "call `build` to make the layer"]
 pub struct Config<F, M, K, L> {
     name: String,
-    max_keys: u32,
-    max_key_size: u32,
-    idle: Duration,
-    overflow: Overflow<L>,
-    seed: Option<u64>,
+    settings: Settings<L>,
     key: F,
     make: M,
     keys: PhantomData<fn(K)>,
@@ -42,13 +37,16 @@ pub struct Config<F, M, K, L> {
 
 impl<F, M, K, L> Config<F, M, K, L> {
     pub(super) fn new(name: String, key: F, make: M) -> Self {
-        Self {
-            name,
+        let settings = Settings {
             max_keys: MAX_KEYS,
             max_key_size: MAX_KEY_SIZE,
             idle: IDLE,
-            overflow: Overflow::Made(OVERFLOW_PARTS),
+            overflow: (0..OVERFLOW_PARTS).map(|_| None).collect(),
             seed: None,
+        };
+        Self {
+            name,
+            settings,
             key,
             make,
             keys: PhantomData,
@@ -59,7 +57,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
     ///
     /// Three quarters of the slots are reserved for keys in regular use.
     pub fn max_keys(mut self, keys: u32) -> Self {
-        self.max_keys = keys;
+        self.settings.max_keys = keys;
         self
     }
 
@@ -68,13 +66,13 @@ impl<F, M, K, L> Config<F, M, K, L> {
     ///
     /// A longer key always uses an overflow part. All keys together hold at most this times [`max_keys`](Self::max_keys).
     pub fn max_key_size(mut self, bytes: u32) -> Self {
-        self.max_key_size = bytes;
+        self.settings.max_key_size = bytes;
         self
     }
 
     /// Sets the time after which the layer of a key that is not used is dropped. 10 minutes by default.
     pub fn idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
+        self.settings.idle = idle;
         self
     }
 
@@ -82,7 +80,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
     ///
     /// By default there are 64, each made for the first key that needs it.
     pub fn overflow(mut self, parts: impl IntoIterator<Item = L>) -> Self {
-        self.overflow = Overflow::Given(parts.into_iter().collect());
+        self.settings.overflow = parts.into_iter().map(Some).collect();
         self
     }
 
@@ -91,7 +89,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
     ///
     /// With a seed that callers know they can choose keys that meet in one part.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
@@ -105,23 +103,18 @@ impl<F, M, K, L> Config<F, M, K, L> {
         K: Key,
     {
         let check = Check::new("keyed", &self.name)?;
-        check.count("max_keys", self.max_keys, 1_000_000, "1 to 1000000")?;
-        check.count("max_key_size", self.max_key_size, 1 << 20, "1 to 1048576")?;
-        check.duration("idle", self.idle)?;
-        let parts = self.overflow.parts();
+        let settings = &self.settings;
+        check.count("max_keys", settings.max_keys, 1_000_000, "1 to 1000000")?;
+        let size = settings.max_key_size;
+        check.count("max_key_size", size, 1 << 20, "1 to 1048576")?;
+        check.duration("idle", settings.idle)?;
+        let parts = u32::try_from(settings.overflow.len()).unwrap_or(u32::MAX);
         check.count("overflow", parts, MAX_OVERFLOW_PARTS, "1 to 65536 layers")?;
         let metrics = Series::of(&self.name, "keyed");
-        let settings = Settings {
-            max_keys: self.max_keys,
-            max_key_size: self.max_key_size,
-            idle: self.idle,
-            overflow: self.overflow,
-            seed: self.seed,
-        };
         let shared = Shared {
             key: self.key,
             make: self.make,
-            keys: Arc::new(Keys::new(settings, metrics)),
+            keys: Arc::new(Keys::new(self.settings, metrics)),
         };
         Ok(KeyedLayer {
             shared: Arc::new(shared),
@@ -129,15 +122,6 @@ impl<F, M, K, L> Config<F, M, K, L> {
     }
 }
 
-impl<F, M, K, L: fmt::Debug> fmt::Debug for Config<F, M, K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("max_keys", &self.max_keys)
-            .field("max_key_size", &self.max_key_size)
-            .field("idle", &self.idle)
-            .field("overflow", &self.overflow)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([F, M, K, L] Config<F, M, K, L> {
+    name, settings.max_keys, settings.max_key_size, settings.idle, settings.seed
+});

@@ -1,13 +1,14 @@
 //! The response future of keyed.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::debug::debug_fields;
+use crate::send::OneCall;
 use crate::{BoxError, Error};
 
 pin_project! {
@@ -18,35 +19,9 @@ pin_project! {
         W: Service<Req>,
     {
         #[pin]
-        step: Step<W, Req>,
+        pub(super) call: OneCall<W, Req>,
         // Keeps the key in use. Last, so that what the call holds is given back first.
-        layer: Arc<L>,
-    }
-}
-
-pin_project! {
-    /// A service of the key's layer, until it has been called.
-    #[project = StepProj]
-    enum Step<W, Req>
-    where
-        W: Service<Req>,
-    {
-        Ready { service: W, request: Option<Req> },
-        Running { #[pin] future: W::Future },
-    }
-}
-
-impl<W, Req, L> ResponseFuture<W, Req, L>
-where
-    W: Service<Req>,
-{
-    #[inline]
-    pub(super) fn new(service: W, request: Req, layer: Arc<L>) -> Self {
-        let request = Some(request);
-        Self {
-            step: Step::Ready { service, request },
-            layer,
-        }
+        pub(super) layer: Arc<L>,
     }
 }
 
@@ -58,37 +33,9 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut step = self.project().step;
-        loop {
-            let future = match step.as_mut().project() {
-                StepProj::Running { future } => {
-                    let result = ready!(future.poll(cx));
-                    return Poll::Ready(result.map_err(|error| Error::of_service(error, || "")));
-                }
-                StepProj::Ready { service, request } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return Poll::Ready(Err(Error::of_service(error, || "")));
-                    }
-                    match request.take() {
-                        Some(request) => service.call(request),
-                        // It panicked when it was called.
-                        None => return Poll::Pending,
-                    }
-                }
-            };
-            step.set(Step::Running { future });
-        }
+        let result = self.project().call.poll(cx);
+        result.map_err(|error| Error::of_service(error, || ""))
     }
 }
 
-impl<W, Req, L> fmt::Debug for ResponseFuture<W, Req, L>
-where
-    W: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.step {
-            Step::Ready { .. } => "Ready",
-            Step::Running { .. } => "Running",
-        })
-    }
-}
+debug_fields!([W: Service<Req>, Req, L] ResponseFuture<W, Req, L> { call });

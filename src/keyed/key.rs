@@ -102,15 +102,9 @@ impl Key for Cow<'_, str> {
     }
 }
 
-macro_rules! unsized_content {
-    ($($content:ty)+) => {$(
-        impl Key for Box<$content> {
-            fn heap_size(&self) -> usize {
-                self.len()
-            }
-        }
-
-        impl Key for Arc<$content> {
+macro_rules! content {
+    ($($key:ty)+) => {$(
+        impl Key for $key {
             fn heap_size(&self) -> usize {
                 self.len()
             }
@@ -118,7 +112,7 @@ macro_rules! unsized_content {
     )+};
 }
 
-unsized_content!(str[u8]);
+content!(Box<str> Arc<str> Box<[u8]> Arc<[u8]>);
 
 impl<T: Key> Key for Vec<T> {
     fn heap_size(&self) -> usize {
@@ -152,28 +146,26 @@ impl<T: Key> Key for Option<T> {
     }
 }
 
+/// Implements it for the tuple of these keys, and for the shorter ones.
 macro_rules! tuples {
-    ($($keys:ident)+) => {
+    ($($first:ident $($keys:ident)*)?) => {$(
         #[allow(non_snake_case, reason = "the fields are named as their types")]
-        impl<$($keys: Key),+> Key for ($($keys,)+) {
+        impl<$first: Key, $($keys: Key),*> Key for ($first, $($keys,)*) {
             fn heap_size(&self) -> usize {
-                let ($($keys,)+) = self;
-                0 $(+ $keys.heap_size())+
+                let ($first, $($keys,)*) = self;
+                $first.heap_size() $(+ $keys.heap_size())*
             }
 
             fn into_compact(self) -> Self {
-                let ($($keys,)+) = self;
-                ($($keys.into_compact(),)+)
+                let ($first, $($keys,)*) = self;
+                ($first.into_compact(), $($keys.into_compact(),)*)
             }
         }
-    };
+
+        tuples!($($keys)*);
+    )?};
 }
 
-tuples!(A);
-tuples!(A B);
-tuples!(A B C);
-tuples!(A B C D);
-tuples!(A B C D E);
 tuples!(A B C D E F);
 
 #[cfg(test)]

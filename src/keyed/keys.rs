@@ -1,7 +1,7 @@
 //! The layer values of all keys.
 
-use std::fmt;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomState};
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Key;
-use super::metrics::{Event, KeyedMetrics};
+use super::metrics::KeyedMetrics;
 use crate::Evictable;
 use crate::algorithm::lru::{Removed, Segment, SegmentedLru};
 use crate::algorithm::shares::Shares;
+use crate::debug::debug_fields;
 use crate::nanos::nanos_between;
 use crate::stripe::stripes;
 use crate::sync::lock;
@@ -33,14 +34,15 @@ const IDLE_SEARCHED: usize = 2;
 pub(super) struct Keys<K, L> {
     shards: Box<[Mutex<Shard<K, L>>]>,
     seed: Seed,
-    shares: Shares,
+    /// Its keys include those whose layer is just being made.
+    pub(super) shares: Shares,
     max_key_size: usize,
     /// For the keys that have no slot, chosen by their hash. Empty until a key comes.
     overflow: Box<[OnceLock<Arc<L>>]>,
     /// How many calls found no slot for their key.
-    overflowed: AtomicU64,
+    pub(super) overflowed: AtomicU64,
     origin: Instant,
-    metrics: &'static Series<KeyedMetrics>,
+    pub(super) metrics: &'static Series<KeyedMetrics>,
     published: Published,
 }
 
@@ -58,64 +60,28 @@ impl Seed {
     fn hash<K: Hash>(&self, key: &K) -> u64 {
         match self {
             Self::Random(state) => state.hash_one(key),
-            Self::Fixed(seed) => Self::fixed(*seed, key),
-        }
-    }
-
-    #[cold]
-    fn fixed<K: Hash>(seed: u64, key: &K) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (seed, key).hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-/// A slot for a new key, given back unless it is filled.
-struct Place<'a> {
-    shares: &'a Shares,
-    is_filled: bool,
-}
-
-impl<'a> Place<'a> {
-    fn new(shares: &'a Shares) -> Self {
-        Self {
-            shares,
-            is_filled: false,
+            Self::Fixed(seed) => BuildHasherDefault::<DefaultHasher>::new().hash_one((seed, key)),
         }
     }
 }
+
+/// A slot for a new key, given back unless it is filled and forgotten.
+struct Place<'a>(&'a Shares);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.is_filled {
-            self.shares.give_back(Segment::Probation);
-        }
-    }
-}
-
-/// The overflow parts.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Overflow<L> {
-    /// So many, each made when it is needed.
-    Made(u32),
-    Given(Vec<L>),
-}
-
-impl<L> Overflow<L> {
-    pub(super) fn parts(&self) -> u32 {
-        match self {
-            Self::Made(parts) => *parts,
-            Self::Given(layers) => u32::try_from(layers.len()).unwrap_or(u32::MAX),
-        }
+        self.0.give_back(Segment::Probation);
     }
 }
 
 /// The settings of [`Keys`].
+#[derive(Clone, PartialEq)]
 pub(super) struct Settings<L> {
     pub(super) max_keys: u32,
     pub(super) max_key_size: u32,
     pub(super) idle: Duration,
-    pub(super) overflow: Overflow<L>,
+    /// The overflow parts. Each that is not given is made when it is needed.
+    pub(super) overflow: Vec<Option<L>>,
     pub(super) seed: Option<u64>,
 }
 
@@ -125,6 +91,7 @@ impl<K: Key, L> Keys<K, L> {
         // Rounded down to a power of two.
         let shards = 1_usize << wanted.max(1).ilog2();
         let idle = settings.idle.as_nanos() as u64;
+        let overflow = settings.overflow.into_iter();
         Self {
             shards: (0..shards)
                 .map(|_| Mutex::new(SegmentedLru::new(idle)))
@@ -134,13 +101,9 @@ impl<K: Key, L> Keys<K, L> {
                 .map_or_else(|| Seed::Random(RandomState::new()), Seed::Fixed),
             shares: Shares::new(settings.max_keys),
             max_key_size: settings.max_key_size as usize,
-            overflow: match settings.overflow {
-                Overflow::Made(parts) => (0..parts).map(|_| OnceLock::new()).collect(),
-                Overflow::Given(layers) => {
-                    let parts = layers.into_iter().map(Arc::new);
-                    parts.map(OnceLock::from).collect()
-                }
-            },
+            overflow: overflow
+                .map(|given| given.map_or_else(OnceLock::new, |layer| Arc::new(layer).into()))
+                .collect(),
             overflowed: AtomicU64::new(0),
             origin: Instant::now(),
             metrics,
@@ -158,22 +121,19 @@ impl<K: Key, L> Keys<K, L> {
         let now = Instant::now();
         let nanos = nanos_between(self.origin, now);
         let mut shard = lock(self.shard(hash, 0));
-        let found = match shard.get(hash, &key, nanos) {
-            Some((layer, is_promoted)) => {
-                if is_promoted {
-                    // Under the lock: before anybody can take the key's slot.
-                    self.shares.promoted();
-                }
-                Some(Arc::clone(layer))
+        let found = shard.get(hash, &key, nanos).map(|(layer, is_promoted)| {
+            if is_promoted {
+                // Under the lock: before anybody can take the key's slot.
+                self.shares.promoted();
             }
-            None => None,
-        };
+            Arc::clone(layer)
+        });
         if shard.is_due(nanos) {
             let expired = shard.expire(nanos, IDLE_SEARCHED, may_go(now));
             drop(shard);
             if let Some(expired) = expired {
                 self.shares.give_back(expired.segment);
-                self.removed(Event::Expired, expired, now);
+                self.removed("expired", expired, now);
             }
         } else {
             drop(shard);
@@ -190,12 +150,12 @@ impl<K: Key, L> Keys<K, L> {
     {
         let nanos = nanos_between(self.origin, now);
         if key.heap_size() > self.max_key_size {
-            self.metrics.happened(Event::Oversized, now);
+            self.metrics.happened("oversized", now);
             return self.share(hash, &key, make);
         }
-        let Some(mut place) = self.make_place(hash, now) else {
+        let Some(place) = self.make_place(hash, now) else {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
-            self.metrics.happened(Event::Overflowed, now);
+            self.metrics.happened("overflowed", now);
             return self.share(hash, &key, make);
         };
         // No lock is held: this is code of the user's.
@@ -207,9 +167,9 @@ impl<K: Key, L> Keys<K, L> {
         drop(shard);
         // Another call may have been faster.
         if spare.is_none() {
-            place.is_filled = true;
+            mem::forget(place);
             self.metrics.levels().changed(1);
-            self.metrics.happened(Event::Added, now);
+            self.metrics.happened("added", now);
         }
         layer
     }
@@ -236,25 +196,19 @@ impl<K: Key, L> Keys<K, L> {
         L: Evictable,
     {
         if self.shares.take() {
-            return Some(Place::new(&self.shares));
+            return Some(Place(&self.shares));
         }
         let nanos = nanos_between(self.origin, now);
         let victims = self.shares.victims(nanos);
-        for (victims, mut candidates) in victims.into_iter().zip(KEYS_SEARCHED) {
+        for ((segment, before), mut candidates) in victims.into_iter().zip(KEYS_SEARCHED) {
             for step in 0..self.shards.len().min(SHARDS_SEARCHED) {
                 let mut shard = lock(self.shard(hash, step));
-                let evicted = shard.evict(
-                    victims.segment,
-                    victims.before,
-                    nanos,
-                    &mut candidates,
-                    may_go(now),
-                );
+                let evicted = shard.evict(segment, before, nanos, &mut candidates, may_go(now));
                 drop(shard);
                 if let Some(evicted) = evicted {
                     self.shares.taken_over(evicted.segment);
-                    let place = Place::new(&self.shares);
-                    self.removed(Event::Evicted, evicted, now);
+                    let place = Place(&self.shares);
+                    self.removed("evicted", evicted, now);
                     return Some(place);
                 }
             }
@@ -280,7 +234,7 @@ impl<K: Key, L> Keys<K, L> {
         let was_there = removed.is_some();
         if let Some(removed) = removed {
             self.shares.give_back(removed.segment);
-            self.removed(Event::Removed, removed, Instant::now());
+            self.removed("removed", removed, Instant::now());
         }
         was_there
     }
@@ -301,23 +255,9 @@ fn may_go<L: Evictable>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
 }
 
 impl<K, L> Keys<K, L> {
-    pub(super) fn name(&self) -> &'static str {
-        self.metrics.name()
-    }
-
-    /// How many keys there are, those included whose layer is just being made.
-    pub(super) fn len(&self) -> usize {
-        self.shares.taken() as usize
-    }
-
-    /// How many calls found no slot for their key.
-    pub(super) fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
-    }
-
     /// A key has been taken out. No lock is held: dropping it and its layer is code of the user's.
     #[cold]
-    fn removed(&self, event: Event, removed: Removed<K, Arc<L>>, now: Instant) {
+    fn removed(&self, event: &'static str, removed: Removed<K, Arc<L>>, now: Instant) {
         self.metrics.levels().changed(-1);
         self.metrics.happened(event, now);
         drop(removed);
@@ -333,15 +273,7 @@ impl<K, L> Drop for Keys<K, L> {
     }
 }
 
-impl<K, L> fmt::Debug for Keys<K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys")
-            .field("name", &self.name())
-            .field("keys", &self.len())
-            .field("max_keys", &self.shares.slots())
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([K, L] Keys<K, L> { metrics, shares });
 
 #[cfg(test)]
 mod tests {

@@ -1,23 +1,33 @@
-//! The layer of keyed, and its handle.
+//! The layer of keyed, its service, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{self, Poll};
 
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::Key;
 use super::config::Config;
+use super::future::ResponseFuture;
 use super::keys::Keys;
-use super::service::{Keyed, Shared};
+use crate::debug::debug_fields;
 use crate::error::or_panic;
-use crate::{BoxError, CloneService, Evictable};
+use crate::send::{OneCall, send_method};
+use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Gives each key a layer of its own. See the [module documentation](crate::keyed).
 ///
 /// All services made by one layer value, or by its clones, share the keys.
 pub struct KeyedLayer<F, M, K, L> {
     pub(super) shared: Arc<Shared<F, M, K, L>>,
+}
+
+/// What all services of one layer value share.
+pub(super) struct Shared<F, M, K, L> {
+    pub(super) key: F,
+    pub(super) make: M,
+    pub(super) keys: Arc<Keys<K, L>>,
 }
 
 impl<F, M, K, L> KeyedLayer<F, M, K, L> {
@@ -62,7 +72,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
     }
 
     /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, F, M, K, L>
+    pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, Self>
     where
         S: CloneService<Req>,
         F: Fn(&Req) -> K,
@@ -75,20 +85,18 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
 }
 
 impl<S, F, M, K, L> Layer<S> for KeyedLayer<F, M, K, L> {
-    type Service = Keyed<S, F, M, K, L>;
+    type Service = Keyed<S, Self>;
 
-    fn layer(&self, inner: S) -> Keyed<S, F, M, K, L> {
-        Keyed {
-            inner,
-            shared: Arc::clone(&self.shared),
-        }
+    fn layer(&self, inner: S) -> Keyed<S, Self> {
+        let layer = self.clone();
+        Keyed { inner, layer }
     }
 }
 
 impl<F, M, K, L> Evictable for KeyedLayer<F, M, K, L> {
     /// Returns `true` while there is no key.
     fn is_evictable(&self, _now: Instant) -> bool {
-        self.shared.keys.len() == 0
+        self.shared.keys.shares.taken() == 0
     }
 }
 
@@ -100,11 +108,41 @@ impl<F, M, K, L> Clone for KeyedLayer<F, M, K, L> {
     }
 }
 
-impl<F, M, K, L> fmt::Debug for KeyedLayer<F, M, K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedLayer")
-            .field("keys", &self.shared.keys)
-            .finish()
+debug_fields!([F, M, K, L] KeyedLayer<F, M, K, L> { shared.keys });
+
+/// A service behind a layer of each key's own. Made by a [`KeyedLayer`], which is `L`.
+#[derive(Clone, Debug)]
+pub struct Keyed<S, L> {
+    inner: S,
+    layer: L,
+}
+
+send_method!(Keyed<S, L>);
+
+impl<S, F, M, K, L, Req> Service<Req> for Keyed<S, KeyedLayer<F, M, K, L>>
+where
+    S: Clone,
+    F: Fn(&Req) -> K,
+    M: Fn(&K) -> L,
+    K: Key,
+    L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Evictable,
+{
+    type Response = <L::Service as Service<Req>>::Response;
+    type Error = Error;
+    type Future = ResponseFuture<L::Service, Req, L>;
+
+    /// Leaves the inner service alone: which layer is to ask it is not known before there is a key.
+    #[inline]
+    fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let Shared { key, make, keys } = &*self.layer.shared;
+        let layer = keys.find(key(&request), make);
+        let call = OneCall::new(layer.layer(self.inner.clone()), request);
+        ResponseFuture { call, layer }
     }
 }
 
@@ -117,20 +155,20 @@ impl<K: Key, L> Handle<K, L> {
     /// The name of the layer.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.keys.name()
+        self.keys.metrics.name()
     }
 
     /// Returns the number of keys that have a layer of their own, or will as soon as it is made.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.keys.len()
+        self.keys.shares.taken() as usize
     }
 
     /// Returns the number of calls that used an overflow part because there was no slot for their key. While it grows,
     /// [`max_keys`](Config::max_keys) is too low, or somebody brings a flood of keys.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.keys.overflowed()
+        self.keys.overflowed.load(Ordering::Relaxed)
     }
 
     /// The layer of a key, to reach its handle. `None` if the key has none of its own.
@@ -170,8 +208,4 @@ impl<K, L> Clone for Handle<K, L> {
     }
 }
 
-impl<K, L> fmt::Debug for Handle<K, L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.keys.fmt(f)
-    }
-}
+debug_fields!([K, L] Handle<K, L> { keys });

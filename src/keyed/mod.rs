@@ -144,10 +144,8 @@ mod key;
 mod keys;
 mod layer;
 mod metrics;
-mod service;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::key::Key;
-pub use self::layer::{Handle, KeyedLayer};
-pub use self::service::Keyed;
+pub use self::layer::{Handle, Keyed, KeyedLayer};

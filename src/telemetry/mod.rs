@@ -20,7 +20,7 @@ pub(crate) use handles::Handles;
 pub(crate) use series::{Instruments, Series};
 pub(crate) use shown::{Gauges, Published, Shown};
 
-use crate::{ErrorKind, Outcome};
+use crate::Outcome;
 
 /// The end of a call: the values of the label `outcome`.
 #[derive(Clone, Copy, Debug)]
@@ -59,25 +59,6 @@ impl From<Outcome> for Ended {
             Outcome::Throttled { .. } => Self::Throttled,
             Outcome::Ignored => Self::Ignored,
             Outcome::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl ErrorKind {
-    /// The value of the label `reason`.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Service => "service",
-            Self::CircuitOpen => "circuit_open",
-            Self::RateLimited => "rate_limited",
-            Self::TooCostly => "too_costly",
-            Self::BulkheadFull => "bulkhead_full",
-            Self::QueueTimeout => "queue_timeout",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::NoEndpoints => "no_endpoints",
-            Self::DiscoveryStopped => "discovery_stopped",
         }
     }
 }
