@@ -114,7 +114,6 @@
 //! - **`poll_turn` ends at the deadline.** While an attempt waits for a part no other timer runs. Bound [`Turn::Until`] by
 //!   [`Deadline::current`](crate::Deadline::current) and refuse the attempt when the deadline has passed.
 //! - **A waker is called without a lock.** It may run a task of others, which may call the same layer.
-//! - **Only a part of an attempt can wait.** A part of a whole operation that returns `Admit::Wait` is taken to let it pass.
 //!
 //! # The clock
 //!
@@ -160,6 +159,6 @@
 //! [`has_gauges`](Part::has_gauges) returns `true`.
 
 pub use crate::chassis::{
-    Admit, At, EndedBy, InFlight, Operation, OperationFuture, OperationLayer, Part, PartFor,
-    PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
+    Admit, At, EndedBy, InFlight, Operation, OperationFuture, OperationLayer, OperationPart, Part,
+    PartFor, PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
 };

@@ -115,7 +115,7 @@ impl<S> Ready<S> {
                 future(Call::running(self.inner.call(request)), held)
             }
         } else {
-            self.call_unready_as(request, held, future)
+            future(self.call_unready(request), held)
         }
     }
 
@@ -135,29 +135,30 @@ impl<S> Ready<S> {
 
     #[cold]
     #[inline(never)]
-    fn call_unready_as<Req, H, F>(
-        &mut self,
-        request: Req,
-        held: &mut H,
-        future: impl FnOnce(Call<S, Req>, &mut H) -> F,
-    ) -> F
+    fn call_unready<Req>(&mut self, request: Req) -> Call<S, Req>
     where
         S: Service<Req> + Clone,
     {
-        let call = match mem::replace(&mut self.gate, Gate::Unknown) {
+        match mem::replace(&mut self.gate, Gate::Unknown) {
             Gate::Failed(error) => Call::failed(error),
             _ => Call::waiting(self.take_polled(), request),
-        };
-        future(call, held)
+        }
     }
 
-    /// A call that is made when the inner service is ready again, on a handle that reserves nothing until then.
-    pub(crate) fn call_later<Req>(&mut self, request: Req) -> Call<S, Req>
+    /// A call that was refused; or, if it was not, one that is made when the inner service is ready again, on a handle that
+    /// reserves nothing until then.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn call_later<Req>(
+        &mut self,
+        request: Req,
+        admitted: Result<(), Error>,
+    ) -> Call<S, Req>
     where
         S: Service<Req> + Clone,
     {
         self.release();
-        Call::waiting(self.take_polled(), request)
+        Call::of(admitted, || self.take_polled(), request)
     }
 
     /// Gives up what the inner service has reserved for this handle, or this handle's place in its queue.
@@ -236,7 +237,19 @@ where
         Self::Failed { error: Some(error) }
     }
 
-    /// Says whether the inner service has not been called yet.
+    /// A call that was refused; or, if it was not, one on a handle that is not known to be ready.
+    pub(crate) fn of(
+        admitted: Result<(), Error>,
+        service: impl FnOnce() -> S,
+        request: Req,
+    ) -> Self {
+        match admitted {
+            Ok(()) => Self::waiting(service(), request),
+            Err(error) => Self::failed(error),
+        }
+    }
+
+    /// Returns whether the inner service has not been called yet.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self, Self::Waiting { .. })
     }

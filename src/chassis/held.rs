@@ -11,7 +11,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::part::{Admit, Part, PartFor, Turn};
+use super::part::{Admit, OperationPart, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
@@ -150,137 +150,9 @@ impl<O: Part, A: Part> Permits<O, A> {
         }
     }
 
-    /// Admits an operation.
-    #[inline(always)]
-    pub(super) fn admit_operation<Req>(
-        &mut self,
-        core: &Core<O, A>,
-        request: &Req,
-        at: &At,
-    ) -> Result<(), Error>
-    where
-        O: PartFor<Req>,
-    {
-        let ask = core.operation.ask(request);
-        match core.operation.admit(ask, &mut self.operation, at) {
-            Admit::Refuse(error) => {
-                self.settle_refused(core, at);
-                Err(error)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Admits an attempt. It may have to wait.
-    #[inline(always)]
-    pub(super) fn admit<Req>(
-        &mut self,
-        core: &Core<O, A>,
-        request: &Req,
-        at: &At,
-    ) -> Result<(), Error>
-    where
-        A: PartFor<Req>,
-    {
-        let ask = core.attempt.ask(request);
-        match core.attempt.admit(ask, &mut self.attempt, at) {
-            Admit::Go => {
-                if core.attempt.is_timed() {
-                    self.sent = at.nanos();
-                }
-                self.phase = Phase::Sent;
-                core.publish_now_and_then(at);
-                Ok(())
-            }
-            Admit::Wait => {
-                self.begin_wait(ask);
-                Ok(())
-            }
-            Admit::Refuse(error) => {
-                self.settle_refused(core, at);
-                Err(error)
-            }
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn begin_wait(&mut self, ask: A::Ask) {
-        self.wait = Some(Box::pin(Wait {
-            ask,
-            timer: Timer::default(),
-        }));
-    }
-
-    /// Ends an attempt that was refused before the service had it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn settle_refused(&mut self, core: &Core<O, A>, at: &At) {
-        self.phase = Phase::Sent;
-        self.sent = UNTIMED;
-        self.wait = None;
-        let record = self.record(Outcome::Ignored, EndedBy::Refusal, at);
-        self.settle_attempt(core, &record);
-        core.publish_if_due(at);
-    }
-
-    /// Waits for the parts of the attempt.
-    #[cold]
-    #[inline(never)]
-    fn poll_wait(
-        &mut self,
-        core: &Core<O, A>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Result<(), Error>> {
-        loop {
-            // Read each time: by a reading from before a timer it would never be over.
-            let at = core.at();
-            let Some(wait) = &mut self.wait else {
-                return Poll::Pending;
-            };
-            let wait = wait.as_mut().project();
-            let turn = core
-                .attempt
-                .poll_turn(*wait.ask, &mut self.attempt, &at, cx.waker());
-            match turn {
-                Turn::Go => {
-                    self.wait = None;
-                    self.sent = at.nanos();
-                    self.phase = Phase::Sent;
-                    core.publish_if_due(&at);
-                    return Poll::Ready(Ok(()));
-                }
-                Turn::Until(until) => {
-                    core.publish_if_due(&at);
-                    ready!(wait.timer.poll_at(until, cx));
-                }
-                Turn::Refuse(error) => {
-                    self.settle_refused(core, &at);
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-    }
-
     #[inline(always)]
     pub(super) fn record<'a>(&self, outcome: Outcome, ended_by: EndedBy, at: &'a At) -> Record<'a> {
         Record::new(outcome, ended_by, at, self.sent)
-    }
-
-    /// The attempt is over. Others may follow.
-    #[inline(always)]
-    pub(super) fn settle_attempt(&mut self, core: &Core<O, A>, record: &Record<'_>) {
-        core.attempt.settle(&mut self.attempt, record);
-    }
-
-    /// Ends a call that was refused, and whose parts are settled.
-    pub(super) fn close(&mut self) {
-        self.phase = Phase::Over;
-    }
-
-    /// Makes room for a further attempt.
-    pub(super) fn begin_again(&mut self) {
-        self.phase = Phase::Before;
     }
 
     /// The operation is over. If a part panics, the drop settles the rest; what is settled is nothing by then.
@@ -291,29 +163,6 @@ impl<O: Part, A: Part> Permits<O, A> {
         self.phase = Phase::Over;
         if record.at.known_nanos().is_some() {
             core.publish_if_due(record.at);
-        }
-    }
-
-    /// Moves all of them out, and leaves nothing.
-    #[inline]
-    fn take(&mut self) -> Self {
-        Self {
-            attempt: mem::take(&mut self.attempt),
-            operation: mem::take(&mut self.operation),
-            wait: self.wait.take(),
-            phase: mem::replace(&mut self.phase, Phase::Over),
-            sent: self.sent,
-        }
-    }
-
-    /// Moves those of the attempt out.
-    fn take_attempt(&mut self) -> Self {
-        Self {
-            attempt: mem::take(&mut self.attempt),
-            operation: Default::default(),
-            wait: self.wait.take(),
-            phase: mem::replace(&mut self.phase, Phase::Before),
-            sent: self.sent,
         }
     }
 
@@ -348,29 +197,115 @@ impl<W: Owner> Held<W> {
         self.permits.phase == Phase::Sent
     }
 
+    /// Admits the operation.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, at: &At)
+    where
+        W::O: OperationPart,
+    {
+        let operation = &self.owner.core().operation;
+        operation.begin(&mut self.permits.operation, at);
+    }
+
     /// Admits an attempt. It may have to wait.
     #[inline(always)]
     pub(super) fn admit<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
     where
         W::A: PartFor<Req>,
     {
-        self.permits.admit(self.owner.core(), request, at)
+        let (core, permits) = (self.owner.core(), &mut self.permits);
+        let ask = core.attempt.ask(request);
+        match core.attempt.admit(ask, &mut permits.attempt, at) {
+            Admit::Go => {
+                if core.attempt.is_timed() {
+                    permits.sent = at.nanos();
+                }
+                permits.phase = Phase::Sent;
+                core.publish_now_and_then(at);
+                Ok(())
+            }
+            Admit::Wait => {
+                self.begin_wait(ask);
+                Ok(())
+            }
+            Admit::Refuse(error) => {
+                self.settle_refused(at);
+                Err(error)
+            }
+        }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn begin_wait(&mut self, ask: <W::A as Part>::Ask) {
+        self.permits.wait = Some(Box::pin(Wait {
+            ask,
+            timer: Timer::default(),
+        }));
+    }
+
+    /// Waits for the parts of the attempt.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.permits.poll_wait(self.owner.core(), cx)
+        let (core, permits) = (self.owner.core(), &mut self.permits);
+        while let Some(wait) = &mut permits.wait {
+            // Read each time: by a reading from before a timer it would never be over.
+            let at = core.at();
+            let wait = wait.as_mut().project();
+            let turn = (core.attempt).poll_turn(*wait.ask, &mut permits.attempt, &at, cx.waker());
+            match turn {
+                Turn::Go => {
+                    permits.wait = None;
+                    permits.sent = at.nanos();
+                    permits.phase = Phase::Sent;
+                    core.publish_if_due(&at);
+                    return Poll::Ready(Ok(()));
+                }
+                Turn::Until(until) => {
+                    core.publish_if_due(&at);
+                    ready!(wait.timer.poll_at(until, cx));
+                }
+                Turn::Refuse(error) => {
+                    self.settle_refused(&at);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Pending
     }
 
-    /// Ends the permits of an attempt whose result is of no use to the caller.
+    /// Ends an attempt that was refused before the service had it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_refused(&mut self, at: &At) {
+        let (core, permits) = (self.owner.core(), &mut self.permits);
+        permits.phase = Phase::Sent;
+        permits.sent = UNTIMED;
+        permits.wait = None;
+        let record = permits.record(Outcome::Ignored, EndedBy::Refusal, at);
+        core.attempt.settle(&mut permits.attempt, &record);
+        core.publish_if_due(at);
+    }
+
+    /// Ends a call that was refused, and whose parts are settled.
+    pub(super) fn close(&mut self) {
+        self.permits.phase = Phase::Over;
+    }
+
+    /// Makes room for a further attempt.
+    pub(super) fn begin_again(&mut self) {
+        self.permits.phase = Phase::Before;
+    }
+
+    /// Ends the permits of an attempt whose result is of no use to the caller. Others may follow.
     #[cold]
     #[inline(never)]
     pub(super) fn settle_attempt(&mut self, outcome: Outcome, ended_by: EndedBy) {
-        let core = self.owner.core();
+        let (core, permits) = (self.owner.core(), &mut self.permits);
         let at = core.at();
-        let record = self.permits.record(outcome, ended_by, &at);
-        self.permits.settle_attempt(core, &record);
+        let record = permits.record(outcome, ended_by, &at);
+        core.attempt.settle(&mut permits.attempt, &record);
     }
 
     /// Settles all.
@@ -383,17 +318,25 @@ impl<W: Owner> Held<W> {
         self.permits.settle(core, &record);
     }
 
-    /// Settles all as dropped.
+    /// Settles all as dropped, unless all is settled.
+    #[inline]
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
-        self.settle(Outcome::Cancelled, ended_by);
+        if self.permits.phase != Phase::Over {
+            self.settle(Outcome::Cancelled, ended_by);
+        }
     }
 
     /// Moves the permits of the attempt into a guard of their own.
     #[cold]
     pub(super) fn detach_attempt(&mut self) -> Held<Arc<Core<W::O, W::A>>> {
+        let rest = Permits {
+            operation: mem::take(&mut self.permits.operation),
+            sent: self.permits.sent,
+            ..Permits::nothing()
+        };
         Held {
             owner: Arc::clone(self.owner.core()),
-            permits: self.permits.take_attempt(),
+            permits: mem::replace(&mut self.permits, rest),
         }
     }
 }
@@ -401,22 +344,28 @@ impl<W: Owner> Held<W> {
 impl<W: Owner> Drop for Held<W> {
     #[inline]
     fn drop(&mut self) {
-        /// Settles the rest, also after a part has panicked.
-        struct Rest<'a, W: Owner>(&'a mut Held<W>);
+        // Twice, as a part may panic.
+        finally(
+            self,
+            |held| held.abandon(EndedBy::Caller),
+            |held| held.abandon(EndedBy::Caller),
+        );
+    }
+}
 
-        impl<W: Owner> Drop for Rest<'_, W> {
-            #[inline]
-            fn drop(&mut self) {
-                if self.0.permits.phase != Phase::Over {
-                    self.0.abandon(EndedBy::Caller);
-                }
-            }
-        }
+/// Does `first` and `then`; the latter also after a panic in the former.
+#[inline(always)]
+pub(super) fn finally<T>(state: &mut T, first: impl FnOnce(&mut T), then: fn(&mut T)) {
+    struct Then<'a, T>(&'a mut T, fn(&mut T));
 
-        if self.permits.phase != Phase::Over {
-            Rest(self).0.abandon(EndedBy::Caller);
+    impl<T> Drop for Then<'_, T> {
+        #[inline(always)]
+        fn drop(&mut self) {
+            (self.1)(self.0);
         }
     }
+
+    first(Then(state, then).0);
 }
 
 impl<W: Owner> fmt::Debug for Held<W> {
@@ -438,9 +387,13 @@ impl<O: Part, A: Part> InFlight<O, A> {
     #[cold]
     #[inline(never)]
     pub(super) fn take(core: &Arc<Core<O, A>>, permits: &mut Permits<O, A>) -> Self {
+        let nothing = Permits {
+            phase: Phase::Over,
+            ..Permits::nothing()
+        };
         Self(Held {
             owner: Arc::clone(core),
-            permits: permits.take(),
+            permits: mem::replace(permits, nothing),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The chassis: what all layers have in common, written once.
 
 mod held;
+mod limit;
 mod operation;
 mod part;
 mod record;
@@ -8,8 +9,9 @@ mod single;
 
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
-pub(crate) use self::operation::{Hedging, Limit, Recipe, Repeat, Times};
+pub(crate) use self::limit::{Limit, TimeoutMetrics};
+pub(crate) use self::operation::{HedgeSettings, Hedger, Hedging, Kept, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
-pub use self::part::{Admit, Part, PartFor, Turn};
+pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};
 pub use self::record::{At, EndedBy, Record, Sent};
 pub use self::single::{PartLayer, PartService, ResponseFuture};

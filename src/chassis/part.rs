@@ -13,8 +13,7 @@ use crate::Error;
 pub enum Admit {
     /// The attempt goes on.
     Go,
-    /// The attempt waits. Its permit holds its place; see [`Part::poll_turn`]. For a part of a whole operation this is the
-    /// same as [`Go`](Self::Go).
+    /// The attempt waits. Its permit holds its place; see [`Part::poll_turn`].
     Wait,
     /// The attempt is refused, and ends with this error.
     Refuse(Error),
@@ -119,6 +118,12 @@ pub trait PartFor<Req>: Part {
     fn ask(&self, request: &Req) -> Self::Ask;
 }
 
+/// A part of a whole operation: it learns how the operation ended, but neither refuses it nor makes it wait.
+pub trait OperationPart: Part {
+    /// Notes that an operation begins. `permit` is nothing.
+    fn begin(&self, permit: &mut Self::Permit, at: &At);
+}
+
 impl Part for () {
     type Ask = ();
     type Permit = ();
@@ -130,6 +135,11 @@ impl Part for () {
 
     #[inline(always)]
     fn settle(&self, (): &mut (), _: &Record<'_>) {}
+}
+
+impl OperationPart for () {
+    #[inline(always)]
+    fn begin(&self, (): &mut (), _: &At) {}
 }
 
 impl<Req> PartFor<Req> for () {
@@ -202,6 +212,15 @@ impl<P: Part> Part for Option<P> {
     }
 }
 
+impl<P: OperationPart> OperationPart for Option<P> {
+    #[inline(always)]
+    fn begin(&self, permit: &mut P::Permit, at: &At) {
+        if let Some(part) = self {
+            part.begin(permit, at);
+        }
+    }
+}
+
 impl<P: PartFor<Req>, Req> PartFor<Req> for Option<P> {
     #[inline(always)]
     fn ask(&self, request: &Req) -> P::Ask {
@@ -243,8 +262,9 @@ impl<A: Part, B: Part> Part for (A, B) {
         self.0.is_waiting(&permit.0) || self.1.is_waiting(&permit.1)
     }
 
+    /// The second part waits only once it was admitted, so the first one is asked while the second one does not wait.
     fn poll_turn(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At, waker: &Waker) -> Turn {
-        if self.0.is_waiting(&permit.0) {
+        if !self.1.is_waiting(&permit.1) {
             match self.0.poll_turn(ask.0, &mut permit.0, at, waker) {
                 Turn::Go => {}
                 other => return other,

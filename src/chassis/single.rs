@@ -33,9 +33,7 @@ pub struct PartLayer<P, K = ErrorsAreFailures, C = CompleteOnResponse> {
 /// It is `Clone`, `Send` and `Sync` if the inner service is.
 pub struct PartService<S, P, K = ErrorsAreFailures, C = CompleteOnResponse> {
     inner: Ready<S>,
-    core: Arc<Core<(), P>>,
-    classify: K,
-    completion: C,
+    layer: PartLayer<P, K, C>,
 }
 
 impl<P: Part> PartLayer<P> {
@@ -113,9 +111,7 @@ impl<S, P, K: Clone, C: Clone> Layer<S> for PartLayer<P, K, C> {
     fn layer(&self, inner: S) -> Self::Service {
         PartService {
             inner: Ready::new(inner),
-            core: Arc::clone(&self.core),
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -148,9 +144,7 @@ impl<S: Clone, P, K: Clone, C: Clone> Clone for PartService<S, P, K, C> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            core: Arc::clone(&self.core),
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
+            layer: self.layer.clone(),
         }
     }
 }
@@ -158,7 +152,7 @@ impl<S: Clone, P, K: Clone, C: Clone> Clone for PartService<S, P, K, C> {
 impl<S: fmt::Debug, P: fmt::Debug, K, C> fmt::Debug for PartService<S, P, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PartService")
-            .field("part", &self.core.attempt)
+            .field("part", &self.layer.core.attempt)
             .field("inner", &self.inner)
             .finish_non_exhaustive()
     }
@@ -179,7 +173,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        if self.core.attempt.is_open() {
+        if self.layer.core.attempt.is_open() {
             self.inner.poll(cx);
         }
         Poll::Ready(Ok(()))
@@ -187,20 +181,20 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (classify, completion) = (self.classify.clone(), self.completion.clone());
-        let mut held = Some(Held::new(Arc::clone(&self.core)));
-        let admitted = match &mut held {
-            Some(held) => {
-                let at = held.owner.at();
-                held.admit(&request, &at)
-            }
-            None => Ok(()),
-        };
-        if admitted.is_err() || !held.as_ref().is_some_and(Held::is_sent) {
-            return self.call_later(request, admitted, held);
+        let PartLayer {
+            core,
+            classify,
+            completion,
+        } = self.layer.clone();
+        let mut place = None;
+        let held = place.insert(Held::new(core));
+        let at = held.owner.at();
+        let admitted = held.admit(&request, &at);
+        if admitted.is_err() || !held.is_sent() {
+            return self.call_later(request, admitted, place);
         }
         self.inner
-            .call_as(request, &mut held, move |call, held| ResponseFuture {
+            .call_as(request, &mut place, move |call, held| ResponseFuture {
                 call,
                 held: held.take(),
                 classify,
@@ -222,20 +216,14 @@ impl<S, P: Part, K: Clone, C: Clone> PartService<S, P, K, C> {
     where
         S: Service<Req> + Clone,
     {
+        if let Some(mut refused) = held.take_if(|_| admitted.is_err()) {
+            refused.close();
+        }
         ResponseFuture {
-            call: match admitted {
-                Ok(()) => self.inner.call_later(request),
-                Err(error) => {
-                    self.inner.release();
-                    if let Some(mut held) = held.take() {
-                        held.permits.close();
-                    }
-                    Call::failed(error)
-                }
-            },
+            call: self.inner.call_later(request, admitted),
             held,
-            classify: self.classify.clone(),
-            completion: self.completion.clone(),
+            classify: self.layer.classify.clone(),
+            completion: self.layer.completion.clone(),
         }
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::layer::{HedgeLayer, HedgePlan};
-use super::shared::Shared;
 use crate::algorithm::sketch;
-use crate::chassis::{Core, OperationLayer, Recipe};
+use crate::chassis::{Core, HedgeSettings as Settings, Hedger, OperationLayer, Recipe};
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, budget};
@@ -38,17 +37,6 @@ pub struct Config<R = ByClone, K = ErrorsAreFailures> {
     budget: Option<Budget>,
     replay: R,
     classify: K,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
-    /// `None` for the percentile.
-    pub(super) delay: Option<Duration>,
-    pub(super) max_hedges: u32,
-    pub(super) mode: Mode,
-    pub(super) sketch: sketch::Settings,
-    pub(super) rate_share: f64,
-    pub(super) burst: u32,
 }
 
 impl Config {
@@ -192,19 +180,20 @@ impl<R, K> Config<R, K> {
             plan: HedgePlan(shared),
             replay: self.replay,
             classify: self.classify,
+            completion: CompleteOnResponse,
         };
-        Ok(OperationLayer::of(recipe, CompleteOnResponse))
+        Ok(OperationLayer::of(recipe))
     }
 
     /// Makes what decides about hedges.
-    pub(crate) fn shared(&self) -> Result<Arc<Shared>, ConfigError> {
+    pub(crate) fn shared(&self) -> Result<Arc<Hedger>, ConfigError> {
         let check = Check::new("hedge", &self.name)?;
         self.settings.check(check)?;
         if let Some(budget) = &self.budget {
             budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
         }
         let (settings, budget) = (self.settings.clone(), self.budget.clone());
-        let shared = Shared::new(settings, budget, Series::of(&self.name, "hedge"));
+        let shared = Hedger::new(settings, budget, Series::of(&self.name, "hedge"));
         Ok(Arc::new(shared))
     }
 }

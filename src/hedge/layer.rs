@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::Config;
-use super::shared::Shared;
-use crate::chassis::{At, Hedging, Operation, OperationLayer, Plan};
+use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan};
 use crate::error::or_panic;
 use crate::timer::Timer;
 use crate::{ByClone, ErrorsAreFailures};
@@ -23,17 +22,17 @@ pub type Hedge<S, R = ByClone, K = ErrorsAreFailures> = Operation<S, HedgePlan, 
 
 /// The moves of a [`HedgeLayer`]: attempts beside each other.
 #[derive(Debug)]
-pub struct HedgePlan(pub(super) Arc<Shared>);
+pub struct HedgePlan(pub(super) Arc<Hedger>);
 
 impl Plan for HedgePlan {
     type Operation = ();
     type Attempt = ();
     type Times = ();
-    type Hedging = Hedging;
-    type Timer = Timer;
+    type Hedging = Kept<Hedging>;
+    type Timer = Kept<Timer>;
 
     #[inline(always)]
-    fn hedge(&self) -> Option<&Arc<Shared>> {
+    fn hedge(&self) -> Option<&Arc<Hedger>> {
         Some(&self.0)
     }
 }
@@ -67,12 +66,12 @@ impl<R, K> HedgeLayer<R, K> {
 /// Reads the state of a hedge. Clones are handles of the same hedge.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<Hedger>,
     origin: Instant,
 }
 
 impl Handle {
-    pub(crate) fn of(shared: &Arc<Shared>, origin: Instant) -> Self {
+    pub(crate) fn of(shared: &Arc<Hedger>, origin: Instant) -> Self {
         Self {
             shared: Arc::clone(shared),
             origin,

@@ -151,11 +151,6 @@
 
 mod config;
 mod layer;
-mod metrics;
-mod shared;
 
 pub use self::config::Config;
 pub use self::layer::{Handle, Hedge, HedgeLayer, HedgePlan};
-pub(crate) use self::metrics::Hedged;
-pub(crate) use self::shared::Payment;
-pub use self::shared::Shared;

@@ -4,7 +4,9 @@ use std::mem;
 use std::time::Duration;
 
 use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
-use crate::chassis::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record};
+use crate::chassis::{
+    Admit, At, EndedBy, OperationPart, Part, PartFor, PartLayer, PartService, Record,
+};
 use crate::error::{Check, or_panic};
 use crate::telemetry::{Ended, Series};
 use crate::{CompleteOnResponse, ErrorsAreFailures};
@@ -76,7 +78,7 @@ impl Part for Meter {
 
     #[inline(always)]
     fn admit(&self, (): (), permit: &mut Measured, at: &At) -> Admit {
-        permit.0 = at.nanos().saturating_add(1);
+        self.begin(permit, at);
         Admit::Go
     }
 
@@ -94,6 +96,13 @@ impl Part for Meter {
         let duration = Duration::from_nanos(ended.saturating_sub(began));
         let now = record.at.instant();
         self.metrics.ended(end, duration, now);
+    }
+}
+
+impl OperationPart for Meter {
+    #[inline(always)]
+    fn begin(&self, permit: &mut Measured, at: &At) {
+        permit.0 = at.nanos().saturating_add(1);
     }
 }
 

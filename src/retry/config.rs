@@ -171,8 +171,9 @@ impl<R, K> Config<R, K> {
             plan: RetryPlan(repeat),
             replay: self.replay,
             classify: self.classify,
+            completion: CompleteOnResponse,
         };
-        Ok(OperationLayer::of(recipe, CompleteOnResponse))
+        Ok(OperationLayer::of(recipe))
     }
 
     /// Makes what decides about further attempts.

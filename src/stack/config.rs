@@ -325,8 +325,9 @@ impl<R, K, C> Standard<R, K, C> {
             plan,
             replay: self.replay,
             classify: self.classify,
+            completion: self.completion,
         };
-        Ok(OperationLayer::of(recipe, self.completion))
+        Ok(OperationLayer::of(recipe))
     }
 }
 

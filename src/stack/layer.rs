@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::bulkhead::{self, Compartment};
-use crate::chassis::{Hedging, Limit, Operation, OperationLayer, Plan, Repeat, Times};
+use crate::chassis::{
+    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, Repeat, Times,
+};
 use crate::circuit_breaker::{self, Breaker};
 use crate::measure::Meter;
 use crate::rate_limit::{self, RateLimiter};
@@ -29,7 +31,7 @@ pub type StandardService<S, R = ByClone, K = ErrorsAreFailures, C = CompleteOnRe
 pub struct StandardPlan {
     pub(super) deadline: Limit,
     pub(super) retry: Option<Repeat>,
-    pub(super) hedge: Option<Arc<hedge::Shared>>,
+    pub(super) hedge: Option<Arc<Hedger>>,
     pub(super) timeout: Option<Limit>,
     pub(super) budget: Budget,
 }
@@ -43,9 +45,9 @@ pub type StandardParts = (
 impl Plan for StandardPlan {
     type Operation = Option<Meter>;
     type Attempt = StandardParts;
-    type Times = Times;
-    type Hedging = Hedging;
-    type Timer = Timer;
+    type Times = Kept<Times>;
+    type Hedging = Kept<Hedging>;
+    type Timer = Kept<Timer>;
 
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
@@ -63,7 +65,7 @@ impl Plan for StandardPlan {
     }
 
     #[inline(always)]
-    fn hedge(&self) -> Option<&Arc<hedge::Shared>> {
+    fn hedge(&self) -> Option<&Arc<Hedger>> {
         self.hedge.as_ref()
     }
 }

@@ -90,9 +90,6 @@ impl DeadlineConfig {
     pub fn build(self) -> Result<DeadlineLayer, ConfigError> {
         let check = Check::new("deadline", &self.name)?;
         check.duration("total", self.total)?;
-        Ok(DeadlineLayer {
-            total: self.total,
-            metrics: Series::of(&self.name, "deadline"),
-        })
+        Ok(DeadlineLayer::part(&self.name, "deadline", self.total))
     }
 }

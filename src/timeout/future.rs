@@ -9,8 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::metrics::TimeoutMetrics;
-
+use crate::chassis::TimeoutMetrics;
 use crate::context::{self, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Call;

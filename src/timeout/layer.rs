@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::Layer;
 
+use super::TimeoutMetrics;
 use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
-use super::metrics::TimeoutMetrics;
 use super::service::{DeadlineService, Timeout};
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
@@ -117,8 +117,7 @@ impl DeadlineLayer {
         }
     }
 
-    /// What a layer of another kind, `part` in its metrics, does with deadlines.
-    #[cfg(feature = "http")]
+    /// A deadline of a layer that is called `part` in its metrics.
     pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
         Self {
             total,

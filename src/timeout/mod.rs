@@ -90,11 +90,10 @@
 mod config;
 mod future;
 mod layer;
-pub(crate) mod metrics;
 mod service;
 
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
 pub use self::future::{DeadlineFuture, TimeoutFuture};
 pub use self::layer::{DeadlineLayer, TimeoutLayer};
-pub(crate) use self::metrics::TimeoutMetrics;
 pub use self::service::{DeadlineService, Timeout};
+pub(crate) use crate::chassis::TimeoutMetrics;

@@ -8,7 +8,7 @@ use tower::Service;
 
 use super::config::{Fixed, TimeoutFor};
 use super::future::{DeadlineFuture, TimeoutFuture};
-use super::metrics::TimeoutMetrics;
+use crate::chassis::TimeoutMetrics;
 use crate::context::{self, DeadlineScope};
 use crate::deadline::soonest;
 use crate::ready::Ready;

@@ -10,15 +10,17 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::plan::{NEVER, Plan, Slot, TimerSlot};
-use super::race::{End, Race, Step};
-use super::running::{Attempted, Running};
+use super::hedger::Payment;
+use super::plan::{NEVER, Plan, Slot};
+use super::race::{End, Race};
+use super::running::Running;
+use super::service::Recipe;
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
 use crate::context;
-use crate::hedge::Payment;
+use crate::deadline::soonest;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -30,7 +32,6 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pin_project! {
     /// The response future of [`Operation`](super::Operation).
     #[must_use = "futures do nothing unless polled"]
-    #[project = Parts]
     pub struct OperationFuture<S, Req, P, R, K, C>
     where
         S: Service<Req>,
@@ -46,8 +47,7 @@ pin_project! {
         // The request of the next attempt.
         copy: Option<Req>,
         // Last, so that what the attempts hold is given back first.
-        running: Option<Running<S, P, R, K>>,
-        completion: C,
+        running: Option<Running<S, P, R, K, C>>,
     }
 }
 
@@ -73,12 +73,12 @@ where
     S: Service<Req>,
     P: Plan,
 {
-    fn new() -> Self {
-        Self {
+    fn new() -> Box<Self> {
+        Box::new(Self {
             race: None,
             wait: None,
             previous: Duration::ZERO,
-        }
+        })
     }
 }
 
@@ -90,17 +90,14 @@ where
     #[inline(always)]
     pub(super) fn new(
         call: Call<S, Req>,
-        running: Option<Running<S, P, R, K>>,
-        copy: Option<Req>,
-        completion: C,
+        (running, copy): &mut (Option<Running<S, P, R, K, C>>, Option<Req>),
     ) -> Self {
         Self {
             call,
             more: None,
             timer: P::Timer::default(),
-            copy,
-            running,
-            completion,
+            copy: copy.take(),
+            running: running.take(),
         }
     }
 }
@@ -111,14 +108,6 @@ type Answer<S, Req, P, K, C> = Result<
     >,
     Error,
 >;
-
-/// The end of an attempt: in the place of the only one, or that of a race.
-enum Ended<Res, P: Plan> {
-    Only(Result<Res, Error>, (Outcome, EndedBy)),
-    Race(End<Res, P>),
-    /// The deadline has come.
-    Deadline(Instant),
-}
 
 impl<S, Req, P, R, K, C> Future for OperationFuture<S, Req, P, R, K, C>
 where
@@ -133,303 +122,37 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(running) = this.running.as_mut() else {
+        let Some(running) = this.running else {
             return Poll::Pending;
         };
         if running.renew() {
             this.timer.set(P::Timer::default());
         }
         let scope = running.scope();
-        let answer = this.poll(cx);
-        if let Some(running) = this.running {
-            running.tried = scope.tried();
-        }
+        let mut attempts = Attempts {
+            call: this.call,
+            more: this.more,
+            timer: this.timer,
+            copy: this.copy,
+            running,
+        };
+        let answer = attempts.poll(cx);
+        running.tried = scope.tried();
         answer
     }
 }
 
-impl<S, Req, P, R, K, C> Parts<'_, S, Req, P, R, K, C>
+/// The attempts of an operation that is being polled.
+struct Attempts<'a, S, Req, P, R, K, C>
 where
-    S: CloneService<Req>,
-    P: Plan<Attempt: PartFor<Req>>,
-    R: Replay<Req>,
-    K: Classify<S::Response>,
-    C: TrackCompletion<S::Response, K>,
+    S: Service<Req>,
+    P: Plan,
 {
-    #[inline(always)]
-    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Answer<S, Req, P, K, C>> {
-        let Some(running) = self.running.as_mut() else {
-            return Poll::Pending;
-        };
-        if self.more.is_none() {
-            if let Poll::Ready(result) = poll_attempt(self.call.as_mut(), &mut running.held, cx) {
-                let verdict = judge(&running.recipe().classify, &result);
-                if running.plan().hedge().is_some() {
-                    running.first_ended(verdict.0);
-                }
-                if verdict.0 == Outcome::Success {
-                    running.succeeded();
-                    return Poll::Ready(self.complete(result, verdict));
-                }
-                return self.poll_on(Some(Ended::Only(result, verdict)), cx);
-            }
-        }
-        self.poll_on(None, cx)
-    }
-
-    /// All but the first attempt's success.
-    #[inline(never)]
-    fn poll_on(
-        &mut self,
-        mut ended: Option<Ended<S::Response, P>>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Answer<S, Req, P, K, C>> {
-        let mut is_polled = ended.is_none() && self.more.is_none();
-        loop {
-            let now_ended = match ended.take() {
-                Some(ended) => ended,
-                None => match ready!(self.poll_attempts(std::mem::take(&mut is_polled), cx)) {
-                    Ok(ended) => ended,
-                    Err(error) => return Poll::Ready(self.end(error, EndedBy::Deadline)),
-                },
-            };
-            let Some(running) = self.running.as_mut() else {
-                return Poll::Pending;
-            };
-            let previous = self
-                .more
-                .as_ref()
-                .map_or(Duration::ZERO, |more| more.previous);
-            let wait = match now_ended {
-                Ended::Deadline(deadline) => {
-                    let error = running.end_at_deadline(deadline);
-                    return Poll::Ready(self.end(error, EndedBy::Deadline));
-                }
-                Ended::Only(result, (outcome, _))
-                    if running.repeats_at_once(outcome) && running.has_copy(self.copy.as_ref()) =>
-                {
-                    self.begin_race(result);
-                    continue;
-                }
-                Ended::Only(mut result, verdict) => {
-                    let (outcome, ended_by) = verdict;
-                    let next = if outcome == Outcome::Success {
-                        running.succeeded();
-                        None
-                    } else {
-                        running.next(Attempted {
-                            result: &mut result,
-                            outcome,
-                            copy: self.copy.as_ref(),
-                            previous,
-                        })
-                    };
-                    let Some(wait) = next else {
-                        return Poll::Ready(self.complete(result, verdict));
-                    };
-                    // Before the permits, and before the wait: it may hold a connection.
-                    drop(result);
-                    running.held.settle_attempt(outcome, ended_by);
-                    wait
-                }
-                Ended::Race(mut end) => {
-                    let next = if end.outcome == Outcome::Success {
-                        running.succeeded();
-                        None
-                    } else {
-                        running.next(Attempted {
-                            result: &mut end.result,
-                            outcome: end.outcome,
-                            copy: self.copy.as_ref(),
-                            previous,
-                        })
-                    };
-                    let Some(wait) = next else {
-                        return Poll::Ready(self.complete_race(end));
-                    };
-                    end.discard();
-                    wait
-                }
-            };
-            running.end_hedging();
-            self.call.set(Call::Done);
-            self.timer.set(P::Timer::default());
-            let more = self.more.get_or_insert_with(|| Box::new(More::new()));
-            more.race = None;
-            more.previous = wait.duration;
-            more.wait = Some(Wait {
-                until: wait.until,
-                timer: Box::pin(Timer::default()),
-            });
-        }
-    }
-
-    /// Polls what there is at the moment: the wait for the next attempt, the attempt, or all of a race. An error ends the
-    /// operation.
-    fn poll_attempts(
-        &mut self,
-        is_polled: bool,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Result<Ended<S::Response, P>, Error>> {
-        if self.more.as_ref().is_some_and(|more| more.wait.is_some()) {
-            if let Err(error) = ready!(self.poll_wait(cx)) {
-                return Poll::Ready(error);
-            }
-        }
-        if self.more.as_ref().is_some_and(|more| more.race.is_some()) {
-            return self.poll_race(cx).map(Ok);
-        }
-        let Some(running) = self.running.as_mut() else {
-            return Poll::Pending;
-        };
-        if !is_polled {
-            if let Poll::Ready(result) = poll_attempt(self.call.as_mut(), &mut running.held, cx) {
-                let verdict = judge(&running.recipe().classify, &result);
-                running.first_ended(verdict.0);
-                return Poll::Ready(Ok(Ended::Only(result, verdict)));
-            }
-        }
-        loop {
-            ready!(self.poll_timer(cx));
-            self.timer.set(P::Timer::default());
-            let Some(due) = self.due() else {
-                return Poll::Pending;
-            };
-            let Some(running) = self.running.as_mut() else {
-                return Poll::Pending;
-            };
-            let now = Instant::now();
-            let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-            if has_come(due.timeout) {
-                self.call.set(Call::Done);
-                let result = Err(running.end_at_timeout());
-                let verdict = judge(&running.recipe().classify, &result);
-                running.first_ended(verdict.0);
-                return Poll::Ready(Ok(Ended::Only(result, verdict)));
-            }
-            if let Some(deadline) = due.deadline.filter(|deadline| *deadline <= now) {
-                return Poll::Ready(Ok(Ended::Deadline(deadline)));
-            }
-            if has_come(due.copy) && self.send(now) {
-                return self.poll_race(cx).map(Ok);
-            }
-        }
-    }
-
-    /// Waits for the next attempt, and begins it.
-    #[allow(
-        clippy::type_complexity,
-        reason = "an end of the wait that is none of an attempt"
-    )]
-    fn poll_wait(
-        &mut self,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Result<(), Result<Ended<S::Response, P>, Error>>> {
-        let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
-            return Poll::Pending;
-        };
-        let Some(Wait { until, timer }) = &mut more.wait else {
-            return Poll::Ready(Ok(()));
-        };
-        let until = *until;
-        let end = running
-            .deadline()
-            .map_or(until, |deadline| deadline.min(until));
-        ready!(timer.as_mut().poll_at(end, cx));
-        let now = Instant::now();
-        let deadline = context::deadline().filter(|deadline| *deadline <= now);
-        if let Some(deadline) = deadline {
-            // The wait would have ended in time, but the task was woken too late.
-            return Poll::Ready(Err(if until <= now {
-                Err(running.end_late(now))
-            } else {
-                Ok(Ended::Deadline(deadline))
-            }));
-        }
-        more.wait = None;
-        let Some(mut request) = self.copy.take() else {
-            return Poll::Pending;
-        };
-        running.attempt += 1;
-        if let Some(times) = running.times.get_mut() {
-            times.timeout_at = NEVER;
-        }
-        running.held.permits.begin_again();
-        context::set_attempt(running.attempt);
-        let at = running.held.core().at_instant(now);
-        let begun = running.begin_attempt(&mut request, self.copy, &at);
-        let call = match begun {
-            Ok(()) => Call::waiting(running.held.owner.service(), request),
-            Err(error) => Call::failed(error),
-        };
-        self.call.set(call);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Ends the operation without an answer of its attempts.
-    fn end(&mut self, error: Error, ended_by: EndedBy) -> Answer<S, Req, P, K, C> {
-        // The attempts are gone, and accounted for, before the caller goes on.
-        self.call.set(Call::Done);
-        if let Some(race) = self.more.as_mut().and_then(|more| more.race.as_mut()) {
-            race.abandon(ended_by);
-        }
-        *self.more = None;
-        let Some(running) = self.running.as_mut() else {
-            return Err(error);
-        };
-        running.end_hedging();
-        running.held.settle_attempt(Outcome::Cancelled, ended_by);
-        let result = Err(error);
-        let (outcome, _) = judge(&running.recipe().classify, &result);
-        self.complete(result, (outcome, ended_by))
-    }
-
-    /// Gives the answer of the only attempt to the caller.
-    #[inline(always)]
-    fn complete(
-        &mut self,
-        result: Result<S::Response, Error>,
-        verdict: (Outcome, EndedBy),
-    ) -> Answer<S, Req, P, K, C> {
-        let Some(Running { held, .. }) = self.running.as_mut() else {
-            return Err(Error::late(""));
-        };
-        let Held { owner, permits } = held;
-        let classify = &owner.recipe.classify;
-        complete(
-            owner.core(),
-            permits,
-            result,
-            verdict,
-            classify,
-            self.completion,
-        )
-    }
-
-    /// Gives the answer of a race to the caller.
-    fn complete_race(&mut self, mut end: End<S::Response, P>) -> Answer<S, Req, P, K, C> {
-        // The losers are gone, and accounted for, before the caller goes on.
-        self.call.set(Call::Done);
-        if let Some(race) = self.more.as_mut().and_then(|more| more.race.as_mut()) {
-            race.abandon(EndedBy::Hedge);
-        }
-        *self.more = None;
-        let Some(running) = self.running.as_mut() else {
-            return Err(Error::late(""));
-        };
-        running.end_hedging();
-        let Held { owner, permits } = &mut end.held;
-        permits.take_operation(&mut running.held.permits);
-        running.held.abandon(EndedBy::Hedge);
-        complete(
-            owner,
-            permits,
-            end.result,
-            (end.outcome, end.ended_by),
-            &running.recipe().classify,
-            self.completion,
-        )
-    }
+    call: Pin<&'a mut Call<S, Req>>,
+    more: &'a mut Option<Box<More<S, Req, P>>>,
+    timer: Pin<&'a mut P::Timer>,
+    copy: &'a mut Option<Req>,
+    running: &'a mut Running<S, P, R, K, C>,
 }
 
 /// The next instants at which something is due for an attempt that is pending.
@@ -440,8 +163,7 @@ struct Due {
     copy: Option<Instant>,
 }
 
-/// Hedging.
-impl<S, Req, P, R, K, C> Parts<'_, S, Req, P, R, K, C>
+impl<S, Req, P, R, K, C> Attempts<'_, S, Req, P, R, K, C>
 where
     S: CloneService<Req>,
     P: Plan<Attempt: PartFor<Req>>,
@@ -449,30 +171,296 @@ where
     K: Classify<S::Response>,
     C: TrackCompletion<S::Response, K>,
 {
+    #[inline(always)]
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Answer<S, Req, P, K, C>> {
+        if self.more.is_some() {
+            return self.poll_on(None, cx);
+        }
+        match poll_attempt(self.call.as_mut(), &mut self.running.held, cx) {
+            Poll::Ready(result) => {
+                let verdict = judge(&self.running.recipe().classify, &result);
+                self.running.first_ended(verdict.0);
+                if verdict.0 != Outcome::Success {
+                    let end = self.detach(result, verdict);
+                    return self.poll_on(Some(Poll::Ready(end)), cx);
+                }
+                self.running.has_succeeded = true;
+                let Held { owner, permits } = &mut self.running.held;
+                let (core, recipe) = (owner.core(), &owner.recipe);
+                Poll::Ready(complete(
+                    core,
+                    permits,
+                    result,
+                    verdict,
+                    &recipe.classify,
+                    &recipe.completion,
+                ))
+            }
+            Poll::Pending if self.timer.get().is_none() => Poll::Pending,
+            Poll::Pending => self.poll_on(Some(Poll::Pending), cx),
+        }
+    }
+
+    /// All but the first attempt's success. `polled` is the result of polling the first attempt, if it was.
+    #[inline(never)]
+    fn poll_on(
+        &mut self,
+        mut polled: Option<Poll<End<S::Response, P>>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Answer<S, Req, P, K, C>> {
+        loop {
+            let mut end = match ready!(self.poll_attempts(polled.take(), cx)) {
+                Ok(end) => end,
+                Err(late) => return Poll::Ready(self.end_at_deadline(late)),
+            };
+            let previous = self
+                .more
+                .as_ref()
+                .map_or(Duration::ZERO, |more| more.previous);
+            let next = self.running.next(&mut end, self.copy.as_ref(), previous);
+            let Some(wait) = next else {
+                self.running.has_succeeded = end.outcome == Outcome::Success;
+                return Poll::Ready(self.complete(end));
+            };
+            // Before the wait: it may hold a connection.
+            end.discard();
+            self.running.end_hedging();
+            self.timer.set(P::Timer::default());
+            let more = self.more.get_or_insert_with(More::new);
+            more.race = None;
+            more.previous = wait.duration;
+            more.wait = Some(Wait {
+                until: wait.until,
+                timer: Box::pin(Timer::default()),
+            });
+        }
+    }
+
+    /// Polls what there is at the moment: the wait for the next attempt, or all attempts, of which another one is sent when
+    /// it is due. An error says that the deadline has come.
+    fn poll_attempts(
+        &mut self,
+        mut polled: Option<Poll<End<S::Response, P>>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<End<S::Response, P>, Error>> {
+        ready!(self.poll_wait(cx))?;
+        loop {
+            while let Poll::Ready(end) = polled.take().unwrap_or_else(|| self.poll_running(cx)) {
+                if let Some(end) = self.ended(end) {
+                    return Poll::Ready(Ok(end));
+                }
+            }
+            let is_held_back = self.race().is_some_and(|race| race.not_before.is_some());
+            if self.is_repeat_due() && !is_held_back && self.send(Instant::now()) {
+                continue;
+            }
+            let is_running = self.is_running();
+            if !is_running && !self.is_repeat_due() {
+                let failed = self.race().and_then(Race::take_failed);
+                return failed.map_or(Poll::Pending, |end| Poll::Ready(Ok(end)));
+            }
+            let Poll::Ready(due) = self.poll_due(cx) else {
+                // Else the service has asked for time. The failure is kept, as a copy may still be denied then.
+                if let (true, Some(race)) = (is_running, self.race()) {
+                    race.give_up_response();
+                }
+                return Poll::Pending;
+            };
+            let now = Instant::now();
+            let has_come = |at: &Instant| *at <= now;
+            if due.timeout.as_ref().is_some_and(has_come) {
+                self.call.set(Call::Done);
+                let error = self.running.end_at_timeout();
+                polled = Some(Poll::Ready(self.end_first(Err(error))));
+            } else if let Some(deadline) = due.deadline.filter(has_come) {
+                return Poll::Ready(Err(self.running.end_at_deadline(deadline)));
+            } else if !due.copy.as_ref().is_some_and(has_come) || !self.send(now) {
+                polled = Some(Poll::Pending);
+            }
+        }
+    }
+
+    /// Polls the attempts until one of them ends.
+    fn poll_running(&mut self, cx: &mut task::Context<'_>) -> Poll<End<S::Response, P>> {
+        if self.is_first_running() {
+            let polled = poll_attempt(self.call.as_mut(), &mut self.running.held, cx);
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(self.end_first(result));
+            }
+        }
+        match self.more.as_mut().and_then(|more| more.race.as_mut()) {
+            Some(race) => race.poll(self.running, cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The attempt, or the first one of a race, has ended.
+    fn end_first(&mut self, result: Result<S::Response, Error>) -> End<S::Response, P> {
+        let verdict = judge(&self.running.recipe().classify, &result);
+        self.running.first_ended(verdict.0);
+        self.detach(result, verdict)
+    }
+
+    fn detach(
+        &mut self,
+        result: Result<S::Response, Error>,
+        verdict: (Outcome, EndedBy),
+    ) -> End<S::Response, P> {
+        self.call.set(Call::Done);
+        End::new(result, verdict, self.running.held.detach_attempt())
+    }
+
+    /// Returns an attempt that has ended, unless another one may do better.
+    fn ended(&mut self, end: End<S::Response, P>) -> Option<End<S::Response, P>> {
+        let is_repeated = self.running.repeats_at_once(end.outcome);
+        let is_alone = self.race().is_none() && !(is_repeated && self.has_copy());
+        if is_alone || end.is_last() {
+            return Some(end);
+        }
+        let recipe = self.running.recipe();
+        let pushback = end.pushback(&recipe.classify);
+        let more = self.more.get_or_insert_with(More::new);
+        let race = more.race.get_or_insert_with(Race::new);
+        race.failed(&recipe.classify, &recipe.completion, end);
+        race.is_repeat_due |= is_repeated;
+        // The next event may be due sooner than when the timer was set.
+        self.timer.set(P::Timer::default());
+        match pushback {
+            None => {}
+            Some(Pushback::DoNotRetry) => self.running.stop_copies(),
+            Some(Pushback::RetryAfter(wait)) => {
+                let at = crate::nanos::saturating_add(Instant::now(), wait);
+                let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
+                if is_in_time && wait <= MAX_RETRY_AFTER {
+                    race.not_before = race.not_before.max(Some(at));
+                } else {
+                    self.running.stop_copies();
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits for the next attempt, and begins it.
+    fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        let running = &mut *self.running;
+        let Some(more) = self.more.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(Wait { until, timer }) = &mut more.wait else {
+            return Poll::Ready(Ok(()));
+        };
+        let until = *until;
+        let end = soonest(running.deadline(), until);
+        ready!(timer.as_mut().poll_at(end, cx));
+        let now = Instant::now();
+        if let Some(deadline) = context::deadline().filter(|deadline| *deadline <= now) {
+            return Poll::Ready(Err(if until <= now {
+                // The wait would have ended in time, but the task was woken too late.
+                running.end_late(now)
+            } else {
+                running.end_at_deadline(deadline)
+            }));
+        }
+        more.wait = None;
+        let Some(mut request) = self.copy.take() else {
+            return Poll::Pending;
+        };
+        running.attempt += 1;
+        if let Some(times) = running.times.get_mut() {
+            times.timeout_at = NEVER;
+        }
+        running.held.begin_again();
+        context::set_attempt(running.attempt);
+        let at = running.held.core().at_instant(now);
+        let begun = running.begin_attempt(&mut request, self.copy, &at);
+        let owner = &running.held.owner;
+        self.call.set(Call::of(begun, || owner.service(), request));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives up the attempts that are left. They are gone, and accounted for, before the caller goes on.
+    fn give_up(&mut self, ended_by: EndedBy) {
+        self.call.set(Call::Done);
+        if let Some(race) = self.race() {
+            race.abandon(ended_by);
+        }
+        *self.more = None;
+        self.running.end_hedging();
+    }
+
+    /// Ends the operation at its deadline.
+    fn end_at_deadline(&mut self, error: Error) -> Answer<S, Req, P, K, C> {
+        self.give_up(EndedBy::Deadline);
+        let held = &mut self.running.held;
+        held.settle_attempt(Outcome::Cancelled, EndedBy::Deadline);
+        let result = Err(error);
+        let (outcome, _) = judge(&self.running.recipe().classify, &result);
+        let end = self.detach(result, (outcome, EndedBy::Deadline));
+        self.complete(end)
+    }
+
+    /// Gives the result of an attempt to the caller.
+    fn complete(&mut self, mut end: End<S::Response, P>) -> Answer<S, Req, P, K, C> {
+        self.give_up(EndedBy::Hedge);
+        let Held { owner, permits } = &mut end.held;
+        permits.take_operation(&mut self.running.held.permits);
+        self.running.held.abandon(EndedBy::Hedge);
+        let verdict = (end.outcome, end.ended_by);
+        let Recipe {
+            classify,
+            completion,
+            ..
+        } = self.running.recipe();
+        complete(owner, permits, end.result, verdict, classify, completion)
+    }
+
     fn race(&mut self) -> Option<&mut Race<S, Req, P>> {
         self.more.as_mut()?.race.as_mut()
     }
 
+    fn is_first_running(&self) -> bool {
+        !matches!(*self.call, Call::Done)
+    }
+
+    /// Returns whether any attempt is in flight.
+    fn is_running(&mut self) -> bool {
+        let has_timeout = self.running.plan().timeout().is_some();
+        let is_racing = |race: &mut Race<_, _, _>| race.is_running(has_timeout);
+        self.is_first_running() || self.race().is_some_and(is_racing)
+    }
+
+    /// Returns whether a copy of the request could be sent.
+    fn has_copy(&self) -> bool {
+        self.running.may_copy() && self.copy.is_some()
+    }
+
+    /// Returns whether a failed attempt is to be made again, now or when the service takes calls again.
+    fn is_repeat_due(&mut self) -> bool {
+        self.race().is_some_and(|race| race.is_repeat_due) && self.has_copy()
+    }
+
     /// Waits until something is due.
-    fn poll_timer(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let Some(timer) = self.timer.as_mut().timer() else {
+    fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
+        let due = self.due();
+        let (Some(timer), Some(due)) = (self.timer.as_mut().get_pin(), due) else {
             return Poll::Pending;
         };
         if timer.is_set() {
-            return timer.poll_set(cx);
+            ready!(timer.poll_set(cx));
+        } else {
+            ready!(timer.poll_at(due.first, cx));
         }
-        let Some(due) = self.due() else {
-            return Poll::Pending;
-        };
-        let timer = self.timer.as_mut().timer();
-        timer.map_or(Poll::Pending, |timer| timer.poll_at(due.first, cx))
+        self.timer.set(P::Timer::default());
+        Poll::Ready(due)
     }
 
     /// Returns the instants at which something is due.
     fn due(&mut self) -> Option<Due> {
-        let running = self.running.as_mut()?;
+        let is_first_running = self.is_first_running() && self.running.held.is_sent();
+        let has_copy = self.has_copy();
+        let running = &mut *self.running;
         let race = self.more.as_ref().and_then(|more| more.race.as_ref());
-        let is_first_running = running.held.is_sent() && !matches!(*self.call, Call::Done);
         if race.is_none() && !is_first_running {
             // The parts that an attempt waits for bound the wait.
             return None;
@@ -489,14 +477,14 @@ where
             timeout = Some(core.instant(times.timeout_at));
         }
         let mut copy = None;
-        if running.has_copy(self.copy.as_ref()) {
+        if has_copy {
             let not_before = race.and_then(|race| race.not_before);
             copy = if race.is_some_and(|race| race.is_repeat_due) {
                 not_before
             } else {
                 running
                     .slow_at()
-                    .map(|at| not_before.map_or(at, |not_before| at.max(not_before)))
+                    .map(|at| not_before.map_or(at, |then| at.max(then)))
             };
         }
         let deadline = running.deadline();
@@ -509,179 +497,26 @@ where
         })
     }
 
-    /// The only attempt has failed, and is made again at once.
-    #[cold]
-    fn begin_race(&mut self, result: Result<S::Response, Error>) {
-        let Some(running) = self.running.as_mut() else {
-            return;
-        };
-        self.call.set(Call::Done);
-        self.timer.set(P::Timer::default());
-        let held = running.held.detach_attempt();
-        let end = End::new(&running.recipe().classify, result, held);
-        let mut race = Race::new();
-        let step = race.ended(&running.recipe().classify, self.completion, end);
-        let more = self.more.get_or_insert_with(|| Box::new(More::new()));
-        more.race = Some(race);
-        if let Step::Failed(outcome, pushback) = step {
-            self.obey(outcome, pushback);
-        }
-    }
-
-    /// Notes what the end of an attempt means for further copies.
-    fn obey(&mut self, outcome: Outcome, pushback: Option<Pushback>) {
-        let (Some(running), Some(more)) = (self.running.as_mut(), self.more.as_mut()) else {
-            return;
-        };
-        let Some(race) = more.race.as_mut() else {
-            return;
-        };
-        race.is_repeat_due |= running.repeats_at_once(outcome);
-        // The next event may be due sooner than when the timer was set.
-        self.timer.set(P::Timer::default());
-        match pushback {
-            None => {}
-            Some(Pushback::DoNotRetry) => running.stop_copies(),
-            Some(Pushback::RetryAfter(wait)) => {
-                let at = crate::nanos::saturating_add(Instant::now(), wait);
-                let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
-                if is_in_time && wait <= MAX_RETRY_AFTER {
-                    race.not_before = race.not_before.max(Some(at));
-                } else {
-                    running.stop_copies();
-                }
-            }
-        }
-    }
-
-    /// Polls all attempts, and begins another one when that is due.
-    #[cold]
-    #[inline(never)]
-    fn poll_race(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended<S::Response, P>> {
-        loop {
-            while let Poll::Ready(step) = self.poll_racers(cx) {
-                match step {
-                    Step::Over(end) => return Poll::Ready(Ended::Race(end)),
-                    Step::Failed(outcome, pushback) => self.obey(outcome, pushback),
-                }
-            }
-            let is_repeat_due = self.is_repeat_due();
-            let is_immediate =
-                is_repeat_due && self.race().is_some_and(|race| race.not_before.is_none());
-            if is_immediate && self.send(Instant::now()) {
-                continue;
-            }
-            let (is_running, is_repeat_due) = (self.is_running(), self.is_repeat_due());
-            if !is_running && !is_repeat_due {
-                let failed = self.race().and_then(Race::take_failed);
-                return failed.map_or(Poll::Pending, |end| Poll::Ready(Ended::Race(end)));
-            }
-            if self.poll_timer(cx).is_ready() {
-                self.timer.set(P::Timer::default());
-                if let Some(due) = self.due() {
-                    let now = Instant::now();
-                    let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-                    if has_come(due.timeout) {
-                        let Some(running) = self.running.as_mut() else {
-                            return Poll::Pending;
-                        };
-                        let error = running.end_at_timeout();
-                        match self.first_ended(Err(error)) {
-                            Some(Step::Over(end)) => return Poll::Ready(Ended::Race(end)),
-                            Some(Step::Failed(outcome, pushback)) => self.obey(outcome, pushback),
-                            None => {}
-                        }
-                    } else if let Some(deadline) = due.deadline.filter(|at| *at <= now) {
-                        return Poll::Ready(Ended::Deadline(deadline));
-                    } else if has_come(due.copy) {
-                        self.send(now);
-                    }
-                    continue;
-                }
-            }
-            // Else the service has asked for time. The failure is kept, as a copy may still be denied then.
-            if let (true, Some(race)) = (is_running, self.race()) {
-                race.give_up_response();
-            }
-            return Poll::Pending;
-        }
-    }
-
-    /// Polls the attempts until one of them ends.
-    fn poll_racers(&mut self, cx: &mut task::Context<'_>) -> Poll<Step<S::Response, P>> {
-        if self.is_first_running() {
-            let Some(running) = self.running.as_mut() else {
-                return Poll::Pending;
-            };
-            let polled = poll_attempt(self.call.as_mut(), &mut running.held, cx);
-            if let Poll::Ready(result) = polled {
-                return self.first_ended(result).map_or(Poll::Pending, Poll::Ready);
-            }
-        }
-        let (Some(running), Some(more)) = (self.running.as_ref(), self.more.as_mut()) else {
-            return Poll::Pending;
-        };
-        let Some(race) = more.race.as_mut() else {
-            return Poll::Pending;
-        };
-        let limit = running.plan().timeout().map(|limit| limit.time);
-        let classify = &running.recipe().classify;
-        let time_out = || running.end_at_timeout();
-        race.poll(classify, self.completion, limit, time_out, cx)
-    }
-
-    /// The first attempt of a race has ended.
-    fn first_ended(&mut self, result: Result<S::Response, Error>) -> Option<Step<S::Response, P>> {
-        let running = self.running.as_mut()?;
-        self.call.set(Call::Done);
-        let held = running.held.detach_attempt();
-        let end = End::new(&running.recipe().classify, result, held);
-        running.first_ended(end.outcome);
-        let race = self.more.as_mut()?.race.as_mut()?;
-        Some(race.ended(&running.recipe().classify, self.completion, end))
-    }
-
-    fn is_first_running(&self) -> bool {
-        !matches!(*self.call, Call::Done)
-    }
-
-    /// Returns whether any attempt is in flight.
-    fn is_running(&mut self) -> bool {
-        let running = self.running.as_ref();
-        let has_timeout = running.is_some_and(|running| running.plan().timeout().is_some());
-        let race = self.race();
-        race.is_some_and(|race| race.is_running(has_timeout)) || self.is_first_running()
-    }
-
-    /// Returns whether a failed attempt is to be made again, now or when the service takes calls again.
-    fn is_repeat_due(&mut self) -> bool {
-        let is_due = self.race().is_some_and(|race| race.is_repeat_due);
-        let running = self.running.as_ref();
-        is_due && running.is_some_and(|running| running.has_copy(self.copy.as_ref()))
-    }
-
     /// Sends a hedge, if it may be sent. If not, no further one will be.
     #[cold]
     #[inline(never)]
     fn send(&mut self, now: Instant) -> bool {
-        let Some(running) = self.running.as_mut() else {
-            return false;
-        };
+        let running = &mut *self.running;
         self.timer.set(P::Timer::default());
         let shared = Arc::clone(&running.held.owner);
-        let (replay, hedge) = (&shared.recipe.replay, shared.recipe.plan.hedge());
+        let (replay, hedger) = (&shared.recipe.replay, shared.recipe.plan.hedge());
         let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
         let is_possible = self
             .copy
             .as_ref()
             .is_some_and(|copy| replay.is_replayable(copy));
-        let (false, true, Some(hedge)) = (is_late, is_possible, hedge) else {
+        let (false, true, Some(hedger)) = (is_late, is_possible, hedger) else {
             running.stop_copies();
             return false;
         };
         let core = Arc::clone(shared.core());
         let at = core.at_instant(now);
-        let payment = hedge.pay(&at);
+        let payment = hedger.pay(&at);
         if payment == Payment::Denied {
             running.stop_copies();
             return false;
@@ -689,21 +524,19 @@ where
         let Some(mut request) = self.copy.take() else {
             return false;
         };
-        let more = self.more.get_or_insert_with(|| Box::new(More::new()));
+        let more = self.more.get_or_insert_with(More::new);
         let race = more.race.get_or_insert_with(Race::new);
         let number = race.sent() + 1;
         running.prepare_hedge(&mut request, number, self.copy);
-        if number >= hedge.max_hedges() {
+        if number >= hedger.max_hedges() {
             running.stop_copies();
         }
         // It may hold a permit that this attempt needs.
         race.give_up_response();
         let mut held = Held::new(core);
-        let call = match held.admit(&request, &at) {
-            Ok(()) => Call::waiting(shared.service(), request),
-            Err(error) => Call::failed(error),
-        };
-        race.send(call, held, payment == Payment::Paid, hedge);
+        let admitted = held.admit(&request, &at);
+        let call = Call::of(admitted, || shared.service(), request);
+        race.send(call, held, payment == Payment::Paid, hedger);
         running.note_hedge(&at);
         true
     }

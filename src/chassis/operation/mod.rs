@@ -1,13 +1,20 @@
 //! The operation: all that a stack does around its attempts.
 
 mod future;
+mod hedge_metrics;
+mod hedger;
+mod hedging;
 mod plan;
 mod race;
+mod repeat;
+mod retry_metrics;
 mod running;
 mod service;
 
 pub use self::future::OperationFuture;
+pub(crate) use self::hedger::{Hedger, Settings as HedgeSettings};
 pub use self::plan::Plan;
-pub(crate) use self::plan::{Hedging, Limit, Repeat, Times};
+pub(crate) use self::plan::{Hedging, Kept, Times};
+pub(crate) use self::repeat::Repeat;
 pub(crate) use self::service::Recipe;
 pub use self::service::{Operation, OperationLayer};

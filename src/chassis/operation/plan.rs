@@ -2,24 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use crate::Budget;
-use crate::algorithm::retry::Settings;
-use crate::chassis::Part;
-use crate::hedge;
-use crate::random::Random;
-use crate::retry::RetryMetrics;
-use crate::telemetry::Series;
-use crate::timeout::TimeoutMetrics;
+use super::hedger::Hedger;
+use super::repeat::Repeat;
+use crate::chassis::limit::Limit;
+use crate::chassis::part::{OperationPart, Part};
 use crate::timer::Timer;
 
 /// The moves of an operation. What a plan does not have costs nothing.
 pub trait Plan: Send + Sync + 'static {
-    /// The parts of the whole operation.
-    type Operation: Part;
+    /// The part of the whole operation.
+    type Operation: OperationPart;
     /// The parts of each attempt.
     type Attempt: Part;
 
@@ -29,10 +25,9 @@ pub trait Plan: Send + Sync + 'static {
     /// The state of hedging, if an operation sends hedges.
     #[doc(hidden)]
     type Hedging: Slot<Hedging>;
-
     /// The timer of an operation that is bounded, or sends hedges. A wait between attempts has one of its own.
     #[doc(hidden)]
-    type Timer: TimerSlot;
+    type Timer: Slot<Timer>;
 
     /// The time of the operation. With `Duration::MAX` it ends at an inherited deadline alone.
     #[doc(hidden)]
@@ -56,17 +51,19 @@ pub trait Plan: Send + Sync + 'static {
 
     #[doc(hidden)]
     #[inline(always)]
-    fn hedge(&self) -> Option<&Arc<hedge::Shared>> {
+    fn hedge(&self) -> Option<&Arc<Hedger>> {
         None
     }
 }
 
-/// A place for a state, or for none. What a plan does not keep takes no room and no instruction.
+/// A place for a state: [`Kept`], or `()` for none, which takes no room and no instruction.
 pub trait Slot<T>: Default + Send + Sync + 'static {
     #[doc(hidden)]
     fn get(&self) -> Option<&T>;
     #[doc(hidden)]
     fn get_mut(&mut self) -> Option<&mut T>;
+    #[doc(hidden)]
+    fn get_pin(self: Pin<&mut Self>) -> Option<Pin<&mut T>>;
 }
 
 impl<T> Slot<T> for () {
@@ -79,25 +76,36 @@ impl<T> Slot<T> for () {
     fn get_mut(&mut self) -> Option<&mut T> {
         None
     }
-}
 
-/// A place for a timer, or for none.
-pub trait TimerSlot: Default + Send + Sync + 'static {
-    #[doc(hidden)]
-    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>>;
-}
-
-impl TimerSlot for () {
     #[inline(always)]
-    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>> {
+    fn get_pin(self: Pin<&mut Self>) -> Option<Pin<&mut T>> {
         None
     }
 }
 
-impl TimerSlot for Timer {
+pin_project! {
+    /// A state that is there.
+    #[derive(Debug, Default)]
+    pub struct Kept<T> {
+        #[pin]
+        state: T,
+    }
+}
+
+impl<T: Default + Send + Sync + 'static> Slot<T> for Kept<T> {
     #[inline(always)]
-    fn timer(self: Pin<&mut Self>) -> Option<Pin<&mut Timer>> {
-        Some(self)
+    fn get(&self) -> Option<&T> {
+        Some(&self.state)
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self) -> Option<&mut T> {
+        Some(&mut self.state)
+    }
+
+    #[inline(always)]
+    fn get_pin(self: Pin<&mut Self>) -> Option<Pin<&mut T>> {
+        Some(self.project().state)
     }
 }
 
@@ -122,18 +130,6 @@ impl Default for Times {
     }
 }
 
-impl Slot<Self> for Times {
-    #[inline(always)]
-    fn get(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    #[inline(always)]
-    fn get_mut(&mut self) -> Option<&mut Self> {
-        Some(self)
-    }
-}
-
 /// The part of an operation that hedges.
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -152,45 +148,3 @@ pub struct Hedging {
 }
 
 pub(super) const NEVER: u64 = u64::MAX;
-
-impl Slot<Self> for Hedging {
-    #[inline(always)]
-    fn get(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    #[inline(always)]
-    fn get_mut(&mut self) -> Option<&mut Self> {
-        Some(self)
-    }
-}
-
-/// A time, and where it is reported that it was over.
-#[derive(Clone, Copy, Debug)]
-pub struct Limit {
-    pub(crate) time: Duration,
-    pub(crate) metrics: &'static Series<TimeoutMetrics>,
-}
-
-/// Retries: when, how often, and paid from what.
-#[derive(Debug)]
-pub struct Repeat {
-    pub(crate) settings: Settings,
-    pub(crate) budget: Option<Budget>,
-    pub(crate) random: Random,
-    pub(crate) metrics: &'static Series<RetryMetrics>,
-}
-
-impl Repeat {
-    /// The budget that attempts are paid from, for inner layers that could pay as well.
-    #[inline]
-    pub(super) fn budget_id(&self) -> usize {
-        self.budget.as_ref().map_or(0, Budget::id)
-    }
-
-    /// Returns whether the attempts are made by an outer retry.
-    #[inline]
-    pub(super) fn is_nested(&self) -> bool {
-        crate::context::attempt() > 0 && !self.settings.retry_nested
-    }
-}

@@ -3,17 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::hedge_metrics::Hedged;
+use super::hedger::Hedger;
 use super::plan::Plan;
+use super::running::Running;
 use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt};
-use crate::hedge::{Hedged, Shared};
 use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, Outcome, Pushback, TrackCompletion};
@@ -25,7 +26,7 @@ where
     S: Service<Req>,
     P: Plan,
 {
-    hedges: Vec<Sent<S, Req, P>>,
+    hedges: Vec<Pin<Box<Hedge<S, Req, P>>>>,
     /// The number of hedges in all.
     sent: u32,
     /// An attempt has failed.
@@ -38,21 +39,8 @@ where
     failed: Option<End<S::Response, P>>,
 }
 
-/// A hedge in flight.
-struct Sent<S, Req, P>
-where
-    S: Service<Req>,
-    P: Plan,
-{
-    // Before the note, so that the call is given up when that is written.
-    hedge: Pin<Box<Hedge<S, Req, P>>>,
-    /// It takes the place of an attempt that failed.
-    is_repeat: bool,
-    is_paid: bool,
-    note: Note,
-}
-
 pin_project! {
+    /// A hedge in flight.
     struct Hedge<S, Req, P>
     where
         S: Service<Req>,
@@ -63,18 +51,23 @@ pin_project! {
         #[pin]
         timer: Timer,
         held: Permits<P>,
+        // It takes the place of an attempt that failed.
+        is_repeat: bool,
+        is_paid: bool,
+        // Last, so that the call is given up when it is written.
+        note: Note,
     }
 }
 
 /// Reports the fate of a hedge when it is dropped.
 struct Note {
-    shared: Arc<Shared>,
+    hedger: Arc<Hedger>,
     result: Hedged,
 }
 
 impl Drop for Note {
     fn drop(&mut self) {
-        self.shared.report(self.result, Instant::now());
+        self.hedger.report(self.result, Instant::now());
     }
 }
 
@@ -87,11 +80,11 @@ pub(super) struct End<Res, P: Plan> {
 }
 
 impl<Res, P: Plan> End<Res, P> {
-    pub(super) fn new<K>(classify: &K, result: Result<Res, Error>, held: Permits<P>) -> Self
-    where
-        K: Classify<Res>,
-    {
-        let (outcome, ended_by) = judge(classify, &result);
+    pub(super) fn new(
+        result: Result<Res, Error>,
+        (outcome, ended_by): (Outcome, EndedBy),
+        held: Permits<P>,
+    ) -> Self {
         Self {
             result,
             outcome,
@@ -110,20 +103,6 @@ impl<Res, P: Plan> End<Res, P> {
         } = self;
         drop(result);
         held.settle_attempt(outcome, ended_by);
-    }
-
-    /// Ends the permits of an attempt that is over, although its result may still be of use.
-    fn settle_if_over<K, C>(&mut self, classify: &K, completion: &C)
-    where
-        C: TrackCompletion<Res, K>,
-    {
-        let over = match &self.result {
-            Ok(response) => completion.ended(response, self.outcome, classify),
-            Err(_) => Some(self.outcome),
-        };
-        if let Some(outcome) = over {
-            self.held.settle_attempt(outcome, self.ended_by);
-        }
     }
 
     /// The service's word about trying again that came with a failed attempt.
@@ -147,14 +126,11 @@ impl<Res, P: Plan> End<Res, P> {
         let error = self.result.as_ref().err();
         error.is_some_and(|error| error.is_rejection() || error.concerns_one_copy())
     }
-}
 
-/// The meaning of an attempt's end for the call.
-pub(super) enum Step<Res, P: Plan> {
-    /// This is how the call ends.
-    Over(End<Res, P>),
-    /// Another attempt may do better. The service may have said when to try again.
-    Failed(Outcome, Option<Pushback>),
+    /// Returns whether this is how the call ends, and no other attempt may do better.
+    pub(super) fn is_last(&self) -> bool {
+        !self.outcome.is_failure() && !self.says_nothing()
+    }
 }
 
 impl<S, Req, P> Race<S, Req, P>
@@ -173,30 +149,30 @@ where
         }
     }
 
-    /// An attempt has ended. A failure never beats an attempt that is still running.
-    pub(super) fn ended<K, C>(
+    /// An attempt has ended, but another one may do better: a failure never beats one that is still running.
+    pub(super) fn failed<K, C>(
         &mut self,
         classify: &K,
         completion: &C,
         mut end: End<S::Response, P>,
-    ) -> Step<S::Response, P>
-    where
-        K: Classify<S::Response>,
+    ) where
         C: TrackCompletion<S::Response, K>,
     {
-        if !end.outcome.is_failure() && !end.says_nothing() {
-            return Step::Over(end);
-        }
         self.has_failed = true;
-        let (outcome, pushback) = (end.outcome, end.pushback(classify));
-        end.settle_if_over(classify, completion);
+        let over = match &end.result {
+            Ok(response) => completion.ended(response, end.outcome, classify),
+            Err(_) => Some(end.outcome),
+        };
+        if let Some(outcome) = over {
+            // Its permits are of no use, although its result may still be.
+            end.held.settle_attempt(outcome, end.ended_by);
+        }
         // A refusal by an inner layer says less than what the service answered.
         if self.failed.as_ref().is_none_or(End::says_nothing) {
             self.failed = Some(end);
         } else {
             end.discard();
         }
-        Step::Failed(outcome, pushback)
     }
 
     /// Another attempt decides how the call ends.
@@ -214,69 +190,62 @@ where
         call: Call<S, Req>,
         held: Permits<P>,
         is_paid: bool,
-        shared: &Arc<Shared>,
+        hedger: &Arc<Hedger>,
     ) {
         self.is_repeat_due = false;
         self.sent += 1;
-        self.hedges.push(Sent {
-            hedge: Box::pin(Hedge {
-                call,
-                timer: Timer::default(),
-                held,
-            }),
+        self.hedges.push(Box::pin(Hedge {
+            call,
+            timer: Timer::default(),
+            held,
             is_repeat: self.has_failed,
             is_paid,
             note: Note {
-                shared: Arc::clone(shared),
+                hedger: Arc::clone(hedger),
                 result: Hedged::Lost,
             },
-        });
+        }));
     }
 
-    /// Polls the hedges until one of them ends. An attempt has this time at most; `time_out` makes the error when
-    /// it is over.
-    pub(super) fn poll<K, C>(
+    /// Polls the hedges until one of them ends.
+    pub(super) fn poll<R, K, C>(
         &mut self,
-        classify: &K,
-        completion: &C,
-        limit: Option<Duration>,
-        time_out: impl Fn() -> Error,
+        running: &Running<S, P, R, K, C>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Step<S::Response, P>>
+    ) -> Poll<End<S::Response, P>>
     where
         S: CloneService<Req>,
         K: Classify<S::Response>,
-        C: TrackCompletion<S::Response, K>,
     {
         for place in 0..self.hedges.len() {
-            let running = self.hedges[place].hedge.as_mut().project();
-            let mut pending = running.call;
-            let result = match poll_attempt(pending.as_mut(), running.held, cx) {
+            let mut hedge = self.hedges[place].as_mut().project();
+            let result = match poll_attempt(hedge.call.as_mut(), hedge.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let (Some(limit), true) = (limit, running.held.is_sent()) else {
+                    let limit = running.plan().timeout();
+                    let Some(limit) = limit.filter(|_| hedge.held.is_sent()) else {
                         continue;
                     };
-                    let end = || crate::nanos::saturating_add(Instant::now(), limit);
-                    if running.timer.poll(end, cx).is_pending() {
+                    let end = || crate::nanos::saturating_add(Instant::now(), limit.time);
+                    if hedge.timer.poll(end, cx).is_pending() {
                         continue;
                     }
-                    Err(time_out())
+                    Err(running.end_at_timeout())
                 }
             };
-            pending.set(Call::Done);
-            let mut sent = self.hedges.swap_remove(place);
-            sent.note.result = Hedged::Failed;
-            let held = sent.hedge.as_mut().project().held.detach_attempt();
-            let end = End::new(classify, result, held);
-            if sent.is_paid && end.is_rejection() {
-                sent.note.shared.refund();
+            hedge.call.set(Call::Done);
+            let mut ended = self.hedges.swap_remove(place);
+            let hedge = ended.as_mut().project();
+            hedge.note.result = Hedged::Failed;
+            let verdict = judge(&running.recipe().classify, &result);
+            let end = End::new(result, verdict, hedge.held.detach_attempt());
+            if *hedge.is_paid && end.is_rejection() {
+                hedge.note.hedger.refund();
             }
-            let step = self.ended(classify, completion, end);
-            if let Step::Over(_) = step {
-                sent.note.result = Hedged::Won;
+            if end.is_last() {
+                hedge.note.result = Hedged::Won;
             }
-            return Poll::Ready(step);
+            return Poll::Ready(end);
         }
         Poll::Pending
     }
@@ -291,12 +260,11 @@ where
     /// When the others have failed, the call does not wait for a hedge that the inner service is not ready for; unless the
     /// hedge takes the place of one that failed, has a timeout of its own, or still waits for a part, which bounds the wait.
     pub(super) fn is_running(&self, has_timeout: bool) -> bool {
-        let may_answer = |sent: &Sent<S, Req, P>| {
-            let is_bounded = !self.has_failed || sent.is_repeat || has_timeout;
-            let is_queued = !sent.hedge.as_ref().project_ref().held.is_sent();
-            is_bounded || is_queued || !sent.hedge.as_ref().project_ref().call.is_waiting()
-        };
-        self.hedges.iter().any(may_answer)
+        self.hedges.iter().any(|hedge| {
+            let hedge = hedge.as_ref().project_ref();
+            let is_bounded = !self.has_failed || *hedge.is_repeat || has_timeout;
+            is_bounded || !hedge.held.is_sent() || !hedge.call.is_waiting()
+        })
     }
 
     /// Takes the end of a call that has no attempt left.
@@ -306,8 +274,8 @@ where
 
     /// Gives up the hedges that are left.
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
-        for mut sent in self.hedges.drain(..) {
-            let mut hedge = sent.hedge.as_mut().project();
+        for mut hedge in self.hedges.drain(..) {
+            let mut hedge = hedge.as_mut().project();
             hedge.call.set(Call::Done);
             hedge.held.abandon(ended_by);
         }

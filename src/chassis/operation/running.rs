@@ -6,39 +6,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{Hedging, NEVER, Plan, Repeat, Slot};
+use super::plan::{Plan, Slot};
+use super::repeat::Repeat;
 use super::service::{Recipe, Shared};
-use crate::algorithm::retry::{Failure, Wait};
-use crate::algorithm::sketch::Took;
-use crate::budget::{self, Gain};
+use crate::budget::Gain;
 use crate::chassis::At;
-use crate::chassis::held::{Held, Owner};
+use crate::chassis::held::{Held, finally};
 use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
 use crate::deadline::soonest;
-use crate::nanos::whole_nanos;
-use crate::{Classify, Error, ErrorKind, GaveUp, Mode, Outcome, Pushback, Replay};
+use crate::{Error, ErrorKind, GaveUp, Mode, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
-pub(super) struct Running<S, P: Plan, R, K> {
-    pub(super) held: Held<Arc<Shared<S, P, R, K>>>,
+pub(super) struct Running<S, P: Plan, R, K, C> {
+    pub(super) held: Held<Arc<Shared<S, P, R, K, C>>>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
     pub(super) attempt: u32,
     /// Tokens paid for retries.
-    paid: u32,
+    pub(super) paid: u32,
     /// Where its attempts went.
     pub(super) tried: Tried,
-    has_succeeded: bool,
-    /// Its attempts are those of an outer retry.
-    is_nested: bool,
-    is_in_budget: bool,
+    pub(super) has_succeeded: bool,
+    /// Its attempts are those of an outer retry, and so is the place in the budget.
+    pub(super) is_nested: bool,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
 }
 
-impl<S, P: Plan, R, K> Running<S, P, R, K> {
+impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[inline(always)]
-    pub(super) fn new(shared: &Arc<Shared<S, P, R, K>>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<S, P, R, K, C>>) -> Self {
         Self {
             held: Held::new(Arc::clone(shared)),
             attempt: 0,
@@ -46,7 +43,6 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             tried: Tried::default(),
             has_succeeded: false,
             is_nested: false,
-            is_in_budget: false,
             times: P::Times::default(),
             hedging: P::Hedging::default(),
         }
@@ -59,12 +55,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     }
 
     #[inline(always)]
-    fn may_copy(&self) -> bool {
-        self.hedging.get().is_some_and(|hedging| hedging.may_copy)
-    }
-
-    #[inline(always)]
-    pub(super) fn recipe(&self) -> &Recipe<P, R, K> {
+    pub(super) fn recipe(&self) -> &Recipe<P, R, K, C> {
         &self.held.owner.recipe
     }
 
@@ -75,12 +66,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 
     /// Begins the operation.
     #[inline(always)]
-    pub(super) fn begin<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
-    where
-        P: Plan<Operation: PartFor<Req>>,
-    {
-        let Held { owner, permits } = &mut self.held;
-        permits.admit_operation(owner.core(), request, at)?;
+    pub(super) fn begin(&mut self, at: &At) -> Result<(), Error> {
+        self.held.begin(at);
         let limit = self.held.owner.recipe.plan.deadline();
         if let (Some(limit), Some(times)) = (limit, self.times.get_mut()) {
             let inherited = context::deadline();
@@ -106,7 +93,6 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
                 if let Some(budget) = &retry.budget {
                     budget.enter();
                 }
-                self.is_in_budget = true;
             }
         }
         self.attempt = 1;
@@ -143,13 +129,13 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
 
     /// The operation makes its own further attempts.
     #[inline(always)]
-    fn is_repeating(&self) -> bool {
+    pub(super) fn is_repeating(&self) -> bool {
         self.plan().retry().is_some() && !self.is_nested
     }
 
     /// Returns whether a further attempt after this one is possible.
     #[inline(always)]
-    fn may_repeat(&self) -> bool {
+    pub(super) fn may_repeat(&self) -> bool {
         let retry = self.plan().retry();
         !self.is_nested && retry.is_some_and(|retry| self.attempt < retry.settings.max_attempts)
     }
@@ -166,8 +152,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             (None, None) => {}
         }
         let error = Error::rejected(kind, self.held.core().name, None);
-        let Held { owner, permits } = &mut self.held;
-        permits.settle_refused(owner.core(), at);
+        self.held.settle_refused(at);
         error
     }
 
@@ -191,7 +176,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             is_sooner = times.deadline.is_none_or(|deadline| inherited < deadline);
             times.deadline = Some(soonest(times.deadline, inherited));
         }
-        if self.is_in_budget && self.plan().retry().is_some_and(Repeat::is_nested) {
+        if self.attempt > 0 && !self.is_nested && self.plan().retry().is_some_and(Repeat::is_nested)
+        {
             self.leave_budget();
             self.is_nested = true;
         }
@@ -202,18 +188,11 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         is_sooner
     }
 
-    #[inline(always)]
-    pub(super) fn succeeded(&mut self) {
-        self.has_succeeded = true;
-    }
-
     /// Leaves the budget. The first attempt that succeeds brings tokens; later ones bring back what was paid.
     #[inline(always)]
     fn leave_budget(&mut self) {
-        if !std::mem::take(&mut self.is_in_budget) {
-            return;
-        }
         let retry = self.plan().retry();
+        let retry = retry.filter(|_| self.attempt > 0 && !self.is_nested);
         if let Some(budget) = retry.and_then(|retry| retry.budget.as_ref()) {
             budget.leave(match self.has_succeeded {
                 false => Gain::Nothing,
@@ -240,8 +219,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     pub(super) fn end_at_deadline(&self, deadline: Instant) -> Error {
         let name = self.held.core().name;
         if let Some(limit) = self.plan().deadline() {
-            let now = Instant::now();
-            limit.metrics.timed_out(now);
+            limit.metrics.timed_out(Instant::now());
         }
         match self.times.get().and_then(|times| times.began) {
             Some(began) => {
@@ -256,292 +234,22 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
     #[cold]
     pub(super) fn end_at_timeout(&self) -> Error {
         let time = self.plan().timeout().map_or(Duration::ZERO, |limit| {
-            let now = Instant::now();
-            limit.metrics.timed_out(now);
+            limit.metrics.timed_out(Instant::now());
             limit.time
         });
         Error::timed_out(ErrorKind::Timeout, self.held.core().name, time)
     }
 }
 
-/// An attempt that is over.
-pub(super) struct Attempted<'a, Req, Res> {
-    pub(super) result: &'a mut Result<Res, Error>,
-    pub(super) outcome: Outcome,
-    /// The request that the next attempt would send.
-    pub(super) copy: Option<&'a Req>,
-    /// The wait before this attempt.
-    pub(super) previous: Duration,
-}
-
-impl<S, P: Plan, R, K> Running<S, P, R, K> {
-    /// Decides whether there is a further attempt, and pays for it. Returns the wait before it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn next<Req, Res>(&mut self, attempted: Attempted<'_, Req, Res>) -> Option<Wait>
-    where
-        R: Replay<Req>,
-        K: Classify<Res>,
-    {
-        if self.attempt == 0 || self.plan().retry().is_none() {
-            return None;
-        }
-        let next = self.decide(&attempted);
-        let retry = self.plan().retry()?;
-        match next {
-            Ok(wait) => retry.metrics.retried(wait, Instant::now()),
-            Err(reason) => retry.metrics.gave_up(reason, Instant::now()),
-        }
-        if let (Err(reason), Err(error), false) = (next, attempted.result, self.is_nested) {
-            error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
-        }
-        next.ok()
-    }
-
-    fn decide<Req, Res>(&mut self, attempted: &Attempted<'_, Req, Res>) -> Result<Wait, GaveUp>
-    where
-        R: Replay<Req>,
-        K: Classify<Res>,
-    {
-        let Recipe {
-            plan,
-            replay,
-            classify,
-            ..
-        } = &*self.held.owner.recipe;
-        let Some(Repeat {
-            settings, random, ..
-        }) = plan.retry()
-        else {
-            return Err(GaveUp::Exhausted);
-        };
-        let outcome = attempted.outcome;
-        let error = attempted.result.as_ref().err();
-        let rejection = error.filter(|error| error.is_rejection());
-        let may_go_elsewhere = rejection.is_some_and(|error| error.may_go_elsewhere());
-        if rejection.is_some() && !settings.retry_rejections && !may_go_elsewhere {
-            return Err(GaveUp::Rejected);
-        }
-        if rejection.is_none() && !outcome.is_failure() {
-            return Err(GaveUp::NotRetryable);
-        }
-        if self.is_nested {
-            return Err(GaveUp::Nested);
-        }
-        if self.attempt >= settings.max_attempts {
-            return Err(GaveUp::Exhausted);
-        }
-        let pushback = match rejection {
-            // When the one that refused will take calls again does not matter to another.
-            Some(_) if may_go_elsewhere => None,
-            Some(error) => error.retry_after().map(Pushback::RetryAfter),
-            None => classify.pushback(attempted.result.as_ref()),
-        };
-        let retry_after = match pushback {
-            Some(Pushback::DoNotRetry) => return Err(GaveUp::Pushback),
-            Some(Pushback::RetryAfter(wait)) => Some(wait),
-            None => None,
-        };
-        let copy = attempted.copy.filter(|copy| replay.is_replayable(copy));
-        let request = copy.ok_or(GaveUp::NotCopyable)?;
-        let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
-        if may_have_acted && !replay.is_idempotent(request) {
-            return Err(GaveUp::NotIdempotent);
-        }
-        let is_overload = matches!(outcome, Outcome::Overload { .. });
-        let failure = Failure {
-            attempt: self.attempt,
-            is_overload,
-            retry_after,
-            previous: attempted.previous,
-        };
-        let now = Instant::now();
-        let wait = settings.wait(failure, now, context::deadline(), &mut random.generator())?;
-        let cost = if is_overload {
-            budget::RETRY_AFTER_OVERLOAD
-        } else {
-            budget::RETRY
-        };
-        if !self.pay(cost, now) {
-            return Err(GaveUp::Budget);
-        }
-        self.recipe().replay.abandon(request);
-        Ok(wait)
-    }
-
-    /// Pays for a retry, if the budget allows it.
-    fn pay(&mut self, cost: u32, now: Instant) -> bool {
-        let retry = self.plan().retry();
-        let Some(budget) = retry.and_then(|retry| retry.budget.as_ref()) else {
-            return true;
-        };
-        let allowed = budget.withdraw(cost, now);
-        if allowed {
-            self.paid = self.paid.saturating_add(cost);
-        }
-        allowed
-    }
-}
-
-/// Hedging.
-impl<S, P: Plan, R, K> Running<S, P, R, K> {
-    #[inline(always)]
-    fn begin_hedging<Req>(&mut self, request: &Req, at: &At)
-    where
-        R: Replay<Req>,
-    {
-        let is_alone = self.is_alone();
-        let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
-        let (Some(hedge), Some(hedging)) = (plan.hedge(), self.hedging.get_mut()) else {
-            return;
-        };
-        let is_funding = match plan.retry() {
-            Some(retry) if !self.is_nested => !hedge.is_funded_by(retry.budget_id()),
-            _ => !hedge.is_funded(),
-        };
-        if is_funding {
-            hedge.enter();
-        }
-        // Before anything that may panic.
-        *hedging = Hedging {
-            is_first_open: true,
-            may_copy: false,
-            is_funding,
-            has_succeeded: false,
-            delay: NEVER,
-            sent_last: 0,
-        };
-        let delay = hedge.delay(at);
-        hedging.may_copy = (delay.is_some() || is_alone) && replay.is_idempotent(request);
-        hedging.delay = delay.map_or(NEVER, whole_nanos);
-    }
-
-    /// Returns whether no retry makes further attempts, neither this operation's nor an outer one.
-    #[inline(always)]
-    pub(super) fn is_alone(&self) -> bool {
-        self.plan().retry().is_none() && context::attempt() == 0
-    }
-
-    /// Returns whether an attempt that ended so is made again at once.
-    ///
-    /// Where there is a retry, failures are its business; and a service that is overloaded wants fewer calls, not more.
-    pub(super) fn repeats_at_once(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::Failure && self.plan().hedge().is_some() && self.is_alone()
-    }
-
-    /// Returns whether a copy of the request could be sent.
-    pub(super) fn has_copy<Req>(&self, copy: Option<&Req>) -> bool {
-        self.may_copy() && copy.is_some()
-    }
-
-    /// No further copy is sent for this attempt.
-    pub(super) fn stop_copies(&mut self) {
-        if let Some(hedging) = self.hedging.get_mut() {
-            hedging.may_copy = false;
-        }
-    }
-
-    /// Returns when a copy is due because the attempts so far are slow.
-    pub(super) fn slow_at(&self) -> Option<Instant> {
-        let hedging = self.hedging.get()?;
-        let sent = self.held.permits.sent.max(hedging.sent_last);
-        let is_due = hedging.delay != NEVER;
-        is_due.then(|| self.held.core().instant(sent.saturating_add(hedging.delay)))
-    }
-
-    /// A hedge has been sent.
-    pub(super) fn note_hedge(&mut self, at: &At) {
-        if let Some(hedging) = self.hedging.get_mut() {
-            hedging.sent_last = at.nanos();
-        }
-    }
-
-    /// Makes a request that is sent as the hedge of this number, and keeps a copy if there may be a further attempt.
-    pub(super) fn prepare_hedge<Req>(&self, request: &mut Req, number: u32, copy: &mut Option<Req>)
-    where
-        R: Replay<Req>,
-    {
-        let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
-        let max_hedges = plan.hedge().map_or(0, |hedge| hedge.max_hedges());
-        if number < max_hedges || self.may_repeat() {
-            *copy = replay.copy(request);
-        }
-        if self.is_alone() {
-            replay.set_attempt(request, number + 1);
-        } else if self.is_repeating() {
-            replay.set_attempt(request, self.attempt);
-        }
-    }
-
-    /// The first attempt has ended. Only a success says how long a call takes.
-    #[inline(always)]
-    pub(super) fn first_ended(&mut self, outcome: Outcome) {
-        let Some(hedging) = self.hedging.get_mut() else {
-            return;
-        };
-        if !std::mem::take(&mut hedging.is_first_open) {
-            return;
-        }
-        hedging.has_succeeded = outcome == Outcome::Success;
-        let at = self.held.core().at();
-        let elapsed = Duration::from_nanos(at.nanos().saturating_sub(self.held.permits.sent));
-        let took = if outcome == Outcome::Success {
-            Took::Exactly(elapsed)
-        } else {
-            Took::LongerThan(elapsed)
-        };
-        if let Some(hedge) = self.plan().hedge() {
-            hedge.record(&at, took);
-        }
-    }
-
-    #[inline(always)]
-    fn leave_funding(&mut self, gain: Gain) {
-        let Some(hedging) = self.hedging.get_mut() else {
-            return;
-        };
-        if std::mem::take(&mut hedging.is_funding) {
-            if let Some(hedge) = self.plan().hedge() {
-                hedge.leave(gain);
-            }
-        }
-    }
-
-    /// The attempt, with its hedges, is over.
-    #[inline(always)]
-    pub(super) fn end_hedging(&mut self) {
-        let has_succeeded = self
-            .hedging
-            .get()
-            .is_some_and(|hedging| hedging.has_succeeded);
-        // First, as the record of the first attempt may be told to a recorder that panics.
-        self.leave_funding(if has_succeeded {
-            Gain::FirstTry
-        } else {
-            Gain::Nothing
-        });
-        self.first_ended(Outcome::Cancelled);
-    }
-}
-
-impl<S, P: Plan, R, K> Drop for Running<S, P, R, K> {
+impl<S, P: Plan, R, K, C> Drop for Running<S, P, R, K, C> {
     #[inline]
     fn drop(&mut self) {
-        /// Leaves the budget, also after a recorder has panicked.
-        struct Last<'a, S, P: Plan, R, K>(&'a mut Running<S, P, R, K>);
-
-        impl<S, P: Plan, R, K> Drop for Last<'_, S, P, R, K> {
-            #[inline]
-            fn drop(&mut self) {
-                self.0.leave_budget();
-            }
-        }
-
-        Last(self).0.end_hedging();
+        // The budget also after a recorder has panicked.
+        finally(self, Self::end_hedging, Self::leave_budget);
     }
 }
 
-impl<S, P: Plan, R, K> fmt::Debug for Running<S, P, R, K> {
+impl<S, P: Plan, R, K, C> fmt::Debug for Running<S, P, R, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("attempt", &self.attempt)

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::running::Running;
 use crate::chassis::held::{Core, InFlight, Owner};
 use crate::chassis::part::{Part, PartFor};
-use crate::ready::{Call, Ready};
+use crate::ready::Ready;
 use crate::send::send_method;
 use crate::sync::lock;
 use crate::{
@@ -24,8 +24,7 @@ use crate::{
 ///
 /// All services made by one layer value, or by its clones, share its state.
 pub struct OperationLayer<P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    recipe: Arc<Recipe<P, R, K>>,
-    completion: C,
+    recipe: Arc<Recipe<P, R, K, C>>,
 }
 
 /// A service whose calls are operations with the moves of `P`. Made by [`OperationLayer`].
@@ -33,34 +32,34 @@ pub struct OperationLayer<P: Plan, R = ByClone, K = ErrorsAreFailures, C = Compl
 /// It is `Clone`, and `Send` and `Sync` if the inner service is.
 pub struct Operation<S, P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
     inner: Ready<S>,
-    shared: Arc<Shared<S, P, R, K>>,
-    completion: C,
+    shared: Arc<Shared<S, P, R, K, C>>,
 }
 
 /// The state that all services of one layer value share.
-pub(crate) struct Recipe<P: Plan, R, K> {
+pub(crate) struct Recipe<P: Plan, R, K, C> {
     pub(crate) core: Arc<Core<P::Operation, P::Attempt>>,
     pub(crate) plan: P,
     pub(crate) replay: R,
     pub(crate) classify: K,
+    pub(crate) completion: C,
 }
 
 /// The state that all clones of one service share.
-pub(crate) struct Shared<S, P: Plan, R, K> {
+pub(crate) struct Shared<S, P: Plan, R, K, C> {
     core: Arc<Core<P::Operation, P::Attempt>>,
-    pub(super) recipe: Arc<Recipe<P, R, K>>,
+    pub(super) recipe: Arc<Recipe<P, R, K, C>>,
     /// Cloned for each further attempt, so that the first one, nearly always the last, costs no clone.
     template: Mutex<S>,
 }
 
-impl<S: Clone, P: Plan, R, K> Shared<S, P, R, K> {
+impl<S: Clone, P: Plan, R, K, C> Shared<S, P, R, K, C> {
     /// A service for a further attempt.
     pub(super) fn service(&self) -> S {
         lock(&self.template).clone()
     }
 }
 
-impl<S, P: Plan, R, K> Owner for Arc<Shared<S, P, R, K>> {
+impl<S, P: Plan, R, K, C> Owner for Arc<Shared<S, P, R, K, C>> {
     type O = P::Operation;
     type A = P::Attempt;
 
@@ -71,11 +70,9 @@ impl<S, P: Plan, R, K> Owner for Arc<Shared<S, P, R, K>> {
 }
 
 impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
-    pub(crate) fn of(recipe: Recipe<P, R, K>, completion: C) -> Self {
-        Self {
-            recipe: Arc::new(recipe),
-            completion,
-        }
+    pub(crate) fn of(recipe: Recipe<P, R, K, C>) -> Self {
+        let recipe = Arc::new(recipe);
+        Self { recipe }
     }
 
     pub(crate) fn plan(&self) -> &P {
@@ -96,7 +93,7 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
     pub fn wrap<Req, S>(&self, service: S) -> Operation<S, P, R, K, C>
     where
         S: CloneService<Req>,
-        P: Plan<Operation: PartFor<Req>, Attempt: PartFor<Req>>,
+        P: Plan<Attempt: PartFor<Req>>,
         R: Replay<Req>,
         K: Classify<S::Response>,
         C: TrackCompletion<S::Response, K>,
@@ -105,7 +102,7 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
     }
 }
 
-impl<S: Clone, P: Plan, R, K, C: Clone> Layer<S> for OperationLayer<P, R, K, C> {
+impl<S: Clone, P: Plan, R, K, C> Layer<S> for OperationLayer<P, R, K, C> {
     type Service = Operation<S, P, R, K, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -117,7 +114,6 @@ impl<S: Clone, P: Plan, R, K, C: Clone> Layer<S> for OperationLayer<P, R, K, C> 
         Operation {
             inner: Ready::new(inner),
             shared: Arc::new(shared),
-            completion: self.completion.clone(),
         }
     }
 }
@@ -130,12 +126,10 @@ impl<P: Plan, R, K, C> Evictable for OperationLayer<P, R, K, C> {
     }
 }
 
-impl<P: Plan, R, K, C: Clone> Clone for OperationLayer<P, R, K, C> {
+impl<P: Plan, R, K, C> Clone for OperationLayer<P, R, K, C> {
     fn clone(&self) -> Self {
-        Self {
-            recipe: Arc::clone(&self.recipe),
-            completion: self.completion.clone(),
-        }
+        let recipe = Arc::clone(&self.recipe);
+        Self { recipe }
     }
 }
 
@@ -148,12 +142,11 @@ impl<P: Plan + fmt::Debug, R, K, C> fmt::Debug for OperationLayer<P, R, K, C> {
     }
 }
 
-impl<S: Clone, P: Plan, R, K, C: Clone> Clone for Operation<S, P, R, K, C> {
+impl<S: Clone, P: Plan, R, K, C> Clone for Operation<S, P, R, K, C> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             shared: Arc::clone(&self.shared),
-            completion: self.completion.clone(),
         }
     }
 }
@@ -173,7 +166,7 @@ send_method!(Operation<S, P: Plan, R, K, C>);
 impl<S, P, R, K, C, Req> Service<Req> for Operation<S, P, R, K, C>
 where
     S: CloneService<Req>,
-    P: Plan<Operation: PartFor<Req>, Attempt: PartFor<Req>>,
+    P: Plan<Attempt: PartFor<Req>>,
     R: Replay<Req>,
     K: Classify<S::Response>,
     C: TrackCompletion<S::Response, K>,
@@ -192,52 +185,24 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let completion = self.completion.clone();
         // In one place from the beginning, with the copy of the request beside it.
-        let mut place = (Some(Running::new(&self.shared)), None);
-        let (Some(running), copy) = (&mut place.0, &mut place.1) else {
-            return self.call_later(request, Ok(()), place);
-        };
+        let mut place = (None, None);
+        let running = place.0.insert(Running::new(&self.shared));
         let at = running.held.core().at();
-        let mut begun = running.begin(&request, &at);
+        let mut begun = running.begin(&at);
         let _scope = running.scope();
         if begun.is_ok() {
-            begun = running.begin_attempt(&mut request, copy, &at);
+            begun = running.begin_attempt(&mut request, &mut place.1, &at);
         }
         if begun.is_err() || !running.held.is_sent() {
-            return self.call_later(request, begun, place);
+            let call = self.inner.call_later(request, begun);
+            return OperationFuture::new(call, &mut place);
         }
-        self.inner
-            .call_as(request, &mut place, move |call, (running, copy)| {
-                if let Some(running) = running {
-                    running.tried = context::tried();
-                }
-                OperationFuture::new(call, running.take(), copy.take(), completion)
-            })
-    }
-}
-
-impl<S: Clone, P: Plan, R, K, C: Clone> Operation<S, P, R, K, C> {
-    /// A call that was refused, or has to wait for a part. Nobody holds the inner service meanwhile.
-    #[cold]
-    #[inline(never)]
-    #[allow(clippy::type_complexity, reason = "the place of a call")]
-    fn call_later<Req>(
-        &mut self,
-        request: Req,
-        begun: Result<(), Error>,
-        (running, copy): (Option<Running<S, P, R, K>>, Option<Req>),
-    ) -> OperationFuture<S, Req, P, R, K, C>
-    where
-        S: Service<Req>,
-    {
-        let call = match begun {
-            Ok(()) => self.inner.call_later(request),
-            Err(error) => {
-                self.inner.release();
-                Call::failed(error)
+        self.inner.call_as(request, &mut place, |call, place| {
+            if let Some(running) = &mut place.0 {
+                running.tried = context::tried();
             }
-        };
-        OperationFuture::new(call, running, copy, self.completion.clone())
+            OperationFuture::new(call, place)
+        })
     }
 }

@@ -1,9 +1,18 @@
-//! The metrics of timeout and deadline.
+//! A time that bounds a call, and the report that it was over.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::telemetry::table::TIMEOUTS;
 use crate::telemetry::{Instruments, Series};
+
+/// A time, and where it is reported that it was over.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub(crate) time: Duration,
+    pub(crate) metrics: &'static Series<TimeoutMetrics>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct TimeoutMetrics;

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Settings;
-use super::metrics::{HedgeMetrics, Hedged};
+use super::hedge_metrics::{HedgeMetrics, Hedged};
 use crate::algorithm::hedge_quota::Quota;
-use crate::algorithm::sketch::{Sketch, Took};
+use crate::algorithm::sketch::{self, Sketch, Took};
 use crate::budget::{self, Gain};
 use crate::chassis::At;
 use crate::context;
@@ -27,8 +26,20 @@ pub(crate) enum Payment {
     Denied,
 }
 
-/// The latencies of one hedge, and its quota.
-pub struct Shared {
+/// The settings of hedging.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// `None` for the percentile.
+    pub(crate) delay: Option<Duration>,
+    pub(crate) max_hedges: u32,
+    pub(crate) mode: Mode,
+    pub(crate) sketch: sketch::Settings,
+    pub(crate) rate_share: f64,
+    pub(crate) burst: u32,
+}
+
+/// Decides about hedges: the latencies of the calls to one service, and what hedges are paid from.
+pub struct Hedger {
     settings: Settings,
     sketch: Sketch,
     quota: Mutex<Quota>,
@@ -36,7 +47,7 @@ pub struct Shared {
     metrics: &'static Series<HedgeMetrics>,
 }
 
-impl Shared {
+impl Hedger {
     pub(crate) fn new(
         settings: Settings,
         budget: Option<Budget>,
@@ -173,7 +184,7 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Hedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hedge")
             .field("name", &self.name())
