@@ -186,8 +186,11 @@ where
             classify,
             completion,
         } = self.layer.clone();
-        let mut place = None;
-        let held = place.insert(Held::new(core));
+        // In one place from the beginning, which the future takes over as it is.
+        let mut place = Some(Held::new(core));
+        let Some(held) = &mut place else {
+            unreachable!("it was put there");
+        };
         let at = held.owner.at();
         let admitted = held.admit(&request, &at);
         if admitted.is_err() || !held.is_sent() {

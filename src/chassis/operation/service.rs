@@ -185,9 +185,11 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        // In one place from the beginning, with the copy of the request beside it.
-        let mut place = (None, None);
-        let running = place.0.insert(Running::new(&self.shared));
+        // In one place from the beginning, with the copy of the request beside it, which the future takes over as it is.
+        let mut place = (Some(Running::new(&self.shared)), None);
+        let Some(running) = &mut place.0 else {
+            unreachable!("it was put there");
+        };
         let at = running.held.core().at();
         let mut begun = running.begin(&at);
         let _scope = running.scope();
