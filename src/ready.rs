@@ -148,7 +148,6 @@ impl<S> Ready<S> {
     /// A call that was refused; or, if it was not, one that is made when the inner service is ready again, on a handle that
     /// reserves nothing until then.
     #[cold]
-    #[inline(never)]
     pub(crate) fn call_later<Req>(
         &mut self,
         request: Req,

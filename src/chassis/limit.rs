@@ -4,14 +4,73 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::deadline::soonest;
+use crate::nanos::saturating_add;
 use crate::telemetry::table::TIMEOUTS;
 use crate::telemetry::{Instruments, Series};
+use crate::{Error, ErrorKind, context};
 
 /// A time, and where it is reported that it was over.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
     pub(crate) metrics: &'static Series<TimeoutMetrics>,
+}
+
+/// The span of an operation: when it began, and when it must be over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    /// `None` if the operation got its deadline later.
+    began: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Span {
+    /// Begins an operation that has this long, or until the deadline in force if that is sooner. With `Duration::MAX` it has
+    /// no deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// The time, if the deadline has passed.
+    #[inline(always)]
+    pub(crate) fn begin(time: Duration, now: impl FnOnce() -> Instant) -> Result<Self, Instant> {
+        let inherited = context::deadline();
+        if time == Duration::MAX && inherited.is_none() {
+            return Ok(Self::default());
+        }
+        let now = now();
+        let deadline = soonest(inherited, saturating_add(now, time));
+        if deadline <= now {
+            return Err(now);
+        }
+        Ok(Self {
+            began: Some(now),
+            deadline: Some(deadline),
+        })
+    }
+
+    /// Takes up a deadline that is in force when the operation is polled. Returns whether it is sooner than was known.
+    #[inline(always)]
+    pub(crate) fn renew(&mut self) -> bool {
+        let Some(inherited) = context::deadline() else {
+            return false;
+        };
+        let is_sooner = self.deadline.is_none_or(|deadline| inherited < deadline);
+        self.deadline = Some(soonest(self.deadline, inherited));
+        is_sooner
+    }
+
+    /// The error of an operation whose deadline has come.
+    #[cold]
+    pub(crate) fn error(&self, name: &'static str) -> Error {
+        match (self.began, self.deadline) {
+            (Some(began), Some(deadline)) => {
+                let allowed = deadline.saturating_duration_since(began);
+                Error::timed_out(ErrorKind::DeadlineExceeded, name, allowed)
+            }
+            _ => Error::late(name),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

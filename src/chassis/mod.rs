@@ -9,7 +9,7 @@ mod single;
 
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
-pub(crate) use self::limit::{Limit, TimeoutMetrics};
+pub(crate) use self::limit::{Limit, Span, TimeoutMetrics};
 pub(crate) use self::operation::{HedgeSettings, Hedger, Hedging, Kept, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
 pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};

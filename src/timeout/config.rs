@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::bound::PerAttempt;
 use super::{DeadlineLayer, TimeoutLayer};
 use crate::ConfigError;
 use crate::error::Check;
-use crate::telemetry::Series;
 
 /// How long an attempt may take, for each request.
 ///
@@ -66,10 +66,8 @@ impl TimeoutConfig {
     pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
         let check = Check::new("timeout", &self.name)?;
         check.duration("timeout", self.timeout)?;
-        Ok(TimeoutLayer {
-            limit: Fixed(self.timeout),
-            metrics: Series::of(&self.name, "timeout"),
-        })
+        let bound = PerAttempt(Fixed(self.timeout));
+        Ok(TimeoutLayer::of(&self.name, "timeout", bound))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The response futures of timeout and deadline.
+//! The response future of timeout and deadline.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,18 +9,19 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::chassis::TimeoutMetrics;
-use crate::context::{self, DeadlineScope};
-use crate::deadline::soonest;
+use super::TimeoutMetrics;
+use super::bound::BoundOfCall;
+use crate::chassis::Span;
+use crate::context::DeadlineScope;
 use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timer::Timer;
-use crate::{BoxError, Error, ErrorKind, Mode};
+use crate::{BoxError, Error};
 
 pin_project! {
-    /// The response future of [`Timeout`](super::Timeout).
+    /// The response future of [`Bounded`](super::Bounded).
     #[must_use = "futures do nothing unless polled"]
-    pub struct TimeoutFuture<S, Req>
+    pub struct BoundedFuture<S, Req, T>
     where
         S: Service<Req>,
     {
@@ -28,33 +29,40 @@ pin_project! {
         call: Call<S, Req>,
         #[pin]
         timer: Timer,
-        timeout: Duration,
+        bound: T,
         metrics: &'static Series<TimeoutMetrics>,
     }
 }
 
-impl<S, Req> TimeoutFuture<S, Req>
+/// The response future of [`Timeout`](super::Timeout).
+pub type TimeoutFuture<S, Req> = BoundedFuture<S, Req, Duration>;
+
+/// The response future of [`DeadlineService`](super::DeadlineService).
+pub type DeadlineFuture<S, Req> = BoundedFuture<S, Req, Span>;
+
+impl<S, Req, T> BoundedFuture<S, Req, T>
 where
     S: Service<Req>,
 {
     #[inline]
     pub(super) fn new(
         call: Call<S, Req>,
-        timeout: Duration,
+        bound: T,
         metrics: &'static Series<TimeoutMetrics>,
     ) -> Self {
         Self {
             call,
             timer: Timer::default(),
-            timeout,
+            bound,
             metrics,
         }
     }
 }
 
-impl<S, Req> Future for TimeoutFuture<S, Req>
+impl<S, Req, T> Future for BoundedFuture<S, Req, T>
 where
     S: Service<Req, Error: Into<BoxError> + 'static>,
+    T: BoundOfCall,
 {
     type Output = Result<S::Response, Error>;
 
@@ -62,124 +70,26 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let metrics = *this.metrics;
+        let _scope = this.bound.deadline().map(DeadlineScope::enter);
         if let Poll::Ready(result) = this.call.as_mut().poll(cx, || metrics.name()) {
             return Poll::Ready(result);
         }
-        let timeout = *this.timeout;
-        if timeout == Duration::MAX {
-            return Poll::Pending;
-        }
-        if !timeout.is_zero() {
-            let end = || crate::nanos::saturating_add(Instant::now(), timeout);
-            ready!(this.timer.poll(end, cx));
-        }
+        ready!(this.bound.poll_end(this.timer, cx));
         this.call.set(Call::Done);
-        this.metrics.timed_out(Instant::now());
-        let error = Error::timed_out(ErrorKind::Timeout, this.metrics.name(), timeout);
-        Poll::Ready(Err(error))
+        metrics.timed_out(Instant::now());
+        Poll::Ready(Err(this.bound.error(metrics.name())))
     }
 }
 
-impl<S, Req> fmt::Debug for TimeoutFuture<S, Req>
+impl<S, Req, T> fmt::Debug for BoundedFuture<S, Req, T>
 where
     S: Service<Req>,
+    T: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeoutFuture")
+        f.debug_struct("BoundedFuture")
             .field("call", &self.call)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-pin_project! {
-    /// The response future of [`DeadlineService`](super::DeadlineService).
-    #[must_use = "futures do nothing unless polled"]
-    pub struct DeadlineFuture<S, Req>
-    where
-        S: Service<Req>,
-    {
-        #[pin]
-        call: Call<S, Req>,
-        #[pin]
-        timer: Timer,
-        // When it began, and when it must be over. `None` for a call without a deadline, unless one is set
-        // while it is polled.
-        span: Option<(Instant, Instant)>,
-        metrics: &'static Series<TimeoutMetrics>,
-    }
-}
-
-impl<S, Req> DeadlineFuture<S, Req>
-where
-    S: Service<Req>,
-{
-    #[inline]
-    pub(super) fn new(
-        call: Call<S, Req>,
-        span: Option<(Instant, Instant)>,
-        metrics: &'static Series<TimeoutMetrics>,
-    ) -> Self {
-        Self {
-            call,
-            timer: Timer::default(),
-            span,
-            metrics,
-        }
-    }
-
-    /// The answer to a call that began after its deadline.
-    #[cold]
-    pub(super) fn refused(now: Instant, metrics: &'static Series<TimeoutMetrics>) -> Self {
-        let kind = ErrorKind::DeadlineExceeded;
-        metrics.rejected(kind, Mode::Enforce, now);
-        let error = Error::rejected(kind, metrics.name(), None);
-        Self::new(Call::failed(error), Some((now, now)), metrics)
-    }
-}
-
-impl<S, Req> Future for DeadlineFuture<S, Req>
-where
-    S: Service<Req, Error: Into<BoxError> + 'static>,
-{
-    type Output = Result<S::Response, Error>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let deadline = match (context::deadline(), *this.span) {
-            (inherited, Some((_, own))) => soonest(inherited, own),
-            (Some(inherited), None) => inherited,
-            (None, None) => return this.call.poll(cx, || this.metrics.name()),
-        };
-        let _scope = DeadlineScope::enter(deadline);
-        let metrics = *this.metrics;
-        if let Poll::Ready(result) = this.call.as_mut().poll(cx, || metrics.name()) {
-            return Poll::Ready(result);
-        }
-        ready!(this.timer.poll(|| deadline, cx));
-        this.call.set(Call::Done);
-        this.metrics.timed_out(Instant::now());
-        let (kind, name) = (ErrorKind::DeadlineExceeded, this.metrics.name());
-        let error = match *this.span {
-            Some((began, _)) => {
-                let allowed = deadline.saturating_duration_since(began);
-                Error::timed_out(kind, name, allowed)
-            }
-            None => Error::late(name),
-        };
-        Poll::Ready(Err(error))
-    }
-}
-
-impl<S, Req> fmt::Debug for DeadlineFuture<S, Req>
-where
-    S: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadlineFuture")
-            .field("call", &self.call)
-            .field("deadline", &self.span.map(|(_, deadline)| deadline))
+            .field("bound", &self.bound)
             .finish_non_exhaustive()
     }
 }

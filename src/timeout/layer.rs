@@ -6,19 +6,26 @@ use tokio::time::Instant;
 use tower::Layer;
 
 use super::TimeoutMetrics;
-use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
-use super::service::{DeadlineService, Timeout};
+use super::bound::{Bound, PerAttempt, Total};
+use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig};
+use super::service::Bounded;
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
 use crate::{CloneService, Evictable};
 
-/// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
+/// The layer of a [bound](Bound): a [`TimeoutLayer`] or a [`DeadlineLayer`].
 #[derive(Clone, Debug)]
-pub struct TimeoutLayer<D = Fixed> {
-    pub(super) limit: D,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+pub struct BoundLayer<B> {
+    bound: B,
+    metrics: &'static Series<TimeoutMetrics>,
 }
+
+/// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
+pub type TimeoutLayer<D = Fixed> = BoundLayer<PerAttempt<D>>;
+
+/// Ends a whole operation that takes too long. See the [module documentation](crate::timeout).
+pub type DeadlineLayer = BoundLayer<Total>;
 
 impl TimeoutLayer {
     /// A timeout for the attempts to reach `name`.
@@ -54,47 +61,8 @@ impl<F> TimeoutLayer<PerRequest<F>> {
         F: Fn(&Req) -> Duration,
     {
         or_panic(Check::new("timeout", name));
-        Self {
-            limit: PerRequest(timeout),
-            metrics: Series::of(name, "timeout"),
-        }
+        Self::of(name, "timeout", PerAttempt(PerRequest(timeout)))
     }
-}
-
-impl<D: Clone> TimeoutLayer<D> {
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> Timeout<S, D>
-    where
-        S: CloneService<Req>,
-        D: TimeoutFor<Req>,
-    {
-        self.layer(service)
-    }
-}
-
-impl<S, D: Clone> Layer<S> for TimeoutLayer<D> {
-    type Service = Timeout<S, D>;
-
-    fn layer(&self, inner: S) -> Timeout<S, D> {
-        Timeout {
-            inner: Ready::new(inner),
-            limit: self.limit.clone(),
-            metrics: self.metrics,
-        }
-    }
-}
-
-impl<D> Evictable for TimeoutLayer<D> {
-    fn is_evictable(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-/// Ends a whole operation that takes too long. See the [module documentation](crate::timeout).
-#[derive(Clone, Debug)]
-pub struct DeadlineLayer {
-    pub(super) total: Duration,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl DeadlineLayer {
@@ -119,34 +87,41 @@ impl DeadlineLayer {
 
     /// A deadline of a layer that is called `part` in its metrics.
     pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
-        Self {
-            total,
-            metrics: Series::of(name, part),
-        }
+        Self::of(name, part, Total(total))
     }
+}
 
+impl<B: Clone> BoundLayer<B> {
     /// Wraps `service`, checking that it can serve requests of type `Req`.
-    pub fn wrap<Req, S>(&self, service: S) -> DeadlineService<S>
+    pub fn wrap<Req, S>(&self, service: S) -> Bounded<S, B>
     where
         S: CloneService<Req>,
+        B: Bound<Req>,
     {
         self.layer(service)
     }
 }
 
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = DeadlineService<S>;
+impl<B> BoundLayer<B> {
+    pub(super) fn of(name: &str, part: &'static str, bound: B) -> Self {
+        let metrics = Series::of(name, part);
+        Self { bound, metrics }
+    }
+}
 
-    fn layer(&self, inner: S) -> DeadlineService<S> {
-        DeadlineService {
+impl<S, B: Clone> Layer<S> for BoundLayer<B> {
+    type Service = Bounded<S, B>;
+
+    fn layer(&self, inner: S) -> Bounded<S, B> {
+        Bounded {
             inner: Ready::new(inner),
-            total: self.total,
+            bound: self.bound.clone(),
             metrics: self.metrics,
         }
     }
 }
 
-impl Evictable for DeadlineLayer {
+impl<B> Evictable for BoundLayer<B> {
     fn is_evictable(&self, _now: Instant) -> bool {
         true
     }

@@ -87,13 +87,15 @@
 //! # }
 //! ```
 
+mod bound;
 mod config;
 mod future;
 mod layer;
 mod service;
 
+pub use self::bound::{Bound, PerAttempt, Total};
 pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, TimeoutFor};
-pub use self::future::{DeadlineFuture, TimeoutFuture};
-pub use self::layer::{DeadlineLayer, TimeoutLayer};
-pub use self::service::{DeadlineService, Timeout};
+pub use self::future::{BoundedFuture, DeadlineFuture, TimeoutFuture};
+pub use self::layer::{BoundLayer, DeadlineLayer, TimeoutLayer};
+pub use self::service::{Bounded, DeadlineService, Timeout};
 pub(crate) use crate::chassis::TimeoutMetrics;

@@ -1,73 +1,44 @@
-//! The services of timeout and deadline.
+//! The service of timeout and deadline.
 
 use std::task::{self, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tower::Service;
 
-use super::config::{Fixed, TimeoutFor};
-use super::future::{DeadlineFuture, TimeoutFuture};
-use crate::chassis::TimeoutMetrics;
-use crate::context::{self, DeadlineScope};
-use crate::deadline::soonest;
+use super::TimeoutMetrics;
+use super::bound::{Bound, BoundOfCall, PerAttempt, Total};
+use super::config::Fixed;
+use super::future::BoundedFuture;
+use crate::context::DeadlineScope;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::{CloneService, Error};
+use crate::{CloneService, Error, ErrorKind, Mode};
+
+/// A service whose calls end in time. Made by [`BoundLayer`](super::BoundLayer).
+#[derive(Clone, Debug)]
+pub struct Bounded<S, B> {
+    pub(super) inner: Ready<S>,
+    pub(super) bound: B,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
+}
 
 /// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
-#[derive(Clone, Debug)]
-pub struct Timeout<S, D = Fixed> {
-    pub(super) inner: Ready<S>,
-    pub(super) limit: D,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
-}
-
-send_method!(Timeout<S, D>);
-
-impl<S, D, Req> Service<Req> for Timeout<S, D>
-where
-    S: CloneService<Req>,
-    D: TimeoutFor<Req>,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = TimeoutFuture<S, Req>;
-
-    #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll(cx);
-        Poll::Ready(Ok(()))
-    }
-
-    #[inline]
-    fn call(&mut self, request: Req) -> Self::Future {
-        let timeout = self.limit.timeout_for(&request);
-        let metrics = self.metrics;
-        self.inner.call_as(request, &mut (), move |call, ()| {
-            TimeoutFuture::new(call, timeout, metrics)
-        })
-    }
-}
+pub type Timeout<S, D = Fixed> = Bounded<S, PerAttempt<D>>;
 
 /// A service whose operations have a deadline. Made by [`DeadlineLayer`](super::DeadlineLayer).
-#[derive(Clone, Debug)]
-pub struct DeadlineService<S> {
-    pub(super) inner: Ready<S>,
-    pub(super) total: Duration,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
-}
+pub type DeadlineService<S> = Bounded<S, Total>;
 
-send_method!(DeadlineService<S>);
+send_method!(Bounded<S, B>);
 
-impl<S, Req> Service<Req> for DeadlineService<S>
+impl<S, B, Req> Service<Req> for Bounded<S, B>
 where
     S: CloneService<Req>,
+    B: Bound<Req>,
 {
     type Response = S::Response;
     type Error = Error;
-    type Future = DeadlineFuture<S, Req>;
+    type Future = BoundedFuture<S, Req, B::Of>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
@@ -77,37 +48,37 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        self.call_within(self.total, request)
+        self.call_within(self.bound.begin(&request), request)
     }
 }
 
-impl<S> DeadlineService<S> {
-    /// Makes a call that has this long from now, or until the deadline in force if that is sooner.
+impl<S, B> Bounded<S, B> {
+    /// Makes a call with this bound; or refuses it at this time, if there is none left.
     #[inline]
-    pub(crate) fn call_within<Req>(
+    pub(crate) fn call_within<Req, T>(
         &mut self,
-        total: Duration,
+        bound: Result<T, Instant>,
         request: Req,
-    ) -> DeadlineFuture<S, Req>
+    ) -> BoundedFuture<S, Req, T>
     where
         S: CloneService<Req>,
+        T: BoundOfCall,
     {
-        let inherited = context::deadline();
         let metrics = self.metrics;
-        let mut span = None;
-        if total < Duration::MAX || inherited.is_some() {
-            let now = Instant::now();
-            let own = crate::nanos::saturating_add(now, total);
-            let deadline = soonest(inherited, own);
-            if deadline <= now {
-                self.inner.release();
-                return DeadlineFuture::refused(now, metrics);
+        match bound {
+            Ok(mut bound) => {
+                let _scope = bound.deadline().map(DeadlineScope::enter);
+                self.inner.call_as(request, &mut (), move |call, ()| {
+                    BoundedFuture::new(call, bound, metrics)
+                })
             }
-            span = Some((now, deadline));
+            Err(now) => {
+                let kind = ErrorKind::DeadlineExceeded;
+                metrics.rejected(kind, Mode::Enforce, now);
+                let error = Error::rejected(kind, metrics.name(), None);
+                let call = self.inner.call_later(request, Err(error));
+                BoundedFuture::new(call, T::default(), metrics)
+            }
         }
-        let _scope = span.map(|(_, deadline)| DeadlineScope::enter(deadline));
-        self.inner.call_as(request, &mut (), move |call, ()| {
-            DeadlineFuture::new(call, span, metrics)
-        })
     }
 }

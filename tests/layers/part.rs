@@ -217,6 +217,47 @@ async fn an_attempt_waits_for_its_part_and_holds_nothing_meanwhile() {
     assert_eq!(layer.part().1.in_flight(), 0);
 }
 
+/// A delay whose attempts look as if they waited until they end, against the rules of a part.
+#[derive(Default)]
+struct Lingering(Delay);
+
+impl Part for Lingering {
+    type Ask = u32;
+    type Permit = Delayed;
+
+    fn admit(&self, seconds: u32, permit: &mut Delayed, at: &At) -> Admit {
+        self.0.admit(seconds, permit, at)
+    }
+
+    fn is_waiting(&self, permit: &Delayed) -> bool {
+        !matches!(permit, Delayed::Nothing)
+    }
+
+    fn poll_turn(&self, seconds: u32, permit: &mut Delayed, at: &At, waker: &Waker) -> Turn {
+        self.0.poll_turn(seconds, permit, at, waker)
+    }
+
+    fn settle(&self, permit: &mut Delayed, record: &Record<'_>) {
+        self.0.settle(permit, record);
+    }
+}
+
+impl PartFor<u32> for Lingering {
+    fn ask(&self, seconds: &u32) -> u32 {
+        *seconds
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_part_is_admitted_once_though_the_first_one_seems_to_wait_on() {
+    let layer = PartLayer::of("pair", (Lingering::default(), Delay::default()));
+    let began = Instant::now();
+    let call = layer.wrap(Probe::new(&[])).send(2);
+    let ended = tokio::time::timeout(Duration::from_secs(60), call).await;
+    assert!(ended.is_ok_and(|result| result.is_ok()));
+    assert_eq!(began.elapsed(), Duration::from_secs(4), "one wait each");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_ends_a_wait_at_the_deadline_that_is_in_force() {
     let layer = PartLayer::of("delay", Delay::default());

@@ -90,14 +90,15 @@ where
     #[inline(always)]
     pub(super) fn new(
         call: Call<S, Req>,
-        (running, copy): &mut (Option<Running<S, P, R, K, C>>, Option<Req>),
+        running: Option<Running<S, P, R, K, C>>,
+        copy: Option<Req>,
     ) -> Self {
         Self {
             call,
             more: None,
             timer: P::Timer::default(),
-            copy: copy.take(),
-            running: running.take(),
+            copy,
+            running,
         }
     }
 }
@@ -272,8 +273,8 @@ where
                 self.call.set(Call::Done);
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
-            } else if let Some(deadline) = due.deadline.filter(has_come) {
-                return Poll::Ready(Err(self.running.end_at_deadline(deadline)));
+            } else if due.deadline.as_ref().is_some_and(has_come) {
+                return Poll::Ready(Err(self.running.end_at_deadline()));
             } else if !due.copy.as_ref().is_some_and(has_come) || !self.send(now) {
                 polled = Some(Poll::Pending);
             }
@@ -354,12 +355,12 @@ where
         let end = soonest(running.deadline(), until);
         ready!(timer.as_mut().poll_at(end, cx));
         let now = Instant::now();
-        if let Some(deadline) = context::deadline().filter(|deadline| *deadline <= now) {
+        if context::deadline().is_some_and(|deadline| deadline <= now) {
             return Poll::Ready(Err(if until <= now {
                 // The wait would have ended in time, but the task was woken too late.
                 running.end_late(now)
             } else {
-                running.end_at_deadline(deadline)
+                running.end_at_deadline()
             }));
         }
         more.wait = None;

@@ -4,11 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::hedger::Hedger;
 use super::repeat::Repeat;
-use crate::chassis::limit::Limit;
+use crate::chassis::limit::{Limit, Span};
 use crate::chassis::part::{OperationPart, Part};
 use crate::timer::Timer;
 
@@ -112,9 +111,7 @@ impl<T: Default + Send + Sync + 'static> Slot<T> for Kept<T> {
 /// When an operation and its attempt must be over.
 #[derive(Debug)]
 pub struct Times {
-    pub(super) deadline: Option<Instant>,
-    /// When the operation began. `None` if it got its deadline later.
-    pub(super) began: Option<Instant>,
+    pub(super) span: Span,
     /// When the time of the attempt is over. [`NEVER`] before the attempt was found pending.
     pub(super) timeout_at: u64,
 }
@@ -123,8 +120,7 @@ impl Default for Times {
     #[inline(always)]
     fn default() -> Self {
         Self {
-            deadline: None,
-            began: None,
+            span: Span::default(),
             timeout_at: NEVER,
         }
     }

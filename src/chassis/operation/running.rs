@@ -8,18 +8,18 @@ use tokio::time::Instant;
 
 use super::plan::{Plan, Slot};
 use super::repeat::Repeat;
-use super::service::{Recipe, Shared};
+use super::service::{Recipe, SharedRef};
 use crate::budget::Gain;
 use crate::chassis::At;
 use crate::chassis::held::{Held, finally};
+use crate::chassis::limit::Span;
 use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
-use crate::deadline::soonest;
 use crate::{Error, ErrorKind, GaveUp, Mode, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 pub(super) struct Running<S, P: Plan, R, K, C> {
-    pub(super) held: Held<Arc<Shared<S, P, R, K, C>>>,
+    pub(super) held: Held<SharedRef<S, P, R, K, C>>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
     pub(super) attempt: u32,
     /// Tokens paid for retries.
@@ -35,7 +35,7 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
 
 impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[inline(always)]
-    pub(super) fn new(shared: &Arc<Shared<S, P, R, K, C>>) -> Self {
+    pub(super) fn new(shared: &SharedRef<S, P, R, K, C>) -> Self {
         Self {
             held: Held::new(Arc::clone(shared)),
             attempt: 0,
@@ -51,7 +51,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// When the operation must be over, if the plan enforces a deadline.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.times.get()?.deadline
+        self.times.get()?.span.deadline
     }
 
     #[inline(always)]
@@ -70,15 +70,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.held.begin(at);
         let limit = self.held.owner.recipe.plan.deadline();
         if let (Some(limit), Some(times)) = (limit, self.times.get_mut()) {
-            let inherited = context::deadline();
-            if limit.time < Duration::MAX || inherited.is_some() {
-                let now = at.instant();
-                let own = crate::nanos::saturating_add(now, limit.time);
-                let deadline = soonest(inherited, own);
-                (times.began, times.deadline) = (Some(now), Some(deadline));
-                if deadline <= now {
-                    return Err(self.refuse_late(at));
-                }
+            match Span::begin(limit.time, || at.instant()) {
+                Ok(span) => times.span = span,
+                Err(_) => return Err(self.refuse_late(at)),
             }
         }
         if let Some(retry) = self.plan().retry() {
@@ -171,11 +165,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// Returns whether it must be over sooner than was known.
     #[inline(always)]
     pub(super) fn renew(&mut self) -> bool {
-        let mut is_sooner = false;
-        if let (Some(times), Some(inherited)) = (self.times.get_mut(), context::deadline()) {
-            is_sooner = times.deadline.is_none_or(|deadline| inherited < deadline);
-            times.deadline = Some(soonest(times.deadline, inherited));
-        }
+        let times = self.times.get_mut();
+        let is_sooner = times.is_some_and(|times| times.span.renew());
         if self.attempt > 0 && !self.is_nested && self.plan().retry().is_some_and(Repeat::is_nested)
         {
             self.leave_budget();
@@ -216,18 +207,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
 
     /// The deadline has come.
     #[cold]
-    pub(super) fn end_at_deadline(&self, deadline: Instant) -> Error {
-        let name = self.held.core().name;
+    pub(super) fn end_at_deadline(&self) -> Error {
         if let Some(limit) = self.plan().deadline() {
             limit.metrics.timed_out(Instant::now());
         }
-        match self.times.get().and_then(|times| times.began) {
-            Some(began) => {
-                let allowed = deadline.saturating_duration_since(began);
-                Error::timed_out(ErrorKind::DeadlineExceeded, name, allowed)
-            }
-            None => Error::late(name),
-        }
+        let span = self.times.get().map_or(Span::default(), |times| times.span);
+        span.error(self.held.core().name)
     }
 
     /// The time of an attempt is over.

@@ -52,6 +52,9 @@ pub(crate) struct Shared<S, P: Plan, R, K, C> {
     template: Mutex<S>,
 }
 
+/// The reference that a call holds while it runs.
+pub(super) type SharedRef<S, P, R, K, C> = Arc<Shared<S, P, R, K, C>>;
+
 impl<S: Clone, P: Plan, R, K, C> Shared<S, P, R, K, C> {
     /// A service for a further attempt.
     pub(super) fn service(&self) -> S {
@@ -198,13 +201,15 @@ where
         }
         if begun.is_err() || !running.held.is_sent() {
             let call = self.inner.call_later(request, begun);
-            return OperationFuture::new(call, &mut place);
+            let (running, copy) = place;
+            return OperationFuture::new(call, running, copy);
         }
-        self.inner.call_as(request, &mut place, |call, place| {
-            if let Some(running) = &mut place.0 {
-                running.tried = context::tried();
-            }
-            OperationFuture::new(call, place)
-        })
+        self.inner
+            .call_as(request, &mut place, |call, (running, copy)| {
+                if let Some(running) = running {
+                    running.tried = context::tried();
+                }
+                OperationFuture::new(call, running.take(), copy.take())
+            })
     }
 }

@@ -12,6 +12,7 @@ use tower::{Layer, Service};
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
+use crate::chassis::Span;
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
@@ -205,7 +206,8 @@ where
         let allowed = both.into_iter().flatten().min();
         let max = self.layer.max;
         let total = allowed.map_or(max, |allowed| allowed.min(max));
-        self.inner.call_within(total, request)
+        self.inner
+            .call_within(Span::begin(total, Instant::now), request)
     }
 }
 
