@@ -33,20 +33,19 @@ impl Span {
     ///
     /// The time, if the deadline has passed.
     #[inline(always)]
-    pub(crate) fn begin(time: Duration, now: impl FnOnce() -> Instant) -> Result<Self, Instant> {
+    pub(crate) fn begin(
+        &mut self,
+        time: Duration,
+        now: impl FnOnce() -> Instant,
+    ) -> Result<(), Instant> {
         let inherited = context::deadline();
         if time == Duration::MAX && inherited.is_none() {
-            return Ok(Self::default());
+            return Ok(());
         }
         let now = now();
         let deadline = soonest(inherited, saturating_add(now, time));
-        if deadline <= now {
-            return Err(now);
-        }
-        Ok(Self {
-            began: Some(now),
-            deadline: Some(deadline),
-        })
+        (self.began, self.deadline) = (Some(now), Some(deadline));
+        if deadline <= now { Err(now) } else { Ok(()) }
     }
 
     /// Takes up a deadline that is in force when the operation is polled. Returns whether it is sooner than was known.

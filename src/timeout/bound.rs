@@ -19,7 +19,7 @@ pub struct PerAttempt<D = Fixed>(pub(super) D);
 
 /// The bound of a [`DeadlineLayer`](super::DeadlineLayer): the time of an operation.
 #[derive(Clone, Copy, Debug)]
-pub struct Total(pub(super) Duration);
+pub struct Total(pub(crate) Duration);
 
 /// Bounds the calls with requests of type `Req`.
 pub trait Bound<Req> {
@@ -82,7 +82,8 @@ impl<Req> Bound<Req> for Total {
 
     #[inline]
     fn begin(&self, _: &Req) -> Result<Span, Instant> {
-        Span::begin(self.0, Instant::now)
+        let mut span = Span::default();
+        span.begin(self.0, Instant::now).map(|()| span)
     }
 }
 

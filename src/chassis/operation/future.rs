@@ -445,17 +445,15 @@ where
 
     /// Waits until something is due.
     fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
-        let due = self.due();
-        let (Some(timer), Some(due)) = (self.timer.as_mut().get_pin(), due) else {
-            return Poll::Pending;
-        };
-        if timer.is_set() {
-            ready!(timer.poll_set(cx));
-        } else {
-            ready!(timer.poll_at(due.first, cx));
+        let is_set = self.timer.get().is_some_and(Timer::is_set);
+        let first = if is_set { None } else { self.due() };
+        match (self.timer.as_mut().get_pin(), first) {
+            (Some(timer), _) if is_set => ready!(timer.poll_set(cx)),
+            (Some(timer), Some(due)) => ready!(timer.poll_at(due.first, cx)),
+            _ => return Poll::Pending,
         }
         self.timer.set(P::Timer::default());
-        Poll::Ready(due)
+        self.due().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Returns the instants at which something is due.

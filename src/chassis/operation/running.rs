@@ -76,9 +76,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.held.begin(at);
         let limit = self.held.owner.recipe.plan.deadline();
         if let (Some(limit), Some(times)) = (limit, self.times.get_mut()) {
-            match Span::begin(limit.time, || at.instant()) {
-                Ok(span) => times.span = span,
-                Err(_) => return Err(self.refuse_late(at)),
+            if times.span.begin(limit.time, || at.instant()).is_err() {
+                return Err(self.refuse_late(at));
             }
         }
         if let Some(retry) = self.plan().retry() {

@@ -12,13 +12,12 @@ use tower::{Layer, Service};
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
-use crate::chassis::Span;
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::timeout::{DeadlineFuture, TimeoutMetrics};
+use crate::timeout::{Bound, DeadlineFuture, TimeoutMetrics, Total};
 use crate::{CloneService, DeadlineLayer, DeadlineService, Error, Evictable};
 
 /// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
@@ -206,8 +205,8 @@ where
         let allowed = both.into_iter().flatten().min();
         let max = self.layer.max;
         let total = allowed.map_or(max, |allowed| allowed.min(max));
-        self.inner
-            .call_within(Span::begin(total, Instant::now), request)
+        let bound = Total(total).begin(&request);
+        self.inner.call_within(bound, request)
     }
 }
 
