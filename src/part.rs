@@ -160,6 +160,6 @@
 //! [`has_gauges`](Part::has_gauges) returns `true`.
 
 pub use crate::chassis::{
-    Admit, At, EndedBy, InFlight, Operation, OperationFuture, OperationLayer, Part, PartFor,
-    PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
+    Admit, At, EndedBy, InFlight, LayerConfig, Operation, OperationFuture, OperationLayer, Part,
+    PartFor, PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
 };

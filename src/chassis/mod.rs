@@ -1,11 +1,13 @@
 //! The chassis: what all layers have in common, written once.
 
+mod config;
 mod held;
 mod operation;
 mod part;
 mod record;
 mod single;
 
+pub use self::config::LayerConfig;
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
 pub(crate) use self::operation::{Hedging, Limit, Recipe, Repeat, Times};

@@ -1,6 +1,5 @@
 //! Settings of hedging.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use tokio::time::Instant;
 use super::layer::{HedgeLayer, HedgePlan};
 use super::shared::Shared;
 use crate::algorithm::sketch;
-use crate::chassis::{Core, OperationLayer, Recipe};
+use crate::chassis::{Core, LayerConfig};
 use crate::error::Check;
 use crate::telemetry::Series;
-use crate::{Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, budget};
+use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 
 /// Two calls in a hundred are hedged: the extra load of the published experiments.
 const PERCENTILE: f64 = 0.98;
@@ -30,18 +29,11 @@ const BURST: u32 = 10;
 const SLOWDOWN: f64 = 1.5;
 
 /// The settings of a [`HedgeLayer`]. Made by [`HedgeLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<R = ByClone, K = ErrorsAreFailures> {
-    name: String,
-    settings: Settings,
-    budget: Option<Budget>,
-    replay: R,
-    classify: K,
-}
+pub type Config<R = ByClone, K = ErrorsAreFailures> = LayerConfig<Settings, R, K>;
 
+/// The settings of a hedge, as they are in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// `None` for the percentile.
     pub(super) delay: Option<Duration>,
     pub(super) max_hedges: u32,
@@ -49,28 +41,24 @@ pub(crate) struct Settings {
     pub(super) sketch: sketch::Settings,
     pub(super) rate_share: f64,
     pub(super) burst: u32,
+    pub(super) budget: Option<Budget>,
 }
 
-impl Config {
-    pub(super) fn new(name: String) -> Self {
+impl Default for Settings {
+    fn default() -> Self {
         Self {
-            name,
-            settings: Settings {
-                delay: None,
-                max_hedges: MAX_HEDGES,
-                mode: Mode::Enforce,
-                sketch: sketch::Settings {
-                    window: WINDOW,
-                    quantile: PERCENTILE,
-                    min_samples: MIN_SAMPLES,
-                    slowdown: SLOWDOWN,
-                },
-                rate_share: RATE_SHARE,
-                burst: BURST,
+            delay: None,
+            max_hedges: MAX_HEDGES,
+            mode: Mode::Enforce,
+            sketch: sketch::Settings {
+                window: WINDOW,
+                quantile: PERCENTILE,
+                min_samples: MIN_SAMPLES,
+                slowdown: SLOWDOWN,
             },
+            rate_share: RATE_SHARE,
+            burst: BURST,
             budget: None,
-            replay: ByClone,
-            classify: ErrorsAreFailures,
         }
     }
 }
@@ -135,13 +123,13 @@ impl<R, K> Config<R, K> {
     ///
     /// A hedge costs as much as two retries, and nothing of that comes back.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budget = Some(budget.clone());
+        self.settings.budget = Some(budget.clone());
         self
     }
 
     /// Pays hedges from `budget` unless it was said what they are paid from.
     pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        self.budget.get_or_insert_with(|| budget.clone());
+        self.settings.budget.get_or_insert_with(|| budget.clone());
         self
     }
 
@@ -160,24 +148,7 @@ impl<R, K> Config<R, K> {
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            replay,
-            classify: self.classify,
-        }
-    }
-
-    /// Classifies attempts with `classify`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            replay: self.replay,
-            classify,
-        }
+        self.with_request(replay)
     }
 
     /// Makes the layer.
@@ -187,25 +158,19 @@ impl<R, K> Config<R, K> {
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
         let shared = self.shared()?;
-        let recipe = Recipe {
-            core: Core::new(shared.name(), Instant::now(), (), ()),
-            plan: HedgePlan(shared),
-            replay: self.replay,
-            classify: self.classify,
-        };
-        Ok(OperationLayer::of(recipe, CompleteOnResponse))
+        let core = Core::new(shared.name(), Instant::now(), (), ());
+        Ok(self.operation_layer(core, HedgePlan(shared)))
     }
 
     /// Makes what decides about hedges.
     pub(crate) fn shared(&self) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("hedge", &self.name)?;
         self.settings.check(check)?;
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
         }
-        let (settings, budget) = (self.settings.clone(), self.budget.clone());
-        let shared = Shared::new(settings, budget, Series::of(&self.name, "hedge"));
-        Ok(Arc::new(shared))
+        let metrics = Series::of(&self.name, "hedge");
+        Ok(Arc::new(Shared::new(self.settings.clone(), metrics)))
     }
 }
 
@@ -231,15 +196,5 @@ impl Settings {
         check.count("burst", self.burst, 1_000_000, "1 to 1000000")?;
         let is_factor = slowdown > 1.0 && slowdown <= 1000.0;
         check.that(is_factor, "slowdown", &slowdown, "above 1 and at most 1000")
-    }
-}
-
-impl<R, K> fmt::Debug for Config<R, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .field("budget", &self.budget)
-            .finish_non_exhaustive()
     }
 }

@@ -154,7 +154,7 @@ mod layer;
 mod metrics;
 mod shared;
 
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::layer::{Handle, Hedge, HedgeLayer, HedgePlan};
 pub(crate) use self::metrics::Hedged;
 pub(crate) use self::shared::Payment;

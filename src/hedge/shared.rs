@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::config::Settings;
 use super::metrics::{HedgeMetrics, Hedged};
+use crate::Mode;
 use crate::algorithm::hedge_quota::Quota;
 use crate::algorithm::sketch::{Sketch, Took};
 use crate::budget::{self, Gain};
@@ -16,7 +17,6 @@ use crate::context;
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
 use crate::telemetry::Series;
-use crate::{Budget, Mode};
 
 /// Whether a hedge may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,22 +32,16 @@ pub struct Shared {
     settings: Settings,
     sketch: Sketch,
     quota: Mutex<Quota>,
-    budget: Option<Budget>,
     metrics: &'static Series<HedgeMetrics>,
 }
 
 impl Shared {
-    pub(crate) fn new(
-        settings: Settings,
-        budget: Option<Budget>,
-        metrics: &'static Series<HedgeMetrics>,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, metrics: &'static Series<HedgeMetrics>) -> Self {
         metrics.levels().set(settings.delay);
         Self {
             sketch: Sketch::new(settings.sketch, stripes()),
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),
             settings,
-            budget,
             metrics,
         }
     }
@@ -111,7 +105,7 @@ impl Shared {
     /// Takes back what was paid for a hedge that an inner layer has refused.
     pub(crate) fn refund(&self) {
         lock(&self.quota).put_back();
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.give_back(budget::HEDGE);
         }
     }
@@ -122,7 +116,7 @@ impl Shared {
         if !lock(&self.quota).take(calls, recent) {
             return false;
         }
-        let budget = self.budget.as_ref();
+        let budget = self.settings.budget.as_ref();
         let allowed = budget.is_none_or(|budget| budget.withdraw(budget::HEDGE, now));
         if !allowed {
             lock(&self.quota).put_back();
@@ -133,21 +127,21 @@ impl Shared {
     /// Says whether an outer retry brings what hedges are paid from, or nothing has to.
     #[inline]
     pub(crate) fn is_funded(&self) -> bool {
-        let budget = self.budget.as_ref();
+        let budget = self.settings.budget.as_ref();
         budget.is_none_or(|budget| budget.id() == context::budget())
     }
 
     /// Returns the same for a retry that pays from the budget of this number.
     #[inline]
     pub(crate) fn is_funded_by(&self, budget: usize) -> bool {
-        let own = self.budget.as_ref();
+        let own = self.settings.budget.as_ref();
         own.is_none_or(|own| own.id() == budget)
     }
 
     /// Notes that an operation begins whose success pays for later hedges.
     #[inline]
     pub(crate) fn enter(&self) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.enter();
         }
     }
@@ -155,7 +149,7 @@ impl Shared {
     /// Notes that such an operation is over, and what it brings.
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.leave(gain);
         }
     }
@@ -178,7 +172,6 @@ impl fmt::Debug for Shared {
         f.debug_struct("Hedge")
             .field("name", &self.name())
             .field("settings", &self.settings)
-            .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }

@@ -3,11 +3,15 @@
 use std::mem;
 use std::time::Duration;
 
-use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
 use crate::chassis::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record};
 use crate::error::{Check, or_panic};
+use crate::telemetry::table::{CALL_DURATION, CALLS};
 use crate::telemetry::{Ended, Series};
 use crate::{CompleteOnResponse, ErrorsAreFailures};
+
+/// The stages that are measured.
+pub(crate) const OPERATION: &str = "operation";
+pub(crate) const ATTEMPT: &str = "attempt";
 
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
 pub type MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLayer<Meter, K, C>;
@@ -24,7 +28,7 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn operation(name: &str) -> Self {
-        Self::of_meter(name, Meter::operation)
+        Self::of_stage(name, OPERATION)
     }
 
     /// Counts attempts to reach `name`: the innermost layer of a stack.
@@ -35,13 +39,13 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn attempt(name: &str) -> Self {
-        Self::of_meter(name, Meter::attempt)
+        Self::of_stage(name, ATTEMPT)
     }
 
     #[track_caller]
-    fn of_meter(name: &str, meter: fn(&str) -> Meter) -> Self {
+    fn of_stage(name: &str, stage: &'static str) -> Self {
         or_panic(Check::new("measure", name));
-        let meter = meter(name);
+        let meter = Meter::new(name, stage);
         Self::of(meter.metrics.name(), meter)
     }
 }
@@ -49,7 +53,7 @@ impl MeasureLayer {
 /// A measurement, as a part of what it measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
-    metrics: &'static Series<MeasureMetrics>,
+    metrics: &'static Series<()>,
 }
 
 /// A call that is measured: the nanoseconds at which it began, and one. 0 for a call that is not, or is counted.
@@ -57,16 +61,9 @@ pub struct Meter {
 pub struct Measured(u64);
 
 impl Meter {
-    pub(crate) fn operation(name: &str) -> Self {
-        Self {
-            metrics: Series::of(name, OPERATION),
-        }
-    }
-
-    pub(crate) fn attempt(name: &str) -> Self {
-        Self {
-            metrics: Series::of(name, ATTEMPT),
-        }
+    pub(crate) fn new(name: &str, stage: &'static str) -> Self {
+        let metrics = Series::of(name, stage);
+        Self { metrics }
     }
 }
 
@@ -92,8 +89,11 @@ impl Part for Meter {
         };
         let ended = record.at.nanos().saturating_add(1);
         let duration = Duration::from_nanos(ended.saturating_sub(began));
-        let now = record.at.instant();
-        self.metrics.ended(end, duration, now);
+        let outcome = &[end.label()];
+        self.metrics.report(record.at.instant(), |handles| {
+            handles.count(&CALLS, outcome);
+            handles.record(&CALL_DURATION, outcome, duration);
+        });
     }
 }
 

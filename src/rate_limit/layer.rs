@@ -1,17 +1,16 @@
 //! The layer of the rate limit, and its handle.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::{Config, One};
-use super::part::RateLimiter;
+use super::part::{Handle, RateLimiter};
 use super::shared::Shared;
 use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::{Availability, ConfigError, ErrorsAreFailures};
+use crate::{Availability, ConfigError, ErrorsAreFailures, Mode};
 
 /// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
 ///
@@ -35,7 +34,7 @@ impl RateLimitLayer {
 
     /// Begins to configure a limit of `rate`.
     pub fn config(name: impl Into<String>, rate: Rate) -> Config {
-        Config::new(name.into(), rate)
+        Config::new(name, rate.into(), One)
     }
 }
 
@@ -43,29 +42,15 @@ impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
     /// A handle that reads and steers the limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.part().handle()
+        self.part().limit.clone()
     }
-}
-
-impl<Q> RateLimiter<Q> {
-    pub(crate) fn handle(&self) -> Handle {
-        Handle {
-            shared: Arc::clone(&self.shared),
-        }
-    }
-}
-
-/// Reads and steers a rate limit. Clones are handles of the same limit.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
 }
 
 impl Handle {
     /// The name of the limit.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.shared.name()
+        self.shared.shown.series.name()
     }
 
     /// The rate in force.
@@ -83,7 +68,7 @@ impl Handle {
     /// The tokens that are there now; none while the limit is [paused](Self::pause).
     #[must_use]
     pub fn available(&self) -> u32 {
-        self.shared.available()
+        self.shared.gcra.available(self.shared.now())
     }
 
     /// How many calls wait for tokens.
@@ -137,6 +122,8 @@ impl Availability for Handle {
     /// Returns `true` if a call of cost 1 would pass, at once or after a [wait](Config::max_wait), or the limit only
     /// observes.
     fn is_available(&self) -> bool {
-        self.shared.would_admit()
+        let Shared { gcra, queue, .. } = &*self.shared;
+        let wait = || gcra.wait(self.shared.now(), queue.cost().saturating_add(1));
+        self.shared.settings.mode == Mode::Observe || wait() <= self.shared.max_wait()
     }
 }

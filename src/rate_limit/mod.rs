@@ -143,7 +143,7 @@ mod part;
 mod queue;
 mod shared;
 
-pub use self::config::{Config, Cost, One};
-pub use self::layer::{Handle, RateLimit, RateLimitLayer};
-pub use self::part::{RateLimitPermit, RateLimiter};
+pub use self::config::{Config, Cost, One, Settings};
+pub use self::layer::{RateLimit, RateLimitLayer};
+pub use self::part::{Handle, RateLimitPermit, RateLimiter};
 pub use crate::algorithm::rate::Rate;

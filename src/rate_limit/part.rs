@@ -8,16 +8,23 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::config::{Cost, One};
-use super::metrics::End;
 use super::queue::{Place, Step};
-use super::shared::{Entry, Shared};
+use super::shared::{Shared, TokensAt};
+use crate::algorithm::gcra::Taken;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
-use crate::context;
+use crate::deadline::soonest;
+use crate::{ErrorKind, Mode, context};
+
+/// Reads and steers a rate limit. Clones are handles of the same limit.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
 
 /// A rate limit, as a part of the attempts that it admits. `Q` gives the cost of a request.
 #[derive(Clone)]
 pub struct RateLimiter<Q = One> {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) limit: Handle,
     pub(super) cost: Q,
 }
 
@@ -36,44 +43,56 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Wait {
-    place: Place,
+pub(super) struct Wait {
+    pub(super) place: Place,
     /// A turn that comes later is of no use, whatever the deadline.
-    latest: u64,
+    pub(super) latest: u64,
     began: Instant,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
 }
 
-impl<Q> RateLimiter<Q> {
+impl Shared {
+    /// Decides about an attempt that finds no tokens, or a queue: then nothing is `taken`. It takes its place when it is
+    /// polled, so that a future which nobody polls keeps nobody waiting.
+    #[cold]
+    #[inline(never)]
+    fn admit_later(
+        &self,
+        cost: u32,
+        taken: Option<Taken>,
+        permit: &mut RateLimitPermit,
+        at: &At,
+    ) -> Admit {
+        let is_possible = cost <= self.gcra.burst();
+        let passed = match (taken, self.settings.mode) {
+            (Some(Taken::Early(_)), Mode::Observe) => self.observe(cost, at),
+            (Some(Taken::Early(wait)), _) if self.settings.max_wait.is_none() => {
+                self.refuse(ErrorKind::RateLimited, wait, at)
+            }
+            (None | Some(Taken::Early(_)), _) if is_possible => {
+                let latest = at.nanos().saturating_add(self.max_wait());
+                permit.0 = State::Waiting(Box::new(Wait {
+                    place: Place::new(cost, latest),
+                    latest,
+                    began: at.instant(),
+                    deadline: context::deadline(),
+                }));
+                return Admit::Wait;
+            }
+            _ => self.refuse(ErrorKind::TooCostly, 0, at),
+        };
+        if passed.is_ok() {
+            permit.0 = State::In;
+        }
+        passed.map_or_else(Admit::Refuse, |()| Admit::Go)
+    }
+
     #[cold]
     #[inline(never)]
     fn leave_queue(&self, wait: &mut Wait, at: &At) {
         if wait.place.is_taken() {
-            self.shared.queue.leave(&mut wait.place);
-            self.shared.left(wait.began, End::Cancelled, at);
-        }
-    }
-}
-
-/// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
-/// which nobody polls keeps nobody waiting.
-#[cold]
-#[inline(never)]
-fn admit_other(entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-    match entry {
-        Entry::Pass => {
-            permit.0 = State::In;
-            Admit::Go
-        }
-        Entry::Refused(error) => Admit::Refuse(error),
-        Entry::Wait(latest) => {
-            permit.0 = State::Waiting(Box::new(Wait {
-                place: Place::new(cost, latest),
-                latest,
-                began: at.instant(),
-                deadline: context::deadline(),
-            }));
-            Admit::Wait
+            self.queue.leave(&mut wait.place);
+            self.waited("cancelled", wait.began, at);
         }
     }
 }
@@ -82,10 +101,9 @@ impl Wait {
     /// Moves the attempt on.
     fn step(&mut self, shared: &Shared, at: &At, waker: &Waker) -> Turn {
         let (now, nanos) = (at.instant(), at.nanos());
-        self.deadline = match (self.deadline, context::deadline()) {
-            (Some(then), Some(now)) => Some(then.min(now)),
-            (then, now) => then.or(now),
-        };
+        if let Some(deadline) = context::deadline() {
+            self.deadline = Some(soonest(self.deadline, deadline));
+        }
         let had_place = self.place.is_taken();
         let step = match self.deadline {
             // There is no time left, even if there are tokens.
@@ -99,7 +117,7 @@ impl Wait {
                     let before = shared.nanos(deadline).saturating_sub(1);
                     self.place.until = self.place.until.min(before);
                 }
-                let tokens = shared.at(nanos);
+                let tokens = TokensAt { shared, nanos };
                 shared.queue.step(&mut self.place, nanos, waker, &tokens)
             }
         };
@@ -110,20 +128,17 @@ impl Wait {
                 }
                 return Turn::Until(shared.instant(until));
             }
-            Step::Go => End::Admitted,
-            Step::GiveUp => End::Rejected,
+            Step::Go => "admitted",
+            Step::GiveUp => "rejected",
         };
         if had_place {
-            shared.left(self.began, end, at);
+            shared.waited(end, self.began, at);
         }
-        match end {
-            End::Admitted => Turn::Go,
-            _ => Turn::Refuse(shared.refusal_of_turn(
-                self.place.cost,
-                self.latest,
-                self.deadline,
-                at,
-            )),
+        match step {
+            Step::Go => Turn::Go,
+            _ => shared
+                .refuse_turn(self, at)
+                .map_or_else(Turn::Refuse, |()| Turn::Go),
         }
     }
 }
@@ -135,18 +150,22 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     /// Where calls wait, the next one waits as well, and must not hold the inner service meanwhile.
     #[inline(always)]
     fn is_open(&self) -> bool {
-        self.shared.queue.is_empty()
+        self.limit.shared.queue.is_empty()
     }
 
     #[inline(always)]
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-        match self.shared.enter(cost, at) {
-            Entry::Pass => {
-                permit.0 = State::In;
-                Admit::Go
+        let shared = &*self.limit.shared;
+        // What costs nothing does not even wait behind others: nothing would bound how many of them there are.
+        if cost > 0 {
+            let is_first = shared.queue.is_empty();
+            let taken = is_first.then(|| shared.take(at.nanos(), cost));
+            if taken != Some(Taken::Yes) {
+                return shared.admit_later(cost, taken, permit, at);
             }
-            entry => admit_other(entry, cost, permit, at),
         }
+        permit.0 = State::In;
+        Admit::Go
     }
 
     #[inline(always)]
@@ -158,7 +177,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
         let State::Waiting(wait) = &mut permit.0 else {
             return Turn::Go;
         };
-        let turn = wait.step(&self.shared, at, waker);
+        let turn = wait.step(&self.limit.shared, at, waker);
         match turn {
             Turn::Go => permit.0 = State::In,
             Turn::Refuse(_) => permit.0 = State::Nothing,
@@ -169,7 +188,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     fn head(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         if let State::In = mem::take(&mut permit.0) {
-            self.shared.hear(record.outcome, record.at);
+            self.limit.shared.hear(record.outcome, record.at);
         }
     }
 
@@ -177,23 +196,27 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     fn settle(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         match mem::take(&mut permit.0) {
             State::Nothing => {}
-            State::In => self.shared.hear(record.outcome, record.at),
-            State::Waiting(mut wait) => self.leave_queue(&mut wait, record.at),
+            State::In => self.limit.shared.hear(record.outcome, record.at),
+            State::Waiting(mut wait) => self.limit.shared.leave_queue(&mut wait, record.at),
         }
     }
 
     #[inline(always)]
     fn has_gauges(&self) -> bool {
-        self.shared.settings.max_wait.is_some()
+        self.limit.shared.settings.max_wait.is_some()
     }
 
     fn publish(&self, at: &At) {
-        self.shared.publish_gauges(at);
+        self.limit.shared.publish_gauges(at);
     }
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.
     fn is_evictable(&self, now: Instant) -> bool {
-        self.shared.is_evictable(now)
+        let Shared {
+            queue, gcra, built, ..
+        } = &*self.limit.shared;
+        let nanos = self.limit.shared.nanos(now);
+        queue.is_empty() && gcra.is_full(nanos) && self.limit.shared.limits() == *built
     }
 }
 
@@ -209,6 +232,6 @@ where
 
 impl<Q> fmt::Debug for RateLimiter<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
+        self.limit.fmt(f)
     }
 }

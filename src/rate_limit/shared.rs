@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::metrics::{End, RateLimitMetrics};
+use super::config::Settings;
+use super::metrics::RateLimitMetrics;
+use super::part::Wait;
 use super::queue::{Queue, Tokens};
 use crate::algorithm::gcra::{Gcra, Taken};
 use crate::algorithm::rate::{LONGEST, Rate};
@@ -16,7 +18,7 @@ use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::telemetry::{Series, Shown};
-use crate::{ConfigError, Error, ErrorKind, Mode, Outcome};
+use crate::{ConfigError, Error, ErrorKind, Outcome};
 
 /// Of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -47,36 +49,18 @@ impl Limits {
     }
 }
 
-/// What does not change.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
-    pub(super) max_wait: Option<Duration>,
-    pub(super) max_retry_after: Duration,
-    /// `None` as long as there is nobody to hear them.
-    pub(super) respects_retry_after: Option<bool>,
-    pub(super) mode: Mode,
-}
-
 pub(super) struct Shared {
-    gcra: Gcra,
+    pub(super) gcra: Gcra,
     pub(super) queue: Queue,
     pub(super) settings: Settings,
-    built: Limits,
+    /// The limits that it was built with.
+    pub(super) built: Limits,
     /// Locked to change the limits, and to count from a later origin.
     limits: Mutex<Limits>,
     /// The end of the quiet time that those who wait have been told of.
     quiet_until: AtomicU64,
     origin: Instant,
-    metrics: &'static Series<RateLimitMetrics>,
-    shown: Shown<1>,
-}
-
-/// What becomes of a call.
-pub(super) enum Entry {
-    Pass,
-    /// It waits for its turn, until this time at the latest.
-    Wait(u64),
-    Refused(Error),
+    pub(super) shown: Shown<RateLimitMetrics, 1>,
 }
 
 impl Shared {
@@ -97,133 +81,65 @@ impl Shared {
             limits: Mutex::new(limits),
             quiet_until: AtomicU64::new(0),
             origin,
-            metrics,
             shown: Shown::new(metrics, 0),
         }
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.metrics.name()
-    }
-
-    fn max_wait(&self) -> Duration {
-        self.settings.max_wait.unwrap_or_default()
-    }
-
-    /// Lets a call through, or says what becomes of it.
-    #[inline(always)]
-    pub(super) fn enter(&self, cost: u32, at: &At) -> Entry {
-        if cost == 0 {
-            // Not even behind those who wait: nothing would bound how many of them there are.
-            return Entry::Pass;
-        }
-        if !self.queue.is_empty() {
-            return self.defer(cost, at);
-        }
-        match self.take(at.nanos(), cost) {
-            Taken::Yes => Entry::Pass,
-            taken => self.early(cost, taken, at),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn early(&self, cost: u32, taken: Taken, at: &At) -> Entry {
-        let Taken::Early(wait) = taken else {
-            return self.too_costly(at);
-        };
-        match (self.settings.mode, self.settings.max_wait) {
-            (Mode::Observe, _) => {
-                self.observe(cost, at);
-                Entry::Pass
-            }
-            (Mode::Enforce, Some(_)) => self.defer(cost, at),
-            (Mode::Enforce, None) => Entry::Refused(self.refusal(wait, at)),
-        }
+    /// The longest wait of a call, in nanoseconds.
+    pub(super) fn max_wait(&self) -> u64 {
+        whole_nanos(self.settings.max_wait.unwrap_or_default())
     }
 
     /// Counts a call that would be rejected. One that would wait takes its tokens before they are there, so
     /// that those who come after it find what they would find.
-    fn observe(&self, cost: u32, at: &At) {
-        let (nanos, most) = (at.nanos(), whole_nanos(self.max_wait()));
+    pub(super) fn observe(&self, cost: u32, at: &At) -> Result<(), Error> {
+        let (nanos, most) = (at.nanos(), self.max_wait());
         let deadline = context::deadline().map(|deadline| self.nanos(deadline));
         let time_left = deadline.map_or(u64::MAX, |deadline| {
             deadline.saturating_sub(nanos.saturating_add(1))
         });
         match self.gcra.owe(nanos, cost, most.min(time_left)) {
-            Taken::Yes => {}
-            Taken::Early(wait) if wait <= most => self.rejected(ErrorKind::DeadlineExceeded, at),
-            _ => self.rejected(ErrorKind::RateLimited, at),
+            Taken::Yes => Ok(()),
+            Taken::Early(wait) if wait <= most => self.refuse(ErrorKind::DeadlineExceeded, 0, at),
+            _ => self.refuse(ErrorKind::RateLimited, 0, at),
         }
     }
 
-    #[cold]
-    fn too_costly(&self, at: &At) -> Entry {
-        match self.settings.mode {
-            Mode::Observe => {
-                self.rejected(ErrorKind::TooCostly, at);
-                Entry::Pass
-            }
-            Mode::Enforce => Entry::Refused(self.refusal_of_cost(at)),
-        }
-    }
-
-    /// Puts a call off.
-    #[cold]
-    #[inline(never)]
-    fn defer(&self, cost: u32, at: &At) -> Entry {
-        if cost > self.gcra.burst() {
-            return self.too_costly(at);
-        }
-        Entry::Wait(at.nanos().saturating_add(whole_nanos(self.max_wait())))
-    }
-
-    /// A call that comes too early is refused. `wait` is how many nanoseconds.
-    fn refusal(&self, wait: u64, at: &At) -> Error {
-        self.rejected(ErrorKind::RateLimited, at);
+    /// Refuses a call that can come again after `wait` nanoseconds, if they are not zero. Lets it pass if the limit only
+    /// observes.
+    pub(super) fn refuse(&self, reason: ErrorKind, wait: u64, at: &At) -> Result<(), Error> {
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
-        Error::rejected(ErrorKind::RateLimited, self.name(), retry_after)
+        let (metrics, mode) = (self.shown.series, self.settings.mode);
+        metrics.refuse(reason, mode, retry_after, at.instant())
     }
 
-    fn refusal_of_cost(&self, at: &At) -> Error {
-        self.rejected(ErrorKind::TooCostly, at);
-        Error::rejected(ErrorKind::TooCostly, self.name(), None)
-    }
-
-    /// A call that has been put off is refused: because of its deadline, unless it would be without one.
-    pub(super) fn refusal_of_turn(
-        &self,
-        cost: u32,
-        latest: u64,
-        deadline: Option<Instant>,
-        at: &At,
-    ) -> Error {
+    /// Refuses a call that has waited: because of its deadline, unless it would be refused without one.
+    pub(super) fn refuse_turn(&self, wait: &Wait, at: &At) -> Result<(), Error> {
+        let (cost, latest) = (wait.place.cost, wait.latest);
         if cost > self.gcra.burst() {
-            return self.refusal_of_cost(at);
+            return self.refuse(ErrorKind::TooCostly, 0, at);
         }
         let tokens = self.queue.cost().saturating_add(u64::from(cost));
         let (now, nanos) = (at.instant(), at.nanos());
-        let wait = self.gcra.wait(nanos, tokens);
+        let until_turn = self.gcra.wait(nanos, tokens);
         let is_late = |deadline: Instant| {
             let end = self.nanos(deadline).saturating_sub(1);
-            let is_first = end < latest && (end <= nanos || nanos.saturating_add(wait) <= latest);
-            deadline <= now || is_first
+            let is_in_time = nanos.saturating_add(until_turn) <= latest;
+            deadline <= now || (end < latest && (end <= nanos || is_in_time))
         };
-        if deadline.is_some_and(is_late) {
-            self.rejected(ErrorKind::DeadlineExceeded, at);
-            return Error::rejected(ErrorKind::DeadlineExceeded, self.name(), None);
+        if wait.deadline.is_some_and(is_late) {
+            return self.refuse(ErrorKind::DeadlineExceeded, 0, at);
         }
-        self.refusal(wait, at)
-    }
-
-    fn rejected(&self, reason: ErrorKind, at: &At) {
-        self.metrics
-            .rejected(reason, self.settings.mode, at.instant());
+        self.refuse(ErrorKind::RateLimited, until_turn, at)
     }
 
     #[inline]
     pub(super) fn nanos(&self, now: Instant) -> u64 {
         nanos_between(self.origin, now)
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.nanos(Instant::now())
     }
 
     /// When the clock of this limit shows so many nanoseconds.
@@ -232,7 +148,7 @@ impl Shared {
     }
 
     #[inline]
-    fn take(&self, now: u64, cost: u32) -> Taken {
+    pub(super) fn take(&self, now: u64, cost: u32) -> Taken {
         loop {
             match self.gcra.take(now, cost) {
                 Taken::Stale => self.renew(now),
@@ -248,26 +164,18 @@ impl Shared {
         self.gcra.renew(now);
     }
 
-    /// The tokens, for a queue that wants some now.
-    pub(super) fn at(&self, nanos: u64) -> impl Tokens {
-        TokensAt {
-            shared: self,
-            nanos,
-        }
-    }
-
     pub(super) fn limits(&self) -> Limits {
         *lock(&self.limits)
     }
 
     /// Changes the limits.
     pub(super) fn change(&self, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
-        let now = self.nanos(Instant::now());
+        let now = self.now();
         {
             let mut limits = lock(&self.limits);
             let mut new = *limits;
             change(&mut new);
-            new.check(Check::new("rate limit", self.name())?)?;
+            new.check(Check::new("rate limit", self.shown.series.name())?)?;
             self.gcra.set(new.rate, new.burst, now);
             *limits = new;
         }
@@ -293,7 +201,7 @@ impl Shared {
 
     /// Begins again with all tokens.
     pub(super) fn reset(&self) {
-        let now = self.nanos(Instant::now());
+        let now = self.now();
         {
             let _one_at_a_time = lock(&self.limits);
             self.gcra.reset(now);
@@ -304,7 +212,8 @@ impl Shared {
 
     fn reconsider(&self, now: u64) {
         if self.settings.max_wait.is_some() {
-            self.queue.reconsider(now, &self.at(now));
+            let (shared, nanos) = (self, now);
+            self.queue.reconsider(now, &TokensAt { shared, nanos });
         }
     }
 
@@ -322,46 +231,29 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn pause(&self, retry_after: Duration, at: &At) {
-        if self.settings.respects_retry_after == Some(true) {
+        if self.settings.respects_retry_after {
             let wait = retry_after.min(self.settings.max_retry_after);
             self.quiet(wait, at.instant());
         }
     }
 
-    pub(super) fn available(&self) -> u32 {
-        self.gcra.available(self.nanos(Instant::now()))
-    }
-
-    /// Says whether a call of cost 1 would not be rejected.
-    pub(super) fn would_admit(&self) -> bool {
-        let now = self.nanos(Instant::now());
-        let wait = || self.gcra.wait(now, self.queue.cost().saturating_add(1));
-        self.settings.mode == Mode::Observe || wait() <= whole_nanos(self.max_wait())
-    }
-
-    pub(super) fn is_evictable(&self, now: Instant) -> bool {
-        self.queue.is_empty() && self.gcra.is_full(self.nanos(now)) && self.limits() == self.built
-    }
-
     /// Publishes the gauges if it is time to.
     pub(super) fn publish_gauges(&self, at: &At) {
         let waiting = || self.queue.len();
-        self.shown
-            .keep(self.metrics, waiting, at.instant(), at.nanos());
+        self.shown.keep(waiting, at.instant(), at.nanos());
     }
 
-    /// One call less waits.
-    pub(super) fn left(&self, began: Instant, end: End, at: &At) {
-        let now = at.instant();
-        let waited = now.saturating_duration_since(began);
-        self.metrics.waited(end, waited, now);
+    /// One call less waits. `end` says why.
+    pub(super) fn waited(&self, end: &'static str, began: Instant, at: &At) {
+        self.shown.series.waited(end, began, at.instant());
         self.publish_gauges(at);
     }
 }
 
-struct TokensAt<'a> {
-    shared: &'a Shared,
-    nanos: u64,
+/// The tokens, for a queue that wants some now.
+pub(super) struct TokensAt<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) nanos: u64,
 }
 
 impl Tokens for TokensAt<'_> {
@@ -382,7 +274,7 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Limits { rate, burst } = self.limits();
         f.debug_struct("RateLimit")
-            .field("name", &self.name())
+            .field("name", &self.shown.series.name())
             .field("rate", &rate)
             .field("burst", &burst)
             .field("mode", &self.settings.mode)

@@ -129,6 +129,6 @@ mod config;
 mod layer;
 mod metrics;
 
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::layer::{Retry, RetryLayer, RetryPlan};
 pub(crate) use self::metrics::RetryMetrics;

@@ -1,15 +1,14 @@
 //! Settings of the standard stack.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::layer::{StandardLayer, StandardPlan};
 use crate::bulkhead::{self, BulkheadLayer};
-use crate::chassis::{Core, Limit, OperationLayer, Recipe};
+use crate::chassis::{Core, LayerConfig, Limit};
 use crate::error::Check;
-use crate::measure::Meter;
+use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::Series;
 use crate::{
@@ -27,65 +26,54 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The settings of a standard stack. Made by [`standard`](super::standard).
 ///
 /// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    name: String,
-    parts: Parts,
-    replay: R,
-    classify: K,
-    completion: C,
-}
+pub type Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    LayerConfig<Settings, R, K, C>;
 
+/// The settings of a standard stack, as they are in a [`Standard`].
 #[derive(Clone, Debug, PartialEq)]
-struct Parts {
-    measured: bool,
+pub struct Settings {
+    is_measured: bool,
     deadline: Option<Duration>,
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
     rate_limit: Option<rate_limit::Config>,
-    concurrency: Concurrency,
-    timeout: Timeout,
+    bulkhead: Choice<bulkhead::Config>,
+    timeout: Choice<Duration>,
     budget: Option<Budget>,
     seed: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timeout {
-    /// Nobody has said anything about it.
-    Unset,
-    Unlimited,
-    After(Duration),
-}
-
 #[derive(Clone, Debug, PartialEq)]
-enum Concurrency {
+enum Choice<T> {
     /// Nobody has said anything about it.
     Unset,
     Unlimited,
-    Limited(bulkhead::Config),
+    Limited(T),
 }
 
-impl Standard {
-    pub(super) fn new(name: String) -> Self {
+impl<T> Choice<T> {
+    fn limit(&self) -> Option<&T> {
+        match self {
+            Self::Limited(limit) => Some(limit),
+            Self::Unset | Self::Unlimited => None,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn new(name: &str) -> Self {
         Self {
-            parts: Parts {
-                measured: true,
-                deadline: Some(DEADLINE),
-                retry: Some(RetryLayer::config(name.clone())),
-                hedge: None,
-                breaker: Some(CircuitBreakerLayer::config(name.clone())),
-                rate_limit: None,
-                concurrency: Concurrency::Unset,
-                timeout: Timeout::Unset,
-                budget: None,
-                seed: None,
-            },
-            name,
-            replay: ByClone,
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            is_measured: true,
+            deadline: Some(DEADLINE),
+            retry: Some(RetryLayer::config(name)),
+            hedge: None,
+            breaker: Some(CircuitBreakerLayer::config(name)),
+            rate_limit: None,
+            bulkhead: Choice::Unset,
+            timeout: Choice::Unset,
+            budget: None,
+            seed: None,
         }
     }
 }
@@ -95,53 +83,53 @@ impl<R, K, C> Standard<R, K, C> {
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.parts.timeout = Timeout::After(timeout);
+        self.settings.timeout = Choice::Limited(timeout);
         self
     }
 
     /// Attempts may take as long as the deadline allows.
     pub fn no_timeout(mut self) -> Self {
-        self.parts.timeout = Timeout::Unlimited;
+        self.settings.timeout = Choice::Unlimited;
         self
     }
 
     /// Sets the time of the whole operation, all attempts and waits included. 10 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.parts.deadline = Some(deadline);
+        self.settings.deadline = Some(deadline);
         self
     }
 
     /// Operations have no deadline of their own. One that the caller has set is kept.
     pub fn no_deadline(mut self) -> Self {
-        self.parts.deadline = None;
+        self.settings.deadline = None;
         self
     }
 
     /// Changes the settings of retry.
     pub fn retry(mut self, change: impl FnOnce(retry::Config) -> retry::Config) -> Self {
-        let config = self.parts.retry;
-        let config = config.unwrap_or_else(|| RetryLayer::config(self.name.clone()));
-        self.parts.retry = Some(change(config));
+        let config = self.settings.retry;
+        let config = config.unwrap_or_else(|| RetryLayer::config(&self.name));
+        self.settings.retry = Some(change(config));
         self
     }
 
     /// Failed attempts are not made again; unless there is a hedge, which then makes another one at once.
     pub fn no_retry(mut self) -> Self {
-        self.parts.retry = None;
+        self.settings.retry = None;
         self
     }
 
     /// Sends a copy of what takes too long. Off by default: `.hedge(|hedge| hedge)` turns it on as it is.
     pub fn hedge(mut self, change: impl FnOnce(hedge::Config) -> hedge::Config) -> Self {
-        let config = self.parts.hedge;
-        let config = config.unwrap_or_else(|| HedgeLayer::config(self.name.clone()));
-        self.parts.hedge = Some(change(config));
+        let config = self.settings.hedge;
+        let config = config.unwrap_or_else(|| HedgeLayer::config(&self.name));
+        self.settings.hedge = Some(change(config));
         self
     }
 
     /// Sends no copies, which is the default.
     pub fn no_hedge(mut self) -> Self {
-        self.parts.hedge = None;
+        self.settings.hedge = None;
         self
     }
 
@@ -150,15 +138,15 @@ impl<R, K, C> Standard<R, K, C> {
         mut self,
         change: impl FnOnce(circuit_breaker::Config) -> circuit_breaker::Config,
     ) -> Self {
-        let config = self.parts.breaker;
-        let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(self.name.clone()));
-        self.parts.breaker = Some(change(config));
+        let config = self.settings.breaker;
+        let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(&self.name));
+        self.settings.breaker = Some(change(config));
         self
     }
 
     /// There is no circuit breaker.
     pub fn no_circuit_breaker(mut self) -> Self {
-        self.parts.breaker = None;
+        self.settings.breaker = None;
         self
     }
 
@@ -172,14 +160,14 @@ impl<R, K, C> Standard<R, K, C> {
         rate: Rate,
         change: impl FnOnce(rate_limit::Config) -> rate_limit::Config,
     ) -> Self {
-        let config = RateLimitLayer::config(self.name.clone(), rate);
-        self.parts.rate_limit = Some(change(config));
+        let config = RateLimitLayer::config(&self.name, rate);
+        self.settings.rate_limit = Some(change(config));
         self
     }
 
     /// Keeps to no rate, which is the default.
     pub fn no_rate_limit(mut self) -> Self {
-        self.parts.rate_limit = None;
+        self.settings.rate_limit = None;
         self
     }
 
@@ -197,71 +185,47 @@ impl<R, K, C> Standard<R, K, C> {
         limit: impl Into<bulkhead::Limit>,
         change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
     ) -> Self {
-        let config = BulkheadLayer::config(self.name.clone(), limit);
-        self.parts.concurrency = Concurrency::Limited(change(config));
+        let config = BulkheadLayer::config(&self.name, limit);
+        self.settings.bulkhead = Choice::Limited(change(config));
         self
     }
 
     /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
     /// overloaded.
     pub fn unlimited(mut self) -> Self {
-        self.parts.concurrency = Concurrency::Unlimited;
+        self.settings.bulkhead = Choice::Unlimited;
         self
     }
 
     /// Operations and attempts are neither counted nor timed.
     pub fn no_measure(mut self) -> Self {
-        self.parts.measured = false;
+        self.settings.is_measured = false;
         self
     }
 
     /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
     /// default from one of the stack's own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.parts.budget = Some(budget.clone());
+        self.settings.budget = Some(budget.clone());
         self
     }
 
     /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
     /// seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.parts.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay,
-            classify: self.classify,
-            completion: self.completion,
-        }
-    }
-
-    /// Classifies calls with `classify`, in all parts: a type of your own, a function, or a closure that names the type of its
-    /// argument, `|result: Result<&Answer, &Error>|`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Standard<R, K2, C> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay: self.replay,
-            classify,
-            completion: self.completion,
-        }
+        self.with_request(replay)
     }
 
     /// Sets when an attempt is over. By default when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay: self.replay,
-            classify: self.classify,
-            completion,
-        }
+        self.with_completion(completion)
     }
 
     /// Makes the layer.
@@ -271,70 +235,57 @@ impl<R, K, C> Standard<R, K, C> {
     /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
     /// names both.
     pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError> {
-        let (name, parts) = (self.name.as_str(), self.parts);
+        let (name, settings) = (self.name.as_str(), &self.settings);
         let check = Check::new("standard stack", name)?;
-        parts.check_alone(check)?;
+        settings.check_alone(check)?;
         let origin = Instant::now();
-        let budget = match &parts.budget {
-            Some(budget) => budget.clone(),
-            None => Budget::config(name).build()?,
-        };
-        let retry = parts.retry.clone().map(|config| {
-            let config = config.default_budget(&budget);
-            let config = match parts.seed {
-                Some(seed) => config.seed(seed),
-                None => config,
-            };
-            config.repeat()
+        let budget = settings.budget.clone();
+        let budget = budget.map_or_else(|| Budget::config(name).build(), Ok)?;
+        let retry = settings.retry.clone().map(|mut retry| {
+            retry.settings.seed = settings.seed.or(retry.settings.seed);
+            retry.default_budget(&budget).repeat()
         });
-        let hedge = parts.hedge.clone();
-        let hedge = hedge.map(|config| config.default_budget(&budget).shared());
-        let breaker = parts.breaker.clone().map(|config| match parts.seed {
+        let hedge = settings.hedge.clone();
+        let hedge = hedge.map(|hedge| hedge.default_budget(&budget).shared());
+        let breaker = settings.breaker.clone().map(|mut breaker| {
             // Not the same draws as those of retry.
-            Some(seed) => config.seed(seed.wrapping_add(1)).part(origin),
-            None => config.part(origin),
+            let seed = settings.seed.map(|seed| seed.wrapping_add(1));
+            breaker.settings.seed = seed.or(breaker.settings.seed);
+            breaker.part(origin)
         });
-        let rate_limit = parts.rate_limit.clone();
-        // In a stack, the classifier may say that the service has asked callers to stay away.
-        let rate_limit = rate_limit.map(|config| config.classify(()).part(origin));
-        let bulkhead = match &parts.concurrency {
-            Concurrency::Limited(config) => Some(config.part(origin)?),
-            Concurrency::Unlimited | Concurrency::Unset => None,
-        };
+        let rate_limit = settings.rate_limit.as_ref();
+        let rate_limit = rate_limit.map(|limit| limit.part(origin)).transpose()?;
+        let bulkhead = settings.bulkhead.limit();
+        let bulkhead = bulkhead.map(|bulkhead| bulkhead.part(origin)).transpose()?;
         let limit = |time, part| Limit {
             time,
             metrics: Series::of(name, part),
         };
         let plan = StandardPlan {
-            deadline: limit(parts.deadline.unwrap_or(Duration::MAX), "deadline"),
+            deadline: limit(settings.deadline.unwrap_or(Duration::MAX), "deadline"),
             retry: retry.transpose()?,
             hedge: hedge.transpose()?,
-            timeout: parts.timeout().map(|time| limit(time, "timeout")),
+            timeout: settings.timeout().map(|time| limit(time, "timeout")),
             budget,
         };
-        let meter = |meter: fn(&str) -> Meter| parts.measured.then(|| meter(name));
+        let meter = |stage| settings.is_measured.then(|| Meter::new(name, stage));
         let attempt = (
             breaker.transpose()?,
-            (rate_limit.transpose()?, (bulkhead, meter(Meter::attempt))),
+            (rate_limit, (bulkhead, meter(ATTEMPT))),
         );
-        let operation = meter(Meter::operation);
+        let operation = meter(OPERATION);
         // Last, because a part knows best what is wrong with itself.
-        parts.check_together(check)?;
-        let recipe = Recipe {
-            core: Core::new(plan.deadline.metrics.name(), origin, operation, attempt),
-            plan,
-            replay: self.replay,
-            classify: self.classify,
-        };
-        Ok(OperationLayer::of(recipe, self.completion))
+        settings.check_together(check)?;
+        let core = Core::new(plan.deadline.metrics.name(), origin, operation, attempt);
+        Ok(self.operation_layer(core, plan))
     }
 }
 
-impl Parts {
+impl Settings {
     /// Refuses what is missing, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
-            self.concurrency != Concurrency::Unset,
+            self.bulkhead != Choice::Unset,
             "concurrency_limit",
             &format_args!("not set"),
             "a number of calls, or `unlimited()`",
@@ -347,30 +298,32 @@ impl Parts {
 
     /// Returns the time of one attempt.
     fn timeout(&self) -> Option<Duration> {
-        match (self.timeout, self.deadline) {
-            (Timeout::After(timeout), _) => Some(timeout),
-            (Timeout::Unlimited, _) => None,
-            (Timeout::Unset, Some(deadline)) => {
-                Some(TIMEOUT.min(deadline.mul_f64(SHARE_OF_DEADLINE)))
-            }
-            (Timeout::Unset, None) => Some(TIMEOUT),
+        if self.timeout != Choice::Unset {
+            return self.timeout.limit().copied();
         }
+        let share = |deadline: Duration| deadline.mul_f64(SHARE_OF_DEADLINE);
+        Some(self.deadline.map_or(TIMEOUT, |all| TIMEOUT.min(share(all))))
     }
 
     /// Refuses parts that cannot do their work beside each other.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         if let Some(deadline) = self.deadline {
-            let mut waits = vec![("timeout", self.timeout())];
-            if let Some(limit) = &self.rate_limit {
-                waits.push(("rate limit max_wait", limit.longest_wait()));
-            }
-            if let Concurrency::Limited(bulkhead) = &self.concurrency {
-                waits.push(("bulkhead queue_wait", bulkhead.longest_wait()));
-            }
+            let (limit, bulkhead) = (self.rate_limit.as_ref(), self.bulkhead.limit());
+            let waits = [
+                ("timeout", self.timeout()),
+                (
+                    "rate limit max_wait",
+                    limit.and_then(rate_limit::Config::longest_wait),
+                ),
+                (
+                    "bulkhead queue_wait",
+                    bulkhead.and_then(bulkhead::Config::longest_wait),
+                ),
+            ];
             for (field, wait) in waits {
                 let permitted = || format!("less than the deadline of {deadline:?}");
                 if let Some(wait) = wait.filter(|wait| *wait >= deadline) {
-                    check.that(false, field, &wait, permitted())?;
+                    return Err(check.refuse(field, &wait, permitted()));
                 }
             }
         }
@@ -395,11 +348,8 @@ impl Parts {
                 check.that(slow < end, "circuit breaker slow_calls", &slow, less())?;
             }
         }
-        let Some((breaker, window)) = self
-            .breaker
-            .as_ref()
-            .and_then(|b| Some((b, b.time_window()?)))
-        else {
+        let breaker = self.breaker.as_ref();
+        let Some((breaker, window)) = breaker.and_then(|b| Some((b, b.time_window()?))) else {
             return Ok(());
         };
         if let Some(timeout) = self.timeout() {
@@ -416,14 +366,5 @@ impl Parts {
             check.that(f64::from(needed) <= most, field, &needed, permitted)?;
         }
         Ok(())
-    }
-}
-
-impl<R, K, C> fmt::Debug for Standard<R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Standard")
-            .field("name", &self.name)
-            .field("parts", &self.parts)
-            .finish_non_exhaustive()
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::bulkhead::{self, Compartment};
 use crate::chassis::{Hedging, Limit, Operation, OperationLayer, Plan, Repeat, Times};
-use crate::circuit_breaker::{self, Breaker};
 use crate::measure::Meter;
 use crate::rate_limit::{self, RateLimiter};
 use crate::timer::Timer;
-use crate::{Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, hedge};
+use crate::{
+    Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, bulkhead,
+    circuit_breaker, hedge,
+};
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
 ///
@@ -36,8 +37,11 @@ pub struct StandardPlan {
 
 /// The parts that each attempt passes, from the outside: circuit breaker, rate limit, bulkhead, measure.
 pub type StandardParts = (
-    Option<Breaker>,
-    (Option<RateLimiter>, (Option<Compartment>, Option<Meter>)),
+    Option<circuit_breaker::Handle>,
+    (
+        Option<RateLimiter>,
+        (Option<bulkhead::Handle>, Option<Meter>),
+    ),
 );
 
 impl Plan for StandardPlan {
@@ -72,13 +76,11 @@ impl<R, K, C> StandardLayer<R, K, C> {
     /// A handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        let (breaker, (rate_limit, (bulkhead, _))) = self.parts();
         let plan = self.plan();
+        let hedge = plan.hedge.as_ref();
         Handle {
-            breaker: breaker.as_ref().map(Breaker::handle),
-            hedge: (plan.hedge.as_ref()).map(|hedge| hedge::Handle::of(hedge, self.origin())),
-            rate_limit: rate_limit.as_ref().map(RateLimiter::handle),
-            bulkhead: bulkhead.as_ref().map(Compartment::handle),
+            parts: self.parts().clone(),
+            hedge: hedge.map(|hedge| hedge::Handle::of(hedge, self.origin())),
             budget: plan.budget.clone(),
         }
     }
@@ -87,10 +89,8 @@ impl<R, K, C> StandardLayer<R, K, C> {
 /// Reads and steers the parts of a standard stack. Clones are handles of the same stack.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    breaker: Option<circuit_breaker::Handle>,
+    parts: StandardParts,
     hedge: Option<hedge::Handle>,
-    rate_limit: Option<rate_limit::Handle>,
-    bulkhead: Option<bulkhead::Handle>,
     budget: Budget,
 }
 
@@ -98,7 +98,7 @@ impl Handle {
     /// The circuit breaker, if there is one.
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&circuit_breaker::Handle> {
-        self.breaker.as_ref()
+        self.parts.0.as_ref()
     }
 
     /// The hedge, if there is one.
@@ -110,13 +110,13 @@ impl Handle {
     /// The rate limit, if there is one.
     #[must_use]
     pub fn rate_limit(&self) -> Option<&rate_limit::Handle> {
-        self.rate_limit.as_ref()
+        self.parts.1.0.as_ref().map(|part| &part.limit)
     }
 
     /// The bulkhead, if there is one.
     #[must_use]
     pub fn bulkhead(&self) -> Option<&bulkhead::Handle> {
-        self.bulkhead.as_ref()
+        self.parts.1.1.0.as_ref()
     }
 
     /// The budget that retries and hedges are paid from.
@@ -132,8 +132,8 @@ impl Availability for Handle {
         fn is_available<H: Availability>(part: Option<&H>) -> bool {
             part.is_none_or(Availability::is_available)
         }
-        is_available(self.breaker.as_ref())
-            && is_available(self.rate_limit.as_ref())
-            && is_available(self.bulkhead.as_ref())
+        is_available(self.circuit_breaker())
+            && is_available(self.rate_limit())
+            && is_available(self.bulkhead())
     }
 }
