@@ -16,7 +16,7 @@ use crate::discover::Target;
 use crate::error::Check;
 use crate::nanos::after;
 use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::Ended;
+use crate::telemetry::REJECTED;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
 /// How long an endpoint is left alone that refused a call and did not say for how long.
@@ -321,7 +321,7 @@ impl Host {
         if let Outcome::Overload { retry_after } = outcome {
             self.overloaded(retry_after, nanos);
         }
-        self.count(outcome.into(), now);
+        self.count(outcome.label(), now);
     }
 
     /// The endpoint has more to do than it can, and may have said for how long.
@@ -337,14 +337,14 @@ impl Host {
     pub(super) fn give_back(&self, began: u64, now: Instant) {
         let nanos = self.peers.nanos(now);
         self.load.end(&self.peers.load, began, nanos, End::Refused);
-        self.count(Ended::Rejected, now);
+        self.count(REJECTED, now);
     }
 
     /// Reports that a call has ended, if endpoints are reported.
     #[inline]
-    fn count(&self, end: Ended, now: Instant) {
+    fn count(&self, outcome: &'static str, now: Instant) {
         if let Some(label) = &self.label {
-            self.peers.ended(label, end, now);
+            self.peers.ended(label, outcome, now);
         }
     }
 

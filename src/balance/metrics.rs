@@ -11,7 +11,7 @@ use crate::Mode;
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
 use crate::sync::{AtomicU32, Ordering, lock};
-use crate::telemetry::{Ended, Handles, Instruments, Series, table};
+use crate::telemetry::{Handles, Instruments, Series, table};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -162,10 +162,10 @@ impl Series<BalanceMetrics> {
     }
 
     /// A call to an endpoint has ended; `is_idle` if no other is in flight.
-    pub(super) fn ended(&self, label: &Label, end: Ended, is_idle: bool, now: Instant) {
+    pub(super) fn ended(&self, label: &Label, outcome: &'static str, is_idle: bool, now: Instant) {
         self.report(now, |handles| {
             let handles = label.handles(handles);
-            handles.count(&table::ENDPOINT_CALLS, &[end.label()]);
+            handles.count(&table::ENDPOINT_CALLS, &[outcome]);
             if is_idle {
                 label.show_in_flight(handles);
             }

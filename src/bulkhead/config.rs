@@ -129,7 +129,7 @@ impl<K, C> Config<K, C> {
         let settings = &self.settings;
         let (limit, policy) = settings.limit.clone().build(check, origin)?;
         let queue = settings.queue;
-        check.that(queue <= MAX, "queue", &queue, "0 to 1000000")?;
+        check.within("queue", &queue, ..=MAX, "0 to 1000000")?;
         let gate = Gate::new(limit, queue, settings.bounds(check)?, settings.order);
         Ok(Handle {
             shared: Arc::new(Shared {
@@ -152,12 +152,8 @@ impl Settings {
         let overloaded_after = self.overloaded_after.unwrap_or(wait);
         check.duration("queue_wait", wait)?;
         check.duration("overloaded_wait", overloaded_wait)?;
-        check.that(
-            overloaded_wait <= wait,
-            "overloaded_wait",
-            &overloaded_wait,
-            "at most queue_wait",
-        )?;
+        let permitted = "at most queue_wait";
+        check.within("overloaded_wait", &overloaded_wait, ..=wait, permitted)?;
         check.duration("overloaded_after", overloaded_after)?;
         Ok(Bounds {
             wait,

@@ -137,8 +137,7 @@ pub(super) fn check_limit(
     field: &'static str,
     limit: usize,
 ) -> Result<(), ConfigError> {
-    let is_possible = (1..=MAX).contains(&limit);
-    check.that(is_possible, field, &limit, "1 to 1000000")
+    check.within(field, &limit, 1..=MAX, "1 to 1000000")
 }
 
 impl From<usize> for Limit {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gate::Turn as Place;
+use super::gate::{Gate, Turn as Place};
 use super::queue::Verdict;
 use super::shared::Shared;
 use super::word::Word;
@@ -16,7 +16,7 @@ use crate::algorithm::queue::Ticket;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::context;
 use crate::deadline::soonest;
-use crate::{Error, ErrorKind, Mode};
+use crate::{ErrorKind, Mode};
 
 /// Reads and steers a bulkhead, and is its part of the attempts. Clones are handles of the same bulkhead.
 #[derive(Clone, Debug)]
@@ -50,6 +50,52 @@ struct Wait {
     due: Instant,
     /// The soonest that was in force at any poll: it may be one that was not there yet when the call was made.
     deadline: Option<Instant>,
+}
+
+/// The progress of an attempt that waits.
+enum Step {
+    Until(Instant),
+    /// It has a slot, or not, and is refused for a reason, or not.
+    Over(bool, Option<ErrorKind>),
+}
+
+impl Wait {
+    /// Moves the attempt on. It joins the queue at first, unless there is a slot by now.
+    fn step(&mut self, gate: &Gate, now: Instant, waker: &Waker) -> Step {
+        let (late, full) = (ErrorKind::DeadlineExceeded, ErrorKind::BulkheadFull);
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None if self.is_late(now) => return Step::Over(false, Some(late)),
+            None => match gate.queue(now, self.deadline) {
+                Place::Entered(_) => return Step::Over(true, None),
+                Place::Full => return Step::Over(false, Some(full)),
+                Place::Queued(ticket, due) => {
+                    (self.ticket, self.since, self.due) = (Some(ticket), now, due);
+                    ticket
+                }
+            },
+        };
+        let verdict = match gate.poll(ticket, waker) {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => {
+                self.due = soonest(self.deadline, self.due);
+                if self.due > now {
+                    return Step::Until(self.due);
+                }
+                // A slot that came in the meantime is as good as one that came before.
+                gate.give_up(ticket).unwrap_or(Verdict::Expired)
+            }
+        };
+        match verdict {
+            Verdict::Granted => Step::Over(true, self.is_late(now).then_some(late)),
+            Verdict::Expired if self.is_late(self.due) => Step::Over(false, Some(late)),
+            Verdict::Expired => Step::Over(false, Some(ErrorKind::QueueTimeout)),
+        }
+    }
+
+    fn is_late(&self, by: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= by)
+    }
 }
 
 impl State {
@@ -92,56 +138,6 @@ impl Handle {
         };
         let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
         refused.map_or_else(Admit::Refuse, |()| Admit::Go)
-    }
-
-    /// Joins the queue, unless there is a slot by now.
-    fn join(&self, permit: &mut BulkheadPermit, at: &At) -> Result<Option<Ticket>, Error> {
-        let (shared, now) = (&*self.shared, at.instant());
-        let State::Waiting(wait) = &mut permit.0 else {
-            return Ok(None);
-        };
-        let refused = if wait.deadline.is_some_and(|deadline| deadline <= now) {
-            ErrorKind::DeadlineExceeded
-        } else {
-            match shared.gate.queue(now, wait.deadline) {
-                Place::Entered(word) => {
-                    permit.0 = State::entered(word);
-                    shared.show_in_flight(word, at);
-                    return Ok(None);
-                }
-                Place::Queued(ticket, due) => {
-                    (wait.ticket, wait.since, wait.due) = (Some(ticket), now, due);
-                    shared.show(at);
-                    return Ok(Some(ticket));
-                }
-                Place::Full => ErrorKind::BulkheadFull,
-            }
-        };
-        permit.0 = State::Nothing;
-        shared.refuse(refused, at).map(|()| None)
-    }
-
-    /// The wait is over.
-    fn end_wait(&self, permit: &mut BulkheadPermit, verdict: Verdict, at: &At) -> Turn {
-        let (shared, now) = (&*self.shared, at.instant());
-        let next = match verdict {
-            // From here on the slot is given back, whatever the recorder does.
-            Verdict::Granted => State::entered(shared.gate.word()),
-            Verdict::Expired => State::Nothing,
-        };
-        let State::Waiting(wait) = mem::replace(&mut permit.0, next) else {
-            return Turn::Go;
-        };
-        shared.show(at);
-        let is_late = |by: Instant| wait.deadline.is_some_and(|deadline| deadline <= by);
-        let (end, refused) = match verdict {
-            Verdict::Granted if !is_late(now) => ("admitted", None),
-            Verdict::Expired if !is_late(wait.due) => ("timeout", Some(ErrorKind::QueueTimeout)),
-            _ => ("deadline", Some(ErrorKind::DeadlineExceeded)),
-        };
-        shared.shown.series.waited(end, wait.since, now);
-        let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
-        refused.map_or_else(Turn::Refuse, |()| Turn::Go)
     }
 
     #[cold]
@@ -192,33 +188,41 @@ impl Part for Handle {
     }
 
     fn poll_turn(&self, (): (), permit: &mut BulkheadPermit, at: &At, waker: &Waker) -> Turn {
+        let (shared, now) = (&*self.shared, at.instant());
         let State::Waiting(wait) = &mut permit.0 else {
             return Turn::Go;
         };
         if let Some(deadline) = context::deadline() {
             wait.deadline = Some(soonest(wait.deadline, deadline));
         }
-        let ticket = match wait.ticket {
-            Some(ticket) => ticket,
-            None => match self.join(permit, at) {
-                Ok(Some(ticket)) => ticket,
-                Ok(None) => return Turn::Go,
-                Err(error) => return Turn::Refuse(error),
-            },
+        let had_place = wait.ticket.is_some();
+        let (has_slot, refused) = match wait.step(&shared.gate, now, waker) {
+            Step::Until(due) => {
+                if !had_place {
+                    shared.show(at);
+                }
+                return Turn::Until(due);
+            }
+            Step::Over(has_slot, refused) => (has_slot, refused),
         };
-        if let Poll::Ready(verdict) = self.shared.gate.poll(ticket, waker) {
-            return self.end_wait(permit, verdict, at);
-        }
-        let State::Waiting(wait) = &mut permit.0 else {
-            return Turn::Go;
+        let waited = wait.ticket.map(|_| wait.since);
+        // From here on the slot is given back, whatever the recorder does.
+        permit.0 = if has_slot {
+            State::entered(shared.gate.word())
+        } else {
+            State::Nothing
         };
-        wait.due = soonest(wait.deadline, wait.due);
-        if wait.due > at.instant() {
-            return Turn::Until(wait.due);
+        shared.show(at);
+        if let Some(since) = waited {
+            let end = match refused {
+                None => "admitted",
+                Some(ErrorKind::QueueTimeout) => "timeout",
+                Some(_) => "deadline",
+            };
+            shared.shown.series.waited(end, since, now);
         }
-        // A slot that came in the meantime is as good as one that came before.
-        let verdict = self.shared.gate.give_up(ticket);
-        self.end_wait(permit, verdict.unwrap_or(Verdict::Expired), at)
+        let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
+        refused.map_or_else(Turn::Refuse, |()| Turn::Go)
     }
 
     fn head(&self, permit: &mut BulkheadPermit, record: &Record<'_>) {

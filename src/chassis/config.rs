@@ -22,6 +22,24 @@ pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse>
     completion: C,
 }
 
+/// A setting that can be turned off.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Choice<T> {
+    /// Nobody has said anything about it.
+    Default,
+    Off,
+    Set(T),
+}
+
+impl<T> Choice<T> {
+    pub(crate) fn value(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Default | Self::Off => None,
+        }
+    }
+}
+
 impl<S, R> LayerConfig<S, R> {
     pub(crate) fn new(name: impl Into<String>, settings: S, request: R) -> Self {
         Self {

@@ -7,6 +7,7 @@ mod part;
 mod record;
 mod single;
 
+pub(crate) use self::config::Choice;
 pub use self::config::LayerConfig;
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;

@@ -20,6 +20,8 @@ use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Long enough to see a share at modest rates, short enough to forget an old incident.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Shorter ones would have no time for ten buckets.
+const MIN_WINDOW: Duration = Duration::from_millis(10);
 /// More failures than successes, for sure: such a service is no use, while one that fails less than
 /// half of the time is better retried.
 const FAILURE_SHARE: f64 = 0.5;
@@ -298,21 +300,12 @@ impl<K, C> Config<K, C> {
         match self.settings.window {
             Window::Time(span) => {
                 check.duration("window", span)?;
-                check.that(
-                    span >= Duration::from_millis(10),
-                    "window",
-                    &span,
-                    "at least 10ms",
-                )?;
+                check.within("window", &span, MIN_WINDOW.., "at least 10ms")?;
             }
             Window::Count(size) => {
                 check.count("count_window", size, 100_000, "1 to 100000")?;
-                check.that(
-                    settings.min_calls <= size,
-                    "min_calls",
-                    &settings.min_calls,
-                    "at most the calls in the count window",
-                )?;
+                let permitted = "at most the calls in the count window";
+                check.within("min_calls", &settings.min_calls, ..=size, permitted)?;
             }
         }
         share("failure_share", settings.failure_share)?;
@@ -326,12 +319,7 @@ impl<K, C> Config<K, C> {
         }
         check.duration("open_for", settings.open_for)?;
         check.jitter("open_jitter", settings.open_jitter)?;
-        check.that(
-            (1.0..=10.0).contains(&settings.open_growth),
-            "open_growth",
-            &settings.open_growth,
-            "1 to 10",
-        )?;
+        check.within("open_growth", &settings.open_growth, 1.0..=10.0, "1 to 10")?;
         check.duration("open_growth", settings.max_open)?;
         check.duration("max_retry_after", settings.max_retry_after)?;
         check.duration("probe_lease", settings.probe_lease)?;

@@ -91,19 +91,16 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
     pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
-        let jitter = || self.random.symmetric();
         let call = finished(Outcome::Success, slow, at);
-        let (mark, transition) = self.breaker.count_head(admitted, call, jitter);
+        let (mark, transition) = self.breaker.count_head(admitted, call, self.jitter());
         self.report(transition, at);
         mark
     }
 
     /// A call is over whose head was counted as a success.
     pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
-        let jitter = || self.random.symmetric();
-        let call = finished(outcome, false, at);
-        let transition = self.breaker.count_rest(admitted, mark, call, jitter);
-        self.report(transition, at);
+        let (breaker, call) = (&self.breaker, finished(outcome, false, at));
+        self.report(breaker.count_rest(admitted, mark, call, self.jitter()), at);
     }
 
     /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
@@ -114,25 +111,25 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed.
     pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
-        let jitter = || self.random.symmetric();
         let call = finished(outcome, slow, at);
-        let transition = self.breaker.count(admitted, call, jitter);
-        self.report(transition, at);
+        self.report(self.breaker.count(admitted, call, self.jitter()), at);
     }
 
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let (call, jitter) = (finished(outcome, slow, at), self.random.symmetric());
-        let transition = self.breaker.end_probe(probe, call, jitter);
-        self.report(transition, at);
+        let call = finished(outcome, slow, at);
+        self.report(self.breaker.end_probe(probe, call, self.jitter()()), at);
     }
 
     /// A probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
         if outcome.is_failure() {
-            let (call, jitter) = (finished(outcome, false, at), self.random.symmetric());
-            let transition = self.breaker.disprove(probe, call, jitter);
-            self.report(transition, at);
+            let call = finished(outcome, false, at);
+            self.report(self.breaker.disprove(probe, call, self.jitter()()), at);
         }
+    }
+
+    fn jitter(&self) -> impl FnOnce() -> f64 {
+        || self.random.symmetric()
     }
 }
 

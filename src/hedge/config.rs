@@ -17,6 +17,8 @@ use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 const PERCENTILE: f64 = 0.98;
 /// Long enough for a stable percentile, short enough to follow the service.
 const WINDOW: Duration = Duration::from_secs(30);
+/// A thirtieth of it is a tick, and timers are good to a millisecond.
+const MIN_WINDOW: Duration = Duration::from_millis(30);
 /// The 98th percentile of fewer is that of one or two calls.
 const MIN_SAMPLES: u32 = 100;
 /// A second copy takes away most of the tail, a third one next to nothing.
@@ -185,11 +187,9 @@ impl Settings {
             min_samples,
             slowdown,
         } = self.sketch;
-        let is_percentile = (0.5..=0.9999).contains(&quantile);
-        check.that(is_percentile, "percentile", &quantile, "0.5 to 0.9999")?;
+        check.within("percentile", &quantile, 0.5..=0.9999, "0.5 to 0.9999")?;
         check.duration("window", window)?;
-        let is_enough = window >= Duration::from_millis(30);
-        check.that(is_enough, "window", &window, "at least 30ms")?;
+        check.within("window", &window, MIN_WINDOW.., "at least 30ms")?;
         check.count("min_samples", min_samples, 1_000_000, "1 to 1000000")?;
         check.count("max_hedges", self.max_hedges, 10, "1 to 10")?;
         check.share("rate_share", self.rate_share)?;

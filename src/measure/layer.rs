@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::chassis::{Admit, At, EndedBy, Part, PartFor, PartLayer, PartService, Record};
 use crate::error::{Check, or_panic};
 use crate::telemetry::table::{CALL_DURATION, CALLS};
-use crate::telemetry::{Ended, Series};
+use crate::telemetry::{REJECTED, Series};
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// The stages that are measured.
@@ -83,13 +83,13 @@ impl Part for Meter {
         if began == 0 {
             return;
         }
-        let end = match record.ended_by {
-            EndedBy::Refusal => Ended::Rejected,
-            _ => Ended::from(record.outcome),
+        let outcome = match record.ended_by {
+            EndedBy::Refusal => REJECTED,
+            _ => record.outcome.label(),
         };
         let ended = record.at.nanos().saturating_add(1);
         let duration = Duration::from_nanos(ended.saturating_sub(began));
-        let outcome = &[end.label()];
+        let outcome = &[outcome];
         self.metrics.report(record.at.instant(), |handles| {
             handles.count(&CALLS, outcome);
             handles.record(&CALL_DURATION, outcome, duration);

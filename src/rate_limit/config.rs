@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bucket::Limits;
 use super::layer::RateLimitLayer;
 use super::part::{Handle, RateLimiter};
-use super::shared::{Limits, Shared};
+use super::shared::Shared;
 use crate::algorithm::rate::Rate;
 use crate::chassis::LayerConfig;
 use crate::error::Check;

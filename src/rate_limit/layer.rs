@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::config::{Config, One};
 use super::part::{Handle, RateLimiter};
-use super::shared::Shared;
 use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
@@ -56,19 +55,19 @@ impl Handle {
     /// The rate in force.
     #[must_use]
     pub fn rate(&self) -> Rate {
-        self.shared.limits().rate
+        self.shared.bucket.limits().rate
     }
 
     /// The burst in force.
     #[must_use]
     pub fn burst(&self) -> u32 {
-        self.shared.limits().burst
+        self.shared.bucket.limits().burst
     }
 
     /// The tokens that are there now; none while the limit is [paused](Self::pause).
     #[must_use]
     pub fn available(&self) -> u32 {
-        self.shared.gcra.available(self.shared.now())
+        self.shared.bucket.gcra.available(self.shared.now())
     }
 
     /// How many calls wait for tokens.
@@ -122,8 +121,9 @@ impl Availability for Handle {
     /// Returns `true` if a call of cost 1 would pass, at once or after a [wait](Config::max_wait), or the limit only
     /// observes.
     fn is_available(&self) -> bool {
-        let Shared { gcra, queue, .. } = &*self.shared;
-        let wait = || gcra.wait(self.shared.now(), queue.cost().saturating_add(1));
-        self.shared.settings.mode == Mode::Observe || wait() <= self.shared.max_wait()
+        let shared = &*self.shared;
+        let tokens = || shared.queue.cost().saturating_add(1);
+        let wait = || shared.bucket.gcra.wait(shared.now(), tokens());
+        shared.settings.mode == Mode::Observe || wait() <= shared.max_wait()
     }
 }

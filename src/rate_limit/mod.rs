@@ -136,6 +136,7 @@
 //! # }
 //! ```
 
+mod bucket;
 mod config;
 mod layer;
 mod metrics;

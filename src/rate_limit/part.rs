@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::config::{Cost, One};
 use super::queue::{Place, Step};
-use super::shared::{Shared, TokensAt};
+use super::shared::Shared;
 use crate::algorithm::gcra::Taken;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::deadline::soonest;
@@ -63,7 +63,7 @@ impl Shared {
         permit: &mut RateLimitPermit,
         at: &At,
     ) -> Admit {
-        let is_possible = cost <= self.gcra.burst();
+        let is_possible = cost <= self.bucket.gcra.burst();
         let passed = match (taken, self.settings.mode) {
             (Some(Taken::Early(_)), Mode::Observe) => self.observe(cost, at),
             (Some(Taken::Early(wait)), _) if self.settings.max_wait.is_none() => {
@@ -117,8 +117,8 @@ impl Wait {
                     let before = shared.nanos(deadline).saturating_sub(1);
                     self.place.until = self.place.until.min(before);
                 }
-                let tokens = TokensAt { shared, nanos };
-                shared.queue.step(&mut self.place, nanos, waker, &tokens)
+                let (queue, bucket) = (&shared.queue, &shared.bucket);
+                queue.step(&mut self.place, nanos, waker, bucket)
             }
         };
         let end = match step {
@@ -159,7 +159,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
         // What costs nothing does not even wait behind others: nothing would bound how many of them there are.
         if cost > 0 {
             let is_first = shared.queue.is_empty();
-            let taken = is_first.then(|| shared.take(at.nanos(), cost));
+            let taken = is_first.then(|| shared.bucket.take(at.nanos(), cost));
             if taken != Some(Taken::Yes) {
                 return shared.admit_later(cost, taken, permit, at);
             }
@@ -212,11 +212,10 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.
     fn is_evictable(&self, now: Instant) -> bool {
-        let Shared {
-            queue, gcra, built, ..
-        } = &*self.limit.shared;
-        let nanos = self.limit.shared.nanos(now);
-        queue.is_empty() && gcra.is_full(nanos) && self.limit.shared.limits() == *built
+        let shared = &*self.limit.shared;
+        let bucket = &shared.bucket;
+        let is_full = bucket.gcra.is_full(shared.nanos(now));
+        is_full && shared.queue.is_empty() && bucket.limits() == shared.built
     }
 }
 

@@ -1,34 +1,27 @@
 //! What all services and handles of one rate limit share.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bucket::{Bucket, Limits};
 use super::config::Settings;
 use super::metrics::RateLimitMetrics;
 use super::part::Wait;
-use super::queue::{Queue, Tokens};
-use crate::algorithm::gcra::{Gcra, Taken};
-use crate::algorithm::rate::{LONGEST, Rate};
+use super::queue::Queue;
+use crate::algorithm::gcra::Taken;
+use crate::algorithm::rate::LONGEST;
 use crate::chassis::At;
 use crate::context;
 use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
-use crate::sync::{AtomicU64, Ordering, lock};
+use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::{Series, Shown};
 use crate::{ConfigError, Error, ErrorKind, Outcome};
 
 /// Of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
-
-/// What can be changed while the limit is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    pub(super) rate: Rate,
-    pub(super) burst: u32,
-}
 
 impl Limits {
     pub(super) fn check(self, check: Check<'_>) -> Result<(), ConfigError> {
@@ -50,13 +43,11 @@ impl Limits {
 }
 
 pub(super) struct Shared {
-    pub(super) gcra: Gcra,
+    pub(super) bucket: Bucket,
     pub(super) queue: Queue,
     pub(super) settings: Settings,
     /// The limits that it was built with.
     pub(super) built: Limits,
-    /// Locked to change the limits, and to count from a later origin.
-    limits: Mutex<Limits>,
     /// The end of the quiet time that those who wait have been told of.
     quiet_until: AtomicU64,
     origin: Instant,
@@ -74,11 +65,10 @@ impl Shared {
             metrics.levels().has_queue();
         }
         Self {
-            gcra: Gcra::new(limits.rate, limits.burst),
+            bucket: Bucket::new(limits),
             queue: Queue::new(),
             settings,
             built: limits,
-            limits: Mutex::new(limits),
             quiet_until: AtomicU64::new(0),
             origin,
             shown: Shown::new(metrics, 0),
@@ -98,7 +88,7 @@ impl Shared {
         let time_left = deadline.map_or(u64::MAX, |deadline| {
             deadline.saturating_sub(nanos.saturating_add(1))
         });
-        match self.gcra.owe(nanos, cost, most.min(time_left)) {
+        match self.bucket.gcra.owe(nanos, cost, most.min(time_left)) {
             Taken::Yes => Ok(()),
             Taken::Early(wait) if wait <= most => self.refuse(ErrorKind::DeadlineExceeded, 0, at),
             _ => self.refuse(ErrorKind::RateLimited, 0, at),
@@ -116,12 +106,12 @@ impl Shared {
     /// Refuses a call that has waited: because of its deadline, unless it would be refused without one.
     pub(super) fn refuse_turn(&self, wait: &Wait, at: &At) -> Result<(), Error> {
         let (cost, latest) = (wait.place.cost, wait.latest);
-        if cost > self.gcra.burst() {
+        if cost > self.bucket.gcra.burst() {
             return self.refuse(ErrorKind::TooCostly, 0, at);
         }
         let tokens = self.queue.cost().saturating_add(u64::from(cost));
         let (now, nanos) = (at.instant(), at.nanos());
-        let until_turn = self.gcra.wait(nanos, tokens);
+        let until_turn = self.bucket.gcra.wait(nanos, tokens);
         let is_late = |deadline: Instant| {
             let end = self.nanos(deadline).saturating_sub(1);
             let is_in_time = nanos.saturating_add(until_turn) <= latest;
@@ -147,38 +137,13 @@ impl Shared {
         crate::nanos::saturating_add(self.origin, Duration::from_nanos(nanos))
     }
 
-    #[inline]
-    pub(super) fn take(&self, now: u64, cost: u32) -> Taken {
-        loop {
-            match self.gcra.take(now, cost) {
-                Taken::Stale => self.renew(now),
-                taken => return taken,
-            }
-        }
-    }
-
-    /// Comes once in minutes at rates of a billion a second, and once in months at rates below a million.
-    #[cold]
-    fn renew(&self, now: u64) {
-        let _one_at_a_time = lock(&self.limits);
-        self.gcra.renew(now);
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        *lock(&self.limits)
-    }
-
     /// Changes the limits.
     pub(super) fn change(&self, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
         let now = self.now();
-        {
-            let mut limits = lock(&self.limits);
-            let mut new = *limits;
-            change(&mut new);
-            new.check(Check::new("rate limit", self.shown.series.name())?)?;
-            self.gcra.set(new.rate, new.burst, now);
-            *limits = new;
-        }
+        self.bucket.change(now, |limits| {
+            change(limits);
+            limits.check(Check::new("rate limit", self.shown.series.name())?)
+        })?;
         self.reconsider(now);
         Ok(())
     }
@@ -187,7 +152,7 @@ impl Shared {
     pub(super) fn quiet(&self, duration: Duration, now: Instant) {
         let now = self.nanos(now);
         let until = now.saturating_add(whole_nanos(duration));
-        if !self.gcra.quiet(until) {
+        if !self.bucket.gcra.quiet(until) {
             return;
         }
         // A service that refuses a burst asks each call to stay away, a little longer each time. A tick of the timer
@@ -202,18 +167,14 @@ impl Shared {
     /// Begins again with all tokens.
     pub(super) fn reset(&self) {
         let now = self.now();
-        {
-            let _one_at_a_time = lock(&self.limits);
-            self.gcra.reset(now);
-            self.quiet_until.store(0, Ordering::Relaxed);
-        }
+        self.bucket.reset(now);
+        self.quiet_until.store(0, Ordering::Relaxed);
         self.reconsider(now);
     }
 
     fn reconsider(&self, now: u64) {
         if self.settings.max_wait.is_some() {
-            let (shared, nanos) = (self, now);
-            self.queue.reconsider(now, &TokensAt { shared, nanos });
+            self.queue.reconsider(now, &self.bucket);
         }
     }
 
@@ -250,29 +211,9 @@ impl Shared {
     }
 }
 
-/// The tokens, for a queue that wants some now.
-pub(super) struct TokensAt<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) nanos: u64,
-}
-
-impl Tokens for TokensAt<'_> {
-    fn take(&self, cost: u32) -> Taken {
-        self.shared.take(self.nanos, cost)
-    }
-
-    fn wait(&self, tokens: u64) -> u64 {
-        self.shared.gcra.wait(self.nanos, tokens)
-    }
-
-    fn burst(&self) -> u32 {
-        self.shared.gcra.burst()
-    }
-}
-
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limits { rate, burst } = self.limits();
+        let Limits { rate, burst } = self.bucket.limits();
         f.debug_struct("RateLimit")
             .field("name", &self.shown.series.name())
             .field("rate", &rate)

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::layer::{RetryLayer, RetryPlan};
 use crate::algorithm::retry;
-use crate::chassis::{Core, LayerConfig, Repeat};
+use crate::chassis::{Choice, Core, LayerConfig, Repeat};
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
@@ -30,15 +30,9 @@ pub type Config<R = ByClone, K = ErrorsAreFailures> = LayerConfig<Settings, R, K
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     retry: retry::Settings,
-    budget: BudgetChoice,
+    /// By default one of its own.
+    budget: Choice<Budget>,
     pub(crate) seed: Option<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum BudgetChoice {
-    Own,
-    Shared(Budget),
-    None,
 }
 
 impl Default for Settings {
@@ -52,7 +46,7 @@ impl Default for Settings {
                 retry_rejections: false,
                 retry_nested: false,
             },
-            budget: BudgetChoice::Own,
+            budget: Choice::Default,
             seed: None,
         }
     }
@@ -89,14 +83,14 @@ impl<R, K> Config<R, K> {
 
     /// Pays retries from `budget`, which other layers may use as well. By default from one of its own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.settings.budget = BudgetChoice::Shared(budget.clone());
+        self.settings.budget = Choice::Set(budget.clone());
         self
     }
 
     /// Pays retries from `budget` unless it was said what they are paid from.
     pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        if self.settings.budget == BudgetChoice::Own {
-            self.settings.budget = BudgetChoice::Shared(budget.clone());
+        if self.settings.budget == Choice::Default {
+            self.settings.budget = Choice::Set(budget.clone());
         }
         self
     }
@@ -106,7 +100,7 @@ impl<R, K> Config<R, K> {
     /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service
     /// that is down gets as many times its load as there are attempts.
     pub fn no_budget(mut self) -> Self {
-        self.settings.budget = BudgetChoice::None;
+        self.settings.budget = Choice::Off;
         self
     }
 
@@ -155,9 +149,9 @@ impl<R, K> Config<R, K> {
         settings.overload_backoff.check(check, "overload_backoff")?;
         check.duration("max_retry_after", settings.max_retry_after)?;
         let budget = match &self.settings.budget {
-            BudgetChoice::Own => Some(Budget::config(self.name.clone()).build()?),
-            BudgetChoice::Shared(budget) => Some(budget.clone()),
-            BudgetChoice::None => None,
+            Choice::Default => Some(Budget::config(self.name.clone()).build()?),
+            Choice::Set(budget) => Some(budget.clone()),
+            Choice::Off => None,
         };
         if let Some(budget) = &budget {
             // The first operation of a new process may make all its attempts, also after overloads.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::layer::{StandardLayer, StandardPlan};
 use crate::bulkhead::{self, BulkheadLayer};
-use crate::chassis::{Core, LayerConfig, Limit};
+use crate::chassis::{Choice, Core, LayerConfig, Limit};
 use crate::error::Check;
 use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
@@ -44,23 +44,6 @@ pub struct Settings {
     seed: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Choice<T> {
-    /// Nobody has said anything about it.
-    Unset,
-    Unlimited,
-    Limited(T),
-}
-
-impl<T> Choice<T> {
-    fn limit(&self) -> Option<&T> {
-        match self {
-            Self::Limited(limit) => Some(limit),
-            Self::Unset | Self::Unlimited => None,
-        }
-    }
-}
-
 impl Settings {
     pub(super) fn new(name: &str) -> Self {
         Self {
@@ -70,8 +53,8 @@ impl Settings {
             hedge: None,
             breaker: Some(CircuitBreakerLayer::config(name)),
             rate_limit: None,
-            bulkhead: Choice::Unset,
-            timeout: Choice::Unset,
+            bulkhead: Choice::Default,
+            timeout: Choice::Default,
             budget: None,
             seed: None,
         }
@@ -83,13 +66,13 @@ impl<R, K, C> Standard<R, K, C> {
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = Choice::Limited(timeout);
+        self.settings.timeout = Choice::Set(timeout);
         self
     }
 
     /// Attempts may take as long as the deadline allows.
     pub fn no_timeout(mut self) -> Self {
-        self.settings.timeout = Choice::Unlimited;
+        self.settings.timeout = Choice::Off;
         self
     }
 
@@ -186,14 +169,14 @@ impl<R, K, C> Standard<R, K, C> {
         change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
     ) -> Self {
         let config = BulkheadLayer::config(&self.name, limit);
-        self.settings.bulkhead = Choice::Limited(change(config));
+        self.settings.bulkhead = Choice::Set(change(config));
         self
     }
 
     /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
     /// overloaded.
     pub fn unlimited(mut self) -> Self {
-        self.settings.bulkhead = Choice::Unlimited;
+        self.settings.bulkhead = Choice::Off;
         self
     }
 
@@ -255,7 +238,7 @@ impl<R, K, C> Standard<R, K, C> {
         });
         let rate_limit = settings.rate_limit.as_ref();
         let rate_limit = rate_limit.map(|limit| limit.part(origin)).transpose()?;
-        let bulkhead = settings.bulkhead.limit();
+        let bulkhead = settings.bulkhead.value();
         let bulkhead = bulkhead.map(|bulkhead| bulkhead.part(origin)).transpose()?;
         let limit = |time, part| Limit {
             time,
@@ -285,7 +268,7 @@ impl Settings {
     /// Refuses what is missing, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
-            self.bulkhead != Choice::Unset,
+            self.bulkhead != Choice::Default,
             "concurrency_limit",
             &format_args!("not set"),
             "a number of calls, or `unlimited()`",
@@ -298,8 +281,8 @@ impl Settings {
 
     /// Returns the time of one attempt.
     fn timeout(&self) -> Option<Duration> {
-        if self.timeout != Choice::Unset {
-            return self.timeout.limit().copied();
+        if self.timeout != Choice::Default {
+            return self.timeout.value().copied();
         }
         let share = |deadline: Duration| deadline.mul_f64(SHARE_OF_DEADLINE);
         Some(self.deadline.map_or(TIMEOUT, |all| TIMEOUT.min(share(all))))
@@ -308,7 +291,7 @@ impl Settings {
     /// Refuses parts that cannot do their work beside each other.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         if let Some(deadline) = self.deadline {
-            let (limit, bulkhead) = (self.rate_limit.as_ref(), self.bulkhead.limit());
+            let (limit, bulkhead) = (self.rate_limit.as_ref(), self.bulkhead.value());
             let waits = [
                 ("timeout", self.timeout()),
                 (

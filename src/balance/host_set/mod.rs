@@ -23,7 +23,7 @@ use crate::algorithm::load;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::random::Random;
 use crate::sync::{Mutex, lock};
-use crate::telemetry::{Ended, Series};
+use crate::telemetry::Series;
 
 pub(super) use self::members::group_of;
 pub use self::reassessment::EndpointState;
@@ -125,9 +125,9 @@ impl HostSet {
 
     /// A call to an endpoint that has this label has ended.
     #[inline(never)]
-    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+    pub(super) fn ended(&self, label: &Label, outcome: &'static str, now: Instant) {
         let is_idle = label.end();
-        self.metrics.ended(label, end, is_idle, now);
+        self.metrics.ended(label, outcome, is_idle, now);
     }
 
     /// What is to be shown of the endpoints of each label, each at its place.
