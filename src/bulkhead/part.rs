@@ -150,7 +150,8 @@ impl Handle {
         }
         shared.show(at);
         let now = at.instant();
-        shared.shown.series.waited("cancelled", wait.since, now);
+        let waited = now.saturating_duration_since(wait.since);
+        shared.shown.series.waited("cancelled", waited, now);
     }
 }
 
@@ -205,7 +206,8 @@ impl Part for Handle {
             }
             Step::Over(has_slot, refused) => (has_slot, refused),
         };
-        let waited = wait.ticket.map(|_| wait.since);
+        let waited = now.saturating_duration_since(wait.since);
+        let waited = wait.ticket.map(|_| waited);
         // From here on the slot is given back, whatever the recorder does.
         permit.0 = if has_slot {
             State::entered(shared.gate.word())
@@ -213,13 +215,13 @@ impl Part for Handle {
             State::Nothing
         };
         shared.show(at);
-        if let Some(since) = waited {
+        if let Some(waited) = waited {
             let end = match refused {
                 None => "admitted",
                 Some(ErrorKind::QueueTimeout) => "timeout",
                 Some(_) => "deadline",
             };
-            shared.shown.series.waited(end, since, now);
+            shared.shown.series.waited(end, waited, now);
         }
         let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
         refused.map_or_else(Turn::Refuse, |()| Turn::Go)

@@ -88,9 +88,8 @@ impl Shared {
     /// Publishes the gauges if they show something far from what there is.
     #[inline]
     pub(super) fn show(&self, at: &At) {
-        if self.shown.is_outdated(self.gate.word().bits()) {
-            self.publish(at.instant());
-        }
+        let word = || self.gate.word().bits();
+        self.shown.catch_up(word, || at.instant());
     }
 
     #[cold]

@@ -246,10 +246,8 @@ impl<K, C> Config<K, C> {
     }
 
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
-        self.settings
-            .breaker
-            .slow_calls
-            .map(|(longer_than, _)| longer_than)
+        let slow_calls = self.settings.breaker.slow_calls;
+        slow_calls.map(|(longer_than, _)| longer_than)
     }
 
     /// Makes the layer, with a breaker of its own.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::bucket::Limits;
 use super::layer::RateLimitLayer;
-use super::part::{Handle, RateLimiter};
+use super::part::Handle;
 use super::shared::Shared;
 use crate::algorithm::rate::Rate;
 use crate::chassis::LayerConfig;
@@ -67,6 +67,15 @@ pub struct Settings {
     pub(super) mode: Mode,
 }
 
+impl Settings {
+    /// The limits to begin with.
+    pub(super) fn limits(&self) -> Limits {
+        let Self { rate, burst, .. } = *self;
+        let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());
+        Limits { rate, burst }
+    }
+}
+
 impl From<Rate> for Settings {
     fn from(rate: Rate) -> Self {
         Self {
@@ -77,6 +86,14 @@ impl From<Rate> for Settings {
             respects_retry_after: true,
             mode: Mode::Enforce,
         }
+    }
+}
+
+impl Config {
+    /// Makes the part, which counts time from `origin`.
+    pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
+        let shared = self.shared(origin)?;
+        Ok(Handle { shared, cost: One })
     }
 }
 
@@ -128,7 +145,7 @@ impl<Q, K> Config<Q, K> {
 
     /// How many calls can pass in this time.
     pub(crate) fn most_in(&self, span: Duration) -> f64 {
-        let Limits { rate, burst } = self.limits();
+        let Limits { rate, burst } = self.settings.limits();
         f64::from(burst) + rate.calls_in(span)
     }
 
@@ -146,40 +163,20 @@ impl<Q, K> Config<Q, K> {
         Q: Send + Sync + 'static,
     {
         let origin = Instant::now();
-        let limit = self.limit(origin)?;
-        let name = limit.name();
-        Ok(self.part_layer(name, origin, |cost| RateLimiter { limit, cost }))
+        let shared = self.shared(origin)?;
+        let name = shared.shown.series.name();
+        Ok(self.part_layer(name, origin, |cost| Handle { shared, cost }))
     }
 
-    /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<RateLimiter<Q>, ConfigError>
-    where
-        Q: Clone,
-    {
-        Ok(RateLimiter {
-            limit: self.limit(origin)?,
-            cost: self.request.clone(),
-        })
-    }
-
-    fn limits(&self) -> Limits {
-        let Settings { rate, burst, .. } = self.settings;
-        let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());
-        Limits { rate, burst }
-    }
-
-    fn limit(&self, origin: Instant) -> Result<Handle, ConfigError> {
+    fn shared(&self, origin: Instant) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("rate limit", &self.name)?;
-        let (limits, settings) = (self.limits(), self.settings.clone());
-        limits.check(check)?;
+        let settings = self.settings.clone();
+        settings.limits().check(check)?;
         if let Some(wait) = settings.max_wait {
             check.duration("max_wait", wait)?;
         }
         check.duration("max_retry_after", settings.max_retry_after)?;
         let metrics = Series::of(&self.name, "rate_limit");
-        let shared = Shared::new(limits, settings, origin, metrics);
-        Ok(Handle {
-            shared: Arc::new(shared),
-        })
+        Ok(Arc::new(Shared::new(settings, origin, metrics)))
     }
 }

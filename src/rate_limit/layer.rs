@@ -1,11 +1,12 @@
 //! The layer of the rate limit, and its handle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::{Config, One};
-use super::part::{Handle, RateLimiter};
+use super::part::Handle;
 use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
@@ -14,10 +15,10 @@ use crate::{Availability, ConfigError, ErrorsAreFailures, Mode};
 /// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
 ///
 /// All services made by one layer value, or by its clones, share one limit.
-pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<RateLimiter<Q>, K>;
+pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<Handle<Q>, K>;
 
 /// A service behind a rate limit. Made by [`RateLimitLayer`].
-pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, RateLimiter<Q>, K>;
+pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, Handle<Q>, K>;
 
 impl RateLimitLayer {
     /// A limit of `rate` with the default settings: calls above it are rejected.
@@ -41,11 +42,14 @@ impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
     /// A handle that reads and steers the limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.part().limit.clone()
+        Handle {
+            shared: Arc::clone(&self.part().shared),
+            cost: One,
+        }
     }
 }
 
-impl Handle {
+impl<Q> Handle<Q> {
     /// The name of the limit.
     #[must_use]
     pub fn name(&self) -> &'static str {

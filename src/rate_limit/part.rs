@@ -15,16 +15,12 @@ use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::deadline::soonest;
 use crate::{ErrorKind, Mode, context};
 
-/// Reads and steers a rate limit. Clones are handles of the same limit.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    pub(super) shared: Arc<Shared>,
-}
-
-/// A rate limit, as a part of the attempts that it admits. `Q` gives the cost of a request.
+/// Reads and steers a rate limit, and is its part of the attempts. Clones are handles of the same limit.
+///
+/// `Q` gives the cost of a request. The handle that a layer returns has no use for it.
 #[derive(Clone)]
-pub struct RateLimiter<Q = One> {
-    pub(crate) limit: Handle,
+pub struct Handle<Q = One> {
+    pub(super) shared: Arc<Shared>,
     pub(super) cost: Q,
 }
 
@@ -47,7 +43,7 @@ pub(super) struct Wait {
     pub(super) place: Place,
     /// A turn that comes later is of no use, whatever the deadline.
     pub(super) latest: u64,
-    began: Instant,
+    began: u64,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -74,7 +70,7 @@ impl Shared {
                 permit.0 = State::Waiting(Box::new(Wait {
                     place: Place::new(cost, latest),
                     latest,
-                    began: at.instant(),
+                    began: at.nanos(),
                     deadline: context::deadline(),
                 }));
                 return Admit::Wait;
@@ -124,7 +120,7 @@ impl Wait {
         let end = match step {
             Step::Wait(until) => {
                 if !had_place {
-                    shared.publish_gauges(at);
+                    shared.show(at);
                 }
                 return Turn::Until(shared.instant(until));
             }
@@ -143,25 +139,27 @@ impl Wait {
     }
 }
 
-impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
+impl<Q: Send + Sync + 'static> Part for Handle<Q> {
     type Ask = u32;
     type Permit = RateLimitPermit;
 
     /// Where calls wait, the next one waits as well, and must not hold the inner service meanwhile.
     #[inline(always)]
     fn is_open(&self) -> bool {
-        self.limit.shared.queue.is_empty()
+        self.shared.queue.is_empty()
     }
 
     #[inline(always)]
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-        let shared = &*self.limit.shared;
+        let shared = &*self.shared;
         // What costs nothing does not even wait behind others: nothing would bound how many of them there are.
         if cost > 0 {
-            let is_first = shared.queue.is_empty();
-            let taken = is_first.then(|| shared.bucket.take(at.nanos(), cost));
-            if taken != Some(Taken::Yes) {
-                return shared.admit_later(cost, taken, permit, at);
+            if !shared.queue.is_empty() {
+                return shared.admit_later(cost, None, permit, at);
+            }
+            let taken = shared.bucket.take(at.nanos(), cost);
+            if taken != Taken::Yes {
+                return shared.admit_later(cost, Some(taken), permit, at);
             }
         }
         permit.0 = State::In;
@@ -177,7 +175,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
         let State::Waiting(wait) = &mut permit.0 else {
             return Turn::Go;
         };
-        let turn = wait.step(&self.limit.shared, at, waker);
+        let turn = wait.step(&self.shared, at, waker);
         match turn {
             Turn::Go => permit.0 = State::In,
             Turn::Refuse(_) => permit.0 = State::Nothing,
@@ -188,7 +186,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     fn head(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         if let State::In = mem::take(&mut permit.0) {
-            self.limit.shared.hear(record.outcome, record.at);
+            self.shared.hear(record.outcome, record.at);
         }
     }
 
@@ -196,30 +194,32 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     fn settle(&self, permit: &mut RateLimitPermit, record: &Record<'_>) {
         match mem::take(&mut permit.0) {
             State::Nothing => {}
-            State::In => self.limit.shared.hear(record.outcome, record.at),
-            State::Waiting(mut wait) => self.limit.shared.leave_queue(&mut wait, record.at),
+            State::In => self.shared.hear(record.outcome, record.at),
+            State::Waiting(mut wait) => self.shared.leave_queue(&mut wait, record.at),
         }
     }
 
     #[inline(always)]
     fn has_gauges(&self) -> bool {
-        self.limit.shared.settings.max_wait.is_some()
+        self.shared.settings.max_wait.is_some()
     }
 
     fn publish(&self, at: &At) {
-        self.limit.shared.publish_gauges(at);
+        let shared = &*self.shared;
+        let waiting = || shared.queue.len();
+        shared.shown.publish(waiting, at.instant());
     }
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.
     fn is_evictable(&self, now: Instant) -> bool {
-        let shared = &*self.limit.shared;
+        let shared = &*self.shared;
         let bucket = &shared.bucket;
         let is_full = bucket.gcra.is_full(shared.nanos(now));
-        is_full && shared.queue.is_empty() && bucket.limits() == shared.built
+        is_full && shared.queue.is_empty() && bucket.limits() == shared.settings.limits()
     }
 }
 
-impl<Q, Req> PartFor<Req> for RateLimiter<Q>
+impl<Q, Req> PartFor<Req> for Handle<Q>
 where
     Q: Cost<Req> + Send + Sync + 'static,
 {
@@ -229,8 +229,8 @@ where
     }
 }
 
-impl<Q> fmt::Debug for RateLimiter<Q> {
+impl<Q> fmt::Debug for Handle<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.limit.fmt(f)
+        self.shared.fmt(f)
     }
 }

@@ -26,19 +26,12 @@ const TICK: u64 = 1_000_000;
 impl Limits {
     pub(super) fn check(self, check: Check<'_>) -> Result<(), ConfigError> {
         let Self { rate, burst } = self;
-        check.that(
-            rate.is_valid(),
-            "rate",
-            &rate,
-            "from 1 in 365 days to 1000000000 per second",
-        )?;
+        let permitted = "from 1 in 365 days to 1000000000 per second";
+        check.that(rate.is_valid(), "rate", &rate, permitted)?;
         let refills_in = u128::from(rate.interval(0)) * u128::from(burst);
-        check.that(
-            burst > 0 && refills_in <= u128::from(LONGEST),
-            "burst",
-            &burst,
-            "at least 1, and no more than come in 365 days",
-        )
+        let is_possible = burst > 0 && refills_in <= u128::from(LONGEST);
+        let permitted = "at least 1, and no more than come in 365 days";
+        check.that(is_possible, "burst", &burst, permitted)
     }
 }
 
@@ -46,8 +39,6 @@ pub(super) struct Shared {
     pub(super) bucket: Bucket,
     pub(super) queue: Queue,
     pub(super) settings: Settings,
-    /// The limits that it was built with.
-    pub(super) built: Limits,
     /// The end of the quiet time that those who wait have been told of.
     quiet_until: AtomicU64,
     origin: Instant,
@@ -56,7 +47,6 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        limits: Limits,
         settings: Settings,
         origin: Instant,
         metrics: &'static Series<RateLimitMetrics>,
@@ -65,10 +55,9 @@ impl Shared {
             metrics.levels().has_queue();
         }
         Self {
-            bucket: Bucket::new(limits),
+            bucket: Bucket::new(settings.limits()),
             queue: Queue::new(),
             settings,
-            built: limits,
             quiet_until: AtomicU64::new(0),
             origin,
             shown: Shown::new(metrics, 0),
@@ -198,16 +187,16 @@ impl Shared {
         }
     }
 
-    /// Publishes the gauges if it is time to.
-    pub(super) fn publish_gauges(&self, at: &At) {
-        let waiting = || self.queue.len();
-        self.shown.keep(waiting, at.instant(), at.nanos());
+    /// Publishes the gauge if it shows something far from what there is.
+    pub(super) fn show(&self, at: &At) {
+        self.shown.catch_up(|| self.queue.len(), || at.instant());
     }
 
-    /// One call less waits. `end` says why.
-    pub(super) fn waited(&self, end: &'static str, began: Instant, at: &At) {
-        self.shown.series.waited(end, began, at.instant());
-        self.publish_gauges(at);
+    /// One call less waits. `end` says why. The core publishes the gauge if it is time to, because the time is known then.
+    pub(super) fn waited(&self, end: &'static str, began: u64, at: &At) {
+        let waited = Duration::from_nanos(at.nanos().saturating_sub(began));
+        self.shown.series.waited(end, waited, at.instant());
+        self.show(at);
     }
 }
 

@@ -288,50 +288,31 @@ impl Settings {
         Some(self.deadline.map_or(TIMEOUT, |all| TIMEOUT.min(share(all))))
     }
 
-    /// Refuses parts that cannot do their work beside each other.
+    /// Refuses parts that cannot do their work beside each other, and settings that would come into effect only after an
+    /// attempt has ended.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        if let Some(deadline) = self.deadline {
-            let (limit, bulkhead) = (self.rate_limit.as_ref(), self.bulkhead.value());
-            let waits = [
-                ("timeout", self.timeout()),
-                (
-                    "rate limit max_wait",
-                    limit.and_then(rate_limit::Config::longest_wait),
-                ),
-                (
-                    "bulkhead queue_wait",
-                    bulkhead.and_then(bulkhead::Config::longest_wait),
-                ),
-            ];
-            for (field, wait) in waits {
-                let permitted = || format!("less than the deadline of {deadline:?}");
-                if let Some(wait) = wait.filter(|wait| *wait >= deadline) {
-                    return Err(check.refuse(field, &wait, permitted()));
-                }
-            }
-        }
-        self.check_attempt(check)
-    }
-
-    /// Refuses settings of parts that would come into effect only after an attempt has ended.
-    fn check_attempt(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let end = match (self.timeout(), self.deadline) {
-            (Some(timeout), _) => Some((timeout, "timeout")),
-            (None, Some(deadline)) => Some((deadline, "deadline")),
-            (None, None) => None,
-        };
-        if let Some((end, what)) = end {
-            let less = || format!("less than the {what} of {end:?}");
-            if let Some(delay) = self.hedge.as_ref().and_then(hedge::Config::fixed_delay) {
-                check.that(delay < end, "hedge delay", &delay, less())?;
-            }
-            let breaker = self.breaker.as_ref();
-            let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
-            if let Some(slow) = slow {
-                check.that(slow < end, "circuit breaker slow_calls", &slow, less())?;
-            }
-        }
         let breaker = self.breaker.as_ref();
+        let max_wait = self.rate_limit.as_ref();
+        let max_wait = max_wait.and_then(rate_limit::Config::longest_wait);
+        let queue_wait = self.bulkhead.value();
+        let queue_wait = queue_wait.and_then(bulkhead::Config::longest_wait);
+        let delay = self.hedge.as_ref().and_then(hedge::Config::fixed_delay);
+        let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
+        let deadline = self.deadline.map(|deadline| (deadline, "deadline"));
+        let timeout = self.timeout().map(|timeout| (timeout, "timeout"));
+        for (field, time, end) in [
+            ("timeout", self.timeout(), deadline),
+            ("rate limit max_wait", max_wait, deadline),
+            ("bulkhead queue_wait", queue_wait, deadline),
+            ("hedge delay", delay, timeout.or(deadline)),
+            ("circuit breaker slow_calls", slow, timeout.or(deadline)),
+        ] {
+            let (Some(time), Some((end, what))) = (time, end) else {
+                continue;
+            };
+            let permitted = format!("less than the {what} of {end:?}");
+            check.that(time < end, field, &time, permitted)?;
+        }
         let Some((breaker, window)) = breaker.and_then(|b| Some((b, b.time_window()?))) else {
             return Ok(());
         };

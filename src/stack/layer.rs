@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use crate::chassis::{Hedging, Limit, Operation, OperationLayer, Plan, Repeat, Times};
 use crate::measure::Meter;
-use crate::rate_limit::{self, RateLimiter};
 use crate::timer::Timer;
 use crate::{
     Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, bulkhead,
-    circuit_breaker, hedge,
+    circuit_breaker, hedge, rate_limit,
 };
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
@@ -39,7 +38,7 @@ pub struct StandardPlan {
 pub type StandardParts = (
     Option<circuit_breaker::Handle>,
     (
-        Option<RateLimiter>,
+        Option<rate_limit::Handle>,
         (Option<bulkhead::Handle>, Option<Meter>),
     ),
 );
@@ -110,7 +109,7 @@ impl Handle {
     /// The rate limit, if there is one.
     #[must_use]
     pub fn rate_limit(&self) -> Option<&rate_limit::Handle> {
-        self.parts.1.0.as_ref().map(|part| &part.limit)
+        self.parts.1.0.as_ref()
     }
 
     /// The bulkhead, if there is one.

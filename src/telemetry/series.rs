@@ -137,7 +137,7 @@ impl<I: Instruments> Series<I> {
 
     /// Counts a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it is a call that
     /// the layer would refuse, and there is no error.
-    #[cold]
+    #[inline]
     pub(crate) fn refuse(
         &self,
         reason: ErrorKind,
@@ -153,8 +153,7 @@ impl<I: Instruments> Series<I> {
     }
 
     /// Records the wait of a call in a queue. `end` is the value of the label `result`.
-    pub(crate) fn waited(&self, end: &'static str, since: Instant, now: Instant) {
-        let waited = now.saturating_duration_since(since);
+    pub(crate) fn waited(&self, end: &'static str, waited: Duration, now: Instant) {
         self.report(now, |handles| handles.record(&QUEUE_WAIT, &[end], waited));
     }
 

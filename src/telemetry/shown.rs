@@ -52,17 +52,16 @@ pub(crate) trait Gauges<const N: usize>: Instruments {
     fn parts(word: u64) -> [u64; N];
 }
 
-/// The levels that one layer adds to the gauges of its series, and the time when they were published last.
+/// The levels that one layer adds to the gauges of its series.
 ///
 /// A level is published
 ///
-/// - every 100 ms, by a call that has the time at hand;
+/// - every 100 ms, by a call that has the time at hand: the core of the layer sees to that;
 /// - when it is twice or half of what is shown, and more than a few more or less;
 /// - when it has returned to zero: otherwise the last call before a pause would be shown until the next one.
 pub(crate) struct Shown<I: Gauges<N>, const N: usize> {
     pub(crate) series: &'static Series<I>,
     word: AtomicU64,
-    published: Published,
 }
 
 /// Levels that differ by less are not far from each other.
@@ -74,7 +73,6 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
         let shown = Self {
             series,
             word: AtomicU64::new(0),
-            published: Published::default(),
         };
         shown.replace(word);
         shown
@@ -105,11 +103,11 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
         shown.abs_diff(level) >= FEW + shown.min(level) || (shown > 0 && level == 0)
     }
 
-    /// Publishes the gauges if it is time to. `nanos` is `now`, from an origin that is always the same.
+    /// Publishes the gauges if they are outdated.
     #[inline]
-    pub(crate) fn keep(&self, word: impl Fn() -> u64, now: Instant, nanos: u64) {
-        if self.published.is_due(nanos) || self.is_outdated(word()) {
-            self.publish(word, now);
+    pub(crate) fn catch_up(&self, word: impl Fn() -> u64, now: impl FnOnce() -> Instant) {
+        if self.is_outdated(word()) {
+            self.publish(word, now());
         }
     }
 
@@ -120,11 +118,8 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
     #[cold]
     pub(crate) fn publish(&self, word: impl Fn() -> u64, now: Instant) {
         loop {
-            if self.replace(word()) {
-                self.series.publish(now);
-            } else {
-                self.series.publish_again(now);
-            }
+            self.replace(word());
+            self.series.publish(now);
             if !self.is_outdated(word()) {
                 return;
             }
