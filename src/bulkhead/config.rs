@@ -136,7 +136,7 @@ impl<K, C> Config<K, C> {
                 policy,
                 initial: limit,
                 mode: settings.mode,
-                shown: Shown::new(Series::of(&self.name, "bulkhead"), gate.word().bits()),
+                shown: Shown::new(Series::of(&self.name, "bulkhead"), gate.word().0),
                 gate,
             }),
         })

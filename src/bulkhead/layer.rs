@@ -91,7 +91,7 @@ impl Availability for Handle {
     /// Returns `true` if a permit is free, or a place in the queue: the next call would not be rejected
     /// at once. Also if the bulkhead only observes.
     fn is_available(&self) -> bool {
-        let (word, length) = (self.shared.gate.word(), self.shared.gate.length());
+        let (word, length) = (self.shared.gate.word(), self.shared.gate.length);
         word.is_free() || word.waiting() < length || self.shared.mode == Mode::Observe
     }
 }

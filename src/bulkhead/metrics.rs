@@ -28,7 +28,7 @@ impl Gauges<3> for BulkheadMetrics {
 
     #[inline]
     fn parts(word: u64) -> [u64; 3] {
-        let word = Word::from_bits(word);
+        let word = Word(word);
         [word.limit(), word.in_flight(), word.waiting()].map(|part| part as u64)
     }
 }

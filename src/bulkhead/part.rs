@@ -121,11 +121,11 @@ impl Handle {
                 permit.0 = State::entered(word);
                 shared.show_in_flight(word, at);
             }
-            word.is_none_or(|word| word.in_flight() > word.limit() + gate.length())
+            word.is_none_or(|word| word.in_flight() > word.limit() + gate.length)
                 .then_some(ErrorKind::BulkheadFull)
-        } else if gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
+        } else if gate.length > 0 && deadline.is_some_and(|deadline| deadline <= now) {
             Some(ErrorKind::DeadlineExceeded)
-        } else if gate.word().waiting() >= gate.length() {
+        } else if gate.word().waiting() >= gate.length {
             Some(ErrorKind::BulkheadFull)
         } else {
             permit.0 = State::Waiting(Box::new(Wait {

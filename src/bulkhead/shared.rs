@@ -25,7 +25,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Counts a call that is refused, or would be.
-    #[cold]
+    #[inline]
     pub(super) fn refuse(&self, reason: ErrorKind, at: &At) -> Result<(), Error> {
         let metrics = self.shown.series;
         let refused = metrics.refuse(reason, self.mode, None, at.instant());
@@ -82,19 +82,20 @@ impl Shared {
 
     #[inline]
     fn is_far_from_shown(&self, word: Word) -> bool {
-        self.shown.is_outdated_in(IN_FLIGHT, word.bits())
+        self.shown.is_outdated_in(IN_FLIGHT, word.0)
     }
 
     /// Publishes the gauges if they show something far from what there is.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn show(&self, at: &At) {
-        let word = || self.gate.word().bits();
+        let word = || self.gate.word().0;
         self.shown.catch_up(word, || at.instant());
     }
 
     #[cold]
     pub(super) fn publish(&self, now: Instant) {
-        self.shown.publish(|| self.gate.word().bits(), now);
+        self.shown.publish(|| self.gate.word().0, now);
     }
 }
 

@@ -40,6 +40,7 @@ impl Shared {
     /// Decides about a call on a breaker that is not closed. The error of a call that may not pass says when to come again.
     ///
     /// A probe is `admitted` before the listener is told: if that panics, the slot is given back.
+    #[inline]
     pub(super) fn probe(
         &self,
         word: Word,

@@ -129,12 +129,6 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// Pays hedges from `budget` unless it was said what they are paid from.
-    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        self.settings.budget.get_or_insert_with(|| budget.clone());
-        self
-    }
-
     pub(crate) fn fixed_delay(&self) -> Option<Duration> {
         self.settings.delay
     }
@@ -159,20 +153,21 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
-        let shared = self.shared()?;
+        let shared = self.shared(None)?;
         let core = Core::new(shared.name(), Instant::now(), (), ());
         Ok(self.operation_layer(core, HedgePlan(shared)))
     }
 
-    /// Makes what decides about hedges.
-    pub(crate) fn shared(&self) -> Result<Arc<Shared>, ConfigError> {
-        let check = Check::new("hedge", &self.name)?;
-        self.settings.check(check)?;
-        if let Some(budget) = &self.settings.budget {
-            budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
+    /// Makes what decides about hedges. They are paid from `budget` unless another one is set.
+    pub(crate) fn shared(&self, budget: Option<&Budget>) -> Result<Arc<Shared>, ConfigError> {
+        let mut settings = self.settings.clone();
+        settings.check(Check::new("hedge", &self.name)?)?;
+        settings.budget = settings.budget.or_else(|| budget.cloned());
+        if let Some(budget) = &settings.budget {
+            budget.raise_initial(settings.max_hedges * budget::HEDGE);
         }
         let metrics = Series::of(&self.name, "hedge");
-        Ok(Arc::new(Shared::new(self.settings.clone(), metrics)))
+        Ok(Arc::new(Shared::new(settings, metrics)))
     }
 }
 

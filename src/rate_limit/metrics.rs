@@ -8,15 +8,9 @@ use crate::telemetry::{Gauges, Handles, Instruments};
 /// The calls that wait for limits of one name.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitMetrics {
-    has_queue: AtomicBool,
-    waiting: [AtomicU64; 1],
-}
-
-impl RateLimitMetrics {
     /// A limit has been built for which calls may wait.
-    pub(super) fn has_queue(&self) {
-        self.has_queue.store(true, Ordering::Relaxed);
-    }
+    pub(super) has_queue: AtomicBool,
+    waiting: [AtomicU64; 1],
 }
 
 impl Instruments for RateLimitMetrics {

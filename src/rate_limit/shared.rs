@@ -52,7 +52,8 @@ impl Shared {
         metrics: &'static Series<RateLimitMetrics>,
     ) -> Self {
         if settings.max_wait.is_some() {
-            metrics.levels().has_queue();
+            let has_queue = &metrics.levels().has_queue;
+            has_queue.store(true, Ordering::Relaxed);
         }
         Self {
             bucket: Bucket::new(settings.limits()),

@@ -87,14 +87,6 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// Pays retries from `budget` unless it was said what they are paid from.
-    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        if self.settings.budget == Choice::Default {
-            self.settings.budget = Choice::Set(budget.clone());
-        }
-        self
-    }
-
     /// Retries without a budget.
     ///
     /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service
@@ -135,13 +127,16 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<RetryLayer<R, K>, ConfigError> {
-        let repeat = self.repeat()?;
+        let repeat = self.repeat(|| Budget::config(&self.name).build())?;
         let core = Core::new(repeat.metrics.name(), Instant::now(), (), ());
         Ok(self.operation_layer(core, RetryPlan(repeat)))
     }
 
-    /// Makes what decides about further attempts.
-    pub(crate) fn repeat(&self) -> Result<Repeat, ConfigError> {
+    /// Makes what decides about further attempts. They are paid from `budget` unless another one is set.
+    pub(crate) fn repeat(
+        &self,
+        budget: impl FnOnce() -> Result<Budget, ConfigError>,
+    ) -> Result<Repeat, ConfigError> {
         let check = Check::new("retry", &self.name)?;
         let settings = self.settings.retry.clone();
         check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
@@ -149,7 +144,7 @@ impl<R, K> Config<R, K> {
         settings.overload_backoff.check(check, "overload_backoff")?;
         check.duration("max_retry_after", settings.max_retry_after)?;
         let budget = match &self.settings.budget {
-            Choice::Default => Some(Budget::config(self.name.clone()).build()?),
+            Choice::Default => Some(budget()?),
             Choice::Set(budget) => Some(budget.clone()),
             Choice::Off => None,
         };

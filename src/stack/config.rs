@@ -226,10 +226,10 @@ impl<R, K, C> Standard<R, K, C> {
         let budget = budget.map_or_else(|| Budget::config(name).build(), Ok)?;
         let retry = settings.retry.clone().map(|mut retry| {
             retry.settings.seed = settings.seed.or(retry.settings.seed);
-            retry.default_budget(&budget).repeat()
+            retry.repeat(|| Ok(budget.clone()))
         });
-        let hedge = settings.hedge.clone();
-        let hedge = hedge.map(|hedge| hedge.default_budget(&budget).shared());
+        let hedge = settings.hedge.as_ref();
+        let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
         let breaker = settings.breaker.clone().map(|mut breaker| {
             // Not the same draws as those of retry.
             let seed = settings.seed.map(|seed| seed.wrapping_add(1));

@@ -128,11 +128,9 @@ impl Handle {
 impl Availability for Handle {
     /// Returns `true` if no part would reject the next call.
     fn is_available(&self) -> bool {
-        fn is_available<H: Availability>(part: Option<&H>) -> bool {
-            part.is_none_or(Availability::is_available)
-        }
-        is_available(self.circuit_breaker())
-            && is_available(self.rate_limit())
-            && is_available(self.bulkhead())
+        let breaker = self.circuit_breaker();
+        breaker.is_none_or(Availability::is_available)
+            && self.rate_limit().is_none_or(Availability::is_available)
+            && self.bulkhead().is_none_or(Availability::is_available)
     }
 }
