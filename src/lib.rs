@@ -157,6 +157,7 @@ mod availability;
 pub mod balance;
 pub mod budget;
 pub mod bulkhead;
+mod callback;
 mod chassis;
 pub mod circuit_breaker;
 mod completion;

@@ -159,6 +159,6 @@
 //! [`has_gauges`](Part::has_gauges) returns `true`.
 
 pub use crate::chassis::{
-    Admit, At, EndedBy, InFlight, Operation, OperationFuture, OperationLayer, OperationPart, Part,
-    PartFor, PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
+    Admit, At, EndedBy, InFlight, LayerConfig, Operation, OperationFuture, OperationLayer,
+    OperationPart, Part, PartFor, PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
 };

@@ -16,7 +16,7 @@ use crate::discover::Target;
 use crate::error::Check;
 use crate::nanos::after;
 use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::Ended;
+use crate::telemetry::REJECTED;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
 /// How long an endpoint is left alone that refused a call and did not say for how long.
@@ -304,11 +304,14 @@ impl Host {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
         // It has more to do than it can, and has said for how long.
-        if let Some(wait) = outcome.retry_after() {
+        if let Outcome::Overload {
+            retry_after: Some(wait),
+        } = outcome
+        {
             let until = after(nanos, wait.min(MAX_REFUSED));
             self.peers.spare(self, until, nanos);
         }
-        self.count(outcome.into(), now);
+        self.count(outcome.label(), now);
     }
 
     /// A layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another endpoint may
@@ -327,15 +330,15 @@ impl Host {
             self.condition.refused(after(nanos, wait.min(MAX_REFUSED)));
         }
         self.load.end(&self.peers.load, began, nanos, End::Refused);
-        self.count(Ended::Rejected, now);
+        self.count(REJECTED, now);
         blames_endpoint
     }
 
     /// Reports that a call has ended, if endpoints are reported.
     #[inline]
-    fn count(&self, end: Ended, now: Instant) {
+    fn count(&self, outcome: &'static str, now: Instant) {
         if let Some(label) = &self.label {
-            self.peers.metrics.ended(label, end, now);
+            self.peers.metrics.ended(label, outcome, now);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::Mode;
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
 use crate::sync::{AtomicU32, Ordering, lock, try_lock};
-use crate::telemetry::{Ended, Handles, Instruments, Series, table};
+use crate::telemetry::{Handles, Instruments, Series, table};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -167,11 +167,11 @@ impl Series<BalanceMetrics> {
 
     /// A call to an endpoint that has this label has ended.
     #[inline(never)]
-    pub(super) fn ended(&self, label: &Label, end: Ended, now: Instant) {
+    pub(super) fn ended(&self, label: &Label, outcome: &'static str, now: Instant) {
         let is_idle = label.end();
         self.report(now, |handles| {
             let handles = label.handles(handles);
-            handles.count(&table::ENDPOINT_CALLS, &[end.label()]);
+            handles.count(&table::ENDPOINT_CALLS, &[outcome]);
             if is_idle {
                 label.show_in_flight(handles);
             }

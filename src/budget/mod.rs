@@ -210,17 +210,13 @@ impl Budget {
 
     #[cold]
     fn sample(&self, now: Instant) {
-        let Shared {
-            tokens,
-            origin,
-            metrics,
-            published,
-            is_initial_fixed: _,
-        } = &*self.shared;
-        let nanos = nanos_between(*origin, now);
+        let shared = &*self.shared;
+        let nanos = nanos_between(shared.origin, now);
+        let tokens = &shared.tokens;
         tokens.sample(nanos);
-        metrics.levels().set(tokens.tokens(), tokens.capacity());
-        published.keep(metrics, now, nanos);
+        let levels = shared.metrics.levels();
+        levels.set(tokens.tokens(), tokens.capacity());
+        shared.published.keep(shared.metrics, now, nanos);
     }
 }
 
@@ -286,7 +282,7 @@ impl Config {
         check.count("reserve", self.reserve, 10_000, "1 to 10000")?;
         check.share("share", self.share)?;
         let initial = self.initial.unwrap_or(0);
-        check.that(initial <= 20_000, "initial", &initial, "0 to 20000")?;
+        check.within("initial", &initial, ..=20_000, "0 to 20000")?;
         Ok(Budget {
             shared: Arc::new(Shared {
                 tokens: Tokens::new(self.reserve, self.share, initial),

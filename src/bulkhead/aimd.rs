@@ -76,10 +76,9 @@ impl Aimd {
         let Settings { min, max, backoff } = self.settings;
         check_limit(check, "min", min)?;
         check_limit(check, "max", max)?;
-        check.that(min <= max, "min", &min, "at most max")?;
+        check.within("min", &min, ..=max, "at most max")?;
         if let Some(initial) = self.initial {
-            let is_between = (min..=max).contains(&initial);
-            check.that(is_between, "initial", &initial, "from min to max")?;
+            check.within("initial", &initial, min..=max, "from min to max")?;
         }
         let is_part = backoff > 0.0 && backoff < 1.0;
         check.that(is_part, "backoff", &backoff, "above 0 and below 1")?;

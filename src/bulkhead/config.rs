@@ -1,6 +1,5 @@
 //! Settings of the bulkhead.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::layer::BulkheadLayer;
 use super::limit::Limit;
-use super::part::Compartment;
+use super::part::Handle;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
 use super::word::MAX;
-use crate::chassis::PartLayer;
+use crate::chassis::LayerConfig;
 use crate::error::Check;
-use crate::telemetry::Series;
+use crate::telemetry::{Series, Shown};
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Gets a burst over; a queue of which nobody gets out sooner does not hold one.
@@ -25,17 +24,11 @@ const QUEUE_WAIT: Duration = Duration::from_millis(100);
 const OVERLOADED_PART: u32 = 5;
 
 /// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<K = ErrorsAreFailures, C = CompleteOnResponse> {
-    name: String,
-    settings: Settings,
-    classify: K,
-    completion: C,
-}
+pub type Config<K = ErrorsAreFailures, C = CompleteOnResponse> = LayerConfig<Settings, (), K, C>;
 
+/// The settings of a bulkhead, as they are in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
-struct Settings {
+pub struct Settings {
     limit: Limit,
     queue: usize,
     order: QueueOrder,
@@ -44,26 +37,21 @@ struct Settings {
     overloaded_wait: Option<Duration>,
     /// `None` for `queue_wait`.
     overloaded_after: Option<Duration>,
-    one_quota: bool,
+    pub(crate) one_quota: bool,
     mode: Mode,
 }
 
-impl Config {
-    pub(super) fn new(name: String, limit: Limit) -> Self {
+impl From<Limit> for Settings {
+    fn from(limit: Limit) -> Self {
         Self {
-            name,
-            settings: Settings {
-                limit,
-                queue: 0,
-                order: QueueOrder::Fifo,
-                queue_wait: QUEUE_WAIT,
-                overloaded_wait: None,
-                overloaded_after: None,
-                one_quota: false,
-                mode: Mode::Enforce,
-            },
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            limit,
+            queue: 0,
+            order: QueueOrder::Fifo,
+            queue_wait: QUEUE_WAIT,
+            overloaded_wait: None,
+            overloaded_after: None,
+            one_quota: false,
+            mode: Mode::Enforce,
         }
     }
 }
@@ -123,25 +111,10 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Classifies calls with `classify`, for an adaptive limit. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            classify,
-            completion: self.completion,
-        }
-    }
-
     /// Sets when a call is over and its permit free. By default when the inner service has returned its
     /// response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            classify: self.classify,
-            completion,
-        }
+        self.with_completion(completion)
     }
 
     /// How long a call may wait, if there is a queue.
@@ -155,35 +128,28 @@ impl<K, C> Config<K, C> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
-        let now = Instant::now();
-        let part = self.part(now)?;
-        let name = part.shared.name();
-        Ok(PartLayer::with(
-            name,
-            now,
-            part,
-            self.classify,
-            self.completion,
-        ))
+        let origin = Instant::now();
+        let part = self.part(origin)?;
+        Ok(self.part_layer(part.name(), origin, |()| part))
     }
 
     /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<Compartment, ConfigError> {
+    pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
         let check = Check::new("bulkhead", &self.name)?;
         let settings = &self.settings;
         let (limit, policy) = settings.limit.clone().build(check, origin)?;
         let queue = settings.queue;
-        check.that(queue <= MAX, "queue", &queue, "0 to 1000000")?;
-        let bounds = settings.bounds(check)?;
-        let shared = Shared::new(
-            Gate::new(limit, queue, bounds, settings.order),
-            policy,
-            settings.mode,
-            settings.one_quota,
-            Series::of(&self.name, "bulkhead"),
-        );
-        Ok(Compartment {
-            shared: Arc::new(shared),
+        check.within("queue", &queue, ..=MAX, "0 to 1000000")?;
+        let gate = Gate::new(limit, queue, settings.bounds(check)?, settings.order);
+        Ok(Handle {
+            shared: Arc::new(Shared {
+                policy,
+                initial: limit,
+                mode: settings.mode,
+                one_quota: settings.one_quota,
+                shown: Shown::new(Series::of(&self.name, "bulkhead"), gate.word().0),
+                gate,
+            }),
         })
     }
 }
@@ -197,26 +163,13 @@ impl Settings {
         let overloaded_after = self.overloaded_after.unwrap_or(wait);
         check.duration("queue_wait", wait)?;
         check.duration("overloaded_wait", overloaded_wait)?;
-        check.that(
-            overloaded_wait <= wait,
-            "overloaded_wait",
-            &overloaded_wait,
-            "at most queue_wait",
-        )?;
+        let permitted = "at most queue_wait";
+        check.within("overloaded_wait", &overloaded_wait, ..=wait, permitted)?;
         check.duration("overloaded_after", overloaded_after)?;
         Ok(Bounds {
             wait,
             overloaded_wait,
             overloaded_after,
         })
-    }
-}
-
-impl<K, C> fmt::Debug for Config<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
     }
 }

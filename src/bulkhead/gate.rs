@@ -23,7 +23,7 @@ pub(super) struct Gate {
     word: AtomicU64,
     queue: Mutex<TimedQueue>,
     /// The most calls that may wait.
-    length: usize,
+    pub(super) length: usize,
 }
 
 /// The result for a call that found no free permit.
@@ -40,7 +40,7 @@ pub(super) enum Turn {
 impl Gate {
     pub(super) fn new(limit: usize, length: usize, bounds: Bounds, order: QueueOrder) -> Self {
         Self {
-            word: AtomicU64::new(Word::idle(limit).bits()),
+            word: AtomicU64::new(Word::idle(limit).0),
             queue: Mutex::new(TimedQueue::new(bounds, order)),
             length,
         }
@@ -48,12 +48,7 @@ impl Gate {
 
     #[inline]
     pub(super) fn word(&self) -> Word {
-        Word::from_bits(self.word.load(Ordering::SeqCst))
-    }
-
-    /// The most calls that may wait.
-    pub(super) fn length(&self) -> usize {
-        self.length
+        Word(self.word.load(Ordering::SeqCst))
     }
 
     /// Takes a permit, if one is free and no call waits for it.
@@ -73,7 +68,7 @@ impl Gate {
     #[inline]
     pub(super) fn leave(&self, now: impl Fn() -> Instant) -> Word {
         let before = self.word.fetch_sub(Word::ENTERED, Ordering::SeqCst);
-        let before = Word::from_bits(before);
+        let before = Word(before);
         if before.waiting() > 0 {
             self.hand_on(now);
         }
@@ -174,17 +169,14 @@ impl Gate {
     /// Changes the word to what `next` returns. Returns the new word, or the old one if `next` returned `None`.
     #[inline]
     fn change(&self, next: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
-        let mut old = Word::from_bits(self.word.load(Ordering::Acquire));
+        let mut old = Word(self.word.load(Ordering::Acquire));
         while let Some(new) = next(old) {
-            let changed = self.word.compare_exchange_weak(
-                old.bits(),
-                new.bits(),
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            );
+            let changed =
+                self.word
+                    .compare_exchange_weak(old.0, new.0, Ordering::SeqCst, Ordering::Relaxed);
             match changed {
                 Ok(_) => return Ok(new),
-                Err(now) => old = Word::from_bits(now),
+                Err(now) => old = Word(now),
             }
         }
         Err(old)

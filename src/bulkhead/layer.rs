@@ -1,24 +1,21 @@
 //! The layer of the bulkhead, and its handle.
 
-use std::sync::Arc;
+use tokio::time::Instant;
 
 use super::config::Config;
-use super::limit::Limit;
-use super::part::Compartment;
-use super::shared::Shared;
+use super::limit::{Limit, check_limit};
+use super::part::Handle;
 use crate::chassis::{PartLayer, PartService};
-use crate::error::or_panic;
-use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures};
+use crate::error::{Check, or_panic};
+use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Bounds the calls in flight. See the [module documentation](crate::bulkhead).
 ///
 /// All services made by one layer value, or by its clones, share its permits.
-pub type BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> =
-    PartLayer<Compartment, K, C>;
+pub type BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLayer<Handle, K, C>;
 
 /// A service behind a bulkhead. Made by [`BulkheadLayer`].
-pub type Bulkhead<S, K = ErrorsAreFailures, C = CompleteOnResponse> =
-    PartService<S, Compartment, K, C>;
+pub type Bulkhead<S, K = ErrorsAreFailures, C = CompleteOnResponse> = PartService<S, Handle, K, C>;
 
 impl BulkheadLayer {
     /// A bulkhead with the default settings. `limit` is a number or an [`Aimd`](super::Aimd).
@@ -34,7 +31,7 @@ impl BulkheadLayer {
 
     /// Begins to configure a bulkhead. `limit` is a number or an [`Aimd`](super::Aimd).
     pub fn config(name: impl Into<String>, limit: impl Into<Limit>) -> Config {
-        Config::new(name.into(), limit.into())
+        Config::new(name, limit.into().into(), ())
     }
 }
 
@@ -42,35 +39,21 @@ impl<K, C> BulkheadLayer<K, C> {
     /// A handle that reads and steers the bulkhead.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.part().handle()
+        self.part().clone()
     }
-}
-
-impl Compartment {
-    pub(crate) fn handle(&self) -> Handle {
-        Handle {
-            shared: Arc::clone(&self.shared),
-        }
-    }
-}
-
-/// Reads and steers a bulkhead. Clones are handles of the same bulkhead.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
 }
 
 impl Handle {
     /// The name of the bulkhead.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.shared.name()
+        self.shared.shown.series.name()
     }
 
     /// How many calls may be in flight at present.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.shared.gate().word().limit()
+        self.shared.gate.word().limit()
     }
 
     /// How many calls hold a permit.
@@ -78,13 +61,13 @@ impl Handle {
     /// More than the limit only after that has shrunk, or if the bulkhead only observes.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.gate().word().in_flight()
+        self.shared.gate.word().in_flight()
     }
 
     /// How many calls wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.gate().word().waiting()
+        self.shared.gate.word().waiting()
     }
 
     /// Sets how many calls may be in flight, 1 to 1,000,000.
@@ -96,7 +79,11 @@ impl Handle {
     ///
     /// If `limit` is outside its range. Nothing has changed then.
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
-        self.shared.set_limit(limit)
+        check_limit(Check::new("bulkhead", self.name())?, "limit", limit)?;
+        let now = Instant::now();
+        self.shared.gate.set_limit(limit, now);
+        self.shared.publish(now);
+        Ok(())
     }
 }
 
@@ -104,6 +91,7 @@ impl Availability for Handle {
     /// Returns `true` if a permit is free, or a place in the queue: the next call would not be rejected
     /// at once. Also if the bulkhead only observes.
     fn is_available(&self) -> bool {
-        self.shared.would_admit()
+        let (word, length) = (self.shared.gate.word(), self.shared.gate.length);
+        word.is_free() || word.waiting() < length || self.shared.mode == Mode::Observe
     }
 }

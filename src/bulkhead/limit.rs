@@ -1,6 +1,5 @@
 //! How many calls may be in flight: a number, or a policy that finds it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::aimd::Aimd;
 use super::word::MAX;
+use crate::callback::Callback;
 use crate::error::Check;
 use crate::{ConfigError, Outcome};
 
@@ -92,29 +92,21 @@ impl Sample {
 /// let own = BulkheadLayer::new("inventory", Limit::policy(|| AsMany(100)));
 /// # assert_eq!(own.handle().limit(), 100);
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limit(Kind);
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Fixed(usize),
     Aimd(Aimd),
-    Policy(Make),
-}
-
-#[derive(Clone)]
-struct Make(Arc<dyn Fn() -> Box<dyn LimitPolicy> + Send + Sync>);
-
-impl PartialEq for Make {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
+    Policy(Callback<dyn Fn() -> Box<dyn LimitPolicy> + Send + Sync>),
 }
 
 impl Limit {
     /// A limit that `policy` adapts. It is asked for a new policy for each layer that is built.
     pub fn policy<P: LimitPolicy>(policy: impl Fn() -> P + Send + Sync + 'static) -> Self {
-        Self(Kind::Policy(Make(Arc::new(move || Box::new(policy())))))
+        let policy = move || -> Box<dyn LimitPolicy> { Box::new(policy()) };
+        Self(Kind::Policy(Callback(Arc::new(policy))))
     }
 
     /// The limit to begin with, and what adapts it.
@@ -145,8 +137,7 @@ pub(super) fn check_limit(
     field: &'static str,
     limit: usize,
 ) -> Result<(), ConfigError> {
-    let is_possible = (1..=MAX).contains(&limit);
-    check.that(is_possible, field, &limit, "1 to 1000000")
+    check.within(field, &limit, 1..=MAX, "1 to 1000000")
 }
 
 impl From<usize> for Limit {
@@ -158,15 +149,5 @@ impl From<usize> for Limit {
 impl From<Aimd> for Limit {
     fn from(aimd: Aimd) -> Self {
         Self(Kind::Aimd(aimd))
-    }
-}
-
-impl fmt::Debug for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Fixed(limit) => limit.fmt(f),
-            Kind::Aimd(aimd) => aimd.fmt(f),
-            Kind::Policy(_) => f.write_str("Policy"),
-        }
     }
 }

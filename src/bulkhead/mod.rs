@@ -145,8 +145,8 @@ mod shared;
 mod word;
 
 pub use self::aimd::Aimd;
-pub use self::config::Config;
-pub use self::layer::{Bulkhead, BulkheadLayer, Handle};
+pub use self::config::{Config, Settings};
+pub use self::layer::{Bulkhead, BulkheadLayer};
 pub use self::limit::{Limit, LimitPolicy, Sample};
-pub use self::part::{BulkheadPermit, Compartment};
+pub use self::part::{BulkheadPermit, Handle};
 pub use self::queue::QueueOrder;

@@ -1,6 +1,5 @@
 //! The bulkhead as a part of an attempt.
 
-use std::fmt;
 use std::mem;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,8 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gate::Turn as Place;
-use super::metrics::{Reason, WaitEnd};
+use super::gate::{Gate, Turn as Place};
 use super::queue::Verdict;
 use super::shared::Shared;
 use super::word::Word;
@@ -18,11 +16,11 @@ use crate::algorithm::queue::Ticket;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::context;
 use crate::deadline::soonest;
-use crate::{Error, Mode};
+use crate::{ErrorKind, Mode};
 
-/// A bulkhead, as a part of the attempts that it lets in.
-#[derive(Clone)]
-pub struct Compartment {
+/// Reads and steers a bulkhead, and is its part of the attempts. Clones are handles of the same bulkhead.
+#[derive(Clone, Debug)]
+pub struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
@@ -54,6 +52,52 @@ struct Wait {
     deadline: Option<Instant>,
 }
 
+/// The progress of an attempt that waits.
+enum Step {
+    Until(Instant),
+    /// It has a slot, or not, and is refused for a reason, or not.
+    Over(bool, Option<ErrorKind>),
+}
+
+impl Wait {
+    /// Moves the attempt on. It joins the queue at first, unless there is a slot by now.
+    fn step(&mut self, gate: &Gate, now: Instant, waker: &Waker) -> Step {
+        let (late, full) = (ErrorKind::DeadlineExceeded, ErrorKind::BulkheadFull);
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None if self.is_late(now) => return Step::Over(false, Some(late)),
+            None => match gate.queue(now, self.deadline) {
+                Place::Entered(_) => return Step::Over(true, None),
+                Place::Full => return Step::Over(false, Some(full)),
+                Place::Queued(ticket, due) => {
+                    (self.ticket, self.since, self.due) = (Some(ticket), now, due);
+                    ticket
+                }
+            },
+        };
+        let verdict = match gate.poll(ticket, waker) {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => {
+                self.due = soonest(self.deadline, self.due);
+                if self.due > now {
+                    return Step::Until(self.due);
+                }
+                // A slot that came in the meantime is as good as one that came before.
+                gate.give_up(ticket).unwrap_or(Verdict::Expired)
+            }
+        };
+        match verdict {
+            Verdict::Granted => Step::Over(true, self.is_late(now).then_some(late)),
+            Verdict::Expired if self.is_late(self.due) => Step::Over(false, Some(late)),
+            Verdict::Expired => Step::Over(false, Some(ErrorKind::QueueTimeout)),
+        }
+    }
+
+    fn is_late(&self, by: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= by)
+    }
+}
+
 impl State {
     #[inline(always)]
     fn entered(word: Word) -> Self {
@@ -64,129 +108,75 @@ impl State {
     }
 }
 
-impl Compartment {
+impl Handle {
     /// Decides about an attempt that has found no free slot.
     #[cold]
     #[inline(never)]
     fn admit_to_full(&self, permit: &mut BulkheadPermit, at: &At) -> Admit {
         let (shared, now) = (&*self.shared, at.instant());
-        let gate = shared.gate();
-        if shared.mode() == Mode::Observe {
+        let (gate, deadline) = (&shared.gate, context::deadline());
+        let refused = if shared.mode == Mode::Observe {
             let word = gate.enter_anyway();
             if let Some(word) = word {
                 permit.0 = State::entered(word);
-                shared.look(word, at);
+                shared.show_in_flight(word, at);
             }
-            if word.is_none_or(|word| word.in_flight() > word.limit() + gate.length()) {
-                shared.reject(Reason::Full, now);
-            }
-            return Admit::Go;
-        }
-        let deadline = context::deadline();
-        if gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
-            return Admit::Refuse(shared.reject(Reason::Deadline, now));
-        }
-        if gate.word().waiting() >= gate.length() {
-            return Admit::Refuse(shared.reject(Reason::Full, now));
-        }
-        permit.0 = State::Waiting(Box::new(Wait {
-            ticket: None,
-            since: now,
-            due: now,
-            deadline,
-        }));
-        Admit::Wait
-    }
-
-    /// Joins the queue, unless there is a slot by now.
-    fn join(&self, permit: &mut BulkheadPermit, at: &At) -> Result<Option<Ticket>, Error> {
-        let (shared, now) = (&*self.shared, at.instant());
-        let State::Waiting(wait) = &mut permit.0 else {
-            return Ok(None);
+            word.is_none_or(|word| word.in_flight() > word.limit() + gate.length)
+                .then_some(ErrorKind::BulkheadFull)
+        } else if gate.length > 0 && deadline.is_some_and(|deadline| deadline <= now) {
+            Some(ErrorKind::DeadlineExceeded)
+        } else if gate.word().waiting() >= gate.length {
+            Some(ErrorKind::BulkheadFull)
+        } else {
+            permit.0 = State::Waiting(Box::new(Wait {
+                ticket: None,
+                since: now,
+                due: now,
+                deadline,
+            }));
+            return Admit::Wait;
         };
-        if wait.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(shared.reject(Reason::Deadline, now));
-        }
-        match shared.gate().queue(now, wait.deadline) {
-            Place::Entered(word) => {
-                permit.0 = State::entered(word);
-                shared.look(word, at);
-                Ok(None)
-            }
-            Place::Queued(ticket, due) => {
-                (wait.ticket, wait.since, wait.due) = (Some(ticket), now, due);
-                shared.settle();
-                Ok(Some(ticket))
-            }
-            Place::Full => Err(shared.reject(Reason::Full, now)),
-        }
-    }
-
-    /// The wait is over.
-    fn end_wait(&self, permit: &mut BulkheadPermit, verdict: Verdict, at: &At) -> Turn {
-        let (shared, now) = (&*self.shared, at.instant());
-        let next = match verdict {
-            // From here on the slot is given back, whatever the recorder does.
-            Verdict::Granted => State::entered(shared.gate().word()),
-            Verdict::Expired => State::Nothing,
-        };
-        let State::Waiting(wait) = mem::replace(&mut permit.0, next) else {
-            return Turn::Go;
-        };
-        if verdict == Verdict::Granted {
-            shared.look(shared.gate().word(), at);
-        }
-        shared.settle();
-        let is_late = |by: Instant| wait.deadline.is_some_and(|deadline| deadline <= by);
-        let refused = match verdict {
-            Verdict::Granted if is_late(now) => Some((WaitEnd::Deadline, Reason::Deadline)),
-            Verdict::Granted => None,
-            Verdict::Expired if is_late(wait.due) => Some((WaitEnd::Deadline, Reason::Deadline)),
-            Verdict::Expired => Some((WaitEnd::Timeout, Reason::QueueTimeout)),
-        };
-        let end = refused.map_or(WaitEnd::Admitted, |(end, _)| end);
-        shared.waited(end, wait.since, now);
-        match refused {
-            Some((_, reason)) => Turn::Refuse(shared.reject(reason, now)),
-            None => Turn::Go,
-        }
+        let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
+        refused.map_or_else(Admit::Refuse, |()| Admit::Go)
     }
 
     #[cold]
     #[inline(never)]
     fn leave_queue(&self, wait: &Wait, at: &At) {
-        let (shared, now) = (&*self.shared, at.instant());
+        let shared = &*self.shared;
         let Some(ticket) = wait.ticket else { return };
-        if shared.gate().give_up(ticket) == Some(Verdict::Granted) {
+        if shared.gate.give_up(ticket) == Some(Verdict::Granted) {
             shared.leave(at);
         }
-        shared.settle();
-        shared.waited(WaitEnd::Cancelled, wait.since, now);
+        shared.show(at);
+        let now = at.instant();
+        let waited = now.saturating_duration_since(wait.since);
+        shared.shown.series.waited("cancelled", waited, now);
     }
 }
 
-impl Part for Compartment {
+impl Part for Handle {
     type Ask = ();
     type Permit = BulkheadPermit;
 
     #[inline(always)]
     fn is_timed(&self) -> bool {
-        self.shared.is_adaptive()
+        self.shared.policy.is_some()
     }
 
     /// A full bulkhead leaves the inner service alone. A call that waits for a slot becomes ready after it.
     #[inline(always)]
     fn is_open(&self) -> bool {
-        self.shared.lets_pass()
+        self.shared.gate.word().is_free() || self.shared.mode == Mode::Observe
     }
 
     #[inline(always)]
     fn admit(&self, (): (), permit: &mut BulkheadPermit, at: &At) -> Admit {
-        match self.shared.gate().try_enter() {
+        match self.shared.gate.try_enter() {
             Some(word) => {
                 // Whatever the recorder does from here on, the slot is given back.
                 permit.0 = State::entered(word);
-                self.shared.look(word, at);
+                self.shared.show_in_flight(word, at);
                 Admit::Go
             }
             None => self.admit_to_full(permit, at),
@@ -199,40 +189,46 @@ impl Part for Compartment {
     }
 
     fn poll_turn(&self, (): (), permit: &mut BulkheadPermit, at: &At, waker: &Waker) -> Turn {
+        let (shared, now) = (&*self.shared, at.instant());
         let State::Waiting(wait) = &mut permit.0 else {
             return Turn::Go;
         };
         if let Some(deadline) = context::deadline() {
             wait.deadline = Some(soonest(wait.deadline, deadline));
         }
-        let ticket = match wait.ticket {
-            Some(ticket) => ticket,
-            None => match self.join(permit, at) {
-                Ok(Some(ticket)) => ticket,
-                Ok(None) => return Turn::Go,
-                Err(error) => {
-                    permit.0 = State::Nothing;
-                    return Turn::Refuse(error);
+        let had_place = wait.ticket.is_some();
+        let (has_slot, refused) = match wait.step(&shared.gate, now, waker) {
+            Step::Until(due) => {
+                if !had_place {
+                    shared.show(at);
                 }
-            },
+                return Turn::Until(due);
+            }
+            Step::Over(has_slot, refused) => (has_slot, refused),
         };
-        if let Poll::Ready(verdict) = self.shared.gate().poll(ticket, waker) {
-            return self.end_wait(permit, verdict, at);
-        }
-        let State::Waiting(wait) = &mut permit.0 else {
-            return Turn::Go;
+        let waited = now.saturating_duration_since(wait.since);
+        let waited = wait.ticket.map(|_| waited);
+        // From here on the slot is given back, whatever the recorder does.
+        permit.0 = if has_slot {
+            State::entered(shared.gate.word())
+        } else {
+            State::Nothing
         };
-        wait.due = soonest(wait.deadline, wait.due);
-        if wait.due > at.instant() {
-            return Turn::Until(wait.due);
+        shared.show(at);
+        if let Some(waited) = waited {
+            let end = match refused {
+                None => "admitted",
+                Some(ErrorKind::QueueTimeout) => "timeout",
+                Some(_) => "deadline",
+            };
+            shared.shown.series.waited(end, waited, now);
         }
-        // A slot that came in the meantime is as good as one that came before.
-        let verdict = self.shared.gate().give_up(ticket);
-        self.end_wait(permit, verdict.unwrap_or(Verdict::Expired), at)
+        let refused = refused.map_or(Ok(()), |reason| shared.refuse(reason, at));
+        refused.map_or_else(Turn::Refuse, |()| Turn::Go)
     }
 
     fn head(&self, permit: &mut BulkheadPermit, record: &Record<'_>) {
-        if let (true, State::In { head, .. }) = (self.shared.is_adaptive(), &mut permit.0) {
+        if let (true, State::In { head, .. }) = (self.shared.policy.is_some(), &mut permit.0) {
             let took = u32::try_from(record.duration().as_micros()).unwrap_or(u32::MAX);
             *head = Some(NonZeroU32::MIN.saturating_add(took));
         }
@@ -243,7 +239,7 @@ impl Part for Compartment {
         match mem::take(&mut permit.0) {
             State::In { in_flight, head } => {
                 let before = self.shared.leave(record.at);
-                if self.shared.is_adaptive() {
+                if self.shared.policy.is_some() {
                     let head = head.map(|micros| u64::from(micros.get() - 1));
                     let to_head = head.map(Duration::from_micros);
                     self.shared.adapt(before, in_flight, to_head, record);
@@ -265,17 +261,11 @@ impl Part for Compartment {
 
     /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
     fn is_evictable(&self, _now: Instant) -> bool {
-        self.shared.is_idle()
+        self.shared.gate.word() == Word::idle(self.shared.initial)
     }
 }
 
-impl<Req> PartFor<Req> for Compartment {
+impl<Req> PartFor<Req> for Handle {
     #[inline(always)]
     fn ask(&self, _: &Req) {}
-}
-
-impl fmt::Debug for Compartment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
 }

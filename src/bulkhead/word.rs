@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The calls in flight, the limit on them, and the calls that wait: what one atomic operation sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word(u64);
+pub(super) struct Word(pub(super) u64);
 
 /// Enough for any process, also where a bulkhead only observes.
 const IN_FLIGHT_BITS: u32 = 24;
@@ -30,16 +30,6 @@ impl Word {
     pub(super) fn idle(limit: usize) -> Self {
         debug_assert!(limit <= MAX);
         Self((limit as u64) << LIMIT_AT)
-    }
-
-    #[inline]
-    pub(super) fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    #[inline]
-    pub(super) fn bits(self) -> u64 {
-        self.0
     }
 
     #[inline]
@@ -123,10 +113,10 @@ mod tests {
         for _ in 0..3 {
             word = word.entered().queued();
         }
-        word = Word::from_bits(word.bits() - Word::ENTERED - Word::QUEUED).with_limit(7);
+        word = Word(word.0 - Word::ENTERED - Word::QUEUED).with_limit(7);
         assert_eq!((word.in_flight(), word.limit(), word.waiting()), (2, 7, 2));
         assert!(word.has_room() && !word.is_free() && word.unqueued().unqueued().is_free());
-        let most = Word::from_bits((1 << IN_FLIGHT_BITS) - 1);
-        assert!(most.is_at_its_end() && !Word::from_bits(most.bits() - 1).is_at_its_end());
+        let most = Word((1 << IN_FLIGHT_BITS) - 1);
+        assert!(most.is_at_its_end() && !Word(most.0 - 1).is_at_its_end());
     }
 }

@@ -1,5 +1,6 @@
 //! The chassis: what all layers have in common, written once.
 
+mod config;
 mod held;
 mod limit;
 mod operation;
@@ -7,10 +8,13 @@ mod part;
 mod record;
 mod single;
 
+pub(crate) use self::config::Choice;
+pub use self::config::LayerConfig;
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
 pub(crate) use self::limit::{Limit, Span, TimeoutMetrics};
-pub(crate) use self::operation::{HedgeSettings, Hedger, Hedging, Kept, Recipe, Repeat, Times};
+pub use self::operation::HedgeSettings;
+pub(crate) use self::operation::{Hedger, Hedging, Kept, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
 pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};
 pub use self::record::{At, EndedBy, Record, Sent};

@@ -83,8 +83,6 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
     }
 
     /// Classifies calls with `classify`. By default errors are failures.
-    ///
-    /// A part whose configuration takes a classifier, as that of a rate limit, may depend on it: set it there.
     #[must_use]
     pub fn classify<K2>(self, classify: K2) -> PartLayer<P, K2, C> {
         PartLayer {

@@ -1,16 +1,17 @@
 //! Settings of the circuit breaker.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::layer::CircuitBreakerLayer;
-use super::part::Breaker;
+use super::metrics::BreakerMetrics;
+use super::part::Handle;
 use super::shared::Shared;
-use crate::algorithm::breaker::{Counts, Settings, Transition};
-use crate::chassis::PartLayer;
+use crate::algorithm::breaker::{self, Breaker, Counts, State, Transition};
+use crate::callback::Callback;
+use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
@@ -19,6 +20,8 @@ use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
 /// Long enough to see a share at modest rates, short enough to forget an old incident.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Shorter ones would have no time for ten buckets.
+const MIN_WINDOW: Duration = Duration::from_millis(10);
 /// More failures than successes, for sure: such a service is no use, while one that fails less than
 /// half of the time is better retried.
 const FAILURE_SHARE: f64 = 0.5;
@@ -41,60 +44,33 @@ const MAX_PROBES: u32 = 8;
 const PROBE_LEASE: Duration = Duration::from_secs(5);
 
 /// The settings of a [`CircuitBreakerLayer`]. Made by [`CircuitBreakerLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<K = ErrorsAreFailures, C = CompleteOnResponse> {
-    name: String,
-    settings: Settings,
-    rest: Rest,
-    classify: K,
-    completion: C,
-}
+pub type Config<K = ErrorsAreFailures, C = CompleteOnResponse> = LayerConfig<Settings, (), K, C>;
 
-/// What the state machine has no use for.
+/// The settings of a circuit breaker, as they are in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
-struct Rest {
-    window: WindowKind,
+pub struct Settings {
+    breaker: breaker::Settings,
+    window: Window,
     /// `None` for the default, which depends on the window.
     min_calls: Option<u32>,
     mode: Mode,
     listener: Option<Listener>,
-    seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WindowKind {
+enum Window {
     Time(Duration),
     Count(u32),
 }
 
 /// Told about every change of state.
-#[derive(Clone)]
-pub(super) struct Listener(Arc<dyn Fn(&Transition) + Send + Sync>);
+pub(super) type Listener = Callback<dyn Fn(&Transition) + Send + Sync>;
 
-impl Listener {
-    pub(super) fn call(&self, transition: &Transition) {
-        (self.0)(transition);
-    }
-}
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
-    }
-}
-
-impl PartialEq for Listener {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Config {
-    pub(super) fn new(name: String) -> Self {
+impl Default for Settings {
+    fn default() -> Self {
         Self {
-            name,
-            settings: Settings {
+            breaker: breaker::Settings {
                 failure_share: FAILURE_SHARE,
                 min_calls: MIN_CALLS,
                 consecutive_failures: None,
@@ -108,15 +84,11 @@ impl Config {
                 max_probes: MAX_PROBES,
                 probe_lease: PROBE_LEASE,
             },
-            rest: Rest {
-                window: WindowKind::Time(WINDOW),
-                min_calls: None,
-                mode: Mode::Enforce,
-                listener: None,
-                seed: None,
-            },
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            window: Window::Time(WINDOW),
+            min_calls: None,
+            mode: Mode::Enforce,
+            listener: None,
+            seed: None,
         }
     }
 }
@@ -124,7 +96,7 @@ impl Config {
 impl<K, C> Config<K, C> {
     /// Classifies the calls of the last `span`, in ten buckets. 10 s by default.
     pub fn window(mut self, span: Duration) -> Self {
-        self.rest.window = WindowKind::Time(span);
+        self.settings.window = Window::Time(span);
         self
     }
 
@@ -132,7 +104,7 @@ impl<K, C> Config<K, C> {
     ///
     /// For services that are called rarely. Such a breaker takes a short lock in each call.
     pub fn count_window(mut self, calls: u32) -> Self {
-        self.rest.window = WindowKind::Count(calls);
+        self.settings.window = Window::Count(calls);
         self
     }
 
@@ -141,14 +113,14 @@ impl<K, C> Config<K, C> {
     /// Surely: by the lower end of the 95 % confidence interval. 14 failures in 20 calls are enough for
     /// 0.5, 13 are not.
     pub fn failure_share(mut self, share: f64) -> Self {
-        self.settings.failure_share = share;
+        self.settings.breaker.failure_share = share;
         self
     }
 
     /// Classifies nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
     /// of a smaller count window.
     pub fn min_calls(mut self, calls: u32) -> Self {
-        self.rest.min_calls = Some(calls);
+        self.settings.min_calls = Some(calls);
         self
     }
 
@@ -158,7 +130,7 @@ impl<K, C> Config<K, C> {
     /// At a failure rate of p this happens by chance about once in p⁻ⁿ calls: with 20 % failures and
     /// 100 calls a second, 7 in a row every quarter of an hour, 12 in a row every month.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
-        self.settings.consecutive_failures = Some(failures);
+        self.settings.breaker.consecutive_failures = Some(failures);
         self
     }
 
@@ -168,19 +140,19 @@ impl<K, C> Config<K, C> {
     /// While the breaker is half-open, a probe that takes as long counts as failed. Of an answer whose body is streamed
     /// the time of the head counts. Each call then reads the clock twice.
     pub fn slow_calls(mut self, longer_than: Duration, share: f64) -> Self {
-        self.settings.slow_calls = Some((longer_than, share));
+        self.settings.breaker.slow_calls = Some((longer_than, share));
         self
     }
 
     /// How long the breaker stays open before it probes. 2 s by default.
     pub fn open_for(mut self, open_for: Duration) -> Self {
-        self.settings.open_for = open_for;
+        self.settings.breaker.open_for = open_for;
         self
     }
 
     /// Varies the open time by up to this share of it in either direction; 0 to 0.9. 0.25 by default.
     pub fn open_jitter(mut self, share: f64) -> Self {
-        self.settings.open_jitter = share;
+        self.settings.breaker.open_jitter = share;
         self
     }
 
@@ -189,21 +161,21 @@ impl<K, C> Config<K, C> {
     ///
     /// The open time is back at its start when the breaker has been closed for longer than it was open.
     pub fn open_growth(mut self, factor: f64, most: Duration) -> Self {
-        self.settings.open_growth = factor;
-        self.settings.max_open = most;
+        self.settings.breaker.open_growth = factor;
+        self.settings.breaker.max_open = most;
         self
     }
 
     /// The longest open time that a service can ask for with
     /// [`Outcome::Overload`](crate::Outcome::Overload). 30 s by default.
     pub fn max_retry_after(mut self, most: Duration) -> Self {
-        self.settings.max_retry_after = most;
+        self.settings.breaker.max_retry_after = most;
         self
     }
 
     /// Closes after so many successful probes; 1 to 10,000. 5 by default.
     pub fn successes_to_close(mut self, successes: u32) -> Self {
-        self.settings.successes_to_close = successes;
+        self.settings.breaker.successes_to_close = successes;
         self
     }
 
@@ -211,7 +183,7 @@ impl<K, C> Config<K, C> {
     ///
     /// Begins at 1, doubles with each success, halves with each failure.
     pub fn max_probes(mut self, probes: u32) -> Self {
-        self.settings.max_probes = probes;
+        self.settings.breaker.max_probes = probes;
         self
     }
 
@@ -219,7 +191,7 @@ impl<K, C> Config<K, C> {
     ///
     /// What the probe finds out still counts, as long as the breaker is half-open.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
-        self.settings.probe_lease = lease;
+        self.settings.breaker.probe_lease = lease;
         self
     }
 
@@ -236,7 +208,7 @@ impl<K, C> Config<K, C> {
 
     /// Whether calls are really rejected. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.rest.mode = mode;
+        self.settings.mode = mode;
         self
     }
 
@@ -244,56 +216,38 @@ impl<K, C> Config<K, C> {
     ///
     /// No lock is held meanwhile: the listener may use the breaker's handle, and may panic.
     pub fn on_transition(mut self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.rest.listener = Some(Listener(Arc::new(listener)));
+        self.settings.listener = Some(Callback(Arc::new(listener)));
         self
     }
 
     /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.rest.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
-    }
-
-    /// Classifies calls with `classify`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<K2, C> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            rest: self.rest,
-            classify,
-            completion: self.completion,
-        }
     }
 
     /// Sets when a call is over. By default when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            rest: self.rest,
-            classify: self.classify,
-            completion,
-        }
+        self.with_completion(completion)
     }
 
     /// The span of time that is evaluated, if it is not a number of calls.
     pub(crate) fn time_window(&self) -> Option<Duration> {
-        match self.rest.window {
-            WindowKind::Time(span) => Some(span),
-            WindowKind::Count(_) => None,
+        match self.settings.window {
+            Window::Time(span) => Some(span),
+            Window::Count(_) => None,
         }
     }
 
     /// How many calls have to be in the window before it opens, if it does not open for fewer.
     pub(crate) fn calls_needed(&self) -> Option<u32> {
-        match self.settings.consecutive_failures {
-            Some(_) => None,
-            None => Some(self.rest.min_calls.unwrap_or(MIN_CALLS)),
-        }
+        let is_enough = self.settings.breaker.consecutive_failures.is_some();
+        (!is_enough).then(|| self.settings.min_calls.unwrap_or(MIN_CALLS))
     }
 
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
-        self.settings.slow_calls.map(|(longer_than, _)| longer_than)
+        let slow_calls = self.settings.breaker.slow_calls;
+        slow_calls.map(|(longer_than, _)| longer_than)
     }
 
     /// Makes the layer, with a breaker of its own.
@@ -302,69 +256,54 @@ impl<K, C> Config<K, C> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<CircuitBreakerLayer<K, C>, ConfigError> {
-        let now = Instant::now();
-        let part = self.part(now)?;
-        let name = part.shared.name();
-        Ok(PartLayer::with(
-            name,
-            now,
-            part,
-            self.classify,
-            self.completion,
-        ))
+        let origin = Instant::now();
+        let part = self.part(origin)?;
+        Ok(self.part_layer(part.name(), origin, |()| part))
     }
 
     /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<Breaker, ConfigError> {
-        let mut settings = self.settings.clone();
-        settings.min_calls = self.rest.min_calls.unwrap_or(match self.rest.window {
-            WindowKind::Time(_) => MIN_CALLS,
-            WindowKind::Count(calls) => MIN_CALLS.min(calls),
+    pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
+        let Settings { window, mode, .. } = self.settings;
+        let mut settings = self.settings.breaker.clone();
+        settings.min_calls = self.settings.min_calls.unwrap_or(match window {
+            Window::Time(_) => MIN_CALLS,
+            Window::Count(calls) => MIN_CALLS.min(calls),
         });
         self.check(&settings)?;
-        let counts = match self.rest.window {
-            WindowKind::Time(span) => Counts::of_time(span, stripes()),
-            WindowKind::Count(calls) => Counts::of_calls(calls as usize),
+        let counts = match window {
+            Window::Time(span) => Counts::of_time(span, stripes()),
+            Window::Count(calls) => Counts::of_calls(calls as usize),
         };
-        let shared = Shared::new(
-            settings,
-            counts,
-            self.rest.mode,
-            self.rest.listener.clone(),
-            Random::new(self.rest.seed),
-            origin,
-            Series::of(&self.name, "circuit_breaker"),
-        );
-        Ok(Breaker {
-            shared: Arc::new(shared),
+        let metrics = Series::<BreakerMetrics>::of(&self.name, "circuit_breaker");
+        metrics.levels().add(State::Closed, 1);
+        Ok(Handle {
+            shared: Arc::new(Shared {
+                breaker: Breaker::new(settings, counts),
+                mode,
+                listener: self.settings.listener.clone(),
+                random: Random::new(self.settings.seed),
+                origin,
+                metrics,
+            }),
         })
     }
 
-    fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
+    fn check(&self, settings: &breaker::Settings) -> Result<(), ConfigError> {
         let check = Check::new("circuit breaker", &self.name)?;
         let share = |field, share: f64| {
             let is_share = share > 0.0 && share < 1.0;
             check.that(is_share, field, &share, "above 0 and below 1")
         };
         let calls = |field, calls| check.count(field, calls, 1_000_000, "1 to 1000000");
-        match self.rest.window {
-            WindowKind::Time(span) => {
+        match self.settings.window {
+            Window::Time(span) => {
                 check.duration("window", span)?;
-                check.that(
-                    span >= Duration::from_millis(10),
-                    "window",
-                    &span,
-                    "at least 10ms",
-                )?;
+                check.within("window", &span, MIN_WINDOW.., "at least 10ms")?;
             }
-            WindowKind::Count(size) => {
+            Window::Count(size) => {
                 check.count("count_window", size, 100_000, "1 to 100000")?;
-                check.that(
-                    settings.min_calls <= size,
-                    "min_calls",
-                    &settings.min_calls,
-                    "at most the calls in the count window",
-                )?;
+                let permitted = "at most the calls in the count window";
+                check.within("min_calls", &settings.min_calls, ..=size, permitted)?;
             }
         }
         share("failure_share", settings.failure_share)?;
@@ -378,27 +317,12 @@ impl<K, C> Config<K, C> {
         }
         check.duration("open_for", settings.open_for)?;
         check.jitter("open_jitter", settings.open_jitter)?;
-        check.that(
-            (1.0..=10.0).contains(&settings.open_growth),
-            "open_growth",
-            &settings.open_growth,
-            "1 to 10",
-        )?;
+        check.within("open_growth", &settings.open_growth, 1.0..=10.0, "1 to 10")?;
         check.duration("open_growth", settings.max_open)?;
         check.duration("max_retry_after", settings.max_retry_after)?;
         check.duration("probe_lease", settings.probe_lease)?;
         let probes = |field, probes| check.count(field, probes, 10_000, "1 to 10000");
         probes("successes_to_close", settings.successes_to_close)?;
         probes("max_probes", settings.max_probes)
-    }
-}
-
-impl<K, C> fmt::Debug for Config<K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .field("rest", &self.rest)
-            .finish_non_exhaustive()
     }
 }

@@ -42,12 +42,9 @@ impl TransitionCause {
 pub(super) struct BreakerMetrics([AtomicI64; STATES.len()]);
 
 impl BreakerMetrics {
-    pub(super) fn created(&self, state: State) {
-        self.0[state as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn dropped(&self, state: State) {
-        self.0[state as usize].fetch_sub(1, Ordering::Relaxed);
+    /// Notes that so many breakers more are in this state.
+    pub(super) fn add(&self, state: State, breakers: i64) {
+        self.0[state as usize].fetch_add(breakers, Ordering::Relaxed);
     }
 }
 
@@ -63,8 +60,8 @@ impl Instruments for BreakerMetrics {
 impl Series<BreakerMetrics> {
     /// A breaker has changed its state.
     pub(super) fn changed(&self, transition: Transition, now: Instant) {
-        self.levels().dropped(transition.from);
-        self.levels().created(transition.to);
+        self.levels().add(transition.from, -1);
+        self.levels().add(transition.to, 1);
         self.publish(now);
         let values = [transition.to.label(), transition.cause.label()];
         self.report(now, |handles| handles.count(&BREAKER_TRANSITIONS, &values));

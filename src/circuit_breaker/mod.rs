@@ -142,7 +142,7 @@ mod metrics;
 mod part;
 mod shared;
 
-pub use self::config::Config;
-pub use self::layer::{CircuitBreaker, CircuitBreakerLayer, Handle};
-pub use self::part::{Breaker, BreakerPermit};
+pub use self::config::{Config, Settings};
+pub use self::layer::{CircuitBreaker, CircuitBreakerLayer};
+pub use self::part::{BreakerPermit, Handle};
 pub use crate::algorithm::breaker::{State, Transition, TransitionCause};

@@ -1,19 +1,18 @@
 //! The circuit breaker as a part of an attempt.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use crate::Outcome;
 use crate::algorithm::breaker::{Mark, Probe, State, Word};
 use crate::chassis::{Admit, At, Part, PartFor, Record};
-use crate::{Error, ErrorKind, Outcome};
 
-/// A circuit breaker, as a part of the attempts that it judges.
-#[derive(Clone)]
-pub struct Breaker {
+/// Reads and steers a circuit breaker, and is its part of the attempts. Clones are handles of the same breaker.
+#[derive(Clone, Debug)]
+pub struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
@@ -51,7 +50,7 @@ enum Head {
     Slow,
 }
 
-impl Breaker {
+impl Handle {
     /// Returns whether an attempt is slow: by the time until its head, if that has come.
     #[inline(always)]
     fn is_slow(&self, head: Head, record: &Record<'_>) -> bool {
@@ -80,14 +79,7 @@ impl Breaker {
         let admitted = shared.probe(word, at, |probe| {
             permit.0 = Kind::Probe(probe, Head::Pending);
         });
-        match admitted {
-            Ok(()) => Admit::Go,
-            Err(retry_after) => Admit::Refuse(Error::rejected(
-                ErrorKind::CircuitOpen,
-                shared.name(),
-                retry_after,
-            )),
-        }
+        admitted.map_or_else(Admit::Refuse, |()| Admit::Go)
     }
 
     #[cold]
@@ -112,7 +104,7 @@ impl Breaker {
     }
 }
 
-impl Part for Breaker {
+impl Part for Handle {
     type Ask = ();
     type Permit = BreakerPermit;
 
@@ -194,23 +186,17 @@ impl Part for Breaker {
     }
 
     fn publish(&self, at: &At) {
-        self.shared.publish_gauges(at.instant());
+        self.shared.metrics.publish_again(at.instant());
     }
 
     /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
     /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
     fn is_evictable(&self, now: Instant) -> bool {
-        self.shared.is_evictable(now)
+        self.shared.breaker.is_evictable(self.shared.nanos(now))
     }
 }
 
-impl<Req> PartFor<Req> for Breaker {
+impl<Req> PartFor<Req> for Handle {
     #[inline(always)]
     fn ask(&self, _: &Req) {}
-}
-
-impl fmt::Debug for Breaker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
 }

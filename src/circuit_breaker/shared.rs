@@ -7,63 +7,28 @@ use tokio::time::Instant;
 
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
-use crate::algorithm::breaker::{
-    At as Place, Breaker, Counts, Finished, Mark, Probe, Settings, State, Transition, Word,
-};
+use crate::algorithm::breaker::{At as Place, Breaker, Finished, Mark, Probe, Transition, Word};
 use crate::chassis::At;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
 use crate::telemetry::Series;
-use crate::{ErrorKind, Mode, Outcome};
+use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
-    breaker: Breaker,
-    mode: Mode,
-    listener: Option<Listener>,
-    random: Random,
-    origin: Instant,
-    metrics: &'static Series<BreakerMetrics>,
+    pub(super) breaker: Breaker,
+    pub(super) mode: Mode,
+    pub(super) listener: Option<Listener>,
+    pub(super) random: Random,
+    pub(super) origin: Instant,
+    pub(super) metrics: &'static Series<BreakerMetrics>,
 }
 
 impl Shared {
-    pub(super) fn new(
-        settings: Settings,
-        counts: Counts,
-        mode: Mode,
-        listener: Option<Listener>,
-        random: Random,
-        origin: Instant,
-        metrics: &'static Series<BreakerMetrics>,
-    ) -> Self {
-        metrics.levels().created(State::Closed);
-        Self {
-            breaker: Breaker::new(settings, counts),
-            mode,
-            listener,
-            random,
-            origin,
-            metrics,
-        }
-    }
-
-    /// Publishes the gauges as they are.
-    pub(super) fn publish_gauges(&self, now: Instant) {
-        self.metrics.publish_again(now);
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        self.metrics.name()
-    }
-
     /// The word that admits a call, if it is that of a closed breaker.
     #[inline]
     pub(super) fn word(&self) -> Word {
         self.breaker.word()
-    }
-
-    pub(super) fn state(&self) -> State {
-        self.breaker.state()
     }
 
     /// The time after which a call is slow, if that counts.
@@ -72,61 +37,36 @@ impl Shared {
         self.breaker.slow_calls_longer_than()
     }
 
-    /// Decides about a call on a breaker that is not closed. A call that may not pass learns when to come again.
+    /// Decides about a call on a breaker that is not closed. The error of a call that may not pass says when to come again.
     ///
     /// A probe is `admitted` before the listener is told: if that panics, the slot is given back.
+    #[inline]
     pub(super) fn probe(
         &self,
         word: Word,
         at: &At,
         admitted: impl FnOnce(Probe),
-    ) -> Result<(), Option<Duration>> {
+    ) -> Result<(), Error> {
         let (probe, transition) = self.breaker.try_probe(word, at.nanos());
         let probe = probe.map(admitted);
         self.report(transition, at);
-        let now = at.instant();
-        probe.or_else(|retry_after| {
+        let refuse = |retry_after| {
+            let reason = ErrorKind::CircuitOpen;
             self.metrics
-                .rejected(ErrorKind::CircuitOpen, self.mode, now);
-            match self.mode {
-                Mode::Enforce => Err(retry_after),
-                Mode::Observe => Ok(()),
-            }
-        })
+                .refuse(reason, self.mode, retry_after, at.instant())
+        };
+        probe.or_else(refuse)
     }
 
-    /// Returns the rest of the open time. `None` if that is not known: half-open, or forced open.
-    pub(super) fn open_for_remaining(&self, now: Instant) -> Option<Duration> {
-        self.breaker.open_for_remaining(self.nanos(now))
-    }
-
-    fn nanos(&self, now: Instant) -> u64 {
+    pub(super) fn nanos(&self, now: Instant) -> u64 {
         nanos_between(self.origin, now)
     }
 
-    /// Returns whether the next call would be let through.
-    pub(super) fn would_admit(&self) -> bool {
-        self.mode == Mode::Observe || self.breaker.would_admit(self.nanos(Instant::now()))
+    pub(super) fn now(&self) -> u64 {
+        self.nanos(Instant::now())
     }
 
-    /// Returns whether a new breaker may take its place.
-    pub(super) fn is_evictable(&self, now: Instant) -> bool {
-        self.breaker.is_evictable(self.nanos(now))
-    }
-
-    pub(super) fn force_open(&self) {
-        self.steer(|breaker, _| breaker.force_open());
-    }
-
-    pub(super) fn force_closed(&self) {
-        self.steer(Breaker::force_closed);
-    }
-
-    pub(super) fn reset(&self) {
-        self.steer(Breaker::reset);
-    }
-
-    fn steer(&self, steer: impl FnOnce(&Breaker, u64) -> Transition) {
+    pub(super) fn steer(&self, steer: impl FnOnce(&Breaker, u64) -> Transition) {
         let at = At::unread(self.origin);
         self.report(Some(steer(&self.breaker, at.nanos())), &at);
     }
@@ -146,25 +86,22 @@ impl Shared {
         }
         self.metrics.changed(transition, now);
         if let Some(listener) = &self.listener {
-            listener.call(&transition);
+            (listener.0)(&transition);
         }
     }
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
     pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
-        let jitter = || self.random.symmetric();
         let call = finished(Outcome::Success, slow, at);
-        let (mark, transition) = self.breaker.count_head(admitted, call, jitter);
+        let (mark, transition) = self.breaker.count_head(admitted, call, self.jitter());
         self.report(transition, at);
         mark
     }
 
     /// A call is over whose head was counted as a success.
     pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
-        let jitter = || self.random.symmetric();
-        let call = finished(outcome, false, at);
-        let transition = self.breaker.count_rest(admitted, mark, call, jitter);
-        self.report(transition, at);
+        let (breaker, call) = (&self.breaker, finished(outcome, false, at));
+        self.report(breaker.count_rest(admitted, mark, call, self.jitter()), at);
     }
 
     /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
@@ -175,25 +112,25 @@ impl Shared {
 
     /// Counts a call that began while the breaker was closed.
     pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
-        let jitter = || self.random.symmetric();
         let call = finished(outcome, slow, at);
-        let transition = self.breaker.count(admitted, call, jitter);
-        self.report(transition, at);
+        self.report(self.breaker.count(admitted, call, self.jitter()), at);
     }
 
     pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let (call, jitter) = (finished(outcome, slow, at), self.random.symmetric());
-        let transition = self.breaker.end_probe(probe, call, jitter);
-        self.report(transition, at);
+        let call = finished(outcome, slow, at);
+        self.report(self.breaker.end_probe(probe, call, self.jitter()()), at);
     }
 
     /// A probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
         if outcome.is_failure() {
-            let (call, jitter) = (finished(outcome, false, at), self.random.symmetric());
-            let transition = self.breaker.disprove(probe, call, jitter);
-            self.report(transition, at);
+            let call = finished(outcome, false, at);
+            self.report(self.breaker.disprove(probe, call, self.jitter()()), at);
         }
+    }
+
+    fn jitter(&self) -> impl FnOnce() -> f64 {
+        || self.random.symmetric()
     }
 }
 
@@ -217,7 +154,7 @@ fn finished(outcome: Outcome, slow: bool, at: &At) -> Finished {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.metrics.levels().dropped(self.state());
+        self.metrics.levels().add(self.breaker.state(), -1);
         // The gauges must not show a breaker that no longer exists, until the next one is used.
         self.metrics.publish(Instant::now());
     }
@@ -226,8 +163,8 @@ impl Drop for Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
-            .field("name", &self.name())
-            .field("state", &self.state())
+            .field("name", &self.metrics.name())
+            .field("state", &self.breaker.state())
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,5 @@
 //! Settings of hedging.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +7,18 @@ use tokio::time::Instant;
 
 use super::layer::{HedgeLayer, HedgePlan};
 use crate::algorithm::sketch;
-use crate::chassis::{Core, HedgeSettings as Settings, Hedger, OperationLayer, Recipe};
+pub use crate::chassis::HedgeSettings as Settings;
+use crate::chassis::{Core, Hedger, LayerConfig};
 use crate::error::Check;
 use crate::telemetry::Series;
-use crate::{Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, budget};
+use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 
 /// Two calls in a hundred are hedged: the extra load of the published experiments.
 const PERCENTILE: f64 = 0.98;
 /// Long enough for a stable percentile, short enough to follow the service.
 const WINDOW: Duration = Duration::from_secs(30);
+/// A thirtieth of it is a tick, and timers are good to a millisecond.
+const MIN_WINDOW: Duration = Duration::from_millis(30);
 /// The 98th percentile of fewer is that of one or two calls.
 const MIN_SAMPLES: u32 = 100;
 /// A second copy takes away most of the tail, a third one next to nothing.
@@ -29,36 +31,23 @@ const BURST: u32 = 10;
 const SLOWDOWN: f64 = 1.5;
 
 /// The settings of a [`HedgeLayer`]. Made by [`HedgeLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<R = ByClone, K = ErrorsAreFailures> {
-    name: String,
-    settings: Settings,
-    budget: Option<Budget>,
-    replay: R,
-    classify: K,
-}
+pub type Config<R = ByClone, K = ErrorsAreFailures> = LayerConfig<Settings, R, K>;
 
-impl Config {
-    pub(super) fn new(name: String) -> Self {
+impl Default for Settings {
+    fn default() -> Self {
         Self {
-            name,
-            settings: Settings {
-                delay: None,
-                max_hedges: MAX_HEDGES,
-                mode: Mode::Enforce,
-                sketch: sketch::Settings {
-                    window: WINDOW,
-                    quantile: PERCENTILE,
-                    min_samples: MIN_SAMPLES,
-                    slowdown: SLOWDOWN,
-                },
-                rate_share: RATE_SHARE,
-                burst: BURST,
+            delay: None,
+            max_hedges: MAX_HEDGES,
+            mode: Mode::Enforce,
+            sketch: sketch::Settings {
+                window: WINDOW,
+                quantile: PERCENTILE,
+                min_samples: MIN_SAMPLES,
+                slowdown: SLOWDOWN,
             },
+            rate_share: RATE_SHARE,
+            burst: BURST,
             budget: None,
-            replay: ByClone,
-            classify: ErrorsAreFailures,
         }
     }
 }
@@ -123,13 +112,7 @@ impl<R, K> Config<R, K> {
     ///
     /// A hedge costs as much as two retries, and nothing of that comes back.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budget = Some(budget.clone());
-        self
-    }
-
-    /// Pays hedges from `budget` unless it was said what they are paid from.
-    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        self.budget.get_or_insert_with(|| budget.clone());
+        self.settings.budget = Some(budget.clone());
         self
     }
 
@@ -148,24 +131,7 @@ impl<R, K> Config<R, K> {
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            replay,
-            classify: self.classify,
-        }
-    }
-
-    /// Classifies attempts with `classify`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            replay: self.replay,
-            classify,
-        }
+        self.with_request(replay)
     }
 
     /// Makes the layer.
@@ -174,27 +140,21 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
-        let shared = self.shared()?;
-        let recipe = Recipe {
-            core: Core::new(shared.name(), Instant::now(), (), ()),
-            plan: HedgePlan(shared),
-            replay: self.replay,
-            classify: self.classify,
-            completion: CompleteOnResponse,
-        };
-        Ok(OperationLayer::of(recipe))
+        let shared = self.shared(None)?;
+        let core = Core::new(shared.name(), Instant::now(), (), ());
+        Ok(self.operation_layer(core, HedgePlan(shared)))
     }
 
-    /// Makes what decides about hedges.
-    pub(crate) fn shared(&self) -> Result<Arc<Hedger>, ConfigError> {
-        let check = Check::new("hedge", &self.name)?;
-        self.settings.check(check)?;
-        if let Some(budget) = &self.budget {
-            budget.raise_initial(self.settings.max_hedges * budget::HEDGE);
+    /// Makes what decides about hedges. They are paid from `budget` unless another one is set.
+    pub(crate) fn shared(&self, budget: Option<&Budget>) -> Result<Arc<Hedger>, ConfigError> {
+        let mut settings = self.settings.clone();
+        settings.check(Check::new("hedge", &self.name)?)?;
+        settings.budget = settings.budget.or_else(|| budget.cloned());
+        if let Some(budget) = &settings.budget {
+            budget.raise_initial(settings.max_hedges * budget::HEDGE);
         }
-        let (settings, budget) = (self.settings.clone(), self.budget.clone());
-        let shared = Hedger::new(settings, budget, Series::of(&self.name, "hedge"));
-        Ok(Arc::new(shared))
+        let metrics = Series::of(&self.name, "hedge");
+        Ok(Arc::new(Hedger::new(settings, metrics)))
     }
 }
 
@@ -209,26 +169,14 @@ impl Settings {
             min_samples,
             slowdown,
         } = self.sketch;
-        let is_percentile = (0.5..=0.9999).contains(&quantile);
-        check.that(is_percentile, "percentile", &quantile, "0.5 to 0.9999")?;
+        check.within("percentile", &quantile, 0.5..=0.9999, "0.5 to 0.9999")?;
         check.duration("window", window)?;
-        let is_enough = window >= Duration::from_millis(30);
-        check.that(is_enough, "window", &window, "at least 30ms")?;
+        check.within("window", &window, MIN_WINDOW.., "at least 30ms")?;
         check.count("min_samples", min_samples, 1_000_000, "1 to 1000000")?;
         check.count("max_hedges", self.max_hedges, 10, "1 to 10")?;
         check.share("rate_share", self.rate_share)?;
         check.count("burst", self.burst, 1_000_000, "1 to 1000000")?;
         let is_factor = slowdown > 1.0 && slowdown <= 1000.0;
         check.that(is_factor, "slowdown", &slowdown, "above 1 and at most 1000")
-    }
-}
-
-impl<R, K> fmt::Debug for Config<R, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .field("budget", &self.budget)
-            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Config;
+use super::config::{Config, Settings};
 use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan};
 use crate::error::or_panic;
 use crate::timer::Timer;
@@ -51,7 +51,7 @@ impl HedgeLayer {
 
     /// Begins to configure a hedge.
     pub fn config(name: impl Into<String>) -> Config {
-        Config::new(name.into())
+        Config::new(name, Settings::default(), ByClone)
     }
 }
 

@@ -152,5 +152,5 @@
 mod config;
 mod layer;
 
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::layer::{Handle, Hedge, HedgeLayer, HedgePlan};

@@ -3,13 +3,17 @@
 use std::mem;
 use std::time::Duration;
 
-use super::metrics::{ATTEMPT, MeasureMetrics, OPERATION};
 use crate::chassis::{
     Admit, At, EndedBy, OperationPart, Part, PartFor, PartLayer, PartService, Record,
 };
 use crate::error::{Check, or_panic};
-use crate::telemetry::{Ended, Series};
+use crate::telemetry::table::{CALL_DURATION, CALLS};
+use crate::telemetry::{REJECTED, Series};
 use crate::{CompleteOnResponse, ErrorsAreFailures};
+
+/// The stages that are measured.
+pub(crate) const OPERATION: &str = "operation";
+pub(crate) const ATTEMPT: &str = "attempt";
 
 /// Records rate, errors and duration of calls. See the [module documentation](crate::measure).
 pub type MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLayer<Meter, K, C>;
@@ -26,7 +30,7 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn operation(name: &str) -> Self {
-        Self::of_meter(name, Meter::operation)
+        Self::of_stage(name, OPERATION)
     }
 
     /// Counts attempts to reach `name`: the innermost layer of a stack.
@@ -37,13 +41,13 @@ impl MeasureLayer {
     #[must_use]
     #[track_caller]
     pub fn attempt(name: &str) -> Self {
-        Self::of_meter(name, Meter::attempt)
+        Self::of_stage(name, ATTEMPT)
     }
 
     #[track_caller]
-    fn of_meter(name: &str, meter: fn(&str) -> Meter) -> Self {
+    fn of_stage(name: &str, stage: &'static str) -> Self {
         or_panic(Check::new("measure", name));
-        let meter = meter(name);
+        let meter = Meter::new(name, stage);
         Self::of(meter.metrics.name(), meter)
     }
 }
@@ -51,7 +55,7 @@ impl MeasureLayer {
 /// A measurement, as a part of what it measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
-    metrics: &'static Series<MeasureMetrics>,
+    metrics: &'static Series<()>,
 }
 
 /// A call that is measured: the nanoseconds at which it began, and one. 0 for a call that is not, or is counted.
@@ -59,16 +63,9 @@ pub struct Meter {
 pub struct Measured(u64);
 
 impl Meter {
-    pub(crate) fn operation(name: &str) -> Self {
-        Self {
-            metrics: Series::of(name, OPERATION),
-        }
-    }
-
-    pub(crate) fn attempt(name: &str) -> Self {
-        Self {
-            metrics: Series::of(name, ATTEMPT),
-        }
+    pub(crate) fn new(name: &str, stage: &'static str) -> Self {
+        let metrics = Series::of(name, stage);
+        Self { metrics }
     }
 }
 
@@ -88,14 +85,17 @@ impl Part for Meter {
         if began == 0 {
             return;
         }
-        let end = match record.ended_by {
-            EndedBy::Refusal => Ended::Rejected,
-            _ => Ended::from(record.outcome),
+        let outcome = match record.ended_by {
+            EndedBy::Refusal => REJECTED,
+            _ => record.outcome.label(),
         };
         let ended = record.at.nanos().saturating_add(1);
         let duration = Duration::from_nanos(ended.saturating_sub(began));
-        let now = record.at.instant();
-        self.metrics.ended(end, duration, now);
+        let outcome = &[outcome];
+        self.metrics.report(record.at.instant(), |handles| {
+            handles.count(&CALLS, outcome);
+            handles.record(&CALL_DURATION, outcome, duration);
+        });
     }
 }
 

@@ -83,6 +83,6 @@
 //! ```
 
 mod layer;
-mod metrics;
 
+pub(crate) use self::layer::{ATTEMPT, OPERATION};
 pub use self::layer::{Measure, MeasureLayer, Measured, Meter};

@@ -1,19 +1,19 @@
 //! Settings of the rate limit.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bucket::Limits;
 use super::layer::RateLimitLayer;
-use super::part::RateLimiter;
-use super::shared::{Limits, Settings, Shared};
+use super::part::Handle;
+use super::shared::Shared;
 use crate::algorithm::rate::Rate;
-use crate::chassis::PartLayer;
+use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::telemetry::Series;
-use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::{ConfigError, ErrorsAreFailures, Mode};
 
 /// Longer than most services ask for, and short enough to outlast an answer that asked for too much.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -54,33 +54,49 @@ where
 }
 
 /// The settings of a [`RateLimitLayer`]. Made by [`RateLimitLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<Q = One, K = ErrorsAreFailures> {
-    name: String,
+pub type Config<Q = One, K = ErrorsAreFailures> = LayerConfig<Settings, Q, K>;
+
+/// The settings of a rate limit, as they are in a [`Config`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
     rate: Rate,
     burst: Option<u32>,
-    settings: Settings,
-    cost: Q,
-    classify: K,
+    pub(super) max_wait: Option<Duration>,
+    pub(super) max_retry_after: Duration,
+    pub(super) respects_retry_after: bool,
+    /// All calls have one quota at the service.
+    pub(crate) one_quota: bool,
+    pub(super) mode: Mode,
+}
+
+impl Settings {
+    /// The limits to begin with.
+    pub(super) fn limits(&self) -> Limits {
+        let Self { rate, burst, .. } = *self;
+        let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());
+        Limits { rate, burst }
+    }
+}
+
+impl From<Rate> for Settings {
+    fn from(rate: Rate) -> Self {
+        Self {
+            rate,
+            burst: None,
+            max_wait: None,
+            max_retry_after: MAX_RETRY_AFTER,
+            respects_retry_after: true,
+            one_quota: false,
+            mode: Mode::Enforce,
+        }
+    }
 }
 
 impl Config {
-    pub(super) fn new(name: String, rate: Rate) -> Self {
-        Self {
-            name,
-            rate,
-            burst: None,
-            settings: Settings {
-                max_wait: None,
-                max_retry_after: MAX_RETRY_AFTER,
-                respects_retry_after: None,
-                one_quota: false,
-                mode: Mode::Enforce,
-            },
-            cost: One,
-            classify: ErrorsAreFailures,
-        }
+    /// Makes the part, which counts time from `origin`.
+    pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
+        let shared = self.shared(origin)?;
+        Ok(Handle { shared, cost: One })
     }
 }
 
@@ -88,7 +104,7 @@ impl<Q, K> Config<Q, K> {
     /// How many tokens there are when none have been taken for a while, and so how many calls may pass at once. At
     /// least 1, and no more than come in 365 days. The tokens of a tenth of a second by default, at least 1.
     pub fn burst(mut self, tokens: u32) -> Self {
-        self.burst = Some(tokens);
+        self.settings.burst = Some(tokens);
         self
     }
 
@@ -117,10 +133,10 @@ impl<Q, K> Config<Q, K> {
         self
     }
 
-    /// Whether calls stay away for as long as the service asks for. By default, if there is a
-    /// [classifier](Self::classify) that says so.
+    /// Whether calls stay away for as long as the service asks for. By default they do, if there is a
+    /// [classifier](Self::classify) that says for how long.
     pub fn respect_retry_after(mut self, respect: bool) -> Self {
-        self.settings.respects_retry_after = Some(respect);
+        self.settings.respects_retry_after = respect;
         self
     }
 
@@ -135,34 +151,13 @@ impl<Q, K> Config<Q, K> {
 
     /// Takes the cost of each request from `cost`: a closure `|request: &Req| -> u32`. By default each costs 1.
     pub fn cost<Q2>(self, cost: Q2) -> Config<Q2, K> {
-        Config {
-            name: self.name,
-            rate: self.rate,
-            burst: self.burst,
-            settings: self.settings,
-            cost,
-            classify: self.classify,
-        }
-    }
-
-    /// Classifies answers with `classify`, for the time that a service asks callers to stay away. Nothing is
-    /// classified by default.
-    pub fn classify<K2>(mut self, classify: K2) -> Config<Q, K2> {
-        self.settings.respects_retry_after.get_or_insert(true);
-        Config {
-            name: self.name,
-            rate: self.rate,
-            burst: self.burst,
-            settings: self.settings,
-            cost: self.cost,
-            classify,
-        }
+        self.with_request(cost)
     }
 
     /// How many calls can pass in this time.
     pub(crate) fn most_in(&self, span: Duration) -> f64 {
-        let burst = self.burst.unwrap_or_else(|| self.rate.tenth_of_a_second());
-        f64::from(burst) + self.rate.calls_in(span)
+        let Limits { rate, burst } = self.settings.limits();
+        f64::from(burst) + rate.calls_in(span)
     }
 
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
@@ -178,50 +173,21 @@ impl<Q, K> Config<Q, K> {
     where
         Q: Send + Sync + 'static,
     {
-        let now = Instant::now();
-        let shared = self.shared(now)?;
-        let name = shared.name();
-        let part = RateLimiter {
-            shared,
-            cost: self.cost,
-        };
-        let completion = CompleteOnResponse;
-        Ok(PartLayer::with(name, now, part, self.classify, completion))
-    }
-
-    /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<RateLimiter<Q>, ConfigError>
-    where
-        Q: Clone,
-    {
-        Ok(RateLimiter {
-            shared: self.shared(origin)?,
-            cost: self.cost.clone(),
-        })
+        let origin = Instant::now();
+        let shared = self.shared(origin)?;
+        let name = shared.shown.series.name();
+        Ok(self.part_layer(name, origin, |cost| Handle { shared, cost }))
     }
 
     fn shared(&self, origin: Instant) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("rate limit", &self.name)?;
-        let (rate, settings) = (self.rate, self.settings.clone());
-        let burst = self.burst.unwrap_or_else(|| rate.tenth_of_a_second());
-        let limits = Limits { rate, burst };
-        limits.check(check)?;
+        let settings = self.settings.clone();
+        settings.limits().check(check)?;
         if let Some(wait) = settings.max_wait {
             check.duration("max_wait", wait)?;
         }
         check.duration("max_retry_after", settings.max_retry_after)?;
         let metrics = Series::of(&self.name, "rate_limit");
-        Ok(Arc::new(Shared::new(limits, settings, origin, metrics)))
-    }
-}
-
-impl<Q, K> fmt::Debug for Config<Q, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("rate", &self.rate)
-            .field("burst", &self.burst)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        Ok(Arc::new(Shared::new(settings, origin, metrics)))
     }
 }

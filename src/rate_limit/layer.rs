@@ -6,20 +6,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::{Config, One};
-use super::part::RateLimiter;
-use super::shared::Shared;
+use super::part::Handle;
 use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::{Availability, ConfigError, ErrorsAreFailures};
+use crate::{Availability, ConfigError, ErrorsAreFailures, Mode};
 
 /// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
 ///
 /// All services made by one layer value, or by its clones, share one limit.
-pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<RateLimiter<Q>, K>;
+pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<Handle<Q>, K>;
 
 /// A service behind a rate limit. Made by [`RateLimitLayer`].
-pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, RateLimiter<Q>, K>;
+pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, Handle<Q>, K>;
 
 impl RateLimitLayer {
     /// A limit of `rate` with the default settings: calls above it are rejected.
@@ -35,7 +34,7 @@ impl RateLimitLayer {
 
     /// Begins to configure a limit of `rate`.
     pub fn config(name: impl Into<String>, rate: Rate) -> Config {
-        Config::new(name.into(), rate)
+        Config::new(name, rate.into(), One)
     }
 }
 
@@ -43,47 +42,36 @@ impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
     /// A handle that reads and steers the limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.part().handle()
-    }
-}
-
-impl<Q> RateLimiter<Q> {
-    pub(crate) fn handle(&self) -> Handle {
         Handle {
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(&self.part().shared),
+            cost: One,
         }
     }
 }
 
-/// Reads and steers a rate limit. Clones are handles of the same limit.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
-}
-
-impl Handle {
+impl<Q> Handle<Q> {
     /// The name of the limit.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.shared.name()
+        self.shared.shown.series.name()
     }
 
     /// The rate in force.
     #[must_use]
     pub fn rate(&self) -> Rate {
-        self.shared.limits().rate
+        self.shared.bucket.limits().rate
     }
 
     /// The burst in force.
     #[must_use]
     pub fn burst(&self) -> u32 {
-        self.shared.limits().burst
+        self.shared.bucket.limits().burst
     }
 
     /// The tokens that are there now; none while the limit is [paused](Self::pause).
     #[must_use]
     pub fn available(&self) -> u32 {
-        self.shared.available()
+        self.shared.bucket.gcra.available(self.shared.now())
     }
 
     /// How many calls wait for tokens.
@@ -137,6 +125,9 @@ impl Availability for Handle {
     /// Returns `true` if a call of cost 1 would pass, at once or after a [wait](Config::max_wait), or the limit only
     /// observes.
     fn is_available(&self) -> bool {
-        self.shared.would_admit()
+        let shared = &*self.shared;
+        let tokens = || shared.queue.cost().saturating_add(1);
+        let wait = || shared.bucket.gcra.wait(shared.now(), tokens());
+        shared.settings.mode == Mode::Observe || wait() <= shared.max_wait()
     }
 }

@@ -1,44 +1,16 @@
 //! What the rate limit reports.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::telemetry::table::{QUEUE_DEPTH, QUEUE_WAIT};
-use crate::telemetry::{Gauges, Handles, Instruments, Series};
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Admitted,
-    Rejected,
-    Cancelled,
-}
-
-impl End {
-    /// The value of the label `result`.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
+use crate::telemetry::table::QUEUE_DEPTH;
+use crate::telemetry::{Gauges, Handles, Instruments};
 
 /// The calls that wait for limits of one name.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitMetrics {
-    has_queue: AtomicBool,
-    waiting: [AtomicU64; 1],
-}
-
-impl RateLimitMetrics {
     /// A limit has been built for which calls may wait.
-    pub(super) fn has_queue(&self) {
-        self.has_queue.store(true, Ordering::Relaxed);
-    }
+    pub(super) has_queue: AtomicBool,
+    waiting: [AtomicU64; 1],
 }
 
 impl Instruments for RateLimitMetrics {
@@ -57,14 +29,5 @@ impl Gauges<1> for RateLimitMetrics {
 
     fn parts(waiting: u64) -> [u64; 1] {
         [waiting]
-    }
-}
-
-impl Series<RateLimitMetrics> {
-    /// A call that had to wait waits no more.
-    pub(super) fn waited(&self, end: End, waited: Duration, now: Instant) {
-        self.report(now, |handles| {
-            handles.record(&QUEUE_WAIT, &[end.label()], waited);
-        });
     }
 }

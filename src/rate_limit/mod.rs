@@ -88,7 +88,7 @@
 //! | `buttress_queue_wait_seconds` | histogram, of calls that had to wait | name, layer = `rate_limit`, result = `admitted`, `rejected`, `cancelled` |
 //! | `buttress_queue_depth` | gauge, if calls may wait | name, layer = `rate_limit` |
 //!
-//! The gauge is the sum over the limits of one name. It is published every 100 ms, by calls that begin or end to wait;
+//! The gauge is the sum over the limits of one name. It is published every 100 ms, by calls that have the time at hand;
 //! and at once when nobody waits any longer, and when there are twice or half as many as is shown, and 8 more or less.
 //!
 //! # Defaults
@@ -141,6 +141,7 @@
 //! # }
 //! ```
 
+mod bucket;
 mod config;
 mod layer;
 mod metrics;
@@ -148,7 +149,7 @@ mod part;
 mod queue;
 mod shared;
 
-pub use self::config::{Config, Cost, One};
-pub use self::layer::{Handle, RateLimit, RateLimitLayer};
-pub use self::part::{RateLimitPermit, RateLimiter};
+pub use self::config::{Config, Cost, One, Settings};
+pub use self::layer::{RateLimit, RateLimitLayer};
+pub use self::part::{Handle, RateLimitPermit};
 pub use crate::algorithm::rate::Rate;

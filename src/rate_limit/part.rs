@@ -8,15 +8,18 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::config::{Cost, One};
-use super::metrics::End;
 use super::queue::{Place, Step};
-use super::shared::{Entry, Shared};
+use super::shared::Shared;
+use crate::algorithm::gcra::Taken;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
-use crate::context;
+use crate::deadline::soonest;
+use crate::{ErrorKind, Mode, context};
 
-/// A rate limit, as a part of the attempts that it admits. `Q` gives the cost of a request.
+/// Reads and steers a rate limit, and is its part of the attempts. Clones are handles of the same limit.
+///
+/// `Q` gives the cost of a request. The handle that a layer returns has no use for it.
 #[derive(Clone)]
-pub struct RateLimiter<Q = One> {
+pub struct Handle<Q = One> {
     pub(super) shared: Arc<Shared>,
     pub(super) cost: Q,
 }
@@ -36,44 +39,56 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Wait {
-    place: Place,
+pub(super) struct Wait {
+    pub(super) place: Place,
     /// A turn that comes later is of no use, whatever the deadline.
-    latest: u64,
-    began: Instant,
-    deadline: Option<Instant>,
+    pub(super) latest: u64,
+    began: u64,
+    pub(super) deadline: Option<Instant>,
 }
 
-impl<Q> RateLimiter<Q> {
+impl Shared {
+    /// Decides about an attempt that finds no tokens, or a queue: then nothing is `taken`. It takes its place when it is
+    /// polled, so that a future which nobody polls keeps nobody waiting.
+    #[cold]
+    #[inline(never)]
+    fn admit_later(
+        &self,
+        cost: u32,
+        taken: Option<Taken>,
+        permit: &mut RateLimitPermit,
+        at: &At,
+    ) -> Admit {
+        let is_possible = cost <= self.bucket.gcra.burst();
+        let passed = match (taken, self.settings.mode) {
+            (Some(Taken::Early(_)), Mode::Observe) => self.observe(cost, at),
+            (Some(Taken::Early(wait)), _) if self.settings.max_wait.is_none() => {
+                self.refuse(ErrorKind::RateLimited, wait, at)
+            }
+            (None | Some(Taken::Early(_)), _) if is_possible => {
+                let latest = at.nanos().saturating_add(self.max_wait());
+                permit.0 = State::Waiting(Box::new(Wait {
+                    place: Place::new(cost, latest),
+                    latest,
+                    began: at.nanos(),
+                    deadline: context::deadline(),
+                }));
+                return Admit::Wait;
+            }
+            _ => self.refuse(ErrorKind::TooCostly, 0, at),
+        };
+        if passed.is_ok() {
+            permit.0 = State::In;
+        }
+        passed.map_or_else(Admit::Refuse, |()| Admit::Go)
+    }
+
     #[cold]
     #[inline(never)]
     fn leave_queue(&self, wait: &mut Wait, at: &At) {
         if wait.place.is_taken() {
-            self.shared.queue.leave(&mut wait.place);
-            self.shared.left(wait.began, End::Cancelled, at);
-        }
-    }
-}
-
-/// Decides about an attempt that finds no tokens, or a queue. It takes its place when it is polled, so that a future
-/// which nobody polls keeps nobody waiting.
-#[cold]
-#[inline(never)]
-fn admit_other(entry: Entry, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-    match entry {
-        Entry::Pass => {
-            permit.0 = State::In;
-            Admit::Go
-        }
-        Entry::Refused(error) => Admit::Refuse(error),
-        Entry::Wait(latest) => {
-            permit.0 = State::Waiting(Box::new(Wait {
-                place: Place::new(cost, latest),
-                latest,
-                began: at.instant(),
-                deadline: context::deadline(),
-            }));
-            Admit::Wait
+            self.queue.leave(&mut wait.place);
+            self.waited("cancelled", wait.began, at);
         }
     }
 }
@@ -82,10 +97,9 @@ impl Wait {
     /// Moves the attempt on.
     fn step(&mut self, shared: &Shared, at: &At, waker: &Waker) -> Turn {
         let (now, nanos) = (at.instant(), at.nanos());
-        self.deadline = match (self.deadline, context::deadline()) {
-            (Some(then), Some(now)) => Some(then.min(now)),
-            (then, now) => then.or(now),
-        };
+        if let Some(deadline) = context::deadline() {
+            self.deadline = Some(soonest(self.deadline, deadline));
+        }
         let had_place = self.place.is_taken();
         let step = match self.deadline {
             // There is no time left, even if there are tokens.
@@ -99,36 +113,33 @@ impl Wait {
                     let before = shared.nanos(deadline).saturating_sub(1);
                     self.place.until = self.place.until.min(before);
                 }
-                let tokens = shared.at(nanos);
-                shared.queue.step(&mut self.place, nanos, waker, &tokens)
+                let (queue, bucket) = (&shared.queue, &shared.bucket);
+                queue.step(&mut self.place, nanos, waker, bucket)
             }
         };
         let end = match step {
             Step::Wait(until) => {
                 if !had_place {
-                    shared.publish_gauges(at);
+                    shared.show(at);
                 }
                 return Turn::Until(shared.instant(until));
             }
-            Step::Go => End::Admitted,
-            Step::GiveUp => End::Rejected,
+            Step::Go => "admitted",
+            Step::GiveUp => "rejected",
         };
         if had_place {
-            shared.left(self.began, end, at);
+            shared.waited(end, self.began, at);
         }
-        match end {
-            End::Admitted => Turn::Go,
-            _ => Turn::Refuse(shared.refusal_of_turn(
-                self.place.cost,
-                self.latest,
-                self.deadline,
-                at,
-            )),
+        match step {
+            Step::Go => Turn::Go,
+            _ => shared
+                .refuse_turn(self, at)
+                .map_or_else(Turn::Refuse, |()| Turn::Go),
         }
     }
 }
 
-impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
+impl<Q: Send + Sync + 'static> Part for Handle<Q> {
     type Ask = u32;
     type Permit = RateLimitPermit;
 
@@ -140,13 +151,19 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
 
     #[inline(always)]
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
-        match self.shared.enter(cost, at) {
-            Entry::Pass => {
-                permit.0 = State::In;
-                Admit::Go
+        let shared = &*self.shared;
+        // What costs nothing does not even wait behind others: nothing would bound how many of them there are.
+        if cost > 0 {
+            if !shared.queue.is_empty() {
+                return shared.admit_later(cost, None, permit, at);
             }
-            entry => admit_other(entry, cost, permit, at),
+            let taken = shared.bucket.take(at.nanos(), cost);
+            if taken != Taken::Yes {
+                return shared.admit_later(cost, Some(taken), permit, at);
+            }
         }
+        permit.0 = State::In;
+        Admit::Go
     }
 
     #[inline(always)]
@@ -178,7 +195,7 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
         match mem::take(&mut permit.0) {
             State::Nothing => {}
             State::In => self.shared.hear(record),
-            State::Waiting(mut wait) => self.leave_queue(&mut wait, record.at),
+            State::Waiting(mut wait) => self.shared.leave_queue(&mut wait, record.at),
         }
     }
 
@@ -188,16 +205,21 @@ impl<Q: Send + Sync + 'static> Part for RateLimiter<Q> {
     }
 
     fn publish(&self, at: &At) {
-        self.shared.publish_gauges(at);
+        let shared = &*self.shared;
+        let waiting = || shared.queue.len();
+        shared.shown.publish(waiting, at.instant());
     }
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.
     fn is_evictable(&self, now: Instant) -> bool {
-        self.shared.is_evictable(now)
+        let shared = &*self.shared;
+        let bucket = &shared.bucket;
+        let is_full = bucket.gcra.is_full(shared.nanos(now));
+        is_full && shared.queue.is_empty() && bucket.limits() == shared.settings.limits()
     }
 }
 
-impl<Q, Req> PartFor<Req> for RateLimiter<Q>
+impl<Q, Req> PartFor<Req> for Handle<Q>
 where
     Q: Cost<Req> + Send + Sync + 'static,
 {
@@ -207,7 +229,7 @@ where
     }
 }
 
-impl<Q> fmt::Debug for RateLimiter<Q> {
+impl<Q> fmt::Debug for Handle<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.fmt(f)
     }

@@ -5,22 +5,11 @@
 
 use std::task::Waker;
 
+use super::bucket::Bucket;
 use crate::algorithm::gcra::Taken;
 use crate::algorithm::queue::{Ticket, WaitQueue, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::wake::locked;
-
-/// The tokens that the calls wait for, at one moment.
-pub(super) trait Tokens {
-    /// Takes so many tokens, all or none.
-    fn take(&self, cost: u32) -> Taken;
-
-    /// The nanoseconds until so many could have been taken.
-    fn wait(&self, tokens: u64) -> u64;
-
-    /// The most that one call can take.
-    fn burst(&self) -> u32;
-}
 
 /// The calls that wait for the tokens of one limit, each with the time until which they are of use.
 #[derive(Debug)]
@@ -75,15 +64,9 @@ impl Queue {
     }
 
     /// Moves a call on: gives it a place if it has none and needs one, or its tokens if it is its turn.
-    pub(super) fn step(
-        &self,
-        place: &mut Place,
-        now: u64,
-        waker: &Waker,
-        tokens: &impl Tokens,
-    ) -> Step {
+    pub(super) fn step(&self, place: &mut Place, now: u64, waker: &Waker, bucket: &Bucket) -> Step {
         self.change(|waiting, wakers| {
-            let step = place.step(waiting, now, tokens);
+            let step = place.step(waiting, now, bucket);
             match step {
                 Step::Go | Step::GiveUp => place.leave(waiting, wakers),
                 Step::Wait(_) => place.stay(waiting, waker, wakers),
@@ -99,11 +82,11 @@ impl Queue {
 
     /// Sends the calls away whose turn will not come in time, and lets the first one look again. For after a change of
     /// the limit.
-    pub(super) fn reconsider(&self, now: u64, tokens: &impl Tokens) {
-        let (burst, mut all) = (tokens.burst(), 0);
+    pub(super) fn reconsider(&self, now: u64, bucket: &Bucket) {
+        let (burst, mut all) = (bucket.gcra.burst(), 0);
         let stays = |cost, until: &u64| {
             let with_it = all + u64::from(cost);
-            let at = now.checked_add(tokens.wait(with_it));
+            let at = now.checked_add(bucket.gcra.wait(now, with_it));
             let stays = cost <= burst && at.is_some_and(|at| at <= *until);
             if stays {
                 all = with_it;
@@ -140,17 +123,17 @@ impl Place {
         self.ticket.is_some()
     }
 
-    fn step(&self, waiting: &WaitQueue<u64>, now: u64, tokens: &impl Tokens) -> Step {
+    fn step(&self, waiting: &WaitQueue<u64>, now: u64, bucket: &Bucket) -> Step {
         let (cost, until) = (self.cost, self.until);
         let in_time = |wait: u64| now.checked_add(wait).filter(|at| *at <= until);
         if self.is_first(waiting) {
-            return match tokens.take(cost) {
+            return match bucket.take(now, cost) {
                 Taken::Yes => Step::Go,
                 Taken::Early(wait) => in_time(wait).map_or(Step::GiveUp, Step::Wait),
                 Taken::TooCostly | Taken::Stale => Step::GiveUp,
             };
         }
-        if now >= until || cost > tokens.burst() {
+        if now >= until || cost > bucket.gcra.burst() {
             return Step::GiveUp;
         }
         let ahead = match self.ticket.map(|ticket| (ticket, waiting.get(ticket))) {
@@ -161,7 +144,8 @@ impl Place {
             // It has less time than when it came.
             Some((ticket, Some(_))) => waiting.cost_ahead(ticket),
         };
-        let wait = tokens.wait(ahead.saturating_add(u64::from(cost)));
+        let tokens = ahead.saturating_add(u64::from(cost));
+        let wait = bucket.gcra.wait(now, tokens);
         in_time(wait).map_or(Step::GiveUp, |_| Step::Wait(until))
     }
 

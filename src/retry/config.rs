@@ -1,17 +1,16 @@
 //! Settings of retry.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::layer::{RetryLayer, RetryPlan};
-use crate::algorithm::retry::Settings;
-use crate::chassis::{Core, OperationLayer, Recipe, Repeat};
+use crate::algorithm::retry;
+use crate::chassis::{Choice, Core, LayerConfig, Repeat};
 use crate::error::Check;
 use crate::random::Random;
 use crate::telemetry::Series;
-use crate::{Backoff, Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, budget};
+use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
 /// Two retries reach the other side of most short faults; more of them are load without effect.
 const MAX_ATTEMPTS: u32 = 3;
@@ -25,29 +24,21 @@ const OVERLOAD_CAP: Duration = Duration::from_secs(20);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The settings of a [`RetryLayer`]. Made by [`RetryLayer::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<R = ByClone, K = ErrorsAreFailures> {
-    name: String,
-    settings: Settings,
-    budget: BudgetChoice,
-    seed: Option<u64>,
-    replay: R,
-    classify: K,
-}
+pub type Config<R = ByClone, K = ErrorsAreFailures> = LayerConfig<Settings, R, K>;
 
+/// The settings of a retry, as they are in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
-enum BudgetChoice {
-    Own,
-    Shared(Budget),
-    None,
+pub struct Settings {
+    retry: retry::Settings,
+    /// By default one of its own.
+    budget: Choice<Budget>,
+    pub(crate) seed: Option<u64>,
 }
 
-impl Config {
-    pub(super) fn new(name: String) -> Self {
+impl Default for Settings {
+    fn default() -> Self {
         Self {
-            name,
-            settings: Settings {
+            retry: retry::Settings {
                 max_attempts: MAX_ATTEMPTS,
                 backoff: Backoff::exponential(BASE, CAP),
                 overload_backoff: Backoff::exponential(OVERLOAD_BASE, OVERLOAD_CAP),
@@ -55,10 +46,8 @@ impl Config {
                 retry_rejections: false,
                 retry_nested: false,
             },
-            budget: BudgetChoice::Own,
+            budget: Choice::Default,
             seed: None,
-            replay: ByClone,
-            classify: ErrorsAreFailures,
         }
     }
 }
@@ -68,19 +57,19 @@ impl<R, K> Config<R, K> {
     ///
     /// The first operation of a new process can make all of them. Later the [budget](crate::budget) may end them sooner.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.settings.max_attempts = attempts;
+        self.settings.retry.max_attempts = attempts;
         self
     }
 
     /// Sets the wait after a failure. Exponential from 50 ms to 2 s by default.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
+        self.settings.retry.backoff = backoff;
         self
     }
 
     /// Sets the wait after an overload. Exponential from 1 s to 20 s by default.
     pub fn overload_backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.overload_backoff = backoff;
+        self.settings.retry.overload_backoff = backoff;
         self
     }
 
@@ -88,21 +77,13 @@ impl<R, K> Config<R, K> {
     ///
     /// If it asks for more, there is no further attempt: one that comes sooner would be in vain.
     pub fn max_retry_after(mut self, longest: Duration) -> Self {
-        self.settings.max_retry_after = longest;
+        self.settings.retry.max_retry_after = longest;
         self
     }
 
     /// Pays retries from `budget`, which other layers may use as well. By default from one of its own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budget = BudgetChoice::Shared(budget.clone());
-        self
-    }
-
-    /// Pays retries from `budget` unless it was said what they are paid from.
-    pub(crate) fn default_budget(mut self, budget: &Budget) -> Self {
-        if self.budget == BudgetChoice::Own {
-            self.budget = BudgetChoice::Shared(budget.clone());
-        }
+        self.settings.budget = Choice::Set(budget.clone());
         self
     }
 
@@ -111,52 +92,33 @@ impl<R, K> Config<R, K> {
     /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service
     /// that is down gets as many times its load as there are attempts.
     pub fn no_budget(mut self) -> Self {
-        self.budget = BudgetChoice::None;
+        self.settings.budget = Choice::Off;
         self
     }
 
     /// Retries rejections by inner layers as well. Off by default: an open circuit breaker will
     /// be open after a short wait, too.
     pub fn retry_rejections(mut self, retry: bool) -> Self {
-        self.settings.retry_rejections = retry;
+        self.settings.retry.retry_rejections = retry;
         self
     }
 
     /// Retries also within an attempt of an outer retry. Off by default: attempts would multiply.
     pub fn retry_nested(mut self, retry: bool) -> Self {
-        self.settings.retry_nested = retry;
+        self.settings.retry.retry_nested = retry;
         self
     }
 
     /// Makes the waits repeat exactly. By default they are seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            seed: self.seed,
-            replay,
-            classify: self.classify,
-        }
-    }
-
-    /// Classifies attempts with `classify`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<R, K2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            budget: self.budget,
-            seed: self.seed,
-            replay: self.replay,
-            classify,
-        }
+        self.with_request(replay)
     }
 
     /// Makes the layer.
@@ -165,29 +127,26 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<RetryLayer<R, K>, ConfigError> {
-        let repeat = self.repeat()?;
-        let recipe = Recipe {
-            core: Core::new(repeat.metrics.name(), Instant::now(), (), ()),
-            plan: RetryPlan(repeat),
-            replay: self.replay,
-            classify: self.classify,
-            completion: CompleteOnResponse,
-        };
-        Ok(OperationLayer::of(recipe))
+        let repeat = self.repeat(|| Budget::config(&self.name).build())?;
+        let core = Core::new(repeat.metrics.name(), Instant::now(), (), ());
+        Ok(self.operation_layer(core, RetryPlan(repeat)))
     }
 
-    /// Makes what decides about further attempts.
-    pub(crate) fn repeat(&self) -> Result<Repeat, ConfigError> {
+    /// Makes what decides about further attempts. They are paid from `budget` unless another one is set.
+    pub(crate) fn repeat(
+        &self,
+        budget: impl FnOnce() -> Result<Budget, ConfigError>,
+    ) -> Result<Repeat, ConfigError> {
         let check = Check::new("retry", &self.name)?;
-        let settings = self.settings.clone();
+        let settings = self.settings.retry.clone();
         check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
         settings.backoff.check(check, "backoff")?;
         settings.overload_backoff.check(check, "overload_backoff")?;
         check.duration("max_retry_after", settings.max_retry_after)?;
-        let budget = match &self.budget {
-            BudgetChoice::Own => Some(Budget::config(self.name.clone()).build()?),
-            BudgetChoice::Shared(budget) => Some(budget.clone()),
-            BudgetChoice::None => None,
+        let budget = match &self.settings.budget {
+            Choice::Default => Some(budget()?),
+            Choice::Set(budget) => Some(budget.clone()),
+            Choice::Off => None,
         };
         if let Some(budget) = &budget {
             // The first operation of a new process may make all its attempts, also after overloads.
@@ -196,19 +155,8 @@ impl<R, K> Config<R, K> {
         Ok(Repeat {
             settings,
             budget,
-            random: Random::new(self.seed),
+            random: Random::new(self.settings.seed),
             metrics: Series::of(&self.name, "retry"),
         })
-    }
-}
-
-impl<R, K> fmt::Debug for Config<R, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .field("budget", &self.budget)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
     }
 }

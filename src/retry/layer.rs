@@ -1,6 +1,6 @@
 //! The layer of retry.
 
-use super::config::Config;
+use super::config::{Config, Settings};
 use crate::chassis::{Operation, OperationLayer, Plan, Repeat};
 use crate::error::or_panic;
 use crate::{Budget, ByClone, ErrorsAreFailures};
@@ -44,7 +44,7 @@ impl RetryLayer {
 
     /// Begins to configure a retry.
     pub fn config(name: impl Into<String>) -> Config {
-        Config::new(name.into())
+        Config::new(name, Settings::default(), ByClone)
     }
 }
 

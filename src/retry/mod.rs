@@ -130,5 +130,5 @@
 mod config;
 mod layer;
 
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::layer::{Retry, RetryLayer, RetryPlan};

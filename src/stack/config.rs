@@ -1,15 +1,14 @@
 //! Settings of the standard stack.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::layer::{StandardLayer, StandardPlan};
 use crate::bulkhead::{self, BulkheadLayer};
-use crate::chassis::{Core, Limit, OperationLayer, Recipe};
+use crate::chassis::{Choice, Core, LayerConfig, Limit};
 use crate::error::Check;
-use crate::measure::Meter;
+use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::Series;
 use crate::{
@@ -27,67 +26,39 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The settings of a standard stack. Made by [`standard`](super::standard).
 ///
 /// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    name: String,
-    parts: Parts,
-    replay: R,
-    classify: K,
-    completion: C,
-}
+pub type Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    LayerConfig<Settings, R, K, C>;
 
+/// The settings of a standard stack, as they are in a [`Standard`].
 #[derive(Clone, Debug, PartialEq)]
-struct Parts {
-    measured: bool,
+pub struct Settings {
+    is_measured: bool,
     deadline: Option<Duration>,
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
     rate_limit: Option<rate_limit::Config>,
-    concurrency: Concurrency,
-    timeout: Timeout,
+    bulkhead: Choice<bulkhead::Config>,
+    timeout: Choice<Duration>,
     budget: Option<Budget>,
     one_quota: bool,
     seed: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timeout {
-    /// Nobody has said anything about it.
-    Unset,
-    Unlimited,
-    After(Duration),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Concurrency {
-    /// Nobody has said anything about it.
-    Unset,
-    Unlimited,
-    Limited(bulkhead::Config),
-}
-
-impl Standard {
-    pub(super) fn new(name: String) -> Self {
+impl Settings {
+    pub(super) fn new(name: &str) -> Self {
         Self {
-            parts: Parts {
-                measured: true,
-                deadline: Some(DEADLINE),
-                retry: Some(RetryLayer::config(name.clone())),
-                hedge: None,
-                breaker: Some(CircuitBreakerLayer::config(name.clone())),
-                rate_limit: None,
-                concurrency: Concurrency::Unset,
-                timeout: Timeout::Unset,
-                budget: None,
-                one_quota: false,
-                seed: None,
-            },
-            name,
-            replay: ByClone,
-            classify: ErrorsAreFailures,
-            completion: CompleteOnResponse,
+            is_measured: true,
+            deadline: Some(DEADLINE),
+            retry: Some(RetryLayer::config(name)),
+            hedge: None,
+            breaker: Some(CircuitBreakerLayer::config(name)),
+            rate_limit: None,
+            bulkhead: Choice::Default,
+            timeout: Choice::Default,
+            budget: None,
+            one_quota: false,
+            seed: None,
         }
     }
 }
@@ -97,53 +68,53 @@ impl<R, K, C> Standard<R, K, C> {
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.parts.timeout = Timeout::After(timeout);
+        self.settings.timeout = Choice::Set(timeout);
         self
     }
 
     /// Attempts may take as long as the deadline allows.
     pub fn no_timeout(mut self) -> Self {
-        self.parts.timeout = Timeout::Unlimited;
+        self.settings.timeout = Choice::Off;
         self
     }
 
     /// Sets the time of the whole operation, all attempts and waits included. 10 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.parts.deadline = Some(deadline);
+        self.settings.deadline = Some(deadline);
         self
     }
 
     /// Operations have no deadline of their own. One that the caller has set is kept.
     pub fn no_deadline(mut self) -> Self {
-        self.parts.deadline = None;
+        self.settings.deadline = None;
         self
     }
 
     /// Changes the settings of retry.
     pub fn retry(mut self, change: impl FnOnce(retry::Config) -> retry::Config) -> Self {
-        let config = self.parts.retry;
-        let config = config.unwrap_or_else(|| RetryLayer::config(self.name.clone()));
-        self.parts.retry = Some(change(config));
+        let config = self.settings.retry;
+        let config = config.unwrap_or_else(|| RetryLayer::config(&self.name));
+        self.settings.retry = Some(change(config));
         self
     }
 
     /// Failed attempts are not made again; unless there is a hedge, which then makes another one at once.
     pub fn no_retry(mut self) -> Self {
-        self.parts.retry = None;
+        self.settings.retry = None;
         self
     }
 
     /// Sends a copy of what takes too long. Off by default: `.hedge(|hedge| hedge)` turns it on as it is.
     pub fn hedge(mut self, change: impl FnOnce(hedge::Config) -> hedge::Config) -> Self {
-        let config = self.parts.hedge;
-        let config = config.unwrap_or_else(|| HedgeLayer::config(self.name.clone()));
-        self.parts.hedge = Some(change(config));
+        let config = self.settings.hedge;
+        let config = config.unwrap_or_else(|| HedgeLayer::config(&self.name));
+        self.settings.hedge = Some(change(config));
         self
     }
 
     /// Sends no copies, which is the default.
     pub fn no_hedge(mut self) -> Self {
-        self.parts.hedge = None;
+        self.settings.hedge = None;
         self
     }
 
@@ -152,15 +123,15 @@ impl<R, K, C> Standard<R, K, C> {
         mut self,
         change: impl FnOnce(circuit_breaker::Config) -> circuit_breaker::Config,
     ) -> Self {
-        let config = self.parts.breaker;
-        let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(self.name.clone()));
-        self.parts.breaker = Some(change(config));
+        let config = self.settings.breaker;
+        let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(&self.name));
+        self.settings.breaker = Some(change(config));
         self
     }
 
     /// There is no circuit breaker.
     pub fn no_circuit_breaker(mut self) -> Self {
-        self.parts.breaker = None;
+        self.settings.breaker = None;
         self
     }
 
@@ -174,14 +145,14 @@ impl<R, K, C> Standard<R, K, C> {
         rate: Rate,
         change: impl FnOnce(rate_limit::Config) -> rate_limit::Config,
     ) -> Self {
-        let config = RateLimitLayer::config(self.name.clone(), rate);
-        self.parts.rate_limit = Some(change(config));
+        let config = RateLimitLayer::config(&self.name, rate);
+        self.settings.rate_limit = Some(change(config));
         self
     }
 
     /// Keeps to no rate, which is the default.
     pub fn no_rate_limit(mut self) -> Self {
-        self.parts.rate_limit = None;
+        self.settings.rate_limit = None;
         self
     }
 
@@ -199,28 +170,28 @@ impl<R, K, C> Standard<R, K, C> {
         limit: impl Into<bulkhead::Limit>,
         change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
     ) -> Self {
-        let config = BulkheadLayer::config(self.name.clone(), limit);
-        self.parts.concurrency = Concurrency::Limited(change(config));
+        let config = BulkheadLayer::config(&self.name, limit);
+        self.settings.bulkhead = Choice::Set(change(config));
         self
     }
 
     /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
     /// overloaded.
     pub fn unlimited(mut self) -> Self {
-        self.parts.concurrency = Concurrency::Unlimited;
+        self.settings.bulkhead = Choice::Off;
         self
     }
 
     /// Operations and attempts are neither counted nor timed.
     pub fn no_measure(mut self) -> Self {
-        self.parts.measured = false;
+        self.settings.is_measured = false;
         self
     }
 
     /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
     /// default from one of the stack's own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.parts.budget = Some(budget.clone());
+        self.settings.budget = Some(budget.clone());
         self
     }
 
@@ -230,50 +201,26 @@ impl<R, K, C> Standard<R, K, C> {
     /// the time that the service asks for, and shrinks an adaptive concurrency limit. By default it concerns the request that
     /// got it alone, because others may be for tenants with quotas of their own.
     pub fn one_quota(mut self) -> Self {
-        self.parts.one_quota = true;
+        self.settings.one_quota = true;
         self
     }
 
     /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
     /// seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.parts.seed = Some(seed);
+        self.settings.seed = Some(seed);
         self
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay,
-            classify: self.classify,
-            completion: self.completion,
-        }
-    }
-
-    /// Classifies calls with `classify`, in all parts: a type of your own, a function, or a closure that names the type of its
-    /// argument, `|result: Result<&Answer, &Error>|`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Standard<R, K2, C> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay: self.replay,
-            classify,
-            completion: self.completion,
-        }
+        self.with_request(replay)
     }
 
     /// Sets when an attempt is over. By default when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2> {
-        Standard {
-            name: self.name,
-            parts: self.parts,
-            replay: self.replay,
-            classify: self.classify,
-            completion,
-        }
+        self.with_completion(completion)
     }
 
     /// Makes the layer.
@@ -283,82 +230,64 @@ impl<R, K, C> Standard<R, K, C> {
     /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
     /// names both.
     pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError> {
-        let (name, parts) = (self.name.as_str(), self.parts);
+        let (name, settings) = (self.name.as_str(), &self.settings);
         let check = Check::new("standard stack", name)?;
-        parts.check_alone(check)?;
+        settings.check_alone(check)?;
         let origin = Instant::now();
-        let budget = match &parts.budget {
-            Some(budget) => budget.clone(),
-            None => Budget::config(name).build()?,
-        };
-        let retry = parts.retry.clone().map(|config| {
-            let config = config.default_budget(&budget);
-            let config = match parts.seed {
-                Some(seed) => config.seed(seed),
-                None => config,
-            };
-            config.repeat()
+        let budget = settings.budget.clone();
+        let budget = budget.map_or_else(|| Budget::config(name).build(), Ok)?;
+        let retry = settings.retry.clone().map(|mut retry| {
+            retry.settings.seed = settings.seed.or(retry.settings.seed);
+            retry.repeat(|| Ok(budget.clone()))
         });
-        let hedge = parts.hedge.clone();
-        let hedge = hedge.map(|config| config.default_budget(&budget).shared());
-        let breaker = parts.breaker.clone().map(|config| match parts.seed {
+        let hedge = settings.hedge.as_ref();
+        let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
+        let breaker = settings.breaker.clone().map(|mut breaker| {
             // Not the same draws as those of retry.
-            Some(seed) => config.seed(seed.wrapping_add(1)).part(origin),
-            None => config.part(origin),
+            let seed = settings.seed.map(|seed| seed.wrapping_add(1));
+            breaker.settings.seed = seed.or(breaker.settings.seed);
+            breaker.part(origin)
         });
-        let rate_limit = parts.rate_limit.clone();
-        // In a stack, the classifier may say that the service has asked callers to stay away.
-        let rate_limit = rate_limit.map(|config| {
-            let config = config.classify(());
-            let config = if parts.one_quota {
-                config.one_quota()
-            } else {
-                config
-            };
-            config.part(origin)
+        let rate_limit = settings.rate_limit.clone().map(|mut limit| {
+            limit.settings.one_quota |= settings.one_quota;
+            limit.part(origin)
         });
-        let bulkhead = match &parts.concurrency {
-            Concurrency::Limited(config) if parts.one_quota => {
-                Some(config.clone().one_quota().part(origin)?)
-            }
-            Concurrency::Limited(config) => Some(config.part(origin)?),
-            Concurrency::Unlimited | Concurrency::Unset => None,
-        };
+        let bulkhead = settings.bulkhead.value().cloned().map(|mut bulkhead| {
+            bulkhead.settings.one_quota |= settings.one_quota;
+            bulkhead.part(origin)
+        });
         let limit = |time, part| Limit {
             time,
             metrics: Series::of(name, part),
         };
         let plan = StandardPlan {
-            deadline: limit(parts.deadline.unwrap_or(Duration::MAX), "deadline"),
+            deadline: limit(settings.deadline.unwrap_or(Duration::MAX), "deadline"),
             retry: retry.transpose()?,
             hedge: hedge.transpose()?,
-            timeout: parts.timeout().map(|time| limit(time, "timeout")),
+            timeout: settings.timeout().map(|time| limit(time, "timeout")),
             budget,
         };
-        let meter = |meter: fn(&str) -> Meter| parts.measured.then(|| meter(name));
+        let meter = |stage| settings.is_measured.then(|| Meter::new(name, stage));
         let attempt = (
             breaker.transpose()?,
-            (rate_limit.transpose()?, (bulkhead, meter(Meter::attempt))),
+            (
+                rate_limit.transpose()?,
+                (bulkhead.transpose()?, meter(ATTEMPT)),
+            ),
         );
-        let operation = meter(Meter::operation);
+        let operation = meter(OPERATION);
         // Last, because a part knows best what is wrong with itself.
-        parts.check_together(check)?;
-        let recipe = Recipe {
-            core: Core::new(plan.deadline.metrics.name(), origin, operation, attempt),
-            plan,
-            replay: self.replay,
-            classify: self.classify,
-            completion: self.completion,
-        };
-        Ok(OperationLayer::of(recipe))
+        settings.check_together(check)?;
+        let core = Core::new(plan.deadline.metrics.name(), origin, operation, attempt);
+        Ok(self.operation_layer(core, plan))
     }
 }
 
-impl Parts {
+impl Settings {
     /// Refuses what is missing, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
-            self.concurrency != Concurrency::Unset,
+            self.bulkhead != Choice::Default,
             "concurrency_limit",
             &format_args!("not set"),
             "a number of calls, or `unlimited()`",
@@ -371,59 +300,39 @@ impl Parts {
 
     /// Returns the time of one attempt.
     fn timeout(&self) -> Option<Duration> {
-        match (self.timeout, self.deadline) {
-            (Timeout::After(timeout), _) => Some(timeout),
-            (Timeout::Unlimited, _) => None,
-            (Timeout::Unset, Some(deadline)) => {
-                Some(TIMEOUT.min(deadline.mul_f64(SHARE_OF_DEADLINE)))
-            }
-            (Timeout::Unset, None) => Some(TIMEOUT),
+        if self.timeout != Choice::Default {
+            return self.timeout.value().copied();
         }
+        let share = |deadline: Duration| deadline.mul_f64(SHARE_OF_DEADLINE);
+        Some(self.deadline.map_or(TIMEOUT, |all| TIMEOUT.min(share(all))))
     }
 
-    /// Refuses parts that cannot do their work beside each other.
+    /// Refuses parts that cannot do their work beside each other, and settings that would come into effect only after an
+    /// attempt has ended.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        if let Some(deadline) = self.deadline {
-            let mut waits = vec![("timeout", self.timeout())];
-            if let Some(limit) = &self.rate_limit {
-                waits.push(("rate limit max_wait", limit.longest_wait()));
-            }
-            if let Concurrency::Limited(bulkhead) = &self.concurrency {
-                waits.push(("bulkhead queue_wait", bulkhead.longest_wait()));
-            }
-            for (field, wait) in waits {
-                let permitted = || format!("less than the deadline of {deadline:?}");
-                if let Some(wait) = wait.filter(|wait| *wait >= deadline) {
-                    check.that(false, field, &wait, permitted())?;
-                }
-            }
+        let breaker = self.breaker.as_ref();
+        let max_wait = self.rate_limit.as_ref();
+        let max_wait = max_wait.and_then(rate_limit::Config::longest_wait);
+        let queue_wait = self.bulkhead.value();
+        let queue_wait = queue_wait.and_then(bulkhead::Config::longest_wait);
+        let delay = self.hedge.as_ref().and_then(hedge::Config::fixed_delay);
+        let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
+        let deadline = self.deadline.map(|deadline| (deadline, "deadline"));
+        let timeout = self.timeout().map(|timeout| (timeout, "timeout"));
+        for (field, time, end) in [
+            ("timeout", self.timeout(), deadline),
+            ("rate limit max_wait", max_wait, deadline),
+            ("bulkhead queue_wait", queue_wait, deadline),
+            ("hedge delay", delay, timeout.or(deadline)),
+            ("circuit breaker slow_calls", slow, timeout.or(deadline)),
+        ] {
+            let (Some(time), Some((end, what))) = (time, end) else {
+                continue;
+            };
+            let permitted = format!("less than the {what} of {end:?}");
+            check.that(time < end, field, &time, permitted)?;
         }
-        self.check_attempt(check)
-    }
-
-    /// Refuses settings of parts that would come into effect only after an attempt has ended.
-    fn check_attempt(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let end = match (self.timeout(), self.deadline) {
-            (Some(timeout), _) => Some((timeout, "timeout")),
-            (None, Some(deadline)) => Some((deadline, "deadline")),
-            (None, None) => None,
-        };
-        if let Some((end, what)) = end {
-            let less = || format!("less than the {what} of {end:?}");
-            if let Some(delay) = self.hedge.as_ref().and_then(hedge::Config::fixed_delay) {
-                check.that(delay < end, "hedge delay", &delay, less())?;
-            }
-            let breaker = self.breaker.as_ref();
-            let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
-            if let Some(slow) = slow {
-                check.that(slow < end, "circuit breaker slow_calls", &slow, less())?;
-            }
-        }
-        let Some((breaker, window)) = self
-            .breaker
-            .as_ref()
-            .and_then(|b| Some((b, b.time_window()?)))
-        else {
+        let Some((breaker, window)) = breaker.and_then(|b| Some((b, b.time_window()?))) else {
             return Ok(());
         };
         if let Some(timeout) = self.timeout() {
@@ -440,14 +349,5 @@ impl Parts {
             check.that(f64::from(needed) <= most, field, &needed, permitted)?;
         }
         Ok(())
-    }
-}
-
-impl<R, K, C> fmt::Debug for Standard<R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Standard")
-            .field("name", &self.name)
-            .field("parts", &self.parts)
-            .finish_non_exhaustive()
     }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::bulkhead::{self, Compartment};
 use crate::chassis::{
     Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, Repeat, Times,
 };
-use crate::circuit_breaker::{self, Breaker};
 use crate::measure::Meter;
-use crate::rate_limit::{self, RateLimiter};
 use crate::timer::Timer;
-use crate::{Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, hedge};
+use crate::{
+    Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, bulkhead,
+    circuit_breaker, hedge, rate_limit,
+};
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
 ///
@@ -38,8 +38,11 @@ pub struct StandardPlan {
 
 /// The parts that each attempt passes, from the outside: circuit breaker, rate limit, bulkhead, measure.
 pub type StandardParts = (
-    Option<Breaker>,
-    (Option<RateLimiter>, (Option<Compartment>, Option<Meter>)),
+    Option<circuit_breaker::Handle>,
+    (
+        Option<rate_limit::Handle>,
+        (Option<bulkhead::Handle>, Option<Meter>),
+    ),
 );
 
 impl Plan for StandardPlan {
@@ -74,13 +77,11 @@ impl<R, K, C> StandardLayer<R, K, C> {
     /// A handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        let (breaker, (rate_limit, (bulkhead, _))) = self.parts();
         let plan = self.plan();
+        let hedge = plan.hedge.as_ref();
         Handle {
-            breaker: breaker.as_ref().map(Breaker::handle),
-            hedge: (plan.hedge.as_ref()).map(|hedge| hedge::Handle::of(hedge, self.origin())),
-            rate_limit: rate_limit.as_ref().map(RateLimiter::handle),
-            bulkhead: bulkhead.as_ref().map(Compartment::handle),
+            parts: self.parts().clone(),
+            hedge: hedge.map(|hedge| hedge::Handle::of(hedge, self.origin())),
             budget: plan.budget.clone(),
         }
     }
@@ -89,10 +90,8 @@ impl<R, K, C> StandardLayer<R, K, C> {
 /// Reads and steers the parts of a standard stack. Clones are handles of the same stack.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    breaker: Option<circuit_breaker::Handle>,
+    parts: StandardParts,
     hedge: Option<hedge::Handle>,
-    rate_limit: Option<rate_limit::Handle>,
-    bulkhead: Option<bulkhead::Handle>,
     budget: Budget,
 }
 
@@ -100,7 +99,7 @@ impl Handle {
     /// The circuit breaker, if there is one.
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&circuit_breaker::Handle> {
-        self.breaker.as_ref()
+        self.parts.0.as_ref()
     }
 
     /// The hedge, if there is one.
@@ -112,13 +111,13 @@ impl Handle {
     /// The rate limit, if there is one.
     #[must_use]
     pub fn rate_limit(&self) -> Option<&rate_limit::Handle> {
-        self.rate_limit.as_ref()
+        self.parts.1.0.as_ref()
     }
 
     /// The bulkhead, if there is one.
     #[must_use]
     pub fn bulkhead(&self) -> Option<&bulkhead::Handle> {
-        self.bulkhead.as_ref()
+        self.parts.1.1.0.as_ref()
     }
 
     /// The budget that retries and hedges are paid from.
@@ -131,11 +130,9 @@ impl Handle {
 impl Availability for Handle {
     /// Returns `true` if no part would reject the next call.
     fn is_available(&self) -> bool {
-        fn is_available<H: Availability>(part: Option<&H>) -> bool {
-            part.is_none_or(Availability::is_available)
-        }
-        is_available(self.breaker.as_ref())
-            && is_available(self.rate_limit.as_ref())
-            && is_available(self.bulkhead.as_ref())
+        let breaker = self.circuit_breaker();
+        breaker.is_none_or(Availability::is_available)
+            && self.rate_limit().is_none_or(Availability::is_available)
+            && self.bulkhead().is_none_or(Availability::is_available)
     }
 }

@@ -119,11 +119,14 @@
 mod config;
 mod layer;
 
-pub use self::config::Standard;
+pub use self::config::{Settings, Standard};
 pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
+use crate::ByClone;
 
 /// Begins to configure the standard stack for the calls to one dependency. See the
 /// [module documentation](crate::stack).
 pub fn standard(name: impl Into<String>) -> Standard {
-    Standard::new(name.into())
+    let name = name.into();
+    let settings = Settings::new(&name);
+    Standard::new(name, settings, ByClone)
 }

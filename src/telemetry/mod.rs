@@ -22,43 +22,20 @@ pub(crate) use shown::{Gauges, Published, Shown};
 
 use crate::Outcome;
 
-/// The end of a call: the values of the label `outcome`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ended {
-    Success,
-    Failure,
-    Overload,
-    Throttled,
-    Ignored,
-    Cancelled,
-    Rejected,
-}
+/// The value of the label `outcome` for a call that an inner layer refused.
+pub(crate) const REJECTED: &str = "rejected";
 
-impl Ended {
+impl Outcome {
     /// The value of the label `outcome`.
     #[inline]
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",
-            Self::Overload => "overload",
-            Self::Throttled => "throttled",
+            Self::Overload { .. } => "overload",
+            Self::Throttled { .. } => "throttled",
             Self::Ignored => "ignored",
             Self::Cancelled => "cancelled",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl From<Outcome> for Ended {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Success => Self::Success,
-            Outcome::Failure => Self::Failure,
-            Outcome::Overload { .. } => Self::Overload,
-            Outcome::Throttled { .. } => Self::Throttled,
-            Outcome::Ignored => Self::Ignored,
-            Outcome::Cancelled => Self::Cancelled,
         }
     }
 }

@@ -6,20 +6,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::handles::{Handles, PERIOD};
-use super::table::REJECTIONS;
+use super::table::{QUEUE_WAIT, REJECTIONS};
 use crate::sync::lock;
-use crate::{ErrorKind, Mode};
+use crate::{Error, ErrorKind, Mode};
 
 /// The metrics of one kind of layer, and the levels that its gauges show. All layers of one name share them.
 pub(crate) trait Instruments: Default + Send + Sync + 'static {
     /// Sets every gauge to its present level.
     fn publish(&self, _handles: &mut Handles) {}
 }
+
+/// A layer without gauges.
+impl Instruments for () {}
 
 /// The metrics of all layers of one kind that have the same name.
 ///
@@ -131,6 +135,28 @@ impl<I: Instruments> Series<I> {
         table[self.slot].insert(Box::new(bound))
     }
 
+    /// Counts a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it is a call that
+    /// the layer would refuse, and there is no error.
+    #[inline]
+    pub(crate) fn refuse(
+        &self,
+        reason: ErrorKind,
+        mode: Mode,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.rejected(reason, mode, now);
+        match mode {
+            Mode::Enforce => Err(Error::rejected(reason, self.name, retry_after)),
+            Mode::Observe => Ok(()),
+        }
+    }
+
+    /// Records the wait of a call in a queue. `end` is the value of the label `result`.
+    pub(crate) fn waited(&self, end: &'static str, waited: Duration, now: Instant) {
+        self.report(now, |handles| handles.record(&QUEUE_WAIT, &[end], waited));
+    }
+
     /// Counts a call that the layer has refused, or would have refused in the mode [`Observe`](Mode::Observe).
     pub(crate) fn rejected(&self, reason: ErrorKind, mode: Mode, now: Instant) {
         let values = [reason.label(), mode.label()];
@@ -199,7 +225,6 @@ mod tests {
     use crate::debugging::{DebugValue, DebuggingRecorder};
     use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
     use std::sync::atomic::AtomicI64;
-    use std::time::Duration;
 
     #[derive(Default)]
     struct Test(AtomicI64);

@@ -48,65 +48,66 @@ impl Published {
 pub(crate) trait Gauges<const N: usize>: Instruments {
     fn sums(&self) -> &[AtomicU64; N];
 
-    /// The levels in the word of a layer.
+    /// The levels in the word of a layer. All are zero in the word zero.
     fn parts(word: u64) -> [u64; N];
 }
 
-/// The levels that one layer adds to the gauges of its series, and the time when they were published last.
+/// The levels that one layer adds to the gauges of its series.
 ///
 /// A level is published
 ///
-/// - every 100 ms, by a call that has the time at hand;
+/// - every 100 ms, by a call that has the time at hand: the core of the layer sees to that;
 /// - when it is twice or half of what is shown, and more than a few more or less;
 /// - when it has returned to zero: otherwise the last call before a pause would be shown until the next one.
-#[derive(Debug)]
-pub(crate) struct Shown<const N: usize> {
+pub(crate) struct Shown<I: Gauges<N>, const N: usize> {
+    pub(crate) series: &'static Series<I>,
     word: AtomicU64,
-    published: Published,
 }
 
 /// Levels that differ by less are not far from each other.
 const FEW: u64 = 8;
 
-impl<const N: usize> Shown<N> {
+impl<I: Gauges<N>, const N: usize> Shown<I, N> {
     /// The levels of a layer that has been built.
-    pub(crate) fn new<I: Gauges<N>>(series: &Series<I>, word: u64) -> Self {
-        move_sums::<I, N>(series, [0; N], I::parts(word));
-        Self {
-            word: AtomicU64::new(word),
-            published: Published::default(),
-        }
+    pub(crate) fn new(series: &'static Series<I>, word: u64) -> Self {
+        let shown = Self {
+            series,
+            word: AtomicU64::new(0),
+        };
+        shown.replace(word);
+        shown
     }
 
-    #[inline]
-    fn parts<I: Gauges<N>>(&self) -> [u64; N] {
-        I::parts(self.word.load(Ordering::SeqCst))
+    /// Puts what the layer shows now in the place of what it showed before. Returns whether that is a difference.
+    fn replace(&self, word: u64) -> bool {
+        let before = self.word.swap(word, Ordering::SeqCst);
+        let (from, to) = (I::parts(before), I::parts(word));
+        for (part, sum) in self.series.levels().sums().iter().enumerate() {
+            // Wraps where it falls; the sum does not.
+            sum.fetch_add(to[part].wrapping_sub(from[part]), Ordering::SeqCst);
+        }
+        from != to
     }
 
     /// Returns whether levels are to be published without regard to the time. One load and a few comparisons.
     #[inline]
-    pub(crate) fn is_outdated<I: Gauges<N>>(&self, word: u64) -> bool {
-        (0..N).any(|part| self.is_outdated_in::<I>(part, word))
+    pub(crate) fn is_outdated(&self, word: u64) -> bool {
+        (0..N).any(|part| self.is_outdated_in(part, word))
     }
 
     /// The same for one level, where the others cannot have changed.
     #[inline]
-    pub(crate) fn is_outdated_in<I: Gauges<N>>(&self, part: usize, word: u64) -> bool {
-        let (shown, level) = (self.parts::<I>()[part], I::parts(word)[part]);
+    pub(crate) fn is_outdated_in(&self, part: usize, word: u64) -> bool {
+        let shown = I::parts(self.word.load(Ordering::SeqCst))[part];
+        let level = I::parts(word)[part];
         shown.abs_diff(level) >= FEW + shown.min(level) || (shown > 0 && level == 0)
     }
 
-    /// Publishes the gauges if it is time to. `nanos` is `now`, from an origin that is always the same.
+    /// Publishes the gauges if they are outdated.
     #[inline]
-    pub(crate) fn keep<I: Gauges<N>>(
-        &self,
-        series: &Series<I>,
-        word: impl Fn() -> u64,
-        now: Instant,
-        nanos: u64,
-    ) {
-        if self.published.is_due(nanos) || self.is_outdated::<I>(word()) {
-            self.publish(series, word, now);
+    pub(crate) fn catch_up(&self, word: impl Fn() -> u64, now: impl FnOnce() -> Instant) {
+        if self.is_outdated(word()) {
+            self.publish(word, now());
         }
     }
 
@@ -115,43 +116,22 @@ impl<const N: usize> Shown<N> {
     /// If a level returns to zero, either the thread that brought it there sees that it is shown, or the thread that
     /// shows it sees that it has gone. So `word` must be changed, and read here, with sequential consistency.
     #[cold]
-    pub(crate) fn publish<I: Gauges<N>>(
-        &self,
-        series: &Series<I>,
-        word: impl Fn() -> u64,
-        now: Instant,
-    ) {
+    pub(crate) fn publish(&self, word: impl Fn() -> u64, now: Instant) {
         loop {
-            let levels = word();
-            let shown = self.word.swap(levels, Ordering::SeqCst);
-            if move_sums::<I, N>(series, I::parts(shown), I::parts(levels)) {
-                series.publish(now);
-            } else {
-                series.publish_again(now);
-            }
-            if !self.is_outdated::<I>(word()) {
+            self.replace(word());
+            self.series.publish(now);
+            if !self.is_outdated(word()) {
                 return;
             }
         }
     }
-
-    /// Publishes the gauges without a layer that no longer exists.
-    pub(crate) fn remove<I: Gauges<N>>(&mut self, series: &Series<I>) {
-        if move_sums::<I, N>(series, self.parts::<I>(), [0; N]) {
-            series.publish(Instant::now());
-        }
-    }
 }
 
-/// Puts what a layer shows now in the place of what it showed before. Returns whether that is a difference.
-fn move_sums<I: Gauges<N>, const N: usize>(
-    series: &Series<I>,
-    from: [u64; N],
-    to: [u64; N],
-) -> bool {
-    for (part, sum) in series.levels().sums().iter().enumerate() {
-        // Wraps where it falls; the sum does not.
-        sum.fetch_add(to[part].wrapping_sub(from[part]), Ordering::SeqCst);
+impl<I: Gauges<N>, const N: usize> Drop for Shown<I, N> {
+    /// The gauges must not show a layer that no longer exists.
+    fn drop(&mut self) {
+        if self.replace(0) {
+            self.series.publish(Instant::now());
+        }
     }
-    from != to
 }

@@ -840,8 +840,7 @@ async fn a_long_download_is_not_slow_to_an_adaptive_limit() -> Result<(), Config
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_a_fallback_has_a_body_without_a_call() {
-    type Answer =
-        Response<TrackedBody<Full<Bytes>, InFlight<(), bulkhead::Compartment>, Classifier>>;
+    type Answer = Response<TrackedBody<Full<Bytes>, InFlight<(), bulkhead::Handle>, Classifier>>;
     let layer = bulkhead(1);
     let handle = layer.handle();
     let answer = fallback::from_failure(|_: fallback::Failed<'_, Answer>| {
@@ -856,7 +855,7 @@ async fn an_answer_of_a_fallback_has_a_body_without_a_call() {
     assert_eq!(handle.in_flight(), 0);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "none");
     assert!(
-        TrackedBody::<Empty<Bytes>, InFlight<(), bulkhead::Compartment>, Classifier>::default()
+        TrackedBody::<Empty<Bytes>, InFlight<(), bulkhead::Handle>, Classifier>::default()
             .is_end_stream()
     );
 }

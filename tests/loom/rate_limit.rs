@@ -1,14 +1,18 @@
 //! The tokens of a rate limit, and those who wait for one.
 
 #[allow(dead_code)]
+#[path = "../../src/rate_limit/bucket.rs"]
+mod bucket;
+#[allow(dead_code)]
 #[path = "../../src/rate_limit/queue.rs"]
 mod queue;
 
 use std::task::{Wake, Waker};
 
-use loom::sync::{Arc, Mutex};
+use loom::sync::Arc;
 
-use self::queue::{Place, Queue, Step, Tokens as _};
+use self::bucket::{Bucket, Limits};
+use self::queue::{Place, Queue, Step};
 use crate::algorithm::gcra::{Gcra, Taken};
 use crate::algorithm::rate::Rate;
 use crate::{SECOND, on_threads, sync};
@@ -69,18 +73,11 @@ pub(crate) fn a_call_is_judged_by_the_old_terms_or_the_new_ones_and_no_mixture()
 
 pub(crate) fn a_later_origin_loses_no_token_that_is_taken_meanwhile() {
     const YEAR: u64 = 365 * 24 * 60 * 60 * SECOND;
-    let limit = Arc::new((Gcra::new(RATE, 3), Mutex::new(())));
-    let step = |(gcra, lock): &(Gcra, Mutex<()>), cost| loop {
-        match gcra.take(YEAR, cost) {
-            Taken::Stale => {
-                let _one_at_a_time = sync::lock(lock);
-                gcra.renew(YEAR);
-            }
-            taken => return taken,
-        }
-    };
+    let (rate, burst) = (RATE, 3);
+    let limit = Arc::new(Bucket::new(Limits { rate, burst }));
+    let step = |bucket: &Bucket, cost| bucket.take(YEAR, cost);
     assert_eq!(taken(&on_threads(&limit, [1, 1], step)), 2);
-    assert_eq!(limit.0.available(YEAR), 1);
+    assert_eq!(limit.gcra.available(YEAR), 1);
 }
 
 pub(crate) fn nothing_passes_once_a_limit_is_quiet() {
@@ -99,7 +96,7 @@ pub(crate) fn nothing_passes_once_a_limit_is_quiet() {
 /// A queue for the tokens of a limit that has none left at first, and a flag for each of two waiters.
 struct Waiting {
     queue: Queue,
-    gcra: Gcra,
+    bucket: Bucket,
     flags: [std::sync::Arc<Flag>; 2],
 }
 
@@ -115,34 +112,23 @@ impl Wake for Flag {
 /// Waits for no turn that comes later.
 const UNTIL: u64 = 100 * SECOND;
 
-struct At<'a>(&'a Gcra, u64);
-
-impl queue::Tokens for At<'_> {
-    fn take(&self, cost: u32) -> Taken {
-        self.0.take(self.1, cost)
-    }
-
-    fn wait(&self, tokens: u64) -> u64 {
-        self.0.wait(self.1, tokens)
-    }
-
-    fn burst(&self) -> u32 {
-        self.0.burst()
-    }
-}
-
 impl Waiting {
     fn new() -> Self {
-        let (queue, gcra) = (Queue::new(), Gcra::new(RATE, 1));
-        assert_eq!(At(&gcra, 0).take(1), Taken::Yes);
+        let (rate, burst) = (RATE, 1);
+        let (queue, bucket) = (Queue::new(), Bucket::new(Limits { rate, burst }));
+        assert_eq!(bucket.take(0, 1), Taken::Yes);
         let flag = || std::sync::Arc::new(Flag(sync::AtomicU32::new(0)));
         let flags = [flag(), flag()];
-        Self { queue, gcra, flags }
+        Self {
+            queue,
+            bucket,
+            flags,
+        }
     }
 
     fn step(&self, waiter: usize, place: &mut Place, now: u64) -> Step {
         let waker = Waker::from(std::sync::Arc::clone(&self.flags[waiter]));
-        self.queue.step(place, now, &waker, &At(&self.gcra, now))
+        self.queue.step(place, now, &waker, &self.bucket)
     }
 
     fn was_woken(&self, waiter: usize) -> bool {
@@ -206,8 +192,8 @@ pub(crate) fn a_waiter_is_woken_when_the_limit_has_changed() {
     let waiting = Arc::new(Waiting::new());
     let act = |waiting: &Waiting, changes: bool| {
         if changes {
-            waiting.gcra.set(Rate::per_second(2), 1, 0);
-            waiting.queue.reconsider(0, &At(&waiting.gcra, 0));
+            waiting.bucket.gcra.set(Rate::per_second(2), 1, 0);
+            waiting.queue.reconsider(0, &waiting.bucket);
             return None;
         }
         let mut place = place();

@@ -26,9 +26,9 @@ pub(crate) enum Payment {
     Denied,
 }
 
-/// The settings of hedging.
+/// The settings of a hedge, as they are in a [`Config`](crate::hedge::Config).
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// `None` for the percentile.
     pub(crate) delay: Option<Duration>,
     pub(crate) max_hedges: u32,
@@ -36,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) sketch: sketch::Settings,
     pub(crate) rate_share: f64,
     pub(crate) burst: u32,
+    pub(crate) budget: Option<Budget>,
 }
 
 /// Decides about hedges: the latencies of the calls to one service, and what hedges are paid from.
@@ -43,22 +44,16 @@ pub struct Hedger {
     settings: Settings,
     sketch: Sketch,
     quota: Mutex<Quota>,
-    budget: Option<Budget>,
     metrics: &'static Series<HedgeMetrics>,
 }
 
 impl Hedger {
-    pub(crate) fn new(
-        settings: Settings,
-        budget: Option<Budget>,
-        metrics: &'static Series<HedgeMetrics>,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, metrics: &'static Series<HedgeMetrics>) -> Self {
         metrics.levels().set(settings.delay);
         Self {
             sketch: Sketch::new(settings.sketch, stripes()),
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),
             settings,
-            budget,
             metrics,
         }
     }
@@ -122,7 +117,7 @@ impl Hedger {
     /// Takes back what was paid for a hedge that an inner layer has refused.
     pub(crate) fn refund(&self) {
         lock(&self.quota).put_back();
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.give_back(budget::HEDGE);
         }
     }
@@ -133,7 +128,7 @@ impl Hedger {
         if !lock(&self.quota).take(calls, recent) {
             return false;
         }
-        let budget = self.budget.as_ref();
+        let budget = self.settings.budget.as_ref();
         let allowed = budget.is_none_or(|budget| budget.withdraw(budget::HEDGE, now));
         if !allowed {
             lock(&self.quota).put_back();
@@ -144,21 +139,21 @@ impl Hedger {
     /// Says whether an outer retry brings what hedges are paid from, or nothing has to.
     #[inline]
     pub(crate) fn is_funded(&self) -> bool {
-        let budget = self.budget.as_ref();
+        let budget = self.settings.budget.as_ref();
         budget.is_none_or(|budget| budget.id() == context::budget())
     }
 
     /// Returns the same for a retry that pays from the budget of this number.
     #[inline]
     pub(crate) fn is_funded_by(&self, budget: usize) -> bool {
-        let own = self.budget.as_ref();
+        let own = self.settings.budget.as_ref();
         own.is_none_or(|own| own.id() == budget)
     }
 
     /// Notes that an operation begins whose success pays for later hedges.
     #[inline]
     pub(crate) fn enter(&self) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.enter();
         }
     }
@@ -166,7 +161,7 @@ impl Hedger {
     /// Notes that such an operation is over, and what it brings.
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) {
-        if let Some(budget) = &self.budget {
+        if let Some(budget) = &self.settings.budget {
             budget.leave(gain);
         }
     }
@@ -189,7 +184,6 @@ impl fmt::Debug for Hedger {
         f.debug_struct("Hedge")
             .field("name", &self.name())
             .field("settings", &self.settings)
-            .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,8 @@ mod running;
 mod service;
 
 pub use self::future::OperationFuture;
-pub(crate) use self::hedger::{Hedger, Settings as HedgeSettings};
+pub(crate) use self::hedger::Hedger;
+pub use self::hedger::Settings as HedgeSettings;
 pub use self::plan::Plan;
 pub(crate) use self::plan::{Hedging, Kept, Times};
 pub(crate) use self::repeat::Repeat;

@@ -1,0 +1,123 @@
+//! The shape of all configurations.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
+use crate::{CompleteOnResponse, ErrorsAreFailures};
+
+/// The settings `S` of a layer, its name, and the types that it is made with.
+///
+/// Each layer has a name for its own configuration, such as [`circuit_breaker::Config`](crate::circuit_breaker::Config), and
+/// its own setters. `R` copies requests or gives their costs, `K` classifies calls, and `C` sets when a call is over.
+#[derive(Clone, PartialEq)]
+#[must_use = "call `build` to make the layer"]
+pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse> {
+    pub(crate) name: String,
+    pub(crate) settings: S,
+    pub(crate) request: R,
+    classify: K,
+    completion: C,
+}
+
+/// A setting that can be turned off.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Choice<T> {
+    /// Nobody has said anything about it.
+    Default,
+    Off,
+    Set(T),
+}
+
+impl<T> Choice<T> {
+    pub(crate) fn value(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Default | Self::Off => None,
+        }
+    }
+}
+
+impl<S, R> LayerConfig<S, R> {
+    pub(crate) fn new(name: impl Into<String>, settings: S, request: R) -> Self {
+        Self {
+            name: name.into(),
+            settings,
+            request,
+            classify: ErrorsAreFailures,
+            completion: CompleteOnResponse,
+        }
+    }
+}
+
+impl<S, R, K, C> LayerConfig<S, R, K, C> {
+    /// Classifies calls with `classify`: a type of your own, a function, or a closure that names the type of its argument,
+    /// `|result: Result<&Answer, &Error>|`. By default errors are failures.
+    pub fn classify<K2>(self, classify: K2) -> LayerConfig<S, R, K2, C> {
+        LayerConfig {
+            name: self.name,
+            settings: self.settings,
+            request: self.request,
+            classify,
+            completion: self.completion,
+        }
+    }
+
+    pub(crate) fn with_request<R2>(self, request: R2) -> LayerConfig<S, R2, K, C> {
+        LayerConfig {
+            name: self.name,
+            settings: self.settings,
+            request,
+            classify: self.classify,
+            completion: self.completion,
+        }
+    }
+
+    pub(crate) fn with_completion<C2>(self, completion: C2) -> LayerConfig<S, R, K, C2> {
+        LayerConfig {
+            name: self.name,
+            settings: self.settings,
+            request: self.request,
+            classify: self.classify,
+            completion,
+        }
+    }
+
+    /// Makes the layer of a part that counts time from `origin`.
+    pub(crate) fn part_layer<P: Part>(
+        self,
+        name: &'static str,
+        origin: Instant,
+        part: impl FnOnce(R) -> P,
+    ) -> PartLayer<P, K, C> {
+        let part = part(self.request);
+        PartLayer::with(name, origin, part, self.classify, self.completion)
+    }
+
+    /// Makes the layer of an operation.
+    pub(crate) fn operation_layer<P: Plan>(
+        self,
+        core: Arc<Core<P::Operation, P::Attempt>>,
+        plan: P,
+    ) -> OperationLayer<P, R, K, C> {
+        let recipe = Recipe {
+            core,
+            plan,
+            replay: self.request,
+            classify: self.classify,
+            completion: self.completion,
+        };
+        OperationLayer::of(recipe)
+    }
+}
+
+impl<S: fmt::Debug, R, K, C> fmt::Debug for LayerConfig<S, R, K, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerConfig")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
