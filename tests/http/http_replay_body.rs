@@ -607,6 +607,16 @@ fn the_limit_is_the_same_for_tiny_frames() {
 }
 
 #[test]
+fn a_body_that_goes_on_after_its_trailers_is_not_kept() {
+    let steps = [Step::Data(10), Step::Trailers, Step::Data(10)];
+    let mut first = reader(&steps, 10_000);
+    let mut copy = first.copy().unwrap();
+    assert_eq!(first.read(), whole(&steps));
+    assert!(!copy.body.is_replayable());
+    assert_eq!(copy.read(), [Got::Lost]);
+}
+
+#[test]
 fn a_body_that_is_known_to_be_too_long_is_not_kept_at_all() {
     let steps = [Step::Data(60), Step::Data(60), Step::Trailers];
     let source = Source::new(&steps, true);
