@@ -2,6 +2,8 @@
 //!
 //! A duration begins when the call is made, not when the poll began in which it was made. It ends when the service has
 //! returned.
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
