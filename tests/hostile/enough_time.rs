@@ -1,0 +1,320 @@
+//! A call is evidence about a service only if the service had enough time for it.
+
+use std::time::Duration;
+
+use buttress::circuit_breaker::{Handle, State};
+use buttress::http::{HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer};
+use buttress::{BoxError, Deadline};
+use http::{Request, Response};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::callers::{
+    Body, Losses, MS, Patience, SECOND, Sent, answer, call_for, get, grpc, request, service,
+};
+
+/// The most that honest callers may lose, in percent.
+const MAX_LOSS: f64 = 0.5;
+const FOREVER: Duration = Duration::from_secs(3_600);
+
+fn stack() -> HttpStandardLayer {
+    let stack = buttress::http::standard("honest").unlimited().seed(1);
+    stack.build().unwrap()
+}
+
+fn breaker(stack: &HttpStandardLayer) -> Handle {
+    stack.handle().circuit_breaker().unwrap().clone()
+}
+
+#[track_caller]
+fn assert_few_losses(losses: &Losses, case: &str) {
+    let percent = losses.percent();
+    assert!(
+        percent <= MAX_LOSS,
+        "{case}: honest callers lose {percent} %"
+    );
+}
+
+/// Callers of whom `share` bring `patience`, for 20 s.
+async fn harm<S, B>(client: &S, share: f64, patience: Patience) -> Losses
+where
+    S: Service<Request<Body>, Response = Response<B>, Future: Send, Error: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: Send + 'static,
+{
+    call_for(client, 20 * SECOND, 1, |draw| {
+        let is_harmful = draw < share;
+        (get("/"), if is_harmful { patience } else { Patience::Full })
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_less_time_than_any_answer_takes_do_not_open_the_breaker_for_others() {
+    for (time, share, patience) in [
+        (20 * MS, 0.7, Patience::Deadline(12 * MS)),
+        (20 * MS, 0.98, Patience::Deadline(12 * MS)),
+        (20 * MS, 0.7, Patience::Drops(12 * MS)),
+        (300 * MS, 0.7, Patience::Deadline(210 * MS)),
+        (300 * MS, 0.7, Patience::Drops(210 * MS)),
+    ] {
+        let (client, _) = service(move |_, _| (time, answer(200)));
+        let losses = harm(&stack().wrap(client), share, patience).await;
+        assert_few_losses(&losses, &format!("{time:?}, {share}, {patience:?}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_too_little_time_for_a_slow_path_do_not_open_the_breaker_for_others() {
+    for patience in [100 * MS, 300 * MS] {
+        let (client, _) = service(|request: &Request<Body>, _| {
+            let is_slow = request.uri().path() == "/slow";
+            (if is_slow { 500 * MS } else { 20 * MS }, answer(200))
+        });
+        let client = stack().wrap(client);
+        let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
+            true => (get("/slow"), Patience::Deadline(patience)),
+            false => (get("/"), Patience::Full),
+        });
+        assert_few_losses(&losses.await, &format!("{patience:?}"));
+    }
+}
+
+/// The deadline that the caller wrote on the wire.
+fn told(request: &Request<Body>) -> Option<Duration> {
+    let value = request.headers().get("x-request-timeout-ms")?;
+    Some(MS * value.to_str().unwrap().parse().unwrap())
+}
+
+/// A server of 20 ms that ends a call with `status` at its deadline, so many milliseconds sooner or later.
+fn server(
+    milliseconds: i32,
+    status: fn() -> Response<Body>,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    service(move |request: &Request<Body>, _| {
+        let by = MS * milliseconds.unsigned_abs();
+        let at = told(request).map(|told| match milliseconds < 0 {
+            true => told.saturating_sub(by),
+            false => told + by,
+        });
+        match at.filter(|at| *at < 20 * MS) {
+            Some(at) => (at, status()),
+            None => (20 * MS, answer(200)),
+        }
+    })
+    .0
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "504 always counts"]
+async fn a_server_that_ends_calls_at_their_deadline_itself_is_not_taken_for_one_that_fails() {
+    for (by, slack) in [
+        (0, 0),
+        (-1, 0),
+        (-5, 0),
+        (-11, 0),
+        (1, 0),
+        (5, 0),
+        (0, 1),
+        (0, 5),
+    ] {
+        let propagate = PropagateDeadlineLayer::config("honest").slack(MS * slack);
+        let propagate = propagate.build().unwrap();
+        let client = propagate.layer(server(by, || answer(504)));
+        let losses = harm(&stack().wrap(client), 0.7, Patience::Deadline(12 * MS)).await;
+        assert_few_losses(&losses, &format!("504 after {by} ms, slack {slack} ms"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "ends by a deadline inside always count"]
+async fn a_client_that_ends_calls_at_their_deadline_itself_does_not_open_the_breaker() {
+    for slack in [0, 1, 5] {
+        let propagate = PropagateDeadlineLayer::config("honest").slack(MS * slack);
+        // As a tonic channel does.
+        let client = propagate.build().unwrap().layer(tower::service_fn(
+            |request: Request<Body>| async move {
+                let told = told(&request).filter(|told| *told < 20 * MS);
+                sleep(told.unwrap_or(20 * MS)).await;
+                match told {
+                    Some(_) => Err(BoxError::from("cancelled")),
+                    None => Ok(answer(200)),
+                }
+            },
+        ));
+        let losses = harm(&stack().wrap(client), 0.7, Patience::Deadline(12 * MS)).await;
+        assert_few_losses(&losses, &format!("slack {slack} ms"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "DEADLINE_EXCEEDED always counts"]
+async fn a_grpc_server_that_ends_calls_at_their_deadline_is_not_taken_for_one_that_fails() {
+    let status = || {
+        let answer = Response::builder().header("grpc-status", "4");
+        answer.body(Body::default()).unwrap()
+    };
+    let stack = grpc("honest");
+    let client = ServiceBuilder::new()
+        .layer(stack.build().unwrap())
+        .layer(PropagateDeadlineLayer::new("honest"))
+        .service(server(-2, status));
+    // As answers of HTTP, those with a status of gRPC are all good.
+    let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
+        true => (get("/"), Patience::Deadline(12 * MS)),
+        false => (get("/"), Patience::Full),
+    });
+    assert_few_losses(&losses.await, "DEADLINE_EXCEEDED");
+}
+
+/// Calls a service that hangs for everybody, after `health`. Returns how many requests reach it before the breaker opens.
+async fn leak(health: Duration, patience: Patience) -> u32 {
+    let (client, sent) = service(move |_: &Request<Body>, now| {
+        let is_well = now < health;
+        (if is_well { 20 * MS } else { FOREVER }, answer(200))
+    });
+    leak_of(client, sent, health, patience).await
+}
+
+async fn leak_of<S>(client: S, sent: Sent, health: Duration, patience: Patience) -> u32
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let stack = stack();
+    let client = stack.wrap(client);
+    if !health.is_zero() {
+        call_for(&client, health, 1, |_| (get("/"), Patience::Full)).await;
+    }
+    let (before, breaker) = (sent.count(), breaker(&stack));
+    let calls = tokio::spawn(async move {
+        call_for(&client, 20 * SECOND, 1, |_| (get("/"), patience)).await;
+    });
+    let began = Instant::now();
+    while breaker.state() == State::Closed && began.elapsed() < 20 * SECOND {
+        sleep(MS).await;
+    }
+    calls.abort();
+    sent.count() - before
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "ends by a deadline never count"]
+async fn a_service_that_hangs_for_everybody_is_refused_soon_whatever_time_callers_bring() {
+    let health = 10 * SECOND;
+    for (patience, most) in [
+        (Patience::Deadline(500 * MS), 110),
+        (Patience::Drops(500 * MS), 110),
+        (Patience::Deadline(1_900 * MS), 240),
+        (Patience::Drops(1_900 * MS), 240),
+        (Patience::Full, 260),
+    ] {
+        let leaked = leak(health, patience).await;
+        assert!(leaked <= most, "{patience:?}: {leaked}");
+        let leaked = leak(Duration::ZERO, patience).await;
+        assert!(
+            leaked <= most + 200,
+            "from a cold start, {patience:?}: {leaked}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_answers_504_to_everybody_is_refused_whatever_time_callers_bring() {
+    let health = 10 * SECOND;
+    for (patience, most) in [(Patience::Full, 110), (Patience::Deadline(500 * MS), 1_200)] {
+        let (client, sent) = service(move |_: &Request<Body>, now| {
+            let is_well = now < health;
+            (20 * MS, answer(if is_well { 200 } else { 504 }))
+        });
+        let leaked = leak_of(client, sent, health, patience).await;
+        assert!(leaked <= most, "{patience:?}: {leaked}");
+    }
+}
+
+/// The mean time until patient callers are served again, after a minute of hanging.
+async fn recovery(share: f64) -> Duration {
+    let (healthy, hangs) = (10 * SECOND, 70 * SECOND);
+    let mut sum = Duration::ZERO;
+    for seed in 0..20 {
+        let (client, _) = service(move |_: &Request<Body>, now| {
+            let is_well = now < healthy || now >= hangs;
+            (if is_well { 300 * MS } else { FOREVER }, answer(200))
+        });
+        let stack = buttress::http::standard("slow").unlimited().seed(seed);
+        let client: HttpStandardService<_> = stack.build().unwrap().wrap(client);
+        let (began, crowd) = (Instant::now(), client.clone());
+        let calls = tokio::spawn(async move {
+            call_for(&crowd, 120 * SECOND, seed, |draw| match draw < share {
+                true => (get("/"), Patience::Deadline(250 * MS)),
+                false => (get("/"), Patience::Full),
+            })
+            .await;
+        });
+        sleep(hangs).await;
+        // Five good calls in a row of a caller that makes one after the other.
+        let mut row = 0;
+        while row < 5 {
+            let call = client.clone().oneshot(get("/"));
+            row = if call.await.is_ok() { row + 1 } else { 0 };
+            sleep(10 * MS).await;
+        }
+        sum += began.elapsed() - hangs;
+        calls.abort();
+    }
+    sum / 20
+}
+
+#[tokio::test(start_paused = true)]
+async fn patient_callers_are_served_soon_after_an_outage_although_others_have_no_time() {
+    let (half, most) = (recovery(0.5).await, recovery(0.7).await);
+    assert!(half <= 6 * SECOND, "{half:?}");
+    assert!(most <= 10 * SECOND, "{most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "ends by a deadline never count"]
+async fn a_breaker_by_itself_needs_no_timeout_to_see_a_service_that_hangs() {
+    let layer = buttress::CircuitBreakerLayer::config("hung")
+        .min_calls(20)
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    let (client, _) = service(|_: &Request<Body>, _| (FOREVER, answer(200)));
+    let client = ServiceBuilder::new()
+        .layer(buttress::DeadlineLayer::new("hung", 500 * MS))
+        .layer(layer)
+        .service(client);
+    for _ in 0..4 {
+        let calls = (0..20).map(|_| tokio::spawn(client.clone().oneshot(request("GET"))));
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap().unwrap_err();
+        }
+        sleep(SECOND).await;
+    }
+    assert_eq!(handle.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_is_no_evidence() {
+    let stack = stack();
+    let (client, sent) = service(|_: &Request<Body>, _| (20 * MS, answer(200)));
+    let client = stack.wrap(client);
+    for _ in 0..100 {
+        let call = client.clone().oneshot(request("GET"));
+        Deadline::after(Duration::ZERO)
+            .scope(call)
+            .await
+            .unwrap_err();
+    }
+    assert_eq!((sent.count(), breaker(&stack).state()), (0, State::Closed));
+}
