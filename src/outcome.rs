@@ -111,6 +111,15 @@ pub trait Classify<Res> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Pushback::RetryAfter)
     }
+
+    /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by default.
+    ///
+    /// If the call had a deadline sooner than its timeout, it counts against the service only if that had
+    /// [enough time](crate::circuit_breaker#calls-that-end-early) for it.
+    fn is_deadline_exceeded(&self, response: &Res) -> bool {
+        let _ = response;
+        false
+    }
 }
 
 /// The default classifier: an error is a [`Outcome::Failure`], any response a [`Outcome::Success`].

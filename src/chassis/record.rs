@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::nanos::nanos_between;
-use crate::{Error, Outcome};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A moment in the life of a call.
 ///
@@ -75,9 +75,12 @@ impl At {
 pub enum EndedBy {
     /// The service answered, or failed.
     Service,
+    /// The service answered that the deadline of the call had passed; see
+    /// [`Classify::is_deadline_exceeded`](crate::Classify::is_deadline_exceeded).
+    DeadlineAnswer,
     /// The time of the attempt was over.
     Timeout,
-    /// The deadline of the operation has come.
+    /// The deadline of the operation has come, or one that a layer inside keeps to.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,
@@ -122,7 +125,7 @@ impl<'a> Record<'a> {
     #[inline(always)]
     pub(super) fn new(outcome: Outcome, ended_by: EndedBy, at: &'a At, sent_at: u64) -> Self {
         let sent = match ended_by {
-            EndedBy::Service => Sent::Answered,
+            EndedBy::Service | EndedBy::DeadlineAnswer => Sent::Answered,
             EndedBy::Refusal => Sent::No,
             _ => Sent::Unknown,
         };
@@ -166,6 +169,8 @@ pub(super) fn of_error(error: &Error) -> (EndedBy, Sent) {
     };
     let ended_by = if error.is_rejection() {
         EndedBy::Refusal
+    } else if error.kind() == ErrorKind::DeadlineExceeded {
+        EndedBy::Deadline
     } else if error.is_timeout() {
         EndedBy::Timeout
     } else {

@@ -107,6 +107,7 @@ impl Config {
                 successes_to_close: SUCCESSES_TO_CLOSE,
                 max_probes: MAX_PROBES,
                 probe_lease: PROBE_LEASE,
+                timeout: None,
             },
             rest: Rest {
                 window: WindowKind::Time(WINDOW),
@@ -274,6 +275,12 @@ impl<K, C> Config<K, C> {
             classify: self.classify,
             completion,
         }
+    }
+
+    /// Sets the timeout of the attempts that it judges, if they have one.
+    pub(crate) fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.timeout = timeout;
+        self
     }
 
     /// The span of time that is evaluated, if it is not a number of calls.

@@ -10,7 +10,9 @@ use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{
     At as Place, Breaker, Counts, Finished, Mark, Probe, Settings, State, Transition, Word,
 };
-use crate::chassis::At;
+use crate::algorithm::evidence::Early;
+use crate::chassis::{At, EndedBy, Record};
+use crate::context;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
@@ -81,7 +83,8 @@ impl Shared {
         at: &At,
         admitted: impl FnOnce(Probe),
     ) -> Result<(), Option<Duration>> {
-        let (probe, transition) = self.breaker.try_probe(word, at.nanos());
+        let time = context::deadline().map(|deadline| nanos_between(at.instant(), deadline));
+        let (probe, transition) = self.breaker.try_probe(word, time, at.nanos());
         let probe = probe.map(admitted);
         self.report(transition, at);
         let now = at.instant();
@@ -115,7 +118,7 @@ impl Shared {
     }
 
     pub(super) fn force_open(&self) {
-        self.steer(|breaker, _| breaker.force_open());
+        self.steer(Breaker::force_open);
     }
 
     pub(super) fn force_closed(&self) {
@@ -150,49 +153,93 @@ impl Shared {
         }
     }
 
+    /// Returns the meaning of a call without an answer that has ended.
+    ///
+    /// A call that ended before the timeout of its attempt, by a deadline or because its caller dropped it, is a failure only
+    /// if the service had enough time for it. The same holds if the service itself says that the deadline has passed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn outcome(&self, record: &Record<'_>) -> Outcome {
+        let had = record.nanos();
+        let is_early = match record.ended_by {
+            EndedBy::Deadline | EndedBy::Caller => true,
+            EndedBy::DeadlineAnswer => context::deadline().is_some_and(|deadline| {
+                let left = nanos_between(record.at.instant(), deadline);
+                self.breaker.is_short(had.saturating_add(left))
+            }),
+            _ => false,
+        };
+        if !is_early || !(record.outcome == Outcome::Cancelled || record.outcome.is_failure()) {
+            return record.outcome;
+        }
+        let ended = record.at.nanos();
+        let is_failure = self.breaker.is_failure(Early {
+            began: ended.saturating_sub(had),
+            ended,
+            is_answer: record.ended_by == EndedBy::DeadlineAnswer,
+        });
+        match is_failure {
+            true if record.outcome == Outcome::Cancelled => Outcome::Failure,
+            true => record.outcome,
+            false => Outcome::Cancelled,
+        }
+    }
+
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
-    pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
-        let jitter = || self.random.symmetric();
-        let call = finished(Outcome::Success, slow, at);
+    pub(super) fn count_head(
+        &self,
+        admitted: Word,
+        slow: bool,
+        record: &Record<'_>,
+    ) -> Option<Mark> {
+        let (jitter, at) = (|| self.random.symmetric(), record.at);
+        let call = finished(Outcome::Success, slow, record);
         let (mark, transition) = self.breaker.count_head(admitted, call, jitter);
         self.report(transition, at);
         mark
     }
 
     /// A call is over whose head was counted as a success.
-    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
-        let jitter = || self.random.symmetric();
-        let call = finished(outcome, false, at);
+    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
+        let (jitter, at) = (|| self.random.symmetric(), record.at);
+        let call = finished(record.outcome, false, record);
         let transition = self.breaker.count_rest(admitted, mark, call, jitter);
         self.report(transition, at);
     }
 
     /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
     #[inline]
-    pub(super) fn count_success(&self, admitted: Word, at: &At) {
-        self.breaker.count_success(admitted, place(at));
+    pub(super) fn count_success(&self, admitted: Word, record: &Record<'_>) {
+        let at = place(record.at);
+        self.breaker.count_success(admitted, record.nanos(), at);
     }
 
     /// Counts a call that began while the breaker was closed.
-    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
-        let jitter = || self.random.symmetric();
-        let call = finished(outcome, slow, at);
+    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, record: &Record<'_>) {
+        let (jitter, at) = (|| self.random.symmetric(), record.at);
+        let call = finished(outcome, slow, record);
         let transition = self.breaker.count(admitted, call, jitter);
         self.report(transition, at);
     }
 
-    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let (call, jitter) = (finished(outcome, slow, at), self.random.symmetric());
+    pub(super) fn end_probe(
+        &self,
+        probe: Probe,
+        outcome: Outcome,
+        slow: bool,
+        record: &Record<'_>,
+    ) {
+        let (call, jitter) = (finished(outcome, slow, record), self.random.symmetric());
         let transition = self.breaker.end_probe(probe, call, jitter);
-        self.report(transition, at);
+        self.report(transition, record.at);
     }
 
     /// A probe has ended that counts as a success already.
-    pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
-        if outcome.is_failure() {
-            let (call, jitter) = (finished(outcome, false, at), self.random.symmetric());
-            let transition = self.breaker.disprove(probe, call, jitter);
-            self.report(transition, at);
+    pub(super) fn disprove(&self, probe: Probe, record: &Record<'_>) {
+        if record.outcome.is_failure() {
+            let call = finished(record.outcome, false, record);
+            let transition = self.breaker.disprove(probe, call, self.random.symmetric());
+            self.report(transition, record.at);
         }
     }
 }
@@ -207,11 +254,12 @@ fn place(at: &At) -> Place {
 }
 
 /// A call that has ended.
-fn finished(outcome: Outcome, slow: bool, at: &At) -> Finished {
+fn finished(outcome: Outcome, slow: bool, record: &Record<'_>) -> Finished {
     Finished {
         outcome,
         slow,
-        at: place(at),
+        took: record.nanos(),
+        at: place(record.at),
     }
 }
 

@@ -289,10 +289,13 @@ impl<R, K, C> Standard<R, K, C> {
         });
         let hedge = parts.hedge.clone();
         let hedge = hedge.map(|config| config.default_budget(&budget).shared());
-        let breaker = parts.breaker.clone().map(|config| match parts.seed {
-            // Not the same draws as those of retry.
-            Some(seed) => config.seed(seed.wrapping_add(1)).part(origin),
-            None => config.part(origin),
+        let breaker = parts.breaker.clone().map(|config| {
+            let config = config.attempt_timeout(parts.timeout());
+            match parts.seed {
+                // Not the same draws as those of retry.
+                Some(seed) => config.seed(seed.wrapping_add(1)).part(origin),
+                None => config.part(origin),
+            }
         });
         let rate_limit = parts.rate_limit.clone();
         // In a stack, the classifier may say that the service has asked callers to stay away.

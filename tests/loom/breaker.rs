@@ -15,6 +15,7 @@ fn call(outcome: Outcome, second: u64) -> Finished {
     Finished {
         outcome,
         slow: false,
+        took: 0,
         at,
     }
 }
@@ -34,6 +35,7 @@ fn breaker(consecutive_failures: Option<u32>) -> Breaker {
         successes_to_close: 1,
         max_probes: 1,
         probe_lease: Duration::from_secs(10),
+        timeout: None,
     };
     Breaker::new(settings, Counts::of_calls(3))
 }

@@ -108,6 +108,13 @@ impl<B> Classify<Response<B>> for Classifier {
             asked.map(Pushback::RetryAfter)
         })
     }
+
+    fn is_deadline_exceeded(&self, response: &Response<B>) -> bool {
+        match Code::read(response.headers()) {
+            Some(code) => code == Code::DeadlineExceeded,
+            None => response.status() == StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
 }
 
 impl ClassifyEos for Classifier {
