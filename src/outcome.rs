@@ -17,6 +17,9 @@ use crate::Error;
 /// | [bulkhead](crate::bulkhead), if its limit adapts | – | shrinks if the call timed out | shrinks | – |
 /// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count |
 /// | [fallback](crate::fallback) | – | answers | answers | – |
+///
+/// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped it, is
+/// a failure to the circuit breaker if the service had enough time for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

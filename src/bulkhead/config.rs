@@ -13,6 +13,7 @@ use super::part::Compartment;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
 use super::word::MAX;
+use crate::algorithm::evidence::Terms;
 use crate::chassis::PartLayer;
 use crate::error::Check;
 use crate::telemetry::Series;
@@ -146,7 +147,7 @@ impl<K, C> Config<K, C> {
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
         let now = Instant::now();
-        let part = self.part(now)?;
+        let part = self.part(now, None)?;
         let name = part.shared.name();
         Ok(PartLayer::with(
             name,
@@ -157,8 +158,12 @@ impl<K, C> Config<K, C> {
         ))
     }
 
-    /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<Compartment, ConfigError> {
+    /// Makes the part, which counts time from `origin`, for attempts with this timeout.
+    pub(crate) fn part(
+        &self,
+        origin: Instant,
+        timeout: Option<Duration>,
+    ) -> Result<Compartment, ConfigError> {
         let check = Check::new("bulkhead", &self.name)?;
         let settings = &self.settings;
         let (limit, policy) = settings.limit.clone().build(check, origin)?;
@@ -168,6 +173,7 @@ impl<K, C> Config<K, C> {
         let shared = Shared::new(
             Gate::new(limit, queue, bounds, settings.order),
             policy,
+            Terms::new(timeout),
             settings.mode,
             Series::of(&self.name, "bulkhead"),
         );

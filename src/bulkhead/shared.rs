@@ -9,15 +9,19 @@ use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample, check_limit};
 use super::metrics::{BulkheadMetrics, IN_FLIGHT, Reason, WaitEnd};
 use super::word::{MAX, Word};
+use crate::algorithm::evidence::{Evidence, Terms};
 use crate::chassis::{At, EndedBy, Record};
 use crate::error::Check;
+use crate::nanos::whole_nanos;
 use crate::telemetry::{Series, Shown};
-use crate::{ConfigError, Error, Mode};
+use crate::{ConfigError, Error, Mode, Outcome};
 
 pub(super) struct Shared {
     gate: Gate,
     /// What adapts the limit. Without it calls have no need of the clock.
     policy: Option<Box<dyn LimitPolicy>>,
+    /// What decides about calls that end early, for the policy.
+    evidence: Evidence,
     /// The limit to begin with.
     initial: usize,
     mode: Mode,
@@ -29,12 +33,14 @@ impl Shared {
     pub(super) fn new(
         gate: Gate,
         policy: Option<Box<dyn LimitPolicy>>,
+        terms: Terms,
         mode: Mode,
         metrics: &'static Series<BulkheadMetrics>,
     ) -> Self {
         let word = gate.word();
         Self {
             policy,
+            evidence: Evidence::new(terms),
             initial: word.limit(),
             mode,
             shown: Shown::new(metrics, word.bits()),
@@ -131,14 +137,29 @@ impl Shared {
     ) {
         let Some(policy) = &self.policy else { return };
         let held = record.duration();
+        let round_trip = to_head.unwrap_or(held);
+        let outcome = match (record.outcome, to_head) {
+            (Outcome::Success, _) => {
+                let took = whole_nanos(round_trip);
+                self.evidence.note_good(took, record.at.nanos());
+                Outcome::Success
+            }
+            (_, None) => record.outcome_by(&self.evidence),
+            (outcome, Some(_)) => outcome,
+        };
+        let timed_out = match record.ended_by {
+            EndedBy::Timeout => true,
+            EndedBy::Deadline | EndedBy::Caller => outcome.is_failure(),
+            _ => false,
+        };
         let sample = Sample {
             now: record.at.instant(),
-            round_trip: to_head.unwrap_or(held),
+            round_trip,
             held,
             in_flight: before.in_flight().max(in_flight as usize),
             limit: before.limit(),
-            outcome: record.outcome,
-            timed_out: record.ended_by == EndedBy::Timeout,
+            outcome,
+            timed_out,
         };
         self.change_limit(policy.as_ref(), &sample);
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::algorithm::evidence::{Early, Evidence};
+use crate::context;
 use crate::nanos::nanos_between;
 use crate::{Error, ErrorKind, Outcome};
 
@@ -155,6 +157,39 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.nanos())
+    }
+
+    /// Returns the outcome of an attempt that has ended without a good answer, by what is known about the service.
+    ///
+    /// An attempt that ended before its timeout, by a deadline or because its caller dropped it, is a failure only if the
+    /// service had enough time for it, and is cancelled otherwise. The same holds if the service itself says that the deadline
+    /// has passed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn outcome_by(&self, evidence: &Evidence) -> Outcome {
+        let (ended, had) = (self.at.nanos(), self.nanos());
+        let is_answer = self.ended_by == EndedBy::DeadlineAnswer;
+        let is_early = match self.ended_by {
+            EndedBy::Deadline | EndedBy::Caller => true,
+            EndedBy::DeadlineAnswer => context::deadline().is_some_and(|deadline| {
+                let left = nanos_between(self.at.instant(), deadline);
+                evidence.is_short(had.saturating_add(left))
+            }),
+            _ => false,
+        };
+        if !is_early || matches!(self.outcome, Outcome::Success | Outcome::Ignored) {
+            return self.outcome;
+        }
+        let early = Early {
+            began: ended.saturating_sub(had),
+            ended,
+            is_answer,
+        };
+        match (evidence.is_failure(early), self.outcome) {
+            (true, Outcome::Cancelled) => Outcome::Failure,
+            (true, outcome) => outcome,
+            (false, _) => Outcome::Cancelled,
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{
     At as Place, Breaker, Counts, Finished, Mark, Probe, Settings, State, Transition, Word,
 };
-use crate::algorithm::evidence::Early;
-use crate::chassis::{At, EndedBy, Record};
+use crate::chassis::{At, Record};
 use crate::context;
 use crate::nanos::nanos_between;
 use crate::random::Random;
@@ -153,36 +152,9 @@ impl Shared {
         }
     }
 
-    /// Returns the meaning of a call without an answer that has ended.
-    ///
-    /// A call that ended before the timeout of its attempt, by a deadline or because its caller dropped it, is a failure only
-    /// if the service had enough time for it. The same holds if the service itself says that the deadline has passed.
-    #[cold]
-    #[inline(never)]
+    /// Returns the outcome of a call that has ended without a good answer.
     pub(super) fn outcome(&self, record: &Record<'_>) -> Outcome {
-        let had = record.nanos();
-        let is_early = match record.ended_by {
-            EndedBy::Deadline | EndedBy::Caller => true,
-            EndedBy::DeadlineAnswer => context::deadline().is_some_and(|deadline| {
-                let left = nanos_between(record.at.instant(), deadline);
-                self.breaker.is_short(had.saturating_add(left))
-            }),
-            _ => false,
-        };
-        if !is_early || !(record.outcome == Outcome::Cancelled || record.outcome.is_failure()) {
-            return record.outcome;
-        }
-        let ended = record.at.nanos();
-        let is_failure = self.breaker.is_failure(Early {
-            began: ended.saturating_sub(had),
-            ended,
-            is_answer: record.ended_by == EndedBy::DeadlineAnswer,
-        });
-        match is_failure {
-            true if record.outcome == Outcome::Cancelled => Outcome::Failure,
-            true => record.outcome,
-            false => Outcome::Cancelled,
-        }
+        record.outcome_by(self.breaker.evidence())
     }
 
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
@@ -199,8 +171,16 @@ impl Shared {
         mark
     }
 
-    /// A call is over whose head was counted as a success.
+    /// A call is over whose head was counted as a success. Most of them change nothing more.
+    #[inline]
     pub(super) fn count_rest(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
+        if record.outcome.is_failure() || self.breaker.counts_rows() {
+            self.correct(admitted, mark, record);
+        }
+    }
+
+    #[cold]
+    fn correct(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
         let (jitter, at) = (|| self.random.symmetric(), record.at);
         let call = finished(record.outcome, false, record);
         let transition = self.breaker.count_rest(admitted, mark, call, jitter);
@@ -254,6 +234,7 @@ fn place(at: &At) -> Place {
 }
 
 /// A call that has ended.
+#[inline(always)]
 fn finished(outcome: Outcome, slow: bool, record: &Record<'_>) -> Finished {
     Finished {
         outcome,

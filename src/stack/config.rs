@@ -301,7 +301,7 @@ impl<R, K, C> Standard<R, K, C> {
         // In a stack, the classifier may say that the service has asked callers to stay away.
         let rate_limit = rate_limit.map(|config| config.classify(()).part(origin));
         let bulkhead = match &parts.concurrency {
-            Concurrency::Limited(config) => Some(config.part(origin)?),
+            Concurrency::Limited(config) => Some(config.part(origin, parts.timeout())?),
             Concurrency::Unlimited | Concurrency::Unset => None,
         };
         let limit = |time, part| Limit {

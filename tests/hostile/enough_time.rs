@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::{Handle, State};
 use buttress::http::{HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer};
 use buttress::{BoxError, Deadline};
@@ -299,6 +300,36 @@ async fn a_breaker_by_itself_needs_no_timeout_to_see_a_service_that_hangs() {
         sleep(SECOND).await;
     }
     assert_eq!(handle.state(), State::Open);
+}
+
+/// The adaptive limit of a service of 20 ms that is well for 10 s, after 10 s more in which it hangs if that `hangs`.
+async fn limit_after(hangs: bool, share: f64, patience: Patience) -> usize {
+    let (client, _) = service(move |_: &Request<Body>, now| {
+        let is_well = !hangs || now < 10 * SECOND;
+        (if is_well { 20 * MS } else { FOREVER }, answer(200))
+    });
+    let stack = buttress::http::standard("adaptive").no_circuit_breaker();
+    let stack = stack.concurrency_limit(Aimd::between(5, 200).initial(100));
+    let stack = stack.build().unwrap();
+    let client = stack.wrap(client);
+    call_for(&client, 20 * SECOND, 1, |draw| match draw < share {
+        true => (get("/"), patience),
+        false => (get("/"), Patience::Full),
+    })
+    .await;
+    stack.handle().bulkhead().unwrap().limit()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_limit_shrinks_for_callers_that_brought_enough_time_alone() {
+    for patience in [Patience::Deadline(500 * MS), Patience::Drops(500 * MS)] {
+        let limit = limit_after(true, 1.0, patience).await;
+        assert!(limit <= 50, "{limit}, {patience:?}");
+    }
+    for patience in [Patience::Deadline(12 * MS), Patience::Drops(12 * MS)] {
+        let limit = limit_after(false, 0.9, patience).await;
+        assert!(limit >= 100, "{limit}, {patience:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use self::machine::{Machine, NEVER, ProbeEnd};
 pub(crate) use self::machine::{Probe, Settings};
 pub use self::machine::{State, Transition, TransitionCause};
 use crate::Outcome;
-use crate::algorithm::evidence::{Early, Evidence, Terms};
+use crate::algorithm::evidence::{Evidence, Terms};
 use crate::algorithm::window::Sample;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -120,14 +120,9 @@ impl Breaker {
         lock(&self.machine).is_evictable(nanos)
     }
 
-    /// Returns whether a call that ended early counts as a failure.
-    pub(crate) fn is_failure(&self, call: Early) -> bool {
-        self.evidence.is_failure(call)
-    }
-
-    /// Returns whether a deadline that is so far away is sooner than the timeout of the attempt.
-    pub(crate) fn is_short(&self, time: u64) -> bool {
-        self.evidence.is_short(time)
+    /// The knowledge that decides about calls that end early.
+    pub(crate) fn evidence(&self) -> &Evidence {
+        &self.evidence
     }
 
     /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
@@ -162,6 +157,7 @@ impl Breaker {
         }
     }
 
+    #[inline]
     fn note_if_good(&self, call: Finished) {
         if call.outcome == Outcome::Success {
             self.evidence.note_good(call.took, call.at.nanos);
@@ -247,9 +243,15 @@ impl Breaker {
         (mark, self.count_streak(admitted, step))
     }
 
+    /// Returns whether failures in a row are counted.
+    #[inline]
+    pub(crate) fn counts_rows(&self) -> bool {
+        self.settings.consecutive_failures.is_some()
+    }
+
     #[inline]
     fn count_streak(&self, admitted: Word, step: Step) -> u32 {
-        if self.settings.consecutive_failures.is_none() {
+        if !self.counts_rows() {
             return 0;
         }
         self.counts.count_streak(admitted.epoch(), step)
