@@ -17,6 +17,17 @@ enum Clock {
     Read(Instant),
 }
 
+/// The reason for which a call is given up, for those who see it dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// Its caller dropped it, or its deadline has come.
+    Early,
+    /// Its own time is over.
+    TimedOut,
+    /// Another attempt was faster.
+    Lost,
+}
+
 /// The context of the call that is being made or polled on this thread.
 struct Context {
     deadline: Cell<Option<Instant>>,
@@ -28,6 +39,7 @@ struct Context {
     clock: Cell<Clock>,
     /// Whether a layer is calling its inner service, and not polling it.
     in_call: Cell<bool>,
+    given_up: Cell<GivenUp>,
 }
 
 thread_local! {
@@ -39,8 +51,29 @@ thread_local! {
             tried: Cell::new(None),
             clock: Cell::new(Clock::Unscoped),
             in_call: Cell::new(false),
+            given_up: Cell::new(GivenUp::Early),
         }
     };
+}
+
+/// Drops a call by `drop`, for this reason.
+pub(crate) fn give_up(reason: GivenUp, drop: impl FnOnce()) {
+    /// Ends the reason, also after a panic.
+    struct Restore(GivenUp);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.given_up.set(self.0));
+        }
+    }
+
+    let _restore = CONTEXT.with(|context| Restore(context.given_up.replace(reason)));
+    drop();
+}
+
+/// Returns the reason for which a call is being dropped.
+pub(crate) fn given_up() -> GivenUp {
+    CONTEXT.with(|context| context.given_up.get())
 }
 
 /// When the whole operation must be over.

@@ -19,7 +19,7 @@ use crate::Error;
 /// | [fallback](crate::fallback) | – | answers | answers | – |
 ///
 /// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped it, is
-/// a failure to the circuit breaker if the service had enough time for it.
+/// a failure to the circuit breaker, an adaptive limit and outlier ejection if the service had enough time for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

@@ -180,6 +180,13 @@ impl Evidence {
         self.last_good.note(self.terms, now);
     }
 
+    /// Notes a call that a part of the service answered well.
+    #[inline]
+    pub(crate) fn note_good_of(&self, last_good: &LastGood, took: u64, now: u64) {
+        self.note_good(took, now);
+        last_good.note(self.terms, now);
+    }
+
     /// Returns the least time that a call must have had to be a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
         let needed = self.terms.needed(self.slowest.recent(now));
@@ -202,6 +209,11 @@ impl Evidence {
 
     /// Returns whether a call that ended early is a failure of the service.
     pub(crate) fn is_failure(&self, call: Early) -> bool {
+        self.is_failure_of(&self.last_good, call)
+    }
+
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own.
+    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early) -> bool {
         if self.is_cold(call) {
             return false;
         }
@@ -209,7 +221,7 @@ impl Evidence {
             return true;
         }
         let had = call.ended.saturating_sub(call.began);
-        had >= self.needed(call.ended) && !self.last_good.is_since(call.began)
+        had >= self.needed(call.ended) && !last_good.is_since(call.began)
     }
 
     /// Returns whether too little is known, because no call has been answered well so far.
@@ -373,7 +385,7 @@ mod tests {
             let end = now + (40 + lasted) * MS + 1;
             let is_recent = |at: &u64| (at >> SECOND_BITS) + SECONDS > end >> SECOND_BITS;
             let recent = list.iter().filter(|(at, _)| is_recent(at)).map(|(_, took)| *took);
-            let needed = (2 * recent.max().unwrap_or(0)).min(2_000).max(200);
+            let needed = (2 * recent.max().unwrap_or(0)).clamp(200, 2_000);
             let fails = fails(&evidence, lasted * MS, end);
             prop_assert!(fails || lasted <= needed, "{} of {} ms", lasted, needed);
             prop_assert!(!fails || lasted >= needed, "{} of {} ms", lasted, needed);

@@ -56,7 +56,11 @@ impl Flight {
     #[cold]
     #[inline(never)]
     fn cancel(&mut self) {
+        let is_waiting = self.stage == Stage::Waits;
         self.end(Outcome::Cancelled);
+        if is_waiting {
+            self.host.given_up(self.began, context::fresh_now());
+        }
     }
 
     #[inline]

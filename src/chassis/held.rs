@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::part::{Admit, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
+use crate::context::{self, GivenUp};
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
@@ -408,14 +409,22 @@ impl<W: Owner> Drop for Held<W> {
             #[inline]
             fn drop(&mut self) {
                 if self.0.permits.phase != Phase::Over {
-                    self.0.abandon(EndedBy::Caller);
+                    self.0.abandon(dropped_by());
                 }
             }
         }
 
         if self.permits.phase != Phase::Over {
-            Rest(self).0.abandon(EndedBy::Caller);
+            Rest(self).0.abandon(dropped_by());
         }
+    }
+}
+
+/// Returns the cause of the end of a call that is being dropped.
+fn dropped_by() -> EndedBy {
+    match context::given_up() {
+        GivenUp::Lost => EndedBy::Hedge,
+        GivenUp::Early | GivenUp::TimedOut => EndedBy::Caller,
     }
 }
 

@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::metrics::TimeoutMetrics;
 
-use crate::context::{self, ClockScope, DeadlineScope};
+use crate::context::{self, ClockScope, DeadlineScope, GivenUp};
 use crate::deadline::soonest;
 use crate::ready::Call;
 use crate::telemetry::Series;
@@ -74,7 +74,7 @@ where
             let end = || crate::nanos::saturating_add(Instant::now(), timeout);
             ready!(this.timer.poll(end, cx));
         }
-        this.call.set(Call::Done);
+        context::give_up(GivenUp::TimedOut, || this.call.set(Call::Done));
         this.metrics.timed_out(Instant::now());
         let error = Error::timed_out(ErrorKind::Timeout, this.metrics.name(), timeout);
         Poll::Ready(Err(error))

@@ -27,9 +27,12 @@ async fn losses_beside(refusal: fn() -> Response<Body>) -> f64 {
     let stack = buttress::http::standard("shared").unlimited().seed(1);
     let stack = stack.rate_limit(rate, |limit| limit).build().unwrap();
     let client = stack.wrap(client);
-    let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
-        true => (get("/refused"), Patience::Deadline(SECOND)),
-        false => (get("/"), Patience::Full),
+    let losses = call_for(&client, 20 * SECOND, 1, |draw| {
+        if draw < 0.7 {
+            (get("/refused"), Patience::Deadline(SECOND))
+        } else {
+            (get("/"), Patience::Full)
+        }
     });
     losses.await.percent()
 }
@@ -58,9 +61,12 @@ async fn a_message_that_is_too_large_does_not_open_the_breaker_of_grpc() {
         )
     });
     let client = grpc("files").build().unwrap().wrap(client);
-    let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
-        true => (get("/large"), Patience::Deadline(SECOND)),
-        false => (get("/"), Patience::Full),
+    let losses = call_for(&client, 20 * SECOND, 1, |draw| {
+        if draw < 0.7 {
+            (get("/large"), Patience::Deadline(SECOND))
+        } else {
+            (get("/"), Patience::Full)
+        }
     });
     let percent = losses.await.percent();
     assert!(percent <= 0.5, "{percent} %");

@@ -1,13 +1,17 @@
 //! A call is evidence about a service only if the service had enough time for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use buttress::balance::{Endpoint, RoundRobin};
 use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::{Handle, State};
 use buttress::http::{HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer};
 use buttress::{BoxError, Deadline};
 use http::{Request, Response};
 use tokio::time::{Instant, sleep};
+use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use crate::callers::{
@@ -75,9 +79,12 @@ async fn callers_with_too_little_time_for_a_slow_path_do_not_open_the_breaker_fo
             (if is_slow { 500 * MS } else { 20 * MS }, answer(200))
         });
         let client = stack().wrap(client);
-        let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
-            true => (get("/slow"), Patience::Deadline(patience)),
-            false => (get("/"), Patience::Full),
+        let losses = call_for(&client, 20 * SECOND, 1, |draw| {
+            if draw < 0.7 {
+                (get("/slow"), Patience::Deadline(patience))
+            } else {
+                (get("/"), Patience::Full)
+            }
         });
         assert_few_losses(&losses.await, &format!("{patience:?}"));
     }
@@ -106,9 +113,12 @@ fn server(
 + 'static {
     service(move |request: &Request<Body>, _| {
         let by = MS * milliseconds.unsigned_abs();
-        let at = told(request).map(|told| match milliseconds < 0 {
-            true => told.saturating_sub(by),
-            false => told + by,
+        let at = told(request).map(|told| {
+            if milliseconds < 0 {
+                told.saturating_sub(by)
+            } else {
+                told + by
+            }
         });
         match at.filter(|at| *at < 20 * MS) {
             Some(at) => (at, status()),
@@ -166,9 +176,12 @@ async fn a_grpc_server_that_ends_calls_at_their_deadline_is_not_taken_for_one_th
         .layer(PropagateDeadlineLayer::new("honest"))
         .service(server(-2, || grpc_answer("4")));
     // As answers of HTTP, those with a status of gRPC are all good.
-    let losses = call_for(&client, 20 * SECOND, 1, |draw| match draw < 0.7 {
-        true => (get("/"), Patience::Deadline(12 * MS)),
-        false => (get("/"), Patience::Full),
+    let losses = call_for(&client, 20 * SECOND, 1, |draw| {
+        if draw < 0.7 {
+            (get("/"), Patience::Deadline(12 * MS))
+        } else {
+            (get("/"), Patience::Full)
+        }
     });
     assert_few_losses(&losses.await, "DEADLINE_EXCEEDED");
 }
@@ -253,9 +266,12 @@ async fn recovery(share: f64) -> Duration {
         let client: HttpStandardService<_> = stack.build().unwrap().wrap(client);
         let (began, crowd) = (Instant::now(), client.clone());
         let calls = tokio::spawn(async move {
-            call_for(&crowd, 120 * SECOND, seed, |draw| match draw < share {
-                true => (get("/"), Patience::Deadline(250 * MS)),
-                false => (get("/"), Patience::Full),
+            call_for(&crowd, 120 * SECOND, seed, |draw| {
+                if draw < share {
+                    (get("/"), Patience::Deadline(250 * MS))
+                } else {
+                    (get("/"), Patience::Full)
+                }
             })
             .await;
         });
@@ -312,9 +328,12 @@ async fn limit_after(hangs: bool, share: f64, patience: Patience) -> usize {
     let stack = stack.concurrency_limit(Aimd::between(5, 200).initial(100));
     let stack = stack.build().unwrap();
     let client = stack.wrap(client);
-    call_for(&client, 20 * SECOND, 1, |draw| match draw < share {
-        true => (get("/"), patience),
-        false => (get("/"), Patience::Full),
+    call_for(&client, 20 * SECOND, 1, |draw| {
+        if draw < share {
+            (get("/"), patience)
+        } else {
+            (get("/"), Patience::Full)
+        }
     })
     .await;
     stack.handle().bulkhead().unwrap().limit()
@@ -345,4 +364,78 @@ async fn a_deadline_that_has_passed_is_no_evidence() {
             .unwrap_err();
     }
     assert_eq!((sent.count(), breaker(&stack).state()), (0, State::Closed));
+}
+
+/// The number of ejected replicas, of three that get calls in turn and take 20 ms; or the first one `hangs`.
+async fn ejected(hangs: bool, share: f64, patience: Patience) -> usize {
+    let replica = |number: u32| {
+        let time = if hangs && number == 0 {
+            FOREVER
+        } else {
+            20 * MS
+        };
+        let (replica, _) = service(move |_: &Request<Body>, _| (time, answer(200)));
+        Endpoint::new(number, BoxCloneSyncService::new(replica))
+    };
+    let replicas = buttress::http::balance("replicas")
+        .choose(RoundRobin)
+        .seed(1);
+    let replicas = replicas.build((0..3).map(replica)).unwrap();
+    let handle = replicas.handle();
+    let stack = buttress::http::standard("replicas")
+        .no_circuit_breaker()
+        .no_retry();
+    let client = stack.unlimited().seed(1).build().unwrap().wrap(replicas);
+    call_for(&client, 15 * SECOND, 1, |draw| {
+        if draw < share {
+            (get("/"), patience)
+        } else {
+            (get("/"), Patience::Full)
+        }
+    })
+    .await;
+    let endpoints = handle.endpoints().into_iter();
+    endpoints.filter(|endpoint| endpoint.ejections > 0).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_ejected_whatever_time_callers_bring() {
+    for patience in [
+        Patience::Full,
+        Patience::Deadline(500 * MS),
+        Patience::Drops(500 * MS),
+    ] {
+        assert_eq!(ejected(true, 1.0, patience).await, 1, "{patience:?}");
+    }
+    for patience in [Patience::Deadline(12 * MS), Patience::Drops(12 * MS)] {
+        assert_eq!(ejected(false, 0.9, patience).await, 0, "{patience:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_of_a_hedge_is_no_evidence() {
+    // Every other request hangs, and its hedge wins.
+    let odd = Arc::new(AtomicBool::new(false));
+    let (client, _) = service(move |_: &Request<Body>, _| {
+        let is_odd = odd.fetch_xor(true, Relaxed);
+        (if is_odd { 20 * MS } else { FOREVER }, answer(200))
+    });
+    let breaker = buttress::CircuitBreakerLayer::config("hedged").consecutive_failures(1);
+    let breaker = breaker.build().unwrap();
+    let handle = breaker.handle();
+    let client = ServiceBuilder::new()
+        .layer(
+            buttress::HedgeLayer::config("hedged")
+                .delay(SECOND)
+                .burst(1_000)
+                .build()
+                .unwrap(),
+        )
+        .layer(breaker)
+        .service(client);
+    for _ in 0..20 {
+        client.clone().oneshot(request("GET")).await.unwrap();
+        sleep(3 * SECOND).await;
+    }
+    assert_eq!(handle.state(), State::Closed);
 }

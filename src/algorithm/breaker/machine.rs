@@ -236,9 +236,10 @@ impl Machine {
             return (None, transition);
         };
         probes.in_flight.retain(|(_, lease_end)| *lease_end > now);
-        let is_free = match is_short {
-            true => probes.short <= now,
-            false => probes.in_flight.len() < probes.ramp as usize,
+        let is_free = if is_short {
+            probes.short <= now
+        } else {
+            probes.in_flight.len() < probes.ramp as usize
         };
         if !is_free {
             return (None, transition);
@@ -246,9 +247,10 @@ impl Machine {
         let serial = probes.started;
         probes.started += 1;
         let lease_end = now.saturating_add(whole_nanos(self.settings.probe_lease));
-        match is_short {
-            true => probes.short = lease_end,
-            false => probes.in_flight.push((serial, lease_end)),
+        if is_short {
+            probes.short = lease_end;
+        } else {
+            probes.in_flight.push((serial, lease_end));
         }
         probes.last = now;
         let probe = Probe {
@@ -709,7 +711,7 @@ pub(super) mod tests {
     #[test]
     fn a_probe_with_too_little_time_has_a_place_of_its_own() {
         let (mut bench, probe) = Bench::half_open(settings());
-        let mut short = |bench: &mut Bench| bench.machine.try_probe(true, bench.now).0;
+        let short = |bench: &mut Bench| bench.machine.try_probe(true, bench.now).0;
         let first = short(&mut bench).expect("beside the other one");
         assert_eq!((short(&mut bench), bench.probe()), (None, None));
         assert_eq!(bench.end(first, ProbeEnd::Released), None);

@@ -17,7 +17,7 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context;
+use crate::context::{self, GivenUp};
 use crate::hedge::Payment;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -301,7 +301,7 @@ where
             let now = Instant::now();
             let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             if has_come(due.timeout) {
-                self.call.set(Call::Done);
+                context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
                 let result = Err(running.end_at_timeout());
                 let verdict = judge(&running.recipe().classify, &result);
                 running.first_ended(verdict.0);
@@ -409,7 +409,7 @@ where
     /// Gives the answer of a race to the caller.
     fn complete_race(&mut self, mut end: End<S::Response, P>) -> Answer<S, Req, P, K, C> {
         // The losers are gone, and accounted for, before the caller goes on.
-        self.call.set(Call::Done);
+        context::give_up(GivenUp::Lost, || self.call.set(Call::Done));
         if let Some(race) = self.more.as_mut().and_then(|more| more.race.as_mut()) {
             race.abandon(EndedBy::Hedge);
         }
@@ -633,7 +633,8 @@ where
     /// The first attempt of a race has ended.
     fn first_ended(&mut self, result: Result<S::Response, Error>) -> Option<Step<S::Response, P>> {
         let running = self.running.as_mut()?;
-        self.call.set(Call::Done);
+        // One that has ended holds nothing that would ask for the reason.
+        context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
         let held = running.held.detach_attempt();
         let end = End::new(&running.recipe().classify, result, held);
         running.first_ended(end.outcome);

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt};
+use crate::context::{self, GivenUp};
 use crate::hedge::{Hedged, Shared};
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -264,7 +265,8 @@ where
                     Err(time_out())
                 }
             };
-            pending.set(Call::Done);
+            // One that has ended holds nothing that would ask for the reason.
+            context::give_up(GivenUp::TimedOut, || pending.set(Call::Done));
             let mut sent = self.hedges.swap_remove(place);
             sent.note.result = Hedged::Failed;
             let held = sent.hedge.as_mut().project().held.detach_attempt();
@@ -308,7 +310,11 @@ where
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
         for mut sent in self.hedges.drain(..) {
             let mut hedge = sent.hedge.as_mut().project();
-            hedge.call.set(Call::Done);
+            let reason = match ended_by {
+                EndedBy::Hedge => GivenUp::Lost,
+                _ => GivenUp::Early,
+            };
+            context::give_up(reason, || hedge.call.set(Call::Done));
             hedge.held.abandon(ended_by);
         }
     }
