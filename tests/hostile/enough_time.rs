@@ -283,7 +283,7 @@ async fn recovery(share: f64) -> Duration {
             row = if call.await.is_ok() { row + 1 } else { 0 };
             sleep(10 * MS).await;
         }
-        sum += began.elapsed() - hangs;
+        sum += began.elapsed().saturating_sub(hangs);
         calls.abort();
     }
     sum / 20
