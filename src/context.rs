@@ -7,6 +7,17 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
+/// The reason for which a call is given up, for those who see it dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// Its caller dropped it, or its deadline has come.
+    Early,
+    /// Its own time is over.
+    TimedOut,
+    /// Another attempt was faster.
+    Lost,
+}
+
 /// The context of the call that is being made or polled on this thread.
 struct Context {
     deadline: Cell<Option<Instant>>,
@@ -15,6 +26,7 @@ struct Context {
     budget: Cell<usize>,
     /// The endpoints that the attempts of the operation were sent to, if there may be several.
     tried: Cell<Option<Tried>>,
+    given_up: Cell<GivenUp>,
 }
 
 thread_local! {
@@ -24,8 +36,29 @@ thread_local! {
             attempt: Cell::new(0),
             budget: Cell::new(0),
             tried: Cell::new(None),
+            given_up: Cell::new(GivenUp::Early),
         }
     };
+}
+
+/// Drops a call by `drop`, for this reason.
+pub(crate) fn give_up(reason: GivenUp, drop: impl FnOnce()) {
+    /// Ends the reason, also after a panic.
+    struct Restore(GivenUp);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.given_up.set(self.0));
+        }
+    }
+
+    let _restore = CONTEXT.with(|context| Restore(context.given_up.replace(reason)));
+    drop();
+}
+
+/// Returns the reason for which a call is being dropped.
+pub(crate) fn given_up() -> GivenUp {
+    CONTEXT.with(|context| context.given_up.get())
 }
 
 /// When the whole operation must be over.

@@ -13,10 +13,13 @@ use crate::{Conflict, Effect, Error, GaveUp};
 /// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count | does not count |
 /// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked, unless a balancer has other endpoints | the same, with [`one_quota`](crate::rate_limit::Config::one_quota) | – |
 /// | [bulkhead](crate::bulkhead), if its limit adapts | grows | shrinks if the call timed out | shrinks | shrinks, with [`one_quota`](crate::bulkhead::Config::one_quota) | – |
-/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | does not count | does not count |
+/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | raises the share for the choice of endpoints, and counts neither for ejection nor for failover | does not count |
 /// | [fallback](crate::fallback) | – | answers | answers | answers | – |
 ///
 /// Whether retry and hedge make another attempt is a separate decision, see [`Reattempt`].
+///
+/// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped it, is
+/// a failure to the circuit breaker, an adaptive limit and outlier ejection if the service had enough time for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -191,6 +194,15 @@ pub trait Classify<Res> {
     fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Pushback::RetryAfter)
+    }
+
+    /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by default.
+    ///
+    /// If the call had a deadline sooner than its timeout, it counts against the service only if that had
+    /// [enough time](crate::circuit_breaker#calls-that-end-early) for it.
+    fn is_deadline_exceeded(&self, response: &Res) -> bool {
+        let _ = response;
+        false
     }
 }
 

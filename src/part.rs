@@ -134,7 +134,8 @@
 //!
 //! Dropping the future of a call settles its permits with [`Outcome::Cancelled`](crate::Outcome::Cancelled) and
 //! [`EndedBy::Caller`]. An attempt that another one was faster than ends by [`EndedBy::Hedge`]. Both are no news about the
-//! service.
+//! service, unless it had enough time for the former: see
+//! [calls that end early](crate::circuit_breaker#calls-that-end-early).
 //!
 //! # What clones share
 //!

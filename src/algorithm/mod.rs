@@ -8,6 +8,7 @@ pub(crate) mod aimd;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
 pub(crate) mod budget;
+pub(crate) mod evidence;
 pub(crate) mod failover;
 pub(crate) mod gcra;
 pub(crate) mod hedge_quota;

@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
+use crate::algorithm::evidence::{Early, LastGood};
 use crate::algorithm::failover::LAST;
 use crate::algorithm::load::{End, Load};
 use crate::algorithm::outlier::{HostRecord, Record};
+use crate::context::{self, GivenUp};
 use crate::discover::Target;
 use crate::error::Check;
 use crate::nanos::after;
@@ -161,6 +163,7 @@ pub(super) struct Host {
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
+    last_good: LastGood,
     pub(super) peers: Arc<HostSet>,
     /// Its label in metrics, if endpoints are reported.
     pub(super) label: Option<Arc<Label>>,
@@ -190,6 +193,7 @@ impl Host {
             load: Load::new(latency, now),
             condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
+            last_good: LastGood::new(),
             peers: Arc::clone(peers),
             label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
@@ -286,9 +290,38 @@ impl Host {
 
     /// The answer has begun of a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
-        let now = self.peers.nanos(now);
-        self.load
-            .stream(&self.peers.load, began, now, End::from(outcome));
+        let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
+        self.load.stream(&self.peers.load, began, nanos, end);
+        self.note_if_good(end, began, nanos);
+    }
+
+    /// Notes a call that began at `began` and has been answered well.
+    #[inline]
+    fn note_if_good(&self, end: End, began: u64, nanos: u64) {
+        if end == End::Succeeded {
+            let (evidence, took) = (&self.peers.evidence, nanos.saturating_sub(began));
+            evidence.note_good_of(&self.last_good, took, nanos);
+        }
+    }
+
+    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if its own time was
+    /// over, or if it ended early although the endpoint had enough time for it.
+    pub(super) fn given_up(&self, began: u64, now: Instant) {
+        let ended = self.peers.nanos(now);
+        let early = Early {
+            began,
+            ended,
+            is_answer: false,
+        };
+        let evidence = &self.peers.evidence;
+        let is_failure = match context::given_up() {
+            GivenUp::TimedOut => true,
+            GivenUp::Lost => false,
+            GivenUp::Early => evidence.is_failure_of(&self.last_good, early),
+        };
+        if is_failure {
+            self.peers.note(self, began, ended, true);
+        }
     }
 
     /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
@@ -299,8 +332,11 @@ impl Host {
             self.load.end_stream(&self.peers.load, nanos, end);
         } else {
             self.load.end(&self.peers.load, began, nanos, end);
+            self.note_if_good(end, began, nanos);
         }
-        if matches!(end, End::Succeeded | End::Failed) {
+        // A word about the caller says nothing about the health of the endpoint.
+        let says_nothing = matches!(outcome, Outcome::Throttled { .. });
+        if matches!(end, End::Succeeded | End::Failed) && !says_nothing {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
         // It has more to do than it can, and has said for how long.
@@ -376,9 +412,10 @@ impl From<Outcome> for End {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Success => Self::Succeeded,
-            Outcome::Failure | Outcome::Overload { .. } => Self::Failed,
+            // An endpoint that declines calls fast must not attract more of them.
+            Outcome::Failure | Outcome::Overload { .. } | Outcome::Throttled { .. } => Self::Failed,
             Outcome::Cancelled => Self::Cancelled,
-            Outcome::Ignored | Outcome::Throttled { .. } => Self::Ignored,
+            Outcome::Ignored => Self::Ignored,
         }
     }
 }

@@ -72,7 +72,11 @@ impl Flight {
     #[cold]
     #[inline(never)]
     fn cancel(&mut self) {
+        let is_waiting = self.stage == Stage::Waits;
         self.end(Outcome::Cancelled);
+        if is_waiting {
+            self.host.given_up(self.began, Instant::now());
+        }
     }
 
     #[inline]

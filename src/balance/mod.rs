@@ -46,7 +46,10 @@
 //! that would take a copy of every request: an outer retry does it, which else does not retry refusals.
 //!
 //! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
-//! together. One that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
+//! together. A call whose attempt timed out outside the balancer is a failure, and so is one that
+//! [ended early](crate::circuit_breaker#calls-that-end-early) although the endpoint had enough time for it: twice as long as
+//! the slowest good call of the pool, at least 200 ms, and answered nobody meanwhile. The loser of a hedge is none. An endpoint
+//! that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
 //! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
 //! See [`OutlierEjection`]. Each priority group is evaluated by itself. A failing endpoint loses most of its calls
 //! much sooner, by its load. If it is left with fewer than 5 calls in 10 s, it stays ready.
@@ -168,8 +171,8 @@
 //! # Cancellation
 //!
 //! Dropping the future of a call ends it on the endpoint. It counts as cancelled: the endpoint has one call less in
-//! flight, and is taken to be at least as slow as the call was old, unless the head of its answer had come. The same
-//! holds if the endpoint panics.
+//! flight, and is taken to be at least as slow as the call was old, unless the head of its answer had come. For outlier
+//! ejection it may count as a failure, see there. The same holds if the endpoint panics.
 //!
 //! # What clones share
 //!

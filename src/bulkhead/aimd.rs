@@ -16,9 +16,10 @@ const BACKOFF: f64 = 0.9;
 /// A limit that grows by one while the calls are well, and shrinks by a tenth when they are not.
 ///
 /// *Well* is a [`Success`](Outcome::Success). *Not well* is an [`Overload`](Outcome::Overload), a call that an
-/// inner timeout or deadline has ended, or one that took longer than [`slow_calls`](Self::slow_calls)
-/// says. Other failures, throttled, ignored and cancelled calls count neither way: they may have taken no time at all,
-/// or ended for reasons of the caller.
+/// inner timeout has ended, one that ended by a deadline or was dropped although the service
+/// [had enough time](crate::circuit_breaker#calls-that-end-early) for it, or one that took longer than
+/// [`slow_calls`](Self::slow_calls) says. Other failures, throttled, ignored and cancelled calls count neither way: they may
+/// have taken no time at all, or ended for reasons of the caller.
 ///
 /// - It shrinks at most once per round trip: of all calls that were in flight when it shrank, none makes it
 ///   shrink again.
@@ -30,8 +31,8 @@ const BACKOFF: f64 = 0.9;
 /// Of an answer that is streamed, what counts is how long its head took; a long download is not slow.
 ///
 /// It knows nothing of latency but what timeouts and `slow_calls` tell it, so that is where it settles: give
-/// it one of the two, as long as a caller is glad to wait. The timeout has to be inside the bulkhead; from one
-/// outside it learns nothing but that the caller has gone.
+/// it one of the two, as long as a caller is glad to wait. The timeout has to be inside the bulkhead, or in the same standard
+/// stack; to an outer one the rule for dropped calls applies.
 ///
 /// The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988), with the
 /// timeout in the place of the lost packet.

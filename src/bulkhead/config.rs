@@ -12,6 +12,7 @@ use super::part::Handle;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
 use super::word::MAX;
+use crate::algorithm::evidence::{Evidence, Terms};
 use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
@@ -129,12 +130,16 @@ impl<K, C> Config<K, C> {
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<BulkheadLayer<K, C>, ConfigError> {
         let origin = Instant::now();
-        let part = self.part(origin)?;
+        let part = self.part(origin, None)?;
         Ok(self.part_layer(part.name(), origin, |()| part))
     }
 
-    /// Makes the part, which counts time from `origin`.
-    pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
+    /// Makes the part, which counts time from `origin`, for attempts with this timeout.
+    pub(crate) fn part(
+        &self,
+        origin: Instant,
+        timeout: Option<Duration>,
+    ) -> Result<Handle, ConfigError> {
         let check = Check::new("bulkhead", &self.name)?;
         let settings = &self.settings;
         let (limit, policy) = settings.limit.clone().build(check, origin)?;
@@ -144,6 +149,7 @@ impl<K, C> Config<K, C> {
         Ok(Handle {
             shared: Arc::new(Shared {
                 policy,
+                evidence: Evidence::new(Terms::new(timeout)),
                 initial: limit,
                 mode: settings.mode,
                 one_quota: settings.one_quota,

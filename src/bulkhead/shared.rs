@@ -9,7 +9,9 @@ use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample};
 use super::metrics::{BulkheadMetrics, IN_FLIGHT};
 use super::word::{MAX, Word};
+use crate::algorithm::evidence::Evidence;
 use crate::chassis::{At, EndedBy, Record};
+use crate::nanos::whole_nanos;
 use crate::telemetry::Shown;
 use crate::{Error, ErrorKind, Mode, Outcome};
 
@@ -17,6 +19,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     /// What adapts the limit. Without it calls have no need of the clock.
     pub(super) policy: Option<Box<dyn LimitPolicy>>,
+    /// What decides about calls that end early, for the policy.
+    pub(super) evidence: Evidence,
     /// The limit to begin with.
     pub(super) initial: usize,
     pub(super) mode: Mode,
@@ -57,21 +61,33 @@ impl Shared {
         record: &Record<'_>,
     ) {
         let Some(policy) = &self.policy else { return };
-        let outcome = match record.outcome {
-            Outcome::Throttled { retry_after } if self.one_quota => {
+        let held = record.duration();
+        let round_trip = to_head.unwrap_or(held);
+        let outcome = match (record.outcome, to_head) {
+            (Outcome::Success, _) => {
+                let took = whole_nanos(round_trip);
+                self.evidence.note_good(took, record.at.nanos());
+                Outcome::Success
+            }
+            (Outcome::Throttled { retry_after }, _) if self.one_quota => {
                 Outcome::Overload { retry_after }
             }
-            outcome => outcome,
+            (_, None) => record.outcome_by(&self.evidence),
+            (outcome, Some(_)) => outcome,
         };
-        let held = record.duration();
+        let timed_out = match record.ended_by {
+            EndedBy::Timeout => true,
+            EndedBy::Deadline | EndedBy::Caller => outcome.is_failure(),
+            _ => false,
+        };
         let sample = Sample {
             now: record.at.instant(),
-            round_trip: to_head.unwrap_or(held),
+            round_trip,
             held,
             in_flight: before.in_flight().max(in_flight as usize),
             limit: before.limit(),
             outcome,
-            timed_out: record.ended_by == EndedBy::Timeout,
+            timed_out,
         };
         let limit = policy.update(&sample).clamp(1, MAX);
         if limit != sample.limit {

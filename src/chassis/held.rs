@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::part::{Admit, OperationPart, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
+use crate::context::{self, GivenUp};
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
@@ -347,8 +348,8 @@ impl<W: Owner> Drop for Held<W> {
         // Twice, as a part may panic.
         finally(
             self,
-            |held| held.abandon(EndedBy::Caller),
-            |held| held.abandon(EndedBy::Caller),
+            |held| held.abandon(dropped_by()),
+            |held| held.abandon(dropped_by()),
         );
     }
 }
@@ -366,6 +367,14 @@ pub(super) fn finally<T>(state: &mut T, first: impl FnOnce(&mut T), then: fn(&mu
     }
 
     first(Then(state, then).0);
+}
+
+/// Returns the cause of the end of a call that is being dropped.
+fn dropped_by() -> EndedBy {
+    match context::given_up() {
+        GivenUp::Lost => EndedBy::Hedge,
+        GivenUp::Early | GivenUp::TimedOut => EndedBy::Caller,
+    }
 }
 
 impl<W: Owner> fmt::Debug for Held<W> {

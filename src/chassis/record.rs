@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::algorithm::evidence::{Early, Evidence};
+use crate::context::{self, GivenUp};
 use crate::nanos::nanos_between;
-use crate::{Error, Outcome, context};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A moment in the life of a call.
 ///
@@ -75,9 +77,12 @@ impl At {
 pub enum EndedBy {
     /// The service answered, or failed.
     Service,
+    /// The service answered that the deadline of the call had passed; see
+    /// [`Classify::is_deadline_exceeded`](crate::Classify::is_deadline_exceeded).
+    DeadlineAnswer,
     /// The time of the attempt was over.
     Timeout,
-    /// The deadline of the operation has come.
+    /// The deadline of the operation has come, or one that a layer inside keeps to.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,
@@ -85,6 +90,16 @@ pub enum EndedBy {
     Hedge,
     /// A part, or a layer inside the service, refused the attempt.
     Refusal,
+}
+
+impl From<EndedBy> for GivenUp {
+    fn from(ended_by: EndedBy) -> Self {
+        match ended_by {
+            EndedBy::Hedge => Self::Lost,
+            EndedBy::Timeout => Self::TimedOut,
+            _ => Self::Early,
+        }
+    }
 }
 
 /// The knowledge about whether the service has seen a request.
@@ -122,7 +137,7 @@ impl<'a> Record<'a> {
     #[inline(always)]
     pub(super) fn new(outcome: Outcome, ended_by: EndedBy, at: &'a At, sent_at: u64) -> Self {
         let sent = match ended_by {
-            EndedBy::Service => Sent::Answered,
+            EndedBy::Service | EndedBy::DeadlineAnswer => Sent::Answered,
             EndedBy::Refusal => Sent::No,
             _ => Sent::Unknown,
         };
@@ -160,6 +175,39 @@ impl<'a> Record<'a> {
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.nanos())
     }
+
+    /// Returns the outcome of an attempt that has ended without a good answer, by what is known about the service.
+    ///
+    /// An attempt that ended before its timeout, by a deadline or because its caller dropped it, is a failure only if the
+    /// service had enough time for it, and is cancelled otherwise. The same holds if the service itself says that the deadline
+    /// has passed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn outcome_by(&self, evidence: &Evidence) -> Outcome {
+        let (ended, had) = (self.at.nanos(), self.nanos());
+        let is_answer = self.ended_by == EndedBy::DeadlineAnswer;
+        let is_early = match self.ended_by {
+            EndedBy::Deadline | EndedBy::Caller => true,
+            EndedBy::DeadlineAnswer => context::deadline().is_some_and(|deadline| {
+                let left = nanos_between(self.at.instant(), deadline);
+                evidence.is_short(had.saturating_add(left))
+            }),
+            _ => false,
+        };
+        if !is_early || matches!(self.outcome, Outcome::Success | Outcome::Ignored) {
+            return self.outcome;
+        }
+        let early = Early {
+            began: ended.saturating_sub(had),
+            ended,
+            is_answer,
+        };
+        match (evidence.is_failure(early), self.outcome) {
+            (true, Outcome::Cancelled) => Outcome::Failure,
+            (true, outcome) => outcome,
+            (false, _) => Outcome::Cancelled,
+        }
+    }
 }
 
 /// Returns what ended a call that ended in `error`, and whether the service has seen the request.
@@ -173,6 +221,8 @@ pub(super) fn of_error(error: &Error) -> (EndedBy, Sent) {
     };
     let ended_by = if error.is_rejection() {
         EndedBy::Refusal
+    } else if error.kind() == ErrorKind::DeadlineExceeded {
+        EndedBy::Deadline
     } else if error.is_timeout() {
         EndedBy::Timeout
     } else {

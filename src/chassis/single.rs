@@ -331,8 +331,26 @@ where
     K: Classify<Res>,
 {
     match result {
-        Ok(response) => (classify.classify(Ok(response)), EndedBy::Service),
+        Ok(response) => match classify.classify(Ok(response)) {
+            outcome @ (Outcome::Failure | Outcome::Overload { .. }) => {
+                (outcome, end_of_failure(classify, response))
+            }
+            outcome => (outcome, EndedBy::Service),
+        },
         Err(error) => judge_error(classify, error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn end_of_failure<Res, K>(classify: &K, response: &Res) -> EndedBy
+where
+    K: Classify<Res>,
+{
+    if classify.is_deadline_exceeded(response) {
+        EndedBy::DeadlineAnswer
+    } else {
+        EndedBy::Service
     }
 }
 

@@ -83,6 +83,7 @@ impl Default for Settings {
                 successes_to_close: SUCCESSES_TO_CLOSE,
                 max_probes: MAX_PROBES,
                 probe_lease: PROBE_LEASE,
+                timeout: None,
             },
             window: Window::Time(WINDOW),
             min_calls: None,
@@ -229,6 +230,12 @@ impl<K, C> Config<K, C> {
     /// Sets when a call is over. By default when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         self.with_completion(completion)
+    }
+
+    /// Sets the timeout of the attempts that it judges, if they have one.
+    pub(crate) fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.settings.breaker.timeout = timeout;
+        self
     }
 
     /// The span of time that is evaluated, if it is not a number of calls.

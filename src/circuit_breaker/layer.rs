@@ -71,7 +71,7 @@ impl Handle {
 
     /// Opens the breaker, until [`force_closed`](Self::force_closed) or [`reset`](Self::reset).
     pub fn force_open(&self) {
-        self.shared.steer(|breaker, _| breaker.force_open());
+        self.shared.steer(Breaker::force_open);
     }
 
     /// Closes the breaker and keeps it closed whatever happens, until

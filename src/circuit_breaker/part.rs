@@ -85,21 +85,31 @@ impl Handle {
     #[cold]
     #[inline(never)]
     fn settle_other(&self, kind: Kind, record: &Record<'_>) {
-        let (shared, outcome, at) = (&*self.shared, record.outcome, record.at);
+        let shared = &*self.shared;
         match kind {
             Kind::Uncounted => {}
             Kind::Counted(word, head) => {
-                shared.count(word, outcome, self.is_slow(head, record), at);
+                let outcome = self.outcome(head, record);
+                shared.count(word, outcome, self.is_slow(head, record), record);
             }
             Kind::Answered {
                 word,
                 place,
                 stripe,
-            } => shared.count_rest(word, Mark { place, stripe }, outcome, at),
+            } => shared.count_rest(word, Mark { place, stripe }, record),
             Kind::Probe(probe, head) => {
-                shared.end_probe(probe, outcome, self.is_slow(head, record), at);
+                let outcome = self.outcome(head, record);
+                shared.end_probe(probe, outcome, self.is_slow(head, record), record);
             }
-            Kind::Proven(probe) => shared.disprove(probe, outcome, at),
+            Kind::Proven(probe) => shared.disprove(probe, record),
+        }
+    }
+
+    /// Returns the meaning of a call that has ended.
+    fn outcome(&self, head: Head, record: &Record<'_>) -> Outcome {
+        match (head, record.outcome) {
+            (Head::Pending, outcome) if outcome != Outcome::Success => self.shared.outcome(record),
+            (_, outcome) => outcome,
         }
     }
 }
@@ -108,9 +118,10 @@ impl Part for Handle {
     type Ask = ();
     type Permit = BreakerPermit;
 
+    /// A call that ends early counts only if the service had enough time for it, and good calls tell how much that is.
     #[inline(always)]
     fn is_timed(&self) -> bool {
-        self.shared.slow_after().is_some()
+        true
     }
 
     /// An open breaker leaves the inner service alone. A probe waits for readiness in its future.
@@ -141,7 +152,7 @@ impl Part for Handle {
             Kind::Counted(word, head) => {
                 let head = self.head_of(head, record);
                 if outcome == Outcome::Success {
-                    let mark = shared.count_head(word, head == Head::Slow, record.at);
+                    let mark = shared.count_head(word, head == Head::Slow, record);
                     mark.map_or(Kind::Uncounted, |Mark { place, stripe }| Kind::Answered {
                         word,
                         place,
@@ -154,7 +165,7 @@ impl Part for Handle {
             Kind::Probe(probe, head) => {
                 let head = self.head_of(head, record);
                 if outcome == Outcome::Success {
-                    shared.end_probe(probe, outcome, head == Head::Slow, record.at);
+                    shared.end_probe(probe, outcome, head == Head::Slow, record);
                     match head {
                         Head::Slow => Kind::Uncounted,
                         _ => Kind::Proven(probe),
@@ -174,7 +185,7 @@ impl Part for Handle {
             (Kind::Counted(word, Head::Pending), Outcome::Success)
                 if self.shared.slow_after().is_none() =>
             {
-                self.shared.count_success(word, record.at);
+                self.shared.count_success(word, record);
             }
             (kind, _) => self.settle_other(kind, record),
         }

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{At as Place, Breaker, Finished, Mark, Probe, Transition, Word};
-use crate::chassis::At;
+use crate::chassis::{At, Record};
+use crate::context;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
@@ -47,7 +48,8 @@ impl Shared {
         at: &At,
         admitted: impl FnOnce(Probe),
     ) -> Result<(), Error> {
-        let (probe, transition) = self.breaker.try_probe(word, at.nanos());
+        let time = context::deadline().map(|deadline| nanos_between(at.instant(), deadline));
+        let (probe, transition) = self.breaker.try_probe(word, time, at.nanos());
         let probe = probe.map(admitted);
         self.report(transition, at);
         let refuse = |retry_after| {
@@ -90,42 +92,76 @@ impl Shared {
         }
     }
 
+    /// Returns the outcome of a call that has ended without a good answer.
+    pub(super) fn outcome(&self, record: &Record<'_>) -> Outcome {
+        record.outcome_by(self.breaker.evidence())
+    }
+
     /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
-    pub(super) fn count_head(&self, admitted: Word, slow: bool, at: &At) -> Option<Mark> {
-        let call = finished(Outcome::Success, slow, at);
+    pub(super) fn count_head(
+        &self,
+        admitted: Word,
+        slow: bool,
+        record: &Record<'_>,
+    ) -> Option<Mark> {
+        let call = finished(Outcome::Success, slow, record);
         let (mark, transition) = self.breaker.count_head(admitted, call, self.jitter());
-        self.report(transition, at);
+        self.report(transition, record.at);
         mark
     }
 
-    /// A call is over whose head was counted as a success.
-    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, outcome: Outcome, at: &At) {
-        let (breaker, call) = (&self.breaker, finished(outcome, false, at));
-        self.report(breaker.count_rest(admitted, mark, call, self.jitter()), at);
+    /// A call is over whose head was counted as a success. Most of them change nothing more.
+    #[inline]
+    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
+        if record.outcome.is_failure() || self.breaker.counts_rows() {
+            self.correct(admitted, mark, record);
+        }
+    }
+
+    #[cold]
+    fn correct(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
+        let (breaker, call) = (&self.breaker, finished(record.outcome, false, record));
+        self.report(
+            breaker.count_rest(admitted, mark, call, self.jitter()),
+            record.at,
+        );
     }
 
     /// Counts a call that began while the breaker was closed, and was neither slow nor failed.
     #[inline]
-    pub(super) fn count_success(&self, admitted: Word, at: &At) {
-        self.breaker.count_success(admitted, place(at));
+    pub(super) fn count_success(&self, admitted: Word, record: &Record<'_>) {
+        let at = place(record.at);
+        self.breaker.count_success(admitted, record.nanos(), at);
     }
 
     /// Counts a call that began while the breaker was closed.
-    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, at: &At) {
-        let call = finished(outcome, slow, at);
-        self.report(self.breaker.count(admitted, call, self.jitter()), at);
+    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, record: &Record<'_>) {
+        let call = finished(outcome, slow, record);
+        self.report(self.breaker.count(admitted, call, self.jitter()), record.at);
     }
 
-    pub(super) fn end_probe(&self, probe: Probe, outcome: Outcome, slow: bool, at: &At) {
-        let call = finished(outcome, slow, at);
-        self.report(self.breaker.end_probe(probe, call, self.jitter()()), at);
+    pub(super) fn end_probe(
+        &self,
+        probe: Probe,
+        outcome: Outcome,
+        slow: bool,
+        record: &Record<'_>,
+    ) {
+        let call = finished(outcome, slow, record);
+        self.report(
+            self.breaker.end_probe(probe, call, self.jitter()()),
+            record.at,
+        );
     }
 
     /// A probe has ended that counts as a success already.
-    pub(super) fn disprove(&self, probe: Probe, outcome: Outcome, at: &At) {
-        if outcome.is_failure() {
-            let call = finished(outcome, false, at);
-            self.report(self.breaker.disprove(probe, call, self.jitter()()), at);
+    pub(super) fn disprove(&self, probe: Probe, record: &Record<'_>) {
+        if record.outcome.is_failure() {
+            let call = finished(record.outcome, false, record);
+            self.report(
+                self.breaker.disprove(probe, call, self.jitter()()),
+                record.at,
+            );
         }
     }
 
@@ -144,11 +180,13 @@ fn place(at: &At) -> Place {
 }
 
 /// A call that has ended.
-fn finished(outcome: Outcome, slow: bool, at: &At) -> Finished {
+#[inline(always)]
+fn finished(outcome: Outcome, slow: bool, record: &Record<'_>) -> Finished {
     Finished {
         outcome,
         slow,
-        at: place(at),
+        took: record.nanos(),
+        at: place(record.at),
     }
 }
 

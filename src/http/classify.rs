@@ -163,6 +163,10 @@ impl<B> Classify<Response<B>> for Classifier {
         };
         asked.map(Pushback::RetryAfter)
     }
+
+    fn is_deadline_exceeded(&self, response: &Response<B>) -> bool {
+        response.status() == StatusCode::GATEWAY_TIMEOUT
+    }
 }
 
 impl ClassifyEos for Classifier {

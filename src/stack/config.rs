@@ -242,11 +242,12 @@ impl<R, K, C> Standard<R, K, C> {
         });
         let hedge = settings.hedge.as_ref();
         let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
+        let timeout = settings.timeout();
         let breaker = settings.breaker.clone().map(|mut breaker| {
             // Not the same draws as those of retry.
             let seed = settings.seed.map(|seed| seed.wrapping_add(1));
             breaker.settings.seed = seed.or(breaker.settings.seed);
-            breaker.part(origin)
+            breaker.attempt_timeout(timeout).part(origin)
         });
         let rate_limit = settings.rate_limit.clone().map(|mut limit| {
             limit.settings.one_quota |= settings.one_quota;
@@ -254,7 +255,7 @@ impl<R, K, C> Standard<R, K, C> {
         });
         let bulkhead = settings.bulkhead.value().cloned().map(|mut bulkhead| {
             bulkhead.settings.one_quota |= settings.one_quota;
-            bulkhead.part(origin)
+            bulkhead.part(origin, timeout)
         });
         let limit = |time, part| Limit {
             time,

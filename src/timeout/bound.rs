@@ -42,6 +42,10 @@ pub trait BoundOfCall: Default + fmt::Debug {
     #[doc(hidden)]
     fn poll_end(&self, timer: Pin<&mut Timer>, cx: &mut task::Context<'_>) -> Poll<()>;
 
+    /// Returns whether the time is that of the attempt itself, and not a deadline.
+    #[doc(hidden)]
+    fn is_timeout(&self) -> bool;
+
     /// The error of a call whose time is over.
     #[doc(hidden)]
     fn error(&self, name: &'static str) -> Error;
@@ -69,6 +73,11 @@ impl BoundOfCall for Duration {
             Self::ZERO => Poll::Ready(()),
             timeout => timer.poll(|| saturating_add(Instant::now(), timeout), cx),
         }
+    }
+
+    #[inline]
+    fn is_timeout(&self) -> bool {
+        true
     }
 
     #[cold]
@@ -100,6 +109,11 @@ impl BoundOfCall for Span {
             Some(deadline) => timer.poll_at(deadline, cx),
             None => Poll::Pending,
         }
+    }
+
+    #[inline]
+    fn is_timeout(&self) -> bool {
+        false
     }
 
     #[cold]

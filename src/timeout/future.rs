@@ -12,7 +12,7 @@ use tower::Service;
 use super::TimeoutMetrics;
 use super::bound::BoundOfCall;
 use crate::chassis::Span;
-use crate::context::DeadlineScope;
+use crate::context::{self, DeadlineScope, GivenUp};
 use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timer::Timer;
@@ -75,7 +75,12 @@ where
             return Poll::Ready(result);
         }
         ready!(this.bound.poll_end(this.timer, cx));
-        this.call.set(Call::Done);
+        let reason = if this.bound.is_timeout() {
+            GivenUp::TimedOut
+        } else {
+            GivenUp::Early
+        };
+        context::give_up(reason, || this.call.set(Call::Done));
         metrics.timed_out(Instant::now());
         Poll::Ready(Err(this.bound.error(metrics.name())))
     }

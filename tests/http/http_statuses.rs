@@ -146,7 +146,7 @@ async fn an_endpoint_that_asks_for_a_day_is_left_alone_and_no_other() {
             if status == 503 {
                 declined == 0
             } else {
-                declined < 150
+                declined < 15
             },
             "{status}: {declined}"
         );

@@ -454,10 +454,17 @@ async fn a_probe_that_hangs_gives_its_place_to_another() {
     let (breaker, hanging) = with_a_probe_that_hangs().await;
     let next = breaker.begin().unwrap();
     assert!(breaker.begin().is_none(), "one takes its place");
-    drop(hanging);
+    hanging.end(Outcome::Ignored);
     assert!(breaker.begin().is_none(), "which it cannot give back twice");
     next.end(Outcome::Success);
     assert_eq!(breaker.handle.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_counts_if_the_service_had_enough_time() {
+    let (breaker, hanging) = with_a_probe_that_hangs().await;
+    drop(hanging);
+    assert_eq!(breaker.handle.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ fn call(outcome: Outcome, second: u64) -> Finished {
     Finished {
         outcome,
         slow: false,
+        took: 0,
         at,
     }
 }
@@ -34,6 +35,7 @@ fn breaker(consecutive_failures: Option<u32>) -> Breaker {
         successes_to_close: 1,
         max_probes: 1,
         probe_lease: Duration::from_secs(10),
+        timeout: None,
     };
     Breaker::new(settings, Counts::of_calls(3))
 }
@@ -94,7 +96,7 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
         if fails {
             fail(breaker);
         } else if word.is(State::Open) {
-            let (probe, _) = breaker.try_probe(word, SECOND);
+            let (probe, _) = breaker.try_probe(word, None, SECOND);
             assert_eq!(probe, Err(Some(Duration::from_secs(10))));
         }
     });
@@ -102,7 +104,7 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
 
 /// Calls again when the open time is over. Returns whether the call is a probe, which ends well if it `ends`.
 fn probe(breaker: &Breaker, ends: bool) -> bool {
-    let (probe, _) = breaker.try_probe(breaker.word(), 11 * SECOND);
+    let (probe, _) = breaker.try_probe(breaker.word(), None, 11 * SECOND);
     if let (Ok(probe), true) = (probe, ends) {
         let _ = breaker.end_probe(probe, call(Outcome::Success, 11), 0.0);
     }

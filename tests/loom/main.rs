@@ -11,6 +11,7 @@ mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
+mod evidence;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/nanos.rs"]
 mod nanos;
@@ -92,6 +93,8 @@ fn main() {
         breaker::a_late_failure_does_not_open_what_a_probe_has_closed
         breaker::answers_that_break_off_are_in_a_row_although_each_head_was_good
         breaker::an_answer_that_breaks_off_is_counted_once
+        evidence::of_calls_that_end_together_the_slowest_is_kept
+        evidence::a_straggler_leaves_a_newer_second_in_its_slot_alone
         sketch::a_call_is_collected_once
         sketch::a_tick_is_collected_once
         budget::the_last_token_is_taken_once

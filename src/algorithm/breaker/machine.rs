@@ -78,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) successes_to_close: u32,
     pub(crate) max_probes: u32,
     pub(crate) probe_lease: Duration,
+    /// The timeout of an attempt, if it has one.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// A call that was let through a half-open breaker.
@@ -85,6 +87,8 @@ pub(crate) struct Settings {
 pub(crate) struct Probe {
     epoch: u64,
     serial: u64,
+    /// See [`Probes::short`].
+    is_short: bool,
 }
 
 /// How a probe ended.
@@ -111,6 +115,9 @@ enum Phase {
 struct Probes {
     /// Those in flight, with the end of their lease. Never more than `max_probes`.
     in_flight: Vec<(u64, u64)>,
+    /// The end of the lease of a probe with too little time to prove a failure, or of the pause after it. Such probes have a
+    /// place of their own, so that they take none from those that can.
+    short: u64,
     /// How many may be in flight: 1, 2, 4, … with each success, half as many after a failure.
     ramp: u32,
     started: u64,
@@ -124,6 +131,7 @@ impl Probes {
     fn new(now: u64) -> Self {
         Self {
             in_flight: Vec::new(),
+            short: 0,
             ramp: 1,
             started: 0,
             succeeded: 0,
@@ -132,7 +140,7 @@ impl Probes {
         }
     }
 
-    /// How many are in flight and have not overrun their lease.
+    /// How many have time enough, are in flight and have not overrun their lease.
     fn running(&self, now: u64) -> usize {
         let leases = self.in_flight.iter();
         leases.filter(|(_, lease_end)| *lease_end > now).count()
@@ -209,8 +217,13 @@ impl Machine {
         }
     }
 
-    /// Lets a probe through, if the open time is over and not too many probes are in flight.
-    pub(super) fn try_probe(&mut self, now: u64) -> (Option<Probe>, Option<Transition>) {
+    /// Lets a probe through, if the open time is over and not too many probes are in flight. A probe that is `short` brings
+    /// less time than it takes to prove a failure.
+    pub(super) fn try_probe(
+        &mut self,
+        is_short: bool,
+        now: u64,
+    ) -> (Option<Probe>, Option<Transition>) {
         let transition = match self.phase {
             Phase::Open { until } if until <= now => Some(self.enter(
                 Phase::HalfOpen(Probes::new(now)),
@@ -223,15 +236,29 @@ impl Machine {
             return (None, transition);
         };
         probes.in_flight.retain(|(_, lease_end)| *lease_end > now);
-        if probes.in_flight.len() >= probes.ramp as usize {
+        let is_free = if is_short {
+            probes.short <= now
+        } else {
+            probes.in_flight.len() < probes.ramp as usize
+        };
+        if !is_free {
             return (None, transition);
         }
         let serial = probes.started;
         probes.started += 1;
         let lease_end = now.saturating_add(whole_nanos(self.settings.probe_lease));
-        probes.in_flight.push((serial, lease_end));
+        if is_short {
+            probes.short = lease_end;
+        } else {
+            probes.in_flight.push((serial, lease_end));
+        }
         probes.last = now;
-        (Some(Probe { epoch, serial }), transition)
+        let probe = Probe {
+            epoch,
+            serial,
+            is_short,
+        };
+        (Some(probe), transition)
     }
 
     /// Returns whether a half-open breaker would let another probe through.
@@ -272,6 +299,13 @@ impl Machine {
         probes
             .in_flight
             .retain(|(serial, _)| *serial != probe.serial);
+        if probe.is_short {
+            // One that found out nothing is not followed by the next at once: together they would be no small load.
+            probes.short = match end {
+                ProbeEnd::Released => now.saturating_add(whole_nanos(self.settings.open_for)),
+                _ => 0,
+            };
+        }
         probes.last = now;
         match end {
             ProbeEnd::Released => None,
@@ -372,6 +406,7 @@ pub(super) mod tests {
             successes_to_close: 5,
             max_probes: 8,
             probe_lease: Duration::from_secs(5),
+            timeout: Some(Duration::from_secs(2)),
         }
     }
 
@@ -409,7 +444,7 @@ pub(super) mod tests {
         }
 
         fn probe(&mut self) -> Option<Probe> {
-            self.machine.try_probe(self.now).0
+            self.machine.try_probe(false, self.now).0
         }
 
         fn end(&mut self, probe: Probe, end: ProbeEnd) -> Option<State> {
@@ -674,6 +709,33 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_probe_with_too_little_time_has_a_place_of_its_own() {
+        let (mut bench, probe) = Bench::half_open(settings());
+        let short = |bench: &mut Bench| bench.machine.try_probe(true, bench.now).0;
+        let first = short(&mut bench).expect("beside the other one");
+        assert_eq!((short(&mut bench), bench.probe()), (None, None));
+        assert_eq!(bench.end(first, ProbeEnd::Released), None);
+        assert_eq!(short(&mut bench), None, "the next one waits");
+        bench.wait(2);
+        let second = short(&mut bench).expect("after the pause");
+        assert_eq!(bench.end(second, ProbeEnd::Succeeded), None);
+        assert!(short(&mut bench).is_some(), "at once after a success");
+        assert_eq!(bench.end(probe, ProbeEnd::Succeeded), None);
+    }
+
+    #[test]
+    fn successes_of_short_probes_close_the_breaker() {
+        let mut bench = Bench::new(settings());
+        bench.trip(None);
+        bench.wait(3);
+        for success in 1..=5 {
+            let probe = bench.machine.try_probe(true, bench.now).0;
+            let end = bench.end(probe.expect("free"), ProbeEnd::Succeeded);
+            assert_eq!(end, (success == 5).then_some(State::Closed));
+        }
+    }
+
+    #[test]
     fn a_forced_state_stays_whatever_happens() {
         let mut bench = Bench::new(settings());
         let _ = bench.machine.force_open();
@@ -693,7 +755,7 @@ pub(super) mod tests {
         /// Whatever has happened: after some time, a stream of successes closes the breaker.
         #[test]
         fn every_state_has_an_exit(
-            steps in prop::collection::vec((0_u8..7, 0_u64..10, -1.0_f64..=1.0), 0..100),
+            steps in prop::collection::vec((0_u8..8, 0_u64..10, -1.0_f64..=1.0), 0..100),
             growth in 1.0_f64..=10.0, max_probes in 1_u32..20, successes_to_close in 1_u32..20,
         ) {
             let mut bench = Bench::new(Settings {
@@ -706,7 +768,8 @@ pub(super) mod tests {
                 match step {
                     0 => { machine.trip(epoch, TransitionCause::FailureShare, None, now, jitter); }
                     1 => { machine.trip(epoch.saturating_sub(1), TransitionCause::SlowCalls, None, now, jitter); }
-                    2 => probes.extend(machine.try_probe(now).0),
+                    2 => probes.extend(machine.try_probe(false, now).0),
+                    7 => probes.extend(machine.try_probe(true, now).0),
                     3 => bench.wait(seconds),
                     _ => if let Some(probe) = probes.pop() {
                         let end = match step {

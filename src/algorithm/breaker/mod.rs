@@ -14,6 +14,7 @@ use self::machine::{Machine, NEVER, ProbeEnd};
 pub(crate) use self::machine::{Probe, Settings};
 pub use self::machine::{State, Transition, TransitionCause};
 use crate::Outcome;
+use crate::algorithm::evidence::{Evidence, Terms};
 use crate::algorithm::window::Sample;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -45,6 +46,8 @@ pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
     /// It took longer than calls may take.
     pub(crate) slow: bool,
+    /// How long the service had it.
+    pub(crate) took: u64,
     pub(crate) at: At,
 }
 
@@ -63,6 +66,7 @@ pub(crate) struct Breaker {
     open_until: AtomicU64,
     counts: Counts,
     machine: Mutex<Machine>,
+    evidence: Evidence,
     settings: Settings,
 }
 
@@ -73,6 +77,7 @@ impl Breaker {
             open_until: AtomicU64::new(NEVER),
             counts,
             machine: Mutex::new(Machine::new(settings.clone())),
+            evidence: Evidence::new(Terms::new(settings.timeout)),
             settings,
         }
     }
@@ -115,17 +120,25 @@ impl Breaker {
         lock(&self.machine).is_evictable(nanos)
     }
 
+    /// The knowledge that decides about calls that end early.
+    pub(crate) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
-    /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed.
+    /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed, and `time` the time that the
+    /// call brings, if it has a deadline.
     pub(crate) fn try_probe(
         &self,
         word: Word,
+        time: Option<u64>,
         nanos: u64,
     ) -> (Result<Probe, Option<Duration>>, Option<Transition>) {
         let (mut remaining, mut transition) = (self.open_for_remaining(nanos), None);
         if !word.is(State::Open) || remaining == Some(Duration::ZERO) {
             let probe;
-            (probe, transition) = self.change(|machine| machine.try_probe(nanos));
+            let is_short = time.is_some_and(|time| time < self.evidence.needed(nanos));
+            (probe, transition) = self.change(nanos, |machine| machine.try_probe(is_short, nanos));
             if let Some(probe) = probe {
                 return (Ok(probe), transition);
             }
@@ -135,11 +148,19 @@ impl Breaker {
         (Err(remaining), transition)
     }
 
-    /// Counts a success that was not slow, of a call that was admitted with this word.
+    /// Counts a success that was not slow, of a call that was admitted with this word and took so long.
     #[inline]
-    pub(crate) fn count_success(&self, admitted: Word, at: At) {
+    pub(crate) fn count_success(&self, admitted: Word, took: u64, at: At) {
+        self.evidence.note_good(took, at.nanos);
         if self.word() == admitted {
             self.record(admitted, at, Sample::OK, Step::Succeeded);
+        }
+    }
+
+    #[inline]
+    fn note_if_good(&self, call: Finished) {
+        if call.outcome == Outcome::Success {
+            self.evidence.note_good(call.took, call.at.nanos);
         }
     }
 
@@ -151,6 +172,7 @@ impl Breaker {
         call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> Option<Transition> {
+        self.note_if_good(call);
         let (failed, slow) = (call.outcome.is_failure(), call.slow);
         let step = match call.outcome {
             Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => return None,
@@ -176,6 +198,7 @@ impl Breaker {
         call: Finished,
         jitter: impl FnOnce() -> f64,
     ) -> (Option<Mark>, Option<Transition>) {
+        self.note_if_good(call);
         if self.word() != admitted {
             return (None, None);
         }
@@ -220,9 +243,15 @@ impl Breaker {
         (mark, self.count_streak(admitted, step))
     }
 
+    /// Returns whether failures in a row are counted.
+    #[inline]
+    pub(crate) fn counts_rows(&self) -> bool {
+        self.settings.consecutive_failures.is_some()
+    }
+
     #[inline]
     fn count_streak(&self, admitted: Word, step: Step) -> u32 {
-        if self.settings.consecutive_failures.is_none() {
+        if !self.counts_rows() {
             return 0;
         }
         self.counts.count_streak(admitted.epoch(), step)
@@ -240,7 +269,9 @@ impl Breaker {
         let (epoch, nanos) = (admitted.epoch(), call.at.nanos);
         let cause = self.counts.verdict(&self.settings, epoch, streak, nanos)?;
         let (retry_after, jitter) = (call.outcome.retry_after(), jitter());
-        self.change(|machine| machine.trip(epoch, cause, retry_after, nanos, jitter))
+        self.change(nanos, |machine| {
+            machine.trip(epoch, cause, retry_after, nanos, jitter)
+        })
     }
 
     /// Gives a probe's place back and counts how it ended.
@@ -251,38 +282,49 @@ impl Breaker {
         call: Finished,
         jitter: f64,
     ) -> Option<Transition> {
+        self.note_if_good(call);
         let end = match call.outcome {
             Outcome::Success if !call.slow => ProbeEnd::Succeeded,
             Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => ProbeEnd::Released,
             _ => ProbeEnd::Failed(call.outcome.retry_after()),
         };
-        self.change(|machine| machine.end_probe(probe, end, call.at.nanos, jitter))
+        self.change(call.at.nanos, |machine| {
+            machine.end_probe(probe, end, call.at.nanos, jitter)
+        })
     }
 
     /// Counts a failure of a probe that counts as a success already.
     #[must_use]
     pub(crate) fn disprove(&self, probe: Probe, call: Finished, jitter: f64) -> Option<Transition> {
         let end = ProbeEnd::Disproved(call.outcome.retry_after());
-        self.change(|machine| machine.end_probe(probe, end, call.at.nanos, jitter))
+        self.change(call.at.nanos, |machine| {
+            machine.end_probe(probe, end, call.at.nanos, jitter)
+        })
     }
 
-    pub(crate) fn force_open(&self) -> Transition {
-        self.change(Machine::force_open)
+    pub(crate) fn force_open(&self, nanos: u64) -> Transition {
+        self.change(nanos, Machine::force_open)
     }
 
     pub(crate) fn force_closed(&self, nanos: u64) -> Transition {
-        self.change(|machine| machine.force_closed(nanos))
+        self.change(nanos, |machine| machine.force_closed(nanos))
     }
 
     pub(crate) fn reset(&self, nanos: u64) -> Transition {
-        self.change(|machine| machine.reset(nanos))
+        self.change(nanos, |machine| machine.reset(nanos))
     }
 
     /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
     #[inline(never)]
-    fn change<T>(&self, change: impl FnOnce(&mut Machine) -> T) -> T {
+    fn change<T>(&self, nanos: u64, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = lock(&self.machine);
+        let epoch = machine.epoch();
         let result = change(&mut machine);
+        match machine.state() {
+            _ if machine.epoch() == epoch => {}
+            State::Closed => self.evidence.release(),
+            State::Open | State::HalfOpen => self.evidence.hold(nanos),
+        }
         self.open_until
             .store(machine.open_until(), Ordering::Release);
         let word = Word::new(machine.state(), machine.epoch());

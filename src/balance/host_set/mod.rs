@@ -16,6 +16,7 @@ use super::config::Settings;
 use super::label::Shown;
 use super::metrics::BalanceMetrics;
 use super::shortage::Shortage;
+use crate::algorithm::evidence::{Evidence, Terms};
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::load;
 use crate::nanos::{nanos_between, whole_nanos};
@@ -39,6 +40,8 @@ pub(super) struct HostSet {
     origin: Instant,
     members: Mutex<Members>,
     ejector: Option<Ejector>,
+    /// What decides about calls that end early.
+    pub(super) evidence: Evidence,
     pub(super) failover: Failover,
     /// Of policies that take turns, for each priority. On their own: they are written to by each call.
     pub(super) turns: Box<[Turns; PRIORITIES]>,
@@ -59,6 +62,7 @@ impl HostSet {
             slow_start: whole_nanos(settings.slow_start),
             origin: Instant::now(),
             members: Mutex::default(),
+            evidence: Evidence::new(Terms::new(None)),
             ejector: settings.ejection.clone().map(Ejector::new),
             failover: Failover::new(settings.failover.rule),
             turns: Box::default(),

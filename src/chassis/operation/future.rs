@@ -19,7 +19,7 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context;
+use crate::context::{self, GivenUp};
 use crate::deadline::soonest;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -270,7 +270,7 @@ where
             let now = Instant::now();
             let has_come = |at: &Instant| *at <= now;
             if due.timeout.as_ref().is_some_and(has_come) {
-                self.call.set(Call::Done);
+                context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
             } else if due.deadline.as_ref().is_some_and(has_come) {
@@ -383,7 +383,7 @@ where
 
     /// Gives up the attempts that are left. They are gone, and accounted for, before the caller goes on.
     fn give_up(&mut self, ended_by: EndedBy) {
-        self.call.set(Call::Done);
+        context::give_up(ended_by.into(), || self.call.set(Call::Done));
         if let Some(race) = self.race() {
             race.abandon(ended_by);
         }

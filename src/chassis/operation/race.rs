@@ -15,6 +15,7 @@ use super::running::Running;
 use crate::chassis::held::{Core, Held};
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{judge, poll_attempt, reattempt};
+use crate::context::{self, GivenUp};
 use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{
@@ -263,7 +264,8 @@ where
                     Err(running.end_at_timeout())
                 }
             };
-            hedge.call.set(Call::Done);
+            // One that has ended holds nothing that would ask for the reason.
+            context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));
             let mut ended = self.hedges.swap_remove(place);
             let hedge = ended.as_mut().project();
             hedge.note.result = Hedged::Failed;
@@ -307,7 +309,7 @@ where
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
         for mut hedge in self.hedges.drain(..) {
             let mut hedge = hedge.as_mut().project();
-            hedge.call.set(Call::Done);
+            context::give_up(ended_by.into(), || hedge.call.set(Call::Done));
             hedge.held.abandon(ended_by);
         }
     }

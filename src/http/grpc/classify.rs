@@ -115,11 +115,13 @@ impl<B> Classify<Response<B>> for Classifier {
 
     fn reattempt(&self, result: Result<&Response<B>, &Error>) -> Reattempt {
         let code = (result.ok()).and_then(|response| Code::read(response.headers()));
-        let is_renewed = self.retry_unauthorized && code == Some(Code::Unauthenticated);
-        if is_renewed && self.rules.find(Code::Unauthenticated as u16).is_none() {
-            return Reattempt::OnceAtOnce;
+        let rule = code.and_then(|code| self.rules.find(code as u16));
+        match (rule, code) {
+            (None, Some(Code::Unauthenticated)) if self.retry_unauthorized => Reattempt::OnceAtOnce,
+            // Its time decides, if it comes with one.
+            (None, Some(Code::Unavailable)) => Reattempt::Soon,
+            _ => self.classify(result).into(),
         }
-        self.classify(result).into()
     }
 
     fn annotate(&self, response: &mut Response<B>, attempts: Attempts) {
@@ -135,6 +137,13 @@ impl<B> Classify<Response<B>> for Classifier {
             let asked = own.or_else(|| retry_after(headers).filter(|_| !knows_grpc));
             asked.map(Pushback::RetryAfter)
         })
+    }
+
+    fn is_deadline_exceeded(&self, response: &Response<B>) -> bool {
+        match Code::read(response.headers()) {
+            Some(code) => code == Code::DeadlineExceeded,
+            None => response.status() == StatusCode::GATEWAY_TIMEOUT,
+        }
     }
 }
 

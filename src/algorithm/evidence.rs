@@ -1,0 +1,404 @@
+//! The meaning of a call that ended without an answer before its own timeout: by a deadline, or because its caller dropped it.
+//!
+//! Such a call is a failure of the service only if the service had enough time for it. Otherwise callers that bring little
+//! time would decide what all others get. Times are nanoseconds from any fixed origin.
+//!
+//! # How it works
+//!
+//! With the timeout T of the attempt, or 2 s if it has none, the call is a failure if all of this holds:
+//!
+//! 1. The service had it for at least T/10.
+//! 2. The service had it for at least twice as long as the slowest good call of the last ten seconds took, or for all of T.
+//!    Without a good call in these ten seconds the condition falls away.
+//! 3. No call was answered well while it ran.
+//!
+//! Before the first good call, no such call counts for one T, because nothing is known about the service.
+//!
+//! The factor is two because calls survive that end just below the deadlines of their callers: with a factor of one, those
+//! set the bar for the others. A mean or a percentile forgets the few callers that are patient. The third condition is
+//! there because a service that answers others is not down. So a service that hangs for half of its calls is not seen, nor
+//! one that all callers leave before T/10.
+
+use std::time::Duration;
+
+use crate::nanos::whole_nanos;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The time of an attempt that has no timeout.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A second is 2³⁰ ns here, so that no division is needed.
+const SECOND_BITS: u32 = 30;
+/// The seconds that are remembered, the present one included.
+const SECONDS: u64 = 10;
+/// The seconds in a ring: a power of two above [`SECONDS`].
+const RING: usize = 16;
+/// Durations are kept in units of 2¹⁰ ns, so that an hour fits into half a word.
+const UNIT_BITS: u32 = 10;
+
+/// The slowest good call of each of the last ten seconds.
+///
+/// One word for each second: its number (the *tag*) in the high half, the longest duration in the low half. So the larger of
+/// two words is the one to keep, whether the slot holds an older second or a shorter duration, and `fetch_max` is the whole
+/// protocol. A straggler leaves a newer second alone. A good call reads one word, and writes it only if it was the slowest
+/// so far. All accesses are `Relaxed`: each word is complete in itself.
+#[derive(Debug)]
+pub(crate) struct Slowest([AtomicU64; RING]);
+
+impl Slowest {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// Notes a good call that ends at `now`.
+    #[inline]
+    pub(crate) fn note(&self, took: u64, now: u64) {
+        let second = now >> SECOND_BITS;
+        let units = (took >> UNIT_BITS).min(u64::from(u32::MAX) - 1) + 1;
+        let word = second << u32::BITS | units;
+        let slot = &self.0[second as usize % RING];
+        if slot.load(Ordering::Relaxed) < word {
+            slot.fetch_max(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how long the slowest good call of the last ten seconds took, if there was one.
+    pub(crate) fn recent(&self, now: u64) -> Option<u64> {
+        let now = now >> SECOND_BITS;
+        let words = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
+        // A thread that is ahead may have begun the next second.
+        let recent = words.filter(|word| *word != 0 && (word >> u32::BITS) + SECONDS > now);
+        let units = recent.map(|word| word & u64::from(u32::MAX)).max()?;
+        Some(units << UNIT_BITS)
+    }
+}
+
+/// The end of the last good call, rounded up by T/50: later calls may have been answered until then.
+///
+/// It is written only when that time is over, so that threads share the word without moving it around. All accesses are
+/// `Relaxed`, because the word is complete in itself.
+#[derive(Debug)]
+pub(crate) struct LastGood(AtomicU64);
+
+impl LastGood {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Notes a good call that ends at `now`.
+    #[inline]
+    pub(crate) fn note(&self, terms: Terms, now: u64) {
+        if now >= self.0.load(Ordering::Relaxed) {
+            let until = now.saturating_add(terms.step).saturating_add(1);
+            self.0.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether any call has been answered well.
+    fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns whether a call may have been answered well since `began`.
+    pub(crate) fn is_since(&self, began: u64) -> bool {
+        self.0.load(Ordering::Relaxed) > began
+    }
+}
+
+/// The times that follow from the timeout of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// T.
+    patience: u64,
+    /// T is the timeout of the attempt, and not that in place of none.
+    is_bounded: bool,
+    /// T/50.
+    step: u64,
+}
+
+impl Terms {
+    pub(crate) fn new(timeout: Option<Duration>) -> Self {
+        let patience = whole_nanos(timeout.unwrap_or(DEFAULT_TIMEOUT));
+        Self {
+            patience,
+            is_bounded: timeout.is_some(),
+            step: patience / 50,
+        }
+    }
+
+    /// Returns how long the service must have had a call that is a failure, where the slowest good one took `slowest`.
+    pub(crate) fn needed(self, slowest: Option<u64>) -> u64 {
+        let twice = slowest.unwrap_or(0).saturating_mul(2);
+        let twice = if self.is_bounded {
+            twice.min(self.patience)
+        } else {
+            twice
+        };
+        twice.max(self.patience / 10)
+    }
+}
+
+/// A call that ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Early {
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    /// It is the service that said so: the deadline of the call, which was sooner than its timeout, had passed.
+    pub(crate) is_answer: bool,
+}
+
+/// The knowledge about one service that decides whether early ends of calls are failures.
+///
+/// Good calls are noted by all threads, without a lock. `held` is written under the lock of the breaker whose state it
+/// belongs to.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    terms: Terms,
+    slowest: Slowest,
+    last_good: LastGood,
+    /// When early ends begin to count although no call has been answered well. 0 before the first of them.
+    cold_until: AtomicU64,
+    /// The least time that is needed while the breaker is not closed; 0 while it is.
+    held: AtomicU64,
+}
+
+impl Evidence {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            slowest: Slowest::new(),
+            last_good: LastGood::new(),
+            cold_until: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes a call that was answered well.
+    #[inline]
+    pub(crate) fn note_good(&self, took: u64, now: u64) {
+        self.slowest.note(took, now);
+        self.last_good.note(self.terms, now);
+    }
+
+    /// Notes a call that a part of the service answered well.
+    #[inline]
+    pub(crate) fn note_good_of(&self, last_good: &LastGood, took: u64, now: u64) {
+        self.note_good(took, now);
+        last_good.note(self.terms, now);
+    }
+
+    /// Returns the least time that a call must have had to be a failure.
+    pub(crate) fn needed(&self, now: u64) -> u64 {
+        let needed = self.terms.needed(self.slowest.recent(now));
+        needed.max(self.held.load(Ordering::Relaxed))
+    }
+
+    /// Keeps the time that is needed now, until it is [released](Self::release). Meanwhile it only grows.
+    pub(crate) fn hold(&self, now: u64) {
+        self.held.fetch_max(self.needed(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns whether a deadline that is so far away is sooner than the timeout of the attempt.
+    pub(crate) fn is_short(&self, time: u64) -> bool {
+        time < self.terms.patience
+    }
+
+    /// Returns whether a call that ended early is a failure of the service.
+    pub(crate) fn is_failure(&self, call: Early) -> bool {
+        self.is_failure_of(&self.last_good, call)
+    }
+
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own.
+    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early) -> bool {
+        if self.is_cold(call) {
+            return false;
+        }
+        if call.is_answer && self.slowest.recent(call.ended).is_none() {
+            return true;
+        }
+        let had = call.ended.saturating_sub(call.began);
+        had >= self.needed(call.ended) && !last_good.is_since(call.began)
+    }
+
+    /// Returns whether too little is known, because no call has been answered well so far.
+    fn is_cold(&self, call: Early) -> bool {
+        if self.last_good.is_known() {
+            return false;
+        }
+        let until = call.began.saturating_add(self.terms.patience).max(1);
+        let first =
+            self.cold_until
+                .compare_exchange(0, until, Ordering::Relaxed, Ordering::Relaxed);
+        call.ended < first.map_or_else(|until| until, |_| until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MS;
+
+    /// With a timeout of 2 s.
+    fn evidence() -> Evidence {
+        Evidence::new(Terms::new(Some(Duration::from_secs(2))))
+    }
+
+    /// Ends a call early at `ended`, which lasted so long.
+    fn fails(evidence: &Evidence, lasted: u64, ended: u64) -> bool {
+        evidence.is_failure(Early {
+            began: ended - lasted,
+            ended,
+            is_answer: false,
+        })
+    }
+
+    /// Good calls of 20 ms each 10 ms, until 10 s.
+    fn healthy() -> Evidence {
+        let evidence = evidence();
+        for end in 0..=1_000 {
+            evidence.note_good(20 * MS, end * 10 * MS);
+        }
+        evidence
+    }
+
+    #[test]
+    fn a_call_with_a_tenth_of_the_timeout_is_a_failure_when_nothing_is_answered() {
+        let (evidence, later) = (healthy(), 11 * SECOND);
+        assert!(!fails(&evidence, 199 * MS, later));
+        assert!(fails(&evidence, 200 * MS, later));
+    }
+
+    #[test]
+    fn without_a_timeout_a_call_needs_200_ms_and_twice_the_slowest_however_long_that_is() {
+        let evidence = Evidence::new(Terms::new(None));
+        evidence.note_good(20 * MS, 0);
+        assert!(!fails(&evidence, 199 * MS, SECOND));
+        assert!(fails(&evidence, 200 * MS, SECOND));
+        evidence.note_good(6 * SECOND, 6 * SECOND);
+        assert!(!fails(&evidence, 8 * SECOND, 15 * SECOND));
+        // It is forgotten by then.
+        assert!(fails(&evidence, 8 * SECOND, 30 * SECOND));
+    }
+
+    #[test]
+    fn a_call_needs_twice_the_time_of_the_slowest_good_one_and_no_more_than_its_timeout() {
+        let evidence = healthy();
+        evidence.note_good(300 * MS, 10 * SECOND);
+        assert!(!fails(&evidence, 599 * MS, 11 * SECOND));
+        assert!(fails(&evidence, 601 * MS, 11 * SECOND));
+        evidence.note_good(1_500 * MS, 10 * SECOND);
+        assert!(!fails(&evidence, 1_999 * MS, 13 * SECOND));
+        assert!(fails(&evidence, 2_000 * MS, 13 * SECOND));
+    }
+
+    #[test]
+    fn a_call_is_no_failure_while_others_are_answered() {
+        let evidence = healthy();
+        assert!(!fails(&evidence, 300 * MS, 10 * SECOND + 200 * MS));
+        // The end of the last good call is known to 40 ms.
+        assert!(!fails(&evidence, 300 * MS, 10 * SECOND + 300 * MS));
+        assert!(fails(&evidence, 300 * MS, 10 * SECOND + 341 * MS));
+    }
+
+    #[test]
+    fn nothing_counts_for_one_timeout_before_the_first_good_call() {
+        let evidence = evidence();
+        assert!(!fails(&evidence, 500 * MS, 100 * SECOND));
+        assert!(!fails(&evidence, 500 * MS, 101 * SECOND + 499 * MS));
+        assert!(fails(&evidence, 500 * MS, 101 * SECOND + 500 * MS));
+        let warm = healthy();
+        assert!(fails(&warm, 500 * MS, 100 * SECOND));
+    }
+
+    #[test]
+    fn a_service_that_says_the_deadline_has_passed_is_believed_while_it_answers_others() {
+        let said = |evidence: &Evidence, lasted, ended| {
+            evidence.is_failure(Early {
+                began: ended - lasted,
+                ended,
+                is_answer: true,
+            })
+        };
+        let evidence = healthy();
+        assert!(!said(&evidence, 15 * MS, 10 * SECOND + 15 * MS));
+        assert!(!said(&evidence, 15 * MS, 15 * SECOND));
+        assert!(said(&evidence, 15 * MS, 22 * SECOND));
+        let cold = self::evidence();
+        assert!(!said(&cold, 15 * MS, 22 * SECOND));
+        assert!(said(&cold, 15 * MS, 24 * SECOND));
+    }
+
+    #[test]
+    fn the_time_that_is_needed_only_grows_while_it_is_held() {
+        let evidence = healthy();
+        evidence.note_good(300 * MS, 10 * SECOND);
+        evidence.hold(11 * SECOND);
+        assert!(evidence.needed(100 * SECOND).abs_diff(600 * MS) < MS);
+        evidence.note_good(500 * MS, 100 * SECOND);
+        evidence.hold(101 * SECOND);
+        assert!(evidence.needed(200 * SECOND).abs_diff(1_000 * MS) < MS);
+        evidence.release();
+        assert_eq!(evidence.needed(200 * SECOND), 200 * MS);
+    }
+
+    proptest! {
+        #[test]
+        fn the_slowest_of_ten_seconds_is_that_of_a_plain_list(
+            calls in prop::collection::vec((0..3_000_u64, 0..2_000_u64), 1..60),
+        ) {
+            let slowest = Slowest::new();
+            let (mut now, mut list) = (0, Vec::new());
+            for (wait, took) in calls {
+                now += wait * MS;
+                slowest.note(took * MS, now);
+                list.push((now, took * MS));
+                let now_second = now >> SECOND_BITS;
+                let is_recent = |at: &u64| (at >> SECOND_BITS) + SECONDS > now_second;
+                let expected = list.iter().filter(|(at, _)| is_recent(at)).map(|(_, took)| *took);
+                let expected = expected.max().unwrap();
+                let found = slowest.recent(now).unwrap();
+                prop_assert!(found >= expected && found - expected <= 1 << UNIT_BITS);
+            }
+            prop_assert_eq!(slowest.recent(now + 11 * SECOND), None);
+        }
+
+        #[test]
+        fn a_call_that_outlasts_all_answers_is_a_failure_from_the_time_that_is_needed_on(
+            good in prop::collection::vec((1..5_000_u64, 0..500_u64), 1..40),
+            lasted in 0..4_000_u64,
+        ) {
+            let evidence = evidence();
+            let (mut now, mut list) = (SECOND, Vec::new());
+            for (took, wait) in good {
+                now += wait * MS;
+                evidence.note_good(took * MS, now);
+                list.push((now, took));
+            }
+            // The end of the last good call is known to 40 ms.
+            let end = now + (40 + lasted) * MS + 1;
+            let is_recent = |at: &u64| (at >> SECOND_BITS) + SECONDS > end >> SECOND_BITS;
+            let recent = list.iter().filter(|(at, _)| is_recent(at)).map(|(_, took)| *took);
+            let needed = (2 * recent.max().unwrap_or(0)).clamp(200, 2_000);
+            let fails = fails(&evidence, lasted * MS, end);
+            prop_assert!(fails || lasted <= needed, "{} of {} ms", lasted, needed);
+            prop_assert!(!fails || lasted >= needed, "{} of {} ms", lasted, needed);
+        }
+
+        #[test]
+        fn no_times_overflow(began in any::<u64>(), ended in any::<u64>(), took in any::<u64>(), is_answer: bool) {
+            let evidence = evidence();
+            // A clock that has run for 500 years.
+            let (began, ended) = (began >> 1, ended >> 1);
+            evidence.note_good(took, ended);
+            evidence.hold(ended);
+            evidence.is_failure(Early { began, ended, is_answer });
+        }
+    }
+}
