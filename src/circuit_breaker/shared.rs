@@ -48,7 +48,7 @@ impl Shared {
         at: &At,
         admitted: impl FnOnce(Probe),
     ) -> Result<(), Error> {
-        let time = context::deadline().map(|deadline| nanos_between(at.instant(), deadline));
+        let time = || context::deadline().map(|deadline| nanos_between(at.instant(), deadline));
         let (probe, transition) = self.breaker.try_probe(word, time, at.nanos());
         let probe = probe.map(admitted);
         self.report(transition, at);

@@ -1,14 +1,12 @@
 //! A call is evidence about a service only if the service had enough time for it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use buttress::balance::{Endpoint, RoundRobin};
 use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::{Handle, State};
 use buttress::http::{HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer};
-use buttress::{BoxError, Deadline};
+use buttress::{BoxError, CircuitBreakerLayer, Deadline};
 use http::{Request, Response};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
@@ -298,7 +296,7 @@ async fn patient_callers_are_served_soon_after_an_outage_although_others_have_no
 
 #[tokio::test(start_paused = true)]
 async fn a_breaker_by_itself_needs_no_timeout_to_see_a_service_that_hangs() {
-    let layer = buttress::CircuitBreakerLayer::config("hung")
+    let layer = CircuitBreakerLayer::config("hung")
         .min_calls(20)
         .build()
         .unwrap();
@@ -413,29 +411,36 @@ async fn an_endpoint_that_hangs_is_ejected_whatever_time_callers_bring() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_loser_of_a_hedge_is_no_evidence() {
-    // Every other request hangs, and its hedge wins.
-    let odd = Arc::new(AtomicBool::new(false));
-    let (client, _) = service(move |_: &Request<Body>, _| {
-        let is_odd = odd.fetch_xor(true, Relaxed);
-        (if is_odd { 20 * MS } else { FOREVER }, answer(200))
-    });
-    let breaker = buttress::CircuitBreakerLayer::config("hedged").consecutive_failures(1);
+async fn the_losers_of_hedges_are_no_evidence_about_a_replica_that_hangs() {
+    let breaker = CircuitBreakerLayer::config("replica").consecutive_failures(1);
     let breaker = breaker.build().unwrap();
-    let handle = breaker.handle();
-    let client = ServiceBuilder::new()
-        .layer(
-            buttress::HedgeLayer::config("hedged")
-                .delay(SECOND)
-                .burst(1_000)
-                .build()
-                .unwrap(),
-        )
-        .layer(breaker)
-        .service(client);
-    for _ in 0..20 {
-        client.clone().oneshot(request("GET")).await.unwrap();
-        sleep(3 * SECOND).await;
-    }
-    assert_eq!(handle.state(), State::Closed);
+    let (state, others) = (breaker.handle(), CircuitBreakerLayer::new("others"));
+    let replica = |number: u32| {
+        let time = if number == 0 { FOREVER } else { 20 * MS };
+        let (replica, sent) = service(move |_: &Request<Body>, _| (time, answer(200)));
+        let breaker = if number == 0 { &breaker } else { &others };
+        let replica = BoxCloneSyncService::new(breaker.layer(replica));
+        (Endpoint::new(number, replica), sent)
+    };
+    let (replicas, sent): (Vec<_>, Vec<_>) = (0..30).map(replica).unzip();
+    let balance = buttress::http::balance("replicas").choose(RoundRobin);
+    let replicas = balance.seed(1).build(replicas).unwrap();
+    let handle = replicas.handle();
+    let stack = buttress::http::standard("replicas").no_circuit_breaker();
+    let stack = stack.no_retry().no_timeout().no_deadline().unlimited();
+    let stack = stack.hedge(|hedge| hedge.delay(500 * MS)).seed(1);
+    let client = stack.build().unwrap().wrap(replicas);
+    let calls = tokio::spawn(async move {
+        call_for(&client, 15 * SECOND, 1, |_| (get("/"), Patience::Full)).await;
+    });
+    sleep(16 * SECOND).await;
+    calls.abort();
+    assert_eq!(state.state(), State::Closed);
+    assert!(
+        handle
+            .endpoints()
+            .iter()
+            .all(|endpoint| endpoint.ejections == 0)
+    );
+    assert!(sent[0].count() > 40, "it has got its share of the calls");
 }

@@ -96,7 +96,7 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
         if fails {
             fail(breaker);
         } else if word.is(State::Open) {
-            let (probe, _) = breaker.try_probe(word, None, SECOND);
+            let (probe, _) = breaker.try_probe(word, || None, SECOND);
             assert_eq!(probe, Err(Some(Duration::from_secs(10))));
         }
     });
@@ -104,7 +104,7 @@ pub(crate) fn a_call_that_sees_an_open_breaker_knows_for_how_long() {
 
 /// Calls again when the open time is over. Returns whether the call is a probe, which ends well if it `ends`.
 fn probe(breaker: &Breaker, ends: bool) -> bool {
-    let (probe, _) = breaker.try_probe(breaker.word(), None, 11 * SECOND);
+    let (probe, _) = breaker.try_probe(breaker.word(), || None, 11 * SECOND);
     if let (Ok(probe), true) = (probe, ends) {
         let _ = breaker.end_probe(probe, call(Outcome::Success, 11), 0.0);
     }

@@ -131,13 +131,13 @@ impl Breaker {
     pub(crate) fn try_probe(
         &self,
         word: Word,
-        time: Option<u64>,
+        time: impl FnOnce() -> Option<u64>,
         nanos: u64,
     ) -> (Result<Probe, Option<Duration>>, Option<Transition>) {
         let (mut remaining, mut transition) = (self.open_for_remaining(nanos), None);
         if !word.is(State::Open) || remaining == Some(Duration::ZERO) {
             let probe;
-            let is_short = time.is_some_and(|time| time < self.evidence.needed(nanos));
+            let is_short = time().is_some_and(|time| time < self.evidence.needed(nanos));
             (probe, transition) = self.change(nanos, |machine| machine.try_probe(is_short, nanos));
             if let Some(probe) = probe {
                 return (Ok(probe), transition);
