@@ -40,6 +40,8 @@ pin_project! {
         step: Step<S, Req, P>,
         flight: Option<Flight>,
         is_one_of_many: bool,
+        // A layer that judges the result has called the balancer directly.
+        is_direct: bool,
         classify: K,
         completion: C,
     }
@@ -72,6 +74,7 @@ where
             },
             flight: Some(chosen.flight),
             is_one_of_many: chosen.is_one_of_many,
+            is_direct: context::take_direct(),
             classify,
             completion,
         }
@@ -100,6 +103,7 @@ where
             },
             flight: None,
             is_one_of_many: false,
+            is_direct: context::take_direct(),
             classify,
             completion,
         }
@@ -129,7 +133,7 @@ where
                     let Some(request) = request.take() else {
                         return Poll::Pending;
                     };
-                    let future = service.call(request);
+                    let future = context::as_direct(true, || service.call(request));
                     this.step.set(Step::Running { future });
                 }
                 StepProj::Running { future } => {
@@ -140,7 +144,15 @@ where
                     });
                 }
                 StepProj::Wait { wait } => {
-                    let (chosen, request) = ready!(wait.as_mut().poll(cx))?;
+                    let (chosen, request) = match ready!(wait.as_mut().poll(cx)) {
+                        Ok(chosen) => chosen,
+                        Err(mut error) => {
+                            if *this.is_direct {
+                                error.set_direct();
+                            }
+                            return Poll::Ready(Err(error));
+                        }
+                    };
                     *this.flight = Some(chosen.flight);
                     *this.is_one_of_many = chosen.is_one_of_many;
                     this.step.set(Step::Begin {
@@ -159,7 +171,12 @@ where
                 let (classify, completion) = (this.classify, this.completion);
                 Ok(complete(completion, response, outcome, classify, flight))
             }
-            Err(error) => Err(failed(error, flight, this.classify, *this.is_one_of_many)),
+            Err(error) => {
+                let name = flight.name();
+                let mut error = failed(error, flight, this.classify, *this.is_one_of_many);
+                error.leave(name, *this.is_direct);
+                Err(error)
+            }
         })
     }
 }

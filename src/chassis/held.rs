@@ -16,7 +16,7 @@ use super::record::{At, EndedBy, Record, UNTIMED};
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
-use crate::{Error, Outcome, Permit};
+use crate::{Error, Outcome, Permit, context};
 
 /// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
 /// body may hold it.
@@ -133,6 +133,7 @@ pub(super) struct Permits<O: Part, A: Part> {
 pin_project! {
     struct Wait<Ask> {
         ask: Ask,
+        is_direct: bool,
         #[pin]
         timer: Timer,
     }
@@ -208,6 +209,7 @@ impl<O: Part, A: Part> Permits<O, A> {
     fn begin_wait(&mut self, ask: A::Ask) {
         self.wait = Some(Box::pin(Wait {
             ask,
+            is_direct: context::is_direct(),
             timer: Timer::default(),
         }));
     }
@@ -254,7 +256,10 @@ impl<O: Part, A: Part> Permits<O, A> {
                     core.publish_if_due(&at);
                     ready!(wait.timer.poll_at(until, cx));
                 }
-                Turn::Refuse(error) => {
+                Turn::Refuse(mut error) => {
+                    if *wait.is_direct {
+                        error.set_direct();
+                    }
                     self.settle_refused(core, &at);
                     return Poll::Ready(Err(error));
                 }

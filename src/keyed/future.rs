@@ -8,7 +8,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, context};
 
 pin_project! {
     /// The response future of [`Keyed`](super::Keyed).
@@ -31,7 +31,7 @@ pin_project! {
     where
         W: Service<Req>,
     {
-        Ready { service: W, request: Option<Req> },
+        Ready { service: W, request: Option<Req>, is_direct: bool },
         Running { #[pin] future: W::Future },
     }
 }
@@ -44,7 +44,11 @@ where
     pub(super) fn new(service: W, request: Req, layer: Arc<L>) -> Self {
         let request = Some(request);
         Self {
-            step: Step::Ready { service, request },
+            step: Step::Ready {
+                service,
+                request,
+                is_direct: context::take_direct(),
+            },
             layer,
         }
     }
@@ -65,12 +69,16 @@ where
                     let result = ready!(future.poll(cx));
                     return Poll::Ready(result.map_err(|error| Error::of_service(error, || "")));
                 }
-                StepProj::Ready { service, request } => {
+                StepProj::Ready {
+                    service,
+                    request,
+                    is_direct,
+                } => {
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         return Poll::Ready(Err(Error::of_service(error, || "")));
                     }
                     match request.take() {
-                        Some(request) => service.call(request),
+                        Some(request) => context::as_direct(*is_direct, || service.call(request)),
                         // It panicked when it was called.
                         None => return Poll::Pending,
                     }

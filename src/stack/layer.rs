@@ -75,6 +75,7 @@ impl<R, K, C> StandardLayer<R, K, C> {
         let (breaker, (rate_limit, (bulkhead, _))) = self.parts();
         let plan = self.plan();
         Handle {
+            name: self.name(),
             breaker: breaker.as_ref().map(Breaker::handle),
             hedge: (plan.hedge.as_ref()).map(|hedge| hedge::Handle::of(hedge, self.origin())),
             rate_limit: rate_limit.as_ref().map(RateLimiter::handle),
@@ -87,6 +88,7 @@ impl<R, K, C> StandardLayer<R, K, C> {
 /// Reads and steers the parts of a standard stack. Clones are handles of the same stack.
 #[derive(Clone, Debug)]
 pub struct Handle {
+    name: &'static str,
     breaker: Option<circuit_breaker::Handle>,
     hedge: Option<hedge::Handle>,
     rate_limit: Option<rate_limit::Handle>,
@@ -95,6 +97,12 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// The name of the stack.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The circuit breaker, if there is one.
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&circuit_breaker::Handle> {

@@ -17,7 +17,7 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context;
+use crate::context::{self, DirectCall};
 use crate::hedge::Payment;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -140,9 +140,13 @@ where
             this.timer.set(P::Timer::default());
         }
         let scope = running.scope();
-        let answer = this.poll(cx);
+        let mut answer = this.poll(cx);
         if let Some(running) = this.running {
             running.tried = scope.tried();
+            drop(scope);
+            if let Poll::Ready(Err(error)) = &mut answer {
+                error.leave(running.held.core().name, running.is_direct);
+            }
         }
         answer
     }
@@ -355,6 +359,7 @@ where
             times.timeout_at = NEVER;
         }
         running.held.permits.begin_again();
+        let _direct = DirectCall::enter();
         context::set_attempt(running.attempt);
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
@@ -699,6 +704,7 @@ where
         // It may hold a permit that this attempt needs.
         race.give_up_response();
         let mut held = Held::new(core);
+        let _direct = DirectCall::enter();
         let call = match held.admit(&request, &at) {
             Ok(()) => Call::waiting(shared.service(), request),
             Err(error) => Call::failed(error),

@@ -30,6 +30,8 @@ where
     sent: u32,
     /// An attempt has failed.
     has_failed: bool,
+    /// The service may have acted on the request of an attempt that failed.
+    may_have_acted: bool,
     /// A failed attempt is to be made again, without waiting for the delay.
     pub(super) is_repeat_due: bool,
     /// The service asked for no copy before this instant.
@@ -135,6 +137,13 @@ impl<Res, P: Plan> End<Res, P> {
             .flatten()
     }
 
+    fn may_have_acted(&self) -> bool {
+        self.result
+            .as_ref()
+            .err()
+            .is_none_or(|error| error.was_sent())
+    }
+
     fn is_rejection(&self) -> bool {
         self.result
             .as_ref()
@@ -167,6 +176,7 @@ where
             hedges: Vec::new(),
             sent: 0,
             has_failed: false,
+            may_have_acted: false,
             is_repeat_due: false,
             not_before: None,
             failed: None,
@@ -188,6 +198,7 @@ where
             return Step::Over(end);
         }
         self.has_failed = true;
+        self.may_have_acted |= end.may_have_acted();
         let (outcome, pushback) = (end.outcome, end.pushback(classify));
         end.settle_if_over(classify, completion);
         // A refusal by an inner layer says less than what the service answered.
@@ -301,7 +312,11 @@ where
 
     /// Takes the end of a call that has no attempt left.
     pub(super) fn take_failed(&mut self) -> Option<End<S::Response, P>> {
-        self.failed.take()
+        let mut end = self.failed.take()?;
+        if let (true, Err(error)) = (self.may_have_acted, &mut end.result) {
+            error.set_sent();
+        }
+        Some(end)
     }
 
     /// Gives up the hedges that are left.

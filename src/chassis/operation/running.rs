@@ -20,6 +20,7 @@ use crate::nanos::whole_nanos;
 use crate::{Classify, Error, ErrorKind, GaveUp, Mode, Outcome, Pushback, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Running<S, P: Plan, R, K> {
     pub(super) held: Held<Arc<Shared<S, P, R, K>>>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
@@ -32,6 +33,10 @@ pub(super) struct Running<S, P: Plan, R, K> {
     /// Its attempts are those of an outer retry.
     is_nested: bool,
     is_in_budget: bool,
+    /// A layer that judges the result has called it directly.
+    pub(super) is_direct: bool,
+    /// The service may have acted on the request of an attempt that was made again.
+    may_have_acted: bool,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
 }
@@ -47,6 +52,8 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             has_succeeded: false,
             is_nested: false,
             is_in_budget: false,
+            is_direct: false,
+            may_have_acted: false,
             times: P::Times::default(),
             hedging: P::Hedging::default(),
         }
@@ -292,8 +299,13 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             Ok(wait) => retry.metrics.retried(wait, Instant::now()),
             Err(reason) => retry.metrics.gave_up(reason, Instant::now()),
         }
-        if let (Err(reason), Err(error), false) = (next, attempted.result, self.is_nested) {
-            error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+        if let (Err(reason), Err(error)) = (next, attempted.result) {
+            if self.may_have_acted {
+                error.set_sent();
+            }
+            if !self.is_nested {
+                error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+            }
         }
         next.ok()
     }
@@ -344,7 +356,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
         };
         let copy = attempted.copy.filter(|copy| replay.is_replayable(copy));
         let request = copy.ok_or(GaveUp::NotCopyable)?;
-        let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
+        let may_have_acted = error.is_none_or(|error| error.was_sent());
         if may_have_acted && !replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);
         }
@@ -366,6 +378,7 @@ impl<S, P: Plan, R, K> Running<S, P, R, K> {
             return Err(GaveUp::Budget);
         }
         self.recipe().replay.abandon(request);
+        self.may_have_acted |= may_have_acted;
         Ok(wait)
     }
 

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::running::Running;
 use crate::chassis::held::{Core, InFlight, Owner};
 use crate::chassis::part::{Part, PartFor};
+use crate::context::DirectCall;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::sync::lock;
@@ -76,6 +77,10 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
             recipe: Arc::new(recipe),
             completion,
         }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.recipe.core.name
     }
 
     pub(crate) fn plan(&self) -> &P {
@@ -198,6 +203,8 @@ where
         let (Some(running), copy) = (&mut place.0, &mut place.1) else {
             return self.call_later(request, Ok(()), place);
         };
+        running.is_direct = context::take_direct();
+        let _direct = DirectCall::enter();
         let at = running.held.core().at();
         let mut begun = running.begin(&request, &at);
         let _scope = running.scope();

@@ -21,8 +21,11 @@
 //! 4. it has an `Idempotency-Key`, by which the server knows it again;
 //! 5. its path is one of the [`idempotent_paths`](HttpReplay::idempotent_paths), as for methods of gRPC, which are all POST.
 //!
-//! Any other is sent again only if it was provably not sent: a layer of this crate refused it, the connection was refused, or
-//! [`not_sent_if`](HttpReplay::not_sent_if) says so. This crate cannot see that a stream of HTTP/2 was refused.
+//! Any other is sent again only if it is proved that it was not sent: a layer of the same operation refused it, or the client
+//! says so. An error does not say so by itself: a connection that was refused may have been the second one, after a redirect.
+//! So the client is asked by an adapter that sits directly around it: `buttress::hyper::Client`, `buttress::tonic::Client` or
+//! `buttress::reqwest::Client` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
+//! refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request before it wrote any of it.
 //!
 //! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type:
 //!

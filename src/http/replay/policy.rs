@@ -1,13 +1,12 @@
 //! Which requests may be sent again.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use super::copy::{CopyBody, TryCopy};
-use crate::{Attempt, ByClone, Error, Replay};
+use crate::{Attempt, ByClone, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -56,7 +55,6 @@ pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
-type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 
 /// Copies HTTP requests that may be sent again. See the [module documentation](super).
 #[derive(Clone)]
@@ -71,7 +69,6 @@ pub struct HttpReplay<C = TryCopy> {
 struct Rules {
     all_idempotent: bool,
     idempotent_paths: Option<Arc<OfPath>>,
-    not_sent: Option<Arc<OfError>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
     trusts_upstream: bool,
@@ -137,34 +134,6 @@ impl<C> HttpReplay<C> {
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
         self.rules.idempotent_paths = Some(Arc::new(are_idempotent));
-        self
-    }
-
-    /// Takes a request for one that was not sent if `proves` says so of its error, or of one in the chain of sources.
-    ///
-    /// In addition to what [`Replay::was_sent`] knows. Such a request may be sent again whatever its method.
-    ///
-    /// What a client of hyper-util, or reqwest, could not connect for (a name that is not found, a handshake that failed) was
-    /// not sent:
-    ///
-    /// ```
-    /// use buttress::http::HttpReplay;
-    /// use hyper_util::client::legacy;
-    ///
-    /// let replay = HttpReplay::new().not_sent_if(|error| {
-    ///     let error = error.downcast_ref::<legacy::Error>();
-    ///     error.is_some_and(legacy::Error::is_connect)
-    /// });
-    /// ```
-    ///
-    /// This crate does not know the errors of HTTP/2. A stream that was refused (`REFUSED_STREAM`), or is above the
-    /// last one that a `GOAWAY` names, was not acted on either; it is an `h2::Error` of the version that hyper uses, with
-    /// `is_remote()` and the `reason()` `REFUSED_STREAM`.
-    pub fn not_sent_if<F>(mut self, proves: F) -> Self
-    where
-        F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
-    {
-        self.rules.not_sent = Some(Arc::new(proves));
         self
     }
 
@@ -267,11 +236,6 @@ impl<B, C: CopyBody<B>> Replay<Request<B>> for HttpReplay<C> {
 
     fn abandon(&self, copy: &Request<B>) {
         self.copy_body.abandon(copy.body());
-    }
-
-    fn was_sent(&self, error: &Error) -> bool {
-        let proves_not = |proves: &Arc<OfError>| error.service_sources().any(|error| proves(error));
-        error.was_sent() && !self.rules.not_sent.as_ref().is_some_and(proves_not)
     }
 }
 

@@ -6,15 +6,16 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::time::Instant;
-use tower::Layer;
+use tower::{Layer, Service};
 
 use super::answer::{
     AnsweredError, Capture, DefaultResponse, ForClients, ForServers, MakeResponse, Side, With,
 };
 use super::body::AnswerBody;
 use super::refusal::{Reason, Refusal};
+use crate::context::{self, DirectCall};
 use crate::http::Protocol;
-use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
+use crate::http::adapt::{self, Adapt, AdaptResult, Adapted, Inner};
 use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
@@ -108,17 +109,34 @@ impl<B, M: Side + Clone, A: Capture + Clone> Adapt<Request<B>> for RespondLayer<
     fn adapt(&self, request: Request<B>) -> (Request<B>, Self::Result) {
         let protocol = self.protocol;
         let responder = Responder {
+            is_direct: context::take_direct(),
             protocol: protocol.unwrap_or_else(|| Protocol::of(request.headers())),
             captured: self.answer.capture(&request),
             layer: self.clone(),
         };
         (request, responder)
     }
+
+    #[inline]
+    fn call<S>(
+        &self,
+        inner: Inner<'_, S>,
+        request: Request<B>,
+    ) -> ResponseFuture<S, Request<B>, M, A, A::Captured>
+    where
+        S: Service<Request<B>> + Clone,
+    {
+        let (request, responder) = Adapt::adapt(self, request);
+        // Only what a layer has refused that is called directly is the refusal of this server, or of this client.
+        let _direct = DirectCall::enter();
+        inner.call(request, responder)
+    }
 }
 
 /// Answers a request whose call ends in an error.
 #[derive(Debug)]
 pub struct Responder<M, A, C> {
+    is_direct: bool,
     protocol: Protocol,
     captured: C,
     layer: RespondLayer<M, A>,
@@ -141,7 +159,11 @@ where
                     response.map(|body| AnswerBody::inner(body, self.protocol, M::IS_CLIENT))
                 );
             }
-            Err(error) => self.layer.side.answered(error)?,
+            Err(mut error) => {
+                error.check_direct();
+                error.leave(error.name(), self.is_direct);
+                self.layer.side.answered(error)?
+            }
         };
         let reason = Reason::new(&error, self.protocol, M::IS_CLIENT);
         let answer = self.layer.answer.answer(reason, &self.captured);

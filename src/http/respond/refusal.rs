@@ -23,7 +23,14 @@ struct Meaning {
 }
 
 impl Meaning {
-    const fn of(kind: ErrorKind) -> Self {
+    fn of(error: &Error) -> Self {
+        if Reason::is_of_dependency(error) {
+            return Self::of_kind(ErrorKind::CircuitOpen);
+        }
+        Self::of_kind(error.kind())
+    }
+
+    const fn of_kind(kind: ErrorKind) -> Self {
         let (status, code, message) = match kind {
             ErrorKind::CircuitOpen
             | ErrorKind::NoEndpoints
@@ -87,7 +94,20 @@ impl<'a> Reason<'a> {
     }
 
     fn meaning(&self) -> Meaning {
-        Meaning::of(self.error.kind())
+        Meaning::of(self.error)
+    }
+
+    /// Returns whether a dependency of the service has refused the call of the service. To the caller it is
+    /// unavailable, whatever the reason, and nobody knows for how long. Only a deadline is the caller's own.
+    fn is_of_dependency(error: &Error) -> bool {
+        error.is_foreign_rejection() && error.kind() != ErrorKind::DeadlineExceeded
+    }
+
+    /// The time after which another try can succeed, if it is known.
+    fn retry_after(&self) -> Option<Duration> {
+        (!Self::is_of_dependency(self.error))
+            .then(|| self.error.retry_after())
+            .flatten()
     }
 
     pub(super) fn response<T>(&self, body: T) -> Response<T> {
@@ -95,13 +115,14 @@ impl<'a> Reason<'a> {
         match self.protocol {
             Protocol::Http => {
                 *response.status_mut() = self.meaning().status;
-                let is_overload = matches!(
-                    self.error.kind(),
-                    ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
-                );
+                let is_overload = !Self::is_of_dependency(self.error)
+                    && matches!(
+                        self.error.kind(),
+                        ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
+                    );
                 // Without it, a client takes a 503 for that of a service that is broken.
                 let least = is_overload.then_some(Duration::ZERO);
-                if let Some(wait) = self.error.retry_after().or(least) {
+                if let Some(wait) = self.retry_after().or(least) {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
                 }
@@ -127,11 +148,11 @@ impl<'a> Reason<'a> {
         if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
             headers.insert(&GRPC_MESSAGE, message);
         }
-        let pushback = if self.error.kind() == ErrorKind::TooCostly {
+        let pushback = if self.meaning() == Meaning::of_kind(ErrorKind::TooCostly) {
             // A negative number: do not try again.
             Some(-1)
         } else {
-            self.error.retry_after().map(whole_millis)
+            self.retry_after().map(whole_millis)
         };
         if let Some(pushback) = pushback {
             headers.insert(&PUSHBACK, pushback.into());
@@ -179,7 +200,7 @@ impl<'a> Refusal<'a> {
     /// How long to wait before another try can succeed, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.reason.error.retry_after()
+        self.reason.retry_after()
     }
 
     /// The protocol of the answer.
