@@ -27,6 +27,8 @@ struct Context {
     /// The endpoints that the attempts of the operation were sent to, if there may be several.
     tried: Cell<Option<Tried>>,
     given_up: Cell<GivenUp>,
+    /// Whether a service that is called now is called by a layer that judges how the call ends. See [`DirectCall`].
+    is_direct: Cell<bool>,
 }
 
 thread_local! {
@@ -37,6 +39,7 @@ thread_local! {
             budget: Cell::new(0),
             tried: Cell::new(None),
             given_up: Cell::new(GivenUp::Early),
+            is_direct: Cell::new(false),
         }
     };
 }
@@ -216,6 +219,50 @@ impl Drop for OperationScope {
             }
         });
     }
+}
+
+/// Marks the call that is made before this is dropped as a direct one.
+///
+/// A layer that decides on the result of its inner service (an operation, a balancer, a fallback, a layer that responds)
+/// makes direct calls. A call is direct as well if a service between the two passes it on at once. It is not if that
+/// service waited first: by then it may have done something else for the request, as a function does that charges a
+/// card and then sends a mail. Only what ended a direct call can prove to the layer that its request was not sent.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct DirectCall(());
+
+impl DirectCall {
+    #[inline(always)]
+    pub(crate) fn enter() -> Self {
+        CONTEXT.with(|context| context.is_direct.set(true));
+        Self(())
+    }
+}
+
+impl Drop for DirectCall {
+    #[inline(always)]
+    fn drop(&mut self) {
+        CONTEXT.with(|context| context.is_direct.set(false));
+    }
+}
+
+/// Returns whether the present call is a direct one.
+#[inline]
+pub(crate) fn is_direct() -> bool {
+    CONTEXT.with(|context| context.is_direct.get())
+}
+
+/// Returns whether the present call is a direct one. A second call by the same service is none.
+#[inline(always)]
+pub(crate) fn take_direct() -> bool {
+    CONTEXT.with(|context| context.is_direct.replace(false))
+}
+
+/// Makes a call that was begun as a direct one, or not, and had to wait.
+#[inline]
+pub(crate) fn as_direct<T>(is_direct: bool, call: impl FnOnce() -> T) -> T {
+    let _direct = is_direct.then(DirectCall::enter);
+    call()
 }
 
 /// Sets the number of the next attempt of the operation whose scope this is.

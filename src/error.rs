@@ -9,6 +9,7 @@ use std::ops::{Deref, RangeBounds};
 use std::time::Duration;
 
 use crate::BoxError;
+use crate::context;
 use crate::replay::ReplayBodyError;
 use crate::shortage::Shortage;
 
@@ -111,7 +112,7 @@ impl GaveUp {
             Self::Deadline => "the deadline leaves no time for another",
             Self::RetryAfter => "the service asked for a longer wait than the retry permits",
             Self::NotRetryable => "another would not help",
-            Self::NotIdempotent => "the service may have acted on the request",
+            Self::NotIdempotent => "nothing proves that the request was not sent",
             Self::NotCopyable => "the request cannot be copied",
             Self::Pushback => "the service asked not to be tried again",
             Self::Exhausted | Self::Rejected | Self::Nested => return None,
@@ -161,6 +162,40 @@ impl GaveUp {
 /// `{}` leaves out the service's text because all that print a chain of errors, as `anyhow` does, print it themselves.
 pub struct Error(pub(crate) Box<Cause>);
 
+/// The layer that refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// None did.
+    None,
+    /// One of this operation.
+    Own,
+    /// One of another dependency, which the service has called.
+    Foreign,
+}
+
+/// The proof that a request was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// The service may have acted on the request.
+    None,
+    /// The same, and no adapter has asked the client.
+    Unasked,
+    /// What the layer that judges the call has [called directly](context::DirectCall) proves it.
+    Direct,
+    /// The layer `name` proves it to those of the same name in the same task. The task is known by the budget that its
+    /// attempts are paid from.
+    Layer { name: &'static str, budget: usize },
+}
+
+impl Proof {
+    fn of_layer(name: &'static str) -> Self {
+        Self::Layer {
+            name,
+            budget: context::budget(),
+        }
+    }
+}
+
 /// The part of a call that took too long, or failed. Returned by [`Cause::stage`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -179,10 +214,11 @@ pub enum Stage {
 }
 
 impl Error {
-    fn new(kind: ErrorKind, name: &'static str, sent: bool) -> Self {
+    fn new(kind: ErrorKind, name: &'static str) -> Self {
         Self(Box::new(Cause {
             kind,
-            sent,
+            refusal: Refusal::None,
+            proof: Proof::None,
             may_go_elsewhere: false,
             stage: Stage::default(),
             gave_up: None,
@@ -203,7 +239,13 @@ impl Error {
         name: &'static str,
         retry_after: Option<Duration>,
     ) -> Self {
-        let mut error = Self::new(kind, name, false);
+        let mut error = Self::new(kind, name);
+        error.0.refusal = Refusal::Own;
+        error.0.proof = if context::is_direct() {
+            Proof::Direct
+        } else {
+            Proof::of_layer(name)
+        };
         error.0.retry_after = retry_after;
         error
     }
@@ -236,14 +278,14 @@ impl Error {
     /// A call that was given up after `allowed`, while the inner service was working on it.
     #[cold]
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
-        let mut error = Self::new(kind, name, true);
+        let mut error = Self::new(kind, name);
         error.0.allowed = Some(allowed);
         error
     }
 
     /// An operation that ran out of a time which this layer has not set.
     pub(crate) fn late(name: &'static str) -> Self {
-        Self::new(ErrorKind::DeadlineExceeded, name, true)
+        Self::new(ErrorKind::DeadlineExceeded, name)
     }
 
     /// A call that found no endpoint.
@@ -266,13 +308,30 @@ impl Error {
     {
         match downcast::<E, Self>(error) {
             Ok(mut ours) => {
+                let name = name();
                 if ours.0.name.is_empty() {
-                    ours.0.name = name();
+                    ours.0.name = name;
                 }
+                ours.0.check_proof(name);
                 ours
             }
             Err(foreign) => Self::of_foreign(foreign.into(), name()),
         }
+    }
+
+    /// The error of a client that was [called directly](context::DirectCall), or not, by an adapter that has asked it whether
+    /// the request was sent.
+    #[cfg(any(feature = "hyper", feature = "reqwest", feature = "tonic"))]
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_client(error: BoxError, is_not_sent: bool) -> Self {
+        let mut error = Self::of_foreign(error, "");
+        // A layer in front of the connector may have refused, or one of the request's body.
+        error.0.disown();
+        if is_not_sent {
+            error.0.proof = Proof::Direct;
+        }
+        error
     }
 
     /// An error that was boxed, or is of another crate.
@@ -283,16 +342,12 @@ impl Error {
             Ok(ours) => return Self::of_service(*ours, || name),
             Err(error) => error,
         };
-        let mut cause = Self::new(ErrorKind::Service, name, true);
-        for source in sources(&*error) {
-            if let Some(found) = cause_of(source) {
-                cause.0.adopt(found);
-                break;
-            }
-            if is_refused_connection(source) {
-                cause.0.sent = false;
-            }
+        let mut cause = Self::new(ErrorKind::Service, name);
+        match sources(&*error).find_map(cause_of) {
+            Some(found) => cause.0.adopt(found),
+            None => cause.0.proof = Proof::Unasked,
         }
+        cause.0.check_proof(name);
         cause.0.service = Some(error);
         cause
     }
@@ -325,6 +380,35 @@ impl Error {
     /// This error itself, if the inner service returned none.
     pub fn into_service_error(mut self) -> Result<BoxError, Self> {
         self.0.service.take().ok_or(self)
+    }
+
+    /// Notes that what ended a direct call has refused it, after a wait.
+    pub(crate) fn set_direct(&mut self) {
+        self.0.proof = Proof::Direct;
+    }
+
+    /// Notes that a layer without a name got the error from the inner service that it has called directly.
+    #[cfg(feature = "http")]
+    pub(crate) fn check_direct(&mut self) {
+        if let Proof::Layer { .. } = self.0.proof {
+            self.0.disown();
+        }
+    }
+
+    /// Notes that something else may have acted on the request, whatever the error proves.
+    pub(crate) fn set_sent(&mut self) {
+        self.0.proof = Proof::None;
+    }
+
+    /// Hands the error to the caller of the layer `name`, which took its proof for one, and was called directly itself or not.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave(&mut self, name: &'static str, is_direct: bool) {
+        self.0.proof = match self.0.proof {
+            Proof::Direct | Proof::Layer { .. } if is_direct => Proof::Direct,
+            Proof::Direct | Proof::Layer { .. } => Proof::of_layer(name),
+            proof => proof,
+        };
     }
 
     /// Notes that another endpoint may take the call that one has refused.
@@ -366,7 +450,8 @@ impl Deref for Error {
 #[non_exhaustive]
 pub struct Cause {
     kind: ErrorKind,
-    sent: bool,
+    refusal: Refusal,
+    proof: Proof,
     /// An inner balancer has other endpoints that may take the call.
     may_go_elsewhere: bool,
     pub(crate) stage: Stage,
@@ -432,24 +517,53 @@ impl Cause {
 
     /// Returns `false` if the inner service has not seen the request, so that sending it again cannot do something twice.
     ///
-    /// Two things prove that: the call was refused by a layer, or its connection was refused
-    /// ([`io::ErrorKind::ConnectionRefused`] in the chain of the service's error). Otherwise the service may have acted on it.
+    /// Two things prove that: a layer of this operation [refused](Self::is_rejection) every attempt, or the client says so through
+    /// an adapter of this crate that sits directly around it (features `hyper`, `tonic` and `reqwest`). Otherwise, also for
+    /// a connection that was refused, the service may have acted on it: it may have sent the request, and met the error afterwards.
     #[must_use]
     pub fn was_sent(&self) -> bool {
-        self.sent
+        matches!(self.proof, Proof::None | Proof::Unasked)
     }
 
-    /// Returns `true` if a layer refused the call without asking the inner service.
+    /// Returns `true` if a layer refused the call, or its last attempt, without asking the inner service.
+    ///
+    /// The layer is one of the operation: a part of the same stack, a layer that is called by it directly, or one of the same name
+    /// that is called in the same task. The refusal of any other layer, which the inner service has met when it called another
+    /// dependency, is a plain error of the service: `false`, although [`kind`](Self::kind) names it.
     ///
     /// A [`Timeout`](ErrorKind::Timeout) is not a rejection: it counts as a failure and may be retried.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
-        !self.sent && self.kind != ErrorKind::Service
+        self.refusal == Refusal::Own
+    }
+
+    /// Returns `true` if a layer refused the call that is none of this operation.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_foreign_rejection(&self) -> bool {
+        self.refusal == Refusal::Foreign
     }
 
     /// Returns `true` if a time that a layer had set was over while the inner service worked on the call.
     pub(crate) fn is_timeout(&self) -> bool {
-        self.sent && self.kind != ErrorKind::Service
+        self.refusal == Refusal::None && self.kind != ErrorKind::Service
+    }
+
+    /// Notes that the layer `name` got the error from its inner service. What that proves to others is not proved to
+    /// this layer if the error comes from another dependency.
+    fn check_proof(&mut self, name: &'static str) {
+        if let Proof::Layer { name: by, budget } = self.proof {
+            if !name.is_empty() && (by != name || budget != context::budget()) {
+                self.disown();
+            }
+        }
+    }
+
+    /// Notes that another dependency ended the call.
+    fn disown(&mut self) {
+        self.proof = Proof::None;
+        if self.refusal == Refusal::Own {
+            self.refusal = Refusal::Foreign;
+        }
     }
 
     /// Returns the endpoints that a balancer had, if none would take the call.
@@ -498,7 +612,8 @@ impl Cause {
 
     /// Takes over why a call has ended from a cause in the chain of the service's error.
     fn adopt(&mut self, found: &Self) {
-        self.sent &= found.sent;
+        self.proof = found.proof;
+        self.refusal = found.refusal;
         if found.kind != ErrorKind::Service {
             self.kind = found.kind;
             self.name = found.name;
@@ -521,7 +636,7 @@ impl Cause {
             (ErrorKind::Service, _) if self.name.is_empty() => {
                 return f.write_str("the service failed");
             }
-            (ErrorKind::DeadlineExceeded, _) if !self.sent => {
+            (ErrorKind::DeadlineExceeded, _) if self.refusal != Refusal::None => {
                 ("", "the deadline leaves no time for ", "")
             }
             (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Reader) => {
@@ -571,6 +686,9 @@ impl Cause {
             self.attempts, self.max_attempts
         )?;
         match gave_up.words() {
+            _ if gave_up == GaveUp::NotIdempotent && self.proof == Proof::Unasked => f.write_str(
+                ": nothing proves that the request was not sent; wrap the client with `buttress::hyper` or the like",
+            ),
             Some(words) => write!(f, ": {words}"),
             None => Ok(()),
         }
@@ -630,12 +748,6 @@ fn cause_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Cause> {
         Some(error) => Some(&error.0),
         None => error.downcast_ref(),
     }
-}
-
-fn is_refused_connection(error: &(dyn StdError + 'static)) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Walks `error` and its sources, outermost first.
@@ -843,8 +955,6 @@ mod tests {
         assert_eq!(kind(&wrapped("not ours")), None);
         let inside = io::Error::other(ours());
         assert_eq!(kind(&wrapped(inside)), Some(ErrorKind::CircuitOpen));
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert!(!was_sent(wrapped(io::Error::other(refused))));
     }
 
     #[test]
@@ -883,13 +993,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rejection_and_a_refused_connection_were_surely_not_sent() {
-        let io = |kind| wrapped(io::Error::from(kind));
-        assert!(!was_sent(io(io::ErrorKind::ConnectionRefused)));
-        assert!(was_sent(io(io::ErrorKind::ConnectionReset)));
+    fn only_what_a_layer_of_the_same_name_rejected_was_surely_not_sent() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(was_sent(wrapped(refused)), "by whom?");
         assert!(was_sent("anything".into()));
-        let rejected = Error::rejected(ErrorKind::BulkheadFull, "db", None);
-        assert!(!was_sent(wrapped(rejected)));
+        let rejected = |name| Error::rejected(ErrorKind::BulkheadFull, name, None);
+        assert!(!was_sent(rejected("db").into()));
+        assert!(!was_sent(wrapped(rejected("db"))));
+        assert!(was_sent(rejected("mail").into()));
+        assert!(was_sent(wrapped(rejected("mail"))));
         let timeout = Error::timed_out(ErrorKind::Timeout, "db", Duration::from_secs(1));
         assert!(was_sent(wrapped(timeout)));
     }

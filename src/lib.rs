@@ -175,25 +175,34 @@ pub mod guide;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 pub mod keyed;
 pub mod measure;
 mod mode;
 mod nanos;
+mod origin;
 mod outcome;
 pub mod part;
 mod random;
 pub mod rate_limit;
 mod ready;
 mod replay;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod retry;
 mod send;
 mod shortage;
 pub mod stack;
+#[cfg(any(feature = "hyper", feature = "reqwest", feature = "tonic"))]
+mod statement;
 mod stripe;
 mod sync;
 mod telemetry;
 pub mod timeout;
 mod timer;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 mod wake;
 
 pub use tower::BoxError;
@@ -213,6 +222,7 @@ pub use crate::hedge::{Hedge, HedgeLayer};
 pub use crate::keyed::{Keyed, KeyedLayer};
 pub use crate::measure::{Measure, MeasureLayer};
 pub use crate::mode::Mode;
+pub use crate::origin::EndsCalls;
 pub use crate::outcome::{
     Attempts, Classify, ErrorsAreFailures, Outcome, Pushback, Reattempt, classify_fn,
 };

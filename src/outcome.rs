@@ -38,7 +38,8 @@ pub enum Outcome {
         /// How long the service asked this caller to stay away.
         retry_after: Option<Duration>,
     },
-    /// Says nothing about the service: a mistake of the caller, or a rejection by a layer below.
+    /// Says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
+    /// this operation.
     Ignored,
     /// The caller went away before the call was over.
     Cancelled,
@@ -125,8 +126,8 @@ pub enum Pushback {
 /// a failure is. The default, [`ErrorsAreFailures`], looks no deeper than `Result`; closures work
 /// through [`classify_fn`].
 ///
-/// Rejections by a layer of this crate further down are [`Outcome::Ignored`] without asking the
-/// classifier. Each layer asks for itself: it must be quick, and say the same each time.
+/// [Rejections](crate::Cause::is_rejection) by a layer of this operation are [`Outcome::Ignored`] without asking the
+/// classifier. Those of other dependencies, which the service has called, are errors like any other. Each layer asks for itself: it must be quick, and say the same each time.
 ///
 /// # Examples
 ///

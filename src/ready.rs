@@ -14,7 +14,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, context};
 
 /// What a service must be so that the layers of this crate can wrap it.
 ///
@@ -207,6 +207,13 @@ impl<S: fmt::Debug> fmt::Debug for Ready<S> {
     }
 }
 
+/// A call to a service that is not known to be ready.
+pub(crate) struct Unready<S, Req> {
+    service: S,
+    request: Option<Req>,
+    is_direct: bool,
+}
+
 pin_project! {
     /// A call to an inner service that may have to become ready first.
     #[project = CallProj]
@@ -216,7 +223,7 @@ pin_project! {
     {
         Running { #[pin] future: S::Future },
         // Boxed, because it is rare and would make the future of every layer larger.
-        Waiting { waiting: Box<(S, Option<Req>)> },
+        Waiting { waiting: Box<Unready<S, Req>> },
         Failed { error: Option<Error> },
         Done,
     }
@@ -257,7 +264,11 @@ where
     #[cold]
     pub(crate) fn waiting(service: S, request: Req) -> Self {
         Self::Waiting {
-            waiting: Box::new((service, Some(request))),
+            waiting: Box::new(Unready {
+                service,
+                request: Some(request),
+                is_direct: context::take_direct(),
+            }),
         }
     }
 }
@@ -280,12 +291,14 @@ where
                     return Poll::Ready(result.map_err(|error| Error::of_service(error, name)));
                 }
                 CallProj::Waiting { waiting } => {
-                    let (service, request) = &mut **waiting;
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                    let call = &mut **waiting;
+                    if let Err(error) = ready!(call.service.poll_ready(cx)) {
                         return Poll::Ready(Err(Error::of_service(error, name)));
                     }
-                    match request.take() {
-                        Some(request) => service.call(request),
+                    match call.request.take() {
+                        Some(request) => {
+                            context::as_direct(call.is_direct, || call.service.call(request))
+                        }
                         None => return Poll::Pending,
                     }
                 }

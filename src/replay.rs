@@ -4,8 +4,6 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Error;
-
 /// Decides whether a request may be sent again, and copies it.
 ///
 /// This is a value given to the layer and not a trait on the request, because requests that are not
@@ -40,7 +38,7 @@ pub trait Replay<Req> {
 
     /// Says whether it does no harm when the service acts on the request twice. By default it does none.
     ///
-    /// A request that is not idempotent is sent again only if it was provably not sent.
+    /// A request that is not idempotent is sent again only if it is [proved](crate::Cause::was_sent) that it was not sent.
     fn is_idempotent(&self, _request: &Req) -> bool {
         true
     }
@@ -76,14 +74,6 @@ pub trait Replay<Req> {
     /// Called by a retry when that attempt has failed and the copy is to be sent. A client may go on to send a
     /// streamed body after it has given an answer, and read away what the copy needs.
     fn abandon(&self, _copy: &Req) {}
-
-    /// Says whether the service may have seen the request that ended in `error`.
-    ///
-    /// By default a rejection by a layer of this crate and a refused connection
-    /// (`std::io::ErrorKind::ConnectionRefused` in the chain of sources) were not sent, all else was.
-    fn was_sent(&self, error: &Error) -> bool {
-        error.was_sent()
-    }
 }
 
 /// The trace that an attempt may have left at the service, and that a later attempt with the same request finds.

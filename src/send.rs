@@ -11,6 +11,8 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::context;
+
 pin_project! {
     /// A call to a service of this crate, which becomes ready when the future is polled first.
     ///
@@ -21,7 +23,7 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        Ready { service: S, request: Option<Req> },
+        Ready { service: S, request: Option<Req>, is_direct: bool },
         Running { #[pin] future: S::Future },
     }
 }
@@ -32,9 +34,16 @@ where
 {
     #[inline]
     pub(crate) fn new(service: S, request: Req) -> Self {
+        Self::begin(service, request, false)
+    }
+
+    /// A call that is a [direct](context::DirectCall) one if `is_direct`, although it is made later.
+    #[inline]
+    pub(crate) fn begin(service: S, request: Req, is_direct: bool) -> Self {
         Self::Ready {
             service,
             request: Some(request),
+            is_direct,
         }
     }
 }
@@ -50,10 +59,14 @@ where
         loop {
             let future = match self.as_mut().project() {
                 OneCallProj::Running { future } => return future.poll(cx),
-                OneCallProj::Ready { service, request } => {
+                OneCallProj::Ready {
+                    service,
+                    request,
+                    is_direct,
+                } => {
                     ready!(service.poll_ready(cx))?;
                     match request.take() {
-                        Some(request) => service.call(request),
+                        Some(request) => context::as_direct(*is_direct, || service.call(request)),
                         // It panicked when it was called.
                         None => return Poll::Pending,
                     }

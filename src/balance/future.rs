@@ -39,6 +39,8 @@ pin_project! {
         #[pin]
         step: Step<S, Req, P>,
         flight: Option<Flight>,
+        // A layer that judges the result has called the balancer directly.
+        is_direct: bool,
         classify: K,
         completion: C,
     }
@@ -71,9 +73,10 @@ where
     ) -> Self {
         Self {
             step: Step::Call {
-                call: OneCall::new(service, request),
+                call: OneCall::begin(service, request, true),
             },
             flight: Some(flight),
+            is_direct: context::take_direct(),
             classify,
             completion,
         }
@@ -102,6 +105,7 @@ where
                 wait: Box::pin(wait),
             },
             flight: None,
+            is_direct: context::take_direct(),
             classify,
             completion,
         }
@@ -124,9 +128,17 @@ where
             match this.step.as_mut().project() {
                 StepProj::Call { call } => break ready!(call.poll(cx)),
                 StepProj::Wait { wait } => {
-                    let (service, flight, request) = ready!(wait.as_mut().poll(cx))?;
+                    let (service, flight, request) = match ready!(wait.as_mut().poll(cx)) {
+                        Ok(chosen) => chosen,
+                        Err(mut error) => {
+                            if *this.is_direct {
+                                error.set_direct();
+                            }
+                            return Poll::Ready(Err(error));
+                        }
+                    };
                     *this.flight = Some(flight);
-                    let call = OneCall::new(service, request);
+                    let call = OneCall::begin(service, request, true);
                     this.step.set(Step::Call { call });
                 }
             }
@@ -141,8 +153,11 @@ where
                 Ok(complete(completion, response, outcome, classify, flight))
             }
             Err(error) => {
-                let error = Error::of_service(error, || flight.name());
-                Err(flight.failed(error, classify))
+                let name = flight.name();
+                let error = Error::of_service(error, || name);
+                let mut error = flight.failed(error, classify);
+                error.leave(name, *this.is_direct);
+                Err(error)
             }
         })
     }

@@ -134,6 +134,7 @@ pub(super) struct Permits<O: Part, A: Part> {
 pin_project! {
     struct Wait<Ask> {
         ask: Ask,
+        is_direct: bool,
         #[pin]
         timer: Timer,
     }
@@ -241,6 +242,7 @@ impl<W: Owner> Held<W> {
     fn begin_wait(&mut self, ask: <W::A as Part>::Ask) {
         self.permits.wait = Some(Box::pin(Wait {
             ask,
+            is_direct: context::is_direct(),
             timer: Timer::default(),
         }));
     }
@@ -267,7 +269,10 @@ impl<W: Owner> Held<W> {
                     core.publish_if_due(&at);
                     ready!(wait.timer.poll_at(until, cx));
                 }
-                Turn::Refuse(error) => {
+                Turn::Refuse(mut error) => {
+                    if *wait.is_direct {
+                        error.set_direct();
+                    }
                     self.settle_refused(&at);
                     return Poll::Ready(Err(error));
                 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::failed::Failed;
+use crate::context::DirectCall;
 use crate::ready::Call;
 use crate::sync::lock;
 use crate::{BoxError, CloneService, Error, Replay, context};
@@ -216,7 +217,7 @@ where
     ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
         let request = kept.ok_or(NoAnswer::NotCopyable)?;
         let error = failed.result().err();
-        let may_have_acted = error.is_none_or(|error| replay.was_sent(error));
+        let may_have_acted = error.is_none_or(|error| error.was_sent());
         if may_have_acted && !replay.is_idempotent(&request) {
             return Err(NoAnswer::NotIdempotent);
         }
@@ -224,6 +225,7 @@ where
             return Err(NoAnswer::Deadline);
         }
         let service = lock(&self.0).clone();
+        let _direct = DirectCall::enter();
         let call = Box::pin(Call::waiting(service, request));
         Ok(Reply::Later(ServiceFuture { call }))
     }

@@ -33,9 +33,16 @@ pin_project! {
 
 enum Step<C, F> {
     /// The primary works, and this is what the fallback will need of the request.
-    Primary(C),
+    Primary {
+        kept: C,
+        is_direct: bool,
+    },
     /// An answer is waited for. The primary ended in this error, if in one.
-    Second(F, Option<Error>),
+    Second {
+        answer: F,
+        primary: Option<Error>,
+        is_direct: bool,
+    },
     Over,
 }
 
@@ -48,10 +55,14 @@ where
     pub(super) fn new(
         call: Call<S, Req>,
         kept: A::Captured,
+        is_direct: bool,
         layer: FallbackLayer<A, W, K, R>,
     ) -> Self {
-        let step = Step::Primary(kept);
-        Self { call, step, layer }
+        Self {
+            call,
+            step: Step::Primary { kept, is_direct },
+            layer,
+        }
     }
 }
 
@@ -65,11 +76,36 @@ where
     type Output = Result<S::Response, Error>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let is_direct = match self.step {
+            Step::Primary { is_direct, .. } | Step::Second { is_direct, .. } => is_direct,
+            Step::Over => false,
+        };
+        let mut result = ready!(self.as_mut().poll_both(cx));
+        if let Err(error) = &mut result {
+            error.leave(self.layer.policy.metrics.name(), is_direct);
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<S, Req, A, W, K, R> ResponseFuture<S, Req, A, W, K, R>
+where
+    S: Service<Req, Error: Into<BoxError> + 'static>,
+    A: Answer<Req, S::Response, R>,
+    W: ShouldHandle<S::Response>,
+    K: Classify<S::Response>,
+{
+    /// Polls the primary, and then the answer in its place.
+    #[inline]
+    fn poll_both(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<S::Response, Error>> {
         let mut this = self.project();
         let layer = &*this.layer;
         let (config, name) = (&layer.policy.config, || layer.policy.metrics.name());
-        if let Step::Primary(_) = this.step {
+        if let Step::Primary { is_direct, .. } = *this.step {
             let result = ready!(this.call.as_mut().poll(cx, name));
             let outcome = classify_result(&config.classify, &result);
             let failed = Failed::new(outcome, &result);
@@ -78,24 +114,38 @@ where
             {
                 return Poll::Ready(result);
             }
-            let Step::Primary(kept) = mem::replace(this.step, Step::Over) else {
+            let Step::Primary { kept, .. } = mem::replace(this.step, Step::Over) else {
                 return Poll::Ready(result);
             };
             // What the primary holds is free before anything else is asked.
             this.call.set(Call::Done);
             match layer.reply(kept, outcome, result) {
-                Ok((second, primary)) => *this.step = Step::Second(second, primary),
+                Ok((answer, primary)) => {
+                    *this.step = Step::Second {
+                        answer,
+                        primary,
+                        is_direct,
+                    };
+                }
                 Err(result) => return Poll::Ready(result),
             }
         }
-        let Step::Second(second, primary) = this.step else {
+        let Step::Second {
+            answer, primary, ..
+        } = this.step
+        else {
             return Poll::Pending;
         };
-        let result = ready!(Pin::new(second).poll(cx));
-        let result = result.map_err(|own| match primary.take() {
+        let result = ready!(Pin::new(answer).poll(cx));
+        let result = result.map_err(|own| {
+            let mut own = Error::of_service(own, name);
             // The request as a whole must not look as if nobody had seen it.
-            Some(primary) if !own.was_sent() => primary,
-            _ => Error::of_service(own, name),
+            match primary.take() {
+                Some(primary) if !own.was_sent() => return primary,
+                Some(_) => {}
+                None => own.set_sent(),
+            }
+            own
         });
         *this.step = Step::Over;
         let has_failed =

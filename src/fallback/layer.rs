@@ -11,6 +11,7 @@ use super::config::Config;
 use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
 use super::metrics::FallbackMetrics;
+use crate::context::{self, DirectCall};
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::ready::Ready;
@@ -116,11 +117,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        let is_direct = context::take_direct();
         let layer = self.layer.clone();
         let config = &layer.policy.config;
         let kept = config.answer.keep(&config.replay, &request);
+        let _direct = DirectCall::enter();
         self.inner.call_as(request, &mut (), move |call, ()| {
-            ResponseFuture::new(call, kept, layer)
+            ResponseFuture::new(call, kept, is_direct, layer)
         })
     }
 }

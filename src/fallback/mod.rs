@@ -71,10 +71,9 @@
 //!
 //! None of its own. If the second service fails, its own error comes back: it says what stands
 //! between the caller and an answer now, and the primary's failure has been reported by the layers that saw it.
-//! There is one exception: an error which says that the second service was not reached (a rejection, a refused
-//! connection) would also say, to an outer retry, that nobody has acted on the request. If the primary
-//! ended in an error, that one comes back instead. If it ended in a response, there is nothing left to return
-//! but the second service's error; a retry belongs inside a fallback, not outside.
+//! There is one exception: an error that proves that the second service was not reached would also say, to an outer
+//! retry, that nobody has acted on the request. If the primary ended in an error, that one comes back instead. If it ended in a
+//! response, the second service's error comes back, and [`was_sent`](crate::Cause::was_sent) is `true`.
 //!
 //! # Metrics
 //!

@@ -76,7 +76,8 @@
 //! ## Which requests are sent again
 //!
 //! [`HttpReplay`] tells by the method, an `Idempotency-Key`, the path or a mark; a request that was provably not sent may
-//! always be. Bodies that are whole are copied as they are; one that is streamed is kept while it is sent, up to 64 KiB,
+//! always be: put the client into an adapter (features `hyper`, `tonic`, `reqwest`), which asks it. Bodies that are whole are copied
+//! as they are; one that is streamed is kept while it is sent, up to 64 KiB,
 //! by a [`ReplayBodyLayer`] round the stack. See [`replay`] and [`replay_body`].
 //!
 //! ## Timeouts of bodies

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::send::{OneCall, send_method};
-use crate::{BoxError, CloneService, Error, Evictable};
+use crate::{BoxError, CloneService, Error, Evictable, context};
 
 /// Gives each key a layer of its own. See the [module documentation](crate::keyed).
 ///
@@ -141,7 +141,11 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let Shared { key, make, keys } = &*self.layer.shared;
         let layer = keys.find(key(&request), make);
-        let call = OneCall::new(layer.layer(self.inner.clone()), request);
+        let call = OneCall::begin(
+            layer.layer(self.inner.clone()),
+            request,
+            context::take_direct(),
+        );
         ResponseFuture { call, layer }
     }
 }

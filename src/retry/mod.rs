@@ -28,13 +28,13 @@
 //!
 //! | `decision` | because |
 //! |---|---|
-//! | `rejected` | an inner layer refused the call, and would do so again |
+//! | `rejected` | a layer of this operation refused the call, and would do so again |
 //! | `not_retryable` | another attempt is of no use, by [`Classify::reattempt`](crate::Classify::reattempt): the caller's mistake |
 //! | `nested` | an outer retry makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
 //! | `not_copyable` | there is no copy of the request, or it was lost since |
-//! | `not_idempotent` | acting twice does harm, and the request may have been seen |
+//! | `not_idempotent` | acting twice does harm, and nothing [proves](#not-sent) that the request was not sent |
 //! | `retry_after` | the service asked for a longer wait than [`max_retry_after`](Config::max_retry_after) |
 //! | `deadline` | the wait would reach to the deadline or past it |
 //! | `budget` | the budget is used up |
@@ -48,6 +48,20 @@
 //! wait does not end before the deadline, the answer comes back at once: a request sooner than v would be in vain.
 //! An endpoint of a balancer that is overloaded asks for itself: if there are others, the next attempt follows after the
 //! usual backoff and goes to one of them.
+//!
+//! ## Not sent
+//!
+//! A request that must not be acted on twice is sent again only if one of two things proves that it was not sent:
+//!
+//! - A layer of this operation refused it: a part of the same stack, a layer that the retry calls directly or through services that
+//!   pass the call on at once, the endpoint that a balancer has chosen, or a layer of the same name in the same task.
+//! - The client says so, through an adapter that sits directly around it (`hyper::Client`, `tonic::Client` and `reqwest::Client` of
+//!   this crate, behind the features of these names), and that is called directly as well.
+//!
+//! All else proves nothing, whatever the error is. A service that charges a card and then sends a mail may fail because the
+//! connection to the mail server was refused, or because the breaker of the mail server is open. These are plain errors of the
+//! service: they are retried if the request is idempotent, count in circuit breakers, and do not make a balancer leave the endpoint
+//! alone.
 //!
 //! # Promises
 //!

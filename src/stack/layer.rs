@@ -80,6 +80,7 @@ impl<R, K, C> StandardLayer<R, K, C> {
         let plan = self.plan();
         let hedge = plan.hedge.as_ref();
         Handle {
+            name: self.name(),
             parts: self.parts().clone(),
             hedge: hedge.map(|hedge| hedge::Handle::of(hedge, self.origin())),
             budget: plan.budget.clone(),
@@ -90,12 +91,19 @@ impl<R, K, C> StandardLayer<R, K, C> {
 /// Reads and steers the parts of a standard stack. Clones are handles of the same stack.
 #[derive(Clone, Debug)]
 pub struct Handle {
+    name: &'static str,
     parts: StandardParts,
     hedge: Option<hedge::Handle>,
     budget: Budget,
 }
 
 impl Handle {
+    /// The name of the stack.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The circuit breaker, if there is one.
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&circuit_breaker::Handle> {

@@ -195,11 +195,6 @@ impl Replay<u32> for ByHand {
     fn abandon(&self, _: &u32) {
         tread();
     }
-
-    fn was_sent(&self, error: &Error) -> bool {
-        tread();
-        error.was_sent()
-    }
 }
 
 /// A stack that hedges after the delay, and does not retry.

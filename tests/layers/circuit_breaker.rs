@@ -233,8 +233,8 @@ async fn ignored_calls_count_neither_way() {
 #[tokio::test(start_paused = true)]
 async fn rejections_by_a_breaker_further_in_do_not_open_the_one_further_out() {
     let (inner, outer) = (
-        CircuitBreakerLayer::new("inner"),
-        CircuitBreakerLayer::new("outer"),
+        CircuitBreakerLayer::new("backend"),
+        CircuitBreakerLayer::new("backend"),
     );
     inner.handle().force_open();
     for _ in 0..1_000 {
@@ -242,6 +242,18 @@ async fn rejections_by_a_breaker_further_in_do_not_open_the_one_further_out() {
         assert!(is_refused(&result));
     }
     assert_eq!(outer.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_by_the_breaker_of_another_dependency_count_as_failures() {
+    let mail = CircuitBreakerLayer::new("mail");
+    mail.handle().force_open();
+    let checkout = CircuitBreakerLayer::new("checkout");
+    for _ in 0..20 {
+        let result = checkout.layer(mail.layer(backend())).oneshot(true).await;
+        assert!(result.unwrap_err().is_of(&mail.handle()));
+    }
+    assert_eq!(checkout.handle().state(), State::Open);
 }
 
 /// Waits until the open time is over, and sends calls until the breaker is closed.

@@ -265,14 +265,16 @@ async fn the_error_of_the_second_service_comes_back_unless_it_was_not_reached() 
     );
     assert!(error.kind() == ErrorKind::Service && error.was_sent());
 
-    let unreachable = service_fn(async |_: &'static str| primary("refused").await);
-    let layer = FallbackLayer::new("errors", fallback::service(unreachable));
-    let error = layer
-        .layer(service_fn(primary))
-        .oneshot("error")
-        .await
-        .unwrap_err();
-    assert_eq!(error.service_error().unwrap().to_string(), "reset");
+    // Nothing proves that it was not reached.
+    let refused = service_fn(async |_: &'static str| primary("refused").await);
+    let layer = FallbackLayer::new("errors", fallback::service(refused));
+    let error = layer.layer(service_fn(primary)).oneshot("error").await;
+    assert!(error.unwrap_err().downcast_ref::<io::Error>().is_some());
+    // The answer of the first one was a failure, so something may have acted.
+    let layer = FallbackLayer::config("errors", fallback::service(open.layer(service_fn(primary))));
+    let layer = layer.classify(classify_fn(by_word)).build().unwrap();
+    let error = layer.layer(service_fn(primary)).oneshot("failure").await;
+    assert!(error.unwrap_err().was_sent());
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,7 +330,18 @@ async fn a_second_service_is_not_asked_to_act_twice_on_what_is_not_idempotent() 
             .to_string(),
         "reset"
     );
-    assert_eq!(ask("refused").await.unwrap(), "second", "it was not sent");
+    assert!(
+        ask("refused").await.is_err(),
+        "nothing proves that it was not sent"
+    );
+    let open = CircuitBreakerLayer::new("open");
+    open.handle().force_open();
+    let refused = layer.layer(open.layer(service_fn(primary)));
+    assert_eq!(
+        refused.oneshot("ok").await.unwrap(),
+        "second",
+        "it was not sent"
+    );
 }
 
 #[tokio::test(start_paused = true)]

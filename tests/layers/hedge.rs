@@ -163,7 +163,7 @@ impl Service<u8> for Leaf {
 
 /// The error of an open circuit breaker.
 fn refusal() -> BoxError {
-    let open = CircuitBreakerLayer::new("inner");
+    let open = CircuitBreakerLayer::new("leaf");
     open.handle().force_open();
     let service = tower::service_fn(|()| ready(Ok::<_, BoxError>(())));
     let future = pin!(open.layer(service).oneshot(()));

@@ -200,7 +200,8 @@ async fn what_is_not_idempotent_is_sent_again_only_if_it_was_provably_not_sent()
         let replay = Counting {
             is_idempotent: false,
         };
-        let retry = RetryLayer::config("idempotent").replay(replay).build();
+        let retry = RetryLayer::config("idempotent").retry_rejections(true);
+        let retry = retry.replay(replay).build();
         let retry = retry.unwrap().layer(service);
         assert!(retry.oneshot(Counted::default()).await.is_err());
         attempts.load(Ordering::Relaxed)
@@ -212,6 +213,10 @@ async fn what_is_not_idempotent_is_sent_again_only_if_it_was_provably_not_sent()
     );
     assert_eq!(
         attempts(|| std::io::Error::from(ConnectionRefused).into()).await,
+        1
+    );
+    assert_eq!(
+        attempts(|| Error::refused("idempotent", None).into()).await,
         3
     );
 }

@@ -19,7 +19,7 @@ use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
-use crate::context::{self, GivenUp};
+use crate::context::{self, DirectCall, GivenUp};
 use crate::deadline::soonest;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
@@ -137,8 +137,12 @@ where
             copy: this.copy,
             running,
         };
-        let answer = attempts.poll(cx);
+        let mut answer = attempts.poll(cx);
         running.tried = scope.tried();
+        drop(scope);
+        if let Poll::Ready(Err(error)) = &mut answer {
+            error.leave(running.held.core().name, running.is_direct);
+        }
         answer
     }
 }
@@ -373,6 +377,7 @@ where
             times.timeout_at = NEVER;
         }
         running.held.begin_again();
+        let _direct = DirectCall::enter();
         context::set_attempt(running.attempt);
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
@@ -536,6 +541,7 @@ where
         // It may hold a permit that this attempt needs.
         race.give_up_response();
         let mut held = Held::new(core);
+        let _direct = DirectCall::enter();
         let admitted = held.admit(&request, &at);
         let call = Call::of(admitted, || shared.service(), request);
         race.send(call, held, payment == Payment::Paid, hedger);

@@ -35,6 +35,8 @@ where
     sent: u32,
     /// An attempt has failed.
     has_failed: bool,
+    /// The service may have acted on the request of an attempt that failed.
+    may_have_acted: bool,
     /// A failed attempt is to be made again, without waiting for the delay.
     pub(super) is_repeat_due: bool,
     /// The service asked for no copy before this instant.
@@ -140,6 +142,12 @@ impl<Res, P: Plan> End<Res, P> {
         }
     }
 
+    /// Returns whether the service may have acted on the request.
+    pub(super) fn may_have_acted(&self) -> bool {
+        let error = self.result.as_ref().err();
+        error.is_none_or(|error| error.was_sent())
+    }
+
     fn is_rejection(&self) -> bool {
         self.result
             .as_ref()
@@ -174,6 +182,7 @@ where
             hedges: Vec::new(),
             sent: 0,
             has_failed: false,
+            may_have_acted: false,
             is_repeat_due: false,
             not_before: None,
             failed: None,
@@ -190,6 +199,7 @@ where
         C: TrackCompletion<S::Response, K>,
     {
         self.has_failed = true;
+        self.may_have_acted |= end.may_have_acted();
         let over = match &end.result {
             Ok(response) => completion.ended(response, end.outcome, classify),
             Err(_) => Some(end.outcome),
@@ -302,7 +312,11 @@ where
 
     /// Takes the end of a call that has no attempt left.
     pub(super) fn take_failed(&mut self) -> Option<End<S::Response, P>> {
-        self.failed.take()
+        let mut end = self.failed.take()?;
+        if let (true, Err(error)) = (self.may_have_acted, &mut end.result) {
+            error.set_sent();
+        }
+        Some(end)
     }
 
     /// Gives up the hedges that are left.

@@ -62,6 +62,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         match self.decide(retry, end, copy, previous) {
             Ok((wait, cost, effect)) => {
                 self.paid = self.paid.saturating_add(cost);
+                self.may_have_acted |= end.may_have_acted();
                 self.has_renewed |= end.reattempt == Reattempt::OnceAtOnce;
                 if effect != Effect::None {
                     self.effect = effect;
@@ -72,8 +73,13 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Err(reason) => {
                 retry.metrics.gave_up(reason, Instant::now());
                 end.gave_up = Some(reason);
-                if let (Err(error), false) = (&mut end.result, self.is_nested) {
-                    error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+                if let Err(error) = &mut end.result {
+                    if self.may_have_acted {
+                        error.set_sent();
+                    }
+                    if !self.is_nested {
+                        error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+                    }
                 }
                 None
             }
@@ -144,7 +150,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         };
         let copy = copy.filter(|copy| recipe.replay.is_replayable(copy));
         let request = copy.ok_or(GaveUp::NotCopyable)?;
-        let may_have_acted = error.is_none_or(|error| recipe.replay.was_sent(error));
+        let may_have_acted = end.may_have_acted();
         if may_have_acted && !recipe.replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);
         }

@@ -18,6 +18,7 @@ use crate::context::{self, OperationScope, Tried};
 use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) held: Held<SharedRef<S, P, R, K, C>>,
     /// The number of the attempt, from 1; 0 if the operation was refused.
@@ -31,6 +32,10 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) has_succeeded: bool,
     /// It has made the attempt that may be made [once](crate::Reattempt::OnceAtOnce).
     pub(super) has_renewed: bool,
+    /// A layer that judges the result has called it directly.
+    pub(super) is_direct: bool,
+    /// The service may have acted on the request of an attempt that was made again.
+    pub(super) may_have_acted: bool,
     /// Its attempts are those of an outer retry, and so is the place in the budget.
     pub(super) is_nested: bool,
     pub(super) times: P::Times,
@@ -48,6 +53,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             effect: Effect::None,
             has_succeeded: false,
             has_renewed: false,
+            is_direct: false,
+            may_have_acted: false,
             is_nested: false,
             times: P::Times::default(),
             hedging: P::Hedging::default(),

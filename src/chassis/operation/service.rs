@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::running::Running;
 use crate::chassis::held::{Core, InFlight, Owner};
 use crate::chassis::part::{Part, PartFor};
+use crate::context::DirectCall;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::sync::lock;
@@ -76,6 +77,10 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
     pub(crate) fn of(recipe: Recipe<P, R, K, C>) -> Self {
         let recipe = Arc::new(recipe);
         Self { recipe }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.recipe.core.name
     }
 
     pub(crate) fn plan(&self) -> &P {
@@ -193,6 +198,8 @@ where
         let Some(running) = &mut place.0 else {
             unreachable!("it was put there");
         };
+        running.is_direct = context::take_direct();
+        let _direct = DirectCall::enter();
         let at = running.held.core().at();
         let mut begun = running.begin(&at);
         let _scope = running.scope();

@@ -34,7 +34,7 @@
 //! Some clients obey the header themselves: a tonic `Channel` ends the call when that time is over, in an error that its
 //! callers see as `Cancelled`. So where there is a deadline, an error that comes after the time which the request carries becomes
 //! [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer was first. One that proves that the request was
-//! not sent, as a refused connection, stays what it is.
+//! not sent, as an adapter around the client proves, stays what it is.
 //!
 //! | request | header | value |
 //! |---|---|---|

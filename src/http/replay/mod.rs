@@ -24,8 +24,11 @@
 //! A write with a condition (`If-Match`, `If-None-Match` and the like) may not, unless 1 or 2 applies: the first attempt changes
 //! the state that the second one asks for, and the caller would get 412 for a write that was done.
 //!
-//! Any other is sent again only if it was provably not sent: a layer of this crate refused it, the connection was refused, or
-//! [`not_sent_if`](HttpReplay::not_sent_if) says so. This crate cannot see that a stream of HTTP/2 was refused.
+//! Any other is sent again only if it is proved that it was not sent: a layer of the same operation refused it, or the client
+//! says so. An error does not say so by itself: a connection that was refused may have been the second one, after a redirect.
+//! So the client is asked by an adapter that sits directly around it: `buttress::hyper::Client`, `buttress::tonic::Client` or
+//! `buttress::reqwest::Client` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
+//! refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request before it wrote any of it.
 //!
 //! Hedges send two requests at once, and writes may then collide. So only GET, HEAD and OPTIONS are hedged, and what 1, 2 or
 //! [`hedge_if`](HttpReplay::hedge_if) allow.

@@ -1,6 +1,5 @@
 //! Which requests may be sent again.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 
 use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
@@ -8,7 +7,7 @@ use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Ur
 
 use super::copy::TryCopyBody;
 use crate::http::function::Function;
-use crate::{Attempt, Effect, Error, Replay};
+use crate::{Attempt, Effect, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -73,7 +72,6 @@ fn has_condition(headers: &HeaderMap) -> bool {
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 type OfHead = dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync;
-type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 
 /// Copies HTTP requests that may be sent again. See the [module documentation](super).
 #[derive(Clone, Debug, Default)]
@@ -82,7 +80,6 @@ pub struct HttpReplay {
     all_idempotent: bool,
     idempotent_paths: Option<Function<OfPath>>,
     hedge_if: Option<Function<OfHead>>,
-    not_sent: Option<Function<OfError>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
     trusts_upstream: bool,
@@ -120,34 +117,6 @@ impl HttpReplay {
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
         self.idempotent_paths = Some(Function(Arc::new(are_idempotent)));
-        self
-    }
-
-    /// Takes a request for one that was not sent if `proves` says so of its error, or of one in the chain of sources.
-    ///
-    /// In addition to what [`Replay::was_sent`] knows. Such a request may be sent again whatever its method.
-    ///
-    /// What a client of hyper-util, or reqwest, could not connect for (a name that is not found, a handshake that failed) was
-    /// not sent:
-    ///
-    /// ```
-    /// use buttress::http::HttpReplay;
-    /// use hyper_util::client::legacy;
-    ///
-    /// let replay = HttpReplay::new().not_sent_if(|error| {
-    ///     let error = error.downcast_ref::<legacy::Error>();
-    ///     error.is_some_and(legacy::Error::is_connect)
-    /// });
-    /// ```
-    ///
-    /// This crate does not know the errors of HTTP/2. A stream that was refused (`REFUSED_STREAM`), or is above the
-    /// last one that a `GOAWAY` names, was not acted on either; it is an `h2::Error` of the version that hyper uses, with
-    /// `is_remote()` and the `reason()` `REFUSED_STREAM`.
-    pub fn not_sent_if<F>(mut self, proves: F) -> Self
-    where
-        F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
-    {
-        self.not_sent = Some(Function(Arc::new(proves)));
         self
     }
 
@@ -292,11 +261,5 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
 
     fn abandon(&self, copy: &Request<B>) {
         copy.body().abandon();
-    }
-
-    fn was_sent(&self, error: &Error) -> bool {
-        let proves_not =
-            |proves: &Function<OfError>| error.service_sources().any(|error| (proves.0)(error));
-        error.was_sent() && !self.not_sent.as_ref().is_some_and(proves_not)
     }
 }

@@ -6,13 +6,14 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::time::Instant;
-use tower::Layer;
+use tower::{Layer, Service};
 
 use super::answer::{AnsweredError, ForClients, ForServers, Side};
 use super::body::AnswerBody;
 use super::refusal::{Reason, Refusal, RequestHead};
+use crate::context::{self, DirectCall};
 use crate::http::Protocol;
-use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
+use crate::http::adapt::{self, Adapt, AdaptResult, Adapted, Inner};
 use crate::http::function::Function;
 use crate::{BoxError, CloneService, Error, Evictable};
 
@@ -106,17 +107,34 @@ impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
         let protocol = self.protocol;
         let head = || (request.method().clone(), request.uri().clone());
         let responder = Responder {
+            is_direct: context::take_direct(),
             protocol: protocol.unwrap_or_else(|| Protocol::of(request.headers())),
             side: self.side,
             write: self.write.clone().map(|write| (write, head())),
         };
         (request, responder)
     }
+
+    #[inline]
+    fn call<S>(
+        &self,
+        inner: Inner<'_, S>,
+        request: Request<B>,
+    ) -> adapt::ResponseFuture<S, Request<B>, Responder<M>>
+    where
+        S: Service<Request<B>> + Clone,
+    {
+        let (request, responder) = Adapt::adapt(self, request);
+        // Only what a layer has refused that is called directly is the refusal of this server, or of this client.
+        let _direct = DirectCall::enter();
+        inner.call(request, responder)
+    }
 }
 
 /// Answers a request whose call ends in an error.
 #[derive(Debug)]
 pub struct Responder<M> {
+    is_direct: bool,
     protocol: Protocol,
     side: M,
     /// The function that writes the answer, and what it is told of the request.
@@ -139,7 +157,11 @@ where
                     response.map(|body| AnswerBody::inner(body, self.protocol, M::IS_CLIENT))
                 );
             }
-            Err(error) => self.side.answered(error)?,
+            Err(mut error) => {
+                error.check_direct();
+                error.leave(error.name(), self.is_direct);
+                self.side.answered(error)?
+            }
         };
         let reason = Reason::new(&error, self.protocol, M::IS_CLIENT);
         let answer = match &self.write {

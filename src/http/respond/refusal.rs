@@ -38,6 +38,7 @@ impl<'a> Reason<'a> {
     /// What the error is called in both protocols, and what a caller may know of it.
     fn meaning(&self) -> (StatusCode, Code, &'static str) {
         let (status, code, message) = match self.error.kind() {
+            _ if self.is_of_dependency() => (503, Code::Unavailable, "unavailable for now"),
             ErrorKind::CircuitOpen
             | ErrorKind::NoEndpoints
             | ErrorKind::DiscoveryStopped
@@ -60,8 +61,17 @@ impl<'a> Reason<'a> {
         (status, code, message)
     }
 
-    /// How long the client is asked to stay away.
+    /// Returns whether a dependency of the service has refused the call of the service. To the caller it is
+    /// unavailable, whatever the reason, and nobody knows for how long. Only a deadline is the caller's own.
+    fn is_of_dependency(&self) -> bool {
+        self.error.is_foreign_rejection() && self.error.kind() != ErrorKind::DeadlineExceeded
+    }
+
+    /// How long the client is asked to stay away, if that is known.
     fn retry_after(&self) -> Option<Duration> {
+        if self.is_of_dependency() {
+            return None;
+        }
         let is_overload = matches!(
             self.error.kind(),
             ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
@@ -103,7 +113,8 @@ impl<'a> Reason<'a> {
         if let Ok(message) = HeaderValue::try_from(percent_encoded(&message)) {
             headers.insert(&GRPC_MESSAGE, message);
         }
-        let pushback = if self.error.kind() == ErrorKind::TooCostly {
+        let is_too_costly = self.error.kind() == ErrorKind::TooCostly;
+        let pushback = if is_too_costly && !self.is_of_dependency() {
             // A negative number: do not try again.
             Some(-1)
         } else {

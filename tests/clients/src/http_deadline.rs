@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -385,11 +384,11 @@ async fn an_error_that_comes_in_time_passes_and_so_does_one_of_this_crate() {
     assert_eq!(error.service_error().unwrap().to_string(), "reset");
 
     // It was not sent at all, however late that became known.
-    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let refused = Error::refused("inventory", None);
     let client = PropagateDeadlineLayer::new("inventory").wrap(obeys(refused.into()));
     let call = Deadline::after(100 * MS).scope(client.oneshot(request()));
     let error = call.await.unwrap_err();
-    assert!(error.downcast_ref::<io::Error>().is_some());
+    assert_eq!(error.kind(), ErrorKind::Refused);
 
     let never = service_fn(|_: Request<()>| pending::<Result<(), BoxError>>());
     let timeout = TimeoutLayer::new("inventory", 200 * MS).layer(never);

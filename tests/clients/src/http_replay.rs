@@ -18,8 +18,8 @@ use buttress::http::{
     grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, BulkheadLayer, CircuitBreakerLayer, Classify, CloneService, Deadline, Error,
-    HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
+    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, CloneService,
+    Deadline, Error, HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};
@@ -163,27 +163,6 @@ fn bodies_are_copied_in_the_way_that_is_theirs() {
     assert!(replay.copy(&Request::new(Empty::<Bytes>::new())).is_some());
     assert!(copies(&replay, Note("bolt")));
     assert!(!copies(&replay, Note("bolts")));
-}
-
-#[tokio::test]
-async fn an_error_that_proves_it_lets_any_request_be_sent_again() {
-    let replay = HttpReplay::new().not_sent_if(|error| {
-        let error = error.downcast_ref::<io::Error>();
-        error.is_some_and(|error| error.kind() == io::ErrorKind::HostUnreachable)
-    });
-    let was_sent = async |kind| {
-        let client = BulkheadLayer::new("items", 1).wrap(service_fn(|()| {
-            std::future::ready(Err::<(), _>(io::Error::other(io::Error::from(kind))))
-        }));
-        let error = client.send(()).await.unwrap_err();
-        Replay::<Request<()>>::was_sent(&replay, &error)
-    };
-    assert!(
-        !was_sent(io::ErrorKind::HostUnreachable).await,
-        "in the chain"
-    );
-    assert!(!was_sent(io::ErrorKind::ConnectionRefused).await, "always");
-    assert!(was_sent(io::ErrorKind::ConnectionReset).await);
 }
 
 /// The headers of an attempt, and its number.
@@ -593,7 +572,9 @@ async fn a_body_that_is_too_long_to_be_kept_is_sent_again_if_nobody_has_read_it(
                 noted.note(&request);
                 request
             })
-            .service(Client::builder(TokioExecutor::new()).build_http());
+            .service(buttress::hyper::Client::new(
+                Client::builder(TokioExecutor::new()).build_http(),
+            ));
         let body = Full::from(vec![b'b'; 1_000]);
         let request = Request::post(format!("http://{address}/orders")).body(body);
         client.oneshot(request.unwrap()).await.unwrap_err();

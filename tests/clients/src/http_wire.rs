@@ -894,7 +894,7 @@ async fn without_a_head_only_what_may_be_acted_on_twice_or_was_not_sent_is_sent_
             .retry(|retry| retry.backoff(Backoff::constant(Duration::from_millis(1))))
             .concurrency_limit(10);
         let stack = stack.no_timeout().no_deadline().build().unwrap();
-        let http = client(1);
+        let http = buttress::hyper::Client::new(client(1));
         let request = request(method.clone(), address, "/");
         let error = stack.wrap(http).oneshot(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Service, "it is the client's");

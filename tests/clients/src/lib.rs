@@ -39,6 +39,8 @@ mod http_respond;
 #[cfg(test)]
 mod http_wire;
 #[cfg(test)]
+mod not_sent;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod recipes;

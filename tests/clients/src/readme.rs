@@ -191,7 +191,7 @@ mod a_reqwest_client {
         let uri = format!("http://{}/stock", super::serve(app).await);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.get(uri).build().unwrap();
-        let search = search(client).unwrap();
+        let search = search(reqwest::Client::builder().no_proxy()).unwrap();
         let answer = tokio::spawn(async move { search.oneshot(request).await }).await;
         let text = answer.unwrap().unwrap().text().await;
         assert_eq!(text.unwrap(), "12 bolts");
@@ -204,7 +204,8 @@ mod a_reqwest_client {
         let server = super::serve(super::stalls()).await;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.get(format!("http://{server}/stalls")).build();
-        let answer = search(client).unwrap().oneshot(request.unwrap()).await;
+        let search = search(reqwest::Client::builder().no_proxy()).unwrap();
+        let answer = search.oneshot(request.unwrap()).await;
         let body = answer.unwrap().bytes();
         let body = tokio::time::timeout(super::Duration::from_secs(600), body);
         let error = body.await.expect("does not hang").unwrap_err();

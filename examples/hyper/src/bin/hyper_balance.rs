@@ -14,7 +14,7 @@ use buttress::http::{
     AddOrigin, AddOriginLayer, BodyTimeout, BodyTimeoutLayer, HttpBalance, HttpStandardService,
     balance, standard,
 };
-use buttress::{BoxError, ConfigError};
+use buttress::{BoxError, ConfigError, hyper as adapter};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -34,7 +34,7 @@ const CALLS_OF_EACH: u32 = 30;
 
 /// A client of whatever replicas there are.
 type Search = HttpStandardService<HttpBalance<Replica>>;
-type Replica = AddOrigin<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
+type Replica = AddOrigin<BodyTimeout<adapter::Client<Client<HttpConnector, Full<Bytes>>>>>;
 
 /// Addresses under names. A registry, a file or an operator writes the list.
 type List = watch::Receiver<Vec<(SocketAddr, SocketAddr)>>;
@@ -48,6 +48,8 @@ fn search(list: List) -> Result<Search, ConfigError> {
         .http2_keep_alive_timeout(Duration::from_secs(2))
         .http2_keep_alive_while_idle(true)
         .build_http();
+    // Says whether a request was sent.
+    let client = adapter::Client::new(client);
     // Inside the balancer, so that a body that stalls is a failure of its replica.
     let client = BodyTimeoutLayer::new("search").layer(client);
     // The client is bound to no server: this makes one for each replica.

@@ -17,7 +17,7 @@ use axum::extract::State;
 use buttress::http::deadline::PropagateDeadline;
 use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService, PropagateDeadlineLayer};
 use buttress::stack::Handle;
-use buttress::{BoxError, Cause, Error, ErrorKind, bulkhead};
+use buttress::{BoxError, Cause, Error, ErrorKind, bulkhead, hyper};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -32,7 +32,7 @@ use tower::ServiceBuilder;
 const MS: Duration = Duration::from_millis(1);
 
 /// The layers next to the client, as they can be written in a field.
-type Transport = BodyTimeout<PropagateDeadline<Client<HttpConnector, Full<Bytes>>>>;
+type Transport = BodyTimeout<PropagateDeadline<hyper::Client<Client<HttpConnector, Full<Bytes>>>>>;
 
 /// A client of one service. Cheap to clone: the clones share the state of the stack.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Shop {
         let transport = ServiceBuilder::new()
             .layer(body_timeout) // also ends a body at the deadline
             .layer(PropagateDeadlineLayer::new("shop")) // tells the server how long we wait
-            .service(client);
+            .service(hyper::Client::new(client)); // says whether a request was sent
         let stack = buttress::http::standard("shop")
             .timeout(200 * MS) // until the head of an answer
             .deadline(3_000 * MS) // all attempts together

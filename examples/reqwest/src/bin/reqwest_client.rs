@@ -63,7 +63,9 @@ fn client() -> Result<(Client, Handle), BoxError> {
         .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
         .layer(deadline)
         .map_response(http::Response::<reqwest::Body>::from) // has a status and a body to look at
-        .service(reqwest::Client::builder().no_proxy().build()?);
+        .service(buttress::reqwest::Client::build(
+            reqwest::Client::builder().no_proxy(),
+        )?); // says whether a request was sent
     Ok((Client::new(client), stack.handle()))
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use buttress::BoxError;
 use buttress::balance::Endpoint;
 use buttress::http::deadline::PropagateDeadline;
 use buttress::http::replay_body::ReplayBodyService;
@@ -17,6 +16,7 @@ use buttress::http::{
     BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
     RespondLayer, grpc,
 };
+use buttress::{BoxError, tonic as tonic_adapter};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tonic::body::Body;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint as Address};
+use tonic::transport::Endpoint as Address;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::util::MapRequest;
@@ -40,7 +40,7 @@ const CALLS_PER_SECOND: u32 = 400;
 const STEPS: usize = 12;
 
 /// What each endpoint is: a channel and the layers that belong next to it.
-type Server = BodyTimeout<PropagateDeadline<MapRequest<Channel, IntoTonic>>>;
+type Server = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client, IntoTonic>>>;
 type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 
 fn server(address: SocketAddr) -> Result<Server, BoxError> {
@@ -55,7 +55,7 @@ fn server(address: SocketAddr) -> Result<Server, BoxError> {
         .layer(BodyTimeoutLayer::new("health")) // ends an answer at the deadline
         .layer(PropagateDeadlineLayer::new("health"))
         .map_request(into_tonic)
-        .service(channel))
+        .service(tonic_adapter::Client::new(channel)))
 }
 
 /// The client that was generated, over the stack and the balancer.

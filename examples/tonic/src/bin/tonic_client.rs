@@ -17,14 +17,14 @@ use buttress::http::{
     RespondLayer, grpc,
 };
 use buttress::stack::Handle;
-use buttress::{Availability, BoxError, Rate, bulkhead};
+use buttress::{Availability, BoxError, Rate, bulkhead, tonic as tonic_adapter};
 use http::Request;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
@@ -36,7 +36,7 @@ use tower::util::MapRequest;
 const MS: Duration = Duration::from_millis(1);
 
 /// A channel and the layers that belong next to it, as they can be written in a field.
-type Transport = BodyTimeout<PropagateDeadline<MapRequest<Channel, IntoTonic>>>;
+type Transport = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client, IntoTonic>>>;
 type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 
 /// The client that was generated, over the stack.
@@ -77,7 +77,7 @@ fn client(
         .layer(body_timeout)
         .layer(PropagateDeadlineLayer::new("health")) // writes `grpc-timeout`
         .map_request(into_tonic)
-        .service(channel);
+        .service(tonic_adapter::Client::new(channel)); // says whether a request was sent
     Ok((HealthClient::new(service), stack.handle()))
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use buttress::ConfigError;
+use buttress::{ConfigError, hyper};
 use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService};
 use bytes::Bytes;
 use http::{Request, Uri};
@@ -9,10 +9,11 @@ use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tower::Layer;
 
-type Inventory = HttpStandardService<BodyTimeout<Client<HttpConnector, Full<Bytes>>>>;
+type Inventory = HttpStandardService<BodyTimeout<hyper::Client<Client<HttpConnector, Full<Bytes>>>>>;
 
 fn inventory() -> Result<Inventory, ConfigError> {
-    let client = Client::builder(TokioExecutor::new()).build_http();
+    // Says whether a request was sent, so that others than GET can be tried again, too.
+    let client = hyper::Client::new(Client::builder(TokioExecutor::new()).build_http());
     // Ends a body at the deadline, or when it is silent for 30 s.
     let client = BodyTimeoutLayer::new("inventory").layer(client);
     let stack = buttress::http::standard("inventory")

@@ -1,6 +1,7 @@
 use buttress::http::{BodyTimeoutLayer, is_idempotent};
-use buttress::{ConfigError, Error, Replay};
-use reqwest::{Request, Response};
+use buttress::reqwest::Client;
+use buttress::{BoxError, Error, Replay};
+use reqwest::{ClientBuilder, Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::ServiceBuilder;
 
@@ -17,12 +18,12 @@ impl Replay<Request> for TryClone {
     }
 }
 
-fn search(client: reqwest::Client) -> Result<BoxCloneSyncService<Request, Response, Error>, ConfigError> {
+fn search(builder: ClientBuilder) -> Result<BoxCloneSyncService<Request, Response, Error>, BoxError> {
     let service = ServiceBuilder::new()
         .map_response(|response: http::Response<_>| Response::from(response.map(reqwest::Body::wrap)))
         .layer(buttress::http::standard("search").replay(TryClone).concurrency_limit(50).build()?)
         .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
         .map_response(http::Response::<reqwest::Body>::from)
-        .service(client);
+        .service(Client::build(builder)?); // says whether a request was sent
     Ok(BoxCloneSyncService::new(service))
 }

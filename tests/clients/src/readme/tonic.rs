@@ -4,6 +4,7 @@ use buttress::BoxError;
 use buttress::http::{
     BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer, RespondLayer, grpc,
 };
+use buttress::tonic::Client;
 use http::Request;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
@@ -30,7 +31,7 @@ async fn check(address: String) -> Result<(), BoxError> {
         .layer(BodyTimeoutLayer::new("health")) // ends answers at the deadline; streams that go on need `.deadline(false)`
         .layer(PropagateDeadlineLayer::new("health")) // `grpc-timeout`
         .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-        .service(endpoint.connect_lazy());
+        .service(Client::new(endpoint.connect_lazy())); // says whether a request was sent
     let mut client = HealthClient::new(channel);
     client.check(HealthCheckRequest::default()).await?;
     Ok(())

@@ -1,0 +1,93 @@
+//! A channel of tonic that says whether a request was sent.
+//!
+//! # When to use it
+//!
+//! Around every [`Channel`] that is called through a [retry](crate::retry). All methods of gRPC are POST: a call is sent again
+//! only if its method is declared idempotent, or if it is proved that it was not sent. An error by itself proves nothing. This
+//! adapter asks the channel.
+//!
+//! ```
+//! use buttress::tonic::Client;
+//! use tonic::transport::Endpoint;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let channel = Endpoint::from_static("http://inventory:50051").connect_lazy();
+//! let channel = Client::new(channel); // to be wrapped by `grpc::standard` and its layers
+//! # drop(channel);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! | the channel says | because |
+//! |---|---|
+//! | no connection was made | its connector failed. One that is given to [`Channel::new`] makes no statement |
+//! | the request was dropped | its connection was closed while the request was in the queue |
+//! | the stream was refused | the other side sent `RST_STREAM` with `REFUSED_STREAM` |
+//! | the stream was excluded | the other side sent `GOAWAY` without an error, and the stream is above the last one that it names, or was not begun. Only for requests with a body: hyper says the same of one whose head it was just writing |
+//!
+//! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all others, and if a service between this one and the
+//! layer that decides waits before it makes the call, the service may have acted on the request.
+//! The channel must be the innermost service: put an interceptor around the adapter, not between it and the channel.
+
+use std::error::Error as StdError;
+use std::task::{self, Poll, ready};
+
+use ::http::Request;
+use ::tonic::body::Body;
+use ::tonic::transport::{self, Channel};
+use http_body::Body as _;
+use tower::Service;
+
+use crate::Error;
+use crate::statement::{self, Witness, of_connection};
+
+/// A channel that says whether a request was sent. See the [module documentation](self).
+#[derive(Clone, Debug)]
+pub struct Client(Channel);
+
+impl Client {
+    /// Asks `channel`.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self(channel)
+    }
+}
+
+impl Service<Request<Body>> for Client {
+    type Response = <Channel as Service<Request<Body>>>::Response;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
+        let ready = ready!(self.0.poll_ready(cx));
+        Poll::Ready(ready.map_err(|error| Error::of_client(error.into(), false)))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let has_body = !request.body().is_end_stream();
+        ResponseFuture::call(OfChannel { has_body }, || self.0.call(request))
+    }
+}
+
+/// The response future of [`Client`].
+pub type ResponseFuture =
+    statement::ResponseFuture<<Channel as Service<Request<Body>>>::Future, OfChannel>;
+
+/// Asks a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct OfChannel {
+    has_body: bool,
+}
+
+impl Witness<transport::Error> for OfChannel {
+    fn proves_not_sent(&self, error: &transport::Error) -> bool {
+        error.source().is_some_and(|error| {
+            error.is::<::tonic::ConnectError>() || of_connection(error, self.has_body)
+        })
+    }
+}
