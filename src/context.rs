@@ -108,7 +108,7 @@ impl Drop for DeadlineScope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried {
     last: [u32; 2],
-    /// The balancer had other endpoints for the last attempt.
+    /// The last attempt ended in the overload of an endpoint whose balancer has others that take calls.
     has_others: bool,
 }
 
@@ -118,7 +118,7 @@ impl Tried {
         self.last.contains(&endpoint)
     }
 
-    /// Returns whether another endpoint could have taken the last attempt.
+    /// Returns whether the overload in which the last attempt has ended concerns one endpoint of several.
     #[inline]
     pub(crate) fn has_others(self) -> bool {
         self.has_others
@@ -140,16 +140,28 @@ pub(crate) fn tried() -> Tried {
     CONTEXT.with(|context| context.tried.get().unwrap_or_default())
 }
 
-/// Notes that an attempt is sent to `endpoint`, if the operation may make several, and whether there are others.
+/// Notes that an attempt is sent to `endpoint`, if the operation may make several.
 #[inline]
-pub(crate) fn note_tried(endpoint: u32, has_others: bool) {
+pub(crate) fn note_tried(endpoint: u32) {
     CONTEXT.with(|context| {
-        if let Some(Tried {
-            last: [last, _], ..
-        }) = context.tried.get()
-        {
-            let last = [endpoint, last];
+        if let Some(Tried { last, .. }) = context.tried.get() {
+            let last = [endpoint, last[0]];
+            let has_others = false;
             context.tried.set(Some(Tried { last, has_others }));
+        }
+    });
+}
+
+/// Notes that an attempt has ended in the overload of an endpoint, and whether there are others that take calls.
+#[cold]
+pub(crate) fn note_overload(has_others: bool) {
+    CONTEXT.with(|context| {
+        if let Some(tried) = context.tried.get() {
+            let tried = Tried {
+                has_others,
+                ..tried
+            };
+            context.tried.set(Some(tried));
         }
     });
 }
@@ -275,18 +287,18 @@ mod tests {
     use super::*;
 
     fn tried_last(last: [u32; 2]) -> Tried {
-        let has_others = true;
+        let has_others = false;
         Tried { last, has_others }
     }
 
     #[test]
     fn an_operation_keeps_the_last_two_endpoints_that_it_tried() {
         let mut kept = Tried::default();
-        note_tried(1, true);
+        note_tried(1);
         assert_eq!(tried(), Tried::default(), "no operation, no list");
         for endpoint in 2..5 {
             let scope = OperationScope::enter(None, None, kept);
-            note_tried(endpoint, true);
+            note_tried(endpoint);
             kept = scope.tried();
         }
         assert_eq!(kept, tried_last([4, 3]));
@@ -298,7 +310,7 @@ mod tests {
         let outer = OperationScope::enter(None, None, tried_last([7, 0]));
         let inner = OperationScope::enter(None, None, Tried::default());
         assert!(tried().contains(7));
-        note_tried(8, true);
+        note_tried(8);
         let inner_kept = inner.tried();
         drop(inner);
         assert_eq!(

@@ -293,6 +293,25 @@ impl Host {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
         self.load.stream(&self.peers.load, began, nanos, end);
         self.note_if_good(end, began, nanos);
+        self.note_overload(outcome, nanos);
+    }
+
+    /// Notes that the endpoint has more to do than it can, and leaves it alone for as long as it asks.
+    #[inline]
+    fn note_overload(&self, outcome: Outcome, nanos: u64) {
+        if let Outcome::Overload { retry_after } = outcome {
+            self.overloaded(retry_after, nanos);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overloaded(&self, retry_after: Option<Duration>, nanos: u64) {
+        if let Some(wait) = retry_after {
+            let until = after(nanos, wait.min(MAX_REFUSED));
+            self.peers.spare(self, until, nanos);
+        }
+        context::note_overload(self.peers.has_others(self, nanos));
     }
 
     /// Notes a call that began at `began` and has been answered well.
@@ -339,13 +358,8 @@ impl Host {
         if matches!(end, End::Succeeded | End::Failed) && !says_nothing {
             self.peers.note(self, began, nanos, end == End::Failed);
         }
-        // It has more to do than it can, and has said for how long.
-        if let Outcome::Overload {
-            retry_after: Some(wait),
-        } = outcome
-        {
-            let until = after(nanos, wait.min(MAX_REFUSED));
-            self.peers.spare(self, until, nanos);
+        if !is_stream {
+            self.note_overload(outcome, nanos);
         }
         self.count(outcome.label(), now);
     }

@@ -144,9 +144,8 @@ impl<S: Clone> Local<S> {
         let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
         pool.published.keep(host_set.metrics, now, nanos);
         let host = &hosts[place];
-        let has_others = set.hosts.len() > 1;
-        context::note_tried(host.id, has_others);
-        let flight = Flight::begin(host, nanos, has_others);
+        context::note_tried(host.id);
+        let flight = Flight::begin(host, nanos, set.hosts.len() > 1);
         let service = set.services[group.indices.start + place].clone();
         Some((service, flight))
     }

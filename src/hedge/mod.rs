@@ -51,7 +51,7 @@
 //!
 //! | outcome of the attempt | attempts that run | further copies |
 //! |---|---|---|
-//! | success, or [`Ignored`](crate::Outcome::Ignored): the caller's mistake | are dropped: the call is over | none |
+//! | success, or another answer after which an attempt is [of no use](crate::Reattempt::Never), unless it is a [conflict](crate::Conflict) | are dropped: the call is over | none |
 //! | failure, or an answer that deserves another attempt [soon](crate::Reattempt::Soon) | go on | the next one at once, if there is no outer retry; else after the delay, while an attempt runs |
 //! | overload, or a caller without quota | go on | after the delay, while an attempt runs |
 //! | one of these that asks for a time (`Retry-After`, gRPC's pushback) | go on | as above, but not before that time |

@@ -85,8 +85,8 @@ impl Classifier {
         self
     }
 
-    /// Sends a request that is answered with 401 once more, and at once: something inside renews the token. By default a 401 is
-    /// the answer.
+    /// Sends a request that is answered with 401 once more, and at once: something inside renews the token. This includes requests
+    /// that are not idempotent, because a service does not act before it knows who asks. By default a 401 is the answer.
     #[must_use]
     pub fn retry_unauthorized(mut self) -> Self {
         self.retry_unauthorized = true;

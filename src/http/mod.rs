@@ -17,7 +17,7 @@
 //!
 //! | answer | [outcome](crate::Outcome) | another attempt | because |
 //! |---|---|---|---|
-//! | 1xx, 2xx, 3xx, 4xx | success | no | the service did its work; a request that makes no sense is not its fault |
+//! | 1xx, 2xx, 3xx, 4xx | success | no, but for a [conflict](crate::http::replay) with an earlier attempt | the service did its work; a request that makes no sense is not its fault |
 //! | 401 | success; with [`retry_unauthorized`](Classifier::retry_unauthorized) ignored | no; with it once, at once | something inside may renew the token |
 //! | 408, 425 | ignored | after the backoff | the request came too slowly or too early, which is not the service's fault |
 //! | 429 | throttled | after the time it asks for, or the backoff after overload | a word about the caller, which has used up its quota |

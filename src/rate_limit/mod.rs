@@ -27,8 +27,9 @@
 //! **Hints.** With a [classifier](Config::classify) that finds the time for which the service asks callers to stay away,
 //! nothing is let through for that long, and then one call after the other at the rate. Two answers ask for it:
 //!
-//! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). In a standard
-//!   stack over a balancer with several endpoints this concerns the endpoint alone.
+//! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). In the
+//!   attempts of a standard stack, a retry or a hedge over a balancer with other endpoints that take calls, this concerns the
+//!   endpoint alone. A rate limit outside of them does not know of the balancer.
 //! - The caller has used up its quota ([`Outcome::Throttled`](crate::Outcome::Throttled), such as a 429), if
 //!   [`one_quota`](Config::one_quota) says that all calls of the layer are those of one caller. Without it, the answer concerns
 //!   the request that got it: a tenant that uses up its quota does not stop the other ones.

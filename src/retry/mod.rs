@@ -71,7 +71,7 @@
 //! - A service that is down gets 1.00 times the calls, once the budget is used up.
 //! - No two requests share a sequence of waits; with a [`seed`](Config::seed) on one thread, all waits
 //!   repeat exactly.
-//! - The result of the last attempt comes back, whatever the reason for ending: a response untouched, an error with the number
+//! - The result of the last attempt comes back, whatever the reason for ending: a response of HTTP with the extension `Attempts`, unless the first attempt was a success, and an error with the number
 //!   of attempts and the reason.
 //!
 //! # Cancellation

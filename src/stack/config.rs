@@ -138,8 +138,8 @@ impl<R, K, C> Standard<R, K, C> {
     /// Keeps attempts to a rate. Off by default. `.rate_limit(rate, |limit| limit)` takes the other settings as
     /// they are.
     ///
-    /// If the [classifier](Self::classify) reports an overload with a time to stay away, as that of an answer 429, no
-    /// call passes until then. A burst that is larger than the bulkhead and its queue is rejected there.
+    /// If the [classifier](Self::classify) reports an overload with a time to stay away, as that of an answer 503, no
+    /// call passes until then; see also [`one_quota`](Self::one_quota). A burst that is larger than the bulkhead and its queue is rejected there.
     pub fn rate_limit(
         mut self,
         rate: Rate,

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use buttress::http::{HttpReplay, HttpStandard, ResultUnknown};
+use buttress::http::{Classifier, HttpReplay, HttpStandard, ResultUnknown};
 use buttress::{Attempts, GaveUp};
 use bytes::Bytes;
 use http::request::Builder;
@@ -177,4 +177,29 @@ async fn the_conflict_of_a_hedge_does_not_beat_the_attempt_that_it_conflicts_wit
     let (response, seen) = timeout(1_000 * MS, answered).await.unwrap();
     assert_eq!((response.status().as_u16(), seen), (201, 2));
     assert_eq!(began.elapsed(), 100 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_removal_is_not_beaten_by_its_own_copy() {
+    let replay = HttpReplay::new().hedge_if(|_, _, _| true);
+    let stack = standard().replay(replay).no_retry();
+    let stack = stack.hedge(|hedge| hedge.delay(20 * MS));
+    let script: Script = &[Some((100, 204)), Some((1, 404))];
+    let (response, seen) = send(stack, Request::delete("/orders/7"), script).await;
+    assert_eq!((response.status().as_u16(), seen), (204, 2));
+    assert!(!is_unknown(&response));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_declined_leaves_no_trace() {
+    let renewing = || standard().classify(Classifier::new().retry_unauthorized());
+    for first in [401, 429] {
+        let script: Script = match first {
+            401 => &[Some((1, 401)), Some((1, 409))],
+            _ => &[Some((1, 429)), Some((1, 409))],
+        };
+        let (response, seen) = send(renewing(), with_key(), script).await;
+        assert_eq!((response.status().as_u16(), seen), (409, 2), "{first}");
+        assert!(!is_unknown(&response), "{first}");
+    }
 }

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use buttress::balance::Endpoint;
@@ -198,7 +198,9 @@ async fn a_fresh_token_is_tried_once_and_at_once() {
             .build()
             .unwrap();
         let began = Instant::now();
-        let response = stack.wrap(service).send(get("/")).await.unwrap();
+        // Also a request that is not idempotent: a service does not act before it knows who asks.
+        let request = Request::post("/").body(Body::default()).unwrap();
+        let response = stack.wrap(service).send(request).await.unwrap();
         let found = (response.status().as_u16(), served.load(Ordering::Relaxed));
         assert_eq!(found, (expected, attempts));
         assert!(
@@ -211,4 +213,56 @@ async fn a_fresh_token_is_tried_once_and_at_once() {
             State::Closed
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_all_endpoints_ask_for_time_they_get_it() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let began = Instant::now();
+    let endpoint = |name| {
+        let sent = Arc::clone(&sent);
+        let service = service_fn(move |_: Request<Body>| {
+            sent.lock().unwrap().push(began.elapsed().as_secs());
+            async { Ok::<_, Infallible>(answer(503, Some(30))) }
+        });
+        Endpoint::new(name, service)
+    };
+    let replicas = buttress::http::balance("shop").seed(1);
+    let replicas = replicas.build([endpoint("a"), endpoint("b")]).unwrap();
+    let stack = buttress::http::standard("shop").seed(1).no_deadline();
+    let stack = stack.no_circuit_breaker().unlimited().build().unwrap();
+    let response = stack
+        .wrap::<Request<Body>, _>(replicas)
+        .send(get("/"))
+        .await;
+    assert_eq!(response.unwrap().status(), 503);
+    let sent = sent.lock().unwrap().clone();
+    assert_eq!(sent[..2], [0, 0], "the other one is asked at once");
+    assert!(sent[2] >= 30, "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_balancer_of_another_dependency_does_not_take_the_overload_for_its_own() {
+    let database = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, None)) });
+    let database = buttress::http::balance("database")
+        .build([Endpoint::new("a", database), Endpoint::new("b", database)])
+        .unwrap();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let began = Instant::now();
+    let service = service_fn({
+        let sent = Arc::clone(&sent);
+        move |_: Request<Body>| {
+            sent.lock().unwrap().push(began.elapsed().as_secs());
+            let database = database.clone();
+            async move {
+                database.send(get("/")).await.unwrap();
+                Ok::<_, Infallible>(answer(503, Some(10)))
+            }
+        }
+    });
+    let stack = buttress::http::standard("shop").seed(1).no_deadline();
+    let stack = stack.no_circuit_breaker().unlimited().build().unwrap();
+    stack.wrap(service).send(get("/")).await.unwrap();
+    let sent = sent.lock().unwrap().clone();
+    assert!(sent[0] == 0 && sent[1] >= 10, "{sent:?}");
 }

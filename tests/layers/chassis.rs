@@ -591,3 +591,57 @@ async fn a_policy_that_panics_while_a_call_is_dropped_costs_no_slot_of_the_break
     assert!(dropped.is_err());
     client.oneshot(1).await.unwrap();
 }
+
+/// Is ready once, and answers after a while that it could not do its work.
+#[derive(Clone)]
+struct ReadyOnce(Arc<Mutex<bool>>);
+
+impl Service<()> for ReadyOnce {
+    type Response = u16;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<u16, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match std::mem::replace(&mut *self.0.lock().unwrap(), true) {
+            false => Poll::Ready(Ok(())),
+            true => Poll::Pending,
+        }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        Box::pin(async {
+            sleep(millis(200)).await;
+            Ok(503)
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_finds_no_service_ready_ends_at_the_deadline() {
+    let classify = buttress::classify_fn(|result: Result<&u16, &Error>| match result {
+        Ok(503) | Err(_) => Outcome::Failure,
+        Ok(_) => Outcome::Success,
+    });
+    let stack = standard("hang")
+        .no_retry()
+        .no_timeout()
+        .no_circuit_breaker();
+    let stack = stack.deadline(millis(5_000)).classify(classify);
+    let stack = stack.hedge(|hedge| hedge.delay(millis(50)));
+    let stack = stack.bulkhead(1, |limit| limit.queue(4).queue_wait(millis(4_000)));
+    let client = stack.build().unwrap().wrap(ReadyOnce(Arc::default()));
+    let began = Instant::now();
+    let other = {
+        let client = client.clone();
+        async move {
+            // It is in front of the copy in the queue, and goes away while it is.
+            sleep(millis(10)).await;
+            tokio::time::timeout(millis(1_000), client.send(())).await
+        }
+    };
+    tokio::spawn(other);
+    let ended = tokio::time::timeout(millis(60_000), client.send(())).await;
+    let error = ended.expect("ends").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(began.elapsed(), millis(5_000));
+}

@@ -138,7 +138,7 @@ mod tests {
             if first == 0 {
                 let tried = crate::context::Tried::default();
                 let _scope = crate::context::OperationScope::enter(None, None, tried);
-                crate::context::note_tried(pool.hosts[0].id, true);
+                crate::context::note_tried(pool.hosts[0].id);
                 let retry = pool.choose_again(&RoundRobin);
                 assert_ne!(retry, 0);
                 counts[retry] += 1;

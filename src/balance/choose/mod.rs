@@ -433,7 +433,7 @@ pub(super) mod tests {
                 pool = pool.closed(&[2]);
             }
             let _scope = OperationScope::enter(None, None, Tried::default());
-            crate::context::note_tried(pool.hosts[0].id, true);
+            crate::context::note_tried(pool.hosts[0].id);
             pool.random = SmallRng::seed_from_u64(1);
             assert_eq!(pool.choose_again(&PowerOfChoices), expected);
         }

@@ -7,6 +7,8 @@ mod reassessment;
 
 use tokio::time::Instant;
 
+use super::endpoint::Host;
+
 use self::ejection::Ejector;
 use self::failover::Failover;
 use self::members::Members;
@@ -108,6 +110,21 @@ impl HostSet {
                 return None;
             }
             shortage.add(host.state(nanos));
+        }
+    }
+
+    /// Returns whether there is another endpoint than `host` that takes calls.
+    #[cold]
+    pub(super) fn has_others(&self, host: &Host, nanos: u64) -> bool {
+        let mut place = 0;
+        loop {
+            // Asked without the lock: availability is code of the user.
+            let other = lock(&self.members).hosts.get(place).cloned();
+            match other {
+                None => return false,
+                Some(other) if other.id != host.id && other.is_selectable(nanos) => return true,
+                Some(_) => place += 1,
+            }
         }
     }
 

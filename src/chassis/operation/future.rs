@@ -530,10 +530,14 @@ where
         let Some(mut request) = self.copy.take() else {
             return false;
         };
+        let is_first_sent =
+            running.held.is_sent() && !self.call.is_waiting() && !matches!(*self.call, Call::Done);
         let more = self.more.get_or_insert_with(More::new);
         let race = more.race.get_or_insert_with(Race::new);
         let number = race.sent() + 1;
-        running.effect = replay.effect(&request);
+        if is_first_sent || race.may_have_acted() {
+            running.effect = replay.effect(&request);
+        }
         running.prepare_hedge(&mut request, number, self.copy);
         if number >= hedger.max_hedges() {
             running.stop_copies();

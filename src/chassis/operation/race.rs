@@ -110,6 +110,11 @@ impl<Res, P: Plan> End<Res, P> {
             Conflict::InProgress => Reattempt::Later,
             Conflict::Unknown => Reattempt::Never,
         };
+        let may_renew = running.plan().retry().is_some() && !running.has_renewed;
+        let reattempt = match reattempt {
+            Reattempt::OnceAtOnce if !may_renew => Reattempt::Never,
+            reattempt => reattempt,
+        };
         Self {
             reattempt,
             conflict,
@@ -168,7 +173,8 @@ impl<Res, P: Plan> End<Res, P> {
 
     /// Returns whether this is how the call ends, and no other attempt may do better.
     pub(super) fn is_last(&self) -> bool {
-        self.reattempt == Reattempt::Never && !self.says_nothing()
+        let is_answer = self.conflict == Conflict::None && !self.says_nothing();
+        self.reattempt == Reattempt::Never && is_answer
     }
 }
 
@@ -293,6 +299,11 @@ where
         Poll::Pending
     }
 
+    /// Returns whether the service may have acted on the request of an attempt that has failed, or of a hedge.
+    pub(super) fn may_have_acted(&self) -> bool {
+        self.may_have_acted || self.sent > 0
+    }
+
     /// Returns the number of hedges that have been sent.
     pub(super) fn sent(&self) -> u32 {
         self.sent
@@ -305,7 +316,9 @@ where
     pub(super) fn is_running(&self, has_timeout: bool) -> bool {
         self.hedges.iter().any(|hedge| {
             let hedge = hedge.as_ref().project_ref();
-            let is_bounded = !self.has_failed || *hedge.is_repeat || has_timeout;
+            // Without a result of another attempt there is nothing else to wait for.
+            let is_needed = self.failed.is_none();
+            let is_bounded = is_needed || !self.has_failed || *hedge.is_repeat || has_timeout;
             is_bounded || !hedge.held.is_sent() || !hedge.call.is_waiting()
         })
     }

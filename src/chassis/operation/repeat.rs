@@ -123,8 +123,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             return Err(GaveUp::Rejected);
         }
         let is_at_once = end.reattempt == Reattempt::OnceAtOnce;
-        let is_useless = end.reattempt == Reattempt::Never && rejection.is_none();
-        if is_useless || is_at_once && self.has_renewed {
+        if end.reattempt == Reattempt::Never && rejection.is_none() {
             return Err(GaveUp::NotRetryable);
         }
         if self.is_nested {
@@ -151,7 +150,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let copy = copy.filter(|copy| recipe.replay.is_replayable(copy));
         let request = copy.ok_or(GaveUp::NotCopyable)?;
         let may_have_acted = end.may_have_acted();
-        if may_have_acted && !recipe.replay.is_idempotent(request) {
+        // After a 401 something inside has been renewed, because the service did not act.
+        if may_have_acted && !is_at_once && !recipe.replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);
         }
         let is_overload = end.reattempt == Reattempt::Later && !goes_elsewhere;
@@ -173,7 +173,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if !budget.is_none_or(|budget| budget.withdraw(cost, now)) {
             return Err(GaveUp::Budget);
         }
-        let effect = if may_have_acted {
+        let is_throttled = matches!(end.outcome, Outcome::Throttled { .. });
+        let effect = if may_have_acted && !is_at_once && !is_throttled {
             recipe.replay.effect(request)
         } else {
             Effect::None

@@ -124,7 +124,8 @@ impl HttpReplay {
     ///
     /// By default only GET, HEAD and OPTIONS are hedged, and requests that are marked with [`Idempotent`] or covered by
     /// [`all_idempotent`](Self::all_idempotent): two writes at once may collide, and a server that knows the key of the first
-    /// one answers the copy with 409. gRPC has no safe methods, so hedging there is asked for by path.
+    /// one answers the copy with 409. gRPC has no safe methods, so hedging there is asked for by path. A hedge without a retry
+    /// around it repeats a failed request at once under the same condition.
     ///
     /// # Examples
     ///

@@ -265,10 +265,9 @@ impl<B> Drop for Reader<B> {
 
 impl<B> fmt::Debug for Reader<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = lock(&self.shared);
+        // Not what is kept: it may be secret.
         f.debug_struct("Reader")
             .field("id", &self.id)
-            .field("kept", &state.kept)
             .finish_non_exhaustive()
     }
 }

@@ -46,7 +46,6 @@ fn copy_trailers(trailers: &HeaderMap) -> HeaderMap {
 /// A position in the body is the size of all before it. The log ends where the foremost reader is, and begins where
 /// the hindmost one is that is not further behind the end than the limit. Readers before the beginning are lost: one
 /// that has not begun, mostly.
-#[derive(Debug)]
 pub(super) struct Kept {
     limit: u64,
     /// The data of the log. Ends where the data of the body that was read ends.
@@ -63,7 +62,6 @@ pub(super) struct Kept {
     last_id: u64,
 }
 
-#[derive(Debug)]
 struct Reader {
     id: u64,
     /// The reader that it is a copy of; 0 for the first one.
