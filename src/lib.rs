@@ -193,6 +193,8 @@ mod sync;
 mod telemetry;
 pub mod timeout;
 mod timer;
+#[doc = include_str!("TRUST.md")]
+pub mod trust {}
 mod wake;
 
 pub use tower::BoxError;
