@@ -203,6 +203,8 @@ pub mod timeout;
 mod timer;
 #[cfg(feature = "tonic")]
 pub mod tonic;
+#[doc = include_str!("TRUST.md")]
+pub mod trust {}
 mod wake;
 
 pub use tower::BoxError;
