@@ -7,7 +7,7 @@ use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_S
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::copy::TryCopyBody;
-use crate::http::function::Function;
+use crate::callback::Callback;
 use crate::{Attempt, Effect, Error, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
@@ -80,9 +80,9 @@ type OfError = dyn Fn(&(dyn StdError + 'static)) -> bool + Send + Sync;
 #[must_use = "give it to `.replay` of a layer's configuration"]
 pub struct HttpReplay {
     all_idempotent: bool,
-    idempotent_paths: Option<Function<OfPath>>,
-    hedge_if: Option<Function<OfHead>>,
-    not_sent: Option<Function<OfError>>,
+    idempotent_paths: Option<Callback<OfPath>>,
+    hedge_if: Option<Callback<OfHead>>,
+    not_sent: Option<Callback<OfError>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
     trusts_upstream: bool,
@@ -119,7 +119,7 @@ impl HttpReplay {
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
-        self.idempotent_paths = Some(Function(Arc::new(are_idempotent)));
+        self.idempotent_paths = Some(Callback(Arc::new(are_idempotent)));
         self
     }
 
@@ -147,7 +147,7 @@ impl HttpReplay {
     where
         F: Fn(&(dyn StdError + 'static)) -> bool + Send + Sync + 'static,
     {
-        self.not_sent = Some(Function(Arc::new(proves)));
+        self.not_sent = Some(Callback(Arc::new(proves)));
         self
     }
 
@@ -170,7 +170,7 @@ impl HttpReplay {
     where
         F: Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync + 'static,
     {
-        self.hedge_if = Some(Function(Arc::new(is_hedgeable)));
+        self.hedge_if = Some(Callback(Arc::new(is_hedgeable)));
         self
     }
 
@@ -296,7 +296,7 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
 
     fn was_sent(&self, error: &Error) -> bool {
         let proves_not =
-            |proves: &Function<OfError>| error.service_sources().any(|error| (proves.0)(error));
+            |proves: &Callback<OfError>| error.service_sources().any(|error| (proves.0)(error));
         error.was_sent() && !self.not_sent.as_ref().is_some_and(proves_not)
     }
 }
