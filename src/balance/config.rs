@@ -1,7 +1,6 @@
 //! Settings of the balancer.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::failover::Failover;
 use super::outlier::OutlierEjection;
 use super::pool::Pool;
 use super::service::Balance;
+use crate::debug::debug_fields;
 use crate::discover::Source;
 use crate::error::Check;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
@@ -299,11 +299,4 @@ pub(super) fn check_runtime(check: Check<'_>, field: &'static str) -> Result<(),
     check.that(is_there, field, &"outside of a Tokio runtime", "inside one")
 }
 
-impl<P, K, C> fmt::Debug for Config<P, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([P, K, C] Config<P, K, C> { name, settings });

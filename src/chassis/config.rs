@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
+use crate::debug::debug_fields;
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// The settings `S` of a layer, its name, and the types that it is made with.
@@ -113,11 +114,4 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
     }
 }
 
-impl<S: fmt::Debug, R, K, C> fmt::Debug for LayerConfig<S, R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LayerConfig")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: fmt::Debug, R, K, C] LayerConfig<S, R, K, C> { name, settings });

@@ -13,6 +13,7 @@ use super::TimeoutMetrics;
 use super::bound::BoundOfCall;
 use crate::chassis::Span;
 use crate::context::DeadlineScope;
+use crate::debug::debug_fields;
 use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timer::Timer;
@@ -81,15 +82,4 @@ where
     }
 }
 
-impl<S, Req, T> fmt::Debug for BoundedFuture<S, Req, T>
-where
-    S: Service<Req>,
-    T: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedFuture")
-            .field("call", &self.call)
-            .field("bound", &self.bound)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: Service<Req>, Req, T: fmt::Debug] BoundedFuture<S, Req, T> { call, bound });

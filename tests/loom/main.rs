@@ -11,6 +11,8 @@ mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
+#[path = "../../src/debug.rs"]
+mod debug;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/nanos.rs"]
 mod nanos;

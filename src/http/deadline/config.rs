@@ -1,6 +1,5 @@
 //! Settings of the deadlines across hops.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use ::http::{HeaderMap, HeaderName};
 
 use super::headers::{HttpHeaders, REQUEST_TIMEOUT_MS};
 use super::layer::{InheritDeadlineLayer, PropagateDeadlineLayer};
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::http::Protocol;
 use crate::telemetry::Series;
@@ -112,14 +112,7 @@ impl<H> PropagateDeadlineConfig<H> {
     }
 }
 
-impl<H> fmt::Debug for PropagateDeadlineConfig<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PropagateDeadlineConfig")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([H] PropagateDeadlineConfig<H> { name, settings });
 
 /// The longest time that a caller gets. Longer than most handlers work and most callers wait: a bound for callers that
 /// mean harm or ask for a mistake, not a time to work with.

@@ -1,6 +1,5 @@
 //! The layers of the deadlines across hops, and their services.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tower::{Layer, Service};
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
+use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
@@ -79,13 +79,7 @@ impl<H> Clone for PropagateDeadlineLayer<H> {
     }
 }
 
-impl<H> fmt::Debug for PropagateDeadlineLayer<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PropagateDeadlineLayer")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([H] PropagateDeadlineLayer<H> { config });
 
 impl<H, Req> Adapt<Req> for PropagateDeadlineLayer<H> {
     type Request = Req;
