@@ -14,6 +14,7 @@ use super::layer::FallbackLayer;
 use crate::debug::debug_fields;
 use crate::outcome::classify_result;
 use crate::ready::Call;
+use crate::telemetry::table::FALLBACKS;
 use crate::{BoxError, Classify, Error, Outcome};
 
 pin_project! {
@@ -133,8 +134,12 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
         }
     }
 
+    /// Counts a failed call that the fallback acted on.
     fn report(&self, result: &'static str) {
-        self.policy.metrics.ended(result, Instant::now());
+        let metrics = self.policy.metrics;
+        metrics.report(Instant::now(), |handles| {
+            handles.count(&FALLBACKS, &[result]);
+        });
     }
 }
 

@@ -10,7 +10,6 @@ use super::answer::Answer;
 use super::config::Config;
 use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
-use super::metrics::FallbackMetrics;
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::ready::Ready;
@@ -25,7 +24,7 @@ pub struct FallbackLayer<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
 
 pub(super) struct Policy<A, W, K, R> {
     pub(super) config: Config<A, W, K, R>,
-    pub(super) metrics: &'static Series<FallbackMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 impl<A> FallbackLayer<A> {

@@ -133,7 +133,6 @@ mod config;
 mod failed;
 mod future;
 mod layer;
-mod metrics;
 
 pub use self::answer::{
     Answer, FromFailure, FromRequest, FromService, NoAnswer, Reply, ServiceFuture, Value,

@@ -28,7 +28,7 @@ impl Instruments for () {}
 /// The metrics of all layers of one kind that have the same name.
 ///
 /// Each kind has methods for its events in its `metrics.rs`.
-pub(crate) struct Series<I> {
+pub(crate) struct Series<I = ()> {
     /// The name that the user gave to the layers.
     name: &'static str,
     /// The kind of layer, or the stage that is measured.

@@ -9,7 +9,6 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::TimeoutMetrics;
 use super::bound::BoundOfCall;
 use crate::chassis::Span;
 use crate::context::DeadlineScope;
@@ -31,7 +30,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         bound: T,
-        metrics: &'static Series<TimeoutMetrics>,
+        metrics: &'static Series,
     }
 }
 
@@ -46,11 +45,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn new(
-        call: Call<S, Req>,
-        bound: T,
-        metrics: &'static Series<TimeoutMetrics>,
-    ) -> Self {
+    pub(super) fn new(call: Call<S, Req>, bound: T, metrics: &'static Series) -> Self {
         Self {
             call,
             timer: Timer::default(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::TimeoutMetrics;
 use super::bound::{Bound, PerAttempt, Total};
 use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig};
 use super::service::Bounded;
@@ -18,7 +17,7 @@ use crate::{CloneService, Evictable};
 #[derive(Clone, Debug)]
 pub struct BoundLayer<B> {
     bound: B,
-    metrics: &'static Series<TimeoutMetrics>,
+    metrics: &'static Series,
 }
 
 /// Ends one attempt that takes too long. See the [module documentation](crate::timeout).

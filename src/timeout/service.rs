@@ -5,7 +5,6 @@ use std::task::{self, Poll};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::TimeoutMetrics;
 use super::bound::{Bound, BoundOfCall, PerAttempt, Total};
 use super::config::Fixed;
 use super::future::BoundedFuture;
@@ -20,7 +19,7 @@ use crate::{CloneService, Error, ErrorKind, Mode};
 pub struct Bounded<S, B> {
     pub(super) inner: Ready<S>,
     pub(super) bound: B,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 /// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).

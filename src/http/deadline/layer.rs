@@ -17,13 +17,13 @@ use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
 use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::timeout::{Bound, DeadlineFuture, TimeoutMetrics, Total};
+use crate::timeout::{Bound, DeadlineFuture, Total};
 use crate::{CloneService, DeadlineLayer, DeadlineService, Error, Evictable};
 
 /// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
     pub(super) config: Arc<PropagateDeadlineConfig<H>>,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 impl PropagateDeadlineLayer {
