@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bound::PerAttempt;
+use super::bound::{PerAttempt, Total};
 use super::{DeadlineLayer, TimeoutLayer};
 use crate::ConfigError;
 use crate::debug::debug_fields;
@@ -84,6 +84,6 @@ impl DeadlineConfig {
     pub fn build(self) -> Result<DeadlineLayer, ConfigError> {
         let check = Check::new("deadline", &self.name)?;
         check.duration("total", self.total)?;
-        Ok(DeadlineLayer::part(&self.name, "deadline", self.total))
+        Ok(DeadlineLayer::of(&self.name, "deadline", Total(self.total)))
     }
 }

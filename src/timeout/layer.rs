@@ -13,7 +13,7 @@ use crate::ready::Ready;
 use crate::telemetry::Series;
 use crate::{CloneService, Evictable};
 
-/// The layer of a [bound](Bound): a [`TimeoutLayer`] or a [`DeadlineLayer`].
+/// The layer of a [bound](Bound), such as a [`TimeoutLayer`] or a [`DeadlineLayer`].
 #[derive(Clone, Debug)]
 pub struct BoundLayer<B> {
     bound: B,
@@ -83,11 +83,6 @@ impl DeadlineLayer {
             total,
         }
     }
-
-    /// A deadline of a layer that is called `part` in its metrics.
-    pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
-        Self::of(name, part, Total(total))
-    }
 }
 
 impl<B: Clone> BoundLayer<B> {
@@ -102,7 +97,8 @@ impl<B: Clone> BoundLayer<B> {
 }
 
 impl<B> BoundLayer<B> {
-    pub(super) fn of(name: &str, part: &'static str, bound: B) -> Self {
+    /// A layer that is called `part` in its metrics.
+    pub(crate) fn of(name: &str, part: &'static str, bound: B) -> Self {
         let metrics = Series::of(name, part);
         Self { bound, metrics }
     }

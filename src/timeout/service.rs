@@ -2,7 +2,6 @@
 
 use std::task::{self, Poll};
 
-use tokio::time::Instant;
 use tower::Service;
 
 use super::bound::{Bound, BoundOfCall, PerAttempt, Total};
@@ -47,36 +46,21 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        self.call_within(self.bound.begin(&request), request)
-    }
-}
-
-impl<S, B> Bounded<S, B> {
-    /// Makes a call with this bound; or refuses it at this time, if there is none left.
-    #[inline]
-    pub(crate) fn call_within<Req, T>(
-        &mut self,
-        bound: Result<T, Instant>,
-        request: Req,
-    ) -> BoundedFuture<S, Req, T>
-    where
-        S: CloneService<Req>,
-        T: BoundOfCall,
-    {
         let metrics = self.metrics;
-        match bound {
+        match self.bound.begin(&request) {
             Ok(mut bound) => {
                 let _scope = bound.deadline().map(DeadlineScope::enter);
                 self.inner.call_as(request, &mut (), move |call, ()| {
                     BoundedFuture::new(call, bound, metrics)
                 })
             }
+            // There is no time left.
             Err(now) => {
                 let kind = ErrorKind::DeadlineExceeded;
                 metrics.rejected(kind, Mode::Enforce, now);
                 let error = Error::rejected(kind, metrics.name(), None);
                 let call = self.inner.call_later(request, Err(error));
-                BoundedFuture::new(call, T::default(), metrics)
+                BoundedFuture::new(call, B::Of::default(), metrics)
             }
         }
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use ::http::{HeaderMap, HeaderName};
 
 use super::headers::{HttpHeaders, REQUEST_TIMEOUT_MS};
-use super::layer::{InheritDeadlineLayer, PropagateDeadlineLayer};
+use super::layer::{InheritDeadlineLayer, Inherited, PropagateDeadlineLayer};
+use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{ConfigError, DeadlineLayer};
 
 /// The settings of a [`PropagateDeadlineLayer`]. Made by [`PropagateDeadlineLayer::config`].
 #[derive(Clone, PartialEq)]
@@ -159,10 +159,14 @@ impl InheritDeadlineConfig {
     pub fn build(self) -> Result<InheritDeadlineLayer, ConfigError> {
         let check = Check::new("inherit deadline", &self.name)?;
         check.duration("max", self.max)?;
-        Ok(InheritDeadlineLayer {
-            deadline: DeadlineLayer::part(&self.name, "inherit_deadline", self.max),
+        let bound = Inherited {
             max: self.max,
             header: self.header,
-        })
+        };
+        Ok(InheritDeadlineLayer::of(
+            &self.name,
+            "inherit_deadline",
+            bound,
+        ))
     }
 }
