@@ -75,7 +75,7 @@ where
             let outcome = classify_result(&config.classify, &result);
             let failed = Failed::new(outcome, &result);
             if matches!(outcome, Outcome::Success | Outcome::Cancelled)
-                || !config.when.should_handle(failed)
+                || !config.settings.when.should_handle(failed)
             {
                 return Poll::Ready(result);
             }
@@ -120,7 +120,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     {
         let failed = Failed::new(outcome, &result);
         let config = &self.policy.config;
-        match config.answer.answer(&config.replay, kept, failed) {
+        match config.settings.answer.answer(&config.request, kept, failed) {
             // A response is dropped here, before the call: it may hold a connection.
             Ok(Reply::Later(later)) => Ok((later, result.err())),
             Ok(Reply::Answered(answer)) => {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::answer::Answer;
-use super::config::Config;
+use super::config::{Config, Settings};
 use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
 use crate::debug::debug_fields;
@@ -43,7 +43,11 @@ impl<A> FallbackLayer<A> {
 
     /// Begins to configure a fallback.
     pub fn config(name: impl Into<String>, answer: A) -> Config<A> {
-        Config::new(name.into(), answer, Failures, ErrorsAreFailures, ByClone)
+        let settings = Settings {
+            answer,
+            when: Failures,
+        };
+        Config::new(name, settings, ByClone)
     }
 }
 
@@ -117,7 +121,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let layer = self.layer.clone();
         let config = &layer.policy.config;
-        let kept = config.answer.keep(&config.replay, &request);
+        let kept = config.settings.answer.keep(&config.request, &request);
         self.inner.call_as(request, &mut (), move |call, ()| {
             ResponseFuture::new(call, kept, layer)
         })
