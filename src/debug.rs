@@ -29,3 +29,34 @@ pub(crate) use debug_fields;
 pub(crate) fn last_step(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, last)| last.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    struct Inner {
+        len: u32,
+    }
+
+    struct Outer<T> {
+        inner: Inner,
+        _unseen: T,
+    }
+
+    impl<T> Outer<T> {
+        fn inner(&self) -> &Inner {
+            &self.inner
+        }
+    }
+
+    debug_fields!(Inner { len });
+    debug_fields!([T] Outer<T> as Shown { inner, inner().len });
+
+    #[test]
+    fn a_field_is_shown_under_the_name_of_its_last_step() {
+        let outer = Outer {
+            inner: Inner { len: 3 },
+            _unseen: || (),
+        };
+        let expected = "Shown { inner: Inner { len: 3, .. }, len: 3, .. }";
+        assert_eq!(format!("{outer:?}"), expected);
+    }
+}
