@@ -25,9 +25,9 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The result is classified by the [classifier](Config::classify), as in every layer, and so is that of a second service. The fallback acts on
-//! failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when) chooses
-//! otherwise, by outcome or by [kind of error](Failed::kind). It answers with
+//! The result is classified by the [classifier](Config::classify), as in every layer, and so is that of a second
+//! service. The fallback acts on failures, on overloads and on rejections by inner layers of this crate;
+//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with
 //!
 //! | what | needs a copy of the request |
 //! |---|---|

@@ -11,6 +11,7 @@ mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
+#[allow(dead_code)]
 #[path = "../../src/debug.rs"]
 mod debug;
 #[allow(dead_code, unused_imports)]
