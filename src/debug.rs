@@ -1,15 +1,22 @@
-//! One way to write `Debug` for types with parameters.
+//! One way to write `Debug` for the types that cannot derive it.
 
-/// Implements `Debug` for a type whose parameters are types of the user's.
+/// Implements `Debug` for a type, which prints the fields that are named: `debug_fields!([S, K: Debug] Pool<S, K> { about.key, len() })`.
 ///
-/// A derived implementation asks every parameter for `Debug`, which closures, clients and bodies do not have. This one takes the
-/// bounds in the brackets, and prints the fields that are named: those that need no more.
+/// A derived implementation asks every parameter for `Debug`, which closures, clients and bodies do not have, and prints every field.
+/// This one takes the bounds in the brackets. A field is a path that begins at `self`, its steps are fields and methods, and it is
+/// shown under the name of its last step. `as` shows the type under another name.
 macro_rules! debug_fields {
-    ([$($params:tt)*] $type:ident<$($param:ident),*> { $($($field:ident).+),* }) => {
-        impl<$($params)*> std::fmt::Debug for $type<$($param),*> {
+    (
+        $([$($params:tt)*])? $type:ident $(<$($param:tt),*>)? $(as $shown:ident)?
+        { $($($step:ident $(($($arg:tt)*))?).+),* }
+    ) => {
+        impl<$($($params)*)?> std::fmt::Debug for $type $(<$($param),*>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($type))
-                    $(.field(stringify!($($field).+), &self.$($field).+))*
+                f.debug_struct([$(stringify!($shown),)? stringify!($type)][0])
+                    $(.field(
+                        $crate::debug::last_step(stringify!($($step).+)),
+                        &self$(.$step $(($($arg)*))?)+,
+                    ))*
                     .finish_non_exhaustive()
             }
         }
@@ -17,3 +24,39 @@ macro_rules! debug_fields {
 }
 
 pub(crate) use debug_fields;
+
+/// Returns the name under which a field is shown.
+pub(crate) fn last_step(path: &str) -> &str {
+    path.rsplit_once('.').map_or(path, |(_, last)| last.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    struct Inner {
+        len: u32,
+    }
+
+    struct Outer<T> {
+        inner: Inner,
+        _unseen: T,
+    }
+
+    impl<T> Outer<T> {
+        fn inner(&self) -> &Inner {
+            &self.inner
+        }
+    }
+
+    debug_fields!(Inner { len });
+    debug_fields!([T] Outer<T> as Shown { inner, inner().len });
+
+    #[test]
+    fn a_field_is_shown_under_the_name_of_its_last_step() {
+        let outer = Outer {
+            inner: Inner { len: 3 },
+            _unseen: || (),
+        };
+        let expected = "Shown { inner: Inner { len: 3, .. }, len: 3, .. }";
+        assert_eq!(format!("{outer:?}"), expected);
+    }
+}

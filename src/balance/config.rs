@@ -1,7 +1,6 @@
 //! Settings of the balancer.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::failover::Failover;
 use super::outlier::OutlierEjection;
 use super::pool::Pool;
 use super::service::Balance;
+use crate::chassis::LayerConfig;
 use crate::discover::Source;
 use crate::error::Check;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
@@ -31,17 +31,12 @@ const SLOW_START: Duration = Duration::from_secs(10);
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The settings of a [`Balance`]. Made by [`Balance::config`].
-#[derive(Clone, PartialEq)]
-#[must_use = "call `build` or `discover` to make the balancer"]
-pub struct Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    name: String,
-    settings: Settings,
-    /// How an endpoint is chosen, how calls are evaluated, and when they are over.
-    policies: (P, K, C),
-}
+pub type Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> =
+    LayerConfig<Settings, P, K, C>;
 
+/// The settings of a balancer, as they are in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Settings {
+pub struct Settings {
     pub(super) measure: LoadMetric,
     pub(super) latency_decay: Duration,
     pub(super) failure_decay: Duration,
@@ -68,16 +63,6 @@ impl Default for Settings {
             failover: Failover::new(),
             endpoint_metrics: None,
             seed: None,
-        }
-    }
-}
-
-impl Config {
-    pub(super) fn new(name: String) -> Self {
-        Self {
-            name,
-            settings: Settings::default(),
-            policies: (PowerOfChoices, ErrorsAreFailures, CompleteOnResponse),
         }
     }
 }
@@ -161,25 +146,12 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Chooses endpoints by another rule. [`PowerOfChoices`] by default.
     pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
-        self.with(|(_, classify, completion)| (choose, classify, completion))
-    }
-
-    /// Evaluates calls with `classify`. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<P, K2, C> {
-        self.with(|(choose, _, completion)| (choose, classify, completion))
+        self.with_request(choose)
     }
 
     /// Sets when a call is over. By default when the endpoint has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
-        self.with(|(choose, classify, _)| (choose, classify, completion))
-    }
-
-    fn with<P2, K2, C2>(self, with: impl FnOnce((P, K, C)) -> (P2, K2, C2)) -> Config<P2, K2, C2> {
-        Config {
-            name: self.name,
-            settings: self.settings,
-            policies: with(self.policies),
-        }
+        self.with_completion(completion)
     }
 
     /// Makes a balancer over these endpoints. Its handle can change them later.
@@ -264,13 +236,12 @@ impl<P, K, C> Config<P, K, C> {
 
     fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
         let pool = Pool::new(&self.name, self.settings, endpoints);
-        let (choose, classify, completion) = self.policies;
         Balance {
             local: Mutex::new(pool.local()),
             pool: Arc::new(pool),
-            choose,
-            classify,
-            completion,
+            choose: self.request,
+            classify: self.classify,
+            completion: self.completion,
         }
     }
 
@@ -297,13 +268,4 @@ impl<P, K, C> Config<P, K, C> {
 pub(super) fn check_runtime(check: Check<'_>, field: &'static str) -> Result<(), ConfigError> {
     let is_there = runtime::Handle::try_current().is_ok();
     check.that(is_there, field, &"outside of a Tokio runtime", "inside one")
-}
-
-impl<P, K, C> fmt::Debug for Config<P, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,6 +1,5 @@
 //! An endpoint as the user describes it, and as all handles of a balancer share it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32 as StdAtomicU32;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crate::algorithm::failover::LAST;
 use crate::algorithm::load::{End, Load};
 use crate::algorithm::outlier::{HostRecord, Record};
 use crate::context::{self, GivenUp};
+use crate::debug::debug_fields;
 use crate::discover::Target;
 use crate::error::Check;
 use crate::nanos::after;
@@ -129,16 +129,7 @@ impl About {
     }
 }
 
-impl<S> fmt::Debug for Endpoint<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("key", &self.about.key)
-            .field("weight", &self.about.weight)
-            .field("priority", &self.about.priority)
-            .field("zone", &self.about.zone)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S] Endpoint<S> { about.key, about.weight, about.priority, about.zone });
 
 /// How loads are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -434,15 +425,7 @@ impl From<Outcome> for End {
     }
 }
 
-impl fmt::Debug for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host")
-            .field("key", &self.about.key)
-            .field("load", &self.load)
-            .field("condition", &self.condition)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Host { about.key, load, condition });
 
 /// What is known about an endpoint.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,5 @@
 //! The response future of the balancer.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
@@ -19,6 +18,7 @@ use crate::algorithm::queue::Ticket;
 use crate::completion::complete;
 use crate::context;
 use crate::deadline::soonest;
+use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
 use crate::send::OneCall;
 use crate::timer::Timer;
@@ -240,13 +240,4 @@ where
     }
 }
 
-impl<S, Req, P, K, C> fmt::Debug for ResponseFuture<S, Req, P, K, C>
-where
-    S: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("flight", &self.flight)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: Service<Req>, Req, P, K, C] ResponseFuture<S, Req, P, K, C> { flight });

@@ -1,6 +1,5 @@
 //! The handle that reads and steers a balancer.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::endpoint::{Endpoint, EndpointStatus, GroupStatus, Host};
 use super::host_set::Reassessment;
 use super::pool::{Change, Pool, insert};
 use crate::ConfigError;
+use crate::debug::debug_fields;
 use crate::discover::Target;
 use crate::nanos::after;
 
@@ -158,11 +158,4 @@ impl<S> Clone for Handle<S> {
     }
 }
 
-impl<S> fmt::Debug for Handle<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
-            .field("name", &self.name())
-            .field("endpoints", &self.endpoints())
-            .finish()
-    }
-}
+debug_fields!([S] Handle<S> { name(), endpoints() });

@@ -12,7 +12,6 @@
 //! | `concurrency` | 16 | with 1,000 endpoints 3 of them are in flight on average, if a probe takes 15 ms |
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -30,6 +29,7 @@ use tower::Service;
 
 use super::background::unless_it_panics_in;
 use crate::algorithm::probes::Findings;
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::nanos::saturating_add;
 use crate::{BoxError, Classify, ConfigError, Error, ErrorsAreFailures, Outcome};
@@ -91,11 +91,7 @@ impl<F, K> Ask<F, K> {
     }
 }
 
-impl<F, K> fmt::Debug for Ask<F, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask").finish_non_exhaustive()
-    }
-}
+debug_fields!([F, K] Ask<F, K> {});
 
 impl<S, F, K, Req> Probe<S> for Ask<F, K>
 where
@@ -205,13 +201,7 @@ impl<P> HealthCheck<P> {
     }
 }
 
-impl<P> fmt::Debug for HealthCheck<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HealthCheck")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([P] HealthCheck<P> { settings });
 
 /// The endpoints that are asked.
 pub(super) trait Checked: Send + Sync + 'static {

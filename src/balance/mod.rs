@@ -298,7 +298,7 @@ pub use self::choose::{
     Choose, ConsistentHash, Eligibility, Endpoints, LeastLoaded, PowerOfChoices, RoundRobin,
     WeightedRandom,
 };
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::endpoint::{Endpoint, EndpointStatus, GroupStatus, LoadMetric};
 pub use self::failover::Failover;
 pub use self::flight::Flight;

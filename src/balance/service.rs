@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::background::{Lease, Task, TaskState};
 use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices, best_eligibility};
-use super::config::{Config, check_runtime};
+use super::config::{Config, Settings, check_runtime};
 use super::endpoint::{Endpoint, Host};
 use super::flight::Flight;
 use super::future::ResponseFuture;
@@ -50,14 +50,14 @@ impl<S: Clone> Balance<S> {
         name: impl Into<String>,
         endpoints: impl IntoIterator<Item = Endpoint<S>>,
     ) -> Result<Self, ConfigError> {
-        Config::new(name.into()).build(endpoints)
+        Balance::config(name).build(endpoints)
     }
 }
 
 impl Balance<()> {
     /// Begins to configure a balancer.
     pub fn config(name: impl Into<String>) -> Config {
-        Config::new(name.into())
+        Config::new(name, Settings::default(), PowerOfChoices)
     }
 }
 

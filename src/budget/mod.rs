@@ -85,7 +85,6 @@
 
 mod metrics;
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -94,6 +93,7 @@ use self::metrics::BudgetMetrics;
 use crate::ConfigError;
 pub(crate) use crate::algorithm::budget::Gain;
 use crate::algorithm::budget::{TOKENS_PER_RETRY, Tokens};
+use crate::debug::debug_fields;
 use crate::error::{Check, or_panic};
 use crate::nanos::nanos_between;
 use crate::telemetry::{Published, Series};
@@ -220,16 +220,7 @@ impl Budget {
     }
 }
 
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget")
-            .field("name", &self.name())
-            .field("tokens", &self.tokens())
-            .field("capacity", &self.capacity())
-            .field("in_flight", &self.in_flight())
-            .finish()
-    }
-}
+debug_fields!(Budget { name(), tokens(), capacity(), in_flight() });
 
 impl PartialEq for Budget {
     fn eq(&self, other: &Self) -> bool {

@@ -1,6 +1,5 @@
 //! The state that all services of one bulkhead share.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +10,7 @@ use super::metrics::{BulkheadMetrics, IN_FLIGHT};
 use super::word::{MAX, Word};
 use crate::algorithm::evidence::Evidence;
 use crate::chassis::{At, EndedBy, Record};
+use crate::debug::debug_fields;
 use crate::nanos::whole_nanos;
 use crate::telemetry::Shown;
 use crate::{Error, ErrorKind, Mode, Outcome};
@@ -123,12 +123,4 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bulkhead")
-            .field("name", &self.shown.series.name())
-            .field("calls", &self.gate.word())
-            .field("mode", &self.mode)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Shared as Bulkhead { shown.series.name(), gate.word(), mode });

@@ -1,6 +1,6 @@
 //! All that a bulkhead decides by, in one atomic word.
 
-use std::fmt;
+use crate::debug::debug_fields;
 
 /// The calls in flight, the limit on them, and the calls that wait: what one atomic operation sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,15 +89,7 @@ impl Word {
     }
 }
 
-impl fmt::Debug for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Word")
-            .field("in_flight", &self.in_flight())
-            .field("limit", &self.limit())
-            .field("waiting", &self.waiting())
-            .finish()
-    }
-}
+debug_fields!(Word { in_flight(), limit(), waiting() });
 
 #[cfg(test)]
 mod tests {

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
+use crate::debug::debug_fields;
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// The settings `S` of a layer, its name, and the types that it is made with.
 ///
 /// Each layer has a name for its own configuration, such as [`circuit_breaker::Config`](crate::circuit_breaker::Config), and
-/// its own setters. `R` copies requests or gives their costs, `K` classifies calls, and `C` sets when a call is over.
+/// its own setters. `R` copies requests, gives their costs or chooses endpoints, `K` classifies calls, and `C` sets when a call is over.
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
 pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse> {
     pub(crate) name: String,
     pub(crate) settings: S,
     pub(crate) request: R,
-    classify: K,
-    completion: C,
+    pub(crate) classify: K,
+    pub(crate) completion: C,
 }
 
 /// A setting that can be turned off.
@@ -61,6 +62,19 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
             settings: self.settings,
             request: self.request,
             classify,
+            completion: self.completion,
+        }
+    }
+
+    pub(crate) fn with_settings<S2>(
+        self,
+        settings: impl FnOnce(S) -> S2,
+    ) -> LayerConfig<S2, R, K, C> {
+        LayerConfig {
+            name: self.name,
+            settings: settings(self.settings),
+            request: self.request,
+            classify: self.classify,
             completion: self.completion,
         }
     }
@@ -113,11 +127,4 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
     }
 }
 
-impl<S: fmt::Debug, R, K, C> fmt::Debug for LayerConfig<S, R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LayerConfig")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: fmt::Debug, R, K, C] LayerConfig<S, R, K, C> { name, settings });

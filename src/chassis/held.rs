@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::part::{Admit, OperationPart, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
 use crate::context::{self, GivenUp};
+use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
@@ -382,14 +383,7 @@ fn dropped_by() -> EndedBy {
     }
 }
 
-impl<W: Owner> fmt::Debug for Held<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
-            .field("name", &self.core().name)
-            .field("phase", &self.permits.phase)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([W: Owner] Held<W> { core().name, permits.phase });
 
 /// The permits of a call whose answer is still being read. It lies in the response; see
 /// [`TrackCompletion`](crate::TrackCompletion).

@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 use crate::deadline::soonest;
 use crate::nanos::saturating_add;
+use crate::telemetry::Series;
 use crate::telemetry::table::TIMEOUTS;
-use crate::telemetry::{Instruments, Series};
 use crate::{Error, ErrorKind, context};
 
 /// A time, and where it is reported that it was over.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
-    pub(crate) metrics: &'static Series<TimeoutMetrics>,
+    pub(crate) metrics: &'static Series,
 }
 
 /// The span of an operation: when it began, and when it must be over.
@@ -72,12 +72,7 @@ impl Span {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct TimeoutMetrics;
-
-impl Instruments for TimeoutMetrics {}
-
-impl Series<TimeoutMetrics> {
+impl Series {
     /// A call was given up.
     pub(crate) fn timed_out(&self, now: Instant) {
         self.report(now, |handles| handles.count(&TIMEOUTS, &[]));

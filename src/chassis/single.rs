@@ -12,6 +12,7 @@ use tower::{Layer, Service};
 use super::held::{Core, Held, InFlight, Owner, Permits};
 use super::part::{Part, PartFor};
 use super::record::{EndedBy, of_error};
+use crate::debug::debug_fields;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::{
@@ -130,13 +131,7 @@ impl<P, K: Clone, C: Clone> Clone for PartLayer<P, K, C> {
     }
 }
 
-impl<P: fmt::Debug, K, C> fmt::Debug for PartLayer<P, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PartLayer")
-            .field(&self.core.attempt)
-            .finish()
-    }
-}
+debug_fields!([P: fmt::Debug, K, C] PartLayer<P, K, C> { core.attempt });
 
 impl<S: Clone, P, K: Clone, C: Clone> Clone for PartService<S, P, K, C> {
     fn clone(&self) -> Self {
@@ -147,14 +142,10 @@ impl<S: Clone, P, K: Clone, C: Clone> Clone for PartService<S, P, K, C> {
     }
 }
 
-impl<S: fmt::Debug, P: fmt::Debug, K, C> fmt::Debug for PartService<S, P, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PartService")
-            .field("part", &self.layer.core.attempt)
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(
+    [S: fmt::Debug, P: fmt::Debug, K, C] PartService<S, P, K, C>
+    { layer.core.attempt, inner }
+);
 
 send_method!(PartService<S, P, K, C>);
 
@@ -275,18 +266,7 @@ where
     }
 }
 
-impl<S, Req, P, K, C> fmt::Debug for ResponseFuture<S, Req, P, K, C>
-where
-    S: Service<Req>,
-    P: Part,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .field("held", &self.held)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: Service<Req>, Req, P: Part, K, C] ResponseFuture<S, Req, P, K, C> { call, held });
 
 /// Polls a call that was refused.
 #[cold]

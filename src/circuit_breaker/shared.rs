@@ -1,6 +1,5 @@
 //! The state that all handles of one breaker share: the breaker, its clock and randomness, and the report of its transitions.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{At as Place, Breaker, Finished, Mark, Probe, Transition, Word};
 use crate::chassis::{At, Record};
 use crate::context;
+use crate::debug::debug_fields;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
@@ -198,12 +198,4 @@ impl Drop for Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreaker")
-            .field("name", &self.metrics.name())
-            .field("state", &self.breaker.state())
-            .field("mode", &self.mode)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Shared as CircuitBreaker { metrics.name(), breaker.state(), mode });

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +17,7 @@ use super::Target;
 use super::announcer::Announcer;
 use super::resolve::{Resolve, System};
 use super::source::{Change, Source, discard, unless_it_panics};
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
@@ -159,13 +159,7 @@ impl<R> Config<R> {
     }
 }
 
-impl<R> fmt::Debug for Config<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([R] Config<R> { settings });
 
 /// A source of endpoints that looks a host name up again and again.
 ///
@@ -328,14 +322,7 @@ where
     }
 }
 
-impl<M, R: Resolve> fmt::Debug for Dns<M, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dns")
-            .field("config", &self.config)
-            .field("announcer", &self.announcer)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([M, R: Resolve] Dns<M, R> { config, announcer });
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 use super::Target;
 use super::announcer::Announcer;
 use super::source::{Change, Pauses, Source};
+use crate::debug::debug_fields;
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
@@ -155,13 +156,7 @@ where
     }
 }
 
-impl<K: fmt::Debug, T, A: fmt::Debug, M> fmt::Debug for Watch<K, T, A, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch")
-            .field("announcer", &self.announcer)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([K: fmt::Debug, T, A: fmt::Debug, M] Watch<K, T, A, M> { announcer });
 
 #[cfg(test)]
 mod tests {

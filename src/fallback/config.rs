@@ -4,33 +4,24 @@ use std::sync::Arc;
 
 use super::failed::{Failed, Failures};
 use super::layer::{FallbackLayer, Policy};
+use crate::chassis::LayerConfig;
 use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ByClone, ConfigError, ErrorsAreFailures};
 
 /// The settings of a [`FallbackLayer`]. Made by [`FallbackLayer::config`].
+pub type Config<A, W = Failures, K = ErrorsAreFailures, R = ByClone> =
+    LayerConfig<Settings<A, W>, R, K>;
+
+/// The settings of a fallback, as they are in a [`Config`].
 #[derive(Clone, PartialEq)]
-#[must_use = "call `build` to make the layer"]
-pub struct Config<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
-    name: String,
+pub struct Settings<A, W> {
     pub(super) answer: A,
     pub(super) when: W,
-    pub(super) classify: K,
-    pub(super) replay: R,
 }
 
 impl<A, W, K, R> Config<A, W, K, R> {
-    pub(super) fn new(name: String, answer: A, when: W, classify: K, replay: R) -> Self {
-        Self {
-            name,
-            answer,
-            when,
-            classify,
-            replay,
-        }
-    }
-
     /// Acts on the failed calls that `when` chooses. By default on failures, overloads and rejections.
     ///
     /// Asked about every result that is classified neither a success nor cancelled.
@@ -38,12 +29,10 @@ impl<A, W, K, R> Config<A, W, K, R> {
     where
         W2: Fn(Failed<'_, Res>) -> bool,
     {
-        Config::new(self.name, self.answer, when, self.classify, self.replay)
-    }
-
-    /// Classifies calls with `classify`, those of a second service as well. By default errors are failures.
-    pub fn classify<K2>(self, classify: K2) -> Config<A, W, K2, R> {
-        Config::new(self.name, self.answer, self.when, classify, self.replay)
+        self.with_settings(|settings| Settings {
+            answer: settings.answer,
+            when,
+        })
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
@@ -51,7 +40,7 @@ impl<A, W, K, R> Config<A, W, K, R> {
     ///
     /// Asked only if the answer needs the request, see the [module documentation](crate::fallback).
     pub fn replay<R2>(self, replay: R2) -> Config<A, W, K, R2> {
-        Config::new(self.name, self.answer, self.when, self.classify, replay)
+        self.with_request(replay)
     }
 
     /// Makes the layer.
@@ -69,4 +58,4 @@ impl<A, W, K, R> Config<A, W, K, R> {
     }
 }
 
-debug_fields!([A, W, K, R] Config<A, W, K, R> { name });
+debug_fields!([A, W] Settings<A, W> {});

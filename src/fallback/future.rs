@@ -14,6 +14,7 @@ use super::layer::FallbackLayer;
 use crate::debug::debug_fields;
 use crate::outcome::classify_result;
 use crate::ready::Call;
+use crate::telemetry::table::FALLBACKS;
 use crate::{BoxError, Classify, Error, Outcome};
 
 pin_project! {
@@ -110,7 +111,7 @@ where
             let outcome = classify_result(&config.classify, &result);
             let failed = Failed::new(outcome, &result);
             if matches!(outcome, Outcome::Success | Outcome::Cancelled)
-                || !config.when.should_handle(failed)
+                || !config.settings.when.should_handle(failed)
             {
                 return Poll::Ready(result);
             }
@@ -169,7 +170,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
     {
         let failed = Failed::new(outcome, &result);
         let config = &self.policy.config;
-        match config.answer.answer(&config.replay, kept, failed) {
+        match config.settings.answer.answer(&config.request, kept, failed) {
             // A response is dropped here, before the call: it may hold a connection.
             Ok(Reply::Later(later)) => Ok((later, result.err())),
             Ok(Reply::Answered(answer)) => {
@@ -183,8 +184,12 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
         }
     }
 
+    /// Counts a failed call that the fallback acted on.
     fn report(&self, result: &'static str) {
-        self.policy.metrics.ended(result, Instant::now());
+        let metrics = self.policy.metrics;
+        metrics.report(Instant::now(), |handles| {
+            handles.count(&FALLBACKS, &[result]);
+        });
     }
 }
 

@@ -7,10 +7,9 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::answer::Answer;
-use super::config::Config;
+use super::config::{Config, Settings};
 use super::failed::{Failures, ShouldHandle};
 use super::future::ResponseFuture;
-use super::metrics::FallbackMetrics;
 use crate::context::{self, DirectCall};
 use crate::debug::debug_fields;
 use crate::error::or_panic;
@@ -26,7 +25,7 @@ pub struct FallbackLayer<A, W = Failures, K = ErrorsAreFailures, R = ByClone> {
 
 pub(super) struct Policy<A, W, K, R> {
     pub(super) config: Config<A, W, K, R>,
-    pub(super) metrics: &'static Series<FallbackMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 impl<A> FallbackLayer<A> {
@@ -45,7 +44,11 @@ impl<A> FallbackLayer<A> {
 
     /// Begins to configure a fallback.
     pub fn config(name: impl Into<String>, answer: A) -> Config<A> {
-        Config::new(name.into(), answer, Failures, ErrorsAreFailures, ByClone)
+        let settings = Settings {
+            answer,
+            when: Failures,
+        };
+        Config::new(name, settings, ByClone)
     }
 }
 
@@ -120,7 +123,7 @@ where
         let is_direct = context::take_direct();
         let layer = self.layer.clone();
         let config = &layer.policy.config;
-        let kept = config.answer.keep(&config.replay, &request);
+        let kept = config.settings.answer.keep(&config.request, &request);
         let _direct = DirectCall::enter();
         self.inner.call_as(request, &mut (), move |call, ()| {
             ResponseFuture::new(call, kept, is_direct, layer)

@@ -25,9 +25,9 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The result is classified by the [classifier](Config::classify), as in every layer. The fallback acts on
-//! failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when) chooses
-//! otherwise, by outcome or by [kind of error](Failed::kind). It answers with
+//! The result is classified by the [classifier](Config::classify), as in every layer, and so is that of a second
+//! service. The fallback acts on failures, on overloads and on rejections by inner layers of this crate;
+//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with
 //!
 //! | what | needs a copy of the request |
 //! |---|---|
@@ -132,13 +132,12 @@ mod config;
 mod failed;
 mod future;
 mod layer;
-mod metrics;
 
 pub use self::answer::{
     Answer, FromFailure, FromRequest, FromService, NoAnswer, Reply, ServiceFuture, Value,
     from_failure, from_request, service, value,
 };
-pub use self::config::Config;
+pub use self::config::{Config, Settings};
 pub use self::failed::{Failed, Failures, ShouldHandle};
 pub use self::future::ResponseFuture;
 pub use self::layer::{Fallback, FallbackLayer};

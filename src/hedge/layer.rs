@@ -1,6 +1,5 @@
 //! The layer of hedging, and its handle.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::config::{Config, Settings};
 use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan};
+use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::timer::Timer;
 use crate::{ByClone, ErrorsAreFailures};
@@ -101,11 +101,4 @@ impl Handle {
     }
 }
 
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
-            .field("name", &self.name())
-            .field("delay", &self.delay())
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Handle { name(), delay() });

@@ -2,13 +2,13 @@
 //!
 //! Such a layer states its changes, with [`Adapt`] and [`AdaptResult`]. The service and its future are the same for all.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::debug::debug_fields;
 use crate::ready::{Call, Ready};
 use crate::send::send_method;
 use crate::{BoxError, CloneService, Error};
@@ -169,13 +169,4 @@ where
     }
 }
 
-impl<S, Req, T> fmt::Debug for ResponseFuture<S, Req, T>
-where
-    S: Service<Req>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("call", &self.call)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: Service<Req>, Req, T] ResponseFuture<S, Req, T> { call });

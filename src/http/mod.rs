@@ -196,7 +196,6 @@ pub mod body_timeout;
 mod classify;
 pub mod deadline;
 mod error;
-mod function;
 pub mod grpc;
 mod key;
 mod protocol;

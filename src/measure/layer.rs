@@ -55,7 +55,7 @@ impl MeasureLayer {
 /// A measurement, as a part of what it measures.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
-    metrics: &'static Series<()>,
+    metrics: &'static Series,
 }
 
 /// A call that is measured: the nanoseconds at which it began, and one. 0 for a call that is not, or is counted.

@@ -1,6 +1,5 @@
 //! The rate limit as a part of an attempt.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,6 +12,7 @@ use super::shared::Shared;
 use crate::algorithm::gcra::Taken;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::deadline::soonest;
+use crate::debug::debug_fields;
 use crate::{ErrorKind, Mode, context};
 
 /// Reads and steers a rate limit, and is its part of the attempts. Clones are handles of the same limit.
@@ -229,8 +229,4 @@ where
     }
 }
 
-impl<Q> fmt::Debug for Handle<Q> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
-}
+debug_fields!([Q] Handle<Q> { shared });

@@ -1,6 +1,5 @@
 //! What all services and handles of one rate limit share.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use crate::algorithm::gcra::Taken;
 use crate::algorithm::rate::LONGEST;
 use crate::chassis::{At, Record};
 use crate::context;
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
@@ -204,14 +204,4 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limits { rate, burst } = self.bucket.limits();
-        f.debug_struct("RateLimit")
-            .field("name", &self.shown.series.name())
-            .field("rate", &rate)
-            .field("burst", &burst)
-            .field("mode", &self.settings.mode)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Shared as RateLimit { shown.series.name(), bucket.limits(), settings.mode });

@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::changes::Changes;
 use super::handles::{Handles, PERIOD};
 use super::table::{QUEUE_WAIT, REJECTIONS};
+use crate::debug::debug_fields;
 use crate::sync::lock;
 use crate::{Error, ErrorKind, Mode};
 
@@ -28,7 +28,7 @@ impl Instruments for () {}
 /// The metrics of all layers of one kind that have the same name.
 ///
 /// Each kind has methods for its events in its `metrics.rs`.
-pub(crate) struct Series<I> {
+pub(crate) struct Series<I = ()> {
     /// The name that the user gave to the layers.
     name: &'static str,
     /// The kind of layer, or the stage that is measured.
@@ -202,14 +202,7 @@ impl Bound {
     }
 }
 
-impl<I> fmt::Debug for Series<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Series")
-            .field("name", &self.name)
-            .field("part", &self.part)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([I] Series<I> { name, part });
 
 /// Tells one recorder from another by its address.
 #[inline]

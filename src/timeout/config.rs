@@ -1,11 +1,11 @@
 //! Settings of timeout and deadline.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::bound::PerAttempt;
+use super::bound::{PerAttempt, Total};
 use super::{DeadlineLayer, TimeoutLayer};
 use crate::ConfigError;
+use crate::debug::debug_fields;
 use crate::error::Check;
 
 /// How long an attempt may take, for each request.
@@ -37,11 +37,7 @@ impl<Req> TimeoutFor<Req> for Fixed {
 #[derive(Clone, Copy)]
 pub struct PerRequest<F>(pub(super) F);
 
-impl<F> fmt::Debug for PerRequest<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PerRequest")
-    }
-}
+debug_fields!([F] PerRequest<F> {});
 
 impl<Req, F: Fn(&Req) -> Duration> TimeoutFor<Req> for PerRequest<F> {
     fn timeout_for(&self, request: &Req) -> Duration {
@@ -88,6 +84,6 @@ impl DeadlineConfig {
     pub fn build(self) -> Result<DeadlineLayer, ConfigError> {
         let check = Check::new("deadline", &self.name)?;
         check.duration("total", self.total)?;
-        Ok(DeadlineLayer::part(&self.name, "deadline", self.total))
+        Ok(DeadlineLayer::of(&self.name, "deadline", Total(self.total)))
     }
 }

@@ -9,10 +9,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::TimeoutMetrics;
 use super::bound::BoundOfCall;
 use crate::chassis::Span;
 use crate::context::{self, DeadlineScope, GivenUp};
+use crate::debug::debug_fields;
 use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::timer::Timer;
@@ -30,7 +30,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         bound: T,
-        metrics: &'static Series<TimeoutMetrics>,
+        metrics: &'static Series,
     }
 }
 
@@ -45,11 +45,7 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn new(
-        call: Call<S, Req>,
-        bound: T,
-        metrics: &'static Series<TimeoutMetrics>,
-    ) -> Self {
+    pub(super) fn new(call: Call<S, Req>, bound: T, metrics: &'static Series) -> Self {
         Self {
             call,
             timer: Timer::default(),
@@ -86,15 +82,4 @@ where
     }
 }
 
-impl<S, Req, T> fmt::Debug for BoundedFuture<S, Req, T>
-where
-    S: Service<Req>,
-    T: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedFuture")
-            .field("call", &self.call)
-            .field("bound", &self.bound)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S: Service<Req>, Req, T: fmt::Debug] BoundedFuture<S, Req, T> { call, bound });

@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::Layer;
 
-use super::TimeoutMetrics;
 use super::bound::{Bound, PerAttempt, Total};
 use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig};
 use super::service::Bounded;
@@ -14,11 +13,11 @@ use crate::ready::Ready;
 use crate::telemetry::Series;
 use crate::{CloneService, Evictable};
 
-/// The layer of a [bound](Bound): a [`TimeoutLayer`] or a [`DeadlineLayer`].
+/// The layer of a [bound](Bound), such as a [`TimeoutLayer`] or a [`DeadlineLayer`].
 #[derive(Clone, Debug)]
 pub struct BoundLayer<B> {
     bound: B,
-    metrics: &'static Series<TimeoutMetrics>,
+    metrics: &'static Series,
 }
 
 /// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
@@ -84,11 +83,6 @@ impl DeadlineLayer {
             total,
         }
     }
-
-    /// A deadline of a layer that is called `part` in its metrics.
-    pub(crate) fn part(name: &str, part: &'static str, total: Duration) -> Self {
-        Self::of(name, part, Total(total))
-    }
 }
 
 impl<B: Clone> BoundLayer<B> {
@@ -103,7 +97,8 @@ impl<B: Clone> BoundLayer<B> {
 }
 
 impl<B> BoundLayer<B> {
-    pub(super) fn of(name: &str, part: &'static str, bound: B) -> Self {
+    /// A layer that is called `part` in its metrics.
+    pub(crate) fn of(name: &str, part: &'static str, bound: B) -> Self {
         let metrics = Series::of(name, part);
         Self { bound, metrics }
     }

@@ -98,4 +98,3 @@ pub use self::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig, Timeout
 pub use self::future::{BoundedFuture, DeadlineFuture, TimeoutFuture};
 pub use self::layer::{BoundLayer, DeadlineLayer, TimeoutLayer};
 pub use self::service::{Bounded, DeadlineService, Timeout};
-pub(crate) use crate::chassis::TimeoutMetrics;

@@ -2,10 +2,8 @@
 
 use std::task::{self, Poll};
 
-use tokio::time::Instant;
 use tower::Service;
 
-use super::TimeoutMetrics;
 use super::bound::{Bound, BoundOfCall, PerAttempt, Total};
 use super::config::Fixed;
 use super::future::BoundedFuture;
@@ -20,7 +18,7 @@ use crate::{CloneService, Error, ErrorKind, Mode};
 pub struct Bounded<S, B> {
     pub(super) inner: Ready<S>,
     pub(super) bound: B,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 /// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
@@ -48,36 +46,21 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        self.call_within(self.bound.begin(&request), request)
-    }
-}
-
-impl<S, B> Bounded<S, B> {
-    /// Makes a call with this bound; or refuses it at this time, if there is none left.
-    #[inline]
-    pub(crate) fn call_within<Req, T>(
-        &mut self,
-        bound: Result<T, Instant>,
-        request: Req,
-    ) -> BoundedFuture<S, Req, T>
-    where
-        S: CloneService<Req>,
-        T: BoundOfCall,
-    {
         let metrics = self.metrics;
-        match bound {
+        match self.bound.begin(&request) {
             Ok(mut bound) => {
                 let _scope = bound.deadline().map(DeadlineScope::enter);
                 self.inner.call_as(request, &mut (), move |call, ()| {
                     BoundedFuture::new(call, bound, metrics)
                 })
             }
+            // There is no time left.
             Err(now) => {
                 let kind = ErrorKind::DeadlineExceeded;
                 metrics.rejected(kind, Mode::Enforce, now);
                 let error = Error::rejected(kind, metrics.name(), None);
                 let call = self.inner.call_later(request, Err(error));
-                BoundedFuture::new(call, T::default(), metrics)
+                BoundedFuture::new(call, B::Of::default(), metrics)
             }
         }
     }

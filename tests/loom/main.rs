@@ -11,6 +11,9 @@ mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
+#[allow(dead_code)]
+#[path = "../../src/debug.rs"]
+mod debug;
 mod evidence;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/nanos.rs"]

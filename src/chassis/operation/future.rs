@@ -1,6 +1,5 @@
 //! The response future of an operation.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
@@ -21,6 +20,7 @@ use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
 use crate::context::{self, DirectCall, GivenUp};
 use crate::deadline::soonest;
+use crate::debug::debug_fields;
 use crate::nanos::whole_nanos;
 use crate::ready::Call;
 use crate::timer::Timer;
@@ -554,15 +554,7 @@ where
     }
 }
 
-impl<S, Req, P, R, K, C> fmt::Debug for OperationFuture<S, Req, P, R, K, C>
-where
-    S: Service<Req>,
-    P: Plan,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OperationFuture")
-            .field("call", &self.call)
-            .field("running", &self.running)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(
+    [S: Service<Req>, Req, P: Plan, R, K, C] OperationFuture<S, Req, P, R, K, C>
+    { call, running }
+);

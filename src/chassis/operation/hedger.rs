@@ -1,6 +1,5 @@
 //! What all handles of one hedge share: how long calls take, and what hedges are paid from.
 
-use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::algorithm::sketch::{self, Sketch, Took};
 use crate::budget::{self, Gain};
 use crate::chassis::At;
 use crate::context;
+use crate::debug::debug_fields;
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
 use crate::telemetry::Series;
@@ -179,11 +179,4 @@ impl Hedger {
     }
 }
 
-impl fmt::Debug for Hedger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hedge")
-            .field("name", &self.name())
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(Hedger as Hedge { name(), settings });

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::plan::Plan;
 use super::race::End;
-use super::retry_metrics::RetryMetrics;
 use super::running::Running;
 use crate::algorithm::retry::{Failure, Settings, Wait};
 use crate::random::Random;
@@ -22,7 +21,7 @@ pub struct Repeat {
     pub(crate) settings: Settings,
     pub(crate) budget: Option<Budget>,
     pub(crate) random: Random,
-    pub(crate) metrics: &'static Series<RetryMetrics>,
+    pub(crate) metrics: &'static Series,
 }
 
 impl Repeat {

@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 use crate::GaveUp;
 use crate::algorithm::retry::Wait;
+use crate::telemetry::Series;
 use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
-use crate::telemetry::{Instruments, Series};
 
 impl GaveUp {
     /// The value of the label `decision`.
@@ -25,12 +25,7 @@ impl GaveUp {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct RetryMetrics;
-
-impl Instruments for RetryMetrics {}
-
-impl Series<RetryMetrics> {
+impl Series {
     /// A further attempt follows.
     pub(crate) fn retried(&self, wait: Wait, now: Instant) {
         let source = if wait.by_retry_after {

@@ -1,6 +1,5 @@
 //! The state of an operation that runs.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::chassis::held::{Held, finally};
 use crate::chassis::limit::Span;
 use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
+use crate::debug::debug_fields;
 use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
@@ -246,12 +246,4 @@ impl<S, P: Plan, R, K, C> Drop for Running<S, P, R, K, C> {
     }
 }
 
-impl<S, P: Plan, R, K, C> fmt::Debug for Running<S, P, R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running")
-            .field("attempt", &self.attempt)
-            .field("deadline", &self.deadline())
-            .field("held", &self.held)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([S, P: Plan, R, K, C] Running<S, P, R, K, C> { attempt, deadline(), held });

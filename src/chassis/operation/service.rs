@@ -13,6 +13,7 @@ use super::running::Running;
 use crate::chassis::held::{Core, InFlight, Owner};
 use crate::chassis::part::{Part, PartFor};
 use crate::context::DirectCall;
+use crate::debug::debug_fields;
 use crate::ready::Ready;
 use crate::send::send_method;
 use crate::sync::lock;
@@ -141,14 +142,10 @@ impl<P: Plan, R, K, C> Clone for OperationLayer<P, R, K, C> {
     }
 }
 
-impl<P: Plan + fmt::Debug, R, K, C> fmt::Debug for OperationLayer<P, R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OperationLayer")
-            .field("name", &self.recipe.core.name)
-            .field("plan", &self.recipe.plan)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(
+    [P: Plan + fmt::Debug, R, K, C] OperationLayer<P, R, K, C>
+    { recipe.core.name, recipe.plan }
+);
 
 impl<S: Clone, P: Plan, R, K, C> Clone for Operation<S, P, R, K, C> {
     fn clone(&self) -> Self {
@@ -159,15 +156,10 @@ impl<S: Clone, P: Plan, R, K, C> Clone for Operation<S, P, R, K, C> {
     }
 }
 
-impl<S: fmt::Debug, P: Plan + fmt::Debug, R, K, C> fmt::Debug for Operation<S, P, R, K, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operation")
-            .field("name", &self.shared.core.name)
-            .field("plan", &self.shared.recipe.plan)
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!(
+    [S: fmt::Debug, P: Plan + fmt::Debug, R, K, C] Operation<S, P, R, K, C>
+    { shared.core.name, shared.recipe.plan, inner }
+);
 
 send_method!(Operation<S, P: Plan, R, K, C>);
 

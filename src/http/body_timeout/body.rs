@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::config::Limits;
 use super::layer::BodyTimeoutLayer;
 use crate::telemetry::Series;
-use crate::timeout::TimeoutMetrics;
 use crate::timer::Timer;
 use crate::{BoxError, Error, ErrorKind, Stage, context};
 
@@ -32,7 +31,7 @@ pin_project! {
         end: Option<End>,
         // Since when the reader has been waiting for a frame.
         waits_since: Option<Instant>,
-        metrics: Option<&'static Series<TimeoutMetrics>>,
+        metrics: Option<&'static Series>,
     }
 }
 

@@ -10,14 +10,13 @@ use super::config::{Config, Limits};
 use crate::error::or_panic;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
 use crate::telemetry::Series;
-use crate::timeout::TimeoutMetrics;
 use crate::{BoxError, CloneService, Error, Evictable};
 
 /// Ends bodies of responses that take too long. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
 pub struct BodyTimeoutLayer {
     pub(super) limits: Limits,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 impl BodyTimeoutLayer {

@@ -1,17 +1,17 @@
 //! Settings of the deadlines across hops.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName};
 
 use super::headers::{HttpHeaders, REQUEST_TIMEOUT_MS};
-use super::layer::{InheritDeadlineLayer, PropagateDeadlineLayer};
+use super::layer::{InheritDeadlineLayer, Inherited, PropagateDeadlineLayer};
+use crate::ConfigError;
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::http::Protocol;
 use crate::telemetry::Series;
-use crate::{ConfigError, DeadlineLayer};
 
 /// The settings of a [`PropagateDeadlineLayer`]. Made by [`PropagateDeadlineLayer::config`].
 #[derive(Clone, PartialEq)]
@@ -112,14 +112,7 @@ impl<H> PropagateDeadlineConfig<H> {
     }
 }
 
-impl<H> fmt::Debug for PropagateDeadlineConfig<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PropagateDeadlineConfig")
-            .field("name", &self.name)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([H] PropagateDeadlineConfig<H> { name, settings });
 
 /// The longest time that a caller gets. Longer than most handlers work and most callers wait: a bound for callers that
 /// mean harm or ask for a mistake, not a time to work with.
@@ -166,10 +159,14 @@ impl InheritDeadlineConfig {
     pub fn build(self) -> Result<InheritDeadlineLayer, ConfigError> {
         let check = Check::new("inherit deadline", &self.name)?;
         check.duration("max", self.max)?;
-        Ok(InheritDeadlineLayer {
-            deadline: DeadlineLayer::part(&self.name, "inherit_deadline", self.max),
+        let bound = Inherited {
             max: self.max,
             header: self.header,
-        })
+        };
+        Ok(InheritDeadlineLayer::of(
+            &self.name,
+            "inherit_deadline",
+            bound,
+        ))
     }
 }

@@ -1,8 +1,6 @@
 //! The layers of the deadlines across hops, and their services.
 
-use std::fmt;
 use std::sync::Arc;
-use std::task::{self, Poll};
 use std::time::Duration;
 
 use ::http::{HeaderName, Request};
@@ -12,18 +10,19 @@ use tower::{Layer, Service};
 use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
+use crate::chassis::Span;
+use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
-use crate::send::send_method;
 use crate::telemetry::Series;
-use crate::timeout::{Bound, DeadlineFuture, TimeoutMetrics, Total};
-use crate::{CloneService, DeadlineLayer, DeadlineService, Error, Evictable};
+use crate::timeout::{Bound, BoundLayer, Bounded, Total};
+use crate::{CloneService, Evictable};
 
 /// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
     pub(super) config: Arc<PropagateDeadlineConfig<H>>,
-    pub(super) metrics: &'static Series<TimeoutMetrics>,
+    pub(super) metrics: &'static Series,
 }
 
 impl PropagateDeadlineLayer {
@@ -79,13 +78,7 @@ impl<H> Clone for PropagateDeadlineLayer<H> {
     }
 }
 
-impl<H> fmt::Debug for PropagateDeadlineLayer<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PropagateDeadlineLayer")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
+debug_fields!([H] PropagateDeadlineLayer<H> { config });
 
 impl<H, Req> Adapt<Req> for PropagateDeadlineLayer<H> {
     type Request = Req;
@@ -123,12 +116,10 @@ pub type ResponseFuture<S, H, Req> =
     adapt::ResponseFuture<Stamp<S, PropagateDeadlineLayer<H>>, Req>;
 
 /// Takes over the deadline of the caller. See the [module documentation](crate::http::deadline).
-#[derive(Clone, Debug)]
-pub struct InheritDeadlineLayer {
-    pub(super) deadline: DeadlineLayer,
-    pub(super) max: Duration,
-    pub(super) header: HeaderName,
-}
+pub type InheritDeadlineLayer = BoundLayer<Inherited>;
+
+/// A service whose work ends with the deadline of its caller. Made by [`InheritDeadlineLayer`].
+pub type InheritDeadline<S> = Bounded<S, Inherited>;
 
 impl InheritDeadlineLayer {
     /// A layer with the default settings, for the requests that arrive at `name`.
@@ -146,67 +137,28 @@ impl InheritDeadlineLayer {
     pub fn config(name: impl Into<String>) -> InheritDeadlineConfig {
         InheritDeadlineConfig::new(name.into())
     }
-
-    /// Wraps `service`, checking that it can serve requests with bodies of type `B`.
-    pub fn wrap<B, S>(&self, service: S) -> InheritDeadline<S>
-    where
-        S: CloneService<Request<B>>,
-    {
-        self.layer(service)
-    }
 }
 
-impl<S> Layer<S> for InheritDeadlineLayer {
-    type Service = InheritDeadline<S>;
-
-    fn layer(&self, inner: S) -> InheritDeadline<S> {
-        InheritDeadline {
-            inner: self.deadline.layer(inner),
-            layer: self.clone(),
-        }
-    }
-}
-
-impl Evictable for InheritDeadlineLayer {
-    fn is_evictable(&self, _now: Instant) -> bool {
-        true
-    }
-}
-
-/// A service whose work ends with the deadline of its caller. Made by [`InheritDeadlineLayer`].
+/// The bound of an [`InheritDeadlineLayer`]: the time that the headers of a request allow.
 #[derive(Clone, Debug)]
-pub struct InheritDeadline<S> {
-    inner: DeadlineService<S>,
-    layer: InheritDeadlineLayer,
+pub struct Inherited {
+    pub(super) max: Duration,
+    pub(super) header: HeaderName,
 }
 
-send_method!(InheritDeadline<S>);
-
-impl<S, B> Service<Request<B>> for InheritDeadline<S>
-where
-    S: CloneService<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = Error;
-    type Future = DeadlineFuture<S, Request<B>>;
+impl<B> Bound<Request<B>> for Inherited {
+    type Of = Span;
 
     #[inline]
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        Service::<Request<B>>::poll_ready(&mut self.inner, cx)
-    }
-
-    #[inline]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn begin(&self, request: &Request<B>) -> Result<Span, Instant> {
         let headers = request.headers();
         let both = [
             headers::least(Protocol::Grpc, headers, &GRPC_TIMEOUT),
-            headers::least(Protocol::Http, headers, &self.layer.header),
+            headers::least(Protocol::Http, headers, &self.header),
         ];
         let allowed = both.into_iter().flatten().min();
-        let max = self.layer.max;
-        let total = allowed.map_or(max, |allowed| allowed.min(max));
-        let bound = Total(total).begin(&request);
-        self.inner.call_within(bound, request)
+        let total = allowed.map_or(self.max, |allowed| allowed.min(self.max));
+        Total(total).begin(request)
     }
 }
 
@@ -215,6 +167,7 @@ mod tests {
     use super::*;
     use std::future::{Ready, ready};
     use std::pin::pin;
+    use std::task::{self, Poll};
 
     use ::http::HeaderValue;
     use tokio::time::advance;

@@ -142,6 +142,6 @@ mod value;
 pub use self::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 pub use self::headers::{Headers, HttpHeaders};
 pub use self::layer::{
-    InheritDeadline, InheritDeadlineLayer, PropagateDeadline, PropagateDeadlineLayer,
+    InheritDeadline, InheritDeadlineLayer, Inherited, PropagateDeadline, PropagateDeadlineLayer,
     ResponseFuture,
 };

@@ -16,7 +16,6 @@ use super::layer::PropagateDeadlineLayer;
 use crate::http::Protocol;
 use crate::ready::Call;
 use crate::telemetry::Series;
-use crate::timeout::TimeoutMetrics;
 use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
 
 /// The timers of both sides know nothing shorter.
@@ -94,7 +93,7 @@ struct Left {
 struct Told {
     allowed: Duration,
     until: Instant,
-    metrics: &'static Series<TimeoutMetrics>,
+    metrics: &'static Series,
 }
 
 impl Told {

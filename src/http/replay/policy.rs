@@ -6,7 +6,7 @@ use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_S
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::copy::TryCopyBody;
-use crate::http::function::Function;
+use crate::callback::Callback;
 use crate::{Attempt, Effect, Replay};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
@@ -78,8 +78,8 @@ type OfHead = dyn Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync;
 #[must_use = "give it to `.replay` of a layer's configuration"]
 pub struct HttpReplay {
     all_idempotent: bool,
-    idempotent_paths: Option<Function<OfPath>>,
-    hedge_if: Option<Function<OfHead>>,
+    idempotent_paths: Option<Callback<OfPath>>,
+    hedge_if: Option<Callback<OfHead>>,
     attempt_header: Option<HeaderName>,
     grpc_previous_attempts: bool,
     trusts_upstream: bool,
@@ -116,7 +116,7 @@ impl HttpReplay {
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
-        self.idempotent_paths = Some(Function(Arc::new(are_idempotent)));
+        self.idempotent_paths = Some(Callback(Arc::new(are_idempotent)));
         self
     }
 
@@ -140,7 +140,7 @@ impl HttpReplay {
     where
         F: Fn(&Method, &Uri, &HeaderMap) -> bool + Send + Sync + 'static,
     {
-        self.hedge_if = Some(Function(Arc::new(is_hedgeable)));
+        self.hedge_if = Some(Callback(Arc::new(is_hedgeable)));
         self
     }
 

@@ -11,10 +11,10 @@ use tower::{Layer, Service};
 use super::answer::{AnsweredError, ForClients, ForServers, Side};
 use super::body::AnswerBody;
 use super::refusal::{Reason, Refusal, RequestHead};
+use crate::callback::Callback;
 use crate::context::{self, DirectCall};
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted, Inner};
-use crate::http::function::Function;
 use crate::{BoxError, CloneService, Error, Evictable};
 
 type WriteAnswer = dyn Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync;
@@ -25,7 +25,7 @@ pub struct RespondLayer<M> {
     protocol: Option<Protocol>,
     side: M,
     /// Writes the answers, if they are not those by default.
-    write: Option<Function<WriteAnswer>>,
+    write: Option<Callback<WriteAnswer>>,
 }
 
 impl RespondLayer<ForClients> {
@@ -68,7 +68,7 @@ impl<M> RespondLayer<M> {
     where
         F: Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync + 'static,
     {
-        self.write = Some(Function(Arc::new(respond)));
+        self.write = Some(Callback(Arc::new(respond)));
         self
     }
 
@@ -138,7 +138,7 @@ pub struct Responder<M> {
     protocol: Protocol,
     side: M,
     /// The function that writes the answer, and what it is told of the request.
-    write: Option<(Function<WriteAnswer>, RequestHead)>,
+    write: Option<(Callback<WriteAnswer>, RequestHead)>,
 }
 
 impl<B, M> AdaptResult<Response<B>> for Responder<M>
