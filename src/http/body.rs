@@ -290,16 +290,25 @@ where
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let frame = frame.map(|frame| frame.map_err(Error::of_body));
         if this.call.is_some() {
-            // Some readers do not ask again when they know that this was the last of it.
-            let is_over = match &frame {
-                Some(Ok(frame)) => frame.is_trailers() || this.body.is_end_stream(),
-                _ => true,
-            };
-            if let Some(call) = this.call.take_if(|_| is_over) {
-                match &frame {
-                    Some(Err(error)) => call.fail(error),
-                    Some(Ok(frame)) => call.end(frame.trailers_ref()),
-                    None => call.end(None),
+            match &frame {
+                Some(Ok(frame)) => {
+                    let trailers = frame.trailers_ref();
+                    // Some readers do not ask again when they know that this was the last of it.
+                    if trailers.is_some() || this.body.is_end_stream() {
+                        if let Some(call) = this.call.take() {
+                            call.end(trailers);
+                        }
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Some(call) = this.call.take() {
+                        call.fail(error);
+                    }
+                }
+                None => {
+                    if let Some(call) = this.call.take() {
+                        call.end(None);
+                    }
                 }
             }
         }

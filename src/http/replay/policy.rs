@@ -170,10 +170,12 @@ impl HttpReplay {
     }
 
     /// Returns whether the request is a further attempt of somebody else.
-    fn is_retried_upstream(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
-        if !self.trusts_upstream {
-            return false;
-        }
+    #[inline]
+    fn is_retried_upstream<B>(&self, request: &Request<B>) -> bool {
+        self.trusts_upstream && self.is_further_attempt(request.headers(), request.extensions())
+    }
+
+    fn is_further_attempt(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
         let number = |name| headers.get(name)?.to_str().ok()?.parse::<u32>().ok();
         let marks = [
             extensions.get().map(|AttemptNumber(number)| *number),
@@ -189,7 +191,7 @@ impl HttpReplay {
 
 impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
-        if self.is_retried_upstream(request.headers(), request.extensions()) {
+        if self.is_retried_upstream(request) {
             return None;
         }
         let mut copy = Request::new(request.body().try_copy()?);
@@ -235,7 +237,7 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {
-        if self.is_retried_upstream(request.headers(), request.extensions()) {
+        if self.is_retried_upstream(request) {
             return;
         }
         // An extension allocates, so the first attempt, mostly the only one, has none.
