@@ -602,10 +602,10 @@ impl Service<()> for ReadyOnce {
     type Future = Pin<Box<dyn Future<Output = Result<u16, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match std::mem::replace(&mut *self.0.lock().unwrap(), true) {
-            false => Poll::Ready(Ok(())),
-            true => Poll::Pending,
+        if std::mem::replace(&mut *self.0.lock().unwrap(), true) {
+            return Poll::Pending;
         }
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, (): ()) -> Self::Future {

@@ -296,7 +296,7 @@ async fn a_call_that_is_refused_gives_back_what_its_handle_has_reserved() {
     let mut says_itself = request();
     let headers = says_itself.headers_mut();
     headers.insert(HTTP, HeaderValue::from_static("0"));
-    for (left, late) in [(0 * MS, request()), (500 * MS, says_itself)] {
+    for (left, late) in [(Duration::ZERO, request()), (500 * MS, says_itself)] {
         let sent = Sent::default();
         let one = ConcurrencyLimitLayer::new(1).layer(sent.service(HTTP, 0));
         let mut client = PropagateDeadlineLayer::new("inventory").wrap(one);

@@ -18,8 +18,8 @@ use buttress::http::{
     grpc, is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify, CloneService,
-    Deadline, Error, HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
+    Backoff, BoxError, CircuitBreakerLayer, Classify, CloneService, Deadline, Error, HedgeLayer,
+    Jitter, Outcome, Replay, RetryLayer, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};

@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use buttress::balance::Endpoint;
-use buttress::http::{HttpReplay, HttpStandard, RespondLayer, is_idempotent};
+use buttress::http::{HttpStandard, RespondLayer, is_idempotent};
 use buttress::rate_limit::Rate;
 use buttress::{
     Backoff, Balance, BoxError, Budget, CircuitBreakerLayer, CloneService, Error, ErrorKind,
@@ -48,6 +48,30 @@ impl<Req: Clone> Replay<Req> for ActsOnce {
     }
 
     fn is_idempotent(&self, _: &Req) -> bool {
+        false
+    }
+}
+
+/// The same for calls of tonic, all of which have this body.
+#[derive(Clone)]
+struct CallsOnce(&'static str);
+
+impl CallsOnce {
+    fn body(&self) -> tonic::body::Body {
+        tonic::body::Body::new(Full::from(self.0))
+    }
+}
+
+impl Replay<Request<tonic::body::Body>> for CallsOnce {
+    fn copy(&self, request: &Request<tonic::body::Body>) -> Option<Request<tonic::body::Body>> {
+        let mut copy = Request::new(self.body());
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        copy.headers_mut().clone_from(request.headers());
+        Some(copy)
+    }
+
+    fn is_idempotent(&self, _: &Request<tonic::body::Body>) -> bool {
         false
     }
 }
@@ -218,7 +242,7 @@ async fn an_order_whose_connection_is_refused_is_sent_again_through_each_adapter
     proved(&refused(client, reqwest_order(address), TryClone).await);
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let channel = buttress::tonic::Client::new(channel.unwrap().connect_lazy());
-    let replay = HttpReplay::new().copy_body(|_: &_| Some(tonic::body::Body::empty()));
+    let replay = CallsOnce("");
     let call = Request::post("http://orders/shop.Orders/Add");
     let call = call.body(tonic::body::Body::empty()).unwrap();
     proved(&refused(channel, call, replay).await);
@@ -595,9 +619,9 @@ async fn calls_of_grpc_that_were_never_written_at_a_graceful_goaway_are_sent_aga
     let address = restarts(7, &acted).await;
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let channel = buttress::tonic::Client::new(channel.unwrap().connect_lazy());
-    let request = || Request::new(tonic::body::Body::new(Full::from("12 bolts")));
-    let replay =
-        HttpReplay::new().copy_body(|_: &_| Some(tonic::body::Body::new(Full::from("12 bolts"))));
+    let body = CallsOnce("12 bolts");
+    let request = move || Request::new(body.body());
+    let replay = CallsOnce("12 bolts");
     let request = move || {
         let mut request = request();
         *request.method_mut() = http::Method::POST;
