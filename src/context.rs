@@ -104,33 +104,34 @@ impl Drop for DeadlineScope {
     }
 }
 
-/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none.
+/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none. The first number has the bit
+/// [`OTHERS`](Self::OTHERS), so that the future of an operation is not larger for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tried {
-    last: [u32; 2],
-    /// The last attempt ended in the overload of an endpoint whose balancer has others that take calls.
-    has_others: bool,
-}
+pub(crate) struct Tried([u32; 2]);
 
 impl Tried {
+    /// The last attempt ended in the overload of an endpoint whose balancer has others that take calls.
+    const OTHERS: u32 = 1 << 31;
+
+    fn numbers(self) -> [u32; 2] {
+        [self.0[0] & !Self::OTHERS, self.0[1]]
+    }
+
     #[inline]
     pub(crate) fn contains(self, endpoint: u32) -> bool {
-        self.last.contains(&endpoint)
+        self.numbers().contains(&endpoint)
     }
 
     /// Returns whether the overload in which the last attempt has ended concerns one endpoint of several.
     #[inline]
     pub(crate) fn has_others(self) -> bool {
-        self.has_others
+        self.0[0] & Self::OTHERS != 0
     }
 
     /// The last one alone: where there are two and both were tried, the next attempt is for the other one.
     #[inline]
     pub(crate) fn last(self) -> Self {
-        Self {
-            last: [self.last[0], 0],
-            ..self
-        }
+        Self([self.0[0], 0])
     }
 }
 
@@ -144,10 +145,9 @@ pub(crate) fn tried() -> Tried {
 #[inline]
 pub(crate) fn note_tried(endpoint: u32) {
     CONTEXT.with(|context| {
-        if let Some(Tried { last, .. }) = context.tried.get() {
-            let last = [endpoint, last[0]];
-            let has_others = false;
-            context.tried.set(Some(Tried { last, has_others }));
+        if let Some(tried) = context.tried.get() {
+            let [last, _] = tried.numbers();
+            context.tried.set(Some(Tried([endpoint, last])));
         }
     });
 }
@@ -157,11 +157,9 @@ pub(crate) fn note_tried(endpoint: u32) {
 pub(crate) fn note_overload(has_others: bool) {
     CONTEXT.with(|context| {
         if let Some(tried) = context.tried.get() {
-            let tried = Tried {
-                has_others,
-                ..tried
-            };
-            context.tried.set(Some(tried));
+            let [last, before] = tried.numbers();
+            let others = if has_others { Tried::OTHERS } else { 0 };
+            context.tried.set(Some(Tried([last | others, before])));
         }
     });
 }
@@ -286,11 +284,6 @@ pub(crate) fn set_attempt(attempt: u32) {
 mod tests {
     use super::*;
 
-    fn tried_last(last: [u32; 2]) -> Tried {
-        let has_others = false;
-        Tried { last, has_others }
-    }
-
     #[test]
     fn an_operation_keeps_the_last_two_endpoints_that_it_tried() {
         let mut kept = Tried::default();
@@ -301,13 +294,13 @@ mod tests {
             note_tried(endpoint);
             kept = scope.tried();
         }
-        assert_eq!(kept, tried_last([4, 3]));
+        assert_eq!(kept, Tried([4, 3]));
         assert_eq!(tried(), Tried::default(), "not after the poll");
     }
 
     #[test]
     fn an_operation_inside_another_one_shares_its_list() {
-        let outer = OperationScope::enter(None, None, tried_last([7, 0]));
+        let outer = OperationScope::enter(None, None, Tried([7, 0]));
         let inner = OperationScope::enter(None, None, Tried::default());
         assert!(tried().contains(7));
         note_tried(8);
@@ -315,7 +308,7 @@ mod tests {
         drop(inner);
         assert_eq!(
             (outer.tried(), inner_kept),
-            (tried_last([8, 7]), Tried::default())
+            (Tried([8, 7]), Tried::default())
         );
     }
 

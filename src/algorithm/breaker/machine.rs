@@ -86,9 +86,16 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
     epoch: u64,
+    /// With the bit [`SHORT`](Self::SHORT) for one that is [short](Probes::short), so that the permit is not larger for it.
     serial: u64,
-    /// See [`Probes::short`].
-    is_short: bool,
+}
+
+impl Probe {
+    const SHORT: u64 = 1 << 63;
+
+    fn is_short(self) -> bool {
+        self.serial & Self::SHORT != 0
+    }
 }
 
 /// How a probe ended.
@@ -244,21 +251,17 @@ impl Machine {
         if !is_free {
             return (None, transition);
         }
-        let serial = probes.started;
+        let mut serial = probes.started;
         probes.started += 1;
         let lease_end = now.saturating_add(whole_nanos(self.settings.probe_lease));
         if is_short {
+            serial |= Probe::SHORT;
             probes.short = lease_end;
         } else {
             probes.in_flight.push((serial, lease_end));
         }
         probes.last = now;
-        let probe = Probe {
-            epoch,
-            serial,
-            is_short,
-        };
-        (Some(probe), transition)
+        (Some(Probe { epoch, serial }), transition)
     }
 
     /// Returns whether a half-open breaker would let another probe through.
@@ -299,7 +302,7 @@ impl Machine {
         probes
             .in_flight
             .retain(|(serial, _)| *serial != probe.serial);
-        if probe.is_short {
+        if probe.is_short() {
             // One that found out nothing is not followed by the next at once: together they would be no small load.
             probes.short = match end {
                 ProbeEnd::Released => now.saturating_add(whole_nanos(self.settings.open_for)),

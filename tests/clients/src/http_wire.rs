@@ -361,7 +361,7 @@ async fn a_hint_that_is_garbage_harms_nobody() {
     let huge = "HTTP/1.1 429 No\r\nretry-after: 99999999999999999999\r\ncontent-length: 0\r\n\r\n";
     let recorder = DebuggingRecorder::new();
     let _installed = metrics::set_default_local_recorder(&recorder);
-    for (answer, outcome) in [(bad, "failure"), (huge, "overload")] {
+    for (answer, outcome) in [(bad, "overload"), (huge, "throttled")] {
         let shop = shop(1, 10);
         assert!(
             !shop
