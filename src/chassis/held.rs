@@ -325,6 +325,18 @@ impl<W: Owner> Held<W> {
         self.permits.settle(core, &record);
     }
 
+    /// Settles what is left of a call that is being dropped.
+    #[inline(always)]
+    fn drop_rest(&mut self) {
+        if self.permits.phase != Phase::Over {
+            let ended_by = match context::given_up() {
+                GivenUp::Lost => EndedBy::Hedge,
+                GivenUp::Early | GivenUp::TimedOut => EndedBy::Caller,
+            };
+            self.settle(Outcome::Cancelled, ended_by);
+        }
+    }
+
     /// Settles all as dropped, unless all is settled.
     #[inline]
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
@@ -352,11 +364,7 @@ impl<W: Owner> Drop for Held<W> {
     #[inline]
     fn drop(&mut self) {
         // Twice, as a part may panic.
-        finally(
-            self,
-            |held| held.abandon(dropped_by()),
-            |held| held.abandon(dropped_by()),
-        );
+        finally(self, Self::drop_rest, Self::drop_rest);
     }
 }
 
@@ -373,14 +381,6 @@ pub(super) fn finally<T>(state: &mut T, first: impl FnOnce(&mut T), then: fn(&mu
     }
 
     first(Then(state, then).0);
-}
-
-/// Returns the cause of the end of a call that is being dropped.
-fn dropped_by() -> EndedBy {
-    match context::given_up() {
-        GivenUp::Lost => EndedBy::Hedge,
-        GivenUp::Early | GivenUp::TimedOut => EndedBy::Caller,
-    }
 }
 
 debug_fields!([W: Owner] Held<W> { core().name, permits.phase });
