@@ -271,7 +271,12 @@ pub(crate) fn take_direct() -> bool {
 /// Makes a call that was begun as a direct one, or not, and had to wait.
 #[inline]
 pub(crate) fn as_direct<T>(is_direct: bool, call: impl FnOnce() -> T) -> T {
-    let _direct = is_direct.then(DirectCall::enter);
+    let _direct = if is_direct {
+        Some(DirectCall::enter())
+    } else {
+        take_direct();
+        None
+    };
     call()
 }
 

@@ -219,6 +219,7 @@ impl Error {
             kind,
             refusal: Refusal::None,
             proof: Proof::None,
+            may_have_acted: false,
             may_go_elsewhere: false,
             stage: Stage::default(),
             gave_up: None,
@@ -397,7 +398,7 @@ impl Error {
 
     /// Notes that something else may have acted on the request, whatever the error proves.
     pub(crate) fn set_sent(&mut self) {
-        self.0.proof = Proof::None;
+        self.0.may_have_acted = true;
     }
 
     /// Hands the error to the caller of the layer `name`, which took its proof for one, and was called directly itself or not.
@@ -451,7 +452,10 @@ impl Deref for Error {
 pub struct Cause {
     kind: ErrorKind,
     refusal: Refusal,
+    /// The proof that the last attempt was not sent.
     proof: Proof,
+    /// An earlier attempt may have acted.
+    may_have_acted: bool,
     /// An inner balancer has other endpoints that may take the call.
     may_go_elsewhere: bool,
     pub(crate) stage: Stage,
@@ -522,7 +526,7 @@ impl Cause {
     /// a connection that was refused, the service may have acted on it: it may have sent the request, and met the error afterwards.
     #[must_use]
     pub fn was_sent(&self) -> bool {
-        matches!(self.proof, Proof::None | Proof::Unasked)
+        self.may_have_acted || matches!(self.proof, Proof::None | Proof::Unasked)
     }
 
     /// Returns `true` if a layer refused the call, or its last attempt, without asking the inner service.
@@ -613,6 +617,7 @@ impl Cause {
     /// Takes over why a call has ended from a cause in the chain of the service's error.
     fn adopt(&mut self, found: &Self) {
         self.proof = found.proof;
+        self.may_have_acted = found.may_have_acted;
         self.refusal = found.refusal;
         if found.kind != ErrorKind::Service {
             self.kind = found.kind;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::endpoint::Host;
-use crate::{Classify, Error, Outcome, Permit};
+use crate::{Classify, Error, ErrorKind, Outcome, Permit};
 
 /// A call in flight on an endpoint.
 ///
@@ -51,6 +51,11 @@ impl Flight {
     #[cold]
     #[inline(never)]
     pub(super) fn failed<Res>(mut self, mut error: Error, classify: &impl Classify<Res>) -> Error {
+        if error.kind() == ErrorKind::DeadlineExceeded && !error.is_rejection() {
+            // It ended early, and counts as if its caller had dropped it.
+            self.cancel();
+            return error;
+        }
         if !error.is_rejection() {
             self.resolve(classify.classify(Err(&error)));
             return error;

@@ -303,6 +303,7 @@ impl<W: Owner> Held<W> {
     /// Makes room for a further attempt.
     pub(super) fn begin_again(&mut self) {
         self.permits.phase = Phase::Before;
+        self.permits.sent = UNTIMED;
     }
 
     /// Ends the permits of an attempt whose result is of no use to the caller. Others may follow.
@@ -388,48 +389,57 @@ debug_fields!([W: Owner] Held<W> { core().name, permits.phase });
 /// The permits of a call whose answer is still being read. It lies in the response; see
 /// [`TrackCompletion`](crate::TrackCompletion).
 #[must_use = "a permit that is dropped counts as cancelled"]
-pub struct InFlight<O: Part, A: Part>(pub(super) Held<Arc<Core<O, A>>>);
+pub struct InFlight<O: Part, A: Part> {
+    held: Held<Arc<Core<O, A>>>,
+    /// What ended the wait for the head.
+    ended_by: EndedBy,
+}
 
 impl<O: Part, A: Part> InFlight<O, A> {
     /// Takes all permits over.
     #[cold]
     #[inline(never)]
-    pub(super) fn take(core: &Arc<Core<O, A>>, permits: &mut Permits<O, A>) -> Self {
+    pub(super) fn take(
+        core: &Arc<Core<O, A>>,
+        permits: &mut Permits<O, A>,
+        ended_by: EndedBy,
+    ) -> Self {
         let nothing = Permits {
             phase: Phase::Over,
             ..Permits::nothing()
         };
-        Self(Held {
+        let held = Held {
             owner: Arc::clone(core),
             permits: mem::replace(permits, nothing),
-        })
+        };
+        Self { held, ended_by }
     }
 }
 
 impl<O: Part, A: Part> Permit for InFlight<O, A> {
     fn resolve(mut self, outcome: Outcome) {
-        self.0.settle(outcome, EndedBy::Service);
+        self.held.settle(outcome, EndedBy::Service);
     }
 
     fn head(&mut self, outcome: Outcome) {
-        let Held { owner, permits } = &mut self.0;
+        let Held { owner, permits } = &mut self.held;
         let at = owner.at();
-        let record = permits.record(outcome, EndedBy::Service, &at);
+        let record = permits.record(outcome, self.ended_by, &at);
         owner.attempt.head(&mut permits.attempt, &record);
         owner.operation.head(&mut permits.operation, &record);
     }
 
     fn refuse(mut self) {
-        self.0.settle(Outcome::Ignored, EndedBy::Refusal);
+        self.held.settle(Outcome::Ignored, EndedBy::Refusal);
     }
 
     fn time_out(mut self, outcome: Outcome) {
-        self.0.settle(outcome, EndedBy::Timeout);
+        self.held.settle(outcome, EndedBy::Timeout);
     }
 }
 
 impl<O: Part, A: Part> fmt::Debug for InFlight<O, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("InFlight").field(&self.0).finish()
+        f.debug_tuple("InFlight").field(&self.held).finish()
     }
 }

@@ -383,7 +383,7 @@ where
     match result {
         Ok(response) => {
             let Some(outcome) = completion.ended(&response, outcome, classify) else {
-                let permit = InFlight::take(core, permits);
+                let permit = InFlight::take(core, permits, ended_by);
                 return Ok(completion.attach(response, outcome, classify, Some(permit)));
             };
             permits.settle(core, &permits.record(outcome, ended_by, &at));

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::rules::of_error;
-use crate::{BoxError, Error, ErrorsAreFailures, Outcome, Permit, TrackCompletion};
+use crate::{BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, TrackCompletion};
 
 /// Classifies a call whose response came to its end.
 ///
@@ -222,8 +222,9 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
 
     #[cold]
     fn fail(mut self, error: &Error) {
-        if error.is_of_slow_reader() {
-            // As if the reader had dropped it.
+        let is_late = error.kind() == ErrorKind::DeadlineExceeded && !error.is_rejection();
+        if error.is_of_slow_reader() || is_late {
+            // As if the reader had dropped it: a caller that brings little time says nothing about the service.
             return;
         }
         let outcome = if self.is_decided {

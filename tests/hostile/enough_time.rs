@@ -140,9 +140,13 @@ async fn a_server_that_ends_calls_at_their_deadline_itself_is_not_taken_for_one_
     ] {
         let propagate = PropagateDeadlineLayer::config("honest").slack(MS * slack);
         let propagate = propagate.build().unwrap();
-        let client = propagate.layer(server(by, || answer(504)));
-        let losses = harm(&stack().wrap(client), 0.7, Patience::Deadline(12 * MS)).await;
-        assert_few_losses(&losses, &format!("504 after {by} ms, slack {slack} ms"));
+        let empty = || answer(504);
+        let told = || answer(504).map(|_| Body::from("upstream request timeout"));
+        for answer in [empty as fn() -> Response<Body>, told] {
+            let client = propagate.layer(server(by, answer));
+            let losses = harm(&stack().wrap(client), 0.7, Patience::Deadline(12 * MS)).await;
+            assert_few_losses(&losses, &format!("504 after {by} ms, slack {slack} ms"));
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use buttress::circuit_breaker::State;
 use buttress::http::{BodyTimeoutLayer, InheritDeadlineLayer, PropagateDeadlineLayer};
-use buttress::{BoxError, BulkheadLayer};
+use buttress::{BoxError, BulkheadLayer, Deadline};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -146,4 +147,28 @@ async fn a_server_that_accepts_an_upload_and_does_not_read_it_is_given_up_after_
     );
     client.oneshot(upload).await.unwrap_err();
     assert!(began.elapsed() <= 2 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_bring_too_little_time_for_a_body_do_not_open_the_breaker() {
+    let server = service_fn(async |_: Request<crate::callers::Body>| {
+        Ok::<_, BoxError>(Response::new(Drips::new(10 * MS, 20 * MS)))
+    });
+    let stack = buttress::http::standard("reports")
+        .unlimited()
+        .build()
+        .unwrap();
+    let client = ServiceBuilder::new()
+        .layer(stack.clone())
+        .layer(BodyTimeoutLayer::new("reports"))
+        .service(server);
+    for number in 0..400 {
+        let call = client.clone().oneshot(crate::callers::get("/"));
+        let read = async { call.await.unwrap().into_body().collect().await.is_ok() };
+        let is_patient = number % 10 >= 7;
+        let time = if is_patient { SECOND } else { 12 * MS };
+        assert_eq!(Deadline::after(time).scope(read).await, is_patient);
+    }
+    let handle = stack.handle();
+    assert_eq!(handle.circuit_breaker().unwrap().state(), State::Closed);
 }

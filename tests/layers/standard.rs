@@ -12,8 +12,8 @@ use buttress::circuit_breaker::State;
 use buttress::rate_limit::Rate;
 use buttress::stack::{Standard, StandardLayer, StandardService};
 use buttress::{
-    Attempt, Availability, Backoff, BoxError, Budget, ByClone, ConfigError, Deadline, Error,
-    ErrorKind, Jitter, Never, Outcome, classify_fn, standard,
+    Attempt, Availability, Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, ConfigError,
+    Deadline, Error, ErrorKind, Jitter, Never, Outcome, classify_fn, standard,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -560,4 +560,48 @@ async fn count_calls<T>(call: impl Future<Output = T>) -> (T, impl Fn(&str, &str
         calls.map(|row| row.value as u64).sum()
     };
     (result, count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_dropped_in_a_queue_is_none_of_the_service() {
+    let slow = Rate::per(1, 100 * SECOND);
+    let stack = standard("orders")
+        .timeout(SECOND / 2)
+        .no_deadline()
+        .unlimited()
+        .circuit_breaker(|breaker| breaker.consecutive_failures(2))
+        .rate_limit(slow, |limit| limit.burst(1).max_wait(200 * SECOND))
+        .build()
+        .unwrap();
+    let client = stack.wrap(service_fn(|()| pending::<Result<(), BoxError>>()));
+    // The first attempt times out, and the second one waits for a token until its caller goes away.
+    let call = client.send(());
+    tokio::time::timeout(20 * SECOND, call).await.unwrap_err();
+    let handle = stack.handle();
+    assert_eq!(handle.circuit_breaker().unwrap().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_was_refused_in_its_second_attempt_is_a_failure_of_the_service() {
+    let mail = standard("mail")
+        .circuit_breaker(|breaker| breaker.consecutive_failures(1))
+        .unlimited()
+        .build()
+        .unwrap()
+        .wrap(service_fn(async |()| {
+            Err::<(), _>(BoxError::from("connection reset"))
+        }));
+    let checkout = CircuitBreakerLayer::config("checkout").consecutive_failures(1);
+    let checkout = checkout.build().unwrap();
+    let client = checkout.wrap(service_fn(move |()| {
+        let mail = mail.clone();
+        async move {
+            tokio::task::yield_now().await;
+            mail.send(()).await
+        }
+    }));
+    let error = client.send(()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CircuitOpen);
+    assert_eq!((error.is_rejection(), error.was_sent()), (false, true));
+    assert_eq!(checkout.handle().state(), State::Open);
 }

@@ -277,11 +277,11 @@ where
                     if hedge.timer.poll(end, cx).is_pending() {
                         continue;
                     }
+                    context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));
                     Err(running.end_at_timeout())
                 }
             };
-            // One that has ended holds nothing that would ask for the reason.
-            context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));
+            hedge.call.set(Call::Done);
             let mut ended = self.hedges.swap_remove(place);
             let hedge = ended.as_mut().project();
             hedge.note.result = Hedged::Failed;

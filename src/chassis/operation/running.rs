@@ -127,7 +127,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             self.recipe().replay.set_attempt(request, self.attempt);
         }
         self.held.admit(request, at)?;
-        if self.plan().hedge().is_some() {
+        if self.plan().hedge().is_some() && self.held.is_sent() {
             self.held.permits.sent = at.nanos();
         }
         Ok(())
