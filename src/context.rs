@@ -1,4 +1,4 @@
-//! What travels with the task that makes a call: deadline, attempt, and the endpoints that were tried.
+//! The context that travels with the task that makes a call: deadline, attempt, and the endpoints that were tried.
 //!
 //! A layer scopes its context around both the inner `call` and every `poll` of the inner future.
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
@@ -27,7 +27,7 @@ struct Context {
     /// The endpoints that the attempts of the operation were sent to, if there may be several.
     tried: Cell<Option<Tried>>,
     given_up: Cell<GivenUp>,
-    /// Whether a service that is called now is called by a layer that judges how the call ends. See [`DirectCall`].
+    /// A service that is called now is called by a layer that judges how the call ends. See [`DirectCall`].
     is_direct: Cell<bool>,
 }
 

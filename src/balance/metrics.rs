@@ -96,7 +96,7 @@ impl BalanceMetrics {
         })
     }
 
-    /// Whether all balancers that have such a task run it. `None` if there never was one.
+    /// `true` if all balancers that have such a task run it, `None` if there never was one.
     fn is_running(&self, task: Task) -> Option<bool> {
         let host_sets = lock(&self.host_sets);
         let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));

@@ -19,7 +19,7 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     /// What adapts the limit. Without it calls have no need of the clock.
     pub(super) policy: Option<Box<dyn LimitPolicy>>,
-    /// What decides about calls that end early, for the policy.
+    /// Decides about calls that end early, for the policy.
     pub(super) evidence: Evidence,
     /// The limit to begin with.
     pub(super) initial: usize,

@@ -391,7 +391,7 @@ debug_fields!([W: Owner] Held<W> { core().name, permits.phase });
 #[must_use = "a permit that is dropped counts as cancelled"]
 pub struct InFlight<O: Part, A: Part> {
     held: Held<Arc<Core<O, A>>>,
-    /// What ended the wait for the head.
+    /// The cause that ended the wait for the head.
     ended_by: EndedBy,
 }
 

@@ -147,7 +147,7 @@ impl Probes {
         }
     }
 
-    /// How many have time enough, are in flight and have not overrun their lease.
+    /// Returns the number of probes in flight that have time enough and have not overrun their lease.
     fn running(&self, now: u64) -> usize {
         let leases = self.in_flight.iter();
         leases.filter(|(_, lease_end)| *lease_end > now).count()

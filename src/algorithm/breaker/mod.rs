@@ -46,7 +46,7 @@ pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
     /// It took longer than calls may take.
     pub(crate) slow: bool,
-    /// How long the service had it.
+    /// The time that the service had it.
     pub(crate) took: u64,
     pub(crate) at: At,
 }

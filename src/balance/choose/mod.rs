@@ -186,7 +186,7 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// What is compared. The least is best.
+    /// The value that is compared. The least is best.
     #[inline]
     fn rank(&self, place: usize) -> (Eligibility, f64) {
         (self.eligibility(place), self.load(place))

@@ -42,7 +42,7 @@ pub(super) struct HostSet {
     origin: Instant,
     members: Mutex<Members>,
     ejector: Option<Ejector>,
-    /// What decides about calls that end early.
+    /// Decides about calls that end early.
     pub(super) evidence: Evidence,
     pub(super) failover: Failover,
     /// Of policies that take turns, for each priority. On their own: they are written to by each call.

@@ -123,7 +123,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         hedger.record(&at, took);
     }
 
-    /// What hedges are paid from is not, or no longer, this operation's business.
+    /// Leaves the budget that hedges are paid from, if this operation funds it.
     #[inline(always)]
     pub(super) fn leave_funding(&mut self, gain: Gain) {
         let (Some(hedger), Some(hedging)) =
