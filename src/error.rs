@@ -180,7 +180,7 @@ enum Proof {
     None,
     /// The same, and no adapter has asked the client.
     Unasked,
-    /// What the layer that judges the call has [called directly](context::DirectCall) proves it.
+    /// The layer or client that the judging layer has [called directly](context::DirectCall) proves it.
     Direct,
     /// The layer `name` proves it to those of the same name in the same task. The task is known by the budget that its
     /// attempts are paid from.

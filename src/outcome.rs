@@ -16,7 +16,7 @@ use crate::{Conflict, Effect, Error, GaveUp};
 /// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | raises the share for the choice of endpoints, and counts neither for ejection nor for failover | does not count |
 /// | [fallback](crate::fallback) | – | answers | answers | answers | – |
 ///
-/// Whether retry and hedge make another attempt is a separate decision, see [`Reattempt`].
+/// Retry and hedge decide separately about another attempt, by [`Reattempt`].
 ///
 /// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped it, is
 /// a failure to the circuit breaker, an adaptive limit and outlier ejection if the service had enough time for it.
@@ -36,7 +36,7 @@ pub enum Outcome {
     /// The service said that this caller has used up its quota, which says nothing about the service. Other callers, with
     /// quotas of their own, are served.
     Throttled {
-        /// How long the service asked this caller to stay away.
+        /// The time for which the service asked this caller to stay away.
         retry_after: Option<Duration>,
     },
     /// Says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
@@ -106,7 +106,7 @@ pub struct Attempts {
     pub made: u32,
     /// The reason why there was no further attempt. `None` after a success.
     pub gave_up: Option<GaveUp>,
-    /// Whether the answer may be due to an earlier attempt that has acted, so that the result of the operation is unknown: see
+    /// `true` if the answer may be due to an earlier attempt that has acted, so that the result of the operation is unknown. See
     /// [`Conflict`].
     pub is_result_unknown: bool,
 }

@@ -47,10 +47,10 @@ pub struct Sample {
     pub in_flight: usize,
     /// The limit at present.
     pub limit: usize,
-    /// How it ended. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service. A call that ended early
+    /// The outcome of the call. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service. A call that ended early
     /// is a failure, or cancelled.
     pub outcome: Outcome,
-    /// Whether a timeout ended it, or it [ended early](crate::circuit_breaker#calls-that-end-early) although the service had
+    /// `true` if a timeout ended the call, or if it [ended early](crate::circuit_breaker#calls-that-end-early) although the service had
     /// enough time for it.
     pub timed_out: bool,
 }

@@ -23,7 +23,7 @@ pub struct KeyedLayer<F, M, K, L> {
     pub(super) shared: Arc<Shared<F, M, K, L>>,
 }
 
-/// What all services of one layer value share.
+/// The state that all services of one layer value share.
 pub(super) struct Shared<F, M, K, L> {
     pub(super) key: F,
     pub(super) make: M,

@@ -4,7 +4,7 @@ use crate::algorithm::gcra::{Gcra, Taken};
 use crate::algorithm::rate::Rate;
 use crate::sync::{Mutex, lock};
 
-/// What can be changed while the limit is in use.
+/// The settings that can be changed while the limit is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) rate: Rate,

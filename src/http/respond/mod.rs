@@ -32,9 +32,9 @@
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
-//! What another dependency has refused, which the handler called, is 503 and `UNAVAILABLE` without a `Retry-After`, whatever its
-//! kind: the caller is not the one who asked that dependency too often. A refusal is that of this server if the layer
-//! that refused is called by this one directly, or through layers and services that pass the call on at once. So put the layers
+//! The refusal of a dependency that the handler has called is answered with 503 or `UNAVAILABLE` and no `Retry-After`, whatever its
+//! kind: this caller has not asked the dependency too often. A refusal is that of this server if the `RespondLayer` calls the
+//! layer that refused directly, or through layers and services that pass the call on at once. So put the layers
 //! into one `ServiceBuilder`: between two calls of axum's `Router::layer` a call is not passed on at once.
 //!
 //! An answer in HTTP has an empty body. Where the error knows when to come back, it says so in `Retry-After`, in whole seconds,

@@ -12,7 +12,7 @@ use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{Error, ErrorKind};
 
-/// How long a client is asked to stay away where nothing tells how long the queue will be full.
+/// The time for which a client is asked to stay away where nothing tells how long the queue will be full.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -35,7 +35,7 @@ impl<'a> Reason<'a> {
         }
     }
 
-    /// What the error is called in both protocols, and what a caller may know of it.
+    /// Returns the status of the error in both protocols, and the text that a caller may see.
     fn meaning(&self) -> (StatusCode, Code, &'static str) {
         let (status, code, message) = match self.error.kind() {
             _ if self.is_of_dependency() => (503, Code::Unavailable, "unavailable for now"),
@@ -67,7 +67,7 @@ impl<'a> Reason<'a> {
         self.error.is_foreign_rejection() && self.error.kind() != ErrorKind::DeadlineExceeded
     }
 
-    /// How long the client is asked to stay away, if that is known.
+    /// Returns the time for which the client is asked to stay away, if it is known.
     fn retry_after(&self) -> Option<Duration> {
         if self.is_of_dependency() {
             return None;
