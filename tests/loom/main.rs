@@ -85,6 +85,7 @@ macro_rules! check {
 fn main() {
     check! {
         telemetry::a_gauge_ends_at_the_newest_level_whoever_is_late
+        telemetry::a_level_that_returns_to_zero_is_shown_whoever_is_late
         window::threads_that_enter_a_new_slice_together_clear_it_once
         window::a_straggler_does_not_clear_the_slice_that_has_replaced_its_own
         window::a_call_of_an_old_epoch_does_not_clear_the_new_one
