@@ -14,6 +14,7 @@ mod bulkhead;
 mod cancellation;
 mod chassis;
 mod circuit_breaker;
+mod client;
 mod compile_fail;
 mod config;
 mod contract;
