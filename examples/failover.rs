@@ -27,7 +27,7 @@ const MS: Duration = Duration::from_millis(1);
 const PRIMARIES: usize = 3;
 const SERVERS: usize = 5;
 const CALLS_PER_SECOND: u32 = 400;
-/// How many half seconds it takes.
+/// Number of half seconds that it takes.
 const STEPS: usize = 18;
 
 /// Answers with the number of the server.
@@ -60,7 +60,7 @@ fn client(server: usize, address: SocketAddr) -> Result<Server, BoxError> {
     })))
 }
 
-/// What has come of the calls since it was looked at last.
+/// Results of the calls since the last look.
 #[derive(Default)]
 struct Tally {
     answers: [AtomicU32; SERVERS],

@@ -1,4 +1,4 @@
-//! Another answer in place of a failed one: what was seen last, from a cache, when the service is down.
+//! Another answer in place of a failed call: the last known answer, from a cache, when the service is down.
 //!
 //! `cargo run --example fallback`
 

@@ -1,4 +1,4 @@
-//! Sends a copy of what takes too long: the tail of the latencies goes, for a few per cent more calls.
+//! Sends copies of slow calls: the tail of the latencies shrinks, for a few per cent more calls.
 //!
 //! `cargo run --example hedge` (4 s)
 

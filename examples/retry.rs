@@ -1,4 +1,4 @@
-//! Tries again what failed, and keeps the load down when the service is out.
+//! Tries failed calls again, and keeps the load down during an outage.
 //!
 //! `cargo run --example retry`
 

@@ -1,19 +1,19 @@
-//! When a call is over, and the permit that stands for it until then.
+//! End of a call, and the permit that stands for the call until then.
 
 use crate::Outcome;
 
 /// Stands for one admitted call until its outcome is known.
 ///
 /// A layer makes a permit when it lets a call through. Resolving it records the outcome once.
-/// Dropping it instead records [`Outcome::Cancelled`]; either way it gives back all that it held.
+/// Dropping it instead records [`Outcome::Cancelled`]. Both give back everything that the permit held.
 pub trait Permit: Send + 'static {
-    /// Records how the call ended.
+    /// Records the outcome of the call.
     fn resolve(self, outcome: Outcome);
 
     /// Notes that the head of the answer has come, which was classified as `outcome`, while the rest of it goes on.
     ///
-    /// Called at most once, before the call ends, by a completion that waits for more than the head. What the call
-    /// was is known at its end, unless the head was a failure. By default this does nothing.
+    /// A completion that waits for more than the head calls it at most once, before the call ends. The outcome of the call is
+    /// known at its end, unless the head was a failure. By default it does nothing.
     fn head(&mut self, outcome: Outcome) {
         let _ = outcome;
     }
@@ -26,8 +26,8 @@ pub trait Permit: Send + 'static {
         self.resolve(Outcome::Ignored);
     }
 
-    /// Records that a layer of this crate inner gave the call up because its time was over, which was
-    /// classified as `outcome`. By default it is that.
+    /// Records that an inner layer of this crate ended the call because its time had passed, which was
+    /// classified as `outcome`. By default it records that outcome.
     fn time_out(self, outcome: Outcome)
     where
         Self: Sized,
@@ -39,13 +39,13 @@ pub trait Permit: Send + 'static {
 /// Decides when a call is over.
 ///
 /// Takes the permit of the call and the response, whose head has been classified, and returns the
-/// response that the caller gets. The default, [`CompleteOnResponse`], resolves the permit there and then; a
-/// completion that waits for the end of a streamed body tells the permit of the [head](Permit::head), and moves it into
-/// the body, as `http::CompleteOnBodyEnd` of the feature `http` does. The layers that take one say so under `completion`.
+/// response that the caller gets. The default, [`CompleteOnResponse`], resolves the permit at once. A
+/// completion that waits for the end of a streamed body tells the permit of the [head](Permit::head), and moves the permit into
+/// the body, as `http::CompleteOnBodyEnd` of the feature `http` does. The setter of a layer is called `completion`.
 ///
 /// # Examples
 ///
-/// An answer that is in use until it is dropped, as a connection out of a pool:
+/// An answer that is in use until it is dropped, such as a connection of a pool:
 ///
 /// ```
 /// use buttress::{BoxError, BulkheadLayer, TrackCompletion, Outcome, Permit};
@@ -87,11 +87,11 @@ pub trait Permit: Send + 'static {
 /// # }
 /// ```
 pub trait TrackCompletion<Res, K>: Clone {
-    /// The response that carries the permit, if it has to.
+    /// The response, which carries the permit if the call goes on.
     type Response<T: Permit>;
 
-    /// Returns how the call has ended, if it is over with this head. It is asked before there is a permit, so that only an
-    /// answer that goes on pays for one. By default no call is.
+    /// Returns the outcome of the call if it is over with this head. Called before the permit is made, so that only an
+    /// answer that goes on pays for a permit. By default no call is over.
     #[inline]
     fn ended(&self, response: &Res, head: Outcome, classify: &K) -> Option<Outcome> {
         let _ = (response, head, classify);
@@ -108,7 +108,7 @@ pub trait TrackCompletion<Res, K>: Clone {
     ) -> Self::Response<T>;
 }
 
-/// A call is over when the inner service has returned its response.
+/// Default completion: a call is over when the inner service has returned its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompleteOnResponse;
 

@@ -1,4 +1,4 @@
-//! The error of every service and body of this crate, and the error of a configuration that makes no sense.
+//! Error of every service and body of this crate, and the error of a configuration that makes no sense.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -16,8 +16,8 @@ use crate::shortage::Shortage;
 /// The reason why a call ended in an [`Error`].
 ///
 /// [`Service`](Self::Service) stands for an error of the inner service. All other kinds are those of a layer that ended the
-/// call: a rejection, in which case the service has not seen the request, or a time that was over.
-/// [`Cause::is_rejection`] and [`Cause::was_sent`] tell them apart.
+/// call, by a rejection or because a time had passed. After a rejection the service has not seen the request.
+/// [`Cause::is_rejection`] and [`Cause::was_sent`] tell the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -40,8 +40,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// There is no endpoint to send the call to.
     NoEndpoints,
-    /// The source of a balancer's endpoints was lost with the runtime that polled it, so nobody knows them any more. A
-    /// source that can begin anew is not: [`discover::Restartable`](crate::discover::Restartable).
+    /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known any
+    /// more. Use a source that can begin anew: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not asked.
     Refused,
@@ -92,7 +92,7 @@ pub enum GaveUp {
     RetryAfter,
     /// The outcome of the attempt is not a failure, so that another attempt would not help.
     NotRetryable,
-    /// The service may have acted on the request, and acting on it twice does harm.
+    /// The service may have acted on the request, and the request must not act twice.
     NotIdempotent,
     /// There is no copy of the request that could be sent.
     NotCopyable,
@@ -122,15 +122,15 @@ impl GaveUp {
 
 /// The error of every service and every body of this crate.
 ///
-/// It is one type for two things: errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a
+/// One type covers errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a
 /// layer has ended. It has the methods of [`Cause`], through `Deref`. The `Cause` is also its [`source`](StdError::source),
 /// and the service's own error is the source of the `Cause`.
 ///
 /// It is 8 bytes in size, `Send`, `Sync` and `'static`: `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of
 /// `thiserror` and `Box<dyn Error + Send + Sync>`. [`Error::find`] finds the `Cause` in all of them.
 ///
-/// Layers inside each other do not wrap the error again. An outer layer adds to it: a retry the number of attempts
-/// and why there was no further one.
+/// Nested layers do not wrap the error again. An outer layer adds to it: a retry adds the number of attempts
+/// and the reason for no further attempt.
 ///
 /// # Examples
 ///
@@ -159,17 +159,17 @@ impl GaveUp {
 /// | `{:#}`, `{:?}` | the message and all errors of the service: `"inventory" failed after 3 of 3 attempts: connection reset` |
 /// | `{:#?}` | the fields |
 ///
-/// `{}` leaves out the service's text because all that print a chain of errors, as `anyhow` does, print it themselves.
+/// `{}` leaves out the service's text, because code that prints a chain of errors, such as `anyhow`, prints that text itself.
 pub struct Error(pub(crate) Box<Cause>);
 
 /// The layer that refused a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// None did.
+    /// No layer did.
     None,
-    /// One of this operation.
+    /// A layer of this operation.
     Own,
-    /// One of another dependency, which the service has called.
+    /// A layer of another dependency, which the service has called.
     Foreign,
 }
 
@@ -178,7 +178,7 @@ enum Refusal {
 enum Proof {
     /// The service may have acted on the request.
     None,
-    /// The same, and no adapter has asked the client.
+    /// The service may have acted on the request, and no adapter has asked the client.
     Unasked,
     /// The layer or client that the judging layer has [called directly](context::DirectCall) proves it.
     Direct,
@@ -422,7 +422,7 @@ impl Error {
         self.0.shortage = Some(Box::new(shortage));
     }
 
-    /// Notes how many attempts a retry has made, and why it makes no further one.
+    /// Notes the number of attempts of a retry, and the reason for no further attempt.
     pub(crate) fn set_attempts(&mut self, attempts: u32, max_attempts: u32, gave_up: GaveUp) {
         self.0.attempts = attempts;
         self.0.max_attempts = max_attempts;
@@ -441,8 +441,8 @@ impl Deref for Error {
 
 /// The facts about an [`Error`]: its kind, the name of the layer, the attempts, and the service's own error.
 ///
-/// It is the source of every [`Error`], and therefore found where the `Error` itself is hidden. Its own text is what the
-/// message of the `Error` does not say: whether the request was sent.
+/// It is the source of every [`Error`], so it can be found where the `Error` itself is hidden. Its text adds to the message of
+/// the `Error` whether the request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{}",
@@ -464,14 +464,14 @@ pub struct Cause {
     attempts: u32,
     max_attempts: u32,
     name: &'static str,
-    /// How long until another try makes sense, for rejections that know it.
+    /// The time until another try makes sense, for rejections that know it.
     retry_after: Option<Duration>,
     /// The time that was allowed, for timeouts and deadlines.
     allowed: Option<Duration>,
     /// Boxed, because it is rare.
     shortage: Option<Box<Shortage>>,
     /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
-    /// those: the call was ended by a layer somewhere behind the service, and not by one of this stack.
+    /// its fields: a layer somewhere behind the service ended the call, and not a layer of this stack.
     #[source]
     service: Option<BoxError>,
 }
@@ -483,8 +483,8 @@ impl Cause {
         self.kind
     }
 
-    /// Returns the name that the user gave to the layer that ended the call, or to the innermost layer with a name for an
-    /// error of the service.
+    /// Returns the name of the layer that ended the call. For an error of the service it is the name of the innermost layer
+    /// that has one.
     ///
     /// Empty if no layer with a name has seen the error.
     #[must_use]
@@ -507,7 +507,8 @@ impl Cause {
 
     /// Returns the part of the call that took too long, or failed.
     ///
-    /// It tells a server that sends no answer from one that stops in the middle of it, and from a caller that does not read.
+    /// It distinguishes a server that sends no answer, a server that stops in the middle of an answer, and a caller that does
+    /// not read.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
@@ -519,11 +520,11 @@ impl Cause {
         self.retry_after
     }
 
-    /// Returns `false` if the inner service has not seen the request, so that sending it again cannot do something twice.
+    /// Returns `false` if the inner service has not seen the request, so that another attempt cannot act twice.
     ///
-    /// Two things prove that: a layer of this operation [refused](Self::is_rejection) every attempt, or the client says so through
-    /// an adapter of this crate that sits directly around it (features `hyper`, `tonic` and `reqwest`). Otherwise, also for
-    /// a connection that was refused, the service may have acted on it: it may have sent the request, and met the error afterwards.
+    /// There are two proofs: a layer of this operation [refused](Self::is_rejection) every attempt, or the client says so through
+    /// an adapter of this crate that sits directly around it (features `hyper`, `tonic` and `reqwest`). Without a proof the
+    /// service may have acted on the request, also if a connection was refused: the error may belong to a later step.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.may_have_acted || matches!(self.proof, Proof::None | Proof::Unasked)
@@ -531,9 +532,9 @@ impl Cause {
 
     /// Returns `true` if a layer refused the call, or its last attempt, without asking the inner service.
     ///
-    /// The layer is one of the operation: a part of the same stack, a layer that is called by it directly, or one of the same name
-    /// that is called in the same task. The refusal of any other layer, which the inner service has met when it called another
-    /// dependency, is a plain error of the service: `false`, although [`kind`](Self::kind) names it.
+    /// The layer belongs to the operation: it is a part of the same stack, a layer that the stack calls directly, or a layer of the
+    /// same name that is called in the same task. If the inner service was refused when it called another dependency, its error is
+    /// a plain error of the service: this method returns `false`, although [`kind`](Self::kind) names the refusal.
     ///
     /// A [`Timeout`](ErrorKind::Timeout) is not a rejection: it counts as a failure and may be retried.
     #[must_use]
@@ -541,7 +542,7 @@ impl Cause {
         self.refusal == Refusal::Own
     }
 
-    /// Returns `true` if a layer refused the call that is none of this operation.
+    /// Returns `true` if a layer that does not belong to this operation refused the call.
     #[cfg(feature = "http")]
     pub(crate) fn is_foreign_rejection(&self) -> bool {
         self.refusal == Refusal::Foreign
@@ -552,8 +553,8 @@ impl Cause {
         self.refusal == Refusal::None && self.kind != ErrorKind::Service
     }
 
-    /// Notes that the layer `name` got the error from its inner service. What that proves to others is not proved to
-    /// this layer if the error comes from another dependency.
+    /// Notes that the layer `name` got the error from its inner service. If the error comes from another dependency, its
+    /// proof for other layers is no proof for this layer.
     fn check_proof(&mut self, name: &'static str) {
         if let Proof::Layer { name: by, budget } = self.proof {
             if !name.is_empty() && (by != name || budget != context::budget()) {
@@ -614,7 +615,7 @@ impl Cause {
         self.may_go_elsewhere
     }
 
-    /// Takes over why a call has ended from a cause in the chain of the service's error.
+    /// Takes over the reason for the end of a call from a cause in the chain of the service's error.
     fn adopt(&mut self, found: &Self) {
         self.proof = found.proof;
         self.may_have_acted = found.may_have_acted;
@@ -630,7 +631,7 @@ impl Cause {
         }
     }
 
-    /// Writes why the call ended. An error of the service says the rest itself.
+    /// Writes the reason for the end of the call. An error of the service says the rest itself.
     fn write_reason(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.service {
             Some(_) => ErrorKind::Service,
@@ -676,7 +677,7 @@ impl Cause {
         }
     }
 
-    /// Writes how many attempts there were, unless a single one was refused or could not be followed by another.
+    /// Writes the number of attempts, unless a single one was refused or could not be followed by another.
     fn write_attempts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(gave_up) = self.gave_up else {
             return Ok(());
@@ -772,7 +773,7 @@ pub(crate) fn sources<'a>(
 
 /// A configuration that makes no sense, refused when the layer is built.
 ///
-/// Names the field, the value it was given and what is permitted. `{:?}` prints the message, as `{}` does, so that an
+/// It names the field, the value and the permitted range. `{:?}` prints the message, as `{}` does, so that an
 /// error which is returned from `main` can be read; `{:#?}` prints the fields.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{layer} {name:?}: {field} is {value}, but must be {permitted}")]
@@ -810,7 +811,7 @@ impl ConfigError {
         &self.value
     }
 
-    /// Returns what the field may be.
+    /// Returns the permitted values of the field.
     #[must_use]
     pub fn permitted(&self) -> &str {
         &self.permitted
@@ -832,7 +833,7 @@ impl fmt::Debug for ConfigError {
     }
 }
 
-/// For constructors without a `Result`, which say so under `# Panics`.
+/// Panics, for constructors without a `Result`, which say so under `# Panics`.
 #[track_caller]
 pub(crate) fn or_panic<T>(built: Result<T, ConfigError>) -> T {
     match built {
@@ -872,7 +873,7 @@ impl<'a> Check<'a> {
         Err(self.refuse(field, value, permitted))
     }
 
-    /// A value inside a range; `permitted` says the same in words.
+    /// Checks a value inside a range; `permitted` says the same in words.
     pub(crate) fn within<T: PartialOrd + fmt::Debug>(
         self,
         field: &'static str,
@@ -899,13 +900,13 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A time that is waited for: above zero, and not for ever.
+    /// Checks a time that is waited for: above zero and finite.
     pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
         let is_time = value > Duration::ZERO && value <= MAX_DURATION;
         self.that(is_time, field, &value, "above 0s and at most 365 days")
     }
 
-    /// A time that may also be nothing at all.
+    /// Checks a time that may also be zero.
     pub(crate) fn duration_or_zero(
         self,
         field: &'static str,
@@ -917,18 +918,18 @@ impl<'a> Check<'a> {
         self.duration(field, value)
     }
 
-    /// A part of a whole that cannot be nothing: above 0 and at most 1.
+    /// Checks a share above 0 and at most 1.
     pub(crate) fn share(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
         let is_share = value > 0.0 && value <= 1.0;
         self.that(is_share, field, &value, "above 0 and at most 1")
     }
 
-    /// A part of a time by which that varies: 0 to 0.9.
+    /// Checks the share by which a time varies: 0 to 0.9.
     pub(crate) fn jitter(self, field: &'static str, value: f64) -> Result<(), ConfigError> {
         self.that((0.0..=0.9).contains(&value), field, &value, "0 to 0.9")
     }
 
-    /// A count from 1 to `most`; `permitted` says the same in words.
+    /// Checks a count from 1 to `most`; `permitted` says the same in words.
     pub(crate) fn count(
         self,
         field: &'static str,

@@ -1,7 +1,8 @@
 //! Composable [Tower](tower) layers that keep a service up when what it calls is slow, flaky,
 //! overloaded or gone.
 //!
-//! They wrap any `tower::Service` that is `Clone` and report through the [`metrics`] facade.
+//! They wrap any `tower::Service` that is `Clone` and report through the [`metrics`] facade. The [guide] leads from a first stack to
+//! clients of HTTP and gRPC, settings, alerts and tests.
 //!
 //! # Quick start
 //!
@@ -10,7 +11,7 @@
 //!
 //! use tower::{BoxError, service_fn};
 //!
-//! /// Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
+//! /// Any service that is `Clone` fits: an HTTP client, a gRPC channel, a function.
 //! async fn ask(item: &'static str) -> Result<String, BoxError> {
 //!     Ok(format!("12 of {item}"))
 //! }
@@ -19,7 +20,7 @@
 //! # async fn main() -> Result<(), BoxError> {
 //! let inventory = buttress::standard("inventory")
 //!     .timeout(Duration::from_millis(300)) // one attempt
-//!     .deadline(Duration::from_secs(2)) // all attempts together
+//!     .deadline(Duration::from_secs(2)) // the whole answer, with all attempts
 //!     .concurrency_limit(50) // or `.unlimited()`
 //!     .build()?
 //!     .wrap(service_fn(ask));
@@ -28,8 +29,8 @@
 //! # }
 //! ```
 //!
-//! That is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics, with
-//! hedging and a rate limit for the asking. Its parts are layers that can be used by themselves:
+//! This is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics. Hedging and a rate limit can
+//! be switched on. Its parts are layers that you can also use by themselves:
 //!
 //! ```
 //! use std::time::Duration;
@@ -52,64 +53,72 @@
 //!
 //! # Layers
 //!
-//! | layer | module | in short |
+//! | layer | module | effect |
 //! |---|---|---|
-//! | [`standard`] | [`stack`] | all that one dependency needs, in the right order |
+//! | [`standard`] | [`stack`] | the layers that one dependency needs, in the right order |
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
-//! | [`RetryLayer`] | [`retry`] | tries again what failed, within a [`budget`] |
-//! | [`HedgeLayer`] | [`hedge`] | sends a copy of what takes too long |
+//! | [`RetryLayer`] | [`retry`] | tries a failed call again, within a [`budget`] |
+//! | [`HedgeLayer`] | [`hedge`] | sends a copy of a slow call |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
-//! | [`RateLimitLayer`] | [`rate_limit`] | keeps to a number of calls per time |
+//! | [`RateLimitLayer`] | [`rate_limit`] | keeps calls to a rate |
 //! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
-//! | [`MeasureLayer`] | [`measure`] | counts and times what passes |
+//! | [`MeasureLayer`] | [`measure`] | counts and times calls |
 //!
 //! With the feature `http`:
 //!
-//! | layer | module | in short |
+//! | layer | module | effect |
 //! |---|---|---|
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
-//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, with a client that is bound to none |
+//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that is bound to none |
 //! | `http::BodyTimeoutLayer` | `http::body_timeout` | ends response bodies that stall or take too long |
 //! | `http::PropagateDeadlineLayer`, `http::InheritDeadlineLayer` | `http::deadline` | carry deadlines from one service to the next |
-//! | `http::RespondLayer` | `http::respond` | answers in HTTP or gRPC where a layer has refused |
+//! | `http::RespondLayer` | `http::respond` | turns the refusals of layers into responses of HTTP or gRPC |
 //!
 //! # HTTP and gRPC
 //!
-//! The feature `http` knows what a status means, which requests may be sent again, and that a call is over at the end of
-//! its response body. It depends on the crates `http`, `http-body` and `http-body-util`, not on a client: those of
-//! hyper-util, tonic and reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::standard(name)` in place of [`standard`].
+//! The feature `http` adds the rules of HTTP and gRPC: the meaning of each status, the requests that may be sent again, and the end of
+//! a call at the end of its response body. It depends on the crates `http`, `http-body` and `http-body-util` and on no client. Clients of
+//! hyper-util, tonic and reqwest fit, and servers under axum and tonic. Begin with `buttress::http::standard(name)` in place of
+//! [`standard`]; the [recipes](guide::http) show it for each client. The features `hyper`, `tonic` and `reqwest` add adapters that ask
+//! the client whether a request was sent.
 //!
 //! # Order of layers
 //!
 //! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,
-//! measure (attempts), balancer, client. The [guide] says why, and how to get from a service level to numbers.
+//! measure (attempts), balancer, client. The guide explains the [order](guide::ordering).
 //!
-//! - A fallback is outside all of them but a measure, so that it acts on what they have given up.
-//! - Layers of each key's own stand where one for all would stand.
+//! - A fallback is outside all of them except the measure, so that it acts when they have given up.
+//! - A keyed layer stands where the layer of its keys would stand.
 //!
 //! # A layer of your own
 //!
-//! An admission of your own, such as a limit on bytes in flight, is a [part]: two functions, one that admits an attempt
-//! and one that learns how it ended. It becomes a layer that keeps the promises of all others. The page on
+//! An admission rule of your own, such as a limit on the bytes in flight, is a [part]: one function that admits an attempt,
+//! and one that is told how the attempt ended. The crate makes a layer of it that keeps the promises below. The page on the
 //! [architecture] shows the way of a request through the crate.
 //!
 //! # What all layers have in common
 //!
-//! - A *configuration* is the recipe, made by `XLayer::config(name)`; its `build` checks every value and makes
-//!   the *layer*, which owns the state. All services made by one layer value, or by its clones, share that
-//!   state. Build twice for two of them.
-//! - `poll_ready` is always ready. An inner service that is not ready is waited for inside the call, under
-//!   the timeout; an idle handle holds nothing of this crate's. An error from the inner `poll_ready` is the outcome of a call.
-//! - Time is tokio's: with `start_paused` every layer runs in virtual time, and with a seed a run repeats
-//!   exactly. The [guide](guide#in-your-tests) shows it.
+//! - `XLayer::config(name)` makes a *configuration*. Its `build` checks every value and makes the *layer*, which owns the
+//!   state. All services made by one layer value, or by its clones, share that state. Build twice for two states.
+//! - **Nothing waits outside the call.** `poll_ready` is always ready. A call waits inside its future, under the timeout, for an
+//!   inner service that is not ready. An idle handle holds nothing of this crate. An error from the inner `poll_ready` is the
+//!   outcome of a call.
+//! - **Nothing is lost.** A call that is dropped, cancelled or panics gives back everything that it held.
+//! - **Nothing is allocated** by a successful call to a ready client, with a metrics recorder installed. Rare work is an exception:
+//!   a balancer looks for outliers every ten seconds, and handles to metrics are renewed.
+//! - **Retries cannot finish a service off.** In a total outage its load falls to 1.00 times the calls, once each process has
+//!   spent its initial [`budget`].
+//! - Time is tokio's: with `start_paused` every layer runs in virtual time, and a run with a seed repeats
+//!   exactly. The [guide](guide::testing) shows it.
 //! - A layer reads the clock when a call begins, and when it ends, after the inner service has returned. The parts of a
 //!   standard stack share these readings.
-//! - Names are metrics labels: they are kept for the life of the process and should come from a closed set.
+//! - The circuit breaker, rate limit, bulkhead and hedge can [observe](Mode::Observe) only. `handle()` of a layer reads and changes its state.
+//! - Names are labels of metrics: they are kept for the life of the process and should come from a closed set.
 //!
 //! # Calls
 //!
@@ -136,18 +145,18 @@
 //! # }
 //! ```
 //!
-//! The services are `tower::Service`s, too, for clients and servers that take one. `ServiceExt::oneshot` of tower works where the
-//! compiler can see that its future is `Send`. In an `async` block it often cannot (*implementation of `FnOnce` is not general
-//! enough*), because it forgets that a `BoxError` or a `&'static str` in the type of a closure or of a box is `'static`.
+//! The services also implement `tower::Service`, for clients and servers that take one. `ServiceExt::oneshot` of tower works where the
+//! compiler can see that its future is `Send`. In an `async` block the compiler often cannot (*implementation of `FnOnce` is not
+//! general enough*), because there it forgets that a `BoxError` or a `&'static str` in the type of a closure or a box is `'static`.
 //!
 //! # Errors
 //!
-//! `type Error = `[`Error`] for every service and every body. The kind is [`ErrorKind::Service`] for an error of the inner service,
-//! which is inside as it was; otherwise a layer has ended the call. [`Cause`] has the facts: kind, name, attempts, why there was no
-//! further attempt ([`GaveUp`]), whether the request was sent, and after which time to try again. Layers inside each other do not
-//! wrap the error again.
+//! Every service and every body has `type Error = `[`Error`]. Its kind is [`ErrorKind::Service`] for an error of the inner service,
+//! which it contains unchanged; any other kind means that a layer has ended the call. [`Cause`] has the facts: the kind, the name of
+//! the layer, the number of attempts, the reason for no further attempt ([`GaveUp`]), whether the request was sent, and the time after
+//! which to try again. Nested layers do not wrap the error again.
 //!
-//! `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
+//! `?` converts an [`Error`] into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
 //! [`Error::find`] finds it again in all of them.
 
 mod algorithm;

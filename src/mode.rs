@@ -1,10 +1,10 @@
-//! Whether a protective layer acts on its decisions.
+//! Modes of a protective layer: enforce its decisions, or only observe.
 
-/// Whether a protective layer acts on what it decides.
+/// Mode of a protective layer: it enforces its decisions, or only counts them.
 ///
-/// A setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate limit](crate::rate_limit::Config::mode),
+/// It is a setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate limit](crate::rate_limit::Config::mode),
 /// [bulkhead](crate::bulkhead::Config::mode), [hedge](crate::hedge::Config::mode) and
-/// [outlier ejection](crate::balance::OutlierEjection). What would have been rejected is counted in
+/// [outlier ejection](crate::balance::OutlierEjection). Calls that would have been rejected are counted in
 /// `buttress_rejections_total` with `mode="observe"`.
 ///
 /// # Examples
@@ -33,7 +33,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Calls that the layer decides against are rejected.
+    /// The layer rejects the calls that it decides against.
     #[default]
     Enforce,
     /// The layer decides and counts, and lets every call pass: a way to try settings on real traffic.

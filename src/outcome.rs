@@ -1,12 +1,12 @@
-//! What a call meant for the service it was sent to, and who decides that.
+//! Outcomes of calls, and the classifiers that decide them.
 
 use std::time::Duration;
 
 use crate::{Conflict, Effect, Error, GaveUp};
 
-/// What a finished call says about the service that was called.
+/// Outcome of a call, as a statement about the service that was called.
 ///
-/// What the layers make of it:
+/// The layers use it as follows:
 ///
 /// | | success | failure | overload | throttled | ignored |
 /// |---|---|---|---|---|---|
@@ -30,7 +30,7 @@ pub enum Outcome {
     /// The service said that it has too much to do. Counts as a failure; retries wait longer unless the classifier says
     /// [`Soon`](Reattempt::Soon).
     Overload {
-        /// How long the service asked callers to stay away.
+        /// The time for which the service asked callers to stay away.
         retry_after: Option<Duration>,
     },
     /// The service said that this caller has used up its quota, which says nothing about the service. Other callers, with
@@ -39,7 +39,7 @@ pub enum Outcome {
         /// The time for which the service asked this caller to stay away.
         retry_after: Option<Duration>,
     },
-    /// Says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
+    /// The call says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
     /// this operation.
     Ignored,
     /// The caller went away before the call was over.
@@ -47,7 +47,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Says whether this counts against the service: a [`Failure`](Self::Failure) or an [`Overload`](Self::Overload).
+    /// Returns whether this counts against the service: a [`Failure`](Self::Failure) or an [`Overload`](Self::Overload).
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failure | Self::Overload { .. })
@@ -58,7 +58,7 @@ impl Outcome {
         self.is_failure() || matches!(self, Self::Throttled { .. })
     }
 
-    /// The time that the service asked callers to stay away.
+    /// The time for which the service asked callers to stay away.
     pub(crate) fn retry_after(self) -> Option<Duration> {
         match self {
             Self::Overload { retry_after } | Self::Throttled { retry_after } => retry_after,
@@ -67,10 +67,10 @@ impl Outcome {
     }
 }
 
-/// The use of another attempt after a call that is over.
+/// Use of another attempt after a call.
 ///
-/// It is separate from the [`Outcome`], which says what the call means for the service: an answer may deserve another
-/// attempt and not count against the service, as HTTP's 408, or the other way round.
+/// It is separate from the [`Outcome`], which is a statement about the service: an answer such as HTTP's 408 deserves another
+/// attempt and does not count against the service, and for other answers it is the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reattempt {
@@ -79,10 +79,10 @@ pub enum Reattempt {
     /// Another attempt may succeed soon. Retry waits for its backoff and pays 10 tokens; a hedge without a retry around it
     /// makes another attempt at once.
     Soon,
-    /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload, 1 s or so, or
-    /// for the time that was asked for, and pays 20 tokens.
+    /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload (about 1 s), or
+    /// for the time that the service asked for, and pays 20 tokens.
     Later,
-    /// Another attempt may succeed at once, but no further one: something inside has been renewed, as an expired token.
+    /// One more attempt may succeed at once, because something inside has been renewed, such as an expired token.
     OnceAtOnce,
 }
 
@@ -96,13 +96,13 @@ impl From<Outcome> for Reattempt {
     }
 }
 
-/// The attempts of an operation that has returned a response.
+/// Attempts of an operation that has returned a response.
 ///
 /// With the feature `http` it is an extension of the response, unless the first attempt was a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempts {
-    /// The number of attempts that were made, the first one included and hedges not.
+    /// The number of attempts, with the first one and without hedges.
     pub made: u32,
     /// The reason why there was no further attempt. `None` after a success.
     pub gave_up: Option<GaveUp>,
@@ -111,7 +111,7 @@ pub struct Attempts {
     pub is_result_unknown: bool,
 }
 
-/// What the service said about trying again, apart from what the outcome is.
+/// Request of the service about another attempt, apart from the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pushback {
@@ -121,18 +121,19 @@ pub enum Pushback {
     DoNotRetry,
 }
 
-/// Classifies how a call ended.
+/// Classifies results of calls.
 ///
 /// One classifier serves every layer of a stack: retry, circuit breaker and measure agree on what
 /// a failure is. The default, [`ErrorsAreFailures`], looks no deeper than `Result`; closures work
 /// through [`classify_fn`].
 ///
 /// [Rejections](crate::Cause::is_rejection) by a layer of this operation are [`Outcome::Ignored`] without asking the
-/// classifier. Those of other dependencies, which the service has called, are errors like any other. Each layer asks for itself: it must be quick, and say the same each time.
+/// classifier. Rejections by other dependencies, which the service has called, are errors like any other. Each layer asks the
+/// classifier, which must be quick and give the same answer each time.
 ///
 /// # Examples
 ///
-/// A type of one's own can be cloned, named in a field, and used in spawned tasks:
+/// A type of your own can be cloned, named in a field, and used in spawned tasks:
 ///
 /// ```
 /// use buttress::{Classify, Error, Outcome, standard};
@@ -169,29 +170,29 @@ pub trait Classify<Res> {
     /// failure, [`Later`](Reattempt::Later) after an overload and for a caller that is throttled, else
     /// [`Never`](Reattempt::Never).
     ///
-    /// It is asked after the outcome, and not after a success.
+    /// Called after `classify`, except for a success.
     fn reattempt(&self, result: Result<&Res, &Error>) -> Reattempt {
         self.classify(result).into()
     }
 
-    /// Returns whether this answer is a conflict with an earlier attempt of the operation that may have acted, and has left
+    /// Returns whether this answer is a conflict with an earlier attempt of the operation that may have acted and left
     /// `effect`. By default no answer is.
     ///
-    /// Asked by retry and hedge, about an answer to a further attempt. One whose [earlier attempt is in
-    /// progress](Conflict::InProgress) is not the answer while another attempt may get it.
+    /// Retry and hedge call it for the answer to a further attempt. While another attempt may get the answer, they do not
+    /// return a conflict with an attempt [in progress](Conflict::InProgress).
     fn conflict(&self, response: &Res, effect: Effect) -> Conflict {
         let _ = (response, effect);
         Conflict::None
     }
 
-    /// Notes in the response how the operation came to it. By default it does nothing.
+    /// Notes the attempts of the operation in its response. By default it does nothing.
     ///
-    /// Called by retry and hedge before they return a response, unless the first attempt was a success.
+    /// Retry and hedge call it before they return a response, unless the first attempt was a success.
     fn annotate(&self, response: &mut Res, attempts: Attempts) {
         let _ = (response, attempts);
     }
 
-    /// Reads what the service said about trying again. By default nothing but the `retry_after` of
+    /// Reads the request of the service about another attempt. By default it is the `retry_after` of
     /// [`Outcome::Overload`] and [`Outcome::Throttled`].
     fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
@@ -200,7 +201,7 @@ pub trait Classify<Res> {
 
     /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by default.
     ///
-    /// If the call had a deadline sooner than its timeout, it counts against the service only if that had
+    /// If the call had a deadline sooner than its timeout, it counts against the service only if the service had
     /// [enough time](crate::circuit_breaker#calls-that-end-early) for it.
     fn is_deadline_exceeded(&self, response: &Res) -> bool {
         let _ = response;
@@ -208,7 +209,7 @@ pub trait Classify<Res> {
     }
 }
 
-/// The default classifier: an error is a [`Outcome::Failure`], any response a [`Outcome::Success`].
+/// Default classifier: an error is an [`Outcome::Failure`], any response an [`Outcome::Success`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorsAreFailures;
 
@@ -233,7 +234,7 @@ where
 
 /// Makes a classifier of a closure.
 ///
-/// The closure comes back unchanged; this function adds the signature that type inference needs. A function needs none.
+/// The closure comes back unchanged; `classify_fn` adds the signature that type inference needs. A named function does not need it.
 ///
 /// # Examples
 ///
@@ -255,8 +256,8 @@ where
     classify
 }
 
-/// Classifies a result the way every layer does: our own rejections are `Ignored`, for the rest the
-/// classifier decides.
+/// Classifies a result as every layer does: rejections of this operation are `Ignored`, and the classifier decides about
+/// all other results.
 #[inline]
 pub(crate) fn classify_result<Res, K>(classify: &K, result: &Result<Res, Error>) -> Outcome
 where

@@ -1,4 +1,4 @@
-//! Whether a request may be sent again, and how it is copied.
+//! Decision about sending a request again, and its copy.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -31,29 +31,29 @@ use std::sync::Arc;
     note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text, bytes, `Full` or `Empty`, or with a `ReplayBodyLayer` around the layer if its body is streamed"
 )]
 pub trait Replay<Req> {
-    /// Copies the request, or says with `None` that this one cannot be sent again.
+    /// Copies the request. `None` means that this request cannot be sent again.
     ///
     /// Called before the first attempt, and only while a further attempt is possible.
     fn copy(&self, request: &Req) -> Option<Req>;
 
-    /// Says whether it does no harm when the service acts on the request twice. By default it does none.
+    /// Returns whether the service may act on the request twice. By default it may.
     ///
-    /// A request that is not idempotent is sent again only if it is [proved](crate::Cause::was_sent) that it was not sent.
+    /// Any other request is sent again only with the [proof](crate::Cause::was_sent) that it was not sent.
     fn is_idempotent(&self, _request: &Req) -> bool {
         true
     }
 
     /// Returns whether a copy may be sent while another attempt is on its way. By default an idempotent request may.
     ///
-    /// Two attempts at once may collide at the service although one after the other would do no harm.
+    /// Two attempts at once may collide at the service, although one after the other would be harmless.
     fn is_hedgeable(&self, request: &Req) -> bool {
         self.is_idempotent(request)
     }
 
     /// Returns the trace that an attempt with this request may leave. By default there is none.
     ///
-    /// Asked when a further attempt is sent after one that may have acted. The classifier then tells by it whether an answer is
-    /// a [`Conflict`] with the earlier attempt.
+    /// Called when a further attempt is sent after an attempt that may have acted. From the trace, the classifier finds out
+    /// whether an answer is a [`Conflict`] with the earlier attempt.
     fn effect(&self, _request: &Req) -> Effect {
         Effect::None
     }
@@ -61,29 +61,29 @@ pub trait Replay<Req> {
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
-    /// Says whether a copy that was made earlier can still be sent. By default it can.
+    /// Returns whether a copy that was made earlier can still be sent. By default it can.
     ///
-    /// Asked before the copy is sent. Between the two a copy may have been lost: that of a streamed body is kept only
-    /// up to a limit, which may have been exceeded while the first attempt was read.
+    /// Called before the copy is sent. The copy may have been lost since: a streamed body is kept only up to a limit,
+    /// and the first attempt may have read more than that.
     fn is_replayable(&self, _copy: &Req) -> bool {
         true
     }
 
-    /// Ends what is left of the attempt that `copy` was made of. By default nothing.
+    /// Ends the rest of the attempt that `copy` was made of. By default it does nothing.
     ///
-    /// Called by a retry when that attempt has failed and the copy is to be sent. A client may go on to send a
-    /// streamed body after it has given an answer, and read away what the copy needs.
+    /// A retry calls it when that attempt has failed and the copy is about to be sent. A client may go on to send a
+    /// streamed body after it has given an answer, and consume data that the copy needs.
     fn abandon(&self, _copy: &Req) {}
 }
 
-/// The trace that an attempt may have left at the service, and that a later attempt with the same request finds.
+/// Trace that an attempt may have left at the service for a later attempt with the same request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
     /// A later attempt finds nothing that changes its answer.
     #[default]
     None,
-    /// The service knows the request by a key. While the first attempt is in progress, it may say so to a later one.
+    /// The service knows the request by a key. While the first attempt is in progress, it may answer a later one with that fact.
     Key,
     /// The request removes something. A later attempt does not find it.
     Removal,
@@ -93,11 +93,11 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// The answer is that to the request.
+    /// The answer belongs to the request.
     None,
     /// The earlier attempt is in progress. A later attempt gets the answer.
     InProgress,
-    /// The answer may be due to the earlier attempt, and nothing more is to be known.
+    /// The answer may be due to the earlier attempt, and no further attempt can find out.
     Unknown,
 }
 
@@ -132,19 +132,19 @@ where
     }
 }
 
-/// The reason why a request body that is read by several attempts could not be read on.
+/// Reason why a request body that several attempts read could not be read on.
 ///
-/// It is in the chain of sources of the error that a client makes of it. The `ReplayBody` of the feature `http` fails with it;
-/// a body of your own may do so, too. [`Lost`](Self::Lost) and [`Superseded`](Self::Superseded) concern one copy alone, so that
+/// It is in the chain of sources of the client's error. The `ReplayBody` of the feature `http` fails with it;
+/// a body of your own can do the same. [`Lost`](Self::Lost) and [`Superseded`](Self::Superseded) concern one copy alone, so that
 /// they do not end a hedged call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReplayBodyError {
     /// The body itself failed. Every copy reports it.
     Source(Arc<dyn StdError + Send + Sync>),
-    /// More of the body was read than is kept, and this copy needs what is gone.
+    /// More of the body was read than is kept, and this copy needs a part that is gone.
     Lost,
-    /// The attempt that reads it is over, and another one is made in its stead.
+    /// The attempt that reads it is over, and another attempt has replaced it.
     Superseded,
     /// The body panicked when another copy read it.
     Panicked,

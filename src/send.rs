@@ -1,4 +1,4 @@
-//! One call, as a future that is `Send` by its declaration.
+//! Calls as futures that are declared `Send`.
 //!
 //! The future of a service is `Send` if all types inside it are. Inside an `async` block the compiler finds that out with all
 //! lifetimes forgotten, and then does not believe that a `BoxError` or a `&'static str` in one of those types is `'static`:
@@ -95,16 +95,16 @@ macro_rules! send_method {
         impl<$($param $(: $bound)?),*> $service<$($param),*> {
             /// Sends one request.
             ///
-            /// The call is made on a clone, so the service can be shared by reference, and nothing has to be ready before. The
-            /// future is `Send` and `'static` if the service and the request are: it can be awaited in a task that is spawned and
-            /// in a handler of axum. Without the method, as through `ServiceExt::oneshot`, the compiler often rejects services
-            /// with closures, boxes or `&'static str` there (*implementation of `FnOnce` is not general enough*).
+            /// The call is made on a clone, so the service can be shared by reference, and no `poll_ready` is needed. The
+            /// future is `Send` and `'static` if the service and the request are: it can be awaited in a spawned task and
+            /// in a handler of axum. With `ServiceExt::oneshot` the compiler often rejects services with closures, boxes or
+            /// `&'static str` there (*implementation of `FnOnce` is not general enough*).
             ///
             /// Dropping the future cancels the call. Nothing happens before it is polled.
             ///
             /// # Errors
             ///
-            /// Those of the service.
+            /// Returns the errors of the service.
             pub fn send<Req>(
                 &self,
                 request: Req,

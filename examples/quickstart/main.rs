@@ -7,8 +7,8 @@
 //!
 //! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback;
 //! `stock` stays healthy while `payments` gets into every kind of trouble. Two shops get the same
-//! orders at the same moments, each from servers of its own. All that differs between them is
-//! `protect`, right below; all that is printed is measured.
+//! orders at the same moments, each from servers of its own. They differ only in `protect`,
+//! right below; everything that is printed is measured.
 
 mod metrics;
 mod options;
@@ -182,7 +182,7 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
     Ok(Report::new(script, [bare, protected], pages, lateness))
 }
 
-/// What one shop has to do with.
+/// One shop and its servers.
 struct World {
     stock: Server,
     payments: Server,
@@ -220,7 +220,7 @@ async fn serve(
     while served.join_next().await.is_some() {}
 }
 
-/// How much too late things happen because the machine is busy: in one case of ten it is more.
+/// Delay of timers because the machine is busy: one timer in ten is later than that.
 async fn lateness(end: Instant) -> Duration {
     let mut late = Vec::new();
     let mut now = Instant::now();

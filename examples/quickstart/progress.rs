@@ -1,4 +1,4 @@
-//! What is shown on stderr while the play goes on.
+//! Progress of the play on stderr.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};

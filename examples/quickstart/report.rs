@@ -1,4 +1,4 @@
-//! What was measured, as a table.
+//! Report of the measurements, as a table.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,10 +14,10 @@ const PLACED: usize = 19;
 const IN_A_ROW: usize = 20;
 const AS_USUAL: Duration = Duration::from_millis(400);
 
-/// What takes 10 to 40 ms must not take twice as long.
+/// Greatest delay of timers: work of 10 to 40 ms must not take twice as long.
 const LATE: Duration = Duration::from_millis(15);
 
-/// What was measured at one shop.
+/// Measurements at one shop.
 #[derive(Debug)]
 pub(crate) struct Column {
     /// In the order in which the customers came.
@@ -80,7 +80,7 @@ impl Column {
         self.took(phase, |ending| endings.contains(&ending)).len()
     }
 
-    /// How long the orders of a phase took that ended so.
+    /// Returns the times of the orders of a phase that ended so.
     fn took(&self, phase: usize, so: impl Fn(Ending) -> bool) -> Vec<Duration> {
         self.phase(phase)
             .filter(|sample| so(sample.ending))
@@ -94,8 +94,8 @@ impl Column {
         self.phase(phase).filter(is_slow).count()
     }
 
-    /// How many orders were placed in a second while a phase lasted, and how long 99 % of them took
-    /// at most. What is placed later, when the trouble is over, does not count.
+    /// Returns the orders that were placed per second while a phase lasted, and the 99th percentile of
+    /// their times. Orders that are placed later, when the trouble is over, do not count.
     fn goodput(&self, phase: &Phase) -> (f64, Duration) {
         let lasts = phase.starts..phase.ends;
         let is_placed = |sample: &&Sample| {
@@ -115,7 +115,7 @@ pub(crate) struct Report {
     script: Arc<Script>,
     bare: Column,
     protected: Column,
-    /// What the metrics showed at the beginning of each phase, and at the end.
+    /// Metrics at the beginning of each phase, and at the end.
     pages: Vec<String>,
     lateness: Duration,
 }
@@ -442,7 +442,7 @@ impl Report {
         )
     }
 
-    /// How much a counter of `payments` grew in a phase.
+    /// Returns the growth of a counter of `payments` in a phase.
     fn counted(&self, phase: usize, metric: &str, labels: &[&str]) -> usize {
         self.difference(phase, metric, labels) as usize
     }

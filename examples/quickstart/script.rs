@@ -1,4 +1,4 @@
-//! The play: what `payments` goes through, and when the customers come.
+//! The play: the troubles of `payments`, and the arrivals of the customers.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ const ORDERS_PER_SECOND: f64 = 200.0;
 
 /// Workers of a server.
 const WORKERS: usize = 24;
-/// How long a worker takes for a request if nothing is wrong, at least and at most.
+/// Shortest and longest time of a worker for a request if nothing is wrong.
 const WORK: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(40)];
 
-/// What a server allows a shop. The bare shop does not know of it.
+/// Agreement between a server and a shop. The bare shop does not know it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contract {
     /// Requests in a second. More are answered 429.
@@ -31,7 +31,7 @@ pub(crate) const PAYMENTS: Contract = Contract {
     at_once: 12,
 };
 
-/// How `payments` is doing.
+/// Health of `payments`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     /// Answers after 10 to 40 ms of work.
@@ -78,7 +78,7 @@ impl Health {
         }
     }
 
-    /// How long a worker is busy with a request that is hit, on average, if not the usual time.
+    /// Returns the average time of a worker for a request that is hit, if it is not the usual time.
     pub(crate) fn stuck_for(self) -> Duration {
         match self {
             Self::Slow => Duration::from_millis(800),
@@ -87,7 +87,7 @@ impl Health {
         }
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     pub(crate) fn workers(self) -> usize {
         match self {
             Self::Overloaded => 2,
@@ -101,7 +101,7 @@ impl Health {
         self.workers() as f64 / ((least + most) / 2).as_secs_f64()
     }
 
-    /// How long a worker takes for a request that is not hit.
+    /// Returns the time of a worker for a request that is not hit.
     pub(crate) fn work(luck: f64) -> Duration {
         let [least, most] = WORK;
         least + most.saturating_sub(least).mul_f64(luck)
@@ -132,8 +132,8 @@ impl Phase {
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) phases: Vec<Phase>,
-    /// How long a customer waits for an answer before leaving. Without it nothing would ever end at
-    /// the bare shop.
+    /// Time for which a customer waits for an answer before leaving. Without it no order would ever end
+    /// at the bare shop.
     pub(crate) patience: Duration,
 }
 
@@ -203,7 +203,7 @@ impl Script {
         customers
     }
 
-    /// When a customer comes who would come then if there were no crowds.
+    /// Moves the arrival of a customer into a crowd.
     fn gathered(&self, comes: Duration) -> Duration {
         let mut phases = self.phases.iter();
         let phase = phases.find(|phase| comes < phase.ends);
@@ -221,7 +221,7 @@ pub(crate) struct Customer {
     pub(crate) order: u64,
     /// Since the start of the play.
     pub(crate) comes: Duration,
-    /// How long they wait for an answer before they leave.
+    /// Time for which they wait for an answer before they leave.
     pub(crate) patience: Duration,
 }
 

@@ -40,7 +40,7 @@ enum Listening {
     Moving,
 }
 
-/// What the connections of one server share.
+/// State that the connections of one server share.
 #[derive(Debug)]
 struct Desk {
     workers: Arc<Semaphore>,
@@ -86,9 +86,9 @@ impl Quota {
 pub(crate) struct Ledger {
     /// Keys that have been seen.
     keys: HashSet<HeaderValue>,
-    /// How many requests came for each order.
+    /// Number of requests for each order.
     requests: HashMap<u64, u64>,
-    /// How often each order was booked. Nothing here knows of keys, so it shows if they fail.
+    /// Number of bookings of each order. Bookings ignore the keys, so it shows if the keys fail.
     pub(crate) bookings: HashMap<u64, u32>,
     /// Requests that were answered from the books, because their key was known.
     pub(crate) repeats: u64,

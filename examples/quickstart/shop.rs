@@ -16,7 +16,7 @@ use tower::{BoxError, Service, ServiceExt as _, service_fn};
 use crate::script::Customer;
 use crate::{Request, Response};
 
-/// What the shop asks of a client. The bare and the protected one both have it.
+/// Client of the shop, bare or protected.
 pub(crate) trait Client:
     Service<Request, Response = Response, Error: Into<BoxError> + Send + 'static, Future: Send>
     + Clone
@@ -35,7 +35,7 @@ impl<S> Client for S where
 {
 }
 
-/// How an order ended.
+/// End of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Placed,
@@ -89,7 +89,7 @@ impl Ending {
     }
 }
 
-/// What became of one customer.
+/// Result for one customer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) customer: Customer,
@@ -100,7 +100,7 @@ pub(crate) struct Sample {
     pub(crate) ending: Ending,
 }
 
-/// What is measured at one shop.
+/// Measurements at one shop.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     /// In the order in which they were decided.
@@ -110,7 +110,7 @@ pub(crate) struct Records {
     pub(crate) payments: Vec<Payments>,
 }
 
-/// How much was asked of `payments` for the orders of one phase.
+/// Payments that were asked of `payments` for the orders of one phase.
 #[derive(Debug, Default)]
 pub(crate) struct Payments {
     wanted: AtomicU64,

@@ -1,11 +1,11 @@
-//! What a budget reports.
+//! Metrics of a budget.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::telemetry::table::{BUDGET_CAPACITY, BUDGET_TOKENS};
 use crate::telemetry::{Handles, Instruments};
 
-/// What the gauges show. Of several budgets with one name, the one that was used last.
+/// Values of the gauges. Of several budgets with one name, the gauges show the one that was used last.
 #[derive(Debug, Default)]
 pub(super) struct BudgetMetrics {
     tokens: AtomicU32,

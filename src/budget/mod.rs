@@ -1,13 +1,13 @@
-//! The retry budget: how much extra load the callers of one dependency may cause.
+//! Budget for retries: a bound on the extra load that the callers of one dependency may cause.
 //!
 //! Retries help while failures are rare, and finish a service off when it is down: with three
-//! attempts, a dead backend gets three times its load. A budget lets the first kind through and stops
-//! the second, without knowing which one it is.
+//! attempts, a dead backend gets three times its load. A budget lets retries through in the first case and stops them in
+//! the second, without being told which case it is.
 //!
 //! # When to use it
 //!
-//! Always: a [retry](crate::retry) layer that is given none makes its own. Make one by hand where several clients or layers
-//! call the same dependency, so that together they keep to it; the [standard stack](crate::stack) does that for
+//! Always: a [retry](crate::retry) layer without a given budget makes its own. Make a budget by hand where several clients or layers
+//! call the same dependency, so that together they keep to it. The [standard stack](crate::stack) shares one budget between
 //! its retries and hedges.
 //!
 //! # How it works
@@ -18,14 +18,14 @@
 //!   what they cost       +10 …  ──┘                   └─▶ −20 a hedge
 //! ```
 //!
-//! A bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
-//! fewer than 20, so that a client with few calls gets over an unlucky streak. A retry costs 10, or 20
-//! if the answer was an overload; what an operation has paid comes back when it succeeds in the
-//! end, so retries that help are free and only those that do not help use the budget up.
+//! The budget is a bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
+//! fewer than 20, so that a client with few calls recovers from an unlucky streak. A retry costs 10, or 20
+//! if the answer was an overload. An operation that succeeds in the end gets its payments back, so retries that help
+//! are free, and only retries that do not help use up the budget.
 //!
-//! The bucket starts with what its first operation may need: 20 × ([`max_attempts`](crate::retry::Config::max_attempts)
+//! The bucket starts with enough tokens for its first operation: 20 × ([`max_attempts`](crate::retry::Config::max_attempts)
 //! − 1) tokens for a retry layer, 20 × [`max_hedges`](crate::hedge::Config::max_hedges) for a hedge. Each layer tells
-//! its budget when it is built, and the greatest need counts. So the first operation of a new process makes all
+//! its budget how many it needs when it is built, and the greatest number counts. So the first operation of a new process makes all
 //! attempts, also after overloads. The bucket holds 10 times the greatest of
 //!
 //! - a reserve of 10 retries, for clients with little traffic,
@@ -33,9 +33,9 @@
 //! - 0.2 s × the operations per second,
 //! - in the first minute, its initial retries.
 //!
-//! In a total outage nothing comes in and the load on the backend falls to 1.00 times the calls. At
-//! 20 % random failures almost every retry is allowed. Above about 35 % more is paid than
-//! comes in: of the load that retries would add without a budget, 84 % is let through at 35 %
+//! In a total outage no tokens come in, and the load on the backend falls to 1.00 times the calls. At
+//! 20 % random failures almost every retry is allowed. Above about 35 % retries cost more tokens than
+//! come in: of the load that retries would add without a budget, 84 % is let through at 35 %
 //! failures, 60 % at 40 %, 28 % at 50 % and nothing at 100 %. Source: the client-side token bucket of
 //! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
 //! funded by successes.
@@ -44,18 +44,18 @@
 //!
 //! - In a total outage the load on the service falls to 1.00 times the calls. A process that starts during the outage
 //!   adds its initial tokens; one that makes a single call makes all attempts of it.
-//! - An operation that is dropped gives back its place, never what it has paid.
-//! - No tokens are lost or made by calls that race.
+//! - An operation that is dropped gives back its place, but not its payments.
+//! - Calls that race neither lose nor create tokens.
 //!
 //! # Cost
 //!
-//! Two atomic updates of one word for an operation. Once in 16 operations the clock is read, to measure how many there are
-//! in a second.
+//! An operation makes two atomic updates of one word. Once in 16 operations it reads the clock, to measure the operations per
+//! second.
 //!
 //! # What clones share
 //!
 //! Everything. Make one budget per dependency and give it to every layer and client that calls it;
-//! never one per request. A retry layer that is given none makes one of its own.
+//! never make one per request.
 //!
 //! # Metrics
 //!
@@ -67,7 +67,7 @@
 //! |---|---|---|
 //! | [`reserve`](Config::reserve) | 10 retries | a client with a call per second can still retry |
 //! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
-//! | [`initial`](Config::initial) | what the first operation may need: 4 retries for 3 attempts | a new process is not refused what an old one is granted |
+//! | [`initial`](Config::initial) | enough for the first operation: 4 retries for 3 attempts | a new process makes as many attempts as an old one |
 //!
 //! # Examples
 //!
@@ -98,16 +98,16 @@ use crate::error::{Check, or_panic};
 use crate::nanos::nanos_between;
 use crate::telemetry::{Published, Series};
 
-/// What a retry costs.
+/// Cost of a retry.
 pub(crate) const RETRY: u32 = TOKENS_PER_RETRY;
-/// What a retry costs after the service said that it is overloaded.
+/// Cost of a retry after the service said that it is overloaded.
 pub(crate) const RETRY_AFTER_OVERLOAD: u32 = 2 * TOKENS_PER_RETRY;
-/// What a hedge costs. More than a retry, because nothing has failed yet.
+/// Cost of a hedge. It is more than that of a retry, because nothing has failed yet.
 pub(crate) const HEDGE: u32 = 2 * TOKENS_PER_RETRY;
 
-/// A budget for retries, shared by all clones. See the [module documentation](self).
+/// Budget for retries, shared by all clones. See the [module documentation](self).
 ///
-/// Two are equal if they are the same budget.
+/// Two values are equal if they share one budget.
 #[derive(Clone)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -123,7 +123,7 @@ struct Shared {
 }
 
 impl Budget {
-    /// A budget with the default settings.
+    /// Makes a budget with the default settings.
     ///
     /// # Panics
     ///
@@ -144,31 +144,31 @@ impl Budget {
         }
     }
 
-    /// The name it was given.
+    /// Returns the name of the budget.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.shared.metrics.name()
     }
 
-    /// How many tokens there are. A retry costs 10.
+    /// Returns the number of tokens. A retry costs 10.
     #[must_use]
     pub fn tokens(&self) -> u32 {
         self.shared.tokens.tokens()
     }
 
-    /// How many tokens there can be at present.
+    /// Returns the greatest number of tokens that the budget can hold at present.
     #[must_use]
     pub fn capacity(&self) -> u32 {
         self.shared.tokens.capacity()
     }
 
-    /// How many operations are under way.
+    /// Returns the number of operations that are under way.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.shared.tokens.in_flight()
     }
 
-    /// Makes sure that the budget begins with at least so many tokens, unless the user has set how many.
+    /// Raises the initial tokens to at least this number, unless the user has set them.
     pub(crate) fn raise_initial(&self, tokens: u32) {
         if !self.shared.is_initial_fixed {
             let now = nanos_between(self.shared.origin, Instant::now());
@@ -188,7 +188,7 @@ impl Budget {
         self.shared.tokens.enter();
     }
 
-    /// Notes that an operation is over, and what it brings.
+    /// Notes that an operation is over, and the tokens that it brings.
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) {
         if self.shared.tokens.leave(gain) {
@@ -203,7 +203,7 @@ impl Budget {
         allowed
     }
 
-    /// Brings back what was taken for something that was not sent.
+    /// Brings back the tokens of an attempt that was not sent.
     pub(crate) fn give_back(&self, cost: u32) {
         self.shared.tokens.deposit(cost);
     }
@@ -235,29 +235,29 @@ pub struct Config {
     name: String,
     reserve: u32,
     share: f64,
-    /// `None` for what the layers need that use it.
+    /// `None` for as many as the layers need that use the budget.
     initial: Option<u32>,
 }
 
 impl Config {
-    /// How many retries the budget can always hold, 1 to 10,000. 10 by default.
+    /// Sets the number of retries that the budget can always hold, 1 to 10,000. 10 by default.
     pub fn reserve(mut self, retries: u32) -> Self {
         self.reserve = retries;
         self
     }
 
-    /// How many retries the budget can hold per operation in flight, and per operation each second;
+    /// Sets the retries that the budget can hold per operation in flight, and per operation each second;
     /// above 0 and at most 1. 0.2 by default.
     pub fn share(mut self, share: f64) -> Self {
         self.share = share;
         self
     }
 
-    /// How many retries there are at the start, 0 to 20,000. The budget can hold them for a minute, also if they are
+    /// Sets the number of retries at the start, 0 to 20,000. The budget can hold them for a minute, also if they are
     /// more than the reserve.
     ///
-    /// By default as many as the first operation may need if each retry costs 20 tokens: twice the retries of an
-    /// operation, or the hedges, of the layer that needs most. A number that is set here is not raised by layers.
+    /// The default is enough for the first operation if each retry costs 20 tokens: twice the retries of an
+    /// operation, or the hedges, of the layer that needs most. Layers do not raise a number that is set here.
     pub fn initial(mut self, retries: u32) -> Self {
         self.initial = Some(retries);
         self

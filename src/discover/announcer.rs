@@ -1,4 +1,4 @@
-//! The endpoints that a source has found, and the changes that it has still to announce.
+//! Endpoints that a source has found, and the changes that it has yet to announce.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use super::Target;
 use super::source::{Change, unless_it_panics};
 use super::target::Difference;
 
-/// The endpoints that a source has found, and the changes that lead from those that were announced to them.
+/// Endpoints that a source has found, and the changes that lead to them from the endpoints that were announced.
 #[derive(Debug)]
 pub(super) struct Announcer<K, A> {
     known: HashMap<K, Known<A>>,
@@ -18,7 +18,7 @@ pub(super) struct Announcer<K, A> {
 #[derive(Debug)]
 struct Known<A> {
     target: Target<A>,
-    /// It is announced as it is, or will be. Else it is announced anew as soon as it is found again.
+    /// The endpoint is announced unchanged, or will be. Otherwise it is announced anew as soon as it is found again.
     is_announced: bool,
 }
 
@@ -37,7 +37,7 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.known.keys()
     }
 
-    /// An endpoint has been found.
+    /// Takes in an endpoint that has been found.
     pub(super) fn find(&mut self, key: K, target: Target<A>) {
         let former = self.known.get(&key).filter(|known| known.is_announced);
         let difference = former.map(|former| target.difference(&former.target));
@@ -54,21 +54,21 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.known.insert(key, known);
     }
 
-    /// An endpoint is not there any more.
+    /// Takes in that an endpoint is gone.
     pub(super) fn lose(&mut self, key: &K) {
         if let Some((key, _)) = self.known.remove_entry(key) {
             self.changes.push_back(Change::Remove(key));
         }
     }
 
-    /// Finds an endpoint again that is known already.
+    /// Takes in that a known endpoint has been found again.
     pub(super) fn find_again(&mut self, key: &K) {
         if let Some(known) = self.known.get(key) {
             self.find(key.clone(), known.target.clone());
         }
     }
 
-    /// Announces all that `find` finds again with services that are made anew. What is gone is removed after that.
+    /// Announces all endpoints that `find` finds again with services that are made anew, and then removes the others.
     pub(super) fn begin_anew(&mut self, find: impl FnOnce(&mut Self)) {
         let pending = std::mem::take(&mut self.changes);
         for known in self.known.values_mut() {
@@ -82,7 +82,7 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.changes.extend(pending.into_iter().filter(is_gone));
     }
 
-    /// Returns the next change, with the service that `make` makes of an address. An endpoint that it panics for is left
+    /// Returns the next change, with the service that `make` makes of an address. If `make` panics, the endpoint is left
     /// out until it is found again.
     pub(super) fn next<S>(&mut self, mut make: impl FnMut(&K, &A) -> S) -> Option<Change<K, S>> {
         loop {

@@ -1,4 +1,4 @@
-//! Endpoints by DNS.
+//! Source of endpoints that looks names up by DNS.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,22 +22,22 @@ use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
 
-/// As long as Kubernetes lets its answers live, and as Envoy waits. How long an answer may be used is not known from the
-/// operating system.
+/// Default interval: the time to live of answers of Kubernetes, and the interval of Envoy. The operating system does not tell
+/// the time to live of an answer.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// So that many clients do not ask together.
+/// Default jitter, so that many clients do not ask together.
 const JITTER: f64 = 0.1;
-/// What `resolv.conf` allows by default: two tries of 5 s.
+/// Default timeout, which is the default of `resolv.conf`: two tries of 5 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As long as a rolling restart may have no server that is ready.
+/// Default time of empty answers: a rolling restart may have no ready server for as long.
 const EMPTY_AFTER: Duration = Duration::from_secs(60);
-/// The first pause while no address is known, and callers wait for one. Doubles up to the interval.
+/// First pause while no address is known and callers wait for one. It doubles up to the interval.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The shortest wait after an answer because of its time to live, which may be zero. Name servers count in seconds.
+/// Shortest wait after an answer because of its time to live, which may be zero. Name servers count in seconds.
 const LEAST_TTL: Duration = Duration::from_secs(1);
 
-/// The error of a resolver that has panicked. If that ended the source, nobody would ever ask again.
+/// Error of a resolver that has panicked. The panic must not end the source, because nothing would ask again.
 const PANIC: &str = "the resolver has panicked";
 
 /// The settings of a [`Dns`]. Made by [`Dns::config`].
@@ -64,29 +64,29 @@ struct Settings {
 type OnFailure = Arc<dyn Fn(&BoxError) + Send + Sync>;
 
 impl<R> Config<R> {
-    /// How long it waits after an answer, or a failure, before it asks again. 5 s by default.
+    /// Sets the wait after an answer, or a failure, before the source asks again. 5 s by default.
     ///
-    /// If the resolver knows how long its answer may be used, and that is sooner, it asks again then, but not before 1 s
-    /// has passed: see [`Target::ttl`]. While no address is known, it asks after 100 ms, then twice as long, up to this.
+    /// If the answer has a shorter [time to live](Target::ttl), the source asks again after that time, but not before 1 s
+    /// has passed. While no address is known, it asks after 100 ms, then after twice as long, up to the interval.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = interval;
         self
     }
 
-    /// Varies the wait by up to this share of it in either direction; 0 to 0.9. 0.1 by default.
+    /// Varies the wait by up to this share in either direction; 0 to 0.9. 0.1 by default.
     pub fn jitter(mut self, share: f64) -> Self {
         self.settings.jitter = share;
         self
     }
 
-    /// How long a lookup may take before it counts as failed. 10 s by default.
+    /// Sets the time after which a lookup counts as failed. 10 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
     }
 
-    /// How long answers without an address count as failures, before they are believed. 60 s by default; zero
-    /// believes the first one.
+    /// Sets the time for which answers without an address count as failures, before they are believed. 60 s by default; zero
+    /// believes the first answer.
     ///
     /// The operating system reports a name without an address as an error: that never removes an endpoint.
     pub fn empty_after(mut self, empty_after: Duration) -> Self {
@@ -94,29 +94,29 @@ impl<R> Config<R> {
         self
     }
 
-    /// How long an address stays that is not in the answers any more. Zero by default: it is removed at once.
+    /// Sets the time for which an address stays that has left the answers. Zero by default: it is removed at once.
     ///
-    /// For a name server that answers with some of many addresses, in turn: many times the interval.
+    /// Set many times the interval for a name server that answers with some of many addresses in turn.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self
     }
 
-    /// Calls `listener` with each error of the resolver; a panic is one. Answers without an address are no errors.
+    /// Calls `listener` with each error of the resolver, and with each panic. Answers without an address are no errors.
     ///
-    /// The endpoints stay as they are, so nothing else tells of it. A panic of the listener is caught.
+    /// The endpoints stay unchanged after an error, so nothing else reports it. A panic of the listener is caught.
     pub fn on_failure(mut self, listener: impl Fn(&BoxError) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Arc::new(listener));
         self
     }
 
-    /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
+    /// Sets the seed of the jitter, which then repeats exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Looks names up with `resolver`. By default with that of the operating system.
+    /// Looks names up with `resolver`. The default is the resolver of the operating system.
     pub fn resolver<R2: Resolve>(self, resolver: R2) -> Config<R2> {
         Config {
             settings: self.settings,
@@ -163,9 +163,9 @@ debug_fields!([R] Config<R> { settings });
 
 /// A source of endpoints that looks a host name up again and again.
 ///
-/// The key of an endpoint is its address. It survives failures and panics of the resolver with the last answer that was
-/// good, for as long as it takes, and never ends by itself. It asks while it is polled: a balancer's driver does so
-/// without traffic. Dropping it ends the lookup. When another runtime takes over, it announces the addresses that it knows
+/// The key of an endpoint is its address. During failures and panics of the resolver, the source keeps the last good answer,
+/// and never ends by itself. It asks while it is polled: a balancer's driver polls it also without traffic. Dropping the
+/// source ends the lookup. When another runtime takes over, the source announces the addresses that it knows
 /// once more, with services that are made there, and asks again at once.
 pub struct Dns<M, R: Resolve = System> {
     config: Config<R>,
@@ -173,15 +173,15 @@ pub struct Dns<M, R: Resolve = System> {
     make: M,
     step: Step<R::Future>,
     announcer: Announcer<SocketAddr, SocketAddr>,
-    /// When each address was last in an answer.
+    /// Time of the last answer that had the address, for each address.
     seen: BTreeMap<SocketAddr, Instant>,
-    /// Since when there was no address in any answer.
+    /// Time since which no answer has had an address.
     empty_since: Option<Instant>,
     /// The next pause while nothing is known.
     pause: Duration,
 }
 
-/// What it is doing.
+/// State of the source.
 enum Step<F> {
     Asking,
     Looking(Pin<Box<Timeout<F>>>),
@@ -209,7 +209,7 @@ impl Dns<fn(SocketAddr)> {
 }
 
 impl<M, R: Resolve> Dns<M, R> {
-    /// Takes in an answer or a failure, and waits until it is time for the next one.
+    /// Takes in an answer or a failure, and begins the wait for the next one.
     fn wait_after(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Step<R::Future> {
         let mut ttl = None;
         match answer {
@@ -335,13 +335,13 @@ mod tests {
 
     use crate::sync::lock;
 
-    /// What the resolver answers.
+    /// Answer of the resolver.
     #[derive(Clone)]
     enum Answer {
         Found(&'static [u8]),
         Failed,
         Hanging,
-        /// When it is asked, or when it is to answer.
+        /// Time at which it is asked, or at which it is to answer.
         Panics {
             at_once: bool,
         },

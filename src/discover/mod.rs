@@ -1,9 +1,9 @@
-//! Where the endpoints of a balancer come from when they change while it is in use.
+//! Sources of endpoints for a balancer whose endpoints come and go.
 //!
 //! # When to use it
 //!
-//! For a [balancer](crate::balance) whose endpoints come and go: a service of Kubernetes, a fleet that scales. For a list that
-//! stays, give the balancer the list.
+//! For a [balancer](crate::balance) whose endpoints come and go: a service of Kubernetes, or a fleet that scales. If the list
+//! stays the same, give the balancer the list.
 //!
 //! # How it works
 //!
@@ -13,35 +13,35 @@
 //! ```
 //!
 //! A [`Source`] says which endpoints come and go; [`balance::Config::discover`](crate::balance::Config::discover) takes
-//! one. Any stream that is a `tower::discover::Discover` is one. This page has
+//! a source. Any `tower::discover::Discover` is a source. This page has
 //! three more:
 //!
 //! - [`Dns`] looks a host name up again and again: for a headless service of Kubernetes, or anything else that
 //!   publishes its addresses by DNS.
-//! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd, a file. Whatever finds out about
+//! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd or a file. The code that finds out about
 //!   the endpoints writes the whole list, and never a difference.
-//! - [`Restartable`] makes a stream by a function, and makes it anew when it has to begin anew.
+//! - [`Restartable`] makes a source with a function, and makes it again after a panic or on another runtime.
 //!
-//! [`Dns`] and [`Watch`] make the service of an endpoint from its address, with a function of the user. This is where each
-//! endpoint gets layers of its own. In place of an address, a resolver or a list may give a [`Target`]: an address with its
+//! [`Dns`] and [`Watch`] make the service of an endpoint from its address, with a function of yours. The function can give each
+//! endpoint layers of its own. In place of an address, a resolver or a list may give a [`Target`]: an address with its
 //! weight, priority and zone, and the time for which it may be used.
 //!
 //! # Promises
 //!
-//! - What is known stays in use until something better is known. A lookup that fails, panics, takes too long or finds
-//!   nothing removes no endpoint (the last for a while: [`Config::empty_after`]).
-//! - An address that no service can be made for, because the function panics, is left out and tried again: by [`Dns`] with
+//! - Known endpoints stay in use until better ones are known. A lookup that fails, panics or takes too long removes no endpoint.
+//!   A lookup that finds nothing removes none for the time [`Config::empty_after`].
+//! - If the function panics for an address, the address is left out and tried again: by [`Dns`] with
 //!   the next answer, by [`Watch`] after 0.1 to 30 s. The others are announced.
 //! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
-//! - An endpoint that stays is not touched: its service, its connections and what is known of it remain.
+//! - An endpoint that stays keeps its service, its connections and its statistics.
 //!
 //! # Cancellation and errors
 //!
 //! The driver of a balancer ends with its last handle, and drops the source. An error that a source reports leaves
 //! the endpoints as they are. When a source ends, the driver ends, and the endpoints are final: they stay.
 //!
-//! A source whose poll panics is [restarted](Source::restart) after 0.1 to 30 s. So is one whose runtime has ended, by the
-//! next call of the balancer: see [background tasks](crate::balance#background-tasks).
+//! A source whose poll panics is [restarted](Source::restart) after 0.1 to 30 s. The next call of the balancer restarts a source
+//! whose runtime has ended: see [background tasks](crate::balance#background-tasks).
 //!
 //! # Defaults
 //!
@@ -53,7 +53,7 @@
 //!
 //! # Examples
 //!
-//! A resolver of the user's own, as another one than the operating system's would be plugged in:
+//! A resolver of your own, in place of the operating system's:
 //!
 //! ```
 //! use std::convert::Infallible;

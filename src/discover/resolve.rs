@@ -1,4 +1,4 @@
-//! From a host name to addresses.
+//! Resolvers, which find the addresses of a host name.
 
 use std::future::Future;
 use std::io;
@@ -14,11 +14,11 @@ use crate::BoxError;
 
 /// Looks up the addresses of a host.
 ///
-/// A closure is one: `|host: String, port| async move { … }`.
+/// A closure `|host: String, port| async move { … }` is a resolver.
 ///
 /// # Examples
 ///
-/// A closure whose answer has more than addresses, as records of type SRV have:
+/// A closure whose answer has weights, priorities and times to live, as records of type SRV have:
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -46,7 +46,7 @@ pub trait Resolve {
 
     /// Begins to look up the addresses of `host`, with `port` as their port.
     ///
-    /// In any order. Of repeated ones the last counts.
+    /// The addresses may be in any order. If an address is repeated, the last one counts.
     fn resolve(&mut self, host: &str, port: u16) -> Self::Future;
 }
 
@@ -66,8 +66,8 @@ where
 
 /// The resolver of the operating system (`getaddrinfo`), on a thread for blocking work.
 ///
-/// A lookup that is given up goes on in its thread, since nothing can stop it. Until it has ended, another one fails at
-/// once, so that a resolver which hangs never holds more than one thread.
+/// A lookup that took too long goes on in its thread, because nothing can stop it. Until it has ended, another lookup fails at
+/// once, so that a resolver that hangs never holds more than one thread.
 #[derive(Debug, Default)]
 pub struct System {
     busy: Arc<Mutex<()>>,

@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 
 use super::source::{Change, Source};
 
-/// A source that is made by a function, and made anew when it has to be.
+/// A source that a function makes, and makes again when it must restart.
 ///
-/// A stream that lives on a runtime (its timers, its connections, a task that feeds it) ends with that runtime. A
-/// balancer in a `static`, which outlives the runtime that it was made on, needs a source that can begin anew: the function
+/// A stream with timers, connections or a task on a runtime ends with that runtime. A
+/// balancer in a `static` outlives the runtime that it was made on, and needs a source that can restart: the function
 /// is called again when another runtime takes over, and after a panic. Endpoints of the former source stay in use until
-/// the new one has announced some; those that it has not announced by the time that it first has nothing to say are removed.
+/// the new source has announced some. When the new source first has nothing more to announce, the endpoints that it has not
+/// announced are removed.
 ///
-/// [`Dns`](super::Dns) and [`Watch`](super::Watch) begin anew by themselves.
+/// [`Dns`](super::Dns) and [`Watch`](super::Watch) restart by themselves.
 ///
 /// # Examples
 ///
@@ -49,7 +50,7 @@ pub struct Restartable<F, D: Source> {
     make: F,
     source: Option<Pin<Box<D>>>,
     known: HashSet<D::Key>,
-    /// The endpoints of the former source that this one has not announced. Never any before there is one of its own.
+    /// The endpoints of the former source that this one has not announced. Empty before it has announced one.
     stale: HashSet<D::Key>,
     has_announced: bool,
     has_ended: bool,
@@ -60,7 +61,7 @@ where
     F: FnMut() -> D,
     D: Source,
 {
-    /// Makes the source with `make` when it is polled first, and whenever it has to begin anew.
+    /// Makes the source with `make` at the first poll, and whenever it must restart.
     pub fn new(make: F) -> Self {
         Self {
             make,

@@ -1,4 +1,4 @@
-//! The trait of a source of endpoints.
+//! Trait of a source of endpoints.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -9,23 +9,23 @@ use tower::discover::{self, Discover};
 
 use super::Target;
 
-/// The first pause after an error or a panic. Most causes are gone by then, and nobody notices a delay of that length.
+/// First pause after an error or a panic. Most causes are gone by then, and the delay is too short to be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A change of the endpoints.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change<K, S> {
-    /// An endpoint with this service, in the place of the one with the same key if there is one.
+    /// An endpoint with this service is new, or replaces the endpoint with the same key.
     Insert(K, Target<S>),
-    /// Other properties of an endpoint that is there. Its service stays, and so do properties that are not set.
+    /// A known endpoint has other properties. Its service stays, and so do properties that are not set.
     Update(K, Target<()>),
-    /// There is no such endpoint any more.
+    /// The endpoint with this key is gone.
     Remove(K),
 }
 
 impl<K, S> Change<K, S> {
-    /// The same change with other keys and services.
+    /// Returns the same change with other keys and services.
     pub(crate) fn map<K2, S2>(
         self,
         key: impl FnOnce(K) -> K2,
@@ -54,8 +54,8 @@ impl<K, S> From<discover::Change<K, S>> for Change<K, S> {
 
 /// A source of endpoints that come and go.
 ///
-/// Every `tower::discover::Discover` is one, hence every stream of `Result<tower::discover::Change<K, S>, E>`. Unlike that
-/// trait, this one can be implemented without a dependency on a crate that defines streams.
+/// Every `tower::discover::Discover` is a source, and so is every stream of `Result<tower::discover::Change<K, S>, E>`. Unlike
+/// `Discover`, `Source` can be implemented without a dependency on a crate that defines streams.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no source of endpoints",
     label = "neither a stream of `Result<tower::discover::Change<K, S>, E>` nor a `Dns`, `Watch` or `Restartable`",
@@ -66,22 +66,22 @@ pub trait Source {
     type Key: Eq;
     /// The service of an endpoint.
     type Service;
-    /// The reason why nothing could be found out. The source may be asked again.
+    /// The reason why the source found nothing out. It may be polled again.
     type Error;
 
-    /// Returns the next change. `None` if there will not be another one: the endpoints are final.
+    /// Returns the next change. `None` means that no change will follow: the endpoints are final.
     #[allow(clippy::type_complexity, reason = "that of tower's trait")]
     fn poll_change(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Change<Self::Key, Self::Service>, Self::Error>>>;
 
-    /// Begins anew: drops timers, tasks and connections, announces all endpoints again with services that are made
-    /// anew, and removes those that are gone. Returns `false` if it cannot, which is the default.
+    /// Restarts: drops timers, tasks and connections, announces all endpoints again with services that are made
+    /// anew, and removes endpoints that are gone. Returns `false` if the source cannot restart, which is the default.
     ///
-    /// Called before the next poll when a poll has panicked, and when the runtime that polled the source has ended and
-    /// another one polls it from now on. A source that cannot begin anew is polled as it is. If it then ends or panics at
-    /// once on the other runtime, it has lost what it lived on, and calls fail with
+    /// Called before the next poll after a poll has panicked, or after the runtime of the source has ended and
+    /// another runtime polls it. A source that cannot restart is polled unchanged. If it then ends or panics at
+    /// once on the other runtime, it depended on the former runtime, and calls fail with
     /// [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
     #[must_use]
     fn restart(self: Pin<&mut Self>) -> bool {
@@ -107,7 +107,7 @@ impl<D: Discover + ?Sized> Source for D {
 pub(crate) struct Pauses(Duration);
 
 impl Pauses {
-    /// What is broken for longer than some minutes costs two attempts a minute.
+    /// Longest pause: a fault of more than some minutes costs two attempts a minute.
     pub(crate) const MAX: Duration = Duration::from_secs(30);
 
     pub(crate) fn new() -> Self {
@@ -121,7 +121,7 @@ impl Pauses {
     }
 }
 
-/// Runs code of the user whose panic must not be the end of what depends on it.
+/// Runs code of the user, and catches its panic.
 pub(crate) fn unless_it_panics<T>(code: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }

@@ -1,11 +1,11 @@
-//! An address with the properties that a registry knows of it.
+//! Addresses with the properties that a registry knows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An address, and the properties that a registry may know of it.
+/// An address with the properties that a registry may know.
 ///
-/// A resolver or a list may give addresses alone: they convert. Inside a [`Change`](super::Change) a target carries the
+/// A resolver or a list may also give plain addresses, which convert to targets. Inside a [`Change`](super::Change) a target carries the
 /// service that was made for the address. A property that is not set leaves the
 /// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no zone.
 ///
@@ -28,18 +28,18 @@ use std::time::Duration;
 pub struct Target<A> {
     /// The address; in a [`Change`](super::Change), the service.
     pub address: A,
-    /// The capacity in comparison with the other endpoints; 0.001 to 1000.
+    /// The capacity relative to the other endpoints; 0.001 to 1000.
     pub weight: Option<f64>,
-    /// The number of its [priority group](crate::balance#priority-groups); 0 to 7.
+    /// The number of the [priority group](crate::balance#priority-groups); 0 to 7.
     pub priority: Option<u8>,
-    /// The zone that it is in. The status of the endpoint shows it; it does not change where calls go.
+    /// The zone of the endpoint. The status of the endpoint shows it; it does not change where calls go.
     pub zone: Option<Arc<str>>,
-    /// The time for which the answer may be used. [`Dns`](super::Dns) asks again after the shortest of an answer.
+    /// The time for which the answer may be used. [`Dns`](super::Dns) asks again after the shortest time in an answer.
     pub ttl: Option<Duration>,
 }
 
 impl<A> Target<A> {
-    /// Makes a target of an address alone.
+    /// Makes a target without properties.
     #[must_use]
     pub fn new(address: A) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl<A> Target<A> {
         }
     }
 
-    /// Sets the capacity in comparison with the other endpoints; 0.001 to 1000.
+    /// Sets the capacity relative to the other endpoints; 0.001 to 1000.
     #[must_use]
     pub fn weight(mut self, weight: f64) -> Self {
         self.weight = Some(weight);
@@ -73,14 +73,14 @@ impl<A> Target<A> {
     }
 
     /// Sets the time for which the answer of a [`Resolve`](super::Resolve) may be used. A list in a
-    /// [`Watch`](super::Watch) is pushed, so it is not used there.
+    /// [`Watch`](super::Watch) is pushed and ignores this time.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Puts something else in the place of the address. Returns that as well.
+    /// Puts another value in the place of the address. Returns the address as well.
     fn replace<B>(self, address: B) -> (Target<B>, A) {
         let target = Target {
             address,
@@ -92,7 +92,7 @@ impl<A> Target<A> {
         (target, self.address)
     }
 
-    /// Puts something else in the place of the address.
+    /// Puts another value in the place of the address.
     pub(super) fn with<B>(self, address: B) -> Target<B> {
         self.replace(address).0
     }

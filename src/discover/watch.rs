@@ -1,4 +1,4 @@
-//! Endpoints from a list that somebody else keeps.
+//! Source of endpoints that follows a list.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -20,11 +20,11 @@ use crate::debug::debug_fields;
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
 /// The list holds pairs of a key and an address, or a [`Target`]: an address with its weight, priority and zone. An
-/// endpoint whose key stays and whose address changes is replaced. Of two with one key, the last counts. Lists that are
-/// replaced before they are read are left out, so a burst of lists costs no more than one.
+/// endpoint whose key stays and whose address changes is replaced. If two pairs have one key, the last one counts. A list that
+/// is replaced before it is read is left out, so a burst of lists costs no more than one list.
 ///
-/// When all senders are gone, the source ends, and the endpoints stay as they are. When another runtime takes over, it reads
-/// the list again, and makes all services anew there; if all senders have gone by then, nobody knows the endpoints any
+/// When all senders are gone, the source ends, and the endpoints stay unchanged. When another runtime takes over, the source reads
+/// the list again, and makes all services anew there. If all senders are gone by then, the endpoints are not known any
 /// more, and calls fail with [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
 ///
 /// # Examples
@@ -35,7 +35,7 @@ use crate::debug::debug_fields;
 ///
 /// let (list, endpoints) = watch::channel(vec![("search-1", "10.0.0.1:80")]);
 /// let source = Watch::new(endpoints, |_key, address| format!("a client for {address}"));
-/// // Later, by whoever watches the registry:
+/// // Later, in the code that watches the registry:
 /// list.send_replace(vec![("search-1", "10.0.0.1:80"), ("search-2", "10.0.0.2:80")]);
 /// # drop(source);
 ///
@@ -48,7 +48,7 @@ pub struct Watch<K, T, A, M> {
     lists: Lists<K, T>,
     make: M,
     announcer: Announcer<K, A>,
-    /// When the list is read again, because services could not be made.
+    /// Time at which the list is read again, because services could not be made.
     retry: Option<Pin<Box<Sleep>>>,
     pauses: Pauses,
 }
@@ -63,10 +63,10 @@ where
     A: Clone + PartialEq,
     M: FnMut(&K, &A) -> S,
 {
-    /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If it panics, the
-    /// endpoint stays as it was, or is left out; it is tried again after 0.1 to 30 s, and with each new list.
+    /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If `make` panics, the
+    /// endpoint stays unchanged, or is left out, and is tried again after 0.1 to 30 s and with each new list.
     ///
-    /// If the list holds [`Target`]s, write down the type of the closure's address: `|key, address: &SocketAddr|`.
+    /// If the list holds [`Target`]s, annotate the type of the closure's address: `|key, address: &SocketAddr|`.
     pub fn new(list: Receiver<Vec<(K, T)>>, make: M) -> Self {
         Self {
             lists: Self::lists(list.clone()),

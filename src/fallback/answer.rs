@@ -1,4 +1,4 @@
-//! What a fallback answers with.
+//! Answers of a fallback.
 
 use std::future::Pending;
 use std::pin::Pin;
@@ -16,27 +16,27 @@ use crate::{BoxError, CloneService, Error, Replay, context};
 
 /// Gives the answers of a fallback.
 ///
-/// Implemented for what [`value`], [`from_failure`], [`from_request`] and [`service`] return.
+/// The values that [`value`], [`from_failure`], [`from_request`] and [`service`] return implement it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not answer requests of type `{Req}` with `{Res}`",
     label = "this is not the answer of a fallback",
     note = "write `fallback::value(answer)` for an answer that is `Clone` and of the service's own response type, or `fallback::from_failure`, `fallback::from_request` or `fallback::service`"
 )]
 pub trait Answer<Req, Res, R> {
-    /// What is kept of the request while the primary works on it.
+    /// The copy of the request that is kept while the primary works.
     type Captured;
 
-    /// An answer that has to be waited for.
+    /// Future of an answer that is not there at once.
     type Future: Future<Output = Result<Res, Error>> + Unpin;
 
-    /// Copies what the answer will need.
+    /// Copies the data that the answer will need.
     fn keep(&self, replay: &R, request: &Req) -> Self::Captured;
 
     /// Answers in place of a call that failed.
     ///
     /// # Errors
     ///
-    /// The reason why there is no answer: the failure comes back.
+    /// Returns the reason why there is no answer. The caller gets the failure.
     fn answer(
         &self,
         replay: &R,
@@ -49,13 +49,13 @@ pub trait Answer<Req, Res, R> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reply<Res, F> {
-    /// It is there.
+    /// The answer is there.
     Answered(Res),
-    /// It has to be waited for.
+    /// The answer has to be waited for.
     Later(F),
 }
 
-/// Why a fallback had no answer.
+/// Reason why a fallback had no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoAnswer {
@@ -63,7 +63,7 @@ pub enum NoAnswer {
     None,
     /// There was no copy of the request.
     NotCopyable,
-    /// Acting twice on the request does harm, and the service may have acted on it.
+    /// The request must not act twice, and the service may have acted on it.
     NotIdempotent,
     /// The deadline had passed.
     Deadline,
@@ -81,12 +81,12 @@ impl NoAnswer {
     }
 }
 
-/// The same answer always, of the service's response type.
+/// Answers always with the same value, of the service's response type.
 pub fn value<Res: Clone>(value: Res) -> Value<Res> {
     Value(value)
 }
 
-/// The answer that a function gives to the failure; `None` if it has none.
+/// Answers with a function of the failure, which returns `None` if it has no answer.
 pub fn from_failure<Res, F>(answer: F) -> FromFailure<F>
 where
     F: Fn(Failed<'_, Res>) -> Option<Res>,
@@ -94,7 +94,7 @@ where
     FromFailure(answer)
 }
 
-/// The answer that a function gives to a copy of the request and the failure; `None` if it has none, as when
+/// Answers with a function of a copy of the request and the failure. It returns `None` if it has no answer, such as when
 /// a cache does not know the request.
 pub fn from_request<Req, Res, F>(answer: F) -> FromRequest<F>
 where
@@ -103,14 +103,14 @@ where
     FromRequest(answer)
 }
 
-/// The answer of another service to a copy of the request.
+/// Answers with another service, called with a copy of the request.
 ///
-/// It is cloned for each call to it.
+/// The service is cloned for each call.
 pub fn service<S: Clone>(service: S) -> FromService<S> {
     FromService(Arc::new(Mutex::new(service)))
 }
 
-/// Made by [`value`].
+/// Answer of a fallback, made by [`value`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value<Res>(Res);
 
@@ -131,7 +131,7 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
     }
 }
 
-/// Made by [`from_failure`].
+/// Answer of a fallback, made by [`from_failure`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FromFailure<F>(F);
 
@@ -156,7 +156,7 @@ where
     }
 }
 
-/// Made by [`from_request`].
+/// Answer of a fallback, made by [`from_request`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FromRequest<F>(F);
 
@@ -185,12 +185,12 @@ where
     }
 }
 
-/// Made by [`service`].
+/// Answer of a fallback, made by [`service`].
 #[derive(Clone, Debug)]
 pub struct FromService<S>(Arc<Mutex<S>>);
 
 impl<S> PartialEq for FromService<S> {
-    /// The same value, or a clone of it.
+    /// Returns the value, or a clone of it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -22,9 +22,9 @@ pub struct Settings<A, W> {
 }
 
 impl<A, W, K, R> Config<A, W, K, R> {
-    /// Acts on the failed calls that `when` chooses. By default on failures, overloads and rejections.
+    /// Acts on the failed calls that `when` chooses. By default it acts on failures, overloads and rejections.
     ///
-    /// Asked about every result that is classified neither a success nor cancelled.
+    /// `when` is called for every result that is classified neither a success nor cancelled.
     pub fn when<Res, W2>(self, when: W2) -> Config<A, W2, K, R>
     where
         W2: Fn(Failed<'_, Res>) -> bool,
@@ -36,9 +36,9 @@ impl<A, W, K, R> Config<A, W, K, R> {
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
-    /// By default with `Clone`.
+    /// By default requests are cloned.
     ///
-    /// Asked only if the answer needs the request, see the [module documentation](crate::fallback).
+    /// `replay` is called only if the answer needs the request, see the [module documentation](crate::fallback).
     pub fn replay<R2>(self, replay: R2) -> Config<A, W, K, R2> {
         self.with_request(replay)
     }

@@ -1,10 +1,10 @@
-//! What a fallback acts on.
+//! Failed calls that a fallback acts on.
 
 use std::fmt;
 
 use crate::{Error, ErrorKind, Outcome};
 
-/// A call that did not succeed: its result, and what it was classified as.
+/// A call that did not succeed: its result, and the outcome by the classifier.
 pub struct Failed<'a, Res> {
     outcome: Outcome,
     result: Result<&'a Res, &'a Error>,
@@ -18,8 +18,8 @@ impl<'a, Res> Failed<'a, Res> {
         }
     }
 
-    /// What the result was classified as: a failure, an overload, or ignored. A rejection by a layer of this
-    /// crate is ignored, too.
+    /// Returns the outcome of the call: a failure, an overload, or ignored. A rejection by a layer of this
+    /// crate is ignored.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -37,11 +37,11 @@ impl<'a, Res> Failed<'a, Res> {
         self.result.is_err_and(|error| error.is_rejection())
     }
 
-    /// The response or the error itself.
+    /// Returns the response or the error itself.
     ///
     /// # Errors
     ///
-    /// The error that the call ended in.
+    /// Returns the error that the call ended in.
     pub fn result(&self) -> Result<&'a Res, &'a Error> {
         self.result
     }
@@ -76,7 +76,7 @@ pub trait ShouldHandle<Res> {
     fn should_handle(&self, failed: Failed<'_, Res>) -> bool;
 }
 
-/// The default choice: failures, overloads, and rejections by inner layers of this crate.
+/// Default choice: failures, overloads, and rejections by inner layers of this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures;
 

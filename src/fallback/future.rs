@@ -33,7 +33,7 @@ pin_project! {
 }
 
 enum Step<C, F> {
-    /// The primary works, and this is what the fallback will need of the request.
+    /// The primary works. The state holds the data of the request that the fallback will need.
     Primary {
         kept: C,
         is_direct: bool,
@@ -118,7 +118,7 @@ where
             let Step::Primary { kept, .. } = mem::replace(this.step, Step::Over) else {
                 return Poll::Ready(result);
             };
-            // What the primary holds is free before anything else is asked.
+            // The primary gives back its resources before the fallback is asked.
             this.call.set(Call::Done);
             match layer.reply(kept, outcome, result) {
                 Ok((answer, primary)) => {
@@ -140,7 +140,7 @@ where
         let result = ready!(Pin::new(answer).poll(cx));
         let result = result.map_err(|own| {
             let mut own = Error::of_service(own, name);
-            // The request as a whole must not look as if nobody had seen it.
+            // The operation must not look as if no service had seen the request.
             match primary.take() {
                 Some(primary) if !own.was_sent() => return primary,
                 Some(_) => {}

@@ -29,9 +29,9 @@ pub(super) struct Policy<A, W, K, R> {
 }
 
 impl<A> FallbackLayer<A> {
-    /// A fallback with the default settings, which answers with what [`value`](super::value),
+    /// Makes a fallback with the default settings. `answer` is the return value of [`value`](super::value),
     /// [`from_failure`](super::from_failure), [`from_request`](super::from_request) or
-    /// [`service`](super::service) returned.
+    /// [`service`](super::service).
     ///
     /// # Panics
     ///

@@ -1,15 +1,15 @@
-//! Fallback: another answer in place of a failed one.
+//! Fallback: another answer in place of a failed call.
 //!
 //! # When to use it
 //!
-//! Where an answer of less worth is better than none: the last known stock, an empty list of recommendations,
-//! a second service. It stands outside the other layers, with only a measure of operations outside it: a
-//! fallback is what remains when retries, circuit breaker and deadline have given up. To count the failures that
-//! it covers up, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
+//! Where a worse answer is better than none: the last known stock, an empty list of recommendations,
+//! a second service. Put it outside the other layers, with only a measure of operations outside it, so that it acts when
+//! retries, circuit breaker and deadline have given up. To count the failures that
+//! it hides, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
 //!
-//! Not where callers must know that something failed: an order that was not placed has no other answer. Not to
-//! spread load: a second service that is asked only while the first one is down gets the whole load at once,
-//! with cold caches; it needs its own limits. A fallback hides outages from callers, so watch its counter.
+//! Do not use it where callers must know about the failure: an order that was not placed has no other answer. Do not use it to
+//! spread load: a second service that is called only while the first one is down gets the whole load at once,
+//! with cold caches, and needs its own limits. A fallback hides outages from callers, so watch its counter.
 //!
 //! # How it works
 //!
@@ -25,33 +25,33 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The result is classified by the [classifier](Config::classify), as in every layer, and so is that of a second
+//! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second
 //! service. The fallback acts on failures, on overloads and on rejections by inner layers of this crate;
-//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with
+//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
 //!
-//! | what | needs a copy of the request |
+//! | answer | needs a copy of the request |
 //! |---|---|
-//! | [`value`]: always the same | no |
+//! | [`value`]: the same value always | no |
 //! | [`from_failure`]: a function of the failure | no |
 //! | [`from_request`]: a function of the request and the failure | yes |
 //! | [`service`]: another service, called with the request | yes |
 //!
-//! The copy is made before the call by [`Replay`](crate::Replay), as in a retry. A request that it does not copy
-//! cannot be answered by the last two. Before another service is called, the primary's future and its response are
+//! The copy is made before the call by [`Replay`](crate::Replay), as in a retry. Without a copy
+//! the last two have no answer. Before another service is called, the primary's future and its response are
 //! dropped, so that a connection or a permit that they hold is free.
 //!
 //! # Promises
 //!
 //! - A call that succeeds takes no lock and allocates nothing but the copy of the request, if one is needed.
-//! - Layers inner have seen the failure: a circuit breaker counts it, whatever the caller gets.
+//! - Inner layers have seen the failure: a circuit breaker counts it, whatever the caller gets.
 //! - A result that is classified a success or [`Cancelled`](crate::Outcome::Cancelled) is never replaced.
 //!
 //! # Deadline
 //!
-//! A value or a function answers also when the deadline has passed: it takes no time, and the caller that gets
-//! it would have got the error of the deadline at the same moment. Another service is not asked then: it could
-//! not be done in time. The deadline that counts is the one outside the fallback; an inner one has no say any
-//! more, so give the second service a timeout of its own.
+//! A value or a function answers also when the deadline has passed: it takes no time, and the caller would otherwise
+//! get the error of the deadline at the same moment. Another service is not called then, because it could not answer
+//! in time. Only a deadline outside the fallback bounds the second service. An inner deadline does not, so give the second
+//! service a timeout of its own.
 //!
 //! # Cancellation
 //!
@@ -69,11 +69,10 @@
 //!
 //! # Errors
 //!
-//! None of its own. If the second service fails, its own error comes back: it says what stands
-//! between the caller and an answer now, and the primary's failure has been reported by the layers that saw it.
-//! There is one exception: an error that proves that the second service was not reached would also say, to an outer
-//! retry, that nobody has acted on the request. If the primary ended in an error, that one comes back instead. If it ended in a
-//! response, the second service's error comes back, and [`was_sent`](crate::Cause::was_sent) is `true`.
+//! None of its own. If the second service fails, the caller gets its error; the inner layers have reported the primary's failure.
+//! There is one exception: if the error proves that the second service was not reached, an outer
+//! retry would conclude that no service has acted on the request. If the primary ended in an error, the caller gets the primary's
+//! error instead. If it ended in a response, the second service's error comes back, and [`was_sent`](crate::Cause::was_sent) is `true`.
 //!
 //! # Metrics
 //!
@@ -81,20 +80,20 @@
 //! |---|---|---|
 //! | `buttress_fallbacks_total` | counter | name; result |
 //!
-//! | `result` | means |
+//! | `result` | meaning |
 //! |---|---|
 //! | `answered` | the caller got the fallback's answer |
 //! | `failed` | the second service failed, or answered with a failure |
-//! | `no_answer` | the function had none |
+//! | `no_answer` | the function had no answer |
 //! | `not_copyable` | there was no copy of the request |
-//! | `not_idempotent` | acting twice does harm, and the service may have acted: the second one was not asked |
+//! | `not_idempotent` | the request must not act twice, and the service may have acted: the second one was not called |
 //! | `deadline` | the deadline had passed, so the second service was not asked |
 //!
 //! # Defaults
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`when`](Config::when) | failures, overloads, rejections | the caller's own mistake is better told |
+//! | [`when`](Config::when) | failures, overloads, rejections | a caller should learn of its own mistake |
 //! | [`classify`](Config::classify) | errors are failures | as in every layer |
 //! | [`replay`](Config::replay) | `Clone` | as in a retry |
 //!

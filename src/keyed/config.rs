@@ -12,15 +12,16 @@ use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 
-/// So many that 5,000 clients at half their limit, or as many new keys a second with a limit of one a second, all get a
-/// layer of their own. A slot that is in use takes 1.2 kB with a circuit breaker on two cores: 10 MB if all are.
+/// Default number of slots: enough to give a layer of their own to 5,000 clients at half their limit, or to as many new keys a
+/// second with a limit of one a second. A slot that is in use takes 1.2 kB with a circuit breaker on two cores: 10 MB if all are.
 const MAX_KEYS: u32 = 8_192;
-/// Longer than any host name with its port, and than the usual names and numbers of tenants.
+/// Default size of keys: longer than any host name with its port, and than the usual names and numbers of tenants.
 const MAX_KEY_SIZE: u32 = 512;
-/// Enough that one noisy key among those that overflow harms few others, and few beside the slots.
+/// Default number of overflow parts: one noisy key among those that overflow harms few others, and the parts are few beside
+/// the slots.
 const OVERFLOW_PARTS: u32 = 64;
 const MAX_OVERFLOW_PARTS: u32 = 65_536;
-/// Longer than all windows and open times, so that a key which comes back in time finds what is known about it;
+/// Default idle time: longer than all windows and open times, so that a key that comes back in time finds its state;
 /// short enough not to keep the keys of a whole day.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -53,7 +54,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
         }
     }
 
-    /// Sets the number of slots: of keys that have a layer of their own at a time. 1 to 1,000,000; 8,192 by default.
+    /// Sets the number of slots: the number of keys that have a layer of their own at a time. 1 to 1,000,000; 8,192 by default.
     ///
     /// Three quarters of the slots are reserved for keys in regular use.
     pub fn max_keys(mut self, keys: u32) -> Self {
@@ -70,7 +71,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
         self
     }
 
-    /// Sets the time after which the layer of a key that is not used is dropped. 10 minutes by default.
+    /// Sets the time after which the layer of an unused key is dropped. 10 minutes by default.
     pub fn idle(mut self, idle: Duration) -> Self {
         self.settings.idle = idle;
         self
@@ -87,7 +88,7 @@ impl<F, M, K, L> Config<F, M, K, L> {
     /// Makes the hashes of keys repeat exactly: the overflow parts that keys share, and the keys that give up their slots.
     /// By default the hashes are seeded by the operating system.
     ///
-    /// With a seed that callers know they can choose keys that meet in one part.
+    /// Callers that know the seed can choose keys that meet in one part.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// A key whose size is known, so that the memory of all keys is bounded.
 ///
 /// It is implemented for texts, bytes, numbers, addresses, options and tuples, and with the feature `http` for `Bytes` and
-/// some types of the crate `http`. A key of your own says what its fields hold:
+/// some types of the crate `http`. A key of your own adds up its fields:
 ///
 /// ```
 /// use buttress::keyed::Key;
@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
-/// For a type of another crate, return an equivalent that is a key: of a UUID its number, of a URL its text.
+/// In place of a type of another crate, use an equivalent that is a key: the number of a UUID, or the text of a URL.
 #[diagnostic::on_unimplemented(
     message = "the size of `{Self}` is not known, so it cannot be a key",
     note = "return a `String`, a number or a tuple of them, or implement `buttress::keyed::Key` for a type of your own"
@@ -68,7 +68,7 @@ macro_rules! inline {
 inline!(() bool char u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
 inline!(IpAddr Ipv4Addr Ipv6Addr SocketAddr SocketAddrV4 SocketAddrV6);
 
-/// It holds nothing itself.
+/// Implements it for types that hold nothing on the heap.
 impl<T: Hash + Eq + ?Sized> Key for &T {
     fn heap_size(&self) -> usize {
         0

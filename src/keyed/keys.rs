@@ -19,18 +19,18 @@ use crate::stripe::stripes;
 use crate::sync::lock;
 use crate::telemetry::{Published, Series};
 
-/// How many shards there are for each thread that may come, so that two calls rarely meet in one.
+/// Number of shards for each thread that may come, so that two calls rarely meet in one.
 const SHARDS_PER_LANE: usize = 4;
-/// How many keys a shard has room for at least, so that a key that has to go is rarely one in use.
+/// Least number of keys that a shard has room for, so that a key that has to go is rarely one in use.
 const KEYS_PER_SHARD: usize = 8;
 /// The shards in which a slot is looked for when all are taken, and the keys that are looked at: of the segment that is
 /// tried first, and of the other one.
 const SHARDS_SEARCHED: usize = 8;
 const KEYS_SEARCHED: [usize; 2] = [24, 8];
-/// At how many idle keys a call looks.
+/// Number of idle keys at which a call looks.
 const IDLE_SEARCHED: usize = 2;
 
-/// The keys and their layers.
+/// Keys and their layers.
 pub(super) struct Keys<K, L> {
     shards: Box<[Mutex<Shard<K, L>>]>,
     seed: Seed,
@@ -39,7 +39,7 @@ pub(super) struct Keys<K, L> {
     max_key_size: usize,
     /// For the keys that have no slot, chosen by their hash. Empty until a key comes.
     overflow: Box<[OnceLock<Arc<L>>]>,
-    /// How many calls found no slot for their key.
+    /// Number of calls that found no slot for their key.
     pub(super) overflowed: AtomicU64,
     origin: Instant,
     pub(super) metrics: &'static Series<KeyedMetrics>,
@@ -49,7 +49,7 @@ pub(super) struct Keys<K, L> {
 /// A layer value that only its shard holds is not in use.
 type Shard<K, L> = SegmentedLru<K, Arc<L>>;
 
-/// The secret of the hashes: without it, nobody can choose keys that meet in one place.
+/// Secret of the hashes: without it, no caller can choose keys that meet in one place.
 enum Seed {
     Random(RandomState),
     Fixed(u64),
@@ -111,7 +111,7 @@ impl<K: Key, L> Keys<K, L> {
         }
     }
 
-    /// The layer of a key. It is in use until what is returned is dropped.
+    /// Returns the layer of a key. The layer is in use until the return value is dropped.
     #[inline]
     pub(super) fn find(&self, key: K, make: impl FnOnce(&K) -> L) -> Arc<L>
     where
@@ -158,7 +158,7 @@ impl<K: Key, L> Keys<K, L> {
             self.metrics.happened("overflowed", now);
             return self.share(hash, &key, make);
         };
-        // No lock is held: this is code of the user's.
+        // No lock is held: this is the user's code.
         let layer = Arc::new(make(&key));
         let key = key.into_compact();
         let mut shard = lock(self.shard(hash, 0));
@@ -180,7 +180,7 @@ impl<K: Key, L> Keys<K, L> {
         if let Some(layer) = part.get() {
             return Arc::clone(layer);
         }
-        // Not in the initialiser, which code of the user's must not come back to.
+        // Not in the initialiser, which the user's code must not enter again.
         let layer = Arc::new(make(key));
         Arc::clone(part.get_or_init(|| layer))
     }
@@ -248,14 +248,14 @@ impl<K: Key, L> Keys<K, L> {
     }
 }
 
-/// Says whether a layer is not in use, and holds nothing against its key.
+/// Returns whether a layer is not in use, and holds nothing against its key.
 fn may_go<L: Evictable>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
-    // Under the lock nobody but a call in flight can hold it, and all that those did to it is seen.
+    // Under the lock only a call in flight can hold it, and all changes by such calls are seen.
     move |layer| Arc::get_mut(layer).is_some_and(|layer| layer.is_evictable(now))
 }
 
 impl<K, L> Keys<K, L> {
-    /// A key has been taken out. No lock is held: dropping it and its layer is code of the user's.
+    /// Counts a key that has been taken out. No lock is held: dropping the key and its layer runs the user's code.
     #[cold]
     fn removed(&self, event: &'static str, removed: Removed<K, Arc<L>>, now: Instant) {
         self.metrics.levels().changed(-1);

@@ -31,7 +31,7 @@ pub(super) struct Shared<F, M, K, L> {
 }
 
 impl<F, M, K, L> KeyedLayer<F, M, K, L> {
-    /// A layer for each key, with the default settings.
+    /// Makes a layer for each key, with the default settings.
     ///
     /// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
     /// them, the first one outermost.
@@ -63,7 +63,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
         Config::new(name.into(), key, layer)
     }
 
-    /// A handle that reads and steers the keys.
+    /// Returns a handle that reads and changes the keys.
     #[must_use]
     pub fn handle(&self) -> Handle<K, L> {
         Handle {
@@ -110,7 +110,7 @@ impl<F, M, K, L> Clone for KeyedLayer<F, M, K, L> {
 
 debug_fields!([F, M, K, L] KeyedLayer<F, M, K, L> { shared.keys });
 
-/// A service behind a layer of each key's own. Made by a [`KeyedLayer`], which is `L`.
+/// A service behind a layer for each key. Made by a [`KeyedLayer`], which is `L`.
 #[derive(Clone, Debug)]
 pub struct Keyed<S, L> {
     inner: S,
@@ -131,7 +131,7 @@ where
     type Error = Error;
     type Future = ResponseFuture<L::Service, Req, L>;
 
-    /// Leaves the inner service alone: which layer is to ask it is not known before there is a key.
+    /// Does not poll the inner service: the layer that will call it is not known before there is a key.
     #[inline]
     fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -150,13 +150,13 @@ where
     }
 }
 
-/// Reads and steers the keys of a [`KeyedLayer`]. Clones are handles of the same keys.
+/// Handle that reads and changes the keys of a [`KeyedLayer`]. Clones are handles of the same keys.
 pub struct Handle<K, L> {
     keys: Arc<Keys<K, L>>,
 }
 
 impl<K: Key, L> Handle<K, L> {
-    /// The name of the layer.
+    /// Returns the name of the layer.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.keys.metrics.name()
@@ -175,9 +175,9 @@ impl<K: Key, L> Handle<K, L> {
         self.keys.overflowed.load(Ordering::Relaxed)
     }
 
-    /// The layer of a key, to reach its handle. `None` if the key has none of its own.
+    /// Returns the layer of a key, which leads to its handle. `None` if the key has no layer of its own.
     ///
-    /// This does not count as a use of the key, and what is returned does not keep the key from being forgotten.
+    /// This does not count as a use of the key, and the returned layer does not keep the key from being forgotten.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<L>
     where
@@ -196,9 +196,9 @@ impl<K: Key, L> Handle<K, L> {
         self.keys.overflow(key).cloned()
     }
 
-    /// Forgets a key, whatever its layer holds against it, and says whether it had one.
+    /// Forgets a key, whatever its layer holds against it. Returns whether the key had a layer.
     ///
-    /// Calls in flight end as they began; the next call begins with a new layer.
+    /// Calls in flight end with the former layer; the next call begins with a new layer.
     pub fn remove(&self, key: &K) -> bool {
         self.keys.remove(key)
     }

@@ -1,4 +1,4 @@
-//! What keyed reports.
+//! Metrics of keyed layers.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::telemetry::table::{KEY_EVENTS, KEYS};
 use crate::telemetry::{Handles, Instruments, Series};
 
-/// How many keys the layers of one name have.
+/// Number of keys that the layers of one name have.
 #[derive(Debug, Default)]
 pub(super) struct KeyedMetrics(AtomicI64);
 

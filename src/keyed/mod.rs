@@ -1,14 +1,14 @@
-//! Keyed: each key, a host or a tenant, has layers of its own.
+//! Keyed: layers of its own for each key, such as a host or a tenant.
 //!
 //! # When to use it
 //!
-//! Where one limit or one breaker for all would punish the many for what one does: a rate limit for each
-//! tenant, a circuit breaker for each host behind one client. Any layer of this crate can be had for each key,
-//! and so can a tuple of them, the first one outermost. It stands where that layer would stand.
+//! Where a shared limit or a shared breaker would punish many callers for the calls of one: a rate limit for each
+//! tenant, a circuit breaker for each host behind one client. Any layer of this crate can be made for each key,
+//! and so can a tuple of layers, the first one outermost. The keyed layer stands where that layer would stand.
 //!
-//! Not for layers without a state (a timeout is the same for every key; use
-//! [`per_request`](crate::TimeoutLayer::per_request)), and not for keys that are new with each request, such as a
-//! request id: a key has to come again for its layer to know anything.
+//! Do not use it for layers without a state: a timeout is the same for every key, so use
+//! [`per_request`](crate::TimeoutLayer::per_request). Do not use it for keys that are new with each request, such as a
+//! request id: the layer of a key learns only from repeated calls.
 //!
 //! # How it works
 //!
@@ -22,9 +22,9 @@
 //! ```
 //!
 //! A new key gets a slot with a layer, made by a function of the key. A key that is used again a second later or more is
-//! *in regular use*, until it has not been used for a minute. When all slots are taken, the least recently used key of its
+//! *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key of its
 //! shard gives up its slot, and new keys come first: three quarters of the slots are reserved for keys in regular use. A
-//! flood of keys that come once therefore takes the slots of its own kind, and those that were there before keep theirs.
+//! flood of keys that come once therefore takes each other's slots, and the keys in regular use keep theirs.
 //! Some keys never give up their slots:
 //!
 //! - A key that is in use, by a call whose future has not been dropped.
@@ -32,15 +32,13 @@
 //!   used just now.
 //!
 //! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key uses an *overflow part*: one of 64 common
-//! layers, chosen by the hash of the key. Keys that share one may suffer from each other, and nobody gets more than 64
-//! further limits by bringing many keys. When there is a slot again, such a key gets a layer of its own, which begins
-//! afresh. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot
+//! layers, chosen by the hash of the key. Keys that share an overflow part can affect each other, and a caller with many keys gets
+//! at most 64 further limits. When there is a slot again, such a key gets a new layer of its own. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot
 //! fill the memory with keys.
 //!
-//! A key that has not been used for 10 minutes is dropped by a call that comes by in its shard. There is no task
-//! that does so.
+//! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
 //!
-//! While calls overflow, either there are more busy keys than slots, or somebody brings a flood of keys. Raise
+//! While calls overflow, either there are more busy keys than slots, or a caller brings a flood of keys. Raise
 //! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key that it let through within the
 //! time in which its tokens come back: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots. With
 //! 1,024 slots, 56 % of their calls are refused.
@@ -51,32 +49,32 @@
 //!   keys are spread.
 //! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]). All
 //!   keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
-//! - Of one key, never two layers are in use at a time, [`remove`](Handle::remove) and the overflow parts aside.
+//! - A key never has two layers in use at a time, except by [`remove`](Handle::remove) and the overflow parts.
 //! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000 random
-//!   tenants a second; nor do they with 64 slots, if they were there before.
-//! - Keys that somebody chooses with care cost no more than others: hashes are seeded for each layer
+//!   tenants a second; nor do they with 64 slots, if they called before the flood.
+//! - Keys that an attacker chooses cost no more than others: hashes are seeded for each layer
 //!   (`SipHash`, as in the standard library's map). For the same reason the key that gives up its slot may differ
 //!   from run to run, where there is more than one shard, unless there is a [`seed`](Config::seed).
-//! - The functions that take the key and make its layer are called without a lock, and may panic. One that
-//!   makes a layer may be called for a key that another call is faster with.
+//! - The functions that take the key and make its layer are called without a lock, and may panic. The function that
+//!   makes a layer may be called although another call makes the layer of the same key first.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call, and the key is no longer in use by it. A future that was not polled has
+//! Dropping the future drops the call, which then no longer uses the key. A future that was not polled has
 //! not called the inner service.
 //!
 //! # What clones share
 //!
 //! All services made by one layer value, or by its clones, share the keys and their layers.
-//! [`KeyedLayer::handle`] reads and steers them.
+//! [`KeyedLayer::handle`] reads and changes them.
 //!
 //! # Cost
 //!
 //! The hash of the key, one reading of the clock, one short lock of a shard (there are up to four for each
 //! core), one clone of the inner service and the making of the layer's service round it; no allocation, unless
 //! the making of that service does (of this crate's layers: retry, hedge and the standard stack). The layer is called when the future is
-//! polled first, and that future holds its service until then, without a box. Whether the inner service is
-//! ready is asked there, too: an idle handle holds nothing.
+//! polled first; the future holds the layer's service until then, without a box, and polls the readiness of the inner service
+//! there. An idle handle holds nothing.
 //!
 //! A new key costs what its layer costs to make, and handles to metrics are looked up again when that was one
 //! of this crate. Its memory is that of the layer, of the key, and about 0.2 kB: 0.5 kB and the key with a rate limit, 1.2 kB
@@ -86,7 +84,7 @@
 //!
 //! # Errors
 //!
-//! Those of the layers. It has none of its own.
+//! Errors of the layers. It has no errors of its own.
 //!
 //! # Metrics
 //!
@@ -95,8 +93,8 @@
 //! | `buttress_keys` | gauge | name |
 //! | `buttress_key_events_total` | counter | name; event = added, evicted, expired, removed, overflowed, oversized |
 //!
-//! `overflowed` counts calls for whose keys there was no slot: slots are short. `oversized` counts calls whose keys were too
-//! long. The others count keys. A key is never a label: give the
+//! `overflowed` counts calls whose key found no slot: slots are short. `oversized` counts calls whose key was too
+//! long. The other events count keys. A key is never a label: give the
 //! layers of all keys one name, so that their metrics add up.
 //!
 //! # Defaults
@@ -107,7 +105,7 @@
 //! | [`max_key_size`](Config::max_key_size) | 512 B | longer than any host name with its port |
 //! | [`idle`](Config::idle) | 10 min | longer than windows and open times, shorter than a day's keys |
 //! | [`overflow`](Config::overflow) | 64 parts, each made for the first key that needs it | a noisy key harms few others |
-//! | [`seed`](Config::seed) | from the operating system | callers must not know where keys meet |
+//! | [`seed`](Config::seed) | from the operating system | callers must not know which keys share a part |
 //!
 //! # Examples
 //!

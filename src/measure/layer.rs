@@ -1,4 +1,4 @@
-//! The layer that measures.
+//! Layer that measures.
 
 use std::mem;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub type MeasureLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLayer
 pub type Measure<S, K = ErrorsAreFailures, C = CompleteOnResponse> = PartService<S, Meter, K, C>;
 
 impl MeasureLayer {
-    /// Counts operations on `name`: the outermost layer of a stack.
+    /// Makes a layer that counts operations on `name`: the outermost layer of a stack.
     ///
     /// # Panics
     ///
@@ -33,7 +33,7 @@ impl MeasureLayer {
         Self::of_stage(name, OPERATION)
     }
 
-    /// Counts attempts to reach `name`: the innermost layer of a stack.
+    /// Makes a layer that counts attempts to reach `name`: the innermost layer of a stack.
     ///
     /// # Panics
     ///
@@ -52,13 +52,13 @@ impl MeasureLayer {
     }
 }
 
-/// A measurement, as a part of what it measures.
+/// Part of an attempt that measures it.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     metrics: &'static Series,
 }
 
-/// A call that is measured: the nanoseconds at which it began, and one. 0 for a call that is not, or is counted.
+/// A measured call: the nanoseconds at which it began, plus one. 0 for a call that is not measured, or is counted already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measured(u64);
 

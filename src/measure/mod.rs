@@ -1,11 +1,11 @@
-//! Rate, errors and duration of the calls that pass.
+//! Measure: rate, errors and duration of calls.
 //!
 //! # When to use it
 //!
-//! Outermost in a stack it counts operations, as the caller sees them
-//! ([`MeasureLayer::operation`]); innermost it counts attempts, as the service sees them
-//! ([`MeasureLayer::attempt`]). The difference between the two is what the layers between them did.
-//! The other layers record no durations, so that their calls stay free of clocks and histograms.
+//! The outermost layer of a stack counts operations, as the caller sees them
+//! ([`MeasureLayer::operation`]); the innermost layer counts attempts, as the service sees them
+//! ([`MeasureLayer::attempt`]). The difference between the two is the effect of the layers between them.
+//! The other layers record no durations, so that their calls read no clock and write no histogram for them.
 //!
 //! # How it works
 //!
@@ -23,8 +23,8 @@
 //! # Promises
 //!
 //! - Every call is counted once, whatever becomes of it: answered, failed, refused, dropped, or ended by a panic.
-//! - The duration is between two readings of the clock: one before the inner service is called, one after it has returned.
-//! - Series of one outcome are made when that outcome is first seen.
+//! - The duration is the time between two readings of the clock: one before the inner service is called, one after it has returned.
+//! - The series of an outcome appears with its first call.
 //!
 //! # Cancellation
 //!
@@ -36,8 +36,7 @@
 //!
 //! # Cost
 //!
-//! Two readings of the clock, which the parts of a standard stack share, a counter and a histogram; that is why no other layer
-//! records durations. Nothing is allocated here; an
+//! Two readings of the clock, which the parts of a standard stack share, a counter and a histogram. Nothing is allocated here; an
 //! exporter may allocate for its histograms.
 //!
 //! # Errors
@@ -51,11 +50,11 @@
 //! | `buttress_calls_total` | counter | name; stage = operation, attempt; outcome |
 //! | `buttress_call_duration_seconds` | histogram | name, stage, outcome |
 //!
-//! An attempt that is ended by a time is counted by the layer that ended it in `buttress_timeouts_total`, and here as
+//! The layer that ends an attempt after a time counts it in `buttress_timeouts_total`. This layer counts it as follows:
 //!
 //! | ended by | in the standard stack | inside a [`TimeoutLayer`](crate::TimeoutLayer) or [`DeadlineLayer`](crate::DeadlineLayer) of your own |
 //! |---|---|---|
-//! | the timeout of the attempt | what the classifier makes of a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
+//! | the timeout of the attempt | the outcome that the classifier gives a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
 //! | the deadline of the operation | `cancelled` | `cancelled` |
 //!
 //! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, or `rejected` for a call that an inner

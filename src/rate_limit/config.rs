@@ -15,19 +15,19 @@ use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ConfigError, ErrorsAreFailures, Mode};
 
-/// Longer than most services ask for, and short enough to outlast an answer that asked for too much.
+/// Default limit of `Retry-After`: longer than most services ask for, and short enough to outlast a wrong answer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// What a request costs, in tokens.
+/// Cost of a request, in tokens.
 ///
-/// [`One`], or a closure `|request: &Req| -> u32`. A request that costs nothing always passes; one that costs more than
-/// the burst never does.
+/// It is [`One`], or a closure `|request: &Req| -> u32`. A request that costs nothing always passes. A request that costs more
+/// than the burst never passes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` gives no cost for requests of type `{Req}`",
     note = "write `.cost(|request: &{Req}| 1)`, or leave `.cost` out to let each request cost one token"
 )]
 pub trait Cost<Req> {
-    /// The tokens that `request` takes.
+    /// Returns the number of tokens that `request` takes.
     fn cost(&self, request: &Req) -> u32;
 }
 
@@ -101,60 +101,60 @@ impl Config {
 }
 
 impl<Q, K> Config<Q, K> {
-    /// How many tokens there are when none have been taken for a while, and so how many calls may pass at once. At
-    /// least 1, and no more than come in 365 days. The tokens of a tenth of a second by default, at least 1.
+    /// Sets the greatest number of tokens, which is the number of calls that may pass at once after a pause. At
+    /// least 1, and at most the tokens of 365 days. By default the tokens of a tenth of a second, at least 1.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.settings.burst = Some(tokens);
         self
     }
 
-    /// Lets calls wait for their turn, for this long at most. Off by default: calls above the rate are
+    /// Lets calls wait for their turn, for at most this time. Off by default: calls above the rate are
     /// rejected.
     ///
-    /// A call whose turn cannot come by then, or before its [deadline](crate::Deadline), is rejected at once. So
-    /// the calls that wait are never more than come at the rate in this time, at a cost of one.
+    /// A call whose turn cannot come within this time, or before its [deadline](crate::Deadline), is rejected at once. So
+    /// the waiting calls are never more than the tokens of this time, at a cost of one.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.settings.max_wait = Some(wait);
         self
     }
 
-    /// Takes the calls of this layer for those of one caller, as with the key of a third party: an answer
-    /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) pauses all of them.
-    /// By default it concerns the request that got it, because others may be for tenants with quotas of their own.
+    /// Declares that all calls of this layer share one quota, as with the key of a third party. An answer
+    /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) then pauses all of them.
+    /// By default the answer concerns only its own request, because other tenants may have quotas of their own.
     pub fn one_quota(mut self) -> Self {
         self.settings.one_quota = true;
         self
     }
 
-    /// The longest time that a service can ask callers to stay away with
+    /// Sets the longest time for which a service can ask callers to stay away with
     /// [`Outcome::Overload`](crate::Outcome::Overload). 60 s by default.
     pub fn max_retry_after(mut self, most: Duration) -> Self {
         self.settings.max_retry_after = most;
         self
     }
 
-    /// Whether calls stay away for as long as the service asks for. By default they do, if there is a
-    /// [classifier](Self::classify) that says for how long.
+    /// Sets whether calls stay away for the time that the service asks for. By default they do, if a
+    /// [classifier](Self::classify) finds that time.
     pub fn respect_retry_after(mut self, respect: bool) -> Self {
         self.settings.respects_retry_after = respect;
         self
     }
 
-    /// Whether calls are really rejected, or made to wait. [`Mode::Enforce`] by default.
+    /// Sets whether calls are really rejected, or made to wait. [`Mode::Enforce`] by default.
     ///
-    /// While it only observes, a call that would wait passes at once and counts as let through; it takes the tokens
+    /// While the limit only observes, a call that would wait passes at once and counts as let through. It takes the tokens
     /// that it would have waited for.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
     }
 
-    /// Takes the cost of each request from `cost`: a closure `|request: &Req| -> u32`. By default each costs 1.
+    /// Takes the cost of each request from `cost`: a closure `|request: &Req| -> u32`. By default each request costs 1.
     pub fn cost<Q2>(self, cost: Q2) -> Config<Q2, K> {
         self.with_request(cost)
     }
 
-    /// How many calls can pass in this time.
+    /// Returns the number of calls that can pass in this time.
     pub(crate) fn most_in(&self, span: Duration) -> f64 {
         let Limits { rate, burst } = self.settings.limits();
         f64::from(burst) + rate.calls_in(span)

@@ -1,4 +1,4 @@
-//! The layer of the rate limit, and its handle.
+//! Layer of the rate limit, and its handle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<Handle<Q>, K
 pub type RateLimit<S, Q = One, K = ErrorsAreFailures> = PartService<S, Handle<Q>, K>;
 
 impl RateLimitLayer {
-    /// A limit of `rate` with the default settings: calls above it are rejected.
+    /// Makes a limit of `rate` with the default settings: calls above the rate are rejected.
     ///
     /// # Panics
     ///
@@ -39,7 +39,7 @@ impl RateLimitLayer {
 }
 
 impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
-    /// A handle that reads and steers the limit.
+    /// Returns a handle that reads and changes the limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
@@ -50,72 +50,72 @@ impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
 }
 
 impl<Q> Handle<Q> {
-    /// The name of the limit.
+    /// Returns the name of the limit.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.shared.shown.series.name()
     }
 
-    /// The rate in force.
+    /// Returns the rate in force.
     #[must_use]
     pub fn rate(&self) -> Rate {
         self.shared.bucket.limits().rate
     }
 
-    /// The burst in force.
+    /// Returns the burst in force.
     #[must_use]
     pub fn burst(&self) -> u32 {
         self.shared.bucket.limits().burst
     }
 
-    /// The tokens that are there now; none while the limit is [paused](Self::pause).
+    /// Returns the number of tokens that are left; zero while the limit is [paused](Self::pause).
     #[must_use]
     pub fn available(&self) -> u32 {
         self.shared.bucket.gcra.available(self.shared.now())
     }
 
-    /// How many calls wait for tokens.
+    /// Returns the number of calls that wait for tokens.
     #[must_use]
     pub fn waiting(&self) -> usize {
         usize::try_from(self.shared.queue.len()).unwrap_or(usize::MAX)
     }
 
-    /// Changes the rate. The burst, and the tokens that are missing from it, stay as they are.
+    /// Changes the rate. The burst, and the tokens that are missing from it, stay the same.
     ///
-    /// Calls that wait go on waiting at the new rate. Those whose turn cannot come in time any more are
+    /// Waiting calls go on waiting at the new rate. Calls whose turn cannot come in time any more are
     /// rejected at once.
     ///
     /// # Errors
     ///
-    /// If the rate is out of range, or the burst more than comes in 365 days. Nothing is changed then.
+    /// If the rate is out of range, or the burst is more than the tokens of 365 days. Nothing is changed then.
     pub fn set_rate(&self, rate: Rate) -> Result<(), ConfigError> {
         self.shared.change(|limits| limits.rate = rate)
     }
 
-    /// Changes the burst. As many tokens as before are missing from it, but no more than it holds.
+    /// Changes the burst. The number of missing tokens stays the same, up to the new burst.
     ///
-    /// Calls that wait and cost more than the new burst are rejected at once.
+    /// Waiting calls that cost more than the new burst are rejected at once.
     ///
     /// # Errors
     ///
-    /// If the burst is zero, or more than comes in 365 days. Nothing is changed then.
+    /// If the burst is zero, or more than the tokens of 365 days. Nothing is changed then.
     pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
         self.shared.change(|limits| limits.burst = burst)
     }
 
     /// Lets no call through for `duration`, and then one after the other at the rate.
     ///
-    /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Calls that wait and
-    /// whose turn cannot come in time any more are rejected at once. Like everything else, it is only counted
-    /// while the limit [observes](crate::Mode::Observe).
+    /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Waiting calls
+    /// whose turn cannot come in time any more are rejected at once. While the limit
+    /// [observes](crate::Mode::Observe), rejections are only counted.
     pub fn pause(&self, duration: Duration) {
         self.shared.quiet(duration, Instant::now());
     }
 
-    /// Begins again with all tokens, as when the limit was built: a [pause](Self::pause), or a time for which the
-    /// service asked callers to stay away, is over. Rate and burst stay as they are.
+    /// Fills the limit with all tokens, as when it was built, and ends a [pause](Self::pause) and a time for which the
+    /// service asked callers to stay away. Rate and burst stay the same.
     ///
-    /// Calls that wait take what they need first. Also while the limit only [observes](crate::Mode::Observe).
+    /// Waiting calls take their tokens first. It has the same effect while the limit only [observes](crate::Mode::Observe).
     pub fn reset(&self) {
         self.shared.reset();
     }

@@ -1,14 +1,14 @@
-//! What the rate limit reports.
+//! Metrics of the rate limit.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::telemetry::table::QUEUE_DEPTH;
 use crate::telemetry::{Gauges, Handles, Instruments};
 
-/// The calls that wait for limits of one name.
+/// Calls that wait for limits of one name.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitMetrics {
-    /// A limit has been built for which calls may wait.
+    /// Notes that a limit has been built for which calls may wait.
     pub(super) has_queue: AtomicBool,
     waiting: [AtomicU64; 1],
 }

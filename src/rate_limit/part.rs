@@ -1,4 +1,4 @@
-//! The rate limit as a part of an attempt.
+//! Part of an attempt that keeps it to the rate.
 
 use std::mem;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::deadline::soonest;
 use crate::debug::debug_fields;
 use crate::{ErrorKind, Mode, context};
 
-/// Reads and steers a rate limit, and is its part of the attempts. Clones are handles of the same limit.
+/// Handle that reads and changes a rate limit, and its part of the attempts. Clones are handles of the same limit.
 ///
-/// `Q` gives the cost of a request. The handle that a layer returns has no use for it.
+/// `Q` gives the cost of a request. The handle that a layer returns does not use it.
 #[derive(Clone)]
 pub struct Handle<Q = One> {
     pub(super) shared: Arc<Shared>,
@@ -30,11 +30,11 @@ pub struct RateLimitPermit(State);
 
 #[derive(Debug, Default)]
 enum State {
-    /// None, or the service has been heard.
+    /// No tokens, or the service has answered.
     #[default]
     Nothing,
     Waiting(Box<Wait>),
-    /// The service has the attempt, and may ask to stay away.
+    /// The service has the attempt, and may ask callers to stay away.
     In,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct Wait {
 }
 
 impl Shared {
-    /// Decides about an attempt that finds no tokens, or a queue: then nothing is `taken`. It takes its place when it is
-    /// polled, so that a future which nobody polls keeps nobody waiting.
+    /// Decides about an attempt that finds no tokens, or a queue; `taken` is zero then. The attempt takes its place when it is
+    /// polled, so that a future that is never polled keeps no call waiting.
     #[cold]
     #[inline(never)]
     fn admit_later(
@@ -143,7 +143,7 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
     type Ask = u32;
     type Permit = RateLimitPermit;
 
-    /// Where calls wait, the next one waits as well, and must not hold the inner service meanwhile.
+    /// Returns whether calls wait. The next call then waits as well, and must not hold the inner service meanwhile.
     #[inline(always)]
     fn is_open(&self) -> bool {
         self.shared.queue.is_empty()
@@ -152,7 +152,7 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
     #[inline(always)]
     fn admit(&self, cost: u32, permit: &mut RateLimitPermit, at: &At) -> Admit {
         let shared = &*self.shared;
-        // What costs nothing does not even wait behind others: nothing would bound how many of them there are.
+        // A call that costs nothing does not wait behind others: nothing would bound the number of such calls.
         if cost > 0 {
             if !shared.queue.is_empty() {
                 return shared.admit_later(cost, None, permit, at);
@@ -210,7 +210,7 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
         shared.shown.publish(waiting, at.instant());
     }
 
-    /// Returns `true` while all tokens are there, no call waits, and rate and burst are those it began with.
+    /// Returns `true` while all tokens are there, no call waits, and rate and burst are the initial ones.
     fn is_evictable(&self, now: Instant) -> bool {
         let shared = &*self.shared;
         let bucket = &shared.bucket;

@@ -1,4 +1,4 @@
-//! The calls that wait for tokens, in the order in which they came.
+//! Queue of the calls that wait for tokens, in the order in which they came.
 //!
 //! Only the first call takes tokens and knows when there will be enough. When it leaves, for whatever reason, it wakes
 //! the next. So each call is woken once for its turn, and a call that goes away leaves no gap.
@@ -24,19 +24,19 @@ pub(super) struct Queue {
 pub(super) struct Place {
     ticket: Option<Ticket>,
     pub(super) cost: u32,
-    /// A turn that comes later is of no use.
+    /// The time after which a turn is of no use.
     pub(super) until: u64,
 }
 
-/// The next thing that a call does.
+/// Next step of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Step {
-    /// It has its tokens, and no place any more.
+    /// The call has its tokens, and no place any more.
     Go,
-    /// Its turn will not come in time. It has no place any more.
+    /// The call's turn will not come in time. The call has no place any more.
     GiveUp,
-    /// Come again at this time, or when woken.
+    /// The call looks again at this time, or when it is woken.
     Wait(u64),
 }
 
@@ -63,7 +63,7 @@ impl Queue {
         lock(&self.waiting).cost()
     }
 
-    /// Moves a call on: gives it a place if it has none and needs one, or its tokens if it is its turn.
+    /// Moves a call on: gives it its tokens if it is first, or else a place if it has none.
     pub(super) fn step(&self, place: &mut Place, now: u64, waker: &Waker, bucket: &Bucket) -> Step {
         self.change(|waiting, wakers| {
             let step = place.step(waiting, now, bucket);
@@ -80,7 +80,7 @@ impl Queue {
         self.change(|waiting, wakers| place.leave(waiting, wakers));
     }
 
-    /// Sends the calls away whose turn will not come in time, and lets the first one look again. For after a change of
+    /// Sends the calls away whose turn will not come in time, and lets the first call look again. Called after a change of
     /// the limit.
     pub(super) fn reconsider(&self, now: u64, bucket: &Bucket) {
         let (burst, mut all) = (bucket.gcra.burst(), 0);
@@ -138,10 +138,10 @@ impl Place {
         }
         let ahead = match self.ticket.map(|ticket| (ticket, waiting.get(ticket))) {
             None => waiting.cost(),
-            // It was sent away.
+            // The call was sent away.
             Some((_, None)) => return Step::GiveUp,
             Some((_, Some(known))) if *known <= until => return Step::Wait(until),
-            // It has less time than when it came.
+            // The call has less time than when it came.
             Some((ticket, Some(_))) => waiting.cost_ahead(ticket),
         };
         let tokens = ahead.saturating_add(u64::from(cost));

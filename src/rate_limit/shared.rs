@@ -1,4 +1,4 @@
-//! What all services and handles of one rate limit share.
+//! State that all services and handles of one rate limit share.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::{Series, Shown};
 use crate::{ConfigError, Error, ErrorKind, Outcome};
 
-/// Of tokio's timer, in nanoseconds.
+/// Tick of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
 
 impl Limits {
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) bucket: Bucket,
     pub(super) queue: Queue,
     pub(super) settings: Settings,
-    /// The end of the quiet time that those who wait have been told of.
+    /// The end of the quiet time that waiting calls have been told.
     quiet_until: AtomicU64,
     origin: Instant,
     pub(super) shown: Shown<RateLimitMetrics, 1>,
@@ -70,8 +70,8 @@ impl Shared {
         whole_nanos(self.settings.max_wait.unwrap_or_default())
     }
 
-    /// Counts a call that would be rejected. One that would wait takes its tokens before they are there, so
-    /// that those who come after it find what they would find.
+    /// Counts a call that would be rejected. A call that would wait takes its tokens before they are there, so
+    /// that later calls find the same state as in the mode that enforces.
     pub(super) fn observe(&self, cost: u32, at: &At) -> Result<(), Error> {
         let (nanos, most) = (at.nanos(), self.max_wait());
         let deadline = context::deadline().map(|deadline| self.nanos(deadline));
@@ -122,7 +122,7 @@ impl Shared {
         self.nanos(Instant::now())
     }
 
-    /// When the clock of this limit shows so many nanoseconds.
+    /// Returns the instant at which the clock of this limit shows so many nanoseconds.
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         crate::nanos::saturating_add(self.origin, Duration::from_nanos(nanos))
     }
@@ -146,7 +146,7 @@ impl Shared {
             return;
         }
         // A service that refuses a burst asks each call to stay away, a little longer each time. A tick of the timer
-        // makes no difference to those who wait, and there may be many of them.
+        // makes no difference to waiting calls, and there may be many of them.
         let known = self.quiet_until.load(Ordering::Relaxed);
         if until.saturating_sub(known) >= TICK {
             self.quiet_until.store(until, Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Shared {
         }
     }
 
-    /// Reads in the record what the service says about staying away.
+    /// Reads in the record the time for which the service asks callers to stay away.
     #[inline(always)]
     pub(super) fn hear(&self, record: &Record<'_>) {
         if let Some(retry_after) = record.outcome.retry_after() {
@@ -176,8 +176,8 @@ impl Shared {
         }
     }
 
-    /// Pauses, if the word of the service concerns all calls: an overload that other endpoints do not share, and a quota of
-    /// one caller among others, do not.
+    /// Pauses if the service's request concerns all calls. An overload that other endpoints do not share concerns one endpoint,
+    /// and a quota of one caller among others concerns one caller.
     #[cold]
     #[inline(never)]
     fn pause(&self, retry_after: Duration, record: &Record<'_>) {
@@ -191,12 +191,12 @@ impl Shared {
         }
     }
 
-    /// Publishes the gauge if it shows something far from what there is.
+    /// Publishes the gauge if its value is far from the number of waiting calls.
     pub(super) fn show(&self, at: &At) {
         self.shown.catch_up(|| self.queue.len(), || at.instant());
     }
 
-    /// One call less waits. `end` says why. The core publishes the gauge if it is time to, because the time is known then.
+    /// Notes that one call less waits, because of `end`. The core publishes the gauge if it is due, because the time is known then.
     pub(super) fn waited(&self, end: &'static str, began: u64, at: &At) {
         let waited = Duration::from_nanos(at.nanos().saturating_sub(began));
         self.shown.series.waited(end, waited, at.instant());

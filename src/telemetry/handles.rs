@@ -41,7 +41,7 @@ struct Slot<H: 'static> {
     metric: &'static Metric<H>,
     /// At most two labels, beside the name and the part.
     values: [&'static str; 2],
-    /// When the handle was last used.
+    /// Period in which the handle was last used.
     period: u32,
     handle: H,
 }

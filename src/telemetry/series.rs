@@ -1,4 +1,4 @@
-//! A series: what all layers of one kind and name report.
+//! Series: the metrics of all layers of one kind and name.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};

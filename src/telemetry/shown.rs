@@ -1,4 +1,4 @@
-//! When gauges are published.
+//! Publication of gauges.
 
 use tokio::time::Instant;
 
@@ -8,11 +8,11 @@ use crate::sync::{AtomicU64, Ordering};
 /// The time after which a call that has the time at hand publishes the gauges again, in nanoseconds.
 const REPUBLISH: u64 = 100_000_000;
 
-/// When a layer last published its gauges, and to which recorder.
+/// Time at which a layer last published its gauges, and the recorder.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     recorder: AtomicU64,
-    /// When it is time to do so again.
+    /// Time of the next publication.
     due: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ impl Published {
 }
 
 /// Instruments with gauges that show the sums over all layers of one name. A layer has its levels in one word, so
-/// that it can say at any time what it shows.
+/// that it can read them together at any time.
 pub(crate) trait Gauges<const N: usize>: Instruments {
     fn sums(&self) -> &[AtomicU64; N];
 
@@ -78,7 +78,7 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
         shown
     }
 
-    /// Puts what the layer shows now in the place of what it showed before. Returns whether that is a difference.
+    /// Replaces the levels that the layer shows. Returns whether they differ.
     fn replace(&self, word: u64) -> bool {
         let before = self.word.swap(word, Ordering::SeqCst);
         let (from, to) = (I::parts(before), I::parts(word));

@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release --manifest-path benches/rivals/Cargo.toml` builds and measures everything with thin LTO and
 //! as a plain release, which is what most users build, prints tables in Markdown, and writes `results.md` and
-//! `results.json` beside its manifest. It takes about five minutes. `-- --table` prints the README's table of these
-//! results. `-- breaker` runs the sections with that word in their title, and `-- --quick` takes fewer rounds and counts
+//! `results.json` beside its manifest. It takes about five minutes. `-- --table` prints the tables of the README and
+//! the guide from these results. `-- breaker` runs the sections with that word in their title, and `-- --quick` takes fewer rounds and counts
 //! no instructions. Neither writes files.
 //!
 //! How to read it:
@@ -67,7 +67,7 @@ enum Action {
     Measure,
     /// Make so many calls through one row: this process is watched.
     Call(String, u32),
-    /// Print the README's table of the results.
+    /// Print the tables of the README and the guide.
     Table,
 }
 

@@ -1,4 +1,4 @@
-//! Tests over real clients and servers, and the examples of the README.
+//! Tests over real clients and servers, and the examples of the README and the guide.
 
 /// The examples of the README.
 #[cfg(doctest)]
@@ -8,6 +8,8 @@ struct Readme;
 /// Examples on the pages of the documentation that need more than the crate's dev-dependencies. A test of the crate's own
 /// documentation leaves them out.
 #[cfg(doctest)]
+#[doc = include_str!("../../../src/guide/http.md")]
+#[doc = include_str!("../../../src/guide/metrics.md")]
 #[doc = include_str!("../../../src/snippets/grpc_standard.md")]
 #[doc = include_str!("../../../src/snippets/reqwest_replay.md")]
 #[doc = include_str!("../../../src/snippets/standard_service.md")]

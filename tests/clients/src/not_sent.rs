@@ -76,7 +76,7 @@ impl Replay<Request<tonic::body::Body>> for CallsOnce {
     }
 }
 
-/// The policy of the README for reqwest.
+/// The policy of the guide for reqwest.
 #[derive(Clone)]
 struct TryClone;
 

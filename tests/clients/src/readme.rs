@@ -1,4 +1,4 @@
-//! The README's clients and servers, run against real ones. What is run are the README's own words. Calls are made in
+//! The guide's clients and servers, run against real ones. The code that runs is the guide's own text. Calls are made in
 //! spawned tasks, as a service would make them.
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,10 @@ use ::http::StatusCode;
 use buttress::{Error, ErrorKind};
 use tokio::net::{TcpListener, TcpSocket};
 
-const README: &str = include_str!("../../../README.md");
+const PAGES: [&str; 2] = [
+    include_str!("../../../src/guide/http.md"),
+    include_str!("../../../src/guide/outcomes.md"),
+];
 
 /// Serves on a port that is free.
 async fn serve(app: Router) -> SocketAddr {
@@ -78,7 +81,7 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
 }
 
 #[test]
-fn what_is_run_here_is_what_the_readme_says() {
+fn the_guide_shows_what_is_run_here() {
     for (name, code) in [
         ("hyper", include_str!("readme/hyper.rs")),
         ("replicas", include_str!("readme/replicas.rs")),
@@ -88,7 +91,8 @@ fn what_is_run_here_is_what_the_readme_says() {
         ("classifier", include_str!("readme/classifier.rs")),
     ] {
         let block = format!("```rust\n{code}```\n");
-        assert!(README.contains(&block), "the README has another {name}.rs");
+        let is_shown = PAGES.iter().any(|page| page.contains(&block));
+        assert!(is_shown, "the guide has another {name}.rs");
     }
 }
 

@@ -551,10 +551,9 @@ fn the_table_has_every_metric_with_its_labels_and_no_others() {
 }
 
 #[test]
-fn the_readme_lists_the_table() {
-    let readme = include_str!("../../../README.md");
-    let section = readme.split_once("\n## Metrics\n").unwrap().1;
-    let (_, rows) = section.split_once("\n|---|---|\n").unwrap();
+fn the_guide_lists_the_table() {
+    let page = include_str!("../../../src/guide/metrics.md");
+    let (_, rows) = page.split_once("\n|---|---|\n").unwrap();
     let (rows, _) = rows.split_once("\n\n").unwrap();
     let listed = rows.split('`').skip(1).step_by(2);
     let table = table().map(|entry| match entry.labels {

@@ -1,5 +1,5 @@
-//! A server under axum that takes over the deadlines of its callers, limits each tenant and all together, and says no
-//! in HTTP: 429 or 503, with `Retry-After`, and 504 when the time is over.
+//! A server under axum that takes over the deadlines of its callers, limits each tenant and all together, and refuses
+//! in HTTP: with 429 or 503 and `Retry-After`, and with 504 when the time has passed.
 //!
 //! `cargo run --package example-axum --bin axum_server`
 
@@ -50,7 +50,7 @@ async fn open(router: Router) -> Result<SocketAddr, BoxError> {
     Ok(address)
 }
 
-/// How long a handler may still work.
+/// Milliseconds that a handler may still work.
 fn left() -> u128 {
     Deadline::current().map_or(u128::MAX, |deadline| deadline.remaining().as_millis())
 }

@@ -1,4 +1,4 @@
-//! A client of hyper-util behind the standard stack for HTTP: what is sent again and what is not, answers that do not come,
+//! A client of hyper-util behind the standard stack for HTTP: requests that are sent again and others, answers that do not come,
 //! and bodies that stall.
 //!
 //! `cargo run --package example-hyper --bin hyper_client`
@@ -90,7 +90,7 @@ impl Shop {
     }
 }
 
-/// How often each path has been asked for.
+/// Number of requests for each path.
 type Seen = Arc<Mutex<BTreeMap<String, u32>>>;
 
 /// Three parts, one every 50 ms; then the end, or nothing more.

@@ -1,4 +1,4 @@
-//! Counts what callers see and what the service sees: the difference is what the layers in between did.
+//! Counts calls as callers see them and as the service sees them: the difference is the effect of the layers.
 //!
 //! `cargo run --package example-prometheus --bin measure`
 

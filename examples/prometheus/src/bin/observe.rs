@@ -1,4 +1,4 @@
-//! Tries settings on real traffic: what a limit would have rejected, before it rejects anything.
+//! Tries settings on real traffic: counts the calls that a limit would reject, before it rejects any.
 //!
 //! `cargo run --package example-prometheus --bin observe`
 
@@ -29,7 +29,7 @@ async fn burst(client: &Client, calls: usize) -> usize {
     results.iter().filter(|result| result.is_ok()).count()
 }
 
-/// How many calls a limit has rejected in this mode, as a dashboard would show it.
+/// Number of calls that a limit has rejected in this mode, as a dashboard would show it.
 fn rejected(metrics: &PrometheusHandle, limit: usize, mode: &str) -> usize {
     let labels = [
         format!("name=\"stock, limit {limit}\""),

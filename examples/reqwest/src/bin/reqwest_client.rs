@@ -69,7 +69,7 @@ fn client() -> Result<(Client, Handle), BoxError> {
     Ok((Client::new(client), stack.handle()))
 }
 
-/// What each path was sent: the numbers of the attempts.
+/// Numbers of the attempts that each path was sent.
 type Seen = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 async fn answer(

@@ -36,10 +36,10 @@ const MS: Duration = Duration::from_millis(1);
 const SERVERS: usize = 4;
 const VICTIM: usize = 3;
 const CALLS_PER_SECOND: u32 = 400;
-/// How many half seconds it takes.
+/// Number of half seconds that it takes.
 const STEPS: usize = 12;
 
-/// What each endpoint is: a channel and the layers that belong next to it.
+/// An endpoint: a channel and the layers that belong next to it.
 type Server = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client, IntoTonic>>>;
 type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 

@@ -1,4 +1,4 @@
-//! A tonic client behind the standard stack for gRPC: what is sent again, the deadline that the service is told, streams that
+//! A tonic client behind the standard stack for gRPC: calls that are sent again, the deadline that the service gets, streams that
 //! hold their permit, and the codes that the generated client sees.
 //!
 //! The service is the health service of `tonic-health`, so nothing has to be generated.
@@ -91,7 +91,7 @@ fn in_flight(handle: &Handle) -> usize {
     bulkhead.map_or(0, bulkhead::Handle::in_flight)
 }
 
-/// What the attempts carried that reached the server: `grpc-timeout` and `grpc-previous-rpc-attempts`.
+/// Headers of the attempts that reached the server: `grpc-timeout` and `grpc-previous-rpc-attempts`.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A server that is not available when it is asked for the first time.

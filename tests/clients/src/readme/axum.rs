@@ -7,8 +7,8 @@ use tower::ServiceBuilder;
 fn shop() -> Router {
     let layers = ServiceBuilder::new()
         .layer(RespondLayer::for_servers())
-        .layer(InheritDeadlineLayer::new("shop")) // what the caller allows, at most 60 s
+        .layer(InheritDeadlineLayer::new("shop")) // the caller's deadline, at most 60 s
         .layer(BulkheadLayer::new("shop", 100))
-        .layer(BodyTimeoutLayer::new("shop")); // the body of the response ends at that time, too
+        .layer(BodyTimeoutLayer::new("shop")); // ends the response body at that time, too
     Router::new().route("/stock", get(async || "12 bolts")).layer(layers)
 }

@@ -12,7 +12,7 @@ use tower::Layer;
 type Inventory = HttpStandardService<BodyTimeout<hyper::Client<Client<HttpConnector, Full<Bytes>>>>>;
 
 fn inventory() -> Result<Inventory, ConfigError> {
-    // Says whether a request was sent, so that others than GET can be tried again, too.
+    // Proves that a request was not sent, so that a POST can be sent again, too.
     let client = hyper::Client::new(Client::builder(TokioExecutor::new()).build_http());
     // Ends a body at the deadline, or when it is silent for 30 s.
     let client = BodyTimeoutLayer::new("inventory").layer(client);

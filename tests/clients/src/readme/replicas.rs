@@ -19,7 +19,7 @@ fn search(replicas: Vec<SocketAddr>) -> Result<Search, ConfigError> {
     let client = BodyTimeoutLayer::new("search").layer(client);
     let of = |replica| Endpoint::new(replica, AddOriginLayer::http(replica).layer(client.clone()));
     let replicas = balance("search").build(replicas.into_iter().map(of))?;
-    // The balancer leaves alone who fails; a breaker over all of them would open because of some.
+    // The balancer avoids replicas that fail; a breaker around it would open for all because of some.
     let stack = standard("search").no_circuit_breaker().concurrency_limit(200).build()?;
     Ok(stack.wrap(replicas))
 }

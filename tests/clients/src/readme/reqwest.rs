@@ -24,6 +24,6 @@ fn search(builder: ClientBuilder) -> Result<BoxCloneSyncService<Request, Respons
         .layer(buttress::http::standard("search").replay(TryClone).concurrency_limit(50).build()?)
         .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
         .map_response(http::Response::<reqwest::Body>::from)
-        .service(Client::build(builder)?); // says whether a request was sent
+        .service(Client::build(builder)?); // can prove that a request was not sent
     Ok(BoxCloneSyncService::new(service))
 }

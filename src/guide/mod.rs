@@ -1,0 +1,44 @@
+//! Guide: the layers to take, their order, their settings, and how to watch and test them.
+//!
+//! Begin with the [standard stack](crate::stack); it is right for most dependencies. The pages of this guide answer
+//! the questions that follow:
+//!
+//! | page | question |
+//! |---|---|
+//! | [`http`] | How do I wrap a client of hyper, tonic or reqwest, several replicas, or a server? |
+//! | [`outcomes`] | Which answers are failures, which requests are sent again, and what does an error say? |
+//! | [`ordering`] | In which order do layers belong, and where does a deadline or a retry belong in a chain of services? |
+//! | [`tuning`] | Which numbers follow from a service level? |
+//! | [`metrics`] | Which metrics are there, and which alerts and panels use them? |
+//! | [`testing`] | How do I test a service that uses this crate? |
+//! | [`cost`] | What does a call cost, and where does this crate miss its goals? |
+//!
+//! # Layers by problem
+//!
+//! | problem | layer | limits |
+//! |---|---|---|
+//! | an answer never comes | [timeout](crate::timeout) for an attempt, deadline for the operation | the caller still waits until the timeout ends |
+//! | a call fails now and then | [retry](crate::retry) with its [budget](crate::budget) | retries make an overload worse |
+//! | an answer is slow now and then | [hedge](crate::hedge) | needs several servers, or slowness that comes by chance |
+//! | the service is down | [circuit breaker](crate::circuit_breaker) | opens after some failures, so retries must be bounded too |
+//! | the service is overloaded | [bulkhead](crate::bulkhead), best with a limit that [adapts](crate::bulkhead::Aimd) | callers must handle a refusal |
+//! | a quota | [rate limit](crate::rate_limit) | does not bound the calls in flight |
+//! | one replica is slow, failing or gone | [balance](crate::balance) | does not help when all replicas are |
+//! | one tenant takes everything | [keyed](crate::keyed) rate limit or bulkhead | the sum over all tenants has no limit |
+//! | there is a better answer than an error | [fallback](crate::fallback) | hides faults: watch its counter |
+
+#[doc = include_str!("cost.md")]
+pub mod cost {}
+// The package `tests/clients` runs the examples of these two pages, which need clients, servers and an exporter.
+#[cfg_attr(not(doctest), doc = include_str!("http.md"))]
+pub mod http {}
+#[cfg_attr(not(doctest), doc = include_str!("metrics.md"))]
+pub mod metrics {}
+#[doc = include_str!("ordering.md")]
+pub mod ordering {}
+#[doc = include_str!("outcomes.md")]
+pub mod outcomes {}
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+#[doc = include_str!("tuning.md")]
+pub mod tuning {}
