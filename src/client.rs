@@ -3,7 +3,7 @@
 //! # When to use it
 //!
 //! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard stack](crate::stack),
-//! and takes the same settings. What changes is the call: [`run`](Client::run) gets a function in place of a request.
+//! and takes the same settings. Its calls take a function in place of a request: see [`run`](Client::run).
 //!
 //! # How it works
 //!
