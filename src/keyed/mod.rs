@@ -33,8 +33,8 @@
 //!
 //! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key uses an *overflow part*: one of 64 common
 //! layers, chosen by the hash of the key. Keys that share an overflow part can affect each other, and a caller with many keys gets
-//! at most 64 further limits. When there is a slot again, such a key gets a new layer of its own. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot
-//! fill the memory with keys.
+//! at most 64 further limits. When there is a slot again, such a key gets a new layer of its own. A key longer than
+//! [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot fill the memory with keys.
 //!
 //! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
 //!
