@@ -17,6 +17,12 @@ const STEP: f32 = 4.0;
 /// How much at least one counts that is slower by less. Single calls differ by as much where nothing is wrong, and an
 /// estimate that follows each of them is mostly chance.
 const SLOWER_GAIN: f32 = 0.1;
+/// How many times the length of a silence a call counts that was given up in it. It would have taken longer, and nobody knows
+/// how much.
+const SILENCE: u64 = 2;
+/// Latencies that differ by less than this factor count as equal. Else a caller that makes one call at a time would send
+/// nearly all of them to an endpoint that is faster by a hair.
+const NEAR: f64 = 1.25;
 /// The least latency that counts, in seconds: of endpoints faster than that, the calls in flight decide. Above
 /// zero, so that they also do where nothing has been measured.
 const MIN_LATENCY: f64 = 1e-6;
@@ -36,6 +42,8 @@ pub(crate) enum End {
     Failed,
     /// It was given up before it ended: it would have taken at least as long.
     Cancelled,
+    /// It was given up because another attempt of the operation was faster.
+    Overtaken,
     /// Its answer is not classified. That there is one shows that the endpoint does not hang.
     Ignored,
     /// It says nothing about the endpoint: it never got there.
@@ -54,8 +62,9 @@ pub(crate) struct Load {
 
 /// The calls that wait for their answer, and when the endpoint last answered, or became busy after that.
 ///
-/// The count is in the upper 24 bits, where an overflow changes nothing else. The time is in units of 2¹⁴ ns
-/// (16 µs), in a circle of 208 days.
+/// The time is in the lower 40 bits, in units of 2¹⁴ ns (16 µs), in a circle of 208 days. Above it is the count. In the
+/// highest bit is whether the endpoint owes an answer to a call that was overtaken: until it gives one to any call, the
+/// silence goes on, also if no call waits for a while.
 #[derive(Clone, Copy)]
 struct Flow(u64);
 
@@ -63,10 +72,11 @@ impl Flow {
     const TIME_BITS: u32 = 40;
     const UNIT: u32 = 14;
     const ONE: u64 = 1 << Self::TIME_BITS;
+    const OWES: u64 = 1 << 63;
 
     #[inline]
     fn waiting(self) -> u32 {
-        (self.0 >> Self::TIME_BITS) as u32
+        ((self.0 & !Self::OWES) >> Self::TIME_BITS) as u32
     }
 
     #[inline]
@@ -86,6 +96,15 @@ impl Flow {
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
+    /// A latency in seconds that is not below the time since the endpoint last answered, while calls wait.
+    #[inline]
+    fn at_least(self, latency: f64, nanos: u64) -> f64 {
+        if self.waiting() == 0 {
+            return latency;
+        }
+        latency.max(self.since(nanos) as f64 / 1e9)
+    }
+
     #[inline]
     fn marked(self, nanos: u64) -> Self {
         // Another thread may have marked a later time.
@@ -97,7 +116,7 @@ impl Flow {
 
     #[inline]
     fn begun(self, nanos: u64) -> Self {
-        let flow = if self.waiting() == 0 {
+        let flow = if self.waiting() == 0 && self.0 & Self::OWES == 0 {
             self.marked(nanos)
         } else {
             self
@@ -105,10 +124,25 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
+    /// How long a call that was given up would at least have taken: longer than it lasted, if the endpoint was silent.
+    fn bound_of_silence(self, took: u64, nanos: u64, end: End) -> u64 {
+        let silence = self.since(nanos);
+        let is_silent = silence >> Self::UNIT >= took >> Self::UNIT;
+        match end {
+            End::Overtaken if is_silent => silence.max(took).saturating_mul(SILENCE),
+            _ if is_silent => took.saturating_mul(SILENCE),
+            _ => took,
+        }
+    }
+
     #[inline]
-    fn ended(self, answered: Option<u64>) -> Self {
-        let flow = answered.map_or(self, |nanos| self.marked(nanos));
-        Self(flow.0.wrapping_sub(Self::ONE))
+    fn ended(self, nanos: u64, end: End) -> Self {
+        let flow = match end {
+            End::Succeeded | End::Failed | End::Ignored => self.marked(nanos).0 & !Self::OWES,
+            End::Overtaken => self.0 | Self::OWES,
+            End::Cancelled | End::Refused => self.0,
+        };
+        Self(flow.wrapping_sub(Self::ONE))
     }
 }
 
@@ -181,9 +215,7 @@ impl Load {
         // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
         self.took(settings, began, nanos, end);
         self.failed(settings, nanos, end);
-        let has_answered = !matches!(end, End::Cancelled | End::Refused);
-        let answered = has_answered.then_some(nanos);
-        update(&self.flow, |flow| Flow(flow).ended(answered).0);
+        update(&self.flow, |flow| Flow(flow).ended(nanos, end).0);
     }
 
     /// The answer begins of a call that began at `began`: this is what it took, and it stays in flight.
@@ -191,7 +223,7 @@ impl Load {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.took(settings, began, nanos, end);
-        update(&self.flow, |flow| Flow(flow).ended(Some(nanos)).0);
+        update(&self.flow, |flow| Flow(flow).ended(nanos, End::Succeeded).0);
     }
 
     /// An answer ends that has been coming for a while. However long that was, it is no latency.
@@ -200,12 +232,23 @@ impl Load {
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The time that a call took, in seconds, or would at least have taken.
+    #[inline]
+    fn lower_bound(&self, began: u64, nanos: u64, end: End) -> f32 {
+        let took = nanos.saturating_sub(began);
+        let took = match end {
+            End::Cancelled | End::Overtaken => self.flow().bound_of_silence(took, nanos, end),
+            _ => took,
+        };
+        (took as f64 / 1e9) as f32
+    }
+
     #[inline]
     fn took(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         if matches!(end, End::Ignored | End::Refused) {
             return;
         }
-        let took = (nanos.saturating_sub(began) as f64 / 1e9) as f32;
+        let took = self.lower_bound(began, nanos, end);
         // A clock that stands still must not look like no estimate.
         let took = took.max(f32::MIN_POSITIVE);
         update(&self.latency, |word| {
@@ -226,7 +269,7 @@ impl Load {
                     Decaying::new(value * share + took * (1.0 - share), nanos).0
                 }
                 // It says that the endpoint is at least as slow, never that it is fast.
-                End::Failed | End::Cancelled if took > value * share => {
+                End::Failed | End::Cancelled | End::Overtaken if took > value * share => {
                     Decaying::new(took, nanos).0
                 }
                 _ => word,
@@ -283,17 +326,10 @@ impl Load {
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
     pub(crate) fn latency(&self, settings: &Settings, nanos: u64) -> f64 {
-        self.latency_in(settings, nanos, self.flow())
-    }
-
-    #[inline]
-    fn latency_in(&self, settings: &Settings, nanos: u64, flow: Flow) -> f64 {
+        let flow = self.flow();
         let estimate = Decaying(self.latency.load(Ordering::Relaxed));
         let estimate = f64::from(estimate.at(nanos, settings.latency_decay));
-        if flow.waiting() == 0 {
-            return estimate;
-        }
-        estimate.max(flow.since(nanos) as f64 / 1e9)
+        flow.at_least(estimate, nanos)
     }
 
     /// The share of calls that fail, by the last few.
@@ -303,14 +339,64 @@ impl Load {
         f64::from(share.at(nanos, settings.failure_decay))
     }
 
-    /// What one more call costs: `(latency + penalty · failure share²)² × (in flight + 1)`.
+    /// What one more call costs an endpoint of this weight.
     #[inline]
-    pub(crate) fn cost(&self, settings: &Settings, nanos: u64) -> f64 {
+    pub(crate) fn cost(&self, settings: &Settings, nanos: u64, weight: f64) -> Cost {
+        self.cost_by(settings, nanos, weight, |estimate| {
+            estimate.at(nanos, settings.latency_decay)
+        })
+    }
+
+    /// The same with the latency estimate as it was when it last changed.
+    #[inline]
+    pub(crate) fn undecayed_cost(&self, settings: &Settings, nanos: u64, weight: f64) -> Cost {
+        self.cost_by(settings, nanos, weight, Decaying::value)
+    }
+
+    #[inline]
+    fn cost_by(
+        &self,
+        settings: &Settings,
+        nanos: u64,
+        weight: f64,
+        latency: impl Fn(Decaying) -> f32,
+    ) -> Cost {
         let flow = self.flow();
-        let latency = self.latency_in(settings, nanos, flow).max(MIN_LATENCY);
+        let estimate = Decaying(self.latency.load(Ordering::Relaxed));
+        let latency = flow.at_least(f64::from(latency(estimate)), nanos);
         let failures = self.failure_share(settings, nanos);
-        let expected = latency + settings.failure_penalty * failures * failures;
-        expected * expected * (f64::from(self.in_flight_in(flow)) + 1.0)
+        Cost {
+            expected: latency.max(MIN_LATENCY) + settings.failure_penalty * failures * failures,
+            calls: (f64::from(self.in_flight_in(flow)) + 1.0) / weight,
+        }
+    }
+}
+
+/// What one more call costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Cost {
+    /// The time that a call takes by itself, in seconds, with the penalty for failures.
+    pub(crate) expected: f64,
+    /// The calls that would be in flight, for the weight of the endpoint.
+    pub(crate) calls: f64,
+}
+
+impl Cost {
+    /// The cost in one number: `(latency + penalty · failure share²)² × (in flight + 1) / weight`.
+    #[inline]
+    pub(crate) fn total(self) -> f64 {
+        self.expected * self.expected * self.calls
+    }
+
+    /// Returns whether this is less. Where calls take nearly the same time, those in flight decide.
+    #[inline]
+    pub(crate) fn is_below(self, other: Self) -> bool {
+        let is_near =
+            self.expected < NEAR * other.expected && other.expected < NEAR * self.expected;
+        if is_near {
+            return self.calls < other.calls;
+        }
+        self.total() < other.total()
     }
 }
 
@@ -360,6 +446,10 @@ mod tests {
     /// The estimate in milliseconds.
     fn latency(load: &Load, nanos: u64) -> f64 {
         load.latency(&SETTINGS, nanos) * 1e3
+    }
+
+    fn cost(load: &Load, nanos: u64) -> f64 {
+        load.cost(&SETTINGS, nanos, 1.0).total()
     }
 
     fn assert_near(value: f64, expected: f64) {
@@ -430,7 +520,7 @@ mod tests {
     fn the_estimate_decays_the_same_however_often_it_is_read() {
         let (read, unread) = (Load::new(0.1, 0), Load::new(0.1, 0));
         for step in 0..100_000 {
-            read.cost(&SETTINGS, step * MS / 10);
+            cost(&read, step * MS / 10);
         }
         assert_near(latency(&read, 10 * SECOND), 100.0 * (-1.0f64).exp());
         for load in [&read, &unread] {
@@ -460,9 +550,51 @@ mod tests {
                 call(&load, step * MS, MS, end);
             }
             assert_near(latency(&load, SECOND), 100.0 * (-0.1f64).exp());
-            call(&load, SECOND, SECOND, end);
+            load.begin(SECOND);
+            load.begin(SECOND);
+            load.end(&SETTINGS, SECOND, SECOND + MS, End::Ignored);
+            load.end(&SETTINGS, SECOND, 2 * SECOND, end);
             assert_near(latency(&load, 2 * SECOND), 1_000.0);
         }
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_in_silence_counts_twice() {
+        for end in [End::Cancelled, End::Overtaken] {
+            let load = Load::new(0.1, 0);
+            call(&load, SECOND, SECOND, end);
+            assert_near(latency(&load, 2 * SECOND), 2_000.0);
+        }
+    }
+
+    #[test]
+    fn a_silence_goes_on_while_calls_are_overtaken_and_not_while_they_time_out() {
+        for (end, expected) in [(End::Cancelled, 200.0), (End::Overtaken, 2.0 * 4_100.0)] {
+            let load = Load::new(0.02, 0);
+            for second in [1, 3, 5] {
+                call(&load, second * SECOND, 100 * MS, end);
+            }
+            assert_near(latency(&load, 5_100 * MS), expected);
+            // An answer to anybody ends it.
+            call(&load, 6 * SECOND, 10 * MS, End::Succeeded);
+            assert!(latency(&load, 7 * SECOND) < expected);
+            let before = latency(&load, 60 * SECOND + 100 * MS);
+            call(&load, 60 * SECOND, 100 * MS, end);
+            assert_near(latency(&load, 60 * SECOND + 100 * MS), before.max(200.0));
+        }
+    }
+
+    #[test]
+    fn latencies_that_are_near_each_other_count_as_equal() {
+        let cost = |expected, calls| Cost { expected, calls };
+        assert!(!cost(1.0, 1.0).is_below(cost(1.2, 1.0)));
+        assert!(!cost(1.2, 1.0).is_below(cost(1.0, 1.0)));
+        assert!(cost(1.2, 1.0).is_below(cost(1.0, 1.1)));
+        assert!(cost(1.0, 1.5).is_below(cost(1.25, 1.0)), "by their product");
+        assert!(
+            !cost(1.0, 1.6).is_below(cost(1.25, 1.0)),
+            "by their product"
+        );
     }
 
     #[test]
@@ -498,7 +630,7 @@ mod tests {
             let load = Load::new(0.0, 0);
             call(&load, 0, 5 * SECOND, End::Failed);
             let later = days * DAY;
-            assert!(load.cost(&SETTINGS, later) < 1e-6, "after {days} days");
+            assert!(cost(&load, later) < 1e-6, "after {days} days");
             call(&load, later, 10 * MS, End::Succeeded);
             assert_near(latency(&load, later + 10 * MS), 10.0);
             let share = load.failure_share(&SETTINGS, later + 10 * MS);
@@ -529,7 +661,7 @@ mod tests {
         assert!(latency(&load, hour) < 10.0);
         assert_eq!(load.in_flight(), 1);
         let idle = Load::new(0.0, 0);
-        assert_near(load.cost(&SETTINGS, hour), 2.0 * idle.cost(&SETTINGS, hour));
+        assert_near(cost(&load, hour), 2.0 * cost(&idle, hour));
 
         // One that waits beside it is as old as it is.
         load.begin(hour);
@@ -580,14 +712,14 @@ mod tests {
             call(&slow, step * SECOND, SECOND, End::Succeeded);
         }
         let now = 5 * SECOND;
-        assert!(failing.cost(&SETTINGS, 5 * MS) > 2.0 * slow.cost(&SETTINGS, now));
+        assert!(cost(&failing, 5 * MS) > 2.0 * cost(&slow, now));
     }
 
     #[test]
     fn of_endpoints_that_nothing_is_known_of_the_idle_one_costs_least() {
         let (idle, busy) = (Load::new(0.0, 0), Load::new(0.0, 0));
         busy.begin(0);
-        assert!(idle.cost(&SETTINGS, 0) < busy.cost(&SETTINGS, 0));
+        assert!(cost(&idle, 0) < cost(&busy, 0));
     }
 
     #[test]
@@ -598,7 +730,7 @@ mod tests {
         load.end(&SETTINGS, 10 * SECOND, 5 * SECOND, End::Failed);
         for nanos in [1 << 52, 1 << 54, u64::MAX - SECOND] {
             call(&load, nanos, SECOND, End::Succeeded);
-            assert!(load.cost(&SETTINGS, nanos).is_finite());
+            assert!(cost(&load, nanos).is_finite());
             assert_eq!(load.in_flight(), 0);
         }
     }
@@ -623,6 +755,7 @@ mod tests {
         in_flight: Vec<u64>,
         streams: usize,
         marked: u64,
+        owes: bool,
         latency: (f64, u64),
         failures: (f64, u64),
     }
@@ -637,7 +770,13 @@ mod tests {
 
     impl Plain {
         fn took(&mut self, began: u64, now: u64, end: End) {
-            let took = (now - began) as f64 / 1e9;
+            let is_silent = self.marked <= began;
+            let took = match end {
+                End::Cancelled if is_silent => 2 * (now - began),
+                End::Overtaken if is_silent => 2 * (now - self.marked),
+                _ => now - began,
+            };
+            let took = took as f64 / 1e9;
             let (value, at) = self.latency;
             let present = decayed(self.latency, now, 10.0);
             match end {
@@ -652,7 +791,8 @@ mod tests {
                     let kept = if value > 0.0 { present / value } else { 0.0 };
                     self.latency = (present + took * (1.0 - kept), now);
                 }
-                End::Failed | End::Cancelled if took > present => self.latency = (took, now),
+                End::Succeeded => {}
+                _ if took > present => self.latency = (took, now),
                 _ => {}
             }
         }
@@ -679,6 +819,7 @@ mod tests {
             Just(End::Succeeded),
             Just(End::Failed),
             Just(End::Cancelled),
+            Just(End::Overtaken),
             Just(End::Ignored),
             Just(End::Refused)
         ]
@@ -709,12 +850,14 @@ mod tests {
                             load.end(&SETTINGS, began, now, end);
                             plain.record_outcome(now, end);
                         }
-                        if kind == 1 || !matches!(end, End::Cancelled | End::Refused) {
-                            plain.marked = now;
+                        match end {
+                            End::Overtaken if kind != 1 => plain.owes = true,
+                            End::Cancelled | End::Refused if kind != 1 => {}
+                            _ => (plain.marked, plain.owes) = (now, false),
                         }
                     }
                     _ => {
-                        if plain.in_flight.is_empty() {
+                        if plain.in_flight.is_empty() && !plain.owes {
                             plain.marked = now;
                         }
                         plain.in_flight.push(now);
@@ -723,7 +866,7 @@ mod tests {
                 }
                 prop_assert_eq!(load.in_flight() as usize, plain.in_flight.len() + plain.streams);
                 let (ours, model) = (load.latency(&SETTINGS, now), plain.latency(now));
-                prop_assert!((ours - model).abs() <= 1e-3 * model + 2e-5, "{} {}", ours, model);
+                prop_assert!((ours - model).abs() <= 1e-3 * model + 4e-5, "{} {}", ours, model);
                 let (ours, model) = (load.failure_share(&SETTINGS, now), decayed(plain.failures, now, 4.0));
                 prop_assert!((ours - model).abs() <= 2e-3, "{} {}", ours, model);
             }

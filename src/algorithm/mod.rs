@@ -23,4 +23,5 @@ pub(crate) mod retry;
 pub(crate) mod rotation;
 pub(crate) mod shares;
 pub(crate) mod sketch;
+pub(crate) mod weights;
 pub(crate) mod window;

@@ -20,7 +20,7 @@ use crate::error::Check;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
 
 /// Long enough to remember a slow answer, short enough to try the endpoint again.
-const LATENCY_DECAY: Duration = Duration::from_secs(10);
+const LATENCY_DECAY: Duration = Duration::from_secs(5);
 /// An endpoint that has healed is back in seconds.
 const FAILURE_DECAY: Duration = Duration::from_secs(4);
 /// More than most calls take.
@@ -74,7 +74,7 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
-    /// The time constant with which latency estimates decay. 10 s by default.
+    /// The time constant with which latency estimates decay. 5 s by default.
     pub fn latency_decay(mut self, decay: Duration) -> Self {
         self.settings.latency_decay = decay;
         self

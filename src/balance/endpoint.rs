@@ -10,7 +10,7 @@ use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
 use crate::algorithm::evidence::{Early, LastGood};
 use crate::algorithm::failover::LAST;
-use crate::algorithm::load::{End, Load};
+use crate::algorithm::load::{self, Cost, End, Load};
 use crate::algorithm::outlier::{HostRecord, Record};
 use crate::context::{self, GivenUp};
 use crate::debug::debug_fields;
@@ -79,7 +79,7 @@ impl<S> Endpoint<S> {
         }
     }
 
-    /// How much it can take, in comparison with the others; 0.001 to 1000.
+    /// Its share of the calls, in comparison with the others; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
         self.about.weight = weight;
         self
@@ -252,14 +252,27 @@ impl Host {
         self.condition.weight() * self.ramp(now)
     }
 
-    /// What a call to this endpoint costs.
+    /// What one more call to this endpoint costs.
     #[inline]
-    pub(super) fn cost(&self, now: u64) -> f64 {
-        let cost = match self.peers.settings.measure {
-            LoadMetric::PeakEwma => self.load.cost(&self.peers.load, now),
-            LoadMetric::InFlight => f64::from(self.load.in_flight()) + 1.0,
-        };
-        cost / self.present_weight(now)
+    pub(super) fn cost(&self, now: u64) -> Cost {
+        self.weigh(now, Load::cost)
+    }
+
+    /// The same with the latency as it was last measured.
+    pub(super) fn undecayed_cost(&self, now: u64) -> Cost {
+        self.weigh(now, Load::undecayed_cost)
+    }
+
+    #[inline]
+    fn weigh(&self, now: u64, cost: impl Fn(&Load, &load::Settings, u64, f64) -> Cost) -> Cost {
+        let weight = self.present_weight(now);
+        match self.peers.settings.measure {
+            LoadMetric::PeakEwma => cost(&self.load, &self.peers.load, now, weight),
+            LoadMetric::InFlight => Cost {
+                expected: 1.0,
+                calls: (f64::from(self.load.in_flight()) + 1.0) / weight,
+            },
+        }
     }
 
     pub(super) fn latency(&self, now: u64) -> f64 {
@@ -404,7 +417,7 @@ impl Host {
             priority: self.priority(),
             zone: self.about.zone.clone(),
             in_flight: self.load.in_flight(),
-            load: self.cost(now),
+            load: self.cost(now).total(),
             latency: Duration::from_secs_f64(self.latency(now)),
             failure_share: self.load.failure_share(&peers.load, now),
             ejections: peers.ejections(self, now),
@@ -419,6 +432,7 @@ impl From<Outcome> for End {
             Outcome::Success => Self::Succeeded,
             // An endpoint that declines calls fast must not attract more of them.
             Outcome::Failure | Outcome::Overload { .. } | Outcome::Throttled { .. } => Self::Failed,
+            Outcome::Cancelled if context::given_up() == GivenUp::Lost => Self::Overtaken,
             Outcome::Cancelled => Self::Cancelled,
             Outcome::Ignored => Self::Ignored,
         }

@@ -13,30 +13,49 @@
 //!
 //! # How it works
 //!
-//! Of three endpoints drawn at random (two, if there are more than 16), the least loaded gets the call, and with equal
-//! loads a random one. Being drawn protects from the herd: no client sends all its calls to the one that looks
-//! best. With few endpoints three are compared, because a pair of bad ones is drawn too often there. Other policies
-//! are [`RoundRobin`], [`WeightedRandom`], [`LeastLoaded`] and [`ConsistentHash`]; [`Choose`] is the trait for one's own.
+//! Of three endpoints drawn at random the least loaded gets the call, and with equal loads a random one. Being drawn
+//! protects from the herd: no client sends all its calls to the one that looks best. Two would let a pair of bad endpoints
+//! be drawn too often. Other policies are [`RoundRobin`], [`WeightedRandom`], [`LeastLoaded`] and [`ConsistentHash`]; [`Choose`] is the trait for one's own.
 //!
 //! ```text
-//! load = (latency + 5 s · f²)² · (in flight + 1) / weight
+//! load = (latency + 5 s · f²)² · (in flight + 1)
 //! ```
 //!
 //! - **latency** is a peak-sensitive moving average: an answer that took four times as long replaces it, one that is
 //!   slower by less pulls it up the more the slower it is, by a tenth at least, faster ones pull it down with a time
-//!   constant of 10 s, and without answers it decays with the same. So an endpoint that has become slow is believed at
+//!   constant of 5 s, and without answers it decays with the same. So an endpoint that has become slow is believed at
 //!   once, and chance, by which single calls differ, is averaged. While calls wait for an answer it is never below the
 //!   time since the endpoint last answered, so one that hangs is noticed before any timeout.
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
 //!   is back in seconds. What a failure is, the classifier says.
-//! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it.
+//! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it. One that was cancelled
+//!   while the endpoint was silent counts as twice as slow as it lasted: its answer would have come later still.
+//! - The loser of a hedge is given up as soon as the hedge is answered, which tells little about how slow the endpoint is. If
+//!   the endpoint answers nothing, the silence goes on from one such call to the next, and the latency becomes twice the
+//!   silence. So a slow replica is tried again ever more seldom, and not after each hedge. Timeouts do not add up: they end
+//!   calls to endpoints that are merely overloaded, too.
+//! - Endpoints of which `latency + 5 s · f²` is less than a quarter apart count as equally fast; the calls in flight decide.
+//!   A lone caller does not send nearly all calls to the one that is faster by a hair.
 //! - With `http::CompleteOnBodyEnd` a call is in flight until the end of its body, but took what its head took. However long a
 //!   stream goes on, it counts as one call in flight and no more; if it ends in a failure, as one failure.
 //! - An endpoint that joins others begins with the median of their latencies, and with a tenth of its weight, which
 //!   grows to all of it in 10 s. One that comes within 10 s of the first has all of it, as that has.
 //!
-//! [`LoadMetric::InFlight`] compares `(in flight + 1) / weight` instead.
+//! [`LoadMetric::InFlight`] compares `in flight + 1` instead.
+//!
+//! **Weights.** Where they differ, one endpoint is drawn by weight and gets the call, unless one of two others, drawn by
+//! weight as well, is nine times less loaded:
+//!
+//! ```text
+//! load of the first  = (latency + 5 s · f²)² · (in flight / weight + 1 / greatest weight)
+//! load of the others = (latency + 5 s · f²)² · (in flight + 1) / weight
+//! ```
+//!
+//! The latency of the others is not decayed here. So endpoints that are equally fast get their shares by weight with few calls
+//! and with many, a canary of weight 0.1 too, and a heavy endpoint that hangs or fails is still avoided. An endpoint
+//! that is three times slower than the others loses most of its share. In slow start an endpoint counts with its weight as
+//! far as that has grown; where the weights are equal, the load is divided by it.
 //!
 //! **Endpoints that are left out.** One that is ejected, one whose [`Availability`](crate::Availability) says no,
 //! one that has refused a call with an error of this crate (until its `retry_after`, else 100 ms), one whose answer
@@ -224,7 +243,7 @@
 //! |---|---|---|
 //! | [`choose`](Config::choose) | [`PowerOfChoices`] | close to the least loaded, without a herd |
 //! | [`measure`](Config::measure) | [`LoadMetric::PeakEwma`] | sees slow endpoints before calls pile up |
-//! | [`latency_decay`](Config::latency_decay) | 10 s | remembers a slow answer, tries again after it |
+//! | [`latency_decay`](Config::latency_decay) | 5 s | remembers a slow answer, tries again soon after it |
 //! | [`failure_decay`](Config::failure_decay) | 4 s | an endpoint that has healed is back in seconds |
 //! | [`failure_penalty`](Config::failure_penalty) | 5 s | more than most calls take |
 //! | [`slow_start`](Config::slow_start) | 10 s | caches fill and code is compiled |

@@ -19,6 +19,7 @@ use super::host_set::{HostSet, group_of};
 use super::snapshot::{Snapshot, Snapshots};
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::queue::{Ticket, WaitQueue};
+use crate::algorithm::weights::Weights;
 use crate::discover::{self, discard};
 use crate::sync::{Mutex, lock};
 use crate::telemetry::Published;
@@ -41,20 +42,16 @@ pub(super) struct Group {
     pub(super) priority: u8,
     /// Their indices.
     pub(super) indices: Range<usize>,
-    /// The greatest weight, and the least.
-    pub(super) max_weight: f64,
-    pub(super) min_weight: f64,
+    pub(super) weights: Weights,
 }
 
 impl Group {
     /// The group of these endpoints, of which the first has the index `begin`.
     pub(super) fn new(begin: usize, hosts: &[Arc<Host>]) -> Self {
-        let weights = hosts.iter().map(|host| host.condition.weight());
         Self {
             priority: hosts[0].priority(),
             indices: begin..begin + hosts.len(),
-            max_weight: weights.clone().fold(0.0, f64::max),
-            min_weight: weights.fold(f64::INFINITY, f64::min),
+            weights: Weights::new(hosts.iter().map(|host| host.condition.weight())),
         }
     }
 }

@@ -5,6 +5,9 @@ pub(crate) mod deploy;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
+pub(crate) mod x14_hedged_balancer;
+pub(crate) mod x17_weights;
+pub(crate) mod x18_coming_back;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -70,6 +73,18 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x12",
         run: x12_everything::run,
+    },
+    Experiment {
+        name: "x14",
+        run: x14_hedged_balancer::run,
+    },
+    Experiment {
+        name: "x17",
+        run: x17_weights::run,
+    },
+    Experiment {
+        name: "x18",
+        run: x18_coming_back::run,
     },
     Experiment {
         name: "deploy",

@@ -161,7 +161,7 @@ fn replica(world: &World, becomes_slow: bool, sent: &Arc<AtomicU32>) -> Backend 
 }
 
 /// The latency at this quantile.
-fn latency(quantile: f64) -> Duration {
+pub(crate) fn latency(quantile: f64) -> Duration {
     let upper = LATENCY.iter().position(|(at, _)| *at > quantile);
     let upper = upper.unwrap_or(LATENCY.len() - 1);
     let ((from, least), (to, most)) = (LATENCY[upper - 1], LATENCY[upper]);

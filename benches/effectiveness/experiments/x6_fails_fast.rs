@@ -61,7 +61,7 @@ const VARIANTS: [Variant<Balancer>; 4] = [
 /// The defaults, scaled.
 fn defaults(scale: u32) -> Config {
     Balance::config("search")
-        .latency_decay(scale * Duration::from_secs(10))
+        .latency_decay(scale * Duration::from_secs(5))
         .failure_decay(scale * Duration::from_secs(4))
         .failure_penalty(scale * Duration::from_secs(5))
         .slow_start(scale * Duration::from_secs(10))

@@ -64,10 +64,8 @@ pub struct WeightedRandom;
 impl<Req> Choose<Req> for WeightedRandom {
     fn choose(&self, _request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
         for _ in 0..DRAWS {
-            let place = endpoints.random_below(endpoints.len());
-            let share = endpoints.weight(place) / endpoints.max_weight();
-            let is_drawn = share >= 1.0 || endpoints.random_share() < share;
-            if is_drawn && endpoints.eligibility(place) == Eligibility::Open {
+            let place = endpoints.draw_by_weight(&[]);
+            if endpoints.eligibility(place) == Eligibility::Open {
                 return place;
             }
         }

@@ -1,15 +1,23 @@
 //! The least loaded, of all or of a few.
 
 use super::{Choose, Eligibility, Endpoints};
+use crate::algorithm::load::Cost;
 
-/// Up to this number of endpoints, three are compared. With few endpoints it takes no more than two bad ones
-/// for a comparison of two to find both of them bad, in one of 45 calls with ten endpoints.
+/// The endpoints that are compared. With two, it takes no more than two bad ones among ten for one of 45 calls to find
+/// both of them.
+const CHOICES: usize = 3;
+/// Up to this number of endpoints, all are looked at when those that were drawn are closed.
 const FEW: usize = 16;
+/// How many times cheaper another endpoint must be than the one that was drawn by weight.
+const MARGIN: f64 = 9.0;
 
-/// The least loaded of a few endpoints drawn at random, each of them once: three up to 16 endpoints, else two. The
-/// default.
+/// The least loaded of three endpoints drawn at random, each of them once. The default.
 ///
-/// Nearly as good as the least loaded of all, and no herd runs after the one that looks best.
+/// Nearly as good as the least loaded of all, and no herd runs after the one that looks best. Where calls take nearly the
+/// same time on two of them (a quarter more at most), the calls in flight decide.
+///
+/// Where the weights differ, an endpoint is drawn by weight and gets the call, unless one of two others is nine times
+/// less loaded. So the weights are shares, and an endpoint that hangs or fails is still avoided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PowerOfChoices;
 
@@ -17,36 +25,77 @@ impl<Req> Choose<Req> for PowerOfChoices {
     #[inline]
     fn choose(&self, _request: &Req, endpoints: &mut Endpoints<'_>) -> usize {
         let count = endpoints.len();
-        let draws = if count <= FEW { 3 } else { 2 };
         if count == 1 {
             return 0;
+        }
+        if !endpoints.group.weights.are_equal() {
+            return by_weight(endpoints);
         }
         let first = endpoints.random_below(count);
         // A place among those that are left, and then the place that it is among all.
         let mut second = endpoints.random_below(count - 1);
         second += usize::from(second >= first);
         let mut places = [first, second, 0];
-        if draws == 3 && count > 2 {
+        if count > 2 {
             let mut third = endpoints.random_below(count - 2);
             third += usize::from(third >= first.min(second));
             third += usize::from(third >= first.max(second));
             places[2] = third;
         }
-        let (mut chosen, mut least) = (first, endpoints.rank(first));
+        let (mut chosen, mut best) = (first, endpoints.rank(first));
         // Of equal ones the first: they come in random order.
-        for place in &places[1..draws.min(count)] {
+        for place in &places[1..CHOICES.min(count)] {
             let rank = endpoints.rank(*place);
-            if rank < least {
-                (chosen, least) = (*place, rank);
+            if rank.is_better(best) {
+                (chosen, best) = (*place, rank);
             }
         }
-        if least.0 == Eligibility::Open || count <= draws {
+        if best.eligibility == Eligibility::Open || count <= CHOICES {
             return chosen;
         }
         // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
         // endpoints it takes long to look at all, and most often a few more draws will do.
         let redrawn = (count > FEW).then(|| endpoints.redraw()).flatten();
         redrawn.unwrap_or_else(|| endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place)))
+    }
+}
+
+/// Chooses the endpoint that is drawn by weight, unless another one is much less loaded.
+///
+/// The one that was drawn counts with the calls that it has, for its weight, and with one more for the greatest weight. So
+/// while it is idle its weight does not matter: that has decided already. The others count with the latency as it was last
+/// measured: the estimate of an endpoint that seldom gets a call decays, and would make it look fast.
+#[inline(never)]
+fn by_weight(endpoints: &mut Endpoints<'_>) -> usize {
+    let first = endpoints.draw_by_weight(&[]);
+    let second = endpoints.draw_by_weight(&[first]);
+    let drawn = [first.min(second), first.max(second)];
+    let others = [second, endpoints.draw_by_weight(&drawn)];
+    let (mut chosen, mut least) = (first, endpoints.rank_of_drawn(first));
+    for place in &others[..(endpoints.len() - 1).min(2)] {
+        let rank = endpoints.rank_of_other(*place);
+        if rank < least {
+            (chosen, least) = (*place, rank);
+        }
+    }
+    if least.0 == Eligibility::Open || endpoints.len() <= CHOICES {
+        return chosen;
+    }
+    endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place))
+}
+
+impl Endpoints<'_> {
+    fn rank_of_drawn(&self, place: usize) -> (Eligibility, f64) {
+        let host = &self.hosts[place];
+        let Cost { expected, calls } = host.cost(self.now);
+        let calls = calls - 1.0 / host.present_weight(self.now) + 1.0 / self.max_weight();
+        let load = expected * expected * calls / MARGIN;
+        (self.eligibility(place), load)
+    }
+
+    fn rank_of_other(&self, place: usize) -> (Eligibility, f64) {
+        let cost = self.hosts[place].undecayed_cost(self.now);
+        (self.eligibility(place), cost.total())
     }
 }
 
@@ -65,10 +114,12 @@ impl<Req> Choose<Req> for LeastLoaded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Pool;
+    use super::super::WeightedRandom;
+    use super::super::tests::{Pool, assert_shares};
     use super::*;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
+    use std::sync::Arc;
 
     #[test]
     fn a_busier_endpoint_is_never_chosen_where_all_are_compared() {
@@ -88,21 +139,56 @@ mod tests {
     }
 
     #[test]
-    fn three_of_ten_are_compared_and_two_of_twenty() {
+    fn three_are_compared_of_any_number() {
         // The one idle endpoint is chosen whenever it is among those that are drawn.
-        for (count, drawn) in [(10, 3.0), (20, 2.0)] {
+        for count in [4, 10, 20, 100] {
             let mut pool = Pool::even(count);
             for place in 1..count {
                 pool = pool.busy(place, 1);
             }
             let share = pool.shares(&PowerOfChoices)[0];
-            assert!((share - drawn / count as f64).abs() < 0.01, "{share}");
+            assert!((share - 3.0 / count as f64).abs() < 0.01, "{share}");
         }
+    }
+
+    #[test]
+    fn weights_are_shares_while_the_endpoints_are_idle() {
+        for weights in [&[1.0, 3.0][..], &[1.0, 2.0, 5.0], &[0.1, 1.0, 1.0, 1.0]] {
+            let sum: f64 = weights.iter().sum();
+            let expected: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+            assert_shares(&Pool::new(weights).shares(&PowerOfChoices), &expected);
+        }
+    }
+
+    #[test]
+    fn a_heavy_endpoint_keeps_its_share_until_another_is_nine_times_less_loaded() {
+        // Its load is in flight / 3 + 1 / 3, that of the other 1.
+        for (calls, expected) in [(25, [0.75, 0.25]), (27, [0.0, 1.0])] {
+            let mut pool = Pool::new(&[3.0, 1.0]).busy(0, calls);
+            assert_shares(&pool.shares(&PowerOfChoices), &expected);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_in_slow_start_gets_less_of_its_weight() {
+        let mut pool = Pool::new(&[1.0, 3.0]);
+        let host = Arc::clone(&pool.hosts[1]);
+        host.peers.update(0, |change| change.found(&host, false));
+        host.peers.update(0, |change| change.found(&host, true));
+        let share = 3.0 * 0.1;
+        assert_shares(
+            &pool.shares(&PowerOfChoices),
+            &[1.0 / (1.0 + share), share / (1.0 + share)],
+        );
+        assert_shares(
+            &pool.shares(&WeightedRandom),
+            &[1.0 / (1.0 + share), share / (1.0 + share)],
+        );
     }
 
     /// Balls into bins: the fullest of 10,000 bins holds at most 4 of 10,000 balls, where one choice gives 7 or 8.
     #[test]
-    fn two_choices_keep_the_fullest_of_many_low() {
+    fn three_choices_keep_the_fullest_of_many_low() {
         for seed in 0..5 {
             let mut pool = Pool::even(10_000);
             pool.random = SmallRng::seed_from_u64(seed);

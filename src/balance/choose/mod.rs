@@ -4,6 +4,7 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
+use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -12,6 +13,7 @@ use rand::rngs::SmallRng;
 
 use super::endpoint::Host;
 use super::pool::Group;
+use crate::algorithm::load::Cost;
 use crate::context::Tried;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -108,7 +110,7 @@ impl Endpoints<'_> {
     #[must_use]
     #[inline]
     pub fn load(&self, place: usize) -> f64 {
-        self.hosts[place].cost(self.now)
+        self.hosts[place].cost(self.now).total()
     }
 
     /// The calls in flight on the endpoint.
@@ -134,7 +136,7 @@ impl Endpoints<'_> {
     /// Returns whether all endpoints take turns: they weigh the same, none was tried, and at the last look all were whole.
     fn take_even_turns(&self) -> bool {
         self.turns.are_whole.load(Ordering::Relaxed)
-            && self.group.max_weight <= self.group.min_weight
+            && self.group.weights.are_equal()
             && self.tried == Tried::default()
     }
 
@@ -156,7 +158,7 @@ impl Endpoints<'_> {
     /// The greatest weight that was set.
     #[must_use]
     pub fn max_weight(&self) -> f64 {
-        self.group.max_weight
+        self.group.weights.max()
     }
 
     /// A number that is higher by one each time that a policy asks, whichever handle of the balancer is called: for those
@@ -186,10 +188,25 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// The value that is compared. The least is best.
     #[inline]
-    fn rank(&self, place: usize) -> (Eligibility, f64) {
-        (self.eligibility(place), self.load(place))
+    fn rank(&self, place: usize) -> Rank {
+        Rank {
+            eligibility: self.eligibility(place),
+            cost: self.hosts[place].cost(self.now),
+        }
+    }
+
+    /// Draws an endpoint by the weights that count now, other than those of `without`, which are in ascending order.
+    fn draw_by_weight(&mut self, without: &[usize]) -> usize {
+        let mut place = 0;
+        for _ in 0..DRAWS {
+            place = self.group.weights.draw(self.random_share(), without);
+            let ramp = self.hosts[place].ramp(self.now);
+            if ramp >= 1.0 || self.random_share() < ramp {
+                break;
+            }
+        }
+        place
     }
 
     /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
@@ -204,8 +221,8 @@ impl Endpoints<'_> {
             }
             match found {
                 Some(one) if one != place => {
-                    let is_lighter = self.load(place) < self.load(one);
-                    return Some(if is_lighter { place } else { one });
+                    let is_better = self.rank(place).is_better(self.rank(one));
+                    return Some(if is_better { place } else { one });
                 }
                 _ => found = Some(place),
             }
@@ -232,9 +249,10 @@ impl Endpoints<'_> {
 
     /// The best by eligibility and load, by looking at all; one of the best at random if there are several.
     fn least(&mut self) -> usize {
-        let (mut chosen, mut least, mut ties) = (0, self.rank(0), 1);
+        let rank = |endpoints: &Self, place| (endpoints.eligibility(place), endpoints.load(place));
+        let (mut chosen, mut least, mut ties) = (0, rank(self, 0), 1);
         for place in 1..self.len() {
-            let this = self.rank(place);
+            let this = rank(self, place);
             if this < least {
                 (chosen, least, ties) = (place, this, 1);
             } else if this == least {
@@ -245,6 +263,25 @@ impl Endpoints<'_> {
             }
         }
         chosen
+    }
+}
+
+/// The properties by which endpoints are compared that were drawn.
+#[derive(Clone, Copy)]
+struct Rank {
+    eligibility: Eligibility,
+    cost: Cost,
+}
+
+impl Rank {
+    /// Returns whether the endpoint of this rank should get the call, and not the other one.
+    #[inline]
+    fn is_better(self, other: Self) -> bool {
+        match self.eligibility.cmp(&other.eligibility) {
+            Ordered::Less => true,
+            Ordered::Equal => self.cost.is_below(other.cost),
+            Ordered::Greater => false,
+        }
     }
 }
 
@@ -284,6 +321,7 @@ pub(super) mod tests {
     pub(super) struct Pool {
         pub(super) hosts: Vec<Arc<Host>>,
         pub(super) random: SmallRng,
+        group: Group,
         turns: Turns,
         now: u64,
     }
@@ -306,8 +344,10 @@ pub(super) mod tests {
                 let endpoint = with(Endpoint::new(key, ()).weight(*weight));
                 Arc::new(Host::new(endpoint.about, &host_set, 0.0, 0, false))
             };
+            let hosts: Vec<_> = weights.iter().enumerate().map(host).collect();
             Self {
-                hosts: weights.iter().enumerate().map(host).collect(),
+                group: Group::new(0, &hosts),
+                hosts,
                 random: SmallRng::seed_from_u64(1),
                 turns: Turns::default(),
                 now: 0,
@@ -358,7 +398,7 @@ pub(super) mod tests {
         fn choose_of(&mut self, policy: &impl Choose<u64>, request: u64, tried: Tried) -> usize {
             let mut endpoints = Endpoints {
                 hosts: &self.hosts,
-                group: &Group::new(0, &self.hosts),
+                group: &self.group,
                 now: self.now,
                 tried,
                 turns: &self.turns,
