@@ -63,7 +63,8 @@ pub(crate) struct Tokens {
     initial_until: AtomicU64,
     /// What each operation in flight, or each operation a second, adds to it; in 1024ths of a token.
     share: u64,
-    /// The capacity for the rate that was measured last, at least the reserve, and the initial tokens at first.
+    /// The capacity for the rate that was measured last, at least the reserve, and the initial tokens at first. Before the first
+    /// measurement that of the greatest reserve.
     by_rate: AtomicU32,
     /// When that was, in nanoseconds, and the finished operations then.
     sampled_at: AtomicU64,
@@ -93,7 +94,7 @@ impl Tokens {
             initial: AtomicU32::new(0),
             initial_until: AtomicU64::new(0),
             share: (share * f64::from(TOKENS_PER_RETRY) * 1024.0) as u64,
-            by_rate: AtomicU32::new(least * TOKENS_PER_RETRY),
+            by_rate: AtomicU32::new(most * TOKENS_PER_RETRY),
             sampled_at: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
             recent: AtomicU64::new(0),
