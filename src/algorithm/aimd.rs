@@ -4,10 +4,15 @@
 //! at most once per round trip: of all calls that were in flight when it shrank, none makes it shrink again. It grows by one
 //! when as many calls have been well as it allows at once, each of which began after the last change and saw more than
 //! half of it in flight.
+//!
+//! It starts slowly, as TCP does: each such call makes it grow by one, which doubles it in a round trip. The start is over when a
+//! call was too much for the service, which takes the last doubling back, or when as many calls in a row as the limit allows
+//! at once have found half of it unused: the limit is no hindrance then, and the next overload must not find it
+//! doubling.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Where to begin: little enough for a small service, and 80 round trips from 100.
+/// Where to begin: little enough for a small service, and three round trips from 100.
 const INITIAL: usize = 20;
 
 /// The settings that decide.
@@ -15,18 +20,29 @@ const INITIAL: usize = 20;
 pub(crate) struct Settings {
     pub(crate) min: usize,
     pub(crate) max: usize,
+    /// The limit to begin with.
+    pub(crate) initial: usize,
     /// The part of the limit that is left when it shrinks; above 0 and below 1.
     pub(crate) backoff: f64,
 }
 
 impl Settings {
-    /// The limit to begin with, if none is set.
-    pub(crate) fn initial(&self) -> usize {
-        INITIAL.clamp(self.min, self.max)
+    /// A limit between bounds, which may be the wrong way round.
+    pub(crate) fn between(min: usize, max: usize, backoff: f64) -> Self {
+        Self {
+            min,
+            max,
+            initial: INITIAL.max(min).min(max),
+            backoff,
+        }
     }
 
-    fn shrink(&self, limit: usize) -> usize {
-        let share = (limit as f64 * self.backoff) as usize;
+    fn shrink(&self, limit: usize, is_start: bool) -> usize {
+        let mut share = (limit as f64 * self.backoff) as usize;
+        if is_start {
+            // Half of what it has grown to, which the service could take a round trip ago.
+            share = share.min(self.initial.max(limit / 2));
+        }
         share.min(limit - 1).clamp(self.min, self.max)
     }
 }
@@ -47,11 +63,11 @@ pub(crate) struct Call {
 pub(crate) struct Aimd {
     settings: Settings,
     /// When the limit shrank last. Growth does not count here: a call that times out began long ago, and
-    /// would never count if the calls beside it made the limit grow meanwhile.
+    /// would never count if the calls beside it made the limit grow meanwhile. 0 during the start.
     shrunk: AtomicU64,
     /// When it changed last.
     changed: AtomicU64,
-    /// The calls since then that speak for a higher one.
+    /// The calls since then that speak for a higher one; during the start, the calls in a row that found half of it unused.
     well: AtomicU64,
 }
 
@@ -67,7 +83,7 @@ impl Aimd {
 
     /// The limit after a call that the service was overloaded by.
     pub(crate) fn overloaded(&self, call: Call) -> usize {
-        let smaller = self.settings.shrink(call.limit);
+        let smaller = self.settings.shrink(call.limit, self.is_starting());
         if smaller < call.limit && change(&self.shrunk, call) {
             self.changed.fetch_max(call.ended + 1, Ordering::Relaxed);
             self.well.store(0, Ordering::Relaxed);
@@ -80,6 +96,9 @@ impl Aimd {
     pub(crate) fn succeeded(&self, call: Call) -> usize {
         let limit = call.limit;
         let is_used = call.in_flight.saturating_mul(2) > limit;
+        if self.is_starting() {
+            return self.start(call, is_used);
+        }
         let is_new = call.began >= self.changed.load(Ordering::Relaxed);
         if !is_used || !is_new || limit >= self.settings.max {
             return limit;
@@ -90,6 +109,25 @@ impl Aimd {
             return (limit + 1).max(self.settings.min);
         }
         limit
+    }
+
+    /// The limit after a call that was well during the start.
+    fn start(&self, call: Call, is_used: bool) -> usize {
+        let limit = call.limit;
+        if is_used {
+            self.well.store(0, Ordering::Relaxed);
+            return (limit + 1).min(self.settings.max.max(limit));
+        }
+        let unused = 1 + self.well.fetch_add(1, Ordering::Relaxed);
+        if unused >= limit as u64 {
+            self.well.store(0, Ordering::Relaxed);
+            self.shrunk.fetch_max(1, Ordering::Relaxed);
+        }
+        limit
+    }
+
+    fn is_starting(&self) -> bool {
+        self.shrunk.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -116,12 +154,17 @@ mod tests {
 
     impl Limited {
         fn between(min: usize, max: usize) -> Self {
-            let backoff = 0.9;
-            let settings = Settings { min, max, backoff };
+            let settings = Settings::between(min, max, 0.9);
             Self {
                 aimd: Aimd::new(settings),
-                limit: settings.initial(),
+                limit: settings.initial,
             }
+        }
+
+        /// One that has shrunk before.
+        fn started(self) -> Self {
+            self.aimd.shrunk.store(1, Ordering::Relaxed);
+            self
         }
 
         fn succeed(&mut self, began: u64, ended: u64, in_flight: usize) -> usize {
@@ -148,13 +191,59 @@ mod tests {
     }
 
     fn from_20() -> Limited {
-        Limited::between(2, 200)
+        Limited::between(2, 200).started()
+    }
+
+    #[test]
+    fn it_doubles_in_each_round_trip_until_the_first_overload() {
+        let mut limit = Limited::between(2, 1_000);
+        for expected in [40, 80, 160] {
+            let began = 100 * expected;
+            for _ in 0..limit.limit {
+                limit.succeed(began, began + 100, limit.limit);
+            }
+            assert_eq!(limit.limit as u64, expected);
+        }
+        assert_eq!(limit.overload(21_000, 21_100), 80, "the last doubling");
+        assert_eq!(limit.overload(21_101, 21_200), 72);
+        for _ in 0..71 {
+            assert_eq!(limit.succeed(21_201, 21_300, 72), 72);
+        }
+        assert_eq!(limit.succeed(21_201, 21_300, 72), 73);
+    }
+
+    #[test]
+    fn the_start_is_over_when_half_of_the_limit_is_not_used() {
+        let mut limit = Limited::between(2, 1_000);
+        for now in 1..20 {
+            assert_eq!(limit.succeed(now, now + 10, 10), 20);
+        }
+        assert_eq!(limit.succeed(21, 31, 11), 21, "it is used");
+        for now in 31..52 {
+            assert_eq!(limit.succeed(now, now + 10, 10), 21);
+        }
+        for now in 52..72 {
+            assert_eq!(limit.succeed(now, now + 10, 21), 21);
+        }
+        assert_eq!(limit.succeed(72, 82, 21), 22, "by one in a round trip");
+    }
+
+    #[test]
+    fn the_start_takes_back_no_more_than_it_has_added() {
+        for (grown, expected) in [(0, 18), (1, 18), (10, 20), (30, 25)] {
+            let mut limit = Limited::between(2, 1_000);
+            for _ in 0..grown {
+                limit.succeed(1, 100, limit.limit);
+            }
+            assert_eq!(limit.limit, 20 + grown);
+            assert_eq!(limit.overload(1, 101), expected);
+        }
     }
 
     #[test]
     fn late_calls_count_although_it_grew_since_they_began() {
         let mut limit = from_20();
-        let mut now = 0;
+        let mut now = 1;
         for _ in 0..25 {
             for _ in 0..=limit.limit {
                 limit.succeed(now, now + 10, 20);
@@ -163,7 +252,7 @@ mod tests {
         }
         let grown = limit.limit;
         assert!(grown > 30, "{grown}");
-        assert!(limit.overload(0, now) < grown);
+        assert!(limit.overload(1, now) < grown);
     }
 
     #[test]
@@ -245,7 +334,7 @@ mod tests {
         fn does_what_a_plain_model_does(
             calls in proptest::collection::vec((0..3_u64, 0..30_u64, 1..40_usize, 0..6), 1..2_000),
         ) {
-            let mut limit = Limited::between(2, 40);
+            let mut limit = Limited::between(2, 40).started();
             let mut plain = Plain { shrunk: None, changed: None, well: 0, limit: 20 };
             let mut now = 30;
             for (pause, took, in_flight, kind) in calls {

@@ -3,6 +3,8 @@
 //! An operation touches the word twice: once when it begins and once when it ends, and the second
 //! time counts it, brings its token and gives up its place in one step.
 
+use std::ops::RangeInclusive;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The unit of everything here: a retry costs 10 tokens, a success at first try brings 1.
@@ -13,6 +15,16 @@ const SAMPLE: u64 = 1_000_000_000;
 
 /// For so many nanoseconds after the initial tokens were raised, the capacity is not less than they are.
 const INITIAL_FOR: u64 = 60_000_000_000;
+
+/// The reserve, in retries, if none is set: by the calls of the last minute. The smaller each client of a fleet is, the less
+/// of its load may be retries, because a failure of the service meets all of their reserves at once.
+const RESERVE: RangeInclusive<u32> = 1..=10;
+/// A client with no more calls in the last minute has the least reserve,
+const CALLS_OF_LEAST_RESERVE: f64 = 30.0;
+/// and for each so many more calls a retry more.
+const CALLS_PER_RETRY: f64 = 3.0;
+/// The last minute: calls count for less and less with this time constant, in seconds.
+const MINUTE: f64 = 60.0;
 
 /// Asks for the clock once in so many operations.
 const SAMPLE_OPERATIONS: u64 = 16;
@@ -44,18 +56,21 @@ pub(crate) enum Gain {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     word: AtomicU64,
-    /// What the capacity never falls below.
-    reserve: u32,
+    /// The range of what the capacity never falls below.
+    reserve: RangeInclusive<u32>,
     /// The tokens that the budget has begun with, and until when the capacity is not less than that.
     initial: AtomicU32,
     initial_until: AtomicU64,
     /// What each operation in flight, or each operation a second, adds to it; in 1024ths of a token.
     share: u64,
-    /// The capacity for the rate that was measured last, or for the initial tokens.
+    /// The capacity for the rate that was measured last, at least the reserve, and the initial tokens at first. Before the first
+    /// measurement that of the greatest reserve.
     by_rate: AtomicU32,
     /// When that was, in nanoseconds, and the finished operations then.
     sampled_at: AtomicU64,
     sampled: AtomicU64,
+    /// The operations of about the last minute then: the bits of a float. Written by the thread that measures.
+    recent: AtomicU64,
 }
 
 #[inline]
@@ -69,17 +84,20 @@ fn in_flight_in(word: u64) -> u64 {
 }
 
 impl Tokens {
-    /// A budget that holds at least `reserve` retries and begins with `initial`.
-    pub(crate) fn new(reserve: u32, share: f64, initial: u32) -> Self {
+    /// A budget that holds at least `reserve` retries, by default as many as its calls are reason for, and begins with
+    /// `initial`.
+    pub(crate) fn new(reserve: Option<u32>, share: f64, initial: u32) -> Self {
+        let (least, most) = reserve.map_or(RESERVE, |set| set..=set).into_inner();
         let tokens = Self {
             word: AtomicU64::new(0),
-            reserve: reserve * TOKENS_PER_RETRY,
+            reserve: least * TOKENS_PER_RETRY..=most * TOKENS_PER_RETRY,
             initial: AtomicU32::new(0),
             initial_until: AtomicU64::new(0),
             share: (share * f64::from(TOKENS_PER_RETRY) * 1024.0) as u64,
-            by_rate: AtomicU32::new(0),
+            by_rate: AtomicU32::new(most * TOKENS_PER_RETRY),
             sampled_at: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
+            recent: AtomicU64::new(0),
         };
         tokens.raise_initial(initial * TOKENS_PER_RETRY, 0);
         tokens
@@ -115,9 +133,9 @@ impl Tokens {
 
     #[inline]
     fn capacity_at(&self, word: u64) -> u64 {
-        let by_rate = self.by_rate.load(Ordering::Relaxed).max(self.reserve);
+        let by_rate = u64::from(self.by_rate.load(Ordering::Relaxed));
         let by_in_flight = in_flight_in(word) * self.share / 1024;
-        by_in_flight.max(u64::from(by_rate)).min(TOKENS)
+        by_in_flight.max(by_rate).min(TOKENS)
     }
 
     #[inline]
@@ -184,12 +202,34 @@ impl Tokens {
         let seconds = (now - last) as f64 / 1e9;
         let rate = operations as f64 / seconds;
         let capacity = (rate * self.share as f64 / 1024.0) as u32;
+        let capacity = capacity.max(self.reserve(rate, seconds, now));
         let initial = if now < self.initial_until.load(Ordering::Relaxed) {
             self.initial.load(Ordering::Relaxed)
         } else {
             0
         };
         self.by_rate.store(capacity.max(initial), Ordering::Relaxed);
+        // A first operation that takes long keeps its initial tokens.
+        if operations > 0 {
+            let _ = self.update(|old| {
+                let tokens = tokens_in(old).min(self.capacity_at(old));
+                Some(old & !TOKENS | tokens)
+            });
+        }
+    }
+
+    /// Returns the reserve, in tokens, after `seconds` at this rate until `now`.
+    fn reserve(&self, rate: f64, seconds: f64, now: u64) -> u32 {
+        let kept = (-seconds / MINUTE).exp();
+        let before = f64::from_bits(self.recent.load(Ordering::Relaxed));
+        let recent = before * kept + rate * MINUTE * (1.0 - kept);
+        self.recent.store(recent.to_bits(), Ordering::Relaxed);
+        // A younger budget counts as if it had gone on like this for a minute.
+        let age = now as f64 / 1e9;
+        let calls = recent / (1.0 - (-age / MINUTE).exp());
+        let retries = (calls - CALLS_OF_LEAST_RESERVE) / CALLS_PER_RETRY;
+        let tokens = (retries * f64::from(TOKENS_PER_RETRY)) as u32;
+        tokens.clamp(*self.reserve.start(), *self.reserve.end())
     }
 }
 
@@ -199,7 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn budget() -> Tokens {
-        Tokens::new(10, 0.2, 2)
+        Tokens::new(Some(10), 0.2, 2)
     }
 
     /// One operation that succeeds at the first attempt.
@@ -218,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_initial_tokens_are_those_of_the_greatest_need_and_come_once() {
-        let tokens = Tokens::new(10, 0.2, 0);
+        let tokens = Tokens::new(Some(10), 0.2, 0);
         for (needed, expected) in [(40, 40), (40, 40), (20, 40), (60, 60)] {
             tokens.raise_initial(needed, 0);
             assert_eq!(tokens.tokens(), expected);
@@ -232,7 +272,7 @@ mod tests {
 
     #[test]
     fn more_initial_tokens_than_the_reserve_are_held_for_a_minute() {
-        let tokens = Tokens::new(10, 0.2, 0);
+        let tokens = Tokens::new(Some(10), 0.2, 0);
         tokens.raise_initial(1_180, 100 * SAMPLE);
         for second in 0..60 {
             operation(&tokens);
@@ -246,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_first_operation_is_not_cut_short_when_it_takes_longer_than_the_minute() {
-        let tokens = Tokens::new(10, 0.2, 118);
+        let tokens = Tokens::new(Some(10), 0.2, 118);
         tokens.enter();
         for retry in 0..59 {
             assert!(tokens.withdraw(20), "{retry}");
@@ -257,7 +297,7 @@ mod tests {
 
     #[test]
     fn ten_successes_pay_a_retry_and_five_do_when_there_is_next_to_nothing() {
-        let tokens = Tokens::new(10, 0.2, 0);
+        let tokens = Tokens::new(Some(10), 0.2, 0);
         for count in 1..=30 {
             operation(&tokens);
             let expected = if count <= 10 { 2 * count } else { 10 + count };
@@ -274,6 +314,49 @@ mod tests {
         }
         assert_eq!(tokens.capacity(), 100);
         assert_eq!(tokens.tokens(), 100);
+    }
+
+    /// The reserve, in tokens, of a client with so many calls each minute, evenly spread.
+    fn reserve_at(per_minute: u64) -> u32 {
+        let tokens = Tokens::new(None, 0.2, 0);
+        for call in 1..=10 * per_minute {
+            operation(&tokens);
+            tokens.sample(call * 60 * SAMPLE / per_minute);
+        }
+        tokens.capacity()
+    }
+
+    #[test]
+    fn the_reserve_is_one_retry_for_every_three_calls_of_a_minute_above_thirty() {
+        for (per_minute, expected) in [
+            (1, 10),
+            (30, 10),
+            (33, 10),
+            (45, 50),
+            (57, 90),
+            (60, 100),
+            (600, 100),
+        ] {
+            let reserve = reserve_at(per_minute);
+            assert!(
+                reserve.abs_diff(expected) <= 1,
+                "{per_minute} a minute: {reserve}"
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_beyond_a_reserve_that_has_shrunk_are_lost() {
+        let tokens = Tokens::new(None, 0.2, 4);
+        for second in 1..=59 {
+            tokens.sample(second * SAMPLE);
+            assert_eq!(tokens.tokens(), 40, "in the first minute");
+        }
+        operation(&tokens);
+        tokens.sample(61 * SAMPLE);
+        assert_eq!((tokens.tokens(), tokens.capacity()), (10, 10));
+        assert!(tokens.withdraw(10));
+        assert!(!tokens.withdraw(10));
     }
 
     #[test]
@@ -317,12 +400,12 @@ mod tests {
         for share in [0.05, 0.1, 0.3, 0.6, 0.75, 0.9] {
             let expected = share * 10_000.0;
             let is_right = |tokens: &Tokens| (f64::from(tokens.capacity()) - expected).abs() < 10.0;
-            let by_calls = Tokens::new(1, share, 1);
+            let by_calls = Tokens::new(Some(1), share, 1);
             for _ in 0..1_000 {
                 by_calls.enter();
             }
             assert!(is_right(&by_calls), "{share}: {}", by_calls.capacity());
-            let by_rate = Tokens::new(1, share, 1);
+            let by_rate = Tokens::new(Some(1), share, 1);
             for tenth in 0..50 {
                 (0..100).for_each(|_| operation(&by_rate));
                 by_rate.sample(tenth * SAMPLE / 10);
@@ -348,7 +431,7 @@ mod tests {
 
     #[test]
     fn threads_never_take_more_than_there_is() {
-        let tokens = Tokens::new(1_000, 0.2, 1_000);
+        let tokens = Tokens::new(Some(1_000), 0.2, 1_000);
         let taken: usize = std::thread::scope(|scope| {
             let take = || (0..1_000).filter(|_| tokens.withdraw(10)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
@@ -366,7 +449,7 @@ mod tests {
             reserve in 1_u32..10_000, share in 0.001_f64..=1.0,
             steps in prop::collection::vec((0_u8..4, 0_u32..100, 0_u64..u64::MAX / 400), 0..300),
         ) {
-            let tokens = Tokens::new(reserve, share, reserve.min(2));
+            let tokens = Tokens::new(Some(reserve), share, reserve.min(2));
             let (mut in_flight, mut elapsed) = (0, 0);
             for (step, amount, wait) in steps {
                 match step {

@@ -36,16 +36,15 @@ const TAG_MASK: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
 pub(crate) struct Sample {
     pub(crate) failed: bool,
     pub(crate) slow: bool,
+    /// It was the first attempt of its operation. Known of failures only.
+    pub(crate) first: bool,
 }
 
 impl Sample {
     pub(crate) const OK: Self = Self {
         failed: false,
         slow: false,
-    };
-    pub(crate) const FAILED: Self = Self {
-        failed: true,
-        slow: false,
+        first: false,
     };
 }
 
@@ -55,6 +54,14 @@ pub(crate) struct Tally {
     pub(crate) calls: u64,
     pub(crate) failures: u64,
     pub(crate) slow: u64,
+}
+
+/// The operations whose first attempts failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FailedOperations {
+    pub(crate) number: u64,
+    /// The slices of time in which they failed.
+    pub(crate) slices: u32,
 }
 
 /// Calls of the last [`BUCKETS`] slices of time.
@@ -72,6 +79,8 @@ pub(crate) struct TimeWindow {
 struct Stripe {
     successes: [AtomicU64; BUCKETS],
     failures: [AtomicU64; BUCKETS],
+    /// The failures that were first attempts.
+    operations: [AtomicU64; BUCKETS],
     slow: [AtomicU64; BUCKETS],
 }
 
@@ -117,6 +126,9 @@ impl TimeWindow {
             &stripe.successes
         };
         count(&counters[bucket], tag);
+        if sample.failed && sample.first {
+            count(&stripe.operations[bucket], tag);
+        }
         if sample.slow {
             count(&stripe.slow[bucket], tag);
         }
@@ -132,12 +144,9 @@ impl TimeWindow {
     /// Sums the newest `slices` buckets as they are seen at `nanos`.
     pub(crate) fn tally(&self, epoch: u64, nanos: u64, slices: usize) -> Tally {
         let newest = self.tag(epoch, nanos);
-        let sum = |ring: &[AtomicU64; BUCKETS]| -> u64 {
-            let words = ring.iter().map(|word| word.load(Ordering::Relaxed));
-            words
-                .filter(|word| age(newest, word >> COUNT_BITS) < slices as u64)
-                .map(|word| word & COUNT_MASK)
-                .sum()
+        let sum = |ring| {
+            let counts = recent_counts(ring, newest, slices);
+            counts.map(|(_, count)| count).sum::<u64>()
         };
         let mut tally = Tally::default();
         for stripe in &self.stripes {
@@ -147,6 +156,25 @@ impl TimeWindow {
             tally.slow += sum(&stripe.slow);
         }
         tally
+    }
+
+    /// Sums the failed first attempts of the newest `slices` buckets as they are seen at `nanos`.
+    pub(crate) fn failed_operations(
+        &self,
+        epoch: u64,
+        nanos: u64,
+        slices: usize,
+    ) -> FailedOperations {
+        let newest = self.tag(epoch, nanos);
+        let (mut number, mut seen) = (0, 0_u32);
+        for stripe in &self.stripes {
+            for (bucket, count) in recent_counts(&stripe.operations, newest, slices) {
+                number += count;
+                seen |= 1 << bucket;
+            }
+        }
+        let slices = seen.count_ones();
+        FailedOperations { number, slices }
     }
 
     /// Estimates the calls of the last bucket's width before `nanos`: those of the newest bucket, and as
@@ -168,6 +196,20 @@ impl TimeWindow {
             slow: blend(newest.slow, both.slow),
         }
     }
+}
+
+/// The newest `slices` buckets of a ring that are not empty, each with its count.
+fn recent_counts(
+    ring: &[AtomicU64; BUCKETS],
+    newest: u64,
+    slices: usize,
+) -> impl Iterator<Item = (usize, u64)> {
+    let words = ring.iter().map(|word| word.load(Ordering::Relaxed));
+    words
+        .enumerate()
+        .filter(move |(_, word)| age(newest, word >> COUNT_BITS) < slices as u64)
+        .map(|(bucket, word)| (bucket, word & COUNT_MASK))
+        .filter(|(_, count)| *count > 0)
 }
 
 /// How many slices `tag` lies before `newest`; enormous if it lies after it.
@@ -247,8 +289,8 @@ impl CountWindow {
         number
     }
 
-    /// Makes a failure of the success with this number, or counts one if it is no longer held.
-    pub(crate) fn correct(&mut self, epoch: u64, number: u64) {
+    /// Makes `failure` of the success with this number, or counts it if the success is no longer held.
+    pub(crate) fn correct(&mut self, epoch: u64, number: u64, failure: Sample) {
         let is_held = self.recorded <= number.saturating_add(self.ring.len() as u64);
         if epoch == self.epoch && is_held {
             let place = self.place(number);
@@ -256,7 +298,7 @@ impl CountWindow {
             self.tally.failures += 1;
             return;
         }
-        self.record(epoch, Sample::FAILED);
+        self.record(epoch, failure);
     }
 
     fn place(&self, number: u64) -> usize {
@@ -279,7 +321,10 @@ mod tests {
     use std::collections::VecDeque;
 
     const OK: Sample = Sample::OK;
-    const FAILED: Sample = Sample::FAILED;
+    const FAILED: Sample = Sample {
+        failed: true,
+        ..Sample::OK
+    };
 
     const SPAN: Duration = Duration::from_secs(10);
 
@@ -417,7 +462,7 @@ mod tests {
             let mut elapsed = 0;
             for (stripe, (wait, failed, slow)) in steps.into_iter().enumerate() {
                 elapsed += millis(wait);
-                window.record(stripe, 1, elapsed, Sample { failed, slow });
+                window.record(stripe, 1, elapsed, Sample { failed, slow, ..OK });
                 list.push((elapsed / seconds(1), failed, slow));
                 for slices in [2, BUCKETS] {
                     let seen = || list.iter().filter(|call| call.0 + slices as u64 > elapsed / seconds(1));
@@ -439,7 +484,7 @@ mod tests {
             let mut list = VecDeque::new();
             let mut successes = Vec::new();
             for (failed, slow, corrected) in samples {
-                let number = window.record(3, Sample { failed, slow });
+                let number = window.record(3, Sample { failed, slow, ..OK });
                 list.push_back((number, failed, slow));
                 if !failed {
                     successes.push(number);
@@ -449,7 +494,7 @@ mod tests {
                     if list.len() > size {
                         list.pop_front();
                     }
-                    window.correct(3, number);
+                    window.correct(3, number, FAILED);
                     match list.iter_mut().find(|call| call.0 == number) {
                         Some(call) => call.1 = true,
                         None => list.push_back((u64::MAX, true, false)),
@@ -465,7 +510,7 @@ mod tests {
                 });
             }
             window.record(2, FAILED);
-            window.correct(2, 0);
+            window.correct(2, 0, FAILED);
             prop_assert_eq!(window.tally(3).calls, list.len() as u64);
             prop_assert_eq!(window.tally(4).calls, 0);
         }

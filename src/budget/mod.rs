@@ -28,7 +28,7 @@
 //! its budget how many it needs when it is built, and the greatest number counts. So the first operation of a new process makes all
 //! attempts, also after overloads. The bucket holds 10 times the greatest of
 //!
-//! - a reserve of 10 retries, for clients with little traffic,
+//! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to 10,
 //! - 0.2 × the operations in flight,
 //! - 0.2 s × the operations per second,
 //! - in the first minute, its initial retries.
@@ -65,7 +65,7 @@
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`reserve`](Config::reserve) | 10 retries | a client with a call per second can still retry |
+//! | [`reserve`](Config::reserve) | 1 to 10 retries, by the calls of the last minute | a client with a call per second can ride out a bad moment; a fleet of smaller ones does not hold ten retries each for the moment at which its service is weakest |
 //! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
 //! | [`initial`](Config::initial) | enough for the first operation: 4 retries for 3 attempts | a new process makes as many attempts as an old one |
 //!
@@ -138,7 +138,7 @@ impl Budget {
     pub fn config(name: impl Into<String>) -> Config {
         Config {
             name: name.into(),
-            reserve: 10,
+            reserve: None,
             share: 0.2,
             initial: None,
         }
@@ -198,8 +198,11 @@ impl Budget {
 
     /// Takes `cost` tokens, or none if there are fewer.
     pub(crate) fn withdraw(&self, cost: u32, now: Instant) -> bool {
+        // A client with few calls may not have been measured for long.
+        let nanos = nanos_between(self.shared.origin, now);
+        self.shared.tokens.sample(nanos);
         let allowed = self.shared.tokens.withdraw(cost);
-        self.sample(now);
+        self.publish(now, nanos);
         allowed
     }
 
@@ -210,10 +213,14 @@ impl Budget {
 
     #[cold]
     fn sample(&self, now: Instant) {
+        let nanos = nanos_between(self.shared.origin, now);
+        self.shared.tokens.sample(nanos);
+        self.publish(now, nanos);
+    }
+
+    fn publish(&self, now: Instant, nanos: u64) {
         let shared = &*self.shared;
-        let nanos = nanos_between(shared.origin, now);
         let tokens = &shared.tokens;
-        tokens.sample(nanos);
         let levels = shared.metrics.levels();
         levels.set(tokens.tokens(), tokens.capacity());
         shared.published.keep(shared.metrics, now, nanos);
@@ -233,16 +240,18 @@ impl PartialEq for Budget {
 #[must_use = "call `build` to make the budget"]
 pub struct Config {
     name: String,
-    reserve: u32,
+    /// `None` for what the calls of the last minute are reason for.
+    reserve: Option<u32>,
     share: f64,
     /// `None` for as many as the layers need that use the budget.
     initial: Option<u32>,
 }
 
 impl Config {
-    /// Sets the number of retries that the budget can always hold, 1 to 10,000. 10 by default.
+    /// Sets the number of retries that the budget can always hold, 1 to 10,000. By default one for every three calls of the last
+    /// minute above 30, from 1 to 10.
     pub fn reserve(mut self, retries: u32) -> Self {
-        self.reserve = retries;
+        self.reserve = Some(retries);
         self
     }
 
@@ -270,7 +279,9 @@ impl Config {
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let check = Check::new("budget", &self.name)?;
-        check.count("reserve", self.reserve, 10_000, "1 to 10000")?;
+        if let Some(reserve) = self.reserve {
+            check.count("reserve", reserve, 10_000, "1 to 10000")?;
+        }
         check.share("share", self.share)?;
         let initial = self.initial.unwrap_or(0);
         check.within("initial", &initial, ..=20_000, "0 to 20000")?;

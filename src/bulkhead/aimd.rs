@@ -27,6 +27,10 @@ const BACKOFF: f64 = 0.9;
 ///   after the last change and saw more than half of the limit in flight. So it grows by one per round trip
 ///   at most, and a limit that is not used does not grow. A few answers that took no time do not
 ///   make it faster.
+/// - It starts slowly, as TCP does: each call that is well and sees more than half of the limit in flight makes it grow by one,
+///   so the limit doubles in a round trip. The start ends with the first call that is not well, which takes the last doubling
+///   back: half of the limit is left, or the limit it began with. It also ends when as many calls in a row as the limit
+///   allows at once have seen at most half of it in flight.
 ///
 /// Of an answer that is streamed, what counts is how long its head took; a long download is not slow.
 ///
@@ -40,24 +44,21 @@ const BACKOFF: f64 = 0.9;
 #[must_use = "give it to `BulkheadLayer::config`"]
 pub struct Aimd {
     settings: Settings,
-    initial: Option<usize>,
     slow: Option<Duration>,
 }
 
 impl Aimd {
     /// A limit that stays between `min` and `max`; 1 to 1,000,000.
     pub fn between(min: usize, max: usize) -> Self {
-        let backoff = BACKOFF;
         Self {
-            settings: Settings { min, max, backoff },
-            initial: None,
+            settings: Settings::between(min, max, BACKOFF),
             slow: None,
         }
     }
 
     /// The limit to begin with, from `min` to `max`. By default 20, or the nearer bound.
     pub fn initial(mut self, limit: usize) -> Self {
-        self.initial = Some(limit);
+        self.settings.initial = limit;
         self
     }
 
@@ -74,13 +75,16 @@ impl Aimd {
     }
 
     pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        let Settings { min, max, backoff } = self.settings;
+        let Settings {
+            min,
+            max,
+            initial,
+            backoff,
+        } = self.settings;
         check_limit(check, "min", min)?;
         check_limit(check, "max", max)?;
         check.within("min", &min, ..=max, "at most max")?;
-        if let Some(initial) = self.initial {
-            check.within("initial", &initial, min..=max, "from min to max")?;
-        }
+        check.within("initial", &initial, min..=max, "from min to max")?;
         let is_part = backoff > 0.0 && backoff < 1.0;
         check.that(is_part, "backoff", &backoff, "above 0 and below 1")?;
         match self.slow {
@@ -116,10 +120,7 @@ pub(super) struct Running {
 
 impl LimitPolicy for Running {
     fn initial(&self) -> usize {
-        let Aimd {
-            settings, initial, ..
-        } = self.settings;
-        initial.unwrap_or_else(|| settings.initial())
+        self.settings.settings.initial
     }
 
     fn update(&self, sample: &Sample) -> usize {
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_takes_long_is_not_slow_and_belongs_to_the_time_of_its_request() {
-        let mut limit = Limited::new(Aimd::between(2, 200).slow_calls(50 * MS));
+        let mut limit = Limited::new(Aimd::between(2, 200).initial(23).slow_calls(50 * MS));
         let stream = |limit: &mut Limited, began: u32, ended: u32| {
             let sample = Sample {
                 round_trip: 10 * MS,
@@ -250,7 +251,8 @@ mod tests {
             limit.limit = limit.aimd.update(&sample);
             limit.limit
         };
-        assert_eq!(stream(&mut limit, 0, 1_000), 20);
+        assert_eq!(limit.call(0, 1, 1, OVERLOAD), 20, "its start is over");
+        assert_eq!(stream(&mut limit, 2, 1_000), 20);
         assert_eq!(limit.call(1_001, 1_010, 20, OVERLOAD), 18);
         for _ in 0..100 {
             let before_that = stream(&mut limit, 900, 2_000);

@@ -73,6 +73,7 @@ impl Default for Settings {
             breaker: breaker::Settings {
                 failure_share: FAILURE_SHARE,
                 min_calls: MIN_CALLS,
+                judges_few: true,
                 consecutive_failures: None,
                 slow_calls: None,
                 open_for: OPEN_FOR,
@@ -118,8 +119,10 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Classifies nothing before so many calls are in the window; 1 to 1,000,000. 20 by default, or all
-    /// of a smaller count window.
+    /// Classifies nothing before so many calls are in the window; 1 to 1,000,000.
+    ///
+    /// By default 20 for the last tenth of the window, and [5 failures](crate::circuit_breaker#few-calls) for all of it.
+    /// For a count window 20, or all of a smaller one.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.settings.min_calls = Some(calls);
         self
@@ -276,6 +279,7 @@ impl<K, C> Config<K, C> {
             Window::Time(_) => MIN_CALLS,
             Window::Count(calls) => MIN_CALLS.min(calls),
         });
+        settings.judges_few = self.settings.min_calls.is_none();
         self.check(&settings)?;
         let counts = match window {
             Window::Time(span) => Counts::of_time(span, stripes()),

@@ -184,6 +184,7 @@ fn place(at: &At) -> Place {
 fn finished(outcome: Outcome, slow: bool, record: &Record<'_>) -> Finished {
     Finished {
         outcome,
+        is_first: outcome.is_failure() && context::attempt() <= 1,
         slow,
         took: record.nanos(),
         at: place(record.at),

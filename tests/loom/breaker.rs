@@ -25,6 +25,7 @@ fn breaker(consecutive_failures: Option<u32>) -> Breaker {
     let settings = Settings {
         failure_share: 0.5,
         min_calls: 3,
+        judges_few: false,
         consecutive_failures,
         slow_calls: None,
         open_for: Duration::from_secs(10),

@@ -3,8 +3,18 @@
 use std::time::Duration;
 
 use super::machine::{Settings, TransitionCause};
-use crate::algorithm::window::{BUCKETS, CountWindow, Sample, Tally, TimeWindow};
+use crate::algorithm::window::{BUCKETS, CountWindow, FailedOperations, Sample, Tally, TimeWindow};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+
+/// Many calls in a short time are reason to open if those that failed belong to so many operations: half of those that are asked
+/// for by default. A connection that breaks fails the calls on it together, and then their retries.
+const MIN_RECENT_OPERATIONS: u64 = 10;
+/// Few failures are reason to open if there are so many,
+const MIN_FAILURES: u64 = 5;
+/// if they belong to so many operations, because one caller's request that always fails and its retries are no outage,
+const MIN_OPERATIONS: u64 = 3;
+/// and if these failed in so many slices of the window, because the calls on a connection that breaks fail together.
+const MIN_SLICES: u32 = 2;
 
 /// The window in which calls are counted.
 enum Window {
@@ -82,14 +92,14 @@ impl Counts {
         }
     }
 
-    /// Counts a call as failed that was counted as a success.
-    pub(super) fn correct(&self, epoch: u64, at: At, mark: Mark) {
+    /// Counts a call as `failure` that was counted as a success.
+    pub(super) fn correct(&self, epoch: u64, at: At, mark: Mark, failure: Sample) {
         match &self.window {
             Window::Time(window) => {
                 window.retract(mark.stripe as usize, mark.place);
-                window.record(at.stripe, epoch, at.nanos, Sample::FAILED);
+                window.record(at.stripe, epoch, at.nanos, failure);
             }
-            Window::Count(window) => lock(window).correct(epoch, mark.place),
+            Window::Count(window) => lock(window).correct(epoch, mark.place, failure),
         }
     }
 
@@ -138,30 +148,73 @@ impl Counts {
         if settings.consecutive_failures.is_some_and(|n| streak >= n) {
             return Some(TransitionCause::ConsecutiveFailures);
         }
-        // The last bucket's width as well, so that the good time before a sudden outage does not dilute it.
-        let tallies = match &self.window {
-            Window::Time(window) => [
-                window.recent(epoch, nanos),
-                window.tally(epoch, nanos, BUCKETS),
-            ],
-            Window::Count(window) => [lock(window).tally(epoch); 2],
-        };
-        let mut tallies = tallies.into_iter();
-        tallies.find_map(|tally| verdict(settings, tally))
+        match &self.window {
+            Window::Time(window) => {
+                // The last slice's width as well, so that the good time before a sudden outage does not dilute it.
+                let recent = window.recent(epoch, nanos);
+                let all = window.tally(epoch, nanos, BUCKETS);
+                if !settings.judges_few {
+                    return verdict(settings, recent).or_else(|| verdict(settings, all));
+                }
+                let operations = |slices| window.failed_operations(epoch, nanos, slices);
+                let is_outage = is_sudden_outage(settings, recent, || operations(2))
+                    || is_outage(settings, all, || operations(BUCKETS));
+                if is_outage {
+                    return Some(TransitionCause::FailureShare);
+                }
+                let is_slow = [recent, all].iter().any(|tally| is_slow(settings, *tally));
+                is_slow.then_some(TransitionCause::SlowCalls)
+            }
+            Window::Count(window) => verdict(settings, lock(window).tally(epoch)),
+        }
     }
 }
 
 /// The cause to open, if the calls of `tally` are one.
 fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
-    if tally.calls < u64::from(settings.min_calls) {
-        return None;
-    }
-    let exceeds = |part: u64, share: f64| lower_bound(part, tally.calls) > share;
-    if exceeds(tally.failures, settings.failure_share) {
+    if has_enough(settings, tally) && has_failed(settings, tally) {
         return Some(TransitionCause::FailureShare);
     }
-    let (_, slow_share) = settings.slow_calls?;
-    exceeds(tally.slow, slow_share).then_some(TransitionCause::SlowCalls)
+    is_slow(settings, tally).then_some(TransitionCause::SlowCalls)
+}
+
+/// Returns whether the last calls are those of an outage: many, of many operations.
+fn is_sudden_outage(
+    settings: &Settings,
+    tally: Tally,
+    operations: impl FnOnce() -> FailedOperations,
+) -> bool {
+    has_enough(settings, tally)
+        && has_failed(settings, tally)
+        && operations().number >= MIN_RECENT_OPERATIONS
+}
+
+/// Returns whether the calls of a whole window are those of an outage, however few there are.
+fn is_outage(
+    settings: &Settings,
+    tally: Tally,
+    operations: impl FnOnce() -> FailedOperations,
+) -> bool {
+    tally.failures >= MIN_FAILURES && has_failed(settings, tally) && {
+        let FailedOperations { number, slices } = operations();
+        number >= MIN_OPERATIONS && slices >= MIN_SLICES
+    }
+}
+
+/// Returns whether there are enough calls for a share to mean something.
+fn has_enough(settings: &Settings, tally: Tally) -> bool {
+    tally.calls >= u64::from(settings.min_calls)
+}
+
+/// Returns whether the share of failures is surely above the threshold.
+fn has_failed(settings: &Settings, tally: Tally) -> bool {
+    lower_bound(tally.failures, tally.calls) > settings.failure_share
+}
+
+/// Returns whether the share of slow calls is surely above the threshold, if there is one.
+fn is_slow(settings: &Settings, tally: Tally) -> bool {
+    let exceeds = |(_, share)| lower_bound(tally.slow, tally.calls) > share;
+    has_enough(settings, tally) && settings.slow_calls.is_some_and(exceeds)
 }
 
 /// The least share of failures that is plausible after `part` failures in `calls` calls: the lower end
@@ -222,6 +275,88 @@ mod tests {
         assert!(!opens(1_000, 520), "may be chance");
         assert!(opens(1_000, 530));
         assert!(!opens(0, 0));
+    }
+
+    /// A window of 10 s, and the settings that judge few calls.
+    struct Calls {
+        counts: Counts,
+        settings: Settings,
+    }
+
+    impl Calls {
+        fn new() -> Self {
+            Self {
+                counts: Counts::of_time(Duration::from_secs(10), 1),
+                settings: settings(),
+            }
+        }
+
+        /// An attempt that ends at this time.
+        fn end(&self, millis: u64, failed: bool, first: bool) -> Option<TransitionCause> {
+            let nanos = millis * 1_000_000;
+            let sample = Sample {
+                failed,
+                first,
+                ..Sample::OK
+            };
+            self.counts.record(0, At { stripe: 0, nanos }, sample);
+            self.counts.verdict(&self.settings, 0, 0, nanos)
+        }
+    }
+
+    const OUTAGE: Option<TransitionCause> = Some(TransitionCause::FailureShare);
+
+    #[test]
+    fn five_failures_of_three_operations_in_two_seconds_are_enough() {
+        let calls = Calls::new();
+        assert_eq!(calls.end(500, true, true), None);
+        assert_eq!(calls.end(600, true, false), None);
+        assert_eq!(calls.end(2_500, true, true), None);
+        assert_eq!(calls.end(2_600, true, false), None);
+        assert_eq!(calls.end(4_500, true, true), OUTAGE);
+    }
+
+    #[test]
+    fn the_failures_of_two_operations_or_of_one_second_are_not_enough() {
+        let calls = Calls::new();
+        for attempt in 0..10 {
+            assert_eq!(calls.end(500 + attempt, true, attempt == 0), None);
+            assert_eq!(calls.end(2_500 + attempt, true, attempt == 0), None);
+        }
+        let calls = Calls::new();
+        for operation in 0..9 {
+            assert_eq!(calls.end(500, true, true), None, "{operation}");
+            assert_eq!(calls.end(800, true, false), None, "{operation}");
+        }
+        // Retries that fail in another second are of the same operations.
+        for attempt in 0..9 {
+            assert_eq!(calls.end(1_200 + attempt, true, false), None);
+        }
+        assert_eq!(calls.end(1_300, true, true), OUTAGE);
+    }
+
+    #[test]
+    fn few_failures_beside_good_calls_are_not_enough() {
+        let calls = Calls::new();
+        for second in 0..4 {
+            assert_eq!(calls.end(1_000 * second, false, false), None);
+        }
+        for second in 4..9 {
+            assert_eq!(calls.end(1_000 * second, true, true), None, "{second}");
+        }
+        // 9 of 13 are surely more than half, 8 of 12 are not; then the good ones leave the window.
+        assert_eq!(calls.end(9_000, true, true), None);
+        assert_eq!(calls.end(12_000, true, true), OUTAGE);
+    }
+
+    #[test]
+    fn a_number_of_calls_that_is_set_counts_for_the_whole_window() {
+        let mut calls = Calls::new();
+        calls.settings.judges_few = false;
+        for call in 0..19 {
+            assert_eq!(calls.end(500 * call, true, true), None);
+        }
+        assert_eq!(calls.end(9_500, true, true), OUTAGE);
     }
 
     #[test]

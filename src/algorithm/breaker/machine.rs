@@ -68,6 +68,8 @@ pub struct Transition {
 pub(crate) struct Settings {
     pub(crate) failure_share: f64,
     pub(crate) min_calls: u32,
+    /// Opens for fewer failures as well, if they belong to several operations and to more than one slice of the window.
+    pub(crate) judges_few: bool,
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) slow_calls: Option<(Duration, f64)>,
     pub(crate) open_for: Duration,
@@ -399,6 +401,7 @@ pub(super) mod tests {
         Settings {
             failure_share: 0.5,
             min_calls: 20,
+            judges_few: true,
             consecutive_failures: None,
             slow_calls: None,
             open_for: Duration::from_secs(2),

@@ -44,6 +44,8 @@ impl Word {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
+    /// It was the first attempt of its operation. Known of failures only.
+    pub(crate) is_first: bool,
     /// It took longer than calls may take.
     pub(crate) slow: bool,
     /// The time that the service had it.
@@ -182,7 +184,13 @@ impl Breaker {
         if self.word() != admitted {
             return None;
         }
-        let (_, streak) = self.record(admitted, call.at, Sample { failed, slow }, step);
+        let first = call.is_first;
+        let sample = Sample {
+            failed,
+            slow,
+            first,
+        };
+        let (_, streak) = self.record(admitted, call.at, sample, step);
         if !failed && !slow {
             return None;
         }
@@ -202,8 +210,9 @@ impl Breaker {
         if self.word() != admitted {
             return (None, None);
         }
-        let (slow, failed) = (call.slow, false);
-        let (mark, _) = self.record(admitted, call.at, Sample { failed, slow }, Step::Answered);
+        let slow = call.slow;
+        let sample = Sample { slow, ..Sample::OK };
+        let (mark, _) = self.record(admitted, call.at, sample, Step::Answered);
         let transition = slow.then(|| self.evaluate(admitted, 0, call, jitter));
         (Some(mark), transition.flatten())
     }
@@ -225,7 +234,13 @@ impl Breaker {
             Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => return None,
             Outcome::Success => Step::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => {
-                self.counts.correct(admitted.epoch(), call.at, mark);
+                let failure = Sample {
+                    failed: true,
+                    slow: false,
+                    first: call.is_first,
+                };
+                self.counts
+                    .correct(admitted.epoch(), call.at, mark, failure);
                 Step::BrokeOff
             }
         };
