@@ -86,6 +86,21 @@
 //! than a limit that can be set. It belongs into every stack, because the stack's own timeout and deadline end with the
 //! head. A slow reader is never taken for a slow server. See [`body_timeout`].
 //!
+//! ## Uploads
+//!
+//! The timeout of a standard stack is the time for the answer, where the body of the request tells how far the client has taken
+//! it. Then it begins at the end of the upload, and before that it bounds each stretch in which the client takes nothing.
+//!
+//! | body of the request | the timeout begins |
+//! |---|---|
+//! | [`ReplayBody`], also inside a body of tonic's | when the client has taken the last part |
+//! | your own, with [`TryCopyBody::upload`] | when the client has taken the last part |
+//! | whole (`Full`, texts, bytes), or with `.replay(Never)` | with the attempt: the client takes all of it at once |
+//! | of `reqwest::Request` | with the attempt |
+//!
+//! A part counts as sent when the client has taken it. The buffers of the client and of the system, a few megabytes at most, may
+//! still hold it. The deadline includes the upload, so a stack for uploads needs one that is long enough, or none.
+//!
 //! ## Dead connections
 //!
 //! A connection can die without a word, for example when a firewall forgets it. A request of HTTP/1 then times out and
