@@ -220,6 +220,7 @@ pub mod respond;
 mod retry_after;
 mod rules;
 mod standard;
+mod streams;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
@@ -234,3 +235,4 @@ pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
+pub use self::streams::Streamed;
