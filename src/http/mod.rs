@@ -83,7 +83,8 @@
 //! ## Timeouts of bodies
 //!
 //! [`BodyTimeoutLayer`] ends a body that is silent for 30 s, that is not over at the deadline, or that takes longer in all
-//! than a limit that can be set. It belongs into every stack, because the stack's own timeout and deadline end with the
+//! than a limit that can be set. An answer of gRPC may be silent after its first message, and a [declared stream](Streamed) at
+//! any time. Upgraded connections have no limits. It belongs into every stack, because the stack's own timeout and deadline end with the
 //! head. A slow reader is never taken for a slow server. See [`body_timeout`].
 //!
 //! ## Uploads
