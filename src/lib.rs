@@ -241,7 +241,7 @@ pub use crate::outcome::{
 };
 pub use crate::rate_limit::{Rate, RateLimit, RateLimitLayer};
 pub use crate::ready::CloneService;
-pub use crate::replay::{ByClone, Conflict, Effect, Never, Replay, ReplayBodyError};
+pub use crate::replay::{ByClone, Conflict, Effect, Never, Replay, ReplayBodyError, Upload};
 pub use crate::retry::{Retry, RetryLayer};
 pub use crate::shortage::Shortage;
 pub use crate::stack::standard;

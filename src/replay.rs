@@ -2,7 +2,14 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::nanos::saturating_add;
+use crate::sync::lock;
 
 /// Decides whether a request may be sent again, and copies it.
 ///
@@ -61,6 +68,14 @@ pub trait Replay<Req> {
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
+    /// Returns the progress of the request's body, which the client takes while the attempt runs. By default there is none.
+    ///
+    /// Asked before each attempt of a standard stack with a timeout. With it, the timeout does not end an upload that goes on:
+    /// see [`Upload`].
+    fn upload(&self, _request: &mut Req) -> Option<Upload> {
+        None
+    }
+
     /// Returns whether a copy that was made earlier can still be sent. By default it can.
     ///
     /// Called before the copy is sent. The copy may have been lost since: a streamed body is kept only up to a limit,
@@ -74,6 +89,60 @@ pub trait Replay<Req> {
     /// A retry calls it when that attempt has failed and the copy is about to be sent. A client may go on to send a
     /// streamed body after it has given an answer, and consume data that the copy needs.
     fn abandon(&self, _copy: &Req) {}
+}
+
+/// The progress of a request body that a client takes while it sends it.
+///
+/// The timeout of an attempt is the time for the answer. With the progress of the body at hand, that time begins when the
+/// client has taken all of the body. Until then, the timeout bounds each stretch in which the body has more and the client does
+/// not take it: a service that stops reading is given up. While the client waits for the body, no time runs, because the
+/// sender of the body is slow, and not the service.
+///
+/// `ReplayBody` of the feature `http` notes its progress. A body of your own that does so keeps a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Upload(Arc<Mutex<Progress>>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// When the client last took a part of the body, or learned of its end.
+    taken: Option<Instant>,
+    /// The client waits for the body.
+    is_starved: bool,
+}
+
+impl Upload {
+    /// The progress of a body that the client has not polled yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes that the client has polled the body with this result.
+    pub fn note<T>(&self, polled: &Poll<T>) {
+        let mut progress = lock(&self.0);
+        progress.is_starved = polled.is_pending();
+        if polled.is_ready() {
+            progress.taken = Some(Instant::now());
+        }
+    }
+
+    /// Returns since when the client has been waiting for the service alone, if it has polled the body.
+    #[cold]
+    pub(crate) fn waits_since(&self, now: Instant) -> Option<Instant> {
+        let progress = lock(&self.0);
+        if progress.is_starved {
+            Some(now)
+        } else {
+            progress.taken
+        }
+    }
+
+    /// Returns when this time for the answer is over, if that is after `now`.
+    #[cold]
+    pub(crate) fn end(&self, time: Duration, now: Instant) -> Option<Instant> {
+        let end = saturating_add(self.waits_since(now)?, time);
+        (end > now).then_some(end)
+    }
 }
 
 /// Trace that an attempt may have left at the service for a later attempt with the same request.

@@ -83,8 +83,24 @@
 //! ## Timeouts of bodies
 //!
 //! [`BodyTimeoutLayer`] ends a body that is silent for 30 s, that is not over at the deadline, or that takes longer in all
-//! than a limit that can be set. It belongs into every stack, because the stack's own timeout and deadline end with the
+//! than a limit that can be set. An answer of gRPC may be silent after its first message, and a [declared stream](Streamed) at
+//! any time. Upgraded connections have no limits. It belongs into every stack, because the stack's own timeout and deadline end with the
 //! head. A slow reader is never taken for a slow server. See [`body_timeout`].
+//!
+//! ## Uploads
+//!
+//! The timeout of a standard stack is the time for the answer, where the body of the request tells how far the client has taken
+//! it. Then it begins at the end of the upload, and before that it bounds each stretch in which the client takes nothing.
+//!
+//! | body of the request | the timeout begins |
+//! |---|---|
+//! | [`ReplayBody`], also inside a body of tonic's | when the client has taken the last part |
+//! | your own, with [`TryCopyBody::upload`] | when the client has taken the last part |
+//! | whole (`Full`, texts, bytes), or with `.replay(Never)` | with the attempt: the client takes all of it at once |
+//! | of `reqwest::Request` | with the attempt |
+//!
+//! A part counts as sent when the client has taken it. The buffers of the client and of the system, a few megabytes at most, may
+//! still hold it. The deadline includes the upload, so a stack for uploads needs one that is long enough, or none.
 //!
 //! ## Dead connections
 //!
@@ -205,6 +221,7 @@ pub mod respond;
 mod retry_after;
 mod rules;
 mod standard;
+mod streams;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
@@ -219,3 +236,4 @@ pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
+pub use self::streams::Streamed;

@@ -66,7 +66,8 @@ impl Settings {
 impl<R, K, C> Standard<R, K, C> {
     /// Sets the time of one attempt. By default 2 s, or 0.45 of the deadline if that is less.
     ///
-    /// Somewhat longer than the slowest of a thousand calls takes while all is well.
+    /// Somewhat longer than the slowest of a thousand calls takes while all is well. An upload does not count if its body tells
+    /// its [progress](crate::Upload).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Choice::Set(timeout);
         self

@@ -268,6 +268,43 @@ async fn by_default_a_body_ends_after_30_s_of_silence_or_at_the_deadline() {
     assert_eq!(takes(60 * SECOND).await, (30, ErrorKind::Timeout));
 }
 
+/// The seconds until an answer that makes these pauses is ended for silence; `None` if it is read to its end.
+async fn ends_after(status: u16, content_type: &str, pauses: &[u64]) -> Option<u64> {
+    let pauses = pauses.iter().copied().map(Duration::from_secs);
+    let response = Response::builder()
+        .status(status)
+        .header(http::header::CONTENT_TYPE, content_type)
+        .body(Paced::new(pauses))
+        .unwrap();
+    let mut response = Some(response);
+    let service = service_fn(move |_: Request<()>| {
+        let response = response.take().unwrap();
+        ready(Ok::<_, BoxError>(response))
+    });
+    let service = tower::Layer::layer(
+        &BodyTimeoutLayer::new("inventory"),
+        service_fn_clone(service),
+    );
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    let began = Instant::now();
+    let end = response.into_body().collect().await;
+    end.err().map(|_| began.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_grpc_may_be_silent_after_its_first_message() {
+    let grpc = "application/grpc+proto";
+    assert_eq!(ends_after(200, grpc, &[25, 600, 600]).await, None);
+    assert_eq!(ends_after(200, grpc, &[31]).await, Some(30));
+    let json = "application/json";
+    assert_eq!(ends_after(200, json, &[25, 600, 600]).await, Some(55));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_upgraded_may_be_silent() {
+    assert_eq!(ends_after(101, "", &[600, 600]).await, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_dropped_while_it_waits_leaves_no_timer() {
     struct Woken;
@@ -423,6 +460,7 @@ fn limits_that_make_no_sense_are_refused() {
     assert_eq!(field(unlimited), "idle", "nothing is limited");
     for no_time in [Duration::ZERO, Duration::MAX] {
         assert_eq!(field(config().idle(no_time)), "idle");
+        assert_eq!(field(config().stream_idle(no_time)), "stream_idle");
         assert_eq!(field(config().total(no_time)), "total");
     }
     assert_eq!(field(config().idle(SECOND).total(SECOND)), "total");

@@ -274,6 +274,10 @@ where
             let now = Instant::now();
             let has_come = |at: &Instant| *at <= now;
             if due.timeout.as_ref().is_some_and(has_come) {
+                if self.running.extend_timeout(now) {
+                    polled = Some(Poll::Pending);
+                    continue;
+                }
                 context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
@@ -539,6 +543,7 @@ where
             running.effect = replay.effect(&request);
         }
         running.prepare_hedge(&mut request, number, self.copy);
+        let upload = running.upload(&mut request);
         if number >= hedger.max_hedges() {
             running.stop_copies();
         }
@@ -548,7 +553,7 @@ where
         let _direct = DirectCall::enter();
         let admitted = held.admit(&request, &at);
         let call = Call::of(admitted, || shared.service(), request);
-        race.send(call, held, payment == Payment::Paid, hedger);
+        race.send(call, held, upload, payment == Payment::Paid, hedger);
         running.note_hedge(&at);
         true
     }

@@ -104,6 +104,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// The first attempt has ended. Only a success says how long a call takes.
     #[inline(always)]
     pub(super) fn first_ended(&mut self, outcome: Outcome) {
+        self.leave_upload_out();
         let (Some(hedger), Some(hedging)) =
             (self.held.owner.recipe.plan.hedge(), self.hedging.get_mut())
         else {

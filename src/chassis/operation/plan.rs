@@ -7,6 +7,7 @@ use pin_project_lite::pin_project;
 
 use super::hedger::Hedger;
 use super::repeat::Repeat;
+use crate::Upload;
 use crate::chassis::limit::{Limit, Span};
 use crate::chassis::part::{OperationPart, Part};
 use crate::timer::Timer;
@@ -114,6 +115,8 @@ pub struct Times {
     pub(super) span: Span,
     /// When the time of the attempt is over. [`NEVER`] before the attempt was found pending.
     pub(super) timeout_at: u64,
+    /// The progress of the request's body, if it tells.
+    pub(super) upload: Option<Upload>,
 }
 
 impl Default for Times {
@@ -122,6 +125,7 @@ impl Default for Times {
         Self {
             span: Span::default(),
             timeout_at: NEVER,
+            upload: None,
         }
     }
 }

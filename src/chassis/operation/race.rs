@@ -20,7 +20,7 @@ use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{
     Classify, CloneService, Conflict, Effect, Error, GaveUp, Outcome, Pushback, Reattempt,
-    TrackCompletion,
+    TrackCompletion, Upload,
 };
 
 type Permits<P> = Held<Arc<Core<<P as Plan>::Operation, <P as Plan>::Attempt>>>;
@@ -57,6 +57,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         held: Permits<P>,
+        upload: Option<Upload>,
         // It takes the place of an attempt that failed.
         is_repeat: bool,
         is_paid: bool,
@@ -236,6 +237,7 @@ where
         &mut self,
         call: Call<S, Req>,
         held: Permits<P>,
+        upload: Option<Upload>,
         is_paid: bool,
         hedger: &Arc<Hedger>,
     ) {
@@ -245,6 +247,7 @@ where
             call,
             timer: Timer::default(),
             held,
+            upload,
             is_repeat: self.has_failed,
             is_paid,
             note: Note {
@@ -274,7 +277,12 @@ where
                         continue;
                     };
                     let end = || crate::nanos::saturating_add(Instant::now(), limit.time);
-                    if hedge.timer.poll(end, cx).is_pending() {
+                    if hedge.timer.as_mut().poll(end, cx).is_pending() {
+                        continue;
+                    }
+                    let upload = hedge.upload.as_ref();
+                    let end = upload.and_then(|upload| upload.end(limit.time, Instant::now()));
+                    if end.is_some_and(|end| hedge.timer.poll_at(end, cx).is_pending()) {
                         continue;
                     }
                     context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));

@@ -15,7 +15,7 @@ use crate::chassis::limit::Span;
 use crate::chassis::part::PartFor;
 use crate::context::{self, OperationScope, Tried};
 use crate::debug::debug_fields;
-use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay};
+use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay, Upload};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -126,11 +126,55 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if self.is_repeating() {
             self.recipe().replay.set_attempt(request, self.attempt);
         }
+        let upload = self.upload(request);
+        if let Some(times) = self.times.get_mut() {
+            times.upload = upload;
+        }
         self.held.admit(request, at)?;
         if self.plan().hedge().is_some() && self.held.is_sent() {
             self.held.permits.sent = at.nanos();
         }
         Ok(())
+    }
+
+    /// Returns the progress of the body of a request that is about to be sent, if an attempt has a timeout.
+    #[inline(always)]
+    pub(super) fn upload<Req>(&self, request: &mut Req) -> Option<Upload>
+    where
+        R: Replay<Req>,
+    {
+        self.plan().timeout()?;
+        self.recipe().replay.upload(request)
+    }
+
+    /// Gives the attempt more time if the client takes the body of the request, or has just taken the rest of it. Returns
+    /// whether it has more time.
+    #[cold]
+    pub(super) fn extend_timeout(&mut self, now: Instant) -> bool {
+        let Recipe { core, plan, .. } = &*self.held.owner.recipe;
+        let (Some(limit), Some(times)) = (plan.timeout(), self.times.get_mut()) else {
+            return false;
+        };
+        let upload = times.upload.as_ref();
+        let Some(end) = upload.and_then(|upload| upload.end(limit.time, now)) else {
+            return false;
+        };
+        times.timeout_at = core.at_instant(end).nanos();
+        true
+    }
+
+    /// The attempt has ended. The service is not slow because the caller's body took its time.
+    #[inline(always)]
+    pub(super) fn leave_upload_out(&mut self) {
+        let times = self.times.get_mut();
+        let Some(upload) = times.and_then(|times| times.upload.take()) else {
+            return;
+        };
+        if let Some(since) = upload.waits_since(Instant::now()) {
+            let since = self.held.core().at_instant(since).nanos();
+            let sent = &mut self.held.permits.sent;
+            *sent = since.max(*sent);
+        }
     }
 
     /// The operation makes its own further attempts.
@@ -169,7 +213,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Some(retry) if !self.is_nested => Some((self.attempt, retry.budget_id())),
             _ => None,
         };
-        OperationScope::enter(self.deadline(), attempt, self.tried)
+        OperationScope::enter(self.deadline(), attempt, self.tried, None)
     }
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was

@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::config::Limits;
 use super::layer::BodyTimeoutLayer;
+use crate::http::Protocol;
 use crate::telemetry::Series;
 use crate::timer::Timer;
 use crate::{BoxError, Error, ErrorKind, Stage, context};
@@ -27,6 +29,8 @@ pin_project! {
         // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
         timer: Option<Pin<Box<Timer>>>,
         idle: Option<Duration>,
+        // The idle time ends with the first message.
+        is_idle_once: bool,
         // When the body must be over.
         end: Option<End>,
         // Since when the reader has been waiting for a frame.
@@ -59,8 +63,12 @@ impl End {
 impl<B> TimeoutBody<B> {
     /// A body whose head has just come.
     #[inline]
-    pub(super) fn new(body: B, layer: BodyTimeoutLayer) -> Self {
-        let Limits { idle, total, .. } = layer.limits;
+    pub(super) fn new(body: B, layer: BodyTimeoutLayer, protocol: Protocol) -> Self {
+        let is_stream = context::is_stream();
+        let (idle, total) = match layer.limits {
+            Limits { stream_idle, .. } if is_stream => (stream_idle, None),
+            Limits { idle, total, .. } => (idle, total),
+        };
         let deadline = context::deadline().filter(|_| layer.limits.deadline);
         let ends = total.is_some() || deadline.is_some();
         let end = ends.then(Instant::now).and_then(|now| {
@@ -72,6 +80,7 @@ impl<B> TimeoutBody<B> {
         });
         Self {
             idle,
+            is_idle_once: protocol == Protocol::Grpc && !is_stream,
             end,
             metrics: Some(layer.metrics),
             ..body.into()
@@ -120,6 +129,11 @@ where
         };
         if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
             *this.waits_since = None;
+            if let (true, Some(Ok(frame))) = (*this.is_idle_once, &next) {
+                if frame.data_ref().is_some_and(Buf::has_remaining) {
+                    *this.idle = None;
+                }
+            }
             let is_over = match &next {
                 // Nothing comes after trailers, also where the body does not say so.
                 Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
@@ -156,6 +170,7 @@ impl<B> From<B> for TimeoutBody<B> {
             body: Some(body),
             timer: None,
             idle: None,
+            is_idle_once: false,
             end: None,
             waits_since: None,
             metrics: None,
@@ -166,5 +181,40 @@ impl<B> From<B> for TimeoutBody<B> {
 impl<B: Default> Default for TimeoutBody<B> {
     fn default() -> Self {
         B::default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::{OperationScope, Tried};
+    use crate::http::adapt::AdaptResult;
+    use ::http::Response;
+    use http_body_util::{BodyExt, StreamBody};
+
+    /// The seconds until a body ends that is never sent, an hour at most.
+    async fn ends(layer: BodyTimeoutLayer, is_stream: bool) -> u64 {
+        let scope = OperationScope::enter(None, None, Tried::default(), Some(is_stream));
+        let nothing = futures::stream::pending::<Result<Frame<&[u8]>, Error>>();
+        let response = layer.adapt(Ok(Response::new(StreamBody::new(nothing))));
+        drop(scope);
+        let began = Instant::now();
+        let body = response.unwrap().into_body().collect();
+        let end = tokio::time::timeout(Duration::from_secs(3_600), body).await;
+        assert!(end.is_err() || end.unwrap().is_err());
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_be_silent_unless_a_limit_is_set_for_streams() {
+        let config = || {
+            let config = BodyTimeoutLayer::config("events");
+            config.total(Duration::from_secs(600))
+        };
+        let layer = config().build().unwrap();
+        assert_eq!(ends(layer, true).await, 3_600);
+        assert_eq!(ends(layer, false).await, 30);
+        let layer = config().stream_idle(Duration::from_secs(50)).build();
+        assert_eq!(ends(layer.unwrap(), true).await, 50);
     }
 }

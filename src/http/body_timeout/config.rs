@@ -14,6 +14,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
+    pub(super) stream_idle: Option<Duration>,
     pub(super) total: Option<Duration>,
     pub(super) deadline: bool,
 }
@@ -32,6 +33,7 @@ impl Config {
             name,
             limits: Limits {
                 idle: Some(IDLE),
+                stream_idle: None,
                 total: None,
                 deadline: true,
             },
@@ -39,19 +41,32 @@ impl Config {
     }
 
     /// The time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
+    ///
+    /// In an answer of gRPC it holds up to the first message, because the messages after it are a stream. In a
+    /// [declared stream](crate::http::Streamed) [`stream_idle`](Self::stream_idle) takes its place.
     pub fn idle(mut self, timeout: Duration) -> Self {
         self.limits.idle = Some(timeout);
         self
     }
 
-    /// Permits any silence, as of a stream that reports rare events.
+    /// Permits any silence.
     pub fn no_idle(mut self) -> Self {
         self.limits.idle = None;
         self
     }
 
+    /// The time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed); above 0 and at
+    /// most 365 days. No limit by default.
+    ///
+    /// Set it to somewhat more than the longest pause that a healthy server makes, such as the interval of its keep-alive
+    /// messages.
+    pub fn stream_idle(mut self, timeout: Duration) -> Self {
+        self.limits.stream_idle = Some(timeout);
+        self
+    }
+
     /// The time that the whole body may take, from the head of the response; above 0 and at most 365 days, and longer
-    /// than an `idle` that is set. No limit by default.
+    /// than an `idle` that is set. No limit by default, and none for [declared streams](crate::http::Streamed).
     pub fn total(mut self, timeout: Duration) -> Self {
         self.limits.total = Some(timeout);
         self
@@ -74,11 +89,15 @@ impl Config {
         let check = Check::new("body timeout", &self.name)?;
         let Limits {
             idle,
+            stream_idle,
             total,
             deadline,
         } = self.limits;
         if let Some(idle) = idle {
             check.duration("idle", idle)?;
+        }
+        if let Some(idle) = stream_idle {
+            check.duration("stream_idle", idle)?;
         }
         if let Some(total) = total {
             check.duration("total", total)?;

@@ -1,6 +1,6 @@
 //! The layer of body timeouts, and its service.
 
-use ::http::Response;
+use ::http::{Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::Layer;
@@ -8,6 +8,7 @@ use tower::Layer;
 use super::body::TimeoutBody;
 use super::config::{Config, Limits};
 use crate::error::or_panic;
+use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
 use crate::telemetry::Series;
 use crate::{BoxError, CloneService, Error, Evictable};
@@ -80,7 +81,13 @@ impl<B> AdaptResult<Response<B>> for BodyTimeoutLayer {
 
     #[inline]
     fn adapt(&self, result: Result<Response<B>, Error>) -> Result<Self::Response, Error> {
-        result.map(|response| response.map(|body| TimeoutBody::new(body, *self)))
+        result.map(|response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return response.map(TimeoutBody::from);
+            }
+            let protocol = Protocol::of(response.headers());
+            response.map(|body| TimeoutBody::new(body, *self, protocol))
+        })
     }
 }
 

@@ -7,9 +7,10 @@
 //! In a server, inside an [`InheritDeadlineLayer`](super::InheritDeadlineLayer), it ends bodies that the handler does not
 //! finish in time.
 //!
-//! The defaults suit answers that are part of their operation. For streams that are meant to outlast it, such as
-//! server-sent events or a gRPC `Watch`, set `.deadline(false)`, and `idle` to the longest pause that a healthy server
-//! makes. Set `total` where bodies have a size that is known.
+//! The defaults suit answers that are part of their operation. Streams that are meant to outlast it, such as server-sent
+//! events or a gRPC `Watch`, are [declared](super::Streamed) to the stack. They may then be silent for any time, unless
+//! `stream_idle` is set: to somewhat more than the longest pause that a healthy server makes. Set `total` where bodies have a
+//! size that is known.
 //!
 //! A retry around it does not see the end of the body: the head was delivered.
 //!
@@ -29,6 +30,19 @@
 //! that comes too late and finds a frame was slow itself, and the call counts as cancelled. Unless
 //! [`deadline`](Config::deadline) is `false`, the body also ends at the deadline of the operation, as it was when the head
 //! came. The first limit that is reached counts.
+//!
+//! The limits of an answer depend on its kind:
+//!
+//! | answer | longest silence | `total` | deadline |
+//! |---|---|---|---|
+//! | of HTTP | `idle` | yes | yes |
+//! | of gRPC (`content-type: application/grpc`) | `idle`, up to the first message | yes | yes |
+//! | a [declared stream](super::Streamed), of HTTP or gRPC | `stream_idle`, if it is set | no | only one that was inherited or set for the call |
+//! | an upgraded connection (WebSocket, `CONNECT`) | none | no | no |
+//!
+//! A declared stream that ends for silence counts as cancelled, because the service may have had nothing to say. Every other
+//! silence is a failure. The stack around this layer is what knows whether a call was declared a stream. Without a stack, and in
+//! a server, set [`no_idle`](Config::no_idle) for answers that are streams.
 //!
 //! When time is up, the body inside is dropped, which closes the connection or resets the stream, and the reader gets an
 //! error. A frame that is due at the same time wins, and so does the last frame of a body when it is there.
@@ -77,6 +91,7 @@
 //! | setting | default | reason |
 //! |---|---|---|
 //! | [`idle`](Config::idle) | 30 s | no healthy server is silent for so long within an answer |
+//! | [`stream_idle`](Config::stream_idle) | none | a stream reports events, and there may be none for hours |
 //! | [`deadline`](Config::deadline) | true | a deadline is for the whole answer |
 //! | [`total`](Config::total) | none | depends on the size of the body |
 //!

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http_body_util::{Empty, Full};
 
+use crate::Upload;
+
 /// A body that may be copied.
 ///
 /// Implemented for the bodies that are whole (texts, bytes, `http_body_util::Full` and `Empty`), and for
@@ -26,6 +28,11 @@ pub trait TryCopyBody: Sized {
 
     /// Ends what is left of the attempt that this is a copy of. By default nothing.
     fn abandon(&self) {}
+
+    /// Returns the [progress](Upload) of the body, which the body notes from now on. By default there is none.
+    fn upload(&mut self) -> Option<Upload> {
+        None
+    }
 }
 
 macro_rules! cloned {
@@ -69,6 +76,10 @@ impl<B: TryCopyBody> TryCopyBody for Option<B> {
             body.abandon();
         }
     }
+
+    fn upload(&mut self) -> Option<Upload> {
+        self.as_mut()?.upload()
+    }
 }
 
 impl<B: TryCopyBody> TryCopyBody for Box<B> {
@@ -82,5 +93,9 @@ impl<B: TryCopyBody> TryCopyBody for Box<B> {
 
     fn abandon(&self) {
         (**self).abandon();
+    }
+
+    fn upload(&mut self) -> Option<Upload> {
+        (**self).upload()
     }
 }

@@ -7,7 +7,7 @@ use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Ur
 
 use super::copy::TryCopyBody;
 use crate::callback::Callback;
-use crate::{Attempt, Effect, Replay};
+use crate::{Attempt, Effect, Replay, Upload};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -256,6 +256,10 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
                 previous => headers.insert(GRPC_PREVIOUS_ATTEMPTS, HeaderValue::from(previous)),
             };
         }
+    }
+
+    fn upload(&self, request: &mut Request<B>) -> Option<Upload> {
+        request.body_mut().upload()
     }
 
     fn is_replayable(&self, copy: &Request<B>) -> bool {

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::source::Reader;
 use crate::http::TryCopyBody;
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, Upload};
 
 /// Longer than nearly every request, and little enough to keep for each call in flight.
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -63,6 +63,10 @@ impl<B> TryCopyBody for ReplayBody<B> {
     /// Ends the attempt that this is a copy of: what it would read further fails.
     fn abandon(&self) {
         self.reader.abandon();
+    }
+
+    fn upload(&mut self) -> Option<Upload> {
+        self.reader.upload()
     }
 }
 

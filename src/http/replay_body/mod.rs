@@ -28,6 +28,11 @@
 //! A client may go on to send the body of an attempt that has been answered. When retry makes another attempt, that ends: what
 //! the former one would read further fails, its connection or stream with it, and nobody reads away what the next one needs.
 //!
+//! The body tells the [standard stack](crate::stack) its progress. The timeout of an attempt is then the time for the answer: it
+//! begins when the client has taken the whole body, and before that it bounds each stretch in which the client takes nothing
+//! although there is more. So an upload may take longer than the timeout, and a service that accepts a request without reading
+//! it is given up. See [`Upload`](crate::Upload). A limit of 0 does this without keeping anything.
+//!
 //! # Promises
 //!
 //! - Every reader gets the whole body, in order, or an error; never a part of it that looks like the whole.

@@ -13,7 +13,7 @@ use super::state::Kept;
 use crate::algorithm::queue::Wakers;
 use crate::http::TryCopyBody;
 use crate::sync::{Mutex, lock};
-use crate::{BoxError, ReplayBodyError};
+use crate::{BoxError, ReplayBodyError, Upload};
 
 /// What all readers of one body share.
 struct State<B> {
@@ -70,6 +70,8 @@ pub(super) struct Reader<B> {
     id: u64,
     /// It has been told of the end, or of an error.
     is_over: bool,
+    /// The progress of the client that reads, if an attempt wants to know it.
+    upload: Option<Upload>,
 }
 
 impl<B: Body> Reader<B> {
@@ -89,6 +91,7 @@ impl<B: Body> Reader<B> {
             shared: Arc::new(Mutex::new(state)),
             id,
             is_over: false,
+            upload: None,
         }
     }
 }
@@ -104,6 +107,7 @@ impl<B> TryCopyBody for Reader<B> {
             id: state.kept.join(self.id)?,
             shared: Arc::clone(&self.shared),
             is_over: false,
+            upload: None,
         })
     }
 
@@ -117,6 +121,10 @@ impl<B> TryCopyBody for Reader<B> {
     fn abandon(&self) {
         let ended = lock(&self.shared).kept.abandon(self.id);
         ended.wake();
+    }
+
+    fn upload(&mut self) -> Option<Upload> {
+        Some(self.upload.get_or_insert_with(Upload::new).clone())
     }
 }
 
@@ -155,6 +163,9 @@ where
             return Poll::Ready(None);
         }
         let next = self.poll_next(cx);
+        if let Some(upload) = &self.upload {
+            upload.note(&next);
+        }
         self.is_over = matches!(next, Poll::Ready(None | Some(Err(_))));
         next
     }

@@ -39,6 +39,8 @@ mod http_replay;
 #[cfg(test)]
 mod http_respond;
 #[cfg(test)]
+mod http_streams;
+#[cfg(test)]
 mod http_wire;
 #[cfg(test)]
 mod not_sent;
