@@ -27,6 +27,8 @@ mod stack;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod early_trailers;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod http_add_origin;
