@@ -18,14 +18,6 @@ pub trait Permit: Send + 'static {
         let _ = outcome;
     }
 
-    /// Records that an inner layer refused the call. By default it is [`Outcome::Ignored`].
-    fn refuse(self)
-    where
-        Self: Sized,
-    {
-        self.resolve(Outcome::Ignored);
-    }
-
     /// Records that a layer of this crate inner gave the call up because its time was over, which was
     /// classified as `outcome`. By default it is that.
     fn time_out(self, outcome: Outcome)
