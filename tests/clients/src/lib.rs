@@ -15,6 +15,11 @@ struct Readme;
 struct Pages;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#[path = "../../hostile/callers.rs"]
+mod callers;
+#[cfg(test)]
 #[path = "../../common/debugging.rs"]
 mod debugging;
 #[cfg(test)]
@@ -30,6 +35,8 @@ mod clients;
 mod early_trailers;
 #[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod http_add_origin;
 #[cfg(test)]
