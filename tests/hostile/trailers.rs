@@ -246,7 +246,7 @@ async fn an_answer_of_something_that_does_not_speak_grpc_is_not_looked_at() {
     let (source, body) = feed();
     source.trailers("grpc-status", "14");
     let mut answer = Some(Response::new(body));
-    let client = tower::service_fn(move |_: Request<Body>| {
+    let client = service_fn(move |_: Request<Body>| {
         let answer = answer.take().unwrap();
         async { Ok::<_, BoxError>(answer) }
     });
