@@ -464,8 +464,8 @@ where
     /// Waits until something is due.
     fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
         // Before its time is known, the attempt may have waited for a part when the timer was set.
-        let times = self.running.times.get();
-        let is_timed = times.is_none_or(|times| times.timeout_at != NEVER);
+        let known = self.running.times.get();
+        let is_timed = known.is_none_or(|times| times.timeout_at != NEVER);
         let is_set = is_timed && self.timer.get().is_some_and(Timer::is_set);
         let first = if is_set { None } else { self.due() };
         match (self.timer.as_mut().get_pin(), first) {
