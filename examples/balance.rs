@@ -1,5 +1,5 @@
 //! Ten servers behind one client: eight that are well, of unequal speed, one that fails at once, and a slow one.
-//! Round robin, two choices by calls in flight, and by peak EWMA.
+//! Round robin, the least loaded of three by calls in flight, and by peak EWMA.
 //!
 //! `cargo run --example balance`
 
@@ -131,8 +131,8 @@ async fn main() -> Result<(), BoxError> {
     let round_robin = config().choose(RoundRobin);
     let round_robin = run("round robin", round_robin, &servers).await?;
     let in_flight = config().measure(LoadMetric::InFlight);
-    run("p2c, in flight", in_flight, &servers).await?;
-    let ewma = run("p2c, peak EWMA", config(), &servers).await?;
+    run("three, in flight", in_flight, &servers).await?;
+    let ewma = run("three, peak EWMA", config(), &servers).await?;
     assert!(ewma.success > round_robin.success && ewma.bad < round_robin.bad / 2.0);
     assert!(ewma.p99 < round_robin.p99);
     Ok(())

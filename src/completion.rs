@@ -18,14 +18,6 @@ pub trait Permit: Send + 'static {
         let _ = outcome;
     }
 
-    /// Records that an inner layer refused the call. By default it is [`Outcome::Ignored`].
-    fn refuse(self)
-    where
-        Self: Sized,
-    {
-        self.resolve(Outcome::Ignored);
-    }
-
     /// Records that an inner layer of this crate ended the call because its time had passed, which was
     /// classified as `outcome`. By default it records that outcome.
     fn time_out(self, outcome: Outcome)

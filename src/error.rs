@@ -569,7 +569,7 @@ impl Cause {
     }
 
     /// Notes that another dependency ended the call.
-    fn disown(&mut self) {
+    pub(crate) fn disown(&mut self) {
         self.proof = Proof::None;
         if self.refusal == Refusal::Own {
             self.refusal = Refusal::Foreign;

@@ -30,18 +30,23 @@
 //!
 //! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all others, and if a service between this one and the
 //! layer that decides waits before it makes the call, the service may have acted on the request.
+//!
+//! The adapter also looks at trailers that follow the head at once, so that a failure which they tell can be retried: see
+//! [`grpc`](crate::http::grpc).
+//!
 //! The channel must be the innermost service: put an interceptor around the adapter, not between it and the channel.
 
 use std::error::Error as StdError;
 use std::task::{self, Poll, ready};
 
-use ::http::Request;
+use ::http::{Request, Response};
 use ::tonic::body::Body;
 use ::tonic::transport::{self, Channel};
 use http_body::Body as _;
 use tower::Service;
 
 use crate::Error;
+use crate::http::grpc::{PeekFuture, PeekedBody};
 use crate::statement::{self, Witness, of_connection};
 
 /// A channel that says whether a request was sent. See the [module documentation](self).
@@ -57,7 +62,7 @@ impl Client {
 }
 
 impl Service<Request<Body>> for Client {
-    type Response = <Channel as Service<Request<Body>>>::Response;
+    type Response = Response<PeekedBody<Body>>;
     type Error = Error;
     type Future = ResponseFuture;
 
@@ -70,13 +75,18 @@ impl Service<Request<Body>> for Client {
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let has_body = !request.body().is_end_stream();
-        ResponseFuture::call(OfChannel { has_body }, || self.0.call(request))
+        let witness = OfChannel { has_body };
+        PeekFuture::new(statement::ResponseFuture::call(witness, || {
+            self.0.call(request)
+        }))
     }
 }
 
 /// The response future of [`Client`].
-pub type ResponseFuture =
-    statement::ResponseFuture<<Channel as Service<Request<Body>>>::Future, OfChannel>;
+pub type ResponseFuture = PeekFuture<
+    statement::ResponseFuture<<Channel as Service<Request<Body>>>::Future, OfChannel>,
+    Body,
+>;
 
 /// Asks a channel.
 #[derive(Clone, Copy, Debug)]

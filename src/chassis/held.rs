@@ -437,10 +437,6 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
         owner.operation.head(&mut permits.operation, &record);
     }
 
-    fn refuse(mut self) {
-        self.held.settle(Outcome::Ignored, EndedBy::Refusal);
-    }
-
     fn time_out(mut self, outcome: Outcome) {
         self.held.settle(outcome, EndedBy::Timeout);
     }

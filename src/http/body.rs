@@ -270,7 +270,7 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
 
     #[cold]
     fn fail(mut self, error: &Error) {
-        let is_late = error.kind() == ErrorKind::DeadlineExceeded && !error.is_rejection();
+        let is_late = error.kind() == ErrorKind::DeadlineExceeded;
         let is_end_of_stream = self.is_stream && error.is_timeout();
         if error.is_of_slow_reader() || is_late || is_end_of_stream {
             // As if the reader had dropped it: a caller that brings little time says nothing about the service, and a stream
@@ -283,7 +283,6 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
             of_error(error)
         };
         match self.permit.take() {
-            Some(permit) if error.is_rejection() => permit.refuse(),
             Some(permit) if error.is_timeout() => permit.time_out(outcome),
             Some(permit) => permit.resolve(outcome),
             None => {}
@@ -441,7 +440,6 @@ mod tests {
     enum End {
         Resolved(Outcome),
         TimedOut(Outcome),
-        Refused,
         Dropped,
     }
 
@@ -469,10 +467,6 @@ mod tests {
 
         fn resolve(mut self, outcome: Outcome) {
             self.end(End::Resolved(outcome));
-        }
-
-        fn refuse(mut self) {
-            self.end(End::Refused);
         }
 
         fn time_out(mut self, outcome: Outcome) {
@@ -687,11 +681,10 @@ mod tests {
                     Some(Step::Data(_)) if !body.is_end_stream() => continue,
                     None | Some(Step::Data(_)) => End::Resolved(end(self.judge.without)),
                     Some(Step::Trailers(outcome)) => End::Resolved(end(outcome)),
-                    Some(Step::Fails) => End::Resolved(failed),
+                    Some(Step::Fails | Step::IsRefused) => End::Resolved(failed),
                     Some(Step::TimesOut) => End::TimedOut(failed),
                     Some(Step::IsTooLate) if is_decided => End::Resolved(self.head),
                     Some(Step::IsTooLate) => End::Dropped,
-                    Some(Step::IsRefused) => End::Refused,
                     Some(Step::Panics) if is_decided => return (End::Resolved(self.head), false),
                     Some(Step::Panics) => return (End::Dropped, false),
                 };
@@ -817,7 +810,7 @@ mod tests {
         assert_eq!(Case::new([Step::Fails]).run(1), FAILURE);
         let timed_out = End::TimedOut(Outcome::Failure);
         assert_eq!(Case::new([Step::TimesOut]).run(1), timed_out);
-        assert_eq!(Case::new([Step::IsRefused]).run(1), End::Refused);
+        assert_eq!(Case::new([Step::IsRefused]).run(1), FAILURE, "elsewhere");
         let late = Case::new([Step::IsTooLate]).run(1);
         assert_eq!(late, End::Dropped, "the reader was");
     }

@@ -7,18 +7,23 @@ use crate::{BoxError, Cause, Error, ErrorKind};
 
 impl Error {
     /// The error of a body inside a body of this crate.
-    #[inline]
+    ///
+    /// A refusal is one of another dependency, which whoever writes the body has called: no layer of this operation refuses
+    /// what has begun.
+    #[cold]
     pub(super) fn of_body<E>(error: E) -> Self
     where
         E: Into<BoxError> + 'static,
     {
-        downcast::<E, Self>(error).unwrap_or_else(|foreign| {
+        let mut error = downcast::<E, Self>(error).unwrap_or_else(|foreign| {
             let mut error = Self::of_foreign(foreign.into(), "");
             if error.kind() == ErrorKind::Service {
                 error.0.stage = Stage::Body;
             }
             error
-        })
+        });
+        error.0.disown();
+        error
     }
 
     /// An answer whose head had come, and which was given up after `allowed`.

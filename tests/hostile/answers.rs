@@ -96,6 +96,39 @@ async fn one_replica_that_asks_for_time_silences_itself_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_replica_of_grpc_that_asks_for_time_silences_itself_alone() {
+    for status in ["8", "14"] {
+        let replica = |number: u32| {
+            let (replica, sent) = service(move |_: &Request<Body>, _| {
+                let mut answer = with(200, "grpc-status", if number == 0 { status } else { "0" });
+                if number == 0 {
+                    let headers = answer.headers_mut();
+                    headers.insert("grpc-retry-pushback-ms", 86_400_000.into());
+                }
+                (20 * MS, answer)
+            });
+            let replica = tower::util::BoxCloneSyncService::new(replica);
+            (Endpoint::new(number, replica), sent)
+        };
+        let (replicas, sent): (Vec<_>, Vec<_>) = (0..3).map(replica).unzip();
+        let replicas = buttress::http::grpc::balance("replicas")
+            .seed(1)
+            .build(replicas);
+        let rate = Rate::per_second(1_000);
+        let stack = grpc("replicas").no_circuit_breaker();
+        let stack = stack.rate_limit(rate, |limit| limit).build().unwrap();
+        let client = stack.wrap(replicas.unwrap());
+        let losses = call_for(&client, 20 * SECOND, 1, |_| {
+            (request("POST"), Patience::Full)
+        });
+        let percent = losses.await.percent();
+        assert!(percent <= 0.5, "{status}: {percent} %");
+        let asked = sent[0].count();
+        assert!(asked <= 10, "{status}: it was asked {asked} times");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_service_never_does_is_asked_for_once_and_does_not_open_the_breaker() {
     for status in [501, 505] {
         let (client, sent) = service(move |_: &Request<Body>, _| (MS, answer(status)));

@@ -164,6 +164,7 @@ pub(crate) trait Answer: Send {
 
 impl<B: Send> Answer for Response<B> {
     fn is_good(&self) -> bool {
-        self.status().is_success()
+        let status = self.headers().get("grpc-status");
+        self.status().is_success() && status.is_none_or(|status| status == "0")
     }
 }

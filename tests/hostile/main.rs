@@ -9,4 +9,7 @@ mod answers;
 mod callers;
 mod effects;
 mod enough_time;
+#[path = "../feed/mod.rs"]
+mod feed;
 mod streams;
+mod trailers;

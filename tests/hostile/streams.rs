@@ -409,6 +409,24 @@ async fn callers_that_leave_in_the_middle_of_an_upload_do_not_open_the_breaker()
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_with_slow_uploads_do_not_open_the_breaker_for_others() {
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(uploads())
+        .service(reads(usize::MAX, 20 * MS));
+    let mut calls = Vec::new();
+    for number in 0..2_000 {
+        let time = if number % 10 < 7 { 5 * SECOND } else { MS };
+        let upload = Request::new(Drips::new(100 * MS, time));
+        calls.push(tokio::spawn(client.clone().oneshot(upload)));
+        sleep(10 * MS).await;
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_accepts_an_upload_and_does_not_read_it_is_given_up_after_the_timeout() {
     let server = service_fn(async |_request: Request<Drips>| {
         sleep(FOREVER).await;

@@ -255,6 +255,23 @@ async fn a_breaker_sees_how_the_body_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_whoever_writes_the_body_has_met_is_a_plain_error() {
+    let refused = async |source: Source| source.fail(Error::refused("mail", None));
+    assert_eq!(state_after(refused).await, State::Open);
+    // Also if its type is not hidden, and if it comes through several bodies.
+    let fails = ready(Some(Err(Error::refused("mail", None))));
+    let empty = Empty::<Bytes>::new().map_err(|never| match never {});
+    let body = empty.with_trailers(fails);
+    let layers = (breaker("checkout"), BodyTimeoutLayer::new("checkout"));
+    let service = layers.layer(echo());
+    let answer = call(&service, Response::new(body)).await;
+    let error = answer.into_body().collect().await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Refused);
+    assert!(!error.is_rejection() && error.was_sent(), "{error:?}");
+    assert_eq!(layers.0.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_head_is_a_slow_call_and_a_long_body_is_none() {
     let long = state_after(async |source: Source| {
         sleep(60 * SECOND).await;

@@ -1445,6 +1445,38 @@ async fn a_failing_endpoint_that_gets_too_few_calls_to_be_ejected_shows_its_fail
     }
 }
 
+/// A caller gives up after 50 ms, or is hedged then and answered 10 ms later.
+#[tokio::test(start_paused = true)]
+async fn the_loser_of_a_hedge_counts_as_slow_as_its_endpoint_was_silent() {
+    let hangs = Client::new(service_fn(|_| pending()));
+    for (is_hedged, expected) in [(true, [120, 2 * 20_120]), (false, [100, 100])] {
+        let endpoints = [
+            Endpoint::new("hangs", hangs.clone()),
+            Endpoint::new("works", server("works", 10 * MS, false)),
+        ];
+        let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+        let handle = balance.handle();
+        let hedge = HedgeLayer::config("search").delay(50 * MS).build().unwrap();
+        let hedged = hedge.wrap(balance.clone());
+        for expected in expected {
+            while handle.endpoint("hangs").unwrap().latency < 50 * MS {
+                if is_hedged {
+                    hedged.clone().oneshot(1).await.unwrap();
+                } else {
+                    drop(timeout(50 * MS, balance.clone().oneshot(1)).await);
+                }
+            }
+            let latency = handle.endpoint("hangs").unwrap().latency;
+            let near = expected * MS / 100;
+            assert!(
+                latency.abs_diff(expected * MS) <= near,
+                "{latency:?}, {expected} ms"
+            );
+            sleep(20 * SECOND).await;
+        }
+    }
+}
+
 /// How a call to `c` goes.
 #[derive(Clone, Copy)]
 enum AtC {

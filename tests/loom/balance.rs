@@ -46,7 +46,7 @@ pub(crate) fn calls_that_begin_and_end_together_leave_none_in_flight() {
     assert_eq!(load.in_flight(), 0);
     load.begin(9 * SECOND);
     // Whatever was marked before, an idle endpoint becomes busy when a call begins.
-    assert!(latency(&load, 9) <= 2.0);
+    assert!(latency(&load, 9) <= 4.0);
 }
 
 pub(crate) fn the_slowest_of_calls_that_end_together_is_remembered() {
@@ -56,7 +56,7 @@ pub(crate) fn the_slowest_of_calls_that_end_together_is_remembered() {
     }
     on_threads(
         &load,
-        [(End::Cancelled, 5), (End::Failed, 5), (End::Succeeded, 1)],
+        [(End::Failed, 5), (End::Failed, 4), (End::Succeeded, 1)],
         end,
     );
     assert_eq!(load.in_flight(), 0);

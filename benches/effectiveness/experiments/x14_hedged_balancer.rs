@@ -7,6 +7,10 @@
 //! A hedge ends before the slow replica has answered: nobody sees how slow it is. Taken for as slow as it was waited
 //! for, it is hardly slower than the others.
 //!
+//! The one that never answers gets two calls without hedging, which wait for ever: it is not tried again while they do,
+//! and nobody would see it come back. Where hedges end these calls it is tried again, each time after a longer silence: two or
+//! three times in 30 s. So the goal is a share here.
+//!
 //! Not scaled: the layers are as users get them.
 
 use std::{
@@ -83,6 +87,11 @@ fn hedged(client: Client) -> Client {
     boxed(HedgeLayer::new("search").layer(client))
 }
 
+/// How many times its share without hedging the slow one may get.
+const MARGIN: f64 = 1.3;
+/// The share of the one that hangs: 7 of 15,000 calls.
+const OF_HANGING: f64 = 0.05;
+
 /// A pool of which one replica is slow for a while.
 #[derive(Clone, Copy)]
 struct Pool {
@@ -127,17 +136,18 @@ pub(crate) fn run(form: Form) -> Report {
         let shares = results.cells(|outcome| 100.0 * outcome.share);
         let alone = variants.iter().position(|(name, _)| *name == ALONE);
         let alone = alone.map_or(f64::NAN, |place| shares[place].mean());
+        let most = pool.slow.map_or(OF_HANGING, |_| round(MARGIN * alone));
         table
             .row(
                 format!("{name}: calls that the slow one gets, %"),
                 3,
                 shares,
             )
-            .goal(OURS, Goal::AtMost(round(1.3 * alone)));
+            .goal(OURS, Goal::AtMost(most));
         table.row(
             "… p99.9 while it is slow, ms",
             0,
-            results.cells(|outcome| millis_at(0.999, &outcome.latencies)),
+            results.cells(Outcome::p999),
         );
         if pool.slow == TWO_SECONDS.slow {
             table.goal(OURS, Goal::AtMost(205.0));
@@ -206,6 +216,14 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// In milliseconds; infinite if more than one call in a thousand is never answered.
+    fn p999(&self) -> f64 {
+        match millis_at(0.999, &self.latencies) {
+            millis if millis > Duration::MAX.as_secs_f64() => f64::INFINITY,
+            millis => millis,
+        }
+    }
+
     /// The share of the calls that were answered so soon.
     fn within(&self, time: Duration) -> f64 {
         let soon = self.latencies.partition_point(|latency| *latency <= time);

@@ -1,6 +1,6 @@
 //! The least loaded, of all or of a few.
 
-use super::{Choose, Eligibility, Endpoints};
+use super::{Choose, Eligibility, Endpoints, Rank};
 use crate::algorithm::load::Cost;
 
 /// The endpoints that are compared. With two, it takes no more than two bad ones among ten for one of 45 calls to find
@@ -31,20 +31,9 @@ impl<Req> Choose<Req> for PowerOfChoices {
         if !endpoints.group.weights.are_equal() {
             return by_weight(endpoints);
         }
-        let first = endpoints.random_below(count);
-        // A place among those that are left, and then the place that it is among all.
-        let mut second = endpoints.random_below(count - 1);
-        second += usize::from(second >= first);
-        let mut places = [first, second, 0];
-        if count > 2 {
-            let mut third = endpoints.random_below(count - 2);
-            third += usize::from(third >= first.min(second));
-            third += usize::from(third >= first.max(second));
-            places[2] = third;
-        }
-        let (mut chosen, mut best) = (first, endpoints.rank(first));
+        let (mut chosen, mut best) = (0, Rank::WORST);
         // Of equal ones the first: they come in random order.
-        for place in &places[1..CHOICES.min(count)] {
+        for place in &endpoints.draw_three()[..CHOICES.min(count)] {
             let rank = endpoints.rank(*place);
             if rank.is_better(best) {
                 (chosen, best) = (*place, rank);

@@ -178,7 +178,23 @@ impl Endpoints<'_> {
     #[inline]
     pub fn random_below(&mut self, below: usize) -> usize {
         // One part in 2³² off even for each endpoint.
-        ((u128::from(self.random.next_u64()) * below as u128) >> u64::BITS) as usize
+        draw_below(&mut self.random.next_u64(), below)
+    }
+
+    /// Draws three endpoints, each of them once; of two, the last is of no use.
+    #[inline]
+    fn draw_three(&mut self) -> [usize; 3] {
+        // One random number for all: what a draw leaves of it decides the next one. The third is one part in 2¹⁶ off even
+        // for 65,536 endpoints.
+        let mut lot = self.random.next_u64();
+        let first = draw_below(&mut lot, self.len());
+        // A place among those that are left, and then the place that it is among all.
+        let mut second = draw_below(&mut lot, self.len() - 1);
+        second += usize::from(second >= first);
+        let mut third = draw_below(&mut lot, self.len() - 2);
+        third += usize::from(third >= first.min(second));
+        third += usize::from(third >= first.max(second));
+        [first, second, third]
     }
 
     /// A random number from 0 to 1, without 1.
@@ -188,7 +204,7 @@ impl Endpoints<'_> {
         (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    #[inline]
+    #[inline(always)]
     fn rank(&self, place: usize) -> Rank {
         Rank {
             eligibility: self.eligibility(place),
@@ -266,6 +282,14 @@ impl Endpoints<'_> {
     }
 }
 
+/// Draws a number below `below` by a random one, and leaves the rest of that for another draw.
+#[inline]
+fn draw_below(lot: &mut u64, below: usize) -> usize {
+    let product = u128::from(*lot) * below as u128;
+    *lot = product as u64;
+    (product >> u64::BITS) as usize
+}
+
 /// The properties by which endpoints are compared that were drawn.
 #[derive(Clone, Copy)]
 struct Rank {
@@ -274,6 +298,11 @@ struct Rank {
 }
 
 impl Rank {
+    const WORST: Self = Self {
+        eligibility: Eligibility::ClosedAndTried,
+        cost: Cost::INFINITE,
+    };
+
     /// Returns whether the endpoint of this rank should get the call, and not the other one.
     #[inline]
     fn is_better(self, other: Self) -> bool {

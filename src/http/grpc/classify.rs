@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Response, StatusCode};
 
 use super::code::{Code, PUSHBACK, STATUS};
+use super::peek::with_status;
 use crate::http::ClassifyEos;
 use crate::http::classify::annotate;
 use crate::http::retry_after::{number, retry_after, text};
@@ -108,13 +109,13 @@ impl<B> Classify<Response<B>> for Classifier {
     #[inline]
     fn classify(&self, result: Result<&Response<B>, &Error>) -> Outcome {
         match result {
-            Ok(response) => self.classify_head(response.status(), response.headers()),
+            Ok(response) => self.classify_head(response.status(), with_status(response)),
             Err(error) => of_error(error),
         }
     }
 
     fn reattempt(&self, result: Result<&Response<B>, &Error>) -> Reattempt {
-        let code = (result.ok()).and_then(|response| Code::read(response.headers()));
+        let code = (result.ok()).and_then(|response| Code::read(with_status(response)));
         let rule = code.and_then(|code| self.rules.find(code as u16));
         match (rule, code) {
             (None, Some(Code::Unauthenticated)) if self.retry_unauthorized => Reattempt::OnceAtOnce,
@@ -129,7 +130,7 @@ impl<B> Classify<Response<B>> for Classifier {
     }
 
     fn pushback(&self, result: Result<&Response<B>, &Error>) -> Option<Pushback> {
-        let headers = result.ok()?.headers();
+        let headers = with_status(result.ok()?);
         pushback(headers).or_else(|| {
             let own = self.classify(result).retry_after();
             // What answers without a status is something in between, which knows HTTP only.
@@ -140,7 +141,7 @@ impl<B> Classify<Response<B>> for Classifier {
     }
 
     fn is_deadline_exceeded(&self, response: &Response<B>) -> bool {
-        match Code::read(response.headers()) {
+        match Code::read(with_status(response)) {
             Some(code) => code == Code::DeadlineExceeded,
             None => response.status() == StatusCode::GATEWAY_TIMEOUT,
         }

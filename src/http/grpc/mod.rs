@@ -10,6 +10,7 @@
 //! ```text
 //!  head (200) ── message ── message ── trailers: grpc-status: 14     classified at the end: a failure
 //!  head (200), grpc-status: 14                                       classified at the head: may be retried
+//!  head (200) ── no message ── trailers at once: grpc-status: 14     the same
 //! ```
 //!
 //! Nearly every response of gRPC has the HTTP status 200. How the call ended is in `grpc-status`: in the head, if there is
@@ -40,7 +41,11 @@
 //! pushback.
 //!
 //! A status in the trailers comes too late for retry and hedge: the caller has the response. Servers put that of
-//! a call which failed without a message into the head.
+//! a call which failed without a message into the head. Some send a head without a status, perhaps one empty message, and the
+//! trailers at once. `buttress::tonic::Client`, and [`PeekTrailers`] around any other client, look at these frames before they
+//! return the response, and the failure counts, is retried and is hedged like one in the head. They look no further than the
+//! first message that has content, and wait for nothing: only frames that have come already are seen. The caller gets all
+//! of them. Streams that are declared as such are returned at once.
 //!
 //! [mapping]: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
 //!
@@ -78,11 +83,13 @@
 
 mod classify;
 mod code;
+mod peek;
 mod standard;
 
 pub use self::classify::Classifier;
 pub use self::code::Code;
 pub(in crate::http) use self::code::{PUSHBACK, STATUS};
+pub use self::peek::{PeekFuture, PeekTrailers, PeekedBody};
 pub use self::standard::{
     GrpcBalance, GrpcStandard, GrpcStandardLayer, GrpcStandardService, balance, standard,
 };

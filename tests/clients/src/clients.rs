@@ -14,6 +14,7 @@ use ::hyper::body::Incoming;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::routing::{any, get};
+use buttress::http::grpc::PeekedBody;
 use buttress::tonic::Client;
 use buttress::{
     BoxError, ByClone, CloneService, Error, ErrorKind, ErrorsAreFailures, Never, Outcome, Replay,
@@ -242,7 +243,7 @@ async fn a_tonic_call_to_a_server_that_never_starts_ends_with_the_timeout() {
 fn retrying_client<R>(
     channel: Client,
     replay: R,
-) -> HealthClient<impl GrpcService<Body, Error = BoxError, ResponseBody = Body>>
+) -> HealthClient<impl GrpcService<Body, Error = BoxError, ResponseBody = PeekedBody<Body>>>
 where
     R: Replay<Request<Full<Bytes>>>,
 {

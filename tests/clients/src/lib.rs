@@ -17,6 +17,11 @@ struct Readme;
 struct Pages;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#[path = "../../hostile/callers.rs"]
+mod callers;
+#[cfg(test)]
 #[path = "../../common/debugging.rs"]
 mod debugging;
 #[cfg(test)]
@@ -29,7 +34,11 @@ mod stack;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod early_trailers;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod http_add_origin;
 #[cfg(test)]
