@@ -1,6 +1,6 @@
-//! Whether something would take a call now.
+//! Availability: whether a call would be let through now.
 
-/// Says whether a call sent now would be let through.
+/// Returns whether a call that is sent now would be let through.
 ///
 /// Services of this crate are always ready (`poll_ready` never waits), so readiness does not tell an
 /// open circuit breaker from a closed one. The handle of the layer does, for a balancer or a health

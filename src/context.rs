@@ -74,7 +74,7 @@ pub(crate) fn given_up() -> GivenUp {
     CONTEXT.with(|context| context.given_up.get())
 }
 
-/// When the whole operation must be over.
+/// Returns the time at which the whole operation must be over.
 #[inline]
 pub(crate) fn deadline() -> Option<Instant> {
     CONTEXT.with(|context| context.deadline.get())

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::context;
 use crate::debug::debug_fields;
 
-/// When the operation that this task works on must be over.
+/// Time at which the operation that this task works on must be over.
 ///
 /// A [`DeadlineLayer`](crate::DeadlineLayer) sets it around its inner service, and every wait of this
 /// crate's layers is bounded by it. Code that makes calls for a request which came with a deadline of
@@ -55,7 +55,7 @@ impl Deadline {
         context::deadline().map(Self)
     }
 
-    /// When it is.
+    /// Returns the time of the deadline.
     #[must_use]
     pub fn instant(self) -> Instant {
         self.0
@@ -67,7 +67,7 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Says whether it has passed.
+    /// Returns whether the deadline has passed.
     #[must_use]
     pub fn is_expired(self) -> bool {
         self.remaining().is_zero()

@@ -1,8 +1,8 @@
-//! Whether the state of a layer may be dropped and begun anew.
+//! Eviction: whether the state of a layer may be dropped and begun anew.
 
 use tokio::time::Instant;
 
-/// Says whether a layer has anything to remember.
+/// Layer whose state may be dropped while there is nothing to remember.
 ///
 /// Where each key has a layer of its own, layers of keys that are not used are dropped to make room. One that
 /// still holds something against its key must not be: dropping it would forgive an exhausted limit

@@ -16,7 +16,7 @@ use tower::Service;
 
 use crate::{BoxError, Error, context};
 
-/// What a service must be so that the layers of this crate can wrap it.
+/// Service that the layers of this crate can wrap.
 ///
 /// Implemented for every `tower::Service` that is `Clone` and whose error is `'static` and converts into [`BoxError`];
 /// there is nothing to implement by hand.
@@ -93,8 +93,8 @@ impl<S> Ready<S> {
     ///
     /// If that only puts values beside each other, the inner service writes its future where it is to stay, and nothing
     /// is copied: through the layers of a stack it would be many times over. The compiler can do so where a panic has
-    /// nothing to clean up, and where nothing is read that the inner service could have written. So who holds something
-    /// meanwhile is in a function of his own, and what he holds is a parameter of its own.
+    /// nothing to clean up, and where nothing is read that the inner service could have written. So a layer that holds something
+    /// meanwhile does so in a function of its own, with its resources as parameters.
     #[inline]
     pub(crate) fn call_as<Req, H, F>(
         &mut self,
@@ -184,7 +184,7 @@ impl<S> Ready<S> {
     }
 }
 
-/// What a layer holds while it calls the inner layer is held here, and not in the function that makes the future
+/// Holds the resources of a layer while it calls the inner layer, in place of the function that makes the future
 /// of the outer layer.
 #[inline(never)]
 fn call_alone<S, Req>(service: &mut S, request: Req) -> S::Future

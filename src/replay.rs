@@ -111,7 +111,7 @@ pub struct Upload(Arc<Mutex<Progress>>);
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// When the client last took a part of the body, or learned of its end.
+    /// Time at which the client last took a part of the body, or learned of its end.
     taken: Option<Instant>,
     /// The client waits for the body.
     is_starved: bool,

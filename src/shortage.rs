@@ -23,7 +23,7 @@ pub struct Shortage {
     pub unhealthy: usize,
     /// The number of the others that have just refused a call, or are not [available](crate::Availability).
     pub unavailable: usize,
-    /// Whether endpoints are still being discovered.
+    /// `true` while endpoints are still being discovered.
     pub is_discovering: bool,
 }
 

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use crate::{BoxError, Error, context};
 
-/// What an adapter knows of its client while a call runs.
+/// Knowledge of an adapter about its client while a call runs.
 pub trait Witness<E> {
     /// Polls the call of the client.
     #[inline]

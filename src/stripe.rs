@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many copies a counter needs so that threads rarely meet: one per core, within reason.
+/// Returns the number of copies of a counter for which threads rarely meet: one per core, within reason.
 pub(crate) fn stripes() -> usize {
     static STRIPES: OnceLock<usize> = OnceLock::new();
     *STRIPES.get_or_init(|| {

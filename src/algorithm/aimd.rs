@@ -12,7 +12,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Where to begin: little enough for a small service, and three round trips from 100.
+/// Initial limit: little enough for a small service, and three round trips from 100.
 const INITIAL: usize = 20;
 
 /// The settings that decide.
@@ -62,10 +62,10 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(crate) struct Aimd {
     settings: Settings,
-    /// When the limit shrank last. Growth does not count here: a call that times out began long ago, and
+    /// Time at which the limit shrank last. Growth does not count here: a call that times out began long ago, and
     /// would never count if the calls beside it made the limit grow meanwhile. 0 during the start.
     shrunk: AtomicU64,
-    /// When it changed last.
+    /// Time of its last change.
     changed: AtomicU64,
     /// The calls since then that speak for a higher one; during the start, the calls in a row that found half of it unused.
     well: AtomicU64,

@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! Backoff: the wait before the next attempt.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use crate::ConfigError;
 use crate::error::Check;
 
-/// How long a retry waits before the next attempt.
+/// Backoff: the wait of a retry before the next attempt.
 ///
 /// The default of retry is [`exponential`](Self::exponential) with full jitter: the n-th wait is
 /// drawn evenly from 0 to `min(cap, base · 2ⁿ)`, n = 0 for the first. The cap is applied before the
@@ -46,7 +46,7 @@ enum Growth {
     Decorrelated,
 }
 
-/// How a wait is spread, so that callers which failed together do not come back together.
+/// Spread of a wait, so that callers that failed together do not come back together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jitter {

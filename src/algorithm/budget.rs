@@ -42,7 +42,7 @@ const FINISHED: u64 = 1 << 44;
 /// failures, and denies retries meanwhile that a busier one allows.
 const LOW: u64 = 2 * TOKENS_PER_RETRY as u64;
 
-/// What an operation brings when it is over.
+/// Tokens that an operation brings when it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gain {
     /// It failed, or was cancelled.
@@ -61,12 +61,12 @@ pub(crate) struct Tokens {
     /// The tokens that the budget has begun with, and until when the capacity is not less than that.
     initial: AtomicU32,
     initial_until: AtomicU64,
-    /// What each operation in flight, or each operation a second, adds to it; in 1024ths of a token.
+    /// Capacity for each operation in flight, or each operation a second, in 1024ths of a token.
     share: u64,
     /// The capacity for the rate that was measured last, at least the reserve, and the initial tokens at first. Before the first
     /// measurement that of the greatest reserve.
     by_rate: AtomicU32,
-    /// When that was, in nanoseconds, and the finished operations then.
+    /// Time of the measurement in nanoseconds, and the finished operations then.
     sampled_at: AtomicU64,
     sampled: AtomicU64,
     /// The operations of about the last minute then: the bits of a float. Written by the thread that measures.

@@ -156,7 +156,7 @@ pub(crate) struct Evidence {
     terms: Terms,
     slowest: Slowest,
     last_good: LastGood,
-    /// When early ends begin to count although no call has been answered well. 0 before the first of them.
+    /// Time at which early ends begin to count although no call has been answered well. 0 before the first early end.
     cold_until: AtomicU64,
     /// The least time that is needed while the breaker is not closed; 0 while it is.
     held: AtomicU64,

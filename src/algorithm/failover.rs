@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::nanos::{after, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
 
-/// How many priorities there are.
+/// Number of priorities.
 pub(crate) const PRIORITIES: usize = 8;
 /// The last of them.
 pub(crate) const LAST: u8 = PRIORITIES as u8 - 1;
@@ -30,7 +30,7 @@ pub(crate) const LAST: u8 = PRIORITIES as u8 - 1;
 const STEPS: u64 = 50;
 /// Below this, two shares are the same.
 const NEGLIGIBLE: f64 = 1e-9;
-/// How long a look at the groups lasts at most: nobody tells when a circuit breaker has opened.
+/// Longest time between looks at the groups, because an opening circuit breaker is not reported.
 const LOOK: u64 = 250_000_000;
 
 /// The rule by which calls move from one priority group to the next, and back.
@@ -55,7 +55,7 @@ impl Default for Rule {
 }
 
 impl Rule {
-    /// What a group can take.
+    /// Returns the capacity of a group.
     fn capacity(&self, group: Group) -> f64 {
         if group.is_empty() {
             return 0.0;
@@ -82,7 +82,7 @@ impl Group {
 /// The groups by their priority. Those that have no endpoint are empty.
 pub(crate) type Groups = [Group; PRIORITIES];
 
-/// What each group is trusted to take.
+/// Capacity that each group is trusted with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capacities {
     groups: [GroupCapacity; PRIORITIES],
@@ -107,7 +107,7 @@ pub(crate) struct Shares {
     pub(crate) parts: [f64; PRIORITIES],
     /// All groups together can take all calls.
     pub(crate) suffice: bool,
-    /// When the shares change although the health of no endpoint does; `None` if they stay.
+    /// Time at which the shares change although the health of no endpoint does; `None` if they stay.
     pub(crate) again: Option<u64>,
 }
 
@@ -219,13 +219,13 @@ fn shares(capacities: &[f64; PRIORITIES], groups: &Groups) -> [f64; PRIORITIES] 
     shares
 }
 
-/// How calls are divided among the groups: read by each call, without a lock.
+/// Division of the calls among the groups. Each call reads it without a lock.
 #[derive(Debug)]
 pub(crate) struct Split {
-    /// Where the part of each group ends, out of [`WHOLE`]: one byte each, that of the first in the lowest. In one
+    /// End of the part of each group, out of [`WHOLE`]: one byte each, the first group in the lowest. In one
     /// word, so that no call sees a part of two divisions.
     ends: AtomicU64,
-    /// When somebody has to look at the groups again.
+    /// Time of the next look at the groups.
     due: AtomicU64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The word holds the *theoretical arrival time*: when the bucket will be full again, were no more tokens taken.
 //! A call of cost `c` moves it on by `c` intervals, from the present if that is later. It may do so as long as the
-//! new one is at most a whole burst of intervals ahead of the present. What comes in a window of time `T` is thereby
+//! new one is at most a whole burst of intervals ahead of the present. The tokens of a window of time `T` are thereby
 //! at most `burst + T / interval`, wherever the window begins.
 //!
 //! The time is counted from an origin and in units of `2^-shift` nanoseconds, finer the shorter the interval is:
@@ -25,7 +25,7 @@ const HORIZON: u64 = 1 << 54;
 /// Intervals have at least so many bits, so that rounding up costs less than 0.002 % of the rate.
 const INTERVAL_BITS: u32 = 16;
 
-/// What time is counted from and in, and the limit in these units.
+/// Origin and unit of time, and the limit in this unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Terms {
     /// Nanoseconds.
@@ -59,7 +59,7 @@ impl Terms {
         u128::from(self.interval) * u128::from(tokens)
     }
 
-    /// How far the word may be ahead of the present.
+    /// Returns the greatest lead of the word over the present.
     #[inline]
     fn tolerance(self) -> u128 {
         self.cost(u64::from(self.burst))
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-/// What became of an attempt to take tokens.
+/// Result of an attempt to take tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Taken {
@@ -128,7 +128,7 @@ pub(crate) struct Gcra {
     places: [Place; 2],
 }
 
-/// What the limit is at one moment.
+/// State of the limit at one moment.
 struct View {
     word: u64,
     terms: Terms,
@@ -136,7 +136,7 @@ struct View {
 }
 
 impl View {
-    /// When the bucket is full again, in units.
+    /// Returns the time at which the bucket is full again, in units.
     #[inline]
     fn full_at(&self, now: u128) -> u128 {
         let Self { terms, .. } = *self;
@@ -206,7 +206,7 @@ impl View {
         Ok(word & !TIME | full_at as u64)
     }
 
-    /// How many units too early a call that takes so many tokens is; zero if it is not.
+    /// Returns the number of units by which a call for so many tokens is too early, or zero.
     fn early(&self, now: u128, tokens: u64) -> u128 {
         let full_at = self.full_at(now) + self.terms.cost(tokens);
         full_at.saturating_sub(now + self.terms.tolerance())
@@ -274,8 +274,8 @@ impl Gcra {
             .is_ok()
     }
 
-    /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for one
-    /// who does not wait, but is to count as if he had.
+    /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for a call
+    /// that does not wait, but is to count as if it had.
     pub(crate) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
         loop {
             let view = self.whole_view();

@@ -1,4 +1,4 @@
-//! How many hedges the calls pay for.
+//! Quota of hedges that the calls pay for.
 
 /// Hedges that can be sent at once, as a part of what the calls of the last tick pay for.
 ///
@@ -9,7 +9,7 @@ const BURST_SHARE: f64 = 0.2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
     share: f64,
-    /// How many the bucket can always hold.
+    /// Number of hedges that the bucket can always hold.
     burst: f64,
     hedges: f64,
     /// The calls that have brought theirs.
@@ -30,7 +30,7 @@ impl Quota {
     /// Takes a hedge when there have been so many calls in all, and so many in the last tick. Returns `false`
     /// if there is none.
     ///
-    /// What calls bring is only added up here: nothing is taken out in between, so the bucket overflows
+    /// The shares of calls are only added up here: nothing is taken out in between, so the bucket overflows
     /// just as if each call had put its share in.
     pub(crate) fn take(&mut self, calls: u64, recent: u64) -> bool {
         let new = calls.saturating_sub(self.calls);

@@ -1,4 +1,4 @@
-//! How much an endpoint has to do: its latency, its failures, and its calls in flight.
+//! Load of an endpoint: its latency, its failures, and its calls in flight.
 //!
 //! Three atomic words, because one cannot hold enough bits of all of it: the calls that wait for their answer with the
 //! time of the last one, the latency estimate with its time, and the failure share with its time. A call that begins
@@ -8,16 +8,16 @@
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// What share of the failure share is the last call's.
+/// Weight of the last call in the failure share.
 const FAILURE_GAIN: f32 = 0.3;
 /// Below this, no failure is remembered.
 const MIN_FAILURE_SHARE: f32 = 1e-3;
 /// An answer that is slower than the estimate by this factor replaces it.
 const STEP: f32 = 4.0;
-/// How much at least one counts that is slower by less. Single calls differ by as much where nothing is wrong, and an
+/// Least weight of an answer that is a little slower. Single calls differ by as much where nothing is wrong, and an
 /// estimate that follows each of them is mostly chance.
 const SLOWER_GAIN: f32 = 0.1;
-/// How many times the length of a silence a call counts that was given up in it. It would have taken longer, and nobody knows
+/// Factor by which a call that was given up counts as longer than its silence. It would have taken longer, and nobody knows
 /// how much.
 const SILENCE: u64 = 2;
 /// Latencies that differ by less than this factor count as equal. Else a caller that makes one call at a time would send
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) failure_penalty: f64,
 }
 
-/// How a call ended, as far as it matters here.
+/// End of a call, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Succeeded,
@@ -84,7 +84,7 @@ impl Flow {
         nanos >> Self::UNIT & (Self::ONE - 1)
     }
 
-    /// How long ago the marked time is, in nanoseconds; zero if it is still to come.
+    /// Returns the nanoseconds since the marked time; zero if it is still to come.
     #[allow(
         clippy::cast_possible_wrap,
         reason = "on a circle of times, the negative half is to come"
@@ -124,7 +124,7 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
-    /// How long a call that was given up would at least have taken: longer than it lasted, if the endpoint was silent.
+    /// Returns the least time that a call that was given up would have taken: longer than it lasted, if the endpoint was silent.
     fn bound_of_silence(self, took: u64, nanos: u64, end: End) -> u64 {
         let silence = self.since(nanos);
         let is_silent = silence >> Self::UNIT >= took >> Self::UNIT;
@@ -170,7 +170,7 @@ impl Decaying {
         f32::from_bits((self.0 >> u32::BITS) as u32)
     }
 
-    /// What is left of a number of that time, as a share; `decay` is the time constant in seconds.
+    /// Returns the share that is left of a number of that time; `decay` is the time constant in seconds.
     #[inline]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
@@ -339,7 +339,7 @@ impl Load {
         f64::from(share.at(nanos, settings.failure_decay))
     }
 
-    /// What one more call costs an endpoint of this weight.
+    /// Returns the cost of one more call for an endpoint of this weight.
     #[inline]
     pub(crate) fn cost(&self, settings: &Settings, nanos: u64, weight: f64) -> Cost {
         self.cost_by(settings, nanos, weight, |estimate| {
@@ -372,7 +372,7 @@ impl Load {
     }
 }
 
-/// What one more call costs.
+/// Cost of one more call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Cost {
     /// The time that a call takes by itself, in seconds, with the penalty for failures.
@@ -405,7 +405,7 @@ impl Cost {
     }
 }
 
-/// What an answer counts that took `times` as long as was expected: all from a certain factor on, and below it the
+/// Returns the weight of an answer that took `times` as long as expected: all from a certain factor on, and below it the
 /// less the nearer.
 fn slower_gain(times: f32) -> f32 {
     let part = (times - 1.0) / (STEP - 1.0);

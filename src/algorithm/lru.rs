@@ -54,9 +54,9 @@ struct Slot<K, V> {
     hash: u64,
     /// The next slot with the same hash.
     same_hash: u32,
-    /// When it was last used, in nanoseconds: the end of time at the end of a ring.
+    /// Time of its last use, in nanoseconds: the end of time at the end of a ring.
     used: u64,
-    /// When a use promotes it: never if it is protected.
+    /// Time at which a use promotes it: never if it is protected.
     promote_at: u64,
     segment: Segment,
     newer: u32,

@@ -47,7 +47,7 @@ const ROUNDS: u32 = 4;
 /// The longest interval. The halves of a word of counts hold its calls: a million a second for an hour.
 pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// When endpoints are ejected because of their failures, and for how long.
+/// Conditions under which endpoints are ejected because of their failures, and for which time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rule {
     pub(crate) interval: Duration,
@@ -118,7 +118,7 @@ pub(crate) struct Record {
     counts: AtomicU64,
     /// Failures in a row. Not counted if they do not matter.
     streak: AtomicU32,
-    /// When the present or the last ejection is over; 0 if there was none.
+    /// End of the present or the last ejection; 0 if there was none.
     ejected_until: AtomicU64,
     /// The number of ejections in a row at its beginning. Written by one sweep at a time.
     row: AtomicU32,
@@ -203,7 +203,7 @@ impl Record {
     }
 }
 
-/// When the pool is evaluated next.
+/// Time of the next evaluation of the pool.
 #[derive(Debug)]
 pub(crate) struct Interval {
     ends: AtomicU64,
@@ -247,7 +247,7 @@ pub(crate) struct Ejection {
     /// The place of the endpoint among the seats.
     pub(crate) place: usize,
     pub(crate) method: EjectionMethod,
-    /// When it is over.
+    /// Its end.
     pub(crate) until: u64,
 }
 
@@ -370,7 +370,7 @@ fn wilson(tally: Tally) -> (f64, f64, f64) {
 
 /// Returns whether so few endpoints are in that it is better to ignore their health.
 ///
-/// With less than half of a pool, those few would be overrun. What they cost is still compared, so the ones that fail
+/// With less than half of a pool, those few would be overrun. Their costs are still compared, so endpoints that fail
 /// get little.
 #[inline]
 pub(crate) fn is_panic(healthy: usize, endpoints: usize) -> bool {

@@ -1,4 +1,4 @@
-//! How many calls in how much time.
+//! Rate: a number of calls in a time.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use std::time::Duration;
 /// nanoseconds.
 pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 
-/// How many tokens come in how much time, evenly spaced.
+/// Rate: a number of tokens that come in a time, evenly spaced.
 ///
-/// From one in 365 days to 1,000,000,000 per second. What is out of range is refused when a layer is built or
+/// From one in 365 days to 1,000,000,000 per second. A rate out of range is refused when a layer is built or
 /// its rate is changed.
 ///
 /// ```

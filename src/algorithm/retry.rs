@@ -1,4 +1,4 @@
-//! What a retry decides after an attempt has failed. Time and randomness are arguments.
+//! Decision of a retry after an attempt has failed. Time and randomness are arguments.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) struct Failure {
     pub(crate) is_overload: bool,
     /// The next attempt follows without a wait.
     pub(crate) is_at_once: bool,
-    /// What the service asked for.
+    /// Time that the service asked for.
     pub(crate) retry_after: Option<Duration>,
     /// The wait before this attempt.
     pub(crate) previous: Duration,

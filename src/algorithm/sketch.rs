@@ -1,4 +1,4 @@
-//! How long calls take: a histogram of the recent past, written without a lock.
+//! Latencies of calls: a histogram of the recent past, written without a lock.
 //!
 //! Sixteen buckets to each power of two, from 1 µs to five hours, and linear interpolation within a bucket.
 //! Threads count into cells of their own. Once in a thirtieth of the window the thread that comes first takes what
@@ -25,13 +25,13 @@ const BUCKETS: usize = PER_OCTAVE * OCTAVES;
 
 /// The slices of the window.
 const SLICES: usize = 10;
-/// What has been counted is collected so many times a slice.
+/// Number of collections in a slice.
 const TICKS: u64 = 3;
 
 /// With fewer calls, a median says nothing.
 const MIN_RECENT: u64 = 20;
 
-/// What one call says about the time that calls take.
+/// Contribution of one call to the latencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Took {
     /// This long.
@@ -40,10 +40,10 @@ pub(crate) enum Took {
     LongerThan(Duration),
 }
 
-/// What is read out of the sketch.
+/// Values that are read from the sketch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// How much of the past is seen.
+    /// Time of the past that is seen.
     pub(crate) window: Duration,
     /// The quantile that is kept at hand; above 0 and below 1.
     pub(crate) quantile: f64,
@@ -60,7 +60,7 @@ pub(crate) struct Sketch<const N: usize = BUCKETS> {
     history: Mutex<History<N>>,
     /// The length of a tick in nanoseconds.
     tick: u64,
-    /// When the next tick begins.
+    /// Beginning of the next tick.
     due: AtomicU64,
     /// The quantile in nanoseconds; [`UNKNOWN`] if there is none.
     quantile: AtomicU64,
@@ -128,12 +128,12 @@ impl<const N: usize> Sketch<N> {
         self.slow.load(Ordering::Relaxed) == 1
     }
 
-    /// How many calls there were in the last full tick.
+    /// Returns the number of calls in the last full tick.
     pub(crate) fn recent_calls(&self) -> u64 {
         self.recent.load(Ordering::Relaxed)
     }
 
-    /// How many calls have been counted since the beginning.
+    /// Returns the number of calls since the beginning.
     pub(crate) fn calls(&self) -> u64 {
         let calls = |stripe: &Stripe<N>| stripe.calls.load(Ordering::Relaxed);
         self.stripes.iter().map(calls).sum()
@@ -193,7 +193,7 @@ fn bucket<const N: usize>(duration: Duration) -> usize {
     (octaves * PER_OCTAVE + (units >> octaves) as usize).min(N - 1)
 }
 
-/// Where a bucket begins, in nanoseconds.
+/// Returns the beginning of a bucket, in nanoseconds.
 fn start(bucket: usize) -> u64 {
     let (octaves, within) = (bucket / PER_OCTAVE, bucket % PER_OCTAVE);
     let units = match octaves {
@@ -260,7 +260,7 @@ impl<const N: usize> Counts<N> {
     }
 }
 
-/// What the cells held in earlier ticks.
+/// Contents of the cells in earlier ticks.
 struct History<const N: usize> {
     /// The tick that the cells are filled in.
     tick: u64,

@@ -61,7 +61,7 @@ impl Weights {
 mod tests {
     use super::*;
 
-    /// How many of a thousand lots fall to each of these endpoints.
+    /// Returns the number of a thousand lots that fall to each of these endpoints.
     fn shares(weights: &[f64], without: &[usize]) -> Vec<u32> {
         let drawing = Weights::new(weights.iter().copied());
         let mut shares = vec![0; weights.len()];

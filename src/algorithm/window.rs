@@ -31,7 +31,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 /// The high bits hold the tag: at buckets of 1 ms it wraps after 34 years.
 const TAG_MASK: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
 
-/// What one call adds to a window.
+/// Contribution of one call to a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) failed: bool,
@@ -48,7 +48,7 @@ impl Sample {
     };
 }
 
-/// How many calls a window holds, and how many of them failed or were slow.
+/// Numbers of calls, of failed calls and of slow calls in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -212,7 +212,7 @@ fn recent_counts(
         .filter(|(_, count)| *count > 0)
 }
 
-/// How many slices `tag` lies before `newest`; enormous if it lies after it.
+/// Returns the number of slices by which `tag` lies before `newest`; enormous if it lies after it.
 #[inline]
 fn age(newest: u64, tag: u64) -> u64 {
     newest.wrapping_sub(tag) & TAG_MASK
@@ -250,7 +250,7 @@ fn update(word: &AtomicU64, new: impl FnMut(u64) -> Option<u64>) {
 pub(crate) struct CountWindow {
     ring: Box<[Sample]>,
     epoch: u64,
-    /// How many calls of this epoch there have been.
+    /// Number of calls of this epoch.
     recorded: u64,
     tally: Tally,
 }

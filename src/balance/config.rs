@@ -68,7 +68,7 @@ impl Default for Settings {
 }
 
 impl<P, K, C> Config<P, K, C> {
-    /// How loads are compared. [`LoadMetric::PeakEwma`] by default.
+    /// Sets the comparison of loads. [`LoadMetric::PeakEwma`] by default.
     pub fn measure(mut self, measure: LoadMetric) -> Self {
         self.settings.measure = measure;
         self
@@ -86,14 +86,14 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
-    /// What is added to the latency estimate of an endpoint that fails every call. 5 s by default; zero
+    /// Sets the time that is added to the latency estimate of an endpoint that fails every call. 5 s by default; zero
     /// leaves failures out.
     pub fn failure_penalty(mut self, penalty: Duration) -> Self {
         self.settings.failure_penalty = penalty;
         self
     }
 
-    /// How long an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
+    /// Sets the time for which an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
     /// by default; zero switches this off.
     ///
     /// Endpoints that come within this time of the first one are as new as that, and get their share at once.
@@ -102,7 +102,7 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
-    /// How long a call waits for an endpoint if there is none, within its deadline. 1 s by default; zero
+    /// Sets the time for which a call waits for an endpoint if there is none, within its deadline. 1 s by default; zero
     /// refuses it at once.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.settings.max_wait = max_wait;

@@ -14,7 +14,7 @@ use super::pool::{Change, Pool};
 use crate::discover::{Pauses, Source, unless_it_panics};
 use crate::sync::lock;
 
-/// How many changes are made before other tasks have their turn.
+/// Number of changes that are made before other tasks have their turn.
 const BATCH: usize = 256;
 
 /// Makes the endpoint of a service that was discovered.

@@ -21,11 +21,11 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::REJECTED;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
-/// How long an endpoint is left alone that refused a call and did not say for how long.
+/// Time for which an endpoint is left alone that refused a call without naming a time.
 const REFUSED_FOR: Duration = Duration::from_millis(100);
 /// The longest time that an endpoint is left alone because of one refusal or overload.
 const MAX_REFUSED: Duration = Duration::from_secs(300);
-/// How long an endpoint must have been unavailable before its group is taken to be so much smaller. A bulkhead that
+/// Time for which an endpoint must have been unavailable before its group counts as smaller. A bulkhead that
 /// is full for a moment must not send calls to another group for as long as it takes to come back.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
 
@@ -131,7 +131,7 @@ impl About {
 
 debug_fields!([S] Endpoint<S> { about.key, about.weight, about.priority, about.zone });
 
-/// How loads are compared.
+/// Comparison of loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadMetric {
@@ -252,7 +252,7 @@ impl Host {
         self.condition.weight() * self.ramp(now)
     }
 
-    /// What one more call to this endpoint costs.
+    /// Returns the cost of one more call to this endpoint.
     #[inline]
     pub(super) fn cost(&self, now: u64) -> Cost {
         self.weigh(now, Load::cost)
@@ -441,15 +441,15 @@ impl From<Outcome> for End {
 
 debug_fields!(Host { about.key, load, condition });
 
-/// What is known about an endpoint.
+/// Status of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EndpointStatus {
-    /// What tells it from the others.
+    /// The key, which identifies the endpoint.
     pub key: Arc<str>,
-    /// Whether it gets calls.
+    /// The state, which decides whether it gets calls.
     pub state: EndpointState,
-    /// Whether it would be chosen now: not ejected or unhealthy, available, and it has not just refused a call.
+    /// `true` if it would be chosen now: not ejected or unhealthy, available, and without a recent refusal.
     pub is_selectable: bool,
     /// The weight that was set.
     pub weight: f64,
@@ -459,24 +459,24 @@ pub struct EndpointStatus {
     pub zone: Option<Arc<str>>,
     /// The calls that are in flight on it.
     pub in_flight: u32,
-    /// What is compared with other endpoints.
+    /// The load, which is compared with other endpoints.
     pub load: f64,
     /// The latency estimate; zero if nothing is known.
     pub latency: Duration,
     /// The share of the last few calls that failed.
     pub failure_share: f64,
-    /// How many ejections in a row count: the next one takes as much longer. One fewer for each
+    /// The number of ejections in a row: the next one takes as much longer. One fewer for each
     /// [`base_ejection_time`](super::OutlierEjection::base_ejection_time) without.
     pub ejections: u32,
 }
 
-/// What is known about the endpoints of one priority.
+/// Status of the endpoints of one priority.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct GroupStatus {
     /// Their priority.
     pub priority: u8,
-    /// How many there are.
+    /// The number of endpoints.
     pub endpoints: usize,
     /// The share of them, by their weights, that is neither ejected nor unhealthy nor was unavailable for 1 s. It does
     /// not count as unavailable before a call has looked.

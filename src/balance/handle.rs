@@ -114,8 +114,8 @@ impl<S> Handle<S> {
 }
 
 impl<S: Clone> Handle<S> {
-    /// Adds an endpoint, or puts it in the place of the one with the same key. What is in flight on that
-    /// finishes, and is not counted for the new one.
+    /// Adds an endpoint, or replaces the endpoint with the same key. Calls in flight on the former
+    /// endpoint finish, and do not count for the new one.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl<S: Clone> Handle<S> {
         Ok(())
     }
 
-    /// Removes an endpoint. What is in flight on it finishes. Returns `false` if there is no such endpoint.
+    /// Removes an endpoint. Calls in flight on it finish. Returns `false` if there is no such endpoint.
     ///
     /// A handle that is neither called nor cloned from then on keeps the endpoint's service until it is dropped.
     #[allow(clippy::must_use_candidate, reason = "it is gone either way")]

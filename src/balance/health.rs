@@ -115,7 +115,7 @@ where
     }
 }
 
-/// How endpoints are asked whether they work.
+/// Settings of the health checks of endpoints.
 #[derive(Clone)]
 #[must_use = "a health check is part of the configuration of a balancer"]
 pub struct HealthCheck<P> {
@@ -161,7 +161,7 @@ impl<P> HealthCheck<P> {
         self
     }
 
-    /// How long a probe may take before it counts as failed. 1 s by default.
+    /// Sets the time after which a probe counts as failed. 1 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
         self
@@ -181,7 +181,7 @@ impl<P> HealthCheck<P> {
         self
     }
 
-    /// How many probes may be in flight; 1 to 1,000. 16 by default.
+    /// Sets the number of probes that may be in flight; 1 to 1,000. 16 by default.
     ///
     /// The others wait, those of endpoints that were never asked at the head.
     pub fn concurrency(mut self, probes: u32) -> Self {
@@ -352,7 +352,7 @@ mod tests {
 
     use crate::sync::lock;
 
-    /// What a probe of an endpoint finds.
+    /// Result of a probe of an endpoint.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Server {
         Works,
@@ -421,7 +421,7 @@ mod tests {
         }
     }
 
-    /// When which endpoint was asked, and how many probes were in flight at most.
+    /// Time and endpoint of each probe, and the greatest number of probes in flight.
     #[derive(Clone, Default)]
     struct Log {
         asked: Arc<Mutex<Vec<(u32, Instant)>>>,

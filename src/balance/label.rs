@@ -1,4 +1,4 @@
-//! What endpoints are called in metrics: a few by their keys, and all others together.
+//! Labels of endpoints in metrics: a few have their keys, and all others share one label.
 
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ const OTHER: &str = "other";
 #[derive(Debug)]
 pub(super) struct Label {
     pub(super) key: Arc<str>,
-    /// Where threads keep its handles. No two labels that exist have the same.
+    /// Place of its handles in each thread. No two labels that exist have the same place.
     pub(super) place: usize,
     /// Unlike that of any other label of this name.
     pub(super) id: u64,
@@ -66,7 +66,7 @@ pub(super) struct Directory(Mutex<Vec<Entry>>);
 #[derive(Default)]
 struct Entry {
     label: Weak<Label>,
-    /// How many endpoints have it that have not gone.
+    /// Number of endpoints with it that have not gone.
     endpoints: usize,
 }
 
@@ -111,20 +111,20 @@ impl Directory {
     }
 }
 
-/// What is shown of the endpoints that have a label.
+/// Values that are shown for the endpoints of a label.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) label: Arc<Label>,
-    /// How many there are.
+    /// Number of endpoints.
     pub(super) endpoints: usize,
-    /// How many of them are neither ejected nor unhealthy.
+    /// Number of them that are neither ejected nor unhealthy.
     pub(super) ready: usize,
     /// The greatest latency estimate, in seconds.
     pub(super) latency: f64,
 }
 
 impl Shown {
-    /// What is shown when they have gone.
+    /// Returns the values to show when they have gone.
     pub(super) fn none(label: &Arc<Label>) -> Self {
         Self {
             label: Arc::clone(label),

@@ -1,4 +1,4 @@
-//! What the balancer reports.
+//! Metrics of the balancer.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,7 +40,7 @@ const NUMBERS: [&str; PRIORITIES] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 pub(super) struct BalanceMetrics {
     host_sets: Mutex<Vec<Arc<HostSet>>>,
     pub(super) labels: Directory,
-    /// What is shown of the endpoints of each label, at its place. Held by the one who shows it.
+    /// Values that are shown for the endpoints of each label, at its place. Locked by the thread that shows them.
     endpoints: Mutex<Vec<Option<Shown>>>,
     /// The priorities whose shares are shown, a bit each: none before there were several. Then the tasks: none before there
     /// was one.
@@ -56,7 +56,7 @@ impl BalanceMetrics {
         lock(&self.host_sets).retain(|kept| !Arc::ptr_eq(kept, host_set));
     }
 
-    /// What is to be shown of the endpoints of each label. `None` if another thread shows it: that one then looks again.
+    /// Returns the values to show for the endpoints of each label. `None` if another thread shows them, which then looks again.
     fn endpoints(&self) -> Option<MutexGuard<'_, Vec<Option<Shown>>>> {
         let mut shown = try_lock(&self.endpoints)?;
         for shown in shown.iter_mut().flatten() {

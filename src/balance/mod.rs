@@ -28,7 +28,7 @@
 //!   time since the endpoint last answered, so one that hangs is noticed before any timeout.
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
-//!   is back in seconds. What a failure is, the classifier says.
+//!   is back in seconds. The classifier decides about failures.
 //! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it. One that was cancelled
 //!   while the endpoint was silent counts as twice as slow as it lasted: its answer would have come later still.
 //! - The loser of a hedge is given up as soon as the hedge is answered, which tells little about how slow the endpoint is. If

@@ -6,7 +6,7 @@ use crate::algorithm::outlier::{MAX_INTERVAL, Rule};
 use crate::error::Check;
 use crate::{ConfigError, Mode};
 
-/// When endpoints are ejected because of their failures, and for how long.
+/// Conditions under which endpoints are ejected because of their failures, and for which time.
 ///
 /// A caller that makes one call after the other sends a failing endpoint about one in 10 s, since its load is so high:
 /// too few to be evaluated. Then it stays ready, with a [`failure_share`](super::EndpointStatus::failure_share) that tells.

@@ -80,7 +80,7 @@ impl<S> Drop for Set<S> {
     }
 }
 
-/// What all handles of a balancer share.
+/// State that all handles of a balancer share.
 pub(super) struct Pool<S> {
     pub(super) snapshots: Snapshots<Set<S>>,
     /// Since when there are endpoints. Held by the one who makes a new snapshot.
@@ -93,7 +93,7 @@ pub(super) struct Pool<S> {
     pub(super) published: Published,
 }
 
-/// What a handle has of the pool for itself.
+/// State that each handle has for itself.
 pub(super) struct Local<S> {
     pub(super) snapshot: Snapshot<Set<S>>,
     pub(super) random: SmallRng,
@@ -233,7 +233,7 @@ impl<S> Pool<S> {
         host.cloned()
     }
 
-    /// What a new handle begins with.
+    /// Returns the state of a new handle.
     pub(super) fn local(&self) -> Local<S> {
         Local {
             snapshot: self.snapshots.latest(),

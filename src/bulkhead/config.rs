@@ -60,7 +60,7 @@ impl From<Limit> for Settings {
 impl<K, C> Config<K, C> {
     /// Lets so many calls wait for a permit, up to 1,000,000. 0 by default: who finds no permit is rejected.
     ///
-    /// What bounds the queue in practice is the time that a call may wait; the length bounds memory.
+    /// In practice the time that a call may wait bounds the queue; the length bounds memory.
     pub fn queue(mut self, length: usize) -> Self {
         self.settings.queue = length;
         self
@@ -72,7 +72,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// How long a call may wait at most. 100 ms by default.
+    /// Sets the longest wait of a call. 100 ms by default.
     ///
     /// Once the queue has not been empty for this long, calls wait at most a fifth of it until the queue is empty;
     /// [`overloaded_after`](Self::overloaded_after) and [`overloaded_wait`](Self::overloaded_wait) change the two.
@@ -81,7 +81,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// How long a call may wait at most while the queue is overloaded; not longer than
+    /// Sets the longest wait of a call while the queue is overloaded; not longer than
     /// [`queue_wait`](Self::queue_wait). A fifth of `queue_wait` by default.
     pub fn overloaded_wait(mut self, most: Duration) -> Self {
         self.settings.overloaded_wait = Some(most);
@@ -103,10 +103,10 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Whether calls really wait or are rejected. [`Mode::Enforce`] by default.
+    /// Sets whether calls really wait or are rejected. [`Mode::Enforce`] by default.
     ///
     /// While it only observes, a call counts as rejected if more than the limit and the length of the queue
-    /// together are in flight. How long it would have waited is not known.
+    /// together are in flight. The time that it would have waited is not known.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
@@ -118,7 +118,7 @@ impl<K, C> Config<K, C> {
         self.with_completion(completion)
     }
 
-    /// How long a call may wait, if there is a queue.
+    /// Returns the longest wait of a call, if there is a queue.
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
         (self.settings.queue > 0).then_some(self.settings.queue_wait)
     }
@@ -161,7 +161,7 @@ impl<K, C> Config<K, C> {
 }
 
 impl Settings {
-    /// How long a call may wait, if that makes sense.
+    /// Returns the longest waits of a call, if they make sense.
     fn bounds(&self, check: Check<'_>) -> Result<Bounds, ConfigError> {
         let wait = self.queue_wait;
         let part = (wait / OVERLOADED_PART).max(Duration::from_nanos(1));

@@ -50,13 +50,13 @@ impl Handle {
         self.shared.shown.series.name()
     }
 
-    /// How many calls may be in flight at present.
+    /// Returns the number of calls that may be in flight at present.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.shared.gate.word().limit()
     }
 
-    /// How many calls hold a permit.
+    /// Returns the number of calls that hold a permit.
     ///
     /// More than the limit only after that has shrunk, or if the bulkhead only observes.
     #[must_use]
@@ -64,7 +64,7 @@ impl Handle {
         self.shared.gate.word().in_flight()
     }
 
-    /// How many calls wait for a permit.
+    /// Returns the number of calls that wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.shared.gate.word().waiting()

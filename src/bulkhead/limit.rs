@@ -1,4 +1,4 @@
-//! How many calls may be in flight: a number, or a policy that finds it.
+//! Limit of the calls in flight: a number, or a policy that finds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub trait LimitPolicy: Send + Sync + 'static {
     /// Takes note of a call that has ended, and returns the limit from now on: [`Sample::limit`] to leave it
     /// as it is.
     ///
-    /// What is returned is brought within 1 to 1,000,000. If the limit has changed meanwhile, a higher one is dropped;
+    /// The returned limit is brought within 1 to 1,000,000. If the limit has changed meanwhile, a higher one is dropped;
     /// a lower one makes the new limit as much lower, but not lower than what is returned.
     fn update(&self, sample: &Sample) -> usize;
 }
@@ -36,14 +36,14 @@ pub trait LimitPolicy: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// When it ended.
+    /// Time at which it ended.
     pub now: Instant,
-    /// How long it took, from the moment it had its permit: without the time in the queue, and where the call is over at
+    /// Time that it took, from the moment it had its permit: without the time in the queue, and where the call is over at
     /// the end of the body (`http::CompleteOnBodyEnd`) until the head came.
     pub round_trip: Duration,
-    /// How long it had its permit: longer than the round trip by what the body took.
+    /// Time for which it had its permit: the round trip and the time of the body.
     pub held: Duration,
-    /// How many calls were in flight when it began or when it ended, the greater number; it is one of them.
+    /// Number of calls in flight when it began or when it ended, itself included; the greater of the two.
     pub in_flight: usize,
     /// The limit at present.
     pub limit: usize,
@@ -71,7 +71,7 @@ impl Sample {
     }
 }
 
-/// How many calls may be in flight at once: a number from 1 to 1,000,000, [`Aimd`], or a policy of your own.
+/// Limit of the calls in flight at once: a number from 1 to 1,000,000, [`Aimd`], or a policy of your own.
 ///
 /// ```
 /// use buttress::BulkheadLayer;

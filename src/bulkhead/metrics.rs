@@ -1,4 +1,4 @@
-//! What the bulkhead reports.
+//! Metrics of the bulkhead.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

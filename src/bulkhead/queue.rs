@@ -20,7 +20,7 @@ pub enum QueueOrder {
     Lifo,
 }
 
-/// How long a call may wait: the rule of `CoDel`.
+/// Longest wait of a call, by the rule of `CoDel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// At most this.
@@ -32,7 +32,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// When a call that comes at `now` has waited for too long.
+    /// Returns the time at which a call that comes at `now` has waited for too long.
     ///
     /// Known from the start: while it waits the queue is not empty, so the time since which it is not empty
     /// stays what it is now.

@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     pub(super) gate: Gate,
-    /// What adapts the limit. Without it calls have no need of the clock.
+    /// Policy that adapts the limit. Without it calls do not need the clock.
     pub(super) policy: Option<Box<dyn LimitPolicy>>,
     /// Decides about calls that end early, for the policy.
     pub(super) evidence: Evidence,

@@ -47,19 +47,19 @@ impl Word {
         (self.0 >> WAITING_AT) as usize
     }
 
-    /// Says whether there is a free permit, for the one whose turn it is.
+    /// Returns whether there is a free permit for the call whose turn it is.
     #[inline]
     pub(super) fn has_room(self) -> bool {
         self.in_flight() < self.limit()
     }
 
-    /// Says whether a call that comes now may take a permit: there is one, and nobody waits for it.
+    /// Returns whether a call that comes now may take a permit: one is free, and no call waits for it.
     #[inline]
     pub(super) fn is_free(self) -> bool {
         self.has_room() && self.waiting() == 0
     }
 
-    /// Says whether even one that nobody counts on cannot be counted.
+    /// Returns whether the count of the calls in flight is full.
     pub(super) fn is_at_its_end(self) -> bool {
         self.in_flight() + 1 == 1 << IN_FLIGHT_BITS
     }

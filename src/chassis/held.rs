@@ -129,7 +129,7 @@ pub(super) struct Permits<O: Part, A: Part> {
     /// The wait of the attempt for a part. Boxed, because it is rare.
     wait: Option<Pin<Box<Wait<A::Ask>>>>,
     phase: Phase,
-    /// When the attempt was sent, in nanoseconds from the origin.
+    /// Time at which the attempt was sent, in nanoseconds from the origin.
     pub(super) sent: u64,
 }
 

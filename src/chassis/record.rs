@@ -126,7 +126,7 @@ pub struct Record<'a> {
     pub sent: Sent,
     /// The moment at which it ended.
     pub at: &'a At,
-    /// When the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
+    /// Time at which the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
     sent_at: u64,
 }
 

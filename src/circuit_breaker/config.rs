@@ -27,7 +27,7 @@ const MIN_WINDOW: Duration = Duration::from_millis(10);
 const FAILURE_SHARE: f64 = 0.5;
 /// Below this, a share means nothing.
 const MIN_CALLS: u32 = 20;
-/// What a user waits for after an outage has healed, against the calls that are spent on probing.
+/// Default open time: the wait of users after an outage has healed, against the calls that are spent on probing.
 const OPEN_FOR: Duration = Duration::from_secs(2);
 /// So that the breakers of many clients do not probe together.
 const OPEN_JITTER: f64 = 0.25;
@@ -148,7 +148,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// How long the breaker stays open before it probes. 2 s by default.
+    /// Sets the time for which the breaker stays open before it probes. 2 s by default.
     pub fn open_for(mut self, open_for: Duration) -> Self {
         self.settings.breaker.open_for = open_for;
         self
@@ -183,7 +183,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// How many probes may be in flight at most; 1 to 10,000. 8 by default.
+    /// Sets the greatest number of probes in flight; 1 to 10,000. 8 by default.
     ///
     /// Begins at 1, doubles with each success, halves with each failure.
     pub fn max_probes(mut self, probes: u32) -> Self {
@@ -191,9 +191,9 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// How long a probe may take before its place goes to another one. 5 s by default.
+    /// Sets the time after which the place of a probe goes to another one. 5 s by default.
     ///
-    /// What the probe finds out still counts, as long as the breaker is half-open.
+    /// The result of the probe still counts, as long as the breaker is half-open.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.settings.breaker.probe_lease = lease;
         self
@@ -210,7 +210,7 @@ impl<K, C> Config<K, C> {
             .open_jitter(0.1)
     }
 
-    /// Whether calls are really rejected. [`Mode::Enforce`] by default.
+    /// Sets whether calls are really rejected. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
@@ -249,7 +249,7 @@ impl<K, C> Config<K, C> {
         }
     }
 
-    /// How many calls have to be in the window before it opens, if it does not open for fewer.
+    /// Returns the least number of calls in the window, unless fewer can open it.
     pub(crate) fn calls_needed(&self) -> Option<u32> {
         let is_enough = self.settings.breaker.consecutive_failures.is_some();
         (!is_enough).then(|| self.settings.min_calls.unwrap_or(MIN_CALLS))

@@ -1,4 +1,4 @@
-//! What the circuit breaker reports.
+//! Metrics of the circuit breaker.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -37,7 +37,7 @@ impl TransitionCause {
     }
 }
 
-/// How many breakers of one name are in each state.
+/// Numbers of breakers of one name in each state.
 #[derive(Debug, Default)]
 pub(super) struct BreakerMetrics([AtomicI64; STATES.len()]);
 

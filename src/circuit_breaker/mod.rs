@@ -55,7 +55,7 @@
 //! all callers leave before the timeout. Before the first good call, such calls do not count for one T. An answer that says
 //! itself that the deadline has passed (504, `DEADLINE_EXCEEDED`; see
 //! [`Classify::is_deadline_exceeded`](crate::Classify::is_deadline_exceeded)) to a call with a deadline sooner than T is
-//! judged in the same way, but it is a failure if no call was answered well for ten seconds.
+//! treated in the same way, but it is a failure if no call was answered well for ten seconds.
 //!
 //! While the breaker is not closed, the time that was needed when it opened is still needed, and only grows. A probe whose
 //! deadline is sooner than that has a place beside those of the others. If it ends early, it says nothing, and the next

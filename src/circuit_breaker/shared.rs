@@ -170,7 +170,7 @@ impl Shared {
     }
 }
 
-/// When and where a call is counted.
+/// Time and place at which a call is counted.
 #[inline]
 fn place(at: &At) -> Place {
     Place {

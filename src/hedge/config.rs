@@ -27,7 +27,7 @@ const MAX_HEDGES: u32 = 1;
 const RATE_SHARE: f64 = 0.05;
 /// Enough for a short stall of a client with little traffic.
 const BURST: u32 = 10;
-/// When half of the calls take half as long again, it is not a few servers that are slow.
+/// Sign of a general slowdown: if half of the calls take half as long again, more than a few servers are slow.
 const SLOWDOWN: f64 = 1.5;
 
 /// The settings of a [`HedgeLayer`]. Made by [`HedgeLayer::config`].
@@ -67,7 +67,7 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// What is recent; at least 30 ms. 30 s by default.
+    /// Sets the time whose calls count as recent; at least 30 ms. 30 s by default.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.sketch.window = window;
         self
@@ -80,19 +80,19 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// How many hedges one call may have, each after a further delay; 1 to 10. 1 by default.
+    /// Sets the number of hedges that one call may have, each after a further delay; 1 to 10. 1 by default.
     pub fn max_hedges(mut self, hedges: u32) -> Self {
         self.settings.max_hedges = hedges;
         self
     }
 
-    /// How many hedges there may be per call in the long run; above 0 and at most 1. 0.05 by default.
+    /// Sets the number of hedges per call in the long run; above 0 and at most 1. 0.05 by default.
     pub fn rate_share(mut self, share: f64) -> Self {
         self.settings.rate_share = share;
         self
     }
 
-    /// How many hedges there may be on top of that at once; 1 to 1,000,000. 10 by default.
+    /// Sets the number of hedges on top of that at once; 1 to 1,000,000. 10 by default.
     ///
     /// More than that if there are many calls: a fifth of what those of the last thirtieth of the window pay for.
     pub fn burst(mut self, hedges: u32) -> Self {
@@ -120,7 +120,7 @@ impl<R, K> Config<R, K> {
         self.settings.delay
     }
 
-    /// Whether hedges that there is no budget for are really held back. [`Mode::Enforce`] by default.
+    /// Sets whether hedges without a budget are really held back. [`Mode::Enforce`] by default.
     ///
     /// Calls to a service that is slow altogether are not hedged in either mode.
     pub fn mode(mut self, mode: Mode) -> Self {

@@ -4,7 +4,7 @@
 //!
 //! For requests that do no harm when they are made twice, to a service with several servers of which one or the
 //! other is slow now and then: a full queue, a pause for garbage, a lost packet. A copy will then mostly meet
-//! another server. What it takes off is the tail of the latencies, for the price of a few per cent more
+//! another server. It takes off the tail of the latencies, for the price of a few per cent more
 //! calls.
 //!
 //! Not for a service that is slow altogether: copies would make it slower. The layer notices that and stops, but

@@ -208,7 +208,7 @@ pin_project! {
 /// A call whose head has been classified.
 struct Call<T: Permit, K> {
     permit: Option<T>,
-    /// What the call is so far.
+    /// Outcome of the call so far.
     outcome: Outcome,
     /// It is that, whatever becomes of the body.
     is_decided: bool,
@@ -435,7 +435,7 @@ mod tests {
 
     const OVERLOAD: Outcome = Outcome::Overload { retry_after: None };
 
-    /// How a permit ended.
+    /// End of a permit.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum End {
         Resolved(Outcome),
@@ -498,9 +498,9 @@ mod tests {
     #[derive(Clone, Debug)]
     struct Script {
         steps: VecDeque<Step>,
-        /// Says so when there is nothing left.
+        /// Knows when nothing is left.
         knows_end: bool,
-        /// Says how many bytes are left.
+        /// Knows the number of bytes that are left.
         knows_size: bool,
         alive: Arc<()>,
     }
@@ -614,7 +614,7 @@ mod tests {
             self.run_and_drop(polls).0
         }
 
-        /// Says besides whether the permit ended before the body was dropped.
+        /// Also returns whether the permit ended before the body was dropped.
         fn run_and_drop(&self, polls: usize) -> (End, bool) {
             let ends = Arc::default();
             let alive = Arc::new(());
@@ -658,7 +658,7 @@ mod tests {
             (end, is_early)
         }
 
-        /// What `run_and_drop` is to return.
+        /// Returns the expected result of `run_and_drop`.
         fn model(&self, polls: usize) -> (End, bool) {
             let is_decided = self.is_decided || self.head.is_declined();
             let end = |outcome| match outcome {

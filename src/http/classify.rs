@@ -1,4 +1,4 @@
-//! What the status of a response means.
+//! Classification of responses by their status.
 
 use std::ops::RangeInclusive;
 
@@ -69,7 +69,7 @@ impl Classifier {
         Self::default()
     }
 
-    /// Classifies responses with `status` as `outcome`. What is said last holds.
+    /// Classifies responses with `status` as `outcome`. The last setting of a status holds.
     ///
     /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the header `Retry-After`, and
     /// their own where there is none. Another attempt follows the outcome, as in [`Reattempt`].

@@ -162,8 +162,8 @@
 //! # Cancellation
 //!
 //! Dropping a body gives back all that its call holds, after what the body itself holds. It counts as
-//! cancelled: neither for the service nor against it, and the place of a probe is free again. What the balancer and the
-//! circuit breaker know from the head stays.
+//! cancelled: neither for the service nor against it, and the place of a probe is free again. The facts that the balancer and the
+//! circuit breaker know from the head stay.
 //!
 //! # What clones share
 //!

@@ -1,4 +1,4 @@
-//! Whether a request is plain HTTP or gRPC.
+//! Protocol of a request: plain HTTP or gRPC.
 
 use ::http::HeaderMap;
 use ::http::header::CONTENT_TYPE;

@@ -8,7 +8,7 @@ use ::http::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 ///
 /// It may be a number of seconds or a date. A date counts from the response's own `Date`, so that it does not
 /// matter whether the clocks of the two sides agree; without one, from the time of this machine. A date in the past is
-/// zero. What is neither, as a negative number, is as good as no header. A number that is too large to count is
+/// zero. Any other value, such as a negative number, counts as no header. A number that is too large to count is
 /// a very long time; what acts on it has a limit of its own.
 ///
 /// # Examples

@@ -1,4 +1,4 @@
-//! What the user has said about single statuses.
+//! Rules of the user for single statuses.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Rules {
     }
 }
 
-/// What an error means. A body of the request that failed, as when its sender has gone away, says nothing about the
+/// Classifies an error. A body of the request that failed, as when its sender has gone away, says nothing about the
 /// service.
 #[cold]
 pub(super) fn of_error(error: &Error) -> Outcome {

@@ -7,7 +7,7 @@ use ::http::Request;
 use crate::callback::Callback;
 use crate::stack::Streams;
 
-/// Says of one request whether its answer is a stream, which may go on for longer than the deadline of a stack: an extension of
+/// Marks whether the answer to one request is a stream, which may go on for longer than the deadline of a stack: an extension of
 /// the request.
 ///
 /// It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,

@@ -77,7 +77,7 @@
 //! # Cancellation
 //!
 //! Dropping the future drops the attempt or the wait, with its timer, and gives up the operation's place
-//! in the budget. What was paid for its retries is not refunded.
+//! in the budget. The payments for its retries are not refunded.
 //!
 //! # What clones share
 //!

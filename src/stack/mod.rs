@@ -36,7 +36,7 @@
 //! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget). Time in
 //!   the queues of the rate limit and the bulkhead is not slowness to it, nor to the circuit breaker.
 //! - The circuit breaker is outside the limits: an attempt that it refuses takes no permit and no place
-//!   under the rate. What the limits refuse says nothing about the service, and it ignores that.
+//!   under the rate. Refusals of the limits say nothing about the service, and the breaker ignores them.
 //! - The bulkhead is inside the rate limit, so that nobody holds a permit while waiting for a turn.
 //! - The timeout is inside the queues: a call that waits for its turn is not a service that is slow. The time in the
 //!   queues is bounded by their own settings, by the deadline and by the response timeout.

@@ -8,7 +8,7 @@ use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
 
-/// How long an attempt may take, for each request.
+/// Time that an attempt may take, for each request.
 ///
 /// A [`Fixed`] time, or [`PerRequest`].
 #[diagnostic::on_unimplemented(

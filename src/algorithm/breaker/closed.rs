@@ -23,7 +23,7 @@ enum Window {
     Count(Mutex<CountWindow>),
 }
 
-/// Where in its window a call has been counted.
+/// Place in the window at which a call has been counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     /// The slice of time, or the number of the call.
@@ -48,7 +48,7 @@ pub(super) enum Step {
 /// Set in a row of failures when a good head has come after it.
 const ANSWERED: u64 = 1 << 31;
 
-/// When a call is counted, and by which thread.
+/// Time and thread of a count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At {
     pub(crate) stripe: usize,

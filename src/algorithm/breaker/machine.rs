@@ -10,7 +10,7 @@ use crate::nanos::whole_nanos;
 /// The end of an open time that the handle alone ends.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// How long a breaker that nobody calls is remembered after its open time, if that was not longer: several
+/// Time for which an unused breaker is remembered after its open time, if that was not longer: several
 /// times what a closed one remembers by default.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -59,7 +59,7 @@ pub struct Transition {
     pub to: State,
     /// Why it changed.
     pub cause: TransitionCause,
-    /// How long the breaker stays open, if it opened for a time.
+    /// Time for which the breaker stays open, if it opened for a time.
     pub open_for: Option<Duration>,
 }
 
@@ -100,7 +100,7 @@ impl Probe {
     }
 }
 
-/// How a probe ended.
+/// End of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeEnd {
     Succeeded,
@@ -127,12 +127,12 @@ struct Probes {
     /// The end of the lease of a probe with too little time to prove a failure, or of the pause after it. Such probes have a
     /// place of their own, so that they take none from those that can.
     short: u64,
-    /// How many may be in flight: 1, 2, 4, … with each success, half as many after a failure.
+    /// Number that may be in flight: 1, 2, 4, … with each success, half as many after a failure.
     ramp: u32,
     started: u64,
     succeeded: u32,
     failed: u32,
-    /// When one began or ended last.
+    /// Time at which a probe began or ended last.
     last: u64,
 }
 
@@ -162,9 +162,9 @@ pub(super) struct Machine {
     settings: Settings,
     phase: Phase,
     epoch: u64,
-    /// How often it has opened since it was last closed for good.
+    /// Number of openings since it was last closed for good.
     openings: i32,
-    /// How long it was open the last time.
+    /// Its last open time.
     opened_for: Duration,
 }
 
@@ -194,7 +194,7 @@ impl Machine {
         self.epoch
     }
 
-    /// When the open time is over; [`NEVER`] if the breaker is not open, or open until further notice.
+    /// Returns the end of the open time; [`NEVER`] if the breaker is not open, or open until further notice.
     pub(super) fn open_until(&self) -> u64 {
         match self.phase {
             Phase::Open { until } => until,

@@ -64,7 +64,7 @@ pub(crate) struct Finished {
 /// work only.
 pub(crate) struct Breaker {
     word: AtomicU64,
-    /// When the open time is over.
+    /// End of the open time.
     open_until: AtomicU64,
     counts: Counts,
     machine: Mutex<Machine>,

@@ -48,7 +48,7 @@ impl<F> ConsistentHash<F> {
         }
     }
 
-    /// How many percent more than its share of the calls in flight an endpoint may have before it is passed over. 25 by
+    /// Sets the percentage by which an endpoint may exceed its share of the calls in flight before it is passed over. 25 by
     /// default.
     ///
     /// With 0, calls are spread as evenly as can be, and a key moves often; with 100, the endpoint of a hot key takes

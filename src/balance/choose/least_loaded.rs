@@ -8,7 +8,7 @@ use crate::algorithm::load::Cost;
 const CHOICES: usize = 3;
 /// Up to this number of endpoints, all are looked at when those that were drawn are closed.
 const FEW: usize = 16;
-/// How many times cheaper another endpoint must be than the one that was drawn by weight.
+/// Factor by which another endpoint must be cheaper than the endpoint that was drawn by weight.
 const MARGIN: f64 = 9.0;
 
 /// The least loaded of three endpoints drawn at random, each of them once. The default.

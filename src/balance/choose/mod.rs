@@ -21,7 +21,7 @@ pub use self::by_weight::{RoundRobin, WeightedRandom};
 pub use self::consistent_hash::ConsistentHash;
 pub use self::least_loaded::{LeastLoaded, PowerOfChoices};
 
-/// How often an endpoint is drawn at random before all are looked at.
+/// Number of random draws before all endpoints are looked at.
 const DRAWS: u32 = 32;
 
 /// A rule by which endpoints are chosen.
@@ -39,7 +39,7 @@ pub trait Choose<Req> {
     fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize;
 }
 
-/// How much is in favour of an endpoint. The least is best.
+/// Eligibility of an endpoint for a call, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Eligibility {
@@ -76,20 +76,20 @@ pub struct Endpoints<'a> {
 }
 
 impl Endpoints<'_> {
-    /// How many there are; at least one.
+    /// Returns the number of endpoints; at least one.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are no endpoints.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
     }
 
-    /// What tells the endpoint at this place from the others.
+    /// Returns the identity of the endpoint at this place.
     ///
     /// # Panics
     ///
@@ -99,7 +99,7 @@ impl Endpoints<'_> {
         &self.hosts[place].about.key
     }
 
-    /// Says whether the endpoint should get the call.
+    /// Returns whether the endpoint should get the call.
     #[must_use]
     #[inline]
     pub fn eligibility(&self, place: usize) -> Eligibility {
@@ -437,7 +437,7 @@ pub(super) mod tests {
             policy.choose(&request, &mut endpoints)
         }
 
-        /// How often each is chosen, as a share.
+        /// Returns the share of the choices of each endpoint.
         pub(super) fn shares(&mut self, policy: &impl Choose<u64>) -> Vec<f64> {
             const CALLS: u64 = 50_000;
             let mut counts = vec![0u32; self.hosts.len()];

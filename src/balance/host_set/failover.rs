@@ -14,7 +14,7 @@ use crate::sync::{AtomicU64, Ordering, lock, try_lock};
 /// The number of ejections that have ended unseen and are taken in one by one: they need a look at all endpoints each.
 const RETURNS: usize = 32;
 
-/// Where calls go, by the last assessment of the groups.
+/// Destination of calls, by the last assessment of the groups.
 pub(in crate::balance) struct Failover {
     rule: Rule,
     /// Which group a call goes to, if there are several.

@@ -128,7 +128,7 @@ impl HostSet {
         }
     }
 
-    /// What is to be shown of the endpoints of each label, each at its place.
+    /// Collects the values to show for the endpoints of each label, each at its place.
     pub(super) fn show(&self, shown: &mut Vec<Option<Shown>>) {
         if self.settings.endpoint_metrics.is_none() {
             return;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::telemetry::table::{HEDGE_DELAY, HEDGES};
 use crate::telemetry::{Handles, Instruments, Series};
 
-/// What became of a hedge.
+/// Result of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hedged {
     /// It gave the answer.

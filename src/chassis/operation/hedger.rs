@@ -1,4 +1,4 @@
-//! What all handles of one hedge share: how long calls take, and what hedges are paid from.
+//! State that all handles of one hedge share: the latencies of calls, and the budget of hedges.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::sync::lock;
 use crate::telemetry::Series;
 use crate::{Budget, Mode};
 
-/// Whether a hedge may be sent.
+/// Decision about a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Payment {
     Paid,
@@ -97,7 +97,7 @@ impl Hedger {
         }
     }
 
-    /// Says whether a hedge may be sent now, and pays for it.
+    /// Decides whether a hedge may be sent now, and pays for it.
     pub(crate) fn pay(&self, at: &At) -> Payment {
         let now = at.instant();
         if self.is_slowed_down(at) {
@@ -136,7 +136,7 @@ impl Hedger {
         allowed
     }
 
-    /// Says whether an outer retry brings what hedges are paid from, or nothing has to.
+    /// Returns whether an outer retry fills the budget of hedges, or nothing has to.
     #[inline]
     pub(crate) fn is_funded(&self) -> bool {
         let budget = self.settings.budget.as_ref();

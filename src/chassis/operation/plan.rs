@@ -12,7 +12,7 @@ use crate::chassis::limit::{Limit, Span};
 use crate::chassis::part::{OperationPart, Part, PartFor};
 use crate::timer::Timer;
 
-/// The moves of an operation. What a plan does not have costs nothing.
+/// The moves of an operation. A move that a plan does not have costs nothing.
 pub trait Plan: Send + Sync + 'static {
     /// The part of the whole operation.
     type Operation: OperationPart;
@@ -126,11 +126,11 @@ impl<T: Default + Send + Sync + 'static> Slot<T> for Kept<T> {
     }
 }
 
-/// When an operation and its attempt must be over.
+/// Times at which an operation and its attempt must be over.
 #[derive(Debug)]
 pub struct Times {
     pub(super) span: Span,
-    /// When the time of the attempt is over. [`NEVER`] before the attempt was found pending.
+    /// End of the attempt's time. [`NEVER`] before the attempt was found pending.
     pub(super) timeout_at: u64,
     /// The progress of the request's body, if it tells.
     pub(super) upload: Option<Upload>,
@@ -160,7 +160,7 @@ pub struct Hedging {
     pub(super) has_succeeded: bool,
     /// The nanoseconds until a copy is due for slowness. [`NEVER`] without one.
     pub(super) delay: u64,
-    /// When the last attempt so far was sent, in nanoseconds from the origin.
+    /// Time at which the last attempt so far was sent, in nanoseconds from the origin.
     pub(super) sent_last: u64,
 }
 

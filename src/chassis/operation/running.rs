@@ -25,7 +25,7 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) attempt: u32,
     /// Tokens paid for retries.
     pub(super) paid: u32,
-    /// Where its attempts went.
+    /// Endpoints that its attempts went to.
     pub(super) tried: Tried,
     /// The trace that an earlier attempt may have left.
     pub(super) effect: Effect,
@@ -78,13 +78,13 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// When the operation must be over, if the plan enforces a deadline.
+    /// Returns the time at which the operation must be over, if the plan enforces a deadline.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.times.get()?.span.deadline
     }
 
-    /// When the caller is not kept waiting any longer for the head of the answer.
+    /// Returns the time until which the caller is kept waiting for the head of the answer.
     pub(super) fn end_of_wait(&self, deadline: Option<Instant>) -> EndOfWait {
         let limit = self.plan().response_timeout();
         let began = self.times.get().and_then(|times| times.span.began);

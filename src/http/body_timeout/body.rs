@@ -89,7 +89,7 @@ impl<B> TimeoutBody<B> {
 }
 
 impl<B> Parts<'_, B> {
-    /// When the reader is told that time is up, and why, if it goes on waiting.
+    /// Returns the time at which a reader that goes on waiting is told that time is up, and the reason.
     fn next_end(&mut self) -> Option<End> {
         let idle = self.idle.map(|idle| {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
@@ -98,7 +98,7 @@ impl<B> Parts<'_, B> {
         idle.into_iter().chain(*self.end).min_by_key(|end| end.at)
     }
 
-    /// Ends the body. What is inside goes first, so that whatever it held is free when the reader sees the error.
+    /// Ends the body. The inner body is dropped first, so that its resources are free when the reader sees the error.
     #[cold]
     fn time_out(&mut self, end: End) -> Error {
         self.body.set(None);

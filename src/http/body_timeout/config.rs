@@ -10,7 +10,7 @@ use crate::telemetry::Series;
 /// The longest silence. As long as a read timeout of a proxy usually is, and far longer than a healthy server is silent.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long a body may take. What is not set is not limited.
+/// Limits of the time of a body. A limit that is not set does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) idle: Option<Duration>,

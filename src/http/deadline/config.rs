@@ -48,7 +48,7 @@ impl PropagateDeadlineConfig {
 }
 
 impl<H> PropagateDeadlineConfig<H> {
-    /// How much less than what is left the service is given, from zero to 365 days. Zero by default.
+    /// Sets the time that is subtracted from the time left before it is sent, from zero to 365 days. Zero by default.
     ///
     /// As long as an answer takes on its way back, so that the service's own "too late" arrives before this side has
     /// given up.
@@ -57,7 +57,7 @@ impl<H> PropagateDeadlineConfig<H> {
         self
     }
 
-    /// How long an attempt is waited for: the time of the [`TimeoutLayer`](crate::TimeoutLayer) outside. None by
+    /// Sets the longest time of an attempt: the time of the [`TimeoutLayer`](crate::TimeoutLayer) outside. None by
     /// default.
     ///
     /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody. It is

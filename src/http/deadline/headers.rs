@@ -1,4 +1,4 @@
-//! Where a timeout stands.
+//! Headers that hold a timeout.
 
 use std::time::Duration;
 

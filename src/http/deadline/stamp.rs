@@ -22,7 +22,7 @@ use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
 const MIN_REMAINING: Duration = Duration::from_millis(1);
 
 impl<H> PropagateDeadlineLayer<H> {
-    /// How long the other side may work on a request that is sent now, if there is a limit to it.
+    /// Returns the time that the other side may work on a request that is sent now, if it is limited.
     #[inline]
     fn left(&self) -> Result<Option<Left>, Error> {
         let settings = &self.config.settings;
@@ -90,7 +90,7 @@ struct Left {
     now: Instant,
 }
 
-/// How long the other side may work on a request that was sent.
+/// Time that the other side may work on a request that was sent.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     allowed: Duration,
@@ -99,7 +99,7 @@ struct Told {
 }
 
 impl Told {
-    /// Says what an error means. Some clients keep to the header themselves, and end in an error that nobody else knows;
+    /// Classifies an error. Some clients keep to the header themselves, and end in an error of their own;
     /// whichever timer is first, the call was ended by its deadline.
     #[cold]
     fn explain(&self, error: Error) -> Error {

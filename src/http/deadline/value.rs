@@ -17,10 +17,10 @@ const UNITS: [(&str, Duration); 6] = [
     ("H", Duration::from_secs(3_600)),
 ];
 
-/// How many digits gRPC permits.
+/// Number of digits that gRPC permits.
 const GRPC_DIGITS: usize = 8;
 
-/// How many digits a number of milliseconds may have: 115 days, as in the Connect protocol.
+/// Number of digits of a number of milliseconds: 115 days, as in the Connect protocol.
 const MILLIS_DIGITS: usize = 10;
 
 /// Writes a timeout, rounded down: never longer than `left`.

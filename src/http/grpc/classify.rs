@@ -1,4 +1,4 @@
-//! What the status of a gRPC call means.
+//! Classification of gRPC calls by their status.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Classifier {
         Self::default()
     }
 
-    /// Classifies calls that end with `code` as `outcome`. What is said last holds.
+    /// Classifies calls that end with `code` as `outcome`. The last setting of a code holds.
     ///
     /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the service's pushback, and
     /// their own where there is none.

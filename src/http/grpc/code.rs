@@ -6,12 +6,12 @@ use ::http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::http::retry_after::{number, text};
 
-/// Where the status of a gRPC call is: in the head of a response without messages, else in the trailers.
+/// Header with the status of a gRPC call: in the head of a response without messages, else in the trailers.
 pub(in crate::http) static STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// What the service says about another attempt: milliseconds to wait for it, or a negative number for none.
+/// Header about another attempt: milliseconds to wait for it, or a negative number for none.
 pub(in crate::http) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// How a gRPC call ended.
+/// Status of a gRPC call.
 ///
 /// From `tonic`: `Code::from(status.code() as i32)`, and back: `tonic::Code::from(code.number())`.
 ///
@@ -29,9 +29,9 @@ pub enum Code {
     InvalidArgument = 3,
     /// It was not done by its deadline.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist.
+    /// The requested entity does not exist.
     NotFound = 5,
-    /// What was to be made exists.
+    /// The entity to create exists already.
     AlreadyExists = 6,
     /// The caller may not do that.
     PermissionDenied = 7,
@@ -97,7 +97,7 @@ impl Code {
         self as i32
     }
 
-    /// Reads `grpc-status`, if it is there. What is no code is `Unknown`.
+    /// Reads `grpc-status`, if it is there. A value that is no code is `Unknown`.
     #[inline]
     pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
         headers.get(&STATUS)?;
@@ -106,7 +106,7 @@ impl Code {
         Some(Self::from(number.unwrap_or(-1)))
     }
 
-    /// What the status of a response means that gives no code: something in between answered, and not the
+    /// Returns the code for a response that gives none: something in between answered, and not the
     /// service.
     pub(super) fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {

@@ -14,7 +14,7 @@ use tower::Service;
 use super::code::{Code, STATUS};
 use crate::http::Protocol;
 
-/// How often a body that has nothing to give is asked again, a turn of the scheduler later.
+/// Number of times that a body without data is asked again, a turn of the scheduler later.
 ///
 /// The connection reads head and trailers together, but on another thread the caller may be faster than it. Of 4,000 calls that
 /// ended so on a busy machine, one look saw 80 to 100 %, two further ones 90 to 100 %, ten 92 to 100 %. A timer is not

@@ -1,4 +1,4 @@
-//! How bodies are copied.
+//! Copies of bodies.
 
 use std::borrow::Cow;
 

@@ -15,7 +15,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// gRPC proposal A6: how many attempts were made before this one; missing on the first.
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// Says of one request whether it may be acted on twice, whatever its method: an extension of the request.
+/// Extension of a request that marks whether it may act twice, whatever its method.
 ///
 /// Goes before all else that [`HttpReplay`] looks at.
 ///
@@ -163,8 +163,8 @@ impl HttpReplay {
     ///
     /// That is a request which comes with a number of at least 2 in the
     /// [`attempt_header`](Self::attempt_header) or as [`AttemptNumber`], or with a `grpc-previous-rpc-attempts` of at least 1.
-    /// Its marks stay as they are, for the next hop. For requests from somebody who is not trusted leave it off: he
-    /// could have his requests tried only once, no more.
+    /// Its marks stay as they are, for the next hop. Leave it off for requests from callers that are not trusted: they
+    /// could have their requests tried only once, no more.
     pub fn trust_upstream_attempts(mut self) -> Self {
         self.trusts_upstream = true;
         self

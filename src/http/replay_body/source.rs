@@ -15,7 +15,7 @@ use crate::http::TryCopyBody;
 use crate::sync::{Mutex, lock};
 use crate::{BoxError, ReplayBodyError, Upload};
 
-/// What all readers of one body share.
+/// State that all readers of one body share.
 struct State<B> {
     kept: Kept,
     source: Source<B>,

@@ -23,7 +23,7 @@ pub trait Side: Copy {
     /// The error of the service.
     type Error;
 
-    /// Whether the answer stays in this process.
+    /// `true` if the answer stays in this process.
     const IS_CLIENT: bool;
 
     /// Returns an error that is to be answered, or passes it on.

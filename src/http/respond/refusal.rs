@@ -1,4 +1,4 @@
-//! What an error means in HTTP and in gRPC.
+//! Answers for errors, in HTTP and in gRPC.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(super) struct Reason<'a> {
     error: &'a Error,
     protocol: Protocol,
-    /// Whether the answer stays in this process.
+    /// `true` if the answer stays in this process.
     is_for_client: bool,
 }
 
@@ -134,7 +134,7 @@ pub(super) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
     trailers
 }
 
-/// What is kept of a request for a function that writes the answer.
+/// Parts of a request that are kept for a function that writes the answer.
 pub(super) type RequestHead = (Method, Uri);
 
 /// A call that is answered with a no: why, and what was asked.
@@ -163,7 +163,7 @@ impl<'a> Refusal<'a> {
         self.reason.error.kind()
     }
 
-    /// How long to wait before another try can succeed, where it is known.
+    /// Returns the wait before another try can succeed, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.reason.retry_after()
@@ -181,7 +181,7 @@ impl<'a> Refusal<'a> {
         &self.head.0
     }
 
-    /// What the request asked for.
+    /// Returns the URI of the request.
     #[must_use]
     pub fn uri(&self) -> &'a Uri {
         &self.head.1
@@ -199,7 +199,7 @@ impl<'a> Refusal<'a> {
         self.reason.meaning().1
     }
 
-    /// What it says in a few words, without names that only this process knows.
+    /// Returns the message in a few words, without names that only this process knows.
     #[must_use]
     pub fn message(&self) -> &'static str {
         self.reason.meaning().2
@@ -212,7 +212,7 @@ impl<'a> Refusal<'a> {
     }
 }
 
-/// `Retry-After` knows seconds only. Who comes back too early is refused once more, so it is rounded up.
+/// `Retry-After` knows seconds only. A caller that comes back too early is refused once more, so it is rounded up.
 fn whole_seconds(wait: Duration) -> u64 {
     let begun = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(begun).max(1)

@@ -26,7 +26,7 @@ pub(in crate::balance) struct Condition {
     ejected_until: AtomicU64,
     /// Not 0 while a health check says that it does not work.
     unhealthy: AtomicU32,
-    /// When its slow start began; `u64::MAX` for one that needs none.
+    /// Beginning of its slow start; `u64::MAX` if it needs none.
     started: AtomicU64,
 }
 
