@@ -5,6 +5,7 @@ pub(crate) mod deploy;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
+pub(crate) mod x19_shedding;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -70,6 +71,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x12",
         run: x12_everything::run,
+    },
+    Experiment {
+        name: "x19",
+        run: x19_shedding::run,
     },
     Experiment {
         name: "deploy",
