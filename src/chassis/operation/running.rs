@@ -169,7 +169,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Some(retry) if !self.is_nested => Some((self.attempt, retry.budget_id())),
             _ => None,
         };
-        OperationScope::enter(self.deadline(), attempt, self.tried)
+        OperationScope::enter(self.deadline(), attempt, self.tried, None)
     }
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
