@@ -70,6 +70,11 @@ fn x12_everything_at_once() {
 }
 
 #[test]
+fn x19_shedding() {
+    meets_its_goals("x19");
+}
+
+#[test]
 fn rolling_deploy() {
     meets_its_goals("deploy");
 }

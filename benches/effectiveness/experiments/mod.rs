@@ -8,6 +8,7 @@ pub(crate) mod x12_everything;
 pub(crate) mod x14_hedged_balancer;
 pub(crate) mod x17_weights;
 pub(crate) mod x18_coming_back;
+pub(crate) mod x19_shedding;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -85,6 +86,10 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x18",
         run: x18_coming_back::run,
+    },
+    Experiment {
+        name: "x19",
+        run: x19_shedding::run,
     },
     Experiment {
         name: "deploy",
