@@ -70,6 +70,21 @@ fn x12_everything_at_once() {
 }
 
 #[test]
+fn x14_hedging_over_a_balancer() {
+    meets_its_goals("x14");
+}
+
+#[test]
+fn x17_weights() {
+    meets_its_goals("x17");
+}
+
+#[test]
+fn x18_coming_back() {
+    meets_its_goals("x18");
+}
+
+#[test]
 fn x19_shedding() {
     meets_its_goals("x19");
 }

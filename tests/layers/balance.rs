@@ -1445,6 +1445,26 @@ async fn a_failing_endpoint_that_gets_too_few_calls_to_be_ejected_shows_its_fail
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_a_tenth_of_the_weight_gets_its_share_from_a_lone_caller() {
+    let endpoint = |name| Endpoint::new(name, server(name, 10 * MS, false));
+    let canary = endpoint("canary").weight(0.1);
+    let config = Balance::config("search").seed(1);
+    let balance = config.build([endpoint("main"), canary]).unwrap();
+    let shares = shares(&balance, 10_000).await;
+    // 909 by weight.
+    assert!((800..1_020).contains(&shares["canary"]), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_caller_shares_its_calls_between_endpoints_of_nearly_the_same_latency() {
+    let endpoints = [("one", 100), ("other", 105)]
+        .map(|(name, millis)| Endpoint::new(name, server(name, millis * MS, false)));
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    let shares = shares(&balance, 2_000).await;
+    assert!(shares.values().all(|calls| *calls > 900), "{shares:?}");
+}
+
 /// A caller gives up after 50 ms, or is hedged then and answered 10 ms later.
 #[tokio::test(start_paused = true)]
 async fn the_loser_of_a_hedge_counts_as_slow_as_its_endpoint_was_silent() {
