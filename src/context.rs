@@ -4,6 +4,7 @@
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,10 +13,17 @@ use tokio::time::Instant;
 pub(crate) enum GivenUp {
     /// Its caller dropped it, or its deadline has come.
     Early,
-    /// Its own time is over.
-    TimedOut,
+    /// This time is over, which bounds the call from outside of what is dropped.
+    TimedOut(Duration),
     /// Another attempt was faster.
     Lost,
+}
+
+impl GivenUp {
+    /// A call is given up because its time is over: this timeout, or else its deadline.
+    pub(crate) fn over(timeout: Option<Duration>) -> Self {
+        timeout.map_or(Self::Early, Self::TimedOut)
+    }
 }
 
 /// The context of the call that is being made or polled on this thread.

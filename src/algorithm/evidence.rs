@@ -81,8 +81,14 @@ impl Slowest {
 pub(crate) struct LastGood(AtomicU64);
 
 impl LastGood {
-    pub(crate) fn new() -> Self {
+    /// No call has been answered well.
+    fn new() -> Self {
         Self(AtomicU64::new(0))
+    }
+
+    /// A part of a service that is new, and is taken to work.
+    pub(crate) fn of_new_part(now: u64) -> Self {
+        Self(AtomicU64::new(now.saturating_add(1)))
     }
 
     /// Notes a good call that ends at `now`.
@@ -189,7 +195,11 @@ impl Evidence {
 
     /// Returns the least time that a call must have had to be a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
-        let needed = self.terms.needed(self.slowest.recent(now));
+        self.needed_by(self.terms, now)
+    }
+
+    fn needed_by(&self, terms: Terms, now: u64) -> u64 {
+        let needed = terms.needed(self.slowest.recent(now));
         needed.max(self.held.load(Ordering::Relaxed))
     }
 
@@ -209,19 +219,21 @@ impl Evidence {
 
     /// Returns whether a call that ended early is a failure of the service.
     pub(crate) fn is_failure(&self, call: Early) -> bool {
-        self.is_failure_of(&self.last_good, call)
+        self.is_failure_of(&self.last_good, call, self.terms)
     }
 
-    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own.
-    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early) -> bool {
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
+    /// are those of the call.
+    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early, terms: Terms) -> bool {
         if self.is_cold(call) {
             return false;
         }
-        if call.is_answer && self.slowest.recent(call.ended).is_none() {
+        let recently = call.ended.saturating_sub(SECONDS << SECOND_BITS);
+        if call.is_answer && !last_good.is_since(recently) {
             return true;
         }
-        let had = call.ended.saturating_sub(call.began);
-        had >= self.needed(call.ended) && !last_good.is_since(call.began)
+        let needed = self.needed_by(terms, call.ended);
+        call.ended.saturating_sub(call.began) >= needed && !last_good.is_since(call.began)
     }
 
     /// Returns whether too little is known, because no call has been answered well so far.

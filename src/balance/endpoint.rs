@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
-use crate::algorithm::evidence::{Early, LastGood};
+use crate::algorithm::evidence::{Early, LastGood, Terms};
 use crate::algorithm::failover::LAST;
 use crate::algorithm::load::{End, Load};
 use crate::algorithm::outlier::{HostRecord, Record};
@@ -184,7 +184,7 @@ impl Host {
             load: Load::new(latency, now),
             condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
-            last_good: LastGood::new(),
+            last_good: LastGood::of_new_part(now),
             peers: Arc::clone(peers),
             label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
@@ -314,24 +314,40 @@ impl Host {
         }
     }
 
-    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if its own time was
-    /// over, or if it ended early although the endpoint had enough time for it.
+    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if that had it for the
+    /// whole time of an attempt, or if it ended early although the endpoint had enough time for it.
     pub(super) fn given_up(&self, began: u64, now: Instant) {
         let ended = self.peers.nanos(now);
+        let timeout = match context::given_up() {
+            GivenUp::Lost => return,
+            GivenUp::TimedOut(timeout) => Some(timeout),
+            GivenUp::Early => None,
+        };
         let early = Early {
             began,
             ended,
             is_answer: false,
         };
-        let evidence = &self.peers.evidence;
-        let is_failure = match context::given_up() {
-            GivenUp::TimedOut => true,
-            GivenUp::Lost => false,
-            GivenUp::Early => evidence.is_failure_of(&self.last_good, early),
-        };
-        if is_failure {
+        let had_all = timeout.is_some_and(|timeout| after(began, timeout) <= ended);
+        let (evidence, terms) = (&self.peers.evidence, Terms::new(timeout));
+        if had_all || evidence.is_failure_of(&self.last_good, early, terms) {
             self.peers.note(self, began, ended, true);
         }
+    }
+
+    /// Returns whether a call that began at `began`, and that the endpoint says was over because of its deadline, counts against
+    /// the endpoint.
+    pub(super) fn is_failure_at_deadline(&self, began: u64, now: Instant) -> bool {
+        let peers = &self.peers;
+        let (evidence, terms) = (&peers.evidence, Terms::new(None));
+        let is_short = |deadline| evidence.is_short(peers.nanos(deadline).saturating_sub(began));
+        let early = Early {
+            began,
+            ended: peers.nanos(now),
+            is_answer: true,
+        };
+        !context::deadline().is_some_and(is_short)
+            || evidence.is_failure_of(&self.last_good, early, terms)
     }
 
     /// A call that began at `began` has ended; `is_stream` if its answer had begun before.

@@ -74,6 +74,22 @@ impl Flight {
         error
     }
 
+    /// The endpoint has answered with a failure. A word about the deadline of the call may say nothing about the endpoint, and
+    /// then the call is over here.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn answered_with_failure<Res>(
+        &mut self,
+        response: &Res,
+        classify: &impl Classify<Res>,
+    ) {
+        if classify.is_deadline_exceeded(response)
+            && !self.host.is_failure_at_deadline(self.began, Instant::now())
+        {
+            self.end(Outcome::Ignored);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn cancel(&mut self) {

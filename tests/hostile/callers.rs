@@ -36,6 +36,12 @@ pub(crate) fn get(path: &str) -> Request<Body> {
     request.body(Body::default()).unwrap()
 }
 
+/// The deadline that the caller wrote on the wire.
+pub(crate) fn told(request: &Request<Body>) -> Option<Duration> {
+    let value = request.headers().get("x-request-timeout-ms")?;
+    Some(MS * value.to_str().unwrap().parse().unwrap())
+}
+
 /// The standard stack for gRPC, for requests that are copied by `Clone`.
 pub(crate) fn grpc(name: &str) -> Standard<HttpReplay, grpc::Classifier, CompleteOnBodyEnd> {
     let stack = grpc::standard(name).unlimited().seed(1);

@@ -9,4 +9,5 @@ mod answers;
 mod callers;
 mod effects;
 mod enough_time;
+mod replicas;
 mod streams;

@@ -274,7 +274,8 @@ where
             let now = Instant::now();
             let has_come = |at: &Instant| *at <= now;
             if due.timeout.as_ref().is_some_and(has_come) {
-                context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
+                let time = self.running.plan().timeout().map(|limit| limit.time);
+                context::give_up(GivenUp::over(time), || self.call.set(Call::Done));
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
             } else if due.deadline.as_ref().is_some_and(has_come) {

@@ -277,7 +277,7 @@ where
                     if hedge.timer.poll(end, cx).is_pending() {
                         continue;
                     }
-                    context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));
+                    context::give_up(GivenUp::TimedOut(limit.time), || hedge.call.set(Call::Done));
                     Err(running.end_at_timeout())
                 }
             };
