@@ -198,6 +198,12 @@ impl Evidence {
         self.needed_by(self.terms, now)
     }
 
+    /// Returns how long a service must have answered nothing before it counts as one that hangs. It is known while it answers.
+    pub(crate) fn silence(&self, now: u64) -> Option<u64> {
+        let slowest = self.slowest.recent(now)?;
+        Some(self.terms.needed(Some(slowest)))
+    }
+
     fn needed_by(&self, terms: Terms, now: u64) -> u64 {
         let needed = terms.needed(self.slowest.recent(now));
         needed.max(self.held.load(Ordering::Relaxed))

@@ -39,6 +39,8 @@ pub(super) struct Set<S> {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) priority: u8,
+    /// One of them is a [standby](Endpoint::standby).
+    pub(super) is_standby: bool,
     /// Their indices.
     pub(super) indices: Range<usize>,
     /// The greatest weight, and the least.
@@ -52,6 +54,7 @@ impl Group {
         let weights = hosts.iter().map(|host| host.condition.weight());
         Self {
             priority: hosts[0].priority(),
+            is_standby: hosts.iter().any(|host| host.about.is_standby),
             indices: begin..begin + hosts.len(),
             max_weight: weights.clone().fold(0.0, f64::max),
             min_weight: weights.fold(f64::INFINITY, f64::min),

@@ -56,6 +56,10 @@ impl Sent {
     pub(crate) fn count(&self) -> u32 {
         self.0.load(Relaxed)
     }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
 }
 
 /// A service that answers each request after a time: `script` gets the request and the time since the service was made.

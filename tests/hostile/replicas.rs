@@ -1,5 +1,7 @@
 //! An endpoint of a balancer is judged by calls that it had enough time for.
 
+use std::time::Duration;
+
 use buttress::balance::{Choose, Endpoint, Endpoints, Handle};
 use buttress::http::PropagateDeadlineLayer;
 use buttress::{BoxError, TimeoutLayer};
@@ -8,7 +10,9 @@ use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::callers::{Body, MS, Patience, SECOND, answer, call_for, get, service, told};
+use crate::callers::{
+    Answer, Body, MS, Patience, SECOND, Sent, answer, call_for, get, service, told,
+};
 
 type Replica = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
@@ -110,5 +114,73 @@ async fn an_endpoint_that_ends_calls_at_their_deadline_itself_is_not_ejected() {
         })
         .await;
         assert_eq!(ejected(&handle), expected, "{fails}, {patience:?}");
+    }
+}
+
+/// A client over three near replicas and three far ones, and the number of requests that have reached each group.
+fn two_groups<F>(
+    script: F,
+) -> (
+    impl Service<Request<Body>, Response: Answer, Error: Send, Future: Send> + Clone + Send + 'static,
+    [Sent; 2],
+)
+where
+    F: Fn(&Request<Body>, Duration) -> (Duration, Response<Body>) + Clone + Send + Sync + 'static,
+{
+    let sent = [Sent::default(), Sent::default()];
+    let endpoints = (0..6).map(|number| {
+        let group = number / 3;
+        let (replica, counted) = (service(script.clone()).0, sent[group].clone());
+        let replica = service_fn(move |request: Request<Body>| {
+            counted.add();
+            replica.clone().oneshot(request)
+        });
+        let replica = PropagateDeadlineLayer::new("zones").layer(replica);
+        let replica = Replica::new(replica.map_err(BoxError::from));
+        Endpoint::new(number, replica).priority(group as u8)
+    });
+    let balance = buttress::http::balance("zones").seed(1);
+    let balance = balance.build(endpoints).unwrap();
+    let stack = buttress::http::standard("zones").unlimited().seed(1);
+    (stack.build().unwrap().wrap(balance), sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_do_harm_send_no_calls_to_the_far_zone() {
+    use Patience::{Deadline, Drops};
+    let (short, slow) = (20 * MS, 300 * MS);
+    for (case, time, share, path, patience) in [
+        ("short", short, 0.7, "/", Deadline(12 * MS)),
+        ("most are short", short, 0.98, "/", Deadline(12 * MS)),
+        ("drop", short, 0.7, "/", Drops(12 * MS)),
+        ("slow", slow, 0.7, "/", Deadline(210 * MS)),
+        ("slow, drop", slow, 0.7, "/", Drops(210 * MS)),
+        ("slow path, 100 ms", short, 0.7, "/slow", Deadline(100 * MS)),
+        ("504", short, 0.7, "/504", Deadline(12 * MS)),
+        ("401", short, 0.7, "/401", Drops(60 * SECOND)),
+        ("429", short, 0.7, "/429", Drops(60 * SECOND)),
+    ] {
+        let (client, sent) =
+            two_groups(
+                move |request: &Request<Body>, _| match request.uri().path() {
+                    "/slow" => (500 * MS, answer(200)),
+                    "/504" => (told(request).unwrap_or(time).min(time), answer(504)),
+                    "/401" => (time, answer(401)),
+                    "/429" => (time, answer(429)),
+                    _ => (time, answer(200)),
+                },
+            );
+        let losses = call_for(&client, 60 * SECOND, 1, |draw| {
+            if draw < share {
+                (get(path), patience)
+            } else {
+                (get("/"), Patience::Full)
+            }
+        });
+        let percent = losses.await.percent();
+        assert!(percent <= 0.5, "{case}: honest callers lose {percent} %");
+        let [near, far] = sent.map(|sent| sent.count());
+        let share = f64::from(far) * 100.0 / f64::from(near + far);
+        assert!(share <= 0.5, "{case}: {share} % went to the far zone");
     }
 }

@@ -5,6 +5,8 @@ pub(crate) mod deploy;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
+pub(crate) mod x13_zone_lost;
+pub(crate) mod x18_ejected;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -70,6 +72,14 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x12",
         run: x12_everything::run,
+    },
+    Experiment {
+        name: "x13",
+        run: x13_zone_lost::run,
+    },
+    Experiment {
+        name: "x18a",
+        run: x18_ejected::run,
     },
     Experiment {
         name: "deploy",

@@ -379,7 +379,7 @@ where
         }
         running.held.begin_again();
         let _direct = DirectCall::enter();
-        context::set_attempt(running.attempt);
+        context::set_attempt(running.attempt, !running.may_repeat());
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
         let owner = &running.held.owner;
