@@ -16,7 +16,8 @@
 //!
 //! The factor is two because calls survive that end just below the deadlines of their callers: with a factor of one, those
 //! set the bar for the others. A mean or a percentile forgets the few callers that are patient. The third condition is
-//! there because a service that answers others is not down. So a service that hangs for half of its calls is not seen, nor
+//! there because a service that answers others is not down. An endpoint of a balancer is judged by the good calls of its own,
+//! and must have answered nothing well for all of T. So a service that hangs for half of its calls is not seen, nor
 //! one that all callers leave before T/10.
 
 use std::time::Duration;
@@ -225,12 +226,26 @@ impl Evidence {
 
     /// Returns whether a call that ended early is a failure of the service.
     pub(crate) fn is_failure(&self, call: Early) -> bool {
-        self.is_failure_of(&self.last_good, call, self.terms)
+        self.is_failure_since(call.began, &self.last_good, call, self.terms)
     }
 
     /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
     /// are those of the call.
+    ///
+    /// A part that gets few calls answers few of them well. If most callers leave early, there is none in many of their times,
+    /// so none must have been answered well for all of T.
     pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early, terms: Terms) -> bool {
+        let since = call.ended.saturating_sub(terms.patience);
+        self.is_failure_since(since.min(call.began), last_good, call, terms)
+    }
+
+    fn is_failure_since(
+        &self,
+        since: u64,
+        last_good: &LastGood,
+        call: Early,
+        terms: Terms,
+    ) -> bool {
         if self.is_cold(call) {
             return false;
         }
@@ -239,7 +254,7 @@ impl Evidence {
             return true;
         }
         let needed = self.needed_by(terms, call.ended);
-        call.ended.saturating_sub(call.began) >= needed && !last_good.is_since(call.began)
+        call.ended.saturating_sub(call.began) >= needed && !last_good.is_since(since)
     }
 
     /// Returns whether too little is known, because no call has been answered well so far.

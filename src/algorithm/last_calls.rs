@@ -72,7 +72,17 @@ impl LastCalls {
 
     /// Returns until when the endpoint counts as one that fails, if it gets no further call; a time that has passed if it does
     /// not.
+    #[inline]
     pub(crate) fn fails_until(&self, now: u64) -> u64 {
+        // Gauges are published after a look at all endpoints, and where there is one group none has a call here.
+        if self.next.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.known_to_fail_until(now)
+    }
+
+    /// The same for an endpoint that has had calls.
+    fn known_to_fail_until(&self, now: u64) -> u64 {
         let (words, mut known) = self.recent(now);
         let mut until = 0;
         while known > 0 && is_failing(tally(&words[..known])) {

@@ -50,7 +50,7 @@
 //! failures of many endpoints. A call whose attempt timed out outside the balancer is a failure if the endpoint had it for
 //! all of that time, and so is one that [ended early](crate::circuit_breaker#calls-that-end-early) although the endpoint had
 //! enough time for it: twice as long as the slowest good call of the pool, at least 200 ms (or a tenth of the timeout), and
-//! answered nobody meanwhile. The loser of a hedge is none. An endpoint
+//! answered nobody well meanwhile, nor for 2 s (or the timeout). The loser of a hedge is none. An endpoint
 //! that fails surely more is ejected: it gets no calls for 10 s, after the next ejection in a row for
 //! 20 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
 //! See [`OutlierEjection`]. Each priority group is evaluated by itself. A failing endpoint loses most of its calls
@@ -177,7 +177,8 @@
 //!   one that ends after an interval of 10 s evaluates the endpoints. Where there are several priority groups, one call every
 //!   250 ms looks at the health of all endpoints; no other waits for it.
 //! - Outlier ejection never takes more than half of the endpoints of a priority group out, nor the only one.
-//! - A call goes to another priority group only if the shares say so, or its own group has no endpoint to offer.
+//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is the last
+//!   attempt of an operation and its own group fails.
 //! - `poll_ready` is always ready; no idle handle holds anything of an endpoint's. An endpoint that is not ready is
 //!   waited for inside the call, and counts as busy meanwhile. An error of its `poll_ready` fails that call, and no more.
 //! - No endpoint is compared with itself.

@@ -156,6 +156,8 @@ async fn callers_that_do_harm_send_no_calls_to_the_far_zone() {
         ("slow", slow, 0.7, "/", Deadline(210 * MS)),
         ("slow, drop", slow, 0.7, "/", Drops(210 * MS)),
         ("slow path, 100 ms", short, 0.7, "/slow", Deadline(100 * MS)),
+        ("slow path, 300 ms", short, 0.7, "/slow", Deadline(300 * MS)),
+        ("slow path, drop", short, 0.7, "/slow", Drops(300 * MS)),
         ("504", short, 0.7, "/504", Deadline(12 * MS)),
         ("401", short, 0.7, "/401", Drops(60 * SECOND)),
         ("429", short, 0.7, "/429", Drops(60 * SECOND)),
