@@ -4,6 +4,7 @@
 //! Entering costs two moves of a few words in a thread-local; nothing is allocated.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,10 +13,17 @@ use tokio::time::Instant;
 pub(crate) enum GivenUp {
     /// Its caller dropped it, or its deadline has come.
     Early,
-    /// Its own time is over.
-    TimedOut,
+    /// This time is over, which bounds the call from outside of what is dropped.
+    TimedOut(Duration),
     /// Another attempt was faster.
     Lost,
+}
+
+impl GivenUp {
+    /// A call is given up because its time is over: this timeout, or else its deadline.
+    pub(crate) fn over(timeout: Option<Duration>) -> Self {
+        timeout.map_or(Self::Early, Self::TimedOut)
+    }
 }
 
 /// The context of the call that is being made or polled on this thread.
@@ -122,17 +130,28 @@ impl Drop for DeadlineScope {
     }
 }
 
-/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none. The first number has the bit
-/// [`OTHERS`](Self::OTHERS), so that the future of an operation is not larger for it.
+/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none. The first number has the bits
+/// [`OTHERS`](Self::OTHERS) and [`LAST`](Self::LAST), so that the future of an operation is not larger for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried([u32; 2]);
 
 impl Tried {
     /// The last attempt ended in the overload of an endpoint whose balancer has others that take calls.
     const OTHERS: u32 = 1 << 31;
+    /// No further attempt follows this one.
+    const LAST: u32 = 1 << 30;
 
     fn numbers(self) -> [u32; 2] {
-        [self.0[0] & !Self::OTHERS, self.0[1]]
+        [self.0[0] & !(Self::OTHERS | Self::LAST), self.0[1]]
+    }
+
+    fn has(self, flag: u32) -> bool {
+        self.0[0] & flag != 0
+    }
+
+    fn with(self, flag: u32, is_set: bool) -> Self {
+        let others = self.0[0] & !flag;
+        Self([others | if is_set { flag } else { 0 }, self.0[1]])
     }
 
     #[inline]
@@ -143,7 +162,13 @@ impl Tried {
     /// Returns whether the overload in which the last attempt has ended concerns one endpoint of several.
     #[inline]
     pub(crate) fn has_others(self) -> bool {
-        self.0[0] & Self::OTHERS != 0
+        self.has(Self::OTHERS)
+    }
+
+    /// Returns whether no further attempt follows this one, which is not the first.
+    #[inline]
+    pub(crate) fn is_last_attempt(self) -> bool {
+        self.has(Self::LAST)
     }
 
     /// The last one alone: where there are two and both were tried, the next attempt is for the other one.
@@ -165,7 +190,9 @@ pub(crate) fn note_tried(endpoint: u32) {
     CONTEXT.with(|context| {
         if let Some(tried) = context.tried.get() {
             let [last, _] = tried.numbers();
-            context.tried.set(Some(Tried([endpoint, last])));
+            let is_last = tried.is_last_attempt();
+            let tried = Tried([endpoint, last]).with(Tried::LAST, is_last);
+            context.tried.set(Some(tried));
         }
     });
 }
@@ -175,9 +202,8 @@ pub(crate) fn note_tried(endpoint: u32) {
 pub(crate) fn note_overload(has_others: bool) {
     CONTEXT.with(|context| {
         if let Some(tried) = context.tried.get() {
-            let [last, before] = tried.numbers();
-            let others = if has_others { Tried::OTHERS } else { 0 };
-            context.tried.set(Some(Tried([last | others, before])));
+            let tried = tried.with(Tried::OTHERS, has_others);
+            context.tried.set(Some(tried));
         }
     });
 }
@@ -305,11 +331,14 @@ pub(crate) fn as_direct<T>(is_direct: bool, call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// Sets the number of the next attempt of the operation whose scope this is.
-pub(crate) fn set_attempt(attempt: u32) {
+/// Sets the number of the next attempt of the operation whose scope this is, and whether it is the last one.
+pub(crate) fn set_attempt(attempt: u32, is_last: bool) {
     CONTEXT.with(|context| {
         let stage = context.attempt.get();
         context.attempt.set(Stage { attempt, ..stage });
+        let tried = context.tried.get();
+        let tried = tried.map(|tried| tried.with(Tried::LAST, is_last));
+        context.tried.set(tried);
     });
 }
 

@@ -16,7 +16,8 @@
 //!
 //! The factor is two because calls survive that end just below the deadlines of their callers: with a factor of one, those
 //! set the bar for the others. A mean or a percentile forgets the few callers that are patient. The third condition is
-//! there because a service that answers others is not down. So a service that hangs for half of its calls is not seen, nor
+//! there because a service that answers others is not down. An endpoint of a balancer is judged by the good calls of its own,
+//! and must have answered nothing well for all of T. So a service that hangs for half of its calls is not seen, nor
 //! one that all callers leave before T/10.
 
 use std::time::Duration;
@@ -81,8 +82,14 @@ impl Slowest {
 pub(crate) struct LastGood(AtomicU64);
 
 impl LastGood {
-    pub(crate) fn new() -> Self {
+    /// No call has been answered well.
+    fn new() -> Self {
         Self(AtomicU64::new(0))
+    }
+
+    /// A part of a service that is new, and is taken to work.
+    pub(crate) fn of_new_part(now: u64) -> Self {
+        Self(AtomicU64::new(now.saturating_add(1)))
     }
 
     /// Notes a good call that ends at `now`.
@@ -189,7 +196,17 @@ impl Evidence {
 
     /// Returns the least time that a call must have had to be a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
-        let needed = self.terms.needed(self.slowest.recent(now));
+        self.needed_by(self.terms, now)
+    }
+
+    /// Returns how long a service must have answered nothing before it counts as one that hangs. It is known while it answers.
+    pub(crate) fn silence(&self, now: u64) -> Option<u64> {
+        let slowest = self.slowest.recent(now)?;
+        Some(self.terms.needed(Some(slowest)))
+    }
+
+    fn needed_by(&self, terms: Terms, now: u64) -> u64 {
+        let needed = terms.needed(self.slowest.recent(now));
         needed.max(self.held.load(Ordering::Relaxed))
     }
 
@@ -209,19 +226,35 @@ impl Evidence {
 
     /// Returns whether a call that ended early is a failure of the service.
     pub(crate) fn is_failure(&self, call: Early) -> bool {
-        self.is_failure_of(&self.last_good, call)
+        self.is_failure_since(call.began, &self.last_good, call, self.terms)
     }
 
-    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own.
-    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early) -> bool {
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
+    /// are those of the call.
+    ///
+    /// A part that gets few calls answers few of them well. If most callers leave early, there is none in many of their times,
+    /// so none must have been answered well for all of T.
+    pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early, terms: Terms) -> bool {
+        let since = call.ended.saturating_sub(terms.patience);
+        self.is_failure_since(since.min(call.began), last_good, call, terms)
+    }
+
+    fn is_failure_since(
+        &self,
+        since: u64,
+        last_good: &LastGood,
+        call: Early,
+        terms: Terms,
+    ) -> bool {
         if self.is_cold(call) {
             return false;
         }
-        if call.is_answer && self.slowest.recent(call.ended).is_none() {
+        let recently = call.ended.saturating_sub(SECONDS << SECOND_BITS);
+        if call.is_answer && !last_good.is_since(recently) {
             return true;
         }
-        let had = call.ended.saturating_sub(call.began);
-        had >= self.needed(call.ended) && !last_good.is_since(call.began)
+        let needed = self.needed_by(terms, call.ended);
+        call.ended.saturating_sub(call.began) >= needed && !last_good.is_since(since)
     }
 
     /// Returns whether too little is known, because no call has been answered well so far.

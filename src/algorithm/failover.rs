@@ -8,8 +8,8 @@
 //! **Spilling over.** A group can take `min(1, 1.4 · healthy share)` of the calls: one that has lost two of seven
 //! endpoints still takes all, because the others have that much to spare (Envoy's overprovisioning factor). The
 //! first group gets what it can take, the next one what is left, and so on. If all together cannot take everything,
-//! each gets its part of it. If no endpoint is healthy, the first group that has any gets all: that is where the
-//! calls belong, and the health may be what is wrong.
+//! each gets its part of it. If no endpoint is healthy, calls go where they went last: the health may be what is wrong, and
+//! another group fails as well.
 //!
 //! **Coming back.** What a group is trusted to take falls at once and rises slowly: not until it could have taken
 //! more for the whole of `failback_delay`, so that a group whose endpoints come and go does not pull calls to and fro, then
@@ -86,6 +86,8 @@ pub(crate) type Groups = [Group; PRIORITIES];
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capacities {
     groups: [GroupCapacity; PRIORITIES],
+    /// The shares that the groups got last.
+    parts: [f64; PRIORITIES],
     /// When it was last looked at.
     at: u64,
 }
@@ -130,8 +132,9 @@ impl Capacities {
         self.at = self.at.max(now);
         self.fill(&capacities);
         let trusted = self.groups.map(|trust| trust.trusted);
+        self.parts = shares(&trusted, groups, &self.parts);
         Shares {
-            parts: shares(&trusted, groups),
+            parts: self.parts,
             suffice: capacities.iter().sum::<f64>() >= 1.0 - NEGLIGIBLE,
             again: self.again(rule, &capacities, now),
         }
@@ -201,11 +204,20 @@ impl GroupCapacity {
     }
 }
 
-/// Gives each group what it can take of what those before it left over.
-fn shares(capacities: &[f64; PRIORITIES], groups: &Groups) -> [f64; PRIORITIES] {
+/// Gives each group what it can take of what those before it left over. If none can take anything, all stays as it was.
+fn shares(
+    capacities: &[f64; PRIORITIES],
+    groups: &Groups,
+    former: &[f64; PRIORITIES],
+) -> [f64; PRIORITIES] {
     let total = capacities.iter().sum::<f64>().min(1.0);
     let mut shares = [0.0; PRIORITIES];
     if total <= 0.0 {
+        let mut parts = former.iter().zip(groups);
+        let is_possible = parts.all(|(part, group)| *part <= 0.0 || !group.is_empty());
+        if is_possible && former.iter().sum::<f64>() > 0.0 {
+            return *former;
+        }
         if let Some(first) = groups.iter().position(|group| !group.is_empty()) {
             shares[first] = 1.0;
         }
@@ -276,8 +288,8 @@ impl Split {
         self.due.compare_exchange(due, next, is, fails).is_ok()
     }
 
-    /// The caller that was to look could not: the next call is to.
-    pub(crate) fn look_later(&self) {
+    /// The next call is to look at the groups.
+    pub(crate) fn look_next(&self) {
         self.due.store(0, Ordering::Relaxed);
     }
 }
@@ -440,7 +452,7 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.active_after(1, 0), 0);
         bench.standby = 0;
-        assert_eq!(bench.active_after(1, 0), 100, "all are down");
+        assert_eq!(bench.active_after(1, 0), 0, "all are down, and stay there");
         bench.standby = 5;
         assert_eq!(bench.active_after(1, 0), 0, "standby is back first");
         assert_eq!(
@@ -571,7 +583,7 @@ mod tests {
             [99, 100, 100].map(|now| split.is_due(now)),
             [false, true, false]
         );
-        split.look_later();
+        split.look_next();
         assert_eq!([100, 101].map(|now| split.is_due(now)), [true, false]);
         split.set(&only_first, 5, u64::MAX);
         assert!(
@@ -629,6 +641,9 @@ mod tests {
             }
             let settled = trusts.update(&rule, &last, now);
             prop_assert_eq!(settled.again, None);
+            if last.iter().all(|group| rule.capacity(*group) == 0.0) {
+                return Ok(());
+            }
             let fresh = Capacities::default().update(&rule, &last, 0).parts;
             for (ours, fresh) in settled.parts.iter().zip(fresh) {
                 prop_assert!((ours - fresh).abs() < 1e-6);

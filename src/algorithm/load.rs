@@ -321,6 +321,12 @@ impl Load {
         flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
+    /// The calls that wait for an answer, and for how long nothing has been answered, in nanoseconds.
+    pub(crate) fn silence(&self, nanos: u64) -> (u32, u64) {
+        let flow = self.flow();
+        (flow.waiting(), flow.since(nanos))
+    }
+
     /// The latency estimate in seconds; zero if nothing is known.
     ///
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.

@@ -12,6 +12,7 @@ pub(crate) mod evidence;
 pub(crate) mod failover;
 pub(crate) mod gcra;
 pub(crate) mod hedge_quota;
+pub(crate) mod last_calls;
 pub(crate) mod load;
 pub(crate) mod lru;
 pub(crate) mod outlier;

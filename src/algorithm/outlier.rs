@@ -15,8 +15,9 @@
 //! **Failures in a row**, if set, eject at once. They cannot tell an endpoint's failure from the pool's.
 //!
 //! **Ejection time.** `base_ejection_time` × the number of ejections in a row, up to `max_ejection_time`, then ± `jitter`. The number falls by
-//! one for each `base_ejection_time` that the endpoint stays in. (Envoy lets it fall in each interval; an endpoint in slow start
-//! gets so few calls that its failures take longer than that to be seen, and the time would never grow.)
+//! one for each three intervals that the endpoint stays in, or for each `base_ejection_time` if that is longer. (Envoy lets it
+//! fall in each interval; an endpoint in slow start gets so few calls that its failures take longer than that to be seen, and
+//! the time would never grow.)
 //!
 //! **Floor.** At most `⌊n · max_ejection_percent / 100⌋` of n endpoints of one priority are out: with a half, none of 1, 1 of 2 or 3,
 //! 2 of 4 or 5.
@@ -29,7 +30,7 @@
 //! | `min_calls` | 5 | the test itself asks for more evidence the fewer calls there are: 4 of 5, 5 of 10, 14 of 50 or 142 of 1,000 failures against none. It takes an endpoint that fails like the others for an outlier less than once in 20,000 times, with 20 calls or more once in a million. An endpoint whose failures cost it nearly all calls is still seen. Envoy takes 100, gRPC 50, with tests that do not know the sample size |
 //! | `margin` | 0.1 | an endpoint of ten that fails 10 % more costs 1 % of the calls, which retries cover; its capacity is worth more |
 //! | `consecutive_failures` | off | the load of a failing endpoint rises at once anyway; Envoy and Finagle take 5, linkerd 7 |
-//! | `base_ejection_time` | 30 s | as in Envoy and gRPC: many times what finding out costs |
+//! | `base_ejection_time` | 10 s | an endpoint that failed for some seconds has its share again 20 s later; one that goes on failing is out for ever longer. Envoy and gRPC take 30 s |
 //! | `max_ejection_time` | 300 s | as in Envoy, gRPC and Finagle |
 //! | `jitter` | 0.25 | so that the endpoints of one incident, and many clients, do not come back together |
 //! | `max_ejection_percent` | 50 | the other half can take twice its load for a while; Envoy's 10 % leaves a pool of 9 alone |
@@ -41,6 +42,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Each endpoint is evaluated thousands of times a day, so once in 20 would be far too often.
 const Z: f64 = 4.0;
+/// An ejection is forgotten after so many intervals without another one.
+const FORGIVEN_AFTER: u32 = 3;
 /// How often the rest is evaluated again after outliers were found. Each round finds all that are sure of those who
 /// hid one another before; more than a few never find more.
 const ROUNDS: u32 = 4;
@@ -67,7 +70,7 @@ impl Default for Rule {
             min_calls: 5,
             margin: 0.1,
             consecutive_failures: None,
-            base_ejection_time: Duration::from_secs(30),
+            base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
             jitter: 0.25,
             max_ejection_percent: 50,
@@ -171,10 +174,11 @@ impl Record {
         self.streak.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the number of ejections in a row that still count: one fewer for each `base_ejection_time` since the last was over.
+    /// Returns the number of ejections in a row that still count.
     pub(crate) fn ejections_in_a_row(&self, rule: &Rule, now: u64) -> u32 {
         let stayed = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
-        let forgiven = stayed / whole_nanos(rule.base_ejection_time).max(1);
+        let time = rule.base_ejection_time.max(FORGIVEN_AFTER * rule.interval);
+        let forgiven = stayed / whole_nanos(time).max(1);
         let row = u64::from(self.row.load(Ordering::Relaxed));
         row.saturating_sub(forgiven) as u32
     }
@@ -331,14 +335,22 @@ pub(crate) struct Tally {
     pub(crate) failures: u64,
 }
 
+impl std::ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            failures: self.failures + other.failures,
+        }
+    }
+}
+
 /// The indices that fail surely more than the rest, with by how much.
 fn outliers(rule: &Rule, evaluated: &[(usize, Tally)]) -> Vec<(f64, usize)> {
     let min = u64::from(rule.min_calls);
-    let mut all = Tally::default();
-    for (_, tally) in evaluated {
-        all.calls += tally.calls;
-        all.failures += tally.failures;
-    }
+    let tallies = evaluated.iter().map(|(_, tally)| *tally);
+    let all = tallies.fold(Tally::default(), |all, one| all + one);
     let excesses = evaluated.iter().filter_map(|(place, own)| {
         let rest = Tally {
             calls: all.calls - own.calls,
@@ -368,13 +380,12 @@ fn wilson(tally: Tally) -> (f64, f64, f64) {
     (share, (centre - spread) / scale, (centre + spread) / scale)
 }
 
-/// Returns whether so few endpoints are in that it is better to ignore their health.
+/// Returns whether so few endpoints are in, less than `threshold` percent, that it is better to ignore their health.
 ///
 /// With less than half of a pool, those few would be overrun. Their costs are still compared, so endpoints that fail
 /// get little.
-#[inline]
-pub(crate) fn is_panic(healthy: usize, endpoints: usize) -> bool {
-    healthy.saturating_mul(2) < endpoints
+pub(crate) fn is_panic(healthy: usize, endpoints: usize, threshold: u8) -> bool {
+    healthy.saturating_mul(100) < endpoints.saturating_mul(threshold.into())
 }
 
 #[cfg(test)]
@@ -452,14 +463,22 @@ mod tests {
     }
 
     fn new(endpoints: usize) -> Bench {
-        Bench::new(endpoints, Rule::default())
+        Bench::new(endpoints, rule())
+    }
+
+    /// Ejections of 30 s.
+    fn rule() -> Rule {
+        Rule {
+            base_ejection_time: Duration::from_secs(30),
+            ..Rule::default()
+        }
     }
 
     /// Five failures in a row eject as well.
     fn row_of_five() -> Rule {
         Rule {
             consecutive_failures: Some(5),
-            ..Rule::default()
+            ..rule()
         }
     }
 
@@ -585,7 +604,7 @@ mod tests {
                 bench.calls(place, 5, 5);
             }
             assert_eq!(bench.sweep(), []);
-            assert!(!is_panic(endpoints - most, endpoints), "{endpoints}");
+            assert!(!is_panic(endpoints - most, endpoints, 50), "{endpoints}");
         }
     }
 
@@ -674,6 +693,13 @@ mod tests {
     }
 
     #[test]
+    fn by_default_an_endpoint_that_goes_on_failing_is_out_for_ever_longer() {
+        let mut bench = Bench::new(2, Rule::default());
+        let times: Vec<u64> = (0..4).map(|_| eject(&mut bench, 0.0)).collect();
+        assert_eq!(times, [10, 20, 30, 40]);
+    }
+
+    #[test]
     fn an_endpoint_that_behaves_is_forgiven_one_ejection_after_the_other() {
         let mut bench = new(2);
         for _ in 0..4 {
@@ -739,13 +765,19 @@ mod tests {
 
     #[test]
     fn with_less_than_half_of_the_pool_health_is_ignored() {
-        assert_eq!([0, 1].map(|healthy| is_panic(healthy, 1)), [true, false]);
         assert_eq!(
-            [0, 1, 2].map(|healthy| is_panic(healthy, 2)),
+            [0, 1].map(|healthy| is_panic(healthy, 1, 50)),
+            [true, false]
+        );
+        assert_eq!(
+            [0, 1, 2].map(|healthy| is_panic(healthy, 2, 50)),
             [true, false, false]
         );
-        assert_eq!([1, 2].map(|healthy| is_panic(healthy, 3)), [true, false]);
-        assert!(!is_panic(0, 0));
+        assert_eq!(
+            [1, 2].map(|healthy| is_panic(healthy, 3, 50)),
+            [true, false]
+        );
+        assert!(!is_panic(0, 0, 50));
     }
 
     /// One endpoint in plain numbers.
@@ -792,7 +824,7 @@ mod tests {
             out in prop::collection::vec(prop::bool::weighted(0.1), 6),
             steps in prop::collection::vec(step(), 1..40), jitter in -1.0_f64..=1.0,
         ) {
-            let rule = Rule { consecutive_failures: limit, ..Rule::default() };
+            let rule = Rule { consecutive_failures: limit, ..rule() };
             let mut bench = Bench::new(endpoints, rule);
             bench.out = out[..endpoints].to_vec();
             let mut plain: Vec<_> = out[..endpoints]

@@ -30,6 +30,9 @@ const SLOW_START: Duration = Duration::from_secs(10);
 /// Longer than it takes to replace the last endpoint, shorter than callers are patient.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
+/// The others have twice their load then, which most services can take for a while.
+const PANIC_THRESHOLD: u8 = 50;
+
 /// The settings of a [`Balance`]. Made by [`Balance::config`].
 pub type Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> =
     LayerConfig<Settings, P, K, C>;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub(super) max_wait: Duration,
     pub(super) ejection: Option<OutlierEjection>,
     pub(super) failover: Failover,
+    /// In percent.
+    pub(super) panic_threshold: u8,
     /// The number of endpoints with a label of their own in metrics, if endpoints are reported.
     pub(super) endpoint_metrics: Option<u32>,
     pub(super) seed: Option<u64>,
@@ -61,6 +66,7 @@ impl Default for Settings {
             max_wait: MAX_WAIT,
             ejection: Some(OutlierEjection::new()),
             failover: Failover::new(),
+            panic_threshold: PANIC_THRESHOLD,
             endpoint_metrics: None,
             seed: None,
         }
@@ -118,6 +124,16 @@ impl<P, K, C> Config<P, K, C> {
     /// Ejects no endpoint because of its failures: only its load tells of them.
     pub fn no_outlier_ejection(mut self) -> Self {
         self.settings.ejection = None;
+        self
+    }
+
+    /// Sends calls to all endpoints of a group, whatever their health is, while less than this percentage of them is in; 0 to
+    /// 100. 50 by default; zero switches this off.
+    ///
+    /// Where there are [priority groups](crate::balance#priority-groups), this holds only while all of them together cannot take
+    /// all calls.
+    pub fn panic_threshold(mut self, percent: u8) -> Self {
+        self.settings.panic_threshold = percent;
         self
     }
 
@@ -260,6 +276,8 @@ impl<P, K, C> Config<P, K, C> {
         let labels = settings.endpoint_metrics.unwrap_or(1);
         check.count("endpoint_metrics", labels, 1_000, "1 to 1000")?;
         settings.failover.check(check)?;
+        let percent = &settings.panic_threshold;
+        check.within("panic_threshold", percent, ..=100, "0 to 100")?;
         Ok(check)
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::flight::Began;
 use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
-use crate::algorithm::evidence::{Early, LastGood};
+use crate::algorithm::evidence::{Early, LastGood, Terms};
 use crate::algorithm::failover::LAST;
+use crate::algorithm::last_calls::LastCalls;
 use crate::algorithm::load::{self, Cost, End, Load};
 use crate::algorithm::outlier::{HostRecord, Record};
 use crate::context::{self, GivenUp};
@@ -28,6 +30,8 @@ const MAX_REFUSED: Duration = Duration::from_secs(300);
 /// Time for which an endpoint must have been unavailable before its group counts as smaller. A bulkhead that
 /// is full for a moment must not send calls to another group for as long as it takes to come back.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
+/// The least number of calls that wait for an endpoint that hangs. One or two may be slow by themselves.
+const HANGING_CALLS: u32 = 3;
 
 /// One of the services that a [`Balance`](super::Balance) sends calls to.
 ///
@@ -56,6 +60,7 @@ pub(super) struct About {
     pub(super) key: Arc<str>,
     pub(super) weight: f64,
     pub(super) priority: u8,
+    pub(super) is_standby: bool,
     pub(super) zone: Option<Arc<str>>,
     pub(super) available: Option<Arc<dyn Availability>>,
 }
@@ -72,6 +77,7 @@ impl<S> Endpoint<S> {
                 key: key.to_string().into(),
                 weight: 1.0,
                 priority: 0,
+                is_standby: false,
                 zone: None,
                 available: None,
             },
@@ -91,6 +97,13 @@ impl<S> Endpoint<S> {
     /// [priority groups](crate::balance#priority-groups).
     pub fn priority(mut self, priority: u8) -> Self {
         self.about.priority = priority;
+        self
+    }
+
+    /// Makes the group of its priority a standby: it gets calls only as far as the groups before it cannot take them or have no
+    /// endpoint to offer. The last attempt of a [retry](crate::retry) does not go there in the hope of a better answer.
+    pub fn standby(mut self) -> Self {
+        self.about.is_standby = true;
         self
     }
 
@@ -155,6 +168,8 @@ pub(super) struct Host {
     pub(super) condition: Condition,
     pub(super) record: Record,
     last_good: LastGood,
+    /// Its last first attempts. Written only where there are several groups.
+    pub(super) last_calls: LastCalls,
     pub(super) peers: Arc<HostSet>,
     /// Its label in metrics, if endpoints are reported.
     pub(super) label: Option<Arc<Label>>,
@@ -184,7 +199,8 @@ impl Host {
             load: Load::new(latency, now),
             condition: Condition::new(about.weight, is_slow.then_some(now)),
             record: Record::new(),
-            last_good: LastGood::new(),
+            last_good: LastGood::of_new_part(now),
+            last_calls: LastCalls::new(),
             peers: Arc::clone(peers),
             label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
@@ -229,7 +245,21 @@ impl Host {
     /// Returns whether the endpoint counts as one that gets no calls, in the health of its group.
     pub(super) fn is_down(&self, now: u64) -> bool {
         let since = self.unavailable_since.load(Ordering::Relaxed);
-        self.condition.is_out_until() > now || after(since, DOWN_AFTER) <= now
+        self.condition.is_out_until() > now
+            || after(since, DOWN_AFTER) <= now
+            || self.last_calls.fails_until(now) > now
+            || self.hangs(now)
+    }
+
+    /// Returns whether several calls wait, and nothing has been answered for so long that one of them would be a failure; and for
+    /// longer than chance can explain, where only some of the calls get an answer before their callers leave.
+    fn hangs(&self, now: u64) -> bool {
+        let (calls, silence) = self.load.silence(now);
+        if calls < HANGING_CALLS {
+            return false;
+        }
+        let least = self.peers.evidence.silence(now);
+        least.is_some_and(|least| silence >= least.max(2 * self.last_calls.spread(now)))
     }
 
     /// The record by which outlier ejection evaluates the endpoint.
@@ -327,45 +357,84 @@ impl Host {
         }
     }
 
-    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if its own time was
-    /// over, or if it ended early although the endpoint had enough time for it.
-    pub(super) fn given_up(&self, began: u64, now: Instant) {
+    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if that had it for the
+    /// whole time of an attempt, or if it ended early although the endpoint had enough time for it.
+    pub(super) fn given_up(&self, began: Began, now: Instant) {
         let ended = self.peers.nanos(now);
+        let timeout = match context::given_up() {
+            GivenUp::Lost => return,
+            GivenUp::TimedOut(timeout) => Some(timeout),
+            GivenUp::Early => None,
+        };
         let early = Early {
-            began,
+            began: began.at,
             ended,
             is_answer: false,
         };
-        let evidence = &self.peers.evidence;
-        let is_failure = match context::given_up() {
-            GivenUp::TimedOut => true,
-            GivenUp::Lost => false,
-            GivenUp::Early => evidence.is_failure_of(&self.last_good, early),
-        };
-        if is_failure {
-            self.peers.note(self, began, ended, true);
+        let had_all = timeout.is_some_and(|timeout| after(began.at, timeout) <= ended);
+        let (evidence, terms) = (&self.peers.evidence, Terms::new(timeout));
+        if had_all || evidence.is_failure_of(&self.last_good, early, terms) {
+            self.note(began, ended, true);
         }
+    }
+
+    /// Returns whether a call that began at `began`, and that the endpoint says was over because of its deadline, counts against
+    /// the endpoint.
+    pub(super) fn is_failure_at_deadline(&self, began: u64, now: Instant) -> bool {
+        let peers = &self.peers;
+        let (evidence, terms) = (&peers.evidence, Terms::new(None));
+        let is_short = |deadline| evidence.is_short(peers.nanos(deadline).saturating_sub(began));
+        let early = Early {
+            began,
+            ended: peers.nanos(now),
+            is_answer: true,
+        };
+        !context::deadline().is_some_and(is_short)
+            || evidence.is_failure_of(&self.last_good, early, terms)
     }
 
     /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
     #[inline]
-    pub(super) fn end(&self, outcome: Outcome, began: u64, is_stream: bool, now: Instant) {
+    pub(super) fn end(&self, outcome: Outcome, began: Began, is_stream: bool, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
         if is_stream {
             self.load.end_stream(&self.peers.load, nanos, end);
         } else {
-            self.load.end(&self.peers.load, began, nanos, end);
-            self.note_if_good(end, began, nanos);
+            self.load.end(&self.peers.load, began.at, nanos, end);
+            self.note_if_good(end, began.at, nanos);
         }
         // A word about the caller says nothing about the health of the endpoint.
         let says_nothing = matches!(outcome, Outcome::Throttled { .. });
         if matches!(end, End::Succeeded | End::Failed) && !says_nothing {
-            self.peers.note(self, began, nanos, end == End::Failed);
+            self.note(began, nanos, end == End::Failed);
         }
         if !is_stream {
             self.note_overload(outcome, nanos);
         }
         self.count(outcome.label(), now);
+    }
+
+    /// Notes a call that counts in the health of the endpoint. Only first attempts do: further ones are those of requests that
+    /// failed elsewhere, and maybe fail everywhere.
+    #[inline]
+    fn note(&self, began: Began, now: u64, failed: bool) {
+        if !began.is_first {
+            return;
+        }
+        if began.is_grouped {
+            self.note_in_group(now, failed);
+        }
+        self.peers.note(self, began.at, now, failed);
+    }
+
+    /// Notes a call for the health of the group. The next call looks at the groups if the endpoint fails from now on.
+    fn note_in_group(&self, now: u64, failed: bool) {
+        let fails = || self.last_calls.fails_until(now) > now;
+        let begins_to_fail = failed && !fails();
+        self.last_calls.note(failed, now);
+        if begins_to_fail && fails() {
+            self.peers.failover.split.look_next();
+        }
     }
 
     /// A layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another endpoint may
@@ -465,8 +534,9 @@ pub struct EndpointStatus {
     pub latency: Duration,
     /// The share of the last few calls that failed.
     pub failure_share: f64,
-    /// The number of ejections in a row: the next one takes as much longer. One fewer for each
-    /// [`base_ejection_time`](super::OutlierEjection::base_ejection_time) without.
+    /// The number of ejections in a row that count: the next one takes as much longer. One fewer for each three
+    /// [intervals](super::OutlierEjection::interval) without, or
+    /// [`base_ejection_time`](super::OutlierEjection::base_ejection_time) if that is longer.
     pub ejections: u32,
 }
 
@@ -478,7 +548,7 @@ pub struct GroupStatus {
     pub priority: u8,
     /// The number of endpoints.
     pub endpoints: usize,
-    /// The share of them, by their weights, that is neither ejected nor unhealthy nor was unavailable for 1 s. It does
+    /// The share of them, by their weights, that is [healthy](crate::balance#priority-groups). An endpoint does
     /// not count as unavailable before a call has looked.
     pub healthy: f64,
     /// The share of the calls that goes to them.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::endpoint::Host;
+use super::pool::Set;
+use crate::context;
 use crate::{Classify, Error, ErrorKind, Outcome, Permit};
 
 /// A call in flight on an endpoint.
@@ -15,9 +17,19 @@ use crate::{Classify, Error, ErrorKind, Outcome, Permit};
 #[must_use = "a permit that is dropped counts as cancelled"]
 pub struct Flight {
     host: Arc<Host>,
-    began: u64,
+    began: Began,
     stage: Stage,
     is_one_of_many: bool,
+}
+
+/// The beginning of a call to an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began {
+    pub(super) at: u64,
+    /// It is the first attempt of its operation, or a hedge of that.
+    pub(super) is_first: bool,
+    /// There are several priority groups.
+    pub(super) is_grouped: bool,
 }
 
 /// How far a call is.
@@ -30,15 +42,20 @@ enum Stage {
 }
 
 impl Flight {
-    /// A call that begins at `began`; `is_one_of_many` if there are other endpoints.
+    /// A call to one of the endpoints in `set` that begins at `now`.
     #[inline]
-    pub(super) fn begin(host: &Arc<Host>, began: u64, is_one_of_many: bool) -> Self {
-        host.begin(began);
+    pub(super) fn begin<S>(host: &Arc<Host>, set: &Set<S>, now: u64) -> Self {
+        host.begin(now);
+        let began = Began {
+            at: now,
+            is_first: context::attempt() <= 1,
+            is_grouped: set.groups.len() > 1,
+        };
         Self {
             host: Arc::clone(host),
             began,
             stage: Stage::Waits,
-            is_one_of_many,
+            is_one_of_many: set.hosts.len() > 1,
         }
     }
 
@@ -62,7 +79,7 @@ impl Flight {
         }
         self.stage = Stage::Over;
         let now = Instant::now();
-        if self.host.refused(&error, self.began, now) && !error.is_adopted() {
+        if self.host.refused(&error, self.began.at, now) && !error.is_adopted() {
             if self.is_one_of_many {
                 // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
                 error.set_may_go_elsewhere();
@@ -72,6 +89,24 @@ impl Flight {
             }
         }
         error
+    }
+
+    /// The endpoint has answered with a failure. A word about the deadline of the call may say nothing about the endpoint, and
+    /// then the call is over here.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn answered_with_failure<Res>(
+        &mut self,
+        response: &Res,
+        classify: &impl Classify<Res>,
+    ) {
+        if classify.is_deadline_exceeded(response)
+            && !self
+                .host
+                .is_failure_at_deadline(self.began.at, Instant::now())
+        {
+            self.end(Outcome::Ignored);
+        }
     }
 
     #[cold]
@@ -105,7 +140,7 @@ impl Permit for Flight {
     fn head(&mut self, outcome: Outcome) {
         if self.stage == Stage::Waits {
             self.stage = Stage::Streams;
-            self.host.head(outcome, self.began, Instant::now());
+            self.host.head(outcome, self.began.at, Instant::now());
         }
     }
 }

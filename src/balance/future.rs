@@ -22,7 +22,7 @@ use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
 use crate::send::OneCall;
 use crate::timer::Timer;
-use crate::{Classify, CloneService, Error, ErrorKind, Mode, TrackCompletion};
+use crate::{Classify, CloneService, Error, ErrorKind, Mode, Outcome, TrackCompletion};
 
 /// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before it
 /// runs a new task.
@@ -143,13 +143,16 @@ where
                 }
             }
         };
-        let Some(flight) = this.flight.take() else {
+        let Some(mut flight) = this.flight.take() else {
             return Poll::Pending;
         };
         let (classify, completion) = (this.classify, this.completion);
         Poll::Ready(match result {
             Ok(response) => {
                 let outcome = classify.classify(Ok(&response));
+                if outcome == Outcome::Failure {
+                    flight.answered_with_failure(&response, classify);
+                }
                 Ok(complete(completion, response, outcome, classify, flight))
             }
             Err(error) => {

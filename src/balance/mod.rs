@@ -65,11 +65,13 @@
 //! that would take a copy of every request: an outer retry does it, which else does not retry refusals.
 //!
 //! **Outlier ejection.** Every 10 s the failure share of each endpoint is compared with that of all others
-//! together. A call whose attempt timed out outside the balancer is a failure, and so is one that
-//! [ended early](crate::circuit_breaker#calls-that-end-early) although the endpoint had enough time for it: twice as long as
-//! the slowest good call of the pool, at least 200 ms, and answered nobody meanwhile. The loser of a hedge is none. An endpoint
-//! that fails surely more is ejected: it gets no calls for 30 s, after the next ejection in a row for
-//! 60 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
+//! together. Only first attempts count: a request that fails everywhere is retried everywhere, and that must not look like
+//! failures of many endpoints. A call whose attempt timed out outside the balancer is a failure if the endpoint had it for
+//! all of that time, and so is one that [ended early](crate::circuit_breaker#calls-that-end-early) although the endpoint had
+//! enough time for it: twice as long as the slowest good call of the pool, at least 200 ms (or a tenth of the timeout), and
+//! answered nobody well meanwhile, nor for 2 s (or the timeout). The loser of a hedge is none. An endpoint
+//! that fails surely more is ejected: it gets no calls for 10 s, after the next ejection in a row for
+//! 20 s, and so on to 300 s, each ± 25 %; then it comes back by slow start. At most half of the endpoints are out.
 //! See [`OutlierEjection`]. Each priority group is evaluated by itself. A failing endpoint loses most of its calls
 //! much sooner, by its load. If it is left with fewer than 5 calls in 10 s, it stays ready.
 //!
@@ -79,7 +81,7 @@
 //! the first failure. Success ends no ejection. See [`HealthCheck`].
 //!
 //! **Panic.** While less than half of the endpoints are in, calls go to all of them: those few would be overrun. What
-//! they cost is still compared. Where there are [priority groups](#priority-groups), this holds for each group, and only
+//! they cost is still compared. [`Config::panic_threshold`] sets another share. Where there are [priority groups](#priority-groups), this holds for each group, and only
 //! while all groups together cannot take all calls.
 //!
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
@@ -124,9 +126,22 @@
 //!
 //! **Spilling over.** The first group gets what it can take, the second what is left, and so on; if all together cannot
 //! take everything, each gets its part of it. So a group spills nothing until it has lost more than 28 % of its
-//! endpoints, 30 % of the calls when half are lost, and everything when none is left. Healthy is what is neither
-//! ejected nor unhealthy, and was not unavailable for 1 s: one that is full for a moment moves no calls. Health is looked
-//! at with each change, and by a call every 250 ms. If no endpoint of any group is healthy, the first group gets all.
+//! endpoints, 30 % of the calls when half are lost, and everything when none is left. Health is looked
+//! at with each change, and by a call every 250 ms. If no endpoint of any group is healthy, calls go where they went last.
+//!
+//! **An endpoint is healthy** unless one of these holds:
+//!
+//! - It is ejected, or a health check has found it unhealthy.
+//! - It has been unavailable for 1 s: one that is full for a moment moves no calls.
+//! - It has failed more than 60 % of its last eight first attempts, or of as few as five if the others are older than 10 s.
+//!   Calls that time out or end early count by the same rule as for ejection. An endpoint that gets no calls any more counts
+//!   as healthy after 10 s, and the first calls that come back show whether it is.
+//! - At least three calls wait for it, and it has answered nothing for twice as long as the slowest good call of the balancer in
+//!   the last 10 s took, for 200 ms, and for twice the time over which its last eight answers were spread. The last condition is
+//!   for endpoints most of whose callers leave before any answer.
+//!
+//! So a group whose endpoints all fail or hang loses its calls within some 500 ms, without a health check and without a circuit
+//! breaker.
 //!
 //! **Coming back.** What a group gets falls at once and rises slowly. It must have been better for 10 s on end, and then
 //! takes 30 s from nothing to everything. It rises at once as far as no other group can take the calls. This goes on
@@ -134,12 +149,14 @@
 //!
 //! **Each call** goes to one group by these shares, and to one of its endpoints by the policy. If the group has no
 //! endpoint to offer, because all are left out or were tried by other attempts of the operation, it goes to the first group
-//! that has one. So a retry finds the standby before anything is known of the primary. [`ConsistentHash`] gives a key
+//! that has one. So a retry finds the standby before anything is known of the primary. The last attempt of a retry goes to
+//! another group as soon as more than a fifth of the last first attempts of its own group have failed (of at least five), unless
+//! the other one fails as well or is a [standby](Endpoint::standby). [`ConsistentHash`] gives a key
 //! the same endpoint within a group; while calls are divided, a key has an endpoint in each.
 //!
-//! **What tells that a group is down.** Outlier ejection compares the endpoints of a group with each other and leaves at
-//! least half of them in: it does not see that all fail. Use [health checks](Balance::check_health), or a circuit breaker
-//! for each endpoint with [`Endpoint::available`].
+//! Without a health check, calls themselves find out whether a group is well again: about one in 50 of them, for some seconds,
+//! in each 20 s. Where these must not fail and are not retried, use [health checks](Balance::check_health), which keep an endpoint
+//! out until it works.
 //!
 //! Active and standby with automatic fail-back are two groups and a health check:
 //!
@@ -179,7 +196,8 @@
 //!   one that ends after an interval of 10 s evaluates the endpoints. Where there are several priority groups, one call every
 //!   250 ms looks at the health of all endpoints; no other waits for it.
 //! - Outlier ejection never takes more than half of the endpoints of a priority group out, nor the only one.
-//! - A call goes to another priority group only if the shares say so, or its own group has no endpoint to offer.
+//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is the last
+//!   attempt of an operation and its own group fails.
 //! - `poll_ready` is always ready; no idle handle holds anything of an endpoint's. An endpoint that is not ready is
 //!   waited for inside the call, and counts as busy meanwhile. An error of its `poll_ready` fails that call, and no more.
 //! - No endpoint is compared with itself.

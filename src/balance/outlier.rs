@@ -20,7 +20,7 @@ use crate::{ConfigError, Mode};
 ///
 /// use buttress::balance::OutlierEjection;
 ///
-/// let ejection = OutlierEjection::new().min_calls(20).base_ejection_time(Duration::from_secs(10));
+/// let ejection = OutlierEjection::new().min_calls(20).base_ejection_time(Duration::from_secs(30));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use = "an outlier ejection is part of the configuration of a balancer"]
@@ -64,7 +64,7 @@ impl OutlierEjection {
         self
     }
 
-    /// How long the first ejection takes, each further one in a row as much longer. 30 s by default.
+    /// How long the first ejection takes, each further one in a row as much longer. 10 s by default.
     pub fn base_ejection_time(mut self, base_ejection_time: Duration) -> Self {
         self.rule.base_ejection_time = base_ejection_time;
         self

@@ -40,6 +40,8 @@ pub(super) struct Set<S> {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) priority: u8,
+    /// One of them is a [standby](Endpoint::standby).
+    pub(super) is_standby: bool,
     /// Their indices.
     pub(super) indices: Range<usize>,
     pub(super) weights: Weights,
@@ -50,6 +52,7 @@ impl Group {
     pub(super) fn new(begin: usize, hosts: &[Arc<Host>]) -> Self {
         Self {
             priority: hosts[0].priority(),
+            is_standby: hosts.iter().any(|host| host.about.is_standby),
             indices: begin..begin + hosts.len(),
             weights: Weights::new(hosts.iter().map(|host| host.condition.weight())),
         }

@@ -19,6 +19,8 @@ use super::handle::Handle;
 use super::health::{self, HealthCheck, Probe};
 use super::host_set::HostSet;
 use super::pool::{Group, Local, Pool};
+use crate::algorithm::last_calls::MIN_KNOWN;
+use crate::algorithm::outlier::Tally;
 use crate::context;
 use crate::error::Check;
 use crate::send::send_method;
@@ -145,7 +147,7 @@ impl<S: Clone> Local<S> {
         pool.published.keep(host_set.metrics, now, nanos);
         let host = &hosts[place];
         context::note_tried(host.id);
-        let flight = Flight::begin(host, nanos, set.hosts.len() > 1);
+        let flight = Flight::begin(host, set, nanos);
         let service = set.services[group.indices.start + place].clone();
         Some((service, flight))
     }
@@ -168,13 +170,43 @@ fn select<'a>(
     let mut drawn = groups.iter();
     let drawn = drawn.find(|group| usize::from(group.priority) == first);
     // One that is gone since: it was not in time to be divided anew.
-    let drawn = drawn.unwrap_or(&groups[0]);
+    let mut drawn = drawn.unwrap_or(&groups[0]);
     let tried = context::tried();
+    if tried.is_last_attempt() {
+        drawn = last_resort(groups, hosts, drawn, now);
+    }
     let offer = |group: &Group| best_eligibility(&hosts[group.indices.clone()], tried, now);
     let candidates = || std::iter::once(drawn).chain(groups);
     let open = candidates().find(|group| offer(group) == Eligibility::Open);
     let best = || candidates().min_by_key(|group| offer(group));
     open.or_else(best).unwrap_or(drawn)
+}
+
+/// Selects the group of the last attempt of an operation: another one than `drawn` if that has failed many first attempts.
+#[cold]
+fn last_resort<'a>(
+    groups: &'a [Group],
+    hosts: &[Arc<Host>],
+    drawn: &'a Group,
+    now: u64,
+) -> &'a Group {
+    let tried = context::tried();
+    let is_failing = |group: &Group| {
+        let tallies = hosts[group.indices.clone()].iter();
+        let tallies = tallies.map(|host| host.last_calls.tally(now));
+        let all = tallies.fold(Tally::default(), |all, one| all + one);
+        all.calls >= MIN_KNOWN && 5 * all.failures > all.calls
+    };
+    let is_better = |group: &&Group| {
+        let hosts = &hosts[group.indices.clone()];
+        !group.is_standby
+            && !is_failing(group)
+            && best_eligibility(hosts, tried, now) == Eligibility::Open
+    };
+    if !is_failing(drawn) {
+        return drawn;
+    }
+    groups.iter().find(is_better).unwrap_or(drawn)
 }
 
 send_method!(Balance<S, P, K, C>);

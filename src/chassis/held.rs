@@ -333,7 +333,7 @@ impl<W: Owner> Held<W> {
         if self.permits.phase != Phase::Over {
             let ended_by = match context::given_up() {
                 GivenUp::Lost => EndedBy::Hedge,
-                GivenUp::Early | GivenUp::TimedOut => EndedBy::Caller,
+                GivenUp::Early | GivenUp::TimedOut(_) => EndedBy::Caller,
             };
             self.settle(Outcome::Cancelled, ended_by);
         }

@@ -96,7 +96,6 @@ impl From<EndedBy> for GivenUp {
     fn from(ended_by: EndedBy) -> Self {
         match ended_by {
             EndedBy::Hedge => Self::Lost,
-            EndedBy::Timeout => Self::TimedOut,
             _ => Self::Early,
         }
     }

@@ -42,9 +42,9 @@ pub trait BoundOfCall: Default + fmt::Debug {
     #[doc(hidden)]
     fn poll_end(&self, timer: Pin<&mut Timer>, cx: &mut task::Context<'_>) -> Poll<()>;
 
-    /// Returns whether the time is that of the attempt itself, and not a deadline.
+    /// Returns the time if it is that of the attempt itself, and no deadline.
     #[doc(hidden)]
-    fn is_timeout(&self) -> bool;
+    fn timeout(&self) -> Option<Duration>;
 
     /// The error of a call whose time is over.
     #[doc(hidden)]
@@ -76,8 +76,8 @@ impl BoundOfCall for Duration {
     }
 
     #[inline]
-    fn is_timeout(&self) -> bool {
-        true
+    fn timeout(&self) -> Option<Duration> {
+        Some(*self)
     }
 
     #[cold]
@@ -112,8 +112,8 @@ impl BoundOfCall for Span {
     }
 
     #[inline]
-    fn is_timeout(&self) -> bool {
-        false
+    fn timeout(&self) -> Option<Duration> {
+        None
     }
 
     #[cold]

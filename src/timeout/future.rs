@@ -71,11 +71,7 @@ where
             return Poll::Ready(result);
         }
         ready!(this.bound.poll_end(this.timer, cx));
-        let reason = if this.bound.is_timeout() {
-            GivenUp::TimedOut
-        } else {
-            GivenUp::Early
-        };
+        let reason = GivenUp::over(this.bound.timeout());
         context::give_up(reason, || this.call.set(Call::Done));
         metrics.timed_out(Instant::now());
         Poll::Ready(Err(this.bound.error(metrics.name())))

@@ -70,6 +70,16 @@ fn x12_everything_at_once() {
 }
 
 #[test]
+fn x13_a_zone_is_lost() {
+    meets_its_goals("x13");
+}
+
+#[test]
+fn x18_an_endpoint_comes_back_from_failure() {
+    meets_its_goals("x18a");
+}
+
+#[test]
 fn x14_hedging_over_a_balancer() {
     meets_its_goals("x14");
 }

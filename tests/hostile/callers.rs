@@ -36,6 +36,12 @@ pub(crate) fn get(path: &str) -> Request<Body> {
     request.body(Body::default()).unwrap()
 }
 
+/// The deadline that the caller wrote on the wire.
+pub(crate) fn told(request: &Request<Body>) -> Option<Duration> {
+    let value = request.headers().get("x-request-timeout-ms")?;
+    Some(MS * value.to_str().unwrap().parse().unwrap())
+}
+
 /// The standard stack for gRPC, for requests that are copied by `Clone`.
 pub(crate) fn grpc(name: &str) -> GrpcStandard {
     let stack = grpc::standard(name).unlimited().seed(1);
@@ -49,6 +55,10 @@ pub(crate) struct Sent(Arc<AtomicU32>);
 impl Sent {
     pub(crate) fn count(&self) -> u32 {
         self.0.load(Relaxed)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use crate::callers::{
-    Body, Losses, MS, Patience, SECOND, Sent, answer, call_for, get, grpc, request, service,
+    Body, Losses, MS, Patience, SECOND, Sent, answer, call_for, get, grpc, request, service, told,
 };
 
 /// The most that honest callers may lose, in percent.
@@ -86,12 +86,6 @@ async fn callers_with_too_little_time_for_a_slow_path_do_not_open_the_breaker_fo
         });
         assert_few_losses(&losses.await, &format!("{patience:?}"));
     }
-}
-
-/// The deadline that the caller wrote on the wire.
-fn told(request: &Request<Body>) -> Option<Duration> {
-    let value = request.headers().get("x-request-timeout-ms")?;
-    Some(MS * value.to_str().unwrap().parse().unwrap())
 }
 
 /// An answer that is good for HTTP, with a status of gRPC.

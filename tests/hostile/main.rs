@@ -11,5 +11,6 @@ mod effects;
 mod enough_time;
 #[path = "../feed/mod.rs"]
 mod feed;
+mod replicas;
 mod streams;
 mod trailers;

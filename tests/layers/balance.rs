@@ -1581,11 +1581,11 @@ async fn an_endpoint_whose_calls_are_given_up_is_no_outlier() {
 async fn at_least_half_of_the_endpoints_stay_in() {
     let names = ["a", "b", "c", "d", "e", "f"];
     for (count, broken, ejected) in [(1, 1, 0), (2, 1, 1), (2, 2, 0), (3, 1, 1), (6, 4, 3)] {
-        let rule = OutlierEjection::new().consecutive_failures(5);
+        let rule = OutlierEjection::new().base_ejection_time(Duration::from_secs(30));
         let rule = if broken == count {
-            OutlierEjection::new()
-        } else {
             rule
+        } else {
+            rule.consecutive_failures(5)
         };
         let balance = partly_broken(&names[..count], &names[..broken], rule);
         load(&balance, 15).await;

@@ -5,9 +5,11 @@ pub(crate) mod deploy;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
+pub(crate) mod x13_zone_lost;
 pub(crate) mod x14_hedged_balancer;
 pub(crate) mod x17_weights;
 pub(crate) mod x18_coming_back;
+pub(crate) mod x18_ejected;
 pub(crate) mod x19_shedding;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
@@ -90,6 +92,14 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x19",
         run: x19_shedding::run,
+    },
+    Experiment {
+        name: "x13",
+        run: x13_zone_lost::run,
+    },
+    Experiment {
+        name: "x18a",
+        run: x18_ejected::run,
     },
     Experiment {
         name: "deploy",

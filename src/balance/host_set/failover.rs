@@ -8,6 +8,7 @@ use super::HostSet;
 use super::members::Members;
 use crate::algorithm::failover::{Capacities, PRIORITIES, Rule, Shares, Split};
 use crate::algorithm::outlier::is_panic;
+use crate::balance::config::Settings;
 use crate::balance::endpoint::{GroupStatus, Host};
 use crate::sync::{AtomicU64, Ordering, lock, try_lock};
 
@@ -17,6 +18,7 @@ const RETURNS: usize = 32;
 /// Destination of calls, by the last assessment of the groups.
 pub(in crate::balance) struct Failover {
     rule: Rule,
+    panic_threshold: u8,
     /// Which group a call goes to, if there are several.
     pub(in crate::balance) split: Split,
     /// Until then, so few endpoints of a group are in that calls go to all of them; `u64::MAX` if time alone does not
@@ -25,9 +27,10 @@ pub(in crate::balance) struct Failover {
 }
 
 impl Failover {
-    pub(super) fn new(rule: Rule) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            rule,
+            rule: settings.failover.rule,
+            panic_threshold: settings.panic_threshold,
             split: Split::new(),
             panic_until: std::array::from_fn(|_| AtomicU64::new(0)),
         }
@@ -50,7 +53,11 @@ impl Failover {
         let are_enough = shares.suffice && members.are_several();
         for hosts in members.groups() {
             // Not while those that are in, here and in other groups, can take all calls.
-            let end = if are_enough { 0 } else { panic_end(hosts, now) };
+            let end = if are_enough {
+                0
+            } else {
+                panic_end(hosts, self.panic_threshold, now)
+            };
             self.panic_until[usize::from(hosts[0].priority())].store(end, Ordering::Relaxed);
         }
     }
@@ -81,7 +88,7 @@ impl HostSet {
         }
         match try_lock(&self.members) {
             Some(mut members) => self.failover.assess(&mut members, now),
-            None => self.failover.split.look_later(),
+            None => self.failover.split.look_next(),
         }
     }
 
@@ -106,16 +113,20 @@ impl HostSet {
     }
 }
 
-/// Until when so few of these are in that it is better to send calls to all of them; 0 if they are not so few.
-fn panic_end(hosts: &[Arc<Host>], now: u64) -> u64 {
+/// Until when less than `threshold` percent of these are in, so that it is better to send calls to all of them; 0 if they are
+/// not so few.
+fn panic_end(hosts: &[Arc<Host>], threshold: u8, now: u64) -> u64 {
     let returns = hosts.iter().map(|host| host.condition.is_out_until());
     let healthy = returns.clone().filter(|until| *until <= now).count();
-    if !is_panic(healthy, hosts.len()) {
+    if !is_panic(healthy, hosts.len(), threshold) {
         return 0;
     }
     let mut returns: Vec<_> = returns.collect();
     returns.sort_unstable();
-    let panic = |at: u64| is_panic(returns.partition_point(|until| *until <= at), returns.len());
+    let panic = |at: u64| {
+        let healthy = returns.partition_point(|until| *until <= at);
+        is_panic(healthy, returns.len(), threshold)
+    };
     let mut later = returns.iter().filter(|until| **until > now);
     *later.find(|until| !panic(**until)).unwrap_or(&u64::MAX)
 }

@@ -39,9 +39,12 @@ impl Members {
         groups
     }
 
-    /// When the next ejection is over after this time; `u64::MAX` if none is.
+    /// When the next ejection is over after this time, or the failures of the next endpoint are too old; `u64::MAX` if none is.
     pub(super) fn next_return(&self, now: u64) -> u64 {
-        let outs = self.hosts.iter().map(|host| host.condition.is_out_until());
+        let outs = self.hosts.iter().flat_map(|host| {
+            let fails_until = host.last_calls.fails_until(now);
+            [host.condition.is_out_until(), fails_until]
+        });
         outs.filter(|until| *until > now).min().unwrap_or(u64::MAX)
     }
 }

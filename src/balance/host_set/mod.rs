@@ -66,7 +66,7 @@ impl HostSet {
             members: Mutex::default(),
             evidence: Evidence::new(Terms::new(None)),
             ejector: settings.ejection.clone().map(Ejector::new),
-            failover: Failover::new(settings.failover.rule),
+            failover: Failover::new(&settings),
             turns: Box::default(),
             random: Random::new(settings.seed),
             tasks: Tasks::default(),

@@ -279,7 +279,8 @@ where
                     polled = Some(Poll::Pending);
                     continue;
                 }
-                context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
+                let time = self.running.plan().timeout().map(|limit| limit.time);
+                context::give_up(GivenUp::over(time), || self.call.set(Call::Done));
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
             } else if due.end.has_come(now) {
@@ -384,7 +385,7 @@ where
         }
         running.held.begin_again();
         let _direct = DirectCall::enter();
-        context::set_attempt(running.attempt);
+        context::set_attempt(running.attempt, !running.may_repeat());
         let at = running.held.core().at_instant(now);
         let begun = running.begin_attempt(&mut request, self.copy, &at);
         let owner = &running.held.owner;

@@ -285,7 +285,7 @@ where
                     if end.is_some_and(|end| hedge.timer.poll_at(end, cx).is_pending()) {
                         continue;
                     }
-                    context::give_up(GivenUp::TimedOut, || hedge.call.set(Call::Done));
+                    context::give_up(GivenUp::TimedOut(limit.time), || hedge.call.set(Call::Done));
                     Err(running.end_at_timeout())
                 }
             };
