@@ -40,7 +40,7 @@ mod sync {
 
 use std::time::Duration;
 
-use buttress::{BoxError, ReplayBodyError, http, keyed};
+use buttress::{BoxError, ReplayBodyError, Upload, http, keyed};
 use loom::sync::Arc;
 use loom::thread;
 
