@@ -12,6 +12,7 @@ use tokio::task::yield_now;
 use tower::Service;
 
 use super::code::{Code, STATUS};
+use crate::context;
 use crate::http::Protocol;
 
 /// Number of times that a body without data is asked again, a turn of the scheduler later.
@@ -138,7 +139,7 @@ where
             answer
         } else {
             let answer = ready!(this.call.poll(cx))?.map(PeekedBody::from);
-            if !is_open(&answer) {
+            if context::is_stream() || !is_open(&answer) {
                 return Poll::Ready(Ok(answer));
             }
             answer
@@ -274,5 +275,32 @@ impl<B: Body + fmt::Debug> fmt::Debug for PeekedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("PeekedBody");
         fields.field("body", &self.body).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::{OperationScope, Tried};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use std::convert::Infallible;
+    use std::future::ready;
+
+    #[test]
+    fn a_declared_stream_is_not_looked_at() {
+        for is_stream in [false, true] {
+            let trailers = HeaderMap::from_iter([(STATUS.clone(), 14.into())]);
+            let answer = Response::builder().header("content-type", "application/grpc");
+            let body = Empty::<Bytes>::new().with_trailers(ready(Some(Ok(trailers))));
+            let answer = answer.body(body).unwrap();
+            let _scope = OperationScope::enter(None, None, Tried::default(), Some(is_stream));
+            let call = PeekFuture::new(ready(Ok::<_, Infallible>(answer)));
+            let Poll::Ready(Ok(answer)) = tokio_test::task::spawn(call).poll() else {
+                panic!("it is ready");
+            };
+            let is_known = Code::read(with_status(&answer)).is_some();
+            assert_eq!(is_known, !is_stream);
+        }
     }
 }
