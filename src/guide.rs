@@ -68,7 +68,7 @@
 //! | attempts | as it is: 3, or 2 where a call is dear | of faults that come by chance *pⁿ* are left: of 1 %, one in 10,000 after two. None is begun that cannot wait out its backoff before the deadline |
 //! | backoff | as it is: 50 ms, ×2, up to 2 s, full jitter | [`Backoff::contention`](crate::Backoff::contention) for writers that collide |
 //! | budget | as it is: 20 % of the calls | holds up to failures of 35 %; beyond them retries only add load |
-//! | concurrency limit | 2 to 4 × *λ·W* (Little's law: *λ·W* are in flight on average) | only bites when the service has slowed down |
+//! | concurrency limit | 4 × *λ·W* + 5 (Little's law: *λ·W* are in flight on average) | refuses fewer than 1 % of the calls while the service is well, for *λ·W* from 0.5 to 50, also with bursts of 2.5 × *λ* |
 //! | … and at most | timeout × the calls per second that the service can do at its worst | the last one in must come out before its time is up |
 //! | … per process | that of the service, divided by the processes that call it | each counts only its own |
 //! | queue | none; for bursts as long as the limit, with its 100 ms | a queue that stands only adds latency |
@@ -76,7 +76,7 @@
 //! | … burst | the calls that come within 100 ms | a larger one is a burst for the service as well |
 //! | hedge | the 98th percentile, for 2 % more calls; the 95th for 5 % | most of the tail beyond it goes, and a copy is cheap |
 //! | circuit breaker, window | as it is: 10 s, and at least 2 × timeout | must see calls end that begin in it |
-//! | … smallest count | 20, less if there are fewer than 2 calls per second | below, it would never open |
+//! | … smallest count | as it is: 20 calls in a second, or 5 failures in the window | a client with a call every few seconds is protected as well |
 //! | … open time | as it is: 2 s. Shorter: probed sooner, and more often while it is down | calls lost to each outage ≈ *k* + 62.5 / open time in seconds at 100 calls a second |
 //!
 //! # An example
@@ -89,8 +89,8 @@
 //!   does.
 //! - Attempts: 3, as it is. Two that time out fit before the deadline, three that fail fast do. Of 0.5 % failures one
 //!   in 40,000 is left after two.
-//! - In flight: 200 × 0.03 = 6. Four times that is 24; the service at its worst can answer 0.405 × 100 = 40 in time, so
-//!   24 is safe.
+//! - In flight: 200 × 0.03 = 6. Four times that and 5 is 29; the service at its worst can answer 0.405 × 100 = 40 in time,
+//!   so 29 is safe.
 //! - Reads do no harm when made twice: hedge at the 98th percentile. An answer that would come after 90 ms mostly comes
 //!   after 90 + 30 ms.
 //!
@@ -101,7 +101,7 @@
 //!     .deadline(Duration::from_millis(900))
 //!     .timeout(Duration::from_millis(405))
 //!     .hedge(|hedge| hedge.percentile(0.98))
-//!     .concurrency_limit(24)
+//!     .concurrency_limit(29)
 //!     .build()?;
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
