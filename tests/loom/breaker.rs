@@ -14,6 +14,7 @@ fn call(outcome: Outcome, second: u64) -> Finished {
     };
     Finished {
         outcome,
+        is_first: true,
         slow: false,
         took: 0,
         at,
