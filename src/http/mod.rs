@@ -220,4 +220,4 @@ pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
-pub use self::streams::Streamed;
+pub use self::streams::{HttpStreams, Streamed};
