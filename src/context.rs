@@ -21,7 +21,7 @@ pub(crate) enum GivenUp {
 /// The context of the call that is being made or polled on this thread.
 struct Context {
     deadline: Cell<Option<Instant>>,
-    attempt: Cell<u32>,
+    attempt: Cell<Stage>,
     /// The budget that this attempt is paid from: its address, or 0.
     budget: Cell<usize>,
     /// The endpoints that the attempts of the operation were sent to, if there may be several.
@@ -31,11 +31,21 @@ struct Context {
     is_direct: Cell<bool>,
 }
 
+/// The attempt that is being made, and whether it asks for a stream. Together, so that both are moved as one word.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stage {
+    attempt: u32,
+    is_stream: bool,
+}
+
 thread_local! {
     static CONTEXT: Context = const {
         Context {
             deadline: Cell::new(None),
-            attempt: Cell::new(0),
+            attempt: Cell::new(Stage {
+                attempt: 0,
+                is_stream: false,
+            }),
             budget: Cell::new(0),
             tried: Cell::new(None),
             given_up: Cell::new(GivenUp::Early),
@@ -73,7 +83,14 @@ pub(crate) fn deadline() -> Option<Instant> {
 /// Which attempt of a retry this is, from 1; 0 outside any retry.
 #[inline]
 pub(crate) fn attempt() -> u32 {
-    CONTEXT.with(|context| context.attempt.get())
+    CONTEXT.with(|context| context.attempt.get().attempt)
+}
+
+/// Returns whether the stack around this call was told that the call asks for a stream, which may go on for longer than the
+/// time of an answer. `false` without a stack.
+#[inline]
+pub(crate) fn is_stream() -> bool {
+    CONTEXT.with(|context| context.attempt.get().is_stream)
 }
 
 /// The budget that the attempt is paid from: its address, or 0.
@@ -170,13 +187,14 @@ pub(crate) fn note_overload(has_others: bool) {
 pub(crate) struct OperationScope {
     /// The values that were there before.
     deadline: Option<Instant>,
-    attempt: u32,
+    attempt: Stage,
     budget: usize,
     tried: Option<Tried>,
 }
 
 impl OperationScope {
-    /// Sets the deadline; the number of the attempt, and the budget it is paid from; and the endpoints that were tried. Inside
+    /// Sets the deadline; the number of the attempt, and the budget it is paid from; the endpoints that were tried; and whether
+    /// the call is a stream, if the operation knows. Inside
     /// another operation that makes several attempts, the list of endpoints is that of the outer one, so that no attempt of
     /// either goes where another one went.
     #[inline(always)]
@@ -184,6 +202,7 @@ impl OperationScope {
         deadline: Option<Instant>,
         attempt: Option<(u32, usize)>,
         tried: Tried,
+        is_stream: Option<bool>,
     ) -> Self {
         CONTEXT.with(|context| {
             let outer = Self {
@@ -195,10 +214,15 @@ impl OperationScope {
             if deadline.is_some() {
                 context.deadline.set(deadline);
             }
+            let mut stage = outer.attempt;
             if let Some((attempt, budget)) = attempt {
-                context.attempt.set(attempt);
+                stage.attempt = attempt;
                 context.budget.set(budget);
             }
+            if let Some(is_stream) = is_stream {
+                stage.is_stream = is_stream;
+            }
+            context.attempt.set(stage);
             if outer.tried.is_none() {
                 context.tried.set(Some(tried));
             }
@@ -282,7 +306,10 @@ pub(crate) fn as_direct<T>(is_direct: bool, call: impl FnOnce() -> T) -> T {
 
 /// Sets the number of the next attempt of the operation whose scope this is.
 pub(crate) fn set_attempt(attempt: u32) {
-    CONTEXT.with(|context| context.attempt.set(attempt));
+    CONTEXT.with(|context| {
+        let stage = context.attempt.get();
+        context.attempt.set(Stage { attempt, ..stage });
+    });
 }
 
 #[cfg(test)]
@@ -295,7 +322,7 @@ mod tests {
         note_tried(1);
         assert_eq!(tried(), Tried::default(), "no operation, no list");
         for endpoint in 2..5 {
-            let scope = OperationScope::enter(None, None, kept);
+            let scope = OperationScope::enter(None, None, kept, None);
             note_tried(endpoint);
             kept = scope.tried();
         }
@@ -305,8 +332,8 @@ mod tests {
 
     #[test]
     fn an_operation_inside_another_one_shares_its_list() {
-        let outer = OperationScope::enter(None, None, Tried([7, 0]));
-        let inner = OperationScope::enter(None, None, Tried::default());
+        let outer = OperationScope::enter(None, None, Tried([7, 0]), None);
+        let inner = OperationScope::enter(None, None, Tried::default(), None);
         assert!(tried().contains(7));
         note_tried(8);
         let inner_kept = inner.tried();
@@ -320,10 +347,10 @@ mod tests {
     #[test]
     fn a_panic_restores_the_outer_context() {
         let outer = std::panic::catch_unwind(|| {
-            let _scope = OperationScope::enter(None, Some((3, 7)), Tried::default());
+            let _scope = OperationScope::enter(None, Some((3, 7)), Tried::default(), Some(true));
             panic!("inside");
         });
         assert!(outer.is_err());
-        assert_eq!((attempt(), budget()), (0, 0));
+        assert_eq!((attempt(), budget(), is_stream()), (0, 0, false));
     }
 }

@@ -205,6 +205,7 @@ pub mod respond;
 mod retry_after;
 mod rules;
 mod standard;
+mod streams;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
@@ -219,3 +220,4 @@ pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
+pub use self::streams::{HttpStreams, Streamed};

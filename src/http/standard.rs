@@ -1,18 +1,19 @@
 //! The standard stack for HTTP.
 
-use super::{Classifier, CompleteOnBodyEnd, HttpReplay};
+use super::{Classifier, CompleteOnBodyEnd, HttpReplay, HttpStreams};
 use crate::balance::{self, PowerOfChoices};
 use crate::stack;
 
 /// The settings of a standard stack for HTTP. Made by [`standard`].
-pub type HttpStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// The layer of a standard stack for HTTP.
-pub type HttpStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandardLayer =
+    stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
 pub type HttpStandardService<S> =
-    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
 pub type HttpBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
@@ -89,4 +90,5 @@ pub fn standard(name: impl Into<String>) -> HttpStandard {
         .replay(HttpReplay::new())
         .classify(Classifier::new())
         .completion(CompleteOnBodyEnd)
+        .streaming(HttpStreams::new())
 }

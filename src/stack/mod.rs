@@ -118,9 +118,11 @@
 
 mod config;
 mod layer;
+mod streams;
 
 pub use self::config::{Settings, Standard};
 pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
+pub use self::streams::{NoStreams, Streams};
 use crate::ByClone;
 
 /// Begins to configure the standard stack for the calls to one dependency. See the

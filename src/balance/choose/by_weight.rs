@@ -137,7 +137,7 @@ mod tests {
             counts[first] += 1;
             if first == 0 {
                 let tried = crate::context::Tried::default();
-                let _scope = crate::context::OperationScope::enter(None, None, tried);
+                let _scope = crate::context::OperationScope::enter(None, None, tried, None);
                 crate::context::note_tried(pool.hosts[0].id);
                 let retry = pool.choose_again(&RoundRobin);
                 assert_ne!(retry, 0);

@@ -432,7 +432,7 @@ pub(super) mod tests {
             if is_closed {
                 pool = pool.closed(&[2]);
             }
-            let _scope = OperationScope::enter(None, None, Tried::default());
+            let _scope = OperationScope::enter(None, None, Tried::default(), None);
             crate::context::note_tried(pool.hosts[0].id);
             pool.random = SmallRng::seed_from_u64(1);
             assert_eq!(pool.choose_again(&PowerOfChoices), expected);

@@ -2,18 +2,19 @@
 
 use super::Classifier;
 use crate::balance::{self, PowerOfChoices};
-use crate::http::{CompleteOnBodyEnd, HttpReplay};
+use crate::http::{CompleteOnBodyEnd, HttpReplay, HttpStreams};
 use crate::stack;
 
 /// The settings of a standard stack for gRPC. Made by [`standard`].
-pub type GrpcStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type GrpcStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// The layer of a standard stack for gRPC.
-pub type GrpcStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type GrpcStandardLayer =
+    stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
 pub type GrpcStandardService<S> =
-    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, HttpStreams>;
 
 /// A balancer over gRPC channels, as it can be written in a field. See [`balance()`].
 pub type GrpcBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
@@ -50,4 +51,5 @@ pub fn standard(name: impl Into<String>) -> GrpcStandard {
         .replay(HttpReplay::new().grpc_previous_attempts())
         .classify(Classifier::new())
         .completion(CompleteOnBodyEnd)
+        .streaming(HttpStreams::new())
 }
