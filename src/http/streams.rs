@@ -10,7 +10,8 @@ use crate::stack::Streams;
 /// Says of one request whether its answer is a stream, which may go on for longer than the deadline of a stack: an extension of
 /// the request.
 ///
-/// Goes before all else that [`HttpStreams`] looks at. See [streams](crate::stack#streams).
+/// It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
+/// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -50,7 +51,7 @@ pub struct HttpStreams {
 }
 
 impl HttpStreams {
-    /// Takes requests that are marked for those of streams, and no others.
+    /// Takes requests that are marked with [`Streamed`] for those of streams, and no others.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -86,12 +87,5 @@ impl<B> Streams<Request<B>> for HttpStreams {
             Some(Streamed(is_stream)) => *is_stream,
             None => self.are_streams(request.uri().path()),
         }
-    }
-}
-
-#[cfg(feature = "reqwest")]
-impl Streams<::reqwest::Request> for HttpStreams {
-    fn is_stream(&self, request: &::reqwest::Request) -> bool {
-        self.are_streams(request.url().path())
     }
 }

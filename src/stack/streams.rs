@@ -6,8 +6,7 @@
 /// A closure `|request: &Req| -> bool` does. For HTTP there is `http::HttpStreams` of the feature `http`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not tell which requests of type `{Req}` ask for streams",
-    note = "write `.streaming(|request: &{Req}| false)`, or a condition of your own",
-    note = "with feature `http`, `HttpStreams` knows `http::Request`, and with feature `reqwest` also `reqwest::Request`"
+    note = "write `.streaming(|request: &{Req}| false)`, or a condition of your own"
 )]
 pub trait Streams<Req> {
     /// Returns whether the answer to `request` is a stream.

@@ -23,6 +23,10 @@
 //! The deadline is carried with the task (see [`Deadline`](crate::Deadline)); of an inherited one and
 //! the layer's own, the sooner one counts. If it has passed already, the inner service is not asked.
 //!
+//! Both layers are done when the inner service has returned its response. In the [standard stack](crate::stack#the-three-times) the
+//! deadline covers the body of an answer as well, and a `response_timeout` all attempts up to its head; in a stack built by
+//! hand a `BodyTimeoutLayer` of the feature `http` ends the body at the deadline.
+//!
 //! # Promises
 //!
 //! - A call ends at most one tick of tokio's timer (1 ms) after its time is up, also when the inner

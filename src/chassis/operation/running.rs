@@ -127,11 +127,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn begin<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
     where
         P: PlanFor<Req>,
+        R: Replay<Req>,
     {
         self.held.begin(at);
-        let plan = &self.held.owner.recipe.plan;
+        let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
         if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
-            self.is_stream = plan.is_stream(request);
+            self.is_stream = plan.is_stream(request) || replay.is_stream(request);
             let time = if self.is_stream {
                 Duration::MAX
             } else {

@@ -8,8 +8,9 @@
 //! finish in time.
 //!
 //! The defaults suit answers that are part of their operation. For streams that are meant to outlast it, such as
-//! server-sent events or a gRPC `Watch`, set `.deadline(false)`, and `idle` to the longest pause that a healthy server
-//! makes. Set `total` where bodies have a size that is known.
+//! server-sent events or a gRPC `Watch`, set `idle` to the longest pause that a healthy server
+//! makes. Inside a standard stack such calls are [declared](crate::stack#streams), and have no deadline but that of their caller;
+//! elsewhere set `.deadline(false)`. Set `total` where bodies have a size that is known.
 //!
 //! A retry around it does not see the end of the body: the head was delivered.
 //!
