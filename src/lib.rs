@@ -71,6 +71,7 @@
 //!
 //! | layer | module | in short |
 //! |---|---|---|
+//! | `http::client` | `http::client` | a whole client: the standard stack and all that belongs to HTTP |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
 //! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, with a client that is bound to none |
@@ -82,7 +83,7 @@
 //!
 //! The feature `http` knows what a status means, which requests may be sent again, and that a call is over at the end of
 //! its response body. It depends on the crates `http`, `http-body` and `http-body-util`, not on a client: those of
-//! hyper-util, tonic and reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::standard(name)` in place of [`standard`].
+//! hyper-util, tonic and reqwest, and servers under axum and tonic, fit. Begin with `buttress::http::client(name)` in place of [`standard`].
 //!
 //! # Order of layers
 //!

@@ -1,6 +1,6 @@
 //! The standard stack for HTTP.
 
-use super::{Classifier, CompleteOnBodyEnd, HttpReplay, HttpStreams};
+use super::{Classifier, CompleteOnBodyEnd, HttpReplay};
 use crate::balance::{self, PowerOfChoices};
 use crate::stack::{self, NoStreams};
 
@@ -92,5 +92,4 @@ pub fn standard(name: impl Into<String>) -> HttpStandard {
         .replay(HttpReplay::new())
         .classify(Classifier::new())
         .completion(CompleteOnBodyEnd)
-        .streaming(HttpStreams::new())
 }

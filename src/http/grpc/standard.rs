@@ -53,5 +53,4 @@ pub fn standard(name: impl Into<String>) -> GrpcStandard {
         .replay(HttpReplay::new().grpc_previous_attempts())
         .classify(Classifier::new())
         .completion(CompleteOnBodyEnd)
-        .streaming(HttpStreams::new())
 }
