@@ -71,7 +71,7 @@
 //!
 //! | layer | module | in short |
 //! |---|---|---|
-//! | `http::client` | `http::client` | a whole client: the standard stack and all that belongs to HTTP |
+//! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack and all that belongs to HTTP, or to gRPC over tonic |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
 //! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, with a client that is bound to none |
@@ -173,6 +173,8 @@ pub mod discover;
 mod error;
 mod evictable;
 pub mod fallback;
+#[cfg(feature = "tonic")]
+pub mod grpc;
 pub mod guide;
 pub mod hedge;
 #[cfg(feature = "http")]

@@ -111,6 +111,15 @@ impl<S> Endpoint<S> {
     }
 
     /// The same endpoint with a service that is made of its own.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn map<T>(self, make: impl FnOnce(S) -> T) -> Endpoint<T> {
+        Endpoint {
+            service: make(self.service),
+            about: self.about,
+        }
+    }
+
+    /// The same, unless none can be made.
     #[cfg(feature = "http")]
     pub(crate) fn try_map<T, E>(
         self,

@@ -3,8 +3,8 @@
 //! # When to use it
 //!
 //! With a client of HTTP whose responses are `http::Response`: one of hyper-util, a tonic `Channel`, or a
-//! service of your own. [`client()`] makes a whole client in one expression, with all parts of this page in their
-//! order. [`standard`] and [`grpc::standard`] are the stack alone, for an order of
+//! service of your own. [`client()`] makes a whole client in one expression, with all parts of this page in their order; the
+//! module `grpc` of the feature `tonic` does it for gRPC. [`standard`] and [`grpc::standard`] are the stack alone, for an order of
 //! your own. The parts can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
 //! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
@@ -213,7 +213,7 @@ mod retry_after;
 mod rules;
 mod standard;
 mod streams;
-mod transport;
+pub(crate) mod transport;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};

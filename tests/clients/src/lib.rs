@@ -46,3 +46,5 @@ mod readme;
 mod recipes;
 #[cfg(test)]
 mod spawn;
+#[cfg(test)]
+mod whole;
