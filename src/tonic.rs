@@ -36,6 +36,7 @@
 //!
 //! The channel must be the innermost service: put an interceptor around the adapter, not between it and the channel.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::task::{self, Poll, ready};
 
@@ -45,26 +46,32 @@ use ::tonic::transport::{self, Channel};
 use http_body::Body as _;
 use tower::Service;
 
-use crate::Error;
 use crate::http::grpc::{PeekFuture, PeekedBody};
 use crate::statement::{self, Witness, of_connection};
+use crate::{BoxError, Error};
 
 /// A channel that says whether a request was sent. See the [module documentation](self).
+///
+/// Any other service in the place of the channel, as in a test, makes no statement.
 #[derive(Clone, Debug)]
-pub struct Client(Channel);
+pub struct Client<S = Channel>(S);
 
-impl Client {
+impl<S> Client<S> {
     /// Asks `channel`.
     #[must_use]
-    pub fn new(channel: Channel) -> Self {
+    pub fn new(channel: S) -> Self {
         Self(channel)
     }
 }
 
-impl Service<Request<Body>> for Client {
-    type Response = Response<PeekedBody<Body>>;
+impl<S, B> Service<Request<Body>> for Client<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError> + 'static> + 'static,
+    B: http_body::Body + Unpin,
+{
+    type Response = Response<PeekedBody<B>>;
     type Error = Error;
-    type Future = ResponseFuture;
+    type Future = ResponseFuture<S::Future, B>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
@@ -74,8 +81,10 @@ impl Service<Request<Body>> for Client {
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let has_body = !request.body().is_end_stream();
-        let witness = OfChannel { has_body };
+        let witness = OfChannel {
+            is_channel: (&self.0 as &dyn Any).is::<Channel>(),
+            has_body: !request.body().is_end_stream(),
+        };
         PeekFuture::new(statement::ResponseFuture::call(witness, || {
             self.0.call(request)
         }))
@@ -83,21 +92,24 @@ impl Service<Request<Body>> for Client {
 }
 
 /// The response future of [`Client`].
-pub type ResponseFuture = PeekFuture<
-    statement::ResponseFuture<<Channel as Service<Request<Body>>>::Future, OfChannel>,
-    Body,
->;
+pub type ResponseFuture<F = <Channel as Service<Request<Body>>>::Future, B = Body> =
+    PeekFuture<statement::ResponseFuture<F, OfChannel>, B>;
 
 /// Asks a channel.
 #[derive(Clone, Copy, Debug)]
 pub struct OfChannel {
+    /// A service around a channel may have sent the request before, and hand on the error of the channel.
+    is_channel: bool,
     has_body: bool,
 }
 
-impl Witness<transport::Error> for OfChannel {
-    fn proves_not_sent(&self, error: &transport::Error) -> bool {
-        error.source().is_some_and(|error| {
-            error.is::<::tonic::ConnectError>() || of_connection(error, self.has_body)
-        })
+impl<E: 'static> Witness<E> for OfChannel {
+    fn proves_not_sent(&self, error: &E) -> bool {
+        let error: Option<&transport::Error> = (error as &dyn Any).downcast_ref();
+        let source = error.and_then(StdError::source);
+        self.is_channel
+            && source.is_some_and(|error| {
+                error.is::<::tonic::ConnectError>() || of_connection(error, self.has_body)
+            })
     }
 }

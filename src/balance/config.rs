@@ -8,7 +8,7 @@ use tokio::runtime;
 
 use super::background::Task;
 use super::choose::PowerOfChoices;
-use super::driver::{Discovery, Found};
+use super::driver::Discovery;
 use super::endpoint::{Endpoint, LoadMetric};
 use super::failover::Failover;
 use super::outlier::OutlierEjection;
@@ -229,10 +229,11 @@ impl<P, K, C> Config<P, K, C> {
         })
     }
 
-    fn drive<S, D>(
+    /// Like [`discover`](Self::discover), with endpoints that `found` makes of what is discovered.
+    pub(crate) fn drive<S, D>(
         self,
         discover: D,
-        found: Found<D, S>,
+        found: impl Fn(&Arc<str>, D::Service) -> Endpoint<S> + Send + 'static,
     ) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
@@ -240,7 +241,7 @@ impl<P, K, C> Config<P, K, C> {
     {
         check_runtime(self.check()?, "discover")?;
         let balance = self.balance(Vec::new());
-        let discovery = Arc::new(Discovery::new(discover, found));
+        let discovery = Arc::new(Discovery::new(discover, Box::new(found)));
         let panicked = Arc::clone(&discovery);
         balance.pool.run_in_background(
             Task::Discovery,

@@ -18,7 +18,7 @@ use crate::sync::lock;
 const BATCH: usize = 256;
 
 /// Makes the endpoint of a service that was discovered.
-pub(super) type Found<D, S> = fn(&Arc<str>, <D as Source>::Service) -> Endpoint<S>;
+pub(super) type Found<D, S> = Box<dyn Fn(&Arc<str>, <D as Source>::Service) -> Endpoint<S> + Send>;
 
 /// Why a batch is over.
 enum Over {
@@ -117,7 +117,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(Over::Ended),
                 Poll::Ready(Some(Ok(change))) => {
                     let key = |key: D::Key| Arc::from(key.to_string());
-                    work.batch.push(change.map(key, work.found));
+                    work.batch.push(change.map(key, &work.found));
                     continue;
                 }
                 Poll::Ready(Some(Err(_))) => Poll::Ready(Over::Failed),

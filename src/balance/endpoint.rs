@@ -122,6 +122,34 @@ impl<S> Endpoint<S> {
         self.about.available = Some(Arc::new(availability));
         self
     }
+
+    /// The same endpoint with a service that is made of its own.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn map<T>(self, make: impl FnOnce(S) -> T) -> Endpoint<T> {
+        Endpoint {
+            service: make(self.service),
+            about: self.about,
+        }
+    }
+
+    /// The same, unless none can be made.
+    #[cfg(feature = "http")]
+    pub(crate) fn try_map<T, E>(
+        self,
+        make: impl FnOnce(S) -> Result<T, E>,
+    ) -> Result<Endpoint<T>, E> {
+        Ok(Endpoint {
+            service: make(self.service)?,
+            about: self.about,
+        })
+    }
+}
+
+/// An address as an endpoint, whose key it is. A whole client, such as `http::client`, makes a service of it.
+impl<A: ToString> From<A> for Endpoint<A> {
+    fn from(address: A) -> Self {
+        Self::new(address.to_string(), address)
+    }
 }
 
 impl About {

@@ -1,17 +1,21 @@
 //! The handle that reads and steers a balancer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rand::SeedableRng;
 use tokio::time::Instant;
 
-use super::background::Task;
+use super::background::{Lease, Task, TaskState};
+use super::config::check_runtime;
 use super::endpoint::{Endpoint, EndpointStatus, GroupStatus, Host};
+use super::health::{self, HealthCheck, Probe};
 use super::host_set::Reassessment;
 use super::pool::{Change, Pool, insert};
 use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::discover::Target;
+use crate::error::Check;
 use crate::nanos::after;
 
 /// Reads and steers a balancer. Clones are handles of the same one.
@@ -57,6 +61,36 @@ impl<S> Handle<S> {
             .host_set
             .for_each_group(|group| groups.push(group));
         groups
+    }
+
+    /// Asks the endpoints again and again whether they work, by a task that ends with the last handle.
+    ///
+    /// The task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
+    ///
+    /// Takes the place of an earlier health check: what that has found remains until this finds otherwise.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range, or there is no Tokio runtime to run the task.
+    pub fn check_health<H>(&self, health: HealthCheck<H>) -> Result<(), ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        H: Probe<S> + Send + Sync + 'static,
+    {
+        let check = Check::new("balance", self.pool.name())?;
+        health.check(check)?;
+        check_runtime(check, "check_health")?;
+        let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
+        let mut random = self.pool.host_set.random.generator();
+        let run = move |lease: &Arc<Lease<S>>, _| {
+            lease.set(TaskState::Running);
+            let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
+            health::drive(pool, changed, Arc::clone(&health), random.fork())
+        };
+        let panicked = |_: &Lease<S>| TaskState::Recovering;
+        self.pool
+            .run_in_background(Task::HealthCheck, run, panicked);
+        Ok(())
     }
 
     /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such

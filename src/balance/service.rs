@@ -1,28 +1,26 @@
 //! The service that balances.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::background::{Lease, Task, TaskState};
 use super::choose::{Choose, Eligibility, Endpoints, PowerOfChoices, best_eligibility};
-use super::config::{Config, Settings, check_runtime};
+use super::config::{Config, Settings};
 use super::endpoint::{Endpoint, Host};
 use super::flight::Flight;
 use super::future::ResponseFuture;
 use super::handle::Handle;
-use super::health::{self, HealthCheck, Probe};
+use super::health::{HealthCheck, Probe};
 use super::host_set::HostSet;
 use super::pool::{Group, Local, Pool};
 use crate::algorithm::last_calls::MIN_KNOWN;
 use crate::algorithm::outlier::Tally;
 use crate::context;
-use crate::error::Check;
 use crate::send::send_method;
 use crate::sync::lock;
 use crate::{
@@ -70,11 +68,7 @@ impl<S, P, K, C> Balance<S, P, K, C> {
         Handle::new(&self.pool)
     }
 
-    /// Asks the endpoints again and again whether they work, by a task that ends with the last handle.
-    ///
-    /// The task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
-    ///
-    /// Takes the place of an earlier health check: what that has found remains until this finds otherwise.
+    /// Asks the endpoints again and again whether they work. See [`Handle::check_health`].
     ///
     /// # Errors
     ///
@@ -84,19 +78,7 @@ impl<S, P, K, C> Balance<S, P, K, C> {
         S: Clone + Send + Sync + 'static,
         H: Probe<S> + Send + Sync + 'static,
     {
-        let check = Check::new("balance", self.pool.name())?;
-        health.check(check)?;
-        check_runtime(check, "check_health")?;
-        let (health, changed) = (Arc::new(health), Arc::clone(&self.pool.changed));
-        let mut random = self.pool.host_set.random.generator();
-        let run = move |lease: &Arc<Lease<S>>, _| {
-            lease.set(TaskState::Running);
-            let (pool, changed) = (Weak::clone(&lease.pool), Arc::clone(&changed));
-            health::drive(pool, changed, Arc::clone(&health), random.fork())
-        };
-        let panicked = |_: &Lease<S>| TaskState::Recovering;
-        self.pool
-            .run_in_background(Task::HealthCheck, run, panicked);
+        self.handle().check_health(health)?;
         Ok(self)
     }
 }

@@ -3,8 +3,9 @@
 //! # When to use it
 //!
 //! With a client of HTTP whose responses are `http::Response`: one of hyper-util, a tonic `Channel`, or a
-//! service of your own. [`standard`] is the whole stack in one line, and [`grpc::standard`] that for gRPC. The parts
-//! can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
+//! service of your own. [`client()`] makes a whole client in one expression, with all parts of this page in their order; the
+//! module `grpc` of the feature `tonic` does it for gRPC. [`standard`] and [`grpc::standard`] are the stack alone, for an order of
+//! your own. The parts can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
 //! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
 //! `ServiceExt` of tower.
@@ -215,6 +216,7 @@ pub mod add_origin;
 mod body;
 pub mod body_timeout;
 mod classify;
+pub mod client;
 pub mod deadline;
 mod error;
 pub mod grpc;
@@ -227,11 +229,13 @@ mod retry_after;
 mod rules;
 mod standard;
 mod streams;
+pub(crate) mod transport;
 
 pub use self::add_origin::{AddOrigin, AddOriginLayer};
 pub use self::body::{ClassifyEos, CompleteOnBodyEnd, TrackedBody};
 pub use self::body_timeout::{BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 pub use self::classify::{Classifier, ResultUnknown};
+pub use self::client::{Client, client};
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
 pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_idempotent};
@@ -242,3 +246,4 @@ pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
 pub use self::streams::{HttpStreams, Streamed};
+pub use self::transport::Transport;

@@ -28,14 +28,21 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The settings of a standard stack. Made by [`standard`](super::standard).
 ///
 /// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
-pub type Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse, D = NoStreams> =
-    LayerConfig<Settings<D>, R, K, C>;
+pub type Standard<
+    R = ByClone,
+    K = ErrorsAreFailures,
+    C = CompleteOnResponse,
+    D = NoStreams,
+    T = (),
+> = LayerConfig<Settings<D, T>, R, K, C>;
 
-/// The settings of a standard stack, as they are in a [`Standard`]. `D` declares streams.
+/// The settings of a standard stack, as they are in a [`Standard`]. `D` declares streams. `T` has the settings of the layers
+/// under the stack, if a whole client is configured.
 #[derive(Clone, PartialEq)]
-pub struct Settings<D = NoStreams> {
+pub struct Settings<D = NoStreams, T = ()> {
     values: Values,
     streams: D,
+    pub(crate) transport: T,
 }
 
 /// The settings that do not depend on the type of the requests.
@@ -47,6 +54,8 @@ struct Values {
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
+    /// Nobody has said anything about the circuit breaker.
+    has_default_breaker: bool,
     rate_limit: Option<rate_limit::Config>,
     bulkhead: Choice<bulkhead::Config>,
     timeout: Choice<Duration>,
@@ -55,7 +64,7 @@ struct Values {
     seed: Option<u64>,
 }
 
-debug_fields!([D] Settings<D> { values });
+debug_fields!([D, T] Settings<D, T> { values });
 
 impl Settings {
     pub(super) fn new(name: &str) -> Self {
@@ -66,6 +75,7 @@ impl Settings {
             retry: Some(RetryLayer::config(name)),
             hedge: None,
             breaker: Some(CircuitBreakerLayer::config(name)),
+            has_default_breaker: true,
             rate_limit: None,
             bulkhead: Choice::Default,
             timeout: Choice::Default,
@@ -73,12 +83,36 @@ impl Settings {
             one_quota: false,
             seed: None,
         };
-        let streams = NoStreams;
-        Self { values, streams }
+        Self {
+            values,
+            streams: NoStreams,
+            transport: (),
+        }
     }
 }
 
-impl<R, K, C, D> Standard<R, K, C, D> {
+impl<D, T> Settings<D, T> {
+    /// Leaves the circuit breaker out, unless it was asked for.
+    #[cfg(feature = "http")]
+    pub(crate) fn without_default_breaker(mut self) -> Self {
+        if self.values.has_default_breaker {
+            self.values.breaker = None;
+        }
+        self
+    }
+
+    /// Adds the settings of the layers under the stack.
+    #[cfg(feature = "http")]
+    pub(crate) fn with_transport<T2>(self, transport: T2) -> Settings<D, T2> {
+        Settings {
+            values: self.values,
+            streams: self.streams,
+            transport,
+        }
+    }
+}
+
+impl<R, K, C, D, T> Standard<R, K, C, D, T> {
     /// Sets the time of one attempt, until the head of its answer. By default 2 s, or 0.45 of the deadline or of the response
     /// timeout if that is less.
     ///
@@ -128,8 +162,12 @@ impl<R, K, C, D> Standard<R, K, C, D> {
     /// Declares which calls ask for streams: with a closure `|request: &Req| -> bool`, or a type of your own. By default none does.
     ///
     /// The [deadline](Self::deadline) of the stack is not one of a stream. See [streams](crate::stack#streams).
-    pub fn streaming<D2>(self, streams: D2) -> Standard<R, K, C, D2> {
-        self.with_settings(|Settings { values, .. }| Settings { values, streams })
+    pub fn streaming<D2>(self, streams: D2) -> Standard<R, K, C, D2, T> {
+        self.with_settings(|settings| Settings {
+            values: settings.values,
+            streams,
+            transport: settings.transport,
+        })
     }
 
     /// Changes the settings of retry.
@@ -168,6 +206,7 @@ impl<R, K, C, D> Standard<R, K, C, D> {
         let config = self.settings.values.breaker;
         let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(&self.name));
         self.settings.values.breaker = Some(change(config));
+        self.settings.values.has_default_breaker = false;
         self
     }
 
@@ -256,22 +295,17 @@ impl<R, K, C, D> Standard<R, K, C, D> {
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
-    pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C, D> {
+    pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C, D, T> {
         self.with_request(replay)
     }
 
     /// Sets when an attempt is over. By default when the inner service has returned its response.
-    pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2, D> {
+    pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2, D, T> {
         self.with_completion(completion)
     }
 
     /// Makes the layer.
-    ///
-    /// # Errors
-    ///
-    /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
-    /// names both.
-    pub fn build(self) -> Result<StandardLayer<R, K, C, D>, ConfigError>
+    pub(crate) fn layer(self) -> Result<StandardLayer<R, K, C, D>, ConfigError>
     where
         D: Send + Sync + 'static,
     {
@@ -332,6 +366,18 @@ impl<R, K, C, D> Standard<R, K, C, D> {
             budget,
             streams: settings.streams,
         }))
+    }
+}
+
+impl<R, K, C, D: Send + Sync + 'static> Standard<R, K, C, D> {
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
+    /// names both.
+    pub fn build(self) -> Result<StandardLayer<R, K, C, D>, ConfigError> {
+        self.layer()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::streams::{NoStreams, Streams};
 use crate::chassis::{
-    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, PlanFor, Repeat, Times,
+    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, PlanFor, Recipe, Repeat, Times,
 };
 use crate::debug::debug_fields;
 use crate::measure::Meter;
@@ -105,14 +105,15 @@ impl<R, K, C, D: Send + Sync + 'static> StandardLayer<R, K, C, D> {
     /// A handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        let plan = self.plan();
-        let hedge = plan.hedge.as_ref();
-        Handle {
-            name: self.name(),
-            parts: self.parts().clone(),
-            hedge: hedge.map(|hedge| hedge::Handle::of(hedge, self.origin())),
-            budget: plan.budget.clone(),
-        }
+        Handle::of(self.recipe())
+    }
+}
+
+impl<S, R, K, C, D: Send + Sync + 'static> StandardService<S, R, K, C, D> {
+    /// A handle that reads and steers the parts.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::of(self.recipe())
     }
 }
 
@@ -126,6 +127,19 @@ pub struct Handle {
 }
 
 impl Handle {
+    fn of<R, K, C, D>(recipe: &Recipe<StandardPlan<D>, R, K, C>) -> Self
+    where
+        D: Send + Sync + 'static,
+    {
+        let (core, hedge) = (&recipe.core, recipe.plan.hedge.as_ref());
+        Self {
+            name: core.name,
+            parts: core.attempt.clone(),
+            hedge: hedge.map(|hedge| hedge::Handle::of(hedge, core.origin)),
+            budget: recipe.plan.budget.clone(),
+        }
+    }
+
     /// The name of the stack.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -80,8 +80,8 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         Self { recipe }
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.recipe.core.name
+    pub(crate) fn recipe(&self) -> &Recipe<P, R, K, C> {
+        &self.recipe
     }
 
     pub(crate) fn plan(&self) -> &P {
@@ -108,6 +108,12 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         C: TrackCompletion<S::Response, K>,
     {
         self.layer(service)
+    }
+}
+
+impl<S, P: Plan, R, K, C> Operation<S, P, R, K, C> {
+    pub(crate) fn recipe(&self) -> &Recipe<P, R, K, C> {
+        &self.shared.recipe
     }
 }
 

@@ -128,3 +128,5 @@ pub use self::answer::{AnsweredError, ForClients, ForServers, Side};
 pub use self::body::AnswerBody;
 pub use self::layer::{Respond, RespondLayer, ResponseFuture};
 pub use self::refusal::Refusal;
+#[cfg(feature = "tonic")]
+pub(crate) use self::refusal::trailers as grpc_trailers;

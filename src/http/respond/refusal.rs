@@ -128,7 +128,7 @@ impl<'a> Reason<'a> {
 
 /// The trailers of an answer of gRPC that had begun before it ended in `error`.
 #[cold]
-pub(super) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
+pub(crate) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     Reason::new(error, Protocol::Grpc, is_for_client).trailers(&mut trailers);
     trailers

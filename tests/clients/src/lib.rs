@@ -59,3 +59,5 @@ mod readme;
 mod recipes;
 #[cfg(test)]
 mod spawn;
+#[cfg(test)]
+mod whole;

@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use buttress::discover::Watch;
-use buttress::http::{
-    AddOrigin, AddOriginLayer, BodyTimeout, BodyTimeoutLayer, HttpBalance, HttpStandardService,
-    balance, standard,
-};
+use buttress::http::{self as resilient, AddOriginLayer};
 use buttress::{BoxError, ConfigError, hyper as adapter};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -26,15 +23,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
-use tower::Layer;
 
 const MS: Duration = Duration::from_millis(1);
 const CALLERS: u32 = 10;
 const CALLS_OF_EACH: u32 = 30;
 
 /// A client of whatever replicas there are.
-type Search = HttpStandardService<HttpBalance<Replica>>;
-type Replica = AddOrigin<BodyTimeout<adapter::Client<Client<HttpConnector, Full<Bytes>>>>>;
+type Search = resilient::Client<adapter::Client<Client<HttpConnector, Full<Bytes>>>>;
 
 /// Addresses under names. A registry, a file or an operator writes the list.
 type List = watch::Receiver<Vec<(SocketAddr, SocketAddr)>>;
@@ -48,24 +43,17 @@ fn search(list: List) -> Result<Search, ConfigError> {
         .http2_keep_alive_timeout(Duration::from_secs(2))
         .http2_keep_alive_while_idle(true)
         .build_http();
-    // Says whether a request was sent.
-    let client = adapter::Client::new(client);
-    // Inside the balancer, so that a body that stalls is a failure of its replica.
-    let client = BodyTimeoutLayer::new("search").layer(client);
-    // The client is bound to no server: this makes one for each replica.
-    let replica = move |_: &_, address: &_| AddOriginLayer::http(*address).layer(client.clone());
-    let replicas = balance("search")
-        // A new one gets few calls at first. Shorter than the default of 10 s, because this is a demonstration.
-        .slow_start(20 * MS)
-        .discover(Watch::new(list, replica))?;
-    // Retries go to another replica. The balancer leaves alone who fails, and a breaker over all would open because of one.
-    let stack = standard("search")
+    resilient::client("search")
         .timeout(500 * MS)
         .deadline(2_000 * MS)
-        .no_circuit_breaker()
         .concurrency_limit(50)
-        .build()?;
-    Ok(stack.wrap(replicas))
+        // A new one gets few calls at first. Shorter than the default of 10 s, because this is a demonstration.
+        .balance(|balance| balance.slow_start(20 * MS))
+        // Retries go to another replica.
+        .discover(
+            adapter::Client::new(client),
+            Watch::new(list, |_, address| AddOriginLayer::http(*address)),
+        )
 }
 
 /// A server, how often it was asked, and what kills it.
@@ -110,7 +98,7 @@ async fn load(search: &Search) -> u32 {
         callers.spawn(async move {
             let mut failed = 0;
             for _ in 0..CALLS_OF_EACH {
-                let request = Request::get("/stock").body(Full::default());
+                let request = Request::get("/stock").body("");
                 let request = request.expect("is valid");
                 let answer = search.send(request).await;
                 let is_good = match answer {

@@ -14,9 +14,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use buttress::http::deadline::PropagateDeadline;
-use buttress::http::{BodyTimeout, BodyTimeoutLayer, HttpStandardService, PropagateDeadlineLayer};
-use buttress::stack::Handle;
 use buttress::{BoxError, Cause, Error, ErrorKind, bulkhead, hyper};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -27,18 +24,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Interval, interval};
-use tower::ServiceBuilder;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// The layers next to the client, as they can be written in a field.
-type Transport = BodyTimeout<PropagateDeadline<hyper::Client<Client<HttpConnector, Full<Bytes>>>>>;
 
 /// A client of one service. Cheap to clone: the clones share the state of the stack.
 #[derive(Clone)]
 struct Shop {
-    client: HttpStandardService<Transport>,
-    handle: Handle,
+    client: buttress::http::Client<hyper::Client<Client<HttpConnector, Full<Bytes>>>>,
     server: SocketAddr,
 }
 
@@ -52,23 +44,13 @@ impl Shop {
             .http2_keep_alive_timeout(Duration::from_secs(2))
             .http2_keep_alive_while_idle(true)
             .build_http();
-        let body_timeout = BodyTimeoutLayer::config("shop")
-            .idle(150 * MS) // the longest pause in a body, for this demonstration; 30 s by default
-            .build()?;
-        let transport = ServiceBuilder::new()
-            .layer(body_timeout)
-            .layer(PropagateDeadlineLayer::new("shop")) // tells the server how long we wait
-            .service(hyper::Client::new(client)); // says whether a request was sent
-        let stack = buttress::http::standard("shop")
+        let client = buttress::http::client("shop")
             .timeout(200 * MS) // until the head of an answer
-            .deadline(3_000 * MS) // the whole answer
+            .deadline(3_000 * MS) // all attempts and the body; the server is told of it
+            .body_timeout(|body| body.idle(150 * MS)) // shorter than the default of 30 s, for this demonstration
             .concurrency_limit(50)
-            .build()?;
-        Ok(Self {
-            client: stack.wrap(transport),
-            handle: stack.handle(),
-            server,
-        })
+            .wrap(hyper::Client::new(client))?; // the adapter proves whether a request was sent
+        Ok(Self { client, server })
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
@@ -85,7 +67,8 @@ impl Shop {
     }
 
     fn in_flight(&self) -> usize {
-        let bulkhead = self.handle.bulkhead();
+        let handle = self.client.handle();
+        let bulkhead = handle.bulkhead();
         bulkhead.map_or(0, bulkhead::Handle::in_flight)
     }
 }

@@ -9,14 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use buttress::balance::Endpoint;
-use buttress::http::deadline::PropagateDeadline;
-use buttress::http::replay_body::ReplayBodyService;
-use buttress::http::respond::{ForClients, Respond};
-use buttress::http::{
-    BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
-    RespondLayer, grpc,
-};
-use buttress::{BoxError, tonic as tonic_adapter};
+use buttress::http::HttpReplay;
+use buttress::{BoxError, grpc};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -24,13 +18,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tonic::body::Body;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Endpoint as Address;
+use tonic::transport::{Channel, Endpoint as Address};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tower::util::MapRequest;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::ServiceExt;
 
 const MS: Duration = Duration::from_millis(1);
 const SERVERS: usize = 4;
@@ -39,54 +31,33 @@ const CALLS_PER_SECOND: u32 = 400;
 /// Number of half seconds that it takes.
 const STEPS: usize = 12;
 
-/// An endpoint: a channel and the layers that belong next to it.
-type Server = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client, IntoTonic>>>;
-type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
-
-fn server(address: SocketAddr) -> Result<Server, BoxError> {
-    let into_tonic: IntoTonic = |request| request.map(Body::new);
+fn channel(address: SocketAddr) -> Result<Channel, BoxError> {
     // Pings find a connection that has died without a word.
-    let channel = Address::from_shared(format!("http://{address}"))?
+    Ok(Address::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(10_000 * MS)
         .keep_alive_timeout(2_000 * MS)
         .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(ServiceBuilder::new()
-        .layer(BodyTimeoutLayer::new("health")) // ends an answer that is silent for 30 s
-        .layer(PropagateDeadlineLayer::new("health"))
-        .map_request(into_tonic)
-        .service(tonic_adapter::Client::new(channel)))
+        .connect_lazy())
 }
 
 /// The client that was generated, over the stack and the balancer.
-type Client =
-    HealthClient<Respond<ReplayBodyService<grpc::GrpcStandardService<Servers>>, ForClients>>;
-type Servers = grpc::GrpcBalance<Server>;
+type Client = HealthClient<grpc::Client>;
 
 /// The recipe.
 fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {
-    let mut endpoints = Vec::new();
+    let mut replicas = Vec::new();
     for address in addresses {
-        endpoints.push(Endpoint::new(address, server(*address)?));
+        replicas.push(Endpoint::new(address, channel(*address)?));
     }
-    let balance = grpc::balance("health")
-        // Shorter than the defaults, because this is a demonstration.
-        .failure_decay(200 * MS)
-        .latency_decay(200 * MS)
-        .build(endpoints)?;
-    let replay = HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check"));
-    let stack = grpc::standard("health")
-        .replay(replay)
+    let client = grpc::client("health")
+        .replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check")))
         .timeout(500 * MS)
         .deadline(2_000 * MS)
         .concurrency_limit(200)
-        .build()?;
-    let service = ServiceBuilder::new()
-        .layer(RespondLayer::for_clients())
-        .layer(ReplayBodyLayer::new())
-        .layer(stack) // its retries go to another endpoint
-        .service(balance);
-    Ok(HealthClient::new(service))
+        // Shorter than the defaults, because this is a demonstration.
+        .balance(|balance| balance.failure_decay(200 * MS).latency_decay(200 * MS))
+        .replicas(replicas)?; // retries go to another one
+    Ok(HealthClient::new(client))
 }
 
 /// Serves until the task is aborted, which closes the port and all connections.

@@ -9,19 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use buttress::http::deadline::PropagateDeadline;
-use buttress::http::replay_body::ReplayBodyService;
-use buttress::http::respond::{ForClients, Respond};
-use buttress::http::{
-    BodyTimeout, BodyTimeoutLayer, HttpReplay, HttpStreams, PropagateDeadlineLayer, ReplayBody,
-    ReplayBodyLayer, RespondLayer, grpc,
-};
+use buttress::http::{HttpReplay, HttpStreams};
 use buttress::stack::Handle;
-use buttress::{Availability, BoxError, Rate, bulkhead, tonic as tonic_adapter};
-use http::Request;
+use buttress::{Availability, BoxError, Rate, bulkhead, grpc};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tonic::body::Body;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
@@ -30,23 +22,16 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::HealthReporter;
-use tower::ServiceBuilder;
-use tower::util::MapRequest;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A channel and the layers that belong next to it, as they can be written in a field.
-type Transport = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client, IntoTonic>>>;
-type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
-
 /// The client that was generated, over the stack.
-type Client = HealthClient<Respond<ReplayBodyService<Protected>, ForClients>>;
-type Protected = grpc::GrpcStandardService<Transport, HttpStreams>;
+type Client = HealthClient<grpc::Client>;
 
-/// The recipe. Each layer from the outside to the channel.
+/// The recipe.
 fn client(
     server: SocketAddr,
-    change: impl FnOnce(grpc::GrpcStandard) -> grpc::GrpcStandard,
+    change: impl FnOnce(grpc::Config) -> grpc::Config,
 ) -> Result<(Client, Handle), BoxError> {
     // Pings find a connection that has died without a word, which every call would otherwise go on using. Servers in Go
     // and C++ have to be configured to permit them.
@@ -59,27 +44,16 @@ fn client(
     let replay = HttpReplay::new()
         .idempotent_paths(|path| path == "/grpc.health.v1.Health/Check")
         .grpc_previous_attempts();
-    let stack = grpc::standard("health")
+    let config = grpc::client("health")
         .replay(replay)
         .timeout(300 * MS)
-        .deadline(1_000 * MS)
+        .deadline(1_000 * MS) // the server is told of it, in `grpc-timeout`
+        .streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch"))) // goes on for longer
+        .body_timeout(|body| body.idle(5_000 * MS)) // the longest silence in a stream
         .concurrency_limit(10);
-    // `Watch` goes on for longer than an answer may take.
-    let streams = HttpStreams::new().paths(|path| path == "/grpc.health.v1.Health/Watch");
-    let stack = change(stack).streaming(streams).build()?;
-    let body_timeout = BodyTimeoutLayer::config("health")
-        .idle(5_000 * MS) // the longest silence in a stream
-        .build()?;
-    let into_tonic: IntoTonic = |request| request.map(Body::new);
-    let service = ServiceBuilder::new()
-        .layer(RespondLayer::for_clients()) // our errors become codes
-        .layer(ReplayBodyLayer::new()) // keeps what another attempt needs
-        .layer(stack.clone())
-        .layer(body_timeout)
-        .layer(PropagateDeadlineLayer::new("health")) // writes `grpc-timeout`
-        .map_request(into_tonic)
-        .service(tonic_adapter::Client::new(channel)); // says whether a request was sent
-    Ok((HealthClient::new(service), stack.handle()))
+    let client = change(config).wrap(channel)?;
+    let handle = client.handle();
+    Ok((HealthClient::new(client), handle))
 }
 
 fn about(service: &str) -> HealthCheckRequest {
@@ -134,7 +108,7 @@ fn tell(status: &Status, began: Instant) -> Code {
 async fn main() -> Result<(), BoxError> {
     let seen = Seen::default();
     let (server, reporter) = open(&seen).await?;
-    let (mut health, handle) = client(server, |stack| stack)?;
+    let (mut health, handle) = client(server, |config| config)?;
 
     println!("a call that is answered with `Unavailable` at first");
     let answer = health.check(about("")).await?.into_inner();
@@ -170,7 +144,7 @@ async fn main() -> Result<(), BoxError> {
     println!("a server that does not answer");
     // Connections are made, and nobody reads.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let (mut late, _) = client(silent.local_addr()?, grpc::GrpcStandard::no_timeout)?;
+    let (mut late, _) = client(silent.local_addr()?, grpc::Config::no_timeout)?;
     let began = Instant::now();
     let Err(status) = late.check(about("")).await else {
         return Err("it does not answer".into());
@@ -183,8 +157,8 @@ async fn main() -> Result<(), BoxError> {
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = gone.local_addr()?;
     drop(gone);
-    let (mut health_of_gone, handle) = client(address, |stack| {
-        stack.circuit_breaker(|breaker| breaker.consecutive_failures(3))
+    let (mut health_of_gone, handle) = client(address, |config| {
+        config.circuit_breaker(|breaker| breaker.consecutive_failures(3))
     })?;
     for _ in 0..2 {
         let began = Instant::now();
@@ -196,8 +170,8 @@ async fn main() -> Result<(), BoxError> {
     assert!(!handle.is_available());
 
     println!("two calls at once where ten a second are allowed");
-    let (mut metered, _) = client(server, |stack| {
-        stack.rate_limit(Rate::per_second(10), |limit| limit.burst(1))
+    let (mut metered, _) = client(server, |config| {
+        config.rate_limit(Rate::per_second(10), |limit| limit.burst(1))
     })?;
     metered.check(about("")).await?;
     let began = Instant::now();

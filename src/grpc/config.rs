@@ -1,0 +1,85 @@
+//! The settings of a whole gRPC client.
+
+use super::health::{GrpcProbe, message};
+use super::service::{Client, IntoChannel};
+use crate::ConfigError;
+use crate::balance::{Endpoint, HealthCheck};
+use crate::discover::Source;
+use crate::http::HttpStreams;
+use crate::http::grpc::{Classifier, standard};
+use crate::http::transport::{Near, Transport, WholeConfig};
+
+/// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
+pub type Config = WholeConfig<Classifier>;
+
+/// A replica: its channel under the layers that belong next to it.
+pub type Replica<S> = Near<IntoChannel<S>>;
+
+/// Begins to configure a gRPC client for the calls to one dependency. See the [module documentation](super).
+///
+/// `name` is a label of the metrics and a part of the errors.
+pub fn client(name: impl Into<String>) -> Config {
+    let name = name.into();
+    let transport = Transport::new(&name);
+    standard(name)
+        .streaming(HttpStreams::new())
+        .with_settings(|settings| settings.with_transport(transport))
+}
+
+/// Checks replicas by the health service of gRPC, `grpc.health.v1.Health`, for this service; `""` is the server as a whole.
+pub fn health_check(service: &str) -> HealthCheck<GrpcProbe> {
+    HealthCheck::new(GrpcProbe {
+        message: message(service),
+    })
+}
+
+impl Config {
+    /// Makes a client of one channel.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, or two parts contradict each other.
+    pub fn wrap<S: Clone>(self, channel: S) -> Result<Client<S>, ConfigError> {
+        let stack = self.over_one(IntoChannel::new(channel))?;
+        Ok(Client::new(stack, None))
+    }
+
+    /// Makes a client that spreads its calls over several channels.
+    ///
+    /// There is no circuit breaker around all of them, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wrap`](Self::wrap), and if there is no channel, or there are two of the same key.
+    pub fn replicas<S: Clone>(
+        self,
+        channels: impl IntoIterator<Item = Endpoint<S>>,
+    ) -> Result<Client<S>, ConfigError> {
+        let (stack, balancer) = self.over_many(|balance, near| {
+            let channels = channels.into_iter();
+            balance.build(
+                channels
+                    .map(|endpoint| endpoint.map(|channel| near.layer(IntoChannel::new(channel)))),
+            )
+        })?;
+        Ok(Client::new(stack, Some(balancer)))
+    }
+
+    /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as [`replicas`](Self::replicas).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wrap`](Self::wrap), and if there is no Tokio runtime to follow the source.
+    pub fn discover<S, D>(self, source: D) -> Result<Client<S>, ConfigError>
+    where
+        S: Clone + Send + Sync + 'static,
+        D: Source<Service = S, Key: ToString> + Send + 'static,
+    {
+        let (stack, balancer) = self.over_many(|balance, near| {
+            balance.drive(source, move |key, channel| {
+                Endpoint::new(key, near.layer(IntoChannel::new(channel)))
+            })
+        })?;
+        Ok(Client::new(stack, Some(balancer)))
+    }
+}
