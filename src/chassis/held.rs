@@ -11,15 +11,14 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::limit::Until;
 use super::part::{Admit, OperationPart, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
 use crate::context::{self, GivenUp};
 use crate::debug::debug_fields;
-use crate::nanos::saturating_add;
-use crate::telemetry::Published;
+use crate::nanos::{nanos_between, saturating_add};
+use crate::telemetry::{Published, Series};
 use crate::timer::Timer;
-use crate::{Deadline, Error, Outcome, Permit};
+use crate::{Deadline, Error, Outcome, Permit, Stage};
 
 /// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
 /// body may hold it.
@@ -394,8 +393,8 @@ pub struct InFlight<O: Part, A: Part> {
     held: Held<Arc<Core<O, A>>>,
     /// The cause that ended the wait for the head.
     ended_by: EndedBy,
-    /// The deadline of the whole answer.
-    until: Option<Until>,
+    /// The deadline of the whole answer, in nanoseconds from the origin; or [`UNTIMED`]. One word, as the permits are moved around.
+    deadline: u64,
 }
 
 impl<O: Part, A: Part> InFlight<O, A> {
@@ -406,7 +405,7 @@ impl<O: Part, A: Part> InFlight<O, A> {
         core: &Arc<Core<O, A>>,
         permits: &mut Permits<O, A>,
         ended_by: EndedBy,
-        until: Option<Until>,
+        deadline: Option<Instant>,
     ) -> Self {
         let nothing = Permits {
             phase: Phase::Over,
@@ -419,7 +418,7 @@ impl<O: Part, A: Part> InFlight<O, A> {
         Self {
             held,
             ended_by,
-            until,
+            deadline: deadline.map_or(UNTIMED, |deadline| nanos_between(core.origin, deadline)),
         }
     }
 }
@@ -442,14 +441,17 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        let until = self.until.as_ref()?;
-        until.span.deadline.map(Deadline::at)
+        let instant = |nanos| Deadline::at(self.held.core().instant(nanos));
+        (self.deadline != UNTIMED).then(|| instant(self.deadline))
     }
 
     fn expire(mut self) -> Error {
         self.held.settle(Outcome::Cancelled, EndedBy::Deadline);
-        let until = self.until.as_ref();
-        until.map_or_else(|| Error::late(self.held.core().name), Until::expire)
+        let name = self.held.core().name;
+        Series::of(name, "deadline").timed_out(Instant::now());
+        let mut error = Error::late(name);
+        error.0.stage = Stage::WholeAnswer;
+        error
     }
 }
 

@@ -12,7 +12,7 @@ use tower::Service;
 use super::hedger::Payment;
 use super::plan::{NEVER, Plan, PlanFor, Slot};
 use super::race::{End, Race};
-use super::running::{EndOfWait, Running, until};
+use super::running::{EndOfWait, Running};
 use super::service::Recipe;
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::record::EndedBy;
@@ -197,7 +197,7 @@ where
                     permits,
                     result,
                     verdict,
-                    || until(&recipe.plan, times),
+                    || times.get()?.span.deadline,
                     &recipe.classify,
                     &recipe.completion,
                 ))
@@ -428,14 +428,13 @@ where
         self.running.held.abandon(EndedBy::Hedge);
         let (verdict, times) = ((end.outcome, end.ended_by), &self.running.times);
         let Recipe {
-            plan,
             classify,
             completion,
             ..
         } = self.running.recipe();
-        let until = || until(plan, times);
+        let deadline = || times.get()?.span.deadline;
         complete(
-            owner, permits, end.result, verdict, until, classify, completion,
+            owner, permits, end.result, verdict, deadline, classify, completion,
         )
     }
 

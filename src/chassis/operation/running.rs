@@ -11,7 +11,7 @@ use super::service::{Recipe, SharedRef};
 use crate::budget::Gain;
 use crate::chassis::At;
 use crate::chassis::held::{Held, finally};
-use crate::chassis::limit::{Span, Until};
+use crate::chassis::limit::Span;
 use crate::context::{self, OperationScope, Tried};
 use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
@@ -342,15 +342,6 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         });
         Error::timed_out(ErrorKind::Timeout, self.held.core().name, time)
     }
-}
-
-/// The deadline of an answer whose head has come.
-#[inline(always)]
-pub(super) fn until<P: Plan>(plan: &P, times: &P::Times) -> Option<Until> {
-    let span = times.get()?.span;
-    span.deadline?;
-    let metrics = plan.deadline()?.metrics;
-    Some(Until { span, metrics })
 }
 
 impl<S, P: Plan, R, K, C> Drop for Running<S, P, R, K, C> {
