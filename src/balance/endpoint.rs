@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::flight::Began;
+use super::flight::Counts;
 use super::host_set::{Condition, EndpointState, HostSet};
 use super::label::Label;
 use crate::algorithm::evidence::{Early, LastGood, Terms};
@@ -387,7 +387,7 @@ impl Host {
 
     /// A call that began at `began` was given up before its answer came. It counts against the endpoint if that had it for the
     /// whole time of an attempt, or if it ended early although the endpoint had enough time for it.
-    pub(super) fn given_up(&self, began: Began, now: Instant) {
+    pub(super) fn given_up(&self, began: u64, counts: Counts, now: Instant) {
         let ended = self.peers.nanos(now);
         let timeout = match context::given_up() {
             GivenUp::Lost => return,
@@ -395,14 +395,14 @@ impl Host {
             GivenUp::Early => None,
         };
         let early = Early {
-            began: began.at,
+            began,
             ended,
             is_answer: false,
         };
-        let had_all = timeout.is_some_and(|timeout| after(began.at, timeout) <= ended);
+        let had_all = timeout.is_some_and(|timeout| after(began, timeout) <= ended);
         let (evidence, terms) = (&self.peers.evidence, Terms::new(timeout));
         if had_all || evidence.is_failure_of(&self.last_good, early, terms) {
-            self.note(began, ended, true);
+            self.note(began, counts, ended, true);
         }
     }
 
@@ -423,18 +423,25 @@ impl Host {
 
     /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
     #[inline]
-    pub(super) fn end(&self, outcome: Outcome, began: Began, is_stream: bool, now: Instant) {
+    pub(super) fn end(
+        &self,
+        outcome: Outcome,
+        began: u64,
+        counts: Counts,
+        is_stream: bool,
+        now: Instant,
+    ) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
         if is_stream {
             self.load.end_stream(&self.peers.load, nanos, end);
         } else {
-            self.load.end(&self.peers.load, began.at, nanos, end);
-            self.note_if_good(end, began.at, nanos);
+            self.load.end(&self.peers.load, began, nanos, end);
+            self.note_if_good(end, began, nanos);
         }
         // A word about the caller says nothing about the health of the endpoint.
         let says_nothing = matches!(outcome, Outcome::Throttled { .. });
         if matches!(end, End::Succeeded | End::Failed) && !says_nothing {
-            self.note(began, nanos, end == End::Failed);
+            self.note(began, counts, nanos, end == End::Failed);
         }
         if !is_stream {
             self.note_overload(outcome, nanos);
@@ -442,17 +449,15 @@ impl Host {
         self.count(outcome.label(), now);
     }
 
-    /// Notes a call that counts in the health of the endpoint. Only first attempts do: further ones are those of requests that
-    /// failed elsewhere, and maybe fail everywhere.
+    /// Notes a call that has succeeded or failed in the health that it counts in.
     #[inline]
-    fn note(&self, began: Began, now: u64, failed: bool) {
-        if !began.is_first {
-            return;
-        }
-        if began.is_grouped {
+    fn note(&self, began: u64, counts: Counts, now: u64, failed: bool) {
+        if counts == Counts::ForEndpointAndGroup {
             self.note_in_group(now, failed);
         }
-        self.peers.note(self, began.at, now, failed);
+        if counts != Counts::Nowhere {
+            self.peers.note(self, began, now, failed);
+        }
     }
 
     /// Notes a call for the health of the group. The next call looks at the groups if the endpoint fails from now on.

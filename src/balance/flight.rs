@@ -17,19 +17,20 @@ use crate::{Classify, Error, ErrorKind, Outcome, Permit};
 #[must_use = "a permit that is dropped counts as cancelled"]
 pub struct Flight {
     host: Arc<Host>,
-    began: Began,
+    began: u64,
+    counts: Counts,
     stage: Stage,
     is_one_of_many: bool,
 }
 
-/// The beginning of a call to an endpoint.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Began {
-    pub(super) at: u64,
-    /// It is the first attempt of its operation, or a hedge of that.
-    pub(super) is_first: bool,
-    /// There are several priority groups.
-    pub(super) is_grouped: bool,
+/// The health that a call counts in. Only first attempts and their hedges do: further ones are those of requests that failed
+/// elsewhere, and maybe fail everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counts {
+    Nowhere,
+    ForEndpoint,
+    /// There are several groups.
+    ForEndpointAndGroup,
 }
 
 /// How far a call is.
@@ -46,14 +47,17 @@ impl Flight {
     #[inline]
     pub(super) fn begin<S>(host: &Arc<Host>, set: &Set<S>, now: u64) -> Self {
         host.begin(now);
-        let began = Began {
-            at: now,
-            is_first: context::attempt() <= 1,
-            is_grouped: set.groups.len() > 1,
+        let counts = if context::attempt() > 1 {
+            Counts::Nowhere
+        } else if set.groups.len() > 1 {
+            Counts::ForEndpointAndGroup
+        } else {
+            Counts::ForEndpoint
         };
         Self {
             host: Arc::clone(host),
-            began,
+            began: now,
+            counts,
             stage: Stage::Waits,
             is_one_of_many: set.hosts.len() > 1,
         }
@@ -79,7 +83,7 @@ impl Flight {
         }
         self.stage = Stage::Over;
         let now = Instant::now();
-        if self.host.refused(&error, self.began.at, now) && !error.is_adopted() {
+        if self.host.refused(&error, self.began, now) && !error.is_adopted() {
             if self.is_one_of_many {
                 // Another endpoint may take it, if there is a copy of the request: an outer retry has one.
                 error.set_may_go_elsewhere();
@@ -101,9 +105,7 @@ impl Flight {
         classify: &impl Classify<Res>,
     ) {
         if classify.is_deadline_exceeded(response)
-            && !self
-                .host
-                .is_failure_at_deadline(self.began.at, Instant::now())
+            && !self.host.is_failure_at_deadline(self.began, Instant::now())
         {
             self.end(Outcome::Ignored);
         }
@@ -115,7 +117,7 @@ impl Flight {
         let is_waiting = self.stage == Stage::Waits;
         self.end(Outcome::Cancelled);
         if is_waiting {
-            self.host.given_up(self.began, Instant::now());
+            self.host.given_up(self.began, self.counts, Instant::now());
         }
     }
 
@@ -127,7 +129,7 @@ impl Flight {
         }
         let is_stream = stage == Stage::Streams;
         self.host
-            .end(outcome, self.began, is_stream, Instant::now());
+            .end(outcome, self.began, self.counts, is_stream, Instant::now());
     }
 }
 
@@ -140,7 +142,7 @@ impl Permit for Flight {
     fn head(&mut self, outcome: Outcome) {
         if self.stage == Stage::Waits {
             self.stage = Stage::Streams;
-            self.host.head(outcome, self.began.at, Instant::now());
+            self.host.head(outcome, self.began, Instant::now());
         }
     }
 }
