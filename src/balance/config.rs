@@ -189,7 +189,7 @@ impl<P, K, C> Config<P, K, C> {
             let key = &endpoint.about.key;
             check.that(keys.insert(key), "endpoints", key, "of different keys")?;
         }
-        Ok(self.balance(endpoints))
+        Ok(self.service(endpoints))
     }
 
     /// Makes a balancer over the endpoints that `discover` finds, by a task that ends with the last handle.
@@ -240,7 +240,7 @@ impl<P, K, C> Config<P, K, C> {
         D: Source<Key: ToString> + Send + 'static,
     {
         check_runtime(self.check()?, "discover")?;
-        let balance = self.balance(Vec::new());
+        let balance = self.service(Vec::new());
         let discovery = Arc::new(Discovery::new(discover, Box::new(found)));
         let panicked = Arc::clone(&discovery);
         balance.pool.run_in_background(
@@ -251,7 +251,7 @@ impl<P, K, C> Config<P, K, C> {
         Ok(balance)
     }
 
-    fn balance<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
+    fn service<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
         let pool = Pool::new(&self.name, self.settings, endpoints);
         Balance {
             local: Mutex::new(pool.local()),

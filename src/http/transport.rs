@@ -15,7 +15,7 @@ use crate::balance::{self, Balance, Flight, HealthCheck, PowerOfChoices, Probe};
 use crate::chassis::InFlight;
 use crate::error::Check;
 use crate::measure::Meter;
-use crate::stack::{Standard, StandardParts, StandardService};
+use crate::stack::{Settings, Standard, StandardParts, StandardService};
 use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 
 /// The settings of the layers between a standard stack and its client.
@@ -119,6 +119,9 @@ pub(crate) type WholeConfig<K> = Standard<HttpReplay, K, CompleteOnBodyEnd, Http
 pub(crate) type Whole<O, M, K> =
     StandardService<Targets<O, M, K>, HttpReplay, K, CompleteOnBodyEnd, HttpStreams>;
 
+/// The same over a balancer, and the handle of that.
+pub(crate) type Balanced<O, M, K> = (Whole<O, M, K>, balance::Handle<Near<M>>);
+
 /// The body of a response of [`Targets`].
 pub(crate) type TargetBody<B, K> = TrackedBody<TimeoutBody<B>, Flight, K>;
 
@@ -143,13 +146,13 @@ impl<K: Clone> WholeConfig<K> {
             HttpBalanceConfig<K>,
             NearLayers,
         ) -> Result<HttpBalanceBy<M, K>, ConfigError>,
-    ) -> Result<(Whole<O, M, K>, balance::Handle<Near<M>>), ConfigError> {
+    ) -> Result<Balanced<O, M, K>, ConfigError> {
         let near = self.settings.transport.near()?;
         let config = self.settings.transport.balance.clone();
         let config = config
             .classify(self.classify.clone())
             .completion(CompleteOnBodyEnd);
-        let stack = self.with_settings(|settings| settings.without_default_breaker());
+        let stack = self.with_settings(Settings::without_default_breaker);
         let stack = stack.layer()?;
         let many = balance(config, near)?;
         let handle = many.handle();
