@@ -2,9 +2,12 @@
 //! a test in `tests/effectiveness.rs`.
 
 pub(crate) mod deploy;
+pub(crate) mod smaller;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
+pub(crate) mod x15_small_clients;
+pub(crate) mod x16_adaptive_start;
 pub(crate) mod x1_hedging;
 pub(crate) mod x2_backoff;
 pub(crate) mod x3_slow_replica;
@@ -70,6 +73,18 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "x12",
         run: x12_everything::run,
+    },
+    Experiment {
+        name: "x15",
+        run: x15_small_clients::run,
+    },
+    Experiment {
+        name: "x16",
+        run: x16_adaptive_start::run,
+    },
+    Experiment {
+        name: "smaller",
+        run: smaller::run,
     },
     Experiment {
         name: "deploy",
