@@ -28,7 +28,8 @@
 //! its budget how many it needs when it is built, and the greatest number counts. So the first operation of a new process makes all
 //! attempts, also after overloads. The bucket holds 10 times the greatest of
 //!
-//! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to 10,
+//! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to 10
+//!   (10 before the calls are first measured),
 //! - 0.2 × the operations in flight,
 //! - 0.2 s × the operations per second,
 //! - in the first minute, its initial retries.

@@ -42,8 +42,12 @@
 //! each failure half as many. Five successes close the breaker, more failures than successes open it
 //! again. A probe that takes longer than its lease gives its place to another one.
 //!
-//! At high rates a second is many calls: at 20,000/s some 12,000 fail before the breaker opens. Failures in a row shorten
+//! At high rates a second is many calls: at 20,000/s some 10,000 fail before the breaker opens. Failures in a row shorten
 //! that. Set as many as come in 50 ms, so that a blip of 10 ms does not open it: `consecutive_failures(1_000)`.
+//!
+//! A probe that hangs blocks its caller for the timeout. 42 dependencies that hang block 20 calls at a time with a timeout of 2 s,
+//! 5 with one of 300 ms, and 3 with [`open_growth(2.0, 30 s)`](Config::open_growth), which refuses calls for 16 s in place of 2
+//! after they are well again.
 //!
 //! ## Few calls
 //!

@@ -100,6 +100,21 @@ fn x19_shedding() {
 }
 
 #[test]
+fn x15_small_clients() {
+    meets_its_goals("x15");
+}
+
+#[test]
+fn x16_adaptive_start() {
+    meets_its_goals("x16");
+}
+
+#[test]
+fn smaller_questions() {
+    meets_its_goals("smaller");
+}
+
+#[test]
 fn rolling_deploy() {
     meets_its_goals("deploy");
 }

@@ -2,11 +2,14 @@
 //! a test in `tests/effectiveness.rs`.
 
 pub(crate) mod deploy;
+pub(crate) mod smaller;
 pub(crate) mod x10_overload;
 pub(crate) mod x11_rate_limit;
 pub(crate) mod x12_everything;
 pub(crate) mod x13_zone_lost;
 pub(crate) mod x14_hedged_balancer;
+pub(crate) mod x15_small_clients;
+pub(crate) mod x16_adaptive_start;
 pub(crate) mod x17_weights;
 pub(crate) mod x18_coming_back;
 pub(crate) mod x18_ejected;
@@ -78,8 +81,20 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: x12_everything::run,
     },
     Experiment {
+        name: "x13",
+        run: x13_zone_lost::run,
+    },
+    Experiment {
         name: "x14",
         run: x14_hedged_balancer::run,
+    },
+    Experiment {
+        name: "x15",
+        run: x15_small_clients::run,
+    },
+    Experiment {
+        name: "x16",
+        run: x16_adaptive_start::run,
     },
     Experiment {
         name: "x17",
@@ -90,16 +105,16 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
         run: x18_coming_back::run,
     },
     Experiment {
+        name: "x18a",
+        run: x18_ejected::run,
+    },
+    Experiment {
         name: "x19",
         run: x19_shedding::run,
     },
     Experiment {
-        name: "x13",
-        run: x13_zone_lost::run,
-    },
-    Experiment {
-        name: "x18a",
-        run: x18_ejected::run,
+        name: "smaller",
+        run: smaller::run,
     },
     Experiment {
         name: "deploy",

@@ -145,10 +145,10 @@ fn goodput() -> Plot {
     }
 }
 
-struct Outcome {
+pub(super) struct Outcome {
     /// Seconds from the end of the outage to the first ten in a row that are good; infinite if
     /// there are none.
-    recovery: f64,
+    pub(super) recovery: f64,
     /// Attempts per second that the database gets in the last twenty seconds.
     load: f64,
     /// Second by second.
@@ -162,7 +162,7 @@ struct Second {
     succeeded: u32,
 }
 
-fn episode(
+pub(super) fn episode(
     seed: u64,
     seconds: u64,
     per_second: u32,

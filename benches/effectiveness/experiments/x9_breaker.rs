@@ -333,7 +333,7 @@ fn protect(world: &World, breaker: Option<Config>, client: Client) -> Client {
     }
 }
 
-fn is_refusal(answer: &Result<(), BoxError>) -> bool {
+pub(super) fn is_refusal(answer: &Result<(), BoxError>) -> bool {
     answer
         .as_ref()
         .is_err_and(|error| Error::find(error.as_ref()).is_some_and(Cause::is_rejection))
