@@ -42,7 +42,7 @@ impl Stock {
     fn new(transport: Transport) -> Result<Self, BoxError> {
         let stack = buttress::standard("stock")
             .timeout(200 * MS) // one attempt
-            .deadline(1000 * MS) // all of them together
+            .deadline(1000 * MS) // the whole answer
             .classify(ByStatus)
             .hedge(|hedge| hedge.delay(50 * MS))
             .circuit_breaker(|breaker| breaker.consecutive_failures(12).open_for(800 * MS))

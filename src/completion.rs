@@ -1,6 +1,6 @@
 //! When a call is over, and the permit that stands for it until then.
 
-use crate::Outcome;
+use crate::{Deadline, Error, Outcome};
 
 /// Stands for one admitted call until its outcome is known.
 ///
@@ -33,6 +33,22 @@ pub trait Permit: Send + 'static {
         Self: Sized,
     {
         self.resolve(outcome);
+    }
+
+    /// Returns when the whole answer must be over, if the layer has a deadline that covers it. By default there is none.
+    ///
+    /// A completion that waits for more than the head ends the answer then, and [expires](Self::expire) the permit.
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+
+    /// Records that the [deadline](Self::deadline) has come before the answer was over, and returns the error for its reader. By
+    /// default the permit is dropped.
+    fn expire(self) -> Error
+    where
+        Self: Sized,
+    {
+        Error::late("")
     }
 }
 

@@ -88,6 +88,8 @@ pub enum GaveUp {
     Budget,
     /// The wait before the next attempt would reach past the deadline.
     Deadline,
+    /// The wait before the next attempt would reach past the response timeout of a [standard stack](crate::stack).
+    ResponseTimeout,
     /// The service asked for a longer wait than the retry's `max_retry_after`.
     RetryAfter,
     /// The outcome of the attempt is not a failure, so that another attempt would not help.
@@ -110,6 +112,7 @@ impl GaveUp {
         Some(match self {
             Self::Budget => "the retry budget is used up",
             Self::Deadline => "the deadline leaves no time for another",
+            Self::ResponseTimeout => "the response timeout leaves no time for another",
             Self::RetryAfter => "the service asked for a longer wait than the retry permits",
             Self::NotRetryable => "another would not help",
             Self::NotIdempotent => "nothing proves that the request was not sent",
@@ -203,6 +206,8 @@ pub enum Stage {
     /// The call itself: no answer had begun, or the layer does not know of one.
     #[default]
     Call,
+    /// All attempts of an operation together: none of them had begun an answer that could be returned.
+    AllAttempts,
     /// The wait for the next part of an answer that had begun.
     NextPart,
     /// The rest of an answer that had begun.
@@ -657,6 +662,9 @@ impl Cause {
         }
         if let Some(allowed) = self.allowed {
             write!(f, " within {allowed:.1?}")?;
+            if self.stage == Stage::AllAttempts {
+                f.write_str(", all attempts included")?;
+            }
         }
         if let Some(retry_after) = self.retry_after {
             write!(f, ", retry after {retry_after:.1?}")?;

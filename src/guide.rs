@@ -63,9 +63,10 @@
 //!
 //! | setting | take | because |
 //! |---|---|---|
-//! | deadline | what your caller waits, less 10 % | an answer that comes later is of no use |
-//! | timeout | 1.5 × the 99.9th percentile, and at most 0.45 × the deadline (which is the default of the standard stack) | ends fewer than one good call in 1,000, and leaves time for a second attempt |
-//! | attempts | as it is: 3, or 2 where a call is dear | of faults that come by chance *pⁿ* are left: of 1 %, one in 10,000 after two. None is begun that cannot wait out its backoff before the deadline |
+//! | deadline | what your caller waits, less 10 %; none if it reads the answer as it comes | an answer that comes later is of no use. It covers the body, and the service is told |
+//! | response timeout | as it is: 10 s; less if your caller does not wait so long for a head, and there is no deadline | bounds all attempts, and nobody else is told |
+//! | timeout | 1.5 × the 99.9th percentile, and at most 0.45 × the shorter of these two (which is the default of the standard stack) | ends fewer than one good call in 1,000, and leaves time for a second attempt |
+//! | attempts | as it is: 3, or 2 where a call is dear | of faults that come by chance *pⁿ* are left: of 1 %, one in 10,000 after two. None is begun that cannot wait out its backoff before the deadline and the response timeout |
 //! | backoff | as it is: 50 ms, ×2, up to 2 s, full jitter | [`Backoff::contention`](crate::Backoff::contention) for writers that collide |
 //! | budget | as it is: 20 % of the calls | holds up to failures of 35 %; beyond them retries only add load |
 //! | concurrency limit | 2 to 4 × *λ·W* (Little's law: *λ·W* are in flight on average) | only bites when the service has slowed down |
@@ -110,7 +111,8 @@
 //!
 //! Each hop spends a part of one deadline, so it should be set once, where the request comes in. [`Deadline`] travels with the
 //! task: a client called by a handler has what is left of the handler's. Over the network it travels in a header, with
-//! the feature `http`. A call with no time left is refused before it is made.
+//! the feature `http`. A call with no time left is refused before it is made. Calls whose answers are meant to outlast it are
+//! [declared streams](crate::stack#streams).
 //!
 //! Retry in one place: the outermost that knows that the request does no harm when made twice. In one task a second
 //! [retry](crate::retry) inner lets the first one do it.
@@ -123,7 +125,7 @@
 //! | stage `attempt` against stage `operation` | more than 1.1 attempts for an operation | the service fails more than it should, or the timeout is too short |
 //! | `buttress_timeouts_total` | more than 0.1 % of the attempts while all is well | the timeout is too short |
 //! | `buttress_budget_tokens` | near zero | an outage, or more than 35 % fail |
-//! | `buttress_retry_decisions_total`, decision `deadline` | often | the deadline leaves no time for what is configured |
+//! | `buttress_retry_decisions_total`, decision `deadline` or `response_timeout` | often | the deadline leaves no time for what is configured |
 //! | `buttress_hedges_total`, result `won` against `lost` | fewer than one in five won | the delay is too short, or all servers are slow together |
 //! | `buttress_breaker_transitions_total`, to `open` | though the service was well | the share of failures it lives with is near 0.5: see `slow_calls`, the classifier |
 //! | `buttress_in_flight` against `buttress_limit` | at the limit while latency is normal | the limit is too low |

@@ -19,7 +19,7 @@
 //! # async fn main() -> Result<(), BoxError> {
 //! let inventory = buttress::standard("inventory")
 //!     .timeout(Duration::from_millis(300)) // one attempt
-//!     .deadline(Duration::from_secs(2)) // all attempts together
+//!     .deadline(Duration::from_secs(2)) // the whole answer
 //!     .concurrency_limit(50) // or `.unlimited()`
 //!     .build()?
 //!     .wrap(service_fn(ask));

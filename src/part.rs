@@ -161,5 +161,6 @@
 
 pub use crate::chassis::{
     Admit, At, EndedBy, InFlight, LayerConfig, Operation, OperationFuture, OperationLayer,
-    OperationPart, Part, PartFor, PartLayer, PartService, Plan, Record, ResponseFuture, Sent, Turn,
+    OperationPart, Part, PartFor, PartLayer, PartService, Plan, PlanFor, Record, ResponseFuture,
+    Sent, Turn,
 };

@@ -65,6 +65,13 @@ pub trait Replay<Req> {
         Effect::None
     }
 
+    /// Returns whether the request asks for a [stream](crate::stack#streams). By default none does.
+    ///
+    /// Asked by a standard stack, besides what it was told with [`streaming`](crate::stack::Standard::streaming).
+    fn is_stream(&self, _request: &Req) -> bool {
+        false
+    }
+
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 

@@ -70,7 +70,7 @@ fn protect(
         .classify(classify)
         .replay(if_recognised)
         .one_quota() // the contract is with the shop, not with its customers
-        .deadline(Duration::from_millis(900)) // all attempts together
+        .deadline(Duration::from_millis(900)) // the whole answer, all attempts together
         .timeout(Duration::from_millis(250)) // each attempt
         // What takes longer than nearly all the others is sent once more.
         .hedge(|hedge| hedge)

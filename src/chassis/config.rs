@@ -114,11 +114,11 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
     pub(crate) fn operation_layer<P: Plan>(
         self,
         core: Arc<Core<P::Operation, P::Attempt>>,
-        plan: P,
+        plan: impl FnOnce(S) -> P,
     ) -> OperationLayer<P, R, K, C> {
         let recipe = Recipe {
             core,
-            plan,
+            plan: plan(self.settings),
             replay: self.request,
             classify: self.classify,
             completion: self.completion,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use super::limit::Until;
 use super::part::{Admit, OperationPart, Part, PartFor, Turn};
 use super::record::{At, EndedBy, Record, UNTIMED};
 use crate::context::{self, GivenUp};
@@ -18,7 +19,7 @@ use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
 use crate::telemetry::Published;
 use crate::timer::Timer;
-use crate::{Error, Outcome, Permit};
+use crate::{Deadline, Error, Outcome, Permit};
 
 /// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
 /// body may hold it.
@@ -393,6 +394,8 @@ pub struct InFlight<O: Part, A: Part> {
     held: Held<Arc<Core<O, A>>>,
     /// The cause that ended the wait for the head.
     ended_by: EndedBy,
+    /// The deadline of the whole answer.
+    until: Option<Until>,
 }
 
 impl<O: Part, A: Part> InFlight<O, A> {
@@ -403,6 +406,7 @@ impl<O: Part, A: Part> InFlight<O, A> {
         core: &Arc<Core<O, A>>,
         permits: &mut Permits<O, A>,
         ended_by: EndedBy,
+        until: Option<Until>,
     ) -> Self {
         let nothing = Permits {
             phase: Phase::Over,
@@ -412,7 +416,11 @@ impl<O: Part, A: Part> InFlight<O, A> {
             owner: Arc::clone(core),
             permits: mem::replace(permits, nothing),
         };
-        Self { held, ended_by }
+        Self {
+            held,
+            ended_by,
+            until,
+        }
     }
 }
 
@@ -435,6 +443,17 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
 
     fn time_out(mut self, outcome: Outcome) {
         self.held.settle(outcome, EndedBy::Timeout);
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let until = self.until.as_ref()?;
+        until.span.deadline.map(Deadline::at)
+    }
+
+    fn expire(mut self) -> Error {
+        self.held.settle(Outcome::Cancelled, EndedBy::Deadline);
+        let until = self.until.as_ref();
+        until.map_or_else(|| Error::late(self.held.core().name), Until::expire)
     }
 }
 

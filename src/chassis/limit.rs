@@ -8,7 +8,7 @@ use crate::deadline::soonest;
 use crate::nanos::saturating_add;
 use crate::telemetry::Series;
 use crate::telemetry::table::TIMEOUTS;
-use crate::{Error, ErrorKind, context};
+use crate::{Error, ErrorKind, Stage, context};
 
 /// A time, and where it is reported that it was over.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,8 @@ pub struct Limit {
 /// The span of an operation: when it began, and when it must be over.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Span {
-    /// `None` if the operation got its deadline later.
-    began: Option<Instant>,
+    /// `None` if the operation got its deadline later, and has no other time.
+    pub(crate) began: Option<Instant>,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -69,6 +69,24 @@ impl Span {
             }
             _ => Error::late(name),
         }
+    }
+}
+
+/// The time of an answer whose head has come, and where it is reported that it was over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    pub(crate) span: Span,
+    pub(crate) metrics: &'static Series,
+}
+
+impl Until {
+    /// Reports that the deadline has come before the answer was over.
+    #[cold]
+    pub(crate) fn expire(&self) -> Error {
+        self.metrics.timed_out(Instant::now());
+        let mut error = self.span.error(self.metrics.name());
+        error.0.stage = Stage::WholeAnswer;
+        error
     }
 }
 

@@ -15,7 +15,7 @@ pub use self::held::InFlight;
 pub(crate) use self::limit::{Limit, Span};
 pub use self::operation::HedgeSettings;
 pub(crate) use self::operation::{Hedger, Hedging, Kept, Recipe, Repeat, Times};
-pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan};
+pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan, PlanFor};
 pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};
 pub use self::record::{At, EndedBy, Record, Sent};
 pub use self::single::{PartLayer, PartService, ResponseFuture};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::held::{Core, Held, InFlight, Owner, Permits};
+use super::limit::Until;
 use super::part::{Part, PartFor};
 use super::record::{EndedBy, of_error};
 use crate::debug::debug_fields;
@@ -260,6 +261,7 @@ where
             permits,
             result,
             verdict,
+            None,
             this.classify,
             this.completion,
         ))
@@ -364,13 +366,14 @@ where
 }
 
 /// Ends a call with the result of its last attempt, which is classified: settles its permits, or moves them into the
-/// response.
+/// response, which must be over by `until`.
 #[inline(always)]
 pub(super) fn complete<Res, O, A, K, C>(
     core: &Arc<Core<O, A>>,
     permits: &mut Permits<O, A>,
     result: Result<Res, Error>,
     (outcome, ended_by): (Outcome, EndedBy),
+    until: Option<Until>,
     classify: &K,
     completion: &C,
 ) -> Result<C::Response<InFlight<O, A>>, Error>
@@ -383,7 +386,7 @@ where
     match result {
         Ok(response) => {
             let Some(outcome) = completion.ended(&response, outcome, classify) else {
-                let permit = InFlight::take(core, permits, ended_by);
+                let permit = InFlight::take(core, permits, ended_by, until);
                 return Ok(completion.attach(response, outcome, classify, Some(permit)));
             };
             permits.settle(core, &permits.record(outcome, ended_by, &at));

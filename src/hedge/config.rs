@@ -142,7 +142,7 @@ impl<R, K> Config<R, K> {
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
         let shared = self.shared(None)?;
         let core = Core::new(shared.name(), Instant::now(), (), ());
-        Ok(self.operation_layer(core, HedgePlan(shared)))
+        Ok(self.operation_layer(core, |_| HedgePlan(shared)))
     }
 
     /// Makes what decides about hedges. They are paid from `budget` unless another one is set.

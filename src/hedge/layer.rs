@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::{Config, Settings};
-use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan};
+use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan, PlanFor};
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::timer::Timer;
@@ -36,6 +36,8 @@ impl Plan for HedgePlan {
         Some(&self.0)
     }
 }
+
+impl<Req> PlanFor<Req> for HedgePlan {}
 
 impl HedgeLayer {
     /// A hedge with the default settings and no budget.

@@ -10,7 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::rules::of_error;
-use crate::{BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, TrackCompletion};
+use crate::timer::Timer;
+use crate::{
+    BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, TrackCompletion, context,
+};
 
 /// Classifies a call whose response came to its end.
 ///
@@ -64,6 +67,14 @@ pub trait ClassifyEos {
     /// a failure has.
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let _ = (status, headers);
+        false
+    }
+
+    /// Returns whether a body that came to its end says that the deadline of the call had passed. `false` by default.
+    ///
+    /// Such an end does not count against the service if the call had a deadline, or was declared a stream.
+    fn ended_at_deadline(&self, trailers: Option<&HeaderMap>) -> bool {
+        let _ = trailers;
         false
     }
 }
@@ -129,10 +140,12 @@ where
             permit: Some(permit),
             outcome: head,
             is_decided: is_decided(&response, head, classify),
+            is_stream: context::is_stream(),
+            timer: None,
             classify: classify.clone(),
         };
         response.map(|body| TrackedBody {
-            body,
+            body: Some(body),
             call: Some(call),
         })
     }
@@ -167,13 +180,14 @@ pin_project! {
     /// A response body that carries the permit of its call. Made by [`CompleteOnBodyEnd`].
     ///
     /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Its error is
-    /// [`Error`](crate::Error), with that of the inner body inside.
+    /// [`Error`](crate::Error), with that of the inner body inside. A reader that waits for it at the
+    /// [deadline](Permit::deadline) of its call gets an error of this crate, and the inner body is dropped before.
     ///
     /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
     pub struct TrackedBody<B: Body, T: Permit, K: ClassifyEos> {
-        // Before the call, so that what it holds is given back first when both are dropped.
+        // Before the call, so that what it holds is given back first when both are dropped. `None` after the deadline.
         #[pin]
-        body: B,
+        body: Option<B>,
         // Until the call is over.
         call: Option<Call<T, K>>,
     }
@@ -181,10 +195,10 @@ pin_project! {
     impl<B: Body, T: Permit, K: ClassifyEos> PinnedDrop for TrackedBody<B, T, K> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if let Some(call) = this.call {
+            if let (Some(call), Some(body)) = (this.call, this.body.as_ref().as_pin_ref()) {
                 // A body that has panicked is not asked for anything.
                 if !thread::panicking() {
-                    call.leave(this.body.as_ref().get_ref());
+                    call.leave(body.get_ref());
                 }
             }
         }
@@ -198,6 +212,10 @@ struct Call<T: Permit, K> {
     outcome: Outcome,
     /// It is that, whatever becomes of the body.
     is_decided: bool,
+    /// It was declared a stream: that it ends for time says nothing about the service.
+    is_stream: bool,
+    // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
+    timer: Option<Pin<Box<Timer>>>,
     classify: K,
 }
 
@@ -211,10 +229,40 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         }
     }
 
+    /// Waits for the deadline, if there is one.
+    #[cold]
+    fn poll_deadline(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let deadline = self.permit.as_ref().and_then(Permit::deadline);
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(Timer::default()));
+        timer.as_mut().poll_at(deadline.instant(), cx)
+    }
+
+    /// The deadline has come.
+    #[cold]
+    fn expire(mut self) -> Error {
+        let permit = self.permit.take();
+        permit.map_or_else(|| Error::late(""), Permit::expire)
+    }
+
+    /// Returns whether it is the time of the call that has ended it, by the word of the service.
+    #[cold]
+    fn is_over_for_time(&self, trailers: Option<&HeaderMap>) -> bool {
+        let has_deadline = || self.permit.as_ref().and_then(Permit::deadline).is_some();
+        !self.is_decided
+            && self.classify.ended_at_deadline(trailers)
+            && (self.is_stream || has_deadline())
+    }
+
     /// The body came to its end.
     #[inline]
     fn end(mut self, trailers: Option<&HeaderMap>) {
         let outcome = self.at_end(trailers);
+        if outcome.is_failure() && self.is_over_for_time(trailers) {
+            return;
+        }
         if let Some(permit) = self.permit.take() {
             permit.resolve(outcome);
         }
@@ -223,8 +271,10 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
     #[cold]
     fn fail(mut self, error: &Error) {
         let is_late = error.kind() == ErrorKind::DeadlineExceeded && !error.is_rejection();
-        if error.is_of_slow_reader() || is_late {
-            // As if the reader had dropped it: a caller that brings little time says nothing about the service.
+        let is_end_of_stream = self.is_stream && error.is_timeout();
+        if error.is_of_slow_reader() || is_late || is_end_of_stream {
+            // As if the reader had dropped it: a caller that brings little time says nothing about the service, and a stream
+            // may be silent.
             return;
         }
         let outcome = if self.is_decided {
@@ -267,9 +317,9 @@ impl<T: Permit, K> Drop for Call<T, K> {
 }
 
 impl<B: Body, T: Permit, K: ClassifyEos> TrackedBody<B, T, K> {
-    /// Returns the body of the inner service.
-    pub fn get_ref(&self) -> &B {
-        &self.body
+    /// Returns the body of the inner service, unless it was dropped at the deadline.
+    pub fn get_ref(&self) -> Option<&B> {
+        self.body.as_ref()
     }
 }
 
@@ -288,14 +338,25 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let Some(mut body) = this.body.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+            let Some(call) = this.call.as_mut() else {
+                return Poll::Pending;
+            };
+            ready!(call.poll_deadline(cx));
+            this.body.set(None);
+            let error = this.call.take().map(Call::expire);
+            return Poll::Ready(error.map(Err));
+        };
         let frame = frame.map(|frame| frame.map_err(Error::of_body));
         if this.call.is_some() {
             match &frame {
                 Some(Ok(frame)) => {
                     let trailers = frame.trailers_ref();
                     // Some readers do not ask again when they know that this was the last of it.
-                    if trailers.is_some() || this.body.is_end_stream() {
+                    if trailers.is_some() || body.is_end_stream() {
                         if let Some(call) = this.call.take() {
                             call.end(trailers);
                         }
@@ -318,19 +379,23 @@ where
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(B::is_end_stream)
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let body = self.body.as_ref();
+        body.map_or(SizeHint::with_exact(0), B::size_hint)
     }
 }
 
 impl<B: Body, T: Permit, K: ClassifyEos> From<B> for TrackedBody<B, T, K> {
     /// A body that belongs to no call.
     fn from(body: B) -> Self {
-        Self { body, call: None }
+        Self {
+            body: Some(body),
+            call: None,
+        }
     }
 }
 

@@ -54,6 +54,8 @@
 //! | ends, with or without trailers | what its head was, unless the end is classified otherwise ([`ClassifyEos`]) |
 //! | ends in an error | a failure, or ignored, as an error in place of a head; one of this crate's own timeouts is a timeout |
 //! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
+//! | is not over at the deadline, by this side's clock or by the word of the service | cancelled |
+//! | was declared a stream, and is ended for time | cancelled |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |
 //! | belongs to a head that was a failure | that failure, whatever becomes of the body |
@@ -61,7 +63,7 @@
 //! | belongs to another protocol: 101, and the answer to `CONNECT` | over at the head |
 //!
 //! Retry, hedge and rate limit judge the head: when it has come, the caller has the response. Timeout and
-//! deadline end there, too.
+//! response timeout end there, too; the [deadline](crate::stack#the-three-times) of a standard stack is that of the body as well.
 //!
 //! A caller that keeps a body without reading it keeps the permit. One that needs several bodies at once needs as
 //! many permits, or waits for itself.
@@ -82,10 +84,14 @@
 //!
 //! ## Timeouts of bodies
 //!
-//! [`BodyTimeoutLayer`] ends a body that is silent for 30 s, that is not over at the deadline, or that takes longer in all
-//! than a limit that can be set. An answer of gRPC may be silent after its first message, and a [declared stream](Streamed) at
-//! any time. Upgraded connections have no limits. It belongs into every stack, because the stack's own timeout and deadline end with the
-//! head. A slow reader is never taken for a slow server. See [`body_timeout`].
+//! A standard stack ends a body at the deadline. [`BodyTimeoutLayer`] ends a body that is silent for 30 s, or that takes longer in
+//! all than a limit that can be set; without a standard stack also one that is not over at the deadline. An answer of gRPC may be
+//! silent after its first message, and upgraded connections have no limits. A slow reader is never taken for a slow server. See
+//! [`body_timeout`].
+//!
+//! Answers that are meant to outlast the deadline are declared: for one request with the extension [`Streamed`], for some
+//! paths or all of a stack with [`HttpStreams`]. They may be silent at any time, unless
+//! [`stream_idle`](body_timeout::Config::stream_idle) is set. See [streams](crate::stack#streams).
 //!
 //! ## Uploads
 //!
@@ -100,7 +106,8 @@
 //! | of `reqwest::Request` | with the attempt |
 //!
 //! A part counts as sent when the client has taken it. The buffers of the client and of the system, a few megabytes at most, may
-//! still hold it. The deadline includes the upload, so a stack for uploads needs one that is long enough, or none.
+//! still hold it. The deadline and the response timeout (10 s) include the upload, so that a stack for longer uploads has to set
+//! [`response_timeout`](crate::stack::Standard::response_timeout).
 //!
 //! ## Dead connections
 //!
@@ -236,4 +243,4 @@ pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
-pub use self::streams::Streamed;
+pub use self::streams::{HttpStreams, Streamed};

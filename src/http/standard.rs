@@ -2,17 +2,19 @@
 
 use super::{Classifier, CompleteOnBodyEnd, HttpReplay};
 use crate::balance::{self, PowerOfChoices};
-use crate::stack;
+use crate::stack::{self, NoStreams};
 
 /// The settings of a standard stack for HTTP. Made by [`standard`].
-pub type HttpStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandard<D = NoStreams> =
+    stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// The layer of a standard stack for HTTP.
-pub type HttpStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandardLayer<D = NoStreams> =
+    stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
-pub type HttpStandardService<S> =
-    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type HttpStandardService<S, D = NoStreams> =
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
 pub type HttpBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
@@ -58,9 +60,10 @@ pub fn balance(
 /// again, see [`HttpReplay`]. Their bodies must be [`TryCopyBody`](super::TryCopyBody), as `http_body_util`'s `Full` and `Empty`;
 /// for those that are streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack.
 ///
-/// The stack's own timeout and deadline end with the head, and a body that stalls holds its permit as long as its reader
-/// waits. Put a [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is
-/// silent for 30 s, and every body at the deadline.
+/// A body ends at the [deadline](stack::Standard::deadline), if there is one: a reader that waits gets an error, and the permit of
+/// the call is free. A body that stalls before it holds its permit as long as its reader waits. Put a
+/// [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is silent for 30 s. For
+/// answers that outlast the deadline, see [streams](crate::stack#streams).
 ///
 /// # Examples
 ///

@@ -1,9 +1,17 @@
 //! The calls whose answers are streams.
 
-/// Says of one request whether its answer is a stream, which may go on for longer than the time of an answer: an extension of
+use std::sync::Arc;
+
+use ::http::Request;
+
+use crate::callback::Callback;
+use crate::stack::Streams;
+
+/// Says of one request whether its answer is a stream, which may go on for longer than the deadline of a stack: an extension of
 /// the request.
 ///
-/// Goes before all else that a stack knows about its streams.
+/// It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
+/// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -16,3 +24,68 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streamed(pub bool);
+
+type OfPath = dyn Fn(&str) -> bool + Send + Sync;
+
+/// Tells which requests of HTTP and gRPC ask for streams: those that are marked with [`Streamed`], and those that are declared
+/// here. See [streams](crate::stack#streams).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use buttress::http::{HttpStreams, grpc};
+///
+/// let stack = grpc::standard("health")
+///     .deadline(Duration::from_secs(2)) // of the other methods
+///     .streaming(HttpStreams::new().paths(|path| path == "/grpc.health.v1.Health/Watch"))
+///     .concurrency_limit(50)
+///     .build()?;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpStreams {
+    all: bool,
+    paths: Option<Callback<OfPath>>,
+}
+
+impl HttpStreams {
+    /// Takes requests that are marked with [`Streamed`] for those of streams, and no others.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes all requests for those of streams that are not marked otherwise.
+    #[must_use]
+    pub fn all(mut self) -> Self {
+        self.all = true;
+        self
+    }
+
+    /// Takes requests to some paths for those of streams. The path of a gRPC call is `/package.Service/Method`.
+    #[must_use]
+    pub fn paths<F>(mut self, are_streams: F) -> Self
+    where
+        F: Fn(&str) -> bool + Send + Sync + 'static,
+    {
+        self.paths = Some(Callback(Arc::new(are_streams)));
+        self
+    }
+
+    #[inline]
+    fn are_streams(&self, path: &str) -> bool {
+        self.all || self.paths.as_ref().is_some_and(|are| (are.0)(path))
+    }
+}
+
+impl<B> Streams<Request<B>> for HttpStreams {
+    #[inline]
+    fn is_stream(&self, request: &Request<B>) -> bool {
+        match request.extensions().get() {
+            Some(Streamed(is_stream)) => *is_stream,
+            None => self.are_streams(request.uri().path()),
+        }
+    }
+}

@@ -129,7 +129,7 @@ impl<R, K> Config<R, K> {
     pub fn build(self) -> Result<RetryLayer<R, K>, ConfigError> {
         let repeat = self.repeat(|| Budget::config(&self.name).build())?;
         let core = Core::new(repeat.metrics.name(), Instant::now(), (), ());
-        Ok(self.operation_layer(core, RetryPlan(repeat)))
+        Ok(self.operation_layer(core, |_| RetryPlan(repeat)))
     }
 
     /// Makes what decides about further attempts. They are paid from `budget` unless another one is set.

@@ -1,7 +1,7 @@
 //! The layer of retry.
 
 use super::config::{Config, Settings};
-use crate::chassis::{Operation, OperationLayer, Plan, Repeat};
+use crate::chassis::{Operation, OperationLayer, Plan, PlanFor, Repeat};
 use crate::error::or_panic;
 use crate::{Budget, ByClone, ErrorsAreFailures};
 
@@ -29,6 +29,8 @@ impl Plan for RetryPlan {
         Some(&self.0)
     }
 }
+
+impl<Req> PlanFor<Req> for RetryPlan {}
 
 impl RetryLayer {
     /// A retry with the default settings and a budget of its own.

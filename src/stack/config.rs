@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::layer::{StandardLayer, StandardPlan};
+use super::streams::NoStreams;
 use crate::bulkhead::{self, BulkheadLayer};
 use crate::chassis::{Choice, Core, LayerConfig, Limit};
+use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
@@ -18,22 +20,30 @@ use crate::{
 
 /// Longer than a healthy service takes for nearly any call.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// At most this share of the deadline, so that two attempts that time out fit before it, and the wait between them.
-const SHARE_OF_DEADLINE: f64 = 0.45;
+/// At most this share of the time of all attempts, so that two attempts that time out fit, and the wait between them.
+const SHARE_OF_ALL: f64 = 0.45;
 /// Three attempts that time out, and the waits between them.
-const DEADLINE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a standard stack. Made by [`standard`](super::standard).
 ///
 /// The parts are configured through closures: `.retry(|retry| retry.max_attempts(2))`.
-pub type Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
-    LayerConfig<Settings, R, K, C>;
+pub type Standard<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse, D = NoStreams> =
+    LayerConfig<Settings<D>, R, K, C>;
 
-/// The settings of a standard stack, as they are in a [`Standard`].
+/// The settings of a standard stack, as they are in a [`Standard`]. `D` declares streams.
+#[derive(Clone, PartialEq)]
+pub struct Settings<D = NoStreams> {
+    values: Values,
+    streams: D,
+}
+
+/// The settings that do not depend on the type of the requests.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+struct Values {
     is_measured: bool,
     deadline: Option<Duration>,
+    response_timeout: Choice<Duration>,
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
@@ -45,11 +55,14 @@ pub struct Settings {
     seed: Option<u64>,
 }
 
+debug_fields!([D] Settings<D> { values });
+
 impl Settings {
     pub(super) fn new(name: &str) -> Self {
-        Self {
+        let values = Values {
             is_measured: true,
-            deadline: Some(DEADLINE),
+            deadline: None,
+            response_timeout: Choice::Default,
             retry: Some(RetryLayer::config(name)),
             hedge: None,
             breaker: Some(CircuitBreakerLayer::config(name)),
@@ -59,63 +72,91 @@ impl Settings {
             budget: None,
             one_quota: false,
             seed: None,
-        }
+        };
+        let streams = NoStreams;
+        Self { values, streams }
     }
 }
 
-impl<R, K, C> Standard<R, K, C> {
-    /// Sets the time of one attempt. By default 2 s, or 0.45 of the deadline if that is less.
+impl<R, K, C, D> Standard<R, K, C, D> {
+    /// Sets the time of one attempt, until the head of its answer. By default 2 s, or 0.45 of the deadline or of the response
+    /// timeout if that is less.
     ///
     /// Somewhat longer than the slowest of a thousand calls takes while all is well. An upload does not count if its body tells
     /// its [progress](crate::Upload).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = Choice::Set(timeout);
+        self.settings.values.timeout = Choice::Set(timeout);
         self
     }
 
-    /// Attempts may take as long as the deadline allows.
+    /// Attempts may take as long as the deadline and the response timeout allow.
     pub fn no_timeout(mut self) -> Self {
-        self.settings.timeout = Choice::Off;
+        self.settings.values.timeout = Choice::Off;
         self
     }
 
-    /// Sets the time of the whole operation, all attempts and waits included. 10 s by default.
+    /// Sets the time of the whole answer: all attempts, the waits between them, and the body with its trailers. Not set by default.
+    ///
+    /// It is the [deadline](crate::Deadline) of all that is called inside, and what a `PropagateDeadlineLayer` writes on the wire.
+    /// An inherited one that is sooner takes its place. Without a [completion](Self::completion) that waits for the end of a
+    /// body it ends with the response. Calls that are declared [streams](Self::streaming) do not have it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = Some(deadline);
+        self.settings.values.deadline = Some(deadline);
         self
     }
 
-    /// Operations have no deadline of their own. One that the caller has set is kept.
+    /// Operations have no deadline of their own, which is the default. One that the caller has set is kept.
     pub fn no_deadline(mut self) -> Self {
-        self.settings.deadline = None;
+        self.settings.values.deadline = None;
         self
+    }
+
+    /// Sets the time of all attempts together, and of the waits between them, until the head of the answer. 10 s by default.
+    ///
+    /// Nobody else is told of it, neither the services inside nor the one on the other side.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.values.response_timeout = Choice::Set(timeout);
+        self
+    }
+
+    /// All attempts together may take as long as the deadline allows.
+    pub fn no_response_timeout(mut self) -> Self {
+        self.settings.values.response_timeout = Choice::Off;
+        self
+    }
+
+    /// Declares which calls ask for streams: with a closure `|request: &Req| -> bool`, or a type of your own. By default none does.
+    ///
+    /// The [deadline](Self::deadline) of the stack is not one of a stream. See [streams](crate::stack#streams).
+    pub fn streaming<D2>(self, streams: D2) -> Standard<R, K, C, D2> {
+        self.with_settings(|Settings { values, .. }| Settings { values, streams })
     }
 
     /// Changes the settings of retry.
     pub fn retry(mut self, change: impl FnOnce(retry::Config) -> retry::Config) -> Self {
-        let config = self.settings.retry;
+        let config = self.settings.values.retry;
         let config = config.unwrap_or_else(|| RetryLayer::config(&self.name));
-        self.settings.retry = Some(change(config));
+        self.settings.values.retry = Some(change(config));
         self
     }
 
     /// Failed attempts are not made again; unless there is a hedge, which then makes another one at once.
     pub fn no_retry(mut self) -> Self {
-        self.settings.retry = None;
+        self.settings.values.retry = None;
         self
     }
 
     /// Sends a copy of what takes too long. Off by default: `.hedge(|hedge| hedge)` turns it on as it is.
     pub fn hedge(mut self, change: impl FnOnce(hedge::Config) -> hedge::Config) -> Self {
-        let config = self.settings.hedge;
+        let config = self.settings.values.hedge;
         let config = config.unwrap_or_else(|| HedgeLayer::config(&self.name));
-        self.settings.hedge = Some(change(config));
+        self.settings.values.hedge = Some(change(config));
         self
     }
 
     /// Sends no copies, which is the default.
     pub fn no_hedge(mut self) -> Self {
-        self.settings.hedge = None;
+        self.settings.values.hedge = None;
         self
     }
 
@@ -124,15 +165,15 @@ impl<R, K, C> Standard<R, K, C> {
         mut self,
         change: impl FnOnce(circuit_breaker::Config) -> circuit_breaker::Config,
     ) -> Self {
-        let config = self.settings.breaker;
+        let config = self.settings.values.breaker;
         let config = config.unwrap_or_else(|| CircuitBreakerLayer::config(&self.name));
-        self.settings.breaker = Some(change(config));
+        self.settings.values.breaker = Some(change(config));
         self
     }
 
     /// There is no circuit breaker.
     pub fn no_circuit_breaker(mut self) -> Self {
-        self.settings.breaker = None;
+        self.settings.values.breaker = None;
         self
     }
 
@@ -147,13 +188,13 @@ impl<R, K, C> Standard<R, K, C> {
         change: impl FnOnce(rate_limit::Config) -> rate_limit::Config,
     ) -> Self {
         let config = RateLimitLayer::config(&self.name, rate);
-        self.settings.rate_limit = Some(change(config));
+        self.settings.values.rate_limit = Some(change(config));
         self
     }
 
     /// Keeps to no rate, which is the default.
     pub fn no_rate_limit(mut self) -> Self {
-        self.settings.rate_limit = None;
+        self.settings.values.rate_limit = None;
         self
     }
 
@@ -172,27 +213,27 @@ impl<R, K, C> Standard<R, K, C> {
         change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
     ) -> Self {
         let config = BulkheadLayer::config(&self.name, limit);
-        self.settings.bulkhead = Choice::Set(change(config));
+        self.settings.values.bulkhead = Choice::Set(change(config));
         self
     }
 
     /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
     /// overloaded.
     pub fn unlimited(mut self) -> Self {
-        self.settings.bulkhead = Choice::Off;
+        self.settings.values.bulkhead = Choice::Off;
         self
     }
 
     /// Operations and attempts are neither counted nor timed.
     pub fn no_measure(mut self) -> Self {
-        self.settings.is_measured = false;
+        self.settings.values.is_measured = false;
         self
     }
 
     /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
     /// default from one of the stack's own.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.settings.budget = Some(budget.clone());
+        self.settings.values.budget = Some(budget.clone());
         self
     }
 
@@ -202,25 +243,25 @@ impl<R, K, C> Standard<R, K, C> {
     /// the time that the service asks for, and shrinks an adaptive concurrency limit. By default it concerns the request that
     /// got it alone, because others may be for tenants with quotas of their own.
     pub fn one_quota(mut self) -> Self {
-        self.settings.one_quota = true;
+        self.settings.values.one_quota = true;
         self
     }
 
     /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
     /// seeded by the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.seed = Some(seed);
+        self.settings.values.seed = Some(seed);
         self
     }
 
     /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
     /// By default with `Clone`.
-    pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C> {
+    pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C, D> {
         self.with_request(replay)
     }
 
     /// Sets when an attempt is over. By default when the inner service has returned its response.
-    pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2> {
+    pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2, D> {
         self.with_completion(completion)
     }
 
@@ -230,8 +271,11 @@ impl<R, K, C> Standard<R, K, C> {
     ///
     /// If the name is empty, a value is outside its range, or two parts contradict each other. The error
     /// names both.
-    pub fn build(self) -> Result<StandardLayer<R, K, C>, ConfigError> {
-        let (name, settings) = (self.name.as_str(), &self.settings);
+    pub fn build(self) -> Result<StandardLayer<R, K, C, D>, ConfigError>
+    where
+        D: Send + Sync + 'static,
+    {
+        let (name, settings) = (self.name.as_str(), &self.settings.values);
         let check = Check::new("standard stack", name)?;
         settings.check_alone(check)?;
         let origin = Instant::now();
@@ -262,13 +306,11 @@ impl<R, K, C> Standard<R, K, C> {
             time,
             metrics: Series::of(name, part),
         };
-        let plan = StandardPlan {
-            deadline: limit(settings.deadline.unwrap_or(Duration::MAX), "deadline"),
-            retry: retry.transpose()?,
-            hedge: hedge.transpose()?,
-            timeout: settings.timeout().map(|time| limit(time, "timeout")),
-            budget,
-        };
+        let deadline = limit(settings.deadline.unwrap_or(Duration::MAX), "deadline");
+        let response_timeout = settings.response_timeout();
+        let response_timeout = response_timeout.map(|time| limit(time, "response_timeout"));
+        let timeout = timeout.map(|time| limit(time, "timeout"));
+        let (retry, hedge) = (retry.transpose()?, hedge.transpose()?);
         let meter = |stage| settings.is_measured.then(|| Meter::new(name, stage));
         let attempt = (
             breaker.transpose()?,
@@ -280,12 +322,20 @@ impl<R, K, C> Standard<R, K, C> {
         let operation = meter(OPERATION);
         // Last, because a part knows best what is wrong with itself.
         settings.check_together(check)?;
-        let core = Core::new(plan.deadline.metrics.name(), origin, operation, attempt);
-        Ok(self.operation_layer(core, plan))
+        let core = Core::new(deadline.metrics.name(), origin, operation, attempt);
+        Ok(self.operation_layer(core, |settings| StandardPlan {
+            deadline,
+            response_timeout,
+            retry,
+            hedge,
+            timeout,
+            budget,
+            streams: settings.streams,
+        }))
     }
 }
 
-impl Settings {
+impl Values {
     /// Refuses what is missing, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
@@ -297,6 +347,7 @@ impl Settings {
         let is_in_range =
             |field, time: Option<Duration>| time.map_or(Ok(()), |time| check.duration(field, time));
         is_in_range("deadline", self.deadline)?;
+        is_in_range("response_timeout", self.response_timeout())?;
         is_in_range("timeout", self.timeout())
     }
 
@@ -305,8 +356,26 @@ impl Settings {
         if self.timeout != Choice::Default {
             return self.timeout.value().copied();
         }
-        let share = |deadline: Duration| deadline.mul_f64(SHARE_OF_DEADLINE);
-        Some(self.deadline.map_or(TIMEOUT, |all| TIMEOUT.min(share(all))))
+        let share = |(all, _): (Duration, _)| all.mul_f64(SHARE_OF_ALL);
+        Some(self.end().map_or(TIMEOUT, |end| TIMEOUT.min(share(end))))
+    }
+
+    /// Returns the time of all attempts until the head of the answer.
+    fn response_timeout(&self) -> Option<Duration> {
+        match self.response_timeout {
+            Choice::Default => Some(RESPONSE_TIMEOUT),
+            Choice::Off => None,
+            Choice::Set(timeout) => Some(timeout),
+        }
+    }
+
+    /// Returns the shorter of the times of all attempts, and its name.
+    fn end(&self) -> Option<(Duration, &'static str)> {
+        let deadline = self.deadline.map(|time| (time, "deadline"));
+        let response = self
+            .response_timeout()
+            .map(|time| (time, "response timeout"));
+        deadline.into_iter().chain(response).min_by_key(|end| end.0)
     }
 
     /// Refuses parts that cannot do their work beside each other, and settings that would come into effect only after an
@@ -319,14 +388,14 @@ impl Settings {
         let queue_wait = queue_wait.and_then(bulkhead::Config::longest_wait);
         let delay = self.hedge.as_ref().and_then(hedge::Config::fixed_delay);
         let slow = breaker.and_then(circuit_breaker::Config::slow_calls_longer_than);
-        let deadline = self.deadline.map(|deadline| (deadline, "deadline"));
+        let end = self.end();
         let timeout = self.timeout().map(|timeout| (timeout, "timeout"));
         for (field, time, end) in [
-            ("timeout", self.timeout(), deadline),
-            ("rate limit max_wait", max_wait, deadline),
-            ("bulkhead queue_wait", queue_wait, deadline),
-            ("hedge delay", delay, timeout.or(deadline)),
-            ("circuit breaker slow_calls", slow, timeout.or(deadline)),
+            ("timeout", self.timeout(), end),
+            ("rate limit max_wait", max_wait, end),
+            ("bulkhead queue_wait", queue_wait, end),
+            ("hedge delay", delay, timeout.or(end)),
+            ("circuit breaker slow_calls", slow, timeout.or(end)),
         ] {
             let (Some(time), Some((end, what))) = (time, end) else {
                 continue;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::streams::{NoStreams, Streams};
 use crate::chassis::{
-    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, Repeat, Times,
+    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, PlanFor, Repeat, Times,
 };
+use crate::debug::debug_fields;
 use crate::measure::Meter;
 use crate::timer::Timer;
 use crate::{
@@ -15,26 +17,37 @@ use crate::{
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
 ///
 /// All services made by one layer value, or by its clones, share the state of every part.
-pub type StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
-    OperationLayer<StandardPlan, R, K, C>;
+pub type StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse, D = NoStreams> =
+    OperationLayer<StandardPlan<D>, R, K, C>;
 
 /// A service behind the standard stack. Made by [`StandardLayer`].
 ///
 /// `Clone`, and `Send` and `Sync` if the inner service is. The type can be written in a field:
 ///
 #[cfg_attr(not(doctest), doc = include_str!("../snippets/standard_service.md"))]
-pub type StandardService<S, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> =
-    Operation<S, StandardPlan, R, K, C>;
+pub type StandardService<
+    S,
+    R = ByClone,
+    K = ErrorsAreFailures,
+    C = CompleteOnResponse,
+    D = NoStreams,
+> = Operation<S, StandardPlan<D>, R, K, C>;
 
-/// The moves of a standard stack.
-#[derive(Debug)]
-pub struct StandardPlan {
+/// The moves of a standard stack. `D` declares streams.
+pub struct StandardPlan<D = NoStreams> {
     pub(super) deadline: Limit,
+    pub(super) response_timeout: Option<Limit>,
     pub(super) retry: Option<Repeat>,
     pub(super) hedge: Option<Arc<Hedger>>,
     pub(super) timeout: Option<Limit>,
     pub(super) budget: Budget,
+    pub(super) streams: D,
 }
+
+debug_fields!(
+    [D] StandardPlan<D>
+    { deadline, response_timeout, retry, hedge, timeout, budget }
+);
 
 /// The parts that each attempt passes, from the outside: circuit breaker, rate limit, bulkhead, measure.
 pub type StandardParts = (
@@ -45,7 +58,7 @@ pub type StandardParts = (
     ),
 );
 
-impl Plan for StandardPlan {
+impl<D: Send + Sync + 'static> Plan for StandardPlan<D> {
     type Operation = Option<Meter>;
     type Attempt = StandardParts;
     type Times = Kept<Times>;
@@ -55,6 +68,11 @@ impl Plan for StandardPlan {
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
         Some(&self.deadline)
+    }
+
+    #[inline(always)]
+    fn response_timeout(&self) -> Option<&Limit> {
+        self.response_timeout.as_ref()
     }
 
     #[inline(always)]
@@ -73,7 +91,17 @@ impl Plan for StandardPlan {
     }
 }
 
-impl<R, K, C> StandardLayer<R, K, C> {
+impl<Req, D> PlanFor<Req> for StandardPlan<D>
+where
+    D: Streams<Req> + Send + Sync + 'static,
+{
+    #[inline(always)]
+    fn is_stream(&self, request: &Req) -> bool {
+        self.streams.is_stream(request)
+    }
+}
+
+impl<R, K, C, D: Send + Sync + 'static> StandardLayer<R, K, C, D> {
     /// A handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {

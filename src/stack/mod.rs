@@ -9,8 +9,8 @@
 //! # How it works
 //!
 //! ```text
-//!  measure ─▶ deadline ─▶ retry ─▶ hedge ─▶ circuit breaker ─▶ rate limit ─▶ bulkhead ─▶ timeout ─▶ measure ─▶ client
-//! ╰───── of an operation ──────╯╰──────────────────────────── of each attempt ──────────────────────────────╯
+//!  measure ─▶ deadline, response timeout ─▶ retry ─▶ hedge ─▶ circuit breaker ─▶ rate limit ─▶ bulkhead ─▶ timeout ─▶ measure ─▶ client
+//! ╰────────────── of an operation ───────────────╯╰──────────────────────────── of each attempt ──────────────────────────────╯
 //! ```
 //!
 //! From the outside:
@@ -18,18 +18,19 @@
 //! | part | by default | what it is for |
 //! |---|---|---|
 //! | [measure](crate::measure), stage `operation` | on | what callers see |
-//! | [deadline](crate::timeout) | 10 s | ends all attempts together |
+//! | [deadline](Standard::deadline) | none | ends the whole answer, body and trailers included; inherited, and told to the service |
+//! | [response timeout](Standard::response_timeout) | 10 s | ends the wait for the head of the answer, all attempts together |
 //! | [retry](crate::retry) | 3 attempts | gets over short faults |
 //! | [hedge](crate::hedge) | off | takes off the tail of the latencies |
 //! | [circuit breaker](crate::circuit_breaker) | on | leaves a service alone that is down |
 //! | [rate limit](crate::rate_limit) | off | keeps to what the service allows |
 //! | [bulkhead](crate::bulkhead) | you say | keeps a service that is slow from taking all callers with it |
-//! | [timeout](crate::timeout) | 2 s, at most 0.45 of the deadline | ends an attempt that gets no answer |
+//! | [timeout](crate::timeout) | 2 s, at most 0.45 of the shorter of the two | ends an attempt that gets no answer |
 //! | [measure](crate::measure), stage `attempt` | on | what the service sees |
 //!
 //! The order follows from what each part has to see:
 //!
-//! - The deadline is outside retry, so that it covers all attempts and the waits between them.
+//! - The deadline and the response timeout are outside retry, so that they cover all attempts and the waits between them.
 //! - Retry is outside everything that an attempt has to pass, so that each attempt is classified, limited and timed by
 //!   itself. It does not retry what one of these parts refused, because that would be refused again.
 //! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget). Time in
@@ -38,7 +39,34 @@
 //!   under the rate. What the limits refuse says nothing about the service, and it ignores that.
 //! - The bulkhead is inside the rate limit, so that nobody holds a permit while waiting for a turn.
 //! - The timeout is inside the queues: a call that waits for its turn is not a service that is slow. The time in the
-//!   queues is bounded by their own settings and by the deadline.
+//!   queues is bounded by their own settings, by the deadline and by the response timeout.
+//!
+//! ## The three times
+//!
+//! ```text
+//!                 attempt 1        attempt 2
+//! call ──────────▶|·······|─ wait ─▶|·······|head|──── body ────|trailers|
+//! timeout         |-------|         |-------|
+//! response timeout|-------------------------|
+//! deadline        |------------------------------------------------------|
+//! ```
+//!
+//! The deadline is a promise to the caller, and is passed on: inner calls inherit it, and a `PropagateDeadlineLayer` writes it
+//! on the wire. Of the stack's own deadline and an inherited one the sooner counts. A server that keeps to it ends the whole answer then, and so
+//! does this stack if its [completion](Standard::completion) waits for the end of the body, as that of `http::standard` does. The response
+//! timeout is private to the stack: no inner call inherits it, and it is never written on the wire.
+//!
+//! ## Streams
+//!
+//! The answer of a subscription, of server-sent events or of a gRPC `Watch` is meant to outlast any deadline of an answer. Declare such calls:
+//!
+//! - all of a stack: `.streaming(|_: &Request| true)`, or for HTTP `.streaming(HttpStreams::new().all())`;
+//! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
+//! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
+//!
+//! Timeout and response timeout cover the head of a stream as that of any call. The deadline of the stack neither ends it nor is written
+//! on the wire for it; a deadline that is inherited or set for the call, as with [`Deadline::scope`](crate::Deadline::scope), does
+//! both. That a stream ends for time, by a deadline or for silence, is not a failure of the service.
 //!
 //! Layers that you nest by hand in the same order act alike, but for what they know of each other. In the standard stack the
 //! wait of an attempt in its own queues is known as such. Around a rate limit or a bulkhead of your own, hedge and circuit
@@ -59,12 +87,12 @@
 //!
 //! | setting | must be |
 //! |---|---|
-//! | timeout | less than the deadline |
-//! | delay of the hedge, if it is fixed | less than the timeout, or than the deadline if there is none |
+//! | timeout | less than the deadline, and than the response timeout |
+//! | delay of the hedge, if it is fixed | less than the timeout; if there is none, than the deadline and the response timeout |
 //! | slow calls of the circuit breaker | the same: slower ones never come |
 //! | window of the circuit breaker | at least twice the timeout: it would have forgotten the calls before they end |
 //! | least number of calls of the circuit breaker | at most those that the rate limit lets through in its window: it would never open |
-//! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline |
+//! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline, and than the response timeout |
 //!
 //! # Promises
 //!
@@ -88,6 +116,13 @@
 //! # Errors
 //!
 //! Those of the parts, all with the name of the stack. [`kind`](crate::Cause::kind) tells them apart.
+//!
+//! | ended by | kind | [`stage`](crate::Cause::stage) | `buttress_timeouts_total`, layer |
+//! |---|---|---|---|
+//! | timeout of the last attempt | `Timeout` | `Call` | `timeout` |
+//! | response timeout | `Timeout` | `AllAttempts` | `response_timeout` |
+//! | deadline, before the head | `DeadlineExceeded` | `Call` | `deadline` |
+//! | deadline, in the body | `DeadlineExceeded` | `WholeAnswer` | `deadline` |
 //!
 //! # Metrics
 //!
@@ -118,9 +153,11 @@
 
 mod config;
 mod layer;
+mod streams;
 
 pub use self::config::{Settings, Standard};
 pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
+pub use self::streams::{NoStreams, Streams};
 use crate::ByClone;
 
 /// Begins to configure the standard stack for the calls to one dependency. See the

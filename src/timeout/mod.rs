@@ -23,10 +23,14 @@
 //! In a [standard stack](crate::stack) the timeout is the time for the answer: while the client takes the body of the request,
 //! each part that it takes begins the time anew, and while the client waits for the body no time runs. That needs a body that
 //! tells its [progress](crate::Upload): a `ReplayBody` of the feature `http`, or one of your own. With another body, and in a
-//! [`TimeoutLayer`], the time begins with the attempt. The deadline covers the upload, too.
+//! [`TimeoutLayer`], the time begins with the attempt. Deadline and `response_timeout` cover the upload, too.
 //!
 //! The deadline is carried with the task (see [`Deadline`](crate::Deadline)); of an inherited one and
 //! the layer's own, the sooner one counts. If it has passed already, the inner service is not asked.
+//!
+//! Both layers are done when the inner service has returned its response. In the [standard stack](crate::stack#the-three-times) the
+//! deadline covers the body of an answer as well, and a `response_timeout` all attempts up to its head; in a stack built by
+//! hand a `BodyTimeoutLayer` of the feature `http` ends the body at the deadline.
 //!
 //! # Promises
 //!

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use buttress::http::{CompleteOnBodyEnd, HttpReplay, grpc};
-use buttress::stack::Standard;
+use buttress::http::HttpReplay;
+use buttress::http::grpc::{self, GrpcStandard};
 use buttress::{BoxError, Deadline};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -37,7 +37,7 @@ pub(crate) fn get(path: &str) -> Request<Body> {
 }
 
 /// The standard stack for gRPC, for requests that are copied by `Clone`.
-pub(crate) fn grpc(name: &str) -> Standard<HttpReplay, grpc::Classifier, CompleteOnBodyEnd> {
+pub(crate) fn grpc(name: &str) -> GrpcStandard {
     let stack = grpc::standard(name).unlimited().seed(1);
     stack.replay(HttpReplay::new())
 }

@@ -431,7 +431,11 @@ async fn the_losers_of_hedges_are_no_evidence_about_a_replica_that_hangs() {
     let replicas = balance.seed(1).build(replicas).unwrap();
     let handle = replicas.handle();
     let stack = buttress::http::standard("replicas").no_circuit_breaker();
-    let stack = stack.no_retry().no_timeout().no_deadline().unlimited();
+    let stack = stack
+        .no_retry()
+        .no_timeout()
+        .no_response_timeout()
+        .unlimited();
     let stack = stack.hedge(|hedge| hedge.delay(500 * MS)).seed(1);
     let client = stack.build().unwrap().wrap(replicas);
     let calls = tokio::spawn(async move {

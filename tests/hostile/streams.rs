@@ -1,17 +1,18 @@
 //! Bodies: one setting has one meaning, and what a caller does with a body costs others little.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
 use buttress::http::{
-    BodyTimeoutLayer, HttpStandardLayer, InheritDeadlineLayer, PropagateDeadlineLayer,
-    ReplayBodyLayer,
+    BodyTimeoutLayer, HttpStandardLayer, HttpStreams, InheritDeadlineLayer, PropagateDeadlineLayer,
+    ReplayBodyLayer, Streamed,
 };
-use buttress::{BoxError, BulkheadLayer, Deadline};
+use buttress::{BoxError, BulkheadLayer, Deadline, ErrorKind, Rate, Stage};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -22,10 +23,13 @@ use crate::callers::{MS, SECOND, grpc, request};
 const FOREVER: Duration = Duration::from_secs(360_000);
 
 /// A body of one byte each `every`, for `time`.
+#[derive(Debug)]
 struct Drips {
     every: Duration,
     until: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// The status of gRPC at the end.
+    code: Option<&'static str>,
 }
 
 impl Drips {
@@ -34,7 +38,13 @@ impl Drips {
             every,
             until: Instant::now() + time,
             sleep: Box::pin(sleep(every)),
+            code: None,
         }
+    }
+
+    fn ending_with(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
     }
 }
 
@@ -47,7 +57,12 @@ impl Body for Drips {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if Instant::now() >= self.until {
-            return Poll::Ready(None);
+            let trailer = |code: &str| ("grpc-status".parse().unwrap(), code.parse().unwrap());
+            let trailers = self
+                .code
+                .take()
+                .map(|code| HeaderMap::from_iter([trailer(code)]));
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
         ready!(self.sleep.as_mut().poll(cx));
         let next = Instant::now() + self.every;
@@ -57,7 +72,6 @@ impl Body for Drips {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "the deadline of a stack ends with the head of the answer"]
 async fn the_deadline_of_the_first_recipe_covers_the_body() {
     let stack = buttress::http::standard("reports").deadline(2 * SECOND);
     let stack = stack.concurrency_limit(2).build().unwrap();
@@ -72,13 +86,67 @@ async fn the_deadline_of_the_first_recipe_covers_the_body() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "the deadline of a stack is written on the wire for streams, too"]
+async fn a_server_that_stalls_after_the_head_frees_everything_at_the_deadline() {
+    let server = service_fn(async |_: Request<crate::callers::Body>| {
+        Ok::<_, BoxError>(Response::new(Drips::new(900 * MS, FOREVER)))
+    });
+    let stack = buttress::http::standard("reports").deadline(2 * SECOND);
+    let stack = stack.concurrency_limit(1).build().unwrap();
+    let handle = stack.handle();
+    let in_flight = || handle.bulkhead().unwrap().in_flight();
+    let client = stack.wrap(server);
+    let began = Instant::now();
+    let answer = client.send(request("GET")).await.unwrap();
+    let mut body = answer.into_body();
+    for _ in 0..2 {
+        body.frame().await.unwrap().unwrap();
+    }
+    let is_held = body.get_ref().is_some();
+    assert_eq!((is_held, in_flight()), (true, 1));
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(error.stage(), Stage::WholeAnswer);
+    assert_eq!(
+        error.to_string(),
+        "\"reports\" was not done by its deadline within 2.0s"
+    );
+    // The reader keeps what it has.
+    assert_eq!((body.get_ref().is_some(), in_flight()), (false, 0));
+    assert!(body.frame().await.is_none() && body.is_end_stream());
+    client.send(request("GET")).await.unwrap();
+}
+
+/// A server that keeps to the deadline that it is told, and ends a call with that status of gRPC.
+fn obeys(request: &Request<crate::callers::Body>) -> Response<Drips> {
+    let told = request.headers().get("grpc-timeout");
+    let micros = |told: &HeaderValue| told.to_str().unwrap().trim_end_matches('u').parse();
+    let told = told.map(|told| Duration::from_micros(micros(told).unwrap()));
+    let time = told.unwrap_or(30 * SECOND);
+    let code = if told.is_some() { "4" } else { "0" };
+    Response::new(Drips::new(500 * MS, time).ending_with(code))
+}
+
+fn watch() -> Request<crate::callers::Body> {
+    let mut request = request("POST");
+    let content_type = "application/grpc".parse().unwrap();
+    request.headers_mut().insert("content-type", content_type);
+    request.extensions_mut().insert(Streamed(true));
+    request
+}
+
+/// Returns how long the answer goes on, and how it ends.
+async fn read<B: Body<Data = Bytes>>(answer: Response<B>) -> (Duration, Result<(), B::Error>) {
+    let began = Instant::now();
+    let end = answer.into_body().collect().await;
+    (began.elapsed(), end.map(drop))
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_is_not_ended_by_the_deadline_of_the_stack() {
     // A server that keeps to the deadline that it is told.
     let server = service_fn(async |request: Request<crate::callers::Body>| {
-        let is_bounded = request.headers().contains_key("grpc-timeout");
-        let time = if is_bounded { 2 * SECOND } else { 30 * SECOND };
-        Ok::<_, BoxError>(Response::new(Drips::new(500 * MS, time)))
+        Ok::<_, BoxError>(obeys(&request))
     });
     let stack = grpc("watch").deadline(2 * SECOND);
     let client = ServiceBuilder::new()
@@ -86,14 +154,150 @@ async fn a_stream_is_not_ended_by_the_deadline_of_the_stack() {
         .layer(BodyTimeoutLayer::new("watch"))
         .layer(PropagateDeadlineLayer::new("watch"))
         .service(server);
-    // No way to declare a stream exists yet.
-    let mut request = request("POST");
-    let headers = request.headers_mut();
-    headers.insert("content-type", "application/grpc".parse().unwrap());
-    let answer = client.oneshot(request).await.unwrap();
+    let (time, end) = read(client.clone().oneshot(watch()).await.unwrap()).await;
+    assert!(time >= 29 * SECOND, "{time:?}");
+    end.unwrap();
+
+    // One that is not declared is.
+    let mut request = watch();
+    request.extensions_mut().remove::<Streamed>();
+    let (time, _) = read(client.oneshot(request).await.unwrap()).await;
+    assert_eq!(time, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_an_inherited_deadline_is_ended_by_it_and_the_server_is_told() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let server = service_fn(|request: Request<crate::callers::Body>| {
+        let header = request.headers().get("grpc-timeout").cloned();
+        told.lock().unwrap().push(header);
+        let answer = Response::new(Drips::new(700 * MS, FOREVER));
+        std::future::ready(Ok::<_, BoxError>(answer))
+    });
+    let stack = grpc("watch").deadline(2 * SECOND);
+    let stack = stack.streaming(HttpStreams::new().paths(|path| path == "/"));
+    let client = ServiceBuilder::new()
+        .layer(stack.build().unwrap())
+        .layer(PropagateDeadlineLayer::new("watch"))
+        .service(server);
+    let mut request = watch();
+    request.extensions_mut().remove::<Streamed>();
+    let call = Deadline::after(9 * SECOND).scope(client.oneshot(request));
+    let (time, end) = read(call.await.unwrap()).await;
+    assert_eq!(time, 9 * SECOND);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+    let told = told.lock().unwrap();
+    assert_eq!(told[..], [Some("9000000u".parse().unwrap())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_timeout_is_never_on_the_wire() {
+    let server = service_fn(async |request: Request<crate::callers::Body>| {
+        let told = request.headers().get("x-request-timeout-ms");
+        let told = told.map(|told| told.to_str().unwrap().to_owned());
+        Ok::<_, BoxError>(Response::new(told.unwrap_or_default()))
+    });
+    let with = |streams| {
+        let stack = buttress::http::standard("reports").response_timeout(3 * SECOND);
+        stack.unlimited().streaming(streams)
+    };
+    let stack = || with(HttpStreams::new());
+    let streaming = || with(HttpStreams::new().all());
+    for (stack, told) in [
+        (stack(), ""),
+        (stack().deadline(5 * SECOND), "5000"),
+        (streaming(), ""),
+        (streaming().deadline(5 * SECOND), ""),
+    ] {
+        let client = ServiceBuilder::new()
+            .layer(stack.build().unwrap())
+            .layer(PropagateDeadlineLayer::new("reports"))
+            .service(server);
+        let answer = client.oneshot(request("GET")).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_end_for_time_do_not_open_the_breaker() {
+    let stack = grpc("watch").streaming(HttpStreams::new().all());
+    let stack = stack.concurrency_limit(50).build().unwrap();
+    let handle = stack.handle();
+    let idle = BodyTimeoutLayer::config("watch").idle(SECOND);
+    let idle = idle.deadline(false).build().unwrap();
+    // The server keeps to the inherited deadline, its client does, or the stream falls silent.
+    for (is_told, every, time) in [(true, 500, 9), (false, 500, 2), (false, 5_000, 9)] {
+        for _ in 0..30 {
+            let server = service_fn(move |request: Request<crate::callers::Body>| {
+                std::future::ready(Ok::<_, BoxError>(if is_told {
+                    obeys(&request)
+                } else {
+                    Response::new(Drips::new(every * MS, FOREVER))
+                }))
+            });
+            let client = ServiceBuilder::new()
+                .layer(stack.clone())
+                .layer(idle)
+                .layer(
+                    PropagateDeadlineLayer::config("watch")
+                        .slack(10 * MS)
+                        .build()
+                        .unwrap(),
+                )
+                .service(server);
+            let call = Deadline::after(time * SECOND).scope(client.oneshot(watch()));
+            let (lasted, _end) = read(call.await.expect("a head")).await;
+            assert!(lasted <= time * SECOND);
+        }
+    }
+    let breaker = handle.circuit_breaker().unwrap();
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_timeout_ends_a_wait_in_queues_before_anything_was_sent() {
+    let stack = buttress::http::standard("reports").response_timeout(2 * SECOND);
+    let stack = stack.bulkhead(1, |bulkhead| {
+        let bulkhead = bulkhead.queue(5).queue_wait(1_900 * MS);
+        bulkhead.overloaded_wait(1_900 * MS)
+    });
+    let stack = stack.rate_limit(Rate::per_second(1), |limit| {
+        limit.burst(1).max_wait(1_900 * MS)
+    });
+    let stack = stack.no_circuit_breaker().build().unwrap();
+    let handle = stack.handle();
+    let client = stack.wrap(service_fn(async |_: Request<crate::callers::Body>| {
+        Ok::<_, BoxError>(Response::new(Drips::new(FOREVER, FOREVER)))
+    }));
+    // Its body takes up the only slot.
+    let first = client.send(request("GET")).await.unwrap();
     let began = Instant::now();
-    let _end = answer.into_body().collect().await;
-    assert!(began.elapsed() >= 29 * SECOND, "{:?}", began.elapsed());
+    let error = client.send(request("GET")).await.unwrap_err();
+    assert_eq!(
+        (error.stage(), error.was_sent(), began.elapsed()),
+        (Stage::AllAttempts, false, 2 * SECOND)
+    );
+    let bulkhead = handle.bulkhead().unwrap();
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 0));
+    drop(first);
+    // An attempt that was let in after a wait has its own timeout.
+    let stack = buttress::http::standard("reports")
+        .timeout(500 * MS)
+        .no_retry()
+        .unlimited();
+    let stack = stack.rate_limit(Rate::per_second(1), |limit| {
+        limit.burst(1).max_wait(1_900 * MS)
+    });
+    let stack = stack.no_circuit_breaker().build().unwrap();
+    let client = stack.wrap(service_fn(async |_: Request<crate::callers::Body>| {
+        std::future::pending::<Result<Response<crate::callers::Body>, BoxError>>().await
+    }));
+    let began = Instant::now();
+    let calls = tokio::join!(client.send(request("GET")), client.send(request("GET")));
+    assert_eq!(calls.1.unwrap_err().stage(), Stage::Call);
+    assert_eq!(began.elapsed(), 1_500 * MS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -229,7 +229,9 @@ async fn if_all_endpoints_ask_for_time_they_get_it() {
     };
     let replicas = buttress::http::balance("shop").seed(1);
     let replicas = replicas.build([endpoint("a"), endpoint("b")]).unwrap();
-    let stack = buttress::http::standard("shop").seed(1).no_deadline();
+    let stack = buttress::http::standard("shop")
+        .seed(1)
+        .no_response_timeout();
     let stack = stack.no_circuit_breaker().unlimited().build().unwrap();
     let response = stack
         .wrap::<Request<Body>, _>(replicas)
@@ -260,7 +262,9 @@ async fn the_balancer_of_another_dependency_does_not_take_the_overload_for_its_o
             }
         }
     });
-    let stack = buttress::http::standard("shop").seed(1).no_deadline();
+    let stack = buttress::http::standard("shop")
+        .seed(1)
+        .no_response_timeout();
     let stack = stack.no_circuit_breaker().unlimited().build().unwrap();
     stack.wrap(service).send(get("/")).await.unwrap();
     let sent = sent.lock().unwrap().clone();

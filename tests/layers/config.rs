@@ -344,7 +344,10 @@ fn keys_that_make_no_sense_are_refused() {
 fn a_standard_stack_whose_parts_make_no_sense_is_refused() {
     let with = || standard("a").unlimited();
     refuses("timeout", NO_TIMES, |time| {
-        with().no_deadline().timeout(time).build()
+        with().no_response_timeout().timeout(time).build()
+    });
+    refuses("response_timeout", NO_TIMES, |time| {
+        with().no_timeout().response_timeout(time).build()
     });
     refuses("deadline", NO_TIMES, |time| {
         with().no_timeout().deadline(time).build()

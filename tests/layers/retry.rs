@@ -691,7 +691,7 @@ mod over_http {
                 let stack = standard("api").unlimited().no_circuit_breaker();
                 let stack = match deadline {
                     Some(seconds) => stack.deadline(seconds * SECOND),
-                    None => stack.no_deadline(),
+                    None => stack.no_response_timeout(),
                 };
                 let client = stack.build().unwrap().wrap(answering(&log, status, asked));
                 let began = Instant::now();

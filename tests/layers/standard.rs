@@ -13,7 +13,7 @@ use buttress::rate_limit::Rate;
 use buttress::stack::{Standard, StandardLayer, StandardService};
 use buttress::{
     Attempt, Availability, Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, ConfigError,
-    Deadline, Error, ErrorKind, Jitter, Never, Outcome, classify_fn, standard,
+    Deadline, Error, ErrorKind, Jitter, Never, Outcome, Stage, classify_fn, standard,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -119,6 +119,69 @@ async fn each_attempt_has_its_timeout_and_the_operation_its_deadline() {
     let error = client.wrap(service_fn(hangs)).oneshot(7).await.unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Timeout);
     assert_eq!(began.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_attempts_together_have_the_response_timeout() {
+    let no_wait = Backoff::constant(millis(1)).jitter(Jitter::None);
+    let stack = config().response_timeout(millis(2_500)).timeout(SECOND);
+    let stack = stack.retry(|retry| retry.backoff(no_wait)).build().unwrap();
+    let client = stack.wrap(service_fn(hangs));
+    let began = Instant::now();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let guard = metrics::set_default_local_recorder(&recorder);
+    let error = client.send(7).await.unwrap_err();
+    drop(guard);
+    assert_eq!(
+        (error.kind(), error.stage(), error.was_sent()),
+        (ErrorKind::Timeout, Stage::AllAttempts, true)
+    );
+    assert_eq!(began.elapsed(), millis(2_500));
+    assert_eq!(
+        error.to_string(),
+        "\"inventory\" gave no answer within 2.5s, all attempts included"
+    );
+    let timeouts = |layer| {
+        let rows = recorded::rows(&snapshotter);
+        let mut rows = rows.filter(|row| row.metric == "buttress_timeouts_total");
+        rows.find(|row| row.is_of(layer)).map(|row| row.value)
+    };
+    assert_eq!(timeouts("response_timeout"), Some(1.0));
+
+    // The sooner of the two counts, and the error tells which one it was.
+    for (deadline, response_timeout, kind) in [
+        (2, 3, ErrorKind::DeadlineExceeded),
+        (3, 2, ErrorKind::Timeout),
+    ] {
+        let stack = config().no_timeout().no_retry();
+        let stack = stack.deadline(deadline * SECOND);
+        let stack = stack.response_timeout(response_timeout * SECOND);
+        let client = stack.build().unwrap().wrap(service_fn(hangs));
+        let began = Instant::now();
+        assert_eq!(client.send(7).await.unwrap_err().kind(), kind);
+        assert_eq!(began.elapsed(), 2 * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_inside_a_stack_is_told_of_its_response_timeout() {
+    let stack = config().response_timeout(SECOND).build().unwrap();
+    let inside = service_fn(async |_: u8| Ok::<_, BoxError>(Deadline::current()));
+    assert_eq!(stack.wrap(inside).send(7).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_stack_is_none_of_a_declared_stream() {
+    let left =
+        service_fn(async |_: u8| Ok::<_, BoxError>(Deadline::current().map(Deadline::remaining)));
+    let stack = config().deadline(5 * SECOND);
+    let stack = stack.streaming(|request: &u8| *request == 1);
+    let client = stack.build().unwrap().wrap(left);
+    assert_eq!(client.send(0).await.unwrap(), Some(5 * SECOND));
+    assert_eq!(client.send(1).await.unwrap(), None);
+    let within = |time| Deadline::after(time).scope(client.send(1));
+    assert_eq!(within(9 * SECOND).await.unwrap(), Some(9 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -398,7 +461,7 @@ async fn all_parts_judge_alike() {
 async fn a_stack_of_nothing_is_transparent() {
     let attempts = Attempts::default();
     let stack = config()
-        .no_deadline()
+        .no_response_timeout()
         .no_retry()
         .no_circuit_breaker()
         .no_timeout()
@@ -503,17 +566,17 @@ fn parts_that_contradict_each_other_are_refused_and_both_are_named() {
     let waits = |wait| config().rate_limit(Rate::per_second(9), |limit| limit.max_wait(wait));
     is(
         refused(waits(10 * SECOND)),
-        "rate limit max_wait is 10s, but must be less than the deadline of 10s",
+        "rate limit max_wait is 10s, but must be less than the response timeout of 10s",
     );
     let queues =
         |wait| standard("inventory").bulkhead(1, |bulkhead| bulkhead.queue(5).queue_wait(wait));
     is(
         refused(queues(10 * SECOND)),
-        "bulkhead queue_wait is 10s, but must be less than the deadline of 10s",
+        "bulkhead queue_wait is 10s, but must be less than the response timeout of 10s",
     );
     // Each alone is fine.
     config().no_timeout().deadline(SECOND).build().unwrap();
-    config().no_deadline().timeout(4 * SECOND).build().unwrap();
+    config().timeout(4 * SECOND).build().unwrap();
     waits(9 * SECOND).build().unwrap();
     queues(9 * SECOND).build().unwrap();
 }
@@ -567,7 +630,7 @@ async fn an_attempt_that_is_dropped_in_a_queue_is_none_of_the_service() {
     let slow = Rate::per(1, 100 * SECOND);
     let stack = standard("orders")
         .timeout(SECOND / 2)
-        .no_deadline()
+        .no_response_timeout()
         .unlimited()
         .circuit_breaker(|breaker| breaker.consecutive_failures(2))
         .rate_limit(slow, |limit| limit.burst(1).max_wait(200 * SECOND))

@@ -207,7 +207,7 @@ impl Terms {
             .classify(judge as Judge);
         let config = match self.deadline {
             Some(deadline) => config.deadline(deadline),
-            None => config.no_deadline(),
+            None => config.no_response_timeout(),
         };
         config.build().unwrap()
     }

@@ -10,12 +10,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::hedger::Payment;
-use super::plan::{NEVER, Plan, Slot};
+use super::plan::{NEVER, Plan, PlanFor, Slot};
 use super::race::{End, Race};
-use super::running::Running;
+use super::running::{EndOfWait, Running};
 use super::service::Recipe;
 use crate::chassis::held::{Held, InFlight, Owner};
-use crate::chassis::part::PartFor;
 use crate::chassis::record::EndedBy;
 use crate::chassis::single::{complete, judge, poll_attempt};
 use crate::context::{self, DirectCall, GivenUp};
@@ -113,7 +112,7 @@ type Answer<S, Req, P, K, C> = Result<
 impl<S, Req, P, R, K, C> Future for OperationFuture<S, Req, P, R, K, C>
 where
     S: CloneService<Req>,
-    P: Plan<Attempt: PartFor<Req>>,
+    P: PlanFor<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
     C: TrackCompletion<S::Response, K>,
@@ -164,14 +163,14 @@ where
 struct Due {
     first: Instant,
     timeout: Option<Instant>,
-    deadline: Option<Instant>,
+    end: EndOfWait,
     copy: Option<Instant>,
 }
 
 impl<S, Req, P, R, K, C> Attempts<'_, S, Req, P, R, K, C>
 where
     S: CloneService<Req>,
-    P: Plan<Attempt: PartFor<Req>>,
+    P: PlanFor<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
     C: TrackCompletion<S::Response, K>,
@@ -190,6 +189,7 @@ where
                     return self.poll_on(Some(Poll::Ready(end)), cx);
                 }
                 self.running.has_succeeded = true;
+                let until = self.running.until();
                 let Held { owner, permits } = &mut self.running.held;
                 let (core, recipe) = (owner.core(), &owner.recipe);
                 Poll::Ready(complete(
@@ -197,6 +197,7 @@ where
                     permits,
                     result,
                     verdict,
+                    until,
                     &recipe.classify,
                     &recipe.completion,
                 ))
@@ -216,7 +217,7 @@ where
         loop {
             let mut end = match ready!(self.poll_attempts(polled.take(), cx)) {
                 Ok(end) => end,
-                Err(late) => return Poll::Ready(self.end_at_deadline(late)),
+                Err(late) => return Poll::Ready(self.end_early(late)),
             };
             let previous = self
                 .more
@@ -242,7 +243,7 @@ where
     }
 
     /// Polls what there is at the moment: the wait for the next attempt, or all attempts, of which another one is sent when
-    /// it is due. An error says that the deadline has come.
+    /// it is due. An error says that the deadline has come, or the end of the response timeout.
     fn poll_attempts(
         &mut self,
         mut polled: Option<Poll<End<S::Response, P>>>,
@@ -281,8 +282,8 @@ where
                 context::give_up(GivenUp::TimedOut, || self.call.set(Call::Done));
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
-            } else if due.deadline.as_ref().is_some_and(has_come) {
-                return Poll::Ready(Err(self.running.end_at_deadline()));
+            } else if due.end.has_come(now) {
+                return Poll::Ready(Err(self.running.end_wait(due.end)));
             } else if !due.copy.as_ref().is_some_and(has_come) || !self.send(now) {
                 polled = Some(Poll::Pending);
             }
@@ -340,7 +341,7 @@ where
             Some(Pushback::DoNotRetry) => self.running.stop_copies(),
             Some(Pushback::RetryAfter(wait)) => {
                 let at = crate::nanos::saturating_add(Instant::now(), wait);
-                let is_in_time = context::deadline().is_none_or(|deadline| at < deadline);
+                let is_in_time = !self.running.end_of_wait(context::deadline()).has_come(at);
                 if is_in_time && wait <= MAX_RETRY_AFTER {
                     race.not_before = race.not_before.max(Some(at));
                 } else {
@@ -364,12 +365,13 @@ where
         let end = soonest(running.deadline(), until);
         ready!(timer.as_mut().poll_at(end, cx));
         let now = Instant::now();
-        if context::deadline().is_some_and(|deadline| deadline <= now) {
-            return Poll::Ready(Err(if until <= now {
+        let end = running.end_of_wait(context::deadline());
+        if end.has_come(now) {
+            return Poll::Ready(Err(if until <= now && !end.is_response_timeout {
                 // The wait would have ended in time, but the task was woken too late.
                 running.end_late(now)
             } else {
-                running.end_at_deadline()
+                running.end_wait(end)
             }));
         }
         more.wait = None;
@@ -400,8 +402,13 @@ where
         self.running.end_hedging();
     }
 
-    /// Ends the operation at its deadline.
-    fn end_at_deadline(&mut self, error: Error) -> Answer<S, Req, P, K, C> {
+    /// Ends the operation at its deadline, or at the end of its response timeout.
+    fn end_early(&mut self, mut error: Error) -> Answer<S, Req, P, K, C> {
+        let is_sent = self.running.attempt > 1 || self.race().is_some();
+        if !is_sent && !self.running.held.is_sent() {
+            // It has waited for a part since it began.
+            error.set_direct();
+        }
         self.give_up(EndedBy::Deadline);
         let held = &mut self.running.held;
         held.settle_attempt(Outcome::Cancelled, EndedBy::Deadline);
@@ -418,13 +425,15 @@ where
         let Held { owner, permits } = &mut end.held;
         permits.take_operation(&mut self.running.held.permits);
         self.running.held.abandon(EndedBy::Hedge);
-        let verdict = (end.outcome, end.ended_by);
+        let (verdict, until) = ((end.outcome, end.ended_by), self.running.until());
         let Recipe {
             classify,
             completion,
             ..
         } = self.running.recipe();
-        complete(owner, permits, end.result, verdict, classify, completion)
+        complete(
+            owner, permits, end.result, verdict, until, classify, completion,
+        )
     }
 
     fn race(&mut self) -> Option<&mut Race<S, Req, P>> {
@@ -454,7 +463,10 @@ where
 
     /// Waits until something is due.
     fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
-        let is_set = self.timer.get().is_some_and(Timer::is_set);
+        // Before its time is known, the attempt may have waited for a part when the timer was set.
+        let times = self.running.times.get();
+        let is_timed = times.is_none_or(|times| times.timeout_at != NEVER);
+        let is_set = is_timed && self.timer.get().is_some_and(Timer::is_set);
         let first = if is_set { None } else { self.due() };
         match (self.timer.as_mut().get_pin(), first) {
             (Some(timer), _) if is_set => ready!(timer.poll_set(cx)),
@@ -471,8 +483,10 @@ where
         let has_copy = self.has_copy();
         let running = &mut *self.running;
         let race = self.more.as_ref().and_then(|more| more.race.as_ref());
-        if race.is_none() && !is_first_running {
-            // The parts that an attempt waits for bound the wait.
+        let end = running.end_of_wait(running.deadline());
+        let is_waiting = race.is_none() && !is_first_running;
+        if is_waiting && !end.is_response_timeout {
+            // The parts that an attempt waits for keep to the deadline.
             return None;
         }
         let limit = running.held.owner.recipe.plan.timeout();
@@ -487,7 +501,7 @@ where
             timeout = Some(core.instant(times.timeout_at));
         }
         let mut copy = None;
-        if has_copy {
+        if has_copy && !is_waiting {
             let not_before = race.and_then(|race| race.not_before);
             copy = if race.is_some_and(|race| race.is_repeat_due) {
                 not_before
@@ -497,12 +511,11 @@ where
                     .map(|at| not_before.map_or(at, |then| at.max(then)))
             };
         }
-        let deadline = running.deadline();
-        let first = [timeout, deadline, copy].into_iter().flatten().min()?;
+        let first = [timeout, end.at, copy].into_iter().flatten().min()?;
         Some(Due {
             first,
             timeout,
-            deadline,
+            end,
             copy,
         })
     }
@@ -515,7 +528,7 @@ where
         self.timer.set(P::Timer::default());
         let shared = Arc::clone(&running.held.owner);
         let (replay, hedger) = (&shared.recipe.replay, shared.recipe.plan.hedge());
-        let is_late = context::deadline().is_some_and(|deadline| deadline <= now);
+        let is_late = running.end_of_wait(context::deadline()).has_come(now);
         let is_possible = self
             .copy
             .as_ref()

@@ -9,7 +9,7 @@ use super::hedger::Hedger;
 use super::repeat::Repeat;
 use crate::Upload;
 use crate::chassis::limit::{Limit, Span};
-use crate::chassis::part::{OperationPart, Part};
+use crate::chassis::part::{OperationPart, Part, PartFor};
 use crate::timer::Timer;
 
 /// The moves of an operation. What a plan does not have costs nothing.
@@ -29,10 +29,17 @@ pub trait Plan: Send + Sync + 'static {
     #[doc(hidden)]
     type Timer: Slot<Timer>;
 
-    /// The time of the operation. With `Duration::MAX` it ends at an inherited deadline alone.
+    /// The time of the whole answer. With `Duration::MAX` it ends at an inherited deadline alone.
     #[doc(hidden)]
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
+        None
+    }
+
+    /// The time of all attempts, until the head of the answer.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn response_timeout(&self) -> Option<&Limit> {
         None
     }
 
@@ -53,6 +60,16 @@ pub trait Plan: Send + Sync + 'static {
     #[inline(always)]
     fn hedge(&self) -> Option<&Arc<Hedger>> {
         None
+    }
+}
+
+/// A plan for operations with requests of type `Req`.
+pub trait PlanFor<Req>: Plan<Attempt: PartFor<Req>> {
+    /// Returns whether the request asks for a stream, which the deadline of the plan does not end.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is_stream(&self, _request: &Req) -> bool {
+        false
     }
 }
 

@@ -161,8 +161,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             retry_after,
             previous,
         };
-        let (now, deadline) = (Instant::now(), context::deadline());
-        let wait = settings.wait(failure, now, deadline, &mut retry.random.generator())?;
+        let (now, latest) = (Instant::now(), self.end_of_wait(context::deadline()));
+        let wait = settings.wait(failure, now, latest.at, &mut retry.random.generator());
+        let wait = wait.map_err(|reason| match reason {
+            GaveUp::Deadline if latest.is_response_timeout => GaveUp::ResponseTimeout,
+            reason => reason,
+        })?;
         let cost = if is_overload {
             budget::RETRY_AFTER_OVERLOAD
         } else {

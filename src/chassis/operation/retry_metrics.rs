@@ -14,6 +14,7 @@ impl GaveUp {
             Self::Exhausted => "exhausted",
             Self::Budget => "budget",
             Self::Deadline => "deadline",
+            Self::ResponseTimeout => "response_timeout",
             Self::RetryAfter => "retry_after",
             Self::NotRetryable => "not_retryable",
             Self::NotIdempotent => "not_idempotent",

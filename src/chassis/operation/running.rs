@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{Plan, Slot};
+use super::plan::{Plan, PlanFor, Slot};
 use super::repeat::Repeat;
 use super::service::{Recipe, SharedRef};
 use crate::budget::Gain;
 use crate::chassis::At;
 use crate::chassis::held::{Held, finally};
-use crate::chassis::limit::Span;
-use crate::chassis::part::PartFor;
+use crate::chassis::limit::{Span, Until};
 use crate::context::{self, OperationScope, Tried};
 use crate::debug::debug_fields;
-use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay, Upload};
+use crate::nanos::saturating_add;
+use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay, Stage, Upload};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -38,8 +38,24 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) may_have_acted: bool,
     /// Its attempts are those of an outer retry, and so is the place in the budget.
     pub(super) is_nested: bool,
+    /// Its answer is a stream, which the deadline of the plan does not end.
+    pub(super) is_stream: bool,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
+}
+
+/// The end of the wait for the head of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndOfWait {
+    pub(super) at: Option<Instant>,
+    /// It is the response timeout, and not the deadline.
+    pub(super) is_response_timeout: bool,
+}
+
+impl EndOfWait {
+    pub(super) fn has_come(self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
 }
 
 impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
@@ -56,6 +72,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             is_direct: false,
             may_have_acted: false,
             is_nested: false,
+            is_stream: false,
             times: P::Times::default(),
             hedging: P::Hedging::default(),
         }
@@ -65,6 +82,34 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.times.get()?.span.deadline
+    }
+
+    /// When the caller is not kept waiting any longer for the head of the answer.
+    pub(super) fn end_of_wait(&self, deadline: Option<Instant>) -> EndOfWait {
+        let limit = self.plan().response_timeout();
+        let began = self.times.get().and_then(|times| times.span.began);
+        let response = limit.zip(began);
+        let response = response.map(|(limit, began)| saturating_add(began, limit.time));
+        let is_sooner = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline);
+        match response.filter(is_sooner) {
+            Some(at) => EndOfWait {
+                at: Some(at),
+                is_response_timeout: true,
+            },
+            None => EndOfWait {
+                at: deadline,
+                is_response_timeout: false,
+            },
+        }
+    }
+
+    /// The deadline of an answer whose head has come.
+    #[inline(always)]
+    pub(super) fn until(&self) -> Option<Until> {
+        let span = self.times.get()?.span;
+        let limit = self.plan().deadline().filter(|_| span.deadline.is_some())?;
+        let metrics = limit.metrics;
+        Some(Until { span, metrics })
     }
 
     #[inline(always)]
@@ -79,12 +124,25 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
 
     /// Begins the operation.
     #[inline(always)]
-    pub(super) fn begin(&mut self, at: &At) -> Result<(), Error> {
+    pub(super) fn begin<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
+    where
+        P: PlanFor<Req>,
+        R: Replay<Req>,
+    {
         self.held.begin(at);
-        let limit = self.held.owner.recipe.plan.deadline();
-        if let (Some(limit), Some(times)) = (limit, self.times.get_mut()) {
-            if times.span.begin(limit.time, || at.instant()).is_err() {
+        let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
+        if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
+            self.is_stream = plan.is_stream(request) || replay.is_stream(request);
+            let time = if self.is_stream {
+                Duration::MAX
+            } else {
+                limit.time
+            };
+            if times.span.begin(time, || at.instant()).is_err() {
                 return Err(self.refuse_late(at));
+            }
+            if plan.response_timeout().is_some() && times.span.began.is_none() {
+                times.span.began = Some(at.instant());
             }
         }
         if let Some(retry) = self.plan().retry() {
@@ -114,7 +172,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         at: &At,
     ) -> Result<(), Error>
     where
-        P: Plan<Attempt: PartFor<Req>>,
+        P: PlanFor<Req>,
         R: Replay<Req>,
     {
         if self.plan().hedge().is_some() {
@@ -213,7 +271,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Some(retry) if !self.is_nested => Some((self.attempt, retry.budget_id())),
             _ => None,
         };
-        OperationScope::enter(self.deadline(), attempt, self.tried, None)
+        let is_stream = self.times.get().map(|_| self.is_stream);
+        OperationScope::enter(self.deadline(), attempt, self.tried, is_stream)
     }
 
     /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
@@ -261,14 +320,32 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         error
     }
 
-    /// The deadline has come.
+    /// The wait for the head of the answer is over.
     #[cold]
-    pub(super) fn end_at_deadline(&self) -> Error {
+    pub(super) fn end_wait(&self, end: EndOfWait) -> Error {
+        if end.is_response_timeout {
+            return self.end_at_response_timeout();
+        }
         if let Some(limit) = self.plan().deadline() {
             limit.metrics.timed_out(Instant::now());
         }
         let span = self.times.get().map_or(Span::default(), |times| times.span);
         span.error(self.held.core().name)
+    }
+
+    /// The response timeout is over.
+    #[cold]
+    fn end_at_response_timeout(&self) -> Error {
+        let time = self
+            .plan()
+            .response_timeout()
+            .map_or(Duration::ZERO, |limit| {
+                limit.metrics.timed_out(Instant::now());
+                limit.time
+            });
+        let mut error = Error::timed_out(ErrorKind::Timeout, self.held.core().name, time);
+        error.0.stage = Stage::AllAttempts;
+        error
     }
 
     /// The time of an attempt is over.

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::future::OperationFuture;
-use super::plan::Plan;
+use super::plan::{Plan, PlanFor};
 use super::running::Running;
 use crate::chassis::held::{Core, InFlight, Owner};
-use crate::chassis::part::{Part, PartFor};
+use crate::chassis::part::Part;
 use crate::context::DirectCall;
 use crate::debug::debug_fields;
 use crate::ready::Ready;
@@ -102,7 +102,7 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
     pub fn wrap<Req, S>(&self, service: S) -> Operation<S, P, R, K, C>
     where
         S: CloneService<Req>,
-        P: Plan<Attempt: PartFor<Req>>,
+        P: PlanFor<Req>,
         R: Replay<Req>,
         K: Classify<S::Response>,
         C: TrackCompletion<S::Response, K>,
@@ -166,7 +166,7 @@ send_method!(Operation<S, P: Plan, R, K, C>);
 impl<S, P, R, K, C, Req> Service<Req> for Operation<S, P, R, K, C>
 where
     S: CloneService<Req>,
-    P: Plan<Attempt: PartFor<Req>>,
+    P: PlanFor<Req>,
     R: Replay<Req>,
     K: Classify<S::Response>,
     C: TrackCompletion<S::Response, K>,
@@ -193,7 +193,7 @@ where
         running.is_direct = context::take_direct();
         let _direct = DirectCall::enter();
         let at = running.held.core().at();
-        let mut begun = running.begin(&at);
+        let mut begun = running.begin(&request, &at);
         let _scope = running.scope();
         if begun.is_ok() {
             begun = running.begin_attempt(&mut request, &mut place.1, &at);

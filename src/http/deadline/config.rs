@@ -60,7 +60,8 @@ impl<H> PropagateDeadlineConfig<H> {
     /// How long an attempt is waited for: the time of the [`TimeoutLayer`](crate::TimeoutLayer) outside. None by
     /// default.
     ///
-    /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody.
+    /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody. It is
+    /// not written for declared [streams](crate::stack#streams), which go on after it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self

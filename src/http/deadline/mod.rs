@@ -26,7 +26,8 @@
 //! The client's layer is the innermost one, next to the client: under retry and hedge, so that each attempt carries
 //! what is left when it is sent. That is the time up to the [`Deadline`](crate::Deadline) of the task, less the
 //! [`slack`](PropagateDeadlineConfig::slack); the clock is read when the client is called, after it has become ready. Where
-//! there is no deadline, nothing is written. A smaller value that the request carries already is kept.
+//! there is no deadline, nothing is written: the `response_timeout` of a standard stack is no deadline, and the
+//! `deadline` of a stack is none of a [stream](crate::stack#streams). A smaller value that the request carries already is kept.
 //!
 //! Such a value, as that of tonic's `Request::set_timeout`, is the time of each attempt. An [`InheritDeadlineLayer`] outside
 //! the client's stack makes it that of all attempts together.
@@ -63,7 +64,8 @@
 //! [`Deadline::scope`](crate::Deadline::scope). The client's layer takes the deadline in force when it is called: a `scope`
 //! must be round the call, not only round its future.
 //!
-//! The server's layer is done when the response is there. A
+//! A server that keeps to the deadline ends the whole answer then, as a standard stack does on this side. The server's layer here is done
+//! when the response is there. A
 //! [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) inside it ends the response body at the same deadline. The request
 //! body needs no layer as long as the handler reads it before it answers, because the deadline drops the handler and the
 //! body with it. A client that does not read its answer is ended by neither: see the limits of

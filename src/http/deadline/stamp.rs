@@ -27,12 +27,14 @@ impl<H> PropagateDeadlineLayer<H> {
     fn left(&self) -> Result<Option<Left>, Error> {
         let settings = &self.config.settings;
         let deadline = context::deadline();
-        if deadline.is_none() && settings.timeout.is_none() {
+        // The time until the head of an answer is not that of a stream.
+        let timeout = settings.timeout.filter(|_| !context::is_stream());
+        if deadline.is_none() && timeout.is_none() {
             return Ok(None);
         }
         let now = Instant::now();
         let time = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let time = time.into_iter().chain(settings.timeout).min();
+        let time = time.into_iter().chain(timeout).min();
         match time.map(|time| time.saturating_sub(settings.slack)) {
             Some(time) if time < MIN_REMAINING => Err(self.refused(now)),
             time => Ok(time.map(|time| Left { time, now })),

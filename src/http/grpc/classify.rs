@@ -157,6 +157,10 @@ impl ClassifyEos for Classifier {
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         status != StatusCode::OK || headers.contains_key(&STATUS)
     }
+
+    fn ended_at_deadline(&self, trailers: Option<&HeaderMap>) -> bool {
+        trailers.and_then(Code::read) == Some(Code::DeadlineExceeded)
+    }
 }
 
 /// Returns the time after which the service wants to be tried again.

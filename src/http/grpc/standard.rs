@@ -3,17 +3,19 @@
 use super::Classifier;
 use crate::balance::{self, PowerOfChoices};
 use crate::http::{CompleteOnBodyEnd, HttpReplay};
-use crate::stack;
+use crate::stack::{self, NoStreams};
 
 /// The settings of a standard stack for gRPC. Made by [`standard`].
-pub type GrpcStandard = stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type GrpcStandard<D = NoStreams> =
+    stack::Standard<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// The layer of a standard stack for gRPC.
-pub type GrpcStandardLayer = stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type GrpcStandardLayer<D = NoStreams> =
+    stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
-pub type GrpcStandardService<S> =
-    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd>;
+pub type GrpcStandardService<S, D = NoStreams> =
+    stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
 /// A balancer over gRPC channels, as it can be written in a field. See [`balance()`].
 pub type GrpcBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
@@ -38,9 +40,10 @@ pub fn balance(
 /// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
 /// do without retries say `.replay(Never)`.
 ///
-/// The stack's own timeout and deadline end with the head, and a stream that stalls holds its permit as long as its reader
-/// waits. Put a [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel: it ends a stream
-/// that is silent for 30 s, and unless `.deadline(false)` is set every stream at the deadline.
+/// An answer ends at the [deadline](stack::Standard::deadline), if there is one. Declare the methods whose answers are streams:
+/// `.streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch")))`; see [streams](crate::stack#streams). An answer that stalls holds
+/// its permit as long as its reader waits. Put a [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the
+/// channel: it ends an answer that is silent for 30 s.
 ///
 /// # Examples
 ///

@@ -7,6 +7,7 @@ use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Ur
 
 use super::copy::TryCopyBody;
 use crate::callback::Callback;
+use crate::http::Streamed;
 use crate::{Attempt, Effect, Replay, Upload};
 
 /// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
@@ -234,6 +235,11 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
         } else {
             Effect::None
         }
+    }
+
+    #[inline]
+    fn is_stream(&self, request: &Request<B>) -> bool {
+        request.extensions().get() == Some(&Streamed(true))
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {

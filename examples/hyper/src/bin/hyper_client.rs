@@ -56,12 +56,12 @@ impl Shop {
             .idle(150 * MS) // the longest pause in a body, for this demonstration; 30 s by default
             .build()?;
         let transport = ServiceBuilder::new()
-            .layer(body_timeout) // also ends a body at the deadline
+            .layer(body_timeout)
             .layer(PropagateDeadlineLayer::new("shop")) // tells the server how long we wait
             .service(hyper::Client::new(client)); // says whether a request was sent
         let stack = buttress::http::standard("shop")
             .timeout(200 * MS) // until the head of an answer
-            .deadline(3_000 * MS) // all attempts together
+            .deadline(3_000 * MS) // the whole answer
             .concurrency_limit(50)
             .build()?;
         Ok(Self {

@@ -47,7 +47,7 @@ fn client() -> Result<(Client, Handle), BoxError> {
     let stack = buttress::http::standard("search")
         .replay(TryClone)
         .timeout(300 * MS)
-        .deadline(2_000 * MS)
+        .deadline(2_000 * MS) // the whole answer
         .circuit_breaker(|breaker| breaker.consecutive_failures(9))
         .concurrency_limit(50)
         .build()?;
@@ -60,7 +60,7 @@ fn client() -> Result<(Client, Handle), BoxError> {
             Response::from(response.map(reqwest::Body::wrap))
         })
         .layer(stack.clone())
-        .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
+        .layer(BodyTimeoutLayer::new("search")) // ends a body that is silent for 30 s
         .layer(deadline)
         .map_response(http::Response::<reqwest::Body>::from) // has a status and a body to look at
         .service(buttress::reqwest::Client::build(

@@ -52,7 +52,7 @@ fn server(address: SocketAddr) -> Result<Server, BoxError> {
         .keep_alive_while_idle(true)
         .connect_lazy();
     Ok(ServiceBuilder::new()
-        .layer(BodyTimeoutLayer::new("health")) // ends an answer at the deadline
+        .layer(BodyTimeoutLayer::new("health")) // ends an answer that is silent for 30 s
         .layer(PropagateDeadlineLayer::new("health"))
         .map_request(into_tonic)
         .service(tonic_adapter::Client::new(channel)))

@@ -13,8 +13,8 @@ use buttress::http::deadline::PropagateDeadline;
 use buttress::http::replay_body::ReplayBodyService;
 use buttress::http::respond::{ForClients, Respond};
 use buttress::http::{
-    BodyTimeout, BodyTimeoutLayer, HttpReplay, PropagateDeadlineLayer, ReplayBody, ReplayBodyLayer,
-    RespondLayer, grpc,
+    BodyTimeout, BodyTimeoutLayer, HttpReplay, HttpStreams, PropagateDeadlineLayer, ReplayBody,
+    ReplayBodyLayer, RespondLayer, grpc,
 };
 use buttress::stack::Handle;
 use buttress::{Availability, BoxError, Rate, bulkhead, tonic as tonic_adapter};
@@ -40,8 +40,8 @@ type Transport = BodyTimeout<PropagateDeadline<MapRequest<tonic_adapter::Client,
 type IntoTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
 
 /// The client that was generated, over the stack.
-type Client =
-    HealthClient<Respond<ReplayBodyService<grpc::GrpcStandardService<Transport>>, ForClients>>;
+type Client = HealthClient<Respond<ReplayBodyService<Protected>, ForClients>>;
+type Protected = grpc::GrpcStandardService<Transport, HttpStreams>;
 
 /// The recipe. Each layer from the outside to the channel.
 fn client(
@@ -64,10 +64,11 @@ fn client(
         .timeout(300 * MS)
         .deadline(1_000 * MS)
         .concurrency_limit(10);
-    let stack = change(stack).build()?;
+    // `Watch` goes on for longer than an answer may take.
+    let streams = HttpStreams::new().paths(|path| path == "/grpc.health.v1.Health/Watch");
+    let stack = change(stack).streaming(streams).build()?;
     let body_timeout = BodyTimeoutLayer::config("health")
-        .idle(5_000 * MS) // the longest silence in a stream
-        .deadline(false) // `Watch` outlasts the operation that began it
+        .stream_idle(5_000 * MS) // the longest silence in a stream
         .build()?;
     let into_tonic: IntoTonic = |request| request.map(Body::new);
     let service = ServiceBuilder::new()

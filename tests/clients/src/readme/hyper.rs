@@ -14,11 +14,11 @@ type Inventory = HttpStandardService<BodyTimeout<hyper::Client<Client<HttpConnec
 fn inventory() -> Result<Inventory, ConfigError> {
     // Says whether a request was sent, so that others than GET can be tried again, too.
     let client = hyper::Client::new(Client::builder(TokioExecutor::new()).build_http());
-    // Ends a body at the deadline, or when it is silent for 30 s.
+    // Ends a body that is silent for 30 s.
     let client = BodyTimeoutLayer::new("inventory").layer(client);
     let stack = buttress::http::standard("inventory")
         .timeout(Duration::from_millis(300)) // until the head of the response
-        .deadline(Duration::from_secs(2))
+        .deadline(Duration::from_secs(2)) // until the end of its body
         .concurrency_limit(50)
         .build()?;
     Ok(stack.wrap(client))

@@ -22,7 +22,7 @@ fn search(builder: ClientBuilder) -> Result<BoxCloneSyncService<Request, Respons
     let service = ServiceBuilder::new()
         .map_response(|response: http::Response<_>| Response::from(response.map(reqwest::Body::wrap)))
         .layer(buttress::http::standard("search").replay(TryClone).concurrency_limit(50).build()?)
-        .layer(BodyTimeoutLayer::new("search")) // ends a body at the deadline, or when it is silent for 30 s
+        .layer(BodyTimeoutLayer::new("search")) // ends a body that is silent for 30 s
         .map_response(http::Response::<reqwest::Body>::from)
         .service(Client::build(builder)?); // says whether a request was sent
     Ok(BoxCloneSyncService::new(service))

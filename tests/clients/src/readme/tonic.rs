@@ -28,7 +28,7 @@ async fn check(address: String) -> Result<(), BoxError> {
         .layer(RespondLayer::for_clients()) // callers see `Unavailable`, not `Unknown`
         .layer(ReplayBodyLayer::new()) // keeps of a body what another attempt needs
         .layer(stack)
-        .layer(BodyTimeoutLayer::new("health")) // ends answers at the deadline; streams that go on need `.deadline(false)`
+        .layer(BodyTimeoutLayer::new("health")) // ends answers that are silent for 30 s
         .layer(PropagateDeadlineLayer::new("health")) // `grpc-timeout`
         .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
         .service(Client::new(endpoint.connect_lazy())); // says whether a request was sent

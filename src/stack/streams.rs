@@ -1,0 +1,35 @@
+//! The calls whose answers are streams.
+
+/// Tells which requests ask for a stream: an answer that may go on for longer than the `deadline` of the stack. See
+/// [streams](crate::stack#streams).
+///
+/// A closure `|request: &Req| -> bool` does. For HTTP there is `http::HttpStreams` of the feature `http`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not tell which requests of type `{Req}` ask for streams",
+    note = "write `.streaming(|request: &{Req}| false)`, or a condition of your own"
+)]
+pub trait Streams<Req> {
+    /// Returns whether the answer to `request` is a stream.
+    fn is_stream(&self, request: &Req) -> bool;
+}
+
+/// No request asks for a stream. The default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoStreams;
+
+impl<Req> Streams<Req> for NoStreams {
+    #[inline(always)]
+    fn is_stream(&self, _request: &Req) -> bool {
+        false
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<Req, F> Streams<Req> for F
+where
+    F: Fn(&Req) -> bool,
+{
+    fn is_stream(&self, request: &Req) -> bool {
+        self(request)
+    }
+}
