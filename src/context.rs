@@ -88,6 +88,7 @@ pub(crate) fn attempt() -> u32 {
 
 /// Returns whether the stack around this call was told that the call asks for a stream, which may go on for longer than the
 /// time of an answer. `false` without a stack.
+#[cfg(any(test, feature = "http"))]
 #[inline]
 pub(crate) fn is_stream() -> bool {
     CONTEXT.with(|context| context.attempt.get().is_stream)

@@ -76,7 +76,7 @@ pub trait Part: Send + Sync + 'static {
     /// Moves on an attempt that waits, when its task is polled. `waker` is that of the task.
     ///
     /// The part owns no timer: it returns the instant at which it is to be polled again at the latest. No other timer runs
-    /// meanwhile, so that instant must not lie after [`Deadline::current`](crate::Deadline::current). By default an attempt
+    /// meanwhile but that of a response timeout, so that instant must not lie after [`Deadline::current`](crate::Deadline::current). By default an attempt
     /// does not wait.
     fn poll_turn(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At, waker: &Waker) -> Turn {
         let _ = (ask, permit, at, waker);

@@ -82,7 +82,7 @@ pub enum EndedBy {
     DeadlineAnswer,
     /// The time of the attempt was over.
     Timeout,
-    /// The deadline of the operation has come, or one that a layer inside keeps to.
+    /// The deadline of the operation has come, or the end of its response timeout, or a deadline that a layer inside keeps to.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,

@@ -261,7 +261,7 @@ where
             permits,
             result,
             verdict,
-            None,
+            || None,
             this.classify,
             this.completion,
         ))
@@ -373,7 +373,7 @@ pub(super) fn complete<Res, O, A, K, C>(
     permits: &mut Permits<O, A>,
     result: Result<Res, Error>,
     (outcome, ended_by): (Outcome, EndedBy),
-    until: Option<Until>,
+    until: impl FnOnce() -> Option<Until>,
     classify: &K,
     completion: &C,
 ) -> Result<C::Response<InFlight<O, A>>, Error>
@@ -386,7 +386,7 @@ where
     match result {
         Ok(response) => {
             let Some(outcome) = completion.ended(&response, outcome, classify) else {
-                let permit = InFlight::take(core, permits, ended_by, until);
+                let permit = InFlight::take(core, permits, ended_by, until());
                 return Ok(completion.attach(response, outcome, classify, Some(permit)));
             };
             permits.settle(core, &permits.record(outcome, ended_by, &at));

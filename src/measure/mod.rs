@@ -56,7 +56,7 @@
 //! | ended by | in the standard stack | inside a [`TimeoutLayer`](crate::TimeoutLayer) or [`DeadlineLayer`](crate::DeadlineLayer) of your own |
 //! |---|---|---|
 //! | the timeout of the attempt | what the classifier makes of a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
-//! | the deadline of the operation | `cancelled` | `cancelled` |
+//! | the deadline of the operation, or the response timeout of the stack | `cancelled` | `cancelled` |
 //!
 //! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, or `rejected` for a call that an inner
 //! layer of this crate refused.

@@ -37,6 +37,7 @@
 //! | `not_idempotent` | acting twice does harm, and nothing [proves](#not-sent) that the request was not sent |
 //! | `retry_after` | the service asked for a longer wait than [`max_retry_after`](Config::max_retry_after) |
 //! | `deadline` | the wait would reach to the deadline or past it |
+//! | `response_timeout` | in a standard stack, the wait would reach to the end of its response timeout or past it |
 //! | `budget` | the budget is used up |
 //!
 //! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload and for a caller without quota. The backoff is that of Marc
@@ -45,7 +46,7 @@
 //! If the service asks for a time v (`Retry-After`, gRPC's pushback), the wait is v + U(0, max(v / 10, base)), with the
 //! base of the backoff that would have been drawn from. It is never shorter than v, and the random part spreads the
 //! callers that were all told the same. If v is longer than [`max_retry_after`](Config::max_retry_after), or the
-//! wait does not end before the deadline, the answer comes back at once: a request sooner than v would be in vain.
+//! wait does not end before the deadline and the response timeout, the answer comes back at once: a request sooner than v would be in vain.
 //! An endpoint of a balancer that is overloaded asks for itself: if there are others, the next attempt follows after the
 //! usual backoff and goes to one of them.
 //!

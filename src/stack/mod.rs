@@ -126,7 +126,8 @@
 //!
 //! # Metrics
 //!
-//! Those of the parts, with the name of the stack.
+//! Those of the parts, with the name of the stack. A response timeout is counted as `buttress_timeouts_total`, layer =
+//! `response_timeout`.
 //!
 //! # Examples
 //!

@@ -12,7 +12,7 @@ use tower::Service;
 use super::hedger::Payment;
 use super::plan::{NEVER, Plan, PlanFor, Slot};
 use super::race::{End, Race};
-use super::running::{EndOfWait, Running};
+use super::running::{EndOfWait, Running, until};
 use super::service::Recipe;
 use crate::chassis::held::{Held, InFlight, Owner};
 use crate::chassis::record::EndedBy;
@@ -189,15 +189,15 @@ where
                     return self.poll_on(Some(Poll::Ready(end)), cx);
                 }
                 self.running.has_succeeded = true;
-                let until = self.running.until();
                 let Held { owner, permits } = &mut self.running.held;
                 let (core, recipe) = (owner.core(), &owner.recipe);
+                let times = &self.running.times;
                 Poll::Ready(complete(
                     core,
                     permits,
                     result,
                     verdict,
-                    until,
+                    || until(&recipe.plan, times),
                     &recipe.classify,
                     &recipe.completion,
                 ))
@@ -425,12 +425,14 @@ where
         let Held { owner, permits } = &mut end.held;
         permits.take_operation(&mut self.running.held.permits);
         self.running.held.abandon(EndedBy::Hedge);
-        let (verdict, until) = ((end.outcome, end.ended_by), self.running.until());
+        let (verdict, times) = ((end.outcome, end.ended_by), &self.running.times);
         let Recipe {
+            plan,
             classify,
             completion,
             ..
         } = self.running.recipe();
+        let until = || until(plan, times);
         complete(
             owner, permits, end.result, verdict, until, classify, completion,
         )
@@ -464,8 +466,7 @@ where
     /// Waits until something is due.
     fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
         // Before its time is known, the attempt may have waited for a part when the timer was set.
-        let times = self.running.times.get();
-        let is_timed = times.is_none_or(|times| times.timeout_at != NEVER);
+        let is_timed = self.running.is_timed();
         let is_set = is_timed && self.timer.get().is_some_and(Timer::is_set);
         let first = if is_set { None } else { self.due() };
         match (self.timer.as_mut().get_pin(), first) {

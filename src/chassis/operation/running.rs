@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{Plan, PlanFor, Slot};
+use super::plan::{NEVER, Plan, PlanFor, Slot};
 use super::repeat::Repeat;
 use super::service::{Recipe, SharedRef};
 use crate::budget::Gain;
@@ -90,26 +90,22 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let began = self.times.get().and_then(|times| times.span.began);
         let response = limit.zip(began);
         let response = response.map(|(limit, began)| saturating_add(began, limit.time));
-        let is_sooner = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline);
-        match response.filter(is_sooner) {
-            Some(at) => EndOfWait {
-                at: Some(at),
-                is_response_timeout: true,
+        let is_sooner = |at| deadline.is_none_or(|deadline| at < deadline);
+        let is_response_timeout = response.is_some_and(is_sooner);
+        EndOfWait {
+            at: if is_response_timeout {
+                response
+            } else {
+                deadline
             },
-            None => EndOfWait {
-                at: deadline,
-                is_response_timeout: false,
-            },
+            is_response_timeout,
         }
     }
 
-    /// The deadline of an answer whose head has come.
-    #[inline(always)]
-    pub(super) fn until(&self) -> Option<Until> {
-        let span = self.times.get()?.span;
-        let limit = self.plan().deadline().filter(|_| span.deadline.is_some())?;
-        let metrics = limit.metrics;
-        Some(Until { span, metrics })
+    /// Returns whether the end of the attempt is known, as it is when it was found pending.
+    pub(super) fn is_timed(&self) -> bool {
+        let times = self.times.get();
+        times.is_none_or(|times| times.timeout_at != NEVER)
     }
 
     #[inline(always)]
@@ -323,29 +319,18 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// The wait for the head of the answer is over.
     #[cold]
     pub(super) fn end_wait(&self, end: EndOfWait) -> Error {
-        if end.is_response_timeout {
-            return self.end_at_response_timeout();
+        let (plan, name) = (self.plan(), self.held.core().name);
+        if let (true, Some(limit)) = (end.is_response_timeout, plan.response_timeout()) {
+            limit.metrics.timed_out(Instant::now());
+            let mut error = Error::timed_out(ErrorKind::Timeout, name, limit.time);
+            error.0.stage = Stage::AllAttempts;
+            return error;
         }
-        if let Some(limit) = self.plan().deadline() {
+        if let Some(limit) = plan.deadline() {
             limit.metrics.timed_out(Instant::now());
         }
         let span = self.times.get().map_or(Span::default(), |times| times.span);
-        span.error(self.held.core().name)
-    }
-
-    /// The response timeout is over.
-    #[cold]
-    fn end_at_response_timeout(&self) -> Error {
-        let time = self
-            .plan()
-            .response_timeout()
-            .map_or(Duration::ZERO, |limit| {
-                limit.metrics.timed_out(Instant::now());
-                limit.time
-            });
-        let mut error = Error::timed_out(ErrorKind::Timeout, self.held.core().name, time);
-        error.0.stage = Stage::AllAttempts;
-        error
+        span.error(name)
     }
 
     /// The time of an attempt is over.
@@ -357,6 +342,15 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         });
         Error::timed_out(ErrorKind::Timeout, self.held.core().name, time)
     }
+}
+
+/// The deadline of an answer whose head has come.
+#[inline(always)]
+pub(super) fn until<P: Plan>(plan: &P, times: &P::Times) -> Option<Until> {
+    let span = times.get()?.span;
+    span.deadline?;
+    let metrics = plan.deadline()?.metrics;
+    Some(Until { span, metrics })
 }
 
 impl<S, P: Plan, R, K, C> Drop for Running<S, P, R, K, C> {

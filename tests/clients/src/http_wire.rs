@@ -200,7 +200,7 @@ fn shop(version: u8, limit: usize) -> Shop {
     let stack = buttress::http::standard("wire")
         .no_retry()
         .no_timeout()
-        .no_deadline();
+        .no_response_timeout();
     let stack = stack.concurrency_limit(limit).build().unwrap();
     Shop {
         handle: stack.handle(),
@@ -760,7 +760,7 @@ async fn a_stream_that_stalls_or_trickles_without_end_is_ended() {
         let layer = config.build().unwrap();
         let http = client(version);
         let stack = buttress::http::standard("wire").concurrency_limit(10);
-        let stack = stack.no_timeout().no_deadline().build().unwrap();
+        let stack = stack.no_timeout().no_response_timeout().build().unwrap();
         let client = stack.wrap(layer.wrap::<Request<_>, _, _>(http));
 
         let response = client.oneshot(request(Method::GET, address, "/stream"));
@@ -823,7 +823,7 @@ async fn a_request_that_breaks_off_is_not_held_against_the_service() {
     for (version, at_once) in [(1, false), (2, false), (2, true)] {
         let address = echo(version, at_once).await;
         let stack = buttress::http::standard("wire").replay(HttpReplay::new().all_idempotent());
-        let stack = stack.no_timeout().no_deadline().concurrency_limit(10);
+        let stack = stack.no_timeout().no_response_timeout().concurrency_limit(10);
         let client = Client::builder(TokioExecutor::new())
             .http2_only(version == 2)
             .build_http::<ReplayBody<Feed>>();
@@ -893,7 +893,7 @@ async fn without_a_head_only_what_may_be_acted_on_twice_or_was_not_sent_is_sent_
         let stack = buttress::http::standard("wire")
             .retry(|retry| retry.backoff(Backoff::constant(Duration::from_millis(1))))
             .concurrency_limit(10);
-        let stack = stack.no_timeout().no_deadline().build().unwrap();
+        let stack = stack.no_timeout().no_response_timeout().build().unwrap();
         let http = buttress::hyper::Client::new(client(1));
         let request = request(method.clone(), address, "/");
         let error = stack.wrap(http).oneshot(request).await.unwrap_err();

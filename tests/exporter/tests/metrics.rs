@@ -177,6 +177,12 @@ async fn every_end_of_a_call() {
     over.scope(deadline.oneshot("ok")).await.unwrap_err();
     let attempt = TimeoutLayer::new(NAME, SECOND).layer(service_fn(echo));
     attempt.oneshot("hangs").await.unwrap_err();
+    let all = standard(NAME).no_circuit_breaker().no_measure().unlimited();
+    let all = all.response_timeout(SECOND).no_timeout();
+    let all = all.classify(ByWord).replay(ByWord).build().unwrap();
+    let all = all.layer(service_fn(echo));
+    all.clone().oneshot("hangs").await.unwrap_err();
+    all.oneshot("overload").await.unwrap();
 
     for measure in [MeasureLayer::operation(NAME), MeasureLayer::attempt(NAME)] {
         let measure = measure.classify(ByWord);
@@ -429,9 +435,10 @@ counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadlin
     mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
     no_endpoints,queue_timeout,rate_limited,too_costly
 counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested,not_copyable,\
-    not_idempotent,not_retryable,pushback,rejected,retried,retry_after name=inventory
+    not_idempotent,not_retryable,pushback,rejected,response_timeout,retried,retry_after \
+    name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,retry_after
-counter buttress_timeouts_total layer=deadline,timeout name=inventory
+counter buttress_timeouts_total layer=deadline,response_timeout,timeout name=inventory
 ";
 
 #[tokio::test(start_paused = true)]
