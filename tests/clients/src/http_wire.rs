@@ -823,7 +823,10 @@ async fn a_request_that_breaks_off_is_not_held_against_the_service() {
     for (version, at_once) in [(1, false), (2, false), (2, true)] {
         let address = echo(version, at_once).await;
         let stack = buttress::http::standard("wire").replay(HttpReplay::new().all_idempotent());
-        let stack = stack.no_timeout().no_response_timeout().concurrency_limit(10);
+        let stack = stack
+            .no_timeout()
+            .no_response_timeout()
+            .concurrency_limit(10);
         let client = Client::builder(TokioExecutor::new())
             .http2_only(version == 2)
             .build_http::<ReplayBody<Feed>>();
