@@ -87,11 +87,12 @@
 //!
 //! A standard stack ends a body at the deadline. [`BodyTimeoutLayer`] ends a body that is silent for 30 s, or that takes longer in
 //! all than a limit that can be set; without a standard stack also one that is not over at the deadline. An answer of gRPC may be
-//! silent after its first message, and a declared stream at any time. Upgraded connections have no limits. A slow reader is never
-//! taken for a slow server. See [`body_timeout`].
+//! silent after its first message, and upgraded connections have no limits. A slow reader is never taken for a slow server. See
+//! [`body_timeout`].
 //!
 //! Answers that are meant to outlast the deadline are declared: for one request with the extension [`Streamed`], for some
-//! paths or all of a stack with [`HttpStreams`]. See [streams](crate::stack#streams).
+//! paths or all of a stack with [`HttpStreams`]. They may be silent at any time, unless
+//! [`stream_idle`](body_timeout::Config::stream_idle) is set. See [streams](crate::stack#streams).
 //!
 //! ## Uploads
 //!
@@ -106,7 +107,8 @@
 //! | of `reqwest::Request` | with the attempt |
 //!
 //! A part counts as sent when the client has taken it. The buffers of the client and of the system, a few megabytes at most, may
-//! still hold it. The deadline includes the upload, so a stack for uploads needs one that is long enough, or none.
+//! still hold it. The deadline and the response timeout (10 s) include the upload, so that a stack for longer uploads has to set
+//! [`response_timeout`](crate::stack::Standard::response_timeout).
 //!
 //! ## Dead connections
 //!

@@ -23,7 +23,7 @@
 //! In a [standard stack](crate::stack) the timeout is the time for the answer: while the client takes the body of the request,
 //! each part that it takes begins the time anew, and while the client waits for the body no time runs. That needs a body that
 //! tells its [progress](crate::Upload): a `ReplayBody` of the feature `http`, or one of your own. With another body, and in a
-//! [`TimeoutLayer`], the time begins with the attempt. The deadline covers the upload, too.
+//! [`TimeoutLayer`], the time begins with the attempt. Deadline and `response_timeout` cover the upload, too.
 //!
 //! The deadline is carried with the task (see [`Deadline`](crate::Deadline)); of an inherited one and
 //! the layer's own, the sooner one counts. If it has passed already, the inner service is not asked.

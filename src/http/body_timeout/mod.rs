@@ -8,9 +8,9 @@
 //! finish in time.
 //!
 //! The defaults suit answers that are part of their operation. Streams that are meant to outlast it, such as server-sent
-//! events or a gRPC `Watch`, are [declared](crate::stack#streams) to the stack. They have no deadline but that of their caller, and may
-//! be silent for any time unless `stream_idle` is set: to somewhat more than the longest pause that a healthy server makes.
-//! Without a standard stack set `.deadline(false)` and `.no_idle()` for them. Set `total` where bodies have a size that is known.
+//! events or a gRPC `Watch`, are [declared](crate::stack#streams) to the standard stack around this layer. They may then be
+//! silent for any time, unless `stream_idle` is set: to somewhat more than the longest pause that a healthy server makes.
+//! Without a standard stack set `idle` to that time, and `.deadline(false)`. Set `total` where bodies have a size that is known.
 //!
 //! A retry around it does not see the end of the body: the head was delivered.
 //!

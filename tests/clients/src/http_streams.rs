@@ -251,7 +251,6 @@ async fn events(version: u8, is_declared: bool) -> (String, usize) {
 }
 
 #[tokio::test]
-#[ignore = "a stack does not look at the mark of a stream yet"]
 async fn server_sent_events_outlast_every_timeout_if_they_are_declared() {
     let declared = async { tokio::join!(events(1, true), events(2, true)) };
     let others = async { tokio::join!(events(1, false), events(2, false)) };

@@ -49,7 +49,7 @@ fn client(
         .timeout(300 * MS)
         .deadline(1_000 * MS) // the server is told of it, in `grpc-timeout`
         .streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch"))) // goes on for longer
-        .body_timeout(|body| body.idle(5_000 * MS)) // the longest silence in a stream
+        .body_timeout(|body| body.stream_idle(5_000 * MS)) // the longest silence in a stream
         .concurrency_limit(10);
     let client = change(config).wrap(channel)?;
     let handle = client.handle();
