@@ -16,8 +16,8 @@
 //!
 //! The factor is two because calls survive that end just below the deadlines of their callers: with a factor of one, those
 //! set the bar for the others. A mean or a percentile forgets the few callers that are patient. The third condition is
-//! there because a service that answers others is not down. An endpoint of a balancer is judged by the good calls of its own,
-//! and must have answered nothing well for all of T. So a service that hangs for half of its calls is not seen, nor
+//! there because a service that answers others is not down. For an endpoint of a balancer its own good calls count,
+//! and it must have answered nothing well for all of T. So a service that hangs for half of its calls is not seen, nor
 //! one that all callers leave before T/10.
 
 use std::time::Duration;

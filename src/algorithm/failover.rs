@@ -88,7 +88,7 @@ pub(crate) struct Capacities {
     groups: [GroupCapacity; PRIORITIES],
     /// The shares that the groups got last.
     parts: [f64; PRIORITIES],
-    /// When it was last looked at.
+    /// Time of the last look.
     at: u64,
 }
 
@@ -140,7 +140,7 @@ impl Capacities {
         }
     }
 
-    /// When it was last looked at.
+    /// Time of the last look.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }

@@ -15,7 +15,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 const KEPT: usize = 8;
 /// With fewer calls, nothing is known.
 pub(crate) const MIN_KNOWN: u64 = 5;
-/// How long a call is remembered.
+/// Time for which a call is remembered.
 const SPAN: u64 = 10_000_000_000;
 
 /// The last calls of an endpoint.

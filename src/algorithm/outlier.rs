@@ -44,7 +44,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 const Z: f64 = 4.0;
 /// An ejection is forgotten after so many intervals without another one.
 const FORGIVEN_AFTER: u32 = 3;
-/// How often the rest is evaluated again after outliers were found. Each round finds all that are sure of those who
+/// Number of evaluations of the rest after outliers were found. Each round finds all sure outliers that
 /// hid one another before; more than a few never find more.
 const ROUNDS: u32 = 4;
 /// The longest interval. The halves of a word of counts hold its calls: a million a second for an hour.

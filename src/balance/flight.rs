@@ -33,7 +33,7 @@ pub(super) enum Counts {
     ForEndpointAndGroup,
 }
 
-/// How far a call is.
+/// Progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waits,

@@ -64,7 +64,7 @@ impl OutlierEjection {
         self
     }
 
-    /// How long the first ejection takes, each further one in a row as much longer. 10 s by default.
+    /// Sets the time of the first ejection; each further one in a row takes as much longer. 10 s by default.
     pub fn base_ejection_time(mut self, base_ejection_time: Duration) -> Self {
         self.rule.base_ejection_time = base_ejection_time;
         self

@@ -25,12 +25,15 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Body = Full<Bytes>;
 
-/// The URIs of the requests that a client got, and what its header says of the deadline.
+/// The heads of the requests that a client got.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Seen(Arc<Mutex<Vec<Head>>>);
+
+/// The URI of a request, and the time that its header grants.
+type Head = (String, Option<String>);
 
 impl Seen {
-    fn take(&self) -> Vec<(String, Option<String>)> {
+    fn take(&self) -> Vec<Head> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 

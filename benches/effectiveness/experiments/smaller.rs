@@ -36,8 +36,9 @@ pub(crate) fn run(form: Form) -> Report {
 // ---- the size of a concurrency limit
 
 const RULE: &str = "4 λW + 5";
+type Rule = fn(f64) -> f64;
 /// The limit for so many calls in flight on average.
-const RULES: [Variant<fn(f64) -> f64>; 4] = [
+const RULES: [Variant<Rule>; 4] = [
     ("2 λW", |mean| 2.0 * mean),
     ("4 λW", |mean| 4.0 * mean),
     ("2 λW + 5", |mean| 2.0 * mean + 5.0),
@@ -110,7 +111,8 @@ fn refused(seed: u64, mean: f64, limit: usize, bursts: bool) -> f64 {
 
 const MANY: f64 = 20_000.0;
 const IN_A_ROW: &str = "1,000 in a row";
-const BREAKERS: [Variant<fn(Config) -> Config>; 3] = [
+type Change = fn(Config) -> Config;
+const BREAKERS: [Variant<Change>; 3] = [
     ("default", |config| config),
     ("fail_fast: 12 in a row", Config::fail_fast),
     (IN_A_ROW, |config| config.consecutive_failures(1_000)),
@@ -181,7 +183,7 @@ fn blip(seed: u64, down: Duration, breaker: fn(Config) -> Config) -> Run<(f64, f
 const DEPENDENCIES: usize = 42;
 const GROWS: &str = "open_growth(2, 30 s)";
 /// The breaker, and the timeout of a call in milliseconds.
-const PROBING: [Variant<(fn(Config) -> Config, u64)>; 3] = [
+const PROBING: [Variant<(Change, u64)>; 3] = [
     ("default", (|config| config, 2_000)),
     ("timeout 300 ms", (|config| config, 300)),
     (
@@ -250,7 +252,7 @@ fn hang(seed: u64, breaker: fn(Config) -> Config, timeout: Duration) -> (f64, f6
             probes += backend.attempts(&measured);
             extra += lock(last).saturating_sub(hangs.end).as_secs_f64();
         }
-        let seconds = (measured.end - measured.start).as_secs_f64();
+        let seconds = measured.end.saturating_sub(measured.start).as_secs_f64();
         let blocked = probes as f64 * timeout.as_secs_f64() / seconds;
         (blocked, extra / DEPENDENCIES as f64)
     });

@@ -172,7 +172,7 @@ fn classify(result: Result<&(), &Error>) -> Outcome {
     };
     let source = std::error::Error::source(error);
     let mut sources = std::iter::successors(source, |error| error.source());
-    if sources.any(|error| error.is::<Busy>()) {
+    if sources.any(<dyn std::error::Error>::is::<Busy>) {
         return Outcome::Overload { retry_after: None };
     }
     Outcome::Failure

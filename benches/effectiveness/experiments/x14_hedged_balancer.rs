@@ -244,7 +244,7 @@ fn simulate_calls(seed: u64, pool: Pool, client: Balancer) -> Run<Outcome> {
         let replica = |n| replica(world, pool, n == 0, &attempts);
         let client = client(world, (0..pool.replicas).map(replica).collect());
         // A call that is never answered takes for ever.
-        let while_slow = (SLOW.end - SLOW.start).as_nanos() / pool.pause.as_nanos();
+        let while_slow = SLOW.end.saturating_sub(SLOW.start).as_nanos() / pool.pause.as_nanos();
         let latencies = Arc::new(Mutex::new(vec![Duration::MAX; while_slow as usize]));
         let (mut shares, mut copies) = (Vec::new(), [(0, 0); 3]);
         let (mut slow, mut calls) = (0, 0u32);
@@ -255,9 +255,9 @@ fn simulate_calls(seed: u64, pool: Pool, client: Balancer) -> Run<Outcome> {
                 let at = begin + pool.pause * call;
                 world.sleep_until(at).await;
                 let (latencies, ended) = (Arc::clone(&latencies), world.clone());
-                let place = SLOW
-                    .contains(&at)
-                    .then(|| ((at - SLOW.start).as_nanos() / pool.pause.as_nanos()) as usize);
+                let place = SLOW.contains(&at).then(|| {
+                    (at.saturating_sub(SLOW.start).as_nanos() / pool.pause.as_nanos()) as usize
+                });
                 let done = move |_| {
                     if let Some(place) = place {
                         lock(&latencies)[place] = ended.now().saturating_sub(at);

@@ -61,7 +61,7 @@ pub(crate) fn run(form: Form) -> Report {
             .row(
                 format!("{} s: back after, s", latency.as_secs_f64()),
                 1,
-                results.cells(|outcome| outcome.back_after()),
+                results.cells(Outcome::back_after),
             )
             .goal(OURS, Goal::AtMost(goal))
             .row(

@@ -298,7 +298,7 @@ fn episode(
         latencies.sort_unstable();
         let requests = &lock(&server.state).requests;
         let sent = requests.iter().filter(|at| counted.contains(at)).count();
-        let possible = CAPACITY * (counted.end - counted.start).as_secs_f64();
+        let possible = CAPACITY * counted.end.saturating_sub(counted.start).as_secs_f64();
         Shedding {
             goodput: 100.0 * latencies.len() as f64 / possible,
             load: 100.0 * sent as f64 / possible,

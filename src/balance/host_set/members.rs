@@ -39,7 +39,7 @@ impl Members {
         groups
     }
 
-    /// When the next ejection is over after this time, or the failures of the next endpoint are too old; `u64::MAX` if none is.
+    /// Returns the time after this one at which the next ejection is over, or the failures of the next endpoint are too old; `u64::MAX` if there is none.
     pub(super) fn next_return(&self, now: u64) -> u64 {
         let outs = self.hosts.iter().flat_map(|host| {
             let fails_until = host.last_calls.fails_until(now);

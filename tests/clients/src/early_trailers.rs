@@ -39,13 +39,13 @@ async fn channel(bad: u32, message: &'static [u8]) -> (Channel, Arc<AtomicU32>) 
     let address = listener.local_addr().unwrap();
     let calls: Arc<AtomicU32> = Arc::default();
     let seen = Arc::clone(&calls);
-    let answers =
-        MapResponseLayer::new(
-            move |answer| match seen.fetch_add(1, Ordering::SeqCst) < bad {
-                true => unavailable(message),
-                false => answer,
-            },
-        );
+    let answers = MapResponseLayer::new(move |answer| {
+        if seen.fetch_add(1, Ordering::SeqCst) < bad {
+            unavailable(message)
+        } else {
+            answer
+        }
+    });
     let (_, service) = tonic_health::server::health_reporter();
     let server = Server::builder().layer(answers).add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));

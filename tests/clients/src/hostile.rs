@@ -68,7 +68,8 @@ async fn honest_callers_lose_nothing(path: &'static str, patience: Patience) {
             (request("/"), Patience::Full)
         }
     });
-    assert_eq!(losses.await.percent(), 0.0, "{path}, {patience:?}");
+    let lost = losses.await.percent();
+    assert!(lost <= 0.0, "{path}, {patience:?}: {lost} %");
     let breaker = stack.handle().circuit_breaker().unwrap().clone();
     assert_eq!(breaker.state(), State::Closed, "{path}, {patience:?}");
 }
