@@ -25,12 +25,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Body = Full<Bytes>;
 
-/// The URIs of the requests that a client got, and what its header says of the deadline.
+/// The URI of a request that a client got, and what its header says of the deadline.
+type Sent = (String, Option<String>);
+
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Seen(Arc<Mutex<Vec<Sent>>>);
 
 impl Seen {
-    fn take(&self) -> Vec<(String, Option<String>)> {
+    fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
@@ -98,7 +100,7 @@ async fn a_request_is_tried_again_and_tells_how_much_time_is_left() {
     let uri = "http://inventory/bolts";
     assert_eq!(get(&inventory, uri).await, 200);
     let seen = seen.take();
-    let left = |(_, left): &(String, Option<String>)| left.as_deref().unwrap().parse::<u64>();
+    let left = |(_, left): &Sent| left.as_deref().unwrap().parse::<u64>();
     let left: Vec<_> = seen.iter().map(|seen| left(seen).unwrap()).collect();
     assert_eq!(
         seen.iter().map(|(uri, _)| uri).collect::<Vec<_>>(),
@@ -243,7 +245,7 @@ async fn health_checks_and_priorities_move_the_calls() {
         .check_health(health_check("/health").interval(SECOND))
         .unwrap();
     sleep(60 * SECOND).await;
-    let (probes, _) = (seen.take(), seen.take());
+    let probes = seen.take();
     assert!(
         probes.len() > 100,
         "both are asked once a second: {}",
