@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::any;
 use buttress::balance::Endpoint;
 use buttress::http::HttpReplay;
-use buttress::{BoxError, Error, ErrorKind, grpc, hyper};
+use buttress::{BoxError, Cause, Error, ErrorKind, grpc, hyper};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -124,7 +124,7 @@ async fn a_call_of_grpc_to_a_replica_that_is_gone_goes_to_another_one() {
 
 #[tokio::test]
 async fn errors_are_statuses_with_their_cause_inside() {
-    let code = |status: &Status| (status.code(), Error::find(status).map(|error| error.kind()));
+    let code = |status: &Status| (status.code(), Error::find(status).map(Cause::kind));
     let (_socket, gone) = closed_port();
     let config = grpc_config().circuit_breaker(|breaker| breaker.consecutive_failures(3));
     let client = config.wrap(channel(gone)).unwrap();
