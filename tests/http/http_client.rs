@@ -138,7 +138,8 @@ async fn a_body_holds_its_permit_and_may_not_be_silent_for_ever() {
     let in_flight = || handle.bulkhead().unwrap().in_flight();
     assert_eq!(in_flight(), 1);
     let began = Instant::now();
-    let error = response.into_body().collect().await.unwrap_err();
+    let body = timeout(60 * SECOND, response.into_body().collect());
+    let error = body.await.unwrap().unwrap_err();
     assert_eq!(
         (error.kind(), error.stage()),
         (ErrorKind::Timeout, Stage::NextPart)
