@@ -87,7 +87,7 @@
 //!
 //! A standard stack ends a body at the deadline. [`BodyTimeoutLayer`] ends a body that is silent for 30 s, or that takes longer in
 //! all than a limit that can be set; without a standard stack also one that is not over at the deadline. An answer of gRPC may be
-//! silent after its first message, and upgraded connections have no limits. A slow reader is never taken for a slow server. See
+//! silent after its first message unless `stream_idle` is set, and upgraded connections have no limits. A slow reader is never taken for a slow server. See
 //! [`body_timeout`].
 //!
 //! Answers that are meant to outlast the deadline are declared: for one request with the extension [`Streamed`], for some

@@ -29,8 +29,8 @@ pin_project! {
         // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
         timer: Option<Pin<Box<Timer>>>,
         idle: Option<Duration>,
-        // The idle time ends with the first message.
-        is_idle_once: bool,
+        // The idle time after the first data.
+        next_idle: Option<Duration>,
         // When the body must be over.
         end: Option<End>,
         // Since when the reader has been waiting for a frame.
@@ -65,9 +65,16 @@ impl<B> TimeoutBody<B> {
     #[inline]
     pub(super) fn new(body: B, layer: BodyTimeoutLayer, protocol: Protocol) -> Self {
         let is_stream = context::is_stream();
-        let (idle, total) = match layer.limits {
-            Limits { stream_idle, .. } if is_stream => (stream_idle, None),
-            Limits { idle, total, .. } => (idle, total),
+        let Limits {
+            stream_idle,
+            idle,
+            total,
+            ..
+        } = layer.limits;
+        let (idle, next_idle, total) = match protocol {
+            _ if is_stream => (stream_idle, stream_idle, None),
+            Protocol::Grpc => (idle, stream_idle, total),
+            Protocol::Http => (idle, idle, total),
         };
         let deadline = context::deadline().filter(|_| layer.limits.deadline);
         let ends = total.is_some() || deadline.is_some();
@@ -80,7 +87,7 @@ impl<B> TimeoutBody<B> {
         });
         Self {
             idle,
-            is_idle_once: protocol == Protocol::Grpc && !is_stream,
+            next_idle,
             end,
             metrics: Some(layer.metrics),
             ..body.into()
@@ -129,9 +136,9 @@ where
         };
         if let Poll::Ready(next) = body.as_mut().poll_frame(cx) {
             *this.waits_since = None;
-            if let (true, Some(Ok(frame))) = (*this.is_idle_once, &next) {
+            if let Some(Ok(frame)) = &next {
                 if frame.data_ref().is_some_and(Buf::has_remaining) {
-                    *this.idle = None;
+                    *this.idle = *this.next_idle;
                 }
             }
             let is_over = match &next {
@@ -170,7 +177,7 @@ impl<B> From<B> for TimeoutBody<B> {
             body: Some(body),
             timer: None,
             idle: None,
-            is_idle_once: false,
+            next_idle: None,
             end: None,
             waits_since: None,
             metrics: None,

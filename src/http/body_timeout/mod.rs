@@ -36,7 +36,7 @@
 //! | answer | longest silence | `total` | deadline |
 //! |---|---|---|---|
 //! | of HTTP | `idle` | yes | yes |
-//! | of gRPC (`content-type: application/grpc`) | `idle`, up to the first message | yes | yes |
+//! | of gRPC (`content-type: application/grpc`) | `idle` up to the first message, then `stream_idle`, if it is set | yes | yes |
 //! | a [declared stream](super::Streamed), of HTTP or gRPC | `stream_idle`, if it is set | no | only one that was inherited or set for the call |
 //! | an upgraded connection (WebSocket, `CONNECT`) | none | no | no |
 //!

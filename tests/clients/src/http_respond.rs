@@ -457,7 +457,7 @@ async fn a_tonic_client_sees_that_its_time_is_over() {
 #[tokio::test]
 async fn a_tonic_client_sees_that_its_stream_has_stalled() {
     // Longer than a busy machine takes for the first message.
-    let timeout = BodyTimeoutLayer::config("health").idle(Duration::from_secs(2));
+    let timeout = BodyTimeoutLayer::config("health").stream_idle(Duration::from_secs(2));
     let timeout = timeout.build().unwrap();
     let stack = RespondLayer::for_clients().layer(timeout.layer(health_channel().await));
     let watched = HealthClient::new(stack).watch(health_check()).await;
@@ -476,7 +476,9 @@ async fn trailers_tell_in_grpc_what_ended_a_body_and_the_body_is_gone() {
     let echo = service_fn(|request: Request<Feed>| {
         ready(Ok::<_, BoxError>(Response::new(request.into_body())))
     });
-    let timeout = BodyTimeoutLayer::config("inventory").idle(Duration::from_secs(1));
+    let timeout = BodyTimeoutLayer::config("inventory");
+    let second = Duration::from_secs(1);
+    let timeout = timeout.idle(second).stream_idle(second);
     let timeout = timeout.build().unwrap();
     let server = RespondLayer::for_servers().layer(timeout.layer(echo));
     let begin = async |request: Request<()>| {
