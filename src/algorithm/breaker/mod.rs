@@ -44,7 +44,7 @@ impl Word {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
-    /// It was the first attempt of its operation. Known of failures only.
+    /// It was the first attempt of its operation. Counts for the failures of closed breakers only.
     pub(crate) is_first: bool,
     /// It took longer than calls may take.
     pub(crate) slow: bool,
