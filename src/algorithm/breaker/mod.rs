@@ -9,7 +9,7 @@ mod machine;
 use std::time::Duration;
 
 use self::closed::Step;
-pub(crate) use self::closed::{At, Counts, Mark};
+pub(crate) use self::closed::{At, Counts, MIN_FAILURES, Mark};
 use self::machine::{Machine, NEVER, ProbeEnd};
 pub(crate) use self::machine::{Probe, Settings};
 pub use self::machine::{State, Transition, TransitionCause};
