@@ -6,14 +6,24 @@
 //! half of it in flight.
 //!
 //! It starts slowly, as TCP does: each such call makes it grow by one, which doubles it in a round trip. The start is over when a
-//! call was too much for the service, which takes the last doubling back, or when as many calls in a row as the limit allows
-//! at once have found half of it unused: the limit is no hindrance then, and the next overload must not find it
-//! doubling.
+//! call was too much for the service, which takes the last doubling back. It pauses when as many calls in a row as the limit
+//! allows at once have found half of it unused: the limit is no hindrance then, and the next overload must not find it
+//! doubling. Calls that have the limit for themselves do not count there, and after an idle second it goes on: they say
+//! nothing about the load that comes after them.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Initial limit: little enough for a small service, and three round trips from 100.
 const INITIAL: usize = 20;
+
+/// When no call has ended for so many nanoseconds, the load that comes then is a new one.
+const IDLE: u64 = 1_000_000_000;
+
+/// The stage of a limit that starts slowly, or does so again after an idle time.
+const STARTING: u32 = 0;
+const PAUSED: u32 = 1;
+/// The service has been overloaded once.
+const STARTED: u32 = 2;
 
 /// The settings that decide.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,12 +73,15 @@ pub(crate) struct Call {
 pub(crate) struct Aimd {
     settings: Settings,
     /// Time at which the limit shrank last. Growth does not count here: a call that times out began long ago, and
-    /// would never count if the calls beside it made the limit grow meanwhile. 0 during the start.
+    /// would never count if the calls beside it made the limit grow meanwhile.
     shrunk: AtomicU64,
     /// Time of its last change.
     changed: AtomicU64,
     /// The calls since then that speak for a higher one; during the start, the calls in a row that found half of it unused.
     well: AtomicU64,
+    stage: AtomicU32,
+    /// Time at which a call ended last, while the start pauses.
+    ended: AtomicU64,
 }
 
 impl Aimd {
@@ -78,25 +91,31 @@ impl Aimd {
             shrunk: AtomicU64::new(0),
             changed: AtomicU64::new(0),
             well: AtomicU64::new(0),
+            stage: AtomicU32::new(STARTING),
+            ended: AtomicU64::new(0),
         }
     }
 
     /// The limit after a call that the service was overloaded by.
     pub(crate) fn overloaded(&self, call: Call) -> usize {
-        let smaller = self.settings.shrink(call.limit, self.is_starting());
-        if smaller < call.limit && change(&self.shrunk, call) {
-            self.changed.fetch_max(call.ended + 1, Ordering::Relaxed);
-            self.well.store(0, Ordering::Relaxed);
-            return smaller;
+        let is_start = self.stage.load(Ordering::Relaxed) == STARTING;
+        let smaller = self.settings.shrink(call.limit, is_start);
+        let shrinks = smaller < call.limit && change(&self.shrunk, call);
+        // Also where it can be no smaller.
+        self.stage.store(STARTED, Ordering::Relaxed);
+        if !shrinks {
+            return call.limit;
         }
-        call.limit
+        self.changed.fetch_max(call.ended + 1, Ordering::Relaxed);
+        self.well.store(0, Ordering::Relaxed);
+        smaller
     }
 
     /// The limit after a call that was well.
     pub(crate) fn succeeded(&self, call: Call) -> usize {
         let limit = call.limit;
         let is_used = call.in_flight.saturating_mul(2) > limit;
-        if self.is_starting() {
+        if self.is_starting(call) {
             return self.start(call, is_used);
         }
         let is_new = call.began >= self.changed.load(Ordering::Relaxed);
@@ -118,16 +137,33 @@ impl Aimd {
             self.well.store(0, Ordering::Relaxed);
             return (limit + 1).min(self.settings.max.max(limit));
         }
+        if call.in_flight == 1 {
+            return limit;
+        }
         let unused = 1 + self.well.fetch_add(1, Ordering::Relaxed);
         if unused >= limit as u64 {
-            self.well.store(0, Ordering::Relaxed);
-            self.shrunk.fetch_max(1, Ordering::Relaxed);
+            self.ended.store(call.ended, Ordering::Relaxed);
+            self.enter(PAUSED, STARTING);
         }
         limit
     }
 
-    fn is_starting(&self) -> bool {
-        self.shrunk.load(Ordering::Relaxed) == 0
+    /// Returns whether the limit is still starting, or starts again with this call.
+    fn is_starting(&self, call: Call) -> bool {
+        let stage = self.stage.load(Ordering::Relaxed);
+        if stage != PAUSED {
+            return stage == STARTING;
+        }
+        let last = self.ended.fetch_max(call.ended, Ordering::Relaxed);
+        call.began >= last.saturating_add(IDLE) && self.enter(STARTING, PAUSED)
+    }
+
+    /// Goes on to another stage of the start, unless an overload has ended it.
+    fn enter(&self, next: u32, present: u32) -> bool {
+        self.well.store(0, Ordering::Relaxed);
+        self.stage
+            .compare_exchange(present, next, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
@@ -163,7 +199,7 @@ mod tests {
 
         /// One that has shrunk before.
         fn started(self) -> Self {
-            self.aimd.shrunk.store(1, Ordering::Relaxed);
+            self.aimd.stage.store(STARTED, Ordering::Relaxed);
             self
         }
 
@@ -226,6 +262,53 @@ mod tests {
             assert_eq!(limit.succeed(now, now + 10, 21), 21);
         }
         assert_eq!(limit.succeed(72, 82, 21), 22, "by one in a round trip");
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn calls_one_after_the_other_do_not_end_the_start() {
+        let mut limit = Limited::between(2, 1_000);
+        for now in 1..1_000 {
+            assert_eq!(limit.succeed(now, now + 1, 1), 20);
+        }
+        assert_eq!(limit.succeed(1_000, 1_010, 20), 21);
+        assert_eq!(limit.succeed(1_000, 1_010, 20), 22);
+    }
+
+    #[test]
+    fn the_start_goes_on_after_an_idle_second_until_the_first_overload() {
+        let mut limit = Limited::between(2, 1_000);
+        for now in 1..=20 {
+            limit.succeed(now, now + 10, 5);
+        }
+        for _ in 0..19 {
+            assert_eq!(limit.succeed(SECOND, 2 * SECOND, 20), 20, "it pauses");
+        }
+        let again = 3 * SECOND;
+        for grown in 1..=20 {
+            assert_eq!(limit.succeed(again, again + 1, 20 + grown), 20 + grown);
+        }
+        limit.overload(again, again + 10);
+        let shrunk = limit.limit;
+        for call in 1..shrunk as u64 {
+            let now = 10 * again + 2 * call * SECOND;
+            assert_eq!(limit.succeed(now, now + 1, shrunk), shrunk);
+        }
+    }
+
+    #[test]
+    fn an_overload_ends_the_start_where_the_limit_can_be_no_smaller() {
+        let mut limit = Limited::between(20, 1_000);
+        assert_eq!(limit.overload(0, 10), 20);
+        assert_eq!(limit.succeed(11, 20, 20), 20);
+        // The same while it pauses.
+        let mut limit = Limited::between(20, 1_000);
+        for now in 1..=20 {
+            limit.succeed(now, now + 10, 5);
+        }
+        assert_eq!(limit.overload(40, 50), 20);
+        assert_eq!(limit.succeed(2 * SECOND, 2 * SECOND + 1, 20), 20);
     }
 
     #[test]

@@ -160,11 +160,12 @@ impl Tokens {
         left.is_some_and(|old| old / FINISHED % SAMPLE_OPERATIONS == 0)
     }
 
-    /// Takes `cost` tokens, or none if there are fewer.
-    pub(crate) fn withdraw(&self, cost: u32) -> bool {
-        let cost = u64::from(cost);
-        self.update(|old| (tokens_in(old) >= cost).then(|| old - cost))
-            .is_some()
+    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
+    /// are fewer.
+    pub(crate) fn withdraw(&self, cost: u32) -> Option<u32> {
+        let price = |word| u64::from(cost).min(self.capacity_at(word));
+        let old = self.update(|old| (tokens_in(old) >= price(old)).then(|| old - price(old)))?;
+        Some(price(old) as u32)
     }
 
     /// Brings tokens, up to the capacity.
@@ -251,9 +252,9 @@ mod tests {
     #[test]
     fn starts_with_two_retries_and_no_more() {
         let tokens = budget();
-        assert!(tokens.withdraw(10));
-        assert!(tokens.withdraw(10));
-        assert!(!tokens.withdraw(10));
+        assert_eq!(tokens.withdraw(10), Some(10));
+        assert_eq!(tokens.withdraw(10), Some(10));
+        assert_eq!(tokens.withdraw(10), None);
     }
 
     #[test]
@@ -263,7 +264,7 @@ mod tests {
             tokens.raise_initial(needed, 0);
             assert_eq!(tokens.tokens(), expected);
         }
-        assert!(tokens.withdraw(60));
+        assert_eq!(tokens.withdraw(60), Some(60));
         tokens.raise_initial(60, SAMPLE);
         assert_eq!(tokens.tokens(), 0, "used up is used up");
         tokens.raise_initial(70, SAMPLE);
@@ -289,10 +290,10 @@ mod tests {
         let tokens = Tokens::new(Some(10), 0.2, 118);
         tokens.enter();
         for retry in 0..59 {
-            assert!(tokens.withdraw(20), "{retry}");
+            assert_eq!(tokens.withdraw(20), Some(20), "{retry}");
             tokens.sample(20 * retry * SAMPLE);
         }
-        assert!(!tokens.withdraw(20));
+        assert_eq!(tokens.withdraw(20), None);
     }
 
     #[test]
@@ -346,6 +347,24 @@ mod tests {
     }
 
     #[test]
+    fn what_costs_more_than_the_budget_can_hold_costs_all_of_it_and_no_more_comes_back() {
+        let tokens = Tokens::new(Some(1), 0.2, 1);
+        tokens.enter();
+        assert_eq!(tokens.withdraw(20), Some(10));
+        assert_eq!(tokens.withdraw(20), None);
+        tokens.leave(Gain::Nothing);
+        (1..=4).for_each(|_| operation(&tokens));
+        assert_eq!(tokens.withdraw(20), None, "8 of 10 tokens");
+        operation(&tokens);
+        assert_eq!(tokens.withdraw(20), Some(10));
+        // What is in flight makes room for more than was taken.
+        (0..10).for_each(|_| tokens.enter());
+        tokens.deposit(10);
+        assert_eq!((tokens.tokens(), tokens.capacity()), (10, 20));
+        assert_eq!(tokens.withdraw(20), None);
+    }
+
+    #[test]
     fn tokens_beyond_a_reserve_that_has_shrunk_are_lost() {
         let tokens = Tokens::new(None, 0.2, 4);
         for second in 1..=59 {
@@ -355,8 +374,8 @@ mod tests {
         operation(&tokens);
         tokens.sample(61 * SAMPLE);
         assert_eq!((tokens.tokens(), tokens.capacity()), (10, 10));
-        assert!(tokens.withdraw(10));
-        assert!(!tokens.withdraw(10));
+        assert_eq!(tokens.withdraw(10), Some(10));
+        assert_eq!(tokens.withdraw(10), None);
     }
 
     #[test]
@@ -433,7 +452,7 @@ mod tests {
     fn threads_never_take_more_than_there_is() {
         let tokens = Tokens::new(Some(1_000), 0.2, 1_000);
         let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..1_000).filter(|_| tokens.withdraw(10)).count();
+            let take = || (0..1_000).filter_map(|_| tokens.withdraw(10)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             threads
                 .into_iter()

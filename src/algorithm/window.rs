@@ -36,7 +36,7 @@ const TAG_MASK: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
 pub(crate) struct Sample {
     pub(crate) failed: bool,
     pub(crate) slow: bool,
-    /// It was the first attempt of its operation. Known of failures only.
+    /// It was the first attempt of its operation. Counts for failures only.
     pub(crate) first: bool,
 }
 

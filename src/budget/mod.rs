@@ -20,7 +20,8 @@
 //!
 //! The budget is a bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
 //! fewer than 20, so that a client with few calls recovers from an unlucky streak. A retry costs 10, or 20
-//! if the answer was an overload. An operation that succeeds in the end gets its payments back, so retries that help
+//! if the answer was an overload. While the budget can hold fewer than 20, what costs 20 takes all that it can hold: a client
+//! with few calls pays 10. An operation that succeeds in the end gets its payments back, so retries that help
 //! are free, and only retries that do not help use up the budget.
 //!
 //! The bucket starts with enough tokens for its first operation: 20 × ([`max_attempts`](crate::retry::Config::max_attempts)
@@ -197,19 +198,20 @@ impl Budget {
         }
     }
 
-    /// Takes `cost` tokens, or none if there are fewer.
-    pub(crate) fn withdraw(&self, cost: u32, now: Instant) -> bool {
+    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
+    /// are fewer.
+    pub(crate) fn withdraw(&self, cost: u32, now: Instant) -> Option<u32> {
         // A client with few calls may not have been measured for long.
         let nanos = nanos_between(self.shared.origin, now);
         self.shared.tokens.sample(nanos);
-        let allowed = self.shared.tokens.withdraw(cost);
+        let taken = self.shared.tokens.withdraw(cost);
         self.publish(now, nanos);
-        allowed
+        taken
     }
 
     /// Brings back the tokens of an attempt that was not sent.
-    pub(crate) fn give_back(&self, cost: u32) {
-        self.shared.tokens.deposit(cost);
+    pub(crate) fn give_back(&self, taken: u32) {
+        self.shared.tokens.deposit(taken);
     }
 
     #[cold]

@@ -29,8 +29,8 @@ const BACKOFF: f64 = 0.9;
 ///   make it faster.
 /// - It starts slowly, as TCP does: each call that is well and sees more than half of the limit in flight makes it grow by one,
 ///   so the limit doubles in a round trip. The start ends with the first call that is not well, which takes the last doubling
-///   back: half of the limit is left, or the limit it began with. It also ends when as many calls in a row as the limit
-///   allows at once have seen at most half of it in flight.
+///   back: half of the limit is left, or the limit it began with. It pauses when as many calls in a row as the limit
+///   allows at once have seen others in flight, but at most half of the limit, and goes on after a second in which no call ends.
 ///
 /// Of an answer that is streamed, what counts is how long its head took; a long download is not slow.
 ///

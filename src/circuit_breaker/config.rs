@@ -9,7 +9,7 @@ use super::layer::CircuitBreakerLayer;
 use super::metrics::BreakerMetrics;
 use super::part::Handle;
 use super::shared::Shared;
-use crate::algorithm::breaker::{self, Breaker, Counts, State, Transition};
+use crate::algorithm::breaker::{self, Breaker, Counts, MIN_FAILURES, State, Transition};
 use crate::callback::Callback;
 use crate::chassis::LayerConfig;
 use crate::error::Check;
@@ -249,10 +249,10 @@ impl<K, C> Config<K, C> {
         }
     }
 
-    /// Returns the least number of calls in the window, unless fewer can open it.
+    /// Returns the least number of calls in a time window that can open it, unless failures in a row do.
     pub(crate) fn calls_needed(&self) -> Option<u32> {
         let is_enough = self.settings.breaker.consecutive_failures.is_some();
-        (!is_enough).then(|| self.settings.min_calls.unwrap_or(MIN_CALLS))
+        (!is_enough).then(|| self.settings.min_calls.unwrap_or(MIN_FAILURES))
     }
 
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {

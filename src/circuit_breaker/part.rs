@@ -9,6 +9,7 @@ use super::shared::Shared;
 use crate::Outcome;
 use crate::algorithm::breaker::{Mark, Probe, State, Word};
 use crate::chassis::{Admit, At, Part, PartFor, Record};
+use crate::context;
 
 /// Reads and steers a circuit breaker, and is its part of the attempts. Clones are handles of the same breaker.
 #[derive(Clone, Debug)]
@@ -30,17 +31,21 @@ enum Kind {
     #[default]
     Uncounted,
     /// Let through while the breaker was closed and its word was this.
-    Counted(Word, Head),
+    Counted(Word, Head, IsFirst),
     /// The same, and counted as a success, because the head of its answer was one.
     Answered {
         word: Word,
         place: u64,
         stripe: u32,
+        is_first: IsFirst,
     },
     Probe(Probe, Head),
     /// A probe that counts as a success, because the head of its answer was one.
     Proven(Probe),
 }
+
+/// Whether it is the first attempt of its operation. Known when it is admitted: it may end where no context tells.
+type IsFirst = bool;
 
 /// The time that the head of an answer took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,15 +93,16 @@ impl Handle {
         let shared = &*self.shared;
         match kind {
             Kind::Uncounted => {}
-            Kind::Counted(word, head) => {
-                let outcome = self.outcome(head, record);
-                shared.count(word, outcome, self.is_slow(head, record), record);
+            Kind::Counted(word, head, is_first) => {
+                let (outcome, slow) = (self.outcome(head, record), self.is_slow(head, record));
+                shared.count(word, outcome, slow, is_first, record);
             }
             Kind::Answered {
                 word,
                 place,
                 stripe,
-            } => shared.count_rest(word, Mark { place, stripe }, record),
+                is_first,
+            } => shared.count_rest(word, Mark { place, stripe }, is_first, record),
             Kind::Probe(probe, head) => {
                 let outcome = self.outcome(head, record);
                 shared.end_probe(probe, outcome, self.is_slow(head, record), record);
@@ -136,7 +142,7 @@ impl Part for Handle {
         if !word.is(State::Closed) {
             return self.admit_probe(word, permit, at);
         }
-        permit.0 = Kind::Counted(word, Head::Pending);
+        permit.0 = Kind::Counted(word, Head::Pending, context::attempt() <= 1);
         Admit::Go
     }
 
@@ -149,7 +155,7 @@ impl Part for Handle {
             return;
         }
         permit.0 = match kind {
-            Kind::Counted(word, head) => {
+            Kind::Counted(word, head, is_first) => {
                 let head = self.head_of(head, record);
                 if outcome == Outcome::Success {
                     let mark = shared.count_head(word, head == Head::Slow, record);
@@ -157,9 +163,10 @@ impl Part for Handle {
                         word,
                         place,
                         stripe,
+                        is_first,
                     })
                 } else {
-                    Kind::Counted(word, head)
+                    Kind::Counted(word, head, is_first)
                 }
             }
             Kind::Probe(probe, head) => {
@@ -182,7 +189,7 @@ impl Part for Handle {
     fn settle(&self, permit: &mut BreakerPermit, record: &Record<'_>) {
         match (mem::take(&mut permit.0), record.outcome) {
             (Kind::Uncounted, _) => {}
-            (Kind::Counted(word, Head::Pending), Outcome::Success)
+            (Kind::Counted(word, Head::Pending, _), Outcome::Success)
                 if self.shared.slow_after().is_none() =>
             {
                 self.shared.count_success(word, record);

@@ -104,7 +104,7 @@ impl Shared {
         slow: bool,
         record: &Record<'_>,
     ) -> Option<Mark> {
-        let call = finished(Outcome::Success, slow, record);
+        let call = finished(Outcome::Success, slow, false, record);
         let (mark, transition) = self.breaker.count_head(admitted, call, self.jitter());
         self.report(transition, record.at);
         mark
@@ -112,15 +112,22 @@ impl Shared {
 
     /// A call is over whose head was counted as a success. Most of them change nothing more.
     #[inline]
-    pub(super) fn count_rest(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
+    pub(super) fn count_rest(
+        &self,
+        admitted: Word,
+        mark: Mark,
+        is_first: bool,
+        record: &Record<'_>,
+    ) {
         if record.outcome.is_failure() || self.breaker.counts_rows() {
-            self.correct(admitted, mark, record);
+            self.correct(admitted, mark, is_first, record);
         }
     }
 
     #[cold]
-    fn correct(&self, admitted: Word, mark: Mark, record: &Record<'_>) {
-        let (breaker, call) = (&self.breaker, finished(record.outcome, false, record));
+    fn correct(&self, admitted: Word, mark: Mark, is_first: bool, record: &Record<'_>) {
+        let call = finished(record.outcome, false, is_first, record);
+        let breaker = &self.breaker;
         self.report(
             breaker.count_rest(admitted, mark, call, self.jitter()),
             record.at,
@@ -135,8 +142,15 @@ impl Shared {
     }
 
     /// Counts a call that began while the breaker was closed.
-    pub(super) fn count(&self, admitted: Word, outcome: Outcome, slow: bool, record: &Record<'_>) {
-        let call = finished(outcome, slow, record);
+    pub(super) fn count(
+        &self,
+        admitted: Word,
+        outcome: Outcome,
+        slow: bool,
+        is_first: bool,
+        record: &Record<'_>,
+    ) {
+        let call = finished(outcome, slow, is_first, record);
         self.report(self.breaker.count(admitted, call, self.jitter()), record.at);
     }
 
@@ -147,7 +161,7 @@ impl Shared {
         slow: bool,
         record: &Record<'_>,
     ) {
-        let call = finished(outcome, slow, record);
+        let call = finished(outcome, slow, false, record);
         self.report(
             self.breaker.end_probe(probe, call, self.jitter()()),
             record.at,
@@ -157,7 +171,7 @@ impl Shared {
     /// A probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, record: &Record<'_>) {
         if record.outcome.is_failure() {
-            let call = finished(record.outcome, false, record);
+            let call = finished(record.outcome, false, false, record);
             self.report(
                 self.breaker.disprove(probe, call, self.jitter()()),
                 record.at,
@@ -181,10 +195,10 @@ fn place(at: &At) -> Place {
 
 /// A call that has ended.
 #[inline(always)]
-fn finished(outcome: Outcome, slow: bool, record: &Record<'_>) -> Finished {
+fn finished(outcome: Outcome, slow: bool, is_first: bool, record: &Record<'_>) -> Finished {
     Finished {
         outcome,
-        is_first: outcome.is_failure() && context::attempt() <= 1,
+        is_first,
         slow,
         took: record.nanos(),
         at: place(record.at),

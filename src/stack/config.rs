@@ -460,10 +460,10 @@ impl Values {
         if let (Some(limit), Some(needed)) = (&self.rate_limit, breaker.calls_needed()) {
             let most = limit.most_in(window);
             let permitted = format!(
-                "at most the {most:.0} calls that the rate limit lets through in a window of {window:?}"
+                "long enough for the {needed} calls that can open the breaker, of which the rate limit lets {most:.0} through"
             );
-            let field = "circuit breaker min_calls";
-            check.that(f64::from(needed) <= most, field, &needed, permitted)?;
+            let is_enough = f64::from(needed) <= most;
+            check.that(is_enough, "circuit breaker window", &window, permitted)?;
         }
         Ok(())
     }

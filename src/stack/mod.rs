@@ -91,7 +91,7 @@
 //! | delay of the hedge, if it is fixed | less than the timeout; if there is none, than the deadline and the response timeout |
 //! | slow calls of the circuit breaker | the same: slower ones never come |
 //! | window of the circuit breaker | at least twice the timeout: it would have forgotten the calls before they end |
-//! | least number of calls of the circuit breaker | at most those that the rate limit lets through in its window: it would never open |
+//! | calls that the circuit breaker needs to open, 5 by default | at most those that the rate limit lets through in its window: it would never open |
 //! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline, and than the response timeout |
 //!
 //! # Promises

@@ -10,9 +10,9 @@ use std::time::Duration;
 use buttress::circuit_breaker::{Handle, State, TransitionCause};
 use buttress::{
     Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Mode, Outcome, Permit,
-    TrackCompletion, classify_fn,
+    RetryLayer, TrackCompletion, classify_fn,
 };
-use tokio::time::{advance, sleep};
+use tokio::time::{advance, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -211,6 +211,60 @@ async fn a_completion_decides_when_a_call_is_over_and_how() {
     let end = call().await.unwrap();
     assert_eq!(layer.handle().state(), State::Closed, "not over yet");
     end(Outcome::Failure);
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+/// A service that fails twice, and then answers after this time.
+fn fails_twice(
+    takes: Duration,
+) -> impl Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send {
+    let calls = Arc::new(AtomicU32::new(0));
+    service_fn(move |()| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if call < 2 {
+                return Err(BoxError::from("down"));
+            }
+            sleep(takes).await;
+            Ok(())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_whose_answers_break_off_outside_of_the_call_are_no_operations_of_their_own() {
+    let layer = CircuitBreakerLayer::config("broken off").completion(WhenTold);
+    let layer = layer.build().unwrap();
+    let request = async || {
+        let service = layer.layer(fails_twice(Duration::ZERO));
+        let retry = RetryLayer::config("broken off").build().unwrap();
+        let end = retry.layer(service).oneshot(()).await.unwrap();
+        sleep(SECOND).await;
+        end(Outcome::Failure);
+    };
+    request().await;
+    request().await;
+    assert_eq!(layer.handle().state(), State::Closed, "of two operations");
+    assert!(layer.layer(backend()).oneshot(false).await.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_that_are_dropped_are_no_operations_of_their_own() {
+    let layer = CircuitBreakerLayer::new("dropped");
+    // Before the first good call, those that are dropped do not count.
+    calls(&layer, 1, true).await;
+    sleep(20 * SECOND).await;
+    let request = async || {
+        let service = layer.layer(fails_twice(100 * SECOND));
+        let retry = RetryLayer::config("dropped").build().unwrap();
+        let call = retry.layer(service).oneshot(());
+        timeout(3 * SECOND, call).await.unwrap_err();
+    };
+    request().await;
+    request().await;
+    assert_eq!(layer.handle().state(), State::Closed, "of two operations");
+    assert!(layer.layer(backend()).oneshot(false).await.is_err());
     assert_eq!(layer.handle().state(), State::Open);
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use buttress::{
     Attempt, Backoff, BoxError, Budget, CircuitBreakerLayer, Classify, Deadline, DeadlineLayer,
-    Error, ErrorKind, Jitter, Never, Outcome, Pushback, Replay, RetryLayer, classify_fn,
+    Error, ErrorKind, HedgeLayer, Jitter, Never, Outcome, Pushback, Replay, RetryLayer,
+    classify_fn,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -597,6 +598,69 @@ async fn an_overload_costs_twice_and_waits_longer() {
     assert!(retry.layer(log.service(NEVER)).oneshot(()).await.is_err());
     assert_eq!(log.waits(), [SECOND, SECOND]);
     assert_eq!(retry.budget().unwrap().tokens(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_a_call_now_and_then_retries_after_an_overload_and_hedges() {
+    let classify = || {
+        classify_fn(|result: Result<&usize, &Error>| match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Overload { retry_after: None },
+        })
+    };
+    let budget = Budget::new("now and then");
+    let retry = RetryLayer::config("now and then")
+        .classify(classify())
+        .budget(&budget)
+        .build()
+        .unwrap();
+    for _ in 0..20 {
+        retry
+            .layer(Log::default().service(1))
+            .oneshot(())
+            .await
+            .unwrap();
+        tokio::time::sleep(20 * SECOND).await;
+    }
+    for _ in 0..2 {
+        let log = Log::default();
+        retry.layer(log.service(2)).oneshot(()).await.unwrap();
+        assert_eq!(
+            (log.attempts(), budget.tokens(), budget.capacity()),
+            (2, 10, 10)
+        );
+    }
+    // It has no more than one retry.
+    let log = Log::default();
+    retry.layer(log.service(3)).oneshot(()).await.unwrap_err();
+    assert_eq!((log.attempts(), budget.tokens()), (2, 0));
+
+    // A hedge that is refused brings back the 10 that it took.
+    let hedge = HedgeLayer::config("now and then")
+        .delay(SECOND)
+        .budget(&budget)
+        .build()
+        .unwrap();
+    let hung = || {
+        service_fn(|(): ()| async {
+            tokio::time::sleep(3 * SECOND).await;
+            Ok::<_, BoxError>(0_usize)
+        })
+    };
+    for _ in 0..5 {
+        retry
+            .layer(Log::default().service(1))
+            .oneshot(())
+            .await
+            .unwrap();
+    }
+    assert_eq!(budget.tokens(), 10);
+    hedge.layer(hung()).oneshot(()).await.unwrap();
+    assert_eq!(
+        budget.tokens(),
+        2,
+        "ten for the hedge, and two for a success"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -556,8 +556,13 @@ fn parts_that_contradict_each_other_are_refused_and_both_are_named() {
         "hedge delay is 1s, but must be less than the deadline of 1s",
     );
     is(
-        refused(config().rate_limit(Rate::per_second(1), |limit| limit.burst(1))),
-        "circuit breaker min_calls is 20, but must be at most the 11 calls that the rate limit lets through in a window of 10s",
+        refused(config().rate_limit(Rate::per(1, 5 * SECOND), |limit| limit.burst(1))),
+        "circuit breaker window is 10s, but must be long enough for the 5 calls that can open the breaker, of which the rate limit lets 3 through",
+    );
+    let limited = || config().rate_limit(Rate::per(1, SECOND), |limit| limit.burst(1));
+    is(
+        refused(limited().circuit_breaker(|breaker| breaker.min_calls(20))),
+        "circuit breaker window is 10s, but must be long enough for the 20 calls that can open the breaker, of which the rate limit lets 11 through",
     );
     is(
         refused(config().deadline(Duration::ZERO)),
@@ -575,6 +580,7 @@ fn parts_that_contradict_each_other_are_refused_and_both_are_named() {
         "bulkhead queue_wait is 10s, but must be less than the response timeout of 10s",
     );
     // Each alone is fine.
+    limited().build().unwrap();
     config().no_timeout().deadline(SECOND).build().unwrap();
     config().timeout(4 * SECOND).build().unwrap();
     waits(9 * SECOND).build().unwrap();

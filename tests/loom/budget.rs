@@ -8,7 +8,7 @@ use crate::{SECOND, on_threads};
 pub(crate) fn the_last_token_is_taken_once() {
     let tokens = Arc::new(Tokens::new(Some(10), 0.2, 1));
     let taken = on_threads(&tokens, [10, 10], Tokens::withdraw);
-    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+    assert_eq!(taken.into_iter().flatten().sum::<u32>(), 10);
     assert_eq!(tokens.tokens(), 0);
 }
 
@@ -16,12 +16,8 @@ pub(crate) fn what_is_paid_and_brought_at_the_same_time_adds_up() {
     let tokens = Arc::new(Tokens::new(Some(10), 0.2, 5));
     let operation = |tokens: &Tokens, cost| {
         tokens.enter();
-        let paid = cost > 0 && tokens.withdraw(cost);
-        tokens.leave(if paid {
-            Gain::Refund(cost)
-        } else {
-            Gain::FirstTry
-        });
+        let paid = (cost > 0).then(|| tokens.withdraw(cost)).flatten();
+        tokens.leave(paid.map_or(Gain::FirstTry, Gain::Refund));
     };
     on_threads(&tokens, [10, 0], operation);
     assert_eq!((tokens.tokens(), tokens.in_flight()), (51, 0));
@@ -33,12 +29,12 @@ pub(crate) fn three_threads_never_take_more_than_there_is() {
     let step = |tokens: &Tokens, cost| match cost {
         0 => {
             tokens.leave(Gain::Refund(5));
-            false
+            None
         }
         cost => tokens.withdraw(cost),
     };
     let taken = on_threads(&tokens, [20, 15, 0], step);
-    let cost = 20 * u32::from(taken[0]) + 15 * u32::from(taken[1]);
+    let cost: u32 = taken.into_iter().flatten().sum();
     assert_eq!((tokens.tokens(), tokens.in_flight()), (35 - cost, 0));
 }
 

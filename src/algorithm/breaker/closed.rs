@@ -10,7 +10,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 /// for by default. A connection that breaks fails the calls on it together, and then their retries.
 const MIN_RECENT_OPERATIONS: u64 = 10;
 /// Few failures are reason to open if there are so many,
-const MIN_FAILURES: u64 = 5;
+pub(crate) const MIN_FAILURES: u32 = 5;
 /// if they belong to so many operations, because one caller's request that always fails and its retries are no outage,
 const MIN_OPERATIONS: u64 = 3;
 /// and if these failed in so many slices of the window, because the calls on a connection that breaks fail together.
@@ -195,7 +195,7 @@ fn is_outage(
     tally: Tally,
     operations: impl FnOnce() -> FailedOperations,
 ) -> bool {
-    tally.failures >= MIN_FAILURES && has_failed(settings, tally) && {
+    tally.failures >= MIN_FAILURES.into() && has_failed(settings, tally) && {
         let FailedOperations { number, slices } = operations();
         number >= MIN_OPERATIONS && slices >= MIN_SLICES
     }

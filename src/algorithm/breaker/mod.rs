@@ -9,7 +9,7 @@ mod machine;
 use std::time::Duration;
 
 use self::closed::Step;
-pub(crate) use self::closed::{At, Counts, Mark};
+pub(crate) use self::closed::{At, Counts, MIN_FAILURES, Mark};
 use self::machine::{Machine, NEVER, ProbeEnd};
 pub(crate) use self::machine::{Probe, Settings};
 pub use self::machine::{State, Transition, TransitionCause};
@@ -44,7 +44,7 @@ impl Word {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
-    /// It was the first attempt of its operation. Known of failures only.
+    /// It was the first attempt of its operation. Counts for the failures of closed breakers only.
     pub(crate) is_first: bool,
     /// It took longer than calls may take.
     pub(crate) slow: bool,

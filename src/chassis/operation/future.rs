@@ -567,7 +567,7 @@ where
         let _direct = DirectCall::enter();
         let admitted = held.admit(&request, &at);
         let call = Call::of(admitted, || shared.service(), request);
-        race.send(call, held, upload, payment == Payment::Paid, hedger);
+        race.send(call, held, upload, payment, hedger);
         running.note_hedge(&at);
         true
     }

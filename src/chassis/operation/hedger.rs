@@ -20,7 +20,8 @@ use crate::{Budget, Mode};
 /// Decision about a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Payment {
-    Paid,
+    /// So many tokens were paid.
+    Paid(u32),
     /// There was nothing to pay it from, but the layer only observes.
     Waived,
     Denied,
@@ -104,8 +105,8 @@ impl Hedger {
             self.report(Hedged::DeniedSlowdown, now);
             return Payment::Denied;
         }
-        if self.withdraw(now) {
-            return Payment::Paid;
+        if let Some(paid) = self.withdraw(now) {
+            return Payment::Paid(paid);
         }
         self.report(Hedged::DeniedBudget, now);
         match self.settings.mode {
@@ -115,25 +116,28 @@ impl Hedger {
     }
 
     /// Takes back what was paid for a hedge that an inner layer has refused.
-    pub(crate) fn refund(&self) {
+    pub(crate) fn refund(&self, payment: Payment) {
+        let Payment::Paid(paid) = payment else {
+            return;
+        };
         lock(&self.quota).put_back();
         if let Some(budget) = &self.settings.budget {
-            budget.give_back(budget::HEDGE);
+            budget.give_back(paid);
         }
     }
 
-    fn withdraw(&self, now: Instant) -> bool {
+    fn withdraw(&self, now: Instant) -> Option<u32> {
         let calls = self.sketch.calls();
         let recent = self.sketch.recent_calls();
         if !lock(&self.quota).take(calls, recent) {
-            return false;
+            return None;
         }
         let budget = self.settings.budget.as_ref();
-        let allowed = budget.is_none_or(|budget| budget.withdraw(budget::HEDGE, now));
-        if !allowed {
+        let paid = budget.map_or(Some(0), |budget| budget.withdraw(budget::HEDGE, now));
+        if paid.is_none() {
             lock(&self.quota).put_back();
         }
-        allowed
+        paid
     }
 
     /// Returns whether an outer retry fills the budget of hedges, or nothing has to.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::hedge_metrics::Hedged;
-use super::hedger::Hedger;
+use super::hedger::{Hedger, Payment};
 use super::plan::Plan;
 use super::running::Running;
 use crate::chassis::held::{Core, Held};
@@ -60,7 +60,7 @@ pin_project! {
         upload: Option<Upload>,
         // It takes the place of an attempt that failed.
         is_repeat: bool,
-        is_paid: bool,
+        payment: Payment,
         // Last, so that the call is given up when it is written.
         note: Note,
     }
@@ -238,7 +238,7 @@ where
         call: Call<S, Req>,
         held: Permits<P>,
         upload: Option<Upload>,
-        is_paid: bool,
+        payment: Payment,
         hedger: &Arc<Hedger>,
     ) {
         self.is_repeat_due = false;
@@ -249,7 +249,7 @@ where
             held,
             upload,
             is_repeat: self.has_failed,
-            is_paid,
+            payment,
             note: Note {
                 hedger: Arc::clone(hedger),
                 result: Hedged::Lost,
@@ -296,8 +296,8 @@ where
             let verdict = judge(&running.recipe().classify, &result);
             let held = hedge.held.detach_attempt();
             let end = End::new(running, result, verdict, held);
-            if *hedge.is_paid && end.is_rejection() {
-                hedge.note.hedger.refund();
+            if end.is_rejection() {
+                hedge.note.hedger.refund(*hedge.payment);
             }
             if end.is_last() {
                 hedge.note.result = Hedged::Won;

@@ -59,8 +59,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
         let retry = self.held.owner.recipe.plan.retry()?;
         match self.decide(retry, end, copy, previous) {
-            Ok((wait, cost, effect)) => {
-                self.paid = self.paid.saturating_add(cost);
+            Ok((wait, paid, effect)) => {
+                self.paid = self.paid.saturating_add(paid);
                 self.may_have_acted |= end.may_have_acted();
                 self.has_renewed |= end.reattempt == Reattempt::OnceAtOnce;
                 if effect != Effect::None {
@@ -172,10 +172,10 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         } else {
             budget::RETRY
         };
-        let budget = retry.budget.as_ref();
-        if !budget.is_none_or(|budget| budget.withdraw(cost, now)) {
-            return Err(GaveUp::Budget);
-        }
+        let paid = match &retry.budget {
+            Some(budget) => budget.withdraw(cost, now).ok_or(GaveUp::Budget)?,
+            None => 0,
+        };
         let is_throttled = matches!(end.outcome, Outcome::Throttled { .. });
         let effect = if may_have_acted && !is_at_once && !is_throttled {
             recipe.replay.effect(request)
@@ -183,6 +183,6 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Effect::None
         };
         recipe.replay.abandon(request);
-        Ok((wait, cost, effect))
+        Ok((wait, paid, effect))
     }
 }
