@@ -27,6 +27,18 @@ pub trait Permit: Send + 'static {
         self.resolve(outcome);
     }
 
+    /// Records the word of the service, after the head of its answer, that the deadline of the call had passed, which was
+    /// classified as `outcome`. By default it records that outcome.
+    ///
+    /// A completion that waits for more than the head calls it if the call had a deadline, inside the
+    /// [scope](Deadline::scope) of that deadline.
+    fn exceed_deadline(self, outcome: Outcome)
+    where
+        Self: Sized,
+    {
+        self.resolve(outcome);
+    }
+
     /// Returns when the whole answer must be over, if the layer has a deadline that covers it. By default there is none.
     ///
     /// A completion that waits for more than the head ends the answer then, and [expires](Self::expire) the permit.

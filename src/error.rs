@@ -86,9 +86,9 @@ pub enum GaveUp {
     Exhausted,
     /// The [budget](crate::budget) has not enough tokens for another attempt.
     Budget,
-    /// The wait before the next attempt would reach past the deadline.
+    /// The wait before the next attempt would reach past the deadline, or the deadline came during that wait or a further attempt.
     Deadline,
-    /// The wait before the next attempt would reach past the response timeout of a [standard stack](crate::stack).
+    /// The same for the response timeout of a [standard stack](crate::stack).
     ResponseTimeout,
     /// The service asked for a longer wait than the retry's `max_retry_after`.
     RetryAfter,

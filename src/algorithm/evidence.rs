@@ -219,9 +219,17 @@ impl Evidence {
         self.held.store(0, Ordering::Relaxed);
     }
 
-    /// Returns whether a deadline that is so far away is sooner than the timeout of the attempt.
-    pub(crate) fn is_short(&self, time: u64) -> bool {
-        time < self.terms.patience
+    /// Returns the early end of a call that was over because of its deadline, by the word of the service. `None` if the word is
+    /// about the service: the deadline is no sooner than the timeout of the attempt, and far from having come.
+    pub(crate) fn end_at_deadline(&self, began: u64, ended: u64, deadline: u64) -> Option<Early> {
+        let is_short = deadline.saturating_sub(began) < self.terms.patience;
+        // The clocks of both sides differ by the time on the way, and a client may tell of a sooner deadline than its own.
+        let has_come = deadline.saturating_sub(ended) <= ended.saturating_sub(began) / 10;
+        (is_short || has_come).then_some(Early {
+            began,
+            ended,
+            is_answer: is_short,
+        })
     }
 
     /// Returns whether a call that ended early is a failure of the service.

@@ -409,16 +409,11 @@ impl Host {
     /// Returns whether a call that began at `began`, and that the endpoint says was over because of its deadline, counts against
     /// the endpoint.
     pub(super) fn is_failure_at_deadline(&self, began: u64, now: Instant) -> bool {
-        let peers = &self.peers;
-        let (evidence, terms) = (&peers.evidence, Terms::new(None));
-        let is_short = |deadline| evidence.is_short(peers.nanos(deadline).saturating_sub(began));
-        let early = Early {
-            began,
-            ended: peers.nanos(now),
-            is_answer: true,
-        };
-        !context::deadline().is_some_and(is_short)
-            || evidence.is_failure_of(&self.last_good, early, terms)
+        let (peers, terms) = (&self.peers, Terms::new(None));
+        let (evidence, ended) = (&peers.evidence, peers.nanos(now));
+        let early = context::deadline()
+            .and_then(|deadline| evidence.end_at_deadline(began, ended, peers.nanos(deadline)));
+        early.is_none_or(|early| evidence.is_failure_of(&self.last_good, early, terms))
     }
 
     /// A call that began at `began` has ended; `is_stream` if its answer had begun before.

@@ -139,6 +139,15 @@ impl Permit for Flight {
         self.end(outcome);
     }
 
+    fn exceed_deadline(mut self, outcome: Outcome) {
+        let is_failure = self.host.is_failure_at_deadline(self.began, Instant::now());
+        self.end(if is_failure {
+            outcome
+        } else {
+            Outcome::Ignored
+        });
+    }
+
     fn head(&mut self, outcome: Outcome) {
         if self.stage == Stage::Waits {
             self.stage = Stage::Streams;

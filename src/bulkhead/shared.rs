@@ -73,6 +73,9 @@ impl Shared {
                 Outcome::Overload { retry_after }
             }
             (_, None) => record.outcome_by(&self.evidence),
+            (_, Some(_)) if record.ended_by == EndedBy::DeadlineAnswer => {
+                record.outcome_by(&self.evidence)
+            }
             (outcome, Some(_)) => outcome,
         };
         let timed_out = match record.ended_by {

@@ -18,7 +18,7 @@ use crate::debug::debug_fields;
 use crate::nanos::{nanos_between, saturating_add};
 use crate::telemetry::{Published, Series};
 use crate::timer::Timer;
-use crate::{Deadline, Error, Outcome, Permit, Stage};
+use crate::{Deadline, Error, Outcome, Permit};
 
 /// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
 /// body may hold it.
@@ -440,6 +440,10 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
         self.held.settle(outcome, EndedBy::Timeout);
     }
 
+    fn exceed_deadline(mut self, outcome: Outcome) {
+        self.held.settle(outcome, EndedBy::DeadlineAnswer);
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         let instant = |nanos| Deadline::at(self.held.core().instant(nanos));
         (self.deadline != UNTIMED).then(|| instant(self.deadline))
@@ -449,9 +453,7 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
         self.held.settle(Outcome::Cancelled, EndedBy::Deadline);
         let name = self.held.core().name;
         Series::of(name, "deadline").timed_out(Instant::now());
-        let mut error = Error::late(name);
-        error.0.stage = Stage::WholeAnswer;
-        error
+        Error::late(name)
     }
 }
 

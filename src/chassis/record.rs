@@ -184,22 +184,22 @@ impl<'a> Record<'a> {
     #[inline(never)]
     pub(crate) fn outcome_by(&self, evidence: &Evidence) -> Outcome {
         let (ended, had) = (self.at.nanos(), self.nanos());
-        let is_answer = self.ended_by == EndedBy::DeadlineAnswer;
-        let is_early = match self.ended_by {
-            EndedBy::Deadline | EndedBy::Caller => true,
-            EndedBy::DeadlineAnswer => context::deadline().is_some_and(|deadline| {
-                let left = nanos_between(self.at.instant(), deadline);
-                evidence.is_short(had.saturating_add(left))
+        let began = ended.saturating_sub(had);
+        let early = match self.ended_by {
+            EndedBy::Deadline | EndedBy::Caller => Some(Early {
+                began,
+                ended,
+                is_answer: false,
             }),
-            _ => false,
+            EndedBy::DeadlineAnswer => context::deadline().and_then(|deadline| {
+                let deadline = nanos_between(self.at.origin, deadline);
+                evidence.end_at_deadline(began, ended, deadline)
+            }),
+            _ => None,
         };
-        if !is_early || matches!(self.outcome, Outcome::Success | Outcome::Ignored) {
+        let says_nothing = matches!(self.outcome, Outcome::Success | Outcome::Ignored);
+        let Some(early) = early.filter(|_| !says_nothing) else {
             return self.outcome;
-        }
-        let early = Early {
-            began: ended.saturating_sub(had),
-            ended,
-            is_answer,
         };
         match (evidence.is_failure(early), self.outcome) {
             (true, Outcome::Cancelled) => Outcome::Failure,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::shared::Shared;
 use crate::Outcome;
 use crate::algorithm::breaker::{Mark, Probe, State, Word};
-use crate::chassis::{Admit, At, Part, PartFor, Record};
+use crate::chassis::{Admit, At, EndedBy, Part, PartFor, Record};
 use crate::context;
 
 /// Reads and steers a circuit breaker, and is its part of the attempts. Clones are handles of the same breaker.
@@ -91,31 +91,33 @@ impl Handle {
     #[inline(never)]
     fn settle_other(&self, kind: Kind, record: &Record<'_>) {
         let shared = &*self.shared;
+        let head = match kind {
+            Kind::Counted(_, head, _) | Kind::Probe(_, head) => head,
+            Kind::Uncounted | Kind::Answered { .. } | Kind::Proven(_) => Head::Fast,
+        };
+        let mut record = *record;
+        record.outcome = self.outcome(head, &record);
+        let (record, slow) = (&record, || self.is_slow(head, &record));
         match kind {
             Kind::Uncounted => {}
-            Kind::Counted(word, head, is_first) => {
-                let (outcome, slow) = (self.outcome(head, record), self.is_slow(head, record));
-                shared.count(word, outcome, slow, is_first, record);
-            }
+            Kind::Counted(word, _, is_first) => shared.count(word, slow(), is_first, record),
             Kind::Answered {
                 word,
                 place,
                 stripe,
                 is_first,
             } => shared.count_rest(word, Mark { place, stripe }, is_first, record),
-            Kind::Probe(probe, head) => {
-                let outcome = self.outcome(head, record);
-                shared.end_probe(probe, outcome, self.is_slow(head, record), record);
-            }
+            Kind::Probe(probe, _) => shared.end_probe(probe, slow(), record),
             Kind::Proven(probe) => shared.disprove(probe, record),
         }
     }
 
     /// Returns the meaning of a call that has ended.
     fn outcome(&self, head: Head, record: &Record<'_>) -> Outcome {
-        match (head, record.outcome) {
-            (Head::Pending, outcome) if outcome != Outcome::Success => self.shared.outcome(record),
-            (_, outcome) => outcome,
+        let is_known = head != Head::Pending && record.ended_by != EndedBy::DeadlineAnswer;
+        match record.outcome {
+            outcome if is_known || outcome == Outcome::Success => outcome,
+            _ => self.shared.outcome(record),
         }
     }
 }
@@ -172,7 +174,7 @@ impl Part for Handle {
             Kind::Probe(probe, head) => {
                 let head = self.head_of(head, record);
                 if outcome == Outcome::Success {
-                    shared.end_probe(probe, outcome, head == Head::Slow, record);
+                    shared.end_probe(probe, head == Head::Slow, record);
                     match head {
                         Head::Slow => Kind::Uncounted,
                         _ => Kind::Proven(probe),

@@ -142,26 +142,13 @@ impl Shared {
     }
 
     /// Counts a call that began while the breaker was closed.
-    pub(super) fn count(
-        &self,
-        admitted: Word,
-        outcome: Outcome,
-        slow: bool,
-        is_first: bool,
-        record: &Record<'_>,
-    ) {
-        let call = finished(outcome, slow, is_first, record);
+    pub(super) fn count(&self, admitted: Word, slow: bool, is_first: bool, record: &Record<'_>) {
+        let call = finished(record.outcome, slow, is_first, record);
         self.report(self.breaker.count(admitted, call, self.jitter()), record.at);
     }
 
-    pub(super) fn end_probe(
-        &self,
-        probe: Probe,
-        outcome: Outcome,
-        slow: bool,
-        record: &Record<'_>,
-    ) {
-        let call = finished(outcome, slow, false, record);
+    pub(super) fn end_probe(&self, probe: Probe, slow: bool, record: &Record<'_>) {
+        let call = finished(record.outcome, slow, false, record);
         self.report(
             self.breaker.end_probe(probe, call, self.jitter()()),
             record.at,

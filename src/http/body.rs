@@ -8,11 +8,13 @@ use std::thread;
 use ::http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use super::rules::of_error;
+use crate::context::DeadlineScope;
 use crate::timer::Timer;
 use crate::{
-    BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, TrackCompletion, context,
+    BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, Stage, TrackCompletion, context,
 };
 
 /// Classifies a call whose response came to its end.
@@ -72,7 +74,8 @@ pub trait ClassifyEos {
 
     /// Returns whether a body that came to its end says that the deadline of the call had passed. `false` by default.
     ///
-    /// Such an end does not count against the service if the call had a deadline, or was declared a stream.
+    /// Such an end does not count against the service if the call was declared a stream, or had a deadline that was sooner than
+    /// the timeout of the attempt or had nearly come.
     fn ended_at_deadline(&self, trailers: Option<&HeaderMap>) -> bool {
         let _ = trailers;
         false
@@ -141,6 +144,7 @@ where
             outcome: head,
             is_decided: is_decided(&response, head, classify),
             is_stream: context::is_stream(),
+            deadline: context::deadline(),
             timer: None,
             classify: classify.clone(),
         };
@@ -181,7 +185,8 @@ pin_project! {
     ///
     /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Its error is
     /// [`Error`](crate::Error), with that of the inner body inside. A reader that waits for it at the
-    /// [deadline](Permit::deadline) of its call gets an error of this crate, and the inner body is dropped before.
+    /// [deadline](Permit::deadline) of its call, or reads on after it, gets an error of this crate, and the inner body is dropped
+    /// before.
     ///
     /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
     pub struct TrackedBody<B: Body, T: Permit, K: ClassifyEos> {
@@ -214,6 +219,8 @@ struct Call<T: Permit, K> {
     is_decided: bool,
     /// It was declared a stream: that it ends for time says nothing about the service.
     is_stream: bool,
+    /// The deadline that was in force at the head.
+    deadline: Option<Instant>,
     // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
     timer: Option<Pin<Box<Timer>>>,
     classify: K,
@@ -240,27 +247,42 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         timer.as_mut().poll_at(deadline.instant(), cx)
     }
 
-    /// The deadline has come.
-    #[cold]
-    fn expire(mut self) -> Error {
-        let permit = self.permit.take();
-        permit.map_or_else(|| Error::late(""), Permit::expire)
+    /// Returns whether the deadline has come for a reader that does not wait for the body.
+    #[inline]
+    fn is_late(&self) -> bool {
+        let deadline = self.permit.as_ref().and_then(Permit::deadline);
+        deadline.is_some_and(|deadline| deadline.instant() < Instant::now())
     }
 
-    /// Returns whether it is the time of the call that has ended it, by the word of the service.
+    /// The deadline has come.
     #[cold]
-    fn is_over_for_time(&self, trailers: Option<&HeaderMap>) -> bool {
-        let has_deadline = || self.permit.as_ref().and_then(Permit::deadline).is_some();
-        !self.is_decided
-            && self.classify.ended_at_deadline(trailers)
-            && (self.is_stream || has_deadline())
+    fn expire(mut self, stage: Stage) -> Error {
+        let permit = self.permit.take();
+        let mut error = permit.map_or_else(|| Error::late(""), Permit::expire);
+        error.0.stage = stage;
+        error
+    }
+
+    /// The time of the call has ended it, by the word of the service.
+    #[cold]
+    fn exceed_deadline(mut self, outcome: Outcome) {
+        let permit = self.permit.take().filter(|_| !self.is_stream);
+        match (permit, self.deadline) {
+            (Some(permit), Some(deadline)) => {
+                let _scope = DeadlineScope::enter(deadline);
+                permit.exceed_deadline(outcome);
+            }
+            (Some(permit), None) => permit.resolve(outcome),
+            (None, _) => {}
+        }
     }
 
     /// The body came to its end.
     #[inline]
     fn end(mut self, trailers: Option<&HeaderMap>) {
         let outcome = self.at_end(trailers);
-        if outcome.is_failure() && self.is_over_for_time(trailers) {
+        if outcome.is_failure() && !self.is_decided && self.classify.ended_at_deadline(trailers) {
+            self.exceed_deadline(outcome);
             return;
         }
         if let Some(permit) = self.permit.take() {
@@ -346,11 +368,11 @@ where
             };
             ready!(call.poll_deadline(cx));
             this.body.set(None);
-            let error = this.call.take().map(Call::expire);
-            return Poll::Ready(error.map(Err));
+            let call = this.call.take();
+            return Poll::Ready(call.map(|call| Err(call.expire(Stage::WholeAnswer))));
         };
         let frame = frame.map(|frame| frame.map_err(Error::of_body));
-        if this.call.is_some() {
+        if let Some(call) = this.call.as_ref() {
             match &frame {
                 Some(Ok(frame)) => {
                     let trailers = frame.trailers_ref();
@@ -359,6 +381,11 @@ where
                         if let Some(call) = this.call.take() {
                             call.end(trailers);
                         }
+                    } else if call.is_late() {
+                        // There is always a frame for a reader that is slow enough.
+                        this.body.set(None);
+                        let call = this.call.take();
+                        return Poll::Ready(call.map(|call| Err(call.expire(Stage::Reader))));
                     }
                 }
                 Some(Err(error)) => {
@@ -423,7 +450,6 @@ where
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use crate::Stage;
     use crate::completion::complete;
     use ::http::HeaderValue;
     use proptest::prelude::*;

@@ -5,16 +5,20 @@ use std::time::Duration;
 use buttress::balance::{Endpoint, RoundRobin};
 use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::{Handle, State};
-use buttress::http::{HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer};
+use buttress::http::{
+    CompleteOnBodyEnd, HttpStandardLayer, HttpStandardService, PropagateDeadlineLayer, grpc,
+};
 use buttress::{BoxError, CircuitBreakerLayer, Deadline};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use crate::callers::{
-    Body, Losses, MS, Patience, SECOND, Sent, answer, call_for, get, grpc, request, service, told,
+    self, Body, Losses, MS, Patience, SECOND, Sent, answer, call_for, get, request, service, told,
 };
+use crate::feed::{Feed, feed};
 
 /// The most that honest callers may lose, in percent.
 const MAX_LOSS: f64 = 0.5;
@@ -166,7 +170,7 @@ async fn a_client_that_ends_calls_at_their_deadline_itself_does_not_open_the_bre
 
 #[tokio::test(start_paused = true)]
 async fn a_grpc_server_that_ends_calls_at_their_deadline_is_not_taken_for_one_that_fails() {
-    let stack = grpc("honest");
+    let stack = callers::grpc("honest");
     let client = ServiceBuilder::new()
         .layer(stack.build().unwrap())
         .layer(PropagateDeadlineLayer::new("honest"))
@@ -180,6 +184,88 @@ async fn a_grpc_server_that_ends_calls_at_their_deadline_is_not_taken_for_one_th
         }
     });
     assert_few_losses(&losses.await, "DEADLINE_EXCEEDED");
+}
+
+/// A server whose answers end after a time with a status of gRPC, by the time that the caller brings.
+fn grpc_server(
+    end: fn(Option<Duration>) -> (Duration, &'static str),
+) -> impl Service<Request<Body>, Response = Response<Feed>, Error = BoxError, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |_: Request<Body>| async move {
+        let (time, status) = end(Deadline::current().map(Deadline::remaining));
+        sleep(5 * MS).await;
+        let (source, body) = feed();
+        tokio::spawn(async move {
+            sleep(time - 5 * MS).await;
+            source.trailers("grpc-status", status);
+        });
+        let answer = Response::builder().header("content-type", "application/grpc");
+        Ok::<_, BoxError>(answer.body(body)?)
+    })
+}
+
+/// Makes a call with a deadline, and reads its answer.
+async fn read<S, B>(client: &S, deadline: Duration)
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone,
+    B: http_body::Body,
+{
+    let call = async {
+        if let Ok(answer) = client.clone().oneshot(request("POST")).await {
+            drop(answer.into_body().collect().await);
+        }
+    };
+    Deadline::after(deadline).scope(call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_trailers_tell_of_counts_against_nobody_if_the_caller_brought_it() {
+    let server = grpc_server(|left| match left {
+        Some(left) if left <= 50 * MS => (40 * MS, "4"),
+        _ => (60 * MS, "0"),
+    });
+    let endpoints = [1, 2, 3, 4].map(|number| Endpoint::new(number.to_string(), server.clone()));
+    let balance = grpc::balance("honest").seed(1).build(endpoints).unwrap();
+    let breaker = CircuitBreakerLayer::config("honest")
+        .classify(grpc::Classifier::new())
+        .completion(CompleteOnBodyEnd)
+        .build()
+        .unwrap();
+    let client = breaker.wrap(balance.clone());
+    for call in 0..400 {
+        let is_patient = call % 10 == 0;
+        read(&client, if is_patient { FOREVER } else { 50 * MS }).await;
+        let endpoints = balance.handle().endpoints();
+        assert!(
+            endpoints.iter().all(|one| one.is_selectable),
+            "{endpoints:?}"
+        );
+    }
+    let failures = balance.handle().endpoints();
+    let failures = failures.iter().map(|one| one.failure_share);
+    assert!(failures.clone().all(|share| share < 0.01));
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_far_off_is_no_excuse_for_a_service_that_tells_of_it_in_trailers() {
+    for (end, expected) in [
+        ((|_| (15 * MS, "4")) as fn(_) -> _, State::Open),
+        // It has nearly come.
+        (|_| (59_500 * MS, "4"), State::Closed),
+    ] {
+        let stack = callers::grpc("ledger")
+            .deadline(60 * SECOND)
+            .timeout(2 * SECOND);
+        let stack = stack.build().unwrap();
+        let client = stack.wrap(grpc_server(end));
+        let calls = (0..40).map(|_| read(&client, FOREVER));
+        futures::future::join_all(calls).await;
+        assert_eq!(stack.handle().circuit_breaker().unwrap().state(), expected);
+    }
 }
 
 /// Calls a service that hangs for everybody, after `health`. Returns how many requests reach it before the breaker opens.

@@ -14,7 +14,7 @@ use buttress::{BoxError, BulkheadLayer, Deadline, ErrorKind, Rate, Stage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -115,6 +115,37 @@ async fn a_server_that_stalls_after_the_head_frees_everything_at_the_deadline() 
     assert_eq!((body.get_ref().is_some(), in_flight()), (false, 0));
     assert!(body.frame().await.is_none() && body.is_end_stream());
     client.send(request("GET")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_its_time_over_what_is_there_holds_nothing_after_the_deadline() {
+    let server = service_fn(async |_: Request<crate::callers::Body>| {
+        let frame = || Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x")));
+        let always = futures::stream::repeat_with(frame);
+        Ok::<_, BoxError>(Response::new(StreamBody::new(always)))
+    });
+    let stack = buttress::http::standard("reports").deadline(2 * SECOND);
+    let stack = stack.concurrency_limit(1).build().unwrap();
+    let handle = stack.handle();
+    let answer = stack.wrap(server).send(request("GET")).await.unwrap();
+    let mut body = answer.into_body();
+    let mut read = 0;
+    let error = loop {
+        match body.frame().await.unwrap() {
+            Ok(_) => read += 1,
+            Err(error) => break error,
+        }
+        sleep(SECOND).await;
+    };
+    // At 0, 1 and 2 s.
+    assert_eq!(read, 3);
+    assert_eq!(
+        (error.kind(), error.stage()),
+        (ErrorKind::DeadlineExceeded, Stage::Reader)
+    );
+    assert_eq!(error.to_string(), "the answer of \"reports\" was not read");
+    let in_flight = handle.bulkhead().unwrap().in_flight();
+    assert_eq!((body.get_ref().is_some(), in_flight), (false, 0));
 }
 
 /// A server that keeps to the deadline that it is told, and ends a call with that status of gRPC.

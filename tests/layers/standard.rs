@@ -13,8 +13,9 @@ use buttress::rate_limit::Rate;
 use buttress::stack::{Standard, StandardLayer, StandardService};
 use buttress::{
     Attempt, Availability, Backoff, BoxError, Budget, ByClone, CircuitBreakerLayer, ConfigError,
-    Deadline, Error, ErrorKind, Jitter, Never, Outcome, Stage, classify_fn, standard,
+    Deadline, Error, ErrorKind, GaveUp, Jitter, Never, Outcome, Stage, classify_fn, standard,
 };
+use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -140,7 +141,8 @@ async fn all_attempts_together_have_the_response_timeout() {
     assert_eq!(began.elapsed(), millis(2_500));
     assert_eq!(
         error.to_string(),
-        "\"inventory\" gave no answer within 2.5s, all attempts included"
+        "\"inventory\" gave no answer within 2.5s, all attempts included, after 3 of 3 attempts: the response timeout leaves no \
+         time for another"
     );
     let timeouts = |layer| {
         let rows = recorded::rows(&snapshotter);
@@ -161,6 +163,42 @@ async fn all_attempts_together_have_the_response_timeout() {
         let began = Instant::now();
         assert_eq!(client.send(7).await.unwrap_err().kind(), kind);
         assert_eq!(began.elapsed(), 2 * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_ends_in_its_first_backoff_was_sent_and_tells_its_attempts() {
+    use ErrorKind::{DeadlineExceeded, Timeout};
+    let backoff = || Backoff::constant(millis(500)).jitter(Jitter::None);
+    // The time after which the task is polled again, and the time it brings then.
+    for (late, brings, kind, gave_up) in [
+        (2_000, None, DeadlineExceeded, GaveUp::Deadline),
+        (4_000, None, Timeout, GaveUp::ResponseTimeout),
+        (0, Some(10), DeadlineExceeded, GaveUp::Deadline),
+    ] {
+        let stack = config().retry(|retry| retry.backoff(backoff()));
+        let stack = stack.response_timeout(3 * SECOND);
+        let stack = if kind == Timeout {
+            stack.deadline(60 * SECOND)
+        } else {
+            stack.deadline(SECOND).no_response_timeout()
+        };
+        let attempts = Attempts::default();
+        let client = stack.build().unwrap().wrap(attempts.service(9));
+        let mut call = Box::pin(client.send(7));
+        assert!(call.as_mut().now_or_never().is_none());
+        tokio::time::advance(millis(late)).await;
+        let result = match brings {
+            Some(time) => Deadline::after(millis(time)).scope(call).await,
+            None => call.await,
+        };
+        let error = result.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.attempts(), error.gave_up()),
+            (kind, Some(1), Some(gave_up))
+        );
+        assert!(error.was_sent(), "{error}");
+        assert_eq!(attempts.count(), 1);
     }
 }
 

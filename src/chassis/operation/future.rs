@@ -370,7 +370,7 @@ where
         if end.has_come(now) {
             return Poll::Ready(Err(if until <= now && !end.is_response_timeout {
                 // The wait would have ended in time, but the task was woken too late.
-                running.end_late(now)
+                Error::late(running.held.core().name)
             } else {
                 running.end_wait(end)
             }));
@@ -405,10 +405,13 @@ where
 
     /// Ends the operation at its deadline, or at the end of its response timeout.
     fn end_early(&mut self, mut error: Error) -> Answer<S, Req, P, K, C> {
-        let is_sent = self.running.attempt > 1 || self.race().is_some();
-        if !is_sent && !self.running.held.is_sent() {
+        if self.more.is_none() && !self.running.held.is_sent() {
             // It has waited for a part since it began.
             error.set_direct();
+        }
+        let is_waiting = self.more.as_ref().is_some_and(|more| more.wait.is_some());
+        if is_waiting || self.running.attempt > 1 {
+            self.running.give_up_repeating(&mut error);
         }
         self.give_up(EndedBy::Deadline);
         let held = &mut self.running.held;

@@ -11,8 +11,8 @@ use crate::algorithm::retry::{Failure, Settings, Wait};
 use crate::random::Random;
 use crate::telemetry::Series;
 use crate::{
-    Attempts, Budget, Classify, Conflict, Effect, GaveUp, Outcome, Pushback, Reattempt, Replay,
-    budget, context,
+    Attempts, Budget, Classify, Conflict, Effect, Error, ErrorKind, GaveUp, Outcome, Pushback,
+    Reattempt, Replay, budget, context,
 };
 
 /// Retries: when, how often, and paid from what.
@@ -83,6 +83,21 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
                 None
             }
         }
+    }
+
+    /// The operation ends for time after it has made several attempts, or has waited for the next one.
+    #[cold]
+    pub(super) fn give_up_repeating(&self, error: &mut Error) {
+        let retry = self.plan().retry();
+        let Some(retry) = retry.filter(|_| self.is_repeating()) else {
+            return;
+        };
+        let reason = match error.kind() {
+            ErrorKind::Timeout => GaveUp::ResponseTimeout,
+            _ => GaveUp::Deadline,
+        };
+        retry.metrics.gave_up(reason, Instant::now());
+        error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
     }
 
     /// Notes in a response how the operation came to it.

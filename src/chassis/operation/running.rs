@@ -15,7 +15,7 @@ use crate::chassis::limit::Span;
 use crate::context::{self, OperationScope, Tried};
 use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
-use crate::{Effect, Error, ErrorKind, GaveUp, Mode, Replay, Stage, Upload};
+use crate::{Effect, Error, ErrorKind, Mode, Replay, Stage, Upload};
 
 /// An operation that runs: its permits, its place in the budget, its attempts so far.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -302,18 +302,6 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
                 true => Gain::Refund(self.paid),
             });
         }
-    }
-
-    /// The wait for the next attempt is over, and the deadline with it: the task was woken too late.
-    #[cold]
-    pub(super) fn end_late(&self, now: Instant) -> Error {
-        let mut error = Error::late(self.held.core().name);
-        if let Some(retry) = self.plan().retry() {
-            retry.metrics.gave_up(GaveUp::Deadline, now);
-            let max_attempts = retry.settings.max_attempts;
-            error.set_attempts(self.attempt, max_attempts, GaveUp::Deadline);
-        }
-        error
     }
 
     /// The wait for the head of the answer is over.
