@@ -163,9 +163,12 @@ impl Tokens {
     /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
     /// are fewer.
     pub(crate) fn withdraw(&self, cost: u32) -> Option<u32> {
-        let price = |word| u64::from(cost).min(self.capacity_at(word));
-        let old = self.update(|old| (tokens_in(old) >= price(old)).then(|| old - price(old)))?;
-        Some(price(old) as u32)
+        let mut taken = 0;
+        self.update(|old| {
+            taken = u64::from(cost).min(self.capacity_at(old));
+            tokens_in(old).checked_sub(taken).map(|_| old - taken)
+        })?;
+        Some(taken as u32)
     }
 
     /// Brings tokens, up to the capacity.

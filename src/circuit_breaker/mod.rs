@@ -54,7 +54,9 @@
 //! A client with a call every few seconds does not have 20 calls in a second. The whole window therefore decides by 5 failures,
 //! if the share is surely above the threshold and the failed first attempts are at least 3, in at least two of the ten
 //! buckets. So a request that always fails and its retries do not open the breaker, nor do calls that fail together
-//! because their connection broke. [`min_calls`](Config::min_calls) replaces these conditions by a number of calls, and a
+//! because their connection broke. A retry is never a first attempt: a breaker inside an endpoint of a balancer also counts the
+//! failures of requests that failed at another endpoint first, but three that came to its own endpoint first must have failed.
+//! [`min_calls`](Config::min_calls) replaces these conditions by a number of calls, and a
 //! [count window](Config::count_window) has none of them.
 //!
 //! The price: if a caller whose request always fails makes it every 3 s, beside good calls of 0.5/s, 1.1 % of those are refused. To
