@@ -274,10 +274,12 @@ impl Drop for OperationScope {
             context.deadline.set(self.deadline);
             context.attempt.set(self.attempt);
             context.budget.set(self.budget);
-            // Inside another operation, its list has grown.
-            if self.tried.is_none() {
-                context.tried.set(None);
-            }
+            // Inside another operation, its list has grown, but the last attempt of this one is not its last.
+            let is_last = self.tried.is_some_and(Tried::is_last_attempt);
+            let tried = self.tried.and_then(|_| context.tried.get());
+            context
+                .tried
+                .set(tried.map(|tried| tried.with(Tried::LAST, is_last)));
         });
     }
 }
@@ -372,6 +374,18 @@ mod tests {
             (outer.tried(), inner_kept),
             (Tried([8, 7]), Tried::default())
         );
+    }
+
+    #[test]
+    fn the_last_attempt_of_an_inner_operation_is_not_that_of_the_outer_one() {
+        for is_last in [false, true] {
+            let _outer = OperationScope::enter(None, None, Tried::default(), None);
+            set_attempt(1, is_last);
+            let inner = OperationScope::enter(None, None, Tried::default(), None);
+            set_attempt(2, !is_last);
+            drop(inner);
+            assert_eq!(tried().is_last_attempt(), is_last);
+        }
     }
 
     #[test]

@@ -105,7 +105,8 @@ pub trait Replay<Req> {
 /// not take it: a service that stops reading is given up. While the client waits for the body, no time runs, because the
 /// sender of the body is slow, and not the service.
 ///
-/// `ReplayBody` of the feature `http` notes its progress. A body of your own that does so keeps a clone.
+/// `ReplayBody` of the feature `http` notes its progress. A body of your own that does so keeps a clone, and also notes that it
+/// is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Upload(Arc<Mutex<Progress>>);
 
@@ -115,7 +116,12 @@ struct Progress {
     taken: Option<Instant>,
     /// The client waits for the body.
     is_starved: bool,
+    /// Time at which a client that waited for the body dropped it.
+    dropped: Option<Instant>,
 }
+
+/// The least time that an attempt is given when its time goes on.
+const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
 impl Upload {
     /// The progress of a body that the client has not polled yet.
@@ -133,22 +139,36 @@ impl Upload {
         }
     }
 
+    /// Notes that the client has dropped the body. If it waited for the body, it waits for the service from now on.
+    pub fn note_drop(&self) {
+        let mut progress = lock(&self.0);
+        if std::mem::take(&mut progress.is_starved) {
+            progress.dropped = Some(Instant::now());
+        }
+    }
+
+    /// Returns when the client last took a part of the body, or learned of its end.
+    #[cold]
+    pub(crate) fn taken(&self) -> Option<Instant> {
+        lock(&self.0).taken
+    }
+
     /// Returns since when the client has been waiting for the service alone, if it has polled the body.
     #[cold]
-    pub(crate) fn waits_since(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn waits_since(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let progress = lock(&self.0);
         if progress.is_starved {
-            Some(now)
+            Some(now())
         } else {
-            progress.taken
+            progress.dropped.or(progress.taken)
         }
     }
 
     /// Returns when this time for the answer is over, if that is after `now`.
     #[cold]
     pub(crate) fn end(&self, time: Duration, now: Instant) -> Option<Instant> {
-        let end = saturating_add(self.waits_since(now)?, time);
-        (end > now).then_some(end)
+        let end = saturating_add(self.waits_since(|| now)?, time);
+        (end > now).then(|| end.max(saturating_add(now, MIN_EXTENSION)))
     }
 }
 

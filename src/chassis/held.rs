@@ -18,7 +18,7 @@ use crate::debug::debug_fields;
 use crate::nanos::{nanos_between, saturating_add};
 use crate::telemetry::{Published, Series};
 use crate::timer::Timer;
-use crate::{Deadline, Error, Outcome, Permit};
+use crate::{Deadline, Error, Outcome, Permit, Upload};
 
 /// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
 /// body may hold it.
@@ -304,6 +304,21 @@ impl<W: Owner> Held<W> {
     pub(super) fn begin_again(&mut self) {
         self.permits.phase = Phase::Before;
         self.permits.sent = UNTIMED;
+    }
+
+    /// Leaves the upload of the request out of the time for which the service had it: the service is not slow because the
+    /// caller's body took its time. An answer may come before the end of the body, and took the time since the last part.
+    #[cold]
+    pub(super) fn leave_out(&mut self, upload: &Upload, is_answered: bool) {
+        let since = if is_answered {
+            upload.taken()
+        } else {
+            upload.waits_since(Instant::now)
+        };
+        if let Some(since) = since {
+            let since = self.core().at_instant(since).nanos();
+            self.permits.sent = since.max(self.permits.sent);
+        }
     }
 
     /// Ends the permits of an attempt whose result is of no use to the caller. Others may follow.

@@ -1,6 +1,7 @@
 //! Bodies: one setting has one meaning, and what a caller does with a body costs others little.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use buttress::circuit_breaker::State;
 use buttress::http::{
     BodyTimeoutLayer, HttpStandardLayer, HttpStreams, InheritDeadlineLayer, PropagateDeadlineLayer,
-    ReplayBodyLayer, Streamed,
+    ReplayBody, ReplayBodyLayer, Streamed,
 };
 use buttress::{BoxError, BulkheadLayer, Deadline, ErrorKind, Rate, Stage};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::callers::{MS, SECOND, grpc, request};
+use crate::feed::{Feed, feed};
 
 const FOREVER: Duration = Duration::from_secs(360_000);
 
@@ -420,6 +422,67 @@ async fn a_caller_that_pauses_its_upload_is_no_slow_service() {
         .service(reads(usize::MAX, 900 * MS));
     let upload = Request::new(Drips::new(3 * SECOND, 8 * SECOND));
     client.oneshot(upload).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_drops_an_upload_it_waits_for_is_given_up_after_the_timeout() {
+    let server = service_fn(|request: Request<ReplayBody<Drips>>| async move {
+        drop(timeout(500 * MS, request.into_body().collect()).await);
+        sleep(FOREVER).await;
+        Ok::<_, BoxError>(Response::new(crate::callers::Body::default()))
+    });
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(uploads())
+        .service(server);
+    let (began, upload) = (Instant::now(), Drips::new(FOREVER, FOREVER));
+    let call = timeout(60 * SECOND, client.oneshot(Request::new(upload)));
+    call.await.unwrap().unwrap_err();
+    assert_eq!(began.elapsed(), 1_500 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_before_the_end_of_an_upload_took_the_time_since_the_last_part() {
+    let server = service_fn(|request: Request<ReplayBody<Feed>>| async move {
+        drop(timeout(800 * MS, request.into_body().collect()).await);
+        Ok::<_, BoxError>(Response::new(crate::callers::Body::default()))
+    });
+    let stack = buttress::http::standard("uploads").timeout(SECOND);
+    let stack = stack.circuit_breaker(|breaker| breaker.slow_calls(500 * MS, 0.5));
+    let stack = stack.no_retry().unlimited().build().unwrap();
+    let client = ServiceBuilder::new()
+        .layer(ReplayBodyLayer::new())
+        .layer(stack.clone())
+        .service(server);
+    let calls = (0..40).map(|_| async {
+        let (source, body) = feed();
+        assert!(source.send("part"));
+        drop(client.clone().oneshot(Request::new(body)).await);
+    });
+    futures::future::join_all(calls).await;
+    let handle = stack.handle();
+    assert_eq!(handle.circuit_breaker().unwrap().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_is_no_slowness_that_is_hedged() {
+    for (time, expected) in [(200 * MS, 1), (400 * MS, 2)] {
+        let sent = Arc::new(AtomicU32::new(0));
+        let (seen, server) = (Arc::clone(&sent), reads(usize::MAX, time));
+        let server = service_fn(move |request| {
+            seen.fetch_add(1, Relaxed);
+            server.clone().oneshot(request)
+        });
+        let stack = buttress::http::standard("uploads").timeout(SECOND);
+        let stack = stack.hedge(|hedge| hedge.delay(300 * MS));
+        let client = ServiceBuilder::new()
+            .layer(ReplayBodyLayer::new())
+            .layer(stack.no_retry().unlimited().build().unwrap())
+            .service(server);
+        let upload = Request::new(Drips::new(100 * MS, 2 * SECOND));
+        client.oneshot(upload).await.unwrap();
+        assert_eq!(sent.load(Relaxed), expected, "{time:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -285,10 +285,18 @@ where
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
             } else if due.end.has_come(now) {
                 return Poll::Ready(Err(self.running.end_wait(due.end)));
-            } else if !due.copy.as_ref().is_some_and(has_come) || !self.send(now) {
+            } else if !due.copy.as_ref().is_some_and(has_come)
+                || self.is_put_off(now)
+                || !self.send(now)
+            {
                 polled = Some(Poll::Pending);
             }
         }
+    }
+
+    /// Returns whether a copy that is due has to wait, because the client still takes the body of the request.
+    fn is_put_off(&mut self, now: Instant) -> bool {
+        !self.is_repeat_due() && self.running.put_copy_off(now)
     }
 
     /// Polls the attempts until one of them ends.

@@ -77,6 +77,22 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         is_due.then(|| self.held.core().instant(sent.saturating_add(hedging.delay)))
     }
 
+    /// Puts off the copy that is due for slowness while the client takes the body of the first attempt. Returns whether it did.
+    #[cold]
+    pub(super) fn put_copy_off(&mut self, now: Instant) -> bool {
+        let times = self.times.get();
+        let upload = times.and_then(|times| times.upload.as_ref());
+        let (Some(upload), Some(hedging)) = (upload, self.hedging.get_mut()) else {
+            return false;
+        };
+        let Some(end) = upload.end(Duration::from_nanos(hedging.delay), now) else {
+            return false;
+        };
+        let end = self.held.core().at_instant(end).nanos();
+        hedging.sent_last = end.saturating_sub(hedging.delay);
+        true
+    }
+
     /// A hedge has been sent.
     pub(super) fn note_hedge(&mut self, at: &At) {
         if let Some(hedging) = self.hedging.get_mut() {
@@ -104,7 +120,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// The first attempt has ended. Only a success says how long a call takes.
     #[inline(always)]
     pub(super) fn first_ended(&mut self, outcome: Outcome) {
-        self.leave_upload_out();
+        self.leave_upload_out(outcome != Outcome::Cancelled);
         let (Some(hedger), Some(hedging)) =
             (self.held.owner.recipe.plan.hedge(), self.hedging.get_mut())
         else {

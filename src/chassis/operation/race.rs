@@ -56,13 +56,33 @@ pin_project! {
         call: Call<S, Req>,
         #[pin]
         timer: Timer,
-        held: Permits<P>,
-        upload: Option<Upload>,
+        sent: SentHedge<P>,
         // It takes the place of an attempt that failed.
         is_repeat: bool,
         payment: Payment,
         // Last, so that the call is given up when it is written.
         note: Note,
+    }
+}
+
+/// The permits of a hedge, and the progress of the body that it sends.
+struct SentHedge<P: Plan> {
+    held: Permits<P>,
+    upload: Option<Upload>,
+}
+
+impl<P: Plan> SentHedge<P> {
+    /// The hedge has ended, with an answer or without.
+    fn leave_upload_out(&mut self, is_answered: bool) {
+        if let Some(upload) = self.upload.take() {
+            self.held.leave_out(&upload, is_answered);
+        }
+    }
+}
+
+impl<P: Plan> Drop for SentHedge<P> {
+    fn drop(&mut self) {
+        self.leave_upload_out(false);
     }
 }
 
@@ -246,8 +266,7 @@ where
         self.hedges.push(Box::pin(Hedge {
             call,
             timer: Timer::default(),
-            held,
-            upload,
+            sent: SentHedge { held, upload },
             is_repeat: self.has_failed,
             payment,
             note: Note {
@@ -269,18 +288,18 @@ where
     {
         for place in 0..self.hedges.len() {
             let mut hedge = self.hedges[place].as_mut().project();
-            let result = match poll_attempt(hedge.call.as_mut(), hedge.held, cx) {
+            let result = match poll_attempt(hedge.call.as_mut(), &mut hedge.sent.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
                     let limit = running.plan().timeout();
-                    let Some(limit) = limit.filter(|_| hedge.held.is_sent()) else {
+                    let Some(limit) = limit.filter(|_| hedge.sent.held.is_sent()) else {
                         continue;
                     };
                     let end = || crate::nanos::saturating_add(Instant::now(), limit.time);
                     if hedge.timer.as_mut().poll(end, cx).is_pending() {
                         continue;
                     }
-                    let upload = hedge.upload.as_ref();
+                    let upload = hedge.sent.upload.as_ref();
                     let end = upload.and_then(|upload| upload.end(limit.time, Instant::now()));
                     if end.is_some_and(|end| hedge.timer.poll_at(end, cx).is_pending()) {
                         continue;
@@ -294,7 +313,8 @@ where
             let hedge = ended.as_mut().project();
             hedge.note.result = Hedged::Failed;
             let verdict = judge(&running.recipe().classify, &result);
-            let held = hedge.held.detach_attempt();
+            hedge.sent.leave_upload_out(true);
+            let held = hedge.sent.held.detach_attempt();
             let end = End::new(running, result, verdict, held);
             if end.is_rejection() {
                 hedge.note.hedger.refund(*hedge.payment);
@@ -327,7 +347,7 @@ where
             // Without a result of another attempt there is nothing else to wait for.
             let is_needed = self.failed.is_none();
             let is_bounded = is_needed || !self.has_failed || *hedge.is_repeat || has_timeout;
-            is_bounded || !hedge.held.is_sent() || !hedge.call.is_waiting()
+            is_bounded || !hedge.sent.held.is_sent() || !hedge.call.is_waiting()
         })
     }
 
@@ -345,7 +365,8 @@ where
         for mut hedge in self.hedges.drain(..) {
             let mut hedge = hedge.as_mut().project();
             context::give_up(ended_by.into(), || hedge.call.set(Call::Done));
-            hedge.held.abandon(ended_by);
+            hedge.sent.leave_upload_out(false);
+            hedge.sent.held.abandon(ended_by);
         }
     }
 }

@@ -217,17 +217,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         true
     }
 
-    /// The attempt has ended. The service is not slow because the caller's body took its time.
+    /// The attempt has ended, with an answer or without. Its upload was not the service's time.
     #[inline(always)]
-    pub(super) fn leave_upload_out(&mut self) {
+    pub(super) fn leave_upload_out(&mut self, is_answered: bool) {
         let times = self.times.get_mut();
-        let Some(upload) = times.and_then(|times| times.upload.take()) else {
-            return;
-        };
-        if let Some(since) = upload.waits_since(Instant::now()) {
-            let since = self.held.core().at_instant(since).nanos();
-            let sent = &mut self.held.permits.sent;
-            *sent = since.max(*sent);
+        if let Some(upload) = times.and_then(|times| times.upload.take()) {
+            self.held.leave_out(&upload, is_answered);
         }
     }
 

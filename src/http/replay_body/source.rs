@@ -269,6 +269,9 @@ impl<B> Drop for Turn<'_, B> {
 
 impl<B> Drop for Reader<B> {
     fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.note_drop();
+        }
         let waker = lock(&self.shared).kept.leave(self.id);
         drop(waker);
     }
