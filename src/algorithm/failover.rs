@@ -32,6 +32,8 @@ const STEPS: u64 = 50;
 const NEGLIGIBLE: f64 = 1e-9;
 /// Longest time between looks at the groups, because an opening circuit breaker is not reported.
 const LOOK: u64 = 250_000_000;
+/// Shortest time between them, however many endpoints are about to come back.
+const MIN_LOOK: u64 = 50_000_000;
 
 /// The rule by which calls move from one priority group to the next, and back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -253,7 +255,7 @@ impl Split {
         }
     }
 
-    /// Divides the calls so, until `until` at the latest.
+    /// Divides the calls so, until `until` if that is neither too soon nor too late.
     pub(crate) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
         let mut sum = 0.0;
         let ends = shares.map(|share| {
@@ -261,8 +263,9 @@ impl Split {
             (sum * f64::from(WHOLE)).round() as u8
         });
         self.ends.store(u64::from_le_bytes(ends), Ordering::Relaxed);
-        let due = until.min(now.saturating_add(LOOK));
-        self.due.store(due, Ordering::Relaxed);
+        let (earliest, latest) = (now.saturating_add(MIN_LOOK), now.saturating_add(LOOK));
+        self.due
+            .store(until.clamp(earliest, latest), Ordering::Relaxed);
     }
 
     /// The priority of the group for a call, by 32 random bits.
@@ -288,9 +291,10 @@ impl Split {
         self.due.compare_exchange(due, next, is, fails).is_ok()
     }
 
-    /// The next call is to look at the groups.
-    pub(crate) fn look_next(&self) {
-        self.due.store(0, Ordering::Relaxed);
+    /// A call is to look at the groups soon, because the one that came to do so could not.
+    pub(crate) fn look_again(&self, now: u64) {
+        let due = now.saturating_add(MIN_LOOK);
+        self.due.store(due, Ordering::Relaxed);
     }
 }
 
@@ -578,13 +582,20 @@ mod tests {
         let split = Split::new();
         let mut only_first = [0.0; PRIORITIES];
         only_first[0] = 1.0;
-        split.set(&only_first, 5, 100);
+        let until = 2 * MIN_LOOK;
+        split.set(&only_first, 5, until);
         assert_eq!(
-            [99, 100, 100].map(|now| split.is_due(now)),
+            [until - 1, until, until].map(|now| split.is_due(now)),
             [false, true, false]
         );
-        split.look_next();
-        assert_eq!([100, 101].map(|now| split.is_due(now)), [true, false]);
+        split.look_again(until);
+        let again = until + MIN_LOOK;
+        assert_eq!(
+            [again - 1, again, again].map(|now| split.is_due(now)),
+            [false, true, false]
+        );
+        split.set(&only_first, 5, 6);
+        assert!(!split.is_due(4 + MIN_LOOK), "at the earliest");
         split.set(&only_first, 5, u64::MAX);
         assert!(
             !split.is_due(4 + LOOK) && split.is_due(5 + LOOK),

@@ -4,19 +4,28 @@
 //!
 //! # How it works
 //!
-//! An endpoint fails if more than .6 of its last eight calls have failed: five of eight, or of as few as five if the others
-//! are older than ten seconds. A share that decays would need more failures the longer an endpoint had been well; a share
-//! of .5 takes an endpoint that fails 30 % for one that is down five times as often.
+//! An endpoint fails if the last five of its calls have failed, or more than .6 of the last sixteen (of as few as five if the
+//! others are older than ten seconds), and that for 200 ms on end. A share that decays would need more failures the longer an endpoint
+//! had been well; a share of .5 takes an endpoint that fails 30 % for one that is down much more often.
+//!
+//! Both the number and the time are for ordinary errors, which must not send the calls of a small group far away. Of an endpoint
+//! that fails 10 % by chance, five of eight calls fail once in 2,400, five in a row once in 100,000, ten of sixteen once in
+//! 2,500,000. With many calls a second that would still happen, and calls that fail together, such as those of one broken
+//! connection, are one event; but the next calls soon end it.
 
 use super::outlier::Tally;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The number of calls that are remembered.
-const KEPT: usize = 8;
+const KEPT: usize = 16;
 /// With fewer calls, nothing is known.
 pub(crate) const MIN_KNOWN: u64 = 5;
 /// Time for which a call is remembered.
 const SPAN: u64 = 10_000_000_000;
+/// Time for which so many must have failed.
+const HELD: u64 = 200_000_000;
+/// The number of calls whose spread is measured: as few as tell chance from silence, for an endpoint that hangs.
+const SPREAD: usize = 8;
 
 /// The last calls of an endpoint.
 ///
@@ -27,6 +36,8 @@ const SPAN: u64 = 10_000_000_000;
 pub(crate) struct LastCalls {
     next: AtomicU32,
     calls: [AtomicU64; KEPT],
+    /// Since when too many of them have failed; `u64::MAX` if they have not.
+    failing_since: AtomicU64,
 }
 
 impl LastCalls {
@@ -34,6 +45,7 @@ impl LastCalls {
         Self {
             next: AtomicU32::new(0),
             calls: std::array::from_fn(|_| AtomicU64::new(0)),
+            failing_since: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -41,6 +53,20 @@ impl LastCalls {
     pub(crate) fn note(&self, failed: bool, now: u64) {
         let place = self.next.fetch_add(1, Ordering::Relaxed) as usize % KEPT;
         self.calls[place].store(now << 1 | u64::from(failed), Ordering::Relaxed);
+        if failed || self.failing_since.load(Ordering::Relaxed) != u64::MAX {
+            self.follow(now);
+        }
+    }
+
+    /// Notes whether too many calls have failed. Of two threads that disagree, one is right a call later.
+    #[cold]
+    fn follow(&self, now: u64) {
+        let (words, known) = self.recent(now);
+        if is_failing(&words[..known]) {
+            self.failing_since.fetch_min(now, Ordering::Relaxed);
+        } else {
+            self.failing_since.store(u64::MAX, Ordering::Relaxed);
+        }
     }
 
     /// The words of the calls that are not too old, the newest first, and their number.
@@ -49,7 +75,8 @@ impl LastCalls {
         for (word, call) in words.iter_mut().zip(&self.calls) {
             *word = call.load(Ordering::Relaxed);
         }
-        words.sort_unstable_by_key(|word| std::cmp::Reverse(*word));
+        // Of those of one time, the ones that did not fail count as newer.
+        words.sort_unstable_by_key(|word| std::cmp::Reverse(*word ^ 1));
         let is_recent = |word: &u64| *word > 0 && now.saturating_sub(*word >> 1) < SPAN;
         let known = words.partition_point(is_recent);
         (words, known)
@@ -61,10 +88,10 @@ impl LastCalls {
         tally(&words[..known])
     }
 
-    /// Returns the time over which the ends of the last calls are spread.
+    /// Returns the time over which the ends of the last eight calls are spread.
     pub(crate) fn spread(&self, now: u64) -> u64 {
         let (words, known) = self.recent(now);
-        let [newest, .., oldest] = &words[..known] else {
+        let [newest, .., oldest] = &words[..known.min(SPREAD)] else {
             return 0;
         };
         (newest >> 1) - (oldest >> 1)
@@ -74,18 +101,18 @@ impl LastCalls {
     /// not.
     #[inline]
     pub(crate) fn fails_until(&self, now: u64) -> u64 {
-        // Gauges are published after a look at all endpoints, and where there is one group none has a call here.
-        if self.next.load(Ordering::Relaxed) == 0 {
+        let since = self.failing_since.load(Ordering::Relaxed);
+        if since.saturating_add(HELD) > now {
             return 0;
         }
-        self.known_to_fail_until(now)
+        self.forgotten_at(now)
     }
 
-    /// The same for an endpoint that has had calls.
-    fn known_to_fail_until(&self, now: u64) -> u64 {
+    /// Returns when so many calls are forgotten that no more than .6 of the others have failed; 0 if that is so now.
+    fn forgotten_at(&self, now: u64) -> u64 {
         let (words, mut known) = self.recent(now);
         let mut until = 0;
-        while known > 0 && is_failing(tally(&words[..known])) {
+        while is_failing(&words[..known]) {
             // Then the oldest one is forgotten.
             known -= 1;
             until = (words[known] >> 1).saturating_add(SPAN);
@@ -101,14 +128,21 @@ fn tally(words: &[u64]) -> Tally {
     }
 }
 
-fn is_failing(tally: Tally) -> bool {
-    tally.calls >= MIN_KNOWN && 5 * tally.failures > 3 * tally.calls
+/// Returns whether too many have failed of these, the newest first.
+fn is_failing(words: &[u64]) -> bool {
+    let Some(newest) = words.get(..MIN_KNOWN as usize) else {
+        return false;
+    };
+    let all = tally(words);
+    5 * all.failures > 3 * all.calls || tally(newest).failures == MIN_KNOWN
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -123,20 +157,64 @@ mod tests {
         (calls, now)
     }
 
-    #[test]
-    fn an_endpoint_fails_after_five_failures_and_no_success() {
-        let (calls, now) = calls(&[true; 4]);
-        assert!(calls.fails_until(now) <= now);
-        calls.note(true, now);
-        assert!(calls.fails_until(now) > now);
+    /// Returns whether the endpoint fails at this time.
+    fn fails(calls: &LastCalls, now: u64) -> bool {
+        calls.fails_until(now) > now
     }
 
     #[test]
-    fn an_endpoint_fails_with_five_failures_among_its_last_eight_calls() {
-        let (one, now) = calls(&[false, true, false, true, false, true, true, true]);
-        assert!(one.fails_until(now) > now);
-        let (other, now) = calls(&[false, true, false, true, false, true, true, false]);
-        assert!(other.fails_until(now) <= now);
+    fn an_endpoint_fails_after_five_failures_and_no_success() {
+        let (calls, now) = calls(&[true; 4]);
+        assert!(!fails(&calls, now + HELD));
+        calls.note(true, now);
+        assert!(!fails(&calls, now + HELD - 1) && fails(&calls, now + HELD));
+    }
+
+    #[test]
+    fn an_endpoint_fails_with_ten_failures_among_its_last_sixteen_calls() {
+        for (failures, expected) in [(9, false), (10, true)] {
+            let calls = LastCalls::new();
+            for call in 0..KEPT {
+                calls.note(call < failures, SECOND);
+            }
+            assert_eq!(fails(&calls, SECOND + HELD), expected, "{failures}");
+        }
+    }
+
+    #[test]
+    fn failures_that_come_together_are_forgotten_if_the_next_calls_succeed() {
+        let calls = LastCalls::new();
+        for _ in 0..KEPT {
+            calls.note(true, SECOND);
+        }
+        for _ in 0..7 {
+            calls.note(false, SECOND + HELD / 2);
+        }
+        assert!(!fails(&calls, SECOND + HELD));
+        // Further failures begin the time anew.
+        let now = SECOND + 2 * HELD;
+        for _ in 0..KEPT {
+            calls.note(true, now);
+        }
+        assert!(!fails(&calls, now + HELD - 1) && fails(&calls, now + HELD));
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_a_tenth_by_chance_does_not_count_as_failing() {
+        for rate in [1, 10, 100, 1_000] {
+            let (calls, mut random) = (LastCalls::new(), SmallRng::seed_from_u64(rate));
+            let mut failing = 0;
+            for call in 1..=200_000 {
+                let now = SECOND + call * SECOND / rate;
+                calls.note(random.random::<f64>() < 0.1, now);
+                failing += u32::from(fails(&calls, now));
+            }
+            // In the ten seconds before, there may be as few as five calls.
+            assert!(
+                failing <= if rate == 1 { 20 } else { 0 },
+                "{rate}: {failing}"
+            );
+        }
     }
 
     #[test]
@@ -162,10 +240,10 @@ mod tests {
             }
             let until = calls.fails_until(now);
             let then = now + later * SECOND;
-            let fails = is_failing(calls.tally(then));
-            // One that does not fail may do so again as its successes get old.
-            prop_assert!(fails || then >= until);
-            prop_assert!(!fails || calls.fails_until(then) > then);
+            prop_assert!(fails(&calls, then) || then >= until);
+            // One that has not failed long enough may do so later without a further call.
+            let (words, known) = calls.recent(then);
+            prop_assert!(!fails(&calls, then) || is_failing(&words[..known]));
         }
     }
 }

@@ -45,7 +45,12 @@ impl Weights {
                 at += self.weight(*place);
             }
         }
-        self.ends.partition_point(|end| *end <= at).min(last)
+        let drawn = self.ends.partition_point(|end| *end <= at).min(last);
+        // By rounding it may be one of those, at its begin.
+        let mut others = (0..=drawn).rev().chain(drawn..=last);
+        others
+            .find(|place| !without.contains(place))
+            .unwrap_or(drawn)
     }
 
     fn begin(&self, place: usize) -> f64 {
@@ -84,6 +89,19 @@ mod tests {
         assert_eq!(shares(&weights, &[0, 2]), [0, 833, 0, 167]);
         assert_eq!(shares(&weights, &[1, 2]), [500, 0, 0, 500]);
         assert_eq!(shares(&[1e3, 1e-3, 1e-3], &[0]), [0, 500, 500]);
+    }
+
+    #[test]
+    fn one_that_is_left_out_is_not_drawn_by_rounding() {
+        let highest = 1.0 - f64::EPSILON / 2.0;
+        for tenths in 1..2_000 {
+            let weights = [0.1, f64::from(tenths) / 10.0, 0.3];
+            let drawing = Weights::new(weights.into_iter());
+            for without in [&[2][..], &[1], &[1, 2], &[0, 2]] {
+                let drawn = drawing.draw(highest, without);
+                assert!(!without.contains(&drawn), "{weights:?} {without:?}");
+            }
+        }
     }
 
     #[test]

@@ -203,6 +203,8 @@ pub(super) struct Host {
     pub(super) label: Option<Arc<Label>>,
     /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
     unavailable_since: AtomicU64,
+    /// Time of the first look since its last answer. Known only where there are several groups.
+    silent_look: AtomicU64,
 }
 
 impl Host {
@@ -232,6 +234,7 @@ impl Host {
             peers: Arc::clone(peers),
             label: max_labels.map(|max| peers.metrics.levels().labels.enter(&about.key, max)),
             unavailable_since: AtomicU64::new(u64::MAX),
+            silent_look: AtomicU64::new(now),
             about,
         }
     }
@@ -261,8 +264,13 @@ impl Host {
         available.is_none_or(|available| available.is_available())
     }
 
-    /// Notes whether the endpoint is available. Called without a lock: this is code of the user.
+    /// Notes whether the endpoint is available, and whether it has answered since the last look. Called without a lock:
+    /// availability is code of the user.
     pub(super) fn look(&self, now: u64) {
+        let (_, silence) = self.load.silence(now);
+        if silence < now.saturating_sub(self.silent_look.load(Ordering::Relaxed)) {
+            self.silent_look.store(now, Ordering::Relaxed);
+        }
         if !self.condition.is_refusing(now) && self.is_available() {
             self.unavailable_since.store(u64::MAX, Ordering::Relaxed);
         } else {
@@ -279,15 +287,18 @@ impl Host {
             || self.hangs(now)
     }
 
-    /// Returns whether several calls wait, and nothing has been answered for so long that one of them would be a failure; and for
-    /// longer than chance can explain, where only some of the calls get an answer before their callers leave.
+    /// Returns whether several calls wait, and nothing has been answered since a look that is so long ago that one of them would be
+    /// a failure; and for longer than chance can explain, where only some of the calls get an answer before their callers leave.
+    /// The silence before that look may have been a pause between calls, beside a few long ones.
     fn hangs(&self, now: u64) -> bool {
         let (calls, silence) = self.load.silence(now);
         if calls < HANGING_CALLS {
             return false;
         }
+        let waited = now.saturating_sub(self.silent_look.load(Ordering::Relaxed));
         let least = self.peers.evidence.silence(now);
-        least.is_some_and(|least| silence >= least.max(2 * self.last_calls.spread(now)))
+        silence >= waited.max(2 * self.last_calls.spread(now))
+            && least.is_some_and(|least| waited >= least)
     }
 
     /// The record by which outlier ejection evaluates the endpoint.
@@ -448,20 +459,10 @@ impl Host {
     #[inline]
     fn note(&self, began: u64, counts: Counts, now: u64, failed: bool) {
         if counts == Counts::ForEndpointAndGroup {
-            self.note_in_group(now, failed);
+            self.last_calls.note(failed, now);
         }
         if counts != Counts::Nowhere {
             self.peers.note(self, began, now, failed);
-        }
-    }
-
-    /// Notes a call for the health of the group. The next call looks at the groups if the endpoint fails from now on.
-    fn note_in_group(&self, now: u64, failed: bool) {
-        let fails = || self.last_calls.fails_until(now) > now;
-        let begins_to_fail = failed && !fails();
-        self.last_calls.note(failed, now);
-        if begins_to_fail && fails() {
-            self.peers.failover.split.look_next();
         }
     }
 

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use ::http::{Request, Response, Version};
 use ::tonic::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use tower::Service;
 
 use crate::balance::Probe;
@@ -48,6 +48,8 @@ where
     async fn probe(&self, mut service: S) -> Result<(), BoxError> {
         /// `HealthCheckResponse { status: SERVING }`.
         const SERVING: &[u8] = &[0x08, 0x01];
+        /// The longest answer that is read, in bytes. One that is right has seven.
+        const MAX_ANSWER: usize = 4096;
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let body = Body::new(Full::new(self.message.clone()));
         let request = Request::post("/grpc.health.v1.Health/Check")
@@ -56,7 +58,7 @@ where
             .header("te", "trailers")
             .body(ReplayBody::new(body))?;
         let (head, body) = service.call(request).await?.into_parts();
-        let body = body.collect().await.map_err(Into::into)?;
+        let body = Limited::new(body, MAX_ANSWER).collect().await?;
         let trailers = body.trailers().unwrap_or(&head.headers);
         let status = trailers.get("grpc-status");
         if status.is_none_or(|status| status != "0") {
@@ -66,5 +68,38 @@ where
             Some(SERVING) => Ok(()),
             _ => Err("is not serving".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_not_read_without_a_bound() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&read);
+        let service = service_fn(move |_: Request<ReplayBody<Body>>| {
+            let counter = Arc::clone(&counter);
+            let chunks = stream::iter((0..1_000).map(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, BoxError>(Frame::data(Bytes::from_static(&[0; 1_024])))
+            }));
+            std::future::ready(Ok::<_, Error>(Response::new(StreamBody::new(chunks))))
+        });
+        let probe = GrpcProbe {
+            message: message(""),
+        };
+        let error = probe.probe(service).await.unwrap_err();
+        assert!(error.to_string().contains("limit"), "{error}");
+        assert!(read.load(Ordering::Relaxed) <= 5);
     }
 }

@@ -18,6 +18,8 @@ use buttress::{
     Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, Error, HedgeLayer,
     Outcome, RetryLayer, classify_fn,
 };
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -687,9 +689,12 @@ async fn an_endpoint_that_is_overloaded_is_left_alone_for_as_long_as_it_says() {
 
     let busy = build(&["p0 busy", "p1 busy", "p2 busy", "s0"]);
     let seen = counts(&busy).await;
+    assert_eq!(seen.get("s0"), None, "not at once");
     let counts_of_busy = ["p0 busy", "p1 busy", "p2 busy"].map(|key| seen[key]);
     let still = counts_of_busy.iter().filter(|count| **count > 1).count();
     assert_eq!(still, 2, "only half of a group is left alone: {seen:?}");
+    sleep(SECOND).await;
+    let seen = counts(&busy).await;
     assert!(seen["s0"] > 0, "a group that refuses all calls is down");
     let alone = build(&["p0 busy"]);
     assert_eq!(counts(&alone).await["p0 busy"], 100);
@@ -745,6 +750,61 @@ async fn a_group_that_fails_or_hangs_loses_its_calls_without_a_health_check() {
     }
     run(refuse).await;
     run(std::future::pending).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_between_calls_beside_a_few_long_ones_is_no_hang() {
+    let slow = |name: &'static str| {
+        let service = service_fn(move |request: u32| async move {
+            sleep(if request == 0 { 30 * SECOND } else { 20 * MS }).await;
+            Ok(name.to_owned())
+        });
+        Endpoint::new(name, Client::new(service)).priority(u8::from(!name.starts_with('p')))
+    };
+    let config = Balance::config("search").choose(RoundRobin);
+    let balance = config.build(["p0", "p1", "s0"].map(slow)).unwrap();
+    let begin = |request| {
+        let balance = balance.clone();
+        tokio::spawn(async move { balance.send(request).await.unwrap() })
+    };
+    let long: Vec<_> = (0..6).map(|_| begin(0)).collect();
+    for _ in 0..5 {
+        let burst: Vec<_> = (0..24).map(|_| begin(1)).collect();
+        for call in burst {
+            assert_ne!(call.await.unwrap(), "s0");
+        }
+        sleep(5 * SECOND).await;
+    }
+    assert!(long.iter().all(|call| !call.is_finished()));
+    assert_eq!(shares(&balance.handle()), [100, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_by_chance_move_no_calls_of_a_small_group() {
+    let random = Arc::new(Mutex::new(SmallRng::seed_from_u64(1)));
+    let fails_some = |name: &'static str| {
+        let random = Arc::clone(&random);
+        let service = service_fn(move |_| {
+            let fails = random.lock().unwrap().random::<f64>() < 0.1;
+            async move {
+                sleep(5 * MS).await;
+                if fails {
+                    refuse().await
+                } else {
+                    Ok(name.to_owned())
+                }
+            }
+        });
+        Endpoint::new(name, Client::new(service)).priority(u8::from(!name.starts_with('p')))
+    };
+    let endpoints = ["p0", "p1", "s0", "s1"].map(fails_some);
+    let balance = Balance::config("search").seed(1).build(endpoints).unwrap();
+    for request in 0..20_000 {
+        let call = balance.send(request);
+        tokio::spawn(async move { drop(call.await) });
+        sleep(5 * MS).await;
+        assert_eq!(shares(&balance.handle()), [100, 0], "{request}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
