@@ -55,7 +55,9 @@
 //! | ends, with or without trailers | what its head was, unless the end is classified otherwise ([`ClassifyEos`]) |
 //! | ends in an error | a failure, or ignored, as an error in place of a head; one of this crate's own timeouts is a timeout |
 //! | was not read in time, although it was there | cancelled: see [`body_timeout`] |
-//! | is not over at the deadline, by this side's clock or by the word of the service | cancelled |
+//! | is not over at the deadline, by this side's clock | cancelled |
+//! | ends with the word of the service that the deadline has passed | cancelled if the deadline was sooner than the timeout of the attempt, or has nearly come, else a failure; to [measure](crate::measure) a failure, as with such a head |
+//! | is read on after the deadline of a standard stack | cancelled |
 //! | was declared a stream, and is ended for time | cancelled |
 //! | is dropped before its end | cancelled |
 //! | is dropped after its last byte | the same as if it had been asked for its end |
@@ -69,9 +71,10 @@
 //! A caller that keeps a body without reading it keeps the permit. One that needs several bodies at once needs as
 //! many permits, or waits for itself.
 //!
-//! Streams that are meant to last (watches, long polls) are better called through a stack of their own with
-//! [`CompleteOnResponse`](crate::CompleteOnResponse): they hold their permits for as long as they last. The circuit breaker does not wait for
-//! their end: a head that is a success counts as one, until the body fails.
+//! Declare streams that are meant to last (watches, long polls) with [`streaming`](crate::stack::Standard::streaming), so that the
+//! deadline does not end them. They hold their permits for as long as they last: call them through a stack of their own, or
+//! with [`CompleteOnResponse`](crate::CompleteOnResponse), which gives the permits back at the head and does not see the body. The
+//! circuit breaker does not wait for their end: a head that is a success counts as one, until the body fails.
 //!
 //! On the side of the server a call is over when the answer has been handed over to the connection. Answers to `HEAD` whose
 //! body something outer takes off are cancelled.
@@ -174,8 +177,10 @@
 //!
 //! # Cost
 //!
-//! A call that succeeds allocates nothing. A body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and
-//! one for each layer with a completion in a stack that is built by hand.
+//! A call that succeeds allocates nothing up to its head, if its body is not a [`ReplayBody`]: that one allocates its state, and
+//! its progress for each attempt with a timeout. A reader that has to wait for a body with a deadline allocates one timer. A
+//! body is larger by the permits of its call. Each frame that is read passes one check for a standard stack, and one for each layer
+//! with a completion in a stack that is built by hand; where there is a deadline, the check reads the clock.
 //!
 //! # Errors
 //!

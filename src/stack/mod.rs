@@ -66,7 +66,8 @@
 //!
 //! Timeout and response timeout cover the head of a stream as that of any call. The deadline of the stack neither ends it nor is written
 //! on the wire for it; a deadline that is inherited or set for the call, as with [`Deadline::scope`](crate::Deadline::scope), does
-//! both. That a stream ends for time, by a deadline or for silence, is not a failure of the service.
+//! both. That a stream ends for time, by a deadline or for silence, is not a failure of the service. A stack inside this one decides
+//! for its own calls: a stream that is declared to the outer stack alone ends at the deadline of the inner one.
 //!
 //! Layers that you nest by hand in the same order act alike, but for what they know of each other. In the standard stack the
 //! wait of an attempt in its own queues is known as such. Around a rate limit or a bulkhead of your own, hedge and circuit
@@ -122,7 +123,11 @@
 //! | timeout of the last attempt | `Timeout` | `Call` | `timeout` |
 //! | response timeout | `Timeout` | `AllAttempts` | `response_timeout` |
 //! | deadline, before the head | `DeadlineExceeded` | `Call` | `deadline` |
-//! | deadline, in the body | `DeadlineExceeded` | `WholeAnswer` | `deadline` |
+//! | deadline, while a reader waits for the rest of the body | `DeadlineExceeded` | `WholeAnswer` | `deadline` |
+//! | deadline, and a reader reads on after it | `DeadlineExceeded` | `Reader` | `deadline` |
+//!
+//! With `CompleteOnResponse` the stack does not see the body, and ends none. An error after several attempts, or after the wait for
+//! another one, has the number of [`attempts`](crate::Cause::attempts), and the reason in [`gave_up`](crate::Cause::gave_up).
 //!
 //! # Metrics
 //!

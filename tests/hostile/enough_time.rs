@@ -199,7 +199,7 @@ fn grpc_server(
         sleep(5 * MS).await;
         let (source, body) = feed();
         tokio::spawn(async move {
-            sleep(time - 5 * MS).await;
+            sleep(time.saturating_sub(5 * MS)).await;
             source.trailers("grpc-status", status);
         });
         let answer = Response::builder().header("content-type", "application/grpc");

@@ -74,7 +74,9 @@ impl Config {
 
     /// Ends the body also at the deadline that was in force when the head came. True by default.
     ///
-    /// Set it to `false` for streams that may outlast the operation that began them.
+    /// Set it to `false` for bodies that may outlast the deadline of a [`DeadlineLayer`](crate::DeadlineLayer). A standard stack
+    /// ends a body at the deadline whatever this is: declare longer ones with
+    /// [`streaming`](crate::stack::Standard::streaming).
     pub fn deadline(mut self, ends: bool) -> Self {
         self.limits.deadline = ends;
         self

@@ -93,7 +93,7 @@
 //!
 //! # Cost
 //!
-//! That of the layers. A call that succeeds allocates nothing.
+//! That of the layers. A call that succeeds allocates nothing, except for the timer of a reader that has to wait for the body.
 //!
 //! # Errors
 //!
