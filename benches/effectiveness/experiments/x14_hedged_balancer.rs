@@ -25,6 +25,7 @@ use std::{
 use buttress::{
     Balance, HedgeLayer,
     balance::{LoadMetric, RoundRobin},
+    standard,
 };
 use rand::RngExt;
 use tower::{
@@ -45,7 +46,8 @@ const SLOW: Range<Duration> = Duration::from_secs(15)..Duration::from_secs(45);
 
 const ALONE: &str = "buttress, no hedge";
 const OURS: &str = "buttress";
-const VARIANTS: [Variant<Balancer>; 5] = [
+const STACK: &str = "buttress, stack";
+const VARIANTS: [Variant<Balancer>; 6] = [
     ("round robin", |world, backends| {
         let config = Balance::config("search").choose(RoundRobin);
         balance(config.seed(world.seed()).build(endpoints(backends)))
@@ -62,6 +64,12 @@ const VARIANTS: [Variant<Balancer>; 5] = [
     }),
     (ALONE, ours),
     (OURS, |world, backends| hedged(ours(world, backends))),
+    (STACK, |world, backends| {
+        let stack = standard("search").unlimited().hedge(|hedge| hedge);
+        let stack = stack.seed(world.seed()).build();
+        let stack = stack.expect("the configuration is valid");
+        boxed(stack.layer(ours(world, backends)))
+    }),
 ];
 
 /// Tower's policy that hedges each call.
@@ -122,7 +130,7 @@ const HANGS: Pool = Pool {
 };
 
 pub(crate) fn run(form: Form) -> Report {
-    // The short form runs the last two.
+    // The short form runs the last three.
     let (variants, seeds) = (&VARIANTS[form.pick(3, 0)..], form.pick(2, 5));
     let mut table = Table::new(form, variants);
     for (name, pool) in [
@@ -143,14 +151,17 @@ pub(crate) fn run(form: Form) -> Report {
                 3,
                 shares,
             )
-            .goal(OURS, Goal::AtMost(most));
+            .goal(OURS, Goal::AtMost(most))
+            .goal(STACK, Goal::AtMost(most));
         table.row(
             "… p99.9 while it is slow, ms",
             0,
             results.cells(Outcome::p999),
         );
         if pool.slow == TWO_SECONDS.slow {
-            table.goal(OURS, Goal::AtMost(205.0));
+            table
+                .goal(OURS, Goal::AtMost(205.0))
+                .goal(STACK, Goal::AtMost(205.0));
         }
         table.row(
             "… answered within 300 ms, %",
@@ -158,7 +169,9 @@ pub(crate) fn run(form: Form) -> Report {
             results.cells(|outcome| 100.0 * outcome.within(Duration::from_millis(300))),
         );
         if pool.slow == HALF_A_SECOND.slow {
-            table.goal(OURS, Goal::AtLeast(99.9));
+            table
+                .goal(OURS, Goal::AtLeast(99.9))
+                .goal(STACK, Goal::AtLeast(99.9));
         }
         table
             .row(
@@ -166,9 +179,10 @@ pub(crate) fn run(form: Form) -> Report {
                 2,
                 copies(&results),
             )
-            .goal(OURS, Goal::AtMost(2.2));
+            .goal(OURS, Goal::AtMost(2.2))
+            .goal(STACK, Goal::AtMost(2.2));
     }
-    table.repeats(|seed| simulate_calls(seed, HANGS, VARIANTS[4].1).log);
+    table.repeats(|seed| simulate_calls(seed, HANGS, VARIANTS[5].1).log);
     let report = Report::new("X14 hedging over a balancer", vec![table]);
     match form {
         Form::Short => report,
