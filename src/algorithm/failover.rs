@@ -31,7 +31,7 @@ const STEPS: u64 = 50;
 /// Below this, two shares are the same.
 const NEGLIGIBLE: f64 = 1e-9;
 /// Longest time between looks at the groups, because an opening circuit breaker is not reported.
-const LOOK: u64 = 250_000_000;
+const LOOK: u64 = 150_000_000;
 /// Shortest time between them, however many endpoints are about to come back.
 const MIN_LOOK: u64 = 50_000_000;
 

@@ -278,19 +278,19 @@ impl Host {
         }
     }
 
-    /// Returns whether the endpoint counts as one that gets no calls, in the health of its group.
+    /// Returns whether the endpoint counts as one that gets no calls, in the health of its group. One that [hangs](Self::hangs)
+    /// counts as such if most of its group do.
     pub(super) fn is_down(&self, now: u64) -> bool {
         let since = self.unavailable_since.load(Ordering::Relaxed);
         self.condition.is_out_until() > now
             || after(since, DOWN_AFTER) <= now
             || self.last_calls.fails_until(now) > now
-            || self.hangs(now)
     }
 
     /// Returns whether several calls wait, and nothing has been answered since a look that is so long ago that one of them would be
     /// a failure; and for longer than chance can explain, where only some of the calls get an answer before their callers leave.
     /// The silence before that look may have been a pause between calls, beside a few long ones.
-    fn hangs(&self, now: u64) -> bool {
+    pub(super) fn hangs(&self, now: u64) -> bool {
         let (calls, silence) = self.load.silence(now);
         if calls < HANGING_CALLS {
             return false;

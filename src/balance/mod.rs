@@ -127,18 +127,20 @@
 //! **Spilling over.** The first group gets what it can take, the second what is left, and so on; if all together cannot
 //! take everything, each gets its part of it. So a group spills nothing until it has lost more than 28 % of its
 //! endpoints, 30 % of the calls when half are lost, and everything when none is left. Health is looked
-//! at with each change, and by a call every 250 ms. If no endpoint of any group is healthy, calls go where they went last.
+//! at with each change, and by a call every 150 ms. If no endpoint of any group is healthy, calls go where they went last.
 //!
 //! **An endpoint is healthy** unless one of these holds:
 //!
 //! - It is ejected, or a health check has found it unhealthy.
 //! - It has been unavailable for 1 s: one that is full for a moment moves no calls.
 //! - It has failed its last five first attempts, or more than 60 % of the last sixteen (of as few as five if the others are older
-//!   than 10 s), for 200 ms on end: ordinary errors, and those of one broken connection, move no calls. Calls that time out or end early count by the same rule as for ejection. An endpoint that gets no calls any more counts
-//!   as healthy after 10 s, and the first calls that come back show whether it is.
-//! - At least three calls wait for it, and it has answered nothing since a look that was at least 200 ms ago, and twice as long as
-//!   the slowest good call of the balancer in the last 10 s took. Nor has it for twice the time over which its last eight answers
-//!   were spread, which is for endpoints most of whose callers leave before any answer.
+//!   than 10 s), for 200 ms on end: ordinary errors, and those of one broken connection, move no calls. Calls that time out or end
+//!   early count by the same rule as for ejection. An endpoint that gets no calls any more counts as healthy after 10 s, and the
+//!   first calls that come back show whether it is.
+//! - It hangs, and so do most of its group: at least three calls wait for it, and it has answered nothing since a look that was at
+//!   least 200 ms ago, and twice as long as the slowest good call of the balancer in the last 10 s took. Nor has it for twice the
+//!   time over which its last eight answers were spread, which is for endpoints most of whose callers leave before any answer. A
+//!   few that hang move no calls to another group, because the choice of endpoints avoids them.
 //!
 //! So a group whose endpoints all fail or hang loses its calls within a second if each has 30 calls a second, without a health
 //! check and without a circuit breaker.
@@ -194,7 +196,7 @@
 //!
 //! - A call takes no lock, spawns no task and allocates nothing. One that finds new endpoints takes a short lock, and
 //!   one that ends after an interval of 10 s evaluates the endpoints. Where there are several priority groups, one call every
-//!   250 ms looks at the health of all endpoints, or sooner if one is about to come back, but not within 50 ms; no other waits
+//!   150 ms looks at the health of all endpoints, or sooner if one is about to come back, but not within 50 ms; no other waits
 //!   for it.
 //! - Outlier ejection never takes more than half of the endpoints of a priority group out, nor the only one.
 //! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is the last

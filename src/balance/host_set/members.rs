@@ -29,11 +29,20 @@ impl Members {
     /// The health of the groups.
     pub(super) fn health(&self, now: u64) -> Groups {
         let mut groups = Groups::default();
-        for host in &self.hosts {
-            let group = &mut groups[usize::from(host.priority())];
-            group.whole += host.condition.weight();
-            if !host.is_down(now) {
-                group.healthy += host.condition.weight();
+        for hosts in self.groups() {
+            let group = &mut groups[usize::from(hosts[0].priority())];
+            let mut hanging = 0.0;
+            for host in hosts {
+                let weight = host.condition.weight();
+                group.whole += weight;
+                if !host.is_down(now) {
+                    group.healthy += weight;
+                    hanging += if host.hangs(now) { weight } else { 0.0 };
+                }
+            }
+            // A few may be silent because only slow calls went there, and the choice of endpoints avoids these.
+            if hanging > group.healthy / 2.0 {
+                group.healthy = (group.healthy - hanging).max(0.0);
             }
         }
         groups
