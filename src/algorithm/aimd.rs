@@ -16,7 +16,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// Initial limit: little enough for a small service, and three round trips from 100.
 const INITIAL: usize = 20;
 
-/// When no call has ended for so many nanoseconds, the load that comes then is a new one.
+/// Nanoseconds without the end of a call after which the load that comes is a new one.
 const IDLE: u64 = 1_000_000_000;
 
 /// The stage of a limit that starts slowly, or does so again after an idle time.

@@ -44,7 +44,7 @@ enum Kind {
     Proven(Probe),
 }
 
-/// Whether it is the first attempt of its operation. Known when it is admitted: it may end where no context tells.
+/// `true` for the first attempt of an operation. It is taken at the admission, because the call may end where no context tells.
 type IsFirst = bool;
 
 /// The time that the head of an answer took.
