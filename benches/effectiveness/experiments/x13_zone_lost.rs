@@ -299,9 +299,7 @@ pub(crate) fn run(form: Form) -> Report {
                 3,
                 results.cells(|outcome| outcome.load(&script.fault)),
             );
-            for variant in [OURS, CHECKED] {
-                table.goal(variant, Goal::AtMost(1.05));
-            }
+            for_both(&mut table, || Goal::AtMost(1.05));
             continue;
         }
         if fault == Fault::FailsByChance {
@@ -310,9 +308,7 @@ pub(crate) fn run(form: Form) -> Report {
                 2,
                 results.cells(|outcome| outcome.far(&(5..script.long_after.end))),
             );
-            for variant in [OURS, CHECKED] {
-                table.goal(variant, Goal::AtMost(0.5));
-            }
+            for_both(&mut table, || Goal::AtMost(0.5));
             continue;
         }
         let begin = script.fault.start;
@@ -322,25 +318,19 @@ pub(crate) fn run(form: Form) -> Report {
             2,
             results.cells(|outcome| outcome.success(&script.fault)),
         );
-        for variant in [OURS, CHECKED] {
-            table.goal(variant, Goal::AtLeast(99.5));
-        }
+        for_both(&mut table, || Goal::AtLeast(99.5));
         table.row(
             "… in the first 10 s, %",
             2,
             results.cells(|outcome| outcome.success(&first)),
         );
-        for variant in [OURS, CHECKED] {
-            table.goal(variant, Goal::AtLeast(97.0));
-        }
+        for_both(&mut table, || Goal::AtLeast(97.0));
         table.row(
             "… far zone before, %",
             2,
             results.cells(|outcome| outcome.far(&(5..begin))),
         );
-        for variant in [OURS, CHECKED] {
-            table.goal(variant, Goal::AtMost(0.5));
-        }
+        for_both(&mut table, || Goal::AtMost(0.5));
         table
             .row(
                 "… from 60 s after, %",
@@ -367,9 +357,7 @@ pub(crate) fn run(form: Form) -> Report {
                 0,
                 results.greatest(|outcome| f64::from(outcome.ejections)),
             );
-            for variant in [OURS, CHECKED] {
-                table.goal(variant, Goal::AtMost(0.0));
-            }
+            for_both(&mut table, || Goal::AtMost(0.0));
         }
         if fault == Fault::Fails {
             plot = Some(success(&results, &script));
@@ -388,6 +376,13 @@ pub(crate) fn run(form: Form) -> Report {
     match (form, plot) {
         (Form::Full, Some(plot)) => report.plot(plot),
         _ => report,
+    }
+}
+
+/// A goal with and without a health check.
+fn for_both(table: &mut Table, goal: impl Fn() -> Goal) {
+    for variant in [OURS, CHECKED] {
+        table.goal(variant, goal());
     }
 }
 
