@@ -52,7 +52,7 @@ async fn honest_callers_lose_nothing(path: &'static str, patience: Patience) {
     let address = serve().await;
     // A call counts as enough time for the server from a tenth of the timeout on. A busy machine may stand still for longer than
     // a tenth of the default.
-    let stack = buttress::http::standard("honest").timeout(Duration::from_secs(9));
+    let stack = buttress::http::standard("honest").timeout(Duration::from_secs(5));
     let stack = stack.unlimited().seed(1).build().unwrap();
     let client = legacy::Client::builder(TokioExecutor::new()).build_http::<Body>();
     let client = ServiceBuilder::new()
