@@ -318,7 +318,8 @@ pub(crate) fn run(form: Form) -> Report {
             2,
             results.cells(|outcome| outcome.success(&script.fault)),
         );
-        for_both(&mut table, || Goal::AtLeast(99.5));
+        // The short form lasts a third as long, and what is lost before the change is the same.
+        for_both(&mut table, || Goal::AtLeast(form.pick(98.5, 99.5)));
         table.row(
             "… in the first 10 s, %",
             2,
