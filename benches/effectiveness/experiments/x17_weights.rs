@@ -96,7 +96,7 @@ const CANARY: [(f64, f64); 10] = {
 
 pub(crate) fn run(form: Form) -> Report {
     // The short form runs the last.
-    let (variants, seeds) = (&VARIANTS[form.pick(3, 0)..], form.pick(2, 5));
+    let (variants, seeds) = (&VARIANTS[form.pick(3, 0)..], form.pick(1, 5));
     let mut table = Table::new(form, variants);
     let results = |scenario: Scenario| {
         Results::new(variants, seeds, |balancer, seed| {
