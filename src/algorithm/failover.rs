@@ -291,10 +291,9 @@ impl Split {
         self.due.compare_exchange(due, next, is, fails).is_ok()
     }
 
-    /// A call is to look at the groups soon, because the one that came to do so could not.
-    pub(crate) fn look_again(&self, now: u64) {
-        let due = now.saturating_add(MIN_LOOK);
-        self.due.store(due, Ordering::Relaxed);
+    /// The next call looks at the groups, because the one that came to do so could not.
+    pub(crate) fn look_next(&self) {
+        self.due.store(0, Ordering::Relaxed);
     }
 }
 
@@ -588,11 +587,11 @@ mod tests {
             [until - 1, until, until].map(|now| split.is_due(now)),
             [false, true, false]
         );
-        split.look_again(until);
-        let again = until + MIN_LOOK;
+        split.look_next();
         assert_eq!(
-            [again - 1, again, again].map(|now| split.is_due(now)),
-            [false, true, false]
+            [until, until].map(|now| split.is_due(now)),
+            [true, false],
+            "the look is not put off"
         );
         split.set(&only_first, 5, 6);
         assert!(!split.is_due(4 + MIN_LOOK), "at the earliest");

@@ -27,7 +27,7 @@ use tower::{BoxError, Layer, balance::p2c, discover::Change, load::PeakEwma, ret
 use super::x6_fails_fast::{Backend, balance, measured, tower_shared};
 use crate::harness::{
     Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, boxed,
-    lock, millis_at, poisson, simulate,
+    lock, millis_at, poisson, pool, simulate,
 };
 
 const ENDPOINTS: usize = 10;
@@ -79,7 +79,7 @@ impl Deploy {
 const OURS: &str = "buttress";
 const VARIANTS: [Variant<Protect>; 4] = [
     ("round robin", |world, list| {
-        let config = Balance::config("search").choose(RoundRobin);
+        let config = Balance::config(pool()).choose(RoundRobin);
         balance(config.seed(world.seed()).discover(list.ours()))
     }),
     ("tower Balance", |world, list| tower(world, &list)),
@@ -88,7 +88,7 @@ const VARIANTS: [Variant<Protect>; 4] = [
         boxed(retry.layer(tower(world, &list)))
     }),
     (OURS, |world, list| {
-        let config = Balance::config("search").seed(world.seed());
+        let config = Balance::config(pool()).seed(world.seed());
         let stack = standard("search")
             .timeout(Duration::from_secs(1))
             .deadline(Duration::from_secs(5))

@@ -22,7 +22,7 @@ use tower::{BoxError, Layer, ServiceBuilder, retry, service_fn, timeout::Timeout
 use super::x6_fails_fast::{Backend, balance, endpoints};
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
-    World, boxed, lock, poisson, simulate,
+    World, boxed, lock, poisson, pool, simulate,
 };
 
 const SERVERS: usize = 20;
@@ -63,12 +63,12 @@ const VARIANTS: [Variant<Protect>; 5] = [
 type Protect = fn(&World, Vec<Backend>) -> Client;
 
 fn in_flight(world: &World, servers: Vec<Backend>) -> Client {
-    let config = Balance::config("search").measure(LoadMetric::InFlight);
+    let config = Balance::config(pool()).measure(LoadMetric::InFlight);
     balance(config.seed(world.seed()).build(endpoints(servers)))
 }
 
 fn peak_ewma(world: &World, servers: Vec<Backend>) -> Client {
-    let config = Balance::config("search").seed(world.seed());
+    let config = Balance::config(pool()).seed(world.seed());
     balance(config.build(endpoints(servers)))
 }
 

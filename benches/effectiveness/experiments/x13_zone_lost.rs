@@ -27,7 +27,7 @@ use tower::{
 use super::x6_fails_fast::{Backend, tower_balance};
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, TowerRetry, Variant,
-    World, boxed, lock, poisson, simulate,
+    World, boxed, lock, poisson, pool, simulate,
 };
 
 const NEAR: Duration = Duration::from_millis(20);
@@ -194,7 +194,7 @@ fn ours(world: &World, backends: Vec<Backend>, is_checked: bool) -> Protected {
         let priority = u8::from(number >= near);
         Endpoint::new(number, backend).priority(priority)
     });
-    let config = Balance::config("search").seed(world.seed());
+    let config = Balance::config(pool()).seed(world.seed());
     let balance = config.classify(classify_fn(classify)).build(endpoints);
     let mut balance = balance.expect("the configuration is valid");
     if is_checked {

@@ -38,7 +38,7 @@ use super::x3_slow_replica::latency;
 use super::x6_fails_fast::{Backend, Balancer, balance, endpoints, tower_balance, tower_shared};
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Sample, Table, Variant,
-    World, boxed, lock, millis_at, simulate,
+    World, boxed, lock, millis_at, pool, simulate,
 };
 
 const SECONDS: u32 = 60;
@@ -49,7 +49,7 @@ const OURS: &str = "buttress";
 const STACK: &str = "buttress, stack";
 const VARIANTS: [Variant<Balancer>; 6] = [
     ("round robin", |world, backends| {
-        let config = Balance::config("search").choose(RoundRobin);
+        let config = Balance::config(pool()).choose(RoundRobin);
         balance(config.seed(world.seed()).build(endpoints(backends)))
     }),
     ("tower Balance and Hedge", |world, backends| {
@@ -57,7 +57,7 @@ const VARIANTS: [Variant<Balancer>; 6] = [
         tower_shared(Hedge::new(balance, Always, 100, 0.98, window))
     }),
     ("least request, hedge", |world, backends| {
-        let config = Balance::config("search").measure(LoadMetric::InFlight);
+        let config = Balance::config(pool()).measure(LoadMetric::InFlight);
         hedged(balance(
             config.seed(world.seed()).build(endpoints(backends)),
         ))
@@ -87,7 +87,7 @@ impl Policy<()> for Always {
 }
 
 fn ours(world: &World, backends: Vec<Backend>) -> Client {
-    let config = Balance::config("search").seed(world.seed());
+    let config = Balance::config(pool()).seed(world.seed());
     balance(config.build(endpoints(backends)))
 }
 

@@ -21,7 +21,7 @@ use tower::{BoxError, service_fn};
 use super::x3_slow_replica::latency;
 use super::x6_fails_fast::{Backend, Balancer, balance, endpoints, tower_balance, tower_in_flight};
 use crate::harness::{
-    Axis, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World, lock,
+    Axis, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World, lock, pool,
     simulate,
 };
 
@@ -37,13 +37,13 @@ const BACK: f64 = 0.8;
 const OURS: &str = "buttress";
 const VARIANTS: [Variant<Balancer>; 4] = [
     ("round robin", |world, backends| {
-        let config = Balance::config("search").choose(RoundRobin);
+        let config = Balance::config(pool()).choose(RoundRobin);
         balance(config.seed(world.seed()).build(endpoints(backends)))
     }),
     ("tower, in flight", tower_in_flight),
     ("tower, peak EWMA", tower_balance),
     (OURS, |world, backends| {
-        let config = Balance::config("search").seed(world.seed());
+        let config = Balance::config(pool()).seed(world.seed());
         balance(config.build(endpoints(backends)))
     }),
 ];

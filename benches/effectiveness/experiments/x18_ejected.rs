@@ -16,7 +16,7 @@ use tower::{BoxError, service_fn};
 
 use super::x6_fails_fast::{Backend, Balancer, balance, endpoints, tower_balance};
 use crate::harness::{
-    Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, poisson, simulate,
+    Event, Form, Goal, Report, Results, Run, Table, Variant, World, lock, poisson, pool, simulate,
 };
 
 const ENDPOINTS: usize = 10;
@@ -30,11 +30,11 @@ const VARIANTS: [Variant<Balancer>; 3] = [
     ("ejection of 30 s", |world, backends| {
         let ejection = OutlierEjection::new();
         let ejection = ejection.base_ejection_time(Duration::from_secs(30));
-        let config = Balance::config("search").outlier_ejection(ejection);
+        let config = Balance::config(pool()).outlier_ejection(ejection);
         balance(config.seed(world.seed()).build(endpoints(backends)))
     }),
     (OURS, |world, backends| {
-        let config = Balance::config("search").seed(world.seed());
+        let config = Balance::config(pool()).seed(world.seed());
         balance(config.build(endpoints(backends)))
     }),
 ];

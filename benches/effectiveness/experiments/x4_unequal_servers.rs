@@ -24,7 +24,7 @@ use tower::{Layer, ServiceExt, retry, service_fn};
 use super::x6_fails_fast::{Backend, balance, endpoints, tower_balance, tower_in_flight};
 use crate::harness::{
     Client, Event, Form, Goal, Report, Results, Run, Table, TowerRetry, Variant, World, boxed,
-    lock, millis_at, simulate,
+    lock, millis_at, pool, simulate,
 };
 
 /// Milliseconds, and the share of calls that fail.
@@ -50,7 +50,7 @@ const OURS: &str = "buttress, retry";
 const TUNED: &str = "… tuned";
 const VARIANTS: [Variant<Protect>; 7] = [
     ("round robin", |world, servers| {
-        let config = Balance::config("search").choose(RoundRobin);
+        let config = Balance::config(pool()).choose(RoundRobin);
         let config = config.no_outlier_ejection().seed(world.seed());
         balance(config.build(endpoints(servers)))
     }),
@@ -66,14 +66,14 @@ const VARIANTS: [Variant<Protect>; 7] = [
         // Servers that fail are found out sooner, and left alone for longer.
         let ejection = OutlierEjection::new().consecutive_failures(3);
         let ejection = ejection.base_ejection_time(Duration::from_secs(60));
-        let config = Balance::config("search").outlier_ejection(ejection);
+        let config = Balance::config(pool()).outlier_ejection(ejection);
         let balancer = balance(config.seed(world.seed()).build(endpoints(servers)));
         retried(world, balancer)
     }),
 ];
 
 fn ours(world: &World, servers: Vec<Backend>) -> Client {
-    let config = Balance::config("search").seed(world.seed());
+    let config = Balance::config(pool()).seed(world.seed());
     balance(config.build(endpoints(servers)))
 }
 

@@ -17,7 +17,7 @@ use tower::{BoxError, service_fn};
 
 use super::x6_fails_fast::{Backend, balance, endpoints};
 use crate::harness::{
-    Client, Form, Goal, Report, Results, Run, Table, Variant, World, lock, poisson, simulate,
+    Client, Form, Goal, Report, Results, Run, Table, Variant, World, lock, poisson, pool, simulate,
 };
 
 /// 10 s of tokio's clock for each thousandth of a service time.
@@ -88,7 +88,7 @@ fn simulate_queues(seed: u64, units: u64, balancer: Balancer) -> Run<f64> {
     let warm_up = Duration::from_secs(50);
     simulate(SCALE, seed, async |world| {
         let backends = (0..SERVERS).map(|_| queue(world)).collect();
-        let config = Balance::config("queues").measure(LoadMetric::InFlight);
+        let config = Balance::config(pool()).measure(LoadMetric::InFlight);
         let client = balancer(config.seed(world.seed()), backends);
         let until = warm_up + Duration::from_secs(units);
         let times = Arc::new(Mutex::new((0u32, 0.0)));

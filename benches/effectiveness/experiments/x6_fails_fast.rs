@@ -27,7 +27,7 @@ use tower::{
 
 use crate::harness::{
     Axis, Client, Event, Form, Goal, Line, Plot, Report, Results, Run, Table, Variant, World,
-    boxed, lock, simulate,
+    boxed, lock, pool, simulate,
 };
 
 /// A second of tokio's clock for each simulated millisecond.
@@ -60,7 +60,7 @@ const VARIANTS: [Variant<Balancer>; 4] = [
 
 /// The defaults, scaled.
 fn defaults(scale: u32) -> Config {
-    Balance::config("search")
+    Balance::config(pool())
         .latency_decay(scale * Duration::from_secs(5))
         .failure_decay(scale * Duration::from_secs(4))
         .failure_penalty(scale * Duration::from_secs(5))
@@ -130,7 +130,7 @@ where
 }
 
 pub(crate) fn run(form: Form) -> Report {
-    assert_eq!(defaults(1), Balance::config("search"), "the defaults");
+    assert_eq!(defaults(1), Balance::config(pool()), "the defaults");
     // The short form runs the last two.
     let (seeds, variants) = (form.pick(1, 5), &VARIANTS[form.pick(2, 0)..]);
     let mut table = Table::new(form, variants);

@@ -7,6 +7,8 @@ mod server;
 mod tower_retry;
 mod world;
 
+use std::thread;
+
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneService};
 
 pub(crate) use plot::{Axis, Line, Plot};
@@ -25,6 +27,12 @@ where
     Req: 'static,
 {
     BoxCloneService::new(service.map_err(Into::into))
+}
+
+/// The name of the balancer of an experiment. Each thread has one of its own: balancers of one name share their gauges, and a
+/// thread that publishes them would hold the lock of a balancer for which a simulation on another thread asks.
+pub(crate) fn pool() -> String {
+    format!("search {:?}", thread::current().id())
 }
 
 /// How thorough a run is.

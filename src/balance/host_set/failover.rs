@@ -88,7 +88,7 @@ impl HostSet {
         }
         match try_lock(&self.members) {
             Some(mut members) => self.failover.assess(&mut members, now),
-            None => self.failover.split.look_again(now),
+            None => self.failover.split.look_next(),
         }
     }
 
