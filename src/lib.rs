@@ -118,8 +118,8 @@
 //!   each process has spent its initial [`budget`].
 //! - All layers use tokio's clock: with `start_paused` every layer runs in virtual time, and a run with a seed repeats
 //!   exactly. The [guide](guide::testing) has examples.
-//! - A layer reads the clock twice for each call: when the call begins, and after the inner service has returned. The
-//!   parts of a standard stack share these readings.
+//! - A layer that needs the time reads the clock when a call begins, and again after the inner service has returned.
+//!   The parts of a standard stack share these readings.
 //! - The circuit breaker, rate limit, bulkhead and hedge can [observe](Mode::Observe) calls without acting on them.
 //!   `handle()` of a layer returns a handle that reads and changes its state.
 //! - Names are labels of metrics. A process keeps each name until it ends, so names should come from a closed set.
