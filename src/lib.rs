@@ -59,7 +59,7 @@
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries a failed call again, within a [`budget`] |
-//! | [`HedgeLayer`] | [`hedge`] | sends a copy of a slow call |
+//! | [`HedgeLayer`] | [`hedge`] | sends a second copy of a slow request |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
 //! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from slow or failing ones |
 //! | [`RateLimitLayer`] | [`rate_limit`] | bounds the rate of calls |
