@@ -1,4 +1,4 @@
-//! The deadline of a whole operation, and the attempt it is in, carried with the task.
+//! The deadline of a whole operation and the number of its attempt, both carried by the task.
 
 use std::pin::Pin;
 use std::task::{self, Poll};
@@ -12,12 +12,12 @@ use crate::debug::debug_fields;
 
 /// Time at which the operation that this task works on must be over.
 ///
-/// A [`DeadlineLayer`](crate::DeadlineLayer) sets it around its inner service, and every wait of this
-/// crate's layers is bounded by it. Code that makes calls for a request which came with a deadline of
-/// its own sets it with [`scope`](Self::scope). Of several deadlines the soonest counts.
+/// A [`DeadlineLayer`](crate::DeadlineLayer) sets the deadline around its inner service, and it bounds every wait in
+/// this crate's layers. If a request arrived with a deadline, set it with [`scope`](Self::scope) around the calls that
+/// you make for the request. Of several deadlines the soonest counts.
 ///
-/// The deadline is carried with the task and read while a call is made or polled. `tokio::spawn` does
-/// not inherit it; pass it on:
+/// The task carries the deadline, and layers read it while a call is made or polled. A task of `tokio::spawn` does not
+/// inherit it; pass it on:
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,19 +37,19 @@ use crate::debug::debug_fields;
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// A deadline at this instant.
+    /// Makes a deadline at this instant.
     #[must_use]
     pub fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
-    /// A deadline this long from now. `Duration::MAX` is far away and does not overflow.
+    /// Makes a deadline this long from now. `Duration::MAX` is far away and does not overflow.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
         Self(crate::nanos::saturating_add(Instant::now(), duration))
     }
 
-    /// The deadline of the operation that is being worked on, if it has one.
+    /// Returns the deadline of the operation that this task works on, if there is one.
     #[must_use]
     pub fn current() -> Option<Self> {
         context::deadline().map(Self)
@@ -61,7 +61,7 @@ impl Deadline {
         self.0
     }
 
-    /// The time that is left, zero if it has passed.
+    /// Returns the remaining time, zero if the deadline has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
@@ -75,7 +75,7 @@ impl Deadline {
 
     /// Runs `future` with this deadline, or with the one in force if that is sooner.
     ///
-    /// The deadline is information: the layers inside act on it, the future itself is not cut off.
+    /// The deadline is information only: layers in the future act on it, but `scope` does not end the future.
     pub fn scope<F: Future>(self, future: F) -> DeadlineScope<F> {
         DeadlineScope {
             future,
@@ -107,16 +107,16 @@ impl<F: Future> Future for DeadlineScope<F> {
     }
 }
 
-/// The sooner one of a deadline in force and a further one.
+/// Returns the sooner of the deadline in force and another one.
 #[inline]
 pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
     in_force.map_or(own, |in_force| in_force.min(own))
 }
 
-/// Which attempt of a retry is being made on this task.
+/// The attempt of a retry that this task makes.
 ///
-/// A service under a [`RetryLayer`](crate::RetryLayer) can read it while it is called or polled, for
-/// a log line or a header. A task that it spawns does not know of it.
+/// A service inside a [`RetryLayer`](crate::RetryLayer) can read it while it is called or polled, for a log line or a
+/// header. A spawned task does not inherit it.
 ///
 /// # Examples
 ///
@@ -141,14 +141,14 @@ pub(crate) fn soonest(in_force: Option<Instant>, own: Instant) -> Instant {
 pub struct Attempt(u32);
 
 impl Attempt {
-    /// The attempt that is being made, `None` outside any retry.
+    /// Returns the attempt that this task makes, `None` outside any retry.
     #[must_use]
     pub fn current() -> Option<Self> {
         let number = context::attempt();
         (number > 0).then_some(Self(number))
     }
 
-    /// Its number: 1 for the first attempt, 2 for the first retry.
+    /// Returns the number: 1 for the first attempt, 2 for the first retry.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0

@@ -15,35 +15,36 @@ use crate::shortage::Shortage;
 
 /// The reason why a call ended in an [`Error`].
 ///
-/// [`Service`](Self::Service) stands for an error of the inner service. All other kinds are those of a layer that ended the
-/// call, by a rejection or because a time had passed. After a rejection the service has not seen the request.
-/// [`Cause::is_rejection`] and [`Cause::was_sent`] tell the two apart.
+/// [`Service`](Self::Service) stands for an error of the inner service. All other kinds mean that a layer ended the
+/// call, by a rejection or after a time. After a rejection the service has not seen the request.
+/// [`Cause::is_rejection`] and [`Cause::was_sent`] distinguish the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The inner service returned an error of its own. [`Cause::service_error`] and [`Cause::downcast_ref`] return it.
     Service,
-    /// The circuit breaker is open; the inner service was not asked.
+    /// The circuit breaker is open; the inner service was not called.
     CircuitOpen,
-    /// The rate limit is used up; the inner service was not asked.
+    /// The rate limit is used up; the inner service was not called.
     RateLimited,
-    /// The request costs more than the rate limit ever allows at once; the inner service was not asked, and
-    /// trying again is of no use.
+    /// The request costs more than the rate limit ever allows at once; the inner service was not called, and another
+    /// try is of no use.
     TooCostly,
-    /// The bulkhead has no free permit and no free place in its queue; the inner service was not asked.
+    /// The bulkhead has no free permit and no free place in its queue; the inner service was not called.
     BulkheadFull,
-    /// The call waited in the bulkhead's queue for longer than it may; the inner service was not asked.
+    /// The call waited in the bulkhead's queue for longer than it may; the inner service was not called.
     QueueTimeout,
     /// One attempt took longer than its timeout. The inner service may have acted on the request.
     Timeout,
-    /// The deadline of the whole operation has passed, before or after the inner service was asked.
+    /// The deadline of the whole operation has passed, before or after the inner service was called.
     DeadlineExceeded,
     /// There is no endpoint to send the call to.
     NoEndpoints,
     /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known any
     /// more. Use a source that can begin anew: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
-    /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not asked.
+    /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
+    /// called.
     Refused,
 }
 
@@ -84,15 +85,16 @@ impl ErrorKind {
 pub enum GaveUp {
     /// All attempts have been made.
     Exhausted,
-    /// The [budget](crate::budget) has not enough tokens for another attempt.
+    /// The [budget](crate::budget) does not have enough tokens for another attempt.
     Budget,
-    /// The wait before the next attempt would reach past the deadline, or the deadline came during that wait or a further attempt.
+    /// The wait before the next attempt would go past the deadline, or the deadline passed during a wait or a further
+    /// attempt.
     Deadline,
     /// The same for the response timeout of a [standard stack](crate::stack).
     ResponseTimeout,
     /// The service asked for a longer wait than the retry's `max_retry_after`.
     RetryAfter,
-    /// The outcome of the attempt is not a failure, so that another attempt would not help.
+    /// The outcome of the attempt is not a failure, and another attempt would not help.
     NotRetryable,
     /// The service may have acted on the request, and the request must not act twice.
     NotIdempotent,
@@ -102,12 +104,12 @@ pub enum GaveUp {
     Rejected,
     /// The service asked not to be tried again.
     Pushback,
-    /// An outer retry makes the attempts. Such a retry writes nothing into the error.
+    /// An outer retry makes the attempts. The inner retry writes nothing into the error.
     Nested,
 }
 
 impl GaveUp {
-    /// The reason in words, where the number of attempts does not say it already.
+    /// Returns the reason in words, unless the number of attempts says it already.
     fn words(self) -> Option<&'static str> {
         Some(match self {
             Self::Budget => "the retry budget is used up",
@@ -123,7 +125,7 @@ impl GaveUp {
     }
 }
 
-/// The error of every service and every body of this crate.
+/// Error of every service and every body of this crate.
 ///
 /// One type covers errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a
 /// layer has ended. It has the methods of [`Cause`], through `Deref`. The `Cause` is also its [`source`](StdError::source),
@@ -132,8 +134,8 @@ impl GaveUp {
 /// It is 8 bytes in size, `Send`, `Sync` and `'static`: `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of
 /// `thiserror` and `Box<dyn Error + Send + Sync>`. [`Error::find`] finds the `Cause` in all of them.
 ///
-/// Nested layers do not wrap the error again. An outer layer adds to it: a retry adds the number of attempts
-/// and the reason for no further attempt.
+/// Nested layers do not wrap the error again. An outer layer adds facts to it: a retry adds the number of attempts and
+/// the reason for making no further one.
 ///
 /// # Examples
 ///
@@ -159,7 +161,7 @@ impl GaveUp {
 /// | | prints |
 /// |---|---|
 /// | `{}` | the message of one line, without the text of the service's error: `"inventory" failed after 3 of 3 attempts` |
-/// | `{:#}`, `{:?}` | the message and all errors of the service: `"inventory" failed after 3 of 3 attempts: connection reset` |
+/// | `{:#}`, `{:?}` | the message and the whole chain of errors of the service: `"inventory" failed after 3 of 3 attempts: connection reset` |
 /// | `{:#?}` | the fields |
 ///
 /// `{}` leaves out the service's text, because code that prints a chain of errors, such as `anyhow`, prints that text itself.
@@ -168,11 +170,11 @@ pub struct Error(pub(crate) Box<Cause>);
 /// The layer that refused a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// No layer did.
+    /// No layer has refused it.
     None,
     /// A layer of this operation.
     Own,
-    /// A layer of another dependency, which the service has called.
+    /// A layer in front of another dependency that the service has called.
     Foreign,
 }
 
@@ -183,10 +185,10 @@ enum Proof {
     None,
     /// The service may have acted on the request, and no adapter has asked the client.
     Unasked,
-    /// The layer or client that the judging layer has [called directly](context::DirectCall) proves it.
+    /// The layer or client that the reading layer has [called directly](context::DirectCall) proves it.
     Direct,
-    /// The layer `name` proves it to those of the same name in the same task. The task is known by the budget that its
-    /// attempts are paid from.
+    /// The layer `name` proves it to layers of the same name in the same task. The task is identified by the budget
+    /// that pays for its attempts.
     Layer { name: &'static str, budget: usize },
 }
 
@@ -238,7 +240,7 @@ impl Error {
         }))
     }
 
-    /// A call that was refused before the inner service was asked.
+    /// Makes the error of a call that was refused before the inner service was called.
     #[cold]
     pub(crate) fn rejected(
         kind: ErrorKind,
@@ -256,7 +258,7 @@ impl Error {
         error
     }
 
-    /// The error of a call that a [part](crate::part) of your own refuses before the inner service is asked.
+    /// Makes the error of a call that a [part](crate::part) of your own refuses before the inner service is called.
     ///
     /// Its kind is [`ErrorKind::Refused`]. `name` is the name of the layer, and `retry_after` the wait after which another
     /// call can succeed, if the part knows one. All layers treat it like the refusal of a part of this crate: it is
@@ -281,7 +283,7 @@ impl Error {
         Self::rejected(ErrorKind::Refused, name, retry_after)
     }
 
-    /// A call that was given up after `allowed`, while the inner service was working on it.
+    /// Makes the error of a call that was given up after `allowed`, while the inner service was working on it.
     #[cold]
     pub(crate) fn timed_out(kind: ErrorKind, name: &'static str, allowed: Duration) -> Self {
         let mut error = Self::new(kind, name);
@@ -289,23 +291,23 @@ impl Error {
         error
     }
 
-    /// An operation that ran out of a time which this layer has not set.
+    /// Makes the error of an operation whose deadline another layer had set.
     pub(crate) fn late(name: &'static str) -> Self {
         Self::new(ErrorKind::DeadlineExceeded, name)
     }
 
-    /// A call that found no endpoint.
+    /// Makes the error of a call that found no endpoint.
     pub(crate) fn no_endpoints(shortage: Shortage) -> Self {
         let mut error = Self::rejected(ErrorKind::NoEndpoints, shortage.balancer, None);
         error.set_shortage(shortage);
         error
     }
 
-    /// The error of a service that a layer called `name` wraps.
+    /// Makes the error of a layer called `name` from the error of its inner service.
     ///
-    /// An error of this crate comes back as it is. It gets the name if no inner layer had one.
+    /// An error of this crate is returned unchanged. It gets the name if no inner layer had one.
     ///
-    /// Never inlined: it would cost good calls registers.
+    /// Never inlined: inlining would cost successful calls registers.
     #[cold]
     #[inline(never)]
     pub(crate) fn of_service<E>(error: E, name: impl FnOnce() -> &'static str) -> Self
@@ -325,14 +327,14 @@ impl Error {
         }
     }
 
-    /// The error of a client that was [called directly](context::DirectCall), or not, by an adapter that has asked it whether
-    /// the request was sent.
+    /// Makes the error of a client from an adapter, which has asked the client whether the request was sent. The client
+    /// may have been [called directly](context::DirectCall) or not.
     #[cfg(any(feature = "hyper", feature = "reqwest", feature = "tonic"))]
     #[cold]
     #[inline(never)]
     pub(crate) fn of_client(error: BoxError, is_not_sent: bool) -> Self {
         let mut error = Self::of_foreign(error, "");
-        // A layer in front of the connector may have refused, or one of the request's body.
+        // A layer around the connector, or around the request's body, may have refused.
         error.0.disown();
         if is_not_sent {
             error.0.proof = Proof::Direct;
@@ -340,7 +342,7 @@ impl Error {
         error
     }
 
-    /// An error that was boxed, or is of another crate.
+    /// Makes an error from a boxed one, or from one of another crate.
     #[cold]
     #[inline(never)]
     pub(crate) fn of_foreign(error: BoxError, name: &'static str) -> Self {
@@ -360,8 +362,9 @@ impl Error {
 
     /// Finds the [`Cause`] of an error of this crate in `error` or in its chain of sources.
     ///
-    /// It is found behind `#[error(transparent)]` and `#[source]` of `thiserror`, behind contexts of `anyhow` and `eyre`, in
-    /// an [`io::Error`], and in boxes. Take `error.as_ref()` of a box, an `anyhow::Error` or an `eyre::Report`.
+    /// It finds the cause behind `#[error(transparent)]` and `#[source]` of `thiserror`, behind contexts of `anyhow`
+    /// and `eyre`, in an [`io::Error`], and in boxes. Pass `error.as_ref()` of a box, an `anyhow::Error` or an
+    /// `eyre::Report`.
     ///
     /// # Examples
     ///
@@ -388,7 +391,7 @@ impl Error {
         self.0.service.take().ok_or(self)
     }
 
-    /// Notes that what ended a direct call has refused it, after a wait.
+    /// Notes that the layer or client of a direct call has refused the call after a wait.
     pub(crate) fn set_direct(&mut self) {
         self.0.proof = Proof::Direct;
     }
@@ -401,12 +404,13 @@ impl Error {
         }
     }
 
-    /// Notes that something else may have acted on the request, whatever the error proves.
+    /// Notes that another attempt may have acted on the request, whatever the error proves.
     pub(crate) fn set_sent(&mut self) {
         self.0.may_have_acted = true;
     }
 
-    /// Hands the error to the caller of the layer `name`, which took its proof for one, and was called directly itself or not.
+    /// Hands the error from the layer `name`, which has accepted its proof, to the caller of this layer. `is_direct`
+    /// says whether the layer itself was called directly.
     #[cold]
     #[inline(never)]
     pub(crate) fn leave(&mut self, name: &'static str, is_direct: bool) {
@@ -417,17 +421,17 @@ impl Error {
         };
     }
 
-    /// Notes that another endpoint may take the call that one has refused.
+    /// Notes that another endpoint may take the refused call.
     pub(crate) fn set_may_go_elsewhere(&mut self) {
         self.0.may_go_elsewhere = true;
     }
 
-    /// Notes that no endpoint would take the call that one has refused.
+    /// Notes that no endpoint would take the refused call.
     pub(crate) fn set_shortage(&mut self, shortage: Shortage) {
         self.0.shortage = Some(Box::new(shortage));
     }
 
-    /// Notes the number of attempts of a retry, and the reason for no further attempt.
+    /// Notes the number of attempts of a retry, and the reason for making no further one.
     pub(crate) fn set_attempts(&mut self, attempts: u32, max_attempts: u32, gave_up: GaveUp) {
         self.0.attempts = attempts;
         self.0.max_attempts = max_attempts;
@@ -446,8 +450,8 @@ impl Deref for Error {
 
 /// The facts about an [`Error`]: its kind, the name of the layer, the attempts, and the service's own error.
 ///
-/// It is the source of every [`Error`], so it can be found where the `Error` itself is hidden. Its text adds to the message of
-/// the `Error` whether the request was sent.
+/// It is the source of every [`Error`], so code can find it where the `Error` itself is hidden. Its text adds to the
+/// message of the `Error` whether the request was sent.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{}",
@@ -469,7 +473,7 @@ pub struct Cause {
     attempts: u32,
     max_attempts: u32,
     name: &'static str,
-    /// The time until another try makes sense, for rejections that know it.
+    /// The time until another call can succeed, for rejections that know it.
     retry_after: Option<Duration>,
     /// The time that was allowed, for timeouts and deadlines.
     allowed: Option<Duration>,
@@ -497,8 +501,8 @@ impl Cause {
         self.name
     }
 
-    /// Returns the number of attempts that the outermost retry made, the first one included. `None` if no retry took part, or
-    /// if it was dropped before it ended, as by a deadline.
+    /// Returns the number of attempts that the outermost retry made, the first one included. `None` if no retry took
+    /// part, or if the retry was dropped before it ended, for example by a deadline.
     #[must_use]
     pub fn attempts(&self) -> Option<u32> {
         (self.attempts > 0).then_some(self.attempts)
@@ -527,9 +531,10 @@ impl Cause {
 
     /// Returns `false` if the inner service has not seen the request, so that another attempt cannot act twice.
     ///
-    /// There are two proofs: a layer of this operation [refused](Self::is_rejection) every attempt, or the client says so through
-    /// an adapter of this crate that sits directly around it (features `hyper`, `tonic` and `reqwest`). Without a proof the
-    /// service may have acted on the request, also if a connection was refused: the error may belong to a later step.
+    /// There are two proofs: a layer of this operation [refused](Self::is_rejection) every attempt, or the client says
+    /// so through an adapter of this crate that sits directly around it (features `hyper`, `tonic` and `reqwest`).
+    /// Without a proof the service may have acted on the request, even if a connection was refused: the error may
+    /// belong to a later step.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.may_have_acted || matches!(self.proof, Proof::None | Proof::Unasked)
@@ -553,12 +558,12 @@ impl Cause {
         self.refusal == Refusal::Foreign
     }
 
-    /// Returns `true` if a time that a layer had set was over while the inner service worked on the call.
+    /// Returns `true` if a time limit of a layer ended the call while the inner service worked on it.
     pub(crate) fn is_timeout(&self) -> bool {
         self.refusal == Refusal::None && self.kind != ErrorKind::Service
     }
 
-    /// Notes that the layer `name` got the error from its inner service. If the error comes from another dependency, its
+    /// Notes that the layer `name` got the error from its inner service. If the error is from another dependency, its
     /// proof for other layers is no proof for this layer.
     fn check_proof(&mut self, name: &'static str) {
         if let Proof::Layer { name: by, budget } = self.proof {
@@ -576,7 +581,7 @@ impl Cause {
         }
     }
 
-    /// Returns the endpoints that a balancer had, if none would take the call.
+    /// Returns the numbers of endpoints of a balancer by state, if no endpoint would take the call.
     #[must_use]
     pub fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_deref()
@@ -606,7 +611,7 @@ impl Cause {
         self.kind != ErrorKind::Service && self.service.is_some()
     }
 
-    /// Returns `true` if the call ended because of its own copy of the request, and another copy may be read to its end.
+    /// Returns `true` if the call failed because of its own copy of the request, so that another copy may succeed.
     pub(crate) fn concerns_one_copy(&self) -> bool {
         let found = self.downcast_ref();
         matches!(
@@ -620,7 +625,7 @@ impl Cause {
         self.may_go_elsewhere
     }
 
-    /// Takes over the reason for the end of a call from a cause in the chain of the service's error.
+    /// Copies the reason for the end of a call from a cause in the chain of the service's error.
     fn adopt(&mut self, found: &Self) {
         self.proof = found.proof;
         self.may_have_acted = found.may_have_acted;
@@ -685,7 +690,8 @@ impl Cause {
         }
     }
 
-    /// Writes the number of attempts, unless a single one was refused or could not be followed by another.
+    /// Writes the number of attempts, unless there was a single one that was refused or could not be followed by
+    /// another.
     fn write_attempts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(gave_up) = self.gave_up else {
             return Ok(());
@@ -770,7 +776,7 @@ pub(crate) fn sources<'a>(
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {
         match error.downcast_ref::<io::Error>() {
-            // Its `source` is that of the error inside, which would be left out.
+            // Its `source` is that of the inner error, so the inner error would be left out.
             Some(error) => error
                 .get_ref()
                 .map(|inside| -> &(dyn StdError + 'static) { inside }),
@@ -781,8 +787,8 @@ pub(crate) fn sources<'a>(
 
 /// A configuration that makes no sense, refused when the layer is built.
 ///
-/// It names the field, the value and the permitted range. `{:?}` prints the message, as `{}` does, so that an
-/// error which is returned from `main` can be read; `{:#?}` prints the fields.
+/// It names the field, the value and the permitted range. `{:?}` prints the message, as `{}` does, so that an error
+/// returned from `main` is readable; `{:#?}` prints the fields.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{layer} {name:?}: {field} is {value}, but must be {permitted}")]
 #[non_exhaustive]
@@ -841,7 +847,7 @@ impl fmt::Debug for ConfigError {
     }
 }
 
-/// Panics, for constructors without a `Result`, which say so under `# Panics`.
+/// Panics on an error, for constructors without a `Result`. They document it under `# Panics`.
 #[track_caller]
 pub(crate) fn or_panic<T>(built: Result<T, ConfigError>) -> T {
     match built {
@@ -861,7 +867,7 @@ pub(crate) struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Begins to check the layer `name`, and its name first of all.
+    /// Begins to check the layer `name`, and checks the name first.
     pub(crate) fn new(layer: &'static str, name: &'a str) -> Result<Self, ConfigError> {
         let check = Self { layer, name };
         check.that(!name.is_empty(), "name", &name, "a non-empty text")?;
@@ -892,7 +898,7 @@ impl<'a> Check<'a> {
         self.that(range.contains(value), field, value, permitted)
     }
 
-    /// The error of a value that is not permitted.
+    /// Returns the error of a value that is not permitted.
     pub(crate) fn refuse(
         self,
         field: &'static str,
@@ -908,7 +914,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Checks a time that is waited for: above zero and finite.
+    /// Checks a waiting time: above zero and finite.
     pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
         let is_time = value > Duration::ZERO && value <= MAX_DURATION;
         self.that(is_time, field, &value, "above 0s and at most 365 days")

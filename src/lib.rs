@@ -1,8 +1,8 @@
 //! Composable [Tower](tower) layers that keep a service up when what it calls is slow, flaky,
 //! overloaded or gone.
 //!
-//! They wrap any `tower::Service` that is `Clone` and report through the [`metrics`] facade. The [guide] leads from a first stack to
-//! clients of HTTP and gRPC, settings, alerts and tests.
+//! The layers wrap any `tower::Service` that is `Clone` and report through the [`metrics`] facade. The [guide] leads
+//! from a first stack to clients of HTTP and gRPC, settings, alerts and tests.
 //!
 //! # Quick start
 //!
@@ -29,8 +29,8 @@
 //! # }
 //! ```
 //!
-//! This is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics. Hedging and a rate limit can
-//! be switched on. Its parts are layers that you can also use by themselves:
+//! This is the [standard stack](stack): retry with a budget, circuit breaker, timeouts and metrics. You can switch on
+//! hedging and a rate limit. You can also use each part as a layer by itself:
 //!
 //! ```
 //! use std::time::Duration;
@@ -59,10 +59,10 @@
 //! | [`TimeoutLayer`] | [`timeout`] | ends one attempt that takes too long |
 //! | [`DeadlineLayer`] | [`timeout`] | ends the whole operation |
 //! | [`RetryLayer`] | [`retry`] | tries a failed call again, within a [`budget`] |
-//! | [`HedgeLayer`] | [`hedge`] | sends a copy of a slow call |
+//! | [`HedgeLayer`] | [`hedge`] | sends a second copy of a slow request |
 //! | [`CircuitBreakerLayer`] | [`circuit_breaker`] | rejects calls to a service that is down |
-//! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from those that are slow or failing |
-//! | [`RateLimitLayer`] | [`rate_limit`] | keeps calls to a rate |
+//! | [`Balance`] | [`balance`] | spreads calls over endpoints, away from slow or failing ones |
+//! | [`RateLimitLayer`] | [`rate_limit`] | bounds the rate of calls |
 //! | [`BulkheadLayer`] | [`bulkhead`] | bounds the calls in flight |
 //! | [`FallbackLayer`] | [`fallback`] | answers in place of a call that failed |
 //! | [`KeyedLayer`] | [`keyed`] | gives each key, a host or a tenant, layers of its own |
@@ -72,59 +72,63 @@
 //!
 //! | layer | module | effect |
 //! |---|---|---|
-//! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack and all that belongs to HTTP, or to gRPC over tonic |
+//! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack with all layers for HTTP, or for gRPC over tonic |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
-//! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
-//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that is bound to none |
+//! | `http::ReplayBodyLayer` | `http::replay_body` | keeps streamed bodies, so that they can be sent again |
+//! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that takes the server from the URI |
 //! | `http::BodyTimeoutLayer` | `http::body_timeout` | ends response bodies that stall or take too long |
 //! | `http::PropagateDeadlineLayer`, `http::InheritDeadlineLayer` | `http::deadline` | carry deadlines from one service to the next |
-//! | `http::RespondLayer` | `http::respond` | turns the refusals of layers into responses of HTTP or gRPC |
+//! | `http::RespondLayer` | `http::respond` | turns refusals by layers into responses of HTTP or gRPC |
 //!
 //! # HTTP and gRPC
 //!
-//! The feature `http` adds the rules of HTTP and gRPC: the meaning of each status, the requests that may be sent again, and the end of
-//! a call at the end of its response body. It depends on the crates `http`, `http-body` and `http-body-util` and on no client. Clients of
-//! hyper-util, tonic and reqwest fit, and servers under axum and tonic. Begin with `buttress::http::client(name)` in place of
-//! [`standard`]; the [recipes](guide::http) show it for each client. The features `hyper`, `tonic` and `reqwest` add adapters that ask
-//! the client whether a request was sent.
+//! The feature `http` adds the rules of HTTP and gRPC: the meaning of each status, the requests that may be sent again,
+//! and the end of a call at the end of its response body. It depends on the crates `http`, `http-body` and
+//! `http-body-util` and on no client. It works with clients of hyper-util, tonic and reqwest, and with servers under
+//! axum and tonic. Begin with `buttress::http::client(name)` in place of [`standard`]; the [recipes](guide::http) show
+//! the setup for each client. The features `hyper`, `tonic` and `reqwest` add adapters that ask the client whether a
+//! request was sent.
 //!
 //! # Order of layers
 //!
 //! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,
-//! measure (attempts), balancer, client. The guide explains the [order](guide::ordering).
+//! measure (attempts), balancer, client. The guide explains this [order](guide::ordering).
 //!
-//! - A fallback is outside all of them except the measure, so that it acts when they have given up.
-//! - A keyed layer stands where the layer of its keys would stand.
+//! - A fallback is outside all other layers except the measure, so that it acts when the other layers have given up.
+//! - A keyed layer takes the position of the layer that it makes for each key.
 //!
 //! # A layer of your own
 //!
-//! An admission rule of your own, such as a limit on the bytes in flight, is a [part]: one function that admits an attempt,
-//! and one that is told how the attempt ended. The crate makes a layer of it that keeps the promises below. The page on the
-//! [architecture] shows the way of a request through the crate.
+//! Write an admission rule of your own, such as a limit on the bytes in flight, as a [part]: one function admits an
+//! attempt, and a second one receives the result of the attempt. The crate makes a layer of the part, and the layer
+//! keeps the promises below. The page on the [architecture] follows a request through the crate.
 //!
 //! # What all layers have in common
 //!
-//! - `XLayer::config(name)` makes a *configuration*. Its `build` checks every value and makes the *layer*, which owns the
-//!   state. All services made by one layer value, or by its clones, share that state. Build twice for two states.
-//! - **Nothing waits outside the call.** `poll_ready` is always ready. A call waits inside its future, under the timeout, for an
-//!   inner service that is not ready. An idle handle holds nothing of this crate. An error from the inner `poll_ready` is the
-//!   outcome of a call.
-//! - **Nothing is lost.** A call that is dropped, cancelled or panics gives back everything that it held.
-//! - **Nothing is allocated** by a successful call to a ready client, with a metrics recorder installed. Rare work is an exception:
-//!   a balancer looks for outliers every ten seconds, and handles to metrics are renewed.
-//! - **Retries cannot finish a service off.** In a total outage its load falls to 1.00 times the calls, once each process has
-//!   spent its initial [`budget`].
-//! - Time is tokio's: with `start_paused` every layer runs in virtual time, and a run with a seed repeats
-//!   exactly. The [guide](guide::testing) shows it.
-//! - A layer reads the clock when a call begins, and when it ends, after the inner service has returned. The parts of a
-//!   standard stack share these readings.
-//! - The circuit breaker, rate limit, bulkhead and hedge can [observe](Mode::Observe) only. `handle()` of a layer reads and changes its state.
-//! - Names are labels of metrics: they are kept for the life of the process and should come from a closed set.
+//! - `XLayer::config(name)` makes a *configuration*. Its `build` checks every value and makes the *layer*, which owns
+//!   the state. All services made by one layer value, or by its clones, share that state. Call `build` twice to get two
+//!   separate states.
+//! - **Nothing waits outside the call.** `poll_ready` is always ready. If the inner service is not ready, the call
+//!   waits inside its future, under the timeout. An idle handle holds no permit, connection or place in a queue. An
+//!   error from the inner `poll_ready` is the outcome of a call.
+//! - **Nothing is lost.** A call that is dropped or that panics gives back everything that it held.
+//! - **Nothing is allocated** by a successful call to a ready client, with a metrics recorder installed. There are two
+//!   rare exceptions: a balancer looks for outliers every ten seconds, and layers renew their handles to metrics.
+//! - **Retries do not overload a failing service.** In a total outage, its load falls to 1.00 times the calls, once
+//!   each process has spent its initial [`budget`].
+//! - All layers use tokio's clock: with `start_paused` every layer runs in virtual time, and a run with a seed repeats
+//!   exactly. The [guide](guide::testing) has examples.
+//! - A layer that needs the time reads the clock when a call begins, and again after the inner service has returned.
+//!   The parts of a standard stack share these readings.
+//! - The circuit breaker, rate limit, bulkhead and hedge can [observe](Mode::Observe) calls without acting on them.
+//!   `handle()` of a layer returns a handle that reads and changes its state.
+//! - Names are labels of metrics. A process keeps each name until it ends, so names should come from a closed set.
 //!
 //! # Calls
 //!
-//! Every service has the method `send(request)`, which takes `&self` and needs no `poll_ready`. Its future is `Send` by its
-//! declaration, so that it can be awaited in a task of `tokio::spawn`, in a handler of axum, and behind a field:
+//! Every service has the method `send(request)`, which takes `&self` and needs no `poll_ready`. Its future is declared
+//! `Send`, so you can await it in a task of `tokio::spawn` or in a handler of axum, also when the service is a field of
+//! a struct:
 //!
 //! ```
 //! use buttress::{BoxError, Error, Outcome, RetryLayer, classify_fn};
@@ -146,19 +150,21 @@
 //! # }
 //! ```
 //!
-//! The services also implement `tower::Service`, for clients and servers that take one. `ServiceExt::oneshot` of tower works where the
-//! compiler can see that its future is `Send`. In an `async` block the compiler often cannot (*implementation of `FnOnce` is not
-//! general enough*), because there it forgets that a `BoxError` or a `&'static str` in the type of a closure or a box is `'static`.
+//! The services also implement `tower::Service`, for clients and servers that take one. `ServiceExt::oneshot` of tower
+//! works where the compiler can see that its future is `Send`. In an `async` block the compiler often cannot see it
+//! (*implementation of `FnOnce` is not general enough*): there it does not know that a `BoxError` or a `&'static str`
+//! in the type of a closure or a box is `'static`.
 //!
 //! # Errors
 //!
-//! Every service and every body has `type Error = `[`Error`]. Its kind is [`ErrorKind::Service`] for an error of the inner service,
-//! which it contains unchanged; any other kind means that a layer has ended the call. [`Cause`] has the facts: the kind, the name of
-//! the layer, the number of attempts, the reason for no further attempt ([`GaveUp`]), whether the request was sent, and the time after
-//! which to try again. Nested layers do not wrap the error again.
+//! Every service and every body has `type Error = `[`Error`]. An error of the inner service has the kind
+//! [`ErrorKind::Service`] and is contained unchanged. Any other kind means that a layer has ended the call. [`Cause`]
+//! has the facts: the kind, the name of the layer, the number of attempts, the reason for making no further attempt
+//! ([`GaveUp`]), whether the request was sent, and the time after which to try again. Nested layers do not wrap the
+//! error again.
 //!
-//! `?` converts an [`Error`] into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send + Sync>`, and
-//! [`Error::find`] finds it again in all of them.
+//! `?` converts an [`Error`] into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send +
+//! Sync>`. [`Error::find`] finds the error in all of these types.
 
 mod algorithm;
 #[doc = include_str!("ARCHITECTURE.md")]

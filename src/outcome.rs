@@ -10,16 +10,17 @@ use crate::{Conflict, Effect, Error, GaveUp};
 ///
 /// | | success | failure | overload | throttled | ignored |
 /// |---|---|---|---|---|---|
-/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count | does not count |
-/// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked; in the attempts of retry, hedge or a standard stack unless a balancer has other endpoints | the same, with [`one_quota`](crate::rate_limit::Config::one_quota) | – |
+/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if the breaker opens, it stays open for the time that the service asked for, at most 30 s | does not count | does not count |
+/// | [rate limit](crate::rate_limit) | – | – | pauses for the time that the service asked for; inside retry, hedge or a standard stack, not if a balancer has other endpoints | the same, with [`one_quota`](crate::rate_limit::Config::one_quota) | – |
 /// | [bulkhead](crate::bulkhead), if its limit adapts | grows | shrinks if the call timed out | shrinks | shrinks, with [`one_quota`](crate::bulkhead::Config::one_quota) | – |
-/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | raises the share for the choice of endpoints, and counts neither for ejection nor for failover | does not count |
+/// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and avoids the endpoint for the time that the service asked for | raises the share for the choice of endpoints, and counts neither for ejection nor for failover | does not count |
 /// | [fallback](crate::fallback) | – | answers | answers | answers | – |
 ///
 /// Retry and hedge decide separately about another attempt, by [`Reattempt`].
 ///
-/// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped it, is
-/// a failure to the circuit breaker, an adaptive limit and outlier ejection if the service had enough time for it.
+/// A call that [ends early](crate::circuit_breaker#calls-that-end-early), by a deadline or because its caller dropped
+/// it, is a failure for the circuit breaker, an adaptive limit and outlier ejection if the service had enough time for
+/// the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -42,7 +43,7 @@ pub enum Outcome {
     /// The call says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
     /// this operation.
     Ignored,
-    /// The caller went away before the call was over.
+    /// The caller dropped the call before it was over.
     Cancelled,
 }
 
@@ -69,8 +70,9 @@ impl Outcome {
 
 /// Use of another attempt after a call.
 ///
-/// It is separate from the [`Outcome`], which is a statement about the service: an answer such as HTTP's 408 deserves another
-/// attempt and does not count against the service, and for other answers it is the other way round.
+/// It is separate from the [`Outcome`], which is a statement about the service: an answer such as HTTP's 408 deserves
+/// another attempt and does not count against the service. Other answers count against the service and deserve no
+/// further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reattempt {
@@ -82,7 +84,7 @@ pub enum Reattempt {
     /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload (about 1 s), or
     /// for the time that the service asked for, and pays 20 tokens.
     Later,
-    /// One more attempt may succeed at once, because something inside has been renewed, such as an expired token.
+    /// One more attempt may succeed at once, because an inner layer has renewed something, such as an expired token.
     OnceAtOnce,
 }
 
@@ -106,12 +108,12 @@ pub struct Attempts {
     pub made: u32,
     /// The reason why there was no further attempt. `None` after a success.
     pub gave_up: Option<GaveUp>,
-    /// `true` if the answer may be due to an earlier attempt that has acted, so that the result of the operation is unknown. See
-    /// [`Conflict`].
+    /// `true` if the answer may be the effect of an earlier attempt, so that the result of the operation is unknown.
+    /// See [`Conflict`].
     pub is_result_unknown: bool,
 }
 
-/// Request of the service about another attempt, apart from the outcome.
+/// Request of the service about the time of another attempt, separate from the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pushback {
@@ -166,8 +168,8 @@ pub trait Classify<Res> {
     /// Classifies the response or the error.
     fn classify(&self, result: Result<&Res, &Error>) -> Outcome;
 
-    /// Returns whether another attempt may be of use. By default it follows from the outcome: [`Soon`](Reattempt::Soon) after a
-    /// failure, [`Later`](Reattempt::Later) after an overload and for a caller that is throttled, else
+    /// Returns whether another attempt may be of use. The default follows from the outcome: [`Soon`](Reattempt::Soon)
+    /// after a failure, [`Later`](Reattempt::Later) after an overload or when the caller is throttled, else
     /// [`Never`](Reattempt::Never).
     ///
     /// Called after `classify`, except for a success.
@@ -178,8 +180,8 @@ pub trait Classify<Res> {
     /// Returns whether this answer is a conflict with an earlier attempt of the operation that may have acted and left
     /// `effect`. By default no answer is.
     ///
-    /// Retry and hedge call it for the answer to a further attempt. While another attempt may get the answer, they do not
-    /// return a conflict with an attempt [in progress](Conflict::InProgress).
+    /// Retry and hedge call it for the answer to a further attempt. They do not return a conflict with an attempt [in
+    /// progress](Conflict::InProgress) while another attempt may get the answer.
     fn conflict(&self, response: &Res, effect: Effect) -> Conflict {
         let _ = (response, effect);
         Conflict::None
@@ -201,8 +203,8 @@ pub trait Classify<Res> {
 
     /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by default.
     ///
-    /// If the call had a deadline sooner than its timeout, it counts against the service only if the service had
-    /// [enough time](crate::circuit_breaker#calls-that-end-early) for it.
+    /// If the call had a deadline sooner than its timeout, the failure counts against the service only if the service
+    /// had [enough time](crate::circuit_breaker#calls-that-end-early) for the call.
     fn is_deadline_exceeded(&self, response: &Res) -> bool {
         let _ = response;
         false
@@ -234,7 +236,8 @@ where
 
 /// Makes a classifier of a closure.
 ///
-/// The closure comes back unchanged; `classify_fn` adds the signature that type inference needs. A named function does not need it.
+/// It returns the closure unchanged and adds only the signature that type inference needs. A named function does not
+/// need it.
 ///
 /// # Examples
 ///

@@ -1,8 +1,8 @@
 //! Budget for retries: a bound on the extra load that the callers of one dependency may cause.
 //!
-//! Retries help while failures are rare, and finish a service off when it is down: with three
-//! attempts, a dead backend gets three times its load. A budget lets retries through in the first case and stops them in
-//! the second, without being told which case it is.
+//! Retries help while failures are rare. When a service is down, they keep it down: with three attempts, the service
+//! gets three times its load. A budget permits retries in the first case and stops them in the second, and needs no
+//! setting for it.
 //!
 //! # When to use it
 //!
@@ -18,35 +18,35 @@
 //!   what they cost       +10 …  ──┘                   └─▶ −20 a hedge
 //! ```
 //!
-//! The budget is a bucket of tokens. A call that succeeds at the first attempt brings 1, or 2 while there are
-//! fewer than 20, so that a client with few calls recovers from an unlucky streak. A retry costs 10, or 20
-//! if the answer was an overload. While the budget can hold fewer than 20, what costs 20 takes all that it can hold: a client
-//! with few calls pays 10. An operation that succeeds in the end gets its payments back, so retries that help
-//! are free, and only retries that do not help use up the budget.
+//! The budget is a bucket of tokens. A call that succeeds at the first attempt adds 1 token, or 2 while there are fewer
+//! than 20, so that a client with few calls recovers from a series of failures. A retry costs 10 tokens, or 20 if the
+//! answer was an overload. If the capacity is below 20, a retry that costs 20 takes the whole capacity instead: a
+//! client with few calls pays 10. An operation that succeeds in the end gets its tokens back. Successful retries are
+//! therefore free, and only unsuccessful ones use up the budget.
 //!
-//! The bucket starts with enough tokens for its first operation: 20 × ([`max_attempts`](crate::retry::Config::max_attempts)
-//! − 1) tokens for a retry layer, 20 × [`max_hedges`](crate::hedge::Config::max_hedges) for a hedge. Each layer tells
-//! its budget how many it needs when it is built, and the greatest number counts. So the first operation of a new process makes all
-//! attempts, also after overloads. The bucket holds 10 times the greatest of
+//! The bucket starts with enough tokens for its first operation: 20 ×
+//! ([`max_attempts`](crate::retry::Config::max_attempts) − 1) tokens for a retry layer, 20 ×
+//! [`max_hedges`](crate::hedge::Config::max_hedges) for a hedge. When a layer is built, it raises the initial tokens of
+//! its budget to this number, and the greatest number counts. The first operation of a new process can therefore make
+//! all attempts, also after overloads. The capacity of the bucket is 10 times the greatest of
 //!
 //! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to 10
 //!   (10 before the calls are first measured),
 //! - 0.2 × the operations in flight,
 //! - 0.2 s × the operations per second,
-//! - in the first minute, its initial retries.
+//! - in the first minute, the initial number of retries.
 //!
-//! In a total outage no tokens come in, and the load on the backend falls to 1.00 times the calls. At
-//! 20 % random failures almost every retry is allowed. Above about 35 % retries cost more tokens than
-//! come in: of the load that retries would add without a budget, 84 % is let through at 35 %
-//! failures, 60 % at 40 %, 28 % at 50 % and nothing at 100 %. Source: the client-side token bucket of
-//! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
-//! funded by successes.
+//! In a total outage no call adds tokens, and the load on the service falls to 1.00 times the calls. At 20 % random
+//! failures almost every retry is allowed. Above about 35 %, retries cost more tokens than calls add: of the load that
+//! retries would add without a budget, the budget permits 84 % at 35 % failures, 60 % at 40 %, 28 % at 50 % and nothing
+//! at 100 %. Source: the client-side token bucket of the AWS SDKs (*Fixing retries with token buckets and circuit
+//! breakers*, Marc Brooker, 2022); here, successes add the tokens.
 //!
 //! # Promises
 //!
 //! - In a total outage the load on the service falls to 1.00 times the calls. A process that starts during the outage
-//!   adds its initial tokens; one that makes a single call makes all attempts of it.
-//! - An operation that is dropped gives back its place, but not its payments.
+//!   adds load for its initial tokens. A process that makes a single call makes all attempts of this call.
+//! - An operation that is dropped no longer counts as in flight. It does not get its tokens back.
 //! - Calls that race neither lose nor create tokens.
 //!
 //! # Cost
@@ -56,8 +56,8 @@
 //!
 //! # What clones share
 //!
-//! Everything. Make one budget per dependency and give it to every layer and client that calls it;
-//! never make one per request.
+//! Everything. Make one budget for each dependency and give it to every layer and client that calls the dependency;
+//! never make one for each request.
 //!
 //! # Metrics
 //!
@@ -67,8 +67,8 @@
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`reserve`](Config::reserve) | 1 to 10 retries, by the calls of the last minute | a client with a call per second can ride out a bad moment; a fleet of smaller ones does not hold ten retries each for the moment at which its service is weakest |
-//! | [`share`](Config::share) | 0.2 | extra load that a healthy service can take |
+//! | [`reserve`](Config::reserve) | 1 to 10 retries, by the calls of the last minute | | a client with one call a second can overcome a short fault; the clients of a large fleet, with few calls each, do not all save ten retries for the next outage |
+//! | [`share`](Config::share) | 0.2 | the extra load that a healthy service can take |
 //! | [`initial`](Config::initial) | enough for the first operation: 4 retries for 3 attempts | a new process makes as many attempts as an old one |
 //!
 //! # Examples
@@ -117,7 +117,7 @@ pub struct Budget {
 
 struct Shared {
     tokens: Tokens,
-    /// The user has set the initial tokens, so layers do not raise them.
+    /// `true` if the user has set the initial tokens: layers do not raise them then.
     is_initial_fixed: bool,
     origin: Instant,
     metrics: &'static Series<BudgetMetrics>,
@@ -184,13 +184,13 @@ impl Budget {
         Arc::as_ptr(&self.shared).addr()
     }
 
-    /// Notes that an operation begins. Each one must [`leave`](Self::leave).
+    /// Notes that an operation begins. Each operation must [`leave`](Self::leave).
     #[inline]
     pub(crate) fn enter(&self) {
         self.shared.tokens.enter();
     }
 
-    /// Notes that an operation is over, and the tokens that it brings.
+    /// Notes that an operation is over, and adds its tokens.
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) {
         if self.shared.tokens.leave(gain) {
@@ -209,7 +209,7 @@ impl Budget {
         taken
     }
 
-    /// Brings back the tokens of an attempt that was not sent.
+    /// Gives back the tokens of an attempt that was not sent.
     pub(crate) fn give_back(&self, taken: u32) {
         self.shared.tokens.deposit(taken);
     }
@@ -243,10 +243,10 @@ impl PartialEq for Budget {
 #[must_use = "call `build` to make the budget"]
 pub struct Config {
     name: String,
-    /// `None` for what the calls of the last minute are reason for.
+    /// `None` to derive it from the calls of the last minute.
     reserve: Option<u32>,
     share: f64,
-    /// `None` for as many as the layers need that use the budget.
+    /// `None` for the number that the layers of the budget need.
     initial: Option<u32>,
 }
 
@@ -258,18 +258,19 @@ impl Config {
         self
     }
 
-    /// Sets the retries that the budget can hold per operation in flight, and per operation each second;
-    /// above 0 and at most 1. 0.2 by default.
+    /// Sets the number of retries that the budget can hold for each operation in flight, and for each operation per
+    /// second; above 0 and at most 1. 0.2 by default.
     pub fn share(mut self, share: f64) -> Self {
         self.share = share;
         self
     }
 
-    /// Sets the number of retries at the start, 0 to 20,000. The budget can hold them for a minute, also if they are
+    /// Sets the number of retries at the start, 0 to 20,000. The budget can hold them for a minute, even if they are
     /// more than the reserve.
     ///
-    /// The default is enough for the first operation if each retry costs 20 tokens: twice the retries of an
-    /// operation, or the hedges, of the layer that needs most. Layers do not raise a number that is set here.
+    /// The default is enough for the first operation if each retry costs 20 tokens: twice the greatest number of
+    /// retries, or of hedges, that a layer of the budget can make for one operation. Layers do not raise a number that
+    /// is set here.
     pub fn initial(mut self, retries: u32) -> Self {
         self.initial = Some(retries);
         self

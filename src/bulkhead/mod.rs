@@ -2,17 +2,18 @@
 //!
 //! # When to use it
 //!
-//! In front of a dependency that can be given too much to do, and that is every one. Calls beyond what it can work
-//! on wait in its queues, until every answer comes too late to be of use; nothing else in this crate
-//! prevents that. A limit on the calls in flight keeps the queue short and refuses the rest at once. Put it inside
-//! retry and circuit breaker, so that a wait between two attempts holds no permit and a call that the breaker refuses takes
-//! none, and outside the timeout, so that a permit is back when the time is up.
+//! Use it in front of every dependency, because every dependency can be overloaded. Calls beyond its capacity wait in
+//! its queues, until every answer comes too late to be of use; no other layer of this crate prevents this. A limit on
+//! the calls in flight keeps the queue short and refuses the other calls at once. Put it inside retry and circuit
+//! breaker, so that a wait between two attempts holds no permit and a call that the breaker refuses takes none. Put it
+//! outside the timeout, so that a call that times out gives its permit back.
 //!
-//! Not for a quota: that is per second, and wants a rate limit. The limit is for one process: with ten of them
+//! Do not use it for a quota of calls per second: use a rate limit. Each process has its own limit: with ten processes
 //! the service gets ten times as many calls.
 //!
-//! Which limit? By Little's law a service that does 100 calls a second in 50 ms each has 5 in flight. Twice what is
-//! in flight at the busiest hour leaves room, and stops what goes beyond. Or let [`Aimd`] find it.
+//! To choose the limit, estimate the calls in flight. By Little's law, a service that answers 100 calls a second in 50
+//! ms each has 5 in flight. Twice the number in flight at the busiest hour leaves some room. Alternatively, let
+//! [`Aimd`] find the limit.
 //!
 //! # How it works
 //!
@@ -27,56 +28,55 @@
 //!      BulkheadFull                     QueueTimeout
 //! ```
 //!
-//! **Limit.** A number, which can be changed at run time, or one that adapts: [`Aimd`], or a [`LimitPolicy`] of your
-//! own, which is told how long each call took (without the time in the queue) and how it ended.
+//! **Limit.** A number, which you can change at run time, or a limit that adapts: [`Aimd`], or a [`LimitPolicy`] of
+//! your own. A policy receives the duration of each call (without the time in the queue) and its outcome.
 //!
-//! **Queue.** Bounded by length and by time. A call waits at most [`queue_wait`](Config::queue_wait). Once the queue has
-//! not been empty for `queue_wait`, calls wait at most a fifth of it until the queue is empty. So a burst is got over,
-//! and a queue that stands does not hold everybody up. That is the rule of
-//! `CoDel` (*Controlling Queue Delay*, Nichols and Jacobson, 2012) in the form that servers use (*Fail at Scale*,
-//! Maurer, 2015). A deadline that comes sooner ends the wait. A permit that becomes free is handed to the
-//! call whose turn it is, which nobody can forestall. A call takes its place when it is first polled.
+//! **Queue.** Bounded by length and by time. A call waits at most [`queue_wait`](Config::queue_wait). Once the queue
+//! has not been empty for `queue_wait`, calls wait at most a fifth of `queue_wait` until the queue is empty. The queue
+//! therefore absorbs a burst, and a standing queue does not delay every call. This is the rule of `CoDel` (*Controlling
+//! Queue Delay*, Nichols and Jacobson, 2012) in the form for servers (*Fail at Scale*, Maurer, 2015). A sooner deadline
+//! ends the wait. A free permit goes directly to the call whose turn it is, and no other call can take it first. A call
+//! takes its place in the queue when it is first polled.
 //!
-//! With 100 calls a second to a service that can do 80, a limit of 15 answers 79 % of them with a median of 198 ms
-//! and a 99th percentile of 254 ms, 24 answer 80 % with 308 and 371 ms; with a timeout of 5 s alone
-//! it is 61 % with 2.9 and 5.0 s (experiment X10 of `cargo bench --package effectiveness`).
+//! With 100 calls a second to a service that can answer 80, these shares of the calls succeed (experiment X10 of `cargo
+//! bench --package effectiveness`): with a limit of 15, 79 %, with a median of 198 ms and a 99th percentile of 254 ms;
+//! with a limit of 24, 80 %, with 308 and 371 ms; with a timeout of 5 s alone, 61 %, with 2.9 and 5.0 s.
 //!
 //! # Promises
 //!
-//! - Never more calls are in flight than the limit, except those that were when it became smaller.
-//! - A permit that is free finds the one who waits for it: one is woken for each, and none is lost, whoever is
-//!   cancelled when.
-//! - A call that is admitted at once takes no lock and allocates nothing; with a fixed limit, 30 of 31 do not read the
-//!   clock.
-//! - Full is an error at once, never a service that is not ready; no timer is made for it.
-//! - While a call waits nothing of the inner service is held for it.
+//! - The calls in flight never exceed the limit, except for calls that were in flight when it became smaller.
+//! - Each free permit wakes one waiting call. No permit is lost, whichever call is cancelled at whichever moment.
+//! - A call that is admitted at once takes no lock and allocates nothing; with a fixed limit, 30 of 31 calls do not
+//!   read the clock.
+//! - A call that finds the bulkhead full gets an error at once, without a timer. The service is always ready.
+//! - While a call waits, it holds nothing of the inner service.
 //!
 //! # Cancellation
 //!
-//! Dropping the future of a call gives its permit back, or its place in the queue. A permit that it was handed and does
-//! not know of yet goes to the next. The same holds if the inner service or the classifier panics. A
-//! [`TrackCompletion`](crate::TrackCompletion) decides how long a call that has its response keeps the permit.
+//! Dropping the future of a call gives back its permit or its place in the queue. If the call has just been given a
+//! permit and was not polled since, the permit goes to the next call. The same holds if the inner service or the
+//! classifier panics. A [`TrackCompletion`](crate::TrackCompletion) decides how long a call keeps its permit after the
+//! response.
 //!
-//! A future that waits and is not polled any more, but not dropped either, keeps its place, and a permit that it is
-//! handed.
+//! A waiting future that is neither polled nor dropped keeps its place, and keeps a permit that it is given.
 //!
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, share one limit and one queue.
-//! [`BulkheadLayer::handle`] reads and steers it. Build a second layer for a second bulkhead.
+//! [`BulkheadLayer::handle`] reads their state and changes the limit. Build a second layer for a second bulkhead.
 //!
 //! # Cost
 //!
-//! Two atomic updates of one word, and one reference taken and given back. An adaptive limit reads the clock twice.
-//! A call that waits takes short locks and allocates its place and a timer.
+//! Two atomic updates of one word, and one reference taken and given back. An adaptive limit reads the clock twice. A
+//! waiting call takes short locks and allocates its place and a timer.
 //!
 //! # Errors
 //!
 //! - [`ErrorKind::BulkheadFull`](crate::ErrorKind::BulkheadFull): no permit, and no place in the queue.
-//! - [`ErrorKind::QueueTimeout`](crate::ErrorKind::QueueTimeout): waited for too long.
-//! - [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): the deadline came while the call waited.
+//! - [`ErrorKind::QueueTimeout`](crate::ErrorKind::QueueTimeout): the call waited in the queue for too long.
+//! - [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): the deadline passed while the call waited.
 //!
-//! The inner service was not asked in any of these cases.
+//! In all three cases the inner service was not called.
 //!
 //! # Metrics
 //!
@@ -88,19 +88,19 @@
 //! | `buttress_queue_wait_seconds` | histogram, of the calls that waited | name, layer = `bulkhead`, result = `admitted`, `timeout`, `deadline`, `cancelled` |
 //! | `buttress_rejections_total` | counter | name, layer = `bulkhead`, reason = `bulkhead_full`, `queue_timeout`, `deadline_exceeded`; mode |
 //!
-//! The gauges are the sums over the bulkheads of one name. They are published every 100 ms, by calls that know the
-//! time; and at once when the limit changes, when nothing is in flight or nobody waits any longer, and when there
-//! are twice or half as many as is shown, and 8 more or less.
+//! The gauges are the sums over the bulkheads of one name. Calls that know the time publish them every 100 ms. A gauge
+//! is published at once when the limit changes, when no call is in flight or waits any longer, and when its value is at
+//! least twice or at most half of the published one, and 8 more or less.
 //!
 //! # Defaults
 //!
 //! | setting | default | reason |
 //! |---|---|---|
 //! | limit | none | depends on the service |
-//! | [`queue`](Config::queue) | 0 | who cannot be served now should know at once, unless bursts are usual |
+//! | [`queue`](Config::queue) | 0 | a call that cannot be served now should fail at once, unless bursts are usual |
 //! | [`queue_order`](Config::queue_order) | FIFO | fair; a call that waits 20 ms at most gains little from being the newest |
-//! | [`queue_wait`](Config::queue_wait) | 100 ms | gets over a burst |
-//! | [`overloaded_wait`](Config::overloaded_wait) | a fifth of `queue_wait` | keeps permits busy, and no more |
+//! | [`queue_wait`](Config::queue_wait) | 100 ms | absorbs a burst |
+//! | [`overloaded_wait`](Config::overloaded_wait) | a fifth of `queue_wait` | just long enough to keep the permits in use |
 //! | [`overloaded_after`](Config::overloaded_after) | `queue_wait` | a burst that the queue can hold is over by then |
 //!
 //! # Examples

@@ -2,8 +2,8 @@
 //!
 //! # When to use it
 //!
-//! For a [balancer](crate::balance) whose endpoints come and go: a service of Kubernetes, or a fleet that scales. If the list
-//! stays the same, give the balancer the list.
+//! Use a source if the endpoints of a [balancer](crate::balance) change: a service of Kubernetes, or a fleet that
+//! scales. If the endpoints never change, give the balancer a list.
 //!
 //! # How it works
 //!
@@ -12,14 +12,14 @@
 //!                                   Remove(key)              (a task)   (a snapshot)
 //! ```
 //!
-//! A [`Source`] says which endpoints come and go; [`balance::Config::discover`](crate::balance::Config::discover) takes
-//! a source. Any `tower::discover::Discover` is a source. This page has
-//! three more:
+//! A [`Source`] reports the endpoints that are added and removed;
+//! [`balance::Config::discover`](crate::balance::Config::discover) takes a source. Any `tower::discover::Discover` is a
+//! source. This module has three more:
 //!
 //! - [`Dns`] looks a host name up again and again: for a headless service of Kubernetes, or anything else that
 //!   publishes its addresses by DNS.
-//! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd or a file. The code that finds out about
-//!   the endpoints writes the whole list, and never a difference.
+//! - [`Watch`] follows a list in a `tokio::sync::watch` channel: for Consul, etcd or a file. Your code writes the whole
+//!   list at each change, and never a difference.
 //! - [`Restartable`] makes a source with a function, and makes it again after a panic or on another runtime.
 //!
 //! [`Dns`] and [`Watch`] make the service of an endpoint from its address, with a function of yours. The function can give each
@@ -37,8 +37,8 @@
 //!
 //! # Cancellation and errors
 //!
-//! The driver of a balancer ends with its last handle, and drops the source. An error that a source reports leaves
-//! the endpoints as they are. When a source ends, the driver ends, and the endpoints are final: they stay.
+//! The driver of a balancer ends with its last handle, and drops the source. An error of a source leaves the endpoints
+//! unchanged. When a source ends, the driver ends, and the last endpoints stay.
 //!
 //! A source whose poll panics is [restarted](Source::restart) after 0.1 to 30 s. The next call of the balancer restarts a source
 //! whose runtime has ended: see [background tasks](crate::balance#background-tasks).
@@ -49,7 +49,7 @@
 //! |---|---|---|
 //! | [`interval`](Config::interval), [`timeout`](Config::timeout) | 5 s, 10 s | a new server gets calls soon; name servers are cached |
 //! | shortest time to live | 1 s | name servers count in seconds, and some answer with 0 |
-//! | [`empty_after`](Config::empty_after) | 60 s | a name server that forgets is more likely than a service without servers |
+//! | [`empty_after`](Config::empty_after) | 60 s | an empty answer of a name server is more often an error than a service without servers |
 //!
 //! # Examples
 //!

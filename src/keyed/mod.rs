@@ -1,10 +1,10 @@
-//! Keyed: layers of its own for each key, such as a host or a tenant.
+//! Keyed: separate layers for each key, such as a host or a tenant.
 //!
 //! # When to use it
 //!
-//! Where a shared limit or a shared breaker would punish many callers for the calls of one: a rate limit for each
-//! tenant, a circuit breaker for each host behind one client. Any layer of this crate can be made for each key,
-//! and so can a tuple of layers, the first one outermost. The keyed layer stands where that layer would stand.
+//! Use it where a shared limit or breaker would refuse the calls of many callers because of one: a rate limit for each
+//! tenant, a circuit breaker for each host behind one client. It makes any layer of this crate for each key, or a tuple
+//! of layers, the first one outermost. The keyed layer takes the position of that layer in the stack.
 //!
 //! Do not use it for layers without a state: a timeout is the same for every key, so use
 //! [`per_request`](crate::TimeoutLayer::per_request). Do not use it for keys that are new with each request, such as a
@@ -31,17 +31,18 @@
 //! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It counts as
 //!   used just now.
 //!
-//! A call looks at 32 keys in 8 shards at most. If none of them can go, the new key uses an *overflow part*: one of 64 common
-//! layers, chosen by the hash of the key. Keys that share an overflow part can affect each other, and a caller with many keys gets
-//! at most 64 further limits. When there is a slot again, such a key gets a new layer of its own. A key longer than
-//! [`max_key_size`](Config::max_key_size) always uses an overflow part, so that callers cannot fill the memory with keys.
+//! A call examines at most 32 keys in 8 shards. If none of them can give up its slot, the new key uses an *overflow
+//! part*: one of 64 common layers, chosen by the hash of the key. Keys that share an overflow part can affect each
+//! other, and a caller with many keys gets at most 64 further limits. When a slot is free again, the key gets a new
+//! layer of its own. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that
+//! callers cannot fill the memory with keys.
 //!
 //! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
 //!
 //! While calls overflow, either there are more busy keys than slots, or a caller brings a flood of keys. Raise
-//! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key that it let through within the
-//! time in which its tokens come back: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots. With
-//! 1,024 slots, 56 % of their calls are refused.
+//! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key with a call within the time
+//! in which its tokens come back: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000
+//! slots. With 1,024 slots, 56 % of their calls are refused.
 //!
 //! # Promises
 //!
@@ -52,16 +53,16 @@
 //! - A key never has two layers in use at a time, except by [`remove`](Handle::remove) and the overflow parts.
 //! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000 random
 //!   tenants a second; nor do they with 64 slots, if they called before the flood.
-//! - Keys that an attacker chooses cost no more than others: hashes are seeded for each layer
-//!   (`SipHash`, as in the standard library's map). For the same reason the key that gives up its slot may differ
-//!   from run to run, where there is more than one shard, unless there is a [`seed`](Config::seed).
+//! - Keys that an attacker chooses cost no more than others: the hashes of each layer have their own seed (`SipHash`,
+//!   as in the standard library's map). With more than one shard, the key that gives up its slot may therefore differ
+//!   from run to run, unless you set a [`seed`](Config::seed).
 //! - The functions that take the key and make its layer are called without a lock, and may panic. The function that
 //!   makes a layer may be called although another call makes the layer of the same key first.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call, which then no longer uses the key. A future that was not polled has
-//! not called the inner service.
+//! Dropping the future drops the call, which then no longer uses the key. A future that was never polled has not called
+//! the inner service.
 //!
 //! # What clones share
 //!
@@ -70,17 +71,18 @@
 //!
 //! # Cost
 //!
-//! The hash of the key, one reading of the clock, one short lock of a shard (there are up to four for each
-//! core), one clone of the inner service and the making of the layer's service round it; no allocation, unless
-//! the making of that service does (of this crate's layers: retry, hedge and the standard stack). The layer is called when the future is
-//! polled first; the future holds the layer's service until then, without a box, and polls the readiness of the inner service
-//! there. An idle handle holds nothing.
+//! The hash of the key, one reading of the clock, one short lock of a shard (up to four shards for each core), one
+//! clone of the inner service, and the layer's service around the clone. Nothing is allocated, unless the layer's
+//! service allocates (of this crate's layers: retry, hedge and the standard stack). The future calls the layer's
+//! service at its first poll, and keeps the service until then without a box. It also polls the readiness of the inner
+//! service. An idle handle holds nothing.
 //!
-//! A new key costs what its layer costs to make, and handles to metrics are looked up again when that was one
-//! of this crate. Its memory is that of the layer, of the key, and about 0.2 kB: 0.5 kB and the key with a rate limit, 1.2 kB
-//! and the key with a circuit breaker on two cores, and a quarter of a kB more for each further core, up to 16. If all 8,192
-//! slots are taken, those are 4, 10 and, on 16 cores, 38 MB, and at most 4 MB for the keys. A hedge for each key takes 48 kB,
-//! and 4 kB for each core, so 8,192 of them take over 400 MB: hedge outside, or allow fewer keys.
+//! A new key costs the making of its layer; a layer of this crate also looks its metrics up again. A key takes the
+//! memory of the layer, the key itself, and about 0.2 kB. In total, this is the key and 0.5 kB with a rate limit, or
+//! 1.2 kB with a circuit breaker on two cores, and a quarter of a kB more for each further core, up to 16. If all 8,192
+//! slots are taken, rate limits take 4 MB, and circuit breakers 10 MB, or 38 MB on 16 cores; the keys take at most 4
+//! MB. A hedge for each key takes 48 kB, and 4 kB for each core, so 8,192 hedges take over 400 MB: put the hedge
+//! outside the keyed layer, or allow fewer keys.
 //!
 //! # Errors
 //!
@@ -93,9 +95,8 @@
 //! | `buttress_keys` | gauge | name |
 //! | `buttress_key_events_total` | counter | name; event = added, evicted, expired, removed, overflowed, oversized |
 //!
-//! `overflowed` counts calls whose key found no slot: slots are short. `oversized` counts calls whose key was too
-//! long. The other events count keys. A key is never a label: give the
-//! layers of all keys one name, so that their metrics add up.
+//! `overflowed` counts calls whose key found no slot. `oversized` counts calls whose key was too long. The other events
+//! count keys. A key is never a label: give the layers of all keys one name, so that their metrics add up.
 //!
 //! # Defaults
 //!
@@ -103,7 +104,7 @@
 //! |---|---|---|
 //! | [`max_keys`](Config::max_keys) | 8192 | enough for 5,000 clients at half their limits, and for as many new keys a second; 10 MB with a circuit breaker each |
 //! | [`max_key_size`](Config::max_key_size) | 512 B | longer than any host name with its port |
-//! | [`idle`](Config::idle) | 10 min | longer than windows and open times, shorter than a day's keys |
+//! | [`idle`](Config::idle) | 10 min | longer than windows and open times, short enough to forget the keys of a day |
 //! | [`overflow`](Config::overflow) | 64 parts, each made for the first key that needs it | a noisy key harms few others |
 //! | [`seed`](Config::seed) | from the operating system | callers must not know which keys share a part |
 //!

@@ -1,4 +1,4 @@
-//! Rate limit: keeps calls to a rate.
+//! Rate limit: bounds the rate of calls.
 //!
 //! # When to use it
 //!
@@ -7,39 +7,40 @@
 //! taken for a slow answer.
 //!
 //! Do not use it against overload: a rate that suits a healthy service is too high for a slow one. Use a
-//! [bulkhead](crate::bulkhead) there. Processes do not share a limit: each has its own.
+//! [bulkhead](crate::bulkhead) there. Each process has its own limit.
 //!
 //! # How it works
 //!
-//! The generic cell rate algorithm (ITU-T I.371) is a token bucket without a timer. Tokens come at the
-//! rate, evenly spaced, up to the burst. A call takes one token, or its [`cost`](Config::cost). One atomic word holds the
-//! time at which the bucket will be full:
+//! The algorithm is the generic cell rate algorithm (ITU-T I.371), a token bucket without a timer. Tokens come at the
+//! rate, evenly spaced, up to the burst. A call takes one token, or its [`cost`](Config::cost). One atomic word holds
+//! the time at which the bucket will be full:
 //!
 //! ```text
 //! full at = max(full at, now) + cost × interval      if that is at most now + burst × interval
 //! ```
 //!
 //! **Calls above the rate** are rejected at once, with the exact time after which a call would pass. With
-//! [`max_wait`](Config::max_wait) they wait instead, in the order in which they came. Only the first call waits for
-//! tokens, and wakes the next call when it leaves. A call whose turn cannot come within `max_wait`, or before its
-//! [deadline](crate::Deadline), is rejected at once. A call takes its place when it is first polled.
+//! [`max_wait`](Config::max_wait) they wait instead, in the order in which they came. Only the first call of the queue
+//! waits for tokens; it wakes the next call when it leaves. A call whose turn cannot come within `max_wait`, or before
+//! its [deadline](crate::Deadline), is rejected at once. A call takes its place when it is first polled.
 //!
 //! **Pauses.** A [classifier](Config::classify) can find the time for which the service asks callers to stay away. The limit then
 //! lets nothing through for that time, and afterwards one call after the other at the rate. Two answers ask for a pause:
 //!
-//! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). In the
-//!   attempts of a standard stack, a retry or a hedge over a balancer with other endpoints that take calls, the pause concerns
-//!   the endpoint alone. A rate limit outside of them does not know of the balancer.
+//! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). If
+//!   the limit is inside a standard stack, a retry or a hedge, and a balancer below it has other endpoints that take
+//!   calls, the limit does not pause: the balancer avoids the overloaded endpoint alone. A limit outside of these
+//!   layers does not know of the balancer, and pauses.
 //! - The caller has used up its quota ([`Outcome::Throttled`](crate::Outcome::Throttled), such as a 429), if
-//!   [`one_quota`](Config::one_quota) says that all calls of the layer share a quota. Without it, the answer concerns
-//!   only its own request: a tenant that uses up its quota does not stop other tenants.
+//!   [`one_quota`](Config::one_quota) says that all calls of the layer share a quota. Without this setting, the answer
+//!   concerns only its own request: a tenant that uses up its quota does not stop other tenants.
 //!
 //! # Promises
 //!
 //! - In every window of time `T`, wherever it begins, calls take at most `burst + ⌊rate × T⌋` tokens, also
 //!   after any idle time and whatever the clock does.
-//! - Under saturation the rate is exact to 0.002 %, from one in 365 days to 1,000,000,000 per second. The clock counts
-//!   in nanoseconds: a burst that comes within a few nanoseconds loses more.
+//! - Under saturation the rate is exact to 0.002 %, from one call in 365 days to 1,000,000,000 per second. The clock
+//!   counts in nanoseconds: the error is greater for a burst that comes within a few nanoseconds.
 //! - A rejected call takes no token, and neither does a call that is dropped while it waits: the calls behind it move up.
 //! - No call overtakes a waiting call. No call waits for longer than `max_wait` or beyond its deadline by more
 //!   than a tick of tokio's timer (1 ms).
@@ -49,8 +50,8 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future of a waiting call gives up its place. A token that was taken is not given back, because the
-//! service may have seen the call.
+//! Dropping the future of a waiting call gives up its place. A call that has taken a token does not give it back,
+//! because the service may have seen the call.
 //!
 //! If the first waiting future is no longer polled, but not dropped either, the calls behind it wait until they are
 //! rejected.
@@ -79,7 +80,7 @@
 //! no use. [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that would pass within `max_wait`,
 //! but not before its deadline.
 //!
-//! The inner service was not asked in any of these cases.
+//! In all of these cases the inner service was not called.
 //!
 //! # Metrics
 //!
@@ -101,7 +102,7 @@
 //! | [`max_wait`](Config::max_wait) | off | a caller that is rejected at once can do something else |
 //! | [`cost`](Config::cost) | 1 | |
 //! | [`classify`](Config::classify) | none | the form of a pushback depends on the service |
-//! | [`max_retry_after`](Config::max_retry_after) | 60 s | the windows of most services are shorter; one odd answer must not silence a client for hours |
+//! | [`max_retry_after`](Config::max_retry_after) | 60 s | the windows of most services are shorter; one wrong answer must not stop a client for hours |
 //!
 //! # Examples
 //!

@@ -1,15 +1,15 @@
-//! Retry: tries again what failed, after a wait, within a budget.
+//! Retry: repeats failed calls, after a wait, within a budget.
 //!
 //! # When to use it
 //!
-//! For faults that are short and rare: a connection that was reset, a server that is being replaced,
-//! a lost race. Put it inside the deadline and outside the circuit breaker and the timeout, so that
-//! each attempt has its own timeout and is counted by the breaker. Retry in one place of a call chain
-//! only; this layer does not retry within an attempt of another one unless told to. The attempt is carried
-//! with the task: a retry in a task that an attempt spawns does not know of it.
+//! Use it for faults that are short and rare: a connection that was reset, a server that is being replaced, a lost
+//! race. Put it inside the deadline and outside the circuit breaker and the timeout, so that each attempt has its own
+//! timeout and is counted by the breaker. Retry at one place of a call chain only: this layer does not retry within an
+//! attempt of another retry, unless [`retry_nested`](Config::retry_nested) is set. It recognizes the outer retry by the
+//! task, so it does not recognize one whose attempt has spawned the task.
 //!
-//! Not for overload (the [budget](crate::budget) stops it there), and not for requests that do harm
-//! when the service acts on them twice: tell it with [`Replay`](crate::Replay) which those are.
+//! Do not use it against overload, where the [budget](crate::budget) stops it. Do not use it for requests that do harm
+//! when the service acts on them twice: a [`Replay`](crate::Replay) policy names these requests.
 //!
 //! # How it works
 //!
@@ -24,61 +24,63 @@
 //!             └─────────┘
 //! ```
 //!
-//! After a failed attempt there is another one unless (in this order, each counted by name)
+//! A failed attempt is followed by another one unless one of these decisions prevents it. They are made in this order,
+//! and each is counted by name:
 //!
 //! | `decision` | because |
 //! |---|---|
 //! | `rejected` | a layer of this operation refused the call, and would do so again |
-//! | `not_retryable` | another attempt is of no use, by [`Classify::reattempt`](crate::Classify::reattempt): the caller's mistake |
+//! | `not_retryable` | another attempt is of no use, by [`Classify::reattempt`](crate::Classify::reattempt), as after a mistake of the caller |
 //! | `nested` | an outer retry makes the attempts |
 //! | `exhausted` | all attempts have been made |
 //! | `pushback` | the service asked not to be tried again |
-//! | `not_copyable` | there is no copy of the request, or it was lost since |
-//! | `not_idempotent` | acting twice does harm, and nothing [proves](#not-sent) that the request was not sent |
+//! | `not_copyable` | there is no copy of the request, or the copy has been lost |
+//! | `not_idempotent` | the request does harm when the service acts on it twice, and nothing [proves](#not-sent) that it was not sent |
 //! | `retry_after` | the service asked for a longer wait than [`max_retry_after`](Config::max_retry_after) |
 //! | `deadline` | the wait would reach to the deadline or past it |
 //! | `response_timeout` | in a standard stack, the wait would reach to the end of its response timeout or past it |
 //! | `budget` | the budget is used up |
 //!
-//! The wait is drawn from the [`Backoff`](crate::Backoff), longer after an overload and for a caller without quota. The backoff is that of Marc
-//! Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
+//! The wait is a random time from the [`Backoff`](crate::Backoff). It is longer after an overload, and when the caller
+//! has used up its quota. The algorithm is from Marc Brooker, *Exponential Backoff And Jitter* (AWS, 2015).
 //!
-//! If the service asks for a time v (`Retry-After`, gRPC's pushback), the wait is v + U(0, max(v / 10, base)), with the
-//! base of the backoff that would have been drawn from. It is never shorter than v, and the random part spreads the
-//! callers that were all told the same. If v is longer than [`max_retry_after`](Config::max_retry_after), or the
-//! wait does not end before the deadline and the response timeout, the answer comes back at once: a request sooner than v would be in vain.
-//! An endpoint of a balancer that is overloaded asks for itself: if there are others, the next attempt follows after the
-//! usual backoff and goes to one of them.
+//! If the service asks for a time v (`Retry-After`, gRPC's pushback), the wait is v + U(0, max(v / 10, base)), where
+//! base is that of the backoff that would apply. The wait is never shorter than v, and its random part spreads callers
+//! that got the same v. If v is longer than [`max_retry_after`](Config::max_retry_after), or the wait would not end
+//! before the deadline and the response timeout, the caller gets the answer at once: a request sooner than v would be
+//! in vain. An overloaded endpoint of a balancer asks for itself only: if there are other endpoints, the next attempt
+//! follows after the usual backoff and goes to one of them.
 //!
 //! ## Not sent
 //!
-//! A request that must not be acted on twice is sent again only if one of two things proves that it was not sent:
+//! If the service must not act on a request twice, the request is sent again only if one of two proofs shows that it
+//! was not sent:
 //!
 //! - A layer of this operation refused it: a part of the same stack, a layer that the retry calls directly or through services that
 //!   pass the call on at once, the endpoint that a balancer has chosen, or a layer of the same name in the same task.
-//! - The client says so, through an adapter that sits directly around it (`hyper::Client`, `tonic::Client` and `reqwest::Client` of
-//!   this crate, behind the features of these names), and that is called directly as well.
+//! - The client says so, through an adapter directly around it (`hyper::Client`, `tonic::Client` and `reqwest::Client`
+//!   of this crate, behind the features of these names). The retry must call the adapter directly as well.
 //!
-//! All else proves nothing, whatever the error is. A service that charges a card and then sends a mail may fail because the
-//! connection to the mail server was refused, or because the breaker of the mail server is open. These are plain errors of the
-//! service: they are retried if the request is idempotent, count in circuit breakers, and do not make a balancer leave the endpoint
-//! alone.
+//! No other error is a proof. For example, a service that charges a card and then sends a mail may fail because the
+//! mail server refused the connection, or because the breaker of the mail server is open. Such errors are plain errors
+//! of the service: they are retried if the request is idempotent, they count in circuit breakers, and a balancer does
+//! not avoid the endpoint because of them.
 //!
 //! # Promises
 //!
 //! - A call that succeeds at the first attempt takes no lock and allocates nothing but the copy
 //!   of the request; with [`Never`](crate::Never) or one attempt, not even that.
-//! - The last attempt sends the copy itself instead of a copy of it.
-//! - A service that is down gets 1.00 times the calls, once the budget is used up.
+//! - The last attempt sends the kept copy itself and does not copy it again.
+//! - Once the budget is used up, the load on a service that is down is 1.00 times the calls.
 //! - No two requests share a sequence of waits; with a [`seed`](Config::seed) on one thread, all waits
 //!   repeat exactly.
-//! - The result of the last attempt comes back, whatever the reason for ending: a response of HTTP with the extension `Attempts`, unless the first attempt was a success, and an error with the number
-//!   of attempts and the reason.
+//! - The caller gets the result of the last attempt, whatever the reason for ending. Unless the first attempt was a
+//!   success, an HTTP response has the extension `Attempts`; an error has the number of attempts and the reason.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the attempt or the wait, with its timer, and gives up the operation's place
-//! in the budget. The payments for its retries are not refunded.
+//! Dropping the future drops the attempt, or the wait with its timer. The operation no longer counts as in flight in
+//! the budget. The tokens that its retries have cost are not refunded.
 //!
 //! # What clones share
 //!
@@ -88,16 +90,16 @@
 //! # Cost
 //!
 //! The copy of the request, two atomic updates of the budget, and one reference taken and given back. A further attempt
-//! takes a lock to clone the inner service, a timer, and a box or two.
+//! costs a lock to clone the inner service, a timer, and a box or two.
 //!
 //! # Errors
 //!
-//! The inner service's, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that begins after its
-//! deadline, or whose task is woken after it when the wait is over.
+//! The errors of the inner service, and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call
+//! that begins after its deadline, or whose task wakes from a wait after the deadline.
 //!
-//! The error of a call that was retried, or could have been, has the number of [`attempts`](crate::Cause::attempts) and the reason
-//! why the retry [`gave_up`](crate::Cause::gave_up). Its message says both: `"inventory" gave no answer within 300.0ms, after 2 of 3
-//! attempts: the retry budget is used up`. A retry inside another one writes neither.
+//! The error of a call that was retried, or could have been, has the number of [`attempts`](crate::Cause::attempts) and
+//! the reason why the retry [`gave_up`](crate::Cause::gave_up). Its message says both: `"inventory" gave no answer
+//! within 300.0ms, after 2 of 3 attempts: the retry budget is used up`. A retry inside another retry adds neither.
 //!
 //! # Metrics
 //!

@@ -1,10 +1,10 @@
-//! The standard stack: all that one dependency needs, in the right order.
+//! The standard stack: all layers that one dependency needs, in the right order.
 //!
 //! # When to use it
 //!
-//! First. It is the stack that this crate's authors would build, with one name, one classifier and one budget
-//! for all parts; each part can be configured or left out. Build one by hand if you need two of a kind, another
-//! order, or layers of your own in between; layers of your own round the whole go round this one as well.
+//! Use it first, for each dependency. All its parts share one name, one classifier and one budget, and you can
+//! configure each part or leave it out. Build a stack by hand only if you need the same layer twice, another order, or
+//! layers of your own between the parts. To put your own layers around all parts, wrap the standard stack in them.
 //!
 //! # How it works
 //!
@@ -15,31 +15,32 @@
 //!
 //! From the outside:
 //!
-//! | part | by default | what it is for |
+//! | part | by default | purpose |
 //! |---|---|---|
-//! | [measure](crate::measure), stage `operation` | on | what callers see |
-//! | [deadline](Standard::deadline) | none | ends the whole answer, body and trailers included; inherited, and told to the service |
+//! | [measure](crate::measure), stage `operation` | on | measures calls as callers see them |
+//! | [deadline](Standard::deadline) | none | ends the whole answer, body and trailers included; inner calls inherit it, and it can be sent to the service |
 //! | [response timeout](Standard::response_timeout) | 10 s | ends the wait for the head of the answer, all attempts together |
-//! | [retry](crate::retry) | 3 attempts | gets over short faults |
-//! | [hedge](crate::hedge) | off | takes off the tail of the latencies |
-//! | [circuit breaker](crate::circuit_breaker) | on | leaves a service alone that is down |
-//! | [rate limit](crate::rate_limit) | off | keeps to what the service allows |
-//! | [bulkhead](crate::bulkhead) | you say | keeps a service that is slow from taking all callers with it |
-//! | [timeout](crate::timeout) | 2 s, at most 0.45 of the shorter of the two | ends an attempt that gets no answer |
-//! | [measure](crate::measure), stage `attempt` | on | what the service sees |
+//! | [retry](crate::retry) | 3 attempts | overcomes short faults |
+//! | [hedge](crate::hedge) | off | shortens the tail of the latencies |
+//! | [circuit breaker](crate::circuit_breaker) | on | stops calls to a service that is down |
+//! | [rate limit](crate::rate_limit) | off | keeps to the rate that the service allows |
+//! | [bulkhead](crate::bulkhead) | you choose | keeps a slow service from blocking all callers |
+//! | [timeout](crate::timeout) | 2 s, at most 0.45 of the deadline and of the response timeout | ends an attempt that gets no answer |
+//! | [measure](crate::measure), stage `attempt` | on | measures attempts as the service sees them |
 //!
-//! The order follows from what each part has to see:
+//! Each part has its position for a reason:
 //!
 //! - The deadline and the response timeout are outside retry, so that they cover all attempts and the waits between them.
-//! - Retry is outside everything that an attempt has to pass, so that each attempt is classified, limited and timed by
-//!   itself. It does not retry what one of these parts refused, because that would be refused again.
-//! - The hedge is inside retry and leaves failures to it; both are paid from one [budget](crate::budget). Time in
-//!   the queues of the rate limit and the bulkhead is not slowness to it, nor to the circuit breaker.
-//! - The circuit breaker is outside the limits: an attempt that it refuses takes no permit and no place
-//!   under the rate. Refusals of the limits say nothing about the service, and the breaker ignores them.
-//! - The bulkhead is inside the rate limit, so that nobody holds a permit while waiting for a turn.
-//! - The timeout is inside the queues: a call that waits for its turn is not a service that is slow. The time in the
-//!   queues is bounded by their own settings, by the deadline and by the response timeout.
+//! - Retry is outside all parts that an attempt passes, so that each attempt is classified, limited and timed by
+//!   itself. It does not retry an attempt that one of these parts refused, because they would refuse the next one as
+//!   well.
+//! - The hedge is inside retry and leaves failures to retry; one [budget](crate::budget) pays for both. Neither the
+//!   hedge nor the circuit breaker counts the time in the queues of the rate limit and the bulkhead as slowness.
+//! - The circuit breaker is outside the limits: an attempt that it refuses takes no permit and no token of the rate
+//!   limit. A refusal by a limit says nothing about the service, and the breaker ignores it.
+//! - The bulkhead is inside the rate limit, so that no call holds a permit while it waits for the rate limit.
+//! - The timeout is inside the queues: a call that waits in a queue does not mean that the service is slow. The
+//!   settings of the queues, the deadline and the response timeout bound the time in the queues.
 //!
 //! ## The three times
 //!
@@ -51,59 +52,65 @@
 //! deadline        |------------------------------------------------------|
 //! ```
 //!
-//! The deadline is a promise to the caller, and is passed on: inner calls inherit it, and a `PropagateDeadlineLayer` writes it
-//! on the wire. Of the stack's own deadline and an inherited one the sooner counts. A server that keeps to it ends the whole answer then, and so
-//! does this stack if its [completion](Standard::completion) waits for the end of the body, as that of `http::standard` does. The response
-//! timeout is private to the stack: no inner call inherits it, and it is never written on the wire.
+//! The deadline is a promise to the caller. Inner calls inherit it, and a `PropagateDeadlineLayer` sends it to the
+//! server. If the call has inherited a deadline as well, the sooner one counts. A server that keeps to the deadline
+//! ends the whole answer at that time. This stack does the same if its [completion](Standard::completion) waits for the
+//! end of the body, as the completion of `http::standard` does. The response timeout is private to the stack: no inner
+//! call inherits it, and it is never sent to a server.
 //!
 //! ## Streams
 //!
-//! The answer of a subscription, of server-sent events or of a gRPC `Watch` is meant to outlast any deadline of an answer. Declare such calls:
+//! The answer to a subscription, to a request for server-sent events or to a gRPC `Watch` goes on for longer than any
+//! deadline. Declare these calls as streams:
 //!
 //! - all of a stack: `.streaming(|_: &Request| true)`, or for HTTP `.streaming(HttpStreams::new().all())`;
 //! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
 //! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
 //!
-//! Timeout and response timeout cover the head of a stream as that of any call. The deadline of the stack neither ends it nor is written
-//! on the wire for it; a deadline that is inherited or set for the call, as with [`Deadline::scope`](crate::Deadline::scope), does
-//! both. That a stream ends for time, by a deadline or for silence, is not a failure of the service. A stack inside this one decides
-//! for its own calls: a stream that is declared to the outer stack alone ends at the deadline of the inner one.
+//! The timeout and the response timeout cover the head of a declared stream, like the head of any other call. The
+//! stack's own deadline does not end a declared stream and is not sent to the server. A deadline that is inherited or
+//! set for the call, as with [`Deadline::scope`](crate::Deadline::scope), ends the stream and is sent. A stream that
+//! ends by a deadline or after a silence is not a failure of the service. A stack inside this one decides for its own
+//! calls: a stream that is declared to the outer stack alone ends at the deadline of the inner stack.
 //!
-//! Layers that you nest by hand in the same order act alike, but for what they know of each other. In the standard stack the
-//! wait of an attempt in its own queues is known as such. Around a rate limit or a bulkhead of your own, hedge and circuit
-//! breaker take the wait for time of the service. And an attempt that the timeout ends is a `failure` of the attempt in the
-//! metrics of this stack, while a [measurement](crate::measure) inside a timeout of your own sees that it is dropped,
-//! and counts it as `cancelled`.
+//! Layers that you nest by hand in the same order act in the same way, with two differences. In the standard stack, the
+//! hedge and the circuit breaker do not count the time that an attempt waits in the stack's own queues. Around a rate
+//! limit or a bulkhead of your own, they count the wait as time of the service. An attempt that the timeout ends is a
+//! `failure` in the metrics of this stack. A [measurement](crate::measure) inside a timeout of your own sees only that
+//! the attempt is dropped, and counts it as `cancelled`.
 //!
-//! Nothing but the bulkhead protects a service that is overloaded, and no default fits every service, so
-//! [`build`](Standard::build) asks for [`concurrency_limit`](Standard::concurrency_limit) or an explicit
-//! [`unlimited`](Standard::unlimited). By Little's law a service that answers 200 calls a second in 50 ms
-//! each has 10 in flight; a limit of two to four times that only bites when it has slowed down. It should not be more
-//! than the service can answer within the timeout when it is at its worst: 50 calls that are answered at 80 a second
-//! take more than half a second.
+//! Only the bulkhead protects an overloaded service, and no default limit fits every service.
+//! [`build`](Standard::build) therefore requires [`concurrency_limit`](Standard::concurrency_limit) or an explicit
+//! [`unlimited`](Standard::unlimited). By Little's law, a service that answers 200 calls a second in 50 ms each has 10
+//! calls in flight. A limit of two to four times this number refuses calls only when the service has slowed down. The
+//! limit should not exceed the number of calls that the service can answer within the timeout when it is slowest: 50
+//! calls take more than half a second at 80 calls a second.
 //!
 //! # What is refused
 //!
-//! Parts that cannot do their work beside each other. The error names both.
+//! `build` refuses combinations of settings in which one part keeps another from working. The error names both
+//! settings.
 //!
 //! | setting | must be |
 //! |---|---|
 //! | timeout | less than the deadline, and than the response timeout |
 //! | delay of the hedge, if it is fixed | less than the timeout; if there is none, than the deadline and the response timeout |
-//! | slow calls of the circuit breaker | the same: slower ones never come |
-//! | window of the circuit breaker | at least twice the timeout: it would have forgotten the calls before they end |
-//! | calls that the circuit breaker needs to open, 5 by default | at most those that the rate limit lets through in its window: it would never open |
+//! | slow calls of the circuit breaker | the same: the timeout ends slower calls |
+//! | window of the circuit breaker | at least twice the timeout: the window would otherwise forget calls before they end |
+//! | calls that the circuit breaker needs to open, 5 by default | at most the calls that the rate limit lets through in one window: the breaker would otherwise never open |
 //! | longest wait for the rate limit, and in the queue of the bulkhead | less than the deadline, and than the response timeout |
 //!
 //! # Promises
 //!
-//! Those of the parts. Besides: the type is one that can be written in a field, `StandardService<S>` with the defaults;
-//! and a part that is left out does nothing, for next to nothing.
+//! The promises of the parts hold. In addition:
+//!
+//! - You can name the type in a field: it is `StandardService<S>` with the defaults.
+//! - A part that is left out does nothing and costs next to nothing.
 //!
 //! # Cancellation
 //!
-//! Dropping the future gives back all that the parts hold. Each counts the call as cancelled. With `http::standard` a call holds
-//! its permits until its body has ended or is dropped.
+//! Dropping the future gives back all that the parts hold. Each part counts the call as cancelled. With
+//! `http::standard` a call holds its permits until its body has ended or is dropped.
 //!
 //! # What clones share
 //!
@@ -111,12 +118,12 @@
 //!
 //! # Cost
 //!
-//! For a call whose answer is there at the first poll: one reference taken and given back and two readings of the clock for all
-//! parts together, and a third reading with a hedge. `cargo bench --package overhead` shows the stack beside its parts.
+//! A call whose answer is ready at the first poll counts one reference and reads the clock twice, for all parts
+//! together. A hedge adds a third reading. `cargo bench --package overhead` shows the stack beside its parts.
 //!
 //! # Errors
 //!
-//! Those of the parts, all with the name of the stack. [`kind`](crate::Cause::kind) tells them apart.
+//! The errors of the parts, all with the name of the stack. [`kind`](crate::Cause::kind) distinguishes them.
 //!
 //! | ended by | kind | [`stage`](crate::Cause::stage) | `buttress_timeouts_total`, layer |
 //! |---|---|---|---|
@@ -124,15 +131,16 @@
 //! | response timeout | `Timeout` | `AllAttempts` | `response_timeout` |
 //! | deadline, before the head | `DeadlineExceeded` | `Call` | `deadline` |
 //! | deadline, while a reader waits for the rest of the body | `DeadlineExceeded` | `WholeAnswer` | `deadline` |
-//! | deadline, and a reader reads on after it | `DeadlineExceeded` | `Reader` | `deadline` |
+//! | deadline, when a reader continues to read after it | `DeadlineExceeded` | `Reader` | `deadline` |
 //!
-//! With `CompleteOnResponse` the stack does not see the body, and ends none. An error after several attempts, or after the wait for
-//! another one, has the number of [`attempts`](crate::Cause::attempts), and the reason in [`gave_up`](crate::Cause::gave_up).
+//! With `CompleteOnResponse` the stack does not see bodies and ends none. An error after several attempts, or after the
+//! wait for another attempt, has the number of [`attempts`](crate::Cause::attempts), and in
+//! [`gave_up`](crate::Cause::gave_up) the reason for making no further one.
 //!
 //! # Metrics
 //!
-//! Those of the parts, with the name of the stack. A response timeout is counted as `buttress_timeouts_total`, layer =
-//! `response_timeout`.
+//! The metrics of the parts, with the name of the stack. A response timeout counts in `buttress_timeouts_total`, layer
+//! = `response_timeout`.
 //!
 //! # Examples
 //!

@@ -2,10 +2,9 @@
 //!
 //! # When to use it
 //!
-//! Always, both. A [`TimeoutLayer`] sits under retry, next to the client, and ends one attempt: set it
-//! to a little more than the slowest answer that is still worth having (the 99.9th percentile of a
-//! healthy service). A [`DeadlineLayer`] sits outside retry and ends the operation, all attempts and
-//! waits included: set it to what the caller is willing to wait.
+//! Always use both. A [`TimeoutLayer`] is inside retry, next to the client, and ends one attempt: set it to a little
+//! more than the slowest useful answer (the 99.9th percentile of a healthy service). A [`DeadlineLayer`] is outside
+//! retry and ends the operation, with all attempts and waits: set it to the time that the caller is willing to wait.
 //!
 //! # How it works
 //!
@@ -15,32 +14,34 @@
 //! TimeoutLayer     |- 300 ms -|       |- 300 ms -|
 //! ```
 //!
-//! The timeout is measured from the first poll of the call that finds the answer not there yet; the
-//! deadline from the call. Both cover the time that the inner service takes to become ready. The inner future is polled first: if
-//! the answer and the timeout are due in one poll, the answer wins. When time is up the inner future
-//! is dropped first, so that whatever it held is free when the caller sees the error.
+//! The timeout begins at the first poll of the call that finds no answer; the deadline begins with the call. Both cover
+//! the time that the inner service takes to become ready. Each poll polls the inner future first: if the answer is
+//! ready in the same poll in which the time is over, the caller gets the answer. When the time is over, the inner
+//! future is dropped first, so that all that it held is free when the caller gets the error.
 //!
-//! In a [standard stack](crate::stack) the timeout is the time for the answer: while the client takes the body of the request,
-//! each part that it takes begins the time anew, and while the client waits for the body no time runs. That needs a body that
-//! tells its [progress](crate::Upload): a `ReplayBody` of the feature `http`, or one of your own. With another body, and in a
-//! [`TimeoutLayer`], the time begins with the attempt. Deadline and `response_timeout` cover the upload, too.
+//! In a [standard stack](crate::stack) the timeout is the time for the answer. While the client takes the body of the
+//! request, the time begins anew with each part that it takes, and does not run while the client waits for the body.
+//! This needs a body that reports its [progress](crate::Upload): a `ReplayBody` of the feature `http`, or one of your
+//! own. With another body, and in a [`TimeoutLayer`], the time begins with the attempt. The deadline and the
+//! `response_timeout` cover the upload, too.
 //!
-//! The deadline is carried with the task (see [`Deadline`](crate::Deadline)); of an inherited one and
-//! the layer's own, the sooner one counts. If it has passed already, the inner service is not asked.
+//! The task carries the deadline (see [`Deadline`](crate::Deadline)). If the call has inherited a deadline, the sooner
+//! one counts. If it has passed already, the inner service is not called.
 //!
-//! Both layers are done when the inner service has returned its response. In the [standard stack](crate::stack#the-three-times) the
-//! deadline covers the body of an answer as well, and a `response_timeout` all attempts up to its head; in a stack built by
-//! hand a `BodyTimeoutLayer` of the feature `http` ends the body at the deadline.
+//! Both layers are done when the inner service has returned its response. In the [standard
+//! stack](crate::stack#the-three-times) the deadline also covers the body of the answer, and a `response_timeout`
+//! covers all attempts up to the head. In a stack that is built by hand, a `BodyTimeoutLayer` of the feature `http`
+//! ends the body at the deadline.
 //!
 //! # Promises
 //!
-//! - A call ends at most one tick of tokio's timer (1 ms) after its time is up, also when the inner
-//!   future uses up the task's cooperative budget in each poll.
-//! - A call whose answer is there at the first poll makes no timer; the timeout does not read the clock.
+//! - A call ends at most one tick of tokio's timer (1 ms) after its time, also when the inner future uses up the task's
+//!   cooperative budget in each poll.
+//! - A call whose answer is ready at the first poll makes no timer, and the timeout does not read the clock for it.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the inner future and its timer. Nothing else is held.
+//! Dropping the future drops the inner future and its timer. The layers hold nothing else.
 //!
 //! # What clones share
 //!
@@ -48,14 +49,14 @@
 //!
 //! # Cost
 //!
-//! For a call whose answer is there at the first poll, a comparison (timeout) or a reading of the clock (deadline). For
-//! others a timer, which is a part of the future.
+//! For a call whose answer is ready at the first poll: a comparison (timeout) or a reading of the clock (deadline). For
+//! other calls: a timer, which is a part of the future.
 //!
 //! # Errors
 //!
 //! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) (the inner service may have acted on the request) and
-//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded)
-//! ([`was_sent`](crate::Cause::was_sent) is `false` only if the inner service was surely not asked).
+//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) ([`was_sent`](crate::Cause::was_sent) is `false`
+//! only if the inner service was certainly not called).
 //!
 //! # Metrics
 //!
@@ -66,7 +67,7 @@
 //!
 //! # Defaults
 //!
-//! None: there is no duration that suits most services.
+//! None: no duration suits most services.
 //!
 //! # Examples
 //!

@@ -2,8 +2,8 @@
 //!
 //! # When to use it
 //!
-//! With a client that is bound to no server and finds it in the URI of each request, as that of hyper-util does. A
-//! [balancer](crate::balance) takes one for each replica:
+//! Use it with a client that takes the server from the URI of each request, as the client of hyper-util does. A
+//! [balancer](crate::balance) needs one `AddOriginLayer` for each replica:
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! Not with tonic's `Channel` or anything else that is bound to a server.
+//! Do not use it with tonic's `Channel` or another client that is bound to one server.
 //!
 //! # How it works
 //!
@@ -37,15 +37,17 @@
 //!  GET http://search/stock           ──▶  GET http://10.0.0.1:8080/stock
 //! ```
 //!
-//! Scheme and authority of the URI become those of the origin; path, query, headers, version, extensions and body stay.
-//! A CONNECT passes as it is: its URI says where a tunnel goes, and not who makes it.
+//! The scheme and authority of the URI become those of the origin; path, query, headers, version, extensions and body
+//! stay. A CONNECT request passes unchanged, because its URI names the target of the tunnel and not the server that
+//! makes it.
 //!
-//! Over HTTP/1.1 hyper-util's client writes a `Host` of the URI if the request has none. One that it has stays: where
-//! the servers tell hosts apart by name, set the header in an outer layer. Over HTTP/2 the origin is the `:authority`.
+//! Over HTTP/1.1, hyper-util's client takes the header `Host` from the URI if the request has none. A `Host` that the
+//! request has stays. If the servers distinguish hosts by name, set the header in an outer layer. Over HTTP/2 the
+//! origin is the `:authority`.
 //!
 //! # Promises
 //!
-//! Every request that has a URI has a valid one afterwards. Nothing else about it changes.
+//! A request with a URI has a valid URI afterwards. Nothing else in the request changes.
 //!
 //! # Cancellation
 //!
@@ -57,7 +59,7 @@
 //!
 //! # Cost
 //!
-//! One reference taken, and no allocation, if the scheme is http or https.
+//! If the scheme is http or https: one reference, and no allocation.
 //!
 //! # Errors
 //!
@@ -69,7 +71,7 @@
 //!
 //! # Defaults
 //!
-//! There are no settings but the origin.
+//! The origin is the only setting.
 //!
 //! # Examples
 //!

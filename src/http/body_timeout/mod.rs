@@ -1,18 +1,19 @@
-//! Timeouts of response bodies, which a timeout of the call does not cover: it is over with the head.
+//! Timeouts of response bodies. The timeout of a call ends with the head and does not cover the body.
 //!
 //! # When to use it
 //!
-//! Next to every HTTP or gRPC client, inside its stack. Without it a server that sends a head and then hangs holds the
-//! reader, a connection and a permit for ever; once as many calls hang as the limit admits, the limit refuses all others.
-//! In a server, inside an [`InheritDeadlineLayer`](super::InheritDeadlineLayer), it ends bodies that the handler does not
-//! finish in time.
+//! Put it next to every HTTP or gRPC client, inside its stack. Without it, a server that sends a head and then hangs
+//! blocks the reader, a connection and a permit for ever; once as many calls hang as the limit admits, the limit
+//! refuses all other calls. In a server, put it inside an [`InheritDeadlineLayer`](super::InheritDeadlineLayer): it
+//! ends bodies that the handler does not finish in time.
 //!
-//! The defaults suit answers that are part of their operation. Streams that are meant to outlast it, such as server-sent
-//! events or a gRPC `Watch`, are [declared](crate::stack#streams) to the standard stack around this layer. They may then be
-//! silent for any time, unless `stream_idle` is set: to somewhat more than the longest pause that a healthy server makes.
-//! Without a standard stack set `idle` to that time, and `.deadline(false)`. Set `total` where bodies have a size that is known.
+//! The defaults suit answers that end before the deadline of their operation. [Declare](crate::stack#streams) longer
+//! streams, such as server-sent events or a gRPC `Watch`, to the standard stack around this layer. A declared stream
+//! may be silent for any time, unless you set `stream_idle`, to somewhat more than the longest pause of a healthy
+//! server. Without a standard stack, set `idle` to that time, and `.deadline(false)`. Set `total` if the size of the
+//! bodies is known.
 //!
-//! A retry around it does not see the end of the body: the head was delivered.
+//! A retry around this layer does not see the end of the body, because the caller has the response by then.
 //!
 //! # How it works
 //!
@@ -24,12 +25,12 @@
 //! reader                                 (is busy)
 //! ```
 //!
-//! `idle` is the time for which a reader waits: from the poll that finds no frame until one comes. While the reader does
-//! something else no clock runs, so a slow reader is not taken for a slow server. `total` runs from the head, whoever is
-//! slow. When it is over, a reader that waits has a slow server, which is a failure to layers outside that see the body; one
-//! that comes too late and finds a frame was slow itself, and the call counts as cancelled. Unless
-//! [`deadline`](Config::deadline) is `false`, the body also ends at the deadline of the operation, as it was when the head
-//! came. The first limit that is reached counts.
+//! `idle` bounds the time for which a reader waits: from the poll that finds no frame until a frame arrives. It does
+//! not run while the reader does something else, so a slow reader is not taken for a slow server. `total` runs from the
+//! head, whichever side is slow. If the reader is waiting when `total` is over, the server was slow: outer layers that
+//! see the body count a failure. If the reader polls after `total` is over and finds a frame, the reader was slow: the
+//! call counts as cancelled. Unless [`deadline`](Config::deadline) is `false`, the body also ends at the deadline that
+//! the operation had when the head arrived. The first limit that is reached ends the body.
 //!
 //! The limits of an answer depend on its kind:
 //!
@@ -37,31 +38,32 @@
 //! |---|---|---|---|
 //! | of HTTP | `idle` | yes | yes |
 //! | of gRPC (`content-type: application/grpc`) | `idle` up to the first message, then `stream_idle`, if it is set | yes | yes |
-//! | a [declared stream](super::Streamed), of HTTP or gRPC | `stream_idle`, if it is set | no | only one that was inherited or set for the call |
+//! | a [declared stream](super::Streamed), of HTTP or gRPC | `stream_idle`, if it is set | no | only a deadline that was inherited or set for the call |
 //! | an upgraded connection (WebSocket, `CONNECT`) | none | no | no |
 //!
-//! A declared stream that ends for silence counts as cancelled, because the service may have had nothing to say. Every other
-//! silence is a failure. The stack around this layer is what knows whether a call was declared a stream. Without a stack, and in
-//! a server, set [`no_idle`](Config::no_idle) for answers that are streams.
+//! A declared stream that ends after a silence counts as cancelled, because the service may have had nothing to send.
+//! Every other silence is a failure. This layer learns from the stack around it whether a call was declared a stream.
+//! Without a stack, and in a server, set [`no_idle`](Config::no_idle) for streams.
 //!
-//! When time is up, the body inside is dropped, which closes the connection or resets the stream, and the reader gets an
-//! error. A frame that is due at the same time wins, and so does the last frame of a body when it is there.
+//! When a limit is reached, the layer drops the inner body, which closes the connection or resets the stream, and the
+//! reader gets an error. If a frame is ready at the same time, the reader gets the frame. The last frame of a body is
+//! always delivered when it is ready.
 //!
 //! # Limits
 //!
-//! A body is ended when it is polled. Its timer wakes the task that waits for the next frame, but a server does not poll a
-//! body while its client does not read: only timeouts of the server or of TCP close such a connection.
+//! A body can end only when it is polled. Its timer wakes the task that waits for the next frame. A server, however,
+//! does not poll a body while its client does not read; only timeouts of the server or of TCP close such a connection.
 //!
 //! # Promises
 //!
-//! - A reader that waits gets its error at most one tick of tokio's timer (1 ms) after time is up.
-//! - Nothing that the body held is held when the reader sees the error.
-//! - A body whose frames are there when they are asked for makes no timer, and reads the clock only if there is a `total` or a
+//! - A waiting reader gets its error at most one tick of tokio's timer (1 ms) after the limit.
+//! - When the reader gets the error, the inner body has been dropped.
+//! - A body whose frames are ready at each poll makes no timer, and reads the clock only if there is a `total` or a
 //!   deadline.
 //!
 //! # Cancellation
 //!
-//! Dropping the body drops the one inside, and the timer.
+//! Dropping the body drops the inner body and the timer.
 //!
 //! # What clones share
 //!
@@ -69,15 +71,18 @@
 //!
 //! # Cost
 //!
-//! One allocation when a reader has to wait for the first time, so that the body is `Unpin` if the one inside is.
+//! One allocation when a reader waits for the first time. The timer is boxed, so that the body is `Unpin` if the inner
+//! body is.
 //!
 //! # Errors
 //!
-//! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) at the deadline,
-//! as the error of the body, whose type is [`Error`](crate::Error). An error of the body inside is the source of such an error.
+//! [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), and
+//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) at the deadline, as the error of the body, whose
+//! type is [`Error`](crate::Error). For an error of the inner body, the [`Error`](crate::Error) has that error as its
+//! source.
 //!
-//! A tonic client inside whose stream this happens makes `Unknown` of it, with this error as the source of its status:
-//! [`Error::find`](crate::Error::find) tells it from others. Under a [`RespondLayer`](super::RespondLayer) it sees
+//! A tonic client reports such an error in a stream as `Unknown`, with the error as the source of its status:
+//! [`Error::find`](crate::Error::find) finds it there. Under a [`RespondLayer`](super::RespondLayer) the client reports
 //! `DeadlineExceeded`.
 //!
 //! # Metrics

@@ -1,15 +1,15 @@
-//! Deadlines across hops: the time that is left travels with the request.
+//! Deadlines across hops: each request carries its remaining time to the server.
 //!
 //! # When to use it
 //!
-//! Wherever one service calls another. Without it a server works on for a caller that has given up, and that work is
-//! in the way of requests which are still waited for. A client that has a deadline tells it with a
-//! [`PropagateDeadlineLayer`]; a server takes it over with an [`InheritDeadlineLayer`], and the clients that
-//! its handlers use tell what is left of it.
+//! Use it wherever one service calls another. Without it, a server continues to work for a caller that has given up,
+//! and this work delays requests whose callers still wait. A client sends its deadline with a
+//! [`PropagateDeadlineLayer`]. A server takes the deadline over with an [`InheritDeadlineLayer`], and the clients in
+//! its handlers send the remaining time to the next servers.
 //!
-//! Not to hand a deadline to strangers, who need not know what you wait for: leave the layer out of clients of other
-//! parties. A deadline that arrives is the caller's wish, and a server grants it up to its own
-//! [`max`](InheritDeadlineConfig::max), 60 s by default. A request without a deadline has that time as well.
+//! Leave the layer out of clients that call other parties, which need not know your deadlines. A server grants the
+//! deadline of a request up to its own [`max`](InheritDeadlineConfig::max), 60 s by default. A request without a
+//! deadline gets `max`.
 //!
 //! # How it works
 //!
@@ -23,57 +23,59 @@
 //!                                                               x-request-timeout-ms: 1640
 //! ```
 //!
-//! The client's layer is the innermost one, next to the client: under retry and hedge, so that each attempt carries
-//! what is left when it is sent. That is the time up to the [`Deadline`](crate::Deadline) of the task, less the
-//! [`slack`](PropagateDeadlineConfig::slack); the clock is read when the client is called, after it has become ready. Where
-//! there is no deadline, nothing is written: the `response_timeout` of a standard stack is no deadline, and the
-//! `deadline` of a stack is none of a [stream](crate::stack#streams). A smaller value that the request carries already is kept.
+//! The client's layer is innermost, next to the client and inside retry and hedge, so that each attempt carries the
+//! time that remains when it is sent. This is the time up to the [`Deadline`](crate::Deadline) of the task, less the
+//! [`slack`](PropagateDeadlineConfig::slack). The layer reads the clock when it calls the client, after the client has
+//! become ready. Without a deadline it writes nothing: the `response_timeout` of a standard stack is no deadline, and
+//! the `deadline` of a stack does not apply to a [stream](crate::stack#streams). If the request carries a smaller value
+//! already, the layer keeps that value.
 //!
-//! Such a value, as that of tonic's `Request::set_timeout`, is the time of each attempt. An [`InheritDeadlineLayer`] outside
-//! the client's stack makes it that of all attempts together.
+//! A value that the request carries already, as from tonic's `Request::set_timeout`, bounds each attempt. An
+//! [`InheritDeadlineLayer`] outside the client's stack makes it the bound of all attempts together.
 //!
-//! Some clients obey the header themselves: a tonic `Channel` ends the call when that time is over, in an error that its
-//! callers see as `Cancelled`. So where there is a deadline, an error that comes after the time which the request carries becomes
-//! [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer was first. One that proves that the request was
-//! not sent, as an adapter around the client proves, stays what it is.
+//! Some clients obey the header themselves: a tonic `Channel` ends the call when the time in the header is over, with
+//! an error that its callers see as `Cancelled`. If there is a deadline, the layer therefore turns an error that
+//! arrives after this time into [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), whichever timer fired first.
+//! An error stays unchanged if an adapter around the client proves that the request was not sent.
 //!
 //! | request | header | value |
 //! |---|---|---|
-//! | gRPC, by its `content-type` | `grpc-timeout` | up to 8 digits and a unit, as gRPC has it |
+//! | gRPC, by its `content-type` | `grpc-timeout` | up to 8 digits and a unit, as gRPC specifies |
 //! | other | `x-request-timeout-ms`, or [another one](PropagateDeadlineConfig::header) | milliseconds, up to 10 digits |
 //!
-//! HTTP has no header of its own for this. This one has the unit in its name, as those of Connect and of
-//! Envoy do, and a duration needs no clocks that agree. For these two write `connect-timeout-ms` or
-//! `x-envoy-expected-rq-timeout-ms`.
+//! HTTP has no standard header for a deadline. The default header has the unit in its name, like the headers of Connect
+//! and Envoy. It carries a duration, so the clocks of the two sides need not agree. For servers of Connect set
+//! `connect-timeout-ms`, and for Envoy `x-envoy-expected-rq-timeout-ms`.
 //!
 //! The server's layer reads both headers, and the smallest value counts. The deadline of the inner call is the soonest
-//! of that, of the configured maximum, and of the one in force. It is a [`DeadlineLayer`](crate::DeadlineLayer)
-//! in all other respects: it ends the call when the time is over, and drops the handler.
+//! of this value, the configured maximum, and the deadline in force. In all other respects the layer is a
+//! [`DeadlineLayer`](crate::DeadlineLayer): it ends the call at the deadline, and drops the handler.
 //!
 //! # Promises
 //!
-//! - What arrives is never longer than what was left, nor shorter by more than a millisecond or a hundred-thousandth.
+//! - The value that arrives is never longer than the remaining time, nor shorter by more than a millisecond or a
+//!   hundred-thousandth.
 //! - With less than one millisecond left, a request is not sent.
-//! - A server does not begin to work on a request that comes without time.
-//! - A value that is not a timeout (not digits, negative, too many digits, no or another unit) is as if it were not
-//!   there. It is not counted, and nothing panics.
+//! - A server does not begin to work on a request that arrives with no time left.
+//! - A value that is not a timeout (not digits, negative, too many digits, no unit or an unknown one) is ignored. It is
+//!   not counted, and nothing panics.
 //!
 //! # Limits
 //!
-//! The way of the request is not known, and not taken off. A handler that spawns a task passes the deadline on itself, with
-//! [`Deadline::scope`](crate::Deadline::scope). The client's layer takes the deadline in force when it is called: a `scope`
-//! must be round the call, not only round its future.
+//! The time that the request takes through the network is not known, and not subtracted. A handler that spawns a task
+//! passes the deadline on itself, with [`Deadline::scope`](crate::Deadline::scope). The client's layer takes the
+//! deadline that is in force when it is called: a `scope` must be around the call, not only around its future.
 //!
-//! A server that keeps to the deadline ends the whole answer then, as a standard stack does on this side. The server's layer here is done
-//! when the response is there. A
-//! [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) inside it ends the response body at the same deadline. The request
-//! body needs no layer as long as the handler reads it before it answers, because the deadline drops the handler and the
-//! body with it. A client that does not read its answer is ended by neither: see the limits of
+//! A server that keeps to the deadline should end the whole answer at that time, as a standard stack does in the
+//! client. The server's layer is done when the handler has returned the response. Put a
+//! [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) inside it to end the response body at the same deadline. The
+//! request body needs no layer if the handler reads it before it answers, because the deadline drops the handler
+//! together with the body. Neither layer ends a connection whose client does not read: see the limits of
 //! [`body_timeout`](crate::http::body_timeout).
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the inner future. Nothing else is held.
+//! Dropping the future drops the inner future. The layer holds nothing else.
 //!
 //! # What clones share
 //!
@@ -81,21 +83,21 @@
 //!
 //! # Cost
 //!
-//! With a deadline one reading of the clock and one header, whose value is allocated. Without one nothing. The server
-//! looks for two headers, and a deadline costs it what that of a `DeadlineLayer` does.
+//! In the client, a deadline costs one reading of the clock and one header, whose value is allocated. Without a
+//! deadline there is no cost. The server looks for two headers, and a deadline costs the same as in a `DeadlineLayer`.
 //!
 //! # Errors
 //!
-//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): from the client's layer a rejection, or what takes
-//! the place of an error that came too late; from the server's layer a rejection when no time was left from the
-//! beginning. A [`RespondLayer`](crate::http::RespondLayer) outside makes it a status 504.
+//! [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded): from the client's layer a rejection, or in
+//! place of an error that arrived too late; from the server's layer at the deadline, or as a rejection if the request
+//! arrived with no time left. An outer [`RespondLayer`](crate::http::RespondLayer) answers it with the status 504.
 //!
 //! # Metrics
 //!
 //! | metric | labels |
 //! |---|---|
 //! | `buttress_rejections_total` | name, layer = `propagate_deadline`, `inherit_deadline`; reason = `deadline_exceeded`; mode = enforce |
-//! | `buttress_timeouts_total` | name, layer = `inherit_deadline`, or `propagate_deadline` for an error that came too late |
+//! | `buttress_timeouts_total` | name, layer = `inherit_deadline`, or `propagate_deadline` for an error that arrived too late |
 //!
 //! # Defaults
 //!

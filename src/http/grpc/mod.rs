@@ -1,9 +1,9 @@
-//! gRPC: what a status means, and where it is.
+//! gRPC: the meaning of each status, and its place in the response.
 //!
 //! # When to use it
 //!
-//! With a gRPC client that is a `tower::Service` of `http::Request`, as tonic's `Channel`. Generated clients are
-//! put round the stack: `HealthClient::new(stack.wrap(channel))`.
+//! Use it with a gRPC client that is a `tower::Service` of `http::Request`, such as tonic's `Channel`. Wrap the stack
+//! in the generated client: `HealthClient::new(stack.wrap(channel))`.
 //!
 //! # How it works
 //!
@@ -13,45 +13,45 @@
 //!  head (200) ── no message ── trailers at once: grpc-status: 14     the same
 //! ```
 //!
-//! Nearly every response of gRPC has the HTTP status 200. How the call ended is in `grpc-status`: in the head, if there is
-//! no message, else in the trailers after the last one. [`Classifier`] classifies the one by `Classify`, the other by
-//! [`ClassifyEos`](super::ClassifyEos), so it needs the completion [`CompleteOnBodyEnd`](super::CompleteOnBodyEnd); at the
-//! head, a response without a status is a success.
+//! Nearly every gRPC response has the HTTP status 200. The result of the call is in `grpc-status`: in the head if there
+//! is no message, else in the trailers after the last message. [`Classifier`] classifies the head by `Classify` and the
+//! trailers by [`ClassifyEos`](super::ClassifyEos), so it needs the completion
+//! [`CompleteOnBodyEnd`](super::CompleteOnBodyEnd). A head without a status is a success.
 //!
 //! | status | outcome |
 //! |---|---|
 //! | `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` | failure |
 //! | `UNAVAILABLE` with a pushback | overload |
-//! | `RESOURCE_EXHAUSTED`, and HTTP's 429 without a status | throttled: a word about the caller |
+//! | `RESOURCE_EXHAUSTED`, and HTTP's 429 without a status | throttled: the caller has used up its quota |
 //! | `CANCELLED` | ignored |
-//! | `UNAUTHENTICATED` with [`retry_unauthorized`](Classifier::retry_unauthorized) | ignored, and sent once more, at once |
+//! | `UNAUTHENTICATED` with [`retry_unauthorized`](Classifier::retry_unauthorized) | ignored, and retried once, at once |
 //! | all others | success: the service did its work |
-//! | not a number, or not a code | as `UNKNOWN` |
-//! | none at the end | as `UNKNOWN` |
-//! | none, and an HTTP status other than 200 | as [the standard says][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
-//! | none, and the HTTP status 501 or 505 | ignored, unless [`code`](Classifier::code) says otherwise for `UNKNOWN` |
+//! | not a number, or not a code | like `UNKNOWN` |
+//! | none at the end | like `UNKNOWN` |
+//! | none, and an HTTP status other than 200 | by [the gRPC standard][mapping]: 400 `INTERNAL`, 401 `UNAUTHENTICATED`, 403 `PERMISSION_DENIED`, 404 `UNIMPLEMENTED`, 502, 503 and 504 `UNAVAILABLE`, others `UNKNOWN` |
+//! | none, and the HTTP status 501 or 505 | ignored, unless [`code`](Classifier::code) changes the rule for `UNKNOWN` |
 //! | error | failure |
 //! | the request's own [`ReplayBody`](super::ReplayBody) failed, or this side has reset the stream | ignored |
 //!
-//! [`code`](Classifier::code) says otherwise for some of them.
+//! [`code`](Classifier::code) changes the rule for a status.
 //!
-//! `grpc-retry-pushback-ms` says after how many milliseconds the service is to be tried again. It is the pushback of retry and
-//! hedge, and an overload's time to stay away. A number below zero, one above 2³¹ − 1, what is no number, and more
-//! than one of them ask for no further attempt. To an answer without a status, which is that of a proxy, `Retry-After` is the
-//! pushback.
+//! `grpc-retry-pushback-ms` is the number of milliseconds after which to try the service again. It is the pushback for
+//! retry and hedge, and the time to stay away after an overload. A negative number, a number above 2³¹ − 1, a text that
+//! is no number, and a repeated header ask for no further attempt. An answer without a status comes from a proxy: its
+//! pushback is `Retry-After`.
 //!
-//! A status in the trailers comes too late for retry and hedge: the caller has the response. Servers put that of
-//! a call which failed without a message into the head. Some send a head without a status, perhaps one empty message, and the
-//! trailers at once. `buttress::tonic::Client`, and [`PeekTrailers`] around any other client, look at these frames before they
-//! return the response, and the failure counts, is retried and is hedged like one in the head. They look no further than the
-//! first message that has content, and wait for nothing: only frames that have come already are seen. The caller gets all
-//! of them. Streams that are declared as such are returned at once.
+//! A status in the trailers comes too late for retry and hedge, because the caller has the response by then. If a call
+//! fails without a message, most servers put the status into the head. Some servers send a head without a status,
+//! perhaps one empty message, and then the trailers at once. `buttress::tonic::Client`, and [`PeekTrailers`] around any
+//! other client, read these frames before they return the response: such a failure is counted, retried and hedged like
+//! one in the head. They stop at the first message with content, and never wait: they see only frames that have arrived
+//! already. The caller gets all frames. Declared streams are returned at once.
 //!
 //! [mapping]: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
 //!
 //! # Promises, cancellation, cost, errors
 //!
-//! As for [HTTP](super). A stream that is dropped before its status has come is cancelled.
+//! As for [HTTP](super). A stream that is dropped before its status has arrived is cancelled.
 //!
 //! # Examples
 //!
