@@ -64,6 +64,8 @@
 //! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
 //! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
 //!
+//! The mark of a request wins over the declaration of its stack: with `http::Streamed(false)` it has the deadline of the stack.
+//!
 //! Timeout and response timeout cover the head of a stream as that of any call. The deadline of the stack neither ends it nor is written
 //! on the wire for it; a deadline that is inherited or set for the call, as with [`Deadline::scope`](crate::Deadline::scope), does
 //! both. That a stream ends for time, by a deadline or for silence, is not a failure of the service. A stack inside this one decides
