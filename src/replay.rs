@@ -65,11 +65,12 @@ pub trait Replay<Req> {
         Effect::None
     }
 
-    /// Returns whether the request asks for a [stream](crate::stack#streams). By default none does.
+    /// Returns whether the request asks for a [stream](crate::stack#streams), if it is marked as one or as none. By default no
+    /// request is marked.
     ///
-    /// Asked by a standard stack, besides what it was told with [`streaming`](crate::stack::Standard::streaming).
-    fn is_stream(&self, _request: &Req) -> bool {
-        false
+    /// Asked by a standard stack. A mark wins over the declaration in [`streaming`](crate::stack::Standard::streaming).
+    fn is_stream(&self, _request: &Req) -> Option<bool> {
+        None
     }
 
     /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.

@@ -124,7 +124,7 @@ impl<S> Endpoint<S> {
     }
 
     /// The same endpoint with a service that is made of its own.
-    #[cfg(feature = "tonic")]
+    #[cfg(feature = "http")]
     pub(crate) fn map<T>(self, make: impl FnOnce(S) -> T) -> Endpoint<T> {
         Endpoint {
             service: make(self.service),

@@ -5,9 +5,8 @@ use super::service::{Client, IntoChannel};
 use crate::ConfigError;
 use crate::balance::{Endpoint, HealthCheck};
 use crate::discover::Source;
-use crate::http::HttpStreams;
 use crate::http::grpc::{Classifier, standard};
-use crate::http::transport::{Near, Transport, WholeConfig};
+use crate::http::transport::{Near, WholeConfig, whole};
 
 /// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
 pub type Config = WholeConfig<Classifier>;
@@ -19,11 +18,7 @@ pub type Replica<S> = Near<IntoChannel<S>>;
 ///
 /// `name` is a label of the metrics and a part of the errors.
 pub fn client(name: impl Into<String>) -> Config {
-    let name = name.into();
-    let transport = Transport::new(&name);
-    standard(name)
-        .streaming(HttpStreams::new())
-        .with_settings(|settings| settings.with_transport(transport))
+    whole(standard(name))
 }
 
 /// Checks replicas by the health service of gRPC, `grpc.health.v1.Health`, for this service; `""` is the server as a whole.
@@ -38,10 +33,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, or two parts contradict each other.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) is
+    /// configured.
     pub fn wrap<S: Clone>(self, channel: S) -> Result<Client<S>, ConfigError> {
-        let stack = self.over_one(IntoChannel::new(channel))?;
-        Ok(Client::new(stack, None))
+        self.over_one(IntoChannel::new(channel)).map(Client)
     }
 
     /// Makes a client that spreads its calls over several channels.
@@ -55,14 +50,9 @@ impl Config {
         self,
         channels: impl IntoIterator<Item = Endpoint<S>>,
     ) -> Result<Client<S>, ConfigError> {
-        let (stack, balancer) = self.over_many(|balance, near| {
-            let channels = channels.into_iter();
-            balance.build(
-                channels
-                    .map(|endpoint| endpoint.map(|channel| near.layer(IntoChannel::new(channel)))),
-            )
-        })?;
-        Ok(Client::new(stack, Some(balancer)))
+        let channels = channels.into_iter();
+        let replicas = channels.map(|endpoint| Ok(endpoint.map(IntoChannel::new)));
+        self.over_list(replicas).map(Client)
     }
 
     /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as [`replicas`](Self::replicas).
@@ -75,11 +65,6 @@ impl Config {
         S: Clone + Send + Sync + 'static,
         D: Source<Service = S, Key: ToString> + Send + 'static,
     {
-        let (stack, balancer) = self.over_many(|balance, near| {
-            balance.drive(source, move |key, channel| {
-                Endpoint::new(key, near.layer(IntoChannel::new(channel)))
-            })
-        })?;
-        Ok(Client::new(stack, Some(balancer)))
+        self.over_found(source, IntoChannel::new).map(Client)
     }
 }

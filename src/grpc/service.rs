@@ -21,38 +21,31 @@ use crate::debug::debug_fields;
 use crate::http::ReplayBody;
 use crate::http::grpc::{Classifier, PeekedBody};
 use crate::http::respond::grpc_trailers;
-use crate::http::transport::{Whole, WholeBody, check_health};
+use crate::http::transport::{Whole, WholeBody, WholeStack};
 use crate::stack::Handle;
 use crate::tonic as adapter;
 use crate::{BoxError, ConfigError, Error, ErrorKind};
 
-type Stack<S> = Whole<IntoChannel<S>, IntoChannel<S>, Classifier>;
+type Stack<S> = WholeStack<IntoChannel<S>, IntoChannel<S>, Classifier>;
 
 /// A gRPC client with all that one dependency needs, for a generated client to be made of. See the
 /// [module documentation](super).
 ///
 /// `S` is the channel that it is made of, or each of its replicas.
 #[derive(Clone)]
-pub struct Client<S = Channel> {
-    stack: Stack<S>,
-    balancer: Option<balance::Handle<Replica<S>>>,
-}
+pub struct Client<S = Channel>(pub(super) Whole<IntoChannel<S>, IntoChannel<S>, Classifier>);
 
 impl<S> Client<S> {
-    pub(super) fn new(stack: Stack<S>, balancer: Option<balance::Handle<Replica<S>>>) -> Self {
-        Self { stack, balancer }
-    }
-
     /// A handle that reads and steers the parts of the stack.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.stack.handle()
+        self.0.handle()
     }
 
     /// A handle that reads and steers the balancer, if the client has several replicas.
     #[must_use]
     pub fn balancer(&self) -> Option<&balance::Handle<Replica<S>>> {
-        self.balancer.as_ref()
+        self.0.balancer()
     }
 
     /// Asks the replicas again and again whether they work. See [`health_check`](super::health_check).
@@ -65,7 +58,7 @@ impl<S> Client<S> {
         S: Clone + Send + Sync + 'static,
         H: Probe<Replica<S>> + Send + Sync + 'static,
     {
-        check_health(self.balancer.as_ref(), self.handle().name(), health)?;
+        self.0.check_health(health)?;
         Ok(self)
     }
 }
@@ -81,12 +74,12 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Status>> {
-        self.stack.poll_ready(cx).map_err(status)
+        self.0.stack.poll_ready(cx).map_err(status)
     }
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = self.stack.call(request.map(ReplayBody::new));
+        let call = self.0.stack.call(request.map(ReplayBody::new));
         call.map(end as _)
     }
 }

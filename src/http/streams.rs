@@ -10,7 +10,7 @@ use crate::stack::Streams;
 /// Marks whether the answer to one request is a stream, which may go on for longer than the deadline of a stack: an extension of
 /// the request.
 ///
-/// It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
+/// It wins over the declaration in [`streaming`](crate::stack::Standard::streaming). It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
 /// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
 ///
 /// # Examples
@@ -24,6 +24,15 @@ use crate::stack::Streams;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streamed(pub bool);
+
+impl Streamed {
+    /// Returns the mark of a request, if it has one.
+    #[inline]
+    pub(super) fn of<B>(request: &Request<B>) -> Option<bool> {
+        let mark = request.extensions().get();
+        mark.map(|Self(is_stream)| *is_stream)
+    }
+}
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 
@@ -83,9 +92,6 @@ impl HttpStreams {
 impl<B> Streams<Request<B>> for HttpStreams {
     #[inline]
     fn is_stream(&self, request: &Request<B>) -> bool {
-        match request.extensions().get() {
-            Some(Streamed(is_stream)) => *is_stream,
-            None => self.are_streams(request.uri().path()),
-        }
+        Streamed::of(request).unwrap_or_else(|| self.are_streams(request.uri().path()))
     }
 }

@@ -11,11 +11,12 @@ use tower::{Layer, Service};
 use super::body_timeout::{self, BodyTimeout, BodyTimeoutLayer, TimeoutBody};
 use super::deadline::{PropagateDeadline, PropagateDeadlineConfig, PropagateDeadlineLayer};
 use super::{ClassifyEos, CompleteOnBodyEnd, HttpReplay, HttpStreams, TrackedBody};
-use crate::balance::{self, Balance, Flight, HealthCheck, PowerOfChoices, Probe};
+use crate::balance::{self, Balance, Endpoint, Flight, HealthCheck, PowerOfChoices, Probe};
 use crate::chassis::InFlight;
+use crate::discover::Source;
 use crate::error::Check;
 use crate::measure::Meter;
-use crate::stack::{Settings, Standard, StandardParts, StandardService};
+use crate::stack::{self, Settings, Standard, StandardParts, StandardService};
 use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 
 /// The settings of the layers between a standard stack and its client.
@@ -23,7 +24,8 @@ use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 pub struct Transport {
     body_timeout: body_timeout::Config,
     propagate_deadline: PropagateDeadlineConfig,
-    balance: balance::Config,
+    /// `None` unless it was changed.
+    balance: Option<balance::Config>,
 }
 
 impl Transport {
@@ -31,13 +33,14 @@ impl Transport {
         Self {
             body_timeout: BodyTimeoutLayer::config(name),
             propagate_deadline: PropagateDeadlineLayer::config(name),
-            balance: Balance::config(name),
+            balance: None,
         }
     }
 
     fn near(&self) -> Result<NearLayers, ConfigError> {
         Ok(NearLayers {
-            body_timeout: self.body_timeout.clone().build()?,
+            // The stack ends the body at the deadline.
+            body_timeout: self.body_timeout.clone().build()?.without_deadline(),
             propagate_deadline: self.propagate_deadline.clone().build()?,
         })
     }
@@ -66,10 +69,13 @@ impl<R, K, C, D> Standard<R, K, C, D, Transport> {
         })
     }
 
-    /// Changes the settings of the [balancer](crate::balance) of a client that has several replicas.
+    /// Changes the settings of the [balancer](crate::balance) of a client that has several replicas. A client of one target refuses
+    /// them.
     pub fn balance(self, change: impl FnOnce(balance::Config) -> balance::Config) -> Self {
+        let config = self.settings.transport.balance.clone();
+        let config = config.unwrap_or_else(|| Balance::config(&self.name));
         self.transport(|mut transport| {
-            transport.balance = change(transport.balance);
+            transport.balance = Some(change(config));
             transport
         })
     }
@@ -116,11 +122,15 @@ pub(crate) type HttpBalanceConfig<K> = balance::Config<PowerOfChoices, K, Comple
 pub(crate) type WholeConfig<K> = Standard<HttpReplay, K, CompleteOnBodyEnd, HttpStreams, Transport>;
 
 /// A standard stack over the end of a whole client.
-pub(crate) type Whole<O, M, K> =
+pub(crate) type WholeStack<O, M, K> =
     StandardService<Targets<O, M, K>, HttpReplay, K, CompleteOnBodyEnd, HttpStreams>;
 
-/// The same over a balancer, and the handle of that.
-pub(crate) type Balanced<O, M, K> = (Whole<O, M, K>, balance::Handle<Near<M>>);
+/// A whole client of one target `O` or of several targets `M`, which the client of each protocol is made of.
+#[derive(Clone)]
+pub(crate) struct Whole<O, M, K> {
+    pub(crate) stack: WholeStack<O, M, K>,
+    balancer: Option<balance::Handle<Near<M>>>,
+}
 
 /// The body of a response of [`Targets`].
 pub(crate) type TargetBody<B, K> = TrackedBody<TimeoutBody<B>, Flight, K>;
@@ -129,52 +139,116 @@ pub(crate) type TargetBody<B, K> = TrackedBody<TimeoutBody<B>, Flight, K>;
 pub(crate) type WholeBody<B, K> =
     TrackedBody<TargetBody<B, K>, InFlight<Option<Meter>, StandardParts>, K>;
 
+/// Adds the settings of a whole client to those of a standard stack.
+pub(crate) fn whole<K>(standard: Standard<HttpReplay, K, CompleteOnBodyEnd>) -> WholeConfig<K> {
+    let transport = Transport::new(&standard.name);
+    standard
+        .streaming(HttpStreams::new())
+        .with_settings(|settings| settings.with_transport(transport))
+}
+
 impl<K: Clone> WholeConfig<K> {
     /// Makes a client of one target.
     pub(crate) fn over_one<O: Clone, M: Clone>(
         self,
         client: O,
     ) -> Result<Whole<O, M, K>, ConfigError> {
+        if self.settings.transport.balance.is_some() {
+            return refuse_without_replicas(&self.name, "balance", "configured");
+        }
         let near = self.settings.transport.near()?.layer(client);
-        Ok(self.layer()?.layer(Targets::One(near)))
+        Ok(Whole {
+            stack: self.layer()?.layer(Targets::One(near)),
+            balancer: None,
+        })
+    }
+
+    /// Makes a client of the targets in a list.
+    pub(crate) fn over_list<O: Clone, M: Clone>(
+        self,
+        endpoints: impl IntoIterator<Item = Result<Endpoint<M>, ConfigError>>,
+    ) -> Result<Whole<O, M, K>, ConfigError> {
+        self.over_many(|balance, near| {
+            let endpoints = endpoints.into_iter();
+            let near = |endpoint: Endpoint<M>| endpoint.map(|client| near.layer(client));
+            let endpoints = endpoints.map(|endpoint| endpoint.map(near));
+            balance.build(endpoints.collect::<Result<Vec<_>, _>>()?)
+        })
+    }
+
+    /// Makes a client of the targets that `client` makes of what `source` finds.
+    pub(crate) fn over_found<O, M, D>(
+        self,
+        source: D,
+        client: impl Fn(D::Service) -> M + Send + 'static,
+    ) -> Result<Whole<O, M, K>, ConfigError>
+    where
+        O: Clone,
+        M: Clone + Send + Sync + 'static,
+        D: Source<Key: ToString> + Send + 'static,
+    {
+        self.over_many(|balance, near| {
+            balance.drive(source, move |key, found| {
+                Endpoint::new(key, near.layer(client(found)))
+            })
+        })
     }
 
     /// Makes a client of several targets. A circuit breaker around all of them would open because of one.
-    pub(crate) fn over_many<O: Clone, M: Clone>(
+    fn over_many<O: Clone, M: Clone>(
         self,
         balance: impl FnOnce(
             HttpBalanceConfig<K>,
             NearLayers,
         ) -> Result<HttpBalanceBy<M, K>, ConfigError>,
-    ) -> Result<Balanced<O, M, K>, ConfigError> {
+    ) -> Result<Whole<O, M, K>, ConfigError> {
         let near = self.settings.transport.near()?;
         let config = self.settings.transport.balance.clone();
         let config = config
+            .unwrap_or_else(|| Balance::config(&self.name))
             .classify(self.classify.clone())
             .completion(CompleteOnBodyEnd);
         let stack = self.with_settings(Settings::without_default_breaker);
         let stack = stack.layer()?;
         let many = balance(config, near)?;
-        let handle = many.handle();
-        Ok((stack.layer(Targets::Many(many)), handle))
+        Ok(Whole {
+            balancer: Some(many.handle()),
+            stack: stack.layer(Targets::Many(many)),
+        })
     }
 }
 
-/// Asks the replicas of a whole client whether they work, if it has some.
-pub(crate) fn check_health<S, H>(
-    balancer: Option<&balance::Handle<S>>,
+impl<O, M, K> Whole<O, M, K> {
+    pub(crate) fn handle(&self) -> stack::Handle {
+        self.stack.handle()
+    }
+
+    pub(crate) fn balancer(&self) -> Option<&balance::Handle<Near<M>>> {
+        self.balancer.as_ref()
+    }
+
+    /// Asks the replicas whether they work, if there are some.
+    pub(crate) fn check_health<H>(&self, health: HealthCheck<H>) -> Result<(), ConfigError>
+    where
+        M: Clone + Send + Sync + 'static,
+        H: Probe<Near<M>> + Send + Sync + 'static,
+    {
+        let Some(balancer) = &self.balancer else {
+            let name = self.handle().name();
+            return refuse_without_replicas(name, "check_health", "asked for");
+        };
+        balancer.check_health(health)
+    }
+}
+
+/// Refuses a setting of the balancer of a client that has none.
+fn refuse_without_replicas<T>(
     name: &str,
-    health: HealthCheck<H>,
-) -> Result<(), ConfigError>
-where
-    S: Clone + Send + Sync + 'static,
-    H: Probe<S> + Send + Sync + 'static,
-{
-    let Some(balancer) = balancer else {
-        let found = &format_args!("asked for without replicas");
-        return Err(Check::new("client", name)?.refuse("check_health", found, "with replicas"));
-    };
-    balancer.check_health(health)
+    field: &'static str,
+    found: &str,
+) -> Result<T, ConfigError> {
+    let found = &format_args!("{found} without replicas");
+    Err(Check::new("client", name)?.refuse(field, found, "with replicas"))
 }
 
 type OneFuture<O, B, R, K> = MapOk<

@@ -67,6 +67,9 @@
 //! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
 //! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
 //!
+//! The mark of a request wins over the declaration of its stack: `http::Streamed(false)` gives it the deadline of the
+//! stack.
+//!
 //! The timeout and the response timeout cover the head of a declared stream, like the head of any other call. The
 //! stack's own deadline does not end a declared stream and is not sent to the server. A deadline that is inherited or
 //! set for the call, as with [`Deadline::scope`](crate::Deadline::scope), ends the stream and is sent. A stream that
@@ -82,7 +85,8 @@
 //! Only the bulkhead protects an overloaded service, and no default limit fits every service.
 //! [`build`](Standard::build) therefore requires [`concurrency_limit`](Standard::concurrency_limit) or an explicit
 //! [`unlimited`](Standard::unlimited). By Little's law, a service that answers 200 calls a second in 50 ms each has 10
-//! calls in flight. A limit of two to four times this number refuses calls only when the service has slowed down. The
+//! calls in flight. A limit of four times this number and 5 more refuses less than 1 % of the calls while the service is
+//! well. The
 //! limit should not exceed the number of calls that the service can answer within the timeout when it is slowest: 50
 //! calls take more than half a second at 80 calls a second.
 //!

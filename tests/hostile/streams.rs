@@ -199,6 +199,30 @@ async fn a_stream_is_not_ended_by_the_deadline_of_the_stack() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_mark_of_a_request_wins_over_the_declaration_of_the_stack() {
+    let server = service_fn(async |_: Request<crate::callers::Body>| {
+        Ok::<_, BoxError>(Response::new(Drips::new(500 * MS, 30 * SECOND)))
+    });
+    for (declared, mark, ends) in [
+        (true, Some(false), 2),
+        (true, None, 30),
+        (false, Some(true), 30),
+        (false, None, 2),
+    ] {
+        let stack = grpc("watch").deadline(2 * SECOND);
+        let stack = stack.streaming(move |_: &Request<crate::callers::Body>| declared);
+        let mut request = watch();
+        match mark {
+            Some(mark) => request.extensions_mut().insert(Streamed(mark)),
+            None => request.extensions_mut().remove::<Streamed>(),
+        };
+        let client = stack.build().unwrap().wrap(server);
+        let (time, _) = read(client.oneshot(request).await.unwrap()).await;
+        assert_eq!(time.as_secs(), ends, "{declared} {mark:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_with_an_inherited_deadline_is_ended_by_it_and_the_server_is_told() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let server = service_fn(|request: Request<crate::callers::Body>| {

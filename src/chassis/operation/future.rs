@@ -390,6 +390,7 @@ where
         running.attempt += 1;
         if let Some(times) = running.times.get_mut() {
             times.timeout_at = NEVER;
+            times.upload = None;
         }
         running.held.begin_again();
         let _direct = DirectCall::enter();

@@ -128,7 +128,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.held.begin(at);
         let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
         if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
-            self.is_stream = plan.is_stream(request) || replay.is_stream(request);
+            self.is_stream = replay
+                .is_stream(request)
+                .unwrap_or_else(|| plan.is_stream(request));
             let time = if self.is_stream {
                 Duration::MAX
             } else {
@@ -180,9 +182,10 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if self.is_repeating() {
             self.recipe().replay.set_attempt(request, self.attempt);
         }
-        let upload = self.upload(request);
-        if let Some(times) = self.times.get_mut() {
-            times.upload = upload;
+        if let Some(upload) = self.upload(request) {
+            if let Some(times) = self.times.get_mut() {
+                times.upload = Some(upload);
+            }
         }
         self.held.admit(request, at)?;
         if self.plan().hedge().is_some() && self.held.is_sent() {

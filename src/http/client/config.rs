@@ -6,8 +6,8 @@ use super::service::Client;
 use crate::ConfigError;
 use crate::balance::Endpoint;
 use crate::discover::Source;
-use crate::http::transport::{Near, Transport, WholeConfig};
-use crate::http::{AddOrigin, AddOriginLayer, Classifier, HttpStreams, standard};
+use crate::http::transport::{Near, WholeConfig, whole};
+use crate::http::{AddOrigin, AddOriginLayer, Classifier, standard};
 
 /// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
 pub type Config = WholeConfig<Classifier>;
@@ -19,11 +19,7 @@ pub type Replica<S> = Near<AddOrigin<S>>;
 ///
 /// `name` is a label of the metrics and a part of the errors.
 pub fn client(name: impl Into<String>) -> Config {
-    let name = name.into();
-    let transport = Transport::new(&name);
-    standard(name)
-        .streaming(HttpStreams::new())
-        .with_settings(|settings| settings.with_transport(transport))
+    whole(standard(name))
 }
 
 impl Config {
@@ -33,13 +29,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, or two parts contradict each other.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) is
+    /// configured.
     pub fn wrap<S: Clone>(self, client: S) -> Result<Client<S>, ConfigError> {
-        let stack = self.over_one(client)?;
-        Ok(Client {
-            stack,
-            balancer: None,
-        })
+        self.over_one(client).map(Client)
     }
 
     /// Makes a client that spreads its requests over replicas. Requests need a path only.
@@ -60,20 +53,13 @@ impl Config {
         S: Clone,
         O: AsRef<str>,
     {
-        let (stack, balancer) = self.over_many(|balance, near| {
-            let replica = |origin: O| {
-                let origin = AddOriginLayer::new(origin.as_ref())?;
-                Ok(near.layer(origin.layer(client.clone())))
-            };
-            let endpoints = origins
-                .into_iter()
-                .map(|origin| origin.into().try_map(replica));
-            balance.build(endpoints.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        Ok(Client {
-            stack,
-            balancer: Some(balancer),
-        })
+        let replica = |origin: O| {
+            let origin = AddOriginLayer::new(origin.as_ref())?;
+            Ok(origin.layer(client.clone()))
+        };
+        let origins = origins.into_iter();
+        let replicas = origins.map(|origin| origin.into().try_map(replica));
+        self.over_list(replicas).map(Client)
     }
 
     /// Makes a client that spreads its requests over the replicas that `source` finds. Requests need a path only.
@@ -89,14 +75,7 @@ impl Config {
         S: Clone + Send + Sync + 'static,
         D: Source<Service = AddOriginLayer, Key: ToString> + Send + 'static,
     {
-        let (stack, balancer) = self.over_many(|balance, near| {
-            balance.drive(source, move |key, origin| {
-                Endpoint::new(key, near.layer(origin.layer(client.clone())))
-            })
-        })?;
-        Ok(Client {
-            stack,
-            balancer: Some(balancer),
-        })
+        let replica = move |origin: AddOriginLayer| origin.layer(client.clone());
+        self.over_found(source, replica).map(Client)
     }
 }

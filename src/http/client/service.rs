@@ -9,7 +9,7 @@ use tower::Service;
 use super::config::Replica;
 use crate::balance::{self, HealthCheck, Probe};
 use crate::debug::debug_fields;
-use crate::http::transport::{Whole, WholeBody, check_health};
+use crate::http::transport::{Whole, WholeBody, WholeStack};
 use crate::http::{AddOrigin, Classifier, TryCopyBody};
 use crate::send::OneCall;
 use crate::stack::Handle;
@@ -19,10 +19,7 @@ use crate::{BoxError, CloneService, ConfigError, Error};
 ///
 /// `S` is the client that it is made of, of one target or of several.
 #[derive(Clone)]
-pub struct Client<S> {
-    pub(super) stack: Whole<S, AddOrigin<S>, Classifier>,
-    pub(super) balancer: Option<balance::Handle<Replica<S>>>,
-}
+pub struct Client<S>(pub(super) Whole<S, AddOrigin<S>, Classifier>);
 
 /// The body of a response. `B` is that of the client inside.
 pub type ResponseBody<B> = WholeBody<B, Classifier>;
@@ -49,19 +46,19 @@ impl<S> Client<S> {
         B: TryCopyBody + Send,
         R: Body<Error: Into<BoxError> + 'static> + Send,
     {
-        OneCall::new(self.stack.clone(), request.map(Into::into))
+        OneCall::new(self.0.stack.clone(), request.map(Into::into))
     }
 
     /// A handle that reads and steers the parts of the stack.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.stack.handle()
+        self.0.handle()
     }
 
     /// A handle that reads and steers the balancer, if the client has several replicas.
     #[must_use]
     pub fn balancer(&self) -> Option<&balance::Handle<Replica<S>>> {
-        self.balancer.as_ref()
+        self.0.balancer()
     }
 
     /// Asks the replicas again and again whether they work. See [`health_check`](super::health_check).
@@ -74,7 +71,7 @@ impl<S> Client<S> {
         S: Clone + Send + Sync + 'static,
         H: Probe<Replica<S>> + Send + Sync + 'static,
     {
-        check_health(self.balancer.as_ref(), self.handle().name(), health)?;
+        self.0.check_health(health)?;
         Ok(self)
     }
 }
@@ -87,16 +84,16 @@ where
 {
     type Response = Response<ResponseBody<R>>;
     type Error = Error;
-    type Future = <Whole<S, AddOrigin<S>, Classifier> as Service<Request<B>>>::Future;
+    type Future = <WholeStack<S, AddOrigin<S>, Classifier> as Service<Request<B>>>::Future;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        self.stack.poll_ready(cx)
+        self.0.stack.poll_ready(cx)
     }
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.stack.call(request)
+        self.0.stack.call(request)
     }
 }
 

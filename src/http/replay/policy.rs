@@ -238,8 +238,8 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
     }
 
     #[inline]
-    fn is_stream(&self, request: &Request<B>) -> bool {
-        request.extensions().get() == Some(&Streamed(true))
+    fn is_stream(&self, request: &Request<B>) -> Option<bool> {
+        Streamed::of(request)
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {
