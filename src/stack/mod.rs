@@ -86,9 +86,8 @@
 //! [`build`](Standard::build) therefore requires [`concurrency_limit`](Standard::concurrency_limit) or an explicit
 //! [`unlimited`](Standard::unlimited). By Little's law, a service that answers 200 calls a second in 50 ms each has 10
 //! calls in flight. A limit of four times this number and 5 more refuses less than 1 % of the calls while the service is
-//! well. The
-//! limit should not exceed the number of calls that the service can answer within the timeout when it is slowest: 50
-//! calls take more than half a second at 80 calls a second.
+//! well. The limit should not exceed the number of calls that the service can answer within the timeout when it is
+//! slowest: 50 calls take more than half a second at 80 calls a second.
 //!
 //! # What is refused
 //!
