@@ -102,7 +102,7 @@ pub(crate) fn is_stream() -> bool {
     CONTEXT.with(|context| context.attempt.get().is_stream)
 }
 
-/// The budget that the attempt is paid from: its address, or 0.
+/// Returns the budget that the attempt is paid from: its address, or 0.
 #[inline]
 pub(crate) fn budget() -> usize {
     CONTEXT.with(|context| context.budget.get())
@@ -178,7 +178,8 @@ impl Tried {
     }
 }
 
-/// The endpoints that other attempts of this operation were sent to. Inside another operation, those of that one.
+/// Returns the endpoints that other attempts of this operation were sent to. Inside another operation, those of that
+/// one.
 #[inline]
 pub(crate) fn tried() -> Tried {
     CONTEXT.with(|context| context.tried.get().unwrap_or_default())
@@ -257,7 +258,7 @@ impl OperationScope {
         })
     }
 
-    /// The endpoints that were tried, to be kept until the next scope.
+    /// Returns the endpoints that were tried, to be kept until the next scope.
     #[inline(always)]
     pub(crate) fn tried(&self) -> Tried {
         match self.tried {

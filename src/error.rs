@@ -49,7 +49,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The value of the label `reason`, and the message before and after the name of the layer.
+    /// Returns the value of the label `reason`, and the message before and after the name of the layer.
     ///
     /// Inlined, so that a rejection looks up its label alone.
     #[inline(always)]
@@ -73,7 +73,7 @@ impl ErrorKind {
         }
     }
 
-    /// The value of the label `reason`.
+    /// Returns the value of the label `reason`.
     pub(crate) fn label(self) -> &'static str {
         self.texts().0
     }

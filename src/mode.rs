@@ -41,7 +41,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The value of the metrics label `mode`.
+    /// Returns the value of the metrics label `mode`.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",

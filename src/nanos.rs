@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The nanoseconds from `origin` to `now`, 584 years at most. Zero if the clock has gone back.
+/// Returns the nanoseconds from `origin` to `now`, 584 years at most. Zero if the clock has gone back.
 ///
 /// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process
 /// would tie a run in paused time to whatever ran before it.
@@ -21,7 +21,7 @@ pub(crate) fn whole_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The time that is `wait` after `now`; `u64::MAX` if that is too far away.
+/// Returns the time that is `wait` after `now`; `u64::MAX` if that is too far away.
 #[inline]
 pub(crate) fn after(now: u64, wait: Duration) -> u64 {
     now.saturating_add(whole_nanos(wait))

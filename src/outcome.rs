@@ -59,7 +59,7 @@ impl Outcome {
         self.is_failure() || matches!(self, Self::Throttled { .. })
     }
 
-    /// The time for which the service asked callers to stay away.
+    /// Returns the time for which the service asked callers to stay away.
     pub(crate) fn retry_after(self) -> Option<Duration> {
         match self {
             Self::Overload { retry_after } | Self::Throttled { retry_after } => retry_after,

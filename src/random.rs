@@ -33,12 +33,12 @@ impl Random {
         }
     }
 
-    /// A generator whose sequence nobody else gets.
+    /// Returns a generator whose sequence nobody else gets.
     pub(crate) fn generator(&self) -> SmallRng {
         SmallRng::seed_from_u64(self.state.fetch_add(STEP, Ordering::Relaxed))
     }
 
-    /// A number from -1 to 1, evenly distributed.
+    /// Returns a number from -1 to 1, evenly distributed.
     pub(crate) fn symmetric(&self) -> f64 {
         use rand::RngExt;
         self.generator().random_range(-1.0..=1.0)

@@ -145,8 +145,8 @@ impl<S> Ready<S> {
         }
     }
 
-    /// A call that was refused; or, if it was not, one that is made when the inner service is ready again, on a handle that
-    /// reserves nothing until then.
+    /// Returns a call that was refused; or, if it was not, one that is made when the inner service is ready again, on a
+    /// handle that reserves nothing until then.
     #[cold]
     pub(crate) fn call_later<Req>(
         &mut self,
@@ -238,12 +238,12 @@ where
         Self::Running { future }
     }
 
-    /// A call that has failed before it was made.
+    /// Makes a call that has failed before it was made.
     pub(crate) fn failed(error: Error) -> Self {
         Self::Failed { error: Some(error) }
     }
 
-    /// A call that was refused; or, if it was not, one on a handle that is not known to be ready.
+    /// Returns a call that was refused; or, if it was not, one on a handle that is not known to be ready.
     pub(crate) fn of(
         admitted: Result<(), Error>,
         service: impl FnOnce() -> S,
@@ -260,7 +260,7 @@ where
         matches!(self, Self::Waiting { .. })
     }
 
-    /// A call on a handle that is not known to be ready.
+    /// Makes a call on a handle that is not known to be ready.
     #[cold]
     pub(crate) fn waiting(service: S, request: Req) -> Self {
         Self::Waiting {

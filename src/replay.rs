@@ -125,7 +125,7 @@ struct Progress {
 const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
 impl Upload {
-    /// The progress of a body that the client has not polled yet.
+    /// Makes the progress of a body that the client has not polled yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

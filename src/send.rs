@@ -37,7 +37,7 @@ where
         Self::begin(service, request, false)
     }
 
-    /// A call that is a [direct](context::DirectCall) one if `is_direct`, although it is made later.
+    /// Makes a call that is a [direct](context::DirectCall) one if `is_direct`, although it is made later.
     #[inline]
     pub(crate) fn begin(service: S, request: Req, is_direct: bool) -> Self {
         Self::Ready {

@@ -13,7 +13,7 @@ pub(crate) fn stripes() -> usize {
     })
 }
 
-/// The number of this thread: 0 for the first that asks, 1 for the second, and so on.
+/// Returns the number of this thread: 0 for the first that asks, 1 for the second, and so on.
 #[inline]
 pub(crate) fn stripe() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);

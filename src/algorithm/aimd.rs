@@ -37,7 +37,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// A limit between bounds, which may be the wrong way round.
+    /// Makes a limit between bounds, which may be the wrong way round.
     pub(crate) fn between(min: usize, max: usize, backoff: f64) -> Self {
         Self {
             min,
@@ -96,7 +96,7 @@ impl Aimd {
         }
     }
 
-    /// The limit after a call that the service was overloaded by.
+    /// Returns the limit after a call that the service was overloaded by.
     pub(crate) fn overloaded(&self, call: Call) -> usize {
         let is_start = self.stage.load(Ordering::Relaxed) == STARTING;
         let smaller = self.settings.shrink(call.limit, is_start);
@@ -111,7 +111,7 @@ impl Aimd {
         smaller
     }
 
-    /// The limit after a call that was well.
+    /// Returns the limit after a call that was well.
     pub(crate) fn succeeded(&self, call: Call) -> usize {
         let limit = call.limit;
         let is_used = call.in_flight.saturating_mul(2) > limit;
@@ -130,7 +130,7 @@ impl Aimd {
         limit
     }
 
-    /// The limit after a call that was well during the start.
+    /// Returns the limit after a call that was well during the start.
     fn start(&self, call: Call, is_used: bool) -> usize {
         let limit = call.limit;
         if is_used {

@@ -114,12 +114,12 @@ impl Backoff {
         }
     }
 
-    /// The shortest scale of the waits: the first one of a backoff that grows, or the constant one.
+    /// Returns the shortest scale of the waits: the first one of a backoff that grows, or the constant one.
     pub(crate) fn base(&self) -> Duration {
         self.base
     }
 
-    /// The wait before retry number `retry` (0 for the first), after one of `previous`.
+    /// Returns the wait before retry number `retry` (0 for the first), after one of `previous`.
     pub(crate) fn delay(&self, retry: u32, previous: Duration, random: &mut SmallRng) -> Duration {
         let mut between = |from: Duration, to: Duration| {
             let (from, to) = (from.as_nanos() as u64, to.as_nanos() as u64);

@@ -84,8 +84,8 @@ fn in_flight_in(word: u64) -> u64 {
 }
 
 impl Tokens {
-    /// A budget that holds at least `reserve` retries, by default as many as its calls are reason for, and begins with
-    /// `initial`.
+    /// Makes a budget that holds at least `reserve` retries, by default as many as its calls are reason for, and begins
+    /// with `initial`.
     pub(crate) fn new(reserve: Option<u32>, share: f64, initial: u32) -> Self {
         let (least, most) = reserve.map_or(RESERVE, |set| set..=set).into_inner();
         let tokens = Self {

@@ -87,7 +87,7 @@ impl LastGood {
         Self(AtomicU64::new(0))
     }
 
-    /// A part of a service that is new, and is taken to work.
+    /// Makes a part of a service that is new, and is taken to work.
     pub(crate) fn of_new_part(now: u64) -> Self {
         Self(AtomicU64::new(now.saturating_add(1)))
     }

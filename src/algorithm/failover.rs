@@ -199,7 +199,7 @@ impl GroupCapacity {
         self.trusted = risen.min(capacity);
     }
 
-    /// Until when it does not rise.
+    /// Returns the time until which it does not rise.
     fn held_until(&self, rule: &Rule, now: u64) -> u64 {
         let since = self.better_since.unwrap_or(now);
         after(since, rule.failback_delay)
@@ -268,7 +268,7 @@ impl Split {
             .store(until.clamp(earliest, latest), Ordering::Relaxed);
     }
 
-    /// The priority of the group for a call, by 32 random bits.
+    /// Returns the priority of the group for a call, by 32 random bits.
     #[inline]
     pub(crate) fn choose(&self, random: u32) -> usize {
         let ends = self.ends.load(Ordering::Relaxed).to_le_bytes();

@@ -48,7 +48,7 @@ impl Terms {
         }
     }
 
-    /// The units from the origin to `nanos`; none if that is earlier.
+    /// Returns the units from the origin to `nanos`; none if that is earlier.
     #[inline]
     fn units(self, nanos: u64) -> u128 {
         u128::from(nanos.saturating_sub(self.origin)) << self.shift
@@ -65,7 +65,7 @@ impl Terms {
         self.cost(u64::from(self.burst))
     }
 
-    /// The nanoseconds of so many units, rounded up.
+    /// Returns the nanoseconds of so many units, rounded up.
     fn nanos(self, units: u128) -> u64 {
         u64::try_from(units.div_ceil(1 << self.shift)).unwrap_or(u64::MAX)
     }
@@ -150,7 +150,7 @@ impl View {
         full_at
     }
 
-    /// The word after `cost` tokens have been taken, if they may be.
+    /// Returns the word after `cost` tokens have been taken, if they may be.
     ///
     /// In 64 bits, since this is what every call does. The terms may be a mixture of old ones and new ones, so what
     /// overflows then must not panic.
@@ -191,7 +191,7 @@ impl View {
         u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
     }
 
-    /// The word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
+    /// Returns the word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
     fn owe(&self, now: u64, cost: u32, most: u64) -> Result<u64, Taken> {
         let Self { terms, word, .. } = *self;
         if cost > terms.burst {
@@ -214,7 +214,7 @@ impl View {
 }
 
 impl Gcra {
-    /// A limit with all its tokens. Rate and burst must have been found valid.
+    /// Makes a limit with all its tokens. Rate and burst must have been found valid.
     pub(crate) fn new(rate: Rate, burst: u32) -> Self {
         let terms = Terms::new(rate, burst, 0);
         Self {
@@ -287,13 +287,13 @@ impl Gcra {
         }
     }
 
-    /// The nanoseconds until so many tokens could have been taken, one call after the other.
+    /// Returns the nanoseconds until so many tokens could have been taken, one call after the other.
     pub(crate) fn wait(&self, now: u64, tokens: u64) -> u64 {
         let view = self.whole_view();
         view.terms.nanos(view.early(view.terms.units(now), tokens))
     }
 
-    /// The tokens that could be taken now.
+    /// Returns the tokens that could be taken now.
     pub(crate) fn available(&self, now: u64) -> u32 {
         let view = self.whole_view();
         let now = view.terms.units(now);

@@ -69,7 +69,7 @@ impl LastCalls {
         }
     }
 
-    /// The words of the calls that are not too old, the newest first, and their number.
+    /// Returns the words of the calls that are not too old, the newest first, and their number.
     fn recent(&self, now: u64) -> ([u64; KEPT], usize) {
         let mut words = [0; KEPT];
         for (word, call) in words.iter_mut().zip(&self.calls) {

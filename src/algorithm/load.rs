@@ -96,7 +96,7 @@ impl Flow {
         u64::try_from(units).map_or(0, |units| units << Self::UNIT)
     }
 
-    /// A latency in seconds that is not below the time since the endpoint last answered, while calls wait.
+    /// Returns a latency in seconds that is not below the time since the endpoint last answered, while calls wait.
     #[inline]
     fn at_least(self, latency: f64, nanos: u64) -> f64 {
         if self.waiting() == 0 {
@@ -181,7 +181,7 @@ impl Decaying {
         exp_of_minus((f64::from(elapsed) * SECONDS / decay) as f32)
     }
 
-    /// Its value now.
+    /// Returns its value now.
     #[inline]
     fn at(self, nanos: u64, decay: f64) -> f32 {
         let value = self.value();
@@ -193,7 +193,7 @@ impl Decaying {
 }
 
 impl Load {
-    /// An endpoint that is expected to take `latency` seconds; zero if nothing is known.
+    /// Makes an endpoint that is expected to take `latency` seconds; zero if nothing is known.
     pub(crate) fn new(latency: f64, nanos: u64) -> Self {
         Self {
             flow: AtomicU64::new(Flow(0).marked(nanos).0),
@@ -203,13 +203,13 @@ impl Load {
         }
     }
 
-    /// A call begins.
+    /// Notes that a call begins.
     #[inline]
     pub(crate) fn begin(&self, nanos: u64) {
         update(&self.flow, |flow| Flow(flow).begun(nanos).0);
     }
 
-    /// A call ends that began at `began`.
+    /// Notes that a call ends that began at `began`.
     #[inline]
     pub(crate) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
@@ -218,7 +218,7 @@ impl Load {
         update(&self.flow, |flow| Flow(flow).ended(nanos, end).0);
     }
 
-    /// The answer begins of a call that began at `began`: this is what it took, and it stays in flight.
+    /// Notes that the answer begins of a call that began at `began`: this is what it took, and it stays in flight.
     pub(crate) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -226,13 +226,13 @@ impl Load {
         update(&self.flow, |flow| Flow(flow).ended(nanos, End::Succeeded).0);
     }
 
-    /// An answer ends that has been coming for a while. However long that was, it is no latency.
+    /// Notes that an answer ends that has been coming for a while. However long that was, it is no latency.
     pub(crate) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
         self.failed(settings, nanos, end);
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The time that a call took, in seconds, or would at least have taken.
+    /// Returns the time that a call took, in seconds, or would at least have taken.
     #[inline]
     fn lower_bound(&self, began: u64, nanos: u64, end: End) -> f32 {
         let took = nanos.saturating_sub(began);
@@ -321,13 +321,13 @@ impl Load {
         flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
-    /// The calls that wait for an answer, and for how long nothing has been answered, in nanoseconds.
+    /// Returns the calls that wait for an answer, and for how long nothing has been answered, in nanoseconds.
     pub(crate) fn silence(&self, nanos: u64) -> (u32, u64) {
         let flow = self.flow();
         (flow.waiting(), flow.since(nanos))
     }
 
-    /// The latency estimate in seconds; zero if nothing is known.
+    /// Returns the latency estimate in seconds; zero if nothing is known.
     ///
     /// While calls wait for their answer, it is never below the time since the endpoint last answered.
     #[inline]
@@ -338,7 +338,7 @@ impl Load {
         flow.at_least(estimate, nanos)
     }
 
-    /// The share of calls that fail, by the last few.
+    /// Returns the share of calls that fail, by the last few.
     #[inline]
     pub(crate) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
         let share = Decaying(self.failures.load(Ordering::Relaxed));
@@ -393,7 +393,7 @@ impl Cost {
         calls: 1.0,
     };
 
-    /// The cost in one number: `(latency + penalty · failure share²)² × (in flight + 1) / weight`.
+    /// Returns the cost in one number: `(latency + penalty · failure share²)² × (in flight + 1) / weight`.
     #[inline]
     pub(crate) fn total(self) -> f64 {
         self.expected * self.expected * self.calls

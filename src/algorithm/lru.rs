@@ -125,7 +125,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         }
     }
 
-    /// The value of a key, without using it.
+    /// Returns the value of a key, without using it.
     pub(crate) fn peek(&self, hash: u64, key: &K) -> Option<&V> {
         self.value(self.find(hash, key)?)
     }
@@ -227,7 +227,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         removed
     }
 
-    /// The segment with the entry that was used least recently.
+    /// Returns the segment with the entry that was used least recently.
     fn longest_unused(&self) -> Segment {
         if self.oldest_use(Segment::Probation) <= self.oldest_use(Segment::Protected) {
             Segment::Probation
@@ -236,12 +236,12 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         }
     }
 
-    /// The least recently used entry of a segment, or the end of its ring if there is none.
+    /// Returns the least recently used entry of a segment, or the end of its ring if there is none.
     fn oldest(&self, segment: Segment) -> u32 {
         self.slots[segment as usize].newer
     }
 
-    /// The last use of the least recently used entry of a segment, or the end of time if there is none.
+    /// Returns the last use of the least recently used entry of a segment, or the end of time if there is none.
     fn oldest_use(&self, segment: Segment) -> u64 {
         self.slots[self.oldest(segment) as usize].used
     }

@@ -102,7 +102,7 @@ pub(crate) enum EjectionMethod {
 }
 
 impl EjectionMethod {
-    /// The value of the metrics label `method`.
+    /// Returns the value of the metrics label `method`.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::LeaveOneOut => "leave_one_out",
@@ -346,7 +346,7 @@ impl std::ops::Add for Tally {
     }
 }
 
-/// The indices that fail surely more than the rest, with by how much.
+/// Returns the indices that fail surely more than the rest, with by how much.
 fn outliers(rule: &Rule, evaluated: &[(usize, Tally)]) -> Vec<(f64, usize)> {
     let min = u64::from(rule.min_calls);
     let tallies = evaluated.iter().map(|(_, tally)| *tally);
@@ -370,7 +370,7 @@ fn excess(own: Tally, rest: Tally) -> f64 {
     (share - other) - (share - lower).hypot(upper - other)
 }
 
-/// The failure share, and the ends of its Wilson score interval (Wilson 1927).
+/// Returns the failure share, and the ends of its Wilson score interval (Wilson 1927).
 fn wilson(tally: Tally) -> (f64, f64, f64) {
     let n = tally.calls as f64;
     let share = tally.failures as f64 / n;

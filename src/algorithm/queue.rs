@@ -44,18 +44,18 @@ impl<T> WaitQueue<T> {
         self.entries.len()
     }
 
-    /// The cost of all calls together.
+    /// Returns the cost of all calls together.
     pub(crate) fn cost(&self) -> u64 {
         self.cost
     }
 
-    /// The call that has waited longest.
+    /// Returns the call that has waited longest.
     pub(crate) fn first(&self) -> Option<(Ticket, &T)> {
         let (ticket, entry) = self.entries.first_key_value()?;
         Some((*ticket, &entry.value))
     }
 
-    /// The call that has joined last.
+    /// Returns the call that has joined last.
     pub(crate) fn last(&self) -> Option<(Ticket, &T)> {
         let (ticket, entry) = self.entries.last_key_value()?;
         Some((*ticket, &entry.value))
@@ -65,7 +65,7 @@ impl<T> WaitQueue<T> {
         self.entries.get(&ticket).map(|entry| &entry.value)
     }
 
-    /// The cost of the calls that joined before this one. Looks at each of them.
+    /// Returns the cost of the calls that joined before this one. Looks at each of them.
     pub(crate) fn cost_ahead(&self, ticket: Ticket) -> u64 {
         let ahead = self.entries.range(..ticket);
         ahead.map(|(_, entry)| u64::from(entry.cost)).sum()

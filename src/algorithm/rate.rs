@@ -55,25 +55,25 @@ impl Rate {
         count > 0 && (count..=count * u128::from(LONGEST)).contains(&nanos)
     }
 
-    /// The interval between two tokens in units of `2^-shift` nanoseconds, rounded up: a limit may be too strict
-    /// by a fraction of a unit, and never too lax. Only for a rate that is valid.
+    /// Returns the interval between two tokens in units of `2^-shift` nanoseconds, rounded up: a limit may be too
+    /// strict by a fraction of a unit, and never too lax. Only for a rate that is valid.
     pub(crate) fn interval(self, shift: u32) -> u64 {
         let units = self.period.as_nanos() << shift;
         u64::try_from(units.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX)
     }
 
-    /// The count and the nanoseconds in which it comes.
+    /// Returns the count and the nanoseconds in which it comes.
     #[cfg(test)]
     pub(crate) fn parts(self) -> (u128, u128) {
         (u128::from(self.count), self.period.as_nanos())
     }
 
-    /// The tokens of this time.
+    /// Returns the tokens of this time.
     pub(crate) fn calls_in(self, span: Duration) -> f64 {
         f64::from(self.count) * span.as_secs_f64() / self.period.as_secs_f64().max(1e-9)
     }
 
-    /// The tokens of a tenth of a second, at least one.
+    /// Returns the tokens of a tenth of a second, at least one.
     pub(crate) fn tenth_of_a_second(self) -> u32 {
         const TENTH: u128 = 100_000_000;
         let tokens = u128::from(self.count) * TENTH / self.period.as_nanos().max(1);

@@ -38,7 +38,7 @@ impl Shares {
         }
     }
 
-    /// The number of slots that are taken.
+    /// Returns the number of slots that are taken.
     pub(crate) fn taken(&self) -> u32 {
         sum(self.counts.load(Ordering::Relaxed)) as u32
     }
@@ -84,7 +84,7 @@ impl Shares {
     }
 }
 
-/// The keys of both segments together.
+/// Returns the keys of both segments together.
 fn sum(counts: u64) -> u64 {
     counts / PROTECTED + counts % PROTECTED
 }

@@ -114,7 +114,7 @@ impl<const N: usize> Sketch<N> {
         stripe.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The quantile of the window, as it was at the beginning of this tick.
+    /// Returns the quantile of the window, as it was at the beginning of this tick.
     #[inline]
     pub(crate) fn quantile(&self) -> Option<Duration> {
         match self.quantile.load(Ordering::Relaxed) {
@@ -185,7 +185,7 @@ impl<const N: usize> Sketch<N> {
     }
 }
 
-/// The place of `duration` among `N` buckets.
+/// Returns the place of `duration` among `N` buckets.
 #[inline]
 fn bucket<const N: usize>(duration: Duration) -> usize {
     let units = whole_nanos(duration) >> UNIT_BITS;
@@ -238,7 +238,7 @@ impl<const N: usize> Counts<N> {
         counts.copied().map(u64::from).sum()
     }
 
-    /// The time, in nanoseconds, that a share of `quantile` of the calls takes at most. `None` if all that is
+    /// Returns the time, in nanoseconds, that a share of `quantile` of the calls takes at most. `None` if all that is
     /// known is that it is longer than any that was seen.
     fn quantile(&self, quantile: f64) -> Option<u64> {
         let wanted = 1.0 - quantile;

@@ -24,7 +24,7 @@ impl Weights {
         }
     }
 
-    /// The greatest weight.
+    /// Returns the greatest weight.
     pub(crate) fn max(&self) -> f64 {
         self.max
     }

@@ -85,7 +85,7 @@ struct Stripe {
 }
 
 impl TimeWindow {
-    /// A window over `span`, with `stripes` copies of every counter.
+    /// Makes a window over `span`, with `stripes` copies of every counter.
     pub(crate) fn new(span: Duration, stripes: usize) -> Self {
         let stripes = 0..stripes.next_power_of_two();
         Self {
@@ -94,20 +94,20 @@ impl TimeWindow {
         }
     }
 
-    /// The slices until `nanos`: how many are over, and in units of 2⁻⁶⁴ how much of the present one.
+    /// Returns the slices until `nanos`: how many are over, and in units of 2⁻⁶⁴ how much of the present one.
     #[inline]
     fn slices(&self, nanos: u64) -> (u64, u64) {
         let slices = u128::from(nanos) * u128::from(self.rate);
         ((slices >> u64::BITS) as u64, slices as u64)
     }
 
-    /// The counters of a stripe. There is a power of two of them.
+    /// Returns the counters of a stripe. There is a power of two of them.
     #[inline]
     fn stripe(&self, stripe: usize) -> &Stripe {
         &self.stripes[stripe & (self.stripes.len() - 1)]
     }
 
-    /// The number of the slice that `nanos` falls into.
+    /// Returns the number of the slice that `nanos` falls into.
     #[inline]
     fn tag(&self, epoch: u64, nanos: u64) -> u64 {
         let (slice, _) = self.slices(nanos);
@@ -198,7 +198,7 @@ impl TimeWindow {
     }
 }
 
-/// The newest `slices` buckets of a ring that are not empty, each with its count.
+/// Returns the newest `slices` buckets of a ring that are not empty, each with its count.
 fn recent_counts(
     ring: &[AtomicU64; BUCKETS],
     newest: u64,

@@ -127,7 +127,7 @@ impl Tasks {
         }
     }
 
-    /// The task of this number has got into this state. Returns whether that is news.
+    /// Notes that the task of this number has got into this state. Returns whether that is news.
     fn set(&self, task: Task, of: u64, state: TaskState) -> bool {
         self.change(task, |former, number| {
             *number == of && std::mem::replace(former, state) != state

@@ -80,13 +80,13 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
-    /// The time constant with which latency estimates decay. 5 s by default.
+    /// Sets the time constant with which latency estimates decay. 5 s by default.
     pub fn latency_decay(mut self, decay: Duration) -> Self {
         self.settings.latency_decay = decay;
         self
     }
 
-    /// The time constant with which the share of failures decays. 4 s by default.
+    /// Sets the time constant with which the share of failures decays. 4 s by default.
     pub fn failure_decay(mut self, decay: Duration) -> Self {
         self.settings.failure_decay = decay;
         self

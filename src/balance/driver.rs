@@ -144,7 +144,7 @@ where
         self.end(TaskState::Recovering)
     }
 
-    /// The state after an end or a panic, or that of a source that was lost with its runtime.
+    /// Returns the state after an end or a panic, or that of a source that was lost with its runtime.
     fn end(&self, state: TaskState) -> TaskState {
         if lock(&self.0).is_orphan {
             TaskState::Stopped

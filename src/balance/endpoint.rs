@@ -85,7 +85,7 @@ impl<S> Endpoint<S> {
         }
     }
 
-    /// Its share of the calls, in comparison with the others; 0.001 to 1000.
+    /// Sets its share of the calls, in comparison with the others; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
         self.about.weight = weight;
         self
@@ -301,7 +301,7 @@ impl Host {
             && least.is_some_and(|least| waited >= least)
     }
 
-    /// The record by which outlier ejection evaluates the endpoint.
+    /// Returns the record by which outlier ejection evaluates the endpoint.
     pub(super) fn record_of(&self, now: u64) -> HostRecord<'_> {
         HostRecord {
             record: &self.record,
@@ -309,13 +309,13 @@ impl Host {
         }
     }
 
-    /// The share of the weight that counts now.
+    /// Returns the share of the weight that counts now.
     #[inline]
     pub(super) fn ramp(&self, now: u64) -> f64 {
         self.condition.ramp(self.peers.slow_start, now)
     }
 
-    /// The weight that counts now, in slow start less than what was set.
+    /// Returns the weight that counts now, in slow start less than what was set.
     #[inline]
     pub(super) fn present_weight(&self, now: u64) -> f64 {
         self.condition.weight() * self.ramp(now)
@@ -352,7 +352,7 @@ impl Host {
         self.condition.state(self.peers.slow_start, now)
     }
 
-    /// A call begins.
+    /// Notes that a call begins.
     #[inline]
     pub(super) fn begin(&self, now: u64) {
         self.load.begin(now);
@@ -361,7 +361,7 @@ impl Host {
         }
     }
 
-    /// The answer has begun of a call that began at `began`.
+    /// Notes that the answer has begun of a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
         self.load.stream(&self.peers.load, began, nanos, end);
@@ -396,8 +396,8 @@ impl Host {
         }
     }
 
-    /// A call that began at `began` was given up before its answer came. It counts against the endpoint if that had it for the
-    /// whole time of an attempt, or if it ended early although the endpoint had enough time for it.
+    /// Notes that a call that began at `began` was given up before its answer came. It counts against the endpoint if
+    /// that had it for the whole time of an attempt, or if it ended early although the endpoint had enough time for it.
     pub(super) fn given_up(&self, began: u64, counts: Counts, now: Instant) {
         let ended = self.peers.nanos(now);
         let timeout = match context::given_up() {
@@ -427,7 +427,7 @@ impl Host {
         early.is_none_or(|early| evidence.is_failure_of(&self.last_good, early, terms))
     }
 
-    /// A call that began at `began` has ended; `is_stream` if its answer had begun before.
+    /// Notes that a call that began at `began` has ended; `is_stream` if its answer had begun before.
     #[inline]
     pub(super) fn end(
         &self,
@@ -466,8 +466,8 @@ impl Host {
         }
     }
 
-    /// A layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another endpoint may
-    /// take it.
+    /// Notes that a layer in front of the endpoint has refused a call that began at `began`. Returns `true` if another
+    /// endpoint may take it.
     pub(super) fn refused(&self, error: &Error, began: u64, now: Instant) -> bool {
         let blames_endpoint = match error.kind() {
             // These are about the call.
@@ -494,7 +494,7 @@ impl Host {
         }
     }
 
-    /// A health check has found that the endpoint works, or does not.
+    /// Notes that a health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool) {
         // It is often taken to be so: with the first probes of many endpoints nearly always.
         if self.condition.is_unhealthy() == is_healthy {

@@ -43,7 +43,7 @@ enum Stage {
 }
 
 impl Flight {
-    /// A call to one of the endpoints in `set` that begins at `now`.
+    /// Makes a call to one of the endpoints in `set` that begins at `now`.
     #[inline]
     pub(super) fn begin<S>(host: &Arc<Host>, set: &Set<S>, now: u64) -> Self {
         host.begin(now);
@@ -63,7 +63,7 @@ impl Flight {
         }
     }
 
-    /// The name of the balancer.
+    /// Returns the name of the balancer.
     pub(super) fn name(&self) -> &'static str {
         self.host.peers.metrics.name()
     }
@@ -95,8 +95,8 @@ impl Flight {
         error
     }
 
-    /// The endpoint has answered with a failure. A word about the deadline of the call may say nothing about the endpoint, and
-    /// then the call is over here.
+    /// Notes that the endpoint has answered with a failure. A word about the deadline of the call may say nothing about
+    /// the endpoint, and then the call is over here.
     #[cold]
     #[inline(never)]
     pub(super) fn answered_with_failure<Res>(

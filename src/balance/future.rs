@@ -82,7 +82,7 @@ where
         }
     }
 
-    /// A call that waits for an endpoint.
+    /// Makes a call that waits for an endpoint.
     #[cold]
     pub(super) fn waiting(
         pool: Arc<Pool<S>>,

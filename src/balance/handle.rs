@@ -32,13 +32,13 @@ impl<S> Handle<S> {
         }
     }
 
-    /// The name of the balancer.
+    /// Returns the name of the balancer.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.pool.name()
     }
 
-    /// All endpoints, in no particular order.
+    /// Returns all endpoints, in no particular order.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         let now = Instant::now();
@@ -46,14 +46,15 @@ impl<S> Handle<S> {
         set.hosts.iter().map(|host| host.status(now)).collect()
     }
 
-    /// The endpoint with this key.
+    /// Returns the endpoint with this key.
     #[must_use]
     pub fn endpoint(&self, key: &str) -> Option<EndpointStatus> {
         let host = self.pool.host(key)?;
         Some(host.status(Instant::now()))
     }
 
-    /// The priority groups that have an endpoint, the first priority first, with the share of the calls that each gets.
+    /// Returns the priority groups that have an endpoint, the first priority first, with the share of the calls that
+    /// each gets.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
         let mut groups = Vec::new();

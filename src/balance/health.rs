@@ -207,13 +207,13 @@ debug_fields!([P] HealthCheck<P> { settings });
 pub(super) trait Checked: Send + Sync + 'static {
     type Service: Send + 'static;
 
-    /// All endpoints. A number belongs to one endpoint for ever.
+    /// Returns all endpoints. A number belongs to one endpoint for ever.
     fn ids(&self) -> Vec<u32>;
 
-    /// A clone of the service of an endpoint, if that is not gone.
+    /// Returns a clone of the service of an endpoint, if that is not gone.
     fn service(&self, id: u32) -> Option<Self::Service>;
 
-    /// An endpoint works, or does not, which was not known or has changed. It may be gone.
+    /// Notes that an endpoint works, or does not, which was not known or has changed. It may be gone.
     ///
     /// Says nothing about an ejection: what answers a probe may still fail calls.
     fn found(&self, id: u32, is_healthy: bool);

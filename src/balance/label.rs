@@ -34,7 +34,7 @@ impl Label {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A call has ended. Returns `true` if no other is in flight.
+    /// Notes that a call has ended. Returns `true` if no other is in flight.
     #[inline]
     pub(super) fn end(&self) -> bool {
         self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1
@@ -71,7 +71,7 @@ struct Entry {
 }
 
 impl Directory {
-    /// The label of an endpoint with this key: its own, if no more than `max` have one.
+    /// Returns the label of an endpoint with this key: its own, if no more than `max` have one.
     pub(super) fn enter(&self, key: &Arc<str>, max: u32) -> Arc<Label> {
         static NEXT: StdAtomicU64 = StdAtomicU64::new(0);
         let mut entries = lock(&self.0);
@@ -105,7 +105,7 @@ impl Directory {
         })
     }
 
-    /// An endpoint that has this label has gone.
+    /// Notes that an endpoint that has this label has gone.
     pub(super) fn leave(&self, label: &Label) {
         lock(&self.0)[label.place].endpoints -= 1;
     }

@@ -21,7 +21,7 @@ const STATES: [EndpointState; 4] = [
 ];
 
 impl EndpointState {
-    /// The value of the label `state`.
+    /// Returns the value of the label `state`.
     fn label(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -74,7 +74,7 @@ impl BalanceMetrics {
         (shown | self.shown.fetch_or(shown, Ordering::Relaxed)) & 1 << bit != 0
     }
 
-    /// The share of the calls that each priority gets: the mean over the balancers that have endpoints.
+    /// Returns the share of the calls that each priority gets: the mean over the balancers that have endpoints.
     fn shares(&self) -> [Option<f64>; PRIORITIES] {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
         // The priorities of balancers that have several, a bit each.
@@ -159,13 +159,13 @@ impl Label {
 }
 
 impl Series<BalanceMetrics> {
-    /// An endpoint was ejected, or would have been.
+    /// Notes that an endpoint was ejected, or would have been.
     pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode, now: Instant) {
         let values = [method.label(), mode.label()];
         self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
     }
 
-    /// A call to an endpoint that has this label has ended.
+    /// Notes that a call to an endpoint that has this label has ended.
     #[inline(never)]
     pub(super) fn ended(&self, label: &Label, outcome: &'static str, now: Instant) {
         let is_idle = label.end();

@@ -70,7 +70,7 @@ impl OutlierEjection {
         self
     }
 
-    /// The longest ejection, before jitter. 300 s by default.
+    /// Sets the longest ejection, before jitter. 300 s by default.
     pub fn max_ejection_time(mut self, max_ejection_time: Duration) -> Self {
         self.rule.max_ejection_time = max_ejection_time;
         self

@@ -48,7 +48,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// The group of these endpoints, of which the first has the index `begin`.
+    /// Makes the group of these endpoints, of which the first has the index `begin`.
     pub(super) fn new(begin: usize, hosts: &[Arc<Host>]) -> Self {
         Self {
             priority: hosts[0].priority(),
@@ -215,7 +215,7 @@ impl<S: Clone> Pool<S> {
     }
 }
 
-/// The change that adds an endpoint.
+/// Returns the change that adds an endpoint.
 pub(super) fn insert<S>(endpoint: Endpoint<S>) -> Change<S> {
     Change::Insert(Arc::clone(&endpoint.about.key), endpoint.into())
 }
@@ -229,7 +229,7 @@ impl<S> Pool<S> {
         self.snapshots.latest().value
     }
 
-    /// The endpoint with this key.
+    /// Returns the endpoint with this key.
     pub(super) fn host(&self, key: &str) -> Option<Arc<Host>> {
         let set = self.set();
         let host = set.hosts.iter().find(|host| &*host.about.key == key);
@@ -292,7 +292,7 @@ impl<S> Pool<S> {
     }
 }
 
-/// The median of what is known of the latencies of these endpoints; zero if nothing is.
+/// Returns the median of what is known of the latencies of these endpoints; zero if nothing is.
 fn median_latency(hosts: &[Arc<Host>], now: u64) -> f64 {
     let known = hosts.iter().map(|host| host.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
@@ -336,7 +336,7 @@ impl<S> Drop for Pool<S> {
 }
 
 impl<S> Local<S> {
-    /// The same for another handle, with random numbers of its own.
+    /// Returns the same for another handle, with random numbers of its own.
     pub(super) fn fork(&mut self) -> Self {
         Self {
             snapshot: self.snapshot.clone(),

@@ -41,7 +41,7 @@ pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnR
 }
 
 impl<S: Clone> Balance<S> {
-    /// A balancer over these endpoints, with the default settings.
+    /// Returns a balancer over these endpoints, with the default settings.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Balance<()> {
 }
 
 impl<S, P, K, C> Balance<S, P, K, C> {
-    /// A handle that reads and steers the balancer.
+    /// Returns a handle that reads and steers the balancer.
     #[must_use]
     pub fn handle(&self) -> Handle<S> {
         Handle::new(&self.pool)

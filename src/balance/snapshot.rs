@@ -32,13 +32,13 @@ impl<T> Snapshots<T> {
         }
     }
 
-    /// The number of the newest value: higher by one with each change.
+    /// Returns the number of the newest value: higher by one with each change.
     #[inline]
     pub(super) fn number(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// The newest value.
+    /// Returns the newest value.
     pub(super) fn latest(&self) -> Snapshot<T> {
         lock(&self.newest).clone()
     }

@@ -48,7 +48,7 @@ pub struct Aimd {
 }
 
 impl Aimd {
-    /// A limit that stays between `min` and `max`; 1 to 1,000,000.
+    /// Makes a limit that stays between `min` and `max`; 1 to 1,000,000.
     pub fn between(min: usize, max: usize) -> Self {
         Self {
             settings: Settings::between(min, max, BACKOFF),
@@ -56,13 +56,13 @@ impl Aimd {
         }
     }
 
-    /// The limit to begin with, from `min` to `max`. By default 20, or the nearer bound.
+    /// Sets the limit to begin with, from `min` to `max`. By default 20, or the nearer bound.
     pub fn initial(mut self, limit: usize) -> Self {
         self.settings.initial = limit;
         self
     }
 
-    /// The part of the limit that is left when it shrinks; above 0 and below 1. 0.9 by default.
+    /// Sets the part of the limit that is left when it shrinks; above 0 and below 1. 0.9 by default.
     pub fn backoff(mut self, share: f64) -> Self {
         self.settings.backoff = share;
         self

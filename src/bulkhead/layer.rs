@@ -18,7 +18,7 @@ pub type BulkheadLayer<K = ErrorsAreFailures, C = CompleteOnResponse> = PartLaye
 pub type Bulkhead<S, K = ErrorsAreFailures, C = CompleteOnResponse> = PartService<S, Handle, K, C>;
 
 impl BulkheadLayer {
-    /// A bulkhead with the default settings. `limit` is a number or an [`Aimd`](super::Aimd).
+    /// Makes a bulkhead with the default settings. `limit` is a number or an [`Aimd`](super::Aimd).
     ///
     /// # Panics
     ///
@@ -36,7 +36,7 @@ impl BulkheadLayer {
 }
 
 impl<K, C> BulkheadLayer<K, C> {
-    /// A handle that reads and steers the bulkhead.
+    /// Returns a handle that reads and steers the bulkhead.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.part().clone()
@@ -44,7 +44,7 @@ impl<K, C> BulkheadLayer<K, C> {
 }
 
 impl Handle {
-    /// The name of the bulkhead.
+    /// Returns the name of the bulkhead.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.shared.shown.series.name()

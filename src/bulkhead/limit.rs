@@ -21,7 +21,7 @@ use crate::{ConfigError, Outcome};
     note = "implement `LimitPolicy` for it, or use `Aimd::between(min, max)`"
 )]
 pub trait LimitPolicy: Send + Sync + 'static {
-    /// The limit to begin with, 1 to 1,000,000.
+    /// Returns the limit to begin with, 1 to 1,000,000.
     fn initial(&self) -> usize;
 
     /// Takes note of a call that has ended, and returns the limit from now on: [`Sample::limit`] to leave it
@@ -105,13 +105,13 @@ enum Kind {
 }
 
 impl Limit {
-    /// A limit that `policy` adapts. It is asked for a new policy for each layer that is built.
+    /// Returns a limit that `policy` adapts. It is asked for a new policy for each layer that is built.
     pub fn policy<P: LimitPolicy>(policy: impl Fn() -> P + Send + Sync + 'static) -> Self {
         let policy = move || -> Box<dyn LimitPolicy> { Box::new(policy()) };
         Self(Kind::Policy(Callback(Arc::new(policy))))
     }
 
-    /// The limit to begin with, and what adapts it.
+    /// Returns the limit to begin with, and what adapts it.
     pub(super) fn build(
         &self,
         check: Check<'_>,

@@ -84,7 +84,7 @@ impl TimedQueue {
         (self.waiting.join(1, due), due)
     }
 
-    /// The call whose turn it is, and what becomes of it at `now`.
+    /// Returns the call whose turn it is, and what becomes of it at `now`.
     pub(super) fn next(&self, now: Instant) -> Option<(Ticket, Verdict)> {
         let (ticket, due) = match self.order {
             QueueOrder::Fifo => self.waiting.first(),

@@ -87,7 +87,7 @@ impl<O: Part, A: Part> Core<O, A> {
         At::read_as(self.origin, now)
     }
 
-    /// The instant of so many nanoseconds from the origin.
+    /// Returns the instant of so many nanoseconds from the origin.
     #[cold]
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         saturating_add(self.origin, Duration::from_nanos(nanos))
@@ -158,7 +158,8 @@ impl<O: Part, A: Part> Permits<O, A> {
         Record::new(outcome, ended_by, at, self.sent)
     }
 
-    /// The operation is over. If a part panics, the drop settles the rest; what is settled is nothing by then.
+    /// Notes that the operation is over. If a part panics, the drop settles the rest; what is settled is nothing by
+    /// then.
     #[inline(always)]
     pub(super) fn settle(&mut self, core: &Core<O, A>, record: &Record<'_>) {
         core.attempt.settle(&mut self.attempt, record);

@@ -59,7 +59,7 @@ impl Span {
         is_sooner
     }
 
-    /// The error of an operation whose deadline has come.
+    /// Returns the error of an operation whose deadline has come.
     #[cold]
     pub(crate) fn error(&self, name: &'static str) -> Error {
         match (self.began, self.deadline) {
@@ -73,7 +73,7 @@ impl Span {
 }
 
 impl Series {
-    /// A call was given up.
+    /// Notes that a call was given up.
     pub(crate) fn timed_out(&self, now: Instant) {
         self.report(now, |handles| handles.count(&TIMEOUTS, &[]));
     }

@@ -38,7 +38,8 @@ pub struct PartService<S, P, K = ErrorsAreFailures, C = CompleteOnResponse> {
 }
 
 impl<P: Part> PartLayer<P> {
-    /// A layer of `part`, whose calls are classified by [`ErrorsAreFailures`] and are over when the response has come.
+    /// Makes a layer of `part`, whose calls are classified by [`ErrorsAreFailures`] and are over when the response has
+    /// come.
     #[must_use]
     pub fn of(name: &'static str, part: P) -> Self {
         Self::with(
@@ -52,7 +53,7 @@ impl<P: Part> PartLayer<P> {
 }
 
 impl<P: Part, K, C> PartLayer<P, K, C> {
-    /// A layer whose part counts time from `origin`.
+    /// Makes a layer whose part counts time from `origin`.
     pub(crate) fn with(
         name: &'static str,
         origin: Instant,

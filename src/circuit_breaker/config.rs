@@ -170,8 +170,8 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// The longest open time that a service can ask for with
-    /// [`Outcome::Overload`](crate::Outcome::Overload). 30 s by default.
+    /// Sets the longest open time that a service can ask for with [`Outcome::Overload`](crate::Outcome::Overload). 30 s
+    /// by default.
     pub fn max_retry_after(mut self, most: Duration) -> Self {
         self.settings.breaker.max_retry_after = most;
         self
@@ -241,7 +241,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// The span of time that is evaluated, if it is not a number of calls.
+    /// Returns the span of time that is evaluated, if it is not a number of calls.
     pub(crate) fn time_window(&self) -> Option<Duration> {
         match self.settings.window {
             Window::Time(span) => Some(span),

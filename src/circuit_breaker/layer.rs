@@ -20,7 +20,7 @@ pub type CircuitBreaker<S, K = ErrorsAreFailures, C = CompleteOnResponse> =
     PartService<S, Handle, K, C>;
 
 impl CircuitBreakerLayer {
-    /// A breaker with the default settings.
+    /// Makes a breaker with the default settings.
     ///
     /// # Panics
     ///
@@ -38,7 +38,7 @@ impl CircuitBreakerLayer {
 }
 
 impl<K, C> CircuitBreakerLayer<K, C> {
-    /// A handle that reads and steers the breaker.
+    /// Returns a handle that reads and steers the breaker.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.part().clone()
@@ -46,7 +46,7 @@ impl<K, C> CircuitBreakerLayer<K, C> {
 }
 
 impl Handle {
-    /// The name of the breaker.
+    /// Returns the name of the breaker.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.shared.metrics.name()

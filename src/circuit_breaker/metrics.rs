@@ -11,7 +11,7 @@ use crate::telemetry::{Handles, Instruments, Series};
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
 
 impl State {
-    /// The value of the labels `state` and `to`.
+    /// Returns the value of the labels `state` and `to`.
     fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -22,7 +22,7 @@ impl State {
 }
 
 impl TransitionCause {
-    /// The value of the label `cause`.
+    /// Returns the value of the label `cause`.
     fn label(self) -> &'static str {
         match self {
             Self::FailureShare => "failure_share",
@@ -58,7 +58,7 @@ impl Instruments for BreakerMetrics {
 }
 
 impl Series<BreakerMetrics> {
-    /// A breaker has changed its state.
+    /// Notes that a breaker has changed its state.
     pub(super) fn changed(&self, transition: Transition, now: Instant) {
         self.levels().add(transition.from, -1);
         self.levels().add(transition.to, 1);

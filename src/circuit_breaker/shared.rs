@@ -26,13 +26,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The word that admits a call, if it is that of a closed breaker.
+    /// Returns the word that admits a call, if it is that of a closed breaker.
     #[inline]
     pub(super) fn word(&self) -> Word {
         self.breaker.word()
     }
 
-    /// The time after which a call is slow, if that counts.
+    /// Returns the time after which a call is slow, if that counts.
     #[inline]
     pub(super) fn slow_after(&self) -> Option<Duration> {
         self.breaker.slow_calls_longer_than()
@@ -110,7 +110,7 @@ impl Shared {
         mark
     }
 
-    /// A call is over whose head was counted as a success. Most of them change nothing more.
+    /// Notes that a call is over whose head was counted as a success. Most of them change nothing more.
     #[inline]
     pub(super) fn count_rest(
         &self,
@@ -155,7 +155,7 @@ impl Shared {
         );
     }
 
-    /// A probe has ended that counts as a success already.
+    /// Notes that a probe has ended that counts as a success already.
     pub(super) fn disprove(&self, probe: Probe, record: &Record<'_>) {
         if record.outcome.is_failure() {
             let call = finished(record.outcome, false, false, record);
@@ -180,7 +180,7 @@ fn place(at: &At) -> Place {
     }
 }
 
-/// A call that has ended.
+/// Returns a call that has ended.
 #[inline(always)]
 fn finished(outcome: Outcome, slow: bool, is_first: bool, record: &Record<'_>) -> Finished {
     Finished {

@@ -97,7 +97,7 @@ impl<A> Target<A> {
         self.replace(address).0
     }
 
-    /// The properties, and the address.
+    /// Returns the properties, and the address.
     pub(crate) fn split(self) -> (Target<()>, A) {
         self.replace(())
     }

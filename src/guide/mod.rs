@@ -1,7 +1,7 @@
-//! Guide: the layers to take, their order, their settings, and how to watch and test them.
+//! Guide: the choice of layers, their order, their settings, their metrics, and tests.
 //!
-//! Begin with the [standard stack](crate::stack); it is right for most dependencies. The pages of this guide answer
-//! the questions that follow:
+//! Begin with the [standard stack](crate::stack), which suits most dependencies. The pages of this guide answer these
+//! questions:
 //!
 //! | page | question |
 //! |---|---|
@@ -19,11 +19,11 @@
 //! |---|---|---|
 //! | an answer never comes | [timeout](crate::timeout) for an attempt, deadline for the operation | the caller still waits until the timeout ends |
 //! | a call fails now and then | [retry](crate::retry) with its [budget](crate::budget) | retries make an overload worse |
-//! | an answer is slow now and then | [hedge](crate::hedge) | needs several servers, or slowness that comes by chance |
+//! | an answer is slow now and then | [hedge](crate::hedge) | needs several servers, or slowness by chance |
 //! | the service is down | [circuit breaker](crate::circuit_breaker) | opens after some failures, so retries must be bounded too |
 //! | the service is overloaded | [bulkhead](crate::bulkhead), best with a limit that [adapts](crate::bulkhead::Aimd) | callers must handle a refusal |
-//! | a quota | [rate limit](crate::rate_limit) | does not bound the calls in flight |
-//! | one replica is slow, failing or gone | [balance](crate::balance) | does not help when all replicas are |
+//! | the service has a quota | [rate limit](crate::rate_limit) | does not bound the calls in flight |
+//! | one replica is slow, failing or gone | [balance](crate::balance) | does not help when all replicas fail |
 //! | one tenant takes everything | [keyed](crate::keyed) rate limit or bulkhead | the sum over all tenants has no limit |
 //! | there is a better answer than an error | [fallback](crate::fallback) | hides faults: watch its counter |
 

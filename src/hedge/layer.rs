@@ -40,7 +40,7 @@ impl Plan for HedgePlan {
 impl<Req> PlanFor<Req> for HedgePlan {}
 
 impl HedgeLayer {
-    /// A hedge with the default settings and no budget.
+    /// Makes a hedge with the default settings and no budget.
     ///
     /// # Panics
     ///
@@ -58,7 +58,7 @@ impl HedgeLayer {
 }
 
 impl<R, K> HedgeLayer<R, K> {
-    /// A handle that reads and steers the hedge.
+    /// Returns a handle that reads and steers the hedge.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::of(&self.plan().0, self.origin())
@@ -84,13 +84,13 @@ impl Handle {
         At::unread(self.origin)
     }
 
-    /// The name of the hedge.
+    /// Returns the name of the hedge.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.shared.name()
     }
 
-    /// The time after which a call is hedged; `None` while the percentile is not known.
+    /// Returns the time after which a call is hedged; `None` while the percentile is not known.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.shared.delay(&self.now())

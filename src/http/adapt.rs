@@ -79,7 +79,7 @@ pub trait AdaptResult<Res> {
     /// The error of the outer service.
     type Error;
 
-    /// The name of the layer, for errors that have none.
+    /// Returns the name of the layer, for errors that have none.
     fn name(&self) -> &'static str {
         ""
     }

@@ -6,7 +6,7 @@ use crate::error::{Stage, downcast};
 use crate::{BoxError, Cause, Error, ErrorKind};
 
 impl Error {
-    /// The error of a body inside a body of this crate.
+    /// Makes the error of a body inside a body of this crate.
     ///
     /// A refusal is one of another dependency, which whoever writes the body has called: no layer of this operation refuses
     /// what has begun.
@@ -26,7 +26,7 @@ impl Error {
         error
     }
 
-    /// An answer whose head had come, and which was given up after `allowed`.
+    /// Makes an answer whose head had come, and which was given up after `allowed`.
     pub(super) fn body_timed_out(
         kind: ErrorKind,
         name: &'static str,

@@ -36,14 +36,14 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// The header as text, if it is one.
+/// Returns the header as text, if it is one.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.trim())
 }
 
-/// The number of which the text consists: decimal digits, and no sign or space. One that is too large is the largest
-/// there is.
+/// Returns the number of which the text consists: decimal digits, and no sign or space. One that is too large is the
+/// largest there is.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     let append = |number: u64, digit: &u8| {
         let number = number.saturating_mul(10);

@@ -174,7 +174,7 @@ impl<K: Key, L> Keys<K, L> {
         layer
     }
 
-    /// The overflow part of a key, which it shares with others.
+    /// Returns the overflow part of a key, which it shares with others.
     fn share(&self, hash: u64, key: &K, make: impl FnOnce(&K) -> L) -> Arc<L> {
         let part = self.overflow_part(hash);
         if let Some(layer) = part.get() {
@@ -216,13 +216,13 @@ impl<K: Key, L> Keys<K, L> {
         None
     }
 
-    /// The layer of a key, if it has one.
+    /// Returns the layer of a key, if it has one.
     pub(super) fn get(&self, key: &K) -> Option<Arc<L>> {
         let hash = self.seed.hash(key);
         lock(self.shard(hash, 0)).peek(hash, key).map(Arc::clone)
     }
 
-    /// The overflow part of a key, if any key has needed it.
+    /// Returns the overflow part of a key, if any key has needed it.
     pub(super) fn overflow(&self, key: &K) -> Option<&L> {
         let part = self.overflow_part(self.seed.hash(key));
         part.get().map(AsRef::as_ref)
@@ -239,7 +239,7 @@ impl<K: Key, L> Keys<K, L> {
         was_there
     }
 
-    /// The shard of a key, or one some steps further.
+    /// Returns the shard of a key, or one some steps further.
     #[inline]
     fn shard(&self, hash: u64, step: usize) -> &Mutex<Shard<K, L>> {
         // Neither the lowest bits nor the highest: those tell keys apart within a shard.

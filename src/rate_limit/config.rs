@@ -70,7 +70,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The limits to begin with.
+    /// Returns the limits to begin with.
     pub(super) fn limits(&self) -> Limits {
         let Self { rate, burst, .. } = *self;
         let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());

@@ -58,7 +58,7 @@ impl Queue {
         self.length.load(Ordering::SeqCst)
     }
 
-    /// The tokens that a call would have to wait for, besides its own.
+    /// Returns the tokens that a call would have to wait for, besides its own.
     pub(super) fn cost(&self) -> u64 {
         lock(&self.waiting).cost()
     }

@@ -65,7 +65,7 @@ impl Shared {
         }
     }
 
-    /// The longest wait of a call, in nanoseconds.
+    /// Returns the longest wait of a call, in nanoseconds.
     pub(super) fn max_wait(&self) -> u64 {
         whole_nanos(self.settings.max_wait.unwrap_or_default())
     }

@@ -73,7 +73,7 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// The longest wait that a service can ask for, above 0. 60 s by default.
+    /// Sets the longest wait that a service can ask for, above 0. 60 s by default.
     ///
     /// If it asks for more, there is no further attempt: one that comes sooner would be in vain.
     pub fn max_retry_after(mut self, longest: Duration) -> Self {

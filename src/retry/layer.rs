@@ -33,7 +33,7 @@ impl Plan for RetryPlan {
 impl<Req> PlanFor<Req> for RetryPlan {}
 
 impl RetryLayer {
-    /// A retry with the default settings and a budget of its own.
+    /// Makes a retry with the default settings and a budget of its own.
     ///
     /// # Panics
     ///
@@ -51,7 +51,7 @@ impl RetryLayer {
 }
 
 impl<R, K> RetryLayer<R, K> {
-    /// The budget that retries are paid from, if there is one.
+    /// Returns the budget that retries are paid from, if there is one.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.plan().0.budget.as_ref()

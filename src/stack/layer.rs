@@ -102,7 +102,7 @@ where
 }
 
 impl<R, K, C, D: Send + Sync + 'static> StandardLayer<R, K, C, D> {
-    /// A handle that reads and steers the parts.
+    /// Returns a handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::of(self.recipe())
@@ -110,7 +110,7 @@ impl<R, K, C, D: Send + Sync + 'static> StandardLayer<R, K, C, D> {
 }
 
 impl<S, R, K, C, D: Send + Sync + 'static> StandardService<S, R, K, C, D> {
-    /// A handle that reads and steers the parts.
+    /// Returns a handle that reads and steers the parts.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::of(self.recipe())
@@ -140,37 +140,37 @@ impl Handle {
         }
     }
 
-    /// The name of the stack.
+    /// Returns the name of the stack.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The circuit breaker, if there is one.
+    /// Returns the circuit breaker, if there is one.
     #[must_use]
     pub fn circuit_breaker(&self) -> Option<&circuit_breaker::Handle> {
         self.parts.0.as_ref()
     }
 
-    /// The hedge, if there is one.
+    /// Returns the hedge, if there is one.
     #[must_use]
     pub fn hedge(&self) -> Option<&hedge::Handle> {
         self.hedge.as_ref()
     }
 
-    /// The rate limit, if there is one.
+    /// Returns the rate limit, if there is one.
     #[must_use]
     pub fn rate_limit(&self) -> Option<&rate_limit::Handle> {
         self.parts.1.0.as_ref()
     }
 
-    /// The bulkhead, if there is one.
+    /// Returns the bulkhead, if there is one.
     #[must_use]
     pub fn bulkhead(&self) -> Option<&bulkhead::Handle> {
         self.parts.1.1.0.as_ref()
     }
 
-    /// The budget that retries and hedges are paid from.
+    /// Returns the budget that retries and hedges are paid from.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget

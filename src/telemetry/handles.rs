@@ -96,7 +96,7 @@ impl Handles {
             .with(&mut self.histograms, metric, values, record);
     }
 
-    /// The handles of an endpoint. No other one with the same index has the same identity.
+    /// Returns the handles of an endpoint. No other one with the same index has the same identity.
     pub(crate) fn of_endpoint(&mut self, index: usize, identity: u64, key: &Arc<str>) -> &mut Self {
         if self.endpoints.len() <= index {
             self.endpoints.resize_with(index + 1, || None);

@@ -26,7 +26,7 @@ use crate::Outcome;
 pub(crate) const REJECTED: &str = "rejected";
 
 impl Outcome {
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     #[inline]
     pub(crate) fn label(self) -> &'static str {
         match self {

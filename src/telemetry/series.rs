@@ -61,7 +61,7 @@ type Registry = HashMap<(TypeId, &'static str, &'static str), &'static (dyn Any 
 static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 
 impl<I: Instruments> Series<I> {
-    /// The series of all layers of this kind and name. Called when a layer is built.
+    /// Returns the series of all layers of this kind and name. Called when a layer is built.
     pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
         let mut registry = lock(&REGISTRY);
         let registry = registry.get_or_insert_default();

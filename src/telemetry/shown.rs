@@ -48,7 +48,7 @@ impl Published {
 pub(crate) trait Gauges<const N: usize>: Instruments {
     fn sums(&self) -> &[AtomicU64; N];
 
-    /// The levels in the word of a layer. All are zero in the word zero.
+    /// Returns the levels in the word of a layer. All are zero in the word zero.
     fn parts(word: u64) -> [u64; N];
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Shown<I: Gauges<N>, const N: usize> {
 const FEW: u64 = 8;
 
 impl<I: Gauges<N>, const N: usize> Shown<I, N> {
-    /// The levels of a layer that has been built.
+    /// Makes the levels of a layer that has been built.
     pub(crate) fn new(series: &'static Series<I>, word: u64) -> Self {
         let shown = Self {
             series,

@@ -138,7 +138,7 @@ impl<H> Metric<H> {
         self
     }
 
-    /// The unit, which is a part of the name.
+    /// Returns the unit, which is a part of the name.
     pub(crate) fn unit(&self) -> Option<Unit> {
         let is_time = self.name.ends_with("_seconds");
         is_time.then_some(Unit::Seconds)

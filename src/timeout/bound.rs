@@ -34,7 +34,7 @@ pub trait Bound<Req> {
 
 /// The bound of one call.
 pub trait BoundOfCall: Default + fmt::Debug {
-    /// The deadline that the inner service sees, now that it is called or polled.
+    /// Returns the deadline that the inner service sees, now that it is called or polled.
     #[doc(hidden)]
     fn deadline(&mut self) -> Option<Instant>;
 
@@ -46,7 +46,7 @@ pub trait BoundOfCall: Default + fmt::Debug {
     #[doc(hidden)]
     fn timeout(&self) -> Option<Duration>;
 
-    /// The error of a call whose time is over.
+    /// Returns the error of a call whose time is over.
     #[doc(hidden)]
     fn error(&self, name: &'static str) -> Error;
 }

@@ -16,7 +16,7 @@ use crate::error::Check;
     note = "write `TimeoutLayer::per_request(name, |request: &{Req}| Duration::from_millis(300))`"
 )]
 pub trait TimeoutFor<Req> {
-    /// The time that an attempt to send `request` may take.
+    /// Returns the time that an attempt to send `request` may take.
     fn timeout_for(&self, request: &Req) -> Duration;
 }
 

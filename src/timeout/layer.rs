@@ -27,7 +27,7 @@ pub type TimeoutLayer<D = Fixed> = BoundLayer<PerAttempt<D>>;
 pub type DeadlineLayer = BoundLayer<Total>;
 
 impl TimeoutLayer {
-    /// A timeout for the attempts to reach `name`.
+    /// Makes a timeout for the attempts to reach `name`.
     ///
     /// # Panics
     ///
@@ -48,7 +48,7 @@ impl TimeoutLayer {
 }
 
 impl<F> TimeoutLayer<PerRequest<F>> {
-    /// A timeout that `timeout` takes from each request.
+    /// Makes a timeout that `timeout` takes from each request.
     ///
     /// # Panics
     ///
@@ -65,7 +65,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
 }
 
 impl DeadlineLayer {
-    /// A deadline for operations on `name`, this long after they begin.
+    /// Makes a deadline for operations on `name`, this long after they begin.
     ///
     /// # Panics
     ///
@@ -97,7 +97,7 @@ impl<B: Clone> BoundLayer<B> {
 }
 
 impl<B> BoundLayer<B> {
-    /// A layer that is called `part` in its metrics.
+    /// Makes a layer that is called `part` in its metrics.
     pub(crate) fn of(name: &str, part: &'static str, bound: B) -> Self {
         let metrics = Series::of(name, part);
         Self { bound, metrics }

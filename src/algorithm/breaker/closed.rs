@@ -137,7 +137,7 @@ impl Counts {
         }
     }
 
-    /// The cause to open, if the calls of this epoch and so many failures in a row are one.
+    /// Returns the cause to open, if the calls of this epoch and so many failures in a row are one.
     pub(super) fn verdict(
         &self,
         settings: &Settings,
@@ -170,7 +170,7 @@ impl Counts {
     }
 }
 
-/// The cause to open, if the calls of `tally` are one.
+/// Returns the cause to open, if the calls of `tally` are one.
 fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
     if has_enough(settings, tally) && has_failed(settings, tally) {
         return Some(TransitionCause::FailureShare);
@@ -217,8 +217,8 @@ fn is_slow(settings: &Settings, tally: Tally) -> bool {
     has_enough(settings, tally) && settings.slow_calls.is_some_and(exceeds)
 }
 
-/// The least share of failures that is plausible after `part` failures in `calls` calls: the lower end
-/// of the Wilson score interval (Wilson 1927), one-sided at 95 %.
+/// Returns the least share of failures that is plausible after `part` failures in `calls` calls: the lower end of the
+/// Wilson score interval (Wilson 1927), one-sided at 95 %.
 ///
 /// With few calls, a share above the threshold may well be chance; this asks for more evidence the
 /// fewer calls there are.

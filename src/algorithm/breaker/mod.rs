@@ -84,7 +84,7 @@ impl Breaker {
         }
     }
 
-    /// The word that admits a call, if it is that of a closed breaker.
+    /// Returns the word that admits a call, if it is that of a closed breaker.
     #[inline]
     pub(crate) fn word(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
@@ -94,7 +94,7 @@ impl Breaker {
         lock(&self.machine).state()
     }
 
-    /// The longest time of a call that is not slow, if calls can be slow.
+    /// Returns the longest time of a call that is not slow, if calls can be slow.
     #[inline]
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
         self.settings.slow_calls.map(|(longer_than, _)| longer_than)
@@ -122,7 +122,7 @@ impl Breaker {
         lock(&self.machine).is_evictable(nanos)
     }
 
-    /// The knowledge that decides about calls that end early.
+    /// Returns the knowledge that decides about calls that end early.
     pub(crate) fn evidence(&self) -> &Evidence {
         &self.evidence
     }

@@ -98,8 +98,8 @@ where
     }
 }
 
-/// The calls in flight and the weight of those endpoints together that take calls, or else of all: what the others could
-/// take does not help.
+/// Returns the calls in flight and the weight of those endpoints together that take calls, or else of all: what the
+/// others could take does not help.
 fn sum(endpoints: &Endpoints<'_>) -> (f64, f64) {
     let sum = |is_counted: fn(Eligibility) -> bool| {
         let places = 0..endpoints.len();

@@ -106,28 +106,28 @@ impl Endpoints<'_> {
         eligibility_of(&self.hosts[place], self.tried, self.now)
     }
 
-    /// The load of the endpoint, in the measure of the balancer, for its weight.
+    /// Returns the load of the endpoint, in the measure of the balancer, for its weight.
     #[must_use]
     #[inline]
     pub fn load(&self, place: usize) -> f64 {
         self.hosts[place].cost(self.now).total()
     }
 
-    /// The calls in flight on the endpoint.
+    /// Returns the calls in flight on the endpoint.
     #[must_use]
     #[inline]
     pub fn in_flight(&self, place: usize) -> u32 {
         self.hosts[place].load.in_flight()
     }
 
-    /// The weight of the endpoint; in slow start less than what was set.
+    /// Returns the weight of the endpoint; in slow start less than what was set.
     #[must_use]
     #[inline]
     pub fn weight(&self, place: usize) -> f64 {
         self.hosts[place].present_weight(self.now)
     }
 
-    /// The weight that was set, and the share of it that counts: less than 1 in slow start.
+    /// Returns the weight that was set, and the share of it that counts: less than 1 in slow start.
     fn weight_and_ramp(&self, place: usize) -> (f64, f64) {
         let host = &self.hosts[place];
         (host.condition.weight(), host.ramp(self.now))
@@ -155,25 +155,25 @@ impl Endpoints<'_> {
         self.turns.are_whole.store(are_whole, Ordering::Relaxed);
     }
 
-    /// The greatest weight that was set.
+    /// Returns the greatest weight that was set.
     #[must_use]
     pub fn max_weight(&self) -> f64 {
         self.group.weights.max()
     }
 
-    /// A number that is higher by one each time that a policy asks, whichever handle of the balancer is called: for those
-    /// that take one endpoint after the other.
+    /// Returns a number that is higher by one each time that a policy asks, whichever handle of the balancer is called:
+    /// for those that take one endpoint after the other.
     #[must_use]
     pub fn turn(&mut self) -> u64 {
         self.turns.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The number that the next one to ask gets.
+    /// Returns the number that the next one to ask gets.
     fn next_turn(&self) -> u64 {
         self.turns.next.load(Ordering::Relaxed)
     }
 
-    /// A random number below `below`; 0 if that is 0.
+    /// Returns a random number below `below`; 0 if that is 0.
     #[must_use]
     #[inline]
     pub fn random_below(&mut self, below: usize) -> usize {
@@ -197,7 +197,7 @@ impl Endpoints<'_> {
         [first, second, third]
     }
 
-    /// A random number from 0 to 1, without 1.
+    /// Returns a random number from 0 to 1, without 1.
     #[must_use]
     #[inline]
     pub fn random_share(&mut self) -> f64 {
@@ -225,8 +225,8 @@ impl Endpoints<'_> {
         place
     }
 
-    /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
-    /// none that are open.
+    /// Returns the less loaded one of two open endpoints, by drawing some more at random. `None` if none is found:
+    /// there are few or none that are open.
     #[cold]
     fn redraw(&mut self) -> Option<usize> {
         let mut found = None;
@@ -263,7 +263,7 @@ impl Endpoints<'_> {
         chosen
     }
 
-    /// The best by eligibility and load, by looking at all; one of the best at random if there are several.
+    /// Returns the best by eligibility and load, by looking at all; one of the best at random if there are several.
     fn least(&mut self) -> usize {
         let rank = |endpoints: &Self, place| (endpoints.eligibility(place), endpoints.load(place));
         let (mut chosen, mut least, mut ties) = (0, rank(self, 0), 1);
@@ -324,7 +324,7 @@ fn eligibility_of(host: &Host, tried: Tried, now: u64) -> Eligibility {
     }
 }
 
-/// The best eligibility of all, by looking at all until one is open.
+/// Returns the best eligibility of all, by looking at all until one is open.
 pub(super) fn best_eligibility(hosts: &[Arc<Host>], tried: Tried, now: u64) -> Eligibility {
     let mut best = Eligibility::ClosedAndTried;
     for host in hosts {

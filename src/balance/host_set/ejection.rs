@@ -31,7 +31,7 @@ impl Ejector {
 }
 
 impl HostSet {
-    /// A call to one of the endpoints has succeeded or failed.
+    /// Notes that a call to one of the endpoints has succeeded or failed.
     #[inline]
     pub(in crate::balance) fn note(&self, host: &Host, began: u64, now: u64, failed: bool) {
         let Some(ejector) = &self.ejector else {

@@ -113,8 +113,8 @@ impl HostSet {
     }
 }
 
-/// Until when less than `threshold` percent of these are in, so that it is better to send calls to all of them; 0 if they are
-/// not so few.
+/// Returns the time until which less than `threshold` percent of these are in, so that it is better to send calls to
+/// all of them; 0 if they are not so few.
 fn panic_end(hosts: &[Arc<Host>], threshold: u8, now: u64) -> u64 {
     let returns = hosts.iter().map(|host| host.condition.is_out_until());
     let healthy = returns.clone().filter(|until| *until <= now).count();

@@ -16,7 +16,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// The endpoints of each priority that has any.
+    /// Returns the endpoints of each priority that has any.
     pub(super) fn groups(&self) -> impl Iterator<Item = &[Arc<Host>]> {
         self.hosts
             .chunk_by(|one, other| one.priority() == other.priority())
@@ -26,7 +26,7 @@ impl Members {
         self.groups().nth(1).is_some()
     }
 
-    /// The health of the groups.
+    /// Returns the health of the groups.
     pub(super) fn health(&self, now: u64) -> Groups {
         let mut groups = Groups::default();
         for hosts in self.groups() {
@@ -58,7 +58,7 @@ impl Members {
     }
 }
 
-/// The endpoints of this priority among some in the order of their priorities.
+/// Returns the endpoints of this priority among some in the order of their priorities.
 pub(in crate::balance) fn group_of(hosts: &[Arc<Host>], priority: u8) -> &[Arc<Host>] {
     let begin = hosts.partition_point(|host| host.priority() < priority);
     let end = hosts.partition_point(|host| host.priority() <= priority);

@@ -75,7 +75,7 @@ impl HostSet {
         }
     }
 
-    /// A time in nanoseconds from the origin of the balancer.
+    /// Returns a time in nanoseconds from the origin of the balancer.
     #[inline]
     pub(super) fn nanos(&self, now: Instant) -> u64 {
         nanos_between(self.origin, now)

@@ -313,7 +313,7 @@ where
         }
     }
 
-    /// The attempt, or the first one of a race, has ended.
+    /// Notes that the attempt, or the first one of a race, has ended.
     fn end_first(&mut self, result: Result<S::Response, Error>) -> End<S::Response, P> {
         let verdict = judge(&self.running.recipe().classify, &result);
         self.running.first_ended(verdict.0);

@@ -24,7 +24,7 @@ pub(crate) enum Hedged {
 }
 
 impl Hedged {
-    /// The value of the label `result`.
+    /// Returns the value of the label `result`.
     fn label(self) -> &'static str {
         match self {
             Self::Won => "won",
@@ -55,7 +55,7 @@ impl Instruments for HedgeMetrics {
 }
 
 impl Series<HedgeMetrics> {
-    /// A hedge is over, or was denied.
+    /// Notes that a hedge is over, or was denied.
     pub(crate) fn hedged(&self, result: Hedged, now: Instant) {
         self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));
     }

@@ -68,14 +68,14 @@ impl Hedger {
         self.settings.max_hedges
     }
 
-    /// The time after which a call that begins now is hedged.
+    /// Returns the time after which a call that begins now is hedged.
     #[inline]
     pub(crate) fn delay(&self, at: &At) -> Option<Duration> {
         self.end_tick(at);
         self.delay_of_tick()
     }
 
-    /// The delay as it was at the beginning of this tick.
+    /// Returns the delay as it was at the beginning of this tick.
     #[inline]
     fn delay_of_tick(&self) -> Option<Duration> {
         match self.settings.delay {

@@ -62,7 +62,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.hedging.get().is_some_and(|hedging| hedging.may_copy)
     }
 
-    /// No further copy is sent for this attempt.
+    /// Notes that no further copy is sent for this attempt.
     pub(super) fn stop_copies(&mut self) {
         if let Some(hedging) = self.hedging.get_mut() {
             hedging.may_copy = false;
@@ -93,7 +93,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         true
     }
 
-    /// A hedge has been sent.
+    /// Notes that a hedge has been sent.
     pub(super) fn note_hedge(&mut self, at: &At) {
         if let Some(hedging) = self.hedging.get_mut() {
             hedging.sent_last = at.nanos();
@@ -117,7 +117,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// The first attempt has ended. Only a success says how long a call takes.
+    /// Notes that the first attempt has ended. Only a success says how long a call takes.
     #[inline(always)]
     pub(super) fn first_ended(&mut self, outcome: Outcome) {
         self.leave_upload_out(outcome != Outcome::Cancelled);
@@ -153,7 +153,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// The attempt, with its hedges, is over.
+    /// Notes that the attempt, with its hedges, is over.
     #[inline(always)]
     pub(super) fn end_hedging(&mut self) {
         let hedging = self.hedging.get();

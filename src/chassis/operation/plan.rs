@@ -29,21 +29,21 @@ pub trait Plan: Send + Sync + 'static {
     #[doc(hidden)]
     type Timer: Slot<Timer>;
 
-    /// The time of the whole answer. With `Duration::MAX` it ends at an inherited deadline alone.
+    /// Returns the time of the whole answer. With `Duration::MAX` it ends at an inherited deadline alone.
     #[doc(hidden)]
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
         None
     }
 
-    /// The time of all attempts, until the head of the answer.
+    /// Returns the time of all attempts, until the head of the answer.
     #[doc(hidden)]
     #[inline(always)]
     fn response_timeout(&self) -> Option<&Limit> {
         None
     }
 
-    /// The time of an attempt.
+    /// Returns the time of an attempt.
     #[doc(hidden)]
     #[inline(always)]
     fn timeout(&self) -> Option<&Limit> {

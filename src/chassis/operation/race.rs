@@ -72,7 +72,7 @@ struct SentHedge<P: Plan> {
 }
 
 impl<P: Plan> SentHedge<P> {
-    /// The hedge has ended, with an answer or without.
+    /// Notes that the hedge has ended, with an answer or without.
     fn leave_upload_out(&mut self, is_answered: bool) {
         if let Some(upload) = self.upload.take() {
             self.held.leave_out(&upload, is_answered);
@@ -160,7 +160,7 @@ impl<Res, P: Plan> End<Res, P> {
         held.settle_attempt(outcome, ended_by);
     }
 
-    /// The service's word about trying again, if another attempt may be of use.
+    /// Returns the service's word about trying again, if another attempt may be of use.
     pub(super) fn pushback<K: Classify<Res>>(&self, classify: &K) -> Option<Pushback> {
         match self.reattempt {
             Reattempt::Never => None,
@@ -216,7 +216,7 @@ where
         }
     }
 
-    /// An attempt has ended, but another one may do better: a failure never beats one that is still running.
+    /// Notes that an attempt has ended, but another one may do better: a failure never beats one that is still running.
     pub(super) fn failed<K, C>(
         &mut self,
         classify: &K,
@@ -243,7 +243,7 @@ where
         }
     }
 
-    /// Another attempt decides how the call ends.
+    /// Notes that another attempt decides how the call ends.
     ///
     /// A response may hold a permit that this attempt waits for, or a connection. An error holds nothing.
     pub(super) fn give_up_response(&mut self) {

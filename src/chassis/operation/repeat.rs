@@ -25,7 +25,7 @@ pub struct Repeat {
 }
 
 impl Repeat {
-    /// The budget that attempts are paid from, for inner layers that could pay as well.
+    /// Returns the budget that attempts are paid from, for inner layers that could pay as well.
     #[inline]
     pub(super) fn budget_id(&self) -> usize {
         self.budget.as_ref().map_or(0, Budget::id)
@@ -85,7 +85,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// The operation ends for time after it has made several attempts, or has waited for the next one.
+    /// Notes that the operation ends for time after it has made several attempts, or has waited for the next one.
     #[cold]
     pub(super) fn give_up_repeating(&self, error: &mut Error) {
         let retry = self.plan().retry();

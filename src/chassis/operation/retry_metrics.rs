@@ -8,7 +8,7 @@ use crate::telemetry::Series;
 use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
 
 impl GaveUp {
-    /// The value of the label `decision`.
+    /// Returns the value of the label `decision`.
     fn label(self) -> &'static str {
         match self {
             Self::Exhausted => "exhausted",
@@ -27,7 +27,7 @@ impl GaveUp {
 }
 
 impl Series {
-    /// A further attempt follows.
+    /// Notes that a further attempt follows.
     pub(crate) fn retried(&self, wait: Wait, now: Instant) {
         let source = if wait.by_retry_after {
             "retry_after"
@@ -40,7 +40,7 @@ impl Series {
         });
     }
 
-    /// The attempt that failed was the last.
+    /// Notes that the attempt that failed was the last.
     pub(crate) fn gave_up(&self, reason: GaveUp, now: Instant) {
         self.report(now, |handles| {
             handles.count(&RETRY_DECISIONS, &[reason.label()]);

@@ -220,7 +220,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         true
     }
 
-    /// The attempt has ended, with an answer or without. Its upload was not the service's time.
+    /// Notes that the attempt has ended, with an answer or without. Its upload was not the service's time.
     #[inline(always)]
     pub(super) fn leave_upload_out(&mut self, is_answered: bool) {
         let times = self.times.get_mut();

@@ -58,7 +58,7 @@ pub(crate) struct Shared<S, P: Plan, R, K, C> {
 pub(super) type SharedRef<S, P, R, K, C> = Arc<Shared<S, P, R, K, C>>;
 
 impl<S: Clone, P: Plan, R, K, C> Shared<S, P, R, K, C> {
-    /// A service for a further attempt.
+    /// Returns a service for a further attempt.
     pub(super) fn service(&self) -> S {
         lock(&self.template).clone()
     }
@@ -88,12 +88,12 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         &self.recipe.plan
     }
 
-    /// The instant that the nanoseconds of its parts are counted from.
+    /// Returns the instant that the nanoseconds of its parts are counted from.
     pub(crate) fn origin(&self) -> Instant {
         self.recipe.core.origin
     }
 
-    /// The parts of each attempt.
+    /// Returns the parts of each attempt.
     pub(crate) fn parts(&self) -> &P::Attempt {
         &self.recipe.core.attempt
     }

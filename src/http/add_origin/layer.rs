@@ -22,7 +22,7 @@ pub struct AddOriginLayer {
 }
 
 impl AddOriginLayer {
-    /// A layer that sends requests to `origin`, such as `https://search-1.internal`.
+    /// Returns a layer that sends requests to `origin`, such as `https://search-1.internal`.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl AddOriginLayer {
         }
     }
 
-    /// The URI of a request that is sent to the origin.
+    /// Returns the URI of a request that is sent to the origin.
     fn add_to(&self, uri: Uri) -> Uri {
         let mut parts = uri.into_parts();
         parts.scheme = Some(self.scheme.clone());

@@ -61,7 +61,7 @@ impl End {
 }
 
 impl<B> TimeoutBody<B> {
-    /// A body whose head has just come.
+    /// Makes a body whose head has just come.
     #[inline]
     pub(super) fn new(body: B, layer: BodyTimeoutLayer, protocol: Protocol) -> Self {
         let is_stream = context::is_stream();

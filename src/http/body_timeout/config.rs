@@ -40,7 +40,7 @@ impl Config {
         }
     }
 
-    /// The time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
+    /// Sets the time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
     ///
     /// In an answer of gRPC it holds up to the first message, because the messages after it are a stream. For these, and in a
     /// [declared stream](crate::http::Streamed), [`stream_idle`](Self::stream_idle) takes its place.
@@ -55,8 +55,8 @@ impl Config {
         self
     }
 
-    /// The time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed), and in an answer of
-    /// gRPC after its first message; above 0 and at most 365 days. No limit by default.
+    /// Sets the time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed), and
+    /// in an answer of gRPC after its first message; above 0 and at most 365 days. No limit by default.
     ///
     /// Set it to somewhat more than the longest pause that a healthy server makes, such as the interval of its keep-alive
     /// messages.
@@ -65,8 +65,8 @@ impl Config {
         self
     }
 
-    /// The time that the whole body may take, from the head of the response; above 0 and at most 365 days, and longer
-    /// than an `idle` that is set. No limit by default, and none for [declared streams](crate::http::Streamed).
+    /// Sets the time that the whole body may take, from the head of the response; above 0 and at most 365 days, and
+    /// longer than an `idle` that is set. No limit by default, and none for [declared streams](crate::http::Streamed).
     pub fn total(mut self, timeout: Duration) -> Self {
         self.limits.total = Some(timeout);
         self

@@ -67,7 +67,8 @@ impl<H> PropagateDeadlineConfig<H> {
         self
     }
 
-    /// The header with the milliseconds that are left, for requests of plain HTTP. By default `x-request-timeout-ms`.
+    /// Sets the header with the milliseconds that are left, for requests of plain HTTP. By default
+    /// `x-request-timeout-ms`.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.settings.header = header;
         self
@@ -137,7 +138,7 @@ impl InheritDeadlineConfig {
         }
     }
 
-    /// The longest time that a request may take, above 0 and at most 365 days. 60 s by default.
+    /// Sets the longest time that a request may take, above 0 and at most 365 days. 60 s by default.
     ///
     /// A header that allows more is cut to it, and a request without a header has all of it: leaving the header out gains
     /// a caller nothing.
@@ -146,7 +147,7 @@ impl InheritDeadlineConfig {
         self
     }
 
-    /// The header with the milliseconds that are left, beside `grpc-timeout`. By default `x-request-timeout-ms`.
+    /// Sets the header with the milliseconds that are left, beside `grpc-timeout`. By default `x-request-timeout-ms`.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.header = header;
         self

@@ -22,7 +22,7 @@ pub(super) static REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-re
     note = "write `PropagateDeadlineLayer::config(name).headers(reqwest::Request::headers_mut)`, or the function of your type"
 )]
 pub trait Headers<Req> {
-    /// The headers of `request`.
+    /// Returns the headers of `request`.
     fn headers_mut<'a>(&self, request: &'a mut Req) -> &'a mut HeaderMap;
 }
 
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// The least of the timeouts in the headers of this name, which may be several.
+/// Returns the least of the timeouts in the headers of this name, which may be several.
 pub(super) fn least(
     protocol: Protocol,
     headers: &HeaderMap,

@@ -26,7 +26,7 @@ pub struct PropagateDeadlineLayer<H = HttpHeaders> {
 }
 
 impl PropagateDeadlineLayer {
-    /// A layer with the default settings, for calls to `name`.
+    /// Makes a layer with the default settings, for calls to `name`.
     ///
     /// # Panics
     ///
@@ -122,7 +122,7 @@ pub type InheritDeadlineLayer = BoundLayer<Inherited>;
 pub type InheritDeadline<S> = Bounded<S, Inherited>;
 
 impl InheritDeadlineLayer {
-    /// A layer with the default settings, for the requests that arrive at `name`.
+    /// Makes a layer with the default settings, for the requests that arrive at `name`.
     ///
     /// # Panics
     ///

@@ -75,7 +75,7 @@ impl<H> PropagateDeadlineLayer<H> {
         }))
     }
 
-    /// The error of a request that is not sent.
+    /// Returns the error of a request that is not sent.
     #[cold]
     fn refused(&self, now: Instant) -> Error {
         let kind = ErrorKind::DeadlineExceeded;

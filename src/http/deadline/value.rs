@@ -34,12 +34,12 @@ pub(super) fn format(protocol: Protocol, left: Duration) -> Option<HeaderValue> 
     (count > 0).then(|| HeaderValue::try_from(format!("{count}{unit}")).ok())?
 }
 
-/// The number that consists of so many nines.
+/// Returns the number that consists of so many nines.
 fn most(digits: usize) -> u128 {
     10_u128.pow(digits as u32) - 1
 }
 
-/// A timeout in the finest unit in which it has no more digits than gRPC permits.
+/// Returns a timeout in the finest unit in which it has no more digits than gRPC permits.
 fn in_finest_unit(left: Duration) -> (u128, &'static str) {
     let most = most(GRPC_DIGITS);
     let units = UNITS.map(|(unit, one)| (left.as_nanos() / one.as_nanos(), unit));

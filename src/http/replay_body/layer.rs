@@ -16,7 +16,7 @@ pub struct ReplayBodyLayer {
 }
 
 impl ReplayBodyLayer {
-    /// A layer that keeps 64 KiB of each body.
+    /// Makes a layer that keeps 64 KiB of each body.
     #[must_use]
     pub fn new() -> Self {
         Self { limit: LIMIT }

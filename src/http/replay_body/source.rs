@@ -57,7 +57,7 @@ impl<B> State<B> {
             && self.total.is_none_or(|total| total <= self.kept.got(id))
     }
 
-    /// The waker that is given to the source, if it is not that of the reader alone.
+    /// Returns the waker that is given to the source, if it is not that of the reader alone.
     fn common_waker(&self) -> Option<Waker> {
         let waiting: Vec<_> = self.kept.waiting().cloned().collect();
         (waiting.len() > 1).then(|| Arc::new(WakeAll(waiting)).into())
@@ -75,7 +75,7 @@ pub(super) struct Reader<B> {
 }
 
 impl<B: Body> Reader<B> {
-    /// The first reader of `body`, which is not empty.
+    /// Makes the first reader of `body`, which is not empty.
     pub(super) fn new(body: Pin<Box<B>>, limit: usize) -> Self {
         let mut kept = Kept::new(limit);
         let id = kept.join(0).unwrap_or_default();
@@ -97,7 +97,7 @@ impl<B: Body> Reader<B> {
 }
 
 impl<B> TryCopyBody for Reader<B> {
-    /// A further reader of the whole body, if that can still be had.
+    /// Returns a further reader of the whole body, if that can still be had.
     fn try_copy(&self) -> Option<Self> {
         let mut state = lock(&self.shared);
         if let Source::Failed(_) = state.source {

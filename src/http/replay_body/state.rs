@@ -20,7 +20,7 @@ const MAX_FRAME: usize = 64 * 1024;
 const TRAILERS_SIZE: usize = 512;
 const TRAILER_SIZE: usize = 256;
 
-/// The size of a frame against the limit, and its part of the body's length.
+/// Returns the size of a frame against the limit, and its part of the body's length.
 fn sizes(frame: &Frame<Bytes>) -> (u64, u64) {
     let data = frame.data_ref().map_or(0, Bytes::len);
     let trailers = frame.trailers_ref().map_or(0, |trailers| {
@@ -232,7 +232,7 @@ impl Kept {
         }
     }
 
-    /// The wakers of all who wait.
+    /// Returns the wakers of all who wait.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Waker> {
         self.readers
             .iter()
@@ -253,13 +253,13 @@ impl Kept {
             .is_some_and(|reader| reader.next == self.end)
     }
 
-    /// The length of the data that a reader has got.
+    /// Returns the length of the data that a reader has got.
     pub(super) fn got(&self, id: u64) -> u64 {
         let next = self.reader(id).map_or(self.length, |reader| reader.next);
         next.min(self.length)
     }
 
-    /// The length of the data that was read from the source and a reader has not got yet.
+    /// Returns the length of the data that was read from the source and a reader has not got yet.
     pub(super) fn behind(&self, id: u64) -> u64 {
         self.length - self.got(id)
     }

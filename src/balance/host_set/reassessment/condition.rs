@@ -55,7 +55,7 @@ impl Condition {
         }
     }
 
-    /// The weight that was set.
+    /// Returns the weight that was set.
     #[inline]
     pub(in crate::balance) fn weight(&self) -> f64 {
         f64::from_bits(self.weight.load(Ordering::Relaxed))
@@ -92,7 +92,7 @@ impl Condition {
         self.unhealthy.load(Ordering::Relaxed) != 0
     }
 
-    /// Until when the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
+    /// Returns the time until which the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
     #[inline]
     pub(in crate::balance) fn is_out_until(&self) -> u64 {
         if self.is_unhealthy() {
@@ -115,8 +115,8 @@ impl Condition {
         }
     }
 
-    /// A health check has found that the endpoint works, or does not. It says nothing about an ejection. Returns `true`
-    /// if it works again.
+    /// Notes that a health check has found that the endpoint works, or does not. It says nothing about an ejection.
+    /// Returns `true` if it works again.
     ///
     /// Then it begins slowly, after the end of an ejection if there is one.
     pub(super) fn found(&self, is_healthy: bool, now: u64) -> bool {
@@ -140,7 +140,7 @@ impl Condition {
         self.refused_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// The share of its weight that counts.
+    /// Returns the share of its weight that counts.
     #[inline]
     pub(in crate::balance) fn ramp(&self, slow_start: u64, now: u64) -> f64 {
         let started = self.started.load(Ordering::Relaxed);

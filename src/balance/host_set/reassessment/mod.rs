@@ -56,7 +56,7 @@ impl<'a> Reassessment<'a> {
         host.condition.restore(self.now);
     }
 
-    /// A health check has found that an endpoint works, or does not.
+    /// Notes that a health check has found that an endpoint works, or does not.
     pub(in crate::balance) fn found(&mut self, host: &Host, is_healthy: bool) {
         if host.condition.found(is_healthy, self.now) {
             // The failures of before would keep it from getting calls for longer than its slow start.
