@@ -73,7 +73,8 @@ pub(super) fn table(form: Form) -> Table {
                 Cancelled::Skipped => "losers leave the queue",
             };
             let named = format!("{losers}, load {load}");
-            let extra = results.cells(|outcome| outcome.extra)[1].mean();
+            // At most the hedges that the default delay asks for: more must not excuse a longer mean.
+            let extra = results.cells(|outcome| outcome.extra)[1].mean().min(0.02);
             let most = match cancelled {
                 Cancelled::Served if load >= 0.5 => {
                     100.0 * load * extra / (1.0 - load * (1.0 + extra))
