@@ -130,7 +130,6 @@ impl<P, K, C> Config<P, K, C> {
 
     /// Sets the percentage of endpoints that must take calls; 0 to 100. While fewer do, calls go to all endpoints of a
     /// group, whatever their health is. 50 by default; zero switches this off.
-    /// 100. 50 by default; zero switches this off.
     ///
     /// With [priority groups](crate::balance#priority-groups), this holds only while all groups together cannot take
     /// all calls.
