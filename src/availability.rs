@@ -1,14 +1,14 @@
-//! Availability: whether a call would be let through now.
+//! Availability: whether a call would be admitted now.
 
-/// Returns whether a call that is sent now would be let through.
+/// Reports whether a call would be admitted now.
 ///
-/// Services of this crate are always ready (`poll_ready` never waits), so readiness does not tell an
-/// open circuit breaker from a closed one. The handle of the layer does, for a balancer or a health
-/// page. Handles are cheap to clone and ask; asking takes no probe and no permit.
+/// Services of this crate are always ready (`poll_ready` never waits), so readiness does not distinguish an open
+/// circuit breaker from a closed one. A balancer or a health page asks the handle of the layer instead. Handles are
+/// cheap to clone, and the question takes no probe and no permit.
 ///
 /// # Examples
 ///
-/// A balancer that leaves an endpoint alone while its circuit breaker is open:
+/// A balancer that avoids an endpoint while its circuit breaker is open:
 ///
 /// ```
 /// use buttress::balance::Endpoint;

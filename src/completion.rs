@@ -1,25 +1,25 @@
-//! End of a call, and the permit that stands for the call until then.
+//! End of a call, and the permit that represents the call until its end.
 
 use crate::{Deadline, Error, Outcome};
 
-/// Stands for one admitted call until its outcome is known.
+/// Represents one admitted call until its outcome is known.
 ///
-/// A layer makes a permit when it lets a call through. Resolving it records the outcome once.
-/// Dropping it instead records [`Outcome::Cancelled`]. Both give back everything that the permit held.
+/// A layer makes a permit when it admits a call. [`resolve`](Self::resolve) records the outcome once; a drop records
+/// [`Outcome::Cancelled`]. Both give back everything that the permit held.
 pub trait Permit: Send + 'static {
     /// Records the outcome of the call.
     fn resolve(self, outcome: Outcome);
 
-    /// Notes that the head of the answer has come, which was classified as `outcome`, while the rest of it goes on.
+    /// Notes that the head of the answer has arrived and was classified as `outcome`, while the body goes on.
     ///
-    /// A completion that waits for more than the head calls it at most once, before the call ends. The outcome of the call is
-    /// known at its end, unless the head was a failure. By default it does nothing.
+    /// A completion that waits for more than the head calls it at most once, before the call ends. The outcome of the
+    /// call is known at its end, unless the head was a failure. The default does nothing.
     fn head(&mut self, outcome: Outcome) {
         let _ = outcome;
     }
 
-    /// Records that an inner layer of this crate ended the call because its time had passed, which was
-    /// classified as `outcome`. By default it records that outcome.
+    /// Records that a timeout of an inner layer of this crate ended the call, which was classified as `outcome`. The
+    /// default records this outcome.
     fn time_out(self, outcome: Outcome)
     where
         Self: Sized,
@@ -27,8 +27,8 @@ pub trait Permit: Send + 'static {
         self.resolve(outcome);
     }
 
-    /// Records the word of the service, after the head of its answer, that the deadline of the call had passed, which was
-    /// classified as `outcome`. By default it records that outcome.
+    /// Records that the service has said, after the head of its answer, that the deadline of the call had passed. This
+    /// was classified as `outcome`. The default records this outcome.
     ///
     /// A completion that waits for more than the head calls it if the call had a deadline, inside the
     /// [scope](Deadline::scope) of that deadline.
@@ -39,15 +39,16 @@ pub trait Permit: Send + 'static {
         self.resolve(outcome);
     }
 
-    /// Returns when the whole answer must be over, if the layer has a deadline that covers it. By default there is none.
+    /// Returns the deadline of the whole answer, if the layer has one. By default there is none.
     ///
-    /// A completion that waits for more than the head asks once, when it gets the permit. It ends the answer then, and [expires](Self::expire) the permit.
+    /// A completion that waits for more than the head asks once, when it gets the permit. At the deadline it ends the
+    /// answer and [expires](Self::expire) the permit.
     fn deadline(&self) -> Option<Deadline> {
         None
     }
 
-    /// Records that the [deadline](Self::deadline) has come before the answer was over, and returns the error for its reader. By
-    /// default the permit is dropped.
+    /// Records that the [deadline](Self::deadline) has passed before the answer was over, and returns the error for its
+    /// reader. The default drops the permit.
     fn expire(self) -> Error
     where
         Self: Sized,
@@ -56,12 +57,12 @@ pub trait Permit: Send + 'static {
     }
 }
 
-/// Decides when a call is over.
+/// Decides at which moment a call is over.
 ///
-/// Takes the permit of the call and the response, whose head has been classified, and returns the
-/// response that the caller gets. The default, [`CompleteOnResponse`], resolves the permit at once. A
-/// completion that waits for the end of a streamed body tells the permit of the [head](Permit::head), and moves the permit into
-/// the body, as `http::CompleteOnBodyEnd` of the feature `http` does. The setter of a layer is called `completion`.
+/// It takes the permit of the call and the response, whose head has been classified, and returns the response for the
+/// caller. The default, [`CompleteOnResponse`], resolves the permit at once. A completion that waits for the end of a
+/// streamed body reports the [head](Permit::head) to the permit and moves the permit into the body, as
+/// `http::CompleteOnBodyEnd` of the feature `http` does. The setter of a layer is called `completion`.
 ///
 /// # Examples
 ///
@@ -110,15 +111,15 @@ pub trait TrackCompletion<Res, K>: Clone {
     /// The response, which carries the permit if the call goes on.
     type Response<T: Permit>;
 
-    /// Returns the outcome of the call if it is over with this head. Called before the permit is made, so that only an
-    /// answer that goes on pays for a permit. By default no call is over.
+    /// Returns the outcome of the call if the call is over with this head. It is called before the permit is made, so
+    /// that only an answer that goes on costs a permit. By default no call is over.
     #[inline]
     fn ended(&self, response: &Res, head: Outcome, classify: &K) -> Option<Outcome> {
         let _ = (response, head, classify);
         None
     }
 
-    /// Attaches `permit` to the response. There is none if the call has [ended](Self::ended).
+    /// Attaches `permit` to the response. It is not called if the call has [ended](Self::ended).
     fn attach<T: Permit>(
         &self,
         response: Res,
@@ -149,7 +150,7 @@ impl<Res, K> TrackCompletion<Res, K> for CompleteOnResponse {
     }
 }
 
-/// Resolves the permit of a call whose head has come, or attaches it to the response.
+/// Resolves the permit of a call whose head has arrived, or attaches it to the response.
 #[inline]
 pub(crate) fn complete<Res, K, C, T>(
     completion: &C,

@@ -1,26 +1,26 @@
-//! The context that travels with the task that makes a call: deadline, attempt, and the endpoints that were tried.
+//! The context of a call that its task carries: deadline, attempt, and the endpoints that were tried.
 //!
-//! A layer scopes its context around both the inner `call` and every `poll` of the inner future.
-//! Entering costs two moves of a few words in a thread-local; nothing is allocated.
+//! A layer scopes its context around both the inner `call` and every `poll` of the inner future. A scope costs two
+//! moves of a few words in a thread-local; nothing is allocated.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The reason for which a call is given up, for those who see it dropped.
+/// The reason for which a call is given up, for code that runs in its drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GivenUp {
-    /// Its caller dropped it, or its deadline has come.
+    /// Its caller dropped it, or its deadline has passed.
     Early,
-    /// This time is over, which bounds the call from outside of what is dropped.
+    /// This timeout of an outer layer is over.
     TimedOut(Duration),
     /// Another attempt was faster.
     Lost,
 }
 
 impl GivenUp {
-    /// A call is given up because its time is over: this timeout, or else its deadline.
+    /// Returns the reason for a call whose time is over: this timeout, or else its deadline.
     pub(crate) fn over(timeout: Option<Duration>) -> Self {
         timeout.map_or(Self::Early, Self::TimedOut)
     }
@@ -30,16 +30,17 @@ impl GivenUp {
 struct Context {
     deadline: Cell<Option<Instant>>,
     attempt: Cell<Stage>,
-    /// The budget that this attempt is paid from: its address, or 0.
+    /// The budget that pays for this attempt: its address, or 0.
     budget: Cell<usize>,
-    /// The endpoints that the attempts of the operation were sent to, if there may be several.
+    /// The endpoints to which the attempts of the operation were sent, if there may be several attempts.
     tried: Cell<Option<Tried>>,
     given_up: Cell<GivenUp>,
-    /// A service that is called now is called by a layer that judges how the call ends. See [`DirectCall`].
+    /// `true` while a layer that decides on the result of its call makes this call. See [`DirectCall`].
     is_direct: Cell<bool>,
 }
 
-/// The attempt that is being made, and whether it asks for a stream. Together, so that both are moved as one word.
+/// The attempt that is being made, and whether it asks for a stream. They are together, so that both are moved as one
+/// word.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stage {
     attempt: u32,
@@ -64,7 +65,7 @@ thread_local! {
 
 /// Drops a call by `drop`, for this reason.
 pub(crate) fn give_up(reason: GivenUp, drop: impl FnOnce()) {
-    /// Ends the reason, also after a panic.
+    /// Restores the former reason, also after a panic.
     struct Restore(GivenUp);
 
     impl Drop for Restore {
@@ -88,27 +89,26 @@ pub(crate) fn deadline() -> Option<Instant> {
     CONTEXT.with(|context| context.deadline.get())
 }
 
-/// Which attempt of a retry this is, from 1; 0 outside any retry.
+/// Returns the number of the present attempt of a retry, from 1; 0 outside any retry.
 #[inline]
 pub(crate) fn attempt() -> u32 {
     CONTEXT.with(|context| context.attempt.get().attempt)
 }
 
-/// Returns whether the stack around this call was told that the call asks for a stream, which may go on for longer than the
-/// time of an answer. `false` without a stack.
+/// Returns whether the call was declared a stream to the stack around it. `false` without a stack.
 #[cfg(any(test, feature = "http"))]
 #[inline]
 pub(crate) fn is_stream() -> bool {
     CONTEXT.with(|context| context.attempt.get().is_stream)
 }
 
-/// Returns the budget that the attempt is paid from: its address, or 0.
+/// Returns the budget that pays for the attempt: its address, or 0.
 #[inline]
 pub(crate) fn budget() -> usize {
     CONTEXT.with(|context| context.budget.get())
 }
 
-/// Sets the deadline of what is called or polled, until the guard is dropped.
+/// Guard that sets the deadline of calls and polls until it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct DeadlineScope {
@@ -130,13 +130,14 @@ impl Drop for DeadlineScope {
     }
 }
 
-/// The endpoints that the last two attempts of an operation were sent to, by number; 0 for none. The first number has the bits
-/// [`OTHERS`](Self::OTHERS) and [`LAST`](Self::LAST), so that the future of an operation is not larger for them.
+/// The numbers of the endpoints to which the last two attempts of an operation were sent; 0 for none. The first number
+/// includes the bits [`OTHERS`](Self::OTHERS) and [`LAST`](Self::LAST), so that they do not enlarge the future of an
+/// operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tried([u32; 2]);
 
 impl Tried {
-    /// The last attempt ended in the overload of an endpoint whose balancer has others that take calls.
+    /// The last attempt ended in the overload of an endpoint, and its balancer has other endpoints that take calls.
     const OTHERS: u32 = 1 << 31;
     /// No further attempt follows this one.
     const LAST: u32 = 1 << 30;
@@ -159,7 +160,7 @@ impl Tried {
         self.numbers().contains(&endpoint)
     }
 
-    /// Returns whether the overload in which the last attempt has ended concerns one endpoint of several.
+    /// Returns whether the overload that ended the last attempt concerns one endpoint of several.
     #[inline]
     pub(crate) fn has_others(self) -> bool {
         self.has(Self::OTHERS)
@@ -171,15 +172,15 @@ impl Tried {
         self.has(Self::LAST)
     }
 
-    /// The last one alone: where there are two and both were tried, the next attempt is for the other one.
+    /// Returns the last endpoint alone: if there are two and both were tried, the next attempt goes to the other one.
     #[inline]
     pub(crate) fn last(self) -> Self {
         Self([self.0[0], 0])
     }
 }
 
-/// Returns the endpoints that other attempts of this operation were sent to. Inside another operation, those of that
-/// one.
+/// Returns the endpoints to which other attempts of this operation were sent. Inside another operation, returns the
+/// endpoints of the outer operation.
 #[inline]
 pub(crate) fn tried() -> Tried {
     CONTEXT.with(|context| context.tried.get().unwrap_or_default())
@@ -198,7 +199,7 @@ pub(crate) fn note_tried(endpoint: u32) {
     });
 }
 
-/// Notes that an attempt has ended in the overload of an endpoint, and whether there are others that take calls.
+/// Notes that an attempt has ended in the overload of an endpoint, and whether other endpoints take calls.
 #[cold]
 pub(crate) fn note_overload(has_others: bool) {
     CONTEXT.with(|context| {
@@ -209,11 +210,11 @@ pub(crate) fn note_overload(has_others: bool) {
     });
 }
 
-/// Sets what the attempts of an operation carry with them, until it is dropped.
+/// Guard that sets the context of the attempts of an operation until it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct OperationScope {
-    /// The values that were there before.
+    /// The former values.
     deadline: Option<Instant>,
     attempt: Stage,
     budget: usize,
@@ -221,10 +222,9 @@ pub(crate) struct OperationScope {
 }
 
 impl OperationScope {
-    /// Sets the deadline; the number of the attempt, and the budget it is paid from; the endpoints that were tried; and whether
-    /// the call is a stream, if the operation knows. Inside
-    /// another operation that makes several attempts, the list of endpoints is that of the outer one, so that no attempt of
-    /// either goes where another one went.
+    /// Sets the deadline; the number of the attempt and the budget that pays for it; the endpoints that were tried; and
+    /// whether the call is a stream, if the operation knows. Inside another operation that makes several attempts, both
+    /// share the endpoints of the outer operation, so that no two attempts go to the same endpoint.
     #[inline(always)]
     pub(crate) fn enter(
         deadline: Option<Instant>,
@@ -275,7 +275,8 @@ impl Drop for OperationScope {
             context.deadline.set(self.deadline);
             context.attempt.set(self.attempt);
             context.budget.set(self.budget);
-            // Inside another operation, its list has grown, but the last attempt of this one is not its last.
+            // Inside another operation, the list of that operation has grown, but the last attempt of this one is not
+            // its last.
             let is_last = self.tried.is_some_and(Tried::is_last_attempt);
             let tried = self.tried.and_then(|_| context.tried.get());
             context
@@ -285,12 +286,13 @@ impl Drop for OperationScope {
     }
 }
 
-/// Marks the call that is made before this is dropped as a direct one.
+/// Guard that marks the call that is made before its drop as a direct one.
 ///
-/// A layer that decides on the result of its inner service (an operation, a balancer, a fallback, a layer that responds)
-/// makes direct calls. A call is direct as well if a service between the two passes it on at once. It is not if that
-/// service waited first: by then it may have done something else for the request, as a function does that charges a
-/// card and then sends a mail. Only what ended a direct call can prove to the layer that its request was not sent.
+/// A layer that decides on the result of its inner service (an operation, a balancer, a fallback, a layer that
+/// responds) makes direct calls. A call is also direct if a service in between passes it on at once. It is not direct
+/// if that service waited first, because the service may have done something else for the request by then: a function
+/// may charge a card and then send a mail. Only the end of a direct call can prove to the layer that its request was
+/// not sent.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct DirectCall(());
@@ -316,13 +318,14 @@ pub(crate) fn is_direct() -> bool {
     CONTEXT.with(|context| context.is_direct.get())
 }
 
-/// Returns whether the present call is a direct one. A second call by the same service is none.
+/// Returns whether the present call is a direct one, and clears the mark: a second call by the same service is not
+/// direct.
 #[inline(always)]
 pub(crate) fn take_direct() -> bool {
     CONTEXT.with(|context| context.is_direct.replace(false))
 }
 
-/// Makes a call that was begun as a direct one, or not, and had to wait.
+/// Makes a call that had to wait, as a direct one if it was begun as one.
 #[inline]
 pub(crate) fn as_direct<T>(is_direct: bool, call: impl FnOnce() -> T) -> T {
     let _direct = if is_direct {

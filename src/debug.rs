@@ -1,10 +1,11 @@
-//! One way to write `Debug` for the types that cannot derive it.
+//! `Debug` for types that cannot derive it.
 
-/// Implements `Debug` for a type, which prints the fields that are named: `debug_fields!([S, K: Debug] Pool<S, K> { about.key, len() })`.
+/// Implements `Debug` for a type. It prints the named fields: `debug_fields!([S, K: Debug] Pool<S, K> { about.key,
+/// len() })`.
 ///
-/// A derived implementation asks every parameter for `Debug`, which closures, clients and bodies do not have, and prints every field.
-/// This one takes the bounds in the brackets. A field is a path that begins at `self`, its steps are fields and methods, and it is
-/// shown under the name of its last step. `as` shows the type under another name.
+/// A derived implementation requires `Debug` of every parameter, which closures, clients and bodies do not have, and
+/// prints every field. This one has only the bounds in the brackets. A field is a path of fields and methods that
+/// begins at `self`, and is shown under the name of its last step. `as` shows the type under another name.
 macro_rules! debug_fields {
     (
         $([$($params:tt)*])? $type:ident $(<$($param:tt),*>)? $(as $shown:ident)?

@@ -1,21 +1,21 @@
-//! Eviction: whether the state of a layer may be dropped and begun anew.
+//! Eviction: whether the state of a layer may be dropped.
 
 use tokio::time::Instant;
 
 /// Layer whose state may be dropped while there is nothing to remember.
 ///
-/// Where each key has a layer of its own, layers of keys that are not used are dropped to make room. One that
-/// still holds something against its key must not be: dropping it would forgive an exhausted limit
-/// or an open breaker. Implemented for every layer of this crate and for tuples of them.
+/// A [keyed](crate::keyed) layer drops the layers of unused keys to make room. A layer that restricts its key must
+/// stay: its drop would refill an exhausted limit, or close an open breaker. The trait is implemented for every layer
+/// of this crate and for tuples of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whether it may be forgotten, so there cannot be one for each key",
     note = "take the layers of this crate, or a tuple of them with the outermost first, `(breaker, timeout)`, instead of a `ServiceBuilder`"
 )]
 pub trait Evictable {
-    /// Returns `true` if nothing is forgiven when a layer made anew takes the place of this one at `now`.
+    /// Returns `true` if a new layer would act in the same way as this one at `now`.
     ///
-    /// Asked only when no call is under way through it, and while a lock on some of the keys is held: it must
-    /// be quick and must not come back to the keys.
+    /// It is called only while no call is in flight through the layer, and under a lock on some of the keys: it must be
+    /// quick and must not use the keys.
     fn is_evictable(&self, now: Instant) -> bool;
 }
 

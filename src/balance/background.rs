@@ -1,11 +1,12 @@
 //! The tasks of a balancer that work without calls: discovery and the health check.
 //!
-//! A task ends in three ways. Its source has ended: it is done. It panicked: [`supervise`] runs it again after a pause. Its
-//! runtime has ended, and has dropped it: then its [`Lease`] notes that, and the next call starts it on its own runtime.
+//! A task ends in three ways. If its source has ended, the task is done. If it has panicked, [`supervise`] runs it
+//! again after a pause. If its runtime has ended and has dropped it, its [`Lease`] notes the end, and the next call
+//! starts the task on its own runtime.
 //!
-//! [`Tasks`] starts and ends them, and has their states; one load tells a call that it need not look closer. The states are
-//! written under a lock, so that the flag and the states never differ for longer than that. The flag is loaded `Relaxed`: a call that does not see it
-//! yet might as well have come before the runtime ended.
+//! [`Tasks`] starts and ends the tasks, and stores their states. A call loads one flag, which shows whether a state
+//! needs attention. The flag and the states are written under one lock, so they differ only while it is held. The flag
+//! is loaded `Relaxed`: a call that does not see it yet acts as if it had come before the runtime ended.
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::AtomicBool;
@@ -20,7 +21,7 @@ use super::pool::Pool;
 use crate::discover::{Pauses, discard, unless_it_panics};
 use crate::sync::{Ordering, lock};
 
-/// A kind of task. Each balancer has at most one of each.
+/// A kind of task. Each balancer has at most one task of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Discovery,
@@ -34,19 +35,19 @@ impl Task {
 /// The state of a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum TaskState {
-    /// There is none.
+    /// There is no task.
     #[default]
     Absent,
     Running,
-    /// It was started again and has not polled its source since: calls wait for that.
+    /// It was restarted and has not polled its source since. Calls wait for the poll.
     Restarting,
-    /// It has panicked, and goes on after a pause or has just done so.
+    /// It has panicked, and restarts after a pause or has just restarted.
     Recovering,
     /// Its runtime has ended.
     Interrupted,
-    /// It has lost its source with its runtime: calls fail.
+    /// It has lost its source with its runtime. Calls fail.
     Stopped,
-    /// Its source has ended. The endpoints are final.
+    /// Its source has ended. The endpoints no longer change.
     Ended,
 }
 
@@ -55,22 +56,24 @@ impl TaskState {
         matches!(self, Self::Running | Self::Restarting)
     }
 
-    /// Returns whether calls have to look at the task.
+    /// Returns whether calls have to attend to the task.
     pub(super) fn needs_attention(self) -> bool {
         matches!(self, Self::Restarting | Self::Interrupted | Self::Stopped)
     }
 }
 
-/// Starts a task on the runtime of the caller, for a lease of this number; `true` if another runtime has run it before.
+/// Starts a task on the runtime of the caller, for a lease with this number. The second argument is `true` if another
+/// runtime has run the task before.
 type Start = Box<dyn FnMut(u64, bool) -> AbortHandle + Send>;
 
 /// The tasks of a balancer.
 #[derive(Default)]
 pub(super) struct Tasks {
-    /// The state of each, and the number of the newest: an earlier one changes the state no more.
+    /// The state of each kind, and the number of its newest task. An older task no longer changes the state.
     states: Mutex<[(TaskState, u64); 2]>,
     needs_attention: AtomicBool,
-    /// Not under the lock of the states: a runtime that ends drops the lease of what it is to start.
+    /// Not under the lock of the states: if the runtime is ending, the start drops the lease of the new task, which
+    /// locks the states.
     started: [Mutex<Option<(Start, AbortHandle)>>; 2],
 }
 
@@ -79,13 +82,13 @@ impl Tasks {
         lock(&self.states)[task as usize].0
     }
 
-    /// Returns whether a call has to look at the tasks before it chooses an endpoint.
+    /// Returns whether a call has to attend to the tasks before it chooses an endpoint.
     #[inline]
     pub(super) fn needs_attention(&self) -> bool {
         self.needs_attention.load(Ordering::Relaxed)
     }
 
-    /// Starts a task on the runtime of the caller, in the place of the former one of its kind.
+    /// Starts a task on the runtime of the caller. It replaces the former task of its kind.
     pub(super) fn start(&self, task: Task, mut start: Start) {
         let number = self.change(task, |state, number| {
             *state = TaskState::Running;
@@ -97,13 +100,13 @@ impl Tasks {
         end(former);
     }
 
-    /// Starts the tasks whose runtime has ended on that of the caller. Returns the state of discovery.
+    /// Starts the tasks whose runtime has ended on the runtime of the caller. Returns the state of discovery.
     #[cold]
     pub(super) fn attend(&self) -> TaskState {
         let is_in_runtime = runtime::Handle::try_current().is_ok();
         for task in Task::ALL.into_iter().filter(|_| is_in_runtime) {
             let mut started = lock(&self.started[task as usize]);
-            // One caller gets it.
+            // One caller gets the number and starts the task.
             let number = self.change(task, |state, number| {
                 let is_mine = *state == TaskState::Interrupted;
                 if is_mine {
@@ -127,7 +130,7 @@ impl Tasks {
         }
     }
 
-    /// Notes that the task of this number has got into this state. Returns whether that is news.
+    /// Sets the state of the task with this number. Returns whether the state has changed.
     fn set(&self, task: Task, of: u64, state: TaskState) -> bool {
         self.change(task, |former, number| {
             *number == of && std::mem::replace(former, state) != state
@@ -151,7 +154,7 @@ fn end(started: Option<(Start, AbortHandle)>) {
     }
 }
 
-/// The right of one task to change its state. Dropped with the task, which may be because its runtime has ended.
+/// The right of one task to change its state. It is dropped with the task, also when the runtime has ended.
 pub(super) struct Lease<S> {
     pub(super) pool: Weak<Pool<S>>,
     task: Task,
@@ -187,11 +190,12 @@ impl<S> Drop for Lease<S> {
     }
 }
 
-/// Runs a task again and again until it ends without a panic. `panicked` tells which state it is in after one; `has_moved` if
-/// another runtime has run it before.
+/// Runs a task until it ends without a panic, and restarts it after each panic. `panicked` returns its state after a
+/// panic. `has_moved` is `true` if another runtime has run it before.
 ///
-/// After a panic it pauses for 100 ms, and after each further one for twice as long, up to 30 s: what panics each time must
-/// not keep a core busy. A task that has run for longer than the longest pause begins with the shortest again.
+/// The pause after a panic is 100 ms, and doubles with each further panic up to 30 s, because a task that panics each
+/// time must not keep a core busy. After a run that was longer than the longest pause, the next pause is the shortest
+/// again.
 pub(super) async fn supervise<S, F: Future<Output = ()>>(
     lease: Lease<S>,
     mut has_moved: bool,
@@ -212,13 +216,13 @@ pub(super) async fn supervise<S, F: Future<Output = ()>>(
         }
         sleep(pauses.next()).await;
     }
-    // It has ended by itself, and in the state that it has set.
+    // The task has ended by itself, in the state that it has set.
     if let Some(mut lease) = Arc::into_inner(lease) {
         lease.is_over = true;
     }
 }
 
-/// Runs a future of the user's whose panic, also that of its drop, must not be the end of what depends on it.
+/// Runs a future of the user. A panic in it or in its drop does not reach the caller.
 pub(super) async fn unless_it_panics_in<F: Future>(future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let end = poll_fn(|cx| match unless_it_panics(|| future.as_mut().poll(cx)) {

@@ -19,25 +19,25 @@ use crate::discover::Source;
 use crate::error::Check;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures};
 
-/// Long enough to remember a slow answer, short enough to try the endpoint again.
+/// Long enough to remember a slow answer, short enough to try the endpoint again soon.
 const LATENCY_DECAY: Duration = Duration::from_secs(5);
-/// An endpoint that has healed is back in seconds.
+/// An endpoint that has recovered gets calls again within seconds.
 const FAILURE_DECAY: Duration = Duration::from_secs(4);
-/// More than most calls take.
+/// Longer than most calls.
 const FAILURE_PENALTY: Duration = Duration::from_secs(5);
-/// Caches fill and code is compiled within that time.
+/// Enough time to fill caches and compile code.
 const SLOW_START: Duration = Duration::from_secs(10);
-/// Longer than it takes to replace the last endpoint, shorter than callers are patient.
+/// Long enough to replace the last endpoint, and shorter than the patience of most callers.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// The others have twice their load then, which most services can take for a while.
+/// With half of the endpoints, the others have twice their load, which most services can take for a while.
 const PANIC_THRESHOLD: u8 = 50;
 
 /// The settings of a [`Balance`]. Made by [`Balance::config`].
 pub type Config<P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> =
     LayerConfig<Settings, P, K, C>;
 
-/// The settings of a balancer, as they are in a [`Config`].
+/// The settings of a balancer in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) measure: LoadMetric,
@@ -92,85 +92,87 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
-    /// Sets the time that is added to the latency estimate of an endpoint that fails every call. 5 s by default; zero
-    /// leaves failures out.
+    /// Sets the time that is added to the latency estimate of an endpoint that fails every call. 5 s by default; with
+    /// zero, failures do not affect the load.
     pub fn failure_penalty(mut self, penalty: Duration) -> Self {
         self.settings.failure_penalty = penalty;
         self
     }
 
-    /// Sets the time for which an endpoint that joins others gets less than its share: a tenth at first, and ever more. 10 s
-    /// by default; zero switches this off.
+    /// Sets the time in which the share of a new endpoint grows from a tenth to all of its weight. 10 s by default;
+    /// zero switches this off.
     ///
-    /// Endpoints that come within this time of the first one are as new as that, and get their share at once.
+    /// The first endpoint, and endpoints that join within this time after it, get their share at once.
     pub fn slow_start(mut self, slow_start: Duration) -> Self {
         self.settings.slow_start = slow_start;
         self
     }
 
-    /// Sets the time for which a call waits for an endpoint if there is none, within its deadline. 1 s by default; zero
-    /// refuses it at once.
+    /// Sets the longest time for which a call waits for an endpoint if there is none, within its deadline. 1 s by
+    /// default; with zero, the call is refused at once.
     pub fn max_wait(mut self, max_wait: Duration) -> Self {
         self.settings.max_wait = max_wait;
         self
     }
 
-    /// Ejects endpoints that fail more than the others by this rule. [`OutlierEjection::new`] by default.
+    /// Sets the rule by which endpoints that fail more than the others are ejected. [`OutlierEjection::new`] by
+    /// default.
     pub fn outlier_ejection(mut self, ejection: OutlierEjection) -> Self {
         self.settings.ejection = Some(ejection);
         self
     }
 
-    /// Ejects no endpoint because of its failures: only its load tells of them.
+    /// Switches outlier ejection off. Failures then affect only the load of an endpoint.
     pub fn no_outlier_ejection(mut self) -> Self {
         self.settings.ejection = None;
         self
     }
 
-    /// Sends calls to all endpoints of a group, whatever their health is, while less than this percentage of them is in; 0 to
-    /// 100. 50 by default; zero switches this off.
+    /// Sets the percentage of endpoints that must take calls; 0 to 100. While fewer do, calls go to all endpoints of a
+    /// group, whatever their health is. 50 by default; zero switches this off.
     ///
-    /// Where there are [priority groups](crate::balance#priority-groups), this holds only while all of them together cannot take
+    /// With [priority groups](crate::balance#priority-groups), this holds only while all groups together cannot take
     /// all calls.
     pub fn panic_threshold(mut self, percent: u8) -> Self {
         self.settings.panic_threshold = percent;
         self
     }
 
-    /// Moves calls between [priority groups](crate::balance#priority-groups) by this rule. [`Failover::new`] by default;
-    /// where all endpoints have one priority, it does nothing.
+    /// Sets the rule by which calls move between [priority groups](crate::balance#priority-groups). [`Failover::new`]
+    /// by default. It has no effect if all endpoints have the same priority.
     pub fn failover(mut self, failover: Failover) -> Self {
         self.settings.failover = failover;
         self
     }
 
-    /// Reports calls, calls in flight, latency and readiness of each endpoint, at most so many of them with their key as a
-    /// label; 1 to 1000. The others are `other` together. Off by default.
+    /// Switches on metrics of calls, calls in flight, latency and readiness for each endpoint, and sets the greatest
+    /// number of endpoints with their key as a label; 1 to 1000. All other endpoints share the label `other`. Off by
+    /// default.
     ///
-    /// A label belongs to its endpoint until that has gone. Then its gauges are zero, and it is left to the exporter to
-    /// forget the series: where keys are addresses that come and go, set an idle timeout there.
+    /// A label belongs to its endpoint until the endpoint has gone. Its gauges are zero then, and the exporter decides
+    /// when to forget the series: if keys are addresses that change, set an idle timeout in the exporter.
     pub fn endpoint_metrics(mut self, max: u32) -> Self {
         self.settings.endpoint_metrics = Some(max);
         self
     }
 
-    /// Makes the choices repeat exactly. By default they are seeded by the operating system.
+    /// Sets the seed of the choices, so that they repeat exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Chooses endpoints by another rule. [`PowerOfChoices`] by default.
+    /// Sets the policy that chooses endpoints. [`PowerOfChoices`] by default.
     pub fn choose<P2>(self, choose: P2) -> Config<P2, K, C> {
         self.with_request(choose)
     }
 
-    /// Sets when a call is over. By default when the endpoint has returned its response.
+    /// Sets the end of a call. By default a call ends when the endpoint has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<P, K, C2> {
         self.with_completion(completion)
     }
 
-    /// Makes a balancer over these endpoints. Its handle can change them later.
+    /// Makes a balancer over these endpoints. Its [`Handle`](super::Handle) can change them later.
     ///
     /// # Errors
     ///
@@ -192,11 +194,12 @@ impl<P, K, C> Config<P, K, C> {
         Ok(self.service(endpoints))
     }
 
-    /// Makes a balancer over the endpoints that `discover` finds, by a task that ends with the last handle.
+    /// Makes a balancer over the endpoints of the source `discover`. A background task polls the source and ends with
+    /// the last handle.
     ///
-    /// An endpoint that comes again takes the place of the former one: the text of its key says whether it is the same. A
-    /// stream that fails or panics is asked again after a while, and one that ends leaves the endpoints as they are. The
-    /// task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
+    /// A new endpoint replaces an endpoint whose key has the same text. A source that fails or panics is polled again
+    /// after a while. When the source ends, the last endpoints stay. The task restarts when its runtime has ended: see
+    /// [background tasks](crate::balance#background-tasks).
     ///
     /// # Errors
     ///
@@ -209,15 +212,16 @@ impl<P, K, C> Config<P, K, C> {
         self.drive(discover, |key, service| Endpoint::new(key, service))
     }
 
-    /// Like [`discover`](Self::discover), for a stream of endpoints with a weight, a priority or an availability.
+    /// Makes a balancer like [`discover`](Self::discover), for a source of endpoints with a weight, a priority or an
+    /// availability.
     ///
-    /// The key of an endpoint is that in the [`Change`](crate::discover::Change), and the properties of its
-    /// [`Target`](crate::discover::Target) count more than its own. One whose weight or priority is outside its range is left
-    /// out: if there is one with its key, that stays.
+    /// The key of an endpoint is the key in the [`Change`](crate::discover::Change), and the properties of its
+    /// [`Target`](crate::discover::Target) override its own. An endpoint whose weight or priority is outside its range
+    /// is ignored; an older endpoint with its key stays.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same errors as of [`discover`](Self::discover).
     pub fn discover_endpoints<S, D>(self, discover: D) -> Result<Balance<S, P, K, C>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,
@@ -229,7 +233,8 @@ impl<P, K, C> Config<P, K, C> {
         })
     }
 
-    /// Like [`discover`](Self::discover), with endpoints that `found` makes of what is discovered.
+    /// Makes a balancer like [`discover`](Self::discover), with the endpoints that `found` makes of the discovered
+    /// items.
     pub(crate) fn drive<S, D>(
         self,
         discover: D,
@@ -262,7 +267,7 @@ impl<P, K, C> Config<P, K, C> {
         }
     }
 
-    /// Checks the settings, and lets what they do not say be checked as well.
+    /// Checks the settings, and returns the [`Check`] for further checks.
     fn check(&self) -> Result<Check<'_>, ConfigError> {
         let check = Check::new("balance", &self.name)?;
         let settings = &self.settings;

@@ -14,34 +14,34 @@ use super::pool::{Change, Pool};
 use crate::discover::{Pauses, Source, unless_it_panics};
 use crate::sync::lock;
 
-/// Number of changes that are made before other tasks have their turn.
+/// Number of changes after which the task yields to other tasks.
 const BATCH: usize = 256;
 
-/// Makes the endpoint of a service that was discovered.
+/// Makes the endpoint of a discovered service.
 pub(super) type Found<D, S> = Box<dyn Fn(&Arc<str>, <D as Source>::Service) -> Endpoint<S> + Send>;
 
-/// Why a batch is over.
+/// The reason for which a batch is over.
 enum Over {
-    /// It is full. There may be more.
+    /// The batch is full. There may be more changes.
     Full,
-    /// There is no more for now.
+    /// There are no more changes at present.
     Drained,
     Failed,
     Ended,
 }
 
-/// A source, and what it has found. It outlives the task that polls it.
+/// A source and its changes. It outlives the task that polls it.
 pub(super) struct Discovery<D: Source, S>(Mutex<Work<D, S>>);
 
 struct Work<D: Source, S> {
     source: Pin<Box<D>>,
     found: Found<D, S>,
-    /// A poll has begun and has not returned: if nothing polls, it has panicked.
+    /// `true` if a poll has begun and has not returned. If no task polls, the poll has panicked.
     is_polling: bool,
-    /// Changes that were found and not made: nothing is lost in a panic.
+    /// Changes that were found and not yet applied, so that none is lost in a panic.
     batch: Vec<Change<S>>,
     has_moved: bool,
-    /// It is polled on another runtime than before without having begun anew, and nothing shows yet that it still works.
+    /// `true` if the source is polled on another runtime without a restart, and has not yet shown that it still works.
     is_orphan: bool,
 }
 
@@ -61,14 +61,14 @@ where
         }))
     }
 
-    /// Makes the changes that are found, until the source ends or there is no pool any more.
+    /// Applies the changes of the source, until the source ends or the pool is dropped.
     ///
-    /// The pool ends this task when it is dropped, since a source that finds nothing would not notice. `has_moved` says
-    /// that another runtime has polled the source before.
+    /// The drop of the pool ends this task, because the task does not notice the drop while the source is pending.
+    /// `has_moved` is `true` if another runtime has polled the source before.
     pub(super) async fn drive(self: Arc<Self>, lease: Arc<Lease<S>>, has_moved: bool) {
         self.prepare(has_moved);
         let mut pauses = Pauses::new();
-        // The first look does not wait: calls may wait for it.
+        // The first poll does not wait, because calls may wait for it.
         let mut may_wait = false;
         loop {
             let over = poll_fn(|cx| self.poll_batch(may_wait, cx)).await;
@@ -95,7 +95,7 @@ where
         }
     }
 
-    /// Has the source begin anew if it has to.
+    /// Restarts the source if necessary.
     fn prepare(&self, has_moved: bool) {
         let work = &mut *lock(&self.0);
         work.has_moved |= has_moved;
@@ -106,7 +106,7 @@ where
         }
     }
 
-    /// Takes all changes that there are, up to a full batch. Waits for the first one if it may.
+    /// Takes all present changes, up to a full batch. Waits for the first one if `may_wait` is `true`.
     fn poll_batch(&self, may_wait: bool, cx: &mut Context<'_>) -> Poll<Over> {
         let work = &mut *lock(&self.0);
         while work.batch.len() < BATCH {
@@ -124,27 +124,28 @@ where
                 Poll::Pending if work.batch.is_empty() && may_wait => Poll::Pending,
                 Poll::Pending => Poll::Ready(Over::Drained),
             };
-            // It lives. A change alone may be one that was found before.
+            // A pending poll shows that the source works. A change alone may be an old one.
             work.is_orphan = false;
             return over;
         }
         Poll::Ready(Over::Full)
     }
 
-    /// Makes the changes that were found, and returns whether there are any. They stay if a service panics that is cloned.
+    /// Applies the changes that were found, and returns whether there are any. They stay if a service panics in its
+    /// `clone`.
     fn make_changes(&self, pool: &Pool<S>) -> bool {
         let batch = &mut lock(&self.0).batch;
         !batch.is_empty() && pool.change(batch) > 0
     }
 
-    /// Makes the changes that were found before the panic, and returns the state of the task.
+    /// Applies the changes that were found before the panic, and returns the state of the task.
     pub(super) fn state_after_panic(&self, pool: &Weak<Pool<S>>) -> TaskState {
         let pool = pool.upgrade();
         let _ = unless_it_panics(|| pool.is_some_and(|pool| self.make_changes(&pool)));
         self.end(TaskState::Recovering)
     }
 
-    /// Returns the state after an end or a panic, or that of a source that was lost with its runtime.
+    /// Returns the state after an end or a panic, or the state of a source that was lost with its runtime.
     fn end(&self, state: TaskState) -> TaskState {
         if lock(&self.0).is_orphan {
             TaskState::Stopped

@@ -23,17 +23,17 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::REJECTED;
 use crate::{Availability, ConfigError, Error, ErrorKind, Outcome};
 
-/// Time for which an endpoint is left alone that refused a call without naming a time.
+/// Time for which the balancer avoids an endpoint that has refused a call without naming a time.
 const REFUSED_FOR: Duration = Duration::from_millis(100);
-/// The longest time that an endpoint is left alone because of one refusal or overload.
+/// The longest time for which the balancer avoids an endpoint because of one refusal or overload.
 const MAX_REFUSED: Duration = Duration::from_secs(300);
-/// Time for which an endpoint must have been unavailable before its group counts as smaller. A bulkhead that
-/// is full for a moment must not send calls to another group for as long as it takes to come back.
+/// Time for which an endpoint must have been unavailable before its group counts as smaller. A bulkhead that is full
+/// for a moment must not move calls to another group, from which they return slowly.
 const DOWN_AFTER: Duration = Duration::from_secs(1);
-/// The least number of calls that wait for an endpoint that hangs. One or two may be slow by themselves.
+/// The least number of waiting calls of a hanging endpoint. One or two calls may be slow by themselves.
 const HANGING_CALLS: u32 = 3;
 
-/// One of the services that a [`Balance`](super::Balance) sends calls to.
+/// One of the services to which a [`Balance`](super::Balance) sends calls.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ pub struct Endpoint<S> {
     pub(super) service: S,
 }
 
-/// An endpoint as it was described, without its service.
+/// The properties of an endpoint, without its service.
 #[derive(Clone)]
 pub(super) struct About {
     pub(super) key: Arc<str>,
@@ -66,7 +66,7 @@ pub(super) struct About {
 }
 
 impl<S> Endpoint<S> {
-    /// An endpoint of weight 1. The key tells it from the others; an address does.
+    /// Makes an endpoint of weight 1. The key distinguishes it from the others; an address is a good key.
     #[allow(
         clippy::needless_pass_by_value,
         reason = "a reference to a text or an address would be awkward to write"
@@ -85,45 +85,46 @@ impl<S> Endpoint<S> {
         }
     }
 
-    /// Sets its share of the calls, in comparison with the others; 0.001 to 1000.
+    /// Sets the weight: the share of the calls, in comparison with other endpoints; 0.001 to 1000.
     pub fn weight(mut self, weight: f64) -> Self {
         self.about.weight = weight;
         self
     }
 
-    /// Puts it into the group of this priority, of which 0 gets calls first; 0 to 7. 0 by default.
+    /// Sets the priority, 0 to 7, by which endpoints form groups. The group of priority 0 gets calls first. 0 by
+    /// default.
     ///
-    /// The others get them as far as those before them are not well: see
-    /// [priority groups](crate::balance#priority-groups).
+    /// The other groups get calls when the groups before them are not healthy: see [priority
+    /// groups](crate::balance#priority-groups).
     pub fn priority(mut self, priority: u8) -> Self {
         self.about.priority = priority;
         self
     }
 
-    /// Makes the group of its priority a standby: it gets calls only as far as the groups before it cannot take them or have no
-    /// endpoint to offer. The last attempt of a [retry](crate::retry) does not go there in the hope of a better answer.
+    /// Makes the group of this priority a standby. It gets calls only when the groups before it cannot take them or
+    /// have no endpoint to offer. The last attempt of a [retry](crate::retry) does not go there only because its own
+    /// group fails.
     pub fn standby(mut self) -> Self {
         self.about.is_standby = true;
         self
     }
 
-    /// Tells in which zone it is. Its [status](EndpointStatus::zone) shows it; it does not change where calls go.
+    /// Sets the zone, which the [status](EndpointStatus::zone) shows. It does not affect the choice of endpoints.
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
         self.about.zone = Some(zone.into());
         self
     }
 
-    /// Chooses this endpoint only while `availability` says that it would take the call, if there is another
-    /// one to choose.
+    /// Sets an availability. The balancer avoids this endpoint while `availability` says that it would not take a call.
     ///
-    /// The handle of the endpoint's own circuit breaker or bulkhead says so. It is asked for endpoints that
-    /// may be chosen, in the path of a call.
+    /// Use the handle of the endpoint's own circuit breaker or bulkhead. The balancer asks it in the path of a call,
+    /// for each endpoint that may be chosen.
     pub fn available(mut self, availability: impl Availability + 'static) -> Self {
         self.about.available = Some(Arc::new(availability));
         self
     }
 
-    /// The same endpoint with a service that is made of its own.
+    /// Returns the same endpoint with the service that `make` makes of its service.
     #[cfg(feature = "http")]
     pub(crate) fn map<T>(self, make: impl FnOnce(S) -> T) -> Endpoint<T> {
         Endpoint {
@@ -132,7 +133,7 @@ impl<S> Endpoint<S> {
         }
     }
 
-    /// The same, unless none can be made.
+    /// Returns the same endpoint with the service that `make` makes of its service, or an error.
     #[cfg(feature = "http")]
     pub(crate) fn try_map<T, E>(
         self,
@@ -145,7 +146,8 @@ impl<S> Endpoint<S> {
     }
 }
 
-/// An address as an endpoint, whose key it is. A whole client, such as `http::client`, makes a service of it.
+/// Makes an endpoint of an address, which is also its key. A whole client, such as `http::client`, makes a service of
+/// it.
 impl<A: ToString> From<A> for Endpoint<A> {
     fn from(address: A) -> Self {
         Self::new(address.to_string(), address)
@@ -172,7 +174,7 @@ impl About {
 
 debug_fields!([S] Endpoint<S> { about.key, about.weight, about.priority, about.zone });
 
-/// Comparison of loads.
+/// Measure by which loads are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadMetric {
@@ -184,32 +186,32 @@ pub enum LoadMetric {
     InFlight,
 }
 
-/// An endpoint without its service: what is known about it.
+/// The shared state of an endpoint, without its service.
 ///
-/// Lives as long as a call is in flight on it, also when it is not in the balancer any more.
+/// It lives as long as a call is in flight on the endpoint, even if the endpoint was removed.
 pub(super) struct Host {
-    /// Unlike that of any other endpoint in the process, since balancers may be inside each other; never 0.
+    /// Unique in the process, because balancers may be inside each other; never 0.
     pub(super) id: u32,
-    /// As it was described. Its weight is in the condition.
+    /// Its properties. The weight is in the condition.
     pub(super) about: About,
     pub(super) load: Load,
     pub(super) condition: Condition,
     pub(super) record: Record,
     last_good: LastGood,
-    /// Its last first attempts. Written only where there are several groups.
+    /// Its last first attempts. Written only with several groups.
     pub(super) last_calls: LastCalls,
     pub(super) peers: Arc<HostSet>,
     /// Its label in metrics, if endpoints are reported.
     pub(super) label: Option<Arc<Label>>,
-    /// Since when it would not take a call; `u64::MAX` if it would. Known only where there are several groups.
+    /// The time since which it would not take a call; `u64::MAX` if it would. Known only with several groups.
     unavailable_since: AtomicU64,
-    /// Time of the first look since its last answer. Known only where there are several groups.
+    /// Time of the first look since its last answer. Known only with several groups.
     silent_look: AtomicU64,
 }
 
 impl Host {
-    /// `latency` is what it is expected to take, in seconds; `is_late` is one that comes to others that
-    /// have been at work for a while.
+    /// Makes an endpoint with the expected `latency` in seconds. `is_late` is `true` if other endpoints have been in
+    /// use for a while.
     pub(super) fn new(
         about: About,
         peers: &Arc<HostSet>,
@@ -244,7 +246,7 @@ impl Host {
         self.about.priority
     }
 
-    /// Is not in the balancer any more.
+    /// Notes that the endpoint was removed from the balancer.
     pub(super) fn leave(&self) {
         if let Some(label) = &self.label {
             self.peers.metrics.levels().labels.leave(label);
@@ -278,8 +280,8 @@ impl Host {
         }
     }
 
-    /// Returns whether the endpoint counts as one that gets no calls, in the health of its group. One that [hangs](Self::hangs)
-    /// counts as such if most of its group do.
+    /// Returns whether the endpoint counts as unhealthy in its group. An endpoint that [hangs](Self::hangs) counts only
+    /// if most of its group hang.
     pub(super) fn is_down(&self, now: u64) -> bool {
         let since = self.unavailable_since.load(Ordering::Relaxed);
         self.condition.is_out_until() > now
@@ -287,9 +289,10 @@ impl Host {
             || self.last_calls.fails_until(now) > now
     }
 
-    /// Returns whether several calls wait, and nothing has been answered since a look that is so long ago that one of them would be
-    /// a failure; and for longer than chance can explain, where only some of the calls get an answer before their callers leave.
-    /// The silence before that look may have been a pause between calls, beside a few long ones.
+    /// Returns whether several calls wait and none has been answered since a look, for long enough that one of the
+    /// waiting calls would be a failure. If only some calls get an answer before their callers leave, the silence must
+    /// also be longer than chance can explain. The silence before that look may have been a pause between calls, with a
+    /// few long ones in flight.
     pub(super) fn hangs(&self, now: u64) -> bool {
         let (calls, silence) = self.load.silence(now);
         if calls < HANGING_CALLS {
@@ -315,7 +318,7 @@ impl Host {
         self.condition.ramp(self.peers.slow_start, now)
     }
 
-    /// Returns the weight that counts now, in slow start less than what was set.
+    /// Returns the weight that counts now. In slow start it is less than the weight that was set.
     #[inline]
     pub(super) fn present_weight(&self, now: u64) -> f64 {
         self.condition.weight() * self.ramp(now)
@@ -327,7 +330,7 @@ impl Host {
         self.weigh(now, Load::cost)
     }
 
-    /// The same with the latency as it was last measured.
+    /// Returns the same cost with the latency as it was last measured.
     pub(super) fn undecayed_cost(&self, now: u64) -> Cost {
         self.weigh(now, Load::undecayed_cost)
     }
@@ -361,7 +364,7 @@ impl Host {
         }
     }
 
-    /// Notes that the answer has begun of a call that began at `began`.
+    /// Notes the head of the answer to a call that began at `began`.
     pub(super) fn head(&self, outcome: Outcome, began: u64, now: Instant) {
         let (end, nanos) = (End::from(outcome), self.peers.nanos(now));
         self.load.stream(&self.peers.load, began, nanos, end);
@@ -369,7 +372,7 @@ impl Host {
         self.note_overload(outcome, nanos);
     }
 
-    /// Notes that the endpoint has more to do than it can, and leaves it alone for as long as it asks.
+    /// Notes that the endpoint is overloaded, and avoids it for the time that it asks for.
     #[inline]
     fn note_overload(&self, outcome: Outcome, nanos: u64) {
         if let Outcome::Overload { retry_after } = outcome {
@@ -397,7 +400,8 @@ impl Host {
     }
 
     /// Notes that a call that began at `began` was given up before its answer came. It counts against the endpoint if
-    /// that had it for the whole time of an attempt, or if it ended early although the endpoint had enough time for it.
+    /// the endpoint had it for the whole timeout of the attempt, or if it ended early although the endpoint had enough
+    /// time for it.
     pub(super) fn given_up(&self, began: u64, counts: Counts, now: Instant) {
         let ended = self.peers.nanos(now);
         let timeout = match context::given_up() {
@@ -417,8 +421,8 @@ impl Host {
         }
     }
 
-    /// Returns whether a call that began at `began`, and that the endpoint says was over because of its deadline, counts against
-    /// the endpoint.
+    /// Returns whether a call that began at `began` counts against the endpoint although the endpoint says that the
+    /// deadline had passed.
     pub(super) fn is_failure_at_deadline(&self, began: u64, now: Instant) -> bool {
         let (peers, terms) = (&self.peers, Terms::new(None));
         let (evidence, ended) = (&peers.evidence, peers.nanos(now));
@@ -444,7 +448,7 @@ impl Host {
             self.load.end(&self.peers.load, began, nanos, end);
             self.note_if_good(end, began, nanos);
         }
-        // A word about the caller says nothing about the health of the endpoint.
+        // A throttled caller says nothing about the health of the endpoint.
         let says_nothing = matches!(outcome, Outcome::Throttled { .. });
         if matches!(end, End::Succeeded | End::Failed) && !says_nothing {
             self.note(began, counts, nanos, end == End::Failed);
@@ -455,7 +459,7 @@ impl Host {
         self.count(outcome.label(), now);
     }
 
-    /// Notes a call that has succeeded or failed in the health that it counts in.
+    /// Notes a call that has succeeded or failed, for outlier ejection and for the health of the group.
     #[inline]
     fn note(&self, began: u64, counts: Counts, now: u64, failed: bool) {
         if counts == Counts::ForEndpointAndGroup {
@@ -470,9 +474,9 @@ impl Host {
     /// endpoint may take it.
     pub(super) fn refused(&self, error: &Error, began: u64, now: Instant) -> bool {
         let blames_endpoint = match error.kind() {
-            // These are about the call.
+            // These refusals concern the call.
             ErrorKind::TooCostly | ErrorKind::DeadlineExceeded => false,
-            // This is about an endpoint of a balancer that is the endpoint.
+            // This refusal comes from an endpoint of an inner balancer.
             _ if error.may_go_elsewhere() => false,
             _ => error.is_rejection(),
         };
@@ -486,7 +490,7 @@ impl Host {
         blames_endpoint
     }
 
-    /// Reports that a call has ended, if endpoints are reported.
+    /// Reports that a call has ended, if endpoints have metrics.
     #[inline]
     fn count(&self, outcome: &'static str, now: Instant) {
         if let Some(label) = &self.label {
@@ -496,7 +500,7 @@ impl Host {
 
     /// Notes that a health check has found that the endpoint works, or does not.
     pub(super) fn found(&self, is_healthy: bool) {
-        // It is often taken to be so: with the first probes of many endpoints nearly always.
+        // Often the state does not change: nearly always with the first probes of many endpoints.
         if self.condition.is_unhealthy() == is_healthy {
             let now = self.peers.nanos(Instant::now());
             self.peers
@@ -553,18 +557,18 @@ pub struct EndpointStatus {
     pub weight: f64,
     /// The priority of its group.
     pub priority: u8,
-    /// The zone that it is in, if it is known.
+    /// The zone of the endpoint, if it is known.
     pub zone: Option<Arc<str>>,
-    /// The calls that are in flight on it.
+    /// The number of calls in flight on it.
     pub in_flight: u32,
-    /// The load, which is compared with other endpoints.
+    /// The load that the balancer compares.
     pub load: f64,
     /// The latency estimate; zero if nothing is known.
     pub latency: Duration,
     /// The share of the last few calls that failed.
     pub failure_share: f64,
-    /// The number of ejections in a row that count: the next one takes as much longer. One fewer for each three
-    /// [intervals](super::OutlierEjection::interval) without, or
+    /// The number of ejections in a row, which lengthens the next one. It falls by one after each three
+    /// [intervals](super::OutlierEjection::interval) without an ejection, or after
     /// [`base_ejection_time`](super::OutlierEjection::base_ejection_time) if that is longer.
     pub ejections: u32,
 }
@@ -577,8 +581,8 @@ pub struct GroupStatus {
     pub priority: u8,
     /// The number of endpoints.
     pub endpoints: usize,
-    /// The share of them, by their weights, that is [healthy](crate::balance#priority-groups). An endpoint does
-    /// not count as unavailable before a call has looked.
+    /// The share of the endpoints, by weight, that is [healthy](crate::balance#priority-groups). An endpoint counts as
+    /// unavailable only after a call has checked it.
     pub healthy: f64,
     /// The share of the calls that goes to them.
     pub share: f64,

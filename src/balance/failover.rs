@@ -12,9 +12,9 @@ use crate::error::Check;
 ///
 /// | setting | default | reason |
 /// |---|---|---|
-/// | [`overprovisioning_factor`](Self::overprovisioning_factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not pushed to its limit |
-/// | [`failback_delay`](Self::failback_delay) | 10 s | an endpoint that is ejected or fails its health check does so again within that time, or not soon |
-/// | [`failback_ramp`](Self::failback_ramp) | 30 s | with 10 s of slow start for each endpoint within it, nothing gets its full share at once |
+/// | [`overprovisioning_factor`](Self::overprovisioning_factor) | 1.4 | as in Envoy: a group that has lost more than 28 % of its endpoints is not loaded to its limit |
+/// | [`failback_delay`](Self::failback_delay) | 10 s | an endpoint that will be ejected again, or fail its health check again, mostly does so within this time |
+/// | [`failback_ramp`](Self::failback_ramp) | 30 s | longer than the slow start of 10 s of each endpoint, so that none gets its full share at once |
 ///
 /// # Examples
 ///
@@ -32,27 +32,28 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// The defaults.
+    /// Makes a rule with the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the load that an endpoint can take, as a multiple of its share; 1 to 10. 1.4 by default.
     ///
-    /// A group takes all calls until its healthy share is below 1 divided by this.
+    /// A group takes all calls until its healthy share is below 1 divided by this factor.
     pub fn overprovisioning_factor(mut self, overprovisioning_factor: f64) -> Self {
         self.rule.overprovisioning_factor = overprovisioning_factor;
         self
     }
 
-    /// Sets the time for which a group must have been better before it gets more calls. 10 s by default; zero switches this off.
+    /// Sets the time for which a group must have been able to take more calls before it gets them. 10 s by default;
+    /// zero switches this off.
     pub fn failback_delay(mut self, failback_delay: Duration) -> Self {
         self.rule.failback_delay = failback_delay;
         self
     }
 
-    /// Sets the time from no calls to all calls when a group comes back. 30 s by default; zero switches this
-    /// off.
+    /// Sets the time in which the share of a group rises from no calls to all calls. 30 s by default; zero switches
+    /// this off.
     pub fn failback_ramp(mut self, failback_ramp: Duration) -> Self {
         self.rule.failback_ramp = failback_ramp;
         self

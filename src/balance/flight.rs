@@ -11,8 +11,8 @@ use crate::{Classify, Error, ErrorKind, Outcome, Permit};
 
 /// A call in flight on an endpoint.
 ///
-/// Dropped without an outcome, it counts as cancelled: it may raise the endpoint's latency estimate, never lower
-/// it, unless its answer had begun.
+/// A call that is dropped without an outcome counts as cancelled. Unless its answer had begun, it may raise the
+/// endpoint's latency estimate, and never lowers it.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped counts as cancelled"]
 pub struct Flight {
@@ -23,13 +23,13 @@ pub struct Flight {
     is_one_of_many: bool,
 }
 
-/// The health that a call counts in. Only first attempts and their hedges do: further ones are those of requests that failed
-/// elsewhere, and maybe fail everywhere.
+/// The health in which a call counts. Only first attempts and their hedges count, because further attempts are made for
+/// requests that may fail at every endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counts {
     Nowhere,
     ForEndpoint,
-    /// There are several groups.
+    /// Counts for the endpoint and for its group: there are several groups.
     ForEndpointAndGroup,
 }
 
@@ -37,13 +37,13 @@ pub(super) enum Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waits,
-    /// Its answer has begun: what it took is known.
+    /// Its answer has begun, so its latency is known.
     Streams,
     Over,
 }
 
 impl Flight {
-    /// Makes a call to one of the endpoints in `set` that begins at `now`.
+    /// Begins a call to one of the endpoints in `set` at `now`.
     #[inline]
     pub(super) fn begin<S>(host: &Arc<Host>, set: &Set<S>, now: u64) -> Self {
         host.begin(now);
@@ -73,7 +73,7 @@ impl Flight {
     #[inline(never)]
     pub(super) fn failed<Res>(mut self, mut error: Error, classify: &impl Classify<Res>) -> Error {
         if error.kind() == ErrorKind::DeadlineExceeded && !error.is_rejection() {
-            // It ended early, and counts as if its caller had dropped it.
+            // The call ended early, and counts as if its caller had dropped it.
             self.cancel();
             return error;
         }
@@ -95,8 +95,8 @@ impl Flight {
         error
     }
 
-    /// Notes that the endpoint has answered with a failure. A word about the deadline of the call may say nothing about
-    /// the endpoint, and then the call is over here.
+    /// Notes that the endpoint has answered with a failure. If the failure only says that the deadline of the call had
+    /// passed, the call may end here without counting against the endpoint.
     #[cold]
     #[inline(never)]
     pub(super) fn answered_with_failure<Res>(

@@ -35,11 +35,11 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Before the flight, so that the call is given up before the endpoint counts it as over.
+        // Declared before the flight, so that the call is dropped before the endpoint counts it as over.
         #[pin]
         step: Step<S, Req, P>,
         flight: Option<Flight>,
-        // A layer that judges the result has called the balancer directly.
+        // `true` if a layer that decides on the result has called the balancer directly.
         is_direct: bool,
         classify: K,
         completion: C,
@@ -52,7 +52,7 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Not boxed: this is the way of every call.
+        // Not boxed, because every call takes this path.
         Call { #[pin] call: OneCall<S, Req> },
         // Boxed, because it is rare.
         Wait { wait: Pin<Box<Wait<S, Req, P>>> },
@@ -203,7 +203,7 @@ where
             return Poll::Pending;
         };
         let pool = &*this.pool;
-        // Before the look at the endpoints: one that comes after it wakes the task.
+        // Before the endpoints are read, so that a later change wakes the task.
         pool.wait(this.ticket, cx.waker());
         let now = Instant::now();
         let discovery = pool.host_set.tasks.attend();
@@ -216,9 +216,9 @@ where
         let began = *this.began.get_or_insert(now);
         let max_wait = pool.host_set.settings.max_wait;
         let own = match discovery {
-            // The source was not polled yet on this runtime.
+            // The source has not been polled on this runtime yet.
             TaskState::Restarting => max_wait.max(RESTART),
-            // Nobody knows the endpoints any more.
+            // The endpoints are no longer known.
             TaskState::Interrupted | TaskState::Stopped => Duration::ZERO,
             _ => max_wait,
         };

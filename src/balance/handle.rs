@@ -1,4 +1,4 @@
-//! The handle that reads and steers a balancer.
+//! The handle that reads and changes a balancer.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::discover::Target;
 use crate::error::Check;
 use crate::nanos::after;
 
-/// Reads and steers a balancer. Clones are handles of the same one.
+/// Reads and changes a balancer. Clones are handles of the same balancer.
 ///
-/// As long as there is one, endpoints are discovered.
+/// Discovery continues as long as a handle exists.
 pub struct Handle<S> {
     pool: Arc<Pool<S>>,
 }
@@ -53,8 +53,7 @@ impl<S> Handle<S> {
         Some(host.status(Instant::now()))
     }
 
-    /// Returns the priority groups that have an endpoint, the first priority first, with the share of the calls that
-    /// each gets.
+    /// Returns the priority groups that have an endpoint, the first priority first, each with its share of the calls.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
         let mut groups = Vec::new();
@@ -64,11 +63,11 @@ impl<S> Handle<S> {
         groups
     }
 
-    /// Asks the endpoints again and again whether they work, by a task that ends with the last handle.
+    /// Starts a health check of the endpoints, in a background task that ends with the last handle.
     ///
-    /// The task goes on when its runtime has ended: see [background tasks](crate::balance#background-tasks).
+    /// The task restarts when its runtime has ended: see [background tasks](crate::balance#background-tasks).
     ///
-    /// Takes the place of an earlier health check: what that has found remains until this finds otherwise.
+    /// It replaces an earlier health check, whose results remain until the new one has other results.
     ///
     /// # Errors
     ///
@@ -94,11 +93,11 @@ impl<S> Handle<S> {
         Ok(())
     }
 
-    /// Ejects an endpoint for so long, unless it is ejected for longer already. Returns `false` if there is no such
+    /// Ejects an endpoint for this time, unless it is already ejected for longer. Returns `false` if there is no such
     /// endpoint.
     ///
-    /// It then comes back by slow start. While less than half of the endpoints are in, it gets calls none the less:
-    /// to be sure, remove it.
+    /// The endpoint returns by slow start. While fewer than half of the endpoints take calls, it gets calls
+    /// nevertheless; to prevent this, remove it.
     #[allow(clippy::must_use_candidate, reason = "it is out either way")]
     pub fn eject(&self, key: &str, duration: Duration) -> bool {
         self.update(key, |change, host, now| {
@@ -106,10 +105,10 @@ impl<S> Handle<S> {
         })
     }
 
-    /// Ends the ejection of an endpoint, and forgets earlier ones: it comes back by slow start. Returns `false` if there
-    /// is no such endpoint.
+    /// Ends the ejection of an endpoint, and forgets earlier ejections. The endpoint returns by slow start. Returns
+    /// `false` if there is no such endpoint.
     ///
-    /// One that a health check has found unhealthy stays so.
+    /// An endpoint that a health check has found unhealthy stays unhealthy.
     #[allow(clippy::must_use_candidate, reason = "it is back either way")]
     pub fn restore(&self, key: &str) -> bool {
         self.update(key, |change, host, _| change.restore(host))
@@ -126,9 +125,9 @@ impl<S> Handle<S> {
 
     /// Returns whether endpoints are being discovered.
     ///
-    /// `false` if there is no source or it has ended, after a panic of the source until it has been polled without one, and
-    /// after the end of the runtime that polls it until a call on another one. The gauge `buttress_discovery_running` shows
-    /// the same.
+    /// Returns `false` if there is no source or it has ended; after a panic of the source until the next poll without a
+    /// panic; and after the end of its runtime until the next call on another one. The gauge
+    /// `buttress_discovery_running` shows the same.
     #[must_use]
     pub fn is_discovering(&self) -> bool {
         self.pool.host_set.tasks.state(Task::Discovery).is_running()
@@ -136,8 +135,8 @@ impl<S> Handle<S> {
 
     /// Returns whether endpoints are being checked by a [health check](super::Balance::check_health).
     ///
-    /// `false` if there is none, and after the end of the runtime that runs it until a call on another one. The gauge
-    /// `buttress_health_check_running` shows the same.
+    /// Returns `false` if there is no health check, and after the end of its runtime until the next call on another
+    /// one. The gauge `buttress_health_check_running` shows the same.
     #[must_use]
     pub fn is_checking_health(&self) -> bool {
         self.pool
@@ -163,7 +162,8 @@ impl<S: Clone> Handle<S> {
 
     /// Removes an endpoint. Calls in flight on it finish. Returns `false` if there is no such endpoint.
     ///
-    /// A handle that is neither called nor cloned from then on keeps the endpoint's service until it is dropped.
+    /// A clone of the balancer that is neither called nor cloned afterwards keeps the endpoint's service until it is
+    /// dropped.
     #[allow(clippy::must_use_candidate, reason = "it is gone either way")]
     pub fn remove(&self, key: &str) -> bool {
         self.pool.change(&mut vec![Change::Remove(key.into())]) > 0

@@ -1,15 +1,15 @@
-//! Active health checks: endpoints are asked whether they work, also those that get no calls.
+//! Active health checks: probes test all endpoints, also endpoints that get no calls.
 //!
-//! [`Findings`] is the state of one endpoint, plain code. [`drive`] is the task that asks them all.
+//! [`Findings`] is the state of one endpoint, as plain code. [`drive`] is the task that probes all endpoints.
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | `interval` | 5 s | a dead endpoint is out after 10 to 15 s; failures of calls tell sooner |
-//! | `jitter` | 0.1 | so that the probes of many clients do not come together |
-//! | `timeout` | 1 s | an endpoint that takes longer to say that it works does not |
-//! | `fall` | 3 | one lost probe is chance; as in HAProxy and Kubernetes |
+//! | `interval` | 5 s | a dead endpoint is unhealthy after 10 to 15 s; failed calls show it sooner |
+//! | `jitter` | 0.1 | spreads the probes of many clients |
+//! | `timeout` | 1 s | an endpoint that takes longer to answer a probe does not work |
+//! | `fall` | 3 | a single lost probe may be chance; as in HAProxy and Kubernetes |
 //! | `rise` | 2 | as in HAProxy |
-//! | `concurrency` | 16 | with 1,000 endpoints 3 of them are in flight on average, if a probe takes 15 ms |
+//! | `concurrency` | 16 | with 1,000 endpoints, 3 probes are in flight on average, if a probe takes 15 ms |
 
 use std::collections::HashMap;
 use std::future::{Future, pending, poll_fn};
@@ -41,16 +41,16 @@ const FALL: u32 = 3;
 const RISE: u32 = 2;
 const CONCURRENCY: u32 = 16;
 
-/// Finds out whether an endpoint works.
+/// A test whether an endpoint works.
 ///
-/// An async function of its service is one; [`Ask`] sends it a request. An error means that it does not work, and so does
-/// a panic. The probe is dropped when it takes too long.
+/// Write it as an async function of the endpoint's service, or use [`Ask`], which sends a request. After an error or a
+/// panic the endpoint has failed the probe. A probe that takes too long is dropped and has failed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no probe for endpoints of type `{S}`",
     label = "must be `Ask::new(|| request)` or a closure `|service| async move {{ Ok(()) }}` whose future is `Send`"
 )]
 pub trait Probe<S> {
-    /// Asks the endpoint with this service, a clone of the one that calls go to.
+    /// Tests the endpoint with this service, which is a clone of the service for calls.
     fn probe(&self, service: S) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// A probe that sends a request, and looks whether the outcome is a success.
+/// A probe that sends a request. It succeeds if the outcome is a success.
 #[derive(Clone)]
 pub struct Ask<F, K = ErrorsAreFailures> {
     request: F,
@@ -72,7 +72,7 @@ pub struct Ask<F, K = ErrorsAreFailures> {
 }
 
 impl<F> Ask<F> {
-    /// Sends what `request` makes. Errors are failures.
+    /// Makes a probe that sends the request which `request` makes. Errors are failures.
     pub fn new(request: F) -> Self {
         Self {
             request,
@@ -82,7 +82,7 @@ impl<F> Ask<F> {
 }
 
 impl<F, K> Ask<F, K> {
-    /// Evaluates the answer with `classify`: everything but a success means that the endpoint does not work.
+    /// Sets the classifier of the answer. Any outcome except a success means that the endpoint does not work.
     pub fn classify<K2>(self, classify: K2) -> Ask<F, K2> {
         Ask {
             request: self.request,
@@ -134,7 +134,7 @@ struct Settings {
 }
 
 impl<P> HealthCheck<P> {
-    /// Checks endpoints with this probe.
+    /// Makes a health check with this probe.
     pub fn new(probe: P) -> Self {
         Self {
             probe,
@@ -149,13 +149,13 @@ impl<P> HealthCheck<P> {
         }
     }
 
-    /// From the beginning of one probe of an endpoint to that of the next. 5 s by default.
+    /// Sets the time from the beginning of one probe of an endpoint to the beginning of the next. 5 s by default.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = interval;
         self
     }
 
-    /// Varies the interval by up to this share of it in either direction; 0 to 0.9. 0.1 by default.
+    /// Sets the share by which the interval varies at random in either direction; 0 to 0.9. 0.1 by default.
     pub fn jitter(mut self, share: f64) -> Self {
         self.settings.jitter = share;
         self
@@ -167,15 +167,15 @@ impl<P> HealthCheck<P> {
         self
     }
 
-    /// After how many failed probes in a row an endpoint is unhealthy; 1 to 1,000. 3 by default.
+    /// Sets the number of failed probes in a row that make an endpoint unhealthy; 1 to 1,000. 3 by default.
     ///
-    /// One that was never asked before is unhealthy after the first.
+    /// A new endpoint is unhealthy if its first probe fails.
     pub fn fall(mut self, probes: u32) -> Self {
         self.settings.fall = probes;
         self
     }
 
-    /// After how many successful probes in a row it is healthy again; 1 to 1,000. 2 by default.
+    /// Sets the number of successful probes in a row that make an endpoint healthy again; 1 to 1,000. 2 by default.
     pub fn rise(mut self, probes: u32) -> Self {
         self.settings.rise = probes;
         self
@@ -183,7 +183,7 @@ impl<P> HealthCheck<P> {
 
     /// Sets the number of probes that may be in flight; 1 to 1,000. 16 by default.
     ///
-    /// The others wait, those of endpoints that were never asked at the head.
+    /// Other probes wait; first probes of new endpoints go before them.
     pub fn concurrency(mut self, probes: u32) -> Self {
         self.settings.concurrency = probes;
         self
@@ -203,25 +203,26 @@ impl<P> HealthCheck<P> {
 
 debug_fields!([P] HealthCheck<P> { settings });
 
-/// The endpoints that are asked.
+/// The endpoints to probe.
 pub(super) trait Checked: Send + Sync + 'static {
     type Service: Send + 'static;
 
-    /// Returns all endpoints. A number belongs to one endpoint for ever.
+    /// Returns the numbers of all endpoints. A number is never reused.
     fn ids(&self) -> Vec<u32>;
 
-    /// Returns a clone of the service of an endpoint, if that is not gone.
+    /// Returns a clone of the service of an endpoint, unless the endpoint is gone.
     fn service(&self, id: u32) -> Option<Self::Service>;
 
-    /// Notes that an endpoint works, or does not, which was not known or has changed. It may be gone.
+    /// Notes that the state of an endpoint has become known or has changed. The endpoint may be gone.
     ///
-    /// Says nothing about an ejection: what answers a probe may still fail calls.
+    /// It does not end an ejection: an endpoint that answers probes may still fail calls.
     fn found(&self, id: u32, is_healthy: bool);
 }
 
-/// Asks the endpoints of `pool` again and again, until it is gone.
+/// Probes the endpoints of `pool` at regular intervals, until the pool is gone.
 ///
-/// `changed` is notified when endpoints come or go, and when the pool is dropped. Never holds the pool while it waits.
+/// `changed` is notified when endpoints are added or removed, and when the pool is dropped. The task never holds the
+/// pool while it waits.
 pub(super) async fn drive<C, P>(
     pool: Weak<C>,
     changed: Arc<Notify>,
@@ -257,7 +258,7 @@ pub(super) async fn drive<C, P>(
     }
 }
 
-/// Asks an endpoint again and again.
+/// Probes an endpoint at regular intervals.
 async fn check<C, P>(
     pool: &Weak<C>,
     health: &Arc<HealthCheck<P>>,
@@ -274,7 +275,7 @@ async fn check<C, P>(
         let is_new = findings == Findings::Unknown;
         let permit = room.enter(is_new).await;
         let began = Instant::now();
-        // A task of its own, which ends with this check: other probes go on if it keeps its thread busy.
+        // A task of its own, which ends with this check. If it blocks its thread, other probes go on.
         let mut task = JoinSet::new();
         task.spawn(ask(Weak::clone(pool), Arc::clone(health), id));
         let works = matches!(task.join_next().await, Some(Ok(true)));
@@ -284,7 +285,7 @@ async fn check<C, P>(
             pool.found(id, is_healthy);
         }
         let wait = if is_new {
-            // Endpoints that were asked together for the first time are spread over the interval.
+            // Endpoints whose first probes came together are spread over the interval.
             random.random_range(0.0..=1.0)
         } else {
             1.0 + settings.jitter * random.random_range(-1.0..=1.0)
@@ -293,7 +294,7 @@ async fn check<C, P>(
     }
 }
 
-/// Asks an endpoint once. Returns `true` if it works. A probe that panics has failed.
+/// Probes an endpoint once. Returns `true` if it works. A probe that panics has failed.
 async fn ask<C: Checked, P: Probe<C::Service>>(
     pool: Weak<C>,
     health: Arc<HealthCheck<P>>,
@@ -307,12 +308,12 @@ async fn ask<C: Checked, P: Probe<C::Service>>(
     matches!(unless_it_panics_in(probe).await, Some(Ok(Ok(()))))
 }
 
-/// The room for probes in flight.
+/// Limit of the probes in flight.
 struct Room {
     probes: Semaphore,
-    /// Held by the next one of the endpoints that were asked before.
+    /// Held by the next probe that is not the first one of its endpoint.
     turn: Mutex<()>,
-    /// A reference for each endpoint that waits to be asked for the first time.
+    /// One reference for each endpoint that waits for its first probe.
     newcomers: Arc<()>,
 }
 
@@ -325,7 +326,7 @@ impl Room {
         }
     }
 
-    /// Waits for room. The others give way to newcomers.
+    /// Waits for a permit. First probes of new endpoints go first.
     async fn enter(&self, is_new: bool) -> Option<SemaphorePermit<'_>> {
         if is_new {
             let _newcomer = Arc::clone(&self.newcomers);
@@ -557,7 +558,7 @@ mod tests {
         start(&pool, &log, |health| {
             health.concurrency(1).interval(2 * SECOND)
         });
-        // Three probes of 1 s each do not fit into 2 s: there is always somebody waiting.
+        // Three probes of 1 s each do not fit into 2 s, so a probe always waits.
         sleep(10 * SECOND + SECOND / 2).await;
         log.asked();
         pool.add(7, Works);

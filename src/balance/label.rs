@@ -8,13 +8,13 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 /// The label of the endpoints that have none of their own.
 const OTHER: &str = "other";
 
-/// The label of an endpoint, or of several. Lives as long as a call is in flight on one of them.
+/// The label of one endpoint or of several. It lives as long as a call is in flight on one of them.
 #[derive(Debug)]
 pub(super) struct Label {
     pub(super) key: Arc<str>,
-    /// Place of its handles in each thread. No two labels that exist have the same place.
+    /// Place of its handles in each thread. No two existing labels have the same place.
     pub(super) place: usize,
-    /// Unlike that of any other label of this name.
+    /// Unique among the labels of this name.
     pub(super) id: u64,
     in_flight: AtomicU64,
 }
@@ -40,10 +40,10 @@ impl Label {
         self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Shows how many calls are in flight. The end of the last one shows it as well: who is late with what was before sees
-    /// that, and shows it once more.
+    /// Shows the number of calls in flight. The end of the last call shows it as well: a thread that is late with an
+    /// older number sees this, and shows the number again.
     pub(super) fn show(&self, mut set: impl FnMut(u64)) {
-        // A plain load may see what was before.
+        // A plain load may return an older value.
         let newest = || self.in_flight.fetch_add(0, Ordering::AcqRel);
         let mut calls = newest();
         loop {
@@ -59,14 +59,14 @@ impl Label {
     }
 }
 
-/// The labels of one name, at their places. The first one is of all endpoints that have none of their own.
+/// The labels of one name, at their places. The first label is shared by all endpoints without a label of their own.
 #[derive(Default)]
 pub(super) struct Directory(Mutex<Vec<Entry>>);
 
 #[derive(Default)]
 struct Entry {
     label: Weak<Label>,
-    /// Number of endpoints with it that have not gone.
+    /// Number of present endpoints with this label.
     endpoints: usize,
 }
 
@@ -80,7 +80,7 @@ impl Directory {
         let has_key = |entry: &Entry| entry.label.upgrade().is_some_and(|label| label.key == *key);
         let mut former = own.clone();
         let former = former.position(|entry| (has_room || entry.endpoints > 0) && has_key(entry));
-        // Not one that calls on an endpoint that has gone are still counted by.
+        // Calls on an endpoint that has gone may still count in a label: such a label is not free.
         let is_free = |entry: &Entry| entry.endpoints == 0 && entry.label.strong_count() == 0;
         let place = match former {
             Some(former) => former + 1,
@@ -105,7 +105,7 @@ impl Directory {
         })
     }
 
-    /// Notes that an endpoint that has this label has gone.
+    /// Notes that an endpoint with this label has gone.
     pub(super) fn leave(&self, label: &Label) {
         lock(&self.0)[label.place].endpoints -= 1;
     }
@@ -124,7 +124,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Returns the values to show when they have gone.
+    /// Returns the values to show when all endpoints of the label have gone.
     pub(super) fn none(label: &Arc<Label>) -> Self {
         Self {
             label: Arc::clone(label),

@@ -40,10 +40,11 @@ const NUMBERS: [&str; PRIORITIES] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 pub(super) struct BalanceMetrics {
     host_sets: Mutex<Vec<Arc<HostSet>>>,
     pub(super) labels: Directory,
-    /// Values that are shown for the endpoints of each label, at its place. Locked by the thread that shows them.
+    /// Values that are shown for the endpoints of each label, at the place of the label. Locked by the thread that
+    /// shows them.
     endpoints: Mutex<Vec<Option<Shown>>>,
-    /// The priorities whose shares are shown, a bit each: none before there were several. Then the tasks: none before there
-    /// was one.
+    /// One bit for each priority whose share is shown, set once there were several priorities. After them one bit for
+    /// each task, set once there was one.
     shown: AtomicU32,
 }
 
@@ -56,7 +57,8 @@ impl BalanceMetrics {
         lock(&self.host_sets).retain(|kept| !Arc::ptr_eq(kept, host_set));
     }
 
-    /// Returns the values to show for the endpoints of each label. `None` if another thread shows them, which then looks again.
+    /// Returns the values to show for the endpoints of each label. `None` if another thread shows them; that thread
+    /// then shows them once more.
     fn endpoints(&self) -> Option<MutexGuard<'_, Vec<Option<Shown>>>> {
         let mut shown = try_lock(&self.endpoints)?;
         for shown in shown.iter_mut().flatten() {
@@ -68,7 +70,7 @@ impl BalanceMetrics {
         Some(shown)
     }
 
-    /// Returns whether a gauge is shown that not every balancer has: from the time on that there was something to show.
+    /// Returns whether an optional gauge is shown: from the first time that it had a value.
     fn is_shown(&self, bit: usize, is_there: bool) -> bool {
         let shown = u32::from(is_there) << bit;
         (shown | self.shown.fetch_or(shown, Ordering::Relaxed)) & 1 << bit != 0
@@ -77,7 +79,7 @@ impl BalanceMetrics {
     /// Returns the share of the calls that each priority gets: the mean over the balancers that have endpoints.
     fn shares(&self) -> [Option<f64>; PRIORITIES] {
         let (mut sums, mut balancers) = ([0.0; PRIORITIES], 0.0_f64);
-        // The priorities of balancers that have several, a bit each.
+        // One bit for each priority of the balancers that have several.
         let mut several = 0_u32;
         for host_set in lock(&self.host_sets).iter() {
             let mut own = 0_u32;
@@ -96,7 +98,7 @@ impl BalanceMetrics {
         })
     }
 
-    /// `true` if all balancers that have such a task run it, `None` if there never was one.
+    /// Returns `true` if all balancers with such a task run it, `None` if there never was one.
     fn is_running(&self, task: Task) -> Option<bool> {
         let host_sets = lock(&self.host_sets);
         let states = host_sets.iter().map(|host_set| host_set.tasks.state(task));

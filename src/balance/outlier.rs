@@ -6,12 +6,13 @@ use crate::algorithm::outlier::{MAX_INTERVAL, Rule};
 use crate::error::Check;
 use crate::{ConfigError, Mode};
 
-/// Conditions under which endpoints are ejected because of their failures, and for which time.
+/// Rule by which endpoints are ejected because of their failures.
 ///
-/// A caller that makes one call after the other sends a failing endpoint about one in 10 s, since its load is so high:
-/// too few to be evaluated. Then it stays ready, with a [`failure_share`](super::EndpointStatus::failure_share) that tells.
-/// Ejecting it would save that caller hardly more than every third of these calls. Where it matters,
-/// [`consecutive_failures`](Self::consecutive_failures) counts for longer than an interval.
+/// A caller that makes one call after the other sends a failing endpoint about one call in 10 s, because its load is so
+/// high. One call is too few to evaluate, so the endpoint is not ejected; its
+/// [`failure_share`](super::EndpointStatus::failure_share) shows the failures. An ejection would save this caller
+/// hardly more than a third of these calls. If they matter, set [`consecutive_failures`](Self::consecutive_failures),
+/// which count for longer than an interval.
 ///
 /// # Examples
 ///
@@ -30,41 +31,42 @@ pub struct OutlierEjection {
 }
 
 impl OutlierEjection {
-    /// The defaults.
+    /// Makes a rule with the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Evaluates the calls of so long a time together; up to an hour. 10 s by default.
+    /// Sets the interval whose calls are evaluated together; up to an hour. 10 s by default.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.rule.interval = interval;
         self
     }
 
-    /// Evaluates no endpoint that had fewer calls in the interval, nor one whose peers had fewer together; 1 to
-    /// 1,000,000. 5 by default.
+    /// Sets the least number of calls in the interval that an endpoint, and its peers together, must have to be
+    /// evaluated; 1 to 1,000,000. 5 by default.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.rule.min_calls = calls;
         self
     }
 
-    /// Ejects an endpoint whose failure share is surely higher by more than this than that of its peers; 0 to
+    /// Sets the margin by which the failure share of an endpoint must significantly exceed the share of its peers; 0 to
     /// below 1. 0.1 by default.
     pub fn margin(mut self, margin: f64) -> Self {
         self.rule.margin = margin;
         self
     }
 
-    /// Ejects also after so many failures in a row, whatever the others do; 1 to 1,000,000. Off by default.
+    /// Also ejects an endpoint after this number of failures in a row, whatever the other endpoints do; 1 to 1,000,000.
+    /// Off by default.
     ///
-    /// At a failure rate of p this happens by chance about once in p⁻ⁿ calls, and when all endpoints fail, it ejects
-    /// as many of them as it may.
+    /// At a failure rate of p this happens by chance about once in p⁻ⁿ calls. When all endpoints fail, as many are
+    /// ejected as [`max_ejection_percent`](Self::max_ejection_percent) permits.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.rule.consecutive_failures = Some(failures);
         self
     }
 
-    /// Sets the time of the first ejection; each further one in a row takes as much longer. 10 s by default.
+    /// Sets the time of the first ejection. Each further ejection in a row is longer by this time. 10 s by default.
     pub fn base_ejection_time(mut self, base_ejection_time: Duration) -> Self {
         self.rule.base_ejection_time = base_ejection_time;
         self
@@ -76,21 +78,21 @@ impl OutlierEjection {
         self
     }
 
-    /// Varies the time of an ejection by up to this share of it in either direction; 0 to 0.9. 0.25 by default.
+    /// Sets the share by which the time of an ejection varies at random in either direction; 0 to 0.9. 0.25 by default.
     pub fn jitter(mut self, share: f64) -> Self {
         self.rule.jitter = share;
         self
     }
 
-    /// Never ejects more than this percentage of the endpoints of one priority; 1 to 50. 50 by default.
+    /// Sets the greatest percentage of the endpoints of one priority that may be ejected; 1 to 50. 50 by default.
     ///
-    /// Rounded down: a single endpoint is never ejected.
+    /// The number is rounded down: a single endpoint is never ejected.
     pub fn max_ejection_percent(mut self, percent: u8) -> Self {
         self.rule.max_ejection_percent = percent;
         self
     }
 
-    /// Sets whether endpoints are really ejected, or that is only counted. [`Mode::Enforce`] by default.
+    /// Sets whether endpoints are ejected, or ejections are only counted. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self

@@ -1,4 +1,4 @@
-//! The endpoints of a balancer with their services, and the snapshots of them that its handles choose from.
+//! The endpoints of a balancer with their services, and the snapshots from which its handles choose.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,14 +25,14 @@ use crate::sync::{Mutex, lock};
 use crate::telemetry::Published;
 use crate::wake::locked;
 
-/// A change of the endpoints. The key is that of the endpoint.
+/// A change of the endpoints, with the key of the endpoint.
 pub(super) type Change<S> = discover::Change<Arc<str>, Endpoint<S>>;
 
 /// The endpoints at one time, in the order of their priorities. The indices of the two lists are the same.
 pub(super) struct Set<S> {
     pub(super) hosts: Vec<Arc<Host>>,
     pub(super) services: Vec<S>,
-    /// Those priorities that have endpoints.
+    /// The priorities that have endpoints.
     pub(super) groups: Vec<Group>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Set<S> {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) priority: u8,
-    /// One of them is a [standby](Endpoint::standby).
+    /// `true` if one of them is a [standby](Endpoint::standby).
     pub(super) is_standby: bool,
     /// Their indices.
     pub(super) indices: Range<usize>,
@@ -86,11 +86,11 @@ impl<S> Drop for Set<S> {
 /// State that all handles of a balancer share.
 pub(super) struct Pool<S> {
     pub(super) snapshots: Snapshots<Set<S>>,
-    /// Since when there are endpoints. Held by the one who makes a new snapshot.
+    /// The time since which there are endpoints. A thread locks it while it makes a new snapshot.
     opened: Mutex<u64>,
     /// The calls that wait for an endpoint.
     waiting: Mutex<WaitQueue<()>>,
-    /// Wakes the health check when endpoints come or go, and when there is no pool any more.
+    /// Wakes the health check when endpoints are added or removed, and when the pool is dropped.
     pub(super) changed: Arc<Notify>,
     pub(super) host_set: Arc<HostSet>,
     pub(super) published: Published,
@@ -100,7 +100,7 @@ pub(super) struct Pool<S> {
 pub(super) struct Local<S> {
     pub(super) snapshot: Snapshot<Set<S>>,
     pub(super) random: SmallRng,
-    /// For policies that note down what they have seen, to be written over by the next call.
+    /// Notes of a policy, which the next call overwrites.
     pub(super) notes: Vec<(usize, u64)>,
 }
 
@@ -120,8 +120,9 @@ impl<S: Clone> Pool<S> {
         pool
     }
 
-    /// Makes a new snapshot with these changes. Those that make no sense (an odd weight, an unknown key) are
-    /// left out; returns how many were made. If a service panics that is cloned, nothing is changed and they stay.
+    /// Makes a new snapshot with these changes, and returns the number of applied changes. Changes that make no sense
+    /// (a weight out of range, an unknown key) are left out. If a service panics in its `clone`, nothing changes, and
+    /// the changes stay in the list.
     pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
         let peers = &self.host_set;
         let now = peers.nanos(Instant::now());
@@ -134,8 +135,8 @@ impl<S: Clone> Pool<S> {
         if members.is_empty() {
             *opened = now;
         }
-        // Endpoints that come soon after the first one begin with it: the first that is discovered must not get the calls
-        // of all.
+        // Endpoints that join soon after the first one begin together with it, so that the first one does not get all
+        // calls.
         let is_late = !members.is_empty() && now.saturating_sub(*opened) >= peers.slow_start;
         let mut latencies = [None; PRIORITIES];
         let mut host = |about: About| {
@@ -143,7 +144,7 @@ impl<S: Clone> Pool<S> {
                 .get_or_insert_with(|| median_latency(group_of(&old.hosts, about.priority), now));
             Arc::new(Host::new(about, peers, latency, now, is_late))
         };
-        // Dropped without a lock: that runs code of the user.
+        // Dropped without a lock, because the drop runs code of the user.
         let (mut gone, mut odd) = (Vec::new(), Vec::new());
         let mut dismiss = |(host, service): (Arc<Host>, S)| {
             host.leave();
@@ -245,7 +246,8 @@ impl<S> Pool<S> {
         }
     }
 
-    /// Has `waker` woken when the endpoints or a task have changed. Gives the call a place if it has none.
+    /// Registers `waker`, which is woken when the endpoints or a task have changed. Gives the call a place if it has
+    /// none.
     pub(super) fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
         locked(&self.waiting, |waiting, wakers| {
             let ticket = *ticket.get_or_insert_with(|| waiting.join(1, ()));
@@ -265,7 +267,7 @@ impl<S> Pool<S> {
         });
     }
 
-    /// Has this task run until it ends or the last handle is dropped, in the place of an earlier one of its kind. See
+    /// Runs this task until it ends or the last handle is dropped. It replaces an earlier task of its kind. See
     /// [`supervise`].
     pub(super) fn run_in_background<F>(
         self: &Arc<Self>,
@@ -292,7 +294,7 @@ impl<S> Pool<S> {
     }
 }
 
-/// Returns the median of what is known of the latencies of these endpoints; zero if nothing is.
+/// Returns the median of the known latencies of these endpoints; zero if none is known.
 fn median_latency(hosts: &[Arc<Host>], now: u64) -> f64 {
     let known = hosts.iter().map(|host| host.latency(now));
     let mut known: Vec<f64> = known.filter(|latency| *latency > 0.0).collect();
@@ -336,7 +338,7 @@ impl<S> Drop for Pool<S> {
 }
 
 impl<S> Local<S> {
-    /// Returns the same for another handle, with random numbers of its own.
+    /// Returns the same state for another handle, with random numbers of its own.
     pub(super) fn fork(&mut self) -> Self {
         Self {
             snapshot: self.snapshot.clone(),

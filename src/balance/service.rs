@@ -30,9 +30,10 @@ use crate::{
 
 /// A service that spreads its calls over endpoints. See the [module documentation](crate::balance).
 ///
-/// Clones are handles of the same balancer: they share the endpoints and what is known about them.
+/// Clones belong to the same balancer: they share the endpoints and their statistics.
 pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnResponse> {
-    /// A call has this handle for itself and takes no lock. A clone is made of a handle that others use as well.
+    /// A call has exclusive access to this handle and takes no lock. Cloning locks it, because a handle may be cloned
+    /// by several threads.
     pub(super) local: Mutex<Local<S>>,
     pub(super) pool: Arc<Pool<S>>,
     pub(super) choose: P,
@@ -41,7 +42,7 @@ pub struct Balance<S, P = PowerOfChoices, K = ErrorsAreFailures, C = CompleteOnR
 }
 
 impl<S: Clone> Balance<S> {
-    /// Returns a balancer over these endpoints, with the default settings.
+    /// Makes a balancer over these endpoints, with the default settings.
     ///
     /// # Errors
     ///
@@ -62,13 +63,13 @@ impl Balance<()> {
 }
 
 impl<S, P, K, C> Balance<S, P, K, C> {
-    /// Returns a handle that reads and steers the balancer.
+    /// Returns a handle that reads and changes the balancer.
     #[must_use]
     pub fn handle(&self) -> Handle<S> {
         Handle::new(&self.pool)
     }
 
-    /// Asks the endpoints again and again whether they work. See [`Handle::check_health`].
+    /// Starts a health check of the endpoints. See [`Handle::check_health`].
     ///
     /// # Errors
     ///
@@ -135,7 +136,8 @@ impl<S: Clone> Local<S> {
     }
 }
 
-/// Selects the group of a call, where there are several: by their shares, or the next one that has an endpoint to offer.
+/// Selects the group of a call if there are several groups: by their shares, or the first one that has an endpoint to
+/// offer.
 #[inline]
 fn select<'a>(
     groups: &'a [Group],
@@ -151,7 +153,7 @@ fn select<'a>(
     let first = split.choose(random.next_u32());
     let mut drawn = groups.iter();
     let drawn = drawn.find(|group| usize::from(group.priority) == first);
-    // One that is gone since: it was not in time to be divided anew.
+    // The group may be gone although the shares still include it.
     let mut drawn = drawn.unwrap_or(&groups[0]);
     let tried = context::tried();
     if tried.is_last_attempt() {
@@ -164,7 +166,8 @@ fn select<'a>(
     open.or_else(best).unwrap_or(drawn)
 }
 
-/// Selects the group of the last attempt of an operation: another one than `drawn` if that has failed many first attempts.
+/// Selects the group of the last attempt of an operation: another group than `drawn` if `drawn` has failed many first
+/// attempts.
 #[cold]
 fn last_resort<'a>(
     groups: &'a [Group],
@@ -216,7 +219,7 @@ where
             Err(poisoned) => poisoned.into_inner(),
         };
         let chosen = if self.pool.host_set.tasks.needs_attention() {
-            // Discovery or the health check is to be started on the runtime that polls the call.
+            // The poll of the call must first start discovery or the health check on its runtime.
             None
         } else {
             local.choose(&self.pool, &self.choose, &request, Instant::now())
@@ -231,7 +234,7 @@ where
 }
 
 impl<S, P: Clone, K: Clone, C: Clone> Clone for Balance<S, P, K, C> {
-    /// Takes a short lock of this handle, and has both see the newest endpoints.
+    /// Takes a short lock of this handle, and updates the endpoints of both.
     fn clone(&self) -> Self {
         let mut local = lock(&self.local);
         let replaced = self.pool.snapshots.refresh(&mut local.snapshot);

@@ -1,10 +1,10 @@
-//! The newest value of something that changes rarely, and the copies of it that handles keep.
+//! The newest version of a value that changes rarely, and the copies that handles keep.
 //!
-//! **Two sides.** The one that changes the value holds the lock, and stores the number of the new value before it gives the
-//! lock up. A handle compares that number with the number of its copy, and takes the lock only if they differ. The number is
-//! `Relaxed`: it tells no more than whether the lock is worth taking, and the lock orders everything else. A handle that
-//! does not see the number yet might as well have come before the change. The number is stored under the lock, since that of
-//! an older value must not be the last one: handles with that value would never see the newer one.
+//! **Two sides.** A thread that changes the value holds the lock, and stores the number of the new value before it
+//! releases the lock. A handle compares this number with the number of its copy, and takes the lock only if they
+//! differ. The number is `Relaxed`: it only shows that the lock is worth taking, and the lock orders everything else. A
+//! handle that does not see the number yet acts as if it had come before the change. The number is stored under the
+//! lock, so that the number of an older value is never stored last: handles would then never see the newer value.
 
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl<T> Snapshots<T> {
         lock(&self.newest).clone()
     }
 
-    /// Puts a value in the place of the newest one. Returns that, to be dropped without a lock.
+    /// Replaces the newest value. Returns the former one, to be dropped without a lock.
     #[must_use]
     pub(super) fn replace(&self, value: T) -> Arc<T> {
         let value = Arc::new(value);
@@ -53,7 +53,7 @@ impl<T> Snapshots<T> {
         std::mem::replace(&mut newest.value, value)
     }
 
-    /// Brings a copy up to date. Returns the value that it had if that is not the newest one, to be dropped without a lock.
+    /// Updates a copy. Returns its former value if the copy was out of date, to be dropped without a lock.
     #[inline]
     pub(super) fn refresh(&self, copy: &mut Snapshot<T>) -> Option<Arc<T>> {
         if self.number() == copy.number {

@@ -10,36 +10,36 @@ use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::{ConfigError, Outcome};
 
-/// Gives up little for one late call, and half within seven round trips.
+/// Gives up a tenth of the limit for one late call, and half of it within seven round trips.
 const BACKOFF: f64 = 0.9;
 
-/// A limit that grows by one while the calls are well, and shrinks by a tenth when they are not.
+/// A limit that grows by one while calls go well, and shrinks by a tenth when they do not.
 ///
-/// *Well* is a [`Success`](Outcome::Success). *Not well* is an [`Overload`](Outcome::Overload), a call that an
-/// inner timeout has ended, one that ended by a deadline or was dropped although the service
-/// [had enough time](crate::circuit_breaker#calls-that-end-early) for it, or one that took longer than
-/// [`slow_calls`](Self::slow_calls) says. Other failures, throttled, ignored and cancelled calls count neither way: they may
+/// A *good* call is a [`Success`](Outcome::Success). A *bad* call is one of these: an [`Overload`](Outcome::Overload);
+/// a call that an inner timeout has ended; a call that ended by a deadline or was dropped although the service [had
+/// enough time](crate::circuit_breaker#calls-that-end-early) for it; a call that took longer than
+/// [`slow_calls`](Self::slow_calls). Other failures, throttled, ignored and cancelled calls count neither way: they may
 /// have taken no time at all, or ended for reasons of the caller.
 ///
-/// - It shrinks at most once per round trip: of all calls that were in flight when it shrank, none makes it
-///   shrink again.
-/// - It grows by one when as many calls have been well as the limit allows at once, each of which began
-///   after the last change and saw more than half of the limit in flight. So it grows by one per round trip
-///   at most, and a limit that is not used does not grow. A few answers that took no time do not
-///   make it faster.
-/// - It starts slowly, as TCP does: each call that is well and sees more than half of the limit in flight makes it grow by one,
-///   so the limit doubles in a round trip. The start ends with the first call that is not well, which takes the last doubling
-///   back: half of the limit is left, or the limit it began with. It pauses when as many calls in a row as the limit
-///   allows at once have seen others in flight, but at most half of the limit, and goes on after a second in which no call ends.
+/// - The limit shrinks at most once per round trip: calls that were in flight when it shrank do not make it shrink
+///   again.
+/// - It grows by one after as many good calls as the limit allows at once. Each of these calls must have begun after
+///   the last change, with more than half of the limit in flight. The limit therefore grows by at most one per round
+///   trip, and does not grow while it is not used. A few very fast answers do not make it grow faster.
+/// - It begins with a slow start, as in TCP: each good call with more than half of the limit in flight makes it grow by
+///   one, so the limit doubles in a round trip. The first bad call ends the slow start and takes the last doubling
+///   back: the limit is halved, but not below its initial value. The slow start pauses after as many calls in a row as
+///   the limit allows at once if each had other calls in flight, but at most half of the limit. It continues after a
+///   second in which no call ends.
 ///
-/// Of an answer that is streamed, what counts is how long its head took; a long download is not slow.
+/// For a streamed answer, the time to its head counts; a long download is not slow.
 ///
-/// It knows nothing of latency but what timeouts and `slow_calls` tell it, so that is where it settles: give
-/// it one of the two, as long as a caller is glad to wait. The timeout has to be inside the bulkhead, or in the same standard
-/// stack; to an outer one the rule for dropped calls applies.
+/// The limit knows the latency only from timeouts and `slow_calls`, so it settles where calls reach one of these times.
+/// Set one of them to the time that a caller is willing to wait. The timeout must be inside the bulkhead, or in the
+/// same standard stack; for an outer timeout, the rule for dropped calls applies.
 ///
-/// The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988), with the
-/// timeout in the place of the lost packet.
+/// The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988), with a timeout
+/// in place of a lost packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use = "give it to `BulkheadLayer::config`"]
 pub struct Aimd {
@@ -56,19 +56,19 @@ impl Aimd {
         }
     }
 
-    /// Sets the limit to begin with, from `min` to `max`. By default 20, or the nearer bound.
+    /// Sets the initial limit, from `min` to `max`. By default 20, or the nearer bound.
     pub fn initial(mut self, limit: usize) -> Self {
         self.settings.initial = limit;
         self
     }
 
-    /// Sets the part of the limit that is left when it shrinks; above 0 and below 1. 0.9 by default.
+    /// Sets the factor by which the limit shrinks; above 0 and below 1. 0.9 by default.
     pub fn backoff(mut self, share: f64) -> Self {
         self.settings.backoff = share;
         self
     }
 
-    /// Shrinks also when a call takes longer than this, whether it succeeds or fails. Off by default.
+    /// Also shrinks the limit when a call takes longer than this, whether it succeeds or fails. Off by default.
     pub fn slow_calls(mut self, longer_than: Duration) -> Self {
         self.slow = Some(longer_than);
         self
@@ -110,7 +110,7 @@ impl Aimd {
     }
 }
 
-/// An [`Aimd`] at work. Times are nanoseconds since `origin`.
+/// An [`Aimd`] in use. Times are nanoseconds since `origin`.
 #[derive(Debug)]
 pub(super) struct Running {
     settings: Aimd,

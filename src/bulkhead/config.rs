@@ -18,16 +18,16 @@ use crate::error::Check;
 use crate::telemetry::{Series, Shown};
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
-/// Gets a burst over; a queue of which nobody gets out sooner does not hold one.
+/// Long enough to absorb a burst. A longer wait means that the queue is more than a burst.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
-/// A queue that does not become empty holds up every call and helps none, so this part of the wait is kept: enough
-/// for a permit that becomes free to find a call waiting.
+/// A queue that does not become empty delays every call and helps none. This part of the wait remains: enough for a
+/// free permit to find a waiting call.
 const OVERLOADED_PART: u32 = 5;
 
 /// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
 pub type Config<K = ErrorsAreFailures, C = CompleteOnResponse> = LayerConfig<Settings, (), K, C>;
 
-/// The settings of a bulkhead, as they are in a [`Config`].
+/// The settings of a bulkhead in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     limit: Limit,
@@ -58,15 +58,16 @@ impl From<Limit> for Settings {
 }
 
 impl<K, C> Config<K, C> {
-    /// Lets so many calls wait for a permit, up to 1,000,000. 0 by default: who finds no permit is rejected.
+    /// Sets the number of calls that may wait for a permit, up to 1,000,000. 0 by default: a call that finds no permit
+    /// is rejected.
     ///
-    /// In practice the time that a call may wait bounds the queue; the length bounds memory.
+    /// In practice the longest wait bounds the queue; the length bounds its memory.
     pub fn queue(mut self, length: usize) -> Self {
         self.settings.queue = length;
         self
     }
 
-    /// Which of the waiting calls is next. [`QueueOrder::Fifo`] by default.
+    /// Sets the order in which waiting calls get permits. [`QueueOrder::Fifo`] by default.
     pub fn queue_order(mut self, order: QueueOrder) -> Self {
         self.settings.order = order;
         self
@@ -74,8 +75,9 @@ impl<K, C> Config<K, C> {
 
     /// Sets the longest wait of a call. 100 ms by default.
     ///
-    /// Once the queue has not been empty for this long, calls wait at most a fifth of it until the queue is empty;
-    /// [`overloaded_after`](Self::overloaded_after) and [`overloaded_wait`](Self::overloaded_wait) change the two.
+    /// Once the queue has not been empty for this time, calls wait at most a fifth of it until the queue is empty.
+    /// [`overloaded_after`](Self::overloaded_after) and [`overloaded_wait`](Self::overloaded_wait) change these two
+    /// times.
     pub fn queue_wait(mut self, most: Duration) -> Self {
         self.settings.queue_wait = most;
         self
@@ -88,32 +90,32 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// The queue is overloaded when it has not been empty for this long. As long as
-    /// [`queue_wait`](Self::queue_wait) by default.
+    /// Sets the time after which a queue that has not been empty is overloaded. By default the same as
+    /// [`queue_wait`](Self::queue_wait).
     pub fn overloaded_after(mut self, busy_for: Duration) -> Self {
         self.settings.overloaded_after = Some(busy_for);
         self
     }
 
-    /// Takes the calls of this layer for those of one caller, as with the key of a third party: an answer
-    /// [`Outcome::Throttled`](crate::Outcome::Throttled) (429, `RESOURCE_EXHAUSTED`) is an overload to an adaptive limit. By
-    /// default it says nothing about the limit.
+    /// Declares that all calls of this layer share one quota, as with the key of a third party. An answer
+    /// [`Outcome::Throttled`](crate::Outcome::Throttled) (429, `RESOURCE_EXHAUSTED`) is then an overload for an
+    /// adaptive limit. By default it does not affect the limit.
     pub fn one_quota(mut self) -> Self {
         self.settings.one_quota = true;
         self
     }
 
-    /// Sets whether calls really wait or are rejected. [`Mode::Enforce`] by default.
+    /// Sets whether calls wait and are rejected, or are only observed. [`Mode::Enforce`] by default.
     ///
-    /// While it only observes, a call counts as rejected if more than the limit and the length of the queue
-    /// together are in flight. The time that it would have waited is not known.
+    /// While the bulkhead only observes, a call counts as rejected if more calls are in flight than the limit and the
+    /// length of the queue together. The time for which the call would have waited is not known.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
     }
 
-    /// Sets when a call is over and its permit free. By default when the inner service has returned its
-    /// response.
+    /// Sets the end of a call, when its permit becomes free. By default a call ends when the inner service has returned
+    /// its response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         self.with_completion(completion)
     }
@@ -161,7 +163,7 @@ impl<K, C> Config<K, C> {
 }
 
 impl Settings {
-    /// Returns the longest waits of a call, if they make sense.
+    /// Returns the longest waits of a call, or an error if they make no sense.
     fn bounds(&self, check: Check<'_>) -> Result<Bounds, ConfigError> {
         let wait = self.queue_wait;
         let part = (wait / OVERLOADED_PART).max(Duration::from_nanos(1));

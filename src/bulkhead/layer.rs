@@ -36,7 +36,7 @@ impl BulkheadLayer {
 }
 
 impl<K, C> BulkheadLayer<K, C> {
-    /// Returns a handle that reads and steers the bulkhead.
+    /// Returns a handle that reads the state of the bulkhead and changes its limit.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.part().clone()
@@ -58,7 +58,7 @@ impl Handle {
 
     /// Returns the number of calls that hold a permit.
     ///
-    /// More than the limit only after that has shrunk, or if the bulkhead only observes.
+    /// It exceeds the limit only after the limit has shrunk, or if the bulkhead only observes.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.gate.word().in_flight()
@@ -70,14 +70,14 @@ impl Handle {
         self.shared.gate.word().waiting()
     }
 
-    /// Sets how many calls may be in flight, 1 to 1,000,000.
+    /// Sets the number of calls that may be in flight, 1 to 1,000,000.
     ///
-    /// If that is less than there are, nobody is let in until enough of them have ended; if it is more than
-    /// before, as many waiting calls as fit are let in. An adaptive limit goes on from there.
+    /// If more calls are in flight, no call is admitted until enough of them have ended. If the limit grows, waiting
+    /// calls are admitted up to the new limit. An adaptive limit continues from the new value.
     ///
     /// # Errors
     ///
-    /// If `limit` is outside its range. Nothing has changed then.
+    /// If `limit` is outside its range. The limit stays the same then.
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
         check_limit(Check::new("bulkhead", self.name())?, "limit", limit)?;
         let now = Instant::now();
@@ -88,8 +88,8 @@ impl Handle {
 }
 
 impl Availability for Handle {
-    /// Returns `true` if a permit is free, or a place in the queue: the next call would not be rejected
-    /// at once. Also if the bulkhead only observes.
+    /// Returns `true` if the next call would not be rejected at once: a permit or a place in the queue is free, or the
+    /// bulkhead only observes.
     fn is_available(&self) -> bool {
         let (word, length) = (self.shared.gate.word(), self.shared.gate.length);
         word.is_free() || word.waiting() < length || self.shared.mode == Mode::Observe

@@ -1,4 +1,4 @@
-//! Limit of the calls in flight: a number, or a policy that finds it.
+//! Limit of the calls in flight: a number, or a policy that adapts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,39 +11,39 @@ use crate::callback::Callback;
 use crate::error::Check;
 use crate::{ConfigError, Outcome};
 
-/// Adapts the limit of a bulkhead to what comes of the calls.
+/// Adapts the limit of a bulkhead to the results of the calls.
 ///
-/// It is told of every call that ends, at that moment and on the thread where it does, also in a destructor:
-/// it should be fast, and must not panic. Several threads may tell it at once, so what it remembers belongs into
-/// atomics. It is not a layer: it neither reads the clock nor waits, and can be tested with made-up samples.
+/// Every call that ends calls [`update`](Self::update) at once, on its own thread, also in a destructor: `update`
+/// should be fast, and must not panic. Several threads may call it at the same time, so keep its state in atomics. A
+/// policy neither reads the clock nor waits, so you can test it with samples of your own.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not adapt the limit of a bulkhead",
     note = "implement `LimitPolicy` for it, or use `Aimd::between(min, max)`"
 )]
 pub trait LimitPolicy: Send + Sync + 'static {
-    /// Returns the limit to begin with, 1 to 1,000,000.
+    /// Returns the initial limit, 1 to 1,000,000.
     fn initial(&self) -> usize;
 
-    /// Takes note of a call that has ended, and returns the limit from now on: [`Sample::limit`] to leave it
-    /// as it is.
+    /// Notes a call that has ended, and returns the new limit, or [`Sample::limit`] to keep the present one.
     ///
-    /// The returned limit is brought within 1 to 1,000,000. If the limit has changed meanwhile, a higher one is dropped;
-    /// a lower one makes the new limit as much lower, but not lower than what is returned.
+    /// The bulkhead brings the returned limit within 1 to 1,000,000. If the limit has changed in the meantime, a
+    /// returned increase is ignored. A returned decrease lowers the changed limit by the same amount, but not below the
+    /// returned value.
     fn update(&self, sample: &Sample) -> usize;
 }
 
-/// One call, as a [`LimitPolicy`] sees it when it is over.
+/// One call that has ended, as a [`LimitPolicy`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// Time at which it ended.
+    /// Time at which the call ended.
     pub now: Instant,
-    /// Time that it took, from the moment it had its permit: without the time in the queue, and where the call is over at
-    /// the end of the body (`http::CompleteOnBodyEnd`) until the head came.
+    /// Time from the permit to the end of the call, without the time in the queue. If the call ends with its body
+    /// (`http::CompleteOnBodyEnd`), time from the permit to the head.
     pub round_trip: Duration,
-    /// Time for which it had its permit: the round trip and the time of the body.
+    /// Time for which the call had its permit: the round trip and the time of the body.
     pub held: Duration,
-    /// Number of calls in flight when it began or when it ended, itself included; the greater of the two.
+    /// Number of calls in flight, this one included, when the call began or when it ended; the greater of the two.
     pub in_flight: usize,
     /// The limit at present.
     pub limit: usize,
@@ -56,7 +56,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A call that had the bulkhead for itself, succeeded at once and found this limit. To be adjusted.
+    /// Makes a sample to adjust: a single call in flight that succeeded at once under this limit.
     #[must_use]
     pub fn new(now: Instant, limit: usize) -> Self {
         Self {
@@ -105,13 +105,13 @@ enum Kind {
 }
 
 impl Limit {
-    /// Returns a limit that `policy` adapts. It is asked for a new policy for each layer that is built.
+    /// Makes a limit that adapts. Each layer that is built calls `policy` for a new policy.
     pub fn policy<P: LimitPolicy>(policy: impl Fn() -> P + Send + Sync + 'static) -> Self {
         let policy = move || -> Box<dyn LimitPolicy> { Box::new(policy()) };
         Self(Kind::Policy(Callback(Arc::new(policy))))
     }
 
-    /// Returns the limit to begin with, and what adapts it.
+    /// Returns the initial limit, and the policy that adapts it.
     pub(super) fn build(
         &self,
         check: Check<'_>,

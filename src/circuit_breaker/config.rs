@@ -18,27 +18,27 @@ use crate::stripe::stripes;
 use crate::telemetry::Series;
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
 
-/// Long enough to see a share at modest rates, short enough to forget an old incident.
+/// Long enough to measure a share at modest rates, short enough to forget an old incident.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Shorter ones would have no time for ten buckets.
+/// A shorter window has no time for ten buckets.
 const MIN_WINDOW: Duration = Duration::from_millis(10);
-/// More failures than successes, for sure: such a service is no use, while one that fails less than
-/// half of the time is better retried.
+/// Above this share, failures certainly outnumber successes, and calls are of no use. Below it, retries serve the user
+/// better.
 const FAILURE_SHARE: f64 = 0.5;
-/// Below this, a share means nothing.
+/// A share of fewer calls means nothing.
 const MIN_CALLS: u32 = 20;
-/// Default open time: the wait of users after an outage has healed, against the calls that are spent on probing.
+/// Default open time: a compromise between refusals after an outage and the calls that are spent on probes.
 const OPEN_FOR: Duration = Duration::from_secs(2);
-/// So that the breakers of many clients do not probe together.
+/// Spreads the probes of many clients.
 const OPEN_JITTER: f64 = 0.25;
 /// The longest open time where it grows.
 const MAX_OPEN: Duration = Duration::from_secs(60);
-/// The longest time that a service can ask for. Other callers are refused meanwhile, so it is less than what a retry
-/// waits for.
+/// The longest time that a service can ask for. Other callers are refused during this time, so it is shorter than the
+/// longest wait of a retry.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// One success may be chance.
 const SUCCESSES_TO_CLOSE: u32 = 5;
-/// With 1, 2, 4 and 8 probes at a time, a service that is coming back is not overrun.
+/// With 1, 2, 4 and 8 probes at a time, a recovering service is not overloaded.
 const MAX_PROBES: u32 = 8;
 /// Longer than most calls take. A probe that takes longer gives its place to another one.
 const PROBE_LEASE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const PROBE_LEASE: Duration = Duration::from_secs(5);
 /// The settings of a [`CircuitBreakerLayer`]. Made by [`CircuitBreakerLayer::config`].
 pub type Config<K = ErrorsAreFailures, C = CompleteOnResponse> = LayerConfig<Settings, (), K, C>;
 
-/// The settings of a circuit breaker, as they are in a [`Config`].
+/// The settings of a circuit breaker in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     breaker: breaker::Settings,
@@ -64,7 +64,7 @@ enum Window {
     Count(u32),
 }
 
-/// Told about every change of state.
+/// A function that is called after every change of state.
 pub(super) type Listener = Callback<dyn Fn(&Transition) + Send + Sync>;
 
 impl Default for Settings {
@@ -96,40 +96,40 @@ impl Default for Settings {
 }
 
 impl<K, C> Config<K, C> {
-    /// Classifies the calls of the last `span`, in ten buckets. 10 s by default.
+    /// Sets the window: the breaker evaluates the calls of the last `span`, in ten buckets. 10 s by default.
     pub fn window(mut self, span: Duration) -> Self {
         self.settings.window = Window::Time(span);
         self
     }
 
-    /// Classifies the last `calls` calls instead of a span of time; 1 to 100,000.
+    /// Sets the window to the last `calls` calls instead of a span of time; 1 to 100,000.
     ///
-    /// For services that are called rarely. Such a breaker takes a short lock in each call.
+    /// Use it for services that are called rarely. The breaker then takes a short lock in each call.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.settings.window = Window::Count(calls);
         self
     }
 
-    /// Opens when the share of failures surely exceeds this; above 0 and below 1. 0.5 by default.
+    /// Sets the share of failures above which the breaker opens; above 0 and below 1. 0.5 by default.
     ///
-    /// Surely: by the lower end of the 95 % confidence interval. 14 failures in 20 calls are enough for
-    /// 0.5, 13 are not.
+    /// The breaker compares the lower end of the 95 % confidence interval with it. 14 failures in 20 calls are enough
+    /// for 0.5, 13 are not.
     pub fn failure_share(mut self, share: f64) -> Self {
         self.settings.breaker.failure_share = share;
         self
     }
 
-    /// Classifies nothing before so many calls are in the window; 1 to 1,000,000.
+    /// Sets the number of calls in the window below which the breaker does not open; 1 to 1,000,000.
     ///
-    /// By default 20 for the last tenth of the window, and [5 failures](crate::circuit_breaker#few-calls) for all of it.
-    /// For a count window 20, or all of a smaller one.
+    /// By default 20 for the last tenth of the window, and [5 failures](crate::circuit_breaker#few-calls) for the whole
+    /// window. For a count window 20, or the size of a smaller window.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.settings.min_calls = Some(calls);
         self
     }
 
-    /// Opens also after so many failures in a row, however few calls there are; 1 to 1,000,000. Off by
-    /// default.
+    /// Also opens the breaker after this number of failures in a row, however few calls there are; 1 to 1,000,000. Off
+    /// by default.
     ///
     /// At a failure rate of p this happens by chance about once in p⁻ⁿ calls: with 20 % failures and
     /// 100 calls a second, 7 in a row every quarter of an hour, 12 in a row every month.
@@ -138,11 +138,11 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Opens also when the share of calls that take longer than `longer_than` surely exceeds `share`;
-    /// above 0 and below 1. Off by default.
+    /// Also opens the breaker when the share of calls that take longer than `longer_than` exceeds `share` by the rule
+    /// of [`failure_share`](Self::failure_share); above 0 and below 1. Off by default.
     ///
-    /// While the breaker is half-open, a probe that takes as long counts as failed. Of an answer whose body is streamed
-    /// the time of the head counts. Each call then reads the clock twice.
+    /// While the breaker is half-open, a probe that takes longer counts as failed. For an answer with a streamed body,
+    /// the time to the head counts. Each call then reads the clock twice.
     pub fn slow_calls(mut self, longer_than: Duration, share: f64) -> Self {
         self.settings.breaker.slow_calls = Some((longer_than, share));
         self
@@ -154,16 +154,15 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Varies the open time by up to this share of it in either direction; 0 to 0.9. 0.25 by default.
+    /// Sets the share by which the open time varies at random in either direction; 0 to 0.9. 0.25 by default.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.settings.breaker.open_jitter = share;
         self
     }
 
-    /// Multiplies the open time by `factor` each time that probing fails, up to `most`; 1 to 10. Off by
-    /// default.
+    /// Multiplies the open time by `factor`, 1 to 10, each time that the probes fail, up to `most`. Off by default.
     ///
-    /// The open time is back at its start when the breaker has been closed for longer than it was open.
+    /// The open time returns to its initial value when the breaker has been closed for longer than it was open.
     pub fn open_growth(mut self, factor: f64, most: Duration) -> Self {
         self.settings.breaker.open_growth = factor;
         self.settings.breaker.max_open = most;
@@ -177,7 +176,7 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Closes after so many successful probes; 1 to 10,000. 5 by default.
+    /// Sets the number of successful probes that close the breaker; 1 to 10,000. 5 by default.
     pub fn successes_to_close(mut self, successes: u32) -> Self {
         self.settings.breaker.successes_to_close = successes;
         self
@@ -185,13 +184,13 @@ impl<K, C> Config<K, C> {
 
     /// Sets the greatest number of probes in flight; 1 to 10,000. 8 by default.
     ///
-    /// Begins at 1, doubles with each success, halves with each failure.
+    /// The number begins at 1, doubles with each success and halves with each failure.
     pub fn max_probes(mut self, probes: u32) -> Self {
         self.settings.breaker.max_probes = probes;
         self
     }
 
-    /// Sets the time after which the place of a probe goes to another one. 5 s by default.
+    /// Sets the time after which a probe that has not ended gives its place to another one. 5 s by default.
     ///
     /// The result of the probe still counts, as long as the breaker is half-open.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
@@ -199,18 +198,17 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Preset for a dependency that is hardly ever broken in part: opens after 12 failures in a row as
-    /// well, and stays open for 1.3 s ± 10 %.
+    /// Applies a preset for a dependency that rarely fails in part: the breaker also opens after 12 failures in a row,
+    /// and stays open for 1.3 s ± 10 %.
     ///
-    /// Sends fewer calls into a sudden outage and is back sooner after it, at the price of more
-    /// probes during a long one.
+    /// Fewer calls fail in a sudden outage, and the breaker closes sooner after it. A long outage costs more probes.
     pub fn fail_fast(self) -> Self {
         self.consecutive_failures(12)
             .open_for(Duration::from_millis(1_300))
             .open_jitter(0.1)
     }
 
-    /// Sets whether calls are really rejected. [`Mode::Enforce`] by default.
+    /// Sets whether calls are rejected or only observed. [`Mode::Enforce`] by default.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
@@ -218,24 +216,24 @@ impl<K, C> Config<K, C> {
 
     /// Calls `listener` after each change of state, on the task whose call caused it.
     ///
-    /// No lock is held meanwhile: the listener may use the breaker's handle, and may panic.
+    /// No lock is held during the call: the listener may use the breaker's handle, and may panic.
     pub fn on_transition(mut self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.settings.listener = Some(Callback(Arc::new(listener)));
         self
     }
 
-    /// Makes the jitter repeat exactly. By default it is seeded by the operating system.
+    /// Sets the seed of the jitter, so that it repeats exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Sets when a call is over. By default when the inner service has returned its response.
+    /// Sets the end of a call. By default a call ends when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         self.with_completion(completion)
     }
 
-    /// Sets the timeout of the attempts that it judges, if they have one.
+    /// Sets the timeout of the attempts that the breaker counts, if they have one.
     pub(crate) fn attempt_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.settings.breaker.timeout = timeout;
         self

@@ -38,7 +38,7 @@ impl CircuitBreakerLayer {
 }
 
 impl<K, C> CircuitBreakerLayer<K, C> {
-    /// Returns a handle that reads and steers the breaker.
+    /// Returns a handle that reads the state of the breaker and opens or closes it.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.part().clone()
@@ -52,7 +52,7 @@ impl Handle {
         self.shared.metrics.name()
     }
 
-    /// The state it is in.
+    /// Returns the state of the breaker.
     ///
     /// A breaker whose open time is over stays [`State::Open`] until the next call comes.
     #[must_use]
@@ -60,7 +60,7 @@ impl Handle {
         self.shared.breaker.state()
     }
 
-    /// Returns the rest of the open time. `None` unless the breaker is open for a time.
+    /// Returns the remaining open time. `None` unless the breaker is open for a limited time.
     #[must_use]
     pub fn open_for_remaining(&self) -> Option<Duration> {
         match self.state() {
@@ -80,7 +80,7 @@ impl Handle {
         self.shared.steer(Breaker::force_closed);
     }
 
-    /// Closes the breaker and forgets all it has counted. From then on it works as usual.
+    /// Closes the breaker and forgets all counts. From then on it works as usual.
     pub fn reset(&self) {
         self.shared.steer(Breaker::reset);
     }

@@ -17,13 +17,13 @@ use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 const PERCENTILE: f64 = 0.98;
 /// Long enough for a stable percentile, short enough to follow the service.
 const WINDOW: Duration = Duration::from_secs(30);
-/// A thirtieth of it is a tick, and timers are good to a millisecond.
+/// A thirtieth of the window is a tick, and timers are exact to a millisecond.
 const MIN_WINDOW: Duration = Duration::from_millis(30);
-/// The 98th percentile of fewer is that of one or two calls.
+/// With fewer calls, one or two of them decide the 98th percentile.
 const MIN_SAMPLES: u32 = 100;
-/// A second copy takes away most of the tail, a third one next to nothing.
+/// A second copy removes most of the tail, and a third one removes hardly more.
 const MAX_HEDGES: u32 = 1;
-/// Two and a half times what the percentile asks for, so that it only bites when something is wrong.
+/// Two and a half times the share that the percentile hedges, so that hedges are denied only when something is wrong.
 const RATE_SHARE: f64 = 0.05;
 /// Enough for a short stall of a client with little traffic.
 const BURST: u32 = 10;
@@ -53,27 +53,26 @@ impl Default for Settings {
 }
 
 impl<R, K> Config<R, K> {
-    /// Hedges calls that are slower than this time. By default those slower than a
-    /// [`percentile`](Self::percentile).
+    /// Sets the time after which a call is hedged. By default it is a [`percentile`](Self::percentile) of recent calls.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.settings.delay = Some(delay);
         self
     }
 
-    /// Hedges calls that are slower than this share of recent ones; 0.5 to 0.9999. 0.98 by default.
+    /// Sets the percentile of recent calls after which a call is hedged; 0.5 to 0.9999. 0.98 by default.
     pub fn percentile(mut self, share: f64) -> Self {
         self.settings.delay = None;
         self.settings.sketch.quantile = share;
         self
     }
 
-    /// Sets the time whose calls count as recent; at least 30 ms. 30 s by default.
+    /// Sets the window of time whose calls count as recent; at least 30 ms. 30 s by default.
     pub fn window(mut self, window: Duration) -> Self {
         self.settings.sketch.window = window;
         self
     }
 
-    /// With fewer recent calls the percentile is not known, and calls are not hedged; 1 to 1,000,000. 100 by
+    /// Sets the least number of recent calls for a percentile; 1 to 1,000,000. With fewer, calls are not hedged. 100 by
     /// default.
     pub fn min_samples(mut self, calls: u32) -> Self {
         self.settings.sketch.min_samples = calls;
@@ -92,25 +91,25 @@ impl<R, K> Config<R, K> {
         self
     }
 
-    /// Sets the number of hedges on top of that at once; 1 to 1,000,000. 10 by default.
+    /// Sets the number of hedges that can be sent at once in addition; 1 to 1,000,000. 10 by default.
     ///
-    /// More than that if there are many calls: a fifth of what those of the last thirtieth of the window pay for.
+    /// At high rates it is more: a fifth of the hedges that the calls of the last thirtieth of the window pay for.
     pub fn burst(mut self, hedges: u32) -> Self {
         self.settings.burst = hedges;
         self
     }
 
-    /// Does not hedge while the median of the last thirtieth of the window is above `factor` times the
-    /// median of the window; above 1 and at most 1000. 1.5 by default.
+    /// Sets the factor of a general slowdown; above 1 and at most 1000. Calls are not hedged while the median of the
+    /// last thirtieth of the window is above `factor` times the median of the window. 1.5 by default.
     pub fn slowdown(mut self, factor: f64) -> Self {
         self.settings.sketch.slowdown = factor;
         self
     }
 
-    /// Pays hedges from `budget` as well, which other layers may use. By default only from the layer's own
-    /// allowance.
+    /// Sets a budget that pays for hedges in addition to the layer's own allowance. Other layers may share it. By
+    /// default there is none.
     ///
-    /// A hedge costs as much as two retries, and nothing of that comes back.
+    /// A hedge costs as much as two retries, and its tokens are not refunded.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.settings.budget = Some(budget.clone());
         self
@@ -120,16 +119,17 @@ impl<R, K> Config<R, K> {
         self.settings.delay
     }
 
-    /// Sets whether hedges without a budget are really held back. [`Mode::Enforce`] by default.
+    /// Sets whether hedges are denied when the allowance or the budget is used up, or whether this is only observed.
+    /// [`Mode::Enforce`] by default.
     ///
-    /// Calls to a service that is slow altogether are not hedged in either mode.
+    /// During a general slowdown, calls are not hedged in either mode.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self
     }
 
-    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
-    /// By default with `Clone`.
+    /// Sets the policy that copies requests: a closure `|request: &Req| -> Option<Req>`, or a type of your own. By
+    /// default requests are copied with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
         self.with_request(replay)
     }
@@ -145,7 +145,7 @@ impl<R, K> Config<R, K> {
         Ok(self.operation_layer(core, |_| HedgePlan(shared)))
     }
 
-    /// Makes what decides about hedges. They are paid from `budget` unless another one is set.
+    /// Makes the [`Hedger`], which decides about hedges. `budget` pays for them unless another budget is set.
     pub(crate) fn shared(&self, budget: Option<&Budget>) -> Result<Arc<Hedger>, ConfigError> {
         let mut settings = self.settings.clone();
         settings.check(Check::new("hedge", &self.name)?)?;

@@ -12,15 +12,15 @@ use crate::error::or_panic;
 use crate::timer::Timer;
 use crate::{ByClone, ErrorsAreFailures};
 
-/// Sends a copy of what takes too long. See the [module documentation](crate::hedge).
+/// Sends a copy of a request that takes too long. See the [module documentation](crate::hedge).
 ///
-/// All services made by one layer value, or by its clones, share what is known about the time that calls take.
+/// All services made by one layer value, or by its clones, share the latencies and the allowance.
 pub type HedgeLayer<R = ByClone, K = ErrorsAreFailures> = OperationLayer<HedgePlan, R, K>;
 
 /// A service whose slow calls are sent again. Made by [`HedgeLayer`].
 pub type Hedge<S, R = ByClone, K = ErrorsAreFailures> = Operation<S, HedgePlan, R, K>;
 
-/// The moves of a [`HedgeLayer`]: attempts beside each other.
+/// The plan of a [`HedgeLayer`]: attempts in parallel.
 #[derive(Debug)]
 pub struct HedgePlan(pub(super) Arc<Hedger>);
 
@@ -58,7 +58,7 @@ impl HedgeLayer {
 }
 
 impl<R, K> HedgeLayer<R, K> {
-    /// Returns a handle that reads and steers the hedge.
+    /// Returns a handle that reads the state of the hedge.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::of(&self.plan().0, self.origin())

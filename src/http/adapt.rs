@@ -1,6 +1,7 @@
-//! The service of a layer that changes requests or results, and neither waits nor holds anything of a call.
+//! The service of a layer that changes requests or results. Such a layer neither waits nor holds a resource for a call.
 //!
-//! Such a layer states its changes, with [`Adapt`] and [`AdaptResult`]. The service and its future are the same for all.
+//! The layer states its changes with [`Adapt`] and [`AdaptResult`]. The service and its future are the same for all
+//! such layers.
 
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -21,7 +22,7 @@ pub trait Adapt<Req> {
     /// Changes the result of the call.
     type Result;
 
-    /// Changes a request, and keeps what the change of its result needs.
+    /// Changes a request, and returns the data that the change of its result needs.
     fn adapt(&self, request: Req) -> (Self::Request, Self::Result);
 
     /// Calls the inner service, or refuses the call.
@@ -79,7 +80,7 @@ pub trait AdaptResult<Res> {
     /// The error of the outer service.
     type Error;
 
-    /// Returns the name of the layer, for errors that have none.
+    /// Returns the name of the layer, for errors without a name.
     fn name(&self) -> &'static str {
         ""
     }

@@ -9,10 +9,11 @@ use super::retry_after::retry_after;
 use super::rules::{Rules, of_error, with_retry_after};
 use crate::{Attempts, Classify, Conflict, Effect, Error, Outcome, Pushback, Reattempt};
 
-/// An extension of a response that may be due to an earlier attempt of the same request: the result of the request is unknown.
+/// Extension of a response that may be the effect of an earlier attempt of the same request: the result of the request
+/// is unknown.
 ///
-/// An answer to the first attempt is lost, and a further one gets 409 to the same `Idempotency-Key` until all attempts are
-/// made, or 404 or 410 to the same `DELETE`. The response is that of the last attempt, unchanged.
+/// It occurs when the answer to the first attempt is lost, and all further attempts get 409 for the same
+/// `Idempotency-Key`, or 404 or 410 for the same `DELETE`. The response is the unchanged response to the last attempt.
 ///
 /// # Examples
 ///
@@ -63,16 +64,17 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Classifies as the [module documentation](crate::http) says.
+    /// Makes a classifier with the rules of the [module documentation](crate::http).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Classifies responses with `status` as `outcome`. The last setting of a status holds.
+    /// Classifies responses with `status` as `outcome`. The last setting of a status applies.
     ///
-    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the header `Retry-After`, and
-    /// their own where there is none. Another attempt follows the outcome, as in [`Reattempt`].
+    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) get the time of the header
+    /// `Retry-After`; without the header, their own time applies. Another attempt follows from the outcome, as in
+    /// [`Reattempt`].
     #[must_use]
     pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
         self.statuses(status.as_u16()..=status.as_u16(), outcome)
@@ -85,8 +87,9 @@ impl Classifier {
         self
     }
 
-    /// Sends a request that is answered with 401 once more, and at once: something inside renews the token. This includes requests
-    /// that are not idempotent, because a service does not act before it knows who asks. By default a 401 is the answer.
+    /// Retries a request that is answered with 401 once, at once, because an inner layer renews the token. This
+    /// includes requests that are not idempotent, because a service does not act before it has authenticated the
+    /// caller. By default the 401 is returned.
     #[must_use]
     pub fn retry_unauthorized(mut self) -> Self {
         self.retry_unauthorized = true;
@@ -97,14 +100,14 @@ impl Classifier {
     fn classify_status(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
         let outcome = match (self.rules.find(status.as_u16()), status.as_u16()) {
             (Some(outcome), _) => outcome,
-            // A word about the caller.
+            // The caller has used up its quota.
             (None, 429) => Outcome::Throttled { retry_after: None },
-            // A word about the service.
+            // The service is overloaded.
             (None, 503) => Outcome::Overload { retry_after: None },
             (None, 401) if self.retry_unauthorized => Outcome::Ignored,
-            // They say what the service never does (501, 505), or that this request did not arrive in time (408, 425).
+            // The service never serves such a request (501, 505), or the request did not arrive in time (408, 425).
             (None, 501 | 505 | 408 | 425) => Outcome::Ignored,
-            // Statuses from 600 are invalid, and stand for 5xx.
+            // Statuses from 600 are invalid, and count as 5xx.
             (None, 500..) => Outcome::Failure,
             (None, _) => Outcome::Success,
         };
@@ -116,7 +119,7 @@ impl Classifier {
         match (self.rules.find(status.as_u16()), status.as_u16()) {
             (None, 401) if self.retry_unauthorized => Reattempt::OnceAtOnce,
             (None, 408 | 425) => Reattempt::Soon,
-            // That it says when to come back tells a service that has too much to do from one that is broken.
+            // A `Retry-After` distinguishes an overloaded service from a broken one.
             (None, 503) if outcome.retry_after().is_none() => Reattempt::Soon,
             _ => outcome.into(),
         }

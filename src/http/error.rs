@@ -8,8 +8,8 @@ use crate::{BoxError, Cause, Error, ErrorKind};
 impl Error {
     /// Makes the error of a body inside a body of this crate.
     ///
-    /// A refusal is one of another dependency, which whoever writes the body has called: no layer of this operation refuses
-    /// what has begun.
+    /// A refusal in it comes from another dependency that the writer of the body has called, because no layer of this
+    /// operation refuses a call that has begun.
     #[cold]
     pub(super) fn of_body<E>(error: E) -> Self
     where
@@ -26,7 +26,7 @@ impl Error {
         error
     }
 
-    /// Makes an answer whose head had come, and which was given up after `allowed`.
+    /// Makes the error of an answer that was given up after `allowed`, after its head had arrived.
     pub(super) fn body_timed_out(
         kind: ErrorKind,
         name: &'static str,
@@ -40,7 +40,7 @@ impl Error {
 }
 
 impl Cause {
-    /// Returns `true` if the caller took too long, and not the service.
+    /// Returns `true` if the caller was too slow, and not the service.
     pub(super) fn is_of_slow_reader(&self) -> bool {
         self.stage == Stage::Reader
     }

@@ -1,6 +1,6 @@
 //! Sizes of keys that are parts of a request.
 //!
-//! All of them may be slices of the buffer that the head of the request was read into, so each is copied to be stored.
+//! All of them may be slices of the buffer with the head of the request, so each is copied before it is stored.
 
 use ::http::uri::{Authority, Scheme};
 use ::http::{HeaderName, HeaderValue, Method};

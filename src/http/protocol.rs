@@ -3,22 +3,22 @@
 use ::http::HeaderMap;
 use ::http::header::CONTENT_TYPE;
 
-/// The protocol of a request, which says where its timeout stands and what an answer looks like.
+/// The protocol of a request, which determines the header of its timeout and the form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// Plain HTTP: the status of the response says how the call ended.
+    /// Plain HTTP: the result of the call is in the status of the response.
     Http,
-    /// gRPC: `grpc-status` says how the call ended, and the status of the response is 200.
+    /// gRPC: the result of the call is in `grpc-status`, and the status of the response is 200.
     Grpc,
 }
 
 impl Protocol {
-    /// Takes the protocol from the `content-type` of a request: gRPC if that is `application/grpc`, alone or with the
+    /// Returns the protocol by the `content-type` of a request. It is gRPC for `application/grpc`, alone or with the
     /// name of a codec, as in `application/grpc+proto`.
     ///
-    /// A request of gRPC-Web (`application/grpc-web`) is plain HTTP here. Clients of gRPC-Web understand the status of
-    /// HTTP, and a layer that translates to gRPC changes the `content-type`.
+    /// A gRPC-Web request (`application/grpc-web`) counts as plain HTTP. Clients of gRPC-Web understand HTTP statuses,
+    /// and a layer that translates to gRPC changes the `content-type`.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         const GRPC: &[u8] = b"application/grpc";

@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use ::http::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
-/// Reads the header `Retry-After`: how long the service asked callers to stay away.
+/// Reads the header `Retry-After`: the time for which the service asks callers to stay away.
 ///
-/// It may be a number of seconds or a date. A date counts from the response's own `Date`, so that it does not
-/// matter whether the clocks of the two sides agree; without one, from the time of this machine. A date in the past is
-/// zero. Any other value, such as a negative number, counts as no header. A number that is too large to count is
-/// a very long time; what acts on it has a limit of its own.
+/// The value is a number of seconds or a date. A date counts from the response's own `Date`, so that the clocks of the
+/// two sides need not agree; without a `Date`, it counts from the clock of this machine. A date in the past is zero.
+/// Any other value, such as a negative number, counts as no header. A number that is too large counts as a very long
+/// time; each layer that acts on it has a maximum of its own.
 ///
 /// # Examples
 ///
@@ -36,14 +36,14 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// Returns the header as text, if it is one.
+/// Returns the header as text, if it is text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.trim())
 }
 
-/// Returns the number of which the text consists: decimal digits, and no sign or space. One that is too large is the
-/// largest there is.
+/// Returns the number if the text consists of decimal digits, without a sign or a space. A number that is too large
+/// becomes the largest one.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     let append = |number: u64, digit: &u8| {
         let number = number.saturating_mul(10);

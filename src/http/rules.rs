@@ -1,4 +1,4 @@
-//! Rules of the user for single statuses.
+//! User-defined rules for single statuses.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use crate::{Error, Outcome, ReplayBodyError};
 
-/// Outcomes by number of the status. The last one that was given for a number holds.
+/// Outcomes by number of the status. The last rule for a number applies.
 ///
-/// Shared, because layers keep a clone of the classifier for each call. Without any there is nothing to count
-/// references of.
+/// Shared, because layers keep a clone of the classifier for each call. Without rules, a clone counts no reference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules(Option<Arc<Vec<Rule>>>);
 
@@ -34,8 +33,8 @@ impl Rules {
     }
 }
 
-/// Classifies an error. A body of the request that failed, as when its sender has gone away, says nothing about the
-/// service.
+/// Classifies an error. If the body of the request has failed, for example because its sender has gone away, the error
+/// says nothing about the service.
 #[cold]
 pub(super) fn of_error(error: &Error) -> Outcome {
     if error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
@@ -45,17 +44,17 @@ pub(super) fn of_error(error: &Error) -> Outcome {
     }
 }
 
-/// Returns whether this side has reset the stream of HTTP/2.
+/// Returns whether this side has reset the HTTP/2 stream.
 ///
-/// That is all that hyper tells when the body of the request has failed. The error is one of the crate `h2`, which
-/// this one does not depend on, so it is known by its text.
+/// hyper reports nothing else when the body of the request has failed. The error is of the crate `h2`, which is not a
+/// dependency of the feature `http`, so it is recognized by its text.
 fn was_reset_here(error: &Error) -> bool {
     error
         .service_sources()
         .any(|error| error.to_string().starts_with("stream error sent by user"))
 }
 
-/// Gives an overload, or a quota that is used up, the time that the service asked callers to stay away, if it did.
+/// Adds the time for which the service asked callers to stay away to an overload or a throttled call.
 #[inline]
 pub(super) fn with_retry_after(
     outcome: Outcome,

@@ -12,17 +12,17 @@ pub type HttpStandard<D = NoStreams> =
 pub type HttpStandardLayer<D = NoStreams> =
     stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
-/// An HTTP client behind a standard stack, as it can be written in a field. See [`standard`].
+/// An HTTP client behind a standard stack, as a type for a field. See [`standard`].
 pub type HttpStandardService<S, D = NoStreams> =
     stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
-/// A balancer over HTTP clients, as it can be written in a field. See [`balance()`].
+/// A balancer over HTTP clients, as a type for a field. See [`balance()`].
 pub type HttpBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
 
 /// Begins to configure a [balancer](crate::balance) over HTTP clients.
 ///
-/// Calls are classified by [`Classifier`], so that a server that answers 500 gets no more than another that fails, and are
-/// over at the end of the body.
+/// Calls are classified by [`Classifier`], so that a server which answers 500 counts as failing, and are over at the
+/// end of the body.
 ///
 /// # Examples
 ///
@@ -56,14 +56,14 @@ pub fn balance(
 
 /// Begins to configure the [standard stack](crate::stack) for the HTTP calls to one dependency.
 ///
-/// Calls are classified by [`Classifier`] and are over at the end of the body. Requests that may be acted on twice are sent
-/// again, see [`HttpReplay`]. Their bodies must be [`TryCopyBody`](super::TryCopyBody), as `http_body_util`'s `Full` and `Empty`;
-/// for those that are streamed put a [`ReplayBodyLayer`](super::ReplayBodyLayer) round the stack.
+/// Calls are classified by [`Classifier`] and are over at the end of the body. Idempotent requests are sent again, see
+/// [`HttpReplay`]. Their bodies must be [`TryCopyBody`](super::TryCopyBody), such as `http_body_util`'s `Full` and
+/// `Empty`; for streamed bodies put a [`ReplayBodyLayer`](super::ReplayBodyLayer) around the stack.
 ///
-/// A body ends at the [deadline](stack::Standard::deadline), if there is one: a reader that waits gets an error, and the permit of
-/// the call is free. A body that stalls before it holds its permit as long as its reader waits. Put a
-/// [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is silent for 30 s. For
-/// answers that outlast the deadline, see [streams](crate::stack#streams).
+/// A body ends at the [deadline](stack::Standard::deadline), if there is one: a waiting reader gets an error, and the
+/// permit of the call is free. A body that stalls before the deadline holds its permit while its reader waits. Put a
+/// [`BodyTimeoutLayer`](super::BodyTimeoutLayer) between the stack and the client: it ends a body that is silent for 30
+/// s. For answers that go on after the deadline, see [streams](crate::stack#streams).
 ///
 /// # Examples
 ///

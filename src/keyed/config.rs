@@ -12,17 +12,17 @@ use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::telemetry::Series;
 
-/// Default number of slots: enough to give a layer of their own to 5,000 clients at half their limit, or to as many new keys a
-/// second with a limit of one a second. A slot that is in use takes 1.2 kB with a circuit breaker on two cores: 10 MB if all are.
+/// Default number of slots: enough for separate layers of 5,000 clients at half their limit, or of 5,000 new keys a
+/// second with a limit of one call a second. A used slot takes 1.2 kB with a circuit breaker on two cores, and all
+/// slots take 10 MB.
 const MAX_KEYS: u32 = 8_192;
 /// Default size of keys: longer than any host name with its port, and than the usual names and numbers of tenants.
 const MAX_KEY_SIZE: u32 = 512;
-/// Default number of overflow parts: one noisy key among those that overflow harms few others, and the parts are few beside
-/// the slots.
+/// Default number of overflow parts: enough that one noisy key harms few others, and few in comparison with the slots.
 const OVERFLOW_PARTS: u32 = 64;
 const MAX_OVERFLOW_PARTS: u32 = 65_536;
-/// Default idle time: longer than all windows and open times, so that a key that comes back in time finds its state;
-/// short enough not to keep the keys of a whole day.
+/// Default idle time: longer than all windows and open times, so that a key keeps its state while the state matters;
+/// short enough to forget the keys of a day.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// The settings of a [`KeyedLayer`]. Made by [`KeyedLayer::config`].
@@ -85,16 +85,16 @@ impl<F, M, K, L> Config<F, M, K, L> {
         self
     }
 
-    /// Makes the hashes of keys repeat exactly: the overflow parts that keys share, and the keys that give up their slots.
-    /// By default the hashes are seeded by the operating system.
+    /// Sets the seed of the hashes, so that the overflow parts that keys share and the keys that give up their slots
+    /// repeat exactly. By default the operating system gives the seed.
     ///
-    /// Callers that know the seed can choose keys that meet in one part.
+    /// A caller that knows the seed can choose keys that share one part.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Makes the layer, without any key.
+    /// Makes the layer. It has no keys yet.
     ///
     /// # Errors
     ///

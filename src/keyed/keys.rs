@@ -19,25 +19,25 @@ use crate::stripe::stripes;
 use crate::sync::lock;
 use crate::telemetry::{Published, Series};
 
-/// Number of shards for each thread that may come, so that two calls rarely meet in one.
+/// Number of shards for each thread that may run, so that two calls rarely use the same shard.
 const SHARDS_PER_LANE: usize = 4;
-/// Least number of keys that a shard has room for, so that a key that has to go is rarely one in use.
+/// Least capacity of a shard in keys, so that a key in use rarely has to give up its slot.
 const KEYS_PER_SHARD: usize = 8;
-/// The shards in which a slot is looked for when all are taken, and the keys that are looked at: of the segment that is
-/// tried first, and of the other one.
+/// The number of shards that a call searches for a slot when all are taken, and the numbers of keys that it examines:
+/// in the segment that it tries first, and in the other one.
 const SHARDS_SEARCHED: usize = 8;
 const KEYS_SEARCHED: [usize; 2] = [24, 8];
-/// Number of idle keys at which a call looks.
+/// Number of idle keys that a call examines.
 const IDLE_SEARCHED: usize = 2;
 
 /// Keys and their layers.
 pub(super) struct Keys<K, L> {
     shards: Box<[Mutex<Shard<K, L>>]>,
     seed: Seed,
-    /// Its keys include those whose layer is just being made.
+    /// It also counts keys whose layer is being made.
     pub(super) shares: Shares,
     max_key_size: usize,
-    /// For the keys that have no slot, chosen by their hash. Empty until a key comes.
+    /// For keys without a slot, chosen by their hash. Each is empty until a key needs it.
     overflow: Box<[OnceLock<Arc<L>>]>,
     /// Number of calls that found no slot for their key.
     pub(super) overflowed: AtomicU64,
@@ -49,7 +49,7 @@ pub(super) struct Keys<K, L> {
 /// A layer value that only its shard holds is not in use.
 type Shard<K, L> = SegmentedLru<K, Arc<L>>;
 
-/// Secret of the hashes: without it, no caller can choose keys that meet in one place.
+/// Secret of the hashes. A caller that does not know it cannot choose keys with the same place.
 enum Seed {
     Random(RandomState),
     Fixed(u64),
@@ -65,7 +65,7 @@ impl Seed {
     }
 }
 
-/// A slot for a new key, given back unless it is filled and forgotten.
+/// A slot for a new key. Its drop gives the slot back; a filled one is forgotten instead.
 struct Place<'a>(&'a Shares);
 
 impl Drop for Place<'_> {
@@ -80,7 +80,7 @@ pub(super) struct Settings<L> {
     pub(super) max_keys: u32,
     pub(super) max_key_size: u32,
     pub(super) idle: Duration,
-    /// The overflow parts. Each that is not given is made when it is needed.
+    /// The overflow parts. A missing one is made when it is needed.
     pub(super) overflow: Vec<Option<L>>,
     pub(super) seed: Option<u64>,
 }
@@ -123,7 +123,7 @@ impl<K: Key, L> Keys<K, L> {
         let mut shard = lock(self.shard(hash, 0));
         let found = shard.get(hash, &key, nanos).map(|(layer, is_promoted)| {
             if is_promoted {
-                // Under the lock: before anybody can take the key's slot.
+                // Under the lock, before another call can take the key's slot.
                 self.shares.promoted();
             }
             Arc::clone(layer)
@@ -180,7 +180,7 @@ impl<K: Key, L> Keys<K, L> {
         if let Some(layer) = part.get() {
             return Arc::clone(layer);
         }
-        // Not in the initialiser, which the user's code must not enter again.
+        // Not in the initializer, because the user's code could enter it again.
         let layer = Arc::new(make(key));
         Arc::clone(part.get_or_init(|| layer))
     }
@@ -190,7 +190,7 @@ impl<K: Key, L> Keys<K, L> {
         &self.overflow[(part >> 32) as usize]
     }
 
-    /// Takes a free slot, or that of a key that is not needed.
+    /// Takes a free slot, or the slot of a key that is not needed.
     fn make_place(&self, hash: u64, now: Instant) -> Option<Place<'_>>
     where
         L: Evictable,
@@ -239,18 +239,18 @@ impl<K: Key, L> Keys<K, L> {
         was_there
     }
 
-    /// Returns the shard of a key, or one some steps further.
+    /// Returns the shard of a key, or the shard `step` places after it.
     #[inline]
     fn shard(&self, hash: u64, step: usize) -> &Mutex<Shard<K, L>> {
-        // Neither the lowest bits nor the highest: those tell keys apart within a shard.
+        // Neither the lowest bits nor the highest, because these distinguish keys within a shard.
         let place = (hash >> 32) as usize + step;
         &self.shards[place & (self.shards.len() - 1)]
     }
 }
 
-/// Returns whether a layer is not in use, and holds nothing against its key.
+/// Returns whether a layer is not in use, and can be forgotten.
 fn may_go<L: Evictable>(now: Instant) -> impl FnMut(&mut Arc<L>) -> bool {
-    // Under the lock only a call in flight can hold it, and all changes by such calls are seen.
+    // Under the lock only a call in flight can hold the layer, and all changes by earlier calls are visible.
     move |layer| Arc::get_mut(layer).is_some_and(|layer| layer.is_evictable(now))
 }
 

@@ -71,7 +71,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
         }
     }
 
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Keyed<S, Self>
     where
         S: CloneService<Req>,
@@ -131,7 +131,7 @@ where
     type Error = Error;
     type Future = ResponseFuture<L::Service, Req, L>;
 
-    /// Does not poll the inner service: the layer that will call it is not known before there is a key.
+    /// Does not poll the inner service, because the layer that will call it is not known before the key.
     #[inline]
     fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -162,20 +162,20 @@ impl<K: Key, L> Handle<K, L> {
         self.keys.metrics.name()
     }
 
-    /// Returns the number of keys that have a layer of their own, or will as soon as it is made.
+    /// Returns the number of keys that have a layer of their own. It includes keys whose layer is being made.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.keys.shares.taken() as usize
     }
 
     /// Returns the number of calls that used an overflow part because there was no slot for their key. While it grows,
-    /// [`max_keys`](Config::max_keys) is too low, or somebody brings a flood of keys.
+    /// [`max_keys`](Config::max_keys) is too low, or a caller sends a flood of keys.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
         self.keys.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Returns the layer of a key, which leads to its handle. `None` if the key has no layer of its own.
+    /// Returns the layer of a key, from which you get its handle. `None` if the key has no layer of its own.
     ///
     /// This does not count as a use of the key, and the returned layer does not keep the key from being forgotten.
     #[must_use]
@@ -196,7 +196,7 @@ impl<K: Key, L> Handle<K, L> {
         self.keys.overflow(key).cloned()
     }
 
-    /// Forgets a key, whatever its layer holds against it. Returns whether the key had a layer.
+    /// Forgets a key, whatever the state of its layer. Returns whether the key had a layer.
     ///
     /// Calls in flight end with the former layer; the next call begins with a new layer.
     pub fn remove(&self, key: &K) -> bool {

@@ -15,7 +15,8 @@ use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{ConfigError, ErrorsAreFailures, Mode};
 
-/// Default limit of `Retry-After`: longer than most services ask for, and short enough to outlast a wrong answer.
+/// Default maximum of `Retry-After`: longer than most services ask for, and short enough that one wrong answer does
+/// little harm.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Cost of a request, in tokens.
@@ -56,7 +57,7 @@ where
 /// The settings of a [`RateLimitLayer`]. Made by [`RateLimitLayer::config`].
 pub type Config<Q = One, K = ErrorsAreFailures> = LayerConfig<Settings, Q, K>;
 
-/// The settings of a rate limit, as they are in a [`Config`].
+/// The settings of a rate limit in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     rate: Rate,
@@ -64,13 +65,13 @@ pub struct Settings {
     pub(super) max_wait: Option<Duration>,
     pub(super) max_retry_after: Duration,
     pub(super) respects_retry_after: bool,
-    /// All calls have one quota at the service.
+    /// `true` if all calls share one quota of the service.
     pub(crate) one_quota: bool,
     pub(super) mode: Mode,
 }
 
 impl Settings {
-    /// Returns the limits to begin with.
+    /// Returns the initial limits.
     pub(super) fn limits(&self) -> Limits {
         let Self { rate, burst, .. } = *self;
         let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());
@@ -101,18 +102,17 @@ impl Config {
 }
 
 impl<Q, K> Config<Q, K> {
-    /// Sets the greatest number of tokens, which is the number of calls that may pass at once after a pause. At
-    /// least 1, and at most the tokens of 365 days. By default the tokens of a tenth of a second, at least 1.
+    /// Sets the burst: the greatest number of tokens, and so the number of calls that may pass at once after a pause.
+    /// At least 1, and at most the tokens of 365 days. By default the tokens of a tenth of a second, at least 1.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.settings.burst = Some(tokens);
         self
     }
 
-    /// Lets calls wait for their turn, for at most this time. Off by default: calls above the rate are
-    /// rejected.
+    /// Sets the longest time for which a call waits for its turn. Off by default: calls above the rate are rejected.
     ///
-    /// A call whose turn cannot come within this time, or before its [deadline](crate::Deadline), is rejected at once. So
-    /// the waiting calls are never more than the tokens of this time, at a cost of one.
+    /// A call whose turn cannot come within this time, or before its [deadline](crate::Deadline), is rejected at once.
+    /// At a cost of one, the number of waiting calls never exceeds the tokens of this time.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.settings.max_wait = Some(wait);
         self
@@ -122,9 +122,9 @@ impl<Q, K> Config<Q, K> {
     /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) then pauses all of them.
     /// By default the answer concerns only its own request, because other tenants may have quotas of their own.
     ///
-    /// Set the limit below the quota then. One that lies above it pauses all calls again and again: of 150 calls a second to a
-    /// quota of 100 that answers with `Retry-After: 1`, 17 % succeed with a limit of 150, 63 % with one of 95, and 67 %
-    /// without `one_quota`.
+    /// Set the limit below the quota then. A limit above the quota pauses all calls again and again: of 150 calls a
+    /// second to a quota of 100 that answers with `Retry-After: 1`, 17 % succeed with a limit of 150, 63 % with a limit
+    /// of 95, and 67 % without `one_quota`.
     pub fn one_quota(mut self) -> Self {
         self.settings.one_quota = true;
         self
@@ -144,10 +144,10 @@ impl<Q, K> Config<Q, K> {
         self
     }
 
-    /// Sets whether calls are really rejected, or made to wait. [`Mode::Enforce`] by default.
+    /// Sets whether calls wait and are rejected, or are only observed. [`Mode::Enforce`] by default.
     ///
-    /// While the limit only observes, a call that would wait passes at once and counts as let through. It takes the tokens
-    /// that it would have waited for.
+    /// While the limit only observes, a call that would wait passes at once and counts as admitted. It takes the tokens
+    /// for which it would have waited.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.settings.mode = mode;
         self

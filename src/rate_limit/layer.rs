@@ -82,12 +82,11 @@ impl<Q> Handle<Q> {
 
     /// Changes the rate. The burst, and the tokens that are missing from it, stay the same.
     ///
-    /// Waiting calls go on waiting at the new rate. Calls whose turn cannot come in time any more are
-    /// rejected at once.
+    /// Waiting calls wait at the new rate. Calls whose turn can no longer come in time are rejected at once.
     ///
     /// # Errors
     ///
-    /// If the rate is out of range, or the burst is more than the tokens of 365 days. Nothing is changed then.
+    /// If the rate is out of range, or the burst is more than the tokens of 365 days. The limit stays unchanged then.
     pub fn set_rate(&self, rate: Rate) -> Result<(), ConfigError> {
         self.shared.change(|limits| limits.rate = rate)
     }
@@ -98,16 +97,16 @@ impl<Q> Handle<Q> {
     ///
     /// # Errors
     ///
-    /// If the burst is zero, or more than the tokens of 365 days. Nothing is changed then.
+    /// If the burst is zero, or more than the tokens of 365 days. The limit stays unchanged then.
     pub fn set_burst(&self, burst: u32) -> Result<(), ConfigError> {
         self.shared.change(|limits| limits.burst = burst)
     }
 
     /// Lets no call through for `duration`, and then one after the other at the rate.
     ///
-    /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Waiting calls
-    /// whose turn cannot come in time any more are rejected at once. While the limit
-    /// [observes](crate::Mode::Observe), rejections are only counted.
+    /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Waiting calls whose
+    /// turn can no longer come in time are rejected at once. While the limit [observes](crate::Mode::Observe),
+    /// rejections are only counted.
     pub fn pause(&self, duration: Duration) {
         self.shared.quiet(duration, Instant::now());
     }

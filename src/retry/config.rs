@@ -12,25 +12,26 @@ use crate::random::Random;
 use crate::telemetry::Series;
 use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
-/// Two retries reach the other side of most short faults; more of them are load without effect.
+/// Two retries outlast most short faults; more retries add load without effect.
 const MAX_ATTEMPTS: u32 = 3;
-/// Half of this on average before the first retry: longer than a blip, shorter than a user notices.
+/// The wait before the first retry is half of this on average: longer than a very short fault, and too short for a user
+/// to notice.
 const BASE: Duration = Duration::from_millis(50);
 const CAP: Duration = Duration::from_secs(2);
 /// After an overload the service needs time, not another call.
 const OVERLOAD_BASE: Duration = Duration::from_secs(1);
 const OVERLOAD_CAP: Duration = Duration::from_secs(20);
-/// The windows of most quotas are a minute or shorter; few callers are still there after a longer wait.
+/// The windows of most quotas are a minute or shorter, and few callers wait for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The settings of a [`RetryLayer`]. Made by [`RetryLayer::config`].
 pub type Config<R = ByClone, K = ErrorsAreFailures> = LayerConfig<Settings, R, K>;
 
-/// The settings of a retry, as they are in a [`Config`].
+/// The settings of a retry in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     retry: retry::Settings,
-    /// By default one of its own.
+    /// By default the layer makes a budget of its own.
     budget: Choice<Budget>,
     pub(crate) seed: Option<u64>,
 }
@@ -53,9 +54,9 @@ impl Default for Settings {
 }
 
 impl<R, K> Config<R, K> {
-    /// Sets the number of attempts in all, the first one included; 1 to 10,000. 3 by default.
+    /// Sets the total number of attempts, the first one included; 1 to 10,000. 3 by default.
     ///
-    /// The first operation of a new process can make all of them. Later the [budget](crate::budget) may end them sooner.
+    /// The first operation of a new process can make all attempts. Later the [budget](crate::budget) may permit fewer.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.settings.retry.max_attempts = attempts;
         self
@@ -75,13 +76,14 @@ impl<R, K> Config<R, K> {
 
     /// Sets the longest wait that a service can ask for, above 0. 60 s by default.
     ///
-    /// If it asks for more, there is no further attempt: one that comes sooner would be in vain.
+    /// If the service asks for a longer wait, there is no further attempt: an earlier one would be in vain.
     pub fn max_retry_after(mut self, longest: Duration) -> Self {
         self.settings.retry.max_retry_after = longest;
         self
     }
 
-    /// Pays retries from `budget`, which other layers may use as well. By default from one of its own.
+    /// Sets the budget that pays for retries. Other layers may share it. By default the layer makes a budget of its
+    /// own.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.settings.budget = Choice::Set(budget.clone());
         self
@@ -89,34 +91,35 @@ impl<R, K> Config<R, K> {
 
     /// Retries without a budget.
     ///
-    /// Only where retries cannot add to an outage, as with writers that collide: otherwise a service
-    /// that is down gets as many times its load as there are attempts.
+    /// Use it only where retries cannot make an outage worse, as with writers that collide. Otherwise three attempts,
+    /// for example, triple the load of a service that is down.
     pub fn no_budget(mut self) -> Self {
         self.settings.budget = Choice::Off;
         self
     }
 
-    /// Retries rejections by inner layers as well. Off by default: an open circuit breaker will
-    /// be open after a short wait, too.
+    /// Sets whether rejections by inner layers are retried as well. Off by default, because an open circuit breaker is
+    /// still open after a short wait.
     pub fn retry_rejections(mut self, retry: bool) -> Self {
         self.settings.retry.retry_rejections = retry;
         self
     }
 
-    /// Retries also within an attempt of an outer retry. Off by default: attempts would multiply.
+    /// Sets whether the layer also retries within an attempt of an outer retry. Off by default, because attempts would
+    /// multiply.
     pub fn retry_nested(mut self, retry: bool) -> Self {
         self.settings.retry.retry_nested = retry;
         self
     }
 
-    /// Makes the waits repeat exactly. By default they are seeded by the operating system.
+    /// Sets the seed of the waits, so that they repeat exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
-    /// By default with `Clone`.
+    /// Sets the policy that copies requests: a closure `|request: &Req| -> Option<Req>`, or a type of your own. By
+    /// default requests are copied with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Config<R2, K> {
         self.with_request(replay)
     }
@@ -132,7 +135,7 @@ impl<R, K> Config<R, K> {
         Ok(self.operation_layer(core, |_| RetryPlan(repeat)))
     }
 
-    /// Makes what decides about further attempts. They are paid from `budget` unless another one is set.
+    /// Makes the [`Repeat`], which decides about further attempts. `budget` pays for them unless another budget is set.
     pub(crate) fn repeat(
         &self,
         budget: impl FnOnce() -> Result<Budget, ConfigError>,

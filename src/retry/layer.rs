@@ -5,15 +5,15 @@ use crate::chassis::{Operation, OperationLayer, Plan, PlanFor, Repeat};
 use crate::error::or_panic;
 use crate::{Budget, ByClone, ErrorsAreFailures};
 
-/// Tries again what failed. See the [module documentation](crate::retry).
+/// Repeats failed calls. See the [module documentation](crate::retry).
 ///
 /// All services made by one layer value, or by its clones, share one budget.
 pub type RetryLayer<R = ByClone, K = ErrorsAreFailures> = OperationLayer<RetryPlan, R, K>;
 
-/// A service whose failed calls are tried again. Made by [`RetryLayer`].
+/// A service whose failed calls are repeated. Made by [`RetryLayer`].
 pub type Retry<S, R = ByClone, K = ErrorsAreFailures> = Operation<S, RetryPlan, R, K>;
 
-/// The moves of a [`RetryLayer`]: attempts one after the other.
+/// The plan of a [`RetryLayer`]: attempts one after the other.
 #[derive(Debug)]
 pub struct RetryPlan(pub(super) Repeat);
 
@@ -51,7 +51,7 @@ impl RetryLayer {
 }
 
 impl<R, K> RetryLayer<R, K> {
-    /// Returns the budget that retries are paid from, if there is one.
+    /// Returns the budget that pays for retries, if there is one.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.plan().0.budget.as_ref()

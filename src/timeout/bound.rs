@@ -27,14 +27,14 @@ pub trait Bound<Req> {
     #[doc(hidden)]
     type Of: BoundOfCall;
 
-    /// Begins a call. The error is the time, if there is none left.
+    /// Begins a call. If there is no time left, the error is the present time.
     #[doc(hidden)]
     fn begin(&self, request: &Req) -> Result<Self::Of, Instant>;
 }
 
 /// The bound of one call.
 pub trait BoundOfCall: Default + fmt::Debug {
-    /// Returns the deadline that the inner service sees, now that it is called or polled.
+    /// Returns the deadline that the inner service sees when it is called or polled now.
     #[doc(hidden)]
     fn deadline(&mut self) -> Option<Instant>;
 
@@ -42,7 +42,7 @@ pub trait BoundOfCall: Default + fmt::Debug {
     #[doc(hidden)]
     fn poll_end(&self, timer: Pin<&mut Timer>, cx: &mut task::Context<'_>) -> Poll<()>;
 
-    /// Returns the time if it is that of the attempt itself, and no deadline.
+    /// Returns the timeout of the attempt, or `None` for a deadline.
     #[doc(hidden)]
     fn timeout(&self) -> Option<Duration>;
 

@@ -8,7 +8,7 @@ use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
 
-/// Time that an attempt may take, for each request.
+/// Timeout of an attempt, which may depend on the request.
 ///
 /// A [`Fixed`] time, or [`PerRequest`].
 #[diagnostic::on_unimplemented(
@@ -30,10 +30,10 @@ impl<Req> TimeoutFor<Req> for Fixed {
     }
 }
 
-/// A timeout that a closure takes from each request.
+/// A timeout that a closure computes from each request.
 ///
-/// The closure may return `Duration::ZERO` (the attempt ends at once unless its answer is there) and
-/// `Duration::MAX` (never).
+/// The closure may return `Duration::ZERO` (the attempt ends at once unless its answer is ready) and `Duration::MAX`
+/// (the attempt never ends by the timeout).
 #[derive(Clone, Copy)]
 pub struct PerRequest<F>(pub(super) F);
 

@@ -48,7 +48,7 @@ impl TimeoutLayer {
 }
 
 impl<F> TimeoutLayer<PerRequest<F>> {
-    /// Makes a timeout that `timeout` takes from each request.
+    /// Makes a layer whose timeout the closure `timeout` computes from each request.
     ///
     /// # Panics
     ///
@@ -65,7 +65,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
 }
 
 impl DeadlineLayer {
-    /// Makes a deadline for operations on `name`, this long after they begin.
+    /// Makes a deadline for operations on `name`, the time `total` after they begin.
     ///
     /// # Panics
     ///
@@ -86,7 +86,7 @@ impl DeadlineLayer {
 }
 
 impl<B: Clone> BoundLayer<B> {
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> Bounded<S, B>
     where
         S: CloneService<Req>,

@@ -13,7 +13,7 @@ use crate::send::send_method;
 use crate::telemetry::Series;
 use crate::{CloneService, Error, ErrorKind, Mode};
 
-/// A service whose calls end in time. Made by [`BoundLayer`](super::BoundLayer).
+/// A service whose calls are bounded in time. Made by [`BoundLayer`](super::BoundLayer).
 #[derive(Clone, Debug)]
 pub struct Bounded<S, B> {
     pub(super) inner: Ready<S>,
@@ -21,7 +21,7 @@ pub struct Bounded<S, B> {
     pub(super) metrics: &'static Series,
 }
 
-/// A service whose attempts end in time. Made by [`TimeoutLayer`](super::TimeoutLayer).
+/// A service whose attempts have a timeout. Made by [`TimeoutLayer`](super::TimeoutLayer).
 pub type Timeout<S, D = Fixed> = Bounded<S, PerAttempt<D>>;
 
 /// A service whose operations have a deadline. Made by [`DeadlineLayer`](super::DeadlineLayer).

@@ -3,14 +3,16 @@
 use super::{Choose, DRAWS, Eligibility, Endpoints};
 use crate::algorithm::rotation::{Cycle, units};
 
-/// One endpoint after the other, as often as its weight says. All handles of a balancer take turns together.
+/// Policy that takes one endpoint after the other, in proportion to the weights. All handles of a balancer share the
+/// turns.
 ///
-/// In each cycle of calls (as many as the sum of the weights, divided by their greatest common divisor) an endpoint that
-/// takes calls gets exactly its weight, in turns that are spread over the cycle. During a slow start its weight rises in
-/// tenths. A call that may not go to an endpoint because another attempt of the operation went there takes no turn away
-/// from the others.
+/// A cycle has as many calls as the sum of the weights, divided by their greatest common divisor. In each cycle an
+/// endpoint that takes calls gets exactly its share, in turns that are spread over the cycle. During a slow start its
+/// weight rises in tenths. If a call skips an endpoint because another attempt of the operation went there, the other
+/// endpoints lose no turn.
 ///
-/// Where all endpoints take calls and weigh the same, a call looks at the one whose turn it is; else once at each of them.
+/// If all endpoints take calls and have the same weight, a call reads only the endpoint whose turn it is; else it reads
+/// each endpoint once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoundRobin;
 
@@ -27,7 +29,7 @@ impl<Req> Choose<Req> for RoundRobin {
         }
         let (mut best, mut cycle) = (Eligibility::ClosedAndTried, Cycle::default());
         let (mut are_all_untried, mut are_whole) = (true, true);
-        // Those of the best eligibility, each with the end of its positions in the cycle.
+        // The endpoints of the best eligibility, each with the end of its positions in the cycle.
         endpoints.notes.clear();
         for place in 0..endpoints.len() {
             let eligibility = endpoints.eligibility(place);
@@ -57,7 +59,7 @@ impl<Req> Choose<Req> for RoundRobin {
     }
 }
 
-/// An endpoint at random, as often as its weight says.
+/// Policy that chooses an endpoint at random, in proportion to its weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightedRandom;
 

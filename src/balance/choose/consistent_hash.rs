@@ -5,14 +5,15 @@ use std::hash::Hash;
 use super::{Choose, Eligibility, Endpoints};
 use crate::algorithm::rendezvous::score;
 
-/// The least that `HAProxy` advises: few keys move, and no endpoint has much more to do than the others.
+/// The least value that `HAProxy` recommends: few keys move, and no endpoint has much more load than the others.
 const SPARE: u32 = 25;
 
-/// The same endpoint for all requests with one key, unless it has much more to do than the others.
+/// Policy that chooses the same endpoint for all requests with one key, unless the endpoint has much more load than the
+/// others.
 ///
-/// By weighted rendezvous hashing: when an endpoint goes, only its requests move. An endpoint that has more than
-/// 1.25 times its share of the calls in flight is passed over, as in consistent hashing with bounded loads. Looks
-/// at each of the endpoints.
+/// It uses weighted rendezvous hashing: when an endpoint is removed, only its requests move. It skips an endpoint that
+/// has more than 1.25 times its share of the calls in flight, as in consistent hashing with bounded loads. A call reads
+/// all endpoints.
 ///
 /// # Examples
 ///
@@ -31,12 +32,12 @@ const SPARE: u32 = 25;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsistentHash<F> {
     key: F,
-    /// In percent of its share; `None` if there is no bound.
+    /// In percent of the share; `None` if there is no bound.
     spare: Option<u32>,
 }
 
 impl<F> ConsistentHash<F> {
-    /// Takes the key of a request with `key`. The hash is the same in all processes of one build.
+    /// Makes a policy that takes the key of a request with `key`. The hash is the same in all processes of one build.
     pub fn by<Req, H>(key: F) -> Self
     where
         F: Fn(&Req) -> H,
@@ -48,10 +49,10 @@ impl<F> ConsistentHash<F> {
         }
     }
 
-    /// Sets the percentage by which an endpoint may exceed its share of the calls in flight before it is passed over. 25 by
-    /// default.
+    /// Sets the percentage by which an endpoint may exceed its share of the calls in flight before the policy skips it.
+    /// 25 by default.
     ///
-    /// With 0, calls are spread as evenly as can be, and a key moves often; with 100, the endpoint of a hot key takes
+    /// With 0, calls are spread as evenly as possible, and keys move often; with 100, the endpoint of a hot key takes
     /// twice its share.
     #[must_use]
     pub fn spare(mut self, percent: u32) -> Self {
@@ -59,9 +60,9 @@ impl<F> ConsistentHash<F> {
         self
     }
 
-    /// Passes over no endpoint because it has much to do: for requests that should not go anywhere else.
+    /// Skips no endpoint because of its load, for requests that must not move.
     ///
-    /// One that is ejected, unhealthy or not available is passed over nevertheless.
+    /// The policy still skips an endpoint that is ejected, unhealthy or not available.
     #[must_use]
     pub fn unbounded(mut self) -> Self {
         self.spare = None;
@@ -98,8 +99,8 @@ where
     }
 }
 
-/// Returns the calls in flight and the weight of those endpoints together that take calls, or else of all: what the
-/// others could take does not help.
+/// Returns the sums of the calls in flight and of the weights of all endpoints that take calls, or of all endpoints if
+/// none does.
 fn sum(endpoints: &Endpoints<'_>) -> (f64, f64) {
     let sum = |is_counted: fn(Eligibility) -> bool| {
         let places = 0..endpoints.len();

@@ -1,23 +1,22 @@
-//! The least loaded, of all or of a few.
+//! Policies that choose the least loaded endpoint, of all or of a few.
 
 use super::{Choose, Eligibility, Endpoints, Rank};
 use crate::algorithm::load::Cost;
 
-/// The endpoints that are compared. With two, it takes no more than two bad ones among ten for one of 45 calls to find
-/// both of them.
+/// The number of compared endpoints. With two, one of 45 calls finds two bad endpoints if two of ten are bad.
 const CHOICES: usize = 3;
-/// Up to this number of endpoints, all are looked at when those that were drawn are closed.
+/// Up to this number, all endpoints are read when the drawn ones are closed.
 const FEW: usize = 16;
-/// Factor by which another endpoint must be cheaper than the endpoint that was drawn by weight.
+/// Factor by which another endpoint must be less loaded than the endpoint that was drawn by weight.
 const MARGIN: f64 = 9.0;
 
-/// The least loaded of three endpoints drawn at random, each of them once. The default.
+/// Policy that draws three different endpoints at random and chooses the least loaded of them. The default.
 ///
-/// Nearly as good as the least loaded of all, and no herd runs after the one that looks best. Where calls take nearly the
-/// same time on two of them (a quarter more at most), the calls in flight decide.
+/// It is nearly as good as the least loaded of all, and does not send all clients to the endpoint that looks best. If
+/// calls take nearly the same time on two of them (a quarter more at most), the calls in flight decide.
 ///
-/// Where the weights differ, an endpoint is drawn by weight and gets the call, unless one of two others is nine times
-/// less loaded. So the weights are shares, and an endpoint that hangs or fails is still avoided.
+/// If the weights differ, an endpoint is drawn by weight and gets the call, unless one of two others is nine times less
+/// loaded. The weights are therefore shares, and an endpoint that hangs or fails is still avoided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PowerOfChoices;
 
@@ -32,7 +31,7 @@ impl<Req> Choose<Req> for PowerOfChoices {
             return by_weight(endpoints);
         }
         let (mut chosen, mut best) = (0, Rank::WORST);
-        // Of equal ones the first: they come in random order.
+        // Among equal ones, the first is chosen. Their order is random.
         for place in &endpoints.draw_three()[..CHOICES.min(count)] {
             let rank = endpoints.rank(*place);
             if rank.is_better(best) {
@@ -42,18 +41,19 @@ impl<Req> Choose<Req> for PowerOfChoices {
         if best.eligibility == Eligibility::Open || count <= CHOICES {
             return chosen;
         }
-        // All of these are closed. There may be others, of which the lightly loaded ones are to be favoured. Among many
-        // endpoints it takes long to look at all, and most often a few more draws will do.
+        // All drawn endpoints are closed. Others may be open, and the lightly loaded ones are to be favoured. With many
+        // endpoints it takes long to read all, and a few more draws mostly suffice.
         let redrawn = (count > FEW).then(|| endpoints.redraw()).flatten();
         redrawn.unwrap_or_else(|| endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place)))
     }
 }
 
-/// Chooses the endpoint that is drawn by weight, unless another one is much less loaded.
+/// Chooses an endpoint by weight, unless another drawn one is much less loaded.
 ///
-/// The one that was drawn counts with the calls that it has, for its weight, and with one more for the greatest weight. So
-/// while it is idle its weight does not matter: that has decided already. The others count with the latency as it was last
-/// measured: the estimate of an endpoint that seldom gets a call decays, and would make it look fast.
+/// The load of the first drawn endpoint is that of its calls, divided by its weight, and of one more call, divided by
+/// the greatest weight. While it is idle, its weight does not matter, because the draw has already used it. The others
+/// count with the latency as it was last measured: the estimate of an endpoint that seldom gets a call decays, and
+/// would make it look fast.
 #[inline(never)]
 fn by_weight(endpoints: &mut Endpoints<'_>) -> usize {
     let first = endpoints.draw_by_weight(&[]);
@@ -88,10 +88,10 @@ impl Endpoints<'_> {
     }
 }
 
-/// The least loaded of all endpoints. Looks at each of them.
+/// Policy that chooses the least loaded of all endpoints. A call reads all endpoints.
 ///
-/// With [`LoadMetric::InFlight`](crate::balance::LoadMetric::InFlight) this is what other balancers call least connections or least
-/// requests. With many clients that measure latency for themselves, all of them go after the same endpoint.
+/// With [`LoadMetric::InFlight`](crate::balance::LoadMetric::InFlight) other balancers call it least connections or
+/// least requests. If many clients measure latency, each for itself, all of them choose the same endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeastLoaded;
 

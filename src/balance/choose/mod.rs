@@ -1,4 +1,4 @@
-//! Which endpoint a call goes to.
+//! Policies that choose the endpoint of a call.
 
 mod by_weight;
 mod consistent_hash;
@@ -21,21 +21,21 @@ pub use self::by_weight::{RoundRobin, WeightedRandom};
 pub use self::consistent_hash::ConsistentHash;
 pub use self::least_loaded::{LeastLoaded, PowerOfChoices};
 
-/// Number of random draws before all endpoints are looked at.
+/// Number of random draws before all endpoints are read.
 const DRAWS: u32 = 32;
 
-/// A rule by which endpoints are chosen.
+/// A policy that chooses endpoints.
 ///
-/// [`PowerOfChoices`], the default, suits nearly everybody. The others are [`RoundRobin`], [`WeightedRandom`],
+/// [`PowerOfChoices`], the default, suits nearly all uses. The others are [`RoundRobin`], [`WeightedRandom`],
 /// [`LeastLoaded`] and [`ConsistentHash`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot choose an endpoint for requests of type `{Req}`",
     note = "a `ConsistentHash` is made for the requests that its closure takes a key from: `ConsistentHash::by(|request: &{Req}| ...)`"
 )]
 pub trait Choose<Req> {
-    /// Returns the place of the endpoint that gets the call; one that is too high is taken for the last.
+    /// Returns the place of the endpoint that gets the call. A number that is too high stands for the last endpoint.
     ///
-    /// There is at least one endpoint. Called in the path of a call.
+    /// There is at least one endpoint. The method is called in the path of a call.
     fn choose(&self, request: &Req, endpoints: &mut Endpoints<'_>) -> usize;
 }
 
@@ -49,16 +49,16 @@ pub enum Eligibility {
     Tried,
     /// It is ejected, unhealthy or not available, or has just refused a call.
     Closed,
-    /// Closed, and tried.
+    /// It is both closed and tried.
     ClosedAndTried,
 }
 
-/// The turns of policies that take one endpoint after the other. All handles of a balancer share them.
+/// The turns of policies that take one endpoint after the other, shared by all handles of a balancer.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     next: AtomicU64,
-    /// By the last look at all endpoints, each of them was open and had its whole weight. A hint: whoever finds one that is
-    /// not takes it back.
+    /// `true` if, at the last look, each endpoint was open and had its whole weight. It is a hint: a call that finds
+    /// another endpoint clears it.
     are_whole: AtomicBool,
 }
 
@@ -71,7 +71,7 @@ pub struct Endpoints<'a> {
     pub(super) tried: Tried,
     pub(super) turns: &'a Turns,
     pub(super) random: &'a mut SmallRng,
-    /// The notes of a policy, for the next call to write over.
+    /// The notes of a policy, which the next call overwrites.
     pub(super) notes: &'a mut Vec<(usize, u64)>,
 }
 
@@ -93,7 +93,7 @@ impl Endpoints<'_> {
     ///
     /// # Panics
     ///
-    /// This and the methods below, if there is no such place.
+    /// This method and the methods below panic if there is no such place.
     #[must_use]
     pub fn key(&self, place: usize) -> &str {
         &self.hosts[place].about.key
@@ -106,7 +106,7 @@ impl Endpoints<'_> {
         eligibility_of(&self.hosts[place], self.tried, self.now)
     }
 
-    /// Returns the load of the endpoint, in the measure of the balancer, for its weight.
+    /// Returns the load of the endpoint in the measure of the balancer, divided by its weight.
     #[must_use]
     #[inline]
     pub fn load(&self, place: usize) -> f64 {
@@ -120,7 +120,7 @@ impl Endpoints<'_> {
         self.hosts[place].load.in_flight()
     }
 
-    /// Returns the weight of the endpoint; in slow start less than what was set.
+    /// Returns the weight of the endpoint. In slow start it is less than the weight that was set.
     #[must_use]
     #[inline]
     pub fn weight(&self, place: usize) -> f64 {
@@ -133,14 +133,15 @@ impl Endpoints<'_> {
         (host.condition.weight(), host.ramp(self.now))
     }
 
-    /// Returns whether all endpoints take turns: they weigh the same, none was tried, and at the last look all were whole.
+    /// Returns whether all endpoints have equal turns: their weights are equal, none was tried, and all were whole at
+    /// the last look.
     fn take_even_turns(&self) -> bool {
         self.turns.are_whole.load(Ordering::Relaxed)
             && self.group.weights.are_equal()
             && self.tried == Tried::default()
     }
 
-    /// Returns whether an endpoint is open and has its whole weight, and takes the hint back if not.
+    /// Returns whether an endpoint is open and has its whole weight. Clears the hint if not.
     fn is_whole(&self, place: usize) -> bool {
         let is_open = self.eligibility(place) == Eligibility::Open;
         let is_whole = is_open && self.weight_and_ramp(place).1 >= 1.0;
@@ -161,14 +162,14 @@ impl Endpoints<'_> {
         self.group.weights.max()
     }
 
-    /// Returns a number that is higher by one each time that a policy asks, whichever handle of the balancer is called:
-    /// for those that take one endpoint after the other.
+    /// Returns the next number of a counter that all handles of the balancer share, for policies that take one endpoint
+    /// after the other.
     #[must_use]
     pub fn turn(&mut self) -> u64 {
         self.turns.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the number that the next one to ask gets.
+    /// Returns the next number of the counter, without advancing it.
     fn next_turn(&self) -> u64 {
         self.turns.next.load(Ordering::Relaxed)
     }
@@ -177,18 +178,18 @@ impl Endpoints<'_> {
     #[must_use]
     #[inline]
     pub fn random_below(&mut self, below: usize) -> usize {
-        // One part in 2³² off even for each endpoint.
+        // The bias is one part in 2³² for each endpoint.
         draw_below(&mut self.random.next_u64(), below)
     }
 
-    /// Draws three endpoints, each of them once; of two, the last is of no use.
+    /// Draws three different endpoints. If there are only two, the last draw is meaningless.
     #[inline]
     fn draw_three(&mut self) -> [usize; 3] {
-        // One random number for all: what a draw leaves of it decides the next one. The third is one part in 2¹⁶ off even
-        // for 65,536 endpoints.
+        // One random number serves all draws: the rest that a draw leaves decides the next one. The bias of the third
+        // is one part in 2¹⁶ for 65,536 endpoints.
         let mut lot = self.random.next_u64();
         let first = draw_below(&mut lot, self.len());
-        // A place among those that are left, and then the place that it is among all.
+        // A place among the remaining endpoints, and then the same place among all.
         let mut second = draw_below(&mut lot, self.len() - 1);
         second += usize::from(second >= first);
         let mut third = draw_below(&mut lot, self.len() - 2);
@@ -197,7 +198,7 @@ impl Endpoints<'_> {
         [first, second, third]
     }
 
-    /// Returns a random number from 0 to 1, without 1.
+    /// Returns a random number from 0 to 1, 1 excluded.
     #[must_use]
     #[inline]
     pub fn random_share(&mut self) -> f64 {
@@ -212,7 +213,7 @@ impl Endpoints<'_> {
         }
     }
 
-    /// Draws an endpoint by the weights that count now, other than those of `without`, which are in ascending order.
+    /// Draws an endpoint by the present weights, except the endpoints in `without`, which are in ascending order.
     fn draw_by_weight(&mut self, without: &[usize]) -> usize {
         let mut place = 0;
         for _ in 0..DRAWS {
@@ -225,8 +226,8 @@ impl Endpoints<'_> {
         place
     }
 
-    /// Returns the less loaded one of two open endpoints, by drawing some more at random. `None` if none is found:
-    /// there are few or none that are open.
+    /// Draws some more endpoints at random, and returns the less loaded of two open ones. `None` if it finds none,
+    /// because few or none are open.
     #[cold]
     fn redraw(&mut self) -> Option<usize> {
         let mut found = None;
@@ -246,7 +247,7 @@ impl Endpoints<'_> {
         found
     }
 
-    /// Chooses among those of the best eligibility by drawing lots: each has as many as `lots` says.
+    /// Draws an endpoint of the best eligibility. `lots` returns the number of lots of each.
     #[cold]
     fn draw(&mut self, lots: impl Fn(&Self, usize) -> f64) -> usize {
         let best = best_eligibility(self.hosts, self.tried, self.now);
@@ -263,7 +264,8 @@ impl Endpoints<'_> {
         chosen
     }
 
-    /// Returns the best by eligibility and load, by looking at all; one of the best at random if there are several.
+    /// Reads all endpoints and returns the best by eligibility and load; one of the best at random if there are
+    /// several.
     fn least(&mut self) -> usize {
         let rank = |endpoints: &Self, place| (endpoints.eligibility(place), endpoints.load(place));
         let (mut chosen, mut least, mut ties) = (0, rank(self, 0), 1);
@@ -282,7 +284,7 @@ impl Endpoints<'_> {
     }
 }
 
-/// Draws a number below `below` by a random one, and leaves the rest of that for another draw.
+/// Draws a number below `below` from a random one, and leaves the rest of it for another draw.
 #[inline]
 fn draw_below(lot: &mut u64, below: usize) -> usize {
     let product = u128::from(*lot) * below as u128;
@@ -290,7 +292,7 @@ fn draw_below(lot: &mut u64, below: usize) -> usize {
     (product >> u64::BITS) as usize
 }
 
-/// The properties by which endpoints are compared that were drawn.
+/// The properties by which drawn endpoints are compared.
 #[derive(Clone, Copy)]
 struct Rank {
     eligibility: Eligibility,
@@ -303,7 +305,7 @@ impl Rank {
         cost: Cost::INFINITE,
     };
 
-    /// Returns whether the endpoint of this rank should get the call, and not the other one.
+    /// Returns whether the endpoint of this rank should get the call instead of the other one.
     #[inline]
     fn is_better(self, other: Self) -> bool {
         match self.eligibility.cmp(&other.eligibility) {
@@ -324,7 +326,7 @@ fn eligibility_of(host: &Host, tried: Tried, now: u64) -> Eligibility {
     }
 }
 
-/// Returns the best eligibility of all, by looking at all until one is open.
+/// Returns the best eligibility of all. It stops at the first open endpoint.
 pub(super) fn best_eligibility(hosts: &[Arc<Host>], tried: Tried, now: u64) -> Eligibility {
     let mut best = Eligibility::ClosedAndTried;
     for host in hosts {

@@ -1,4 +1,4 @@
-//! Outlier ejection, and endpoints that ask to be left alone.
+//! Outlier ejection, and endpoints that ask callers to stay away.
 
 use tokio::time::Instant;
 
@@ -43,14 +43,15 @@ impl HostSet {
         }
     }
 
-    /// Ejects those of a group that fail more than the rest of it. One call does that; the others go on.
+    /// Ejects endpoints that fail more than the rest of their group. One call evaluates the group; other calls do not
+    /// wait for it.
     #[cold]
     fn eject_outliers(&self, ejector: &Ejector, priority: u8, now: u64) {
         let Some(members) = try_lock(&self.members) else {
             return;
         };
         let ejected = Reassessment::begin(self, members, now).eject_outliers(ejector, priority);
-        // Without the lock: a recorder is code of the user.
+        // Without the lock, because a recorder is code of the user.
         let (now, mode) = (Instant::now(), ejector.settings.mode);
         for ejection in &ejected {
             self.metrics.ejected(ejection.method, mode, now);
@@ -68,8 +69,8 @@ impl HostSet {
         })
     }
 
-    /// Leaves an endpoint alone that is overloaded, unless half of its group gets no calls already: the load of a whole
-    /// service does not fall by giving it to the few that have not complained yet.
+    /// Avoids an overloaded endpoint, unless half of its group gets no calls already. The load of a whole service does
+    /// not fall if the few remaining endpoints take it.
     #[cold]
     pub(in crate::balance) fn spare(&self, host: &Host, until: u64, now: u64) {
         let Some(members) = try_lock(&self.members) else {

@@ -1,4 +1,4 @@
-//! Which priority group a call goes to, and whether its health is ignored.
+//! The choice of the priority group of a call, and whether the health of the group is ignored.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::balance::config::Settings;
 use crate::balance::endpoint::{GroupStatus, Host};
 use crate::sync::{AtomicU64, Ordering, lock, try_lock};
 
-/// The number of ejections that have ended unseen and are taken in one by one: they need a look at all endpoints each.
+/// The number of ended ejections that are assessed one by one, because each needs a look at all endpoints.
 const RETURNS: usize = 32;
 
 /// Destination of calls, by the last assessment of the groups.
 pub(in crate::balance) struct Failover {
     rule: Rule,
     panic_threshold: u8,
-    /// Which group a call goes to, if there are several.
+    /// The shares by which a call goes to a group, if there are several.
     pub(in crate::balance) split: Split,
-    /// Until then, so few endpoints of a group are in that calls go to all of them; `u64::MAX` if time alone does not
-    /// end that.
+    /// The time until which so few endpoints of a group take calls that calls go to all of them; `u64::MAX` if time
+    /// alone does not end the panic.
     panic_until: [AtomicU64; PRIORITIES],
 }
 
@@ -36,14 +36,14 @@ impl Failover {
         }
     }
 
-    /// Returns whether so few endpoints of this priority are in that calls go to all of them.
+    /// Returns whether so few endpoints of this priority take calls that calls go to all of them.
     #[inline]
     pub(in crate::balance) fn is_panic(&self, priority: u8, now: u64) -> bool {
         self.panic_until[usize::from(priority)].load(Ordering::Relaxed) > now
     }
 
-    /// Finds out which share of the calls each group gets, and until when there is panic in it. Called before and after
-    /// each change of health; what time brings is foreseen.
+    /// Computes the share of the calls of each group, and the time until which it is in panic. It is called before and
+    /// after each change of health, and includes the changes that time alone brings.
     pub(super) fn assess(&self, members: &mut Members, now: u64) {
         let (trusts, shares) = self.divide(members, now);
         members.trusts = trusts;
@@ -52,7 +52,7 @@ impl Failover {
         self.split.set(&shares.parts, now, until);
         let are_enough = shares.suffice && members.are_several();
         for hosts in members.groups() {
-            // Not while those that are in, here and in other groups, can take all calls.
+            // Not while the endpoints that take calls, here and in other groups, can take all calls.
             let end = if are_enough {
                 0
             } else {
@@ -62,8 +62,8 @@ impl Failover {
         }
     }
 
-    /// Returns the load that the groups are trusted to take now, and the shares that they get. Ejections that are over since the last look
-    /// are taken in at the times when they were.
+    /// Returns the load that the groups can take now, and their shares. An ejection that has ended since the last look
+    /// counts from the time at which it ended.
     fn divide(&self, members: &Members, now: u64) -> (Capacities, Shares) {
         let mut trusts = members.trusts;
         for _ in 0..RETURNS {
@@ -79,8 +79,8 @@ impl Failover {
 }
 
 impl HostSet {
-    /// Divides the calls anew, because time has passed. One call does that; the others go on. `hosts` are those that
-    /// it knows.
+    /// Divides the calls anew, because time has passed. One call does so; other calls do not wait for it. `hosts` are
+    /// the endpoints that the call knows.
     #[cold]
     pub(in crate::balance) fn look(&self, hosts: &[Arc<Host>], now: u64) {
         for host in hosts {
@@ -92,8 +92,8 @@ impl HostSet {
         }
     }
 
-    /// Gives the knowledge about each group to `visit`, under the lock of the endpoints. Changes nothing: the caller may
-    /// have another clock than the calls. Allocates nothing: calls publish gauges.
+    /// Calls `visit` with the status of each group, under the lock of the endpoints. It changes nothing, because the
+    /// caller may have another clock than the calls. It allocates nothing, because calls publish gauges.
     pub(in crate::balance) fn for_each_group(&self, visit: impl FnMut(GroupStatus)) {
         let now = self.nanos(Instant::now());
         let members = lock(&self.members);
@@ -113,8 +113,8 @@ impl HostSet {
     }
 }
 
-/// Returns the time until which less than `threshold` percent of these are in, so that it is better to send calls to
-/// all of them; 0 if they are not so few.
+/// Returns the time until which less than `threshold` percent of these endpoints take calls, so that calls go to all of
+/// them; 0 if enough take calls.
 fn panic_end(hosts: &[Arc<Host>], threshold: u8, now: u64) -> u64 {
     let returns = hosts.iter().map(|host| host.condition.is_out_until());
     let healthy = returns.clone().filter(|until| *until <= now).count();

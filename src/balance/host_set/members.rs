@@ -1,4 +1,4 @@
-//! Which endpoints there are.
+//! The endpoints of the host set.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::algorithm::failover::{Capacities, Groups};
 use crate::algorithm::outlier::Notes;
 use crate::balance::endpoint::Host;
 
-/// The endpoints, and what is remembered from one look at them to the next.
+/// The endpoints, and the state that is kept from one look at them to the next.
 #[derive(Default)]
 pub(super) struct Members {
     /// In the order of their priorities. Emptied with the balancer: each endpoint refers to the host set.
@@ -16,7 +16,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Returns the endpoints of each priority that has any.
+    /// Returns the endpoints of each priority that has endpoints.
     pub(super) fn groups(&self) -> impl Iterator<Item = &[Arc<Host>]> {
         self.hosts
             .chunk_by(|one, other| one.priority() == other.priority())
@@ -40,7 +40,8 @@ impl Members {
                     hanging += if host.hangs(now) { weight } else { 0.0 };
                 }
             }
-            // A few may be silent because only slow calls went there, and the choice of endpoints avoids these.
+            // A few endpoints may be silent because only slow calls went there, and the choice of endpoints avoids
+            // them.
             if hanging > group.healthy / 2.0 {
                 group.healthy = (group.healthy - hanging).max(0.0);
             }
@@ -48,7 +49,8 @@ impl Members {
         groups
     }
 
-    /// Returns the time after this one at which the next ejection is over, or the failures of the next endpoint are too old; `u64::MAX` if there is none.
+    /// Returns the next time after `now` at which an ejection is over, or the failures of an endpoint are too old;
+    /// `u64::MAX` if there is none.
     pub(super) fn next_return(&self, now: u64) -> u64 {
         let outs = self.hosts.iter().flat_map(|host| {
             let fails_until = host.last_calls.fails_until(now);
@@ -58,7 +60,7 @@ impl Members {
     }
 }
 
-/// Returns the endpoints of this priority among some in the order of their priorities.
+/// Returns the endpoints of this priority among `hosts`, which are in the order of their priorities.
 pub(in crate::balance) fn group_of(hosts: &[Arc<Host>], priority: u8) -> &[Arc<Host>] {
     let begin = hosts.partition_point(|host| host.priority() < priority);
     let end = hosts.partition_point(|host| host.priority() <= priority);

@@ -1,4 +1,4 @@
-//! The endpoints of a balancer as they are evaluated and counted together.
+//! The endpoints of a balancer, which are evaluated and counted together.
 
 mod ejection;
 mod failover;
@@ -32,7 +32,7 @@ pub(super) use self::reassessment::{Condition, Reassessment};
 
 /// The endpoints of one balancer.
 ///
-/// Their states change with time alone, so they are counted when that is reported.
+/// The states change with time alone, so endpoints are counted at the time of a report.
 pub(super) struct HostSet {
     pub(super) settings: Settings,
     /// The settings of the load estimate.
@@ -45,10 +45,10 @@ pub(super) struct HostSet {
     /// Decides about calls that end early.
     pub(super) evidence: Evidence,
     pub(super) failover: Failover,
-    /// Of policies that take turns, for each priority. On their own: they are written to by each call.
+    /// The turns of policies, for each priority. In a box of their own, because each call writes to them.
     pub(super) turns: Box<[Turns; PRIORITIES]>,
     pub(super) random: Random,
-    /// Discovery and the health check. Here, because metrics report it.
+    /// Discovery and the health check. Stored here, because metrics report them.
     pub(super) tasks: Tasks,
     pub(super) metrics: &'static Series<BalanceMetrics>,
 }
@@ -81,18 +81,18 @@ impl HostSet {
         nanos_between(self.origin, now)
     }
 
-    /// Begins to change which endpoints there are, or what is known of their health.
+    /// Begins a change of the endpoints or of their health.
     pub(super) fn reassess(&self, now: u64) -> Reassessment<'_> {
         Reassessment::begin(self, lock(&self.members), now)
     }
 
-    /// Changes what is known of the health of endpoints, and shows it.
+    /// Changes the health of endpoints, and publishes the gauges.
     pub(super) fn update(&self, now: u64, change: impl FnOnce(&mut Reassessment<'_>)) {
         change(&mut self.reassess(now));
         self.metrics.publish(Instant::now());
     }
 
-    /// Returns the states of all endpoints, if none would take a call. Looks at all of them until one would.
+    /// Returns the numbers of endpoints by state, if none would take a call. It stops at the first endpoint that would.
     #[cold]
     pub(super) fn shortage(&self, now: Instant) -> Option<Shortage> {
         let nanos = self.nanos(now);

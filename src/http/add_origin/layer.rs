@@ -22,11 +22,11 @@ pub struct AddOriginLayer {
 }
 
 impl AddOriginLayer {
-    /// Returns a layer that sends requests to `origin`, such as `https://search-1.internal`.
+    /// Makes a layer that sends requests to `origin`, such as `https://search-1.internal`.
     ///
     /// # Errors
     ///
-    /// If that is no URI, has no scheme (`10.0.0.1:8080`), or has a path or a query besides.
+    /// If `origin` is no URI, has no scheme (`10.0.0.1:8080`), or has a path or a query.
     pub fn new(origin: &str) -> Result<Self, ConfigError> {
         let check = Check::new("origin", origin)?;
         let uri = match Uri::try_from(origin) {
@@ -47,9 +47,9 @@ impl AddOriginLayer {
         Ok(Self { scheme, authority })
     }
 
-    /// A layer that sends requests to `address` over plain HTTP.
+    /// Makes a layer that sends requests to `address` over plain HTTP.
     ///
-    /// The zone of an IPv6 address is left out, since a URI cannot have one.
+    /// The zone of an IPv6 address is left out, because a URI cannot have one.
     #[must_use]
     #[allow(
         clippy::missing_panics_doc,
@@ -72,14 +72,14 @@ impl AddOriginLayer {
         let mut parts = uri.into_parts();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
-        // That of a request for a bare authority is empty.
+        // The path of a request for a bare authority is empty.
         parts
             .path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));
         Uri::from_parts(parts).expect("has all its parts")
     }
 
-    /// Wraps `service`, checking that it can serve requests with bodies of type `B`.
+    /// Wraps `service`. The compiler checks that it can serve requests with bodies of type `B`.
     pub fn wrap<B, S>(&self, service: S) -> AddOrigin<S>
     where
         S: CloneService<Request<B>>,

@@ -1,4 +1,4 @@
-//! The body that ends in time.
+//! The body with a bounded time.
 
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -17,29 +17,29 @@ use crate::timer::Timer;
 use crate::{BoxError, Error, ErrorKind, Stage, context};
 
 pin_project! {
-    /// A body that ends in time. Made by [`BodyTimeout`](super::BodyTimeout).
+    /// A body with a bounded time. Made by [`BodyTimeout`](super::BodyTimeout).
     ///
-    /// It is `Unpin` if `B` is. One that was made with `From` or `Default` has all the time in the world.
+    /// It is `Unpin` if `B` is. A body that was made with `From` or `Default` has no limits.
     #[derive(Debug)]
     #[project = Parts]
     pub struct TimeoutBody<B> {
         // `None` after it has ended.
         #[pin]
         body: Option<B>,
-        // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
+        // Boxed, so that the body is `Unpin` if the inner body is, as readers expect. Made when a reader has to wait.
         timer: Option<Pin<Box<Timer>>>,
         idle: Option<Duration>,
         // The idle time after the first data.
         next_idle: Option<Duration>,
-        // When the body must be over.
+        // The time at which the body must be over.
         end: Option<End>,
-        // Since when the reader has been waiting for a frame.
+        // The time since which the reader has been waiting for a frame.
         waits_since: Option<Instant>,
         metrics: Option<&'static Series>,
     }
 }
 
-/// A time when a body must be over, and why.
+/// A time at which a body must be over, and the reason.
 #[derive(Clone, Copy, Debug)]
 struct End {
     at: Instant,
@@ -49,7 +49,7 @@ struct End {
 }
 
 impl End {
-    /// The end of what may take a time from now on.
+    /// Makes the end of a time that begins now.
     fn after(allowed: Duration, now: Instant, kind: ErrorKind, stage: Stage) -> Self {
         Self {
             at: crate::nanos::saturating_add(now, allowed),
@@ -61,7 +61,7 @@ impl End {
 }
 
 impl<B> TimeoutBody<B> {
-    /// Makes a body whose head has just come.
+    /// Makes a body whose head has just arrived.
     #[inline]
     pub(super) fn new(body: B, layer: BodyTimeoutLayer, protocol: Protocol) -> Self {
         let is_stream = context::is_stream();
@@ -96,7 +96,7 @@ impl<B> TimeoutBody<B> {
 }
 
 impl<B> Parts<'_, B> {
-    /// Returns the time at which a reader that goes on waiting is told that time is up, and the reason.
+    /// Returns the time at which a waiting reader gets an error, and the reason.
     fn next_end(&mut self) -> Option<End> {
         let idle = self.idle.map(|idle| {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
@@ -142,12 +142,12 @@ where
                 }
             }
             let is_over = match &next {
-                // Nothing comes after trailers, also where the body does not say so.
+                // No frame comes after trailers, even if the body does not say so.
                 Some(Ok(frame)) => frame.is_trailers() || body.is_end_stream(),
                 _ => true,
             };
             if let Some(end) = this.end.filter(|end| !is_over && end.at < Instant::now()) {
-                // There is always a frame for a reader that is slow enough.
+                // A slow reader always finds a frame.
                 let stage = Stage::Reader;
                 return Poll::Ready(Some(Err(this.time_out(End { stage, ..end }))));
             }

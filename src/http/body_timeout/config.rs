@@ -7,10 +7,10 @@ use crate::ConfigError;
 use crate::error::Check;
 use crate::telemetry::Series;
 
-/// The longest silence. As long as a read timeout of a proxy usually is, and far longer than a healthy server is silent.
+/// The longest silence. It is a usual read timeout of a proxy, and far longer than the silence of a healthy server.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Limits of the time of a body. A limit that is not set does not apply.
+/// Limits of the time of a body. `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
@@ -42,23 +42,23 @@ impl Config {
 
     /// Sets the time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
     ///
-    /// In an answer of gRPC it holds up to the first message, because the messages after it are a stream. For these, and in a
-    /// [declared stream](crate::http::Streamed), [`stream_idle`](Self::stream_idle) takes its place.
+    /// In a gRPC answer it applies up to the first message, because later messages are a stream. For later messages,
+    /// and for a [declared stream](crate::http::Streamed), [`stream_idle`](Self::stream_idle) applies instead.
     pub fn idle(mut self, timeout: Duration) -> Self {
         self.limits.idle = Some(timeout);
         self
     }
 
-    /// Permits any silence.
+    /// Removes the limit of silence.
     pub fn no_idle(mut self) -> Self {
         self.limits.idle = None;
         self
     }
 
     /// Sets the time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed), and
-    /// in an answer of gRPC after its first message; above 0 and at most 365 days. No limit by default.
+    /// of a gRPC answer after its first message; above 0 and at most 365 days. No limit by default.
     ///
-    /// Set it to somewhat more than the longest pause that a healthy server makes, such as the interval of its keep-alive
+    /// Set it to somewhat more than the longest pause of a healthy server, such as the interval of its keep-alive
     /// messages.
     pub fn stream_idle(mut self, timeout: Duration) -> Self {
         self.limits.stream_idle = Some(timeout);
@@ -72,10 +72,10 @@ impl Config {
         self
     }
 
-    /// Ends the body also at the deadline that was in force when the head came. True by default.
+    /// Sets whether the body also ends at the deadline that was in force when the head arrived. True by default.
     ///
-    /// Set it to `false` for bodies that may outlast the deadline of a [`DeadlineLayer`](crate::DeadlineLayer). A standard stack
-    /// ends a body at the deadline whatever this is: declare longer ones with
+    /// Set it to `false` for bodies that may outlast the deadline of a [`DeadlineLayer`](crate::DeadlineLayer). A
+    /// standard stack ends a body at the deadline in any case: declare longer answers with
     /// [`streaming`](crate::stack::Standard::streaming).
     pub fn deadline(mut self, ends: bool) -> Self {
         self.limits.deadline = ends;
@@ -86,7 +86,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, or nothing ends a body.
+    /// If the name is empty, a value is outside its range, or no limit is left.
     pub fn build(self) -> Result<BodyTimeoutLayer, ConfigError> {
         let check = Check::new("body timeout", &self.name)?;
         let Limits {
@@ -103,7 +103,7 @@ impl Config {
         }
         if let Some(total) = total {
             check.duration("total", total)?;
-            // The default is no obstacle to a shorter total.
+            // The default `idle` may be longer than `total`.
             let is_longer = idle.is_none_or(|idle| idle < total || idle == IDLE);
             check.that(is_longer, "total", &total, "longer than `idle`")?;
         }

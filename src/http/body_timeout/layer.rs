@@ -21,7 +21,8 @@ pub struct BodyTimeoutLayer {
 }
 
 impl BodyTimeoutLayer {
-    /// Ends bodies of responses from `name` when a reader has waited for the next frame for 30 s, and at the deadline.
+    /// Makes a layer that ends bodies of responses from `name` when a reader has waited for the next frame for 30 s,
+    /// and at the deadline.
     ///
     /// # Panics
     ///
@@ -43,7 +44,7 @@ impl BodyTimeoutLayer {
         self
     }
 
-    /// Wraps `service`, checking that it can serve requests of type `Req` with responses that have a body.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req` with responses that have a body.
     pub fn wrap<Req, S, B>(&self, service: S) -> BodyTimeout<S>
     where
         S: CloneService<Req, Response = Response<B>>,
@@ -97,7 +98,7 @@ impl<B> AdaptResult<Response<B>> for BodyTimeoutLayer {
     }
 }
 
-/// A service whose bodies end in time. Made by [`BodyTimeoutLayer`].
+/// A service whose response bodies have a bounded time. Made by [`BodyTimeoutLayer`].
 pub type BodyTimeout<S> = Adapted<S, BodyTimeoutLayer>;
 
 /// The response future of [`BodyTimeout`].

@@ -22,7 +22,7 @@ pub struct PropagateDeadlineConfig<H = HttpHeaders> {
     pub(super) headers: H,
 }
 
-/// The part that is the same for all types of requests.
+/// The settings that are the same for all types of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) slack: Duration,
@@ -48,39 +48,40 @@ impl PropagateDeadlineConfig {
 }
 
 impl<H> PropagateDeadlineConfig<H> {
-    /// Sets the time that is subtracted from the time left before it is sent, from zero to 365 days. Zero by default.
+    /// Sets the time that is subtracted from the remaining time before it is sent, from zero to 365 days. Zero by
+    /// default.
     ///
-    /// As long as an answer takes on its way back, so that the service's own "too late" arrives before this side has
-    /// given up.
+    /// Set it to the time that an answer takes through the network, so that the service's own deadline error arrives
+    /// before the client gives up.
     pub fn slack(mut self, slack: Duration) -> Self {
         self.settings.slack = slack;
         self
     }
 
-    /// Sets the longest time of an attempt: the time of the [`TimeoutLayer`](crate::TimeoutLayer) outside. None by
+    /// Sets the longest time of an attempt: the time of the outer [`TimeoutLayer`](crate::TimeoutLayer). None by
     /// default.
     ///
-    /// The service is given no more than this, also where there is no deadline: what it does later is done for nobody. It is
-    /// not written for declared [streams](crate::stack#streams), which go on after it.
+    /// The service gets no more than this time, also without a deadline, because later work is in vain. The time is not
+    /// sent for declared [streams](crate::stack#streams), which go on after it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self
     }
 
-    /// Sets the header with the milliseconds that are left, for requests of plain HTTP. By default
-    /// `x-request-timeout-ms`.
+    /// Sets the header for the remaining milliseconds of plain HTTP requests. By default `x-request-timeout-ms`.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.settings.header = header;
         self
     }
 
-    /// Takes every request for one of this protocol. By default the `content-type` says which one it is.
+    /// Sets the protocol of every request. By default the `content-type` of each request decides.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.settings.protocol = Some(protocol);
         self
     }
 
-    /// Finds the headers of requests that are no `http::Request`, as in `.headers(reqwest::Request::headers_mut)`.
+    /// Sets the function that finds the headers of requests that are no `http::Request`, as in
+    /// `.headers(reqwest::Request::headers_mut)`.
     pub fn headers<Req, H2>(self, headers: H2) -> PropagateDeadlineConfig<H2>
     where
         H2: Fn(&mut Req) -> &mut HeaderMap,
@@ -116,8 +117,8 @@ impl<H> PropagateDeadlineConfig<H> {
 
 debug_fields!([H] PropagateDeadlineConfig<H> { name, settings });
 
-/// The longest time that a caller gets. Longer than most handlers work and most callers wait: a bound for callers that
-/// mean harm or ask for a mistake, not a time to work with.
+/// The longest time that a caller gets. It is longer than most handlers work and most callers wait: a bound for hostile
+/// or mistaken callers, not a normal deadline.
 const MAX: Duration = Duration::from_secs(60);
 
 /// The settings of an [`InheritDeadlineLayer`]. Made by [`InheritDeadlineLayer::config`].
@@ -140,14 +141,15 @@ impl InheritDeadlineConfig {
 
     /// Sets the longest time that a request may take, above 0 and at most 365 days. 60 s by default.
     ///
-    /// A header that allows more is cut to it, and a request without a header has all of it: leaving the header out gains
-    /// a caller nothing.
+    /// A longer time in a header is reduced to it, and a request without a header gets the full time: a caller gains
+    /// nothing without the header.
     pub fn max(mut self, max: Duration) -> Self {
         self.max = max;
         self
     }
 
-    /// Sets the header with the milliseconds that are left, beside `grpc-timeout`. By default `x-request-timeout-ms`.
+    /// Sets the header with the remaining milliseconds, in addition to `grpc-timeout`. By default
+    /// `x-request-timeout-ms`.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.header = header;
         self

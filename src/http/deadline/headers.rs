@@ -15,7 +15,7 @@ pub(super) static REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-re
 
 /// Finds the headers of a request.
 ///
-/// [`HttpHeaders`] does so for an `http::Request`. For another type of request, a function that gives its headers:
+/// Use [`HttpHeaders`] for an `http::Request`. For another type of request, use a function that returns its headers:
 /// `reqwest::Request::headers_mut`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not find the headers of requests of type `{Req}`",
@@ -26,7 +26,7 @@ pub trait Headers<Req> {
     fn headers_mut<'a>(&self, request: &'a mut Req) -> &'a mut HeaderMap;
 }
 
-/// The headers of an `http::Request`, as hyper, tonic and axum have it.
+/// The headers of an `http::Request`, the type of hyper, tonic and axum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HttpHeaders;
 
@@ -58,9 +58,9 @@ pub(super) fn least(
         .min()
 }
 
-/// Writes that there is so much time left, unless the headers say less already.
+/// Writes the remaining time, unless the headers already have a shorter one.
 ///
-/// Returns the timeout that they have now.
+/// Returns the timeout that the headers have now.
 pub(super) fn write(
     protocol: Protocol,
     headers: &mut HeaderMap,
@@ -68,7 +68,7 @@ pub(super) fn write(
     left: Duration,
 ) -> Option<Duration> {
     let least = least(protocol, headers, name).filter(|&least| least <= left);
-    // Of several values, a server may take any.
+    // If there are several values, a server may use any of them.
     if least.is_some() && headers.get_all(name).iter().count() == 1 {
         return least;
     }

@@ -19,7 +19,7 @@ use crate::telemetry::Series;
 use crate::timeout::{Bound, BoundLayer, Bounded, Total};
 use crate::{CloneService, Evictable};
 
-/// Tells the service that is called how much time is left. See the [module documentation](crate::http::deadline).
+/// Sends the remaining time to the called service. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
     pub(super) config: Arc<PropagateDeadlineConfig<H>>,
     pub(super) metrics: &'static Series,
@@ -44,7 +44,7 @@ impl PropagateDeadlineLayer {
 }
 
 impl<H> PropagateDeadlineLayer<H> {
-    /// Wraps `service`, checking that it can serve requests of type `Req` and that their headers are known.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req` and that their headers are known.
     pub fn wrap<Req, S>(&self, service: S) -> PropagateDeadline<S, H>
     where
         S: CloneService<Req>,
@@ -107,7 +107,7 @@ impl<H, Req> Adapt<Req> for PropagateDeadlineLayer<H> {
     }
 }
 
-/// A service that is told how much time is left. Made by [`PropagateDeadlineLayer`].
+/// A service whose requests carry the remaining time. Made by [`PropagateDeadlineLayer`].
 pub type PropagateDeadline<S, H = HttpHeaders> =
     Adapted<Stamp<S, PropagateDeadlineLayer<H>>, PropagateDeadlineLayer<H>>;
 
@@ -175,8 +175,7 @@ mod tests {
     use crate::BoxError;
     use crate::context::DeadlineScope;
 
-    /// Is ready when it is asked a second time, for which it takes a second without giving up the thread. Answers
-    /// with the header.
+    /// A service that is ready at the second poll, which blocks the thread for a second. It answers with the header.
     #[derive(Clone)]
     struct Blocks(u32);
 

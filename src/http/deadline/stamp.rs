@@ -1,7 +1,7 @@
-//! The innermost part of the propagation: it writes the header when the request is really sent.
+//! The innermost part of the propagation, which writes the header when the request is sent.
 //!
-//! Between a call and the request lies the time that the inner service takes to become ready. A header that was
-//! written when the call was made would promise that time to the other side once more.
+//! Between the call and the request, the inner service may take time to become ready. A header that was written at the
+//! call would give this time to the server once more.
 
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -18,16 +18,16 @@ use crate::ready::Call;
 use crate::telemetry::Series;
 use crate::{BoxError, CloneService, Error, ErrorKind, Mode, context};
 
-/// The timers of both sides know nothing shorter.
+/// The resolution of the timers on both sides.
 const MIN_REMAINING: Duration = Duration::from_millis(1);
 
 impl<H> PropagateDeadlineLayer<H> {
-    /// Returns the time that the other side may work on a request that is sent now, if it is limited.
+    /// Returns the time that the server may work on a request that is sent now, if it is limited.
     #[inline]
     fn left(&self) -> Result<Option<Left>, Error> {
         let settings = &self.config.settings;
         let deadline = context::deadline();
-        // The time until the head of an answer is not that of a stream.
+        // The timeout of an attempt does not bound a stream.
         let timeout = settings.timeout.filter(|_| !context::is_stream());
         if deadline.is_none() && timeout.is_none() {
             return Ok(None);
@@ -47,7 +47,7 @@ impl<H> PropagateDeadlineLayer<H> {
         self.left().map(|_| ())
     }
 
-    /// Writes how much time is left, if there is a limit to it.
+    /// Writes the remaining time, if it is limited.
     #[inline]
     fn stamp<Req>(&self, request: &mut Req) -> Result<Option<Told>, Error>
     where
@@ -64,7 +64,7 @@ impl<H> PropagateDeadlineLayer<H> {
             Protocol::Grpc => &GRPC_TIMEOUT,
         };
         let allowed = headers::write(protocol, headers, name, time);
-        // The request itself may have asked for less.
+        // The request itself may have a shorter timeout.
         let allowed = allowed
             .filter(|&allowed| allowed >= MIN_REMAINING)
             .ok_or_else(|| self.refused(now))?;
@@ -84,13 +84,13 @@ impl<H> PropagateDeadlineLayer<H> {
     }
 }
 
-/// The time that is left at an instant.
+/// The remaining time at an instant.
 struct Left {
     time: Duration,
     now: Instant,
 }
 
-/// Time that the other side may work on a request that was sent.
+/// Time that the server may work on a request that was sent.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     allowed: Duration,
@@ -99,8 +99,8 @@ struct Told {
 }
 
 impl Told {
-    /// Classifies an error. Some clients keep to the header themselves, and end in an error of their own;
-    /// whichever timer is first, the call was ended by its deadline.
+    /// Converts an error. Some clients obey the header themselves, and end the call with an error of their own.
+    /// Whichever timer fires first, the deadline has ended the call.
     #[cold]
     fn explain(&self, error: Error) -> Error {
         let now = Instant::now();
@@ -113,7 +113,7 @@ impl Told {
     }
 }
 
-/// A service that is called with the time that is left at that moment.
+/// A service whose requests get the time that remains when they are sent.
 #[derive(Clone, Debug)]
 pub struct Stamp<S, L> {
     pub(super) inner: S,
@@ -143,7 +143,7 @@ where
                 StampFuture { call, told }
             }
             Err(error) => {
-                // Gives up what the inner service has reserved for this handle.
+                // Gives back the reservation of this handle in the inner service.
                 self.inner = self.inner.clone();
                 let call = Call::failed(error);
                 StampFuture { call, told: None }

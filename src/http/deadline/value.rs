@@ -25,7 +25,7 @@ const MILLIS_DIGITS: usize = 10;
 
 /// Writes a timeout, rounded down: never longer than `left`.
 ///
-/// `None` if there is no such value but zero.
+/// `None` if the value would be zero.
 pub(super) fn format(protocol: Protocol, left: Duration) -> Option<HeaderValue> {
     let (count, unit) = match protocol {
         Protocol::Grpc => in_finest_unit(left),
@@ -34,7 +34,7 @@ pub(super) fn format(protocol: Protocol, left: Duration) -> Option<HeaderValue> 
     (count > 0).then(|| HeaderValue::try_from(format!("{count}{unit}")).ok())?
 }
 
-/// Returns the number that consists of so many nines.
+/// Returns the greatest number with this number of digits.
 fn most(digits: usize) -> u128 {
     10_u128.pow(digits as u32) - 1
 }
@@ -47,7 +47,7 @@ fn in_finest_unit(left: Duration) -> (u128, &'static str) {
     finest.unwrap_or((most, "H"))
 }
 
-/// Reads a timeout. `None` for what is not one.
+/// Reads a timeout. `None` if the value is not a timeout.
 pub(super) fn parse(protocol: Protocol, value: &HeaderValue) -> Option<Duration> {
     let text = value.as_bytes();
     let (one, digits, max) = match protocol {

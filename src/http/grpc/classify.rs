@@ -35,16 +35,16 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Classifies as the [module documentation](crate::http::grpc) says.
+    /// Makes a classifier with the rules of the [module documentation](crate::http::grpc).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Classifies calls that end with `code` as `outcome`. The last setting of a code holds.
+    /// Classifies calls that end with `code` as `outcome`. The last setting of a code applies.
     ///
-    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) have the time of the service's pushback, and
-    /// their own where there is none.
+    /// An [`Overload`](Outcome::Overload) and a [`Throttled`](Outcome::Throttled) get the time of the service's
+    /// pushback; without a pushback, their own time applies.
     #[must_use]
     pub fn code(mut self, code: Code, outcome: Outcome) -> Self {
         let number = code as u16;
@@ -52,22 +52,22 @@ impl Classifier {
         self
     }
 
-    /// Sends a call that ends with `UNAUTHENTICATED` once more, and at once: something inside renews the token. By default it
-    /// is the answer.
+    /// Retries a call that ends with `UNAUTHENTICATED` once, at once, because an inner layer renews the token. By
+    /// default this status is returned.
     #[must_use]
     pub fn retry_unauthorized(mut self) -> Self {
         self.retry_unauthorized = true;
         self
     }
 
-    /// Classifies a call that ended with `code`; `headers` are those that brought it.
+    /// Classifies a call that ended with `code`. `headers` are the headers or trailers with the code.
     #[inline]
     fn classify_code(&self, code: Code, headers: Option<&HeaderMap>) -> Outcome {
         let outcome = match (self.rules.find(code as u16), code) {
             (Some(outcome), _) => outcome,
-            // A word about the caller.
+            // The caller has used up its quota.
             (None, Code::ResourceExhausted) => Outcome::Throttled { retry_after: None },
-            // That it says when to come back tells a service that has too much to do from one that is broken.
+            // A pushback distinguishes an overloaded service from a broken one.
             (None, Code::Unavailable) if asked(headers).is_some() => {
                 Outcome::Overload { retry_after: None }
             }
@@ -86,7 +86,7 @@ impl Classifier {
         with_retry_after(outcome, || asked(headers))
     }
 
-    /// Classifies the head. One that gives no status leaves it to the trailers.
+    /// Classifies the head. Without a status in it, the trailers decide.
     #[inline]
     fn classify_head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
         match Code::read(headers) {
@@ -119,7 +119,7 @@ impl<B> Classify<Response<B>> for Classifier {
         let rule = code.and_then(|code| self.rules.find(code as u16));
         match (rule, code) {
             (None, Some(Code::Unauthenticated)) if self.retry_unauthorized => Reattempt::OnceAtOnce,
-            // Its time decides, if it comes with one.
+            // Without a pushback.
             (None, Some(Code::Unavailable)) => Reattempt::Soon,
             _ => self.classify(result).into(),
         }
@@ -133,7 +133,7 @@ impl<B> Classify<Response<B>> for Classifier {
         let headers = with_status(result.ok()?);
         pushback(headers).or_else(|| {
             let own = self.classify(result).retry_after();
-            // What answers without a status is something in between, which knows HTTP only.
+            // A response without a status comes from a proxy, which knows HTTP only.
             let knows_grpc = headers.contains_key(&STATUS);
             let asked = own.or_else(|| retry_after(headers).filter(|_| !knows_grpc));
             asked.map(Pushback::RetryAfter)
@@ -164,7 +164,7 @@ impl ClassifyEos for Classifier {
     }
 }
 
-/// Returns the time after which the service wants to be tried again.
+/// Returns the time after which the service asks to be tried again.
 fn asked(headers: Option<&HeaderMap>) -> Option<Duration> {
     match headers.and_then(pushback)? {
         Pushback::RetryAfter(wait) => Some(wait),
@@ -172,7 +172,7 @@ fn asked(headers: Option<&HeaderMap>) -> Option<Duration> {
     }
 }
 
-/// Reads the pushback, if it is there. One that makes no sense asks for no further attempt.
+/// Reads the pushback, if there is one. A malformed pushback asks for no further attempt.
 fn pushback(headers: &HeaderMap) -> Option<Pushback> {
     let mut all = headers.get_all(&PUSHBACK).iter();
     all.next()?;

@@ -13,37 +13,37 @@ pub(in crate::http) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-
 
 /// Status of a gRPC call.
 ///
-/// From `tonic`: `Code::from(status.code() as i32)`, and back: `tonic::Code::from(code.number())`.
+/// Convert a code of `tonic` with `Code::from(status.code() as i32)`, and back with `tonic::Code::from(code.number())`.
 ///
-/// Displays its name as the specification writes it: `UNAVAILABLE`.
+/// `Display` writes the name of the specification, such as `UNAVAILABLE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
-    /// It succeeded.
+    /// The call succeeded.
     Ok = 0,
-    /// The caller gave it up.
+    /// The caller cancelled the call.
     Cancelled = 1,
-    /// It failed, and nobody says how.
+    /// The call failed for an unknown reason.
     Unknown = 2,
     /// The request makes no sense.
     InvalidArgument = 3,
-    /// It was not done by its deadline.
+    /// The deadline passed before the call was over.
     DeadlineExceeded = 4,
     /// The requested entity does not exist.
     NotFound = 5,
     /// The entity to create exists already.
     AlreadyExists = 6,
-    /// The caller may not do that.
+    /// The caller has no permission for the call.
     PermissionDenied = 7,
     /// A quota or a resource is used up.
     ResourceExhausted = 8,
     /// The system is not in the state that the operation needs.
     FailedPrecondition = 9,
-    /// It lost to another operation.
+    /// The call was aborted because of a conflict with another one.
     Aborted = 10,
-    /// It went past the end.
+    /// A value of the request is beyond the valid range.
     OutOfRange = 11,
-    /// The service does not do that.
+    /// The service does not implement the method.
     Unimplemented = 12,
     /// The service is broken.
     Internal = 13,
@@ -51,7 +51,7 @@ pub enum Code {
     Unavailable = 14,
     /// Data are lost for good.
     DataLoss = 15,
-    /// Nobody knows who the caller is.
+    /// The caller is not authenticated.
     Unauthenticated = 16,
 }
 
@@ -91,13 +91,13 @@ impl fmt::Display for Code {
 }
 
 impl Code {
-    /// Returns the number that stands for it in `grpc-status`.
+    /// Returns the number of the code in `grpc-status`.
     #[must_use]
     pub fn number(self) -> i32 {
         self as i32
     }
 
-    /// Reads `grpc-status`, if it is there. A value that is no code is `Unknown`.
+    /// Reads `grpc-status`, if there is one. A value that is no code is `Unknown`.
     #[inline]
     pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
         headers.get(&STATUS)?;
@@ -106,8 +106,7 @@ impl Code {
         Some(Self::from(number.unwrap_or(-1)))
     }
 
-    /// Returns the code for a response that gives none: something in between answered, and not the
-    /// service.
+    /// Returns the code for a response without one, which comes from a proxy and not from the service.
     pub(super) fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {
             400 => Self::Internal,

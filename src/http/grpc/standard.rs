@@ -13,11 +13,11 @@ pub type GrpcStandard<D = NoStreams> =
 pub type GrpcStandardLayer<D = NoStreams> =
     stack::StandardLayer<HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
-/// A gRPC channel behind a standard stack, as it can be written in a field. See [`standard`].
+/// A gRPC channel behind a standard stack, as a type for a field. See [`standard`].
 pub type GrpcStandardService<S, D = NoStreams> =
     stack::StandardService<S, HttpReplay, Classifier, CompleteOnBodyEnd, D>;
 
-/// A balancer over gRPC channels, as it can be written in a field. See [`balance()`].
+/// A balancer over gRPC channels, as a type for a field. See [`balance()`].
 pub type GrpcBalance<S> = crate::Balance<S, PowerOfChoices, Classifier, CompleteOnBodyEnd>;
 
 /// Begins to configure a [balancer](crate::balance) over gRPC channels.
@@ -35,15 +35,16 @@ pub fn balance(
 ///
 /// Calls are classified by [`Classifier`] and are over when the trailers have been read.
 ///
-/// All methods of gRPC are POST, so a request is sent again only if it was provably not sent. Say which methods may be
-/// acted on twice: `.replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Get")))`. The
-/// bodies of tonic cannot be copied; [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) round the stack keeps what it needs. To
-/// do without retries say `.replay(Never)`.
+/// All methods of gRPC are POST, so a request is sent again only if it was provably not sent. Name the idempotent
+/// methods: `.replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Get")))`. The bodies of tonic cannot be
+/// copied; put a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) around the stack. To switch retries off, set
+/// `.replay(Never)`.
 ///
-/// An answer ends at the [deadline](stack::Standard::deadline), if there is one. Declare the methods whose answers are streams:
-/// `.streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch")))`; see [streams](crate::stack#streams). An answer that stalls holds
-/// its permit as long as its reader waits. Put a [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the
-/// channel: it ends an answer that is silent for 30 s.
+/// An answer ends at the [deadline](stack::Standard::deadline), if there is one. Declare the methods whose answers are
+/// streams: `.streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch")))`; see
+/// [streams](crate::stack#streams). An answer that stalls holds its permit while its reader waits. Put a
+/// [`BodyTimeoutLayer`](crate::http::BodyTimeoutLayer) between the stack and the channel: it ends an answer that is
+/// silent for 30 s.
 ///
 /// # Examples
 ///

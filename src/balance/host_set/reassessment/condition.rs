@@ -1,28 +1,29 @@
 //! The condition of an endpoint: the reasons that keep it from being chosen, and its weight.
 //!
-//! Calls read these words, and one thread at a time writes those that the health of a group depends on: it holds the lock of
-//! the host set, and has the groups assessed before and after ([`Reassessment`](super::Reassessment)). Each word says something by
-//! itself, so all accesses are `Relaxed`: a call that sees one word and not yet another might as well have come a moment
-//! earlier or later. An `Acquire` here would have each comparison of endpoints read everything anew, for the sake of a few
-//! calls to an endpoint that is back a moment ago. Two words are written by calls as well. The end of a refusal only rises. A
-//! call that finds a slow start over clears `started` by a compare-and-swap: it leaves a start alone that has begun since.
+//! Calls read these words. One thread at a time writes the words on which the health of a group depends: it holds the
+//! lock of the host set, and assesses the groups before and after ([`Reassessment`](super::Reassessment)). Each word
+//! has a meaning by itself, so all accesses are `Relaxed`: a call that sees one word and not yet another acts as if it
+//! had come a moment earlier or later. With an `Acquire`, each comparison of endpoints would read everything anew, for
+//! the sake of a few calls to an endpoint that has just returned. Calls also write two words. The end of a refusal only
+//! rises. A call that finds a slow start over clears `started` by a compare-and-swap, which does not clear a newer
+//! start.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The least share of its weight that an endpoint begins with.
+/// The share of its weight with which an endpoint begins.
 const MIN_RAMP: f64 = 0.1;
 
-/// The reasons that keep an endpoint from being chosen, and its weight. Each reason is a word of its own, because one does not end
-/// another.
+/// The reasons that keep an endpoint from being chosen, and its weight. Each reason is a word of its own, because the
+/// end of one reason does not end another.
 ///
 /// Times are in nanoseconds from the origin of the balancer.
 #[derive(Debug)]
 pub(in crate::balance) struct Condition {
     /// The bits of the weight, a float.
     weight: AtomicU64,
-    /// It has refused a call, and is left alone until then.
+    /// The time until which it is avoided after a refusal.
     refused_until: AtomicU64,
-    /// It was ejected until then; `u64::MAX` for until it is restored.
+    /// The time until which it is ejected; `u64::MAX` if it is ejected until it is restored.
     ejected_until: AtomicU64,
     /// Not 0 while a health check says that it does not work.
     unhealthy: AtomicU32,
@@ -36,7 +37,7 @@ pub(in crate::balance) struct Condition {
 pub enum EndpointState {
     /// It gets its share of the calls.
     Ready,
-    /// It gets no calls for a while, because of what it did with earlier ones.
+    /// It gets no calls for a while, because earlier calls failed.
     Ejected,
     /// It is new or has returned, and gets less than its share.
     SlowStart,
@@ -81,7 +82,7 @@ impl Condition {
         self.refused_until.load(Ordering::Relaxed) > now
     }
 
-    /// Returns whether the endpoint gets no calls for any of the reasons that are known here.
+    /// Returns whether the endpoint gets no calls for one of the reasons in this type.
     pub(in crate::balance) fn is_closed(&self, now: u64) -> bool {
         self.is_refusing(now) || self.is_out_until() > now
     }
@@ -92,7 +93,8 @@ impl Condition {
         self.unhealthy.load(Ordering::Relaxed) != 0
     }
 
-    /// Returns the time until which the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end that.
+    /// Returns the time until which the endpoint is ejected or unhealthy; `u64::MAX` if time alone does not end the
+    /// state.
     #[inline]
     pub(in crate::balance) fn is_out_until(&self) -> u64 {
         if self.is_unhealthy() {
@@ -115,10 +117,9 @@ impl Condition {
         }
     }
 
-    /// Notes that a health check has found that the endpoint works, or does not. It says nothing about an ejection.
-    /// Returns `true` if it works again.
+    /// Notes the result of a health check, which does not end an ejection. Returns `true` if the endpoint works again.
     ///
-    /// Then it begins slowly, after the end of an ejection if there is one.
+    /// An endpoint that works again begins a slow start, after the end of an ejection if there is one.
     pub(super) fn found(&self, is_healthy: bool, now: u64) -> bool {
         let works_again = is_healthy && self.is_unhealthy();
         if works_again {
@@ -130,12 +131,13 @@ impl Condition {
         works_again
     }
 
-    /// Begins a slow start at this time. A swap, because the model cannot order a store with the swap that clears a start.
+    /// Begins a slow start at this time. It is a swap, because the loom model cannot order a store with the swap that
+    /// clears a start.
     fn start_slowly(&self, at: u64) {
         self.started.swap(at, Ordering::Relaxed);
     }
 
-    /// Leaves the endpoint alone until `until`.
+    /// Avoids the endpoint until `until`.
     pub(in crate::balance) fn refused(&self, until: u64) {
         self.refused_until.fetch_max(until, Ordering::Relaxed);
     }
@@ -149,7 +151,7 @@ impl Condition {
         }
         let elapsed = now.saturating_sub(started);
         if elapsed >= slow_start {
-            // Unless another one has begun meanwhile.
+            // Unless another slow start has begun in the meantime.
             let (is, over) = (Ordering::Relaxed, Ordering::Relaxed);
             let _ = self.started.compare_exchange(started, u64::MAX, is, over);
             return 1.0;
@@ -157,7 +159,7 @@ impl Condition {
         (elapsed as f64 / slow_start as f64).max(MIN_RAMP)
     }
 
-    /// Changes nothing: the caller may have another clock than the calls.
+    /// Returns the state. It changes nothing, because the caller may have another clock than the calls.
     pub(in crate::balance) fn state(&self, slow_start: u64, now: u64) -> EndpointState {
         let started = self.started.load(Ordering::Relaxed);
         if self.is_unhealthy() {

@@ -1,4 +1,4 @@
-//! The one way to change which endpoints there are, and what is known of their health.
+//! The only way to change the endpoints and their health.
 
 mod condition;
 
@@ -16,9 +16,9 @@ pub use self::condition::EndpointState;
 
 /// A change of the endpoints or of their health, between two assessments of the groups.
 ///
-/// The groups are assessed when it begins, because what time has brought since the last look belongs to the state before
-/// the change, and when it is dropped. Nothing else can write to a [`Condition`] or replace the endpoints, so no change is
-/// left out of the shares of the groups, or taken to have lasted since an earlier look.
+/// The groups are assessed when the change begins, because the effects of time since the last look belong to the state
+/// before the change, and again when it is dropped. No other code can write to a [`Condition`] or replace the
+/// endpoints. The shares of the groups therefore include every change, from the time at which it was made.
 #[must_use = "the change is over when this is dropped"]
 pub(in crate::balance) struct Reassessment<'a> {
     set: &'a HostSet,
@@ -32,8 +32,8 @@ impl<'a> Reassessment<'a> {
         Self { set, members, now }
     }
 
-    /// Puts these endpoints, in the order of their priorities, in the place of those there were. Returns the latter, to be
-    /// dropped when the change is over: that runs code of the user.
+    /// Replaces the endpoints with these, which are in the order of their priorities. Returns the former ones, to be
+    /// dropped after the change, because their drop runs code of the user.
     #[must_use]
     pub(in crate::balance) fn replace(&mut self, hosts: &[Arc<Host>]) -> Vec<Arc<Host>> {
         std::mem::replace(&mut self.members.hosts, hosts.to_vec())
@@ -44,7 +44,7 @@ impl<'a> Reassessment<'a> {
         host.condition.reweigh(weight);
     }
 
-    /// Leaves an endpoint out until `until`.
+    /// Ejects an endpoint until `until`.
     #[allow(clippy::unused_self, reason = "proves that the groups are assessed")]
     pub(in crate::balance) fn eject(&mut self, host: &Host, until: u64) {
         host.condition.ejected(until);
@@ -59,12 +59,12 @@ impl<'a> Reassessment<'a> {
     /// Notes that a health check has found that an endpoint works, or does not.
     pub(in crate::balance) fn found(&mut self, host: &Host, is_healthy: bool) {
         if host.condition.found(is_healthy, self.now) {
-            // The failures of before would keep it from getting calls for longer than its slow start.
+            // Its earlier failures would keep calls away for longer than its slow start.
             host.load.forgive();
         }
     }
 
-    /// Ejects those of a group that fail more than the rest of it.
+    /// Ejects endpoints that fail more than the rest of their group.
     pub(super) fn eject_outliers(&mut self, ejector: &Ejector, priority: u8) -> Vec<Ejection> {
         let (set, now) = (self.set, self.now);
         let Members { hosts, notes, .. } = &mut *self.members;
