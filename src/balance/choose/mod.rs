@@ -23,6 +23,8 @@ pub use self::least_loaded::{LeastLoaded, PowerOfChoices};
 
 /// Number of random draws before all endpoints are looked at.
 const DRAWS: u32 = 32;
+/// Up to this number of endpoints, all are looked at when those that were drawn are closed.
+const FEW: usize = 16;
 
 /// A rule by which endpoints are chosen.
 ///
@@ -225,25 +227,28 @@ impl Endpoints<'_> {
         place
     }
 
-    /// The less loaded one of two open endpoints, by drawing some more at random. `None` if none is found: there are few or
-    /// none that are open.
+    /// Chooses where all endpoints that were drawn are closed: among others that are open, of which `less_loaded` tells the
+    /// better of two. Among many endpoints it takes long to look at all, and most often a few more draws will do.
     #[cold]
-    fn redraw(&mut self) -> Option<usize> {
+    fn look_further(
+        &mut self,
+        draw: impl Fn(&mut Self) -> usize,
+        less_loaded: impl Fn(&Self, [usize; 2]) -> usize,
+    ) -> usize {
+        let draws = if self.len() > FEW { DRAWS } else { 0 };
         let mut found = None;
-        for _ in 0..DRAWS {
-            let place = self.random_below(self.len());
+        for _ in 0..draws {
+            let place = draw(self);
             if self.eligibility(place) != Eligibility::Open {
                 continue;
             }
             match found {
-                Some(one) if one != place => {
-                    let is_better = self.rank(place).is_better(self.rank(one));
-                    return Some(if is_better { place } else { one });
-                }
+                Some(one) if one != place => return less_loaded(self, [one, place]),
                 _ => found = Some(place),
             }
         }
-        found
+        // There are few or none that are open.
+        found.unwrap_or_else(|| self.draw(|endpoints, place| 1.0 / endpoints.load(place)))
     }
 
     /// Chooses among those of the best eligibility by drawing lots: each has as many as `lots` says.
@@ -297,21 +302,26 @@ struct Rank {
     cost: Cost,
 }
 
-impl Rank {
-    const WORST: Self = Self {
-        eligibility: Eligibility::ClosedAndTried,
-        cost: Cost::INFINITE,
-    };
-
-    /// Returns whether the endpoint of this rank should get the call, and not the other one.
-    #[inline]
-    fn is_better(self, other: Self) -> bool {
-        match self.eligibility.cmp(&other.eligibility) {
-            Ordered::Less => true,
-            Ordered::Equal => self.cost.is_below(other.cost),
-            Ordered::Greater => false,
+/// Returns the index of the best of the endpoints that were drawn: by eligibility, and then by cost. Of equal ones it is the first.
+#[inline]
+fn best_of(ranks: &[Rank]) -> usize {
+    let (mut eligibility, mut fastest) = (Eligibility::ClosedAndTried, f64::INFINITY);
+    for rank in ranks {
+        let expected = rank.cost.expected;
+        match rank.eligibility.cmp(&eligibility) {
+            Ordered::Less => (eligibility, fastest) = (rank.eligibility, expected),
+            Ordered::Equal => fastest = fastest.min(expected),
+            Ordered::Greater => {}
         }
     }
+    let (mut best, mut least) = (0, f64::INFINITY);
+    for (index, rank) in ranks.iter().enumerate() {
+        let cost = rank.cost.among(fastest);
+        if rank.eligibility == eligibility && cost < least {
+            (best, least) = (index, cost);
+        }
+    }
+    best
 }
 
 #[inline]
@@ -342,9 +352,22 @@ pub(super) mod tests {
     use super::super::endpoint::{Endpoint, LoadMetric};
     use super::super::host_set::HostSet;
     use super::*;
+    use crate::Availability;
     use crate::context::OperationScope;
     use rand::SeedableRng;
+    use std::sync::atomic::AtomicU32;
     use std::time::Duration;
+
+    /// Counts how often it is asked.
+    #[derive(Clone, Default)]
+    pub(super) struct Looks(pub(super) Arc<AtomicU32>);
+
+    impl Availability for Looks {
+        fn is_available(&self) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
 
     /// Endpoints "0", "1" and so on of these weights, whose loads are their calls in flight.
     pub(super) struct Pool {
