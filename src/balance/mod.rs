@@ -87,8 +87,8 @@
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
 //! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A task of its own makes the changes, also
 //! without calls, at most 256 before other tasks have their turn. A source that fails is asked again after
-//! 0.1 to 30 s; when it ends, the endpoints stay as it has found them. A source may know a weight, a priority and a zone
-//! of an endpoint: see [`Target`](crate::discover::Target). [`Handle`] adds, removes and reweighs by hand, ejects and
+//! 0.1 to 30 s; when it ends, the endpoints stay as it has found them. A source may know a weight, a priority, a standby
+//! and a zone of an endpoint: see [`Target`](crate::discover::Target). [`Handle`] adds, removes and reweighs by hand, ejects and
 //! restores.
 //!
 //! # Background tasks
