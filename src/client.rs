@@ -14,7 +14,7 @@
 //! | method | the function is called again |
 //! |---|---|
 //! | [`run`](Client::run) | after a failure, a timeout, or, if configured, as a hedge: it does no harm twice |
-//! | [`run_once`](Client::run_once) | only after a refusal by a layer of this client, before it was called |
+//! | [`run_once`](Client::run_once) | never; with [`retry_rejections`](crate::retry::Config::retry_rejections), a call that was refused before it is made again |
 //!
 //! By default each error is a failure. [`classify_errors`](Config::classify_errors) tells those that are the caller's mistake.
 //!
@@ -239,7 +239,8 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         self.call(Twice::DoesNoHarm, function)
     }
 
-    /// Calls a function once. It is called again only if a layer of this client has refused the call before.
+    /// Calls a function once at most. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a further attempt
+    /// if a layer of this client has refused the call, so that the function was not called.
     ///
     /// Otherwise as [`run`](Self::run).
     ///

@@ -2,14 +2,14 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::nanos::saturating_add;
-use crate::sync::lock;
+use crate::nanos::{nanos_between, saturating_add};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Decides whether a request may be sent again, and copies it.
 ///
@@ -108,17 +108,33 @@ pub trait Replay<Req> {
 ///
 /// `ReplayBody` of the feature `http` notes its progress. A body of your own that does so keeps a clone, and also notes that it
 /// is dropped.
-#[derive(Clone, Debug, Default)]
-pub struct Upload(Arc<Mutex<Progress>>);
+#[derive(Clone, Debug)]
+pub struct Upload(Arc<Progress>);
 
-#[derive(Debug, Default)]
+/// The connection's task writes, and the attempt reads. Times are nanoseconds from the origin, and 0 if there is none.
+#[derive(Debug)]
 struct Progress {
-    /// Time at which the client last took a part of the body, or learned of its end.
-    taken: Option<Instant>,
-    /// The client waits for the body.
-    is_starved: bool,
-    /// Time at which a client that waited for the body dropped it.
-    dropped: Option<Instant>,
+    origin: Instant,
+    /// Time at which the client last took a part of the body, or learned of its end; and [`STARVED`].
+    taken: AtomicU64,
+    /// Time at which a client that waited for the body dropped it. Written before `STARVED` is taken back by a release, so that a
+    /// reader which acquires a word without that bit knows the time.
+    dropped: AtomicU64,
+}
+
+/// The client waits for the body.
+const STARVED: u64 = 1 << 63;
+
+impl Progress {
+    /// The time now, which is never 0.
+    fn now(&self) -> u64 {
+        nanos_between(self.origin, Instant::now()).clamp(1, STARVED - 1)
+    }
+
+    /// Returns the instant of a time.
+    fn instant(&self, time: u64) -> Option<Instant> {
+        (time != 0).then(|| saturating_add(self.origin, Duration::from_nanos(time)))
+    }
 }
 
 /// The least time that an attempt is given when its time goes on.
@@ -128,41 +144,48 @@ impl Upload {
     /// Makes the progress of a body that the client has not polled yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(Arc::new(Progress {
+            origin: Instant::now(),
+            taken: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }))
     }
 
     /// Notes that the client has polled the body with this result.
     pub fn note<T>(&self, polled: &Poll<T>) {
-        let mut progress = lock(&self.0);
-        progress.is_starved = polled.is_pending();
+        let taken = &self.0.taken;
         if polled.is_ready() {
-            progress.taken = Some(Instant::now());
+            taken.store(self.0.now(), Ordering::Release);
+        } else {
+            taken.fetch_or(STARVED, Ordering::Release);
         }
     }
 
     /// Notes that the client has dropped the body. If it waited for the body, it waits for the service from now on.
     pub fn note_drop(&self) {
-        let mut progress = lock(&self.0);
-        if std::mem::take(&mut progress.is_starved) {
-            progress.dropped = Some(Instant::now());
+        let Progress { taken, dropped, .. } = &*self.0;
+        if taken.load(Ordering::Relaxed) & STARVED != 0 {
+            dropped.store(self.0.now(), Ordering::Relaxed);
+            taken.fetch_and(!STARVED, Ordering::Release);
         }
     }
 
     /// Returns when the client last took a part of the body, or learned of its end.
     #[cold]
     pub(crate) fn taken(&self) -> Option<Instant> {
-        lock(&self.0).taken
+        self.0
+            .instant(self.0.taken.load(Ordering::Relaxed) & !STARVED)
     }
 
     /// Returns since when the client has been waiting for the service alone, if it has polled the body.
     #[cold]
     pub(crate) fn waits_since(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        let progress = lock(&self.0);
-        if progress.is_starved {
-            Some(now())
-        } else {
-            progress.dropped.or(progress.taken)
+        let taken = self.0.taken.load(Ordering::Acquire);
+        if taken & STARVED != 0 {
+            return Some(now());
         }
+        let dropped = self.0.dropped.load(Ordering::Relaxed);
+        self.0.instant(if dropped == 0 { taken } else { dropped })
     }
 
     /// Returns when this time for the answer is over, if that is after `now`.
@@ -170,6 +193,12 @@ impl Upload {
     pub(crate) fn end(&self, time: Duration, now: Instant) -> Option<Instant> {
         let end = saturating_add(self.waits_since(|| now)?, time);
         (end > now).then(|| end.max(saturating_add(now, MIN_EXTENSION)))
+    }
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -160,9 +160,16 @@ impl About {
         Self {
             weight: target.weight.unwrap_or(self.weight),
             priority: target.priority.unwrap_or(self.priority),
+            is_standby: target.standby || self.is_standby,
             zone: target.zone.or(self.zone),
             ..self
         }
+    }
+
+    /// Returns whether an endpoint that is described so keeps the statistics that it has as `former`.
+    pub(super) fn keeps_statistics_of(&self, former: &Self) -> bool {
+        (self.priority, self.is_standby, &self.zone)
+            == (former.priority, former.is_standby, &former.zone)
     }
 
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {

@@ -98,9 +98,9 @@
 //! **Discovery.** [`Config::discover`] takes a [`Source`](crate::discover::Source): [`Dns`](crate::discover::Dns),
 //! [`Watch`](crate::discover::Watch), or any [`tower::discover::Discover`]. A background task applies the changes, also
 //! without calls, and yields to other tasks after 256 changes. A source that fails is polled again after 0.1 to 30 s.
-//! When a source ends, the last endpoints stay. A source may give an endpoint a weight, a priority and a zone: see
-//! [`Target`](crate::discover::Target). Through a [`Handle`] you add, remove, reweigh, eject and restore endpoints by
-//! hand.
+//! When a source ends, the last endpoints stay. A source may give an endpoint a weight, a priority, a zone, and the role
+//! of a standby: see [`Target`](crate::discover::Target). Through a [`Handle`] you add, remove, reweigh, eject and
+//! restore endpoints by hand.
 //!
 //! # Background tasks
 //!

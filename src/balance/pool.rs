@@ -177,8 +177,7 @@ impl<S: Clone> Pool<S> {
                     if about.check(self.name()).is_err() {
                         continue;
                     }
-                    if (former.about.priority, &former.about.zone) == (about.priority, &about.zone)
-                    {
+                    if about.keeps_statistics_of(&former.about) {
                         assessed.reweigh(former, about.weight);
                     } else {
                         std::mem::replace(former, host(about)).leave();

@@ -24,7 +24,7 @@
 //!
 //! [`Dns`] and [`Watch`] make the service of an endpoint from its address, with a function of yours. The function can give each
 //! endpoint layers of its own. In place of an address, a resolver or a list may give a [`Target`]: an address with its
-//! weight, priority and zone, and the time for which it may be used.
+//! weight, priority, standby and zone, and the time for which it may be used.
 //!
 //! # Promises
 //!

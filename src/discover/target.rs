@@ -7,11 +7,11 @@ use std::time::Duration;
 ///
 /// A resolver or a list may also give plain addresses, which convert to targets. Inside a [`Change`](super::Change) a target carries the
 /// service that was made for the address. A property that is not set leaves the
-/// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no zone.
+/// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no standby, no zone.
 ///
-/// A change of the weight takes effect on the endpoint in use. A change of the priority or the zone begins the statistics
-/// of the endpoint anew, and keeps its service. An endpoint whose weight or priority is outside its range is left out; a
-/// change to such a value is ignored.
+/// A change of the weight takes effect on the endpoint in use. A change of the priority, the standby or the zone begins the
+/// statistics of the endpoint anew, and keeps its service. An endpoint whose weight or priority is outside its range is left
+/// out; a change to such a value is ignored.
 ///
 /// # Examples
 ///
@@ -32,6 +32,8 @@ pub struct Target<A> {
     pub weight: Option<f64>,
     /// The number of the [priority group](crate::balance#priority-groups); 0 to 7.
     pub priority: Option<u8>,
+    /// The group of its priority is a [standby](crate::balance::Endpoint::standby).
+    pub standby: bool,
     /// The zone of the endpoint. The status of the endpoint shows it; it does not change where calls go.
     pub zone: Option<Arc<str>>,
     /// The time for which the answer may be used. [`Dns`](super::Dns) asks again after the shortest time in an answer.
@@ -46,6 +48,7 @@ impl<A> Target<A> {
             address,
             weight: None,
             priority: None,
+            standby: false,
             zone: None,
             ttl: None,
         }
@@ -62,6 +65,13 @@ impl<A> Target<A> {
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = Some(priority);
+        self
+    }
+
+    /// Makes the group of its priority a [standby](crate::balance::Endpoint::standby).
+    #[must_use]
+    pub fn standby(mut self) -> Self {
+        self.standby = true;
         self
     }
 
@@ -86,6 +96,7 @@ impl<A> Target<A> {
             address,
             weight: self.weight,
             priority: self.priority,
+            standby: self.standby,
             zone: self.zone,
             ttl: self.ttl,
         };
@@ -112,11 +123,12 @@ impl<A> Target<A> {
         if self.address != former.address
             || is_unset(former.weight.is_some(), self.weight.is_some())
             || is_unset(former.priority.is_some(), self.priority.is_some())
+            || is_unset(former.standby, self.standby)
             || is_unset(former.zone.is_some(), self.zone.is_some())
         {
             Difference::Insert
-        } else if (self.weight, self.priority, &self.zone)
-            != (former.weight, former.priority, &former.zone)
+        } else if (self.weight, self.priority, self.standby, &self.zone)
+            != (former.weight, former.priority, former.standby, &former.zone)
         {
             Difference::Update
         } else {
@@ -153,6 +165,7 @@ mod tests {
             (target().ttl(Duration::from_secs(1)), Difference::None),
             (target().weight(3.0), Difference::Update),
             (target().priority(1), Difference::Update),
+            (target().standby(), Difference::Update),
             (target().zone("b"), Difference::Update),
             (Target::new(1).weight(2.0), Difference::Insert),
             (Target::new(1), Difference::Insert),
@@ -161,5 +174,7 @@ mod tests {
         for (after, expected) in cases {
             assert_eq!(after.difference(&target()), expected, "{after:?}");
         }
+        let standby = target().standby();
+        assert_eq!(target().difference(&standby), Difference::Insert);
     }
 }

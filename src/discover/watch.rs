@@ -19,7 +19,7 @@ use crate::debug::debug_fields;
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
-/// The list holds pairs of a key and an address, or a [`Target`]: an address with its weight, priority and zone. An
+/// The list holds pairs of a key and an address, or a [`Target`]: an address with its weight, priority, standby and zone. An
 /// endpoint whose key stays and whose address changes is replaced. If two pairs have one key, the last one counts. A list that
 /// is replaced before it is read is left out, so a burst of lists costs no more than one list.
 ///

@@ -68,6 +68,31 @@ async fn a_function_that_must_not_run_twice_is_called_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_is_no_call_of_a_function_that_must_not_run_twice() {
+    for (is_retried, expected) in [(false, 0), (true, 1)] {
+        let db = client("db").concurrency_limit(1);
+        let db = db.retry(|retry| retry.retry_rejections(is_retried));
+        let db = db.build().unwrap();
+        let takes_the_permit = db.run(async || {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, Error>(())
+        });
+        let calls = AtomicU32::new(0);
+        let charge = db.run_once(async || {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Err::<(), _>(reset())
+        });
+        let (first, charged) = tokio::join!(takes_the_permit, charge);
+        first.unwrap();
+        match charged.unwrap_err() {
+            CallError::Inner(_) => assert!(is_retried),
+            CallError::Stack(error) => assert_eq!(error.kind(), ErrorKind::BulkheadFull),
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), expected, "{is_retried}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn functions_of_all_types_share_one_breaker() {
     let db = db();
     for _ in 0..20 {

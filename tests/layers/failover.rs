@@ -13,7 +13,7 @@ use buttress::balance::{
     Ask, Choose, Config, ConsistentHash, Endpoint, EndpointState, Endpoints, Failover, Handle,
     HealthCheck, LeastLoaded, OutlierEjection, PowerOfChoices, RoundRobin, WeightedRandom,
 };
-use buttress::discover::Watch;
+use buttress::discover::{Target, Watch};
 use buttress::{
     Availability, Backoff, Balance, BoxError, CircuitBreakerLayer, ConfigError, Error, HedgeLayer,
     Outcome, RetryLayer, classify_fn,
@@ -834,23 +834,41 @@ async fn further_attempts_of_requests_that_fail_everywhere_move_no_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_attempt_goes_to_another_group_that_is_no_standby_if_its_own_has_failed_a_fifth() {
-    for is_standby in [false, true] {
+    for (is_standby, is_discovered) in [(false, false), (true, false), (false, true), (true, true)]
+    {
         let fails_some = |name: &'static str| {
             let service = service_fn(move |request: u32| async move {
-                if request % 3 == 0 {
+                if name != "s0" && request % 3 == 0 {
                     return refuse().await;
                 }
                 Ok(name.to_owned())
             });
-            Endpoint::new(name, Client::new(service))
+            Endpoint::new(name, Client::new(service)).priority(u8::from(name == "s0"))
         };
-        let mut endpoints = ["p0", "p1", "p2", "p3"].map(fails_some).to_vec();
-        let other = endpoint("s0");
-        endpoints.push(if is_standby { other.standby() } else { other });
         // One of four that works is enough.
         let config = Balance::config("search").seed(1);
         let config = config.failover(Failover::new().overprovisioning_factor(10.0));
-        let balance = config.build(endpoints).unwrap();
+        let names = ["p0", "p1", "p2", "p3", "s0"];
+        let balance = if is_discovered {
+            let (list, targets) =
+                watch::channel(names.map(|name| (name, Target::new(name))).to_vec());
+            let source = Watch::new(targets, move |_: &&str, name: &&'static str| {
+                fails_some(name)
+            });
+            let balance = config.discover_endpoints(source).unwrap();
+            sleep(MS).await;
+            if is_standby {
+                list.send_modify(|list| list[4].1.standby = true);
+                sleep(MS).await;
+            }
+            balance
+        } else {
+            let mut endpoints = names.map(fails_some);
+            if is_standby {
+                endpoints[4] = endpoints[4].clone().standby();
+            }
+            config.build(endpoints).unwrap()
+        };
         let retry = RetryLayer::config("search").backoff(Backoff::constant(MS));
         let client = retry.no_budget().build().unwrap().wrap(balance.clone());
         for request in 0..300 {

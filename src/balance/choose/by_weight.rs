@@ -77,12 +77,11 @@ impl<Req> Choose<Req> for WeightedRandom {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Pool;
+    use super::super::tests::{Looks, Pool};
     use super::*;
-    use crate::Availability;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::Ordering;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -145,17 +144,6 @@ mod tests {
             }
         }
         assert_eq!(counts, [3, 4, 4, 4]);
-    }
-
-    /// Counts how often it is asked.
-    #[derive(Clone, Default)]
-    struct Looks(Arc<AtomicU32>);
-
-    impl Availability for Looks {
-        fn is_available(&self) -> bool {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            true
-        }
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! Policies that choose the least loaded endpoint, of all or of a few.
 
-use super::{Choose, Eligibility, Endpoints, Rank};
+use super::{Choose, Eligibility, Endpoints, best_of};
 use crate::algorithm::load::Cost;
 
 /// The number of compared endpoints. With two, one of 45 calls finds two bad endpoints if two of ten are bad.
 const CHOICES: usize = 3;
-/// Up to this number, all endpoints are read when the drawn ones are closed.
-const FEW: usize = 16;
 /// Factor by which another endpoint must be less loaded than the endpoint that was drawn by weight.
 const MARGIN: f64 = 9.0;
 
 /// Policy that draws three different endpoints at random and chooses the least loaded of them. The default.
 ///
-/// It is nearly as good as the least loaded of all, and does not send all clients to the endpoint that looks best. If
-/// calls take nearly the same time on two of them (a quarter more at most), the calls in flight decide.
+/// It is nearly as good as the least loaded of all, and does not send all clients to the endpoint that looks best.
+/// Endpoints on which calls take less than a quarter longer than on the fastest of the three count as equal to it. Then
+/// the calls in flight decide.
 ///
 /// If the weights differ, an endpoint is drawn by weight and gets the call, unless one of two others is nine times less
 /// loaded. The weights are therefore shares, and an endpoint that hangs or fails is still avoided.
@@ -30,21 +29,21 @@ impl<Req> Choose<Req> for PowerOfChoices {
         if !endpoints.group.weights.are_equal() {
             return by_weight(endpoints);
         }
-        let (mut chosen, mut best) = (0, Rank::WORST);
+        let drawn = endpoints.draw_three();
+        let mut ranks = [endpoints.rank(drawn[0]); CHOICES];
+        let ranks = &mut ranks[..CHOICES.min(count)];
+        for (rank, place) in ranks.iter_mut().zip(drawn).skip(1) {
+            *rank = endpoints.rank(place);
+        }
         // Among equal ones, the first is chosen. Their order is random.
-        for place in &endpoints.draw_three()[..CHOICES.min(count)] {
-            let rank = endpoints.rank(*place);
-            if rank.is_better(best) {
-                (chosen, best) = (*place, rank);
-            }
+        let best = best_of(ranks);
+        if ranks[best].eligibility == Eligibility::Open || count <= CHOICES {
+            return drawn[best];
         }
-        if best.eligibility == Eligibility::Open || count <= CHOICES {
-            return chosen;
-        }
-        // All drawn endpoints are closed. Others may be open, and the lightly loaded ones are to be favoured. With many
-        // endpoints it takes long to read all, and a few more draws mostly suffice.
-        let redrawn = (count > FEW).then(|| endpoints.redraw()).flatten();
-        redrawn.unwrap_or_else(|| endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place)))
+        endpoints.look_further(
+            |endpoints| endpoints.random_below(endpoints.len()),
+            |endpoints, two| two[best_of(&two.map(|place| endpoints.rank(place)))],
+        )
     }
 }
 
@@ -60,20 +59,30 @@ fn by_weight(endpoints: &mut Endpoints<'_>) -> usize {
     let second = endpoints.draw_by_weight(&[first]);
     let drawn = [first.min(second), first.max(second)];
     let others = [second, endpoints.draw_by_weight(&drawn)];
-    let (mut chosen, mut least) = (first, endpoints.rank_of_drawn(first));
-    for place in &others[..(endpoints.len() - 1).min(2)] {
-        let rank = endpoints.rank_of_other(*place);
-        if rank < least {
-            (chosen, least) = (*place, rank);
-        }
-    }
-    if least.0 == Eligibility::Open || endpoints.len() <= CHOICES {
+    let others = &others[..(endpoints.len() - 1).min(2)];
+    let chosen = endpoints.less_loaded(first, others);
+    if endpoints.eligibility(chosen) == Eligibility::Open || endpoints.len() <= CHOICES {
         return chosen;
     }
-    endpoints.draw(|endpoints, place| 1.0 / endpoints.load(place))
+    endpoints.look_further(
+        |endpoints| endpoints.draw_by_weight(&[]),
+        |endpoints, [drawn, other]| endpoints.less_loaded(drawn, &[other]),
+    )
 }
 
 impl Endpoints<'_> {
+    /// Returns the endpoint that was drawn by weight, or one of the others if that is much less loaded.
+    fn less_loaded(&self, drawn: usize, others: &[usize]) -> usize {
+        let (mut chosen, mut least) = (drawn, self.rank_of_drawn(drawn));
+        for place in others {
+            let rank = self.rank_of_other(*place);
+            if rank < least {
+                (chosen, least) = (*place, rank);
+            }
+        }
+        chosen
+    }
+
     fn rank_of_drawn(&self, place: usize) -> (Eligibility, f64) {
         let host = &self.hosts[place];
         let Cost { expected, calls } = host.cost(self.now);
@@ -103,12 +112,13 @@ impl<Req> Choose<Req> for LeastLoaded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::WeightedRandom;
-    use super::super::tests::{Pool, assert_shares};
+    use super::super::tests::{Looks, Pool, assert_shares};
+    use super::super::{Rank, WeightedRandom};
     use super::*;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn a_busier_endpoint_is_never_chosen_where_all_are_compared() {
@@ -137,6 +147,39 @@ mod tests {
             }
             let share = pool.shares(&PowerOfChoices)[0];
             assert!((share - 3.0 / count as f64).abs() < 0.01, "{share}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_near_the_second_fastest_is_not_equal_to_the_fastest() {
+        let rank = |expected, calls| Rank {
+            eligibility: Eligibility::Open,
+            cost: Cost { expected, calls },
+        };
+        let (fastest, near, far) = (rank(1.0, 2.0), rank(1.2, 2.0), rank(1.44, 1.0));
+        assert_eq!(best_of(&[near, fastest, far]), 0);
+        assert_eq!(best_of(&[far, near, fastest]), 1);
+        // The fastest is not among those that take calls.
+        let closed = Rank {
+            eligibility: Eligibility::Closed,
+            ..fastest
+        };
+        assert_eq!(best_of(&[near, closed, far]), 2);
+    }
+
+    #[test]
+    fn of_many_endpoints_a_few_are_looked_at_where_those_drawn_are_closed() {
+        for other in [1.0, 2.0] {
+            let looks = Looks::default();
+            let weights: Vec<_> = (0..1_000).map(|place| [1.0, other][place % 2]).collect();
+            let pool = Pool::of(&weights, |endpoint| endpoint.available(looks.clone()));
+            let closed: Vec<_> = (0..800).collect();
+            let mut pool = pool.closed(&closed);
+            for request in 0..1_000 {
+                assert!(pool.choose(&PowerOfChoices, request) >= 800);
+            }
+            let looks = looks.0.load(Ordering::Relaxed);
+            assert!(looks < 6_000, "{looks} in 1,000 calls");
         }
     }
 

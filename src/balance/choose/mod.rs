@@ -23,6 +23,8 @@ pub use self::least_loaded::{LeastLoaded, PowerOfChoices};
 
 /// Number of random draws before all endpoints are read.
 const DRAWS: u32 = 32;
+/// Up to this number of endpoints, all are looked at when those that were drawn are closed.
+const FEW: usize = 16;
 
 /// A policy that chooses endpoints.
 ///
@@ -226,25 +228,28 @@ impl Endpoints<'_> {
         place
     }
 
-    /// Draws some more endpoints at random, and returns the less loaded of two open ones. `None` if it finds none,
-    /// because few or none are open.
+    /// Chooses an endpoint when all drawn ones are closed. With many endpoints it takes long to read all, so some more
+    /// draws come first, and `less_loaded` returns the better of two open ones.
     #[cold]
-    fn redraw(&mut self) -> Option<usize> {
+    fn look_further(
+        &mut self,
+        draw: impl Fn(&mut Self) -> usize,
+        less_loaded: impl Fn(&Self, [usize; 2]) -> usize,
+    ) -> usize {
+        let draws = if self.len() > FEW { DRAWS } else { 0 };
         let mut found = None;
-        for _ in 0..DRAWS {
-            let place = self.random_below(self.len());
+        for _ in 0..draws {
+            let place = draw(self);
             if self.eligibility(place) != Eligibility::Open {
                 continue;
             }
             match found {
-                Some(one) if one != place => {
-                    let is_better = self.rank(place).is_better(self.rank(one));
-                    return Some(if is_better { place } else { one });
-                }
+                Some(one) if one != place => return less_loaded(self, [one, place]),
                 _ => found = Some(place),
             }
         }
-        found
+        // There are few or none that are open.
+        found.unwrap_or_else(|| self.draw(|endpoints, place| 1.0 / endpoints.load(place)))
     }
 
     /// Draws an endpoint of the best eligibility. `lots` returns the number of lots of each.
@@ -299,21 +304,26 @@ struct Rank {
     cost: Cost,
 }
 
-impl Rank {
-    const WORST: Self = Self {
-        eligibility: Eligibility::ClosedAndTried,
-        cost: Cost::INFINITE,
-    };
-
-    /// Returns whether the endpoint of this rank should get the call instead of the other one.
-    #[inline]
-    fn is_better(self, other: Self) -> bool {
-        match self.eligibility.cmp(&other.eligibility) {
-            Ordered::Less => true,
-            Ordered::Equal => self.cost.is_below(other.cost),
-            Ordered::Greater => false,
+/// Returns the index of the best drawn endpoint: by eligibility, and then by cost. Among equal ones it is the first.
+#[inline]
+fn best_of(ranks: &[Rank]) -> usize {
+    let (mut eligibility, mut fastest) = (Eligibility::ClosedAndTried, f64::INFINITY);
+    for rank in ranks {
+        let expected = rank.cost.expected;
+        match rank.eligibility.cmp(&eligibility) {
+            Ordered::Less => (eligibility, fastest) = (rank.eligibility, expected),
+            Ordered::Equal => fastest = fastest.min(expected),
+            Ordered::Greater => {}
         }
     }
+    let (mut best, mut least) = (0, f64::INFINITY);
+    for (index, rank) in ranks.iter().enumerate() {
+        let cost = rank.cost.among(fastest);
+        if rank.eligibility == eligibility && cost < least {
+            (best, least) = (index, cost);
+        }
+    }
+    best
 }
 
 #[inline]
@@ -344,9 +354,22 @@ pub(super) mod tests {
     use super::super::endpoint::{Endpoint, LoadMetric};
     use super::super::host_set::HostSet;
     use super::*;
+    use crate::Availability;
     use crate::context::OperationScope;
     use rand::SeedableRng;
+    use std::sync::atomic::AtomicU32;
     use std::time::Duration;
+
+    /// Counts how often it is asked.
+    #[derive(Clone, Default)]
+    pub(super) struct Looks(pub(super) Arc<AtomicU32>);
+
+    impl Availability for Looks {
+        fn is_available(&self) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            true
+        }
+    }
 
     /// Endpoints "0", "1" and so on of these weights, whose loads are their calls in flight.
     pub(super) struct Pool {
