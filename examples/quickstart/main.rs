@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example quickstart             # 25 s
-//! cargo run --release --example quickstart -- --quick  # 6 s
+//! cargo run --release --example quickstart -- --quick  # 7 s
 //! ```
 //!
 //! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback;
@@ -10,13 +10,16 @@
 //! orders at the same moments, each from servers of its own. They differ only in `protect`,
 //! right below; everything that is printed is measured.
 
+mod column;
 mod metrics;
 mod options;
 mod progress;
+mod reasons;
 mod report;
 mod script;
 mod server;
 mod shop;
+mod verdict;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -33,9 +36,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tower::BoxError;
 
+use column::Column;
 use metrics::Metrics;
 use options::Options;
-use report::{Column, Report};
+use report::Report;
 use script::{Contract, Customer, PAYMENTS, STOCK, Script};
 use server::Server;
 use shop::{Client, Records, Shop};
@@ -72,15 +76,15 @@ fn protect(
         .one_quota() // the contract is with the shop, not with its customers
         .deadline(Duration::from_millis(900)) // the whole answer, all attempts together
         .timeout(Duration::from_millis(250)) // each attempt
-        // What takes longer than nearly all the others is sent once more.
+        // A payment that takes longer than nearly all others is sent once more.
         .hedge(|hedge| hedge)
         // When it is open, one request finds out every quarter of a second whether the server is back.
         .circuit_breaker(|breaker| breaker.fail_fast().open_for(Duration::from_millis(250)))
-        // Not more than agreed; who comes in a crowd waits for a moment.
+        // Not more than agreed: a crowd waits for a moment.
         .rate_limit(Rate::per_second(contract.per_second), |limit| {
             limit.burst(10).max_wait(Duration::from_millis(300))
         })
-        // A server that is slow gets no more than it can work off; the queue holds a burst.
+        // A slow server gets no more than it can work off. The queue holds a burst.
         .bulkhead(contract.at_once, |bulkhead| bulkhead.queue(20));
     Ok(stack.build()?.wrap(client))
 }
@@ -108,11 +112,12 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let printed = print(&report.to_string());
-    if report.is_disturbed() {
-        // Both shops lost time that neither can help.
-        eprintln!("this machine was so busy that the figures say little");
+    let mut text = report.to_string();
+    if options.metrics {
+        text.push('\n');
+        text.push_str(&report.metrics());
     }
+    let printed = print(&text);
     match report.verdict() {
         Ok(()) => printed,
         Err(complaint) => {
@@ -127,14 +132,12 @@ async fn main() -> ExitCode {
 async fn play(options: &Options) -> Result<Report, BoxError> {
     let metrics = Metrics::install()?;
     let script = Arc::new(Script::new(options.quick));
-    let phases = script.phases.len();
 
-    let mut bare = World::open(options.seed, phases).await?;
-    let client = || shop::client(&bare.records);
-    let bare_shop = bare.shop(client(), client())?;
+    let mut bare = World::open(options.seed).await?;
+    let bare_shop = bare.shop(shop::client(), shop::client())?;
 
-    let mut protected = World::open(options.seed, phases).await?;
-    let client = |name, contract| protect(name, contract, shop::client(&protected.records));
+    let mut protected = World::open(options.seed).await?;
+    let client = |name, contract| protect(name, contract, shop::client());
     let protected_shop = protected.shop(client("stock", STOCK)?, client("payments", PAYMENTS)?)?;
 
     let start = Instant::now();
@@ -151,17 +154,15 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
     let served = tokio::spawn(serve(start, customers, shops));
     let end = script.phases.last().map_or(start, |last| start + last.ends);
     let lateness = tokio::spawn(lateness(end));
-    let mut healed = Duration::ZERO;
-    // What the metrics show at the beginning of each phase, and at the end.
-    let mut pages = Vec::with_capacity(phases + 1);
+    // The metrics at the beginning of each phase, and at the end.
+    let mut metrics_at = Vec::new();
     for (number, phase) in script.phases.iter().enumerate() {
         sleep_until(start + phase.starts).await;
-        pages.push(metrics.render());
+        metrics_at.push(metrics.snapshot());
         for world in [&mut bare, &mut protected] {
             world.payments.turn(phase.health).await?;
             world.records.turn(number);
         }
-        healed = start.elapsed();
     }
     served.await?;
     let lateness = lateness.await?;
@@ -170,16 +171,12 @@ async fn play(options: &Options) -> Result<Report, BoxError> {
     drop(progress.await);
     progress::clear();
 
-    let bare = Column::new(&bare.records, &bare.payments.audit().await, healed);
-    let protected = Column::new(
-        &protected.records,
-        &protected.payments.audit().await,
-        healed,
-    );
-    pages.push(metrics.render());
+    let bare = bare.column().await;
+    let protected = protected.column().await;
+    metrics_at.push(metrics.snapshot());
     // Not sooner: a gauge shows only what there is.
     drop((bare_shop, protected_shop));
-    Ok(Report::new(script, [bare, protected], pages, lateness))
+    Ok(Report::new(script, [bare, protected], metrics_at, lateness))
 }
 
 /// One shop and its servers.
@@ -190,11 +187,11 @@ struct World {
 }
 
 impl World {
-    async fn open(seed: u64, phases: usize) -> io::Result<Self> {
+    async fn open(seed: u64) -> io::Result<Self> {
         Ok(Self {
             stock: Server::open(seed, STOCK).await?,
             payments: Server::open(seed.wrapping_add(1), PAYMENTS).await?,
-            records: Arc::new(Records::new(phases)),
+            records: Arc::new(Records::default()),
         })
     }
 
@@ -202,6 +199,11 @@ impl World {
         let stock = (stock, self.stock.address());
         let payments = (payments, self.payments.address());
         Ok(Arc::new(Shop::new(stock, payments, &self.records)?))
+    }
+
+    async fn column(&self) -> Column {
+        let payments = self.payments.audit().await;
+        Column::new(self.records.samples().clone(), &payments)
     }
 }
 
@@ -220,7 +222,7 @@ async fn serve(
     while served.join_next().await.is_some() {}
 }
 
-/// Delay of timers because the machine is busy: one timer in ten is later than that.
+/// Delay of timers because the machine is busy: for half a second, one timer in ten was later than that.
 async fn lateness(end: Instant) -> Duration {
     let mut late = Vec::new();
     let mut now = Instant::now();
@@ -230,7 +232,9 @@ async fn lateness(end: Instant) -> Duration {
         now = Instant::now();
         late.push(now - due);
     }
-    report::quantile(late, 0.9)
+    let windows = late.chunks(50);
+    let delays = windows.map(|window| column::quantile(window.to_vec(), 0.9));
+    delays.max().unwrap_or_default()
 }
 
 fn print(text: &str) -> ExitCode {

@@ -1,28 +1,38 @@
-//! A recorder that shows the metrics as text. A service installs an exporter instead, as the recipe `prometheus` does.
+//! A recorder that keeps the metrics in memory. A service installs an exporter instead, as the recipe `prometheus` does.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SetRecorderError,
-    SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SetRecorderError, SharedString, Unit,
 };
 
-/// Counters, gauges as bits, and histograms by how many values they have.
+/// Counters, and gauges as bits.
 #[derive(Clone, Default)]
-pub(crate) struct Metrics(Arc<[Mutex<Series>; 3]>);
+pub(crate) struct Metrics(Arc<[Mutex<Series>; 2]>);
 
 /// By name and labels.
-type Series = BTreeMap<String, Arc<Number>>;
+type Series = BTreeMap<String, Arc<AtomicU64>>;
 
-#[derive(Default)]
-struct Number(Arc<AtomicU64>);
+/// The values at one time, by name and labels.
+pub(crate) type Snapshot = BTreeMap<String, f64>;
 
-impl HistogramFn for Number {
-    fn record(&self, _value: f64) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+const COUNTERS: usize = 0;
+const GAUGES: usize = 1;
+
+/// A histogram without buckets.
+struct Distribution {
+    count: Arc<AtomicU64>,
+    /// A gauge, because it is not an integer.
+    sum: Arc<AtomicU64>,
+}
+
+impl HistogramFn for Distribution {
+    fn record(&self, value: f64) {
+        CounterFn::increment(&*self.count, 1);
+        GaugeFn::increment(&*self.sum, value);
     }
 }
 
@@ -34,25 +44,19 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A line for each series, as Prometheus would scrape it.
-    pub(crate) fn render(&self) -> String {
-        let mut text = String::new();
-        for (kind, series) in self.0.iter().enumerate() {
-            for (name, number) in &*lock(series) {
-                let bits = number.0.load(Ordering::Relaxed);
-                let value = if kind == 1 {
-                    f64::from_bits(bits)
-                } else {
-                    bits as f64
-                };
-                // Writing into a string does not fail.
-                let _ = writeln!(text, "{name} {value}");
-            }
+    /// Returns the values of all series, as Prometheus would scrape them.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        for (name, count) in &*lock(&self.0[COUNTERS]) {
+            snapshot.insert(name.clone(), count.load(Ordering::Relaxed) as f64);
         }
-        text
+        for (name, bits) in &*lock(&self.0[GAUGES]) {
+            snapshot.insert(name.clone(), f64::from_bits(bits.load(Ordering::Relaxed)));
+        }
+        snapshot
     }
 
-    fn number(&self, kind: usize, key: &Key, suffix: &str) -> Arc<Number> {
+    fn number(&self, kind: usize, key: &Key, suffix: &str) -> Arc<AtomicU64> {
         let labels = key
             .labels()
             .map(|label| format!("{}=\"{}\"", label.key(), label.value()));
@@ -72,14 +76,42 @@ impl Recorder for Metrics {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Arc::clone(&self.number(0, key, "").0).into()
+        self.number(COUNTERS, key, "").into()
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Arc::clone(&self.number(1, key, "").0).into()
+        self.number(GAUGES, key, "").into()
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        self.number(2, key, "_count").into()
+        let distribution = Distribution {
+            count: self.number(COUNTERS, key, "_count"),
+            sum: self.number(GAUGES, key, "_sum"),
+        };
+        Arc::new(distribution).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_keep_their_sum() {
+        let metrics = Metrics::default();
+        ::metrics::with_local_recorder(&metrics, || {
+            let wait = ::metrics::histogram!("wait", "layer" => "rate_limit");
+            wait.record(0.25);
+            wait.record(0.5);
+        });
+        let snapshot = metrics.snapshot().into_iter();
+        let lines = snapshot.map(|(series, value)| format!("{series} {value}"));
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [
+                "wait_count{layer=\"rate_limit\"} 2",
+                "wait_sum{layer=\"rate_limit\"} 0.75"
+            ]
+        );
     }
 }

@@ -1,122 +1,25 @@
-//! Report of the measurements, as a table.
+//! Report of the measurements: three figures in words, and a table with what the layers did.
 
-use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::script::{Health, Phase, Script};
-use crate::server::Ledger;
-use crate::shop::{Ending, Payments, Records, Sample};
+use crate::column::{Column, Orders};
+use crate::metrics::Snapshot;
+use crate::script::{Health, Script};
+use crate::shop::Ending;
 
-/// The shop works again when this many of [`IN_A_ROW`] orders are placed within [`AS_USUAL`].
-const PLACED: usize = 19;
-const IN_A_ROW: usize = 20;
-const AS_USUAL: Duration = Duration::from_millis(400);
-
-/// Greatest delay of timers: work of 10 to 40 ms must not take twice as long.
-const LATE: Duration = Duration::from_millis(15);
-
-/// Measurements at one shop.
-#[derive(Debug)]
-pub(crate) struct Column {
-    /// In the order in which the customers came.
-    samples: Vec<Sample>,
-    attempts: Vec<Option<f64>>,
-    booked_twice: usize,
-    repeats: u64,
-    /// Requests that `payments` answered 429.
-    refused: u64,
-    /// Orders that were paid, but not placed.
-    paid_for_nothing: usize,
-    recovered_after: Option<Duration>,
-    too_many_files: usize,
-}
-
-impl Column {
-    pub(crate) fn new(records: &Records, payments: &Ledger, healed: Duration) -> Self {
-        let mut samples = records.samples().clone();
-        samples.sort_by_key(|sample| sample.customer.order);
-        let placed: HashSet<u64> = samples
-            .iter()
-            .filter(|sample| sample.ending == Ending::Placed)
-            .map(|sample| sample.customer.order)
-            .collect();
-        let after = samples.partition_point(|sample| sample.customer.comes < healed);
-        let recovered = samples[after..].windows(IN_A_ROW).find(|window| {
-            let as_usual =
-                |sample: &&Sample| sample.ending == Ending::Placed && sample.took <= AS_USUAL;
-            as_usual(&&window[0]) && window.iter().filter(as_usual).count() >= PLACED
-        });
-        let too_many_files = |sample: &&Sample| sample.ending == Ending::TooManyFiles;
-        Self {
-            too_many_files: samples.iter().filter(too_many_files).count(),
-            attempts: records
-                .payments
-                .iter()
-                .map(Payments::attempts_each)
-                .collect(),
-            booked_twice: payments.booked_twice(),
-            repeats: payments.repeats,
-            refused: payments.refused,
-            paid_for_nothing: payments
-                .bookings
-                .keys()
-                .filter(|&order| !placed.contains(order))
-                .count(),
-            recovered_after: recovered
-                .map(|window| window[0].customer.comes.saturating_sub(healed)),
-            samples,
-        }
-    }
-
-    fn phase(&self, phase: usize) -> impl Iterator<Item = &Sample> {
-        self.samples
-            .iter()
-            .filter(move |sample| sample.phase == phase)
-    }
-
-    fn ended(&self, phase: usize, endings: &[Ending]) -> usize {
-        self.took(phase, |ending| endings.contains(&ending)).len()
-    }
-
-    /// Returns the times of the orders of a phase that ended so.
-    fn took(&self, phase: usize, so: impl Fn(Ending) -> bool) -> Vec<Duration> {
-        self.phase(phase)
-            .filter(|sample| so(sample.ending))
-            .map(|sample| sample.took)
-            .collect()
-    }
-
-    /// Orders of a phase that took longer than usual.
-    fn slow(&self, phase: usize) -> usize {
-        let is_slow = |sample: &&Sample| sample.took > AS_USUAL;
-        self.phase(phase).filter(is_slow).count()
-    }
-
-    /// Returns the orders that were placed per second while a phase lasted, and the 99th percentile of
-    /// their times. Orders that are placed later, when the trouble is over, do not count.
-    fn goodput(&self, phase: &Phase) -> (f64, Duration) {
-        let lasts = phase.starts..phase.ends;
-        let is_placed = |sample: &&Sample| {
-            let at = sample.customer.comes + sample.took;
-            sample.ending == Ending::Placed && lasts.contains(&at)
-        };
-        let placed = self.samples.iter().filter(is_placed);
-        let took: Vec<_> = placed.map(|sample| sample.took).collect();
-        let per_second = took.len() as f64 / phase.length().as_secs_f64();
-        (per_second, quantile(took, 0.99))
-    }
-}
+/// Greatest delay of timers: the shortest work, of 10 ms, must not take twice as long.
+const LATE: Duration = Duration::from_millis(10);
 
 /// Everything that is printed at the end.
 #[derive(Debug)]
 pub(crate) struct Report {
-    script: Arc<Script>,
-    bare: Column,
-    protected: Column,
+    pub(crate) script: Arc<Script>,
+    pub(crate) bare: Column,
+    pub(crate) protected: Column,
     /// Metrics at the beginning of each phase, and at the end.
-    pages: Vec<String>,
+    pub(crate) metrics_at: Vec<Snapshot>,
     lateness: Duration,
 }
 
@@ -124,7 +27,7 @@ impl Report {
     pub(crate) fn new(
         script: Arc<Script>,
         shops: [Column; 2],
-        pages: Vec<String>,
+        metrics_at: Vec<Snapshot>,
         lateness: Duration,
     ) -> Self {
         let [bare, protected] = shops;
@@ -132,9 +35,13 @@ impl Report {
             script,
             bare,
             protected,
-            pages,
+            metrics_at,
             lateness,
         }
+    }
+
+    pub(crate) fn both(&self) -> [&Column; 2] {
+        [&self.bare, &self.protected]
     }
 
     /// Something else kept this machine so busy that the shops cannot be compared.
@@ -142,413 +49,332 @@ impl Report {
         self.lateness > LATE
     }
 
-    /// Complains if the run does not show what it should.
-    pub(crate) fn verdict(&self) -> Result<(), String> {
-        let twice = self.bare.booked_twice + self.protected.booked_twice;
-        if twice > 0 {
-            return Err(format!("{twice} orders were paid twice"));
-        }
-        if self.is_disturbed() {
-            return Ok(());
-        }
-        let both = [&self.bare, &self.protected];
-        let [bare, protected] =
-            both.map(|shop| placed(&self.while_payments(shop, Health::is_partly_faulty)));
-        if protected <= bare {
-            return Err(format!(
-                "while some payments failed, were slow or hung, the bare shop placed {bare} orders and the \
-                 protected one only {protected}"
-            ));
-        }
-        let [bare, protected] = both.map(|shop| self.knew_after(shop));
-        if protected >= bare {
-            return Err(format!(
-                "while no payment could be made, a customer knew so after {bare:?} at the bare shop and \
-                 after {protected:?} at the protected one"
-            ));
-        }
-        if let Some((phase, _)) = self.script.first(Health::Slow) {
-            let [bare, protected] = both.map(|shop| shop.slow(phase));
-            if protected > 0 && protected >= bare {
-                return Err(format!(
-                    "in the slow tail, {bare} orders of the bare shop and {protected} of the protected one \
-                     took longer than {AS_USUAL:?}"
-                ));
-            }
-        }
-        if let Some((_, phase)) = self.script.first(Health::Overloaded) {
-            let capacity = phase.health.capacity();
-            let [bare, protected] = both.map(|shop| shop.goodput(phase));
-            if protected.0 < 0.5 * capacity || protected.0 <= bare.0 || protected.1 >= bare.1 {
-                return Err(format!(
-                    "under overload, the protected shop placed {:.0} orders a second of {capacity:.0} that \
-                     were possible, 99 % of them within {:?}; the bare one {:.0} within {:?}",
-                    protected.0, protected.1, bare.0, bare.1
-                ));
-            }
-        }
-        let [bare, protected] = both.map(|shop| shop.refused);
-        if protected >= bare {
-            return Err(format!(
-                "{bare} requests of the bare shop and {protected} of the protected one were answered 429"
-            ));
-        }
-        Ok(())
-    }
-
     /// The median of how long customers waited for an answer while no payment could be made.
-    fn knew_after(&self, shop: &Column) -> Duration {
-        let gone = self.while_payments(shop, Health::is_gone);
-        quantile(gone.iter().map(|sample| sample.took).collect(), 0.5)
+    pub(crate) fn knew_after(&self) -> [Duration; 2] {
+        let gone = |shop: &Column| shop.orders_while(&self.script, Health::is_gone).took(0.5);
+        self.both().map(gone)
     }
 
-    /// The orders that came while `payments` was in such a state.
-    fn while_payments<'a>(&self, shop: &'a Column, was: fn(Health) -> bool) -> Vec<&'a Sample> {
-        shop.samples
-            .iter()
-            .filter(|sample| was(self.script.phases[sample.phase].health))
-            .collect()
+    /// The time that one answer in a hundred exceeds.
+    pub(crate) fn slowest(&self) -> [Duration; 2] {
+        self.both().map(|shop| shop.orders().took(0.99))
     }
 
-    fn phase_by_phase(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let placed = group("orders placed", 19);
-        let answered = group("answer after, p50 / p99", 33);
-        writeln!(f, "{:29}{placed}{answered}  attempts/payment", "")?;
+    fn in_words(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let orders = grouped(self.bare.orders().len());
+        let nothing = self.both().map(|shop| grouped(shop.paid_for_nothing));
+        let knew = self.knew_after().map(milliseconds);
+        let slowest = self.slowest().map(milliseconds);
         writeln!(
             f,
-            "{:<22}{:>7}{:>9}{:>10}{:>17}{:>16}{:>8}{:>11}",
-            "payments", "orders", "bare", "protected", "bare", "protected", "bare", "protected"
+            "The same {orders} orders at two shops, one bare, one protected by buttress. At the protected shop\n"
         )?;
-        rule(f)?;
-        for (number, phase) in self.script.phases.iter().enumerate() {
-            let orders = self.bare.phase(number).count();
-            let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
-                let took: Vec<_> = shop.phase(number).map(|sample| sample.took).collect();
-                let placed = percent(shop.ended(number, &[Ending::Placed]), took.len());
-                let attempts =
-                    shop.attempts[number].map_or("–".to_owned(), |each| format!("{each:.2}"));
-                (placed, quantiles(took), attempts)
-            });
-            writeln!(
-                f,
-                "{:<22}{orders:>7}{:>9}{:>10}{:>17}{:>16}{:>8}{:>11}",
-                phase.title, bare.0, protected.0, bare.1, protected.1, bare.2, protected.2
-            )?;
-        }
-        writeln!(
-            f,
-            "answer after: until the order was placed or refused, or the customer left (after {:.1} s)",
-            self.script.patience.as_secs_f64()
-        )
-    }
-
-    fn not_placed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const BARE: [(&str, usize, &[Ending]); 4] = [
-            ("left", 6, &[Ending::Left]),
-            ("503", 6, &[Ending::Answered]),
-            ("429", 6, &[Ending::TooMany]),
-            ("lost", 6, LOST),
-        ];
-        const PROTECTED: [(&str, usize, &[Ending]); 8] = [
-            ("breaker", 9, &[Ending::BreakerOpen]),
-            ("bulkhead", 9, &[Ending::BulkheadFull]),
-            ("rate", 5, &[Ending::RateLimited]),
-            ("timeout", 9, &[Ending::TimedOut, Ending::DeadlineOver]),
-            ("503", 5, &[Ending::Answered]),
-            ("429", 5, &[Ending::TooMany]),
-            ("lost", 6, LOST),
-            ("left", 6, &[Ending::Left]),
-        ];
-        const LOST: &[Ending] = &[Ending::NoConnection, Ending::TooManyFiles, Ending::Other];
-
-        let bare = group("bare", 24);
-        let protected = group("protected", 54);
-        writeln!(f, "{:<22}{bare}{protected}", "orders not placed,")?;
-        write!(f, "{:<22}", "and who said no")?;
-        for (title, width, _) in BARE.iter().chain(&PROTECTED) {
-            write!(f, "{title:>width$}")?;
-        }
-        writeln!(f)?;
-        rule(f)?;
-        for (number, phase) in self.script.phases.iter().enumerate() {
-            write!(f, "{:<22}", phase.title)?;
-            for (_, width, endings) in BARE {
-                write!(f, "{:>width$}", count(self.bare.ended(number, endings)))?;
-            }
-            for (_, width, endings) in PROTECTED {
-                write!(
-                    f,
-                    "{:>width$}",
-                    count(self.protected.ended(number, endings))
-                )?;
-            }
-            writeln!(f)?;
-        }
-        writeln!(
-            f,
-            "left: the customer's patience was over; lost: there was no connection, or it broke"
-        )
-    }
-
-    fn in_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let both = [&self.bare, &self.protected];
-        let faulty = both.map(|shop| {
-            let orders = self.while_payments(shop, Health::is_faulty);
-            percent(placed(&orders), orders.len())
-        });
-        let recovered = both.map(|shop| match shop.recovered_after {
-            Some(after) => format!("{:.1} s", after.as_secs_f64()),
-            None => "not yet".to_owned(),
-        });
-        let refused = both.map(|shop| shop.refused.to_string());
-        let for_nothing = both.map(|shop| shop.paid_for_nothing.to_string());
-        let repeats = both.map(|shop| shop.repeats.to_string());
-        let twice = both.map(|shop| shop.booked_twice.to_string());
-
-        writeln!(f, "{:<52}{:>12}{:>12}", "in all", "bare", "protected")?;
-        rule(f)?;
-        for (title, [bare, protected]) in [
-            ("orders placed while payments was faulty", faulty),
-            ("works again after the outage has ended", recovered),
-            ("payments answered 429: more than agreed", refused),
-            ("paid, but the customer got no order", for_nothing),
+        for ([bare, protected], unit, meaning) in [
+            (nothing, "", "customers paid and got nothing"),
             (
-                "payments repeated, but caught by the idempotency key",
-                repeats,
+                knew,
+                " ms",
+                "passed until a customer knew that nothing could be paid (median)",
             ),
-            ("orders paid twice", twice),
+            (
+                slowest,
+                " ms",
+                "was the time that only 1 answer in 100 exceeded",
+            ),
         ] {
-            writeln!(f, "{title:<52}{bare:>12}{protected:>12}")?;
-        }
-        let too_many_files = both.map(|shop| shop.too_many_files);
-        if too_many_files != [0, 0] {
-            let [bare, protected] = too_many_files;
+            let protected = format!("{protected}{unit}");
             writeln!(
                 f,
-                "{bare} bare and {protected} protected orders were lost because this process may not open more\n\
-                 files, which is not the fault of either shop: raise the limit (ulimit -n 2048)"
+                "{protected:>9} {meaning}; at the bare shop {bare}{unit}."
+            )?;
+        }
+        writeln!(f)
+    }
+
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (title, shops) = ("the payment service is", "bare → protected");
+        let (placed, within) = ("orders placed", "99 % know within");
+        writeln!(
+            f,
+            "{title:<22}{placed:>18}{within:>18}   what the layers did"
+        )?;
+        writeln!(f, "{:<22}{shops:>18}{shops:>18}\n{:─<110}", "", "")?;
+        for (number, phase) in self.script.phases.iter().enumerate() {
+            let row = Row::new(&self.both().map(|shop| shop.orders_of_phase(number)));
+            let [bare, protected] = row.per_mille.map(tenths);
+            let placed = format!("{bare} → {protected:>5} %");
+            let [bare, protected] = row.within.map(grouped);
+            let within = format!("{bare} → {protected:>3} ms");
+            let line = format!("{:<22}{placed:>18}{within:>18}   ", phase.title);
+            let line = line + &self.reason(number, phase, &row);
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let patience = self.script.patience.as_secs_f64();
+        writeln!(
+            f,
+            "Customers leave after {patience} s. --metrics also prints the metrics."
+        )?;
+        let repeats = self.protected.repeats;
+        match self.both().map(|shop| shop.booked_twice) {
+            [0, 0] => writeln!(
+                f,
+                "Nobody paid twice: the payment service recognised {repeats} repeated payments by their key."
+            )?,
+            [bare, protected] => writeln!(f, "Paid twice: {bare} → {protected} orders.")?,
+        }
+        let too_many_files = |shop: &Column| shop.orders().ended(Ending::TooManyFiles);
+        let [bare, protected] = self.both().map(too_many_files);
+        if bare + protected > 0 {
+            writeln!(
+                f,
+                "{bare} → {protected} orders were lost because this process may not open more files, which is not\n                 the fault of either shop: raise the limit (ulimit -n 2048)."
             )?;
         }
         Ok(())
     }
 
-    fn in_a_sentence(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
-            let partly = self.while_payments(shop, Health::is_partly_faulty);
-            (
-                percent(placed(&partly), partly.len()),
-                milliseconds(self.knew_after(shop)),
-            )
-        });
-        writeln!(
-            f,
-            "While some payments failed, were slow or hung, the bare shop placed {} of the orders and\n\
-             the protected one {}; while none could be made, a customer knew so after {} ms at the\n\
-             bare shop and after {} ms at the protected one (median).",
-            bare.0, protected.0, bare.1, protected.1
-        )
-    }
-
-    fn layer_by_layer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((number, _)) = self.script.first(Health::Slow) {
-            self.what_hedging_did(number, f)?;
+    /// All metrics at the end, in the way in which Prometheus scrapes them.
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        for (series, value) in self.metrics_at.last().into_iter().flatten() {
+            let _infallible = writeln!(text, "{series} {value}");
         }
-        if let Some((number, _)) = self.script.first(Health::Crowded) {
-            self.what_the_rate_limit_did(number, f)?;
-        }
-        if let Some((number, phase)) = self.script.first(Health::Overloaded) {
-            self.what_the_bulkhead_did(number, phase, f)?;
-        }
-        Ok(())
-    }
-
-    fn what_hedging_did(&self, number: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
-            let took = |share| milliseconds(quantile(shop.took(number, |_| true), share));
-            (took(0.99), took(1.0))
-        });
-        let hedges = |result| {
-            let result = format!("result=\"{result}\"");
-            self.counted(number, "buttress_hedges_total", &[&result])
-        };
-        let (won, others) = (hedges("won"), hedges("lost") + hedges("failed"));
-        let payments = self.counted(number, "buttress_calls_total", &["stage=\"operation\""]);
-        writeln!(
-            f,
-            "hedge       In the slow tail {} payments were sent twice ({} more requests) and {won} times the\n\
-             {:12}copy was faster: p99 {} ms, not {} ms; the slowest {} ms, not {} ms.",
-            won + others,
-            percent(won + others, payments),
-            "",
-            protected.0,
-            bare.0,
-            protected.1,
-            bare.1
-        )
-    }
-
-    fn what_the_rate_limit_did(&self, number: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wait = |part: &str, labels: &[&str]| {
-            let mut all = vec!["layer=\"rate_limit\""];
-            all.extend(labels);
-            self.difference(number, &format!("buttress_queue_wait_seconds_{part}"), &all)
-        };
-        let admitted = wait("count", &["result=\"admitted\""]);
-        let waited = wait("sum", &["result=\"admitted\""]) / admitted.max(1.0);
-        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
-            let placed = shop.ended(number, &[Ending::Placed]);
-            percent(placed, shop.phase(number).count())
-        });
-        writeln!(
-            f,
-            "rate limit  In the crowds {admitted} requests waited for their turn, {} ms on average, and {} of the\n\
-             {:12}orders were placed; at the bare shop, where none waited, {}.",
-            milliseconds(Duration::from_secs_f64(waited)),
-            protected,
-            "",
-            bare
-        )
-    }
-
-    fn what_the_bulkhead_did(
-        &self,
-        number: usize,
-        phase: &Phase,
-        f: &mut fmt::Formatter<'_>,
-    ) -> fmt::Result {
-        let rejected = self.counted(number, "buttress_rejections_total", &["layer=\"bulkhead\""]);
-        let knew = self
-            .protected
-            .took(number, |ending| ending == Ending::BulkheadFull);
-        let [bare, protected] = [&self.bare, &self.protected].map(|shop| {
-            let (placed, p99) = shop.goodput(phase);
-            (format!("{placed:.0}"), milliseconds(p99))
-        });
-        writeln!(
-            f,
-            "bulkhead    Under overload, {} of {} workers could do {:.0} payments a second. The protected shop\n\
-             {:12}placed {} orders a second (p99 {} ms), the bare one {} (p99 {} ms). The bulkhead\n\
-             {:12}turned {rejected} payments away, and these customers knew after {} ms (median).",
-            phase.health.workers(),
-            Health::Healthy.workers(),
-            phase.health.capacity(),
-            "",
-            protected.0,
-            protected.1,
-            bare.0,
-            bare.1,
-            "",
-            milliseconds(quantile(knew, 0.5)),
-        )
-    }
-
-    /// Returns the growth of a counter of `payments` in a phase.
-    fn counted(&self, phase: usize, metric: &str, labels: &[&str]) -> usize {
-        self.difference(phase, metric, labels) as usize
-    }
-
-    fn difference(&self, phase: usize, metric: &str, labels: &[&str]) -> f64 {
-        let [before, after] = [phase, phase + 1].map(|page| {
-            let lines = self.pages.get(page).map_or("", String::as_str).lines();
-            let values = lines.filter_map(|line| {
-                let (series, value) = line.rsplit_once(' ')?;
-                let found = series.strip_prefix(metric)?.strip_prefix('{')?;
-                let is_ours = found.contains("name=\"payments\"");
-                let fits = is_ours && labels.iter().all(|label| found.contains(label));
-                fits.then(|| value.parse::<f64>().ok())?
-            });
-            values.sum::<f64>()
-        });
-        after - before
-    }
-
-    /// The page that Prometheus would scrape, without what only a graph can show.
-    fn metrics(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ours = |line: &&str| line.starts_with("buttress_");
-        let (mut shown, hidden): (Vec<_>, Vec<_>) = self
-            .pages
-            .last()
-            .map_or("", String::as_str)
-            .lines()
-            .filter(ours)
-            .partition(|line| line.contains("name=\"payments\"") && !line.contains("_seconds"));
-        shown.sort_unstable();
-        for line in shown {
-            writeln!(f, "{line}")?;
-        }
-        let hidden = hidden.len();
-        writeln!(f, "… and {hidden} lines about stock and about durations")
+        text
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.phase_by_phase(f)?;
+        if self.is_disturbed() {
+            writeln!(
+                f,
+                "This machine was too busy: for half a second or longer, one timer in ten was {} ms late.\n\
+                 The figures say little.\n",
+                milliseconds(self.lateness)
+            )?;
+        }
+        self.in_words(f)?;
+        self.table(f)?;
         writeln!(f)?;
-        self.not_placed(f)?;
-        writeln!(f)?;
-        self.in_all(f)?;
-        writeln!(f)?;
-        self.in_a_sentence(f)?;
-        writeln!(f)?;
-        self.layer_by_layer(f)?;
-        writeln!(f)?;
-        self.metrics(f)
+        self.notes(f)
     }
 }
 
-/// The title of a group of columns that are so wide together.
-fn group(title: &str, width: usize) -> String {
-    let title = format!("{title} ");
-    format!("  {title:─<0$}", width - 2)
+/// Both shops in one phase, as the table shows them.
+pub(crate) struct Row {
+    pub(crate) placed: [usize; 2],
+    pub(crate) per_mille: [usize; 2],
+    pub(crate) within: [u128; 2],
 }
 
-fn count(count: usize) -> String {
-    match count {
-        0 => "·".to_owned(),
-        _ => count.to_string(),
+impl Row {
+    fn new(orders: &[Orders<'_>; 2]) -> Self {
+        let per_mille = |orders: &Orders<'_>| {
+            (1000.0 * orders.placed() as f64 / orders.len().max(1) as f64).round() as usize
+        };
+        Self {
+            placed: orders.each_ref().map(Orders::placed),
+            per_mille: orders.each_ref().map(per_mille),
+            within: orders
+                .each_ref()
+                .map(|orders| orders.took(0.99).as_millis()),
+        }
     }
 }
 
-fn rule(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "{:─<100}", "")
+pub(crate) fn milliseconds(duration: Duration) -> String {
+    grouped(duration.as_millis())
 }
 
-fn placed(samples: &[&Sample]) -> usize {
-    samples
-        .iter()
-        .filter(|sample| sample.ending == Ending::Placed)
-        .count()
+fn tenths(value: usize) -> String {
+    format!("{}.{}", value / 10, value % 10)
 }
 
-fn percent(part: usize, whole: usize) -> String {
-    match whole {
-        0 => "–".to_owned(),
-        _ => format!("{:.1} %", 100.0 * part as f64 / whole as f64),
+/// Writes a number with commas between groups of three digits.
+fn grouped(number: impl fmt::Display) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
     }
+    text
 }
 
-/// The smallest value that is not below the given share of all; zero if there is none.
-pub(crate) fn quantile(mut values: Vec<Duration>, share: f64) -> Duration {
-    values.sort_unstable();
-    let rank = (share * values.len() as f64).ceil() as usize;
-    values
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script::{Customer, Random};
+    use crate::server::Ledger;
+    use crate::shop::Sample;
 
-fn quantiles(took: Vec<Duration>) -> String {
-    let p50 = milliseconds(quantile(took.clone(), 0.5));
-    let p99 = milliseconds(quantile(took, 0.99));
-    format!("{p50} / {p99:>4} ms")
-}
+    /// Ten orders in each phase. Some end so, after this time; the others are placed after 50 ms.
+    fn column(script: &Script, bad: usize, ending: Ending, took: Duration) -> Column {
+        let phases = 0..script.phases.len() * 10;
+        let samples = phases.map(|order| {
+            let is_bad = order % 10 < bad;
+            Sample {
+                customer: Customer {
+                    order: order as u64,
+                    comes: script.phases[order / 10].starts,
+                    patience: script.patience,
+                },
+                phase: order / 10,
+                took: if is_bad {
+                    took
+                } else {
+                    Duration::from_millis(50)
+                },
+                ending: if is_bad { ending } else { Ending::Placed },
+            }
+        });
+        Column::new(samples.collect(), &Ledger::default())
+    }
 
-fn milliseconds(duration: Duration) -> String {
-    let milliseconds = duration.as_secs_f64() * 1e3;
-    if milliseconds < 10.0 {
-        format!("{milliseconds:.1}")
-    } else {
-        format!("{milliseconds:.0}")
+    /// The value of each metric grows by as much in each phase.
+    fn metrics(script: &Script, each: &[(&str, f64)]) -> Vec<Snapshot> {
+        let at = |phase| {
+            let series = each.iter().map(|(series, value)| {
+                let (name, labels) = series.split_once('{').unwrap();
+                (
+                    format!("{name}{{name=\"payments\",{labels}"),
+                    value * f64::from(phase),
+                )
+            });
+            series.collect()
+        };
+        (0..=script.phases.len() as u32).map(at).collect()
+    }
+
+    fn rows(report: &Report) -> Vec<String> {
+        let text = report.to_string();
+        let rows = text.lines().skip_while(|line| !line.starts_with('─'));
+        rows.skip(1).take(9).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn begins_with_three_figures() {
+        let script = Arc::new(Script::new(false));
+        let left = Duration::from_secs(1);
+        let mut bare = column(&script, 6, Ending::Left, left);
+        bare.paid_for_nothing = 1_036;
+        let protected = column(&script, 6, Ending::BreakerOpen, Duration::from_millis(20));
+        let report = Report::new(script, [bare, protected], Vec::new(), Duration::ZERO);
+        let text = report.to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[2],
+            "        0 customers paid and got nothing; at the bare shop 1,036."
+        );
+        assert!(
+            lines[3].starts_with("    20 ms passed until a customer knew"),
+            "{text}"
+        );
+        assert!(lines[3].ends_with("at the bare shop 1,000 ms."), "{text}");
+        assert!(lines[4].starts_with("    50 ms was the time"), "{text}");
+        assert!(lines.len() <= 40, "{text}");
+        assert!(!text.contains("buttress_"), "{text}");
+    }
+
+    #[test]
+    fn warning_of_a_busy_machine_comes_first() {
+        let script = Arc::new(Script::new(true));
+        let shops = || [1, 2].map(|bad| column(&script, bad, Ending::Left, script.patience));
+        let at = |lateness| Report::new(Arc::clone(&script), shops(), Vec::new(), lateness);
+        let busy = at(LATE + Duration::from_millis(1)).to_string();
+        assert!(busy.starts_with("This machine was too busy"), "{busy}");
+        assert!(!at(LATE).to_string().contains("busy:"));
+        assert!(at(LATE).verdict().is_err());
+        assert!(at(LATE + Duration::from_millis(1)).verdict().is_ok());
+    }
+
+    #[test]
+    fn rows_that_look_worse_have_a_reason() {
+        let endings = [
+            Ending::Left,
+            Ending::Answered,
+            Ending::BreakerOpen,
+            Ending::NoConnection,
+        ];
+        let mut random = Random::new(7);
+        let mut any = |limit: u64| (random.next() % limit) as usize;
+        for _ in 0..500 {
+            let script = Arc::new(Script::new(any(2) == 0));
+            let mut shop = || {
+                let took = Duration::from_millis(45 + any(400) as u64);
+                column(&script, any(11), endings[any(4)], took)
+            };
+            let shops = [shop(), shop()];
+            let series = [
+                "buttress_retry_decisions_total{decision=\"retried\"}",
+                "buttress_timeouts_total{layer=\"timeout\"}",
+                "buttress_rejections_total{layer=\"bulkhead\"}",
+                "buttress_rejections_total{layer=\"circuit_breaker\"}",
+                "buttress_queue_wait_seconds_count{layer=\"rate_limit\",result=\"admitted\"}",
+            ];
+            let growth = series.map(|series| (series, any(3) as f64));
+            let metrics = metrics(&script, &growth);
+            let report = Report::new(script, shops, metrics, Duration::ZERO);
+            for (number, line) in rows(&report).iter().enumerate() {
+                let row = Row::new(&report.both().map(|shop| shop.orders_of_phase(number)));
+                let is_worse = row.per_mille[1] < row.per_mille[0] || row.within[1] > row.within[0];
+                let (_, reason) = line.split_once(" ms").unwrap();
+                assert!(!is_worse || !reason.trim().is_empty(), "{report}");
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_are_what_the_layers_did() {
+        let script = Arc::new(Script::new(false));
+        let metrics = metrics(
+            &script,
+            &[
+                ("buttress_retry_decisions_total{decision=\"retried\"}", 92.0),
+                ("buttress_hedges_total{result=\"won\"}", 11.0),
+                ("buttress_hedges_total{result=\"lost\"}", 3.0),
+                (
+                    "buttress_queue_wait_seconds_count{layer=\"rate_limit\",result=\"admitted\"}",
+                    4.0,
+                ),
+                (
+                    "buttress_queue_wait_seconds_sum{layer=\"rate_limit\",result=\"admitted\"}",
+                    0.3,
+                ),
+            ],
+        );
+        let bare = column(&script, 0, Ending::Left, Duration::ZERO);
+        let protected = column(&script, 2, Ending::Answered, Duration::from_millis(60));
+        let report = Report::new(script, [bare, protected], metrics, Duration::ZERO);
+        let rows = rows(&report);
+        for (row, reason) in [
+            (
+                0,
+                "2 answered 503 in all attempts; 92 sent again after a wait",
+            ),
+            (
+                1,
+                "hedge: 14 sent twice, 11 copies were faster; 2 answered 503 in all attempts",
+            ),
+            (
+                2,
+                "retry: 92 sent again after a wait; 2 answered 503 in all attempts",
+            ),
+            (3, "rate limit: 4 waited for 75 ms on average"),
+        ] {
+            assert!(rows[row].contains(reason), "{report}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        let numbers = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
     }
 }

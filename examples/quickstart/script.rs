@@ -53,10 +53,6 @@ pub(crate) enum Health {
 }
 
 impl Health {
-    pub(crate) fn is_faulty(self) -> bool {
-        !matches!(self, Self::Healthy | Self::Crowded)
-    }
-
     /// Some payments are made as usual.
     pub(crate) fn is_partly_faulty(self) -> bool {
         matches!(self, Self::Flaky | Self::Slow | Self::Hanging)
@@ -144,21 +140,21 @@ impl Script {
         // Title, health, and the length in milliseconds: in full and quick.
         let parts = [
             ("healthy", Health::Healthy, 2000, 600),
-            ("slow tail", Health::Slow, 3000, 800),
-            ("random 503s", Health::Flaky, 2500, 500),
-            ("orders in crowds", Health::Crowded, 2000, 500),
-            ("overload", Health::Overloaded, 4000, 1100),
+            ("slow", Health::Slow, 3000, 800),
+            ("failing", Health::Flaky, 2500, 500),
+            ("called by crowds", Health::Crowded, 2000, 500),
+            ("overloaded", Health::Overloaded, 4000, 1500),
             ("hanging", Health::Hanging, 2500, 500),
-            ("connection refused", Health::Refused, 2000, 200),
-            ("total outage", Health::Outage, 2500, 600),
-            ("recovery", Health::Healthy, 2500, 600),
+            ("refusing connections", Health::Refused, 2000, 200),
+            ("stuck altogether", Health::Outage, 2500, 500),
+            ("healthy again", Health::Healthy, 2500, 1000),
         ];
         let mut starts = Duration::ZERO;
         let mut phases = Vec::with_capacity(parts.len());
         for (title, health, full, short) in parts {
             let ends = starts + Duration::from_millis(if quick { short } else { full });
             let title = match health.one_in() {
-                Some(share) if share > 1 => format!("{title} (1 in {share})"),
+                Some(share) if share > 1 => format!("{title}, 1 call in {share}"),
                 _ => title.to_owned(),
             };
             phases.push(Phase {

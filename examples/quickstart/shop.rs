@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use buttress::{Error, ErrorKind};
+use buttress::{Cause, Error, ErrorKind};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
-use tower::{BoxError, Service, ServiceExt as _, service_fn};
+use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::script::Customer;
 use crate::{Request, Response};
@@ -65,15 +66,14 @@ pub(crate) enum Ending {
 
 impl Ending {
     fn of(error: &BoxError) -> Self {
-        if let Some(error) = Error::find(error.as_ref()) {
-            return match error.kind() {
-                ErrorKind::CircuitOpen => Self::BreakerOpen,
-                ErrorKind::RateLimited => Self::RateLimited,
-                ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => Self::BulkheadFull,
-                ErrorKind::Timeout => Self::TimedOut,
-                ErrorKind::DeadlineExceeded => Self::DeadlineOver,
-                _ => Self::Other,
-            };
+        match Error::find(error.as_ref()).map(Cause::kind) {
+            None | Some(ErrorKind::Service) => {}
+            Some(ErrorKind::CircuitOpen) => return Self::BreakerOpen,
+            Some(ErrorKind::RateLimited) => return Self::RateLimited,
+            Some(ErrorKind::BulkheadFull | ErrorKind::QueueTimeout) => return Self::BulkheadFull,
+            Some(ErrorKind::Timeout) => return Self::TimedOut,
+            Some(ErrorKind::DeadlineExceeded) => return Self::DeadlineOver,
+            Some(_) => return Self::Other,
         }
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
         while let Some(error) = source {
@@ -100,37 +100,21 @@ pub(crate) struct Sample {
     pub(crate) ending: Ending,
 }
 
+impl Sample {
+    pub(crate) fn is_placed(&self) -> bool {
+        self.ending == Ending::Placed
+    }
+}
+
 /// Measurements at one shop.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     /// In the order in which they were decided.
     samples: Mutex<Vec<Sample>>,
     phase: AtomicUsize,
-    /// For each phase.
-    pub(crate) payments: Vec<Payments>,
-}
-
-/// Payments that were asked of `payments` for the orders of one phase.
-#[derive(Debug, Default)]
-pub(crate) struct Payments {
-    wanted: AtomicU64,
-    attempts: AtomicU64,
-}
-
-impl Payments {
-    pub(crate) fn attempts_each(&self) -> Option<f64> {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        (wanted > 0).then(|| self.attempts.load(Ordering::Relaxed) as f64 / wanted as f64)
-    }
 }
 
 impl Records {
-    pub(crate) fn new(phases: usize) -> Self {
-        let mut records = Self::default();
-        records.payments.resize_with(phases, Payments::default);
-        records
-    }
-
     /// The next phase begins.
     pub(crate) fn turn(&self, phase: usize) {
         self.phase.store(phase, Ordering::Relaxed);
@@ -141,24 +125,11 @@ impl Records {
     }
 }
 
-/// Travels in the extensions of a request, also of its copies.
-#[derive(Clone, Copy, Debug)]
-struct PhaseOfOrder(usize);
-
-/// The client that both shops begin with: hyper's, with nothing but a counter in front of it.
-pub(crate) fn client(records: &Arc<Records>) -> impl Client + use<> {
+/// The client that both shops begin with: hyper's.
+pub(crate) fn client() -> impl Client {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-    let records = Arc::clone(records);
-    service_fn(move |request: Request| {
-        if let Some(&PhaseOfOrder(phase)) = request.extensions().get() {
-            let attempts = &records.payments[phase].attempts;
-            attempts.fetch_add(1, Ordering::Relaxed);
-        }
-        let response = client.request(request);
-        async { Ok::<_, BoxError>(response.await?) }
-    })
+    legacy::Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector)
 }
 
 /// A shop with a client for each of the two servers.
@@ -206,13 +177,8 @@ impl<C: Client> Shop<C> {
             return ending;
         }
         let (payments, uri) = &self.payments;
-        let now = *phase.insert(self.records.phase.load(Ordering::Relaxed));
-        self.records.payments[now]
-            .wanted
-            .fetch_add(1, Ordering::Relaxed);
-        let mut pay = post(uri, customer);
-        pay.extensions_mut().insert(PhaseOfOrder(now));
-        match send(payments, pay).await {
+        *phase = Some(self.records.phase.load(Ordering::Relaxed));
+        match send(payments, post(uri, customer)).await {
             Ok(()) => Ending::Placed,
             Err(ending) => ending,
         }
