@@ -43,8 +43,8 @@ impl<O: Part, A: Part> Core<O, A> {
         })
     }
 
-    /// Publishes the gauges of all parts when they are due, in every 31st call of a thread. It is called when a call
-    /// begins, because no call may end for a long time.
+    /// Publishes the gauges of all parts when they are due, in every 31st call of a thread. It is called when an
+    /// attempt is sent, because no call may end for a long time.
     #[inline(always)]
     fn publish_now_and_then(&self, at: &At) {
         /// Odd, so that each of two layers in one stack has its turn.
