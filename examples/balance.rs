@@ -1,5 +1,5 @@
-//! Ten servers behind one client: eight that are well, of unequal speed, one that fails at once, and a slow one.
-//! Round robin, the least loaded of three by calls in flight, and by peak EWMA.
+//! Ten servers behind one client: eight healthy servers of unequal speed, one that fails at once, and a slow one.
+//! Compares round robin, the least loaded of three by calls in flight, and the least loaded of three by peak EWMA.
 //!
 //! `cargo run --example balance`
 

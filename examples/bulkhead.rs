@@ -1,4 +1,4 @@
-//! Bounds the calls in flight to a service that gets twice the load it can take.
+//! Bounds the calls in flight to a service that gets twice its capacity.
 //!
 //! `cargo run --release --example bulkhead` (4 s)
 

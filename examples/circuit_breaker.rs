@@ -1,4 +1,4 @@
-//! Leaves a service alone while it is down: calls fail at once, and a few probes find out when it is back.
+//! Rejects calls while a service is down: calls fail at once, and a few probes detect its recovery.
 //!
 //! `cargo run --example circuit_breaker`
 

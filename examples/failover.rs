@@ -1,5 +1,6 @@
-//! Active and standby: three primaries and two standbys. The primaries are killed one after the other and started again,
-//! while calls go on. The standbys take over as far as the primaries cannot take the calls, and give them back.
+//! Active and standby: three primaries and two standbys. The primaries are killed one after the other and started
+//! again, while calls go on. The standbys take the calls that the primaries cannot take, until the primaries have
+//! recovered.
 //!
 //! `cargo run --example failover`
 

@@ -1,4 +1,4 @@
-//! Another answer in place of a failed call: the last known answer, from a cache, when the service is down.
+//! Another answer in place of a failed call: when the service is down, callers get the last known answer from a cache.
 //!
 //! `cargo run --example fallback`
 

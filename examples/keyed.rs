@@ -1,4 +1,4 @@
-//! A circuit breaker for each tenant: one tenant's database is down, and the others do not notice.
+//! A circuit breaker for each tenant: one tenant's database is down, and the other tenants are not affected.
 //!
 //! `cargo run --example keyed`
 

@@ -1,4 +1,4 @@
-//! Keeps to the rate that a service allows: calls above it are rejected, or wait for their turn.
+//! Keeps to the rate that a service allows: calls above the rate are rejected, or wait for their turn.
 //!
 //! `cargo run --example rate_limit`
 

@@ -1,4 +1,4 @@
-//! Tries failed calls again, and keeps the load down during an outage.
+//! Repeats failed calls, and bounds the extra load during an outage.
 //!
 //! `cargo run --example retry`
 

@@ -1,4 +1,4 @@
-//! The standard stack as a field of a client of your own, and its handle after some trouble.
+//! The standard stack as a field of your own client, and the state in its handle after some failures.
 //!
 //! `cargo run --example standard`
 

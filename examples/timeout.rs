@@ -1,4 +1,4 @@
-//! Ends an attempt that hangs, so that there is time for another one, and the operation when its time is up.
+//! Ends an attempt that hangs, so that there is time for another attempt, and ends the operation at its deadline.
 //!
 //! `cargo run --example timeout`
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A function of the user, such as `Callback<dyn Fn(&Event) + Send + Sync>`. Two are equal if they are the same function.
+/// A function of the user, such as `Callback<dyn Fn(&Event) + Send + Sync>`. Two callbacks are equal if they are the
+/// same function.
 pub(crate) struct Callback<F: ?Sized>(pub(crate) Arc<F>);
 
 impl<F: ?Sized> Clone for Callback<F> {

@@ -2,9 +2,9 @@
 //!
 //! # When to use it
 //!
-//! Around every [`Client`](::hyper_util::client::legacy::Client) of hyper-util that is called through a [retry](crate::retry).
-//! A request that may not be acted on twice, such as a POST without a key, is sent again only if it is proved that it was not
-//! sent, and an error by itself proves nothing. This adapter asks the client.
+//! Put it around every [`Client`](::hyper_util::client::legacy::Client) of hyper-util that is called through a
+//! [retry](crate::retry). A request that is not idempotent, such as a POST without a key, is sent again only with a
+//! proof that it was not sent, and an error by itself proves nothing. This adapter gets the proof from the client.
 //!
 //! ```
 //! use buttress::http::HttpStandardService;
@@ -28,17 +28,18 @@
 //!
 //! | the client says | because |
 //! |---|---|
-//! | no connection was made | its connector failed: a refused connection, a name that is not found, a handshake of TLS that failed |
+//! | no connection was made | its connector failed: a refused connection, an unknown host name, a failed TLS handshake |
 //! | the request was dropped | its connection was closed while the request was in the queue |
 //! | the stream was refused | the other side sent `RST_STREAM` with `REFUSED_STREAM` |
-//! | the stream was excluded | the other side sent `GOAWAY` without an error, and the stream is above the last one that it names, or was not begun. Only for requests with a body: hyper says the same of one whose head it was just writing |
+//! | the stream was excluded | the other side sent `GOAWAY` without an error, and the stream is above the last one in it, or was not begun. This counts only for requests with a body, because hyper reports the same for a request whose head it was just writing |
 //!
-//! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all others the service may have acted on the request.
+//! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all other cases the service may have acted
+//! on the request.
 //!
-//! The statement holds for the layer that has called the adapter directly: for a retry in the same
-//! [`ServiceBuilder`](tower::ServiceBuilder), also if a balancer, a timeout or a layer of another crate that passes the call on at
-//! once stands between them. Behind a service that waits before it makes the call (an `async` function, a `Buffer`) it proves
-//! nothing to that retry, because such a service may have done something else before.
+//! The proof holds for the layer that has called the adapter directly: for a retry in the same
+//! [`ServiceBuilder`](tower::ServiceBuilder), also with a balancer, a timeout or a layer of another crate in between,
+//! if each passes the call on at once. If a service in between waits before it makes the call (an `async` function, a
+//! `Buffer`), the proof does not hold for the retry, because the service may have done something else before.
 
 use std::fmt;
 use std::task::{self, Poll, ready};
@@ -58,7 +59,7 @@ use crate::statement::{self, Witness, of_legacy_client};
 pub struct Client<C>(C);
 
 impl<C> Client<C> {
-    /// Asks `client`.
+    /// Wraps `client`.
     pub fn new(client: C) -> Self {
         Self(client)
     }
@@ -89,7 +90,7 @@ where
 /// The response future of [`Client`].
 pub type ResponseFuture<F> = statement::ResponseFuture<F, Legacy>;
 
-/// Asks a client of hyper-util.
+/// The witness of a client of hyper-util.
 #[derive(Clone, Copy, Debug)]
 pub struct Legacy {
     has_body: bool,

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// Returns the nanoseconds from `origin` to `now`, 584 years at most. Zero if the clock has gone back.
 ///
-/// Atomic words hold times in this form. Each shared state has an origin of its own: one for the process
-/// would tie a run in paused time to whatever ran before it.
+/// Atomic words hold times in this form. Each shared state has an origin of its own, because with one origin for the
+/// process a run in paused time would depend on earlier runs.
 #[inline]
 pub(crate) fn nanos_between(origin: Instant, now: Instant) -> u64 {
     let elapsed = now.saturating_duration_since(origin);
@@ -15,7 +15,7 @@ pub(crate) fn nanos_between(origin: Instant, now: Instant) -> u64 {
     seconds.saturating_add(u64::from(elapsed.subsec_nanos()))
 }
 
-/// So many nanoseconds, 584 years at most.
+/// Returns the nanoseconds of `duration`, 584 years at most.
 #[inline]
 pub(crate) fn whole_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -27,7 +27,7 @@ pub(crate) fn after(now: u64, wait: Duration) -> u64 {
     now.saturating_add(whole_nanos(wait))
 }
 
-/// `instant + duration`, or a time too far away to matter.
+/// Returns `instant + duration`, or a time too far away to matter.
 #[inline]
 pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! The handles by which errors are told apart.
+//! Handles that identify the layer of an error.
 
 use crate::{Cause, ErrorKind, balance, bulkhead, circuit_breaker, rate_limit, stack};
 
@@ -6,9 +6,9 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A handle of a layer, or of a whole stack, that can end calls. Given to [`Cause::is_of`].
+/// A handle of a layer or of a whole stack that can end calls. It is the argument of [`Cause::is_of`].
 ///
-/// Implemented for the handles of this crate.
+/// The trait is implemented for the handles of this crate.
 #[diagnostic::on_unimplemented(message = "`{Self}` is not a handle of a layer that ends calls")]
 pub trait EndsCalls: sealed::Sealed {
     #[doc(hidden)]
@@ -51,10 +51,11 @@ impl EndsCalls for stack::Handle {
 }
 
 impl Cause {
-    /// Returns `true` if the layer of `handle` ended the call, or for a stack one of its parts: by its name and the kind of the
-    /// error.
+    /// Returns `true` if the layer of `handle`, or a part of its stack, ended the call. It compares the name and the
+    /// kind of the error.
     ///
-    /// It tells the refusals of several dependencies apart, wherever [`Error::find`](crate::Error::find) has found them.
+    /// Use it to distinguish the refusals of several dependencies, wherever [`Error::find`](crate::Error::find) has
+    /// found them.
     ///
     /// # Examples
     ///

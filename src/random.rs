@@ -1,17 +1,17 @@
-//! The one source of randomness: seedable, shared without a lock.
+//! The source of all random numbers: it can have a seed, and is shared without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::SeedableRng;
 use rand::rngs::{SmallRng, SysRng};
 
-/// The odd constant of `SplitMix64`: adding it walks through all 2⁶⁴ states before one comes again.
+/// The odd constant of `SplitMix64`: repeated addition visits all 2⁶⁴ states before one repeats.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Hands out generators, each with a seed of its own.
+/// A source of generators, each with a seed of its own.
 ///
-/// Two calls never share a sequence, also when they run on different threads. With a fixed seed and
-/// a single thread, everything that is drawn repeats exactly.
+/// Two calls never share a sequence, also when they run on different threads. With a fixed seed and a single thread,
+/// all random numbers repeat exactly.
 #[derive(Debug)]
 pub(crate) struct Random {
     state: AtomicU64,
@@ -22,7 +22,7 @@ impl Random {
     pub(crate) fn new(seed: Option<u64>) -> Self {
         let seed = seed.unwrap_or_else(|| {
             use rand::TryRng;
-            // Without entropy (a sandbox early at boot), different layers must still differ.
+            // Without entropy (a sandbox early at boot), layers must still have different seeds.
             static FALLBACK: AtomicU64 = AtomicU64::new(0);
             SysRng
                 .try_next_u64()
@@ -33,7 +33,7 @@ impl Random {
         }
     }
 
-    /// Returns a generator whose sequence nobody else gets.
+    /// Returns a generator with a sequence of its own.
     pub(crate) fn generator(&self) -> SmallRng {
         SmallRng::seed_from_u64(self.state.fetch_add(STEP, Ordering::Relaxed))
     }

@@ -1,10 +1,9 @@
 //! Readiness of the inner service, waited for inside the call.
 //!
-//! Tower's way is to wait in `poll_ready`, outside the call: whatever was reserved there belongs to a
-//! handle that may never be called, no timeout covers the wait, and an error from `poll_ready` is the
-//! end of the stack. All layers of this crate go through [`Ready`] instead. It asks the inner service
-//! once, remembers the answer and never waits; what is not ready then is driven to readiness by the
-//! response future.
+//! In Tower, the wait is in `poll_ready`, outside the call: a reservation there belongs to a handle that may never be
+//! called, no timeout covers the wait, and an error from `poll_ready` ends the stack. All layers of this crate use
+//! [`Ready`] instead. It polls the inner service once, stores the answer and never waits. If the inner service is not
+//! ready, the response future waits for its readiness.
 
 use std::fmt;
 use std::mem;
@@ -16,14 +15,14 @@ use tower::Service;
 
 use crate::{BoxError, Error, context};
 
-/// Service that the layers of this crate can wrap.
+/// A service that the layers of this crate can wrap.
 ///
-/// Implemented for every `tower::Service` that is `Clone` and whose error is `'static` and converts into [`BoxError`];
-/// there is nothing to implement by hand.
+/// It is implemented for every `tower::Service` that is `Clone` and whose error is `'static` and converts into
+/// [`BoxError`]. You never implement it by hand.
 ///
 /// # Examples
 ///
-/// A bound for code that puts layers round any client:
+/// A bound for code that puts layers around any client:
 ///
 /// ```
 /// use buttress::stack::StandardService;
@@ -43,16 +42,16 @@ pub trait CloneService<Req>: Service<Req, Error: Into<BoxError> + 'static> + Clo
 #[diagnostic::do_not_recommend]
 impl<Req, S> CloneService<Req> for S where S: Service<Req, Error: Into<BoxError> + 'static> + Clone {}
 
-/// An inner service together with what it answered when it was last asked whether it is ready.
+/// An inner service, together with its last answer to `poll_ready`.
 pub(crate) struct Ready<S> {
     inner: S,
     gate: Gate,
 }
 
 enum Gate {
-    /// Not asked since the last call.
+    /// Not polled since the last call.
     Unknown,
-    /// Asked and not ready; the handle may have its place in an inner queue.
+    /// Polled and not ready; the handle may have a place in an inner queue.
     Waiting,
     Ready,
     Failed(Error),
@@ -66,7 +65,7 @@ impl<S> Ready<S> {
         }
     }
 
-    /// Asks the inner service, unless its last answer has not been used yet. Never waits.
+    /// Polls the readiness of the inner service, unless its last answer has not been used yet. Never waits.
     #[inline]
     pub(crate) fn poll<Req>(&mut self, cx: &mut task::Context<'_>)
     where
@@ -88,13 +87,13 @@ impl<S> Ready<S> {
         matches!(self.gate, Gate::Ready)
     }
 
-    /// Calls the inner service, at once if it is ready, else as soon as it is, and makes a `future` of the call and of
-    /// what is `held` while it is made.
+    /// Calls the inner service, at once or as soon as it is ready. Makes a `future` of the call and of the resources in
+    /// `held`.
     ///
-    /// If that only puts values beside each other, the inner service writes its future where it is to stay, and nothing
-    /// is copied: through the layers of a stack it would be many times over. The compiler can do so where a panic has
-    /// nothing to clean up, and where nothing is read that the inner service could have written. So a layer that holds something
-    /// meanwhile does so in a function of its own, with its resources as parameters.
+    /// If `future` only puts values side by side, the inner service writes its future directly to its final place.
+    /// Otherwise each layer of a stack would copy it. The compiler can avoid the copy if a panic has nothing to clean
+    /// up, and if no value is read that the inner service could have written. A layer that holds resources during the
+    /// call therefore makes it in a function of its own, with its resources as parameters.
     #[inline]
     pub(crate) fn call_as<Req, H, F>(
         &mut self,
@@ -105,7 +104,7 @@ impl<S> Ready<S> {
     where
         S: Service<Req> + Clone,
     {
-        /// Copying so much costs no more than a function of its own.
+        /// The number of bytes whose copy costs no more than a function of its own.
         const SMALL: usize = 64;
         if let Gate::Ready = self.gate {
             self.gate = Gate::Unknown;
@@ -119,7 +118,7 @@ impl<S> Ready<S> {
         }
     }
 
-    /// Without a branch and on its own, for the reasons above.
+    /// Makes the call without a branch and in a function of its own, for the reasons above.
     #[inline(never)]
     fn call_in_place<Req, H, F>(
         &mut self,
@@ -145,8 +144,8 @@ impl<S> Ready<S> {
         }
     }
 
-    /// Returns a call that was refused; or, if it was not, one that is made when the inner service is ready again, on a
-    /// handle that reserves nothing until then.
+    /// Returns a refused call if `admitted` is an error. Otherwise returns a call that is made when the inner service
+    /// is ready again, on a handle without a reservation.
     #[cold]
     pub(crate) fn call_later<Req>(
         &mut self,
@@ -172,8 +171,8 @@ impl<S> Ready<S> {
 
     /// Takes the handle that has been polled and leaves a clone of it behind.
     ///
-    /// Not the other way round: the polled handle has its place in the inner queue, and a clone
-    /// driven in its stead would wait for a permit that the handle left behind keeps.
+    /// It does not take the clone, because the polled handle has the place in the inner queue: the clone would wait for
+    /// a permit that the polled handle keeps.
     #[cold]
     fn take_polled(&mut self) -> S
     where
@@ -184,8 +183,8 @@ impl<S> Ready<S> {
     }
 }
 
-/// Holds the resources of a layer while it calls the inner layer, in place of the function that makes the future
-/// of the outer layer.
+/// Calls the inner layer in a function of its own, so that the resources of the outer layer are not held in the
+/// function that makes its future.
 #[inline(never)]
 fn call_alone<S, Req>(service: &mut S, request: Req) -> S::Future
 where
@@ -195,7 +194,7 @@ where
 }
 
 impl<S: Clone> Clone for Ready<S> {
-    /// The clone has to ask for itself: a reservation belongs to the handle that made it.
+    /// The clone has to poll for itself, because a reservation belongs to the handle that made it.
     fn clone(&self) -> Self {
         Self::new(self.inner.clone())
     }
@@ -207,7 +206,7 @@ impl<S: fmt::Debug> fmt::Debug for Ready<S> {
     }
 }
 
-/// A call to a service that is not known to be ready.
+/// A call to a service whose readiness is not known.
 pub(crate) struct Unready<S, Req> {
     service: S,
     request: Option<Req>,
@@ -238,12 +237,13 @@ where
         Self::Running { future }
     }
 
-    /// Makes a call that has failed before it was made.
+    /// Returns a call that has failed before it was made.
     pub(crate) fn failed(error: Error) -> Self {
         Self::Failed { error: Some(error) }
     }
 
-    /// Returns a call that was refused; or, if it was not, one on a handle that is not known to be ready.
+    /// Returns a refused call if `admitted` is an error. Otherwise returns a call on a handle whose readiness is not
+    /// known.
     pub(crate) fn of(
         admitted: Result<(), Error>,
         service: impl FnOnce() -> S,
@@ -260,7 +260,7 @@ where
         matches!(self, Self::Waiting { .. })
     }
 
-    /// Makes a call on a handle that is not known to be ready.
+    /// Returns a call on a handle whose readiness is not known.
     #[cold]
     pub(crate) fn waiting(service: S, request: Req) -> Self {
         Self::Waiting {

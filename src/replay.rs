@@ -1,4 +1,4 @@
-//! Decision about sending a request again, and its copy.
+//! Decision whether a request may be sent again, and its copy.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,9 +13,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Decides whether a request may be sent again, and copies it.
 ///
-/// This is a value given to the layer and not a trait on the request, because requests that are not
-/// `Clone` (`reqwest::Request`, streaming bodies) belong to other crates. [`ByClone`] is the default;
-/// a closure `|request: &Req| -> Option<Req>` works; [`Never`] never copies.
+/// The policy is a value of the layer and not a trait of the request, because requests that are not `Clone`
+/// (`reqwest::Request`, streaming bodies) belong to other crates. [`ByClone`] is the default. A closure `|request:
+/// &Req| -> Option<Req>` is a policy, too, and [`Never`] never copies.
 ///
 /// # Examples
 ///
@@ -40,7 +40,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub trait Replay<Req> {
     /// Copies the request. `None` means that this request cannot be sent again.
     ///
-    /// Called before the first attempt, and only while a further attempt is possible.
+    /// It is called before the first attempt, and only while a further attempt is possible.
     fn copy(&self, request: &Req) -> Option<Req>;
 
     /// Returns whether the service may act on the request twice. By default it may.
@@ -59,8 +59,8 @@ pub trait Replay<Req> {
 
     /// Returns the trace that an attempt with this request may leave. By default there is none.
     ///
-    /// Called when a further attempt is sent after an attempt that may have acted. From the trace, the classifier finds out
-    /// whether an answer is a [`Conflict`] with the earlier attempt.
+    /// It is called when a further attempt is sent after an attempt that may have acted. From the trace, the classifier
+    /// decides whether an answer is a [`Conflict`] with the earlier attempt.
     fn effect(&self, _request: &Req) -> Effect {
         Effect::None
     }
@@ -68,46 +68,46 @@ pub trait Replay<Req> {
     /// Returns whether the request asks for a [stream](crate::stack#streams), if it is marked as one or as none. By default no
     /// request is marked.
     ///
-    /// Asked by a standard stack. A mark wins over the declaration in [`streaming`](crate::stack::Standard::streaming).
+    /// A standard stack calls it. A mark wins over the declaration in [`streaming`](crate::stack::Standard::streaming).
     fn is_stream(&self, _request: &Req) -> Option<bool> {
         None
     }
 
-    /// Writes the number of the attempt (1 for the first) into the request. By default it does nothing.
+    /// Writes the number of the attempt (1 for the first) into the request. The default does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
     /// Returns the progress of the request's body, which the client takes while the attempt runs. By default there is none.
     ///
-    /// Asked before each attempt of a standard stack with a timeout. With it, the timeout does not end an upload that goes on:
-    /// see [`Upload`].
+    /// A standard stack with a timeout calls it before each attempt. With a progress, the timeout does not end an
+    /// upload that goes on: see [`Upload`].
     fn upload(&self, _request: &mut Req) -> Option<Upload> {
         None
     }
 
     /// Returns whether a copy that was made earlier can still be sent. By default it can.
     ///
-    /// Called before the copy is sent. The copy may have been lost since: a streamed body is kept only up to a limit,
-    /// and the first attempt may have read more than that.
+    /// It is called before the copy is sent. The copy may have been lost in the meantime: a streamed body is kept only
+    /// up to a limit, and the first attempt may have read more than the limit.
     fn is_replayable(&self, _copy: &Req) -> bool {
         true
     }
 
-    /// Ends the rest of the attempt that `copy` was made of. By default it does nothing.
+    /// Ends the attempt from whose request `copy` was made. The default does nothing.
     ///
-    /// A retry calls it when that attempt has failed and the copy is about to be sent. A client may go on to send a
-    /// streamed body after it has given an answer, and consume data that the copy needs.
+    /// A retry calls it when this attempt has failed and the copy is about to be sent. A client may continue to send a
+    /// streamed body after it has returned an answer, and so consume data that the copy needs.
     fn abandon(&self, _copy: &Req) {}
 }
 
 /// The progress of a request body that a client takes while it sends it.
 ///
-/// The timeout of an attempt is the time for the answer. With the progress of the body at hand, that time begins when the
-/// client has taken all of the body. Until then, the timeout bounds each stretch in which the body has more and the client does
-/// not take it: a service that stops reading is given up. While the client waits for the body, no time runs, because the
-/// sender of the body is slow, and not the service.
+/// The timeout of an attempt is the time for the answer. With the progress of the body, this time begins when the
+/// client has taken the whole body. Before that, the timeout bounds each pause in which the body has more data and the
+/// client does not take it, so that a call to a service that stops reading ends. The time does not run while the client
+/// waits for the body, because the sender of the body is slow, and not the service.
 ///
-/// `ReplayBody` of the feature `http` notes its progress. A body of your own that does so keeps a clone, and also notes that it
-/// is dropped.
+/// `ReplayBody` of the feature `http` notes its progress. In a body of your own, keep a clone, and call
+/// [`note`](Self::note) at each poll and [`note_drop`](Self::note_drop) in the drop.
 #[derive(Clone, Debug)]
 pub struct Upload(Arc<Progress>);
 
@@ -137,7 +137,7 @@ impl Progress {
     }
 }
 
-/// The least time that an attempt is given when its time goes on.
+/// The least extension of the time of an attempt.
 const MIN_EXTENSION: Duration = Duration::from_millis(1);
 
 impl Upload {
@@ -161,7 +161,7 @@ impl Upload {
         }
     }
 
-    /// Notes that the client has dropped the body. If it waited for the body, it waits for the service from now on.
+    /// Notes that the client has dropped the body. A client that waited for the body waits for the service from now on.
     pub fn note_drop(&self) {
         let Progress { taken, dropped, .. } = &*self.0;
         if taken.load(Ordering::Relaxed) & STARVED != 0 {
@@ -170,14 +170,14 @@ impl Upload {
         }
     }
 
-    /// Returns when the client last took a part of the body, or learned of its end.
+    /// Returns the time at which the client last took a part of the body, or learned of its end.
     #[cold]
     pub(crate) fn taken(&self) -> Option<Instant> {
         self.0
             .instant(self.0.taken.load(Ordering::Relaxed) & !STARVED)
     }
 
-    /// Returns since when the client has been waiting for the service alone, if it has polled the body.
+    /// Returns the time since which the client has been waiting for the service alone, if it has polled the body.
     #[cold]
     pub(crate) fn waits_since(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let taken = self.0.taken.load(Ordering::Acquire);
@@ -188,7 +188,7 @@ impl Upload {
         self.0.instant(if dropped == 0 { taken } else { dropped })
     }
 
-    /// Returns when this time for the answer is over, if that is after `now`.
+    /// Returns the time at which the time for the answer is over, if it is after `now`.
     #[cold]
     pub(crate) fn end(&self, time: Duration, now: Instant) -> Option<Instant> {
         let end = saturating_add(self.waits_since(|| now)?, time);
@@ -206,10 +206,11 @@ impl Default for Upload {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// A later attempt finds nothing that changes its answer.
+    /// No trace: the answer to a later attempt does not change.
     #[default]
     None,
-    /// The service knows the request by a key. While the first attempt is in progress, it may answer a later one with that fact.
+    /// The service knows the request by a key. While the first attempt is in progress, the service may say so in its
+    /// answer to a later one.
     Key,
     /// The request removes something. A later attempt does not find it.
     Removal,
@@ -223,7 +224,7 @@ pub enum Conflict {
     None,
     /// The earlier attempt is in progress. A later attempt gets the answer.
     InProgress,
-    /// The answer may be due to the earlier attempt, and no further attempt can find out.
+    /// The answer may be the effect of the earlier attempt, and no further attempt can find out.
     Unknown,
 }
 
@@ -258,19 +259,19 @@ where
     }
 }
 
-/// Reason why a request body that several attempts read could not be read on.
+/// Error of a request body that several attempts read.
 ///
-/// It is in the chain of sources of the client's error. The `ReplayBody` of the feature `http` fails with it;
-/// a body of your own can do the same. [`Lost`](Self::Lost) and [`Superseded`](Self::Superseded) concern one copy alone, so that
-/// they do not end a hedged call.
+/// It is in the chain of sources of the client's error. The `ReplayBody` of the feature `http` fails with it; a body of
+/// your own can do the same. [`Lost`](Self::Lost) and [`Superseded`](Self::Superseded) concern a single copy, so they
+/// do not end a hedged call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReplayBodyError {
     /// The body itself failed. Every copy reports it.
     Source(Arc<dyn StdError + Send + Sync>),
-    /// More of the body was read than is kept, and this copy needs a part that is gone.
+    /// Another copy has read more of the body than the limit, and this copy needs a part that is no longer kept.
     Lost,
-    /// The attempt that reads it is over, and another attempt has replaced it.
+    /// The attempt of this copy is over, and another attempt has replaced it.
     Superseded,
     /// The body panicked when another copy read it.
     Panicked,
@@ -290,7 +291,7 @@ impl fmt::Display for ReplayBodyError {
 impl StdError for ReplayBodyError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            // The error itself: behind the `Arc` nobody would find it by its type.
+            // The error itself, because behind the `Arc` a search by its type would not find it.
             Self::Source(error) => Some(&**error),
             Self::Lost | Self::Superseded | Self::Panicked => None,
         }

@@ -1,8 +1,9 @@
 //! Calls as futures that are declared `Send`.
 //!
-//! The future of a service is `Send` if all types inside it are. Inside an `async` block the compiler finds that out with all
-//! lifetimes forgotten, and then does not believe that a `BoxError` or a `&'static str` in one of those types is `'static`:
-//! *implementation of `FnOnce` is not general enough*. A future that declares to be `Send` is not looked into.
+//! The future of a service is `Send` if all types inside it are. Inside an `async` block the compiler checks this with
+//! all lifetimes erased, and then does not know that a `BoxError` or a `&'static str` in one of these types is
+//! `'static`: *implementation of `FnOnce` is not general enough*. The compiler does not look into a future that is
+//! declared `Send`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,9 +15,9 @@ use tower::Service;
 use crate::context;
 
 pin_project! {
-    /// A call to a service of this crate, which becomes ready when the future is polled first.
+    /// A call to a service of this crate. The service is made ready at the first poll of the future.
     ///
-    /// Not an `async` block: it would hold the request and the future of the call beside each other.
+    /// It is no `async` block, which would store the request and the future of the call side by side.
     #[project = OneCallProj]
     #[must_use = "futures do nothing unless polled"]
     pub(crate) enum OneCall<S, Req>
@@ -67,7 +68,7 @@ where
                     ready!(service.poll_ready(cx))?;
                     match request.take() {
                         Some(request) => context::as_direct(*is_direct, || service.call(request)),
-                        // It panicked when it was called.
+                        // The call has panicked.
                         None => return Poll::Pending,
                     }
                 }
@@ -95,10 +96,10 @@ macro_rules! send_method {
         impl<$($param $(: $bound)?),*> $service<$($param),*> {
             /// Sends one request.
             ///
-            /// The call is made on a clone, so the service can be shared by reference, and no `poll_ready` is needed. The
-            /// future is `Send` and `'static` if the service and the request are: it can be awaited in a spawned task and
-            /// in a handler of axum. With `ServiceExt::oneshot` the compiler often rejects services with closures, boxes or
-            /// `&'static str` there (*implementation of `FnOnce` is not general enough*).
+            /// The call is made on a clone, so you can share the service by reference and need no `poll_ready`. The
+            /// future is `Send` and `'static` if the service and the request are: you can await it in a spawned task
+            /// and in a handler of axum. There, with `ServiceExt::oneshot`, the compiler often rejects services with
+            /// closures, boxes or `&'static str` (*implementation of `FnOnce` is not general enough*).
             ///
             /// Dropping the future cancels the call. Nothing happens before it is polled.
             ///

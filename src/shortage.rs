@@ -1,13 +1,13 @@
-//! The endpoints of a balancer when a call finds none that takes it: a part of the call's error.
+//! The numbers of endpoints of a balancer by state, as a part of the error of a call that finds no endpoint.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The endpoints of a balancer when none of them would take a call.
+/// The numbers of endpoints of a balancer by state, when none of them would take a call.
 ///
 /// [`Cause::shortage`](crate::Cause::shortage) returns it for an error of kind
-/// [`NoEndpoints`](crate::ErrorKind::NoEndpoints), and for the refusal of an endpoint if all others would have refused
-/// as well. Each endpoint is counted once.
+/// [`NoEndpoints`](crate::ErrorKind::NoEndpoints), and for the refusal of an endpoint if all other endpoints would have
+/// refused as well. Each endpoint is counted once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shortage {
@@ -21,7 +21,7 @@ pub struct Shortage {
     pub ejected: usize,
     /// The number of endpoints that are unhealthy, by a health check.
     pub unhealthy: usize,
-    /// The number of the others that have just refused a call, or are not [available](crate::Availability).
+    /// The number of other endpoints that have just refused a call, or are not [available](crate::Availability).
     pub unavailable: usize,
     /// `true` while endpoints are still being discovered.
     pub is_discovering: bool,

@@ -1,4 +1,4 @@
-//! The statement of a client that a request was not sent. The adapters of `hyper`, `tonic` and `reqwest` ask for it.
+//! The proof of a client that a request was not sent, for the adapters of `hyper`, `tonic` and `reqwest`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -28,13 +28,14 @@ pin_project! {
         #[pin]
         future: F,
         witness: W,
-        // The layer that judges the result has called the adapter directly, so that the request of the one is that of the other.
+        // `true` if the layer that decides on the result has called the adapter directly, so that both have the same
+        // request.
         is_direct: bool,
     }
 }
 
 impl<F, W> ResponseFuture<F, W> {
-    /// Watches a call that was made now.
+    /// Makes a call and watches it.
     #[inline]
     pub(crate) fn call(witness: W, call: impl FnOnce() -> F) -> Self {
         let is_direct = context::take_direct();
@@ -77,8 +78,8 @@ pub(crate) fn of_connection(error: &(dyn StdError + 'static), has_body: bool) ->
     let Some(error) = error.downcast_ref::<::hyper::Error>() else {
         return false;
     };
-    // The connection was closed while the request was in its queue. (The same is said of an upgrade that has failed, but not in
-    // place of an answer.)
+    // The connection was closed while the request was in its queue. (hyper also reports this error for a failed
+    // upgrade, but not in place of an answer.)
     error.is_canceled()
         || error
             .source()
@@ -86,13 +87,13 @@ pub(crate) fn of_connection(error: &(dyn StdError + 'static), has_body: bool) ->
             .is_some_and(|error| of_stream(error, has_body))
 }
 
-/// Returns whether the other side has said that it did not act on the stream, and never will.
+/// Returns whether the other side has stated that it did not act on the stream and will not do so.
 fn of_stream(error: &::h2::Error, has_body: bool) -> bool {
     use ::h2::Reason;
     let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    // h2 ends only those streams with it that are above the last one of the GOAWAY, and those that were not begun. But when
-    // the GOAWAY comes while hyper begins a stream, hyper ends that one with it as well. By then its head may be on the way, not its
-    // body: such a request was sent only if the head is all of it.
+    // h2 gives this error only to streams above the last one of the GOAWAY and to streams that were not begun. However,
+    // if the GOAWAY arrives while hyper begins a stream, hyper gives that stream the same error. Its head may have been
+    // sent by then, but not its body: such a request was sent only if it has no body.
     let is_excluded = has_body && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
     error.is_remote() && (is_refused || is_excluded)
 }

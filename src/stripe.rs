@@ -1,4 +1,4 @@
-//! Which of several copies of a counter the current thread uses.
+//! The choice of the copy of a counter for the current thread.
 
 use std::cell::Cell;
 use std::sync::OnceLock;

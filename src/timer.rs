@@ -1,4 +1,4 @@
-//! A timer that costs nothing until somebody has to wait.
+//! A timer that costs nothing until a call has to wait.
 
 use std::pin::Pin;
 use std::task::{self, Poll};
@@ -27,7 +27,7 @@ impl Timer {
         self.poll(Instant::now, cx)
     }
 
-    /// Is ready when `at` has come, which may be another instant in each poll.
+    /// Is ready at the instant `at`, which may differ in each poll.
     pub(crate) fn poll_at(
         mut self: Pin<&mut Self>,
         at: Instant,
@@ -40,7 +40,7 @@ impl Timer {
         self.poll(|| at, cx)
     }
 
-    /// Is ready when the instant that `at` gave at the first poll has come.
+    /// Is ready at the instant that `at` returned at the first poll.
     #[inline]
     pub(crate) fn poll(
         self: Pin<&mut Self>,
@@ -50,8 +50,8 @@ impl Timer {
         let mut sleep = self.project().sleep;
         if let Some(mut sleep) = sleep.as_mut().as_pin_mut() {
             return match sleep.as_mut().poll(cx) {
-                // A task that has used up its cooperative budget sees every timer as pending. An inner
-                // future that uses it up in each poll would never time out, so the clock is asked.
+                // A task that has used up its cooperative budget sees every timer as pending. With an inner future that
+                // uses it up in each poll, the call would never time out, so the clock is read.
                 Poll::Pending if sleep.deadline() <= Instant::now() => Poll::Ready(()),
                 poll => poll,
             };

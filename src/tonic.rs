@@ -2,9 +2,9 @@
 //!
 //! # When to use it
 //!
-//! Around every [`Channel`] that is called through a [retry](crate::retry). All methods of gRPC are POST: a call is sent again
-//! only if its method is declared idempotent, or if it is proved that it was not sent. An error by itself proves nothing. This
-//! adapter asks the channel.
+//! Put it around every [`Channel`] that is called through a [retry](crate::retry). All methods of gRPC are POST: a call
+//! is sent again only if its method is declared idempotent, or with a proof that it was not sent. An error by itself
+//! proves nothing. This adapter gets the proof from the channel.
 //!
 //! ```
 //! use buttress::tonic::Client;
@@ -23,15 +23,15 @@
 //!
 //! | the channel says | because |
 //! |---|---|
-//! | no connection was made | its connector failed. One that is given to [`Channel::new`] makes no statement |
+//! | no connection was made | its connector failed. A connector that is given to [`Channel::new`] gives no proof |
 //! | the request was dropped | its connection was closed while the request was in the queue |
 //! | the stream was refused | the other side sent `RST_STREAM` with `REFUSED_STREAM` |
-//! | the stream was excluded | the other side sent `GOAWAY` without an error, and the stream is above the last one that it names, or was not begun. Only for requests with a body: hyper says the same of one whose head it was just writing |
+//! | the stream was excluded | the other side sent `GOAWAY` without an error, and the stream is above the last one in it, or was not begun. This counts only for requests with a body, because hyper reports the same for a request whose head it was just writing |
 //!
-//! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all others, and if a service between this one and the
-//! layer that decides waits before it makes the call, the service may have acted on the request.
+//! In these cases [`Cause::was_sent`](crate::Cause::was_sent) is `false`. In all other cases the service may have acted
+//! on the request. This includes calls through a service that waits between the adapter and the retry.
 //!
-//! The adapter also looks at trailers that follow the head at once, so that a failure which they tell can be retried: see
+//! The adapter also reads trailers that follow the head at once, so that a failure in them can be retried: see
 //! [`grpc`](crate::http::grpc).
 //!
 //! The channel must be the innermost service: put an interceptor around the adapter, not between it and the channel.
@@ -52,12 +52,12 @@ use crate::{BoxError, Error};
 
 /// A channel that says whether a request was sent. See the [module documentation](self).
 ///
-/// Any other service in the place of the channel, as in a test, makes no statement.
+/// Another service in place of the channel, as in a test, gives no proof.
 #[derive(Clone, Debug)]
 pub struct Client<S = Channel>(S);
 
 impl<S> Client<S> {
-    /// Asks `channel`.
+    /// Wraps `channel`.
     #[must_use]
     pub fn new(channel: S) -> Self {
         Self(channel)
@@ -95,10 +95,11 @@ where
 pub type ResponseFuture<F = <Channel as Service<Request<Body>>>::Future, B = Body> =
     PeekFuture<statement::ResponseFuture<F, OfChannel>, B>;
 
-/// Asks a channel.
+/// The witness of a channel.
 #[derive(Clone, Copy, Debug)]
 pub struct OfChannel {
-    /// A service around a channel may have sent the request before, and hand on the error of the channel.
+    /// `false` for a service around a channel, which may have sent the request before and return a later error of the
+    /// channel.
     is_channel: bool,
     has_body: bool,
 }

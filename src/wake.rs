@@ -1,9 +1,9 @@
-//! Waking tasks when no lock is held.
+//! Wakes tasks without holding a lock.
 
 use crate::algorithm::queue::Wakers;
 use crate::sync::{Mutex, lock};
 
-/// Changes what is locked, and wakes or drops the wakers that come out of that when the lock is gone.
+/// Changes a locked state. Wakes or drops the wakers of the change after the lock is released.
 pub(crate) fn locked<T, R>(state: &Mutex<T>, change: impl FnOnce(&mut T, &mut Wakers) -> R) -> R {
     let mut wakers = Wakers::default();
     let result = change(&mut lock(state), &mut wakers);

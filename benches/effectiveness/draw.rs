@@ -1,4 +1,4 @@
-//! Draws plots as SVG, in colours that can be read on a light and on a dark page.
+//! Draws plots as SVG, in colours that are readable on light and dark pages.
 
 use std::{error::Error, fs, ops::Range, path::Path};
 

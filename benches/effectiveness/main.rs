@@ -1,9 +1,9 @@
 //! Published results about resilience, rebuilt as deterministic simulations that run the crate's
 //! real layers.
 //!
-//! `cargo bench --package effectiveness` runs every experiment, prints a table for each, and exits
-//! non-zero if a goal is missed. It writes the tables and plots of them to `benches/plots`; `cargo bench --package effectiveness -- x7 x9` runs some of them.
-//! `tests/effectiveness` runs the same experiments in a short form.
+//! `cargo bench --package effectiveness` runs every experiment, prints a table for each, and exits non-zero if a goal
+//! is missed. It writes the tables and plots to `benches/plots`. `cargo bench --package effectiveness -- x7 x9` runs
+//! only these experiments. `tests/effectiveness` runs the same experiments in a short form.
 
 mod draw;
 mod experiments;

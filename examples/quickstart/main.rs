@@ -5,10 +5,9 @@
 //! cargo run --release --example quickstart -- --quick  # 7 s
 //! ```
 //!
-//! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback;
-//! `stock` stays healthy while `payments` gets into every kind of trouble. Two shops get the same
-//! orders at the same moments, each from servers of its own. They differ only in `protect`,
-//! right below; everything that is printed is measured.
+//! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback. `stock` stays
+//! healthy while `payments` has every kind of fault. Two shops get the same orders at the same times, each with servers
+//! of its own. They differ only in `protect`, right below. All printed numbers are measured.
 
 mod column;
 mod metrics;

@@ -1,4 +1,4 @@
-//! Progress of the play on stderr.
+//! Progress of the script on stderr.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};

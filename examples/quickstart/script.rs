@@ -1,4 +1,4 @@
-//! The play: the troubles of `payments`, and the arrivals of the customers.
+//! The script: the faults of `payments`, and the arrivals of the customers.
 
 use std::time::Duration;
 

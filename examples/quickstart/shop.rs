@@ -1,4 +1,4 @@
-//! The shop: places orders through whatever client it is given, and notes how each one ended.
+//! The shop: places orders through the given client, and notes the result of each order.
 
 use std::io;
 use std::net::SocketAddr;

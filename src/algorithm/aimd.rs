@@ -1,25 +1,25 @@
-//! Additive increase, multiplicative decrease: a limit that feels its way to what the service can take.
+//! Additive increase, multiplicative decrease: a limit that adapts to the capacity of the service.
 //!
-//! The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988). The limit shrinks
-//! at most once per round trip: of all calls that were in flight when it shrank, none makes it shrink again. It grows by one
-//! when as many calls have been well as it allows at once, each of which began after the last change and saw more than
-//! half of it in flight.
+//! The rule is that of TCP congestion control (*Congestion Avoidance and Control*, Van Jacobson, 1988). The limit
+//! shrinks at most once per round trip: calls that were in flight when it shrank do not make it shrink again. It grows
+//! by one after as many good calls as it allows at once. Each of them must have begun after the last change, with more
+//! than half of the limit in flight.
 //!
-//! It starts slowly, as TCP does: each such call makes it grow by one, which doubles it in a round trip. The start is over when a
-//! call was too much for the service, which takes the last doubling back. It pauses when as many calls in a row as the limit
-//! allows at once have found half of it unused: the limit is no hindrance then, and the next overload must not find it
-//! doubling. Calls that have the limit for themselves do not count there, and after an idle second it goes on: they say
-//! nothing about the load that comes after them.
+//! It begins with a slow start, as in TCP: each such call makes it grow by one, which doubles it in a round trip. The
+//! first bad call ends the slow start and takes the last doubling back. The slow start pauses when as many calls in a
+//! row as the limit allows at once have found half of it unused: the limit does not restrict calls then, and must not
+//! be doubling when the next overload comes. A single call in flight does not count for the pause, because it says
+//! nothing about later load. For the same reason the slow start continues after an idle second.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Initial limit: little enough for a small service, and three round trips from 100.
+/// Initial limit: low enough for a small service, and three round trips below 100.
 const INITIAL: usize = 20;
 
-/// Nanoseconds without the end of a call after which the load that comes is a new one.
+/// Nanoseconds without the end of a call after which the load counts as new.
 const IDLE: u64 = 1_000_000_000;
 
-/// The stage of a limit that starts slowly, or does so again after an idle time.
+/// The stage of a limit in its slow start, or in a slow start that continues after an idle time.
 const STARTING: u32 = 0;
 const PAUSED: u32 = 1;
 /// The service has been overloaded once.
@@ -30,14 +30,14 @@ const STARTED: u32 = 2;
 pub(crate) struct Settings {
     pub(crate) min: usize,
     pub(crate) max: usize,
-    /// The limit to begin with.
+    /// The initial limit.
     pub(crate) initial: usize,
-    /// The part of the limit that is left when it shrinks; above 0 and below 1.
+    /// The factor by which the limit shrinks; above 0 and below 1.
     pub(crate) backoff: f64,
 }
 
 impl Settings {
-    /// Makes a limit between bounds, which may be the wrong way round.
+    /// Makes a limit between two bounds, in either order.
     pub(crate) fn between(min: usize, max: usize, backoff: f64) -> Self {
         Self {
             min,
@@ -50,7 +50,7 @@ impl Settings {
     fn shrink(&self, limit: usize, is_start: bool) -> usize {
         let mut share = (limit as f64 * self.backoff) as usize;
         if is_start {
-            // Half of what it has grown to, which the service could take a round trip ago.
+            // Half of the present limit, which was the limit a round trip ago.
             share = share.min(self.initial.max(limit / 2));
         }
         share.min(limit - 1).clamp(self.min, self.max)
@@ -62,25 +62,26 @@ impl Settings {
 pub(crate) struct Call {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// The calls in flight when it began or when it ended, the greater number.
+    /// The number of calls in flight when it began or when it ended; the greater of the two.
     pub(crate) in_flight: usize,
     /// The limit at present.
     pub(crate) limit: usize,
 }
 
-/// The calls that were seen since the limit changed. A change is stored as the first moment after it.
+/// The state of an adaptive limit. A change is stored as the first moment after it.
 #[derive(Debug)]
 pub(crate) struct Aimd {
     settings: Settings,
-    /// Time at which the limit shrank last. Growth does not count here: a call that times out began long ago, and
-    /// would never count if the calls beside it made the limit grow meanwhile.
+    /// Time at which the limit last shrank. Growth does not count here: a call that times out began long ago, and would
+    /// never count if other calls made the limit grow in the meantime.
     shrunk: AtomicU64,
     /// Time of its last change.
     changed: AtomicU64,
-    /// The calls since then that speak for a higher one; during the start, the calls in a row that found half of it unused.
+    /// The number of good calls since then; during the slow start, the number of calls in a row that found half of the
+    /// limit unused.
     well: AtomicU64,
     stage: AtomicU32,
-    /// Time at which a call ended last, while the start pauses.
+    /// Time at which a call last ended, while the slow start pauses.
     ended: AtomicU64,
 }
 
@@ -96,12 +97,12 @@ impl Aimd {
         }
     }
 
-    /// Returns the limit after a call that the service was overloaded by.
+    /// Returns the limit after a bad call.
     pub(crate) fn overloaded(&self, call: Call) -> usize {
         let is_start = self.stage.load(Ordering::Relaxed) == STARTING;
         let smaller = self.settings.shrink(call.limit, is_start);
         let shrinks = smaller < call.limit && change(&self.shrunk, call);
-        // Also where it can be no smaller.
+        // Also if the limit cannot become smaller.
         self.stage.store(STARTED, Ordering::Relaxed);
         if !shrinks {
             return call.limit;
@@ -111,7 +112,7 @@ impl Aimd {
         smaller
     }
 
-    /// Returns the limit after a call that was well.
+    /// Returns the limit after a good call.
     pub(crate) fn succeeded(&self, call: Call) -> usize {
         let limit = call.limit;
         let is_used = call.in_flight.saturating_mul(2) > limit;
@@ -130,7 +131,7 @@ impl Aimd {
         limit
     }
 
-    /// Returns the limit after a call that was well during the start.
+    /// Returns the limit after a good call during the slow start.
     fn start(&self, call: Call, is_used: bool) -> usize {
         let limit = call.limit;
         if is_used {
@@ -148,7 +149,7 @@ impl Aimd {
         limit
     }
 
-    /// Returns whether the limit is still starting, or starts again with this call.
+    /// Returns whether the limit is in its slow start, or continues it with this call.
     fn is_starting(&self, call: Call) -> bool {
         let stage = self.stage.load(Ordering::Relaxed);
         if stage != PAUSED {
@@ -158,7 +159,7 @@ impl Aimd {
         call.began >= last.saturating_add(IDLE) && self.enter(STARTING, PAUSED)
     }
 
-    /// Goes on to another stage of the start, unless an overload has ended it.
+    /// Enters another stage of the slow start, unless an overload has ended it.
     fn enter(&self, next: u32, present: u32) -> bool {
         self.well.store(0, Ordering::Relaxed);
         self.stage
@@ -167,8 +168,8 @@ impl Aimd {
     }
 }
 
-/// Makes the end of a call the last change, if it began after the one before. Returns `true` for one of several calls at
-/// most.
+/// Makes the end of a call the last change, if the call began after the former change. Returns `true` for at most one
+/// of several calls.
 fn change(last: &AtomicU64, call: Call) -> bool {
     let before = last.load(Ordering::Relaxed);
     call.began >= before

@@ -10,13 +10,12 @@ use crate::error::Check;
 
 /// Backoff: the wait of a retry before the next attempt.
 ///
-/// The default of retry is [`exponential`](Self::exponential) with full jitter: the n-th wait is
-/// drawn evenly from 0 to `min(cap, base · 2ⁿ)`, n = 0 for the first. The cap is applied before the
-/// jitter, so waits never pile up at the cap. Source: Marc Brooker, *Exponential Backoff And Jitter*,
-/// AWS Architecture Blog, 2015.
+/// The default of retry is [`exponential`](Self::exponential) with full jitter: the n-th wait is random and evenly
+/// distributed from 0 to `min(cap, base · 2ⁿ)`, n = 0 for the first. The cap is applied before the jitter, so waits do
+/// not accumulate at the cap. Source: Marc Brooker, *Exponential Backoff And Jitter*, AWS Architecture Blog, 2015.
 ///
-/// Values are checked by the layer that the backoff is given to: times above zero and at most 365
-/// days, and a base no longer than the cap.
+/// The layer that uses the backoff checks its values: times above zero and at most 365 days, and a base no longer than
+/// the cap.
 ///
 /// # Examples
 ///
@@ -46,14 +45,14 @@ enum Growth {
     Decorrelated,
 }
 
-/// Spread of a wait, so that callers that failed together do not come back together.
+/// Random spread of a wait, so that callers that failed together do not retry together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jitter {
-    /// Anything from zero to the whole wait. The default: fewest collisions for a given wait.
+    /// A random time from zero to the whole wait. The default, with the fewest collisions for a given wait.
     #[default]
     Full,
-    /// Half of the wait, and anything up to the other half.
+    /// Half of the wait, and a random part of the other half.
     Equal,
     /// The whole wait, the same for all callers.
     None,
@@ -69,41 +68,41 @@ impl Backoff {
         }
     }
 
-    /// Doubles with every retry, from `base` up to `cap`.
+    /// Makes a backoff that doubles with every retry, from `base` up to `cap`.
     pub const fn exponential(base: Duration, cap: Duration) -> Self {
         Self::new(Growth::Exponential, base, cap)
     }
 
-    /// Grows by `step` with every retry, up to `cap`.
+    /// Makes a backoff that grows by `step` with every retry, up to `cap`.
     pub const fn linear(step: Duration, cap: Duration) -> Self {
         Self::new(Growth::Linear, step, cap)
     }
 
-    /// Always the same.
+    /// Makes a backoff whose wait is always the same.
     pub const fn constant(wait: Duration) -> Self {
         Self::new(Growth::Constant, wait, wait)
     }
 
-    /// Drawn evenly from `base` to three times the wait before, at most `cap`. Has no other jitter.
+    /// Makes a backoff with random waits from `base` to three times the former wait, at most `cap`. It has no other
+    /// jitter.
     pub const fn decorrelated(base: Duration, cap: Duration) -> Self {
         Self::new(Growth::Decorrelated, base, cap)
     }
 
-    /// For writers that collide on one row or object: exponential from 100 ms up to 2 s.
+    /// Makes a backoff for writers that collide on one row or object: exponential from 100 ms up to 2 s.
     ///
-    /// The long first wait costs little when there is no contention, and spreads a crowd at once
-    /// when there is.
+    /// The long first wait costs little without contention. With contention, it spreads many writers at once.
     pub const fn contention() -> Self {
         Self::exponential(Duration::from_millis(100), Duration::from_secs(2))
     }
 
-    /// Sets how the waits are spread. Full jitter by default.
+    /// Sets the random spread of the waits. Full jitter by default.
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// The waits of one operation, for ever. The same seed gives the same waits.
+    /// Returns an endless iterator over the waits of one operation. The same seed gives the same waits.
     #[must_use]
     pub fn delays(&self, seed: u64) -> Delays {
         Delays {
@@ -114,12 +113,12 @@ impl Backoff {
         }
     }
 
-    /// Returns the shortest scale of the waits: the first one of a backoff that grows, or the constant one.
+    /// Returns the base of the waits: the first wait of a growing backoff, or the constant wait.
     pub(crate) fn base(&self) -> Duration {
         self.base
     }
 
-    /// Returns the wait before retry number `retry` (0 for the first), after one of `previous`.
+    /// Returns the wait before retry number `retry` (0 for the first), after the wait `previous`.
     pub(crate) fn delay(&self, retry: u32, previous: Duration, random: &mut SmallRng) -> Duration {
         let mut between = |from: Duration, to: Duration| {
             let (from, to) = (from.as_nanos() as u64, to.as_nanos() as u64);

@@ -1,32 +1,32 @@
 //! The tokens of a budget, and the operations in flight, in one atomic word.
 //!
-//! An operation touches the word twice: once when it begins and once when it ends, and the second
-//! time counts it, brings its token and gives up its place in one step.
+//! An operation changes the word twice: when it begins and when it ends. The second change counts the operation, adds
+//! its tokens and gives up its place in one step.
 
 use std::ops::RangeInclusive;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The unit of everything here: a retry costs 10 tokens, a success at first try brings 1.
+/// The unit of all amounts: a retry costs 10 tokens, a success at the first attempt adds 1.
 pub(crate) const TOKENS_PER_RETRY: u32 = 10;
 
-/// The rate of operations is measured over at least so many nanoseconds.
+/// The least time over which the rate of operations is measured, in nanoseconds.
 const SAMPLE: u64 = 1_000_000_000;
 
-/// For so many nanoseconds after the initial tokens were raised, the capacity is not less than they are.
+/// The time after a raise of the initial tokens in which the capacity is not below them, in nanoseconds.
 const INITIAL_FOR: u64 = 60_000_000_000;
 
-/// The reserve, in retries, if none is set: by the calls of the last minute. The smaller each client of a fleet is, the less
-/// of its load may be retries, because a failure of the service meets all of their reserves at once.
+/// The reserve, in retries, if none is set: by the calls of the last minute. The fewer calls each client of a fleet
+/// makes, the smaller its reserve must be, because all clients use up their reserves at once when the service fails.
 const RESERVE: RangeInclusive<u32> = 1..=10;
-/// A client with no more calls in the last minute has the least reserve,
+/// A client with at most this number of calls in the last minute has the least reserve,
 const CALLS_OF_LEAST_RESERVE: f64 = 30.0;
-/// and for each so many more calls a retry more.
+/// and one more retry for each of this number of further calls.
 const CALLS_PER_RETRY: f64 = 3.0;
 /// The last minute: calls count for less and less with this time constant, in seconds.
 const MINUTE: f64 = 60.0;
 
-/// Asks for the clock once in so many operations.
+/// The clock is read once in this number of operations.
 const SAMPLE_OPERATIONS: u64 = 16;
 
 // From the low end: 20 bits of tokens, 24 bits of operations in flight, 20 bits that count finished
@@ -36,10 +36,10 @@ const IN_FLIGHT: u64 = 1 << 20;
 const IN_FLIGHT_MASK: u64 = (1 << 24) - 1;
 const FINISHED: u64 = 1 << 44;
 
-/// While there are fewer tokens than the retries of one operation cost, a success at first try brings 2.
+/// While there are fewer tokens than the retries of one operation cost, a success at the first attempt adds 2.
 ///
-/// At 1 token each, a client with a call per second needs minutes of good luck to get over a streak of
-/// failures, and denies retries meanwhile that a busier one allows.
+/// With 1 token each, a client with one call a second needs minutes of successes after a series of failures, and denies
+/// retries in the meantime that a busier client permits.
 const LOW: u64 = 2 * TOKENS_PER_RETRY as u64;
 
 /// Tokens that an operation brings when it is over.
@@ -49,27 +49,28 @@ pub(crate) enum Gain {
     Nothing,
     /// It succeeded at the first attempt.
     FirstTry,
-    /// It succeeded later: what its retries had cost.
+    /// It succeeded later: the tokens that its retries had cost.
     Refund(u32),
 }
 
 #[derive(Debug)]
 pub(crate) struct Tokens {
     word: AtomicU64,
-    /// The range of what the capacity never falls below.
+    /// The range of the least capacity.
     reserve: RangeInclusive<u32>,
-    /// The tokens that the budget has begun with, and until when the capacity is not less than that.
+    /// The initial tokens, and the time until which the capacity is not below them.
     initial: AtomicU32,
     initial_until: AtomicU64,
-    /// Capacity for each operation in flight, or each operation a second, in 1024ths of a token.
+    /// Capacity for each operation in flight, or for each operation a second, in 1024ths of a token.
     share: u64,
-    /// The capacity for the rate that was measured last, at least the reserve, and the initial tokens at first. Before the first
-    /// measurement that of the greatest reserve.
+    /// The capacity for the last measured rate, at least the reserve, and at first the initial tokens. Before the first
+    /// measurement it is the greatest reserve.
     by_rate: AtomicU32,
-    /// Time of the measurement in nanoseconds, and the finished operations then.
+    /// Time of the last measurement in nanoseconds, and the number of finished operations at that time.
     sampled_at: AtomicU64,
     sampled: AtomicU64,
-    /// The operations of about the last minute then: the bits of a float. Written by the thread that measures.
+    /// The operations of about the last minute at that time, as the bits of a float. Written by the thread that
+    /// measures.
     recent: AtomicU64,
 }
 
@@ -84,8 +85,8 @@ fn in_flight_in(word: u64) -> u64 {
 }
 
 impl Tokens {
-    /// Makes a budget that holds at least `reserve` retries, by default as many as its calls are reason for, and begins
-    /// with `initial`.
+    /// Makes a budget with at least `reserve` retries, by default a number that follows from its calls, and with
+    /// `initial` tokens.
     pub(crate) fn new(reserve: Option<u32>, share: f64, initial: u32) -> Self {
         let (least, most) = reserve.map_or(RESERVE, |set| set..=set).into_inner();
         let tokens = Self {
@@ -103,9 +104,9 @@ impl Tokens {
         tokens
     }
 
-    /// Makes the initial tokens at least so many, and lets the budget hold them for a minute from `now`.
+    /// Raises the initial tokens to at least `tokens`, and lets the budget hold them for a minute from `now`.
     ///
-    /// Only the difference to the initial tokens so far is brought, so a budget that is used up stays so.
+    /// Only the difference to the former initial tokens is added, so a budget that is used up stays used up.
     pub(crate) fn raise_initial(&self, tokens: u32, now: u64) {
         let before = self.initial.fetch_max(tokens, Ordering::Relaxed);
         if tokens <= before {
@@ -117,7 +118,7 @@ impl Tokens {
         self.deposit(tokens - before);
     }
 
-    /// No more than the capacity, though that may have shrunk since they were brought.
+    /// Returns the tokens, at most the capacity, which may have shrunk since the tokens were added.
     pub(crate) fn tokens(&self) -> u32 {
         let word = self.word.load(Ordering::Relaxed);
         tokens_in(word).min(self.capacity_at(word)) as u32
@@ -171,7 +172,7 @@ impl Tokens {
         Some(taken as u32)
     }
 
-    /// Brings tokens, up to the capacity.
+    /// Adds tokens, up to the capacity.
     pub(crate) fn deposit(&self, tokens: u32) {
         let _ = self.update(|old| {
             let capacity = self.capacity_at(old).max(tokens_in(old));
@@ -188,7 +189,7 @@ impl Tokens {
             .ok()
     }
 
-    /// Measures the rate of operations, if enough time has gone by since that was last done.
+    /// Measures the rate of operations, if enough time has passed since the last measurement.
     pub(crate) fn sample(&self, now: u64) {
         let last = self.sampled_at.load(Ordering::Relaxed);
         if now.saturating_sub(last) < SAMPLE {
@@ -213,7 +214,7 @@ impl Tokens {
             0
         };
         self.by_rate.store(capacity.max(initial), Ordering::Relaxed);
-        // A first operation that takes long keeps its initial tokens.
+        // A long first operation keeps its initial tokens.
         if operations > 0 {
             let _ = self.update(|old| {
                 let tokens = tokens_in(old).min(self.capacity_at(old));
@@ -228,7 +229,7 @@ impl Tokens {
         let before = f64::from_bits(self.recent.load(Ordering::Relaxed));
         let recent = before * kept + rate * MINUTE * (1.0 - kept);
         self.recent.store(recent.to_bits(), Ordering::Relaxed);
-        // A younger budget counts as if it had gone on like this for a minute.
+        // A younger budget counts as if it had had this rate for a minute.
         let age = now as f64 / 1e9;
         let calls = recent / (1.0 - (-age / MINUTE).exp());
         let retries = (calls - CALLS_OF_LEAST_RESERVE) / CALLS_PER_RETRY;

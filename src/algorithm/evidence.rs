@@ -1,36 +1,37 @@
-//! The meaning of a call that ended without an answer before its own timeout: by a deadline, or because its caller dropped it.
+//! Classification of a call that ended without an answer before its own timeout: by a deadline, or because its caller
+//! dropped it.
 //!
-//! Such a call is a failure of the service only if the service had enough time for it. Otherwise callers that bring little
-//! time would decide what all others get. Times are nanoseconds from any fixed origin.
+//! Such a call is a failure of the service only if the service had enough time for it. Otherwise callers with short
+//! deadlines would cause refusals for all others. Times are nanoseconds from any fixed origin.
 //!
 //! # How it works
 //!
-//! With the timeout T of the attempt, or 2 s if it has none, the call is a failure if all of this holds:
+//! With the timeout T of the attempt, or 2 s if it has none, the call is a failure if all of these conditions hold:
 //!
 //! 1. The service had it for at least T/10.
-//! 2. The service had it for at least twice as long as the slowest good call of the last ten seconds took, or for all of T.
-//!    Without a good call in these ten seconds the condition falls away.
-//! 3. No call was answered well while it ran.
+//! 2. The service had it for at least twice as long as the slowest good call of the last ten seconds took, or for all
+//!    of T. Without a good call in these ten seconds the condition does not apply.
+//! 3. No other call succeeded while it ran.
 //!
-//! Before the first good call, no such call counts for one T, because nothing is known about the service.
+//! Until the first good call, such calls do not count for a time of T, because nothing is known about the service.
 //!
-//! The factor is two because calls survive that end just below the deadlines of their callers: with a factor of one, those
-//! set the bar for the others. A mean or a percentile forgets the few callers that are patient. The third condition is
-//! there because a service that answers others is not down. For an endpoint of a balancer its own good calls count,
-//! and it must have answered nothing well for all of T. So a service that hangs for half of its calls is not seen, nor
-//! one that all callers leave before T/10.
+//! The factor is two because the good calls that end just before the deadlines of their callers would otherwise set the
+//! limit for all calls. A mean or a percentile would ignore the few patient callers. The third condition exists because
+//! a service that answers other calls is not down. For an endpoint of a balancer its own good calls count, and it must
+//! have had none for all of T. A service that hangs for half of its calls is therefore not detected, nor one whose
+//! callers all leave before T/10.
 
 use std::time::Duration;
 
 use crate::nanos::whole_nanos;
 use crate::sync::{AtomicU64, Ordering};
 
-/// The time of an attempt that has no timeout.
+/// The time T of an attempt without a timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A second is 2³⁰ ns here, so that no division is needed.
 const SECOND_BITS: u32 = 30;
-/// The seconds that are remembered, the present one included.
+/// The number of remembered seconds, the present one included.
 const SECONDS: u64 = 10;
 /// The seconds in a ring: a power of two above [`SECONDS`].
 const RING: usize = 16;
@@ -39,10 +40,10 @@ const UNIT_BITS: u32 = 10;
 
 /// The slowest good call of each of the last ten seconds.
 ///
-/// One word for each second: its number (the *tag*) in the high half, the longest duration in the low half. So the larger of
-/// two words is the one to keep, whether the slot holds an older second or a shorter duration, and `fetch_max` is the whole
-/// protocol. A straggler leaves a newer second alone. A good call reads one word, and writes it only if it was the slowest
-/// so far. All accesses are `Relaxed`: each word is complete in itself.
+/// One word for each second: its number (the *tag*) in the high half, the longest duration in the low half. The larger
+/// of two words always replaces the smaller one, whether the slot holds an older second or a shorter duration, so
+/// `fetch_max` is the whole protocol. A late write does not change a newer second. A good call reads one word, and
+/// writes it only if it is the slowest so far. All accesses are `Relaxed`, because each word is complete in itself.
 #[derive(Debug)]
 pub(crate) struct Slowest([AtomicU64; RING]);
 
@@ -63,7 +64,7 @@ impl Slowest {
         }
     }
 
-    /// Returns how long the slowest good call of the last ten seconds took, if there was one.
+    /// Returns the duration of the slowest good call of the last ten seconds, if there was one.
     pub(crate) fn recent(&self, now: u64) -> Option<u64> {
         let now = now >> SECOND_BITS;
         let words = self.0.iter().map(|slot| slot.load(Ordering::Relaxed));
@@ -74,20 +75,20 @@ impl Slowest {
     }
 }
 
-/// The end of the last good call, rounded up by T/50: later calls may have been answered until then.
+/// The end of the last good call, rounded up by T/50, because later good calls may have ended until then.
 ///
-/// It is written only when that time is over, so that threads share the word without moving it around. All accesses are
+/// It is written only when this time is over, so that threads rarely write to the shared word. All accesses are
 /// `Relaxed`, because the word is complete in itself.
 #[derive(Debug)]
 pub(crate) struct LastGood(AtomicU64);
 
 impl LastGood {
-    /// No call has been answered well.
+    /// Makes a state without a good call.
     fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Makes a part of a service that is new, and is taken to work.
+    /// Makes the state of a new part of a service, which is assumed to work.
     pub(crate) fn of_new_part(now: u64) -> Self {
         Self(AtomicU64::new(now.saturating_add(1)))
     }
@@ -101,12 +102,12 @@ impl LastGood {
         }
     }
 
-    /// Returns whether any call has been answered well.
+    /// Returns whether there has been a good call.
     fn is_known(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
 
-    /// Returns whether a call may have been answered well since `began`.
+    /// Returns whether a good call may have ended since `began`.
     pub(crate) fn is_since(&self, began: u64) -> bool {
         self.0.load(Ordering::Relaxed) > began
     }
@@ -117,7 +118,7 @@ impl LastGood {
 pub(crate) struct Terms {
     /// T.
     patience: u64,
-    /// T is the timeout of the attempt, and not that in place of none.
+    /// `true` if T is the timeout of the attempt, and not the default.
     is_bounded: bool,
     /// T/50.
     step: u64,
@@ -133,7 +134,8 @@ impl Terms {
         }
     }
 
-    /// Returns how long the service must have had a call that is a failure, where the slowest good one took `slowest`.
+    /// Returns the time for which the service must have had a call for a failure, if the slowest good call took
+    /// `slowest`.
     pub(crate) fn needed(self, slowest: Option<u64>) -> u64 {
         let twice = slowest.unwrap_or(0).saturating_mul(2);
         let twice = if self.is_bounded {
@@ -150,11 +152,11 @@ impl Terms {
 pub(crate) struct Early {
     pub(crate) began: u64,
     pub(crate) ended: u64,
-    /// It is the service that said so: the deadline of the call, which was sooner than its timeout, had passed.
+    /// `true` if the service said that the deadline of the call had passed. The deadline was sooner than the timeout.
     pub(crate) is_answer: bool,
 }
 
-/// The knowledge about one service that decides whether early ends of calls are failures.
+/// The evidence about one service that decides whether early ends of calls are failures.
 ///
 /// Good calls are noted by all threads, without a lock. `held` is written under the lock of the breaker whose state it
 /// belongs to.
@@ -163,9 +165,9 @@ pub(crate) struct Evidence {
     terms: Terms,
     slowest: Slowest,
     last_good: LastGood,
-    /// Time at which early ends begin to count although no call has been answered well. 0 before the first early end.
+    /// Time from which early ends count although there has been no good call. 0 before the first early end.
     cold_until: AtomicU64,
-    /// The least time that is needed while the breaker is not closed; 0 while it is.
+    /// The least time that counts as enough while the breaker is not closed; 0 while it is closed.
     held: AtomicU64,
 }
 
@@ -180,26 +182,26 @@ impl Evidence {
         }
     }
 
-    /// Notes a call that was answered well.
+    /// Notes a good call.
     #[inline]
     pub(crate) fn note_good(&self, took: u64, now: u64) {
         self.slowest.note(took, now);
         self.last_good.note(self.terms, now);
     }
 
-    /// Notes a call that a part of the service answered well.
+    /// Notes a good call of a part of the service.
     #[inline]
     pub(crate) fn note_good_of(&self, last_good: &LastGood, took: u64, now: u64) {
         self.note_good(took, now);
         last_good.note(self.terms, now);
     }
 
-    /// Returns the least time that a call must have had to be a failure.
+    /// Returns the least duration of a call that counts as a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
         self.needed_by(self.terms, now)
     }
 
-    /// Returns how long a service must have answered nothing before it counts as one that hangs. It is known while it answers.
+    /// Returns the silence after which a service counts as hanging. It is known while the service answers.
     pub(crate) fn silence(&self, now: u64) -> Option<u64> {
         let slowest = self.slowest.recent(now)?;
         Some(self.terms.needed(Some(slowest)))
@@ -210,7 +212,7 @@ impl Evidence {
         needed.max(self.held.load(Ordering::Relaxed))
     }
 
-    /// Keeps the time that is needed now, until it is [released](Self::release). Meanwhile it only grows.
+    /// Keeps the present time that counts as enough, until it is [released](Self::release). In between it only grows.
     pub(crate) fn hold(&self, now: u64) {
         self.held.fetch_max(self.needed(now), Ordering::Relaxed);
     }
@@ -219,11 +221,12 @@ impl Evidence {
         self.held.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the early end of a call that was over because of its deadline, by the word of the service. `None` if the word is
-    /// about the service: the deadline is no sooner than the timeout of the attempt, and far from having come.
+    /// Returns the early end of a call whose answer says that its deadline had passed. `None` if this answer is a
+    /// failure of the service: the deadline is not sooner than the timeout of the attempt, and is not near.
     pub(crate) fn end_at_deadline(&self, began: u64, ended: u64, deadline: u64) -> Option<Early> {
         let is_short = deadline.saturating_sub(began) < self.terms.patience;
-        // The clocks of both sides differ by the time on the way, and a client may tell of a sooner deadline than its own.
+        // The clocks of both sides differ by the time on the network, and a client may send a sooner deadline than its
+        // own.
         let has_come = deadline.saturating_sub(ended) <= ended.saturating_sub(began) / 10;
         (is_short || has_come).then_some(Early {
             began,
@@ -240,8 +243,8 @@ impl Evidence {
     /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
     /// are those of the call.
     ///
-    /// A part that gets few calls answers few of them well. If most callers leave early, there is none in many of their times,
-    /// so none must have been answered well for all of T.
+    /// A part with few calls has few good calls. If most callers leave early, many calls run without a good call in the
+    /// meantime, so there must be no good call for all of T.
     pub(crate) fn is_failure_of(&self, last_good: &LastGood, call: Early, terms: Terms) -> bool {
         let since = call.ended.saturating_sub(terms.patience);
         self.is_failure_since(since.min(call.began), last_good, call, terms)
@@ -265,7 +268,7 @@ impl Evidence {
         call.ended.saturating_sub(call.began) >= needed && !last_good.is_since(since)
     }
 
-    /// Returns whether too little is known, because no call has been answered well so far.
+    /// Returns whether the evidence is too little, because there has been no good call so far.
     fn is_cold(&self, call: Early) -> bool {
         if self.last_good.is_known() {
             return false;

@@ -1,20 +1,20 @@
-//! Priority groups: which share of the calls goes to the primary endpoints, to the standby, to a far region.
+//! Priority groups: the shares of the calls that go to the primary endpoints, to the standby, to a far region.
 //!
 //! Plain code: times are nanoseconds from the origin of the balancer, and randomness is an argument. [`Capacities`]
-//! belongs to whoever looks at the health of the groups; [`Split`] is what calls read.
+//! belongs to the thread that evaluates the health of the groups; calls read [`Split`].
 //!
 //! # How it works
 //!
-//! **Spilling over.** A group can take `min(1, 1.4 · healthy share)` of the calls: one that has lost two of seven
-//! endpoints still takes all, because the others have that much to spare (Envoy's overprovisioning factor). The
-//! first group gets what it can take, the next one what is left, and so on. If all together cannot take everything,
-//! each gets its part of it. If no endpoint is healthy, calls go where they went last: the health may be what is wrong, and
-//! another group fails as well.
+//! **Spilling over.** A group can take `min(1, 1.4 · healthy share)` of the calls: a group that has lost two of seven
+//! endpoints still takes all, because the other endpoints have the spare capacity (Envoy's overprovisioning factor).
+//! The first group gets as many calls as it can take, the next one the rest, and so on. If all groups together cannot
+//! take all calls, each gets its share. If no endpoint is healthy, the shares stay: the measured health may be wrong,
+//! and another group fails as well.
 //!
-//! **Coming back.** What a group is trusted to take falls at once and rises slowly: not until it could have taken
-//! more for the whole of `failback_delay`, so that a group whose endpoints come and go does not pull calls to and fro, then
-//! from nothing to everything in `failback_ramp`, so that it is not overrun with cold caches. But it rises at once as far as
-//! the other groups cannot take the calls.
+//! **Coming back.** The trusted capacity of a group falls at once and rises slowly. It rises only after the group could
+//! have taken more for the whole `failback_delay`, so that calls do not move to and fro when endpoints change often. It
+//! then rises from none to all calls in `failback_ramp`, so that the group is not overloaded with cold caches. It rises
+//! at once as far as the other groups cannot take the calls.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) const PRIORITIES: usize = 8;
 /// The last of them.
 pub(crate) const LAST: u8 = PRIORITIES as u8 - 1;
 
-/// In how many steps a ramp is climbed.
+/// The number of steps of a ramp.
 const STEPS: u64 = 50;
 /// Below this, two shares are the same.
 const NEGLIGIBLE: f64 = 1e-9;
@@ -40,7 +40,7 @@ const MIN_LOOK: u64 = 50_000_000;
 pub(crate) struct Rule {
     /// The load that an endpoint can take, as a multiple of its share.
     pub(crate) overprovisioning_factor: f64,
-    /// The time for which a group must have been better before it gets more calls.
+    /// The time for which a group must have been able to take more calls before it gets them.
     pub(crate) failback_delay: Duration,
     /// The time from no calls to all calls.
     pub(crate) failback_ramp: Duration,
@@ -69,9 +69,9 @@ impl Rule {
 /// The endpoints of one priority, by their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Group {
-    /// Those that calls may be sent to.
+    /// The weight of the healthy endpoints.
     pub(crate) healthy: f64,
-    /// All.
+    /// The weight of all endpoints.
     pub(crate) whole: f64,
 }
 
@@ -81,14 +81,14 @@ impl Group {
     }
 }
 
-/// The groups by their priority. Those that have no endpoint are empty.
+/// The groups by their priority. A priority without endpoints has an empty group.
 pub(crate) type Groups = [Group; PRIORITIES];
 
-/// Capacity that each group is trusted with.
+/// The trusted capacity of each group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capacities {
     groups: [GroupCapacity; PRIORITIES],
-    /// The shares that the groups got last.
+    /// The last shares of the groups.
     parts: [f64; PRIORITIES],
     /// Time of the last look.
     at: u64,
@@ -97,26 +97,26 @@ pub(crate) struct Capacities {
 #[derive(Clone, Copy, Debug, Default)]
 struct GroupCapacity {
     trusted: f64,
-    /// Since when it could take more than that.
+    /// The time since which it could take more than its trusted capacity.
     better_since: Option<u64>,
-    /// It has had an endpoint. One that has just been named is trusted at once, like a balancer that begins.
+    /// `true` if it has had an endpoint. A new group is trusted at once, as in a new balancer.
     is_known: bool,
 }
 
-/// The share of each group, and when to look again.
+/// The share of each group, and the time of the next look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub(crate) struct Shares {
     /// They add up to 1, unless no group has an endpoint.
     pub(crate) parts: [f64; PRIORITIES],
-    /// All groups together can take all calls.
+    /// `true` if all groups together can take all calls.
     pub(crate) suffice: bool,
-    /// Time at which the shares change although the health of no endpoint does; `None` if they stay.
+    /// Time at which the shares change even if no endpoint changes its health; `None` if they stay.
     pub(crate) again: Option<u64>,
 }
 
 impl Capacities {
-    /// Takes in the health of the groups.
+    /// Updates the shares by the health of the groups.
     pub(crate) fn update(&mut self, rule: &Rule, groups: &Groups, now: u64) -> Shares {
         let capacities = groups.map(|group| rule.capacity(group));
         let is_alone = groups.iter().filter(|group| !group.is_empty()).count() == 1;
@@ -125,7 +125,7 @@ impl Capacities {
                 continue;
             }
             if !groups[place].is_empty() && (is_alone || !trust.is_known) {
-                // Nobody else could take the calls. What it can take is seen when another group comes.
+                // No other group can take the calls. The capacity of this one matters once there is another group.
                 *trust = GroupCapacity::of(if is_alone { 1.0 } else { capacities[place] });
             } else {
                 trust.follow(rule, capacities[place], self.at, now);
@@ -147,7 +147,7 @@ impl Capacities {
         self.at
     }
 
-    /// Capacities groups at once as far as the others cannot take the calls.
+    /// Raises trusted capacities at once as far as the other groups cannot take the calls.
     fn fill(&mut self, capacities: &[f64; PRIORITIES]) {
         let trusted: f64 = self.groups.iter().map(|trust| trust.trusted).sum();
         let mut missing = 1.0 - trusted;
@@ -199,14 +199,14 @@ impl GroupCapacity {
         self.trusted = risen.min(capacity);
     }
 
-    /// Returns the time until which it does not rise.
+    /// Returns the time until which the trusted capacity does not rise.
     fn held_until(&self, rule: &Rule, now: u64) -> u64 {
         let since = self.better_since.unwrap_or(now);
         after(since, rule.failback_delay)
     }
 }
 
-/// Gives each group what it can take of what those before it left over. If none can take anything, all stays as it was.
+/// Gives each group as many of the remaining calls as it can take. If no group can take any, the shares stay.
 fn shares(
     capacities: &[f64; PRIORITIES],
     groups: &Groups,
@@ -236,18 +236,18 @@ fn shares(
 /// Division of the calls among the groups. Each call reads it without a lock.
 #[derive(Debug)]
 pub(crate) struct Split {
-    /// End of the part of each group, out of [`WHOLE`]: one byte each, the first group in the lowest. In one
-    /// word, so that no call sees a part of two divisions.
+    /// End of the share of each group, out of [`WHOLE`]: one byte for each, the first group in the lowest. They are in
+    /// one word, so that no call reads a mixture of two divisions.
     ends: AtomicU64,
     /// Time of the next look at the groups.
     due: AtomicU64,
 }
 
-/// All calls. Shares are kept to 0.4 %.
+/// All calls. The resolution of a share is 0.4 %.
 const WHOLE: u8 = u8::MAX;
 
 impl Split {
-    /// All calls go to the first group, until somebody has looked.
+    /// Makes a division in which all calls go to the first group, until the first look.
     pub(crate) fn new() -> Self {
         Self {
             ends: AtomicU64::new(u64::MAX),
@@ -255,7 +255,7 @@ impl Split {
         }
     }
 
-    /// Divides the calls so, until `until` if that is neither too soon nor too late.
+    /// Sets the shares. The next look is at `until`, if this is neither too soon nor too late.
     pub(crate) fn set(&self, shares: &[f64; PRIORITIES], now: u64, until: u64) {
         let mut sum = 0.0;
         let ends = shares.map(|share| {
@@ -277,7 +277,7 @@ impl Split {
         place.unwrap_or(0)
     }
 
-    /// Returns whether the caller is to look at the groups. Of callers that come at the same time, one is.
+    /// Returns whether the caller must look at the groups. It is `true` for only one of several callers at a time.
     #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
         let due = self.due.load(Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl Split {
         self.due.compare_exchange(due, next, is, fails).is_ok()
     }
 
-    /// The next call looks at the groups, because the one that came to do so could not.
+    /// Makes the next call look at the groups, because the present one could not.
     pub(crate) fn look_next(&self) {
         self.due.store(0, Ordering::Relaxed);
     }

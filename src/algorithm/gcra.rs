@@ -1,15 +1,15 @@
 //! The generic cell rate algorithm in one atomic word. Time is an argument.
 //!
-//! The word holds the *theoretical arrival time*: when the bucket will be full again, were no more tokens taken.
-//! A call of cost `c` moves it on by `c` intervals, from the present if that is later. It may do so as long as the
-//! new one is at most a whole burst of intervals ahead of the present. The tokens of a window of time `T` are thereby
-//! at most `burst + T / interval`, wherever the window begins.
+//! The word holds the *theoretical arrival time*: the time at which the bucket is full again if no more tokens are
+//! taken. A call of cost `c` moves it on by `c` intervals, from the present if this is later. The call is admitted if
+//! the new time is at most a whole burst of intervals ahead of the present. In any window of time `T`, calls therefore
+//! take at most `burst + T / interval` tokens.
 //!
-//! The time is counted from an origin and in units of `2^-shift` nanoseconds, finer the shorter the interval is:
-//! rounded up to whole nanoseconds, 300 million a second would become 250. These terms are kept beside the word, in
-//! two places that are used in turn. A tag in the word says which, and a change of terms is one exchange of the word.
-//! Whoever read the terms of an old tag fails to exchange the word, and begins again. So a change of rate takes
-//! no lock from those who take tokens, and nothing that they take is lost.
+//! The time is counted from an origin in units of `2^-shift` nanoseconds. The unit is finer for shorter intervals: with
+//! intervals of whole nanoseconds, 300 million a second would become 250. These terms are kept beside the word, in two
+//! places that are used in turn. A tag in the word selects the place, and a change of terms is one exchange of the
+//! word. A call that has read the terms of an old tag fails to exchange the word, and begins again. During a change of
+//! the rate, calls therefore need no lock, and no taken token is lost.
 
 use super::rate::Rate;
 use crate::sync::{AtomicU64, Ordering};
@@ -18,11 +18,11 @@ use crate::sync::{AtomicU64, Ordering};
 const TIME_BITS: u32 = 56;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
-/// After so many units since the origin, a later origin is due. Added to the longest time in which a burst
+/// The number of units since the origin after which a later origin is due. Added to the longest time in which a burst
 /// refills, it still fits: 2^54 + 2^55 < 2^56.
 const HORIZON: u64 = 1 << 54;
 
-/// Intervals have at least so many bits, so that rounding up costs less than 0.002 % of the rate.
+/// The least number of bits of an interval, so that rounding up costs less than 0.002 % of the rate.
 const INTERVAL_BITS: u32 = 16;
 
 /// Origin and unit of time, and the limit in this unit.
@@ -48,7 +48,7 @@ impl Terms {
         }
     }
 
-    /// Returns the units from the origin to `nanos`; none if that is earlier.
+    /// Returns the units from the origin to `nanos`; 0 if `nanos` is before the origin.
     #[inline]
     fn units(self, nanos: u64) -> u128 {
         u128::from(nanos.saturating_sub(self.origin)) << self.shift
@@ -65,14 +65,14 @@ impl Terms {
         self.cost(u64::from(self.burst))
     }
 
-    /// Returns the nanoseconds of so many units, rounded up.
+    /// Returns the nanoseconds of `units`, rounded up.
     fn nanos(self, units: u128) -> u64 {
         u64::try_from(units.div_ceil(1 << self.shift)).unwrap_or(u64::MAX)
     }
 }
 
-/// Terms that are read while others may be written: origin, interval, and the shift in the high half of a word that has the
-/// burst in the low one.
+/// Terms that may be read during a write: origin, interval, and a word with the shift in the high half and the burst in
+/// the low half.
 #[derive(Debug)]
 struct Place([AtomicU64; 3]);
 
@@ -92,7 +92,7 @@ impl Place {
         }
     }
 
-    /// Acquires, so that a thread that sees a newer value here sees the newer tag, too.
+    /// Reads with `Acquire`, so that a thread that sees a newer value here sees the newer tag, too.
     #[inline]
     fn read(&self) -> Terms {
         let [origin, interval, shift_burst] = &self.0;
@@ -111,9 +111,9 @@ impl Place {
 #[must_use]
 pub(crate) enum Taken {
     Yes,
-    /// So many nanoseconds too early; at least one.
+    /// Too early by this number of nanoseconds; at least one.
     Early(u64),
-    /// Costs more than the burst. Waiting does not help.
+    /// The cost is more than the burst. A wait does not help.
     TooCostly,
     /// A later origin is due: [`Gcra::renew`].
     Stale,
@@ -123,7 +123,7 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Gcra {
     word: AtomicU64,
-    /// Nothing is let through before.
+    /// No call is admitted before this time.
     quiet_until: AtomicU64,
     places: [Place; 2],
 }
@@ -142,18 +142,18 @@ impl View {
         let Self { terms, .. } = *self;
         let mut full_at = now.max(u128::from(self.word & TIME));
         if self.quiet_until > terms.origin {
-            // The first call passes when the quiet time ends, and the next ones at the rate: those who have
-            // waited for the end shall not come all at once.
+            // The first call passes when the quiet time ends, and the next ones at the rate, so that the waiting calls
+            // do not pass all at once.
             let quiet = terms.units(self.quiet_until);
             full_at = full_at.max(quiet + terms.tolerance() - u128::from(terms.interval));
         }
         full_at
     }
 
-    /// Returns the word after `cost` tokens have been taken, if they may be.
+    /// Returns the word after `cost` tokens have been taken, if they are there.
     ///
-    /// In 64 bits, since this is what every call does. The terms may be a mixture of old ones and new ones, so what
-    /// overflows then must not panic.
+    /// It computes in 64 bits, because every call does so. The terms may be a mixture of old and new ones, so an
+    /// overflow must not panic.
     #[inline]
     fn take(&self, now: u64, cost: u32) -> Result<u64, Taken> {
         let Self { terms, word, .. } = *self;
@@ -178,20 +178,21 @@ impl View {
         Ok(word & !TIME | full_at)
     }
 
-    /// Wide enough for the longest quiet time at the highest rate. `since` is counted from the origin.
+    /// Returns by how much the call is too early. Its types are wide enough for the longest quiet time at the highest
+    /// rate. `since` is counted from the origin.
     #[cold]
     fn too_early(&self, since: u64, cost: u32) -> Taken {
         let now = u128::from(since) << self.terms.shift;
         Taken::Early(self.terms.nanos(self.early(now, u64::from(cost))))
     }
 
-    /// [`full_at`](Self::full_at), in 64 bits.
+    /// Returns [`full_at`](Self::full_at), in 64 bits.
     #[cold]
     fn full_at_after_quiet(&self, now: u64) -> u64 {
         u64::try_from(self.full_at(u128::from(now))).unwrap_or(u64::MAX)
     }
 
-    /// Returns the word after `cost` tokens have been taken of which the last ones come in at most `most` nanoseconds.
+    /// Returns the word after `cost` tokens have been taken, if the last of them comes within `most` nanoseconds.
     fn owe(&self, now: u64, cost: u32, most: u64) -> Result<u64, Taken> {
         let Self { terms, word, .. } = *self;
         if cost > terms.burst {
@@ -206,7 +207,7 @@ impl View {
         Ok(word & !TIME | full_at as u64)
     }
 
-    /// Returns the number of units by which a call for so many tokens is too early, or zero.
+    /// Returns the number of units by which a call for `tokens` is too early, or zero.
     fn early(&self, now: u128, tokens: u64) -> u128 {
         let full_at = self.full_at(now) + self.terms.cost(tokens);
         full_at.saturating_sub(now + self.terms.tolerance())
@@ -214,7 +215,7 @@ impl View {
 }
 
 impl Gcra {
-    /// Makes a limit with all its tokens. Rate and burst must have been found valid.
+    /// Makes a limit with all its tokens. Rate and burst must be valid.
     pub(crate) fn new(rate: Rate, burst: u32) -> Self {
         let terms = Terms::new(rate, burst, 0);
         Self {
@@ -266,7 +267,7 @@ impl Gcra {
         }
     }
 
-    /// Moves the word on, unless it has changed since it was read.
+    /// Exchanges the word, unless it has changed since it was read.
     #[inline]
     fn exchange(&self, view: &View, word: u64) -> bool {
         self.word
@@ -274,8 +275,8 @@ impl Gcra {
             .is_ok()
     }
 
-    /// Takes `cost` tokens also if they are not there yet, but come in at most `most` nanoseconds: for a call
-    /// that does not wait, but is to count as if it had.
+    /// Takes `cost` tokens, also if they only come within `most` nanoseconds: for a call that does not wait but counts
+    /// as if it had waited.
     pub(crate) fn owe(&self, now: u64, cost: u32, most: u64) -> Taken {
         loop {
             let view = self.whole_view();
@@ -287,7 +288,7 @@ impl Gcra {
         }
     }
 
-    /// Returns the nanoseconds until so many tokens could have been taken, one call after the other.
+    /// Returns the nanoseconds until `tokens` could have been taken, one call after the other.
     pub(crate) fn wait(&self, now: u64, tokens: u64) -> u64 {
         let view = self.whole_view();
         view.terms.nanos(view.early(view.terms.units(now), tokens))
@@ -302,7 +303,7 @@ impl Gcra {
         tokens as u32
     }
 
-    /// Returns whether nothing is missing.
+    /// Returns whether all tokens are there.
     pub(crate) fn is_full(&self, now: u64) -> bool {
         let view = self.whole_view();
         let now = view.terms.units(now);
@@ -313,12 +314,13 @@ impl Gcra {
         self.whole_view().terms.burst
     }
 
-    /// Lets nothing through before `until`. Returns whether that is longer than it was.
+    /// Admits no call before `until`. Returns whether the quiet time became longer.
     pub(crate) fn quiet(&self, until: u64) -> bool {
         self.quiet_until.fetch_max(until, Ordering::Relaxed) < until
     }
 
-    /// Begins again with all tokens, and ends a quiet time. As with [`set`](Self::set), only one thread at a time.
+    /// Fills the limit with all tokens, and ends a quiet time. As with [`set`](Self::set), only one thread at a time
+    /// may call it.
     pub(crate) fn reset(&self, now: u64) {
         self.quiet_until.store(0, Ordering::Relaxed);
         let old = self.whole_view().terms;
@@ -326,10 +328,10 @@ impl Gcra {
         self.replace(Terms { origin, ..old }, |_| 0);
     }
 
-    /// Sets rate and burst, which must have been found valid.
+    /// Sets rate and burst, which must be valid.
     ///
-    /// Tokens that are missing stay missing, but no more of them than the burst. Only one thread at a time may do
-    /// this, [`renew`](Self::renew) or [`reset`](Self::reset).
+    /// Missing tokens stay missing, up to the new burst. Only one thread at a time may call this,
+    /// [`renew`](Self::renew) or [`reset`](Self::reset).
     pub(crate) fn set(&self, rate: Rate, burst: u32, now: u64) {
         let old = self.whole_view().terms;
         let origin = now.max(old.origin);
@@ -342,7 +344,7 @@ impl Gcra {
         });
     }
 
-    /// Counts from a later origin, if that is due. Only one thread at a time may do this or [`set`](Self::set).
+    /// Counts from a later origin, if one is due. Only one thread at a time may call this or [`set`](Self::set).
     pub(crate) fn renew(&self, now: u64) {
         let old = self.whole_view().terms;
         if old.units(now) > u128::from(HORIZON) {
@@ -351,12 +353,13 @@ impl Gcra {
         }
     }
 
-    /// Exchanges the terms. `convert` turns old units that are missing at the new origin into new ones.
+    /// Exchanges the terms. `convert` turns missing units of the old terms, at the new origin, into units of the new
+    /// terms.
     fn replace(&self, new: Terms, convert: impl Fn(u128) -> u128) {
         loop {
             let view = self.view();
             let tag = (view.word >> TIME_BITS) + 1;
-            // Nobody reads it: the word does not have this tag yet.
+            // No call reads this place, because the word does not have this tag yet.
             self.places[tag as usize & 1].write(new);
             let now = view.terms.units(new.origin);
             let full_at = if view.quiet_until > new.origin {

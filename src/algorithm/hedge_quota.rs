@@ -1,18 +1,18 @@
-//! Quota of hedges that the calls pay for.
+//! Allowance of hedges that the calls pay for.
 
-/// Hedges that can be sent at once, as a part of what the calls of the last tick pay for.
+/// Hedges that can be sent at once, as a share of the hedges that the calls of the last tick pay for.
 ///
-/// Slow calls come in bunches, and the more calls there are the more come together.
+/// Slow calls come together, and the more so the more calls there are.
 const BURST_SHARE: f64 = 0.2;
 
-/// A bucket of hedges: each call brings a share of one.
+/// A bucket of hedges: each call adds a share of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
     share: f64,
     /// Number of hedges that the bucket can always hold.
     burst: f64,
     hedges: f64,
-    /// The calls that have brought theirs.
+    /// The number of calls that have added their share.
     calls: u64,
 }
 
@@ -27,11 +27,11 @@ impl Quota {
         }
     }
 
-    /// Takes a hedge when there have been so many calls in all, and so many in the last tick. Returns `false`
-    /// if there is none.
+    /// Takes a hedge, after `calls` calls in total and `recent` calls in the last tick. Returns `false` if there is
+    /// none.
     ///
-    /// The shares of calls are only added up here: nothing is taken out in between, so the bucket overflows
-    /// just as if each call had put its share in.
+    /// The shares of calls are added only here. No hedge is taken in between, so the bucket overflows as if each call
+    /// had added its share.
     pub(crate) fn take(&mut self, calls: u64, recent: u64) -> bool {
         let new = calls.saturating_sub(self.calls);
         self.calls = self.calls.max(calls);

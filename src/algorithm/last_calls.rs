@@ -1,42 +1,44 @@
-//! The last calls of an endpoint, by which its priority group sees that it fails.
+//! The last calls of an endpoint, which show its priority group that it fails.
 //!
 //! Plain code: times are nanoseconds from the origin of the balancer.
 //!
 //! # How it works
 //!
-//! An endpoint fails if the last five of its calls have failed, or more than .6 of the last sixteen (of as few as five if the
-//! others are older than ten seconds), and that for 200 ms on end. A share that decays would need more failures the longer an endpoint
-//! had been well; a share of .5 takes an endpoint that fails 30 % for one that is down much more often.
+//! An endpoint fails if, for 200 ms on end, the last five of its calls have failed, or more than 60 % of the last
+//! sixteen (of as few as five if the others are older than ten seconds). A decaying share would need more failures the
+//! longer the endpoint had been healthy. A limit of 50 % would much more often take an endpoint that fails 30 % of its
+//! calls for one that is down.
 //!
-//! Both the number and the time are for ordinary errors, which must not send the calls of a small group far away. Of an endpoint
-//! that fails 10 % by chance, five of eight calls fail once in 2,400, five in a row once in 100,000, ten of sixteen once in
-//! 2,500,000. With many calls a second that would still happen, and calls that fail together, such as those of one broken
-//! connection, are one event; but the next calls soon end it.
+//! The number and the time are there because of ordinary errors, which must not move the calls of a small group away.
+//! If an endpoint fails 10 % of its calls by chance, five of eight calls fail once in 2,400, five in a row once in
+//! 100,000, and ten of sixteen once in 2,500,000. This would still happen with many calls a second. Calls that fail
+//! together, such as those of one broken connection, are a single event, and the next calls soon end it.
 
 use super::outlier::Tally;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The number of calls that are remembered.
+/// The number of remembered calls.
 const KEPT: usize = 16;
 /// With fewer calls, nothing is known.
 pub(crate) const MIN_KNOWN: u64 = 5;
 /// Time for which a call is remembered.
 const SPAN: u64 = 10_000_000_000;
-/// Time for which so many must have failed.
+/// Time for which too many calls must have failed.
 const HELD: u64 = 200_000_000;
-/// The number of calls whose spread is measured: as few as tell chance from silence, for an endpoint that hangs.
+/// The number of calls whose spread is measured: just enough to distinguish chance from the silence of a hanging
+/// endpoint.
 const SPREAD: usize = 8;
 
 /// The last calls of an endpoint.
 ///
-/// A call takes the next place, and writes its word there: the time of its end, and whether it failed in the lowest bit; 0 for
-/// none. All accesses are `Relaxed`, because each word is complete in itself. A reader that sees a place without its newest call
-/// might as well have come a moment earlier.
+/// A call takes the next place, and writes its word there: the time of its end, and whether it failed in the lowest
+/// bit; 0 for none. All accesses are `Relaxed`, because each word is complete in itself. A reader that sees a place
+/// without its newest call acts as if it had come a moment earlier.
 #[derive(Debug)]
 pub(crate) struct LastCalls {
     next: AtomicU32,
     calls: [AtomicU64; KEPT],
-    /// Since when too many of them have failed; `u64::MAX` if they have not.
+    /// The time since which too many of them have failed; `u64::MAX` if they have not.
     failing_since: AtomicU64,
 }
 
@@ -58,7 +60,7 @@ impl LastCalls {
         }
     }
 
-    /// Notes whether too many calls have failed. Of two threads that disagree, one is right a call later.
+    /// Notes whether too many calls have failed. If two threads disagree, the next call corrects the value.
     #[cold]
     fn follow(&self, now: u64) {
         let (words, known) = self.recent(now);
@@ -75,7 +77,7 @@ impl LastCalls {
         for (word, call) in words.iter_mut().zip(&self.calls) {
             *word = call.load(Ordering::Relaxed);
         }
-        // Of those of one time, the ones that did not fail count as newer.
+        // Among calls of the same time, successful ones count as newer.
         words.sort_unstable_by_key(|word| std::cmp::Reverse(*word ^ 1));
         let is_recent = |word: &u64| *word > 0 && now.saturating_sub(*word >> 1) < SPAN;
         let known = words.partition_point(is_recent);
@@ -97,8 +99,8 @@ impl LastCalls {
         (newest >> 1) - (oldest >> 1)
     }
 
-    /// Returns until when the endpoint counts as one that fails, if it gets no further call; a time that has passed if it does
-    /// not.
+    /// Returns the time until which the endpoint counts as failing, if it gets no further call; a past time if it does
+    /// not fail.
     #[inline]
     pub(crate) fn fails_until(&self, now: u64) -> u64 {
         let since = self.failing_since.load(Ordering::Relaxed);
@@ -108,7 +110,8 @@ impl LastCalls {
         self.forgotten_at(now)
     }
 
-    /// Returns when so many calls are forgotten that no more than .6 of the others have failed; 0 if that is so now.
+    /// Returns the time at which enough calls are forgotten that at most 60 % of the others have failed; 0 if this is
+    /// already true.
     fn forgotten_at(&self, now: u64) -> u64 {
         let (words, mut known) = self.recent(now);
         let mut until = 0;
@@ -128,7 +131,7 @@ fn tally(words: &[u64]) -> Tally {
     }
 }
 
-/// Returns whether too many have failed of these, the newest first.
+/// Returns whether too many of these calls have failed. The newest is first.
 fn is_failing(words: &[u64]) -> bool {
     let Some(newest) = words.get(..MIN_KNOWN as usize) else {
         return false;

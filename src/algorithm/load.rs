@@ -1,10 +1,10 @@
 //! Load of an endpoint: its latency, its failures, and its calls in flight.
 //!
-//! Three atomic words, because one cannot hold enough bits of all of it: the calls that wait for their answer with the
-//! time of the last one, the latency estimate with its time, and the failure share with its time. A call that begins
-//! changes the first, a successful one that ends the first two. A fourth counts the answers that are still coming:
-//! they are in flight, but how long they take says nothing about the endpoint. Times are passed in, in nanoseconds from
-//! an origin that is the same for all endpoints of a balancer.
+//! The state is in three atomic words, because one word has too few bits: the calls that wait for their answer with the
+//! time of the last answer, the latency estimate with its time, and the failure share with its time. The beginning of a
+//! call changes the first word, and the end of a successful call the first two. A fourth word counts answers whose
+//! bodies are still being read: they are in flight, but their duration says nothing about the endpoint. Times are
+//! arguments, in nanoseconds from an origin that is the same for all endpoints of a balancer.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -14,17 +14,17 @@ const FAILURE_GAIN: f32 = 0.3;
 const MIN_FAILURE_SHARE: f32 = 1e-3;
 /// An answer that is slower than the estimate by this factor replaces it.
 const STEP: f32 = 4.0;
-/// Least weight of an answer that is a little slower. Single calls differ by as much where nothing is wrong, and an
+/// Least weight of an answer that is a little slower. Single calls differ by this much without any fault, and an
 /// estimate that follows each of them is mostly chance.
 const SLOWER_GAIN: f32 = 0.1;
-/// Factor by which a call that was given up counts as longer than its silence. It would have taken longer, and nobody knows
-/// how much.
+/// Factor by which a call that was given up counts as longer than its silence. It would have taken longer, by an
+/// unknown time.
 const SILENCE: u64 = 2;
-/// Latencies that differ by less than this factor count as equal. Else a caller that makes one call at a time would send
-/// nearly all of them to an endpoint that is faster by a hair.
+/// Latencies that differ by less than this factor count as equal. Otherwise a caller that makes one call at a time
+/// would send nearly all calls to an endpoint that is only slightly faster.
 const NEAR: f64 = 1.25;
-/// The least latency that counts, in seconds: of endpoints faster than that, the calls in flight decide. Above
-/// zero, so that they also do where nothing has been measured.
+/// The least latency that counts, in seconds. For faster endpoints the calls in flight decide. It is above zero, so
+/// that they also decide if nothing has been measured.
 const MIN_LATENCY: f64 = 1e-6;
 
 /// The settings of the estimate, in seconds.
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) failure_penalty: f64,
 }
 
-/// End of a call, as far as it matters here.
+/// End of a call, as far as the load needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Succeeded,
@@ -44,9 +44,9 @@ pub(crate) enum End {
     Cancelled,
     /// It was given up because another attempt of the operation was faster.
     Overtaken,
-    /// Its answer is not classified. That there is one shows that the endpoint does not hang.
+    /// Its answer counts neither as a success nor as a failure. It shows that the endpoint does not hang.
     Ignored,
-    /// It says nothing about the endpoint: it never got there.
+    /// It did not reach the endpoint, and says nothing about it.
     Refused,
 }
 
@@ -60,10 +60,11 @@ pub(crate) struct Load {
     failures: AtomicU64,
 }
 
-/// The calls that wait for their answer, and when the endpoint last answered, or became busy after that.
+/// The number of calls that wait for their answer, and the time at which the endpoint last answered or became busy
+/// after an answer.
 ///
-/// The time is in the lower 40 bits, in units of 2¹⁴ ns (16 µs), in a circle of 208 days. Above it is the count. In the
-/// highest bit is whether the endpoint owes an answer to a call that was overtaken: until it gives one to any call, the
+/// The time is in the lower 40 bits, in units of 2¹⁴ ns (16 µs), in a circle of 208 days. The count is above it. The
+/// highest bit is set if the endpoint has not answered a call that was overtaken: until it answers any call, the
 /// silence goes on, also if no call waits for a while.
 #[derive(Clone, Copy)]
 struct Flow(u64);
@@ -124,7 +125,8 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
-    /// Returns the least time that a call that was given up would have taken: longer than it lasted, if the endpoint was silent.
+    /// Returns a lower bound of the time of a call that was given up. It is longer than the call lasted if the endpoint
+    /// was silent.
     fn bound_of_silence(self, took: u64, nanos: u64, end: End) -> u64 {
         let silence = self.since(nanos);
         let is_silent = silence >> Self::UNIT >= took >> Self::UNIT;
@@ -148,15 +150,15 @@ impl Flow {
 
 /// A number that decays, and the time at which it had its value.
 ///
-/// The time is in units of 2²⁰ ns (1 ms), in a circle of 52 days. It only moves with the number, by whole units, so that
-/// nothing is lost by rounding.
+/// The time is in units of 2²⁰ ns (1 ms), in a circle of 52 days. It changes only together with the number, by whole
+/// units, so that rounding loses nothing.
 #[derive(Clone, Copy)]
 struct Decaying(u64);
 
 impl Decaying {
     const UNIT: u32 = 20;
-    /// A time that is to come by no more than this (69 s) was marked by another thread, which has read the clock later. All
-    /// others have passed: a standby may get no call for weeks, and must not be held to what it was then.
+    /// A time that is at most this far in the future (69 s) was written by another thread with a later reading of the
+    /// clock. Any other time is in the past: a standby may get no call for weeks, and its old value must have decayed.
     const AHEAD: u32 = 1 << 16;
 
     #[inline]
@@ -170,7 +172,7 @@ impl Decaying {
         f32::from_bits((self.0 >> u32::BITS) as u32)
     }
 
-    /// Returns the share that is left of a number of that time; `decay` is the time constant in seconds.
+    /// Returns the remaining share of a number from its time; `decay` is the time constant in seconds.
     #[inline]
     fn share(self, nanos: u64, decay: f64) -> f32 {
         const SECONDS: f64 = (1u64 << Decaying::UNIT) as f64 / 1e9;
@@ -193,7 +195,7 @@ impl Decaying {
 }
 
 impl Load {
-    /// Makes an endpoint that is expected to take `latency` seconds; zero if nothing is known.
+    /// Makes the load of an endpoint with the expected `latency` in seconds; zero if nothing is known.
     pub(crate) fn new(latency: f64, nanos: u64) -> Self {
         Self {
             flow: AtomicU64::new(Flow(0).marked(nanos).0),
@@ -209,16 +211,17 @@ impl Load {
         update(&self.flow, |flow| Flow(flow).begun(nanos).0);
     }
 
-    /// Notes that a call ends that began at `began`.
+    /// Notes the end of a call that began at `began`.
     #[inline]
     pub(crate) fn end(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
-        // While the call still counts as being in flight: nobody sees a quiet endpoint with an old estimate.
+        // Before the call stops to count as in flight, so that no thread sees an idle endpoint with an old estimate.
         self.took(settings, began, nanos, end);
         self.failed(settings, nanos, end);
         update(&self.flow, |flow| Flow(flow).ended(nanos, end).0);
     }
 
-    /// Notes that the answer begins of a call that began at `began`: this is what it took, and it stays in flight.
+    /// Notes the head of the answer to a call that began at `began`. The time to the head is its latency, and the call
+    /// stays in flight.
     pub(crate) fn stream(&self, settings: &Settings, began: u64, nanos: u64, end: End) {
         // It is in flight all the time.
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -226,13 +229,13 @@ impl Load {
         update(&self.flow, |flow| Flow(flow).ended(nanos, End::Succeeded).0);
     }
 
-    /// Notes that an answer ends that has been coming for a while. However long that was, it is no latency.
+    /// Notes the end of an answer whose head has been noted. The time between the two is no latency.
     pub(crate) fn end_stream(&self, settings: &Settings, nanos: u64, end: End) {
         self.failed(settings, nanos, end);
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Returns the time that a call took, in seconds, or would at least have taken.
+    /// Returns the time that a call took, or a lower bound of it, in seconds.
     #[inline]
     fn lower_bound(&self, began: u64, nanos: u64, end: End) -> f32 {
         let took = nanos.saturating_sub(began);
@@ -249,7 +252,7 @@ impl Load {
             return;
         }
         let took = self.lower_bound(began, nanos, end);
-        // A clock that stands still must not look like no estimate.
+        // A time of zero must not look like no estimate.
         let took = took.max(f32::MIN_POSITIVE);
         update(&self.latency, |word| {
             let old = Decaying(word);
@@ -264,11 +267,11 @@ impl Load {
                     let gain = slower_gain(took / value).max(1.0 - share);
                     Decaying::new(value + (took - value) * gain, nanos).0
                 }
-                // In the same millisecond, or before a later one of another thread: it weighs nothing.
+                // An answer in the same millisecond, or before a later one of another thread, has no weight.
                 End::Succeeded if share < 1.0 => {
                     Decaying::new(value * share + took * (1.0 - share), nanos).0
                 }
-                // It says that the endpoint is at least as slow, never that it is fast.
+                // It shows that the endpoint is at least this slow, and never that it is fast.
                 End::Failed | End::Cancelled | End::Overtaken if took > value * share => {
                     Decaying::new(took, nanos).0
                 }
@@ -293,7 +296,7 @@ impl Load {
             if share < MIN_FAILURE_SHARE {
                 return 0;
             }
-            // The time never goes back, or the next one would decay twice.
+            // The time never goes back, because the number would then decay twice.
             if old.value() > 0.0 && old.share(nanos, 1.0) >= 1.0 {
                 return Decaying::new(share, 0).0 | word & u64::from(u32::MAX);
             }
@@ -321,7 +324,7 @@ impl Load {
         flow.waiting() + self.streams.load(Ordering::Relaxed)
     }
 
-    /// Returns the calls that wait for an answer, and for how long nothing has been answered, in nanoseconds.
+    /// Returns the number of calls that wait for an answer, and the time since the last answer in nanoseconds.
     pub(crate) fn silence(&self, nanos: u64) -> (u32, u64) {
         let flow = self.flow();
         (flow.waiting(), flow.since(nanos))
@@ -338,7 +341,7 @@ impl Load {
         flow.at_least(estimate, nanos)
     }
 
-    /// Returns the share of calls that fail, by the last few.
+    /// Returns the failure share, an average over the last few calls.
     #[inline]
     pub(crate) fn failure_share(&self, settings: &Settings, nanos: u64) -> f64 {
         let share = Decaying(self.failures.load(Ordering::Relaxed));
@@ -353,7 +356,7 @@ impl Load {
         })
     }
 
-    /// The same with the latency estimate as it was when it last changed.
+    /// Returns the same cost with the latency estimate as it was when it last changed.
     #[inline]
     pub(crate) fn undecayed_cost(&self, settings: &Settings, nanos: u64, weight: f64) -> Cost {
         self.cost_by(settings, nanos, weight, Decaying::value)
@@ -383,7 +386,7 @@ impl Load {
 pub(crate) struct Cost {
     /// The time that a call takes by itself, in seconds, with the penalty for failures.
     pub(crate) expected: f64,
-    /// The calls that would be in flight, for the weight of the endpoint.
+    /// The calls that would be in flight, divided by the weight of the endpoint.
     pub(crate) calls: f64,
 }
 
@@ -394,8 +397,8 @@ impl Cost {
         self.expected * self.expected * self.calls
     }
 
-    /// The cost in one number, of an endpoint that is compared with others of which `fastest` is the least expected time. An
-    /// endpoint that takes nearly that time counts as equal to it, so that the calls in flight decide.
+    /// Returns the cost in one number. `fastest` is the shortest expected time of the compared endpoints. If calls take
+    /// nearly as long here, the endpoint counts as equally fast, and the calls in flight decide.
     #[inline]
     pub(crate) fn among(mut self, fastest: f64) -> f64 {
         if self.expected < NEAR * fastest {
@@ -405,14 +408,15 @@ impl Cost {
     }
 }
 
-/// Returns the weight of an answer that took `times` as long as expected: all from a certain factor on, and below it the
-/// less the nearer.
+/// Returns the weight of an answer that took `times` as long as expected: 1 from [`STEP`] on, and less for a smaller
+/// factor.
 fn slower_gain(times: f32) -> f32 {
     let part = (times - 1.0) / (STEP - 1.0);
     (part * part).max(SLOWER_GAIN)
 }
 
-/// e⁻ˣ to four digits, for x from 0 on. Each comparison of endpoints needs it, and that of the platform takes twice as long.
+/// Returns e⁻ˣ to four digits, for x from 0 on. Each comparison of endpoints needs it, and the function of the platform
+/// takes twice as long.
 #[inline]
 fn exp_of_minus(x: f32) -> f32 {
     let halvings = x * std::f32::consts::LOG2_E;
@@ -420,13 +424,13 @@ fn exp_of_minus(x: f32) -> f32 {
         return 0.0;
     }
     let whole = (halvings + 0.5) as u32;
-    // From -ln 2 / 2 to ln 2 / 2, where few terms of the series do.
+    // From -ln 2 / 2 to ln 2 / 2, where few terms of the series are enough.
     let rest = (halvings - whole as f32) * std::f32::consts::LN_2;
     let series = 1.0 - rest * (1.0 - rest * (0.5 - rest * (1.0 / 6.0 - rest / 24.0)));
     series * f32::from_bits((127 - whole) << 23)
 }
 
-/// Replaces the word by what `change` makes of it, unless that is the same.
+/// Replaces the word by the result of `change`, unless it is the same.
 #[inline]
 fn update(word: &AtomicU64, change: impl Fn(u64) -> u64) {
     let mut old = word.load(Ordering::Relaxed);

@@ -1,21 +1,21 @@
 //! A map that knows which of its entries was used least recently. Time is an argument.
 //!
-//! The entries are in two segments, each a list in the order of the last use. A new entry is on *probation*. One that is
-//! used again when it has been there for a while is *protected*, so that entries which come once push each other out,
-//! and not those in regular use. Each operation looks at a bounded number of entries, however many there are.
+//! The entries are in two segments, each a list in the order of the last use. A new entry is on *probation*. An entry
+//! that is used again after a while is *protected*, so that entries with a single use evict each other, and not entries
+//! in regular use. Each operation examines a bounded number of entries, however many there are.
 //!
-//! The keys come with their hash, so that a call hashes its key once. Each key is stored once: the map leads from a hash
-//! to a slot, and slots with the same hash are a list.
+//! Callers pass the hash of a key, so that a call hashes its key once. Each key is stored once: the map leads from a
+//! hash to a slot, and slots with the same hash form a list.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::time::Duration;
 
-/// An entry that is used this long after it was added is protected. Longer than a burst of calls by one key.
+/// The age from which a use protects an entry. It is longer than a burst of calls by one key.
 pub(crate) const PROMOTE_AFTER: Duration = Duration::from_secs(1);
 
-/// Takes the hash that a key comes with.
+/// A hasher that returns the given hash of a key.
 #[derive(Debug, Default)]
 struct Given(u64);
 
@@ -36,7 +36,7 @@ impl Hasher for Given {
 /// A part of the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
-    /// Entries that are new.
+    /// New entries.
     Probation,
     /// Entries that were used again a while after they were added.
     Protected,
@@ -45,8 +45,8 @@ pub(crate) enum Segment {
 /// The end of a list of slots with the same hash.
 const NONE: u32 = u32::MAX;
 
-/// The slots of each segment are a ring in the order of their last use. It begins and ends at the slot that has the number of
-/// the segment, and no content.
+/// The slots of each segment form a ring in the order of their last use. The ring begins and ends at the slot with the
+/// number of the segment, which has no content.
 #[derive(Debug)]
 struct Slot<K, V> {
     /// `None` while the slot is free, and at the end of a ring.
@@ -81,12 +81,12 @@ pub(crate) struct SegmentedLru<K, V> {
     free: Vec<u32>,
     /// An entry expires when it has not been used for this long.
     idle: u64,
-    /// No entry expires before.
+    /// No entry expires before this time.
     due: u64,
 }
 
 impl<K: Eq, V> SegmentedLru<K, V> {
-    /// `idle` is in nanoseconds, as all times.
+    /// Makes an empty map. `idle` is in nanoseconds, like all times.
     pub(crate) fn new(idle: u64) -> Self {
         let end = |segment| Slot {
             content: None,
@@ -136,7 +136,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         Some(value)
     }
 
-    /// Uses a key now. Returns its value, and whether it is protected from now on and was not before.
+    /// Uses a key now. Returns its value, and whether this use has made it protected.
     #[inline]
     pub(crate) fn get(&mut self, hash: u64, key: &K, now: u64) -> Option<(&V, bool)> {
         let place = self.find(hash, key)?;
@@ -156,8 +156,8 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         self.link(place);
     }
 
-    /// Adds a key on probation, unless it is there: then its value stays and is used now. Returns its value, and what
-    /// was not needed.
+    /// Adds a key on probation. A key that is there already keeps its value, and is used now. Returns the value of the
+    /// key, and the key and value that were not needed.
     pub(crate) fn add(&mut self, hash: u64, key: K, value: V, now: u64) -> (&V, Option<(K, V)>) {
         let (place, spare) = match self.find(hash, &key) {
             Some(place) => {
@@ -205,8 +205,8 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         self.due < now
     }
 
-    /// Removes an entry that has expired and `may_go`. Looks at `candidates` entries at most. One that may not go counts
-    /// as used now, so that the next look is at others.
+    /// Removes an entry that has expired and `may_go`. It examines at most `candidates` entries. An entry that may not
+    /// go counts as used now, so that the next call examines others.
     pub(crate) fn expire(
         &mut self,
         now: u64,
@@ -248,8 +248,8 @@ impl<K: Eq, V> SegmentedLru<K, V> {
 
     /// Removes the least recently used entry of a segment that `may_go` and was last used before `limit`.
     ///
-    /// Looks at `candidates` entries at most, and takes what it has looked at off that number. An entry that may not go
-    /// counts as used now, so that the next look is at others.
+    /// It examines at most `candidates` entries, and subtracts the number of examined ones. An entry that may not go
+    /// counts as used now, so that the next call examines others.
     pub(crate) fn evict(
         &mut self,
         segment: Segment,
@@ -258,7 +258,7 @@ impl<K: Eq, V> SegmentedLru<K, V> {
         candidates: &mut usize,
         mut may_go: impl FnMut(&mut V) -> bool,
     ) -> Option<Removed<K, V>> {
-        // Once round at most: an entry that may not go is the newest afterwards.
+        // At most once around the ring: an entry that may not go becomes the newest.
         let last = self.slots[segment as usize].older;
         while *candidates > 0 && self.oldest_use(segment) < limit {
             *candidates -= 1;

@@ -1,8 +1,8 @@
 //! The algorithms of the layers, as plain code.
 //!
-//! An algorithm is given the time and the randomness that it needs, and returns its decision. It knows no service, no
-//! metrics, no listener and no thread, and calls nothing of the layers. Where threads share it, its state is in atomics or
-//! short locks of [`crate::sync`], so that `tests/loom` can try every interleaving.
+//! Time and randomness are arguments of an algorithm, and it returns its decision. It knows no service, no metrics, no
+//! listener and no thread, and calls no code of the layers. If threads share it, its state is in atomics or short locks
+//! of [`crate::sync`], so that `tests/loom` can try every interleaving.
 
 pub(crate) mod aimd;
 pub(crate) mod backoff;

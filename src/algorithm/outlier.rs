@@ -1,39 +1,39 @@
-//! Passive outlier ejection: which endpoints fail so much more than the others that they are left out.
+//! Passive outlier ejection: finds endpoints that fail much more than the others.
 //!
-//! Plain code: times are nanoseconds from the origin of the balancer, randomness is an argument, and the only
-//! shared state is a few atomic words per endpoint. A call that ends [`notes`](Record::note) its outcome; when an
-//! [`Interval`] is over, whoever comes first [`sweeps`](sweep) over the pool.
+//! Plain code: times are nanoseconds from the origin of the balancer, randomness is an argument, and the only shared
+//! state is a few atomic words per endpoint. A call that ends [`notes`](Record::note) its outcome. When an [`Interval`]
+//! is over, the first call that ends [`sweeps`](sweep) over the pool.
 //!
 //! # How it works
 //!
-//! **Leave-one-out.** The failure share of each endpoint is compared with that of all others together. It is an
-//! outlier if the share is surely higher by more than `margin`: if the lower end of Newcombe's interval for the
-//! difference (1998, method 10: built from the Wilson intervals of both shares), with z = 4, is above it. The
-//! outliers are taken out of the comparison and the rest is evaluated again, so several do not hide one another.
-//! A failure of the whole pool ejects nobody.
+//! **Leave-one-out.** The failure share of each endpoint is compared with that of all others together. It is an outlier
+//! if its share is significantly higher by more than `margin`: the lower end of Newcombe's interval for the difference
+//! (1998, method 10: built from the Wilson intervals of both shares), with z = 4, is above `margin`. The outliers are
+//! taken out of the comparison and the rest is evaluated again, so that several outliers do not hide one another. A
+//! failure of the whole pool ejects no endpoint.
 //!
-//! **Failures in a row**, if set, eject at once. They cannot tell an endpoint's failure from the pool's.
+//! **Failures in a row**, if set, eject at once. This rule cannot distinguish the failure of an endpoint from the
+//! failure of the pool.
 //!
-//! **Ejection time.** `base_ejection_time` × the number of ejections in a row, up to `max_ejection_time`, then ± `jitter`. The number falls by
-//! one for each three intervals that the endpoint stays in, or for each `base_ejection_time` if that is longer. (Envoy lets it
-//! fall in each interval; an endpoint in slow start gets so few calls that its failures take longer than that to be seen, and
-//! the time would never grow.)
+//! **Ejection time.** `base_ejection_time` × the number of ejections in a row, up to `max_ejection_time`, then ±
+//! `jitter`. The number falls by one for each three intervals without an ejection, or for each `base_ejection_time` if
+//! that is longer. (In Envoy it falls in each interval. An endpoint in slow start, however, gets so few calls that its
+//! failures take longer to detect, and the time would never grow.)
 //!
-//! **Floor.** At most `⌊n · max_ejection_percent / 100⌋` of n endpoints of one priority are out: with a half, none of 1, 1 of 2 or 3,
-//! 2 of 4 or 5.
-//! An endpoint that is out for another reason (unhealthy, or ejected by hand) takes up the same room. If there is
-//! not room for all outliers, the surest ones go.
+//! **Floor.** At most `⌊n · max_ejection_percent / 100⌋` of n endpoints of one priority are ejected: with 50 %, none of
+//! 1, 1 of 2 or 3, 2 of 4 or 5. An endpoint that is out for another reason (unhealthy, or ejected by hand) counts as
+//! well. If there are more outliers, those with the highest significance are ejected.
 //!
 //! | setting | default | reason |
 //! |---|---|---|
 //! | `interval` | 10 s | as in Envoy and gRPC |
-//! | `min_calls` | 5 | the test itself asks for more evidence the fewer calls there are: 4 of 5, 5 of 10, 14 of 50 or 142 of 1,000 failures against none. It takes an endpoint that fails like the others for an outlier less than once in 20,000 times, with 20 calls or more once in a million. An endpoint whose failures cost it nearly all calls is still seen. Envoy takes 100, gRPC 50, with tests that do not know the sample size |
+//! | `min_calls` | 5 | the test itself requires a higher share for fewer calls: 4 of 5, 5 of 10, 14 of 50 or 142 of 1,000 failures against none. It takes an endpoint that fails like the others for an outlier less than once in 20,000 times, and with 20 calls or more once in a million. It still finds an endpoint that has lost nearly all calls because of its failures. Envoy uses 100, gRPC 50, with tests that ignore the sample size |
 //! | `margin` | 0.1 | an endpoint of ten that fails 10 % more costs 1 % of the calls, which retries cover; its capacity is worth more |
-//! | `consecutive_failures` | off | the load of a failing endpoint rises at once anyway; Envoy and Finagle take 5, linkerd 7 |
-//! | `base_ejection_time` | 10 s | an endpoint that failed for some seconds has its share again 20 s later; one that goes on failing is out for ever longer. Envoy and gRPC take 30 s |
+//! | `consecutive_failures` | off | the load of a failing endpoint rises at once anyway; Envoy and Finagle use 5, linkerd 7 |
+//! | `base_ejection_time` | 10 s | an endpoint that failed for some seconds has its share again 20 s later; an endpoint that continues to fail is ejected for longer each time. Envoy and gRPC use 30 s |
 //! | `max_ejection_time` | 300 s | as in Envoy, gRPC and Finagle |
-//! | `jitter` | 0.25 | so that the endpoints of one incident, and many clients, do not come back together |
-//! | `max_ejection_percent` | 50 | the other half can take twice its load for a while; Envoy's 10 % leaves a pool of 9 alone |
+//! | `jitter` | 0.25 | spreads the return of the endpoints of one incident, and of many clients |
+//! | `max_ejection_percent` | 50 | the other half can take twice its load for a while; Envoy's 10 % ejects no endpoint of 9 |
 
 use std::time::Duration;
 
@@ -42,10 +42,10 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Each endpoint is evaluated thousands of times a day, so once in 20 would be far too often.
 const Z: f64 = 4.0;
-/// An ejection is forgotten after so many intervals without another one.
+/// The number of intervals without an ejection after which one is forgotten.
 const FORGIVEN_AFTER: u32 = 3;
-/// Number of evaluations of the rest after outliers were found. Each round finds all sure outliers that
-/// hid one another before; more than a few never find more.
+/// Number of evaluations of the rest after outliers were found. Each round finds all outliers that others have hidden
+/// before; more than a few rounds never find more.
 const ROUNDS: u32 = 4;
 /// The longest interval. The halves of a word of counts hold its calls: a million a second for an hour.
 pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -79,7 +79,7 @@ impl Default for Rule {
 }
 
 impl Rule {
-    /// Returns the number of `endpoints` that may be out at most.
+    /// Returns the greatest number of `endpoints` that may be out.
     fn most_out(&self, endpoints: usize) -> usize {
         endpoints * usize::from(self.max_ejection_percent) / 100
     }
@@ -92,12 +92,12 @@ impl Rule {
     }
 }
 
-/// Why an endpoint was ejected.
+/// The reason for which an endpoint was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum EjectionMethod {
-    /// It failed surely more than the others.
+    /// It failed significantly more than the others.
     LeaveOneOut,
-    /// So many failures came in a row.
+    /// It reached the number of failures in a row.
     ConsecutiveFailures,
 }
 
@@ -113,13 +113,13 @@ impl EjectionMethod {
 
 /// The record of one endpoint.
 ///
-/// Calls write the counts and the row of failures, a sweep takes them. All accesses are `Relaxed`, because each word is
-/// complete in itself: a call is counted once, before a sweep or after it, and which of the two makes no difference.
+/// Calls write the counts and the failures in a row, and a sweep takes them. All accesses are `Relaxed`, because each
+/// word is complete in itself: a call is counted once, before or after a sweep, and either is right.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// The calls since the last sweep: successes in the low half, failures in the high half.
     counts: AtomicU64,
-    /// Failures in a row. Not counted if they do not matter.
+    /// Failures in a row. Counted only if the rule uses them.
     streak: AtomicU32,
     /// End of the present or the last ejection; 0 if there was none.
     ejected_until: AtomicU64,
@@ -137,9 +137,9 @@ impl Record {
         }
     }
 
-    /// Counts a call that has ended. Returns `true` if a sweep should look at failures in a row.
+    /// Counts a call that has ended. Returns `true` if a sweep should check failures in a row.
     ///
-    /// A call that began before the end of an ejection says nothing new: it is not counted.
+    /// A call that began before the end of an ejection is not counted, because it says nothing new.
     #[inline]
     pub(crate) fn note(&self, rule: &Rule, began: u64, failed: bool) -> bool {
         const FAILURE: u64 = 1 << u32::BITS;
@@ -158,7 +158,7 @@ impl Record {
             return false;
         }
         let row = self.streak.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        // Not with every further failure, if there is no room for another ejection.
+        // Not with every further failure, because no further ejection may be permitted.
         row % most == 0
     }
 
@@ -194,7 +194,7 @@ impl Record {
 
     /// Takes the calls since the last sweep.
     pub(crate) fn take(&self) -> Tally {
-        // A plain read first: most endpoints of a large pool may be idle.
+        // A plain read first, because most endpoints of a large pool may be idle.
         let counts = match self.counts.load(Ordering::Relaxed) {
             0 => 0,
             _ => self.counts.swap(0, Ordering::Relaxed),
@@ -226,8 +226,8 @@ impl Interval {
         self.ends.load(Ordering::Relaxed) <= now
     }
 
-    /// Begins the next one. Returns `true` if the last one was not much longer than it should be, or else its
-    /// counts may be of calls long ago.
+    /// Begins the next interval. Returns `false` if the last one was much too long, because its counts may be of calls
+    /// long ago.
     fn next(&self, rule: &Rule, now: u64) -> bool {
         let length = whole_nanos(rule.interval);
         let ended = self
@@ -241,7 +241,7 @@ impl Interval {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostRecord<'a> {
     pub(crate) record: &'a Record,
-    /// It gets no calls for another reason: it is unhealthy, or was ejected by hand.
+    /// `true` if it gets no calls for another reason: it is unhealthy, or was ejected by hand.
     pub(crate) is_out: bool,
 }
 
@@ -255,14 +255,15 @@ pub(crate) struct Ejection {
     pub(crate) until: u64,
 }
 
-/// The notes of a sweep, for the next one to write over: it is part of a call, which does not allocate.
+/// The notes of a sweep. The next sweep overwrites them, because it is part of a call, which must not allocate.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Vec<(usize, Tally)>);
 
-/// Evaluates the pool: failures in a row always, failure shares when the interval is over.
+/// Evaluates the pool: failures in a row each time, and failure shares when the interval is over.
 ///
-/// Returns the endpoints that are ejected by this. One at a time: the caller holds a lock that it has tried to take, and
-/// goes on if another thread has it. `record_of` says what is known of an endpoint, `jitter` gives numbers from -1 to 1.
+/// Returns the ejected endpoints. Only one sweep runs at a time: the caller has tried to take a lock, and continues
+/// without a sweep if another thread holds it. `record_of` returns the record of an endpoint, and `jitter` returns
+/// numbers from -1 to 1.
 #[must_use]
 pub(crate) fn sweep<'a, T>(
     rule: &Rule,
@@ -346,7 +347,7 @@ impl std::ops::Add for Tally {
     }
 }
 
-/// Returns the indices that fail surely more than the rest, with by how much.
+/// Returns the indices of the outliers, each with the excess of its failure share.
 fn outliers(rule: &Rule, evaluated: &[(usize, Tally)]) -> Vec<(f64, usize)> {
     let min = u64::from(rule.min_calls);
     let tallies = evaluated.iter().map(|(_, tally)| *tally);
@@ -364,7 +365,8 @@ fn outliers(rule: &Rule, evaluated: &[(usize, Tally)]) -> Vec<(f64, usize)> {
         .collect()
 }
 
-/// By how much the failure share of `own` is at least above that of `rest`: the lower end of Newcombe's interval.
+/// Returns the least excess of the failure share of `own` over the share of `rest`: the lower end of Newcombe's
+/// interval.
 fn excess(own: Tally, rest: Tally) -> f64 {
     let ((share, lower, _), (other, _, upper)) = (wilson(own), wilson(rest));
     (share - other) - (share - lower).hypot(upper - other)
@@ -380,10 +382,9 @@ fn wilson(tally: Tally) -> (f64, f64, f64) {
     (share, (centre - spread) / scale, (centre + spread) / scale)
 }
 
-/// Returns whether so few endpoints are in, less than `threshold` percent, that it is better to ignore their health.
+/// Returns whether less than `threshold` percent of the endpoints take calls, so that their health is ignored.
 ///
-/// With less than half of a pool, those few would be overrun. Their costs are still compared, so endpoints that fail
-/// get little.
+/// Fewer than half of a pool would be overloaded. The costs are still compared, so failing endpoints get few calls.
 pub(crate) fn is_panic(healthy: usize, endpoints: usize, threshold: u8) -> bool {
     healthy.saturating_mul(100) < endpoints.saturating_mul(threshold.into())
 }

@@ -1,26 +1,26 @@
-//! The health of an endpoint, by its probes.
+//! The health of an endpoint by its probes.
 
 /// The results of the probes of one endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Findings {
-    /// It was never asked. It gets calls: a client that has just started has nothing better.
+    /// It was never probed. It gets calls, because a new client knows no better endpoint.
     #[default]
     Unknown,
-    /// With the number of failed probes in a row.
+    /// Healthy, with the number of failed probes in a row.
     Healthy(u32),
-    /// With the number of successful probes in a row.
+    /// Unhealthy, with the number of successful probes in a row.
     Unhealthy(u32),
 }
 
 impl Findings {
-    /// Takes in a probe. Returns whether the endpoint is healthy if that has changed, or was not known.
+    /// Notes a probe. Returns whether the endpoint is healthy, if the state has changed or was not known.
     #[must_use]
     pub(crate) fn learn(&mut self, works: bool, fall: u32, rise: u32) -> Option<bool> {
         match (&mut *self, works) {
             (Self::Healthy(row), true) | (Self::Unhealthy(row), false) => *row = 0,
             (Self::Healthy(row), false) if *row + 1 < fall => *row += 1,
             (Self::Unhealthy(row), true) if *row + 1 < rise => *row += 1,
-            // The first probe of all, or the last that it takes.
+            // The first probe, or the last one that a change needs.
             _ => {
                 *self = if works {
                     Self::Healthy(0)

@@ -1,8 +1,8 @@
 //! The queue in which calls wait: for a permit, for tokens, or for an endpoint.
 //!
-//! The queue stores the waker of each waiting call and never wakes or drops one itself. Both run code of others, a
-//! whole task may be dropped with its last waker, and the lock around the queue is held meanwhile. Each operation
-//! puts such wakers into [`Wakers`], for the time after the lock: see [`locked`](crate::wake::locked).
+//! The queue stores the waker of each waiting call and never wakes or drops a waker itself, because both run other code
+//! under the lock of the queue, and a whole task may be dropped with its last waker. Each operation puts such wakers
+//! into [`Wakers`], which are used after the lock is released: see [`locked`](crate::wake::locked).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,12 +14,12 @@ pub(crate) type Ticket = u64;
 
 /// Waiting calls in the order in which they joined, each with its cost and a value.
 ///
-/// A ticket without a place belongs to a call that has left, or whose wait has been ended by another one.
+/// A ticket without a place belongs to a call that has left, or whose wait another call has ended.
 #[derive(Debug)]
 pub(crate) struct WaitQueue<T> {
     entries: BTreeMap<Ticket, Entry<T>>,
     next: Ticket,
-    /// Of all calls together.
+    /// The cost of all calls together.
     cost: u64,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct WaitQueue<T> {
 struct Entry<T> {
     cost: u32,
     value: T,
-    /// `None` until the call is polled, and from when it is woken until it is polled again.
+    /// `None` until the call is polled, and after a wake-up until it is polled again.
     waker: Option<Waker>,
 }
 
@@ -55,7 +55,7 @@ impl<T> WaitQueue<T> {
         Some((*ticket, &entry.value))
     }
 
-    /// Returns the call that has joined last.
+    /// Returns the call that joined last.
     pub(crate) fn last(&self) -> Option<(Ticket, &T)> {
         let (ticket, entry) = self.entries.last_key_value()?;
         Some((*ticket, &entry.value))
@@ -65,7 +65,7 @@ impl<T> WaitQueue<T> {
         self.entries.get(&ticket).map(|entry| &entry.value)
     }
 
-    /// Returns the cost of the calls that joined before this one. Looks at each of them.
+    /// Returns the cost of the calls that joined before this one. It reads each of them.
     pub(crate) fn cost_ahead(&self, ticket: Ticket) -> u64 {
         let ahead = self.entries.range(..ticket);
         ahead.map(|(_, entry)| u64::from(entry.cost)).sum()
@@ -85,7 +85,7 @@ impl<T> WaitQueue<T> {
         ticket
     }
 
-    /// Polls a call: has `waker` woken next time. Returns the value of the call, or `None` if it does not wait.
+    /// Polls a call and stores `waker`. Returns the value of the call, or `None` if it does not wait.
     pub(crate) fn poll(
         &mut self,
         ticket: Ticket,
@@ -100,7 +100,7 @@ impl<T> WaitQueue<T> {
         Some(&mut entry.value)
     }
 
-    /// Removes a call that does not wait any longer.
+    /// Removes a call that no longer waits.
     pub(crate) fn leave(&mut self, ticket: Ticket, wakers: &mut Wakers) -> Option<T> {
         let entry = self.remove(ticket)?;
         wakers.discard(entry.waker);
@@ -118,7 +118,7 @@ impl<T> WaitQueue<T> {
         Some(entry)
     }
 
-    /// Removes and wakes the calls that may not stay. Asks for them in their order, by cost and value.
+    /// Removes and wakes the calls for which `stays` returns `false`, in their order. Its arguments are cost and value.
     pub(crate) fn retain(&mut self, mut stays: impl FnMut(u32, &T) -> bool, wakers: &mut Wakers) {
         self.entries.retain(|_, entry| {
             let stays = stays(entry.cost, &entry.value);
@@ -130,21 +130,21 @@ impl<T> WaitQueue<T> {
         });
     }
 
-    /// Wakes the first so many calls, which keep their places.
+    /// Wakes the first calls, at most `most`. They keep their places.
     pub(crate) fn wake(&mut self, most: usize, wakers: &mut Wakers) {
         let first = self.entries.values_mut().take(most);
         wakers.extend(first.filter_map(|entry| entry.waker.take()));
     }
 }
 
-/// Wakers to be woken when no lock is held and the state is whole again: they may call back, and they may panic.
+/// Wakers to be woken when no lock is held and the state is consistent again, because they may call back or panic.
 #[derive(Debug, Default)]
 #[must_use = "the calls wait until they are woken"]
 pub(crate) struct Wakers {
-    /// Mostly there is only one.
+    /// Mostly the only one.
     first: Option<Waker>,
     rest: Vec<Waker>,
-    /// Is only dropped. One operation replaces or removes one waker.
+    /// A waker that is only dropped. One operation replaces or removes at most one waker.
     discarded: Option<Waker>,
 }
 
@@ -154,7 +154,7 @@ impl Wakers {
         self.discarded = waker;
     }
 
-    /// Wakes all of them, also if one panics. Panics then, when that is done.
+    /// Wakes all of them, also if one panics. The panic continues afterwards.
     pub(crate) fn wake(self) {
         let mut panic = None;
         for waker in self.first.into_iter().chain(self.rest) {

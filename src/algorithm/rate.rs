@@ -7,7 +7,7 @@ use std::time::Duration;
 /// nanoseconds.
 pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 
-/// Rate: a number of tokens that come in a time, evenly spaced.
+/// Rate: a number of tokens in a time, evenly spaced.
 ///
 /// From one in 365 days to 1,000,000,000 per second. A rate out of range is refused when a layer is built or
 /// its rate is changed.
@@ -25,25 +25,25 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` tokens per second.
+    /// Makes a rate of `count` tokens per second.
     #[must_use]
     pub const fn per_second(count: u32) -> Self {
         Self::per(count, Duration::from_secs(1))
     }
 
-    /// `count` tokens per minute.
+    /// Makes a rate of `count` tokens per minute.
     #[must_use]
     pub const fn per_minute(count: u32) -> Self {
         Self::per(count, Duration::from_secs(60))
     }
 
-    /// `count` tokens per hour.
+    /// Makes a rate of `count` tokens per hour.
     #[must_use]
     pub const fn per_hour(count: u32) -> Self {
         Self::per(count, Duration::from_secs(60 * 60))
     }
 
-    /// `count` tokens per `period`, evenly spaced: ten in ten minutes are one every minute.
+    /// Makes a rate of `count` tokens per `period`, evenly spaced: ten in ten minutes are one every minute.
     #[must_use]
     pub const fn per(count: u32, period: Duration) -> Self {
         Self { count, period }
@@ -56,13 +56,13 @@ impl Rate {
     }
 
     /// Returns the interval between two tokens in units of `2^-shift` nanoseconds, rounded up: a limit may be too
-    /// strict by a fraction of a unit, and never too lax. Only for a rate that is valid.
+    /// strict by a fraction of a unit, and is never too lax. The rate must be valid.
     pub(crate) fn interval(self, shift: u32) -> u64 {
         let units = self.period.as_nanos() << shift;
         u64::try_from(units.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX)
     }
 
-    /// Returns the count and the nanoseconds in which it comes.
+    /// Returns the count and the period in nanoseconds.
     #[cfg(test)]
     pub(crate) fn parts(self) -> (u128, u128) {
         (u128::from(self.count), self.period.as_nanos())

@@ -2,8 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 
-/// Returns the score of an endpoint for a key. When an endpoint goes, only the keys move for which its score is the least,
-/// and an endpoint wins as many keys as its weight says.
+/// Returns the score of an endpoint for a key. When an endpoint is removed, only the keys for which it has the least
+/// score move. The share of keys of an endpoint is in proportion to its weight.
 pub(crate) fn score(key: &impl Hash, endpoint: &str, weight: f64) -> f64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     (key, endpoint).hash(&mut hasher);
@@ -11,7 +11,7 @@ pub(crate) fn score(key: &impl Hash, endpoint: &str, weight: f64) -> f64 {
     -share.max(f64::MIN_POSITIVE).ln() / weight
 }
 
-/// FNV-1a with a finish that mixes: hashes that do not change from run to run, as those of the standard library may.
+/// FNV-1a with a final mixing step. Its hashes are the same in each run, unlike those of the standard library.
 struct Fnv(u64);
 
 impl Hasher for Fnv {

@@ -10,7 +10,7 @@ use crate::Backoff;
 use crate::GaveUp;
 use crate::nanos::saturating_add;
 
-/// The settings that decide.
+/// The settings of the decision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) max_attempts: u32,
@@ -21,13 +21,13 @@ pub(crate) struct Settings {
     pub(crate) retry_nested: bool,
 }
 
-/// An attempt that has failed, as far as it matters here.
+/// An attempt that has failed, as far as the decision needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
     /// The number of the attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) is_overload: bool,
-    /// The next attempt follows without a wait.
+    /// `true` if the next attempt follows without a wait.
     pub(crate) is_at_once: bool,
     /// Time that the service asked for.
     pub(crate) retry_after: Option<Duration>,
@@ -39,17 +39,17 @@ pub(crate) struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) duration: Duration,
-    /// The service asked for it.
+    /// `true` if the service asked for the wait.
     pub(crate) by_retry_after: bool,
     pub(crate) until: Instant,
 }
 
 impl Settings {
-    /// Draws the wait after `failure`, or refuses it if it is too long.
+    /// Returns a random wait after `failure`, or refuses it if it is too long.
     ///
-    /// A time that the service asks for is waited for in full, because a request that comes sooner is in vain. The
-    /// random part on top of it spreads the callers that were all told the same. A wait that would not end before
-    /// `deadline` is not begun.
+    /// The wait is never shorter than the time that the service asks for, because an earlier request is in vain. A
+    /// random part is added to spread callers that got the same time. A wait that would not end before `deadline` is
+    /// refused.
     pub(crate) fn wait(
         &self,
         failure: Failure,

@@ -1,12 +1,12 @@
-//! Taking turns by weight: where in a cycle a turn falls.
+//! Turns by weight: the position of a turn in a cycle.
 
 /// The units of a weight of 1. The least weight is one unit.
 const UNITS: f64 = 1e3;
-/// The steps in which the weight of an endpoint rises during its slow start. Few, so that the weights stay as they are for
-/// a while.
+/// The steps in which the weight of an endpoint rises during its slow start. There are few steps, so that the weights
+/// stay constant for a while.
 const RAMP_STEPS: f64 = 10.0;
-/// The share of a cycle between one turn and the next: by the golden ratio, turns of one endpoint are as far from each other
-/// as can be, however many there are.
+/// The share of a cycle between one turn and the next. With the golden ratio, the turns of one endpoint are as far from
+/// each other as possible, however many there are.
 const STRIDE: f64 = 0.618_033_988_749_894_9;
 
 /// A cycle of turns, in which each endpoint has as many positions as its weight has units.
@@ -15,12 +15,12 @@ pub(crate) struct Cycle {
     units: u64,
     /// The greatest common divisor of the weights.
     divisor: u64,
-    /// The weights differ.
+    /// `true` if the weights differ.
     is_uneven: bool,
 }
 
 impl Cycle {
-    /// Adds an endpoint with a weight of so many units. Returns the position after the last of them.
+    /// Adds an endpoint with a weight of `units`. Returns the position after its last unit.
     pub(crate) fn add(&mut self, units: u64) -> u64 {
         self.is_uneven |= self.divisor != 0 && units != self.divisor;
         self.divisor = common_divisor(self.divisor, units);
@@ -28,7 +28,7 @@ impl Cycle {
         self.units
     }
 
-    /// Returns the position of this turn. As many turns in a row as the cycle is long have a different one each.
+    /// Returns the position of this turn. The turns of one cycle have different positions.
     pub(crate) fn position(self, turn: u64) -> u64 {
         let length = self.units / self.divisor;
         let mut stride = 1;

@@ -1,9 +1,10 @@
 //! The division of the slots between keys that are new and keys in regular use.
 //!
-//! A key in regular use is one of the segment [`Protected`](Segment::Protected). Three quarters of the slots are reserved
-//! for such keys: a new key takes the slot of one only while there are more of them, or if it has been out of use for a
-//! minute. A flood of keys that come once therefore leaves most keys in regular use alone, and a quarter of the slots is
-//! always left for new keys. Slots that are free, and those of other new keys, are for every new key.
+//! A key in regular use is in the segment [`Protected`](Segment::Protected). Three quarters of the slots are reserved
+//! for such keys: a new key takes the slot of such a key only while there are more of them, or if the key has not been
+//! used for a minute. A flood of keys with a single use therefore does not evict most keys in regular use, and a
+//! quarter of the slots is always available to new keys. A new key can take any free slot, and the slot of any other
+//! new key.
 
 use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,13 +15,13 @@ use super::lru::Segment;
 /// a key in regular use.
 const RESERVED_FOR: Duration = Duration::from_secs(60);
 
-/// One protected key, beside one key on probation.
+/// One protected key. The unit 1 is one key on probation.
 const PROTECTED: u64 = 1 << 32;
 
-/// Counts the slots that are taken, and decides which keys give up theirs.
+/// Counts the taken slots, and decides which keys give up their slots.
 ///
-/// The counts are one word, so that slots are never taken twice. A decision may be outdated when it is acted on, so that
-/// calls that meet may take a few of the reserved slots.
+/// The counts are one word, so that slots are never taken twice. A decision may be outdated when it is applied, so
+/// concurrent calls may take a few of the reserved slots.
 #[derive(Debug)]
 pub(crate) struct Shares {
     slots: u32,
@@ -71,8 +72,8 @@ impl Shares {
         self.counts.fetch_add(PROTECTED - 1, Ordering::Relaxed);
     }
 
-    /// Returns the segments of the keys whose slots a new key may take, in the order in which they are to be tried, and the
-    /// time in nanoseconds before which such a key was last used.
+    /// Returns the segments of the keys whose slots a new key may take, in the order of the search. Each has the time
+    /// in nanoseconds before which such a key must have been last used.
     pub(crate) fn victims(&self, now: u64) -> [(Segment, u64); 2] {
         let protected = self.counts.load(Ordering::Relaxed) / PROTECTED;
         let probation = (Segment::Probation, u64::MAX);

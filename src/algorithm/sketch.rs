@@ -1,23 +1,21 @@
 //! Latencies of calls: a histogram of the recent past, written without a lock.
 //!
-//! Sixteen buckets to each power of two, from 1 µs to five hours, and linear interpolation within a bucket.
-//! Threads count into cells of their own. Once in a thirtieth of the window the thread that comes first takes what
-//! has been counted out of the cells and puts it into a ring of ten slices; that is the only time a lock is
-//! taken, and no thread waits for it.
+//! Each power of two has sixteen buckets, from 1 µs to five hours, with linear interpolation within a bucket. Threads
+//! count into cells of their own. Once in a thirtieth of the window, the first thread moves the counts from the cells
+//! into a ring of ten slices. Only this step takes a lock, and no thread waits for it.
 //!
-//! A call that was given up says only that it would have taken longer. Leaving such calls out would make a
-//! service look the faster the more slow calls are given up, so they enter as *lower bounds*, and
-//! quantiles are those of the estimator for censored samples by Kaplan and Meier (*Nonparametric Estimation
-//! from Incomplete Observations*, 1958).
+//! A call that was given up shows only that it would have taken longer. Without these calls, a service would look
+//! faster the more slow calls are given up. They therefore count as *lower bounds*, and the quantiles are those of the
+//! estimator for censored samples by Kaplan and Meier (*Nonparametric Estimation from Incomplete Observations*, 1958).
 
 use std::time::Duration;
 
 use crate::nanos::whole_nanos;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 
-/// Each bucket is 3 to 6 % wide; with interpolation a quantile is good to about 1 %.
+/// Each bucket is 3 to 6 % wide; with interpolation a quantile is exact to about 1 %.
 const PER_OCTAVE: usize = 16;
-/// The smallest difference that is seen, as a power of two of nanoseconds: about 1 µs.
+/// The resolution, as a power of two of nanoseconds: about 1 µs.
 const UNIT_BITS: u32 = 10;
 /// Up to five hours, so that simulations on a stretched clock fit as well.
 const OCTAVES: usize = 31;
@@ -28,32 +26,32 @@ const SLICES: usize = 10;
 /// Number of collections in a slice.
 const TICKS: u64 = 3;
 
-/// With fewer calls, a median says nothing.
+/// With fewer calls, a median is meaningless.
 const MIN_RECENT: u64 = 20;
 
-/// Contribution of one call to the latencies.
+/// The latency of one call, or its lower bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Took {
-    /// This long.
+    /// The call took this long.
     Exactly(Duration),
-    /// Longer: the call was given up, or failed, after this time.
+    /// The call would have taken longer: it was given up, or failed, after this time.
     LongerThan(Duration),
 }
 
-/// Values that are read from the sketch.
+/// The settings of a sketch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// Time of the past that is seen.
+    /// The time of the past whose calls count.
     pub(crate) window: Duration,
-    /// The quantile that is kept at hand; above 0 and below 1.
+    /// The quantile that is computed in each tick; above 0 and below 1.
     pub(crate) quantile: f64,
-    /// With fewer calls in the window there is none.
+    /// With fewer calls in the window there is no quantile.
     pub(crate) min_samples: u32,
-    /// Calls are slow when the recent median is above this times the median of the window.
+    /// Calls are slow if the recent median is above this factor times the median of the window.
     pub(crate) slowdown: f64,
 }
 
-/// The times that calls have taken, in so many buckets. A time that is too long for them is in the last.
+/// The latencies of calls, in `N` buckets. The last bucket includes all longer ones.
 pub(crate) struct Sketch<const N: usize = BUCKETS> {
     settings: Settings,
     stripes: Box<[Stripe<N>]>,
@@ -102,7 +100,7 @@ impl<const N: usize> Sketch<N> {
         }
     }
 
-    /// Counts a call in the tick that [`keep`](Self::keep) has come to.
+    /// Counts a call in the present tick of [`keep`](Self::keep).
     #[inline]
     pub(crate) fn record(&self, stripe: usize, took: Took) {
         let stripe = &self.stripes[stripe % self.stripes.len()];
@@ -139,8 +137,7 @@ impl<const N: usize> Sketch<N> {
         self.stripes.iter().map(calls).sum()
     }
 
-    /// Collects what has been counted if a new tick has begun at `nanos`, a time from any fixed origin. Returns
-    /// whether it did.
+    /// Collects the counts if a new tick has begun at `nanos`, a time from any fixed origin. Returns whether it did.
     #[inline]
     pub(crate) fn keep(&self, nanos: u64) -> bool {
         nanos >= self.due.load(Ordering::Relaxed) && self.collect(nanos)
@@ -167,7 +164,7 @@ impl<const N: usize> Sketch<N> {
             }
         }
         if nanos - due >= self.tick {
-            // What was counted belongs to the tick that ended at `due`, and the last one was empty.
+            // The counts belong to the tick that ended at `due`, and the last tick was empty.
             history.recent.clear();
         }
         self.recent.store(history.recent.total(), Ordering::Relaxed);
@@ -203,10 +200,10 @@ fn start(bucket: usize) -> u64 {
     units << UNIT_BITS
 }
 
-/// Calls, by the time they took.
+/// Calls by latency.
 #[derive(Clone)]
 struct Counts<const N: usize> {
-    /// The calls that took as long as the bucket says, and those that would have taken longer.
+    /// The number of calls with a latency in the bucket, and the number of lower bounds in it.
     buckets: Box<[[u32; 2]; N]>,
 }
 
@@ -238,8 +235,7 @@ impl<const N: usize> Counts<N> {
         counts.copied().map(u64::from).sum()
     }
 
-    /// Returns the time, in nanoseconds, that a share of `quantile` of the calls takes at most. `None` if all that is
-    /// known is that it is longer than any that was seen.
+    /// Returns the quantile in nanoseconds. `None` if it is beyond all known latencies.
     fn quantile(&self, quantile: f64) -> Option<u64> {
         let wanted = 1.0 - quantile;
         let mut at_risk = self.total();
@@ -262,11 +258,11 @@ impl<const N: usize> Counts<N> {
 
 /// Contents of the cells in earlier ticks.
 struct History<const N: usize> {
-    /// The tick that the cells are filled in.
+    /// The present tick of the cells.
     tick: u64,
-    /// The one before it alone.
+    /// The counts of the tick before alone.
     recent: Counts<N>,
-    /// A ring, by the number of the slice.
+    /// A ring, indexed by the number of the slice.
     slices: Vec<Counts<N>>,
     /// The sum of the slices.
     window: Counts<N>,
@@ -282,7 +278,7 @@ impl<const N: usize> History<N> {
         }
     }
 
-    /// Goes on to `tick`, and forgets what is too old by then.
+    /// Advances to `tick`, and drops slices that are too old by then.
     fn age(&mut self, tick: u64) {
         let (from, to) = (self.tick / TICKS, tick / TICKS);
         self.tick = tick;
@@ -303,14 +299,14 @@ impl<const N: usize> History<N> {
         }
     }
 
-    /// Returns whether the median of the last tick is above `factor` times that of the window.
+    /// Returns whether the median of the last tick is above `factor` times the median of the window.
     fn is_slow(&self, factor: f64) -> bool {
         if self.recent.total() < MIN_RECENT {
             return false;
         }
         match (self.recent.quantile(0.5), self.window.quantile(0.5)) {
             (Some(recent), Some(window)) => recent as f64 > window as f64 * factor,
-            // Half of the calls were given up: it is slower than anyone waits.
+            // Half of the calls were given up, so the median is beyond all known latencies.
             (None, _) => true,
             (Some(_), None) => false,
         }

@@ -34,8 +34,8 @@ impl Weights {
         self.are_equal
     }
 
-    /// Draws an endpoint by weight, other than those of `without`, which are in ascending order. `lot` is a random number
-    /// from 0 to 1, without 1.
+    /// Draws an endpoint by weight, except the endpoints in `without`, which are in ascending order. `lot` is a random
+    /// number from 0 to 1, 1 excluded.
     pub(crate) fn draw(&self, lot: f64, without: &[usize]) -> usize {
         let last = self.ends.len() - 1;
         let taken: f64 = without.iter().map(|place| self.weight(*place)).sum();
@@ -46,7 +46,7 @@ impl Weights {
             }
         }
         let drawn = self.ends.partition_point(|end| *end <= at).min(last);
-        // By rounding it may be one of those, at its begin.
+        // By rounding, the drawn endpoint may be one of `without`.
         let mut others = (0..=drawn).rev().chain(drawn..=last);
         others
             .find(|place| !without.contains(place))

@@ -1,31 +1,29 @@
 //! The outcomes of recent calls, counted over a span of time or over the last N calls.
 //!
-//! The time window is a ring of ten buckets of equal width. Nothing runs in the background: a thread that
-//! records into a bucket that has been overtaken by time starts it anew, so rotating costs the same
-//! after a second and after a week. With ten buckets of one second, the last nine to ten seconds are
-//! seen.
+//! The time window is a ring of ten buckets of equal width. Nothing runs in the background: a thread that records into
+//! an outdated bucket starts the bucket anew, so rotation costs the same after a second and after a week. With ten
+//! buckets of one second, the window covers the last nine to ten seconds.
 //!
-//! A bucket's counter is one atomic word that holds the number of its time slice (its *tag*) beside
-//! the count. Rotation and counting are one compare-and-swap; two threads that arrive together at a
-//! new slice cannot both clear it. Each stripe (thread, in effect) has its own ring, and the rings are
-//! summed when somebody asks.
+//! A bucket's counter is one atomic word that holds the number of its time slice (its *tag*) beside the count. Rotation
+//! and counting are one compare-and-swap; two threads that arrive together at a new slice cannot both clear it. Each
+//! stripe (thread, in effect) has its own ring, and an evaluation sums the rings.
 //!
-//! The tag contains the *epoch* of the caller, which moves it on by more than a ring. So a new epoch starts
-//! with an empty window without anything being cleared, and a call that was admitted in an earlier
-//! epoch writes to a slice that no one looks at any more, however late it ends.
+//! The tag contains the *epoch* of the caller, and a new epoch advances it by more than a ring. A new epoch therefore
+//! starts with an empty window, without any clearing. A call that was admitted in an earlier epoch writes to a slice
+//! that is no longer read, however late it ends.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Ten, as in linkerd and Hystrix: fine enough that an old burst leaves in steps, few enough to sum.
+/// Ten, as in linkerd and Hystrix: enough that an old burst leaves the window in steps, and few enough to sum.
 pub(crate) const BUCKETS: usize = 10;
 
-/// An epoch moves the tag on by two rings: by one so that nothing older is in the window, and by another
+/// The advance of the tag for an epoch, which is two rings: one so that no older bucket is in the window, and one
 /// because two threads may disagree a little about the time.
 const EPOCH: u64 = 2 * BUCKETS as u64;
 
-/// The low bits of a word hold the count: 16 million per bucket and stripe, where it stays.
+/// The number of low bits of a word for the count: 16 million per bucket and stripe, which is also its maximum.
 const COUNT_BITS: u32 = 24;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 /// The high bits hold the tag: at buckets of 1 ms it wraps after 34 years.
@@ -36,7 +34,7 @@ const TAG_MASK: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
 pub(crate) struct Sample {
     pub(crate) failed: bool,
     pub(crate) slow: bool,
-    /// It was the first attempt of its operation. Counts for failures only.
+    /// `true` for the first attempt of an operation. It matters for failures only.
     pub(crate) first: bool,
 }
 
@@ -60,16 +58,16 @@ pub(crate) struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FailedOperations {
     pub(crate) number: u64,
-    /// The slices of time in which they failed.
+    /// The number of slices of time in which they failed.
     pub(crate) slices: u32,
 }
 
 /// Calls of the last [`BUCKETS`] slices of time.
 pub(crate) struct TimeWindow {
-    /// As many as a power of two.
+    /// Their number is a power of two.
     stripes: Box<[Stripe]>,
-    /// The slices in a nanosecond, in units of 2⁻⁶⁴: multiplying by it is faster than dividing by their width, and
-    /// off by a nanosecond now and then.
+    /// The slices in a nanosecond, in units of 2⁻⁶⁴. A multiplication by it is faster than a division by their width,
+    /// with an error of a nanosecond now and then.
     rate: u64,
 }
 
@@ -94,14 +92,14 @@ impl TimeWindow {
         }
     }
 
-    /// Returns the slices until `nanos`: how many are over, and in units of 2⁻⁶⁴ how much of the present one.
+    /// Returns the number of slices that are over at `nanos`, and the elapsed part of the present one in units of 2⁻⁶⁴.
     #[inline]
     fn slices(&self, nanos: u64) -> (u64, u64) {
         let slices = u128::from(nanos) * u128::from(self.rate);
         ((slices >> u64::BITS) as u64, slices as u64)
     }
 
-    /// Returns the counters of a stripe. There is a power of two of them.
+    /// Returns the counters of a stripe. The number of stripes is a power of two.
     #[inline]
     fn stripe(&self, stripe: usize) -> &Stripe {
         &self.stripes[stripe & (self.stripes.len() - 1)]
@@ -114,7 +112,7 @@ impl TimeWindow {
         slice.wrapping_add(epoch.wrapping_mul(EPOCH)) & TAG_MASK
     }
 
-    /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin. Returns the slice that it is in.
+    /// Counts a call of this epoch that ended at `nanos`, a time from any fixed origin. Returns its slice.
     #[inline]
     pub(crate) fn record(&self, stripe: usize, epoch: u64, nanos: u64, sample: Sample) -> u64 {
         let tag = self.tag(epoch, nanos);
@@ -135,13 +133,13 @@ impl TimeWindow {
         tag
     }
 
-    /// Takes back a success that was counted in this stripe and slice, if it is still held.
+    /// Removes a success that was counted in this stripe and slice, if the window still has it.
     pub(crate) fn retract(&self, stripe: usize, tag: u64) {
         let stripe = self.stripe(stripe);
         uncount(&stripe.successes[(tag % BUCKETS as u64) as usize], tag);
     }
 
-    /// Sums the newest `slices` buckets as they are seen at `nanos`.
+    /// Sums the newest `slices` buckets at `nanos`.
     pub(crate) fn tally(&self, epoch: u64, nanos: u64, slices: usize) -> Tally {
         let newest = self.tag(epoch, nanos);
         let sum = |ring| {
@@ -158,7 +156,7 @@ impl TimeWindow {
         tally
     }
 
-    /// Sums the failed first attempts of the newest `slices` buckets as they are seen at `nanos`.
+    /// Sums the failed first attempts of the newest `slices` buckets at `nanos`.
     pub(crate) fn failed_operations(
         &self,
         epoch: u64,
@@ -177,10 +175,10 @@ impl TimeWindow {
         FailedOperations { number, slices }
     }
 
-    /// Estimates the calls of the last bucket's width before `nanos`: those of the newest bucket, and as
-    /// large a part of the one before as still lies within.
+    /// Estimates the calls in the width of one bucket before `nanos`: all calls of the newest bucket, and a
+    /// proportional part of the bucket before it.
     ///
-    /// So the estimate covers the same time wherever in a bucket `nanos` falls.
+    /// The estimate therefore covers the same time for any position of `nanos` in a bucket.
     pub(crate) fn recent(&self, epoch: u64, nanos: u64) -> Tally {
         let newest = self.tally(epoch, nanos, 1);
         let both = self.tally(epoch, nanos, 2);
@@ -212,7 +210,7 @@ fn recent_counts(
         .filter(|(_, count)| *count > 0)
 }
 
-/// Returns the number of slices by which `tag` lies before `newest`; enormous if it lies after it.
+/// Returns the number of slices by which `tag` is before `newest`; a huge number if it is after it.
 #[inline]
 fn age(newest: u64, tag: u64) -> u64 {
     newest.wrapping_sub(tag) & TAG_MASK
@@ -226,13 +224,14 @@ fn count(word: &AtomicU64, tag: u64) {
         if held == tag {
             return (old & COUNT_MASK < COUNT_MASK).then_some(old + 1);
         }
-        // Else it is a call of an earlier epoch, or one that slept through a whole turn of the ring.
+        // Otherwise the call is of an earlier epoch, or late by a whole turn of the ring.
         let is_newer = age(held, tag) > TAG_MASK / 2;
         is_newer.then_some(tag << COUNT_BITS | 1)
     });
 }
 
-/// Takes one from a bucket, unless it belongs to another slice or is full: nobody knows how much more it would hold.
+/// Subtracts one from a bucket, unless it belongs to another slice or is full, because the true count of a full bucket
+/// is not known.
 fn uncount(word: &AtomicU64, tag: u64) {
     update(word, |old| {
         let is_held = old >> COUNT_BITS == tag && (1..COUNT_MASK).contains(&(old & COUNT_MASK));
@@ -240,13 +239,13 @@ fn uncount(word: &AtomicU64, tag: u64) {
     });
 }
 
-/// Exchanges the word of a bucket, unless there is no new one.
+/// Exchanges the word of a bucket, if `new` returns a new one.
 #[inline]
 fn update(word: &AtomicU64, new: impl FnMut(u64) -> Option<u64>) {
     let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, new);
 }
 
-/// The last N calls. Evicts the oldest for each new one, so earlier calls cannot dilute the share.
+/// The last N calls. Each new call replaces the oldest one, so earlier calls cannot dilute the share.
 pub(crate) struct CountWindow {
     ring: Box<[Sample]>,
     epoch: u64,
@@ -289,7 +288,7 @@ impl CountWindow {
         number
     }
 
-    /// Makes `failure` of the success with this number, or counts it if the success is no longer held.
+    /// Replaces the success with this number by `failure`, or counts `failure` if the window no longer has the success.
     pub(crate) fn correct(&mut self, epoch: u64, number: u64, failure: Sample) {
         let is_held = self.recorded <= number.saturating_add(self.ring.len() as u64);
         if epoch == self.epoch && is_held {

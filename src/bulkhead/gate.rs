@@ -1,10 +1,10 @@
-//! Lets calls in up to the limit and queues the others. The time is an argument.
+//! Admits calls up to the limit and queues the others. Time is an argument.
 //!
-//! While no call waits, entering and leaving are one atomic operation each. A call that finds no free permit locks
-//! the queue, counts itself in the word and joins the queue. A call that leaves and sees in the word that another
-//! one waits locks the queue and hands the permit on. Both change the word in one sequentially consistent operation,
-//! which orders them: either the leaving call sees the waiting one, or the call that is about to wait sees the free
-//! permit. While a call waits no other one enters, so a permit cannot be snatched on its way.
+//! While no call waits, entering and leaving are one atomic operation each. A call that finds no free permit locks the
+//! queue, counts itself in the word and joins the queue. A leaving call that sees a waiting call in the word locks the
+//! queue and hands its permit on. Both change the word in one sequentially consistent operation, which orders them:
+//! either the leaving call sees the waiting one, or the call that is about to wait sees the free permit. While a call
+//! waits, no new call enters, so no other call can take a permit that is handed on.
 
 use std::task::{Poll, Waker};
 
@@ -19,19 +19,19 @@ use crate::wake::locked;
 #[derive(Debug)]
 pub(super) struct Gate {
     // All operations that change it are sequentially consistent, so that a thread that sets a level to zero and a
-    // thread that publishes it cannot both miss each other; see `Shown::publish`.
+    // thread that publishes it cannot miss each other; see `Shown::publish`.
     word: AtomicU64,
     queue: Mutex<TimedQueue>,
-    /// The most calls that may wait.
+    /// The greatest number of calls that may wait.
     pub(super) length: usize,
 }
 
 /// The result for a call that found no free permit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// There was one after all.
+    /// The call found a free permit under the lock.
     Entered(Word),
-    /// It waits, until this instant at the latest.
+    /// The call waits, until this instant at the latest.
     Queued(Ticket, Instant),
     /// There is no place in the queue.
     Full,
@@ -58,13 +58,13 @@ impl Gate {
             .ok()
     }
 
-    /// Enters whatever the limit is. `None` if the word cannot count so many calls.
+    /// Enters regardless of the limit. `None` if the word cannot count more calls.
     pub(super) fn enter_anyway(&self) -> Option<Word> {
         self.change(|word| (!word.is_at_its_end()).then(|| word.entered()))
             .ok()
     }
 
-    /// Gives a permit back; the call whose turn it is gets it. Returns the word as it was before.
+    /// Gives a permit back, or to the call whose turn it is. Returns the former word.
     #[inline]
     pub(super) fn leave(&self, now: impl Fn() -> Instant) -> Word {
         let before = self.word.fetch_sub(Word::ENTERED, Ordering::SeqCst);
@@ -98,7 +98,7 @@ impl Gate {
         }
     }
 
-    /// Returns how the wait of a call has ended, if it has; else has `waker` woken at its end.
+    /// Returns the result of the wait of a call if the wait has ended; else stores `waker`, which is woken at its end.
     pub(super) fn poll(&self, ticket: Ticket, waker: &Waker) -> Poll<Verdict> {
         locked(&self.queue, |queue, wakers| {
             match queue.waiting.poll(ticket, waker, wakers) {
@@ -108,7 +108,7 @@ impl Gate {
         })
     }
 
-    /// Ends the wait of a call. Returns how it had ended before, if it had.
+    /// Ends the wait of a call. Returns the result of the wait, if it had ended before.
     pub(super) fn give_up(&self, ticket: Ticket) -> Option<Verdict> {
         locked(&self.queue, |queue, wakers| {
             if queue.waiting.leave(ticket, wakers).is_none() {
@@ -119,7 +119,7 @@ impl Gate {
         })
     }
 
-    /// Sets the limit. If it is higher than before, as many enter as fit.
+    /// Sets the limit. If the limit grows, waiting calls enter up to the new limit.
     pub(super) fn set_limit(&self, limit: usize, now: Instant) {
         let changed = self.change(|word| Some(word.with_limit(limit)));
         if changed.is_ok() {
@@ -127,8 +127,8 @@ impl Gate {
         }
     }
 
-    /// Sets the limit. If it is no longer what it was when that was decided, a higher one is dropped, and a lower
-    /// one is as much lower than the limit there is, but not lower than was decided.
+    /// Sets the limit `to`, which was decided for the limit `from`. If the limit has changed in the meantime, an
+    /// increase is ignored. A decrease lowers the present limit by the same amount, but not below `to`.
     pub(super) fn change_limit(&self, from: usize, to: usize, now: Instant) {
         let changed = self.change(|word| {
             let limit = word.limit();
@@ -144,8 +144,8 @@ impl Gate {
         }
     }
 
-    /// Gives the free permits to the waiting calls, and ends the wait of each call that has waited too long when its
-    /// turn comes.
+    /// Gives the free permits to the waiting calls. Ends the wait of a call that has waited too long when its turn
+    /// comes.
     #[cold]
     fn hand_on(&self, now: impl Fn() -> Instant) {
         locked(&self.queue, |queue, wakers| {

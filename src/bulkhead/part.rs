@@ -18,49 +18,49 @@ use crate::context;
 use crate::deadline::soonest;
 use crate::{ErrorKind, Mode};
 
-/// Reads and steers a bulkhead, and is its part of the attempts. Clones are handles of the same bulkhead.
+/// Reads and changes a bulkhead, and is its part of the attempts. Clones are handles of the same bulkhead.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
-/// An attempt that the bulkhead let in, or that waits. Gives its slot back when the attempt is over.
+/// An attempt that the bulkhead has admitted, or that waits. Its slot is given back when the attempt is over.
 #[derive(Debug, Default)]
 pub struct BulkheadPermit(State);
 
 #[derive(Debug, Default)]
 enum State {
-    /// None, or let in beyond counting by a bulkhead that observes.
+    /// No attempt, or one that a bulkhead that observes has admitted without counting.
     #[default]
     Nothing,
     Waiting(Box<Wait>),
     In {
-        /// Itself included, when it entered.
+        /// The number of calls in flight when it entered, itself included.
         in_flight: u32,
-        /// Microseconds until the head of the answer came, and one.
+        /// Microseconds until the head of the answer, plus one.
         head: Option<NonZeroU32>,
     },
 }
 
 #[derive(Debug)]
 struct Wait {
-    /// `None` until it is polled, so that a future which nobody polls keeps nobody waiting.
+    /// `None` until the attempt is polled, so that a future that is never polled keeps no other call waiting.
     ticket: Option<Ticket>,
     since: Instant,
     due: Instant,
-    /// The soonest that was in force at any poll: it may be one that was not there yet when the call was made.
+    /// The soonest deadline that was in force at any poll. It may be newer than the call.
     deadline: Option<Instant>,
 }
 
 /// The progress of an attempt that waits.
 enum Step {
     Until(Instant),
-    /// It has a slot, or not, and is refused for a reason, or not.
+    /// The wait is over: whether the attempt has a slot, and the reason of a refusal.
     Over(bool, Option<ErrorKind>),
 }
 
 impl Wait {
-    /// Moves the attempt on. It joins the queue at first, unless there is a slot by now.
+    /// Polls the attempt. At first it joins the queue, unless a slot is free by now.
     fn step(&mut self, gate: &Gate, now: Instant, waker: &Waker) -> Step {
         let (late, full) = (ErrorKind::DeadlineExceeded, ErrorKind::BulkheadFull);
         let ticket = match self.ticket {
@@ -82,7 +82,7 @@ impl Wait {
                 if self.due > now {
                     return Step::Until(self.due);
                 }
-                // A slot that came in the meantime is as good as one that came before.
+                // The attempt uses a slot that it was granted in the meantime.
                 gate.give_up(ticket).unwrap_or(Verdict::Expired)
             }
         };
@@ -164,7 +164,8 @@ impl Part for Handle {
         self.shared.policy.is_some()
     }
 
-    /// A full bulkhead leaves the inner service alone. A call that waits for a slot becomes ready after it.
+    /// Returns `false` if the bulkhead is full: the readiness of the inner service is then polled after the wait for a
+    /// slot.
     #[inline(always)]
     fn is_open(&self) -> bool {
         self.shared.gate.word().is_free() || self.shared.mode == Mode::Observe
@@ -174,7 +175,7 @@ impl Part for Handle {
     fn admit(&self, (): (), permit: &mut BulkheadPermit, at: &At) -> Admit {
         match self.shared.gate.try_enter() {
             Some(word) => {
-                // Whatever the recorder does from here on, the slot is given back.
+                // From here on the slot is given back, whatever the recorder does.
                 permit.0 = State::entered(word);
                 self.shared.show_in_flight(word, at);
                 Admit::Go
@@ -259,7 +260,7 @@ impl Part for Handle {
         self.shared.publish(at.instant());
     }
 
-    /// Returns `true` while no call is in flight, none waits, and the limit is the one it began with.
+    /// Returns `true` while no call is in flight or waits, and the limit is the initial one.
     fn is_evictable(&self, _now: Instant) -> bool {
         self.shared.gate.word() == Word::idle(self.shared.initial)
     }

@@ -1,4 +1,4 @@
-//! The calls that wait for a permit: in which order, and for how long.
+//! The calls that wait for a permit, their order, and their longest wait.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,35 +7,34 @@ use tokio::time::Instant;
 
 use crate::algorithm::queue::{Ticket, WaitQueue, Wakers};
 
-/// Which of the waiting calls gets a permit that becomes free.
+/// Order in which waiting calls get free permits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QueueOrder {
-    /// The one that has waited longest. Fair, and since the time in the queue is short, nobody who gets
-    /// a permit is far from a deadline because of it.
+    /// The call that has waited longest is first. This order is fair, and because waits are short, no call loses much
+    /// of its deadline.
     #[default]
     Fifo,
-    /// The one that came last. It has waited least, at the cost of the others, of which some wait for
-    /// nothing: for callers that go away sooner than the queue drops them.
+    /// The newest call is first. It has waited least, at the cost of other calls, some of which wait in vain. Use it
+    /// for callers that leave before the queue drops their calls.
     Lifo,
 }
 
 /// Longest wait of a call, by the rule of `CoDel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// At most this.
+    /// The longest wait.
     pub(super) wait: Duration,
-    /// At most this once the queue is overloaded,
+    /// The longest wait while the queue is overloaded.
     pub(super) overloaded_wait: Duration,
-    /// which it is when it has not been empty for this long.
+    /// The queue is overloaded when it has not been empty for this long.
     pub(super) overloaded_after: Duration,
 }
 
 impl Bounds {
-    /// Returns the time at which a call that comes at `now` has waited for too long.
+    /// Returns the time at which a call that joins at `now` has waited for too long.
     ///
-    /// Known from the start: while it waits the queue is not empty, so the time since which it is not empty
-    /// stays what it is now.
+    /// It is known from the start: while the call waits, the queue is not empty, so `busy_since` does not change.
     fn due(&self, now: Instant, busy_since: Instant) -> Instant {
         let overloaded = busy_since + self.overloaded_after;
         (now + self.wait).min(overloaded.max(now + self.overloaded_wait))
@@ -45,21 +44,20 @@ impl Bounds {
 /// The end of the wait of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It has a permit.
+    /// The call has a permit.
     Granted,
-    /// It has waited for too long.
+    /// The call has waited for too long.
     Expired,
 }
 
-/// The waiting calls, each with the instant until which it waits, and the calls that have a permit and do not know it
-/// yet.
+/// The waiting calls, each with the end of its wait, and the calls with a permit that have not been polled since.
 #[derive(Debug)]
 pub(super) struct TimedQueue {
     bounds: Bounds,
     order: QueueOrder,
     pub(super) waiting: WaitQueue<Instant>,
     granted: BTreeSet<Ticket>,
-    /// The time at which a call joined the empty queue last.
+    /// The time at which a call last joined the empty queue.
     busy_since: Option<Instant>,
 }
 
@@ -74,7 +72,7 @@ impl TimedQueue {
         }
     }
 
-    /// Lets a call wait, until the instant that is returned at the latest.
+    /// Adds a call to the queue. Returns its ticket, and the instant until which it waits at the latest.
     pub(super) fn join(&mut self, now: Instant, deadline: Option<Instant>) -> (Ticket, Instant) {
         if self.waiting.len() == 0 {
             self.busy_since = None;
@@ -84,7 +82,7 @@ impl TimedQueue {
         (self.waiting.join(1, due), due)
     }
 
-    /// Returns the call whose turn it is, and what becomes of it at `now`.
+    /// Returns the call whose turn it is, and the result of its wait at `now`.
     pub(super) fn next(&self, now: Instant) -> Option<(Ticket, Verdict)> {
         let (ticket, due) = match self.order {
             QueueOrder::Fifo => self.waiting.first(),
@@ -107,7 +105,7 @@ impl TimedQueue {
         }
     }
 
-    /// Returns how the wait of a call without a place has ended. `Granted` is returned once.
+    /// Returns the result of the wait of a call that has no place any more. `Granted` is returned once.
     pub(super) fn tell(&mut self, ticket: Ticket) -> Verdict {
         if self.granted.remove(&ticket) {
             Verdict::Granted

@@ -17,14 +17,14 @@ use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     pub(super) gate: Gate,
-    /// Policy that adapts the limit. Without it calls do not need the clock.
+    /// Policy that adapts the limit. Without a policy, calls do not need the clock.
     pub(super) policy: Option<Box<dyn LimitPolicy>>,
     /// Decides about calls that end early, for the policy.
     pub(super) evidence: Evidence,
-    /// The limit to begin with.
+    /// The initial limit.
     pub(super) initial: usize,
     pub(super) mode: Mode,
-    /// All calls have one quota at the service.
+    /// `true` if all calls share one quota of the service.
     pub(super) one_quota: bool,
     pub(super) shown: Shown<BulkheadMetrics, 3>,
 }
@@ -39,18 +39,19 @@ impl Shared {
         refused
     }
 
-    /// Gives the slot of a call back. Returns how the gate stood before.
+    /// Gives the slot of a call back. Returns the former word of the gate.
     #[inline]
     pub(super) fn leave(&self, at: &At) -> Word {
         let before = self.gate.leave(|| at.instant());
-        // Unless its permit went to the next.
+        // Its permit may have gone to the next call.
         if before.waiting() > 0 || self.is_far_from_shown(before.left()) {
             self.show(at);
         }
         before
     }
 
-    /// Lets the policy know of a call whose slot has been given back: whatever the policy does, that is not lost.
+    /// Reports a call to the policy after its slot was given back, so that the slot is not lost, whatever the policy
+    /// does.
     #[cold]
     #[inline(never)]
     pub(super) fn adapt(
@@ -99,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// Publishes the gauges if they show calls in flight far from those that there are.
+    /// Publishes the gauges if the shown number of calls in flight is far from the true one.
     #[inline(always)]
     pub(super) fn show_in_flight(&self, word: Word, at: &At) {
         if self.is_far_from_shown(word) {
@@ -112,7 +113,7 @@ impl Shared {
         self.shown.is_outdated_in(IN_FLIGHT, word.0)
     }
 
-    /// Publishes the gauges if they show something far from what there is.
+    /// Publishes the gauges if a shown value is far from the true one.
     #[cold]
     #[inline(never)]
     pub(super) fn show(&self, at: &At) {

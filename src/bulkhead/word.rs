@@ -1,12 +1,12 @@
-//! All that a bulkhead decides by, in one atomic word.
+//! The state of a bulkhead in one atomic word.
 
 use crate::debug::debug_fields;
 
-/// The calls in flight, the limit on them, and the calls that wait: what one atomic operation sees.
+/// The numbers of calls in flight and of waiting calls, and the limit. One atomic operation reads all three.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
 
-/// Enough for any process, also where a bulkhead only observes.
+/// Enough for any process, also if the bulkhead only observes.
 const IN_FLIGHT_BITS: u32 = 24;
 const LIMIT_BITS: u32 = 20;
 const WAITING_BITS: u32 = 20;
@@ -26,7 +26,7 @@ impl Word {
     /// One call that waits.
     pub(super) const QUEUED: u64 = 1 << WAITING_AT;
 
-    /// Nothing in flight, nobody waiting.
+    /// Makes a word without calls in flight or waiting calls.
     pub(super) fn idle(limit: usize) -> Self {
         debug_assert!(limit <= MAX);
         Self((limit as u64) << LIMIT_AT)
@@ -53,7 +53,7 @@ impl Word {
         self.in_flight() < self.limit()
     }
 
-    /// Returns whether a call that comes now may take a permit: one is free, and no call waits for it.
+    /// Returns whether a new call may take a permit: one is free, and no call waits for it.
     #[inline]
     pub(super) fn is_free(self) -> bool {
         self.has_room() && self.waiting() == 0

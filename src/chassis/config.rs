@@ -9,10 +9,11 @@ use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
 use crate::debug::debug_fields;
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
-/// The settings `S` of a layer, its name, and the types that it is made with.
+/// The settings `S` of a layer, its name, and its type parameters.
 ///
-/// Each layer has a name for its own configuration, such as [`circuit_breaker::Config`](crate::circuit_breaker::Config), and
-/// its own setters. `R` copies requests, gives their costs or chooses endpoints, `K` classifies calls, and `C` sets when a call is over.
+/// Each layer has an alias for its own configuration, such as
+/// [`circuit_breaker::Config`](crate::circuit_breaker::Config), and its own setters. `R` copies requests, returns their
+/// costs or chooses endpoints, `K` classifies calls, and `C` sets the end of a call.
 #[derive(Clone, PartialEq)]
 #[must_use = "call `build` to make the layer"]
 pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse> {
@@ -26,7 +27,7 @@ pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse>
 /// A setting that can be turned off.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Choice<T> {
-    /// Nobody has said anything about it.
+    /// It was not set.
     Default,
     Off,
     Set(T),
@@ -54,7 +55,7 @@ impl<S, R> LayerConfig<S, R> {
 }
 
 impl<S, R, K, C> LayerConfig<S, R, K, C> {
-    /// Classifies calls with `classify`: a type of your own, a function, or a closure that names the type of its argument,
+    /// Sets the classifier of calls: a type of your own, a function, or a closure that names the type of its argument,
     /// `|result: Result<&Answer, &Error>|`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> LayerConfig<S, R, K2, C> {
         LayerConfig {

@@ -1,4 +1,4 @@
-//! The permits of a call, which it gives back once, however it ends.
+//! The permits of a call, which are given back once, however the call ends.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,8 +20,8 @@ use crate::telemetry::{Published, Series};
 use crate::timer::Timer;
 use crate::{Deadline, Error, Outcome, Permit, Upload};
 
-/// The state that all calls of one layer value share. It knows neither the service nor the classifier, so that a response
-/// body may hold it.
+/// The state that all calls of one layer value share. It contains neither the service nor the classifier, so that a
+/// response body can refer to it.
 pub(crate) struct Core<O, A> {
     pub(crate) name: &'static str,
     pub(crate) origin: Instant,
@@ -43,10 +43,11 @@ impl<O: Part, A: Part> Core<O, A> {
         })
     }
 
-    /// Publishes the gauges of all parts if it is time to, by every 31st call of a thread: there may be none that ends.
+    /// Publishes the gauges of all parts when they are due, in every 31st call of a thread. It is called when an
+    /// attempt is sent, because no call may end for a long time.
     #[inline(always)]
     fn publish_now_and_then(&self, at: &At) {
-        /// Odd, so that of two layers in one stack each has its turn.
+        /// Odd, so that each of two layers in one stack has its turn.
         const LOOK_EVERY: u32 = 31;
         thread_local! { static CALLS: Cell<u32> = const { Cell::new(0) } }
         if !self.attempt.has_gauges() {
@@ -63,7 +64,7 @@ impl<O: Part, A: Part> Core<O, A> {
         }
     }
 
-    /// Publishes the gauges if it is time to, by a call that has the time at hand.
+    /// Publishes the gauges when they are due, in a call that knows the time.
     #[inline]
     fn publish_if_due(&self, at: &At) {
         if self.attempt.has_gauges() && self.published.is_due(at.nanos()) {
@@ -87,14 +88,14 @@ impl<O: Part, A: Part> Core<O, A> {
         At::read_as(self.origin, now)
     }
 
-    /// Returns the instant of so many nanoseconds from the origin.
+    /// Returns the instant that is `nanos` nanoseconds after the origin.
     #[cold]
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         saturating_add(self.origin, Duration::from_nanos(nanos))
     }
 }
 
-/// A reference count that leads to a core. That of an operation leads to the service for further attempts, too.
+/// A counted reference to a core. The reference of an operation also leads to the service for further attempts.
 pub(crate) trait Owner {
     type O: Part;
     type A: Part;
@@ -113,11 +114,11 @@ impl<O: Part, A: Part> Owner for Arc<Core<O, A>> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The attempt waits for a part, or there is none yet.
+    /// The attempt waits for a part, or has not begun.
     Before,
     /// The service has the request, or a part has refused it.
     Sent,
-    /// All is settled.
+    /// All permits are settled.
     Over,
 }
 
@@ -158,8 +159,8 @@ impl<O: Part, A: Part> Permits<O, A> {
         Record::new(outcome, ended_by, at, self.sent)
     }
 
-    /// Notes that the operation is over. If a part panics, the drop settles the rest; what is settled is nothing by
-    /// then.
+    /// Settles all permits at the end of the operation. If a part panics, the drop settles the rest; settled permits
+    /// have their default by then.
     #[inline(always)]
     pub(super) fn settle(&mut self, core: &Core<O, A>, record: &Record<'_>) {
         core.attempt.settle(&mut self.attempt, record);
@@ -176,7 +177,7 @@ impl<O: Part, A: Part> Permits<O, A> {
     }
 }
 
-/// The permits of a call. Whatever happens, they are settled once.
+/// Guard of the permits of a call, which settles them once, whatever happens.
 pub(crate) struct Held<W: Owner> {
     pub(super) owner: W,
     pub(super) permits: Permits<W::O, W::A>,
@@ -255,7 +256,7 @@ impl<W: Owner> Held<W> {
     pub(super) fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         let (core, permits) = (self.owner.core(), &mut self.permits);
         while let Some(wait) = &mut permits.wait {
-            // Read each time: by a reading from before a timer it would never be over.
+            // Read in each poll, because with a reading from before the timer the wait would never be over.
             let at = core.at();
             let wait = wait.as_mut().project();
             let turn = (core.attempt).poll_turn(*wait.ask, &mut permits.attempt, &at, cx.waker());
@@ -296,7 +297,7 @@ impl<W: Owner> Held<W> {
         core.publish_if_due(at);
     }
 
-    /// Ends a call that was refused, and whose parts are settled.
+    /// Ends a call that was refused and whose parts are settled.
     pub(super) fn close(&mut self) {
         self.permits.phase = Phase::Over;
     }
@@ -307,8 +308,9 @@ impl<W: Owner> Held<W> {
         self.permits.sent = UNTIMED;
     }
 
-    /// Leaves the upload of the request out of the time for which the service had it: the service is not slow because the
-    /// caller's body took its time. An answer may come before the end of the body, and took the time since the last part.
+    /// Subtracts the upload of the request from the time for which the service had the request, because a slow body of
+    /// the caller does not mean that the service is slow. If an answer arrives before the end of the body, its time
+    /// counts from the last part.
     #[cold]
     pub(super) fn leave_out(&mut self, upload: &Upload, is_answered: bool) {
         let since = if is_answered {
@@ -322,7 +324,7 @@ impl<W: Owner> Held<W> {
         }
     }
 
-    /// Ends the permits of an attempt whose result is of no use to the caller. Others may follow.
+    /// Settles the permits of an attempt whose result the caller does not get. Other attempts may follow.
     #[cold]
     #[inline(never)]
     pub(super) fn settle_attempt(&mut self, outcome: Outcome, ended_by: EndedBy) {
@@ -332,7 +334,7 @@ impl<W: Owner> Held<W> {
         core.attempt.settle(&mut permits.attempt, &record);
     }
 
-    /// Settles all.
+    /// Settles all permits.
     #[cold]
     #[inline(never)]
     fn settle(&mut self, outcome: Outcome, ended_by: EndedBy) {
@@ -342,7 +344,7 @@ impl<W: Owner> Held<W> {
         self.permits.settle(core, &record);
     }
 
-    /// Settles what is left of a call that is being dropped.
+    /// Settles the remaining permits of a call that is being dropped.
     #[inline(always)]
     fn drop_rest(&mut self) {
         if self.permits.phase != Phase::Over {
@@ -354,7 +356,7 @@ impl<W: Owner> Held<W> {
         }
     }
 
-    /// Settles all as dropped, unless all is settled.
+    /// Settles all permits as dropped, unless they are settled already.
     #[inline]
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
         if self.permits.phase != Phase::Over {
@@ -380,12 +382,12 @@ impl<W: Owner> Held<W> {
 impl<W: Owner> Drop for Held<W> {
     #[inline]
     fn drop(&mut self) {
-        // Twice, as a part may panic.
+        // Twice, because a part may panic.
         finally(self, Self::drop_rest, Self::drop_rest);
     }
 }
 
-/// Does `first` and `then`; the latter also after a panic in the former.
+/// Runs `first` and `then`; `then` also after a panic in `first`.
 #[inline(always)]
 pub(super) fn finally<T>(state: &mut T, first: impl FnOnce(&mut T), then: fn(&mut T)) {
     struct Then<'a, T>(&'a mut T, fn(&mut T));
@@ -402,14 +404,15 @@ pub(super) fn finally<T>(state: &mut T, first: impl FnOnce(&mut T), then: fn(&mu
 
 debug_fields!([W: Owner] Held<W> { core().name, permits.phase });
 
-/// The permits of a call whose answer is still being read. It lies in the response; see
+/// The permits of a call whose answer is still being read. They are stored in the response; see
 /// [`TrackCompletion`](crate::TrackCompletion).
 #[must_use = "a permit that is dropped counts as cancelled"]
 pub struct InFlight<O: Part, A: Part> {
     held: Held<Arc<Core<O, A>>>,
     /// The cause that ended the wait for the head.
     ended_by: EndedBy,
-    /// The deadline of the whole answer, in nanoseconds from the origin; or [`UNTIMED`]. One word, as the permits are moved around.
+    /// The deadline of the whole answer, in nanoseconds from the origin; or [`UNTIMED`]. It is one word, because the
+    /// permits are moved often.
     deadline: u64,
 }
 

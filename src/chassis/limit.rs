@@ -1,4 +1,4 @@
-//! A time that bounds a call, and the report that it was over.
+//! A time that bounds a call, and the report of its end.
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use crate::telemetry::Series;
 use crate::telemetry::table::TIMEOUTS;
 use crate::{Error, ErrorKind, context};
 
-/// A time, and where it is reported that it was over.
+/// A time, and the metrics that report its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
     pub(crate) metrics: &'static Series,
 }
 
-/// The span of an operation: when it began, and when it must be over.
+/// The span of an operation: the times at which it began and must be over.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Span {
-    /// `None` if the operation got its deadline later, and has no other time.
+    /// `None` if the operation got its deadline after it began, and has no other time.
     pub(crate) began: Option<Instant>,
     pub(crate) deadline: Option<Instant>,
 }
 
 impl Span {
-    /// Begins an operation that has this long, or until the deadline in force if that is sooner. With `Duration::MAX` it has
-    /// no deadline of its own.
+    /// Begins an operation with this time, or with the time up to the deadline in force if this is shorter. With
+    /// `Duration::MAX` it has no deadline of its own.
     ///
     /// # Errors
     ///
-    /// The time, if the deadline has passed.
+    /// The present time, if the deadline has passed.
     #[inline(always)]
     pub(crate) fn begin(
         &mut self,
@@ -48,7 +48,8 @@ impl Span {
         if deadline <= now { Err(now) } else { Ok(()) }
     }
 
-    /// Takes up a deadline that is in force when the operation is polled. Returns whether it is sooner than was known.
+    /// Adopts a deadline that is in force when the operation is polled. Returns whether it is sooner than the known
+    /// one.
     #[inline(always)]
     pub(crate) fn renew(&mut self) -> bool {
         let Some(inherited) = context::deadline() else {
@@ -59,7 +60,7 @@ impl Span {
         is_sooner
     }
 
-    /// Returns the error of an operation whose deadline has come.
+    /// Returns the error of an operation whose deadline has passed.
     #[cold]
     pub(crate) fn error(&self, name: &'static str) -> Error {
         match (self.began, self.deadline) {

@@ -1,4 +1,4 @@
-//! The chassis: what all layers have in common, written once.
+//! The chassis: the code that all layers share.
 
 mod config;
 mod held;

@@ -11,9 +11,9 @@ use crate::Error;
 #[must_use]
 #[derive(Debug)]
 pub enum Admit {
-    /// The attempt goes on.
+    /// The attempt continues.
     Go,
-    /// The attempt waits. Its permit holds its place; see [`Part::poll_turn`].
+    /// The attempt waits. Its permit is its place; see [`Part::poll_turn`].
     Wait,
     /// The attempt is refused, and ends with this error.
     Refuse(Error),
@@ -23,9 +23,9 @@ pub enum Admit {
 #[must_use]
 #[derive(Debug)]
 pub enum Turn {
-    /// The attempt goes on.
+    /// The attempt continues.
     Go,
-    /// The attempt waits until its waker is called, and until this instant at the latest. Then it is polled again.
+    /// The attempt waits until its waker is called or this instant has come, and is then polled again.
     Until(Instant),
     /// The attempt is refused, and ends with this error.
     Refuse(Error),
@@ -35,34 +35,34 @@ pub enum Turn {
 ///
 /// The [module documentation](crate::part) has an example, and the rules that a part keeps.
 ///
-/// A part knows neither the request nor the service nor a future. The facts that it needs of a request are read by
-/// [`PartFor`].
+/// A part knows neither the request nor the service nor a future. [`PartFor`] reads the facts that the part needs from
+/// a request.
 ///
-/// A permit is plain data that lies in the attempt and is written there. Its default is "nothing", and a place in a queue is
-/// one of its states. [`settle`](Self::settle) ends it in whatever state it is, and leaves nothing; to settle nothing does
-/// nothing. A permit is settled when its attempt ends, is refused by a part further inside, is dropped, or
-/// panics, also in the middle of an admission or of a settlement.
+/// A permit is plain data that is stored in the attempt and written there. Its default stands for no permit, and a
+/// place in a queue is one of its states. [`settle`](Self::settle) ends a permit in any state and leaves the default;
+/// to settle a default permit has no effect. A permit is settled when its attempt ends, is refused by an inner part, is
+/// dropped, or panics, also during an admission or a settlement.
 pub trait Part: Send + Sync + 'static {
     /// The facts that the part needs of a request: a cost, or `()`.
     type Ask: Copy + Default + Send + Sync + 'static;
     /// The state of one admitted or waiting attempt.
     type Permit: Default + Send + Sync + 'static;
 
-    /// Returns whether [`Record::nanos`] is of use to the part. The clock is then read when the attempt is sent, and when
-    /// it ends.
+    /// Returns whether the part needs [`Record::nanos`]. The clock is then read when the attempt is sent, and when it
+    /// ends.
     #[inline]
     fn is_timed(&self) -> bool {
         false
     }
 
-    /// Returns whether the inner service may be asked for its readiness before the call. A part that would refuse the
-    /// next call, or make it wait, leaves the inner service alone.
+    /// Returns whether the readiness of the inner service may be polled before the call. Return `false` if the part
+    /// would refuse the next call or make it wait.
     #[inline]
     fn is_open(&self) -> bool {
         true
     }
 
-    /// Decides about an attempt, when a call is made or a further attempt begins. `permit` is nothing.
+    /// Decides about an attempt, when a call is made or a further attempt begins. `permit` is a default permit.
     fn admit(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At) -> Admit;
 
     /// Returns whether the permit is a place in a queue: from [`Admit::Wait`] until [`poll_turn`](Self::poll_turn) returns
@@ -73,24 +73,24 @@ pub trait Part: Send + Sync + 'static {
         false
     }
 
-    /// Moves on an attempt that waits, when its task is polled. `waker` is that of the task.
+    /// Polls an attempt that waits, when its task is polled. `waker` is the waker of the task.
     ///
-    /// The part owns no timer: it returns the instant at which it is to be polled again at the latest. No other timer runs
-    /// meanwhile but that of a response timeout, so that instant must not lie after [`Deadline::current`](crate::Deadline::current). By default an attempt
-    /// does not wait.
+    /// The part has no timer: it returns the latest instant at which it must be polled again. During the wait, only the
+    /// timer of a response timeout runs, so this instant must not be after
+    /// [`Deadline::current`](crate::Deadline::current). By default an attempt does not wait.
     fn poll_turn(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At, waker: &Waker) -> Turn {
         let _ = (ask, permit, at, waker);
         Turn::Go
     }
 
-    /// Notes that the head of an answer has come, while the rest of it goes on. [`settle`](Self::settle) follows at its end.
-    /// By default this does nothing.
+    /// Notes that the head of an answer has arrived, while the body goes on. [`settle`](Self::settle) follows at its
+    /// end. The default does nothing.
     #[inline]
     fn head(&self, permit: &mut Self::Permit, record: &Record<'_>) {
         let _ = (permit, record);
     }
 
-    /// Ends the permit, and leaves nothing. Also called for a permit that is nothing already.
+    /// Ends the permit, and leaves the default. It is also called for a default permit.
     fn settle(&self, permit: &mut Self::Permit, record: &Record<'_>);
 
     /// Returns whether the part has gauges to be [published](Self::publish).
@@ -99,28 +99,28 @@ pub trait Part: Send + Sync + 'static {
         false
     }
 
-    /// Publishes the gauges. Called about every 100 ms, by a call that has the time at hand.
+    /// Publishes the gauges. It is called about every 100 ms, by a call that knows the time.
     fn publish(&self, at: &At) {
         let _ = at;
     }
 
-    /// Returns whether a new part could take the place of this one at `now`, because it holds nothing against its callers.
-    /// See [`Evictable`](crate::Evictable). `true` by default.
+    /// Returns whether a new part would act in the same way as this one at `now`. See [`Evictable`](crate::Evictable).
+    /// `true` by default.
     fn is_evictable(&self, now: Instant) -> bool {
         let _ = now;
         true
     }
 }
 
-/// Reads from a request what a [`Part`] needs to know, before the request moves.
+/// Reads the facts that a [`Part`] needs from a request, before the request moves.
 pub trait PartFor<Req>: Part {
     /// Reads the request.
     fn ask(&self, request: &Req) -> Self::Ask;
 }
 
-/// A part of a whole operation: it learns how the operation ended, but neither refuses it nor makes it wait.
+/// A part of a whole operation. It learns how the operation ended, but neither refuses it nor makes it wait.
 pub trait OperationPart: Part {
-    /// Notes that an operation begins. `permit` is nothing.
+    /// Notes that an operation begins. `permit` is a default permit.
     fn begin(&self, permit: &mut Self::Permit, at: &At);
 }
 
@@ -233,8 +233,8 @@ impl<P: PartFor<Req>, Req> PartFor<Req> for Option<P> {
 
 /// Two parts, the first one outermost. More of them nest on the right.
 ///
-/// No guard is needed for the permit of the first part while the second one refuses or panics: it lies in its place, and
-/// the owner of the place settles both.
+/// While the second part refuses or panics, the permit of the first part needs no guard: the owner of both permits
+/// settles them.
 impl<A: Part, B: Part> Part for (A, B) {
     type Ask = (A::Ask, B::Ask);
     type Permit = (A::Permit, B::Permit);
@@ -262,7 +262,8 @@ impl<A: Part, B: Part> Part for (A, B) {
         self.0.is_waiting(&permit.0) || self.1.is_waiting(&permit.1)
     }
 
-    /// The second part waits only once it was admitted, so the first one is asked while the second one does not wait.
+    /// Polls the second part if it waits, else the first one: the second part waits only after the first one has
+    /// admitted the attempt.
     fn poll_turn(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At, waker: &Waker) -> Turn {
         if !self.1.is_waiting(&permit.1) {
             match self.0.poll_turn(ask.0, &mut permit.0, at, waker) {

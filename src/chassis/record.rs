@@ -12,8 +12,8 @@ use crate::{Error, ErrorKind, Outcome};
 
 /// A moment in the life of a call.
 ///
-/// The clock is read when a part asks first, at most once, and the parts share what was read. A part that does not ask
-/// costs no reading.
+/// The clock is read when a part first asks for the time, and at most once. All parts share the reading. Without a
+/// question there is no reading.
 #[derive(Clone, Debug)]
 pub struct At {
     origin: Instant,
@@ -80,15 +80,15 @@ pub enum EndedBy {
     /// The service answered that the deadline of the call had passed; see
     /// [`Classify::is_deadline_exceeded`](crate::Classify::is_deadline_exceeded).
     DeadlineAnswer,
-    /// The time of the attempt was over.
+    /// The timeout of the attempt was over.
     Timeout,
-    /// The deadline of the operation has come, or the end of its response timeout, or a deadline that a layer inside keeps to.
+    /// The deadline of the operation passed, or its response timeout was over, or a deadline of an inner layer passed.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,
     /// Another attempt of the operation was faster.
     Hedge,
-    /// A part, or a layer inside the service, refused the attempt.
+    /// A part or an inner layer refused the attempt.
     Refusal,
 }
 
@@ -101,13 +101,13 @@ impl From<EndedBy> for GivenUp {
     }
 }
 
-/// The knowledge about whether the service has seen a request.
+/// Evidence of whether the service has seen a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sent {
     /// The service answered it.
     Answered,
-    /// It is proved that the service has not seen it.
+    /// There is a proof that the service has not seen it.
     No,
     /// The service may have acted on it.
     Unknown,
@@ -117,7 +117,7 @@ pub enum Sent {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Record<'a> {
-    /// The meaning of the attempt for the service.
+    /// The outcome, as a statement about the service.
     pub outcome: Outcome,
     /// The cause of its end.
     pub ended_by: EndedBy,
@@ -125,11 +125,11 @@ pub struct Record<'a> {
     pub sent: Sent,
     /// The moment at which it ended.
     pub at: &'a At,
-    /// Time at which the service got the request, in nanoseconds since the layer was built; or [`UNTIMED`].
+    /// Time at which the request was sent to the service, in nanoseconds since the layer was built; or [`UNTIMED`].
     sent_at: u64,
 }
 
-/// The time of a call that no part wants to know.
+/// Stands for a time that no part needs.
 pub(super) const UNTIMED: u64 = u64::MAX;
 
 impl<'a> Record<'a> {
@@ -149,8 +149,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Returns how long the service had the request, in nanoseconds: without the waits for parts. 0 if no part
-    /// [is timed](super::Part::is_timed).
+    /// Returns the time for which the service had the request, in nanoseconds, without the waits for parts. 0 if no
+    /// part [is timed](super::Part::is_timed).
     #[inline]
     #[must_use]
     pub fn nanos(&self) -> u64 {
@@ -161,25 +161,25 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Returns whether a balancer inside has other endpoints than the one that had the request. Only an operation knows it
-    /// (retry, hedge, the standard stack), until its answer has come.
+    /// Returns whether an inner balancer has other endpoints than the one that had the request. Only an operation knows
+    /// it (retry, hedge, the standard stack), until its answer has arrived.
     #[must_use]
     pub fn has_other_endpoints(&self) -> bool {
         context::tried().has_others()
     }
 
-    /// Returns how long the service had the request.
+    /// Returns the time for which the service had the request.
     #[inline]
     #[must_use]
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.nanos())
     }
 
-    /// Returns the outcome of an attempt that has ended without a good answer, by what is known about the service.
+    /// Returns the outcome of an attempt that has ended without a good answer, by the evidence about the service.
     ///
-    /// An attempt that ended before its timeout, by a deadline or because its caller dropped it, is a failure only if the
-    /// service had enough time for it, and is cancelled otherwise. The same holds if the service itself says that the deadline
-    /// has passed.
+    /// An attempt that ended before its timeout, by a deadline or because its caller dropped it, is a failure only if
+    /// the service had enough time for it. Otherwise it is cancelled. The same holds if the service itself says that
+    /// the deadline has passed.
     #[cold]
     #[inline(never)]
     pub(crate) fn outcome_by(&self, evidence: &Evidence) -> Outcome {
@@ -209,7 +209,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Returns what ended a call that ended in `error`, and whether the service has seen the request.
+/// Returns the cause that ended a call with `error`, and whether the service has seen the request.
 #[cold]
 #[inline(never)]
 pub(super) fn of_error(error: &Error) -> (EndedBy, Sent) {

@@ -38,8 +38,8 @@ pub struct PartService<S, P, K = ErrorsAreFailures, C = CompleteOnResponse> {
 }
 
 impl<P: Part> PartLayer<P> {
-    /// Makes a layer of `part`, whose calls are classified by [`ErrorsAreFailures`] and are over when the response has
-    /// come.
+    /// Makes a layer of `part`. Its calls are classified by [`ErrorsAreFailures`] and are over when the response has
+    /// arrived.
     #[must_use]
     pub fn of(name: &'static str, part: P) -> Self {
         Self::with(
@@ -73,7 +73,7 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
         &self.core.attempt
     }
 
-    /// Wraps `service`, checking that it can serve requests of type `Req`.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req`.
     pub fn wrap<Req, S>(&self, service: S) -> PartService<S, P, K, C>
     where
         S: CloneService<Req>,
@@ -84,7 +84,7 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
         self.layer(service)
     }
 
-    /// Classifies calls with `classify`. By default errors are failures.
+    /// Sets the classifier of calls. By default errors are failures.
     #[must_use]
     pub fn classify<K2>(self, classify: K2) -> PartLayer<P, K2, C> {
         PartLayer {
@@ -94,7 +94,7 @@ impl<P: Part, K, C> PartLayer<P, K, C> {
         }
     }
 
-    /// Sets when a call is over. By default when the inner service has returned its response.
+    /// Sets the end of a call. By default a call ends when the inner service has returned its response.
     #[must_use]
     pub fn completion<C2>(self, completion: C2) -> PartLayer<P, K, C2> {
         PartLayer {
@@ -176,7 +176,7 @@ where
             classify,
             completion,
         } = self.layer.clone();
-        // In one place from the beginning, which the future takes over as it is.
+        // In one place from the beginning, which the future takes over unchanged.
         let mut place = Some(Held::new(core));
         let Some(held) = &mut place else {
             unreachable!("it was put there");
@@ -197,7 +197,7 @@ where
 }
 
 impl<S, P: Part, K: Clone, C: Clone> PartService<S, P, K, C> {
-    /// A call that was refused, or has to wait for its part. Nobody holds the inner service meanwhile.
+    /// Makes a call that was refused or has to wait for its part. It holds nothing of the inner service.
     #[cold]
     #[inline(never)]
     fn call_later<Req>(
@@ -229,7 +229,7 @@ pin_project! {
         S: Service<Req>,
         P: Part,
     {
-        // Before the permits, so that what it holds is given back first when both are dropped.
+        // Declared before the permits, so that its resources are given back first when both are dropped.
         #[pin]
         call: Call<S, Req>,
         held: Option<Held<Arc<Core<(), P>>>>,
@@ -348,7 +348,8 @@ where
     }
 }
 
-/// Returns whether another attempt may be of use, by the word of the service. A refusal by an inner layer is none.
+/// Returns whether another attempt may be of use, by the answer of the service. After a refusal by an inner layer it is
+/// of no use.
 #[cold]
 #[inline(never)]
 pub(super) fn reattempt<Res, K>(
@@ -365,8 +366,8 @@ where
     classify.reattempt(result.as_ref())
 }
 
-/// Ends a call with the result of its last attempt, which is classified: settles its permits, or moves them into the
-/// response, which must be over by the deadline.
+/// Ends a call with the classified result of its last attempt. It settles the permits, or moves them into the response,
+/// which must be over by the deadline.
 #[inline(always)]
 pub(super) fn complete<Res, O, A, K, C>(
     core: &Arc<Core<O, A>>,

@@ -42,7 +42,7 @@ impl TransitionCause {
 pub(super) struct BreakerMetrics([AtomicI64; STATES.len()]);
 
 impl BreakerMetrics {
-    /// Notes that so many breakers more are in this state.
+    /// Adds `breakers` to the number of breakers in this state.
     pub(super) fn add(&self, state: State, breakers: i64) {
         self.0[state as usize].fetch_add(breakers, Ordering::Relaxed);
     }

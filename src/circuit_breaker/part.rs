@@ -11,28 +11,27 @@ use crate::algorithm::breaker::{Mark, Probe, State, Word};
 use crate::chassis::{Admit, At, EndedBy, Part, PartFor, Record};
 use crate::context;
 
-/// Reads and steers a circuit breaker, and is its part of the attempts. Clones are handles of the same breaker.
+/// Reads and changes a circuit breaker, and is its part of the attempts. Clones are handles of the same breaker.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
-/// An attempt that the circuit breaker let through.
+/// An attempt that the circuit breaker has admitted.
 ///
-/// Dropped without an outcome, it counts as cancelled: it says nothing about the service, and the slot of a probe is free
-/// again.
+/// Without an outcome it counts as cancelled: it says nothing about the service, and the slot of a probe is free again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BreakerPermit(Kind);
 
-/// The way in which an attempt was let through.
+/// The way in which an attempt was admitted.
 #[derive(Clone, Copy, Debug, Default)]
 enum Kind {
-    /// Let through although it would have been rejected, or over.
+    /// The attempt was admitted by a breaker that only observes, or is over.
     #[default]
     Uncounted,
-    /// Let through while the breaker was closed and its word was this.
+    /// The attempt was admitted by a closed breaker with this word.
     Counted(Word, Head, IsFirst),
-    /// The same, and counted as a success, because the head of its answer was one.
+    /// The same, and the attempt has counted as a success, because the head of its answer was one.
     Answered {
         word: Word,
         place: u64,
@@ -40,11 +39,12 @@ enum Kind {
         is_first: IsFirst,
     },
     Probe(Probe, Head),
-    /// A probe that counts as a success, because the head of its answer was one.
+    /// A probe that has counted as a success, because the head of its answer was one.
     Proven(Probe),
 }
 
-/// `true` for the first attempt of an operation. It is taken at the admission, because the call may end where no context tells.
+/// `true` for the first attempt of an operation. It is read at the admission, because the call may end outside of its
+/// context.
 type IsFirst = bool;
 
 /// The time that the head of an answer took.
@@ -56,7 +56,7 @@ enum Head {
 }
 
 impl Handle {
-    /// Returns whether an attempt is slow: by the time until its head, if that has come.
+    /// Returns whether an attempt is slow. If its head has arrived, the time until the head counts.
     #[inline(always)]
     fn is_slow(&self, head: Head, record: &Record<'_>) -> bool {
         let Some(limit) = self.shared.slow_after() else {
@@ -112,7 +112,7 @@ impl Handle {
         }
     }
 
-    /// Returns the meaning of a call that has ended.
+    /// Returns the outcome of a call that has ended.
     fn outcome(&self, head: Head, record: &Record<'_>) -> Outcome {
         let is_known = head != Head::Pending && record.ended_by != EndedBy::DeadlineAnswer;
         match record.outcome {
@@ -126,13 +126,15 @@ impl Part for Handle {
     type Ask = ();
     type Permit = BreakerPermit;
 
-    /// A call that ends early counts only if the service had enough time for it, and good calls tell how much that is.
+    /// Returns `true`, because a call that ends early counts only if the service had enough time for it, and the times
+    /// of good calls are the measure.
     #[inline(always)]
     fn is_timed(&self) -> bool {
         true
     }
 
-    /// An open breaker leaves the inner service alone. A probe waits for readiness in its future.
+    /// Returns `false` if the breaker is not closed. A probe then waits for the readiness of the inner service in its
+    /// future.
     #[inline(always)]
     fn is_open(&self) -> bool {
         self.shared.word().is(State::Closed)
@@ -152,7 +154,7 @@ impl Part for Handle {
         let (shared, outcome) = (&*self.shared, record.outcome);
         let kind = mem::take(&mut permit.0);
         if outcome.is_failure() {
-            // Whatever the rest of it is.
+            // Regardless of the rest of the answer.
             self.settle_other(kind, record);
             return;
         }
@@ -209,8 +211,8 @@ impl Part for Handle {
         self.shared.metrics.publish_again(at.instant());
     }
 
-    /// Returns `true` while the breaker is closed, and when nobody has called it for a minute after its open
-    /// time, or for as long as it was open. Always `false` while the handle forces it open or closed.
+    /// Returns `true` while the breaker is closed, and when it was not called for a minute after its open time, or for
+    /// its open time if that is longer. Always `false` while the handle forces it open or closed.
     fn is_evictable(&self, now: Instant) -> bool {
         self.shared.breaker.is_evictable(self.shared.nanos(now))
     }

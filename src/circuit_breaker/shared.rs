@@ -1,4 +1,5 @@
-//! The state that all handles of one breaker share: the breaker, its clock and randomness, and the report of its transitions.
+//! The state that all handles of one breaker share: the breaker, its clock and random numbers, and the report of its
+//! transitions.
 
 use std::time::Duration;
 
@@ -26,21 +27,22 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Returns the word that admits a call, if it is that of a closed breaker.
+    /// Returns the word, which admits a call if it is the word of a closed breaker.
     #[inline]
     pub(super) fn word(&self) -> Word {
         self.breaker.word()
     }
 
-    /// Returns the time after which a call is slow, if that counts.
+    /// Returns the time after which a call is slow, if slow calls count.
     #[inline]
     pub(super) fn slow_after(&self) -> Option<Duration> {
         self.breaker.slow_calls_longer_than()
     }
 
-    /// Decides about a call on a breaker that is not closed. The error of a call that may not pass says when to come again.
+    /// Decides about a call on a breaker that is not closed. The error of a rejected call has the time until the next
+    /// attempt can succeed.
     ///
-    /// A probe is `admitted` before the listener is told: if that panics, the slot is given back.
+    /// A probe is `admitted` before the listener is called, so that its slot is given back if the listener panics.
     #[inline]
     pub(super) fn probe(
         &self,
@@ -97,7 +99,7 @@ impl Shared {
         record.outcome_by(self.breaker.evidence())
     }
 
-    /// Counts a call that began while the breaker was closed, and the head of whose answer is good. Returns where.
+    /// Counts a good head of a call that began while the breaker was closed. Returns the place of the count.
     pub(super) fn count_head(
         &self,
         admitted: Word,
@@ -110,7 +112,7 @@ impl Shared {
         mark
     }
 
-    /// Notes that a call is over whose head was counted as a success. Most of them change nothing more.
+    /// Notes the end of a call whose head was counted as a success. Most ends change nothing more.
     #[inline]
     pub(super) fn count_rest(
         &self,
@@ -155,7 +157,7 @@ impl Shared {
         );
     }
 
-    /// Notes that a probe has ended that counts as a success already.
+    /// Notes the failure of a probe that has already counted as a success.
     pub(super) fn disprove(&self, probe: Probe, record: &Record<'_>) {
         if record.outcome.is_failure() {
             let call = finished(record.outcome, false, false, record);
@@ -171,7 +173,7 @@ impl Shared {
     }
 }
 
-/// Time and place at which a call is counted.
+/// Returns the time and place of a count.
 #[inline]
 fn place(at: &At) -> Place {
     Place {
@@ -180,7 +182,7 @@ fn place(at: &At) -> Place {
     }
 }
 
-/// Returns a call that has ended.
+/// Makes the facts of a call that has ended.
 #[inline(always)]
 fn finished(outcome: Outcome, slow: bool, is_first: bool, record: &Record<'_>) -> Finished {
     Finished {
@@ -195,7 +197,7 @@ fn finished(outcome: Outcome, slow: bool, is_first: bool, record: &Record<'_>) -
 impl Drop for Shared {
     fn drop(&mut self) {
         self.metrics.levels().add(self.breaker.state(), -1);
-        // The gauges must not show a breaker that no longer exists, until the next one is used.
+        // The gauges must not show a breaker that no longer exists.
         self.metrics.publish(Instant::now());
     }
 }

@@ -1,4 +1,4 @@
-//! Endpoints that a source has found, and the changes that it has yet to announce.
+//! Endpoints that a source has found, and changes that it has not announced yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -18,7 +18,8 @@ pub(super) struct Announcer<K, A> {
 #[derive(Debug)]
 struct Known<A> {
     target: Target<A>,
-    /// The endpoint is announced unchanged, or will be. Otherwise it is announced anew as soon as it is found again.
+    /// `true` if the endpoint was announced as it is, or will be. Otherwise it is announced anew as soon as it is found
+    /// again.
     is_announced: bool,
 }
 
@@ -37,7 +38,7 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.known.keys()
     }
 
-    /// Takes in an endpoint that has been found.
+    /// Notes an endpoint that was found.
     pub(super) fn find(&mut self, key: K, target: Target<A>) {
         let former = self.known.get(&key).filter(|known| known.is_announced);
         let difference = former.map(|former| target.difference(&former.target));
@@ -54,21 +55,21 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.known.insert(key, known);
     }
 
-    /// Takes in that an endpoint is gone.
+    /// Notes that an endpoint is gone.
     pub(super) fn lose(&mut self, key: &K) {
         if let Some((key, _)) = self.known.remove_entry(key) {
             self.changes.push_back(Change::Remove(key));
         }
     }
 
-    /// Takes in that a known endpoint has been found again.
+    /// Notes that a known endpoint was found again.
     pub(super) fn find_again(&mut self, key: &K) {
         if let Some(known) = self.known.get(key) {
             self.find(key.clone(), known.target.clone());
         }
     }
 
-    /// Announces all endpoints that `find` finds again with services that are made anew, and then removes the others.
+    /// Announces all endpoints that `find` finds again, with new services, and then removes the others.
     pub(super) fn begin_anew(&mut self, find: impl FnOnce(&mut Self)) {
         let pending = std::mem::take(&mut self.changes);
         for known in self.known.values_mut() {

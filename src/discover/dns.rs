@@ -22,22 +22,22 @@ use crate::error::Check;
 use crate::random::Random;
 use crate::{BoxError, ConfigError};
 
-/// Default interval: the time to live of answers of Kubernetes, and the interval of Envoy. The operating system does not tell
-/// the time to live of an answer.
+/// Default interval: the time to live of answers in Kubernetes, and the interval of Envoy. The operating system does
+/// not report the time to live of an answer.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Default jitter, so that many clients do not ask together.
+/// Default jitter, which spreads the lookups of many clients.
 const JITTER: f64 = 0.1;
 /// Default timeout, which is the default of `resolv.conf`: two tries of 5 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Default time of empty answers: a rolling restart may have no ready server for as long.
+/// Default time of empty answers: during a rolling restart, a service may have no ready server for this long.
 const EMPTY_AFTER: Duration = Duration::from_secs(60);
 /// First pause while no address is known and callers wait for one. It doubles up to the interval.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shortest wait after an answer because of its time to live, which may be zero. Name servers count in seconds.
+/// Shortest wait after an answer, whose time to live may be zero. Name servers count in seconds.
 const LEAST_TTL: Duration = Duration::from_secs(1);
 
-/// Error of a resolver that has panicked. The panic must not end the source, because nothing would ask again.
+/// Error of a resolver that has panicked. The panic must not end the source, because nothing would restart it.
 const PANIC: &str = "the resolver has panicked";
 
 /// The settings of a [`Dns`]. Made by [`Dns::config`].
@@ -73,7 +73,7 @@ impl<R> Config<R> {
         self
     }
 
-    /// Varies the wait by up to this share in either direction; 0 to 0.9. 0.1 by default.
+    /// Sets the share by which the wait varies at random in either direction; 0 to 0.9. 0.1 by default.
     pub fn jitter(mut self, share: f64) -> Self {
         self.settings.jitter = share;
         self
@@ -85,18 +85,19 @@ impl<R> Config<R> {
         self
     }
 
-    /// Sets the time for which answers without an address count as failures, before they are believed. 60 s by default; zero
-    /// believes the first answer.
+    /// Sets the time for which answers without an address count as failures. After it, they remove all endpoints. 60 s
+    /// by default; with zero, the first such answer does.
     ///
-    /// The operating system reports a name without an address as an error: that never removes an endpoint.
+    /// The operating system reports a name without an address as an error, which never removes an endpoint.
     pub fn empty_after(mut self, empty_after: Duration) -> Self {
         self.settings.empty_after = empty_after;
         self
     }
 
-    /// Sets the time for which an address stays that has left the answers. Zero by default: it is removed at once.
+    /// Sets the time for which an address stays after it is missing from the answers. Zero by default: it is removed at
+    /// once.
     ///
-    /// Set many times the interval for a name server that answers with some of many addresses in turn.
+    /// Set it to many intervals if the name server returns changing subsets of many addresses.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.settings.linger = linger;
         self
@@ -116,7 +117,7 @@ impl<R> Config<R> {
         self
     }
 
-    /// Looks names up with `resolver`. The default is the resolver of the operating system.
+    /// Sets the resolver. The default is the resolver of the operating system.
     pub fn resolver<R2: Resolve>(self, resolver: R2) -> Config<R2> {
         Config {
             settings: self.settings,
@@ -161,12 +162,12 @@ impl<R> Config<R> {
 
 debug_fields!([R] Config<R> { settings });
 
-/// A source of endpoints that looks a host name up again and again.
+/// A source of endpoints that looks a host name up at intervals.
 ///
-/// The key of an endpoint is its address. During failures and panics of the resolver, the source keeps the last good answer,
-/// and never ends by itself. It asks while it is polled: a balancer's driver polls it also without traffic. Dropping the
-/// source ends the lookup. When another runtime takes over, the source announces the addresses that it knows
-/// once more, with services that are made there, and asks again at once.
+/// The key of an endpoint is its address. During failures and panics of the resolver, the source keeps the last good
+/// answer, and never ends by itself. It looks the name up while it is polled; a balancer's driver polls it also without
+/// traffic. Dropping the source ends the lookup. When another runtime takes over, the source announces the known
+/// addresses again, with new services, and looks the name up again at once.
 pub struct Dns<M, R: Resolve = System> {
     config: Config<R>,
     random: SmallRng,
@@ -209,7 +210,7 @@ impl Dns<fn(SocketAddr)> {
 }
 
 impl<M, R: Resolve> Dns<M, R> {
-    /// Takes in an answer or a failure, and begins the wait for the next one.
+    /// Notes an answer or a failure, and begins the wait for the next one.
     fn wait_after(&mut self, answer: Result<Vec<R::Address>, BoxError>) -> Step<R::Future> {
         let mut ttl = None;
         match answer {
@@ -238,7 +239,7 @@ impl<M, R: Resolve> Dns<M, R> {
         Step::Waiting(Box::pin(sleep(wait.mul_f64(1.0 + jitter))))
     }
 
-    /// Takes in the addresses of an answer.
+    /// Notes the addresses of an answer.
     fn find(&mut self, targets: Vec<Target<SocketAddr>>, now: Instant) {
         let settings = &self.config.settings;
         let is_empty = targets.is_empty();

@@ -18,7 +18,7 @@ use crate::BoxError;
 ///
 /// # Examples
 ///
-/// A closure whose answer has weights, priorities and times to live, as records of type SRV have:
+/// A closure whose answer has weights, priorities and times to live, as SRV records do:
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -66,15 +66,15 @@ where
 
 /// The resolver of the operating system (`getaddrinfo`), on a thread for blocking work.
 ///
-/// A lookup that took too long goes on in its thread, because nothing can stop it. Until it has ended, another lookup fails at
-/// once, so that a resolver that hangs never holds more than one thread.
+/// A lookup that took too long continues in its thread, because it cannot be stopped. Until it has ended, another
+/// lookup fails at once, so that a hanging resolver holds at most one thread.
 #[derive(Debug, Default)]
 pub struct System {
     busy: Arc<Mutex<()>>,
 }
 
 impl System {
-    /// The resolver.
+    /// Makes the resolver.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,4 +1,4 @@
-//! A source that a function makes anew.
+//! A source that a function makes, also after a panic or on another runtime.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -50,7 +50,8 @@ pub struct Restartable<F, D: Source> {
     make: F,
     source: Option<Pin<Box<D>>>,
     known: HashSet<D::Key>,
-    /// The endpoints of the former source that this one has not announced. Empty before it has announced one.
+    /// The endpoints of the former source that the new one has not announced. Empty until the new source has announced
+    /// one.
     stale: HashSet<D::Key>,
     has_announced: bool,
     has_ended: bool,

@@ -9,7 +9,7 @@ use tower::discover::{self, Discover};
 
 use super::Target;
 
-/// First pause after an error or a panic. Most causes are gone by then, and the delay is too short to be noticed.
+/// First pause after an error or a panic. Most causes are gone by then, and the delay is short.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A change of the endpoints.
@@ -52,7 +52,7 @@ impl<K, S> From<discover::Change<K, S>> for Change<K, S> {
     }
 }
 
-/// A source of endpoints that come and go.
+/// A source of endpoints that are added and removed.
 ///
 /// Every `tower::discover::Discover` is a source, and so is every stream of `Result<tower::discover::Change<K, S>, E>`. Unlike
 /// `Discover`, `Source` can be implemented without a dependency on a crate that defines streams.
@@ -62,26 +62,26 @@ impl<K, S> From<discover::Change<K, S>> for Change<K, S> {
     note = "for a list that changes, use `buttress::discover::Watch`"
 )]
 pub trait Source {
-    /// The key that tells endpoints from each other.
+    /// The key that identifies an endpoint.
     type Key: Eq;
     /// The service of an endpoint.
     type Service;
-    /// The reason why the source found nothing out. It may be polled again.
+    /// The error of a poll. The source may be polled again.
     type Error;
 
-    /// Returns the next change. `None` means that no change will follow: the endpoints are final.
+    /// Returns the next change. `None` means that no change will follow.
     #[allow(clippy::type_complexity, reason = "that of tower's trait")]
     fn poll_change(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Change<Self::Key, Self::Service>, Self::Error>>>;
 
-    /// Restarts: drops timers, tasks and connections, announces all endpoints again with services that are made
-    /// anew, and removes endpoints that are gone. Returns `false` if the source cannot restart, which is the default.
+    /// Restarts the source: it drops timers, tasks and connections, announces all endpoints again with new services,
+    /// and removes endpoints that are gone. Returns `false` if the source cannot restart, which is the default.
     ///
-    /// Called before the next poll after a poll has panicked, or after the runtime of the source has ended and
-    /// another runtime polls it. A source that cannot restart is polled unchanged. If it then ends or panics at
-    /// once on the other runtime, it depended on the former runtime, and calls fail with
+    /// It is called before the next poll after a poll has panicked, or after the runtime of the source has ended and
+    /// another runtime polls it. A source that cannot restart is polled unchanged. If it then ends or panics at once on
+    /// the other runtime, it depended on the former runtime, and calls fail with
     /// [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
     #[must_use]
     fn restart(self: Pin<&mut Self>) -> bool {
@@ -126,8 +126,8 @@ pub(crate) fn unless_it_panics<T>(code: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }
 
-/// Drops values of the user one by one. A panic ends neither the caller nor, as a second one while the first unwinds
-/// would, the process.
+/// Drops values of the user one by one, and catches each panic. A second panic during the unwinding of the first would
+/// otherwise abort the process.
 pub(crate) fn discard<T>(values: impl IntoIterator<Item = T>) {
     for value in values {
         let _ = unless_it_panics(|| drop(value));

@@ -34,7 +34,7 @@ pub struct Target<A> {
     pub priority: Option<u8>,
     /// The group of its priority is a [standby](crate::balance::Endpoint::standby).
     pub standby: bool,
-    /// The zone of the endpoint. The status of the endpoint shows it; it does not change where calls go.
+    /// The zone of the endpoint, which the status of the endpoint shows. It does not affect the choice of endpoints.
     pub zone: Option<Arc<str>>,
     /// The time for which the answer may be used. [`Dns`](super::Dns) asks again after the shortest time in an answer.
     pub ttl: Option<Duration>,
@@ -75,7 +75,7 @@ impl<A> Target<A> {
         self
     }
 
-    /// Sets the zone, which the status of the endpoint shows. It does not change where calls go.
+    /// Sets the zone, which the status of the endpoint shows. It does not affect the choice of endpoints.
     #[must_use]
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
         self.zone = Some(zone.into());
@@ -90,7 +90,7 @@ impl<A> Target<A> {
         self
     }
 
-    /// Puts another value in the place of the address. Returns the address as well.
+    /// Replaces the address by another value. Returns the address as well.
     fn replace<B>(self, address: B) -> (Target<B>, A) {
         let target = Target {
             address,
@@ -103,7 +103,7 @@ impl<A> Target<A> {
         (target, self.address)
     }
 
-    /// Puts another value in the place of the address.
+    /// Replaces the address by another value.
     pub(super) fn with<B>(self, address: B) -> Target<B> {
         self.replace(address).0
     }
@@ -113,12 +113,12 @@ impl<A> Target<A> {
         self.replace(())
     }
 
-    /// Returns the way from `former` to this target.
+    /// Returns the difference from `former` to this target.
     pub(super) fn difference(&self, former: &Self) -> Difference
     where
         A: PartialEq,
     {
-        // An endpoint has no memory of the value that it had before a property was set.
+        // An endpoint does not store the value that it had before a property was set.
         let is_unset = |before: bool, after: bool| before && !after;
         if self.address != former.address
             || is_unset(former.weight.is_some(), self.weight.is_some())

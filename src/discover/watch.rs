@@ -19,13 +19,14 @@ use crate::debug::debug_fields;
 
 /// A source of endpoints that follows the list in a `tokio::sync::watch` channel.
 ///
-/// The list holds pairs of a key and an address, or a [`Target`]: an address with its weight, priority, standby and zone. An
-/// endpoint whose key stays and whose address changes is replaced. If two pairs have one key, the last one counts. A list that
-/// is replaced before it is read is left out, so a burst of lists costs no more than one list.
+/// The list contains pairs of a key and an address, or of a key and a [`Target`]: an address with its weight, priority,
+/// standby and zone. An endpoint whose key stays and whose address changes is replaced. If two pairs have the same key,
+/// the last one counts. A list that is replaced before it is read is skipped, so a burst of lists costs no more than one
+/// list.
 ///
-/// When all senders are gone, the source ends, and the endpoints stay unchanged. When another runtime takes over, the source reads
-/// the list again, and makes all services anew there. If all senders are gone by then, the endpoints are not known any
-/// more, and calls fail with [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
+/// When all senders are gone, the source ends, and the endpoints stay unchanged. When another runtime takes over, the
+/// source reads the list again, and makes all services anew there. If all senders are gone by then, the endpoints are
+/// no longer known, and calls fail with [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped).
 ///
 /// # Examples
 ///
@@ -53,7 +54,7 @@ pub struct Watch<K, T, A, M> {
     pauses: Pauses,
 }
 
-/// The list as it is now, and each new one.
+/// The present list, and each new one.
 type Lists<K, T> = Pin<Box<dyn Stream<Item = Vec<(K, T)>> + Send + Sync>>;
 
 impl<K, T, A, M, S> Watch<K, T, A, M>
@@ -63,10 +64,11 @@ where
     A: Clone + PartialEq,
     M: FnMut(&K, &A) -> S,
 {
-    /// Follows `list`. `make` turns a key and its address into the service of the endpoint. If `make` panics, the
-    /// endpoint stays unchanged, or is left out, and is tried again after 0.1 to 30 s and with each new list.
+    /// Makes a source that follows `list`. `make` turns a key and its address into the service of the endpoint. If
+    /// `make` panics, the endpoint stays unchanged, or is left out, and is tried again after 0.1 to 30 s and with each
+    /// new list.
     ///
-    /// If the list holds [`Target`]s, annotate the type of the closure's address: `|key, address: &SocketAddr|`.
+    /// If the list contains [`Target`]s, annotate the type of the closure's address: `|key, address: &SocketAddr|`.
     pub fn new(list: Receiver<Vec<(K, T)>>, make: M) -> Self {
         Self {
             lists: Self::lists(list.clone()),
@@ -88,7 +90,7 @@ where
         Box::pin(lists.fuse())
     }
 
-    /// Takes in the list as it is now.
+    /// Notes the present list.
     fn learn(announcer: &mut Announcer<K, A>, list: &[(K, T)]) {
         let wanted: HashMap<&K, &T> = list.iter().map(|(key, target)| (key, target)).collect();
         let mut seen = HashSet::new();

@@ -20,7 +20,7 @@ pin_project! {
     {
         #[pin]
         pub(super) call: OneCall<W, Req>,
-        // Keeps the key in use. Last, so that what the call holds is given back first.
+        // Keeps the key in use. Declared last, so that the resources of the call are given back first.
         pub(super) layer: Arc<L>,
     }
 }

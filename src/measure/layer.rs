@@ -52,7 +52,7 @@ impl MeasureLayer {
     }
 }
 
-/// Part of an attempt that measures it.
+/// The measure as a part of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     metrics: &'static Series,

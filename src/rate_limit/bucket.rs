@@ -27,7 +27,7 @@ impl Bucket {
         }
     }
 
-    /// Takes so many tokens, all or none.
+    /// Takes `cost` tokens, all or none.
     #[inline]
     pub(super) fn take(&self, now: u64, cost: u32) -> Taken {
         loop {
@@ -38,7 +38,8 @@ impl Bucket {
         }
     }
 
-    /// Comes once in minutes at rates of a billion a second, and once in months at rates below a million.
+    /// Counts from a later origin. This happens once in minutes at rates of a billion a second, and once in months at
+    /// rates below a million.
     #[cold]
     fn renew(&self, now: u64) {
         let _one_at_a_time = lock(&self.limits);
@@ -63,7 +64,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Begins again with all tokens.
+    /// Fills the bucket with all tokens.
     pub(super) fn reset(&self, now: u64) {
         let _one_at_a_time = lock(&self.limits);
         self.gcra.reset(now);

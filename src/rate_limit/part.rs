@@ -1,4 +1,4 @@
-//! Part of an attempt that keeps it to the rate.
+//! The rate limit as a part of an attempt.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{ErrorKind, Mode, context};
 
 /// Handle that reads and changes a rate limit, and its part of the attempts. Clones are handles of the same limit.
 ///
-/// `Q` gives the cost of a request. The handle that a layer returns does not use it.
+/// `Q` returns the cost of a request. The handle that a layer returns does not use it.
 #[derive(Clone)]
 pub struct Handle<Q = One> {
     pub(super) shared: Arc<Shared>,
@@ -34,14 +34,14 @@ enum State {
     #[default]
     Nothing,
     Waiting(Box<Wait>),
-    /// The service has the attempt, and may ask callers to stay away.
+    /// The attempt was sent, and the service may ask callers to stay away.
     In,
 }
 
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) place: Place,
-    /// A turn that comes later is of no use, whatever the deadline.
+    /// A later turn is of no use, whatever the deadline.
     pub(super) latest: u64,
     began: u64,
     pub(super) deadline: Option<Instant>,
@@ -94,7 +94,7 @@ impl Shared {
 }
 
 impl Wait {
-    /// Moves the attempt on.
+    /// Polls the attempt.
     fn step(&mut self, shared: &Shared, at: &At, waker: &Waker) -> Turn {
         let (now, nanos) = (at.instant(), at.nanos());
         if let Some(deadline) = context::deadline() {
@@ -102,7 +102,7 @@ impl Wait {
         }
         let had_place = self.place.is_taken();
         let step = match self.deadline {
-            // There is no time left, even if there are tokens.
+            // No time is left, even if there are tokens.
             Some(deadline) if deadline <= now => {
                 shared.queue.leave(&mut self.place);
                 Step::GiveUp
@@ -143,7 +143,8 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
     type Ask = u32;
     type Permit = RateLimitPermit;
 
-    /// Returns whether calls wait. The next call then waits as well, and must not hold the inner service meanwhile.
+    /// Returns `false` while calls wait. The next call waits as well, and must not hold the inner service in the
+    /// meantime.
     #[inline(always)]
     fn is_open(&self) -> bool {
         self.shared.queue.is_empty()

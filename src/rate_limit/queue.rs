@@ -1,7 +1,7 @@
 //! Queue of the calls that wait for tokens, in the order in which they came.
 //!
-//! Only the first call takes tokens and knows when there will be enough. When it leaves, for whatever reason, it wakes
-//! the next. So each call is woken once for its turn, and a call that goes away leaves no gap.
+//! Only the first call takes tokens and waits until there are enough. When it leaves, for whatever reason, it wakes the
+//! next call. Each call is therefore woken once for its turn, and a call that leaves early makes no gap.
 
 use std::task::Waker;
 
@@ -11,11 +11,12 @@ use crate::algorithm::queue::{Ticket, WaitQueue, Wakers};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::wake::locked;
 
-/// The calls that wait for the tokens of one limit, each with the time until which they are of use.
+/// The calls that wait for the tokens of one limit, each with the time after which a turn is of no use.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<WaitQueue<u64>>,
-    /// The number of calls, for a call that comes and need not wait, and for the gauge: see `Shown::publish`.
+    /// The number of calls. A new call reads it to decide whether it waits, and the gauge shows it: see
+    /// `Shown::publish`.
     length: AtomicU64,
 }
 
@@ -32,11 +33,11 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Step {
-    /// The call has its tokens, and no place any more.
+    /// The call has its tokens, and has left the queue.
     Go,
-    /// The call's turn will not come in time. The call has no place any more.
+    /// The call's turn will not come in time. The call has left the queue.
     GiveUp,
-    /// The call looks again at this time, or when it is woken.
+    /// The call tries again at this time, or when it is woken.
     Wait(u64),
 }
 
@@ -63,7 +64,7 @@ impl Queue {
         lock(&self.waiting).cost()
     }
 
-    /// Moves a call on: gives it its tokens if it is first, or else a place if it has none.
+    /// Polls a call: gives it its tokens if it is the first one, or else a place if it has none.
     pub(super) fn step(&self, place: &mut Place, now: u64, waker: &Waker, bucket: &Bucket) -> Step {
         self.change(|waiting, wakers| {
             let step = place.step(waiting, now, bucket);
@@ -75,13 +76,13 @@ impl Queue {
         })
     }
 
-    /// Leaves without having had a turn.
+    /// Leaves the queue without a turn.
     pub(super) fn leave(&self, place: &mut Place) {
         self.change(|waiting, wakers| place.leave(waiting, wakers));
     }
 
-    /// Sends the calls away whose turn will not come in time, and lets the first call look again. Called after a change of
-    /// the limit.
+    /// Ends the wait of calls whose turn will not come in time, and wakes the first call. Called after a change of the
+    /// limit.
     pub(super) fn reconsider(&self, now: u64, bucket: &Bucket) {
         let (burst, mut all) = (bucket.gcra.burst(), 0);
         let stays = |cost, until: &u64| {
@@ -93,7 +94,7 @@ impl Queue {
             }
             stays
         };
-        // Locked even if it looks empty: a call may be about to take a place by what was true before.
+        // Locked even if it looks empty, because a call may be about to take a place by the former limit.
         self.change(|waiting, wakers| {
             waiting.retain(stays, wakers);
             waiting.wake(1, wakers);
@@ -138,10 +139,10 @@ impl Place {
         }
         let ahead = match self.ticket.map(|ticket| (ticket, waiting.get(ticket))) {
             None => waiting.cost(),
-            // The call was sent away.
+            // Another call has ended the wait of this one.
             Some((_, None)) => return Step::GiveUp,
             Some((_, Some(known))) if *known <= until => return Step::Wait(until),
-            // The call has less time than when it came.
+            // The call has less time than when it joined.
             Some((ticket, Some(_))) => waiting.cost_ahead(ticket),
         };
         let tokens = ahead.saturating_add(u64::from(cost));

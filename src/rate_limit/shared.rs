@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) bucket: Bucket,
     pub(super) queue: Queue,
     pub(super) settings: Settings,
-    /// The end of the quiet time that waiting calls have been told.
+    /// The end of the quiet time that waiting calls know.
     quiet_until: AtomicU64,
     origin: Instant,
     pub(super) shown: Shown<RateLimitMetrics, 1>,
@@ -85,15 +85,15 @@ impl Shared {
         }
     }
 
-    /// Refuses a call that can come again after `wait` nanoseconds, if they are not zero. Lets it pass if the limit only
-    /// observes.
+    /// Refuses a call. Another call can pass after `wait` nanoseconds, if they are not zero. If the limit only
+    /// observes, the call passes.
     pub(super) fn refuse(&self, reason: ErrorKind, wait: u64, at: &At) -> Result<(), Error> {
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
         let (metrics, mode) = (self.shown.series, self.settings.mode);
         metrics.refuse(reason, mode, retry_after, at.instant())
     }
 
-    /// Refuses a call that has waited: because of its deadline, unless it would be refused without one.
+    /// Refuses a call that has waited. The reason is its deadline, unless it would also be refused without a deadline.
     pub(super) fn refuse_turn(&self, wait: &Wait, at: &At) -> Result<(), Error> {
         let (cost, latest) = (wait.place.cost, wait.latest);
         if cost > self.bucket.gcra.burst() {
@@ -122,7 +122,7 @@ impl Shared {
         self.nanos(Instant::now())
     }
 
-    /// Returns the instant at which the clock of this limit shows so many nanoseconds.
+    /// Returns the instant at which the clock of this limit shows `nanos`.
     pub(super) fn instant(&self, nanos: u64) -> Instant {
         crate::nanos::saturating_add(self.origin, Duration::from_nanos(nanos))
     }
@@ -138,15 +138,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets nothing through for a time.
+    /// Admits no call for a time.
     pub(super) fn quiet(&self, duration: Duration, now: Instant) {
         let now = self.nanos(now);
         let until = now.saturating_add(whole_nanos(duration));
         if !self.bucket.gcra.quiet(until) {
             return;
         }
-        // A service that refuses a burst asks each call to stay away, a little longer each time. A tick of the timer
-        // makes no difference to waiting calls, and there may be many of them.
+        // A service that refuses a burst asks each call to stay away, for a little longer each time. Waiting calls, of
+        // which there may be many, are not woken for a difference of less than a tick of the timer.
         let known = self.quiet_until.load(Ordering::Relaxed);
         if until.saturating_sub(known) >= TICK {
             self.quiet_until.store(until, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Shared {
         }
     }
 
-    /// Begins again with all tokens.
+    /// Fills the limit with all tokens.
     pub(super) fn reset(&self) {
         let now = self.now();
         self.bucket.reset(now);
@@ -168,7 +168,7 @@ impl Shared {
         }
     }
 
-    /// Reads in the record the time for which the service asks callers to stay away.
+    /// Reads the time for which the service asks callers to stay away from the record.
     #[inline(always)]
     pub(super) fn hear(&self, record: &Record<'_>) {
         if let Some(retry_after) = record.outcome.retry_after() {

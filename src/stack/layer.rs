@@ -22,7 +22,7 @@ pub type StandardLayer<R = ByClone, K = ErrorsAreFailures, C = CompleteOnRespons
 
 /// A service behind the standard stack. Made by [`StandardLayer`].
 ///
-/// `Clone`, and `Send` and `Sync` if the inner service is. The type can be written in a field:
+/// It is `Clone`, and `Send` and `Sync` if the inner service is. You can name the type in a field:
 ///
 #[cfg_attr(not(doctest), doc = include_str!("../snippets/standard_service.md"))]
 pub type StandardService<
@@ -33,7 +33,7 @@ pub type StandardService<
     D = NoStreams,
 > = Operation<S, StandardPlan<D>, R, K, C>;
 
-/// The moves of a standard stack. `D` declares streams.
+/// The plan of a standard stack. `D` declares streams.
 pub struct StandardPlan<D = NoStreams> {
     pub(super) deadline: Limit,
     pub(super) response_timeout: Option<Limit>,
@@ -117,7 +117,7 @@ impl<S, R, K, C, D: Send + Sync + 'static> StandardService<S, R, K, C, D> {
     }
 }
 
-/// Reads and steers the parts of a standard stack. Clones are handles of the same stack.
+/// Reads and changes the parts of a standard stack. Clones are handles of the same stack.
 #[derive(Clone, Debug)]
 pub struct Handle {
     name: &'static str,
@@ -170,7 +170,7 @@ impl Handle {
         self.parts.1.1.0.as_ref()
     }
 
-    /// Returns the budget that retries and hedges are paid from.
+    /// Returns the budget that pays for retries and hedges.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget

@@ -1,8 +1,8 @@
-//! The handles of one series on one thread: each is looked up when it is used first, and again when that is needed.
+//! The handles of one series on one thread. Each handle is looked up at its first use, and again when necessary.
 //!
-//! An exporter with an idle timeout forgets a series that nobody has updated for a while, after which updates through an
-//! old handle are lost. While successes come all the time, that may happen to the series of failures. So the time is cut
-//! into [periods](PERIOD), and a handle is looked up again unless it was used in the present period or in the one before.
+//! An exporter with an idle timeout forgets a series without updates, and later updates through an old handle are lost.
+//! For example, the series of failures may have no update while calls succeed. Time is therefore divided into
+//! [periods](PERIOD), and a handle is looked up again unless it was used in the present period or the one before.
 
 use std::array;
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString};
 
 use super::table::{Handle, Metric};
 
-/// Half of the time for which an unused handle may be kept: it was last used at most 5 s ago.
+/// Half of the longest time for which an unused handle is kept, which is 5 s.
 pub(super) const PERIOD: Duration = Duration::from_millis(2_500);
 
 /// The handles that were used with one recorder.
@@ -36,7 +36,7 @@ struct Scope {
     period: Cell<u32>,
 }
 
-/// A handle. A series has a few of them, so it is found by looking at each.
+/// A handle. A series has only a few handles, so a linear search finds it.
 struct Slot<H: 'static> {
     metric: &'static Metric<H>,
     /// At most two labels, beside the name and the part.
@@ -70,7 +70,7 @@ impl Handles {
         self.scope.period.set(period.wrapping_add(1));
     }
 
-    /// Counts an event. `values` are those of the labels, beside the name and the part.
+    /// Counts an event. `values` are the values of the labels after the name and the part.
     #[inline]
     pub(crate) fn count(&mut self, metric: &'static Metric<Counter>, values: Values<'_>) {
         let count = |counter: &Counter| counter.increment(1);
@@ -96,7 +96,7 @@ impl Handles {
             .with(&mut self.histograms, metric, values, record);
     }
 
-    /// Returns the handles of an endpoint. No other one with the same index has the same identity.
+    /// Returns the handles of an endpoint. No other endpoint with the same index has the same identity.
     pub(crate) fn of_endpoint(&mut self, index: usize, identity: u64, key: &Arc<str>) -> &mut Self {
         if self.endpoints.len() <= index {
             self.endpoints.resize_with(index + 1, || None);
@@ -129,7 +129,7 @@ impl Scope {
         }
     }
 
-    /// Looks a handle up, and forgets those that were not used for too long.
+    /// Looks a handle up, and forgets handles that were not used for too long.
     #[cold]
     fn look_up<'a, H: Handle>(
         &self,
@@ -149,7 +149,7 @@ impl Scope {
 }
 
 impl<H> Slot<H> {
-    /// Tells values apart by their addresses: a text that is there twice costs a slot more, and nothing else.
+    /// Compares values by their addresses. If the same text exists twice, it only costs one more slot.
     #[inline]
     fn is_of(&self, metric: &'static Metric<H>, values: Values<'_>) -> bool {
         let mut values = self.values.iter().zip(values);

@@ -1,14 +1,13 @@
-//! Metrics: a table of all of them, and handles that are looked up once and used without a lock.
+//! Metrics: a table of all metrics, and handles that are looked up once and used without a lock.
 //!
-//! A lookup by name costs allocations and a lock inside the recorder, so handles are kept. They go stale in two ways: the
-//! recorder is installed (or replaced) after they were made, and an exporter with an idle timeout forgets a series that
-//! nobody has updated for a while. So handles are renewed when the recorder's address differs from the one they were made
-//! with, or when they were last used more than a few seconds ago, five at the most.
+//! A lookup by name costs allocations and a lock inside the recorder, so handles are kept. They become stale in two
+//! ways: the recorder is installed or replaced after they were made, or an exporter with an idle timeout forgets a
+//! series without updates. Handles are therefore renewed when the address of the recorder has changed, or when they
+//! were last used more than a few seconds ago, five at most.
 //!
-//! Every thread keeps its own handles. That makes using them free of locks and of contention, and it
-//! needs no reference in the future of each call: a [`Series`] is interned by name and lives as long
-//! as the process, like the label values that an exporter keeps. Names are expected to be a closed
-//! set, as every metrics label is.
+//! Every thread keeps its own handles, so their use needs no lock and causes no contention. The future of a call needs
+//! no reference to them: a [`Series`] is interned by name and lives as long as the process, like the label values in an
+//! exporter. Names should come from a closed set, like all metrics labels.
 
 mod changes;
 mod handles;

@@ -16,7 +16,7 @@ use crate::debug::debug_fields;
 use crate::sync::lock;
 use crate::{Error, ErrorKind, Mode};
 
-/// The metrics of one kind of layer, and the levels that its gauges show. All layers of one name share them.
+/// The metrics of one kind of layer, and the levels of its gauges. All layers of one name share them.
 pub(crate) trait Instruments: Default + Send + Sync + 'static {
     /// Sets every gauge to its present level.
     fn publish(&self, _handles: &mut Handles) {}
@@ -29,14 +29,14 @@ impl Instruments for () {}
 ///
 /// Each kind has methods for its events in its `metrics.rs`.
 pub(crate) struct Series<I = ()> {
-    /// The name that the user gave to the layers.
+    /// The name of the layers.
     name: &'static str,
     /// The kind of layer, or the stage that is measured.
     part: &'static str,
     /// The place of its handles in the table of each thread.
     slot: usize,
-    /// The number of layers that have been built for it. A layer built since may run under another recorder
-    /// at the address of a former one, so handles that are older are renewed.
+    /// The number of layers that have been built for it. A new layer may run under another recorder at the address of a
+    /// former one, so older handles are renewed.
     builds: AtomicU32,
     levels: I,
     changes: Changes,
@@ -135,8 +135,8 @@ impl<I: Instruments> Series<I> {
         table[self.slot].insert(Box::new(bound))
     }
 
-    /// Counts a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it is a call that
-    /// the layer would refuse, and there is no error.
+    /// Counts a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it counts a
+    /// call that the layer would refuse, and returns no error.
     #[inline]
     pub(crate) fn refuse(
         &self,
@@ -170,7 +170,7 @@ impl<I: Instruments> Series<I> {
         self.publish_again(now);
     }
 
-    /// Publishes the gauges as they are.
+    /// Publishes the gauges without a change of level.
     #[cold]
     pub(crate) fn publish_again(&self, now: Instant) {
         self.report(now, |handles| self.show(handles));
@@ -204,7 +204,7 @@ impl Bound {
 
 debug_fields!([I] Series<I> { name, part });
 
-/// Tells one recorder from another by its address.
+/// Identifies the recorder by its address.
 #[inline]
 pub(super) fn recorder_id() -> usize {
     metrics::with_recorder(|recorder| std::ptr::from_ref(recorder).cast::<()>().addr())

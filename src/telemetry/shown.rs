@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::series::{Instruments, Series, recorder_id};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The time after which a call that has the time at hand publishes the gauges again, in nanoseconds.
+/// The time after which a call that knows the time publishes the gauges again, in nanoseconds.
 const REPUBLISH: u64 = 100_000_000;
 
 /// Time at which a layer last published its gauges, and the recorder.
@@ -17,10 +17,10 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Publishes the gauges if the recorder has changed, or if that was last done a while ago.
+    /// Publishes the gauges if the recorder has changed, or if they were last published a while ago.
     ///
-    /// Called on the path of a successful call: two loads and a comparison. `nanos` is `now`, from an
-    /// origin that is always the same.
+    /// It is on the path of a successful call: two loads and a comparison. `nanos` is `now`, from an origin that is
+    /// always the same.
     #[inline]
     pub(crate) fn keep<I: Instruments>(&self, series: &Series<I>, now: Instant, nanos: u64) {
         if self.is_due(nanos) {
@@ -28,7 +28,7 @@ impl Published {
         }
     }
 
-    /// Returns whether the caller is to publish the gauges now.
+    /// Returns whether the caller should publish the gauges now.
     #[inline]
     pub(crate) fn is_due(&self, nanos: u64) -> bool {
         let recorder = recorder_id() as u64;
@@ -43,7 +43,7 @@ impl Published {
     }
 }
 
-/// Instruments with gauges that show the sums over all layers of one name. A layer has its levels in one word, so
+/// Instruments with gauges that show the sums over all layers of one name. A layer stores its levels in one word, so
 /// that it can read them together at any time.
 pub(crate) trait Gauges<const N: usize>: Instruments {
     fn sums(&self) -> &[AtomicU64; N];
@@ -56,15 +56,15 @@ pub(crate) trait Gauges<const N: usize>: Instruments {
 ///
 /// A level is published
 ///
-/// - every 100 ms, by a call that has the time at hand: the core of the layer sees to that;
-/// - when it is twice or half of what is shown, and more than a few more or less;
-/// - when it has returned to zero: otherwise the last call before a pause would be shown until the next one.
+/// - every 100 ms, by a call that knows the time, through the core of the layer;
+/// - when it is at least twice or at most half of the shown level, and differs by more than a few;
+/// - when it has returned to zero, because otherwise the gauge would show the last call until the next one.
 pub(crate) struct Shown<I: Gauges<N>, const N: usize> {
     pub(crate) series: &'static Series<I>,
     word: AtomicU64,
 }
 
-/// Levels that differ by less are not far from each other.
+/// Levels that differ by less count as near each other.
 const FEW: u64 = 8;
 
 impl<I: Gauges<N>, const N: usize> Shown<I, N> {
@@ -83,19 +83,19 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
         let before = self.word.swap(word, Ordering::SeqCst);
         let (from, to) = (I::parts(before), I::parts(word));
         for (part, sum) in self.series.levels().sums().iter().enumerate() {
-            // Wraps where it falls; the sum does not.
+            // A decrease wraps, and the sum is right again.
             sum.fetch_add(to[part].wrapping_sub(from[part]), Ordering::SeqCst);
         }
         from != to
     }
 
-    /// Returns whether levels are to be published without regard to the time. One load and a few comparisons.
+    /// Returns whether the levels must be published before the next period. It costs one load and a few comparisons.
     #[inline]
     pub(crate) fn is_outdated(&self, word: u64) -> bool {
         (0..N).any(|part| self.is_outdated_in(part, word))
     }
 
-    /// The same for one level, where the others cannot have changed.
+    /// Returns the same for one level, if the others cannot have changed.
     #[inline]
     pub(crate) fn is_outdated_in(&self, part: usize, word: u64) -> bool {
         let shown = I::parts(self.word.load(Ordering::SeqCst))[part];
@@ -113,8 +113,8 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
 
     /// Publishes the gauges.
     ///
-    /// If a level returns to zero, either the thread that brought it there sees that it is shown, or the thread that
-    /// shows it sees that it has gone. So `word` must be changed, and read here, with sequential consistency.
+    /// If a level returns to zero, either the thread that changed it sees that it is still shown, or the thread that
+    /// shows it sees the zero. `word` must therefore be changed, and read here, with sequential consistency.
     #[cold]
     pub(crate) fn publish(&self, word: impl Fn() -> u64, now: Instant) {
         loop {

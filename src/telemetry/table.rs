@@ -1,7 +1,7 @@
-//! All metrics of this crate, one entry each: name, labels and help.
+//! All metrics of this crate, with one entry for each: name, labels and help.
 //!
-//! A handle is looked up through the entry of its metric and in no other way, so a metric has one set of labels wherever it
-//! is reported, and each recorder that is given a series of it is given its description.
+//! A handle is looked up only through the entry of its metric. A metric therefore has the same labels wherever it is
+//! reported, and each recorder with one of its series also gets its description.
 
 use std::marker::PhantomData;
 
@@ -148,8 +148,8 @@ impl<H> Metric<H> {
 impl<H: Handle> Metric<H> {
     /// Describes the metric to the recorder in force, and looks up the handle of one of its series.
     ///
-    /// `part` is the value of the label that says which part of `name` reports: `stage`, `layer` or `endpoint`. `values` are
-    /// those of the labels after it.
+    /// `part` is the value of the label after the name: `stage`, `layer` or `endpoint`. `values` are the values of the
+    /// labels after it.
     ///
     /// # Panics
     ///

@@ -1,10 +1,10 @@
 //! A rolling deploy: ten endpoints are restarted one after the other, under load.
 //!
-//! In the first table each endpoint is drained: it leaves the list, finishes what it has, restarts, and is listed again.
-//! In the second one it just goes: calls that are under way are cut off, further ones are refused until it is back,
-//! and the list says nothing.
+//! In the first table each endpoint is drained: it leaves the list, finishes its calls, restarts, and is listed again.
+//! In the second table it stops abruptly: calls in flight are cut off, further calls are refused until it has
+//! restarted, and the list does not change.
 //!
-//! Not scaled: the stack is as users get it.
+//! Not scaled: the stack has its default settings.
 
 use std::{
     cmp::Reverse,

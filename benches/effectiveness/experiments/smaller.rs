@@ -1,10 +1,11 @@
-//! Smaller questions, each with the experiment that decides it.
+//! Smaller questions, each with its experiment.
 //!
-//! How large must a concurrency limit be so that it refuses hardly any call while the service is well? Does a blip of 10 ms open a
-//! breaker that sees 20,000 calls a second, and how many calls leak into a real outage then? How many calls at a time do
-//! dependencies block that hang, by nothing but probes? Does a limit above the real quota cost more than no limit?
+//! How large must a concurrency limit be so that it refuses hardly any call while the service is healthy? Does a fault
+//! of 10 ms open a breaker at 20,000 calls a second, and how many calls fail in a real outage before it opens? How many
+//! calls at a time are blocked by probes to hanging dependencies? Does a limit above the real quota cost more than no
+//! limit?
 //!
-//! Not scaled: everything is as users get it.
+//! Not scaled: all settings are the defaults.
 
 use std::{
     future::ready,

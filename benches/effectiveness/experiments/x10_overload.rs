@@ -1,9 +1,9 @@
-//! X10: a server that can do four fifths of what is asked of it.
+//! X10: a server with a capacity of four fifths of its load.
 //!
-//! 12 threads, 100 calls a second. A call takes 50 ms, then 150 ms for a time, then 50 ms again: 80 calls a
-//! second are all that can be done meanwhile. Callers wait 5 s. Without a limit the queue in the server
-//! grows until every answer comes late or too late; with one the calls that get in are answered soon, and
-//! the rest is told so at once.
+//! 12 threads, 100 calls a second. A call takes 50 ms, then 150 ms for a time, then 50 ms again. During the slow time
+//! the server can answer 80 calls a second. Callers wait 5 s. Without a limit, the queue in the server grows until
+//! every answer comes late or too late. With a limit, admitted calls are answered soon, and all others are refused at
+//! once.
 
 use std::{
     ops::Range,

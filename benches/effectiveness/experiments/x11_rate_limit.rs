@@ -1,11 +1,10 @@
-//! X11: what a rate limit lets through.
+//! X11: the calls that a rate limit admits.
 //!
-//! A limit of 100 calls a second, with bursts of 10. Greedy callers must get the rate and no more: in
-//! every window of time T at most 10 + ⌊100·T⌋ calls, wherever it begins. Callers that keep to the limit
-//! must not be refused. Calls that wait must pass in their order, and hardly later than a queue served
-//! without any loss would let them.
+//! A limit of 100 calls a second, with bursts of 10. Greedy callers must get the rate and no more: in every window of
+//! time T at most 10 + ⌊100·T⌋ calls, wherever it begins. Callers that keep to the limit must not be refused. Waiting
+//! calls must pass in their order, and hardly later than in an ideal queue.
 //!
-//! Tower's limit counts in fixed windows, so it lets two windows' calls through at the edge of them.
+//! Tower's limit counts in fixed windows, so it admits the calls of two windows around the edge between them.
 
 use std::{
     future::ready,

@@ -1,13 +1,13 @@
 //! X12: everything at once.
 //!
-//! Twenty servers behind a balancer, at 60 % of what they can do: a brown-out at half speed, then one server is
-//! dead, then all of them are. Servers work on calls that nobody waits for any more as on any other.
+//! Twenty servers behind a balancer, at 60 % of their capacity: a brown-out at half speed, then one server is dead,
+//! then all servers are dead. Servers also work on calls whose callers have left.
 //!
-//! How long the circuit breaker goes on to reject after the outage is a matter of when its open time happens to be over,
-//! so that is measured in many runs of a script of its own.
+//! The time for which the circuit breaker rejects calls after the outage depends on the chance end of its open time, so
+//! it is measured in many runs of a separate script.
 //!
-//! Not scaled: the stack and its budget are as users get them. Servers keep exact times, only what their callers
-//! see is rounded to tokio's millisecond.
+//! Not scaled: the stack and its budget have their default settings. Servers keep exact times; only the times of
+//! callers are rounded to tokio's millisecond.
 
 use std::{
     ops::Range,

@@ -1,10 +1,10 @@
 //! X13: a zone is lost.
 //!
-//! Six near endpoints and six far ones, in two priority groups. For a minute something is wrong with the near zone; in the
-//! scenario (g) with both. Calls should find the far zone at once, and leave it alone before and after. In the last scenario
-//! the zones are small and all endpoints fail some calls by chance, which is no reason to go far.
+//! Six near endpoints and six far ones, in two priority groups. For a minute the near zone has a fault; in the scenario
+//! (g) both zones have one. Calls should go to the far zone at once, and not before and after the fault. In the last
+//! scenario the zones are small and all endpoints fail some calls by chance, which must not move calls to the far zone.
 //!
-//! Not scaled: the stack is as users get it, without a circuit breaker, as it is recommended over a balancer.
+//! Not scaled: the stack has its default settings, without a circuit breaker, as recommended over a balancer.
 
 use std::{
     cell::Cell,

@@ -1,17 +1,17 @@
 //! X14: hedging over a balancer with one slow replica.
 //!
-//! As X3, with hedging as it is: eleven replicas, a call each millisecond for a minute, and one replica that takes 2 s, or
-//! half a second, for each call from 15 s to 45 s. And ten replicas that take 10 ms and an exponential time of 10 ms in the
-//! mean, a call each 2 ms, of which one never answers in that time.
+//! The setup of X3, with the default hedge: eleven replicas, a call each millisecond for a minute, and one replica that
+//! takes 2 s, or half a second, for each call from 15 s to 45 s. Another part has ten replicas that take 10 ms and an
+//! exponential time of 10 ms in the mean, and a call each 2 ms. One of these replicas does not answer in that time.
 //!
-//! A hedge ends before the slow replica has answered: nobody sees how slow it is. Taken for as slow as it was waited
-//! for, it is hardly slower than the others.
+//! A hedge ends before the slow replica has answered, so its latency stays unknown. With the waiting time as its
+//! latency, the replica would look hardly slower than the others.
 //!
-//! The one that never answers gets two calls without hedging, which wait for ever: it is not tried again while they do,
-//! and nobody would see it come back. Where hedges end these calls it is tried again, each time after a longer silence: two or
-//! three times in 30 s. So the goal is a share here.
+//! Without hedging, the replica that never answers gets two calls, which wait for ever. It is not tried again while
+//! they wait, and its recovery would not be detected. With hedges, which end these calls, it is tried again, each time
+//! after a longer silence: two or three times in 30 s. The goal is therefore a share here.
 //!
-//! Not scaled: the layers are as users get them.
+//! Not scaled: the layers have their default settings.
 
 use std::{
     ops::Range,

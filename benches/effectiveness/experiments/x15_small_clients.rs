@@ -1,11 +1,12 @@
 //! X15: many small clients.
 //!
-//! A fleet of clients with a call every few seconds each has as many budgets and as many breakers. Each reserve of retries is small,
-//! but a fault meets all of them at once; and each breaker sees so few calls that a rule for busy clients never opens it.
-//! A single one of them goes on calling a service that hangs. A rule for few calls, in turn, must not refuse calls to a
-//! service that is well: for errors by chance, for calls that fail together, or for one caller that always fails.
+//! In a fleet of clients, each with a call every few seconds, each client has a budget and a breaker of its own. Each
+//! reserve of retries is small, but a fault uses up all reserves at once. Each breaker sees so few calls that a rule
+//! for busy clients never opens it, so that even a single client would go on calling a service that hangs. A rule for
+//! few calls, in turn, must not refuse calls to a healthy service because of errors by chance, of calls that fail
+//! together, or of one caller that always fails.
 //!
-//! Not scaled: budgets and breakers are as users get them.
+//! Not scaled: budgets and breakers have their default settings.
 
 use std::{
     cmp::Reverse,

@@ -1,10 +1,11 @@
-//! X16: an adaptive limit that starts.
+//! X16: the slow start of an adaptive limit.
 //!
-//! 40 calls a second to a service that takes 1.7 s and is well: 67 of them are in flight, more than three times the limit
-//! that an adaptive one begins with. A limit that grows by one in a round trip needs minutes to get there, and refuses calls
-//! that nothing is wrong with meanwhile. One that starts slowly doubles instead.
+//! 40 calls a second go to a healthy service that takes 1.7 s. 67 of them are in flight, more than three times the
+//! initial adaptive limit. A limit that grows by one in a round trip needs minutes to reach this number, and refuses
+//! good calls in the meantime. With a slow start, the limit doubles instead.
 //!
-//! Then the overload of X10 with service times that vary, for which a limit that doubles must not be too large.
+//! The second part is the overload of X10 with varying service times, in which a doubling limit must not become too
+//! large.
 
 use std::{
     ops::Range,

@@ -1,8 +1,8 @@
-//! X17: weights that are shares.
+//! X17: weights as shares.
 //!
-//! Nine endpoints of weight 1 and one of a tenth that take 10 ms, with few calls and with many; two of weights 3 and 1 with
-//! one caller that makes one call at a time, and with the heavy one hanging or failing; and endpoints of equal weight that
-//! take nearly the same time.
+//! The parts are: nine endpoints of weight 1 and one of weight 0.1 that take 10 ms, at a low and at a high rate; two
+//! endpoints of weights 3 and 1 with one call at a time, and with the heavy one hanging or failing; and endpoints of
+//! equal weight that take nearly the same time.
 
 use std::{
     future::pending,

@@ -1,9 +1,9 @@
-//! X18: coming back.
+//! X18: recovery of a slow replica.
 //!
-//! X3 once more: eleven replicas, a call each millisecond, and one of them slow for 30 s. Then it is well again, and the
-//! sooner it has its share again the better; but each call that is made to find out is a slow one while it is not.
+//! The setup of X3: eleven replicas, a call each millisecond, and one replica that is slow for 30 s. After its recovery
+//! it should soon have its share again. However, each call that tests the replica before its recovery is slow.
 //!
-//! Not scaled: the layers are as users get them.
+//! Not scaled: the layers have their default settings.
 
 use std::{
     ops::Range,

@@ -1,7 +1,7 @@
-//! X18 (a): an endpoint comes back from failure.
+//! X18 (a): recovery of a failing endpoint.
 //!
-//! Ten endpoints, one of which fails everything for 15 s. It may be ejected meanwhile, and should soon have its share again
-//! when it works. No stack is around the balancer, so that each failed call is seen.
+//! Ten endpoints, one of which fails all calls for 15 s. It may be ejected in this time, and should soon have its share
+//! again when it works. The balancer has no stack around it, so that each failed call is visible.
 //!
 //! Not scaled.
 

@@ -1,14 +1,15 @@
-//! X19, its second part: a server at twice its capacity that turns calls away.
+//! X19, second part: a server at twice its capacity that refuses calls.
 //!
-//! Ten workers of 20 ms can do 500 calls a second, and one client wants 1,000. When a call would wait for a worker for
-//! more than 20 ms, the server says no: with 429 or 503, or with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` of gRPC. Saying no takes a
-//! worker 1 ms, so the more a client asks, the less it gets.
+//! Ten workers of 20 ms can answer 500 calls a second, and one client makes 1,000. When a call would wait for a worker
+//! for more than 20 ms, the server refuses it with 429 or 503, or with `RESOURCE_EXHAUSTED` or `UNAVAILABLE` of gRPC. A
+//! refusal takes a worker 1 ms, so more calls mean fewer answers.
 //!
-//! 429 and `RESOURCE_EXHAUSTED` are words about the caller, so by default they concern one call alone; with `one_quota()` they
-//! pause the rate limit and shrink the adaptive limit of the client. 503 and `UNAVAILABLE` are words about the server, and count
-//! for the circuit breaker. Goodput and load, in percent of what the server can do; without protection they are 95 and 200:
+//! 429 and `RESOURCE_EXHAUSTED` concern the caller, so by default they affect only one call. With `one_quota()` they
+//! pause the rate limit and shrink the adaptive limit of the client. 503 and `UNAVAILABLE` concern the server, and
+//! count for the circuit breaker. The table has goodput and load, in percent of the capacity of the server; without
+//! protection they are 95 and 200:
 //!
-//! | the server says | unlimited | adaptive limit | adaptive limit, one quota |
+//! | refusal | unlimited | adaptive limit | adaptive limit, one quota |
 //! |---|---|---|---|
 //! | 429, `RESOURCE_EXHAUSTED` | 94, 213 | 94, 213 | 99.9, 101 |
 //! | the same, with 1 s to wait | 94, 213 | 94, 213 | 19, 19 |
@@ -16,12 +17,12 @@
 //! | `UNAVAILABLE` | 7, 13 | 8, 14 | 8, 14 |
 //! | 503, `UNAVAILABLE`, with 1 s to wait | 25 and 19, 49 and 38 | 19, 19 | 19, 19 |
 //!
-//! An adaptive limit finds the capacity of a server that sheds with 503, and with 429 if that is said to be about all calls.
-//! It does not shrink for an `UNAVAILABLE` without a time, so that more than half of the attempts fail and the breaker opens, as
-//! it does without a limit. A server that asks for a second gets it from all calls of the client, so it should name a time only
-//! if it wants no call at all.
+//! An adaptive limit finds the capacity of a server that refuses with 503, and with 429 if `one_quota` is set. It does
+//! not shrink for an `UNAVAILABLE` without a time: more than half of the attempts fail and the breaker opens, as
+//! without a limit. If a server asks for a second, all calls of the client stay away for a second, so a server should
+//! name a time only if it can take no call at all.
 //!
-//! Not scaled: the stack and its budget are as users get them.
+//! Not scaled: the stack and its budget have their default settings.
 
 use std::{
     cmp::Reverse,

@@ -1,8 +1,8 @@
 //! X2: backoff under contention.
 //!
-//! Marc Brooker, *Exponential Backoff And Jitter*, AWS Architecture Blog, 2015: clients update one
-//! row with optimistic concurrency control, all at once. Each reads the row's version and writes
-//! with it; whoever finds that the version has moved on backs off and starts again.
+//! Marc Brooker, *Exponential Backoff And Jitter*, AWS Architecture Blog, 2015: clients update one row with optimistic
+//! concurrency control, all at once. Each client reads the version of the row and writes with it. A client that finds a
+//! newer version backs off and starts again.
 
 use std::{
     f64::consts::TAU,

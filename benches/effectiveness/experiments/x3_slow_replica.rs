@@ -1,11 +1,11 @@
 //! X3: one slow replica.
 //!
 //! Eleven replicas, a call each millisecond for a minute. From 15 s on, one replica takes 2 s for each call, for 30 s.
-//! A call succeeds if it is answered within 1 s; nobody gives up before that is known.
+//! A call succeeds if it is answered within 1 s, and no caller gives up earlier.
 //!
-//! The hedge is sent after 700 ms, when there is time for just another answer: a fixed delay, as somebody would set it
-//! who knows how long callers wait. As it is, the hedge takes the tail off all calls, and sends one for each fiftieth;
-//! that is shown beside.
+//! The hedge has a fixed delay of 700 ms, which leaves time for one more answer: a setting for a known waiting time of
+//! callers. The default hedge, which shortens the tail of all calls and sends one hedge for 50 calls, is shown for
+//! comparison.
 
 use std::{
     sync::{

@@ -1,9 +1,9 @@
 //! X4: ten unequal servers.
 //!
-//! From one that answers at once to one that takes 2 s, the same for each call. The two slowest also fail: two calls in
-//! five, and three in five. Fifty workers call one after the other, each at most ten times a second.
+//! The servers take from 0 to 2 s, constant for each server. The two slowest also fail: two calls in five, and three in
+//! five. Fifty workers call one after the other, each at most ten times a second.
 //!
-//! Not scaled: the layers are as users get them. All times are whole milliseconds anyway.
+//! Not scaled: the layers have their default settings. All times are whole milliseconds anyway.
 
 use std::{
     io,

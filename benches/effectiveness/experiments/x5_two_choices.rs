@@ -1,7 +1,7 @@
 //! X5: the power of two choices, in the supermarket model.
 //!
-//! 100 servers, each with a queue and an exponential service time of mean 1; calls come at random, 90 for each unit
-//! of time. How long a call takes in the mean is known for a very large number of servers.
+//! 100 servers, each with a queue and an exponential service time of mean 1; calls arrive at random, 90 for each unit
+//! of time. The mean time of a call is known for a very large number of servers.
 
 use std::{
     sync::{Arc, Mutex},

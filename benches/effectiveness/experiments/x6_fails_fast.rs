@@ -1,7 +1,7 @@
-//! X6: the share of calls that an endpoint attracts which fails fast.
+//! X6: the share of calls that a fast-failing endpoint attracts.
 //!
-//! Ten endpoints that answer in 20 ms. One of them fails every call, or some of its calls, in 1 ms: by latency
-//! alone it is the best of all. Calls come at a steady rate from one client.
+//! Ten endpoints that answer in 20 ms. One of them fails all or some of its calls in 1 ms: by latency alone it is the
+//! best endpoint. Calls come at a steady rate from one client.
 
 use std::{
     sync::{

@@ -1,12 +1,11 @@
 //! X7: the textbook metastable failure.
 //!
-//! Bronson et al., *Metastable Failures in Distributed Systems*, `HotOS` 2021: a database that can
-//! do 300 queries a second serves 280. Then its network is cut for ten seconds, and the callers
-//! time out and retry. Their retries keep it overloaded after the cut is repaired, busy with
-//! queries that nobody waits for any more.
+//! Bronson et al., *Metastable Failures in Distributed Systems*, `HotOS` 2021: a database that can answer 300 queries a
+//! second serves 280. Then its network is cut for ten seconds, and the callers time out and retry. Their retries keep
+//! it overloaded after the cut is repaired, with queries whose callers have left.
 //!
-//! Not scaled: both budgets measure their rates per second of tokio's clock. All times are so long
-//! that the millisecond of its timers does not matter.
+//! Not scaled: both budgets measure their rates per second of tokio's clock. All times are so long that the resolution
+//! of its timers does not matter.
 
 use std::{
     ops::Range,

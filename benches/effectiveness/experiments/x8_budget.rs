@@ -1,9 +1,9 @@
-//! X8: what a retry budget lets through.
+//! X8: the retries that a budget permits.
 //!
-//! A service fails each attempt with probability p, independently, and the callers retry at once.
-//! Without a budget the load is 1 + p + p² and the final success 1 - p³, so that a dead service
-//! gets three times its load. A budget has to stop that, and lose hardly any retry while failures
-//! are rare; whether the calls come from one busy client or from a thousand idle ones.
+//! A service fails each attempt with probability p, independently, and the callers retry at once. Without a budget the
+//! load is 1 + p + p² and the final success 1 - p³, so that a dead service gets three times its load. A budget has to
+//! prevent this load, and deny hardly any retry while failures are rare, for one busy client and for a thousand small
+//! ones.
 //!
 //! Not scaled: both budgets measure their rates per second of tokio's clock.
 

@@ -1,9 +1,9 @@
-//! X9: what a circuit breaker lets through, and what it refuses too long.
+//! X9: the calls that a circuit breaker lets into an outage, and the calls that it refuses after it.
 //!
-//! One client makes 100 calls a second to a dependency that dies now and then. Its calls then fail
-//! at once, or are not answered and time out after a second. Leaked are the calls that reach it
-//! while it is dead; extra is how long after its recovery calls are still refused. A shorter open
-//! time means more of one and less of the other.
+//! One client makes 100 calls a second to a dependency that dies now and then. Its calls then fail at once, or are not
+//! answered and time out after a second. *Leaked* calls reach the dependency while it is dead. *Extra* is the time
+//! after its recovery for which calls are still refused. A shorter open time means more leaked calls and less extra
+//! time.
 
 use std::{
     future::ready,

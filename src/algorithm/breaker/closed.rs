@@ -1,4 +1,4 @@
-//! The calls of a closed breaker: where they are counted, and when they are reason to open.
+//! The counts of a closed breaker, and the conditions under which it opens.
 
 use std::time::Duration;
 
@@ -6,24 +6,25 @@ use super::machine::{Settings, TransitionCause};
 use crate::algorithm::window::{BUCKETS, CountWindow, FailedOperations, Sample, Tally, TimeWindow};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// Many calls in a short time are reason to open if those that failed belong to so many operations: half of those that are asked
-/// for by default. A connection that breaks fails the calls on it together, and then their retries.
+/// The least number of failed operations among many calls in a short time for which the breaker opens: half of the
+/// default least number of calls. A broken connection fails its calls together, and then their retries.
 const MIN_RECENT_OPERATIONS: u64 = 10;
-/// Few failures are reason to open if there are so many,
+/// The least number of failures for which the breaker opens with few calls,
 pub(crate) const MIN_FAILURES: u32 = 5;
-/// if they belong to so many operations, because one caller's request that always fails and its retries are no outage,
+/// the least number of their operations, because one request that always fails and its retries are no outage,
 const MIN_OPERATIONS: u64 = 3;
-/// and if these failed in so many slices of the window, because the calls on a connection that breaks fail together.
+/// and the least number of slices of the window in which these failed, because the calls on a broken connection fail
+/// together.
 const MIN_SLICES: u32 = 2;
 
-/// The window in which calls are counted.
+/// The window that counts calls.
 enum Window {
     Time(TimeWindow),
-    /// The order of the last N calls is one for all threads, so they take turns.
+    /// The last N calls have one order for all threads, so the threads take a lock.
     Count(Mutex<CountWindow>),
 }
 
-/// Place in the window at which a call has been counted.
+/// Place in the window at which a call was counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     /// The slice of time, or the number of the call.
@@ -33,19 +34,19 @@ pub(crate) struct Mark {
 
 /// The effect of a call on the failures in a row.
 ///
-/// A head that was good ends a row of heads that were not, at once: the rest of the answer may take hours. A row of
-/// answers that broke off is not ended by it, or there would be none: each of them had a good head.
+/// A good head resets a streak of failed heads at once, because the rest of the answer may take hours. It does not
+/// reset a streak of bodies that broke off, because each of these had a good head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Succeeded,
-    /// The head was good, the rest is not known.
+    /// The head was good, and the end is not known yet.
     Answered,
     Failed,
-    /// It failed after its head had been good.
+    /// The answer failed after a good head.
     BrokeOff,
 }
 
-/// Set in a row of failures when a good head has come after it.
+/// Set in a streak when a good head has followed the failures.
 const ANSWERED: u64 = 1 << 31;
 
 /// Time and thread of a count.
@@ -55,7 +56,7 @@ pub(crate) struct At {
     pub(crate) nanos: u64,
 }
 
-/// The counts of a closed breaker. Those of an earlier epoch are not seen, and change nothing.
+/// The counts of a closed breaker. Counts of an earlier epoch have no effect.
 pub(crate) struct Counts {
     window: Window,
     /// Failures in a row, in the low half, of the epoch in the high half. See [`Step`].
@@ -63,12 +64,12 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts the calls of a span of time, in `stripes` copies of the counters.
+    /// Makes counts over a span of time, in `stripes` copies of the counters.
     pub(crate) fn of_time(span: Duration, stripes: usize) -> Self {
         Self::new(Window::Time(TimeWindow::new(span, stripes)))
     }
 
-    /// Counts the last `calls`.
+    /// Makes counts over the last `calls` calls.
     pub(crate) fn of_calls(calls: usize) -> Self {
         Self::new(Window::Count(Mutex::new(CountWindow::new(calls))))
     }
@@ -92,7 +93,7 @@ impl Counts {
         }
     }
 
-    /// Counts a call as `failure` that was counted as a success.
+    /// Corrects a call that was counted as a success to `failure`.
     pub(super) fn correct(&self, epoch: u64, at: At, mark: Mark, failure: Sample) {
         match &self.window {
             Window::Time(window) => {
@@ -103,9 +104,9 @@ impl Counts {
         }
     }
 
-    /// Counts failures in a row. Returns how many there are.
+    /// Counts failures in a row. Returns their number.
     pub(super) fn count_streak(&self, epoch: u64, step: Step) -> u32 {
-        /// The low half counts; the high half is the epoch, so that no failure counts in another one.
+        /// The low half counts; the high half is the epoch, so that no failure counts in another epoch.
         const MAX: u64 = u32::MAX as u64;
         let none = (epoch & MAX) << u32::BITS;
         let mut old = self.streak.load(Ordering::Relaxed);
@@ -137,7 +138,8 @@ impl Counts {
         }
     }
 
-    /// Returns the cause to open, if the calls of this epoch and so many failures in a row are one.
+    /// Returns the cause, if the breaker should open because of the calls of this epoch or of `streak` failures in a
+    /// row.
     pub(super) fn verdict(
         &self,
         settings: &Settings,
@@ -150,7 +152,8 @@ impl Counts {
         }
         match &self.window {
             Window::Time(window) => {
-                // The last slice's width as well, so that the good time before a sudden outage does not dilute it.
+                // The width of the last slice as well, so that successes before a sudden outage do not dilute the
+                // share.
                 let recent = window.recent(epoch, nanos);
                 let all = window.tally(epoch, nanos, BUCKETS);
                 if !settings.judges_few {
@@ -170,7 +173,7 @@ impl Counts {
     }
 }
 
-/// Returns the cause to open, if the calls of `tally` are one.
+/// Returns the cause, if the breaker should open because of the calls of `tally`.
 fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
     if has_enough(settings, tally) && has_failed(settings, tally) {
         return Some(TransitionCause::FailureShare);
@@ -178,7 +181,7 @@ fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
     is_slow(settings, tally).then_some(TransitionCause::SlowCalls)
 }
 
-/// Returns whether the last calls are those of an outage: many, of many operations.
+/// Returns whether the last calls show an outage: many calls, and failures of many operations.
 fn is_sudden_outage(
     settings: &Settings,
     tally: Tally,
@@ -189,7 +192,7 @@ fn is_sudden_outage(
         && operations().number >= MIN_RECENT_OPERATIONS
 }
 
-/// Returns whether the calls of a whole window are those of an outage, however few there are.
+/// Returns whether the calls of a whole window show an outage, however few there are.
 fn is_outage(
     settings: &Settings,
     tally: Tally,
@@ -201,17 +204,17 @@ fn is_outage(
     }
 }
 
-/// Returns whether there are enough calls for a share to mean something.
+/// Returns whether there are enough calls for a meaningful share.
 fn has_enough(settings: &Settings, tally: Tally) -> bool {
     tally.calls >= u64::from(settings.min_calls)
 }
 
-/// Returns whether the share of failures is surely above the threshold.
+/// Returns whether the share of failures is significantly above the threshold.
 fn has_failed(settings: &Settings, tally: Tally) -> bool {
     lower_bound(tally.failures, tally.calls) > settings.failure_share
 }
 
-/// Returns whether the share of slow calls is surely above the threshold, if there is one.
+/// Returns whether the share of slow calls is significantly above its threshold, if there is one.
 fn is_slow(settings: &Settings, tally: Tally) -> bool {
     let exceeds = |(_, share)| lower_bound(tally.slow, tally.calls) > share;
     has_enough(settings, tally) && settings.slow_calls.is_some_and(exceeds)
@@ -220,8 +223,7 @@ fn is_slow(settings: &Settings, tally: Tally) -> bool {
 /// Returns the least share of failures that is plausible after `part` failures in `calls` calls: the lower end of the
 /// Wilson score interval (Wilson 1927), one-sided at 95 %.
 ///
-/// With few calls, a share above the threshold may well be chance; this asks for more evidence the
-/// fewer calls there are.
+/// With few calls, a share above the threshold may be chance. The bound requires a higher share for fewer calls.
 fn lower_bound(part: u64, calls: u64) -> f64 {
     const Z: f64 = 1.64;
     let n = calls as f64;

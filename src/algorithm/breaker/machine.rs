@@ -1,17 +1,18 @@
-//! The states of the circuit breaker, and the probes of a half-open one. Times are nanoseconds since it was made.
+//! The states of the circuit breaker, and the probes of a half-open breaker. Times are nanoseconds since the breaker
+//! was made.
 //!
-//! A breaker changes its *epoch* with each change of state, and nothing that began in an earlier epoch can change the
-//! state again.
+//! A breaker changes its *epoch* with each change of state. A call that began in an earlier epoch cannot change the
+//! state.
 
 use std::time::Duration;
 
 use crate::nanos::whole_nanos;
 
-/// The end of an open time that the handle alone ends.
+/// The end of an open time that only the handle ends.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// Time for which an unused breaker is remembered after its open time, if that was not longer: several
-/// times what a closed one remembers by default.
+/// Time for which an unused breaker is kept after its open time, or the open time itself if that is longer. It is
+/// several times the default window of a closed breaker.
 const MEMORY: Duration = Duration::from_secs(60);
 
 /// The state of a circuit breaker.
@@ -22,17 +23,17 @@ pub enum State {
     Closed,
     /// Calls are rejected.
     Open,
-    /// A few calls pass, to see whether the service is back. The rest are rejected.
+    /// A few calls pass as probes. All other calls are rejected.
     HalfOpen,
 }
 
-/// Why a circuit breaker changed its state.
+/// The reason for which a circuit breaker changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TransitionCause {
     /// The share of failures was above the threshold.
     FailureShare,
-    /// So many failures came in a row.
+    /// The set number of failures in a row was reached.
     ConsecutiveFailures,
     /// The share of slow calls was above the threshold.
     SlowCalls,
@@ -42,9 +43,9 @@ pub enum TransitionCause {
     ProbesFailed,
     /// Enough probes succeeded.
     ProbesSucceeded,
-    /// The handle was told to.
+    /// The handle forced the state.
     Forced,
-    /// The handle was told to start afresh.
+    /// The handle reset the breaker.
     Reset,
 }
 
@@ -57,18 +58,19 @@ pub struct Transition {
     pub from: State,
     /// The state after.
     pub to: State,
-    /// Why it changed.
+    /// The reason for the change.
     pub cause: TransitionCause,
-    /// Time for which the breaker stays open, if it opened for a time.
+    /// Time for which the breaker stays open, if it opened for a limited time.
     pub open_for: Option<Duration>,
 }
 
-/// The settings that decide.
+/// The settings of the decisions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) failure_share: f64,
     pub(crate) min_calls: u32,
-    /// Opens for fewer failures as well, if they belong to several operations and to more than one slice of the window.
+    /// `true` if fewer failures also open the breaker, provided they belong to several operations and to more than one
+    /// slice of the window.
     pub(crate) judges_few: bool,
     pub(crate) consecutive_failures: Option<u32>,
     pub(crate) slow_calls: Option<(Duration, f64)>,
@@ -84,11 +86,12 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// A call that was let through a half-open breaker.
+/// A call that a half-open breaker has admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
     epoch: u64,
-    /// With the bit [`SHORT`](Self::SHORT) for one that is [short](Probes::short), so that the permit is not larger for it.
+    /// The serial number, with the bit [`SHORT`](Self::SHORT) for a [short](Probes::short) probe, so that the bit does
+    /// not enlarge the permit.
     serial: u64,
 }
 
@@ -104,11 +107,11 @@ impl Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeEnd {
     Succeeded,
-    /// With the time that the service asked callers to stay away.
+    /// The probe failed. Contains the time for which the service asked callers to stay away.
     Failed(Option<Duration>),
-    /// The same, after it had succeeded.
+    /// The probe failed after it had counted as a success.
     Disproved(Option<Duration>),
-    /// It says nothing: ignored or cancelled.
+    /// The probe was ignored or cancelled, and counts neither way.
     Released,
 }
 
@@ -122,17 +125,17 @@ enum Phase {
 /// The probes of a half-open breaker.
 #[derive(Debug)]
 struct Probes {
-    /// Those in flight, with the end of their lease. Never more than `max_probes`.
+    /// The probes in flight, with the end of their lease. There are never more than `max_probes`.
     in_flight: Vec<(u64, u64)>,
-    /// The end of the lease of a probe with too little time to prove a failure, or of the pause after it. Such probes have a
-    /// place of their own, so that they take none from those that can.
+    /// The end of the lease of a probe with too little time to prove a failure, or of the pause after it. Such a probe
+    /// has a place of its own, so that it takes no place from probes with enough time.
     short: u64,
-    /// Number that may be in flight: 1, 2, 4, … with each success, half as many after a failure.
+    /// Number of probes that may be in flight: it doubles with each success (1, 2, 4, …), and halves after a failure.
     ramp: u32,
     started: u64,
     succeeded: u32,
     failed: u32,
-    /// Time at which a probe began or ended last.
+    /// Time at which a probe last began or ended.
     last: u64,
 }
 
@@ -149,20 +152,20 @@ impl Probes {
         }
     }
 
-    /// Returns the number of probes in flight that have time enough and have not overrun their lease.
+    /// Returns the number of probes in flight that have enough time and whose lease has not ended.
     fn running(&self, now: u64) -> usize {
         let leases = self.in_flight.iter();
         leases.filter(|(_, lease_end)| *lease_end > now).count()
     }
 }
 
-/// The breaker but for the counting of calls while it is closed.
+/// The state machine of the breaker, without the counts of a closed breaker.
 #[derive(Debug)]
 pub(super) struct Machine {
     settings: Settings,
     phase: Phase,
     epoch: u64,
-    /// Number of openings since it was last closed for good.
+    /// Number of openings since the breaker last recovered.
     openings: i32,
     /// Its last open time.
     opened_for: Duration,
@@ -202,7 +205,7 @@ impl Machine {
         }
     }
 
-    /// Opens, if the breaker has been closed since `epoch` began. `jitter` is from -1 to 1.
+    /// Opens the breaker, if it has been closed since `epoch` began. `jitter` is from -1 to 1.
     pub(super) fn trip(
         &mut self,
         epoch: u64,
@@ -216,7 +219,7 @@ impl Machine {
                 since,
                 forced: false,
             } if epoch == self.epoch => {
-                // Only a breaker that stayed closed for longer than it had been open has recovered.
+                // A breaker has recovered only if it stayed closed for longer than it had been open.
                 if now.saturating_sub(since) >= whole_nanos(self.opened_for) {
                     self.openings = 0;
                 }
@@ -226,8 +229,8 @@ impl Machine {
         }
     }
 
-    /// Lets a probe through, if the open time is over and not too many probes are in flight. A probe that is `short` brings
-    /// less time than it takes to prove a failure.
+    /// Admits a probe, if the open time is over and not too many probes are in flight. A `short` probe has less time
+    /// than a proof of a failure needs.
     pub(super) fn try_probe(
         &mut self,
         is_short: bool,
@@ -266,7 +269,7 @@ impl Machine {
         (Some(Probe { epoch, serial }), transition)
     }
 
-    /// Returns whether a half-open breaker would let another probe through.
+    /// Returns whether a half-open breaker would admit another probe.
     pub(super) fn has_free_probe(&self, now: u64) -> bool {
         match &self.phase {
             Phase::HalfOpen(probes) => probes.running(now) < probes.ramp as usize,
@@ -274,8 +277,8 @@ impl Machine {
         }
     }
 
-    /// Returns whether it may be forgotten: it is closed, or nobody has called it for long after its open time.
-    /// Never if the handle forced it, and never while a probe is under way.
+    /// Returns whether the breaker may be dropped: it is closed, or was not called for a long time after its open time.
+    /// Never if the handle has forced its state, and never while a probe is in flight.
     pub(super) fn is_evictable(&self, now: u64) -> bool {
         let memory = whole_nanos(MEMORY.max(self.opened_for));
         let is_over = |last: u64| last.saturating_add(memory) <= now;
@@ -286,7 +289,7 @@ impl Machine {
         }
     }
 
-    /// Gives a probe's place back and counts how it ended. A probe of an earlier epoch changes nothing.
+    /// Gives a probe's place back and counts its result. A probe of an earlier epoch changes nothing.
     pub(super) fn end_probe(
         &mut self,
         probe: Probe,
@@ -300,12 +303,13 @@ impl Machine {
         if probe.epoch != self.epoch {
             return None;
         }
-        // Its place may have been given to another one when its lease ended; what it found out counts.
+        // Another probe may have taken its place when its lease ended, but its result counts.
         probes
             .in_flight
             .retain(|(serial, _)| *serial != probe.serial);
         if probe.is_short() {
-            // One that found out nothing is not followed by the next at once: together they would be no small load.
+            // After a probe without a result, the next one does not follow at once, because many such probes would be a
+            // considerable load.
             probes.short = match end {
                 ProbeEnd::Released => now.saturating_add(whole_nanos(self.settings.open_for)),
                 _ => 0,
@@ -332,17 +336,17 @@ impl Machine {
         }
     }
 
-    /// Opens until the handle says otherwise.
+    /// Opens the breaker until the handle changes its state.
     pub(super) fn force_open(&mut self) -> Transition {
         self.enter(Phase::Open { until: NEVER }, TransitionCause::Forced)
     }
 
-    /// Closes and stays closed until the handle says otherwise.
+    /// Closes the breaker until the handle changes its state.
     pub(super) fn force_closed(&mut self, now: u64) -> Transition {
         self.close(now, true, TransitionCause::Forced)
     }
 
-    /// Closes and forgets everything.
+    /// Closes the breaker and forgets all counts.
     pub(super) fn reset(&mut self, now: u64) -> Transition {
         self.openings = 0;
         self.close(now, false, TransitionCause::Reset)
@@ -364,7 +368,7 @@ impl Machine {
         let most = settings.max_open.max(settings.open_for).as_secs_f64();
         let grown = (settings.open_for.as_secs_f64() * growth).min(most);
         let own = Duration::from_secs_f64(grown * (1.0 + settings.open_jitter * jitter));
-        // A service that asks for less than our own open time gets our own.
+        // If the service asks for less than the own open time, the own open time applies.
         let retry_after = retry_after
             .unwrap_or_default()
             .min(settings.max_retry_after);

@@ -1,7 +1,7 @@
 //! The circuit breaker. Time, randomness and the thread's stripe are arguments.
 //!
-//! Calls of a closed breaker are counted without a lock, in `closed`. Everything else is decided under a lock, by the
-//! machine, and shown in two words to calls that do not take the lock.
+//! Calls of a closed breaker are counted without a lock, in `closed`. The machine makes all other decisions under a
+//! lock, and publishes its state in two words for calls that do not take the lock.
 
 mod closed;
 mod machine;
@@ -18,7 +18,7 @@ use crate::algorithm::evidence::{Evidence, Terms};
 use crate::algorithm::window::Sample;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// The state of a breaker and its epoch: all that a call on a closed breaker looks at.
+/// The state of a breaker and its epoch. A call on a closed breaker reads only this word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
@@ -40,15 +40,15 @@ impl Word {
     }
 }
 
-/// A call that is over, or the head of whose answer has come.
+/// A call that is over, or whose head has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
-    /// It was the first attempt of its operation. Counts for the failures of closed breakers only.
+    /// `true` for the first attempt of an operation. It matters only for the failures of closed breakers.
     pub(crate) is_first: bool,
-    /// It took longer than calls may take.
+    /// `true` if it took longer than calls may take.
     pub(crate) slow: bool,
-    /// The time that the service had it.
+    /// The time for which the service had it.
     pub(crate) took: u64,
     pub(crate) at: At,
 }
@@ -58,10 +58,9 @@ pub(crate) struct Finished {
 /// A change of state stores the end of the open time and then the word, both with release. A call loads the word with
 /// acquire, so a call that sees an open breaker sees the end of its open time.
 ///
-/// A call counts in the epoch of the word that it was admitted with. Each epoch has a window and a streak of its own, and
-/// the machine compares the epoch under its lock before it opens. So a call that is late changes no later epoch, however
-/// the loads of the word and the change of state fall together; that the word is loaded again before a call is counted saves
-/// work only.
+/// A call counts in the epoch of the word that admitted it. Each epoch has a window and a streak of its own, and the
+/// machine compares the epoch under its lock before it opens. A late call therefore changes no later epoch, whatever
+/// the interleaving. The second load of the word, before a call is counted, only saves work.
 pub(crate) struct Breaker {
     word: AtomicU64,
     /// End of the open time.
@@ -84,7 +83,7 @@ impl Breaker {
         }
     }
 
-    /// Returns the word that admits a call, if it is that of a closed breaker.
+    /// Returns the word, which admits a call if it is the word of a closed breaker.
     #[inline]
     pub(crate) fn word(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
@@ -94,13 +93,13 @@ impl Breaker {
         lock(&self.machine).state()
     }
 
-    /// Returns the longest time of a call that is not slow, if calls can be slow.
+    /// Returns the time above which a call is slow, if slow calls count.
     #[inline]
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
         self.settings.slow_calls.map(|(longer_than, _)| longer_than)
     }
 
-    /// Returns the rest of the open time. `None` if that is not known: half-open, or forced open.
+    /// Returns the remaining open time. `None` if it is not known, because the breaker is half-open or forced open.
     pub(crate) fn open_for_remaining(&self, nanos: u64) -> Option<Duration> {
         match self.open_until.load(Ordering::Acquire) {
             NEVER => None,
@@ -108,7 +107,7 @@ impl Breaker {
         }
     }
 
-    /// Returns whether the next call would be let through.
+    /// Returns whether the next call would be admitted.
     pub(crate) fn would_admit(&self, nanos: u64) -> bool {
         let word = self.word();
         if word.is(State::HalfOpen) {
@@ -122,14 +121,14 @@ impl Breaker {
         lock(&self.machine).is_evictable(nanos)
     }
 
-    /// Returns the knowledge that decides about calls that end early.
+    /// Returns the evidence that decides about calls that end early.
     pub(crate) fn evidence(&self) -> &Evidence {
         &self.evidence
     }
 
-    /// Lets a call through as a probe, if the open time is over and not too many probes are in flight. Otherwise returns
-    /// the rest of the open time, if it is known. `word` is that of a breaker that is not closed, and `time` the time that the
-    /// call brings, if it has a deadline.
+    /// Admits a call as a probe, if the open time is over and not too many probes are in flight. Otherwise returns the
+    /// remaining open time, if it is known. `word` is the word of a breaker that is not closed, and `time` the
+    /// remaining time of the call, if it has a deadline.
     pub(crate) fn try_probe(
         &self,
         word: Word,
@@ -150,7 +149,7 @@ impl Breaker {
         (Err(remaining), transition)
     }
 
-    /// Counts a success that was not slow, of a call that was admitted with this word and took so long.
+    /// Counts a success that was not slow, of a call that was admitted with this word and took `took`.
     #[inline]
     pub(crate) fn count_success(&self, admitted: Word, took: u64, at: At) {
         self.evidence.note_good(took, at.nanos);
@@ -197,7 +196,7 @@ impl Breaker {
         self.evaluate(admitted, streak, call, jitter)
     }
 
-    /// Counts the good head of the answer to a call that was admitted with this word. Returns where it has been counted,
+    /// Counts the good head of the answer to a call that was admitted with this word. Returns the place of the count,
     /// for [`count_rest`](Self::count_rest).
     #[must_use]
     pub(crate) fn count_head(
@@ -230,7 +229,7 @@ impl Breaker {
             return None;
         }
         let step = match call.outcome {
-            // The outcome of its head stays.
+            // The count of the head stays.
             Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => return None,
             Outcome::Success => Step::Succeeded,
             Outcome::Failure | Outcome::Overload { .. } => {
@@ -251,7 +250,7 @@ impl Breaker {
         self.evaluate(admitted, streak, call, jitter)
     }
 
-    /// Enters a call. Returns where, and how many failures there are in a row.
+    /// Records a call. Returns its place, and the number of failures in a row.
     #[inline]
     fn record(&self, admitted: Word, at: At, sample: Sample, step: Step) -> (Mark, u32) {
         let mark = self.counts.record(admitted.epoch(), at, sample);
@@ -272,7 +271,7 @@ impl Breaker {
         self.counts.count_streak(admitted.epoch(), step)
     }
 
-    /// Opens, if the calls of the epoch are reason to.
+    /// Opens the breaker, if the calls of the epoch meet a condition.
     #[cold]
     fn evaluate(
         &self,
@@ -289,7 +288,7 @@ impl Breaker {
         })
     }
 
-    /// Gives a probe's place back and counts how it ended.
+    /// Gives a probe's place back and counts its result.
     #[must_use]
     pub(crate) fn end_probe(
         &self,
@@ -308,7 +307,7 @@ impl Breaker {
         })
     }
 
-    /// Counts a failure of a probe that counts as a success already.
+    /// Counts a failure of a probe that has already counted as a success.
     #[must_use]
     pub(crate) fn disprove(&self, probe: Probe, call: Finished, jitter: f64) -> Option<Transition> {
         let end = ProbeEnd::Disproved(call.outcome.retry_after());
@@ -329,7 +328,7 @@ impl Breaker {
         self.change(nanos, |machine| machine.reset(nanos))
     }
 
-    /// Runs `change` under the lock, and shows the state it led to to calls that do not take the lock.
+    /// Runs `change` under the lock, and publishes the new state to calls that do not take the lock.
     #[inline(never)]
     fn change<T>(&self, nanos: u64, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut machine = lock(&self.machine);

@@ -25,7 +25,7 @@ use crate::ready::Call;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, Outcome, Pushback, Replay, TrackCompletion};
 
-/// A copy that may not be sent for longer is not sent: hardly any caller is still there then.
+/// The longest pushback for a copy. After a longer time, hardly any caller still waits.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 pin_project! {
@@ -36,7 +36,8 @@ pin_project! {
         S: Service<Req>,
         P: Plan,
     {
-        // The attempt, or the first one of a race. Before the permits, so that what it holds is given back first.
+        // The attempt, or the first one of a race. Declared before the permits, so that its resources are given back
+        // first.
         #[pin]
         call: Call<S, Req>,
         // Boxed, because it is rare.
@@ -45,7 +46,7 @@ pin_project! {
         timer: P::Timer,
         // The request of the next attempt.
         copy: Option<Req>,
-        // Last, so that what the attempts hold is given back first.
+        // Declared last, so that the resources of the attempts are given back first.
         running: Option<Running<S, P, R, K, C>>,
     }
 }
@@ -159,7 +160,7 @@ where
     running: &'a mut Running<S, P, R, K, C>,
 }
 
-/// The next instants at which something is due for an attempt that is pending.
+/// The next instants at which a pending attempt needs an action.
 struct Due {
     first: Instant,
     timeout: Option<Instant>,
@@ -207,7 +208,8 @@ where
         }
     }
 
-    /// All but the first attempt's success. `polled` is the result of polling the first attempt, if it was.
+    /// Polls the operation in all cases but a success of the first attempt. `polled` is the result of polling the first
+    /// attempt, if it was polled.
     #[inline(never)]
     fn poll_on(
         &mut self,
@@ -228,7 +230,7 @@ where
                 self.running.has_succeeded = end.is_success();
                 return Poll::Ready(self.complete(end));
             };
-            // Before the wait: it may hold a connection.
+            // Before the wait, because the result may hold a connection.
             end.discard();
             self.running.end_hedging();
             self.timer.set(P::Timer::default());
@@ -242,8 +244,8 @@ where
         }
     }
 
-    /// Polls what there is at the moment: the wait for the next attempt, or all attempts, of which another one is sent when
-    /// it is due. An error says that the deadline has come, or the end of the response timeout.
+    /// Polls the wait for the next attempt, or all attempts in flight. Sends another attempt when one is due. An error
+    /// means that the deadline has passed or the response timeout is over.
     fn poll_attempts(
         &mut self,
         mut polled: Option<Poll<End<S::Response, P>>>,
@@ -266,7 +268,8 @@ where
                 return failed.map_or(Poll::Pending, |end| Poll::Ready(Ok(end)));
             }
             let Poll::Ready(due) = self.poll_due(cx) else {
-                // Else the service has asked for time. The failure is kept, as a copy may still be denied then.
+                // Otherwise the service has asked for time. The failure is kept, because a copy may still be denied at
+                // that time.
                 if let (true, Some(race)) = (is_running, self.race()) {
                     race.give_up_response();
                 }
@@ -294,7 +297,7 @@ where
         }
     }
 
-    /// Returns whether a copy that is due has to wait, because the client still takes the body of the request.
+    /// Returns whether a due copy has to wait, because the client still takes the body of the request.
     fn is_put_off(&mut self, now: Instant) -> bool {
         !self.is_repeat_due() && self.running.put_copy_off(now)
     }
@@ -343,7 +346,7 @@ where
         let race = more.race.get_or_insert_with(Race::new);
         race.failed(&recipe.classify, &recipe.completion, end);
         race.is_repeat_due |= is_repeated;
-        // The next event may be due sooner than when the timer was set.
+        // The next event may be due sooner than the timer.
         self.timer.set(P::Timer::default());
         match pushback {
             None => {}
@@ -402,7 +405,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Gives up the attempts that are left. They are gone, and accounted for, before the caller goes on.
+    /// Drops the remaining attempts. They are dropped and counted before the caller continues.
     fn give_up(&mut self, ended_by: EndedBy) {
         context::give_up(ended_by.into(), || self.call.set(Call::Done));
         if let Some(race) = self.race() {
@@ -415,7 +418,7 @@ where
     /// Ends the operation at its deadline, or at the end of its response timeout.
     fn end_early(&mut self, mut error: Error) -> Answer<S, Req, P, K, C> {
         if self.more.is_none() && !self.running.held.is_sent() {
-            // It has waited for a part since it began.
+            // The attempt has waited for a part since it began.
             error.set_direct();
         }
         let is_waiting = self.more.as_ref().is_some_and(|more| more.wait.is_some());
@@ -470,14 +473,14 @@ where
         self.running.may_copy() && self.copy.is_some()
     }
 
-    /// Returns whether a failed attempt is to be made again, now or when the service takes calls again.
+    /// Returns whether a failed attempt should be repeated, now or after the time that the service asked for.
     fn is_repeat_due(&mut self) -> bool {
         self.race().is_some_and(|race| race.is_repeat_due) && self.has_copy()
     }
 
-    /// Waits until something is due.
+    /// Waits until an action is due.
     fn poll_due(&mut self, cx: &mut task::Context<'_>) -> Poll<Due> {
-        // Before its time is known, the attempt may have waited for a part when the timer was set.
+        // If its time is not known, the attempt may have waited for a part when the timer was set.
         let is_timed = self.running.is_timed();
         let is_set = is_timed && self.timer.get().is_some_and(Timer::is_set);
         let first = if is_set { None } else { self.due() };
@@ -490,7 +493,7 @@ where
         self.due().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Returns the instants at which something is due.
+    /// Returns the instants at which an action is due.
     fn due(&mut self) -> Option<Due> {
         let is_first_running = self.is_first_running() && self.running.held.is_sent();
         let has_copy = self.has_copy();
@@ -499,7 +502,7 @@ where
         let end = running.end_of_wait(running.deadline());
         let is_waiting = race.is_none() && !is_first_running;
         if is_waiting && !end.is_response_timeout {
-            // The parts that an attempt waits for keep to the deadline.
+            // While an attempt waits for a part, the part ends the wait at the deadline.
             return None;
         }
         let limit = running.held.owner.recipe.plan.timeout();
@@ -533,7 +536,7 @@ where
         })
     }
 
-    /// Sends a hedge, if it may be sent. If not, no further one will be.
+    /// Sends a hedge, if it is permitted. If not, no further hedge is sent.
     #[cold]
     #[inline(never)]
     fn send(&mut self, now: Instant) -> bool {
@@ -573,7 +576,7 @@ where
         if number >= hedger.max_hedges() {
             running.stop_copies();
         }
-        // It may hold a permit that this attempt needs.
+        // The response may hold a permit that this attempt needs.
         race.give_up_response();
         let mut held = Held::new(core);
         let _direct = DirectCall::enter();

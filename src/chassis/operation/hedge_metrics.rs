@@ -13,11 +13,11 @@ use crate::telemetry::{Handles, Instruments, Series};
 pub(crate) enum Hedged {
     /// It gave the answer.
     Won,
-    /// Another attempt gave the answer first, or the caller went away.
+    /// Another attempt gave the answer first, or the caller dropped the call.
     Lost,
     /// It failed, or an inner layer refused it.
     Failed,
-    /// It was not sent, because there was no budget for it.
+    /// It was not sent, because the allowance or the budget was used up.
     DeniedBudget,
     /// It was not sent, because all calls are slow.
     DeniedSlowdown,
@@ -36,7 +36,7 @@ impl Hedged {
     }
 }
 
-/// The delay, in nanoseconds. Of several layers with one name, that of the one which was used last.
+/// The delay, in nanoseconds. If several layers have one name, the delay of the last used layer.
 #[derive(Debug, Default)]
 pub(crate) struct HedgeMetrics(AtomicU64);
 

@@ -20,14 +20,14 @@ use crate::{Budget, Mode};
 /// Decision about a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Payment {
-    /// So many tokens were paid.
+    /// This number of tokens was paid.
     Paid(u32),
-    /// There was nothing to pay it from, but the layer only observes.
+    /// The allowance or the budget is used up, but the layer only observes.
     Waived,
     Denied,
 }
 
-/// The settings of a hedge, as they are in a [`Config`](crate::hedge::Config).
+/// The settings of a hedge in a [`Config`](crate::hedge::Config).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `None` for the percentile.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub(crate) budget: Option<Budget>,
 }
 
-/// Decides about hedges: the latencies of the calls to one service, and what hedges are paid from.
+/// Decides about hedges, by the latencies of the calls to one service and by the allowance and the budget.
 pub struct Hedger {
     settings: Settings,
     sketch: Sketch,
@@ -115,7 +115,7 @@ impl Hedger {
         }
     }
 
-    /// Takes back what was paid for a hedge that an inner layer has refused.
+    /// Refunds the payment for a hedge that an inner layer has refused.
     pub(crate) fn refund(&self, payment: Payment) {
         let Payment::Paid(paid) = payment else {
             return;
@@ -140,14 +140,15 @@ impl Hedger {
         paid
     }
 
-    /// Returns whether an outer retry fills the budget of hedges, or nothing has to.
+    /// Returns whether the operation need not fund the budget of hedges, because an outer retry does or there is no
+    /// budget.
     #[inline]
     pub(crate) fn is_funded(&self) -> bool {
         let budget = self.settings.budget.as_ref();
         budget.is_none_or(|budget| budget.id() == context::budget())
     }
 
-    /// Returns the same for a retry that pays from the budget of this number.
+    /// Returns the same for a retry whose budget has this number.
     #[inline]
     pub(crate) fn is_funded_by(&self, budget: usize) -> bool {
         let own = self.settings.budget.as_ref();
@@ -162,7 +163,7 @@ impl Hedger {
         }
     }
 
-    /// Notes that such an operation is over, and what it brings.
+    /// Notes that such an operation is over, and adds its tokens.
     #[inline]
     pub(crate) fn leave(&self, gain: Gain) {
         if let Some(budget) = &self.settings.budget {
@@ -170,7 +171,7 @@ impl Hedger {
         }
     }
 
-    /// Notes what the end of a first attempt says about the time that calls take.
+    /// Records the latency of a first attempt, or its lower bound.
     #[inline]
     pub(crate) fn record(&self, at: &At, took: Took) {
         self.end_tick(at);

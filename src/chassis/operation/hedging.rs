@@ -1,4 +1,4 @@
-//! Hedging, as the state of an operation sees it.
+//! The hedging of one operation, as a part of its state.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if is_funding {
             hedger.enter();
         }
-        // Before anything that may panic.
+        // Before any code that may panic.
         *hedging = Hedging {
             is_first_open: true,
             is_funding,
@@ -49,9 +49,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.plan().retry().is_none() && context::attempt() == 0
     }
 
-    /// Returns whether an attempt that ended so is made again at once.
+    /// Returns whether an attempt with this result is repeated at once.
     ///
-    /// Where there is a retry, failures are its business; and a service that is overloaded wants fewer calls, not more.
+    /// With a retry, the retry handles failures. An overloaded service should get fewer calls and not more.
     pub(super) fn repeats_at_once(&self, reattempt: Reattempt) -> bool {
         reattempt == Reattempt::Soon && self.plan().hedge().is_some() && self.is_alone()
     }
@@ -69,7 +69,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Returns when a copy is due because the attempts so far are slow.
+    /// Returns the time at which a copy is due because the attempts so far are slow.
     pub(super) fn slow_at(&self) -> Option<Instant> {
         let hedging = self.hedging.get()?;
         let sent = self.held.permits.sent.max(hedging.sent_last);
@@ -77,7 +77,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         is_due.then(|| self.held.core().instant(sent.saturating_add(hedging.delay)))
     }
 
-    /// Puts off the copy that is due for slowness while the client takes the body of the first attempt. Returns whether it did.
+    /// Postpones the copy that is due for slowness while the client takes the body of the first attempt. Returns
+    /// whether it was postponed.
     #[cold]
     pub(super) fn put_copy_off(&mut self, now: Instant) -> bool {
         let times = self.times.get();
@@ -100,7 +101,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Makes a request that is sent as the hedge of this number, and keeps a copy if there may be a further attempt.
+    /// Prepares a request to be sent as the hedge of this number, and keeps a copy if there may be a further attempt.
     pub(super) fn prepare_hedge<Req>(&self, request: &mut Req, number: u32, copy: &mut Option<Req>)
     where
         R: Replay<Req>,
@@ -117,7 +118,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Notes that the first attempt has ended. Only a success says how long a call takes.
+    /// Notes that the first attempt has ended. Only a success shows the latency of a call.
     #[inline(always)]
     pub(super) fn first_ended(&mut self, outcome: Outcome) {
         self.leave_upload_out(outcome != Outcome::Cancelled);
@@ -140,7 +141,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         hedger.record(&at, took);
     }
 
-    /// Leaves the budget that hedges are paid from, if this operation funds it.
+    /// Leaves the budget that pays for hedges, if this operation funds it.
     #[inline(always)]
     pub(super) fn leave_funding(&mut self, gain: Gain) {
         let (Some(hedger), Some(hedging)) =
@@ -158,7 +159,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn end_hedging(&mut self) {
         let hedging = self.hedging.get();
         let has_succeeded = hedging.is_some_and(|hedging| hedging.has_succeeded);
-        // First, as the record of the first attempt may be told to a recorder that panics.
+        // First, because the report of the first attempt may reach a recorder that panics.
         self.leave_funding(if has_succeeded {
             Gain::FirstTry
         } else {

@@ -1,4 +1,4 @@
-//! The operation: all that a stack does around its attempts.
+//! The operation: the work of a stack around its attempts.
 
 mod future;
 mod hedge_metrics;

@@ -1,4 +1,4 @@
-//! The moves of an operation beside a single attempt.
+//! The rules of an operation beyond a single attempt.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::chassis::limit::{Limit, Span};
 use crate::chassis::part::{OperationPart, Part, PartFor};
 use crate::timer::Timer;
 
-/// The moves of an operation. A move that a plan does not have costs nothing.
+/// The rules of an operation: deadline, response timeout, timeout, retry and hedge. A rule that a plan does not have
+/// costs nothing.
 pub trait Plan: Send + Sync + 'static {
     /// The part of the whole operation.
     type Operation: OperationPart;
@@ -25,11 +26,11 @@ pub trait Plan: Send + Sync + 'static {
     /// The state of hedging, if an operation sends hedges.
     #[doc(hidden)]
     type Hedging: Slot<Hedging>;
-    /// The timer of an operation that is bounded, or sends hedges. A wait between attempts has one of its own.
+    /// The timer of an operation that is bounded or sends hedges. A wait between attempts has a timer of its own.
     #[doc(hidden)]
     type Timer: Slot<Timer>;
 
-    /// Returns the time of the whole answer. With `Duration::MAX` it ends at an inherited deadline alone.
+    /// Returns the time of the whole answer. With `Duration::MAX` it ends only at an inherited deadline.
     #[doc(hidden)]
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
@@ -73,7 +74,7 @@ pub trait PlanFor<Req>: Plan<Attempt: PartFor<Req>> {
     }
 }
 
-/// A place for a state: [`Kept`], or `()` for none, which takes no room and no instruction.
+/// A place for a state: [`Kept`], or `()` for none, which costs no memory and no instruction.
 pub trait Slot<T>: Default + Send + Sync + 'static {
     #[doc(hidden)]
     fn get(&self) -> Option<&T>;
@@ -101,7 +102,7 @@ impl<T> Slot<T> for () {
 }
 
 pin_project! {
-    /// A state that is there.
+    /// A present state.
     #[derive(Debug, Default)]
     pub struct Kept<T> {
         #[pin]
@@ -132,7 +133,7 @@ pub struct Times {
     pub(super) span: Span,
     /// End of the attempt's time. [`NEVER`] before the attempt was found pending.
     pub(super) timeout_at: u64,
-    /// The progress of the request's body, if it tells.
+    /// The progress of the request's body, if the body reports it.
     pub(super) upload: Option<Upload>,
 }
 
@@ -151,11 +152,11 @@ impl Default for Times {
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Hedging {
-    /// The first attempt is timed, and not over.
+    /// `true` while the first attempt is timed and not over.
     pub(super) is_first_open: bool,
-    /// The request may be sent twice.
+    /// `true` if the request may be sent twice.
     pub(super) may_copy: bool,
-    /// The success of the first attempt brings tokens: the budget is not that of a retry, which sees to it.
+    /// `true` if the success of the first attempt adds tokens to the budget, because no retry does so.
     pub(super) is_funding: bool,
     pub(super) has_succeeded: bool,
     /// The nanoseconds until a copy is due for slowness. [`NEVER`] without one.

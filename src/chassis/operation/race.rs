@@ -1,4 +1,4 @@
-//! The attempts of a call that has more than one at a time, or whose only one failed and may be made again at once.
+//! The attempts of a call with several attempts at a time, or whose only attempt failed and may be repeated at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,17 +31,17 @@ where
     P: Plan,
 {
     hedges: Vec<Pin<Box<Hedge<S, Req, P>>>>,
-    /// The number of hedges in all.
+    /// The total number of hedges.
     sent: u32,
-    /// An attempt has failed.
+    /// `true` if an attempt has failed.
     has_failed: bool,
-    /// The service may have acted on the request of an attempt that failed.
+    /// `true` if the service may have acted on the request of a failed attempt.
     may_have_acted: bool,
-    /// A failed attempt is to be made again, without waiting for the delay.
+    /// `true` if a failed attempt should be repeated without waiting for the delay.
     pub(super) is_repeat_due: bool,
-    /// The service asked for no copy before this instant.
+    /// The service has asked that no copy be sent before this instant.
     pub(super) not_before: Option<Instant>,
-    /// The end of the call if no other attempt does better.
+    /// The end of the call if no other attempt has a better result.
     failed: Option<End<S::Response, P>>,
 }
 
@@ -57,10 +57,10 @@ pin_project! {
         #[pin]
         timer: Timer,
         sent: SentHedge<P>,
-        // It takes the place of an attempt that failed.
+        // `true` if the hedge replaces a failed attempt.
         is_repeat: bool,
         payment: Payment,
-        // Last, so that the call is given up when it is written.
+        // Declared last, so that the call is dropped before the note is written.
         note: Note,
     }
 }
@@ -86,7 +86,7 @@ impl<P: Plan> Drop for SentHedge<P> {
     }
 }
 
-/// Reports the fate of a hedge when it is dropped.
+/// Reports the result of a hedge when it is dropped.
 struct Note {
     hedger: Arc<Hedger>,
     result: Hedged,
@@ -147,7 +147,7 @@ impl<Res, P: Plan> End<Res, P> {
         }
     }
 
-    /// Drops the result, which is of no use to the caller, and then ends the permits of the attempt.
+    /// Drops the result, which the caller does not get, and then settles the permits of the attempt.
     pub(super) fn discard(self) {
         let Self {
             result,
@@ -160,7 +160,7 @@ impl<Res, P: Plan> End<Res, P> {
         held.settle_attempt(outcome, ended_by);
     }
 
-    /// Returns the service's word about trying again, if another attempt may be of use.
+    /// Returns the pushback of the service, if another attempt may be of use.
     pub(super) fn pushback<K: Classify<Res>>(&self, classify: &K) -> Option<Pushback> {
         match self.reattempt {
             Reattempt::Never => None,
@@ -180,8 +180,8 @@ impl<Res, P: Plan> End<Res, P> {
             .is_err_and(|error| error.is_rejection())
     }
 
-    /// Returns whether the attempt ended in a way that does not end the race, whatever it is classified as: an inner layer
-    /// refused it, or its copy of the request was too far behind the others.
+    /// Returns whether the attempt does not end the race, whatever its outcome: an inner layer refused it, or its copy
+    /// of the request was too far behind the others.
     fn says_nothing(&self) -> bool {
         let error = self.result.as_ref().err();
         error.is_some_and(|error| error.is_rejection() || error.concerns_one_copy())
@@ -192,7 +192,7 @@ impl<Res, P: Plan> End<Res, P> {
         self.outcome == Outcome::Success && self.conflict == Conflict::None
     }
 
-    /// Returns whether this is how the call ends, and no other attempt may do better.
+    /// Returns whether this result ends the call, because no other attempt can have a better one.
     pub(super) fn is_last(&self) -> bool {
         let is_answer = self.conflict == Conflict::None && !self.says_nothing();
         self.reattempt == Reattempt::Never && is_answer
@@ -216,7 +216,7 @@ where
         }
     }
 
-    /// Notes that an attempt has ended, but another one may do better: a failure never beats one that is still running.
+    /// Notes that an attempt has failed while another one may have a better result.
     pub(super) fn failed<K, C>(
         &mut self,
         classify: &K,
@@ -232,10 +232,10 @@ where
             Err(_) => Some(end.outcome),
         };
         if let Some(outcome) = over {
-            // Its permits are of no use, although its result may still be.
+            // Its permits are no longer needed, although its result may be.
             end.held.settle_attempt(outcome, end.ended_by);
         }
-        // A refusal by an inner layer says less than what the service answered.
+        // An answer of the service says more than a refusal by an inner layer.
         if self.failed.as_ref().is_none_or(End::says_nothing) {
             self.failed = Some(end);
         } else {
@@ -245,7 +245,8 @@ where
 
     /// Notes that another attempt decides how the call ends.
     ///
-    /// A response may hold a permit that this attempt waits for, or a connection. An error holds nothing.
+    /// Drops a failed response, which may hold a connection, or a permit that the other attempt waits for. An error
+    /// holds nothing.
     pub(super) fn give_up_response(&mut self) {
         if let Some(end) = self.failed.take_if(|failed| failed.result.is_ok()) {
             end.discard();
@@ -339,19 +340,20 @@ where
 
     /// Returns whether a hedge may still give the answer.
     ///
-    /// When the others have failed, the call does not wait for a hedge that the inner service is not ready for; unless the
-    /// hedge takes the place of one that failed, has a timeout of its own, or still waits for a part, which bounds the wait.
+    /// When the other attempts have failed, the call does not wait for a hedge for which the inner service is not
+    /// ready. It waits if the hedge replaces a failed attempt, has a timeout of its own, or still waits for a part,
+    /// which bounds the wait.
     pub(super) fn is_running(&self, has_timeout: bool) -> bool {
         self.hedges.iter().any(|hedge| {
             let hedge = hedge.as_ref().project_ref();
-            // Without a result of another attempt there is nothing else to wait for.
+            // Without a result of another attempt, the call has to wait for the hedge.
             let is_needed = self.failed.is_none();
             let is_bounded = is_needed || !self.has_failed || *hedge.is_repeat || has_timeout;
             is_bounded || !hedge.sent.held.is_sent() || !hedge.call.is_waiting()
         })
     }
 
-    /// Takes the end of a call that has no attempt left.
+    /// Takes the result of a call that has no attempt left.
     pub(super) fn take_failed(&mut self) -> Option<End<S::Response, P>> {
         let mut end = self.failed.take()?;
         if let (true, Err(error)) = (self.may_have_acted, &mut end.result) {
@@ -360,7 +362,7 @@ where
         Some(end)
     }
 
-    /// Gives up the hedges that are left.
+    /// Drops the remaining hedges.
     pub(super) fn abandon(&mut self, ended_by: EndedBy) {
         for mut hedge in self.hedges.drain(..) {
             let mut hedge = hedge.as_mut().project();

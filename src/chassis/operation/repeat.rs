@@ -1,4 +1,4 @@
-//! Retries: whether there is a further attempt after one that failed, and when.
+//! Retries: the decision about a further attempt, and its time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     Reattempt, Replay, budget, context,
 };
 
-/// Retries: when, how often, and paid from what.
+/// The rule of retries: their waits, their number and their budget.
 #[derive(Debug)]
 pub struct Repeat {
     pub(crate) settings: Settings,
@@ -25,7 +25,7 @@ pub struct Repeat {
 }
 
 impl Repeat {
-    /// Returns the budget that attempts are paid from, for inner layers that could pay as well.
+    /// Returns the budget that pays for attempts, for inner layers that could pay as well.
     #[inline]
     pub(super) fn budget_id(&self) -> usize {
         self.budget.as_ref().map_or(0, Budget::id)
@@ -39,9 +39,10 @@ impl Repeat {
 }
 
 impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
-    /// Decides whether there is a further attempt after one that ended so, and pays for it. Returns the wait before it.
+    /// Decides whether a further attempt follows an attempt with this result, and pays for it. Returns the wait before
+    /// it.
     ///
-    /// `copy` is the request that it would send, and `previous` the wait before the attempt that has ended.
+    /// `copy` is the request of the further attempt, and `previous` the wait before the attempt that has ended.
     #[cold]
     #[inline(never)]
     pub(super) fn next<Req, Res>(
@@ -85,7 +86,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Notes that the operation ends for time after it has made several attempts, or has waited for the next one.
+    /// Notes that the deadline or the response timeout ends the operation, after several attempts or during the wait
+    /// for the next one.
     #[cold]
     pub(super) fn give_up_repeating(&self, error: &mut Error) {
         let retry = self.plan().retry();
@@ -100,7 +102,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
     }
 
-    /// Notes in a response how the operation came to it.
+    /// Adds the attempts of the operation to a response.
     pub(super) fn annotate<Res>(&self, end: &mut End<Res, P>)
     where
         K: Classify<Res>,
@@ -117,7 +119,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Returns the wait before a further attempt, what was paid for it, and the trace that this one may have left.
+    /// Returns the wait before a further attempt, its payment, and the trace that this attempt may have left.
     fn decide<Req, Res>(
         &self,
         retry: &Repeat,
@@ -147,12 +149,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             return Err(GaveUp::Exhausted);
         }
         let pushback = match rejection {
-            // When the one that refused will take calls again does not matter to another.
+            // The time in the refusal of one endpoint does not concern another endpoint.
             Some(_) if may_go_elsewhere => None,
             Some(error) => error.retry_after().map(Pushback::RetryAfter),
             None => recipe.classify.pushback(end.result.as_ref()),
         };
-        // The endpoint that is overloaded is left alone, and another one takes the attempt.
+        // The overloaded endpoint is avoided, and another one takes the attempt.
         let goes_elsewhere =
             matches!(end.outcome, Outcome::Overload { .. }) && context::tried().has_others();
         let retry_after = match pushback {
@@ -164,7 +166,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let copy = copy.filter(|copy| recipe.replay.is_replayable(copy));
         let request = copy.ok_or(GaveUp::NotCopyable)?;
         let may_have_acted = end.may_have_acted();
-        // After a 401 something inside has been renewed, because the service did not act.
+        // After a 401 an inner layer has renewed the token, and the service did not act.
         if may_have_acted && !is_at_once && !recipe.replay.is_idempotent(request) {
             return Err(GaveUp::NotIdempotent);
         }

@@ -40,7 +40,7 @@ impl Series {
         });
     }
 
-    /// Notes that the attempt that failed was the last.
+    /// Notes that no attempt follows the failed one.
     pub(crate) fn gave_up(&self, reason: GaveUp, now: Instant) {
         self.report(now, |handles| {
             handles.count(&RETRY_DECISIONS, &[reason.label()]);

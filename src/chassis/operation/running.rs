@@ -1,4 +1,4 @@
-//! The state of an operation that runs.
+//! The state of a running operation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
 use crate::{Effect, Error, ErrorKind, Mode, Replay, Stage, Upload};
 
-/// An operation that runs: its permits, its place in the budget, its attempts so far.
+/// A running operation: its permits, its place in the budget, its attempts so far.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) held: Held<SharedRef<S, P, R, K, C>>,
@@ -25,20 +25,20 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) attempt: u32,
     /// Tokens paid for retries.
     pub(super) paid: u32,
-    /// Endpoints that its attempts went to.
+    /// Endpoints to which its attempts were sent.
     pub(super) tried: Tried,
     /// The trace that an earlier attempt may have left.
     pub(super) effect: Effect,
     pub(super) has_succeeded: bool,
-    /// It has made the attempt that may be made [once](crate::Reattempt::OnceAtOnce).
+    /// `true` after the attempt that may be made [once](crate::Reattempt::OnceAtOnce).
     pub(super) has_renewed: bool,
-    /// A layer that judges the result has called it directly.
+    /// `true` if a layer that decides on the result has called it directly.
     pub(super) is_direct: bool,
-    /// The service may have acted on the request of an attempt that was made again.
+    /// `true` if the service may have acted on the request of an attempt that was repeated.
     pub(super) may_have_acted: bool,
-    /// Its attempts are those of an outer retry, and so is the place in the budget.
+    /// `true` if an outer retry makes the attempts and has the place in the budget.
     pub(super) is_nested: bool,
-    /// Its answer is a stream, which the deadline of the plan does not end.
+    /// `true` if its answer is a stream, which the deadline of the plan does not end.
     pub(super) is_stream: bool,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
@@ -48,7 +48,7 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EndOfWait {
     pub(super) at: Option<Instant>,
-    /// It is the response timeout, and not the deadline.
+    /// `true` for the response timeout, `false` for the deadline.
     pub(super) is_response_timeout: bool,
 }
 
@@ -84,7 +84,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.times.get()?.span.deadline
     }
 
-    /// Returns the time until which the caller is kept waiting for the head of the answer.
+    /// Returns the latest time until which the caller waits for the head of the answer.
     pub(super) fn end_of_wait(&self, deadline: Option<Instant>) -> EndOfWait {
         let limit = self.plan().response_timeout();
         let began = self.times.get().and_then(|times| times.span.began);
@@ -102,7 +102,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// Returns whether the end of the attempt is known, as it is when it was found pending.
+    /// Returns whether the end of the attempt's time is known. It is known once the attempt was found pending.
     pub(super) fn is_timed(&self) -> bool {
         let times = self.times.get();
         times.is_none_or(|times| times.timeout_at != NEVER)
@@ -147,7 +147,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             if retry.is_nested() {
                 self.is_nested = true;
             } else {
-                // A plan with a deadline has looked at it.
+                // A plan with a deadline has checked it already.
                 let is_late = |deadline| deadline <= at.instant();
                 if self.plan().deadline().is_none() && context::deadline().is_some_and(is_late) {
                     return Err(self.refuse_late(at));
@@ -204,8 +204,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.recipe().replay.upload(request)
     }
 
-    /// Gives the attempt more time if the client takes the body of the request, or has just taken the rest of it. Returns
-    /// whether it has more time.
+    /// Extends the time of the attempt if the client takes the body of the request, or has just taken the rest of it.
+    /// Returns whether it was extended.
     #[cold]
     pub(super) fn extend_timeout(&mut self, now: Instant) -> bool {
         let Recipe { core, plan, .. } = &*self.held.owner.recipe;
@@ -220,7 +220,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         true
     }
 
-    /// Notes that the attempt has ended, with an answer or without. Its upload was not the service's time.
+    /// Notes that the attempt has ended, with an answer or without, and subtracts its upload from the time of the
+    /// service.
     #[inline(always)]
     pub(super) fn leave_upload_out(&mut self, is_answered: bool) {
         let times = self.times.get_mut();
@@ -229,7 +230,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// The operation makes its own further attempts.
+    /// Returns whether the operation makes its own further attempts.
     #[inline(always)]
     pub(super) fn is_repeating(&self) -> bool {
         self.plan().retry().is_some() && !self.is_nested
@@ -242,7 +243,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         !self.is_nested && retry.is_some_and(|retry| self.attempt < retry.settings.max_attempts)
     }
 
-    /// The deadline had passed before the operation began.
+    /// Refuses an operation whose deadline had passed before it began.
     #[cold]
     #[inline(never)]
     fn refuse_late(&mut self, at: &At) -> Error {
@@ -258,7 +259,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         error
     }
 
-    /// Sets the context of what is called or polled inside.
+    /// Sets the context of inner calls and polls.
     #[inline(always)]
     pub(super) fn scope(&self) -> OperationScope {
         let attempt = match self.plan().retry() {
@@ -269,9 +270,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         OperationScope::enter(self.deadline(), attempt, self.tried, is_stream)
     }
 
-    /// Takes up what was not known when the call was made: an operation may be polled inside of another one than that it was
-    /// called in, as over a buffer.
-    /// Returns whether it must be over sooner than was known.
+    /// Adopts the context of the poll. An operation may be polled inside of another operation than it was called in,
+    /// for example over a buffer. Returns whether it must be over sooner than was known.
     #[inline(always)]
     pub(super) fn renew(&mut self) -> bool {
         let times = self.times.get_mut();
@@ -288,7 +288,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         is_sooner
     }
 
-    /// Leaves the budget. The first attempt that succeeds brings tokens; later ones bring back what was paid.
+    /// Leaves the budget. A success of the first attempt adds tokens; a later success refunds the payments.
     #[inline(always)]
     fn leave_budget(&mut self) {
         let retry = self.plan().retry();
@@ -302,7 +302,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         }
     }
 
-    /// The wait for the head of the answer is over.
+    /// Ends the wait for the head of the answer, and returns the error.
     #[cold]
     pub(super) fn end_wait(&self, end: EndOfWait) -> Error {
         let (plan, name) = (self.plan(), self.held.core().name);
@@ -319,7 +319,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         span.error(name)
     }
 
-    /// The time of an attempt is over.
+    /// Ends an attempt at its timeout, and returns the error.
     #[cold]
     pub(super) fn end_at_timeout(&self) -> Error {
         let time = self.plan().timeout().map_or(Duration::ZERO, |limit| {
@@ -333,7 +333,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
 impl<S, P: Plan, R, K, C> Drop for Running<S, P, R, K, C> {
     #[inline]
     fn drop(&mut self) {
-        // The budget also after a recorder has panicked.
+        // The budget is left even after a recorder has panicked.
         finally(self, Self::end_hedging, Self::leave_budget);
     }
 }

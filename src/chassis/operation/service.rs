@@ -22,14 +22,14 @@ use crate::{
     Replay, TrackCompletion, context,
 };
 
-/// The layer of an operation with the moves of `P`.
+/// The layer of an operation with the plan `P`.
 ///
 /// All services made by one layer value, or by its clones, share its state.
 pub struct OperationLayer<P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
     recipe: Arc<Recipe<P, R, K, C>>,
 }
 
-/// A service whose calls are operations with the moves of `P`. Made by [`OperationLayer`].
+/// A service whose calls are operations with the plan `P`. Made by [`OperationLayer`].
 ///
 /// It is `Clone`, and `Send` and `Sync` if the inner service is.
 pub struct Operation<S, P: Plan, R = ByClone, K = ErrorsAreFailures, C = CompleteOnResponse> {
@@ -50,7 +50,7 @@ pub(crate) struct Recipe<P: Plan, R, K, C> {
 pub(crate) struct Shared<S, P: Plan, R, K, C> {
     core: Arc<Core<P::Operation, P::Attempt>>,
     pub(super) recipe: Arc<Recipe<P, R, K, C>>,
-    /// Cloned for each further attempt, so that the first one, nearly always the last, costs no clone.
+    /// Cloned for each further attempt, so that the first attempt, which is mostly the only one, costs no clone.
     template: Mutex<S>,
 }
 
@@ -88,7 +88,7 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         &self.recipe.plan
     }
 
-    /// Returns the instant that the nanoseconds of its parts are counted from.
+    /// Returns the origin of the nanoseconds of its parts.
     pub(crate) fn origin(&self) -> Instant {
         self.recipe.core.origin
     }
@@ -98,7 +98,7 @@ impl<P: Plan, R, K, C> OperationLayer<P, R, K, C> {
         &self.recipe.core.attempt
     }
 
-    /// Wraps `service`, checking that it can serve requests of type `Req`, and that they can be copied.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req`, and that they can be copied.
     pub fn wrap<Req, S>(&self, service: S) -> Operation<S, P, R, K, C>
     where
         S: CloneService<Req>,
@@ -134,8 +134,8 @@ impl<S: Clone, P: Plan, R, K, C> Layer<S> for OperationLayer<P, R, K, C> {
 }
 
 impl<P: Plan, R, K, C> Evictable for OperationLayer<P, R, K, C> {
-    /// Returns `true` if all parts are. Budgets do not matter: one begun anew holds no more than what one operation may
-    /// need.
+    /// Returns `true` if all parts are evictable. Budgets do not matter, because a new budget has only the tokens for
+    /// one operation.
     fn is_evictable(&self, now: Instant) -> bool {
         self.parts().is_evictable(now)
     }
@@ -191,7 +191,8 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        // In one place from the beginning, with the copy of the request beside it, which the future takes over as it is.
+        // In one place from the beginning, with the copy of the request beside it. The future takes over the place
+        // unchanged.
         let mut place = (Some(Running::new(&self.shared)), None);
         let Some(running) = &mut place.0 else {
             unreachable!("it was put there");

@@ -119,7 +119,7 @@ impl<B> Classify<Response<B>> for Classifier {
         let rule = code.and_then(|code| self.rules.find(code as u16));
         match (rule, code) {
             (None, Some(Code::Unauthenticated)) if self.retry_unauthorized => Reattempt::OnceAtOnce,
-            // Without a pushback.
+            // The time of a pushback applies before this, if there is one.
             (None, Some(Code::Unavailable)) => Reattempt::Soon,
             _ => self.classify(result).into(),
         }

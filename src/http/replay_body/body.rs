@@ -14,31 +14,30 @@ use crate::{BoxError, Error, Upload};
 /// Longer than nearly every request, and little enough to keep for each call in flight.
 pub(super) const LIMIT: usize = 64 * 1024;
 
-/// A body that is read while it is sent, and kept so that it can be sent again. See the
-/// [module documentation](super).
+/// A body whose data is kept while it is sent, so that it can be sent again. See the [module documentation](super).
 ///
-/// Its data are `Bytes`. It is `Unpin`, whatever the body inside is, and `Send` and `Sync` if that is `Send`. Copies are
-/// made by [`TryCopyBody::try_copy`]; it is not `Clone`, because there may be none to be had.
+/// Its data are `Bytes`. It is always `Unpin`, and `Send` and `Sync` if the inner body is `Send`.
+/// [`TryCopyBody::try_copy`] makes a copy; the type is not `Clone`, because a copy may not be possible.
 pub struct ReplayBody<B> {
-    /// `None` if there is nothing to be read.
+    /// `None` if there is nothing to read.
     reader: Option<Reader<B>>,
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// Keeps 64 KiB of `body`.
+    /// Makes a body that keeps at most 64 KiB of `body`.
     pub fn new(body: B) -> Self {
         Self::with_limit(body, LIMIT)
     }
 
-    /// Keeps at most `limit` bytes of `body`, trailers included.
+    /// Makes a body that keeps at most `limit` bytes of `body`, trailers included.
     ///
-    /// The memory held is at most the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for each field,
-    /// in addition to their names and values.
+    /// It uses at most the limit and 2 KiB of memory. Trailers count 512 bytes, and 256 bytes for each field, in
+    /// addition to their names and values.
     ///
-    /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
+    /// With 0, only a body without data can be sent again. With `usize::MAX` the whole body is kept.
     pub fn with_limit(body: B, limit: usize) -> Self {
         let has_data = !body.is_end_stream();
-        // One that is known to be too long is not kept. It can be sent again as long as nothing of it was read.
+        // A body that is known to be too long is not kept. It can be sent again as long as none of it was read.
         let is_too_long = has_data && body.size_hint().lower() > limit as u64;
         let limit = if is_too_long { 0 } else { limit };
         Self {
@@ -48,19 +47,18 @@ impl<B: Body> ReplayBody<B> {
 }
 
 impl<B> TryCopyBody for ReplayBody<B> {
-    /// Makes a copy that reads from the beginning, if all of what was read so far is still kept.
+    /// Makes a copy that reads from the beginning, if all data that was read so far is still kept.
     fn try_copy(&self) -> Option<Self> {
         let reader = self.reader.try_copy()?;
         Some(Self { reader })
     }
 
-    /// Returns `false` once more was read than is kept, so that this copy cannot be read from where it is, or once
-    /// the body has failed.
+    /// Returns `false` if this copy needs data that is no longer kept, or if the body has failed.
     fn is_replayable(&self) -> bool {
         self.reader.is_replayable()
     }
 
-    /// Ends the attempt that this is a copy of: what it would read further fails.
+    /// Ends the attempt from whose request this copy was made: its next read fails.
     fn abandon(&self) {
         self.reader.abandon();
     }

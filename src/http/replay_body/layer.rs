@@ -1,4 +1,4 @@
-//! The layer that makes the bodies of requests such that they can be sent again, and its service.
+//! The layer that keeps the bodies of requests so that they can be sent again, and its service.
 
 use ::http::Request;
 use http_body::Body;
@@ -9,7 +9,7 @@ use super::body::{LIMIT, ReplayBody};
 use crate::http::adapt::{self, Adapt, Adapted, Unchanged};
 use crate::{CloneService, Evictable};
 
-/// Makes bodies of requests such that they can be sent again. See the [module documentation](super).
+/// Keeps the bodies of requests so that they can be sent again. See the [module documentation](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayBodyLayer {
     limit: usize,
@@ -22,19 +22,19 @@ impl ReplayBodyLayer {
         Self { limit: LIMIT }
     }
 
-    /// Sets the number of bytes of a body that are kept at most, trailers included. 64 KiB by default.
+    /// Sets the greatest number of bytes of a body that are kept, trailers included. 64 KiB by default.
     ///
-    /// The memory held for a request is at most the limit and 2 KiB. Trailers count 512 bytes, and 256 bytes for
-    /// each field, in addition to their names and values.
+    /// A request uses at most the limit and 2 KiB of memory. Trailers count 512 bytes, and 256 bytes for each field, in
+    /// addition to their names and values.
     ///
-    /// With 0, only a body without data can be sent again. With `usize::MAX` whatever comes is kept.
+    /// With 0, only a body without data can be sent again. With `usize::MAX` the whole body is kept.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Wraps `service`, checking that it can serve requests with bodies of type [`ReplayBody<B>`].
+    /// Wraps `service`. The compiler checks that it can serve requests with bodies of type [`ReplayBody<B>`].
     pub fn wrap<B, S>(&self, service: S) -> ReplayBodyService<S>
     where
         S: CloneService<Request<ReplayBody<B>>>,
@@ -74,7 +74,7 @@ impl<B: Body> Adapt<Request<B>> for ReplayBodyLayer {
     }
 }
 
-/// A service that gets requests with bodies that can be sent again. Made by [`ReplayBodyLayer`].
+/// A service whose requests have bodies that can be sent again. Made by [`ReplayBodyLayer`].
 pub type ReplayBodyService<S> = Adapted<S, ReplayBodyLayer>;
 
 /// The response future of [`ReplayBodyService`].

@@ -1,4 +1,4 @@
-//! The body that is read, and shared by those who read it.
+//! The inner body, which its readers share.
 
 use std::fmt;
 use std::mem;
@@ -19,26 +19,27 @@ use crate::{BoxError, ReplayBodyError, Upload};
 struct State<B> {
     kept: Kept,
     source: Source<B>,
-    /// The length of the source, if it said so before it was read. It holds for all copies, whatever comes: if the source
-    /// ends before, a copy that says less would look like the whole. Without it nobody knows how long a copy is, not even
-    /// when all was read: a client would send that in another way than the first attempt, and HTTP/1 has no trailers
-    /// behind a known length.
+    /// The length of the source, if it was known before the first read. It applies to all copies: if the source ends
+    /// too soon, a copy with a smaller length would look like the whole body. Without it no copy has a length, even
+    /// when all data was read, because a client would send a known length in another way than the first attempt, and
+    /// HTTP/1 has no trailers after a known length.
     total: Option<u64>,
-    /// The least that is left in the source.
+    /// The least remaining length of the source.
     rest: u64,
-    /// A reader came to wait while another one was polling the source, which therefore does not know of it.
+    /// `true` if a reader began to wait while another one was polling the source, so that the source does not know its
+    /// waker.
     is_unknown: bool,
 }
 
-/// The body, or what became of it.
+/// The inner body, or its end.
 enum Source<B> {
-    /// `None` while a reader is polling it. That is done without the lock: it is code of others.
+    /// `None` while a reader is polling it, without the lock, because the inner body is code of users.
     Open(Option<Pin<Box<B>>>),
     Complete,
     Failed(ReplayBodyError),
 }
 
-/// Wakes all who wait for a source.
+/// A waker of all readers that wait for the source.
 struct WakeAll(Vec<Waker>);
 
 impl Wake for WakeAll {
@@ -50,14 +51,14 @@ impl Wake for WakeAll {
 }
 
 impl<B> State<B> {
-    /// Returns whether a reader has got all that there is, and all that was promised.
+    /// Returns whether a reader has all data of the source, and the whole announced length.
     fn is_at_end(&self, id: u64) -> bool {
         matches!(self.source, Source::Complete)
             && self.kept.is_foremost(id)
             && self.total.is_none_or(|total| total <= self.kept.got(id))
     }
 
-    /// Returns the waker that is given to the source, if it is not that of the reader alone.
+    /// Returns the waker for the source, if it is not the waker of the reader alone.
     fn common_waker(&self) -> Option<Waker> {
         let waiting: Vec<_> = self.kept.waiting().cloned().collect();
         (waiting.len() > 1).then(|| Arc::new(WakeAll(waiting)).into())
@@ -68,9 +69,9 @@ impl<B> State<B> {
 pub(super) struct Reader<B> {
     shared: Arc<Mutex<State<B>>>,
     id: u64,
-    /// It has been told of the end, or of an error.
+    /// `true` after it has returned the end, or an error.
     is_over: bool,
-    /// The progress of the client that reads, if an attempt wants to know it.
+    /// The progress of the client that reads, if an attempt needs it.
     upload: Option<Upload>,
 }
 
@@ -97,7 +98,7 @@ impl<B: Body> Reader<B> {
 }
 
 impl<B> TryCopyBody for Reader<B> {
-    /// Returns a further reader of the whole body, if that can still be had.
+    /// Returns a further reader of the whole body, if all its data is still kept.
     fn try_copy(&self) -> Option<Self> {
         let mut state = lock(&self.shared);
         if let Source::Failed(_) = state.source {
@@ -111,7 +112,7 @@ impl<B> TryCopyBody for Reader<B> {
         })
     }
 
-    /// Returns whether it can go on, as far as is known.
+    /// Returns whether the reader can continue, as far as is known.
     fn is_replayable(&self) -> bool {
         let state = lock(&self.shared);
         !matches!(state.source, Source::Failed(_)) && state.kept.position(self.id).is_ok()
@@ -171,7 +172,7 @@ where
     }
 
     fn poll_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Next> {
-        // Dropped when the lock is gone.
+        // Dropped after the lock is released.
         let former;
         let mut state = lock(&self.shared);
         if let Some(next) = state.kept.next(self.id).transpose() {
@@ -191,7 +192,7 @@ where
         drop(state);
 
         let turn = Turn { reader: self, body };
-        // If it panics, the turn is over.
+        // If the poll panics, the turn is over.
         drop(former);
         turn.poll(&mut task::Context::from_waker(
             waker.as_ref().unwrap_or(cx.waker()),
@@ -199,8 +200,7 @@ where
     }
 }
 
-/// The turn of one reader to poll the source. If the source panics, so that this is only dropped, nobody can
-/// read on.
+/// The turn of one reader to poll the source. If the source panics, the drop of the turn ends all readers.
 struct Turn<'a, B> {
     reader: &'a Reader<B>,
     body: Option<Pin<Box<B>>>,
@@ -210,7 +210,7 @@ impl<B> Turn<'_, B>
 where
     B: Body<Error: Into<BoxError> + 'static>,
 {
-    /// Polls the source, puts it back, keeps what was read, and wakes those who wait.
+    /// Polls the source, puts it back, keeps the frame, and wakes the waiting readers.
     fn poll(mut self, cx: &mut task::Context<'_>) -> Poll<Next> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
@@ -221,7 +221,7 @@ where
                 Err(error) => Err(ReplayBodyError::Source(error.into().into())),
             })
         });
-        // Code of others, too: after it has panicked, the source is not put back.
+        // This is code of users, too: after a panic in it, the source is not put back.
         let (rest, is_end) = (body.size_hint().lower(), body.is_end_stream());
         let body = self.body.take();
         let id = self.reader.id;
@@ -236,14 +236,14 @@ where
             Poll::Ready(None) => Some(Source::Complete),
         };
         state.rest = if over.is_some() { 0 } else { rest };
-        // A source that is done with is dropped when the lock is gone.
+        // A source that has ended is dropped after the lock is released.
         let (source, done) = match over {
             Some(over) => (over, body),
             None => (Source::Open(body), None),
         };
         state.source = source;
         let mut others = Wakers::default();
-        // Those of whom the source does not know poll it themselves.
+        // Readers whose wakers the source does not know poll it themselves.
         if mem::take(&mut state.is_unknown) || next.is_ready() {
             others = state.kept.others(id);
         }
@@ -279,7 +279,7 @@ impl<B> Drop for Reader<B> {
 
 impl<B> fmt::Debug for Reader<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what is kept: it may be secret.
+        // Without the kept data, which may be secret.
         f.debug_struct("Reader")
             .field("id", &self.id)
             .finish_non_exhaustive()

@@ -1,7 +1,7 @@
-//! The part of a body that is kept, and the position of each of its readers.
+//! The kept part of a body, and the position of each of its readers.
 //!
-//! Data is copied into a buffer of our own. A frame is often a few bytes of a large buffer that it was read into, and
-//! keeps the whole buffer alive; nobody can see how large that is. Only a copy has a known size.
+//! Data is copied into an own buffer. A frame is often a few bytes of a large buffer and keeps the whole buffer alive,
+//! whose size is not visible. Only a copy has a known size.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -16,7 +16,7 @@ use crate::keyed::Key;
 
 /// The longest frame that a copy gets: enough to write to a socket at once.
 const MAX_FRAME: usize = 64 * 1024;
-/// The memory of a map of trailers, and of each of its fields, apart from names and values.
+/// The memory of a map of trailers, without names and values. Each field has its own size.
 const TRAILERS_SIZE: usize = 512;
 const TRAILER_SIZE: usize = 256;
 
@@ -32,7 +32,7 @@ fn sizes(frame: &Frame<Bytes>) -> (u64, u64) {
     ((data + trailers) as u64, data as u64)
 }
 
-/// Copies trailers, so that they hold no memory but their own.
+/// Copies trailers, so that they keep no other memory alive.
 fn copy_trailers(trailers: &HeaderMap) -> HeaderMap {
     let compact = |(name, value): (&HeaderName, &HeaderValue)| {
         let (name, value) = (name.clone(), value.clone());
@@ -43,12 +43,12 @@ fn copy_trailers(trailers: &HeaderMap) -> HeaderMap {
 
 /// The part of a body that some reader has read and another one still needs, within a limit.
 ///
-/// A position in the body is the size of all before it. The log ends where the foremost reader is, and begins where
-/// the hindmost one is that is not further behind the end than the limit. Readers before the beginning are lost: one
-/// that has not begun, mostly.
+/// A position in the body is the size of all data before it. The log ends at the foremost reader. It begins at the
+/// hindmost reader that is not further behind the end than the limit. Readers before the beginning are lost; mostly
+/// these are readers that have not begun.
 pub(super) struct Kept {
     limit: u64,
-    /// The data of the log. Ends where the data of the body that was read ends.
+    /// The data of the log. It ends where the data that was read from the body ends.
     data: VecDeque<u8>,
     /// Trailers, if the log ends in them.
     trailers: Option<HeaderMap>,
@@ -64,13 +64,13 @@ pub(super) struct Kept {
 
 struct Reader {
     id: u64,
-    /// The reader that it is a copy of; 0 for the first one.
+    /// The reader from which it was copied; 0 for the first one.
     original: u64,
-    /// The attempt that it belongs to is over.
+    /// `true` if its attempt is over.
     is_abandoned: bool,
-    /// The position that it reads next.
+    /// The position of its next read.
     next: u64,
-    /// Is woken when there is more to be read, if it waits for that.
+    /// Woken when there is more to read, if the reader waits.
     waker: Option<Waker>,
 }
 
@@ -88,7 +88,7 @@ impl Kept {
         }
     }
 
-    /// Adds a reader of the whole body, a copy of this one, if that can still be had.
+    /// Adds a reader of the whole body, as a copy of this one, if all data is still kept.
     pub(super) fn join(&mut self, original: u64) -> Option<u64> {
         if self.first > 0 {
             return None;
@@ -104,7 +104,7 @@ impl Kept {
         Some(self.last_id)
     }
 
-    /// Removes a reader, and what was kept for it. Returns its waker, to be dropped without the lock.
+    /// Removes a reader, and the data that was kept for it. Returns its waker, to be dropped without the lock.
     #[must_use]
     pub(super) fn leave(&mut self, id: u64) -> Option<Waker> {
         let place = self.readers.iter().position(|reader| reader.id == id)?;
@@ -113,8 +113,8 @@ impl Kept {
         left.waker
     }
 
-    /// Ends the attempt that this reader was copied from, and the copies that were made of that later: by a hedge in
-    /// it. Copies that were made before belong to an outer layer.
+    /// Ends the attempt from which this reader was copied, and later copies of that attempt, which a hedge in it has
+    /// made. Earlier copies belong to an outer layer.
     pub(super) fn abandon(&mut self, id: u64) -> Wakers {
         let mut wakers = Wakers::default();
         let original = self.reader(id).map(|reader| reader.original);
@@ -132,7 +132,7 @@ impl Kept {
         wakers
     }
 
-    /// Returns the position of a reader, if it can go on.
+    /// Returns the position of a reader, if it can continue.
     pub(super) fn position(&self, id: u64) -> Result<u64, ReplayBodyError> {
         match self.reader(id) {
             Some(reader) if reader.is_abandoned => Err(ReplayBodyError::Superseded),
@@ -141,8 +141,8 @@ impl Kept {
         }
     }
 
-    /// Gives a reader the next frame that another one has read. `None` if it has read all that is kept, so that the
-    /// next one is that of the source.
+    /// Returns the next frame for a reader from the kept data. `None` if it has read all kept data, so that the next
+    /// frame comes from the source.
     pub(super) fn next(&mut self, id: u64) -> Result<Option<Frame<Bytes>>, ReplayBodyError> {
         let position = self.position(id)?;
         if position == self.end {
@@ -164,11 +164,11 @@ impl Kept {
     /// Notes that a reader has read a frame from the source, and copies the frame if another reader needs it.
     pub(super) fn push(&mut self, id: u64, frame: &Frame<Bytes>) {
         if self.end > self.length {
-            // No copy is made of a body that goes on after its trailers.
+            // A body that goes on after its trailers cannot be copied.
             self.limit = 0;
         }
-        // The other readers are at the former end at most. Those that the frame takes out of the limit are lost before
-        // it is copied: no more than the limit is ever copied.
+        // The other readers are at the former end at most. Readers that fall behind the limit are lost before the frame
+        // is copied, so that at most the limit is ever copied.
         self.advance(id, frame);
         let (size, length) = sizes(frame);
         let end = self.end + size;
@@ -183,7 +183,7 @@ impl Kept {
         self.length += length;
     }
 
-    /// Keeps data. The buffer grows to twice its size, so that a short body takes little, but not beyond the limit.
+    /// Keeps data. The buffer doubles when it is full, up to the limit, so that a short body takes little memory.
     fn append(&mut self, data: &[u8]) {
         let needed = self.data.len() + data.len();
         let capacity = self.data.capacity();
@@ -205,7 +205,7 @@ impl Kept {
         }
     }
 
-    /// Drops what no reader needs, and what is too much for a log that ends at `end`.
+    /// Drops data that no reader needs, and data beyond the limit of a log that ends at `end`.
     fn trim(&mut self, end: u64) {
         let first = self.first.max(end.saturating_sub(self.limit));
         let readers = self.readers.iter();
@@ -232,14 +232,15 @@ impl Kept {
         }
     }
 
-    /// Returns the wakers of all who wait.
+    /// Returns the wakers of all waiting readers.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &Waker> {
         self.readers
             .iter()
             .filter_map(|reader| reader.waker.as_ref())
     }
 
-    /// Takes the wakers of those who wait, but for one. Its own waker stays: it is likely to wait again.
+    /// Takes the wakers of all waiting readers except one. The waker of this one stays, because it probably waits
+    /// again.
     pub(super) fn others(&mut self, id: u64) -> Wakers {
         let mut wakers = Wakers::default();
         let others = self.readers.iter_mut().filter(|reader| reader.id != id);
@@ -247,19 +248,19 @@ impl Kept {
         wakers
     }
 
-    /// Returns whether a reader has come to the end of what was read from the source.
+    /// Returns whether a reader is at the end of the data that was read from the source.
     pub(super) fn is_foremost(&self, id: u64) -> bool {
         self.reader(id)
             .is_some_and(|reader| reader.next == self.end)
     }
 
-    /// Returns the length of the data that a reader has got.
+    /// Returns the length of the data that a reader has read.
     pub(super) fn got(&self, id: u64) -> u64 {
         let next = self.reader(id).map_or(self.length, |reader| reader.next);
         next.min(self.length)
     }
 
-    /// Returns the length of the data that was read from the source and a reader has not got yet.
+    /// Returns the length of the data that was read from the source and that a reader has not read yet.
     pub(super) fn behind(&self, id: u64) -> u64 {
         self.length - self.got(id)
     }

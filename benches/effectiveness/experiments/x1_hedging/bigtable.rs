@@ -1,8 +1,8 @@
-//! The published numbers: a benchmark on `BigTable` that reads 1000 keys from 100 servers.
+//! The published benchmark on `BigTable`, which reads 1000 keys from 100 servers.
 //!
-//! How long a leaf takes is not published. Its distribution here is fitted to the roots' without
-//! hedging, so that this shows no more than that the two published rows belong together, and that the
-//! delay need not be known beforehand.
+//! The latency of a leaf is not published. Its distribution here is fitted to the published latencies of the roots
+//! without hedging. The experiment therefore shows only that the two published rows are consistent, and that the delay
+//! need not be known beforehand.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Roots that wait for many leaves, where the share of the slow ones has a closed form.
+//! Roots that wait for many leaves. The share of slow roots has a closed form.
 
 use std::{
     mem,

@@ -1,11 +1,11 @@
-//! Does hedging ever do harm? Random replicas with Poisson arrivals and exponential service times:
-//! there is nothing to gain from a faster replica, and each hedge is more work.
+//! Does hedging ever do harm? The replicas are random, with Poisson arrivals and exponential service times: no replica
+//! is faster than another, and each hedge is additional work.
 //!
-//! The goal is a mean that is at most 1 % longer. Where the losers are served and half of the capacity or more is in use, no
-//! hedging can keep it: with a share *h* of hedges the load is ρ(1 + *h*), and the mean time in a random queue grows by
-//! ρ*h* / (1 − ρ(1 + *h*)). That is 1.8 % for ρ = 0.5 and 3.6 % for ρ = 0.7 with the hedges that are needed to
-//! shorten the tail; to stay below 1 % at ρ = 0.7, no more than 0.4 % of the calls could have one. So the goal there is
-//! that the calls pay for less than the work that the hedges are.
+//! The goal is a mean that is at most 1 % longer. If servers finish losing copies, and half of the capacity or more is
+//! in use, no hedging can reach this goal: with a share *h* of hedges the load is ρ(1 + *h*), and the mean time in a
+//! random queue grows by ρ*h* / (1 − ρ(1 + *h*)). With the hedges that shorten the tail, this is 1.8 % for ρ = 0.5 and
+//! 3.6 % for ρ = 0.7. To stay below 1 % at ρ = 0.7, at most 0.4 % of the calls could have a hedge. The goal there is
+//! that the calls pay for less than the work of the hedges.
 
 use std::{
     mem,

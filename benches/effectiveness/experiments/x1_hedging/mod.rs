@@ -1,9 +1,8 @@
 //! X1: hedging.
 //!
-//! Dean and Barroso, *The Tail at Scale*, CACM 2013: a second copy of a request that is slower than
-//! most, sent to another replica, cuts the tail for a few percent more requests. Four parts: where
-//! theory has an exact answer, the numbers that were published, the way in which hedging brings a
-//! service down, and whether it ever does harm.
+//! Dean and Barroso, *The Tail at Scale*, CACM 2013: a second copy of a slow request, sent to another replica, shortens
+//! the tail for a few percent more requests. The four parts are: a case with an exact theory, the published numbers,
+//! the overload that hedging can cause, and the question whether hedging ever does harm.
 
 mod bigtable;
 mod fan_out;

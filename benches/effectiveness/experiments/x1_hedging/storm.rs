@@ -1,5 +1,5 @@
-//! The hedge storm: a brown-out makes everything slow, so everything is hedged, and the hedges keep
-//! the servers slow when the brown-out is over.
+//! The hedge storm: in a brown-out all calls are slow and hedged, and the hedges keep the servers slow after the
+//! brown-out.
 
 use std::{
     mem,

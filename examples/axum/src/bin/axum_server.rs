@@ -1,5 +1,5 @@
-//! A server under axum that takes over the deadlines of its callers, limits each tenant and all together, and refuses
-//! in HTTP: with 429 or 503 and `Retry-After`, and with 504 when the time has passed.
+//! An axum server that inherits the deadlines of its callers and limits each tenant and all tenants together. It
+//! answers a refusal with 429 or 503 and `Retry-After`, and a passed deadline with 504.
 //!
 //! `cargo run --package example-axum --bin axum_server`
 

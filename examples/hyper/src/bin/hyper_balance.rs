@@ -1,5 +1,5 @@
-//! Three HTTP servers behind one client of hyper-util: a balancer over a list of addresses that changes, with retries to
-//! another server. One server is killed while calls go on, and another takes its place in the list.
+//! Three HTTP servers behind one client of hyper-util: a balancer over a changing list of addresses, with retries to
+//! another server. One server is killed while calls go on, and another one replaces it in the list.
 //!
 //! `cargo run --package example-hyper --bin hyper_balance`
 

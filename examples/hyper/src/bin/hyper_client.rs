@@ -1,5 +1,5 @@
-//! A client of hyper-util behind the standard stack for HTTP: requests that are sent again and others, answers that do not come,
-//! and bodies that stall.
+//! A client of hyper-util behind the standard stack for HTTP: requests with and without retries, answers that do not
+//! come, and bodies that stall.
 //!
 //! `cargo run --package example-hyper --bin hyper_client`
 

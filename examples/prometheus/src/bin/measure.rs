@@ -1,4 +1,4 @@
-//! Counts calls as callers see them and as the service sees them: the difference is the effect of the layers.
+//! Counts calls as callers see them and as the service sees them. The difference is the effect of the layers.
 //!
 //! `cargo run --package example-prometheus --bin measure`
 

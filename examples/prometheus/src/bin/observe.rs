@@ -1,4 +1,4 @@
-//! Tries settings on real traffic: counts the calls that a limit would reject, before it rejects any.
+//! Tests settings on real traffic: counts the calls that a limit would reject, and rejects none.
 //!
 //! `cargo run --package example-prometheus --bin observe`
 

@@ -1,5 +1,5 @@
-//! A reqwest client behind the standard stack for HTTP: requests copied with `try_clone`, classified by status, and over at the end
-//! of the body.
+//! A reqwest client behind the standard stack for HTTP: requests are copied with `try_clone`, classified by status, and
+//! over at the end of the body.
 //!
 //! `cargo run --package example-reqwest --bin reqwest_client`
 

@@ -1,7 +1,7 @@
-//! A tonic client behind the standard stack for gRPC: calls that are sent again, the deadline that the service gets, streams that
-//! hold their permit, and the codes that the generated client sees.
+//! A tonic client behind the standard stack for gRPC: retried calls, the deadline that the service receives, streams
+//! that hold their permit, and the codes that the generated client returns.
 //!
-//! The service is the health service of `tonic-health`, so nothing has to be generated.
+//! The service is the health service of `tonic-health`, so no code has to be generated.
 //!
 //! `cargo run --package example-tonic --bin tonic_client`
 
