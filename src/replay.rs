@@ -111,19 +111,19 @@ pub trait Replay<Req> {
 #[derive(Clone, Debug)]
 pub struct Upload(Arc<Progress>);
 
-/// The connection's task writes, and the attempt reads. Times are nanoseconds from the origin, and 0 if there is none.
+/// The connection's task writes, and the attempt reads. Times are nanoseconds from the origin, and 0 if there is none. Each word says
+/// all by itself.
 #[derive(Debug)]
 struct Progress {
     origin: Instant,
-    /// Time at which the client last took a part of the body, or learned of its end; and [`STARVED`].
+    /// Time at which the client last took a part of the body, or learned of its end.
     taken: AtomicU64,
-    /// Time at which a client that waited for the body dropped it. Written before `STARVED` is taken back by a release, so that a
-    /// reader which acquires a word without that bit knows the time.
-    dropped: AtomicU64,
+    /// Time since when the client has been waiting for the service alone, or [`STARVED`].
+    waits_since: AtomicU64,
 }
 
 /// The client waits for the body.
-const STARVED: u64 = 1 << 63;
+const STARVED: u64 = u64::MAX;
 
 impl Progress {
     /// The time now, which is never 0.
@@ -147,45 +147,41 @@ impl Upload {
         Self(Arc::new(Progress {
             origin: Instant::now(),
             taken: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            waits_since: AtomicU64::new(0),
         }))
     }
 
     /// Notes that the client has polled the body with this result.
     pub fn note<T>(&self, polled: &Poll<T>) {
-        let taken = &self.0.taken;
+        let mut waits_since = STARVED;
         if polled.is_ready() {
-            taken.store(self.0.now(), Ordering::Release);
-        } else {
-            taken.fetch_or(STARVED, Ordering::Release);
+            waits_since = self.0.now();
+            self.0.taken.store(waits_since, Ordering::Relaxed);
         }
+        self.0.waits_since.store(waits_since, Ordering::Relaxed);
     }
 
     /// Notes that the client has dropped the body. A client that waited for the body waits for the service from now on.
     pub fn note_drop(&self) {
-        let Progress { taken, dropped, .. } = &*self.0;
-        if taken.load(Ordering::Relaxed) & STARVED != 0 {
-            dropped.store(self.0.now(), Ordering::Relaxed);
-            taken.fetch_and(!STARVED, Ordering::Release);
+        if self.0.waits_since.load(Ordering::Relaxed) == STARVED {
+            let now = self.0.now();
+            self.0.waits_since.store(now, Ordering::Relaxed);
         }
     }
 
     /// Returns the time at which the client last took a part of the body, or learned of its end.
     #[cold]
     pub(crate) fn taken(&self) -> Option<Instant> {
-        self.0
-            .instant(self.0.taken.load(Ordering::Relaxed) & !STARVED)
+        self.0.instant(self.0.taken.load(Ordering::Relaxed))
     }
 
     /// Returns the time since which the client has been waiting for the service alone, if it has polled the body.
     #[cold]
     pub(crate) fn waits_since(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        let taken = self.0.taken.load(Ordering::Acquire);
-        if taken & STARVED != 0 {
-            return Some(now());
+        match self.0.waits_since.load(Ordering::Relaxed) {
+            STARVED => Some(now()),
+            since => self.0.instant(since),
         }
-        let dropped = self.0.dropped.load(Ordering::Relaxed);
-        self.0.instant(if dropped == 0 { taken } else { dropped })
     }
 
     /// Returns the time at which the time for the answer is over, if it is after `now`.

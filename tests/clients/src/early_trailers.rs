@@ -12,7 +12,8 @@ use buttress::tonic::Client;
 use buttress::{Backoff, Jitter};
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tokio::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::{Duration, timeout};
 use tonic::Code;
 use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
@@ -22,28 +23,42 @@ use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceBuilder;
 use tower::util::MapResponseLayer;
 
-use crate::feed::feed;
+use crate::feed::{Feed, Source, feed};
 
-/// The answer to a call that has failed.
-fn unavailable(message: &'static [u8]) -> Response<Body> {
-    let (source, body) = feed();
-    source.send(message);
-    source.trailers("grpc-status", "14");
+/// A message without content.
+const EMPTY: &[u8] = &[0; 5];
+
+/// An answer with this body.
+fn answer(body: Feed) -> Response<Body> {
     let answer = Response::builder().header("content-type", "application/grpc");
     answer.body(Body::new(body)).unwrap()
 }
 
-/// A channel to a server that answers the first `bad` calls as unavailable, and the number of calls that it gets.
+/// A channel to a server whose first `bad` calls fail after this message, and the number of calls that it gets.
 async fn channel(bad: u32, message: &'static [u8]) -> (Channel, Arc<AtomicU32>) {
+    let unavailable = move || {
+        let (source, body) = feed();
+        source.send(message);
+        source.trailers("grpc-status", "14");
+        answer(body)
+    };
+    serve(bad, unavailable).await
+}
+
+/// A channel to a server that gives this answer to the first `bad` calls, and the number of calls that it gets.
+async fn serve(
+    bad: u32,
+    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> (Channel, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let calls: Arc<AtomicU32> = Arc::default();
     let seen = Arc::clone(&calls);
-    let answers = MapResponseLayer::new(move |answer| {
+    let answers = MapResponseLayer::new(move |good| {
         if seen.fetch_add(1, Ordering::SeqCst) < bad {
-            unavailable(message)
+            answer()
         } else {
-            answer
+            good
         }
     });
     let (_, service) = tonic_health::server::health_reporter();
@@ -78,7 +93,7 @@ macro_rules! health {
 
 #[tokio::test]
 async fn a_call_that_fails_in_its_trailers_is_sent_again_by_default() {
-    for message in [&[] as &[u8], &[0; 5]] {
+    for message in [&[], EMPTY] {
         let (channel, calls) = channel(1, message).await;
         let mut health = health!(stack(), Client::new(channel));
         let answer = health.check(HealthCheckRequest::default()).await;
@@ -88,7 +103,7 @@ async fn a_call_that_fails_in_its_trailers_is_sent_again_by_default() {
 
 #[tokio::test]
 async fn a_call_that_fails_in_all_its_attempts_fails_as_the_server_says() {
-    let (channel, calls) = channel(u32::MAX, &[0; 5]).await;
+    let (channel, calls) = channel(u32::MAX, EMPTY).await;
     let stack = stack();
     let mut health = health!(stack, Client::new(channel));
     for calls_made in [3, 6] {
@@ -104,21 +119,32 @@ async fn a_call_that_fails_in_all_its_attempts_fails_as_the_server_says() {
     assert_eq!(handle.circuit_breaker().unwrap().state(), State::Closed);
 }
 
-/// Streams of a server that says nothing for a while, and of one that breaks them off.
 #[tokio::test]
-async fn a_stream_passes_as_it_is() {
-    let (channel, calls) = channel(1, &[0; 5]).await;
-    let mut health = health!(stack(), Client::new(channel));
-    let mut watched = health
-        .watch(HealthCheckRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    // The message that was looked at, and then the status.
-    assert!(watched.message().await.unwrap().is_some());
-    assert_eq!(
-        watched.message().await.unwrap_err().code(),
-        Code::Unavailable
-    );
-    assert_eq!(calls.load(Ordering::SeqCst), 1, "not idempotent");
+async fn a_stream_passes_as_it_comes() {
+    for is_message_early in [true, false] {
+        let (sources, mut streams) = unbounded_channel::<Source>();
+        let stream = move || {
+            let (source, body) = feed();
+            if is_message_early {
+                source.send(EMPTY);
+            }
+            sources.send(source).unwrap();
+            answer(body)
+        };
+        let (channel, calls) = serve(1, stream).await;
+        let mut health = health!(stack(), Client::new(channel));
+        let watch = health.watch(HealthCheckRequest::default());
+        // The server goes on only after the head has passed.
+        let head = timeout(Duration::from_secs(30), watch).await;
+        let mut watched = head.expect("a head").unwrap().into_inner();
+        let source = streams.recv().await.unwrap();
+        if !is_message_early {
+            source.send(EMPTY);
+        }
+        assert!(watched.message().await.unwrap().is_some());
+        source.trailers("grpc-status", "14");
+        let error = watched.message().await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "not idempotent");
+    }
 }

@@ -143,19 +143,24 @@ async fn a_web_socket_and_a_tunnel_outlast_every_timeout() {
     let connect = request(Method::CONNECT, address, "");
     let mut open = Vec::new();
     for request in [socket, connect] {
-        let response = client.clone().oneshot(request).await.unwrap();
-        open.push(TokioIo::new(hyper::upgrade::on(response).await.unwrap()));
+        let mut response = client.clone().oneshot(request).await.unwrap();
+        let tunnel = hyper::upgrade::on(&mut response).await.unwrap();
+        // The body is held while the connection is used.
+        open.push((TokioIo::new(tunnel), response.into_body()));
     }
     let bulkhead = layer.handle().bulkhead().unwrap().in_flight();
     assert_eq!(bulkhead, 0, "the limit is for answers");
     for word in [b"ping", b"pong"] {
-        for tunnel in &mut open {
+        for (tunnel, _) in &mut open {
             tunnel.write_all(word).await.unwrap();
             let mut echo = [0; 4];
             tunnel.read_exact(&mut echo).await.unwrap();
             assert_eq!(&echo, word);
         }
         sleep(PAUSE).await;
+    }
+    for (_, body) in open {
+        assert!(body.collect().await.unwrap().to_bytes().is_empty());
     }
 }
 

@@ -19,7 +19,7 @@ use buttress::bulkhead::Aimd;
 use buttress::{
     Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
     Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
-    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, fallback, standard,
+    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, client, fallback, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -119,6 +119,14 @@ async fn a_successful_call_through_a_single_layer_allocates_nothing() {
         )
     };
     costs_nothing(&KeyedLayer::new("keyed", |request: &u64| *request, per_key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_function_allocates_twice() {
+    let _turn = TURN.lock().await;
+    let db = client("functions").concurrency_limit(100).build().unwrap();
+    let run = move |item: u64| db.run(move || ready(Ok::<_, BoxError>(item)));
+    assert_eq!(allocations(&service_fn(run)), 2 * CALLS);
 }
 
 #[tokio::test(start_paused = true)]
