@@ -27,10 +27,17 @@ pin_project! {
     {
         #[pin]
         call: Call<S, Req>,
-        step: Step<A::Captured, A::Future, A::Lookup, S::Response>,
+        step: StepOf<A, Req, S::Response, R>,
         layer: FallbackLayer<A, W, K, R>,
     }
 }
+
+type StepOf<A, Req, Res, R> = Step<
+    <A as Answer<Req, Res, R>>::Captured,
+    <A as Answer<Req, Res, R>>::Future,
+    <A as Answer<Req, Res, R>>::Lookup,
+    Res,
+>;
 
 enum Step<C, F, L, Res> {
     /// The primary works. The state holds the data of the request that the fallback will need.
@@ -175,7 +182,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
         is_direct: bool,
         outcome: Outcome,
         result: Result<Res, Error>,
-    ) -> Result<Step<A::Captured, A::Future, A::Lookup, Res>, Result<Res, Error>>
+    ) -> Result<StepOf<A, Req, Res, R>, Result<Res, Error>>
     where
         A: Answer<Req, Res, R>,
     {
