@@ -45,6 +45,8 @@ pub enum ErrorKind {
     DiscoveryStopped,
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not asked.
     Refused,
+    /// The server is being drained: it finishes the calls in flight, and takes no new ones.
+    Draining,
 }
 
 impl ErrorKind {
@@ -69,6 +71,7 @@ impl ErrorKind {
                 " has stopped with the runtime that it ran on, make its source restartable",
             ),
             Self::Refused => ("refused", "", " refused the call"),
+            Self::Draining => ("draining", "server ", " is draining, call another one"),
         }
     }
 
@@ -216,6 +219,8 @@ pub enum Stage {
     Reader,
     /// A body that ended in an error of its own.
     Body,
+    /// The body of the request, which its sender did not send in time.
+    Request,
 }
 
 impl Error {
@@ -472,7 +477,7 @@ pub struct Cause {
     /// The time until another try makes sense, for rejections that know it.
     retry_after: Option<Duration>,
     /// The time that was allowed, for timeouts and deadlines.
-    allowed: Option<Duration>,
+    pub(crate) allowed: Option<Duration>,
     /// Boxed, because it is rare.
     shortage: Option<Box<Shortage>>,
     /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
@@ -652,6 +657,9 @@ impl Cause {
             }
             (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Reader) => {
                 ("", "the answer of ", " was not read")
+            }
+            (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Request) => {
+                ("", "the request to ", " did not come")
             }
             (ErrorKind::Timeout, Stage::NextPart) => ("", "", " sent no more of its answer"),
             (ErrorKind::Timeout, Stage::WholeAnswer) => ("", "", " did not send its whole answer"),

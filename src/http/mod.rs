@@ -234,6 +234,7 @@ pub mod replay_body;
 pub mod respond;
 mod retry_after;
 mod rules;
+pub mod server;
 mod standard;
 mod streams;
 pub(crate) mod transport;
@@ -249,6 +250,7 @@ pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_id
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
+pub use self::server::{Server, ServerLayer, server};
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, Outcome, ReplayBodyError};
+use crate::{Error, Outcome, ReplayBodyError, Stage};
 
 /// Outcomes by number of the status. The last one that was given for a number holds.
 ///
@@ -34,11 +34,12 @@ impl Rules {
     }
 }
 
-/// Classifies an error. A body of the request that failed, as when its sender has gone away, says nothing about the
-/// service.
+/// Classifies an error. A body of the request that failed, or did not come in time, as when its sender has gone away, says
+/// nothing about the service.
 #[cold]
 pub(super) fn of_error(error: &Error) -> Outcome {
-    if error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
+    let is_of_request = error.stage() == Stage::Request;
+    if is_of_request || error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
         Outcome::Ignored
     } else {
         Outcome::Failure
