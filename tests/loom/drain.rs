@@ -6,38 +6,39 @@ use loom::thread;
 
 use crate::algorithm::drain::InFlight;
 
-/// A server that is drained while calls come, each of which ends on another thread than the one on which it began, in effect.
+/// A server that is drained while calls come, each of which ends in another word than the one in which it began.
 fn drained_while_calls_come(calls: usize) {
     let in_flight = Arc::new(InFlight::new(2));
-    // Whether a drain has seen that no call is in flight, and how often its waiter was woken.
-    let (is_over, woken) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    // Calls that were admitted and are not over, and how often the waiter was woken.
+    let (running, woken) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let callers: Vec<_> = (0..calls)
         .map(|thread| {
-            let (in_flight, is_over) = (Arc::clone(&in_flight), Arc::clone(&is_over));
-            let woken = Arc::clone(&woken);
+            let in_flight = Arc::clone(&in_flight);
+            let (running, woken) = (Arc::clone(&running), Arc::clone(&woken));
             thread::spawn(move || {
-                let is_admitted = in_flight.begin(thread);
-                let wakes = if is_admitted {
-                    let is_over = is_over.load(Ordering::SeqCst);
-                    assert_eq!(is_over, 0, "this call is in flight");
+                let wakes = if in_flight.begin(thread) {
+                    running.fetch_add(1, Ordering::AcqRel);
+                    running.fetch_sub(1, Ordering::AcqRel);
                     in_flight.end(thread + 1)
                 } else {
                     true
                 };
-                woken.fetch_add(u32::from(wakes), Ordering::SeqCst);
+                woken.fetch_add(u32::from(wakes), Ordering::AcqRel);
             })
         })
         .collect();
     in_flight.drain();
     let left = in_flight.count();
+    let before = running.fetch_add(0, Ordering::AcqRel);
     if left == 0 {
-        is_over.store(1, Ordering::SeqCst);
+        assert_eq!(before, 0, "every call is over");
+        assert!(!in_flight.begin(0), "and none follows");
     }
     for caller in callers {
         caller.join().expect("a thread of the model");
     }
     assert_eq!(in_flight.count(), 0);
-    let woken = woken.load(Ordering::SeqCst);
+    let woken = woken.load(Ordering::Acquire);
     assert!(left == 0 || woken > 0, "a waiter that counted {left} is woken");
 }
 
