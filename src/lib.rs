@@ -73,6 +73,7 @@
 //! | layer | module | effect |
 //! |---|---|---|
 //! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack and all that belongs to HTTP, or to gRPC over tonic |
+//! | `http::server`, `grpc::server` | `http::server` | a whole server under axum or tonic: deadline, limits, slow bodies, answers, drain |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
 //! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that is bound to none |

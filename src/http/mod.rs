@@ -5,7 +5,7 @@
 //! With a client of HTTP whose responses are `http::Response`: one of hyper-util, a tonic `Channel`, or a
 //! service of your own. [`client()`] makes a whole client in one expression, with all parts of this page in their order; the
 //! module `grpc` of the feature `tonic` does it for gRPC. [`standard`] and [`grpc::standard`] are the stack alone, for an order of
-//! your own. The parts can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
+//! your own. [`server()`] is the same for servers. The parts can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
 //! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
 //! `ServiceExt` of tower.
@@ -135,18 +135,23 @@
 //! [`RespondLayer`] makes a response of what a layer of this crate refused or ended: 503, 429 or 504 with `Retry-After`,
 //! or the status of gRPC. See [`respond`].
 //!
+//! ## Servers
+//!
+//! [`server()`] makes the layers of a server in one expression, for axum and tonic: answers, measurement, drain, deadline, limits for each
+//! tenant, a concurrency limit, and bounds of slow bodies. See [`server`](mod@server).
+//!
 //! ## The order
 //!
 //! ```text
 //!  client                                   server
 //!    │                                        │
-//!  RespondLayer, for clients                RespondLayer, for servers
-//!    │                                        │
-//!  ReplayBodyLayer                          InheritDeadlineLayer
-//!    │                                        │
-//!  standard stack                           rate limit, bulkhead, …
-//!    │                                        │
-//!  BodyTimeoutLayer                         BodyTimeoutLayer
+//!  RespondLayer, for clients                RespondLayer, for servers        ╮
+//!    │                                        │                                │
+//!  ReplayBodyLayer                          InheritDeadlineLayer               │
+//!    │                                        │                                ├ http::server
+//!  standard stack                           rate limit, bulkhead, …            │
+//!    │                                        │                                │
+//!  BodyTimeoutLayer                         BodyTimeoutLayer                   ╯
 //!    │                                        │
 //!  PropagateDeadlineLayer                   handler, whose clients have the deadline
 //!    │
