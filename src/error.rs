@@ -46,6 +46,8 @@ pub enum ErrorKind {
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
     /// called.
     Refused,
+    /// The server is being drained: it finishes the calls in flight, and takes no new ones.
+    Draining,
 }
 
 impl ErrorKind {
@@ -70,6 +72,7 @@ impl ErrorKind {
                 " has stopped with the runtime that it ran on, make its source restartable",
             ),
             Self::Refused => ("refused", "", " refused the call"),
+            Self::Draining => ("draining", "server ", " is draining, call another one"),
         }
     }
 
@@ -218,6 +221,8 @@ pub enum Stage {
     Reader,
     /// A body that ended in an error of its own.
     Body,
+    /// The body of the request, which its sender did not send in time.
+    Request,
 }
 
 impl Error {
@@ -476,7 +481,7 @@ pub struct Cause {
     /// The time until another call can succeed, for rejections that know it.
     retry_after: Option<Duration>,
     /// The time that was allowed, for timeouts and deadlines.
-    allowed: Option<Duration>,
+    pub(crate) allowed: Option<Duration>,
     /// Boxed, because it is rare.
     shortage: Option<Box<Shortage>>,
     /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
@@ -657,6 +662,9 @@ impl Cause {
             }
             (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Reader) => {
                 ("", "the answer of ", " was not read")
+            }
+            (ErrorKind::Timeout | ErrorKind::DeadlineExceeded, Stage::Request) => {
+                ("", "the request to ", " did not come")
             }
             (ErrorKind::Timeout, Stage::NextPart) => ("", "", " sent no more of its answer"),
             (ErrorKind::Timeout, Stage::WholeAnswer) => ("", "", " did not send its whole answer"),

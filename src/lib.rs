@@ -73,6 +73,7 @@
 //! | layer | module | effect |
 //! |---|---|---|
 //! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack with all layers for HTTP, or for gRPC over tonic |
+//! | `http::server`, `grpc::server` | `http::server` | the layers of a server under axum or tonic: deadline, limits, slow bodies, answers, drain |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | keeps streamed bodies, so that they can be sent again |
 //! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that takes the server from the URI |

@@ -8,6 +8,8 @@ pub(crate) mod aimd;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
 pub(crate) mod budget;
+#[cfg(feature = "http")]
+pub(crate) mod drain;
 pub(crate) mod evidence;
 pub(crate) mod failover;
 pub(crate) mod gcra;

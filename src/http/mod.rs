@@ -6,8 +6,8 @@
 //! Use it with an HTTP client whose responses are `http::Response`: a client of hyper-util, a tonic `Channel`, or a
 //! service of your own. [`client()`] makes a whole client in one expression, with all parts of this page in the right
 //! order; the module `grpc` of the feature `tonic` does the same for gRPC. [`standard`] and [`grpc::standard`] make the
-//! stack alone, for an order of your own. Any layer takes the parts by themselves: `.classify(Classifier::new())`,
-//! `.completion(CompleteOnBodyEnd)`.
+//! stack alone, for an order of your own. [`server()`] makes the layers of a server. Any layer takes the parts by
+//! themselves: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
 //! With reqwest, convert the response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
 //! `ServiceExt` of tower.
@@ -142,18 +142,23 @@
 //! [`RespondLayer`] makes a response of an error of this crate: 503, 429 or 504 with `Retry-After`, or a gRPC status.
 //! See [`respond`].
 //!
+//! ## Servers
+//!
+//! [`server()`] makes the layers of a server in one expression, for axum and tonic: answers, measurement, drain, deadline, limits for each
+//! tenant, a concurrency limit, and bounds of slow bodies. See [`server`](mod@server).
+//!
 //! ## The order
 //!
 //! ```text
 //!  client                                   server
 //!    │                                        │
-//!  RespondLayer, for clients                RespondLayer, for servers
-//!    │                                        │
-//!  ReplayBodyLayer                          InheritDeadlineLayer
-//!    │                                        │
-//!  standard stack                           rate limit, bulkhead, …
-//!    │                                        │
-//!  BodyTimeoutLayer                         BodyTimeoutLayer
+//!  RespondLayer, for clients                RespondLayer, for servers        ╮
+//!    │                                        │                                │
+//!  ReplayBodyLayer                          InheritDeadlineLayer               │
+//!    │                                        │                                ├ http::server
+//!  standard stack                           rate limit, bulkhead, …            │
+//!    │                                        │                                │
+//!  BodyTimeoutLayer                         BodyTimeoutLayer                   ╯
 //!    │                                        │
 //!  PropagateDeadlineLayer                   handler, whose clients have the deadline
 //!    │
@@ -243,6 +248,7 @@ pub mod replay_body;
 pub mod respond;
 mod retry_after;
 mod rules;
+pub mod server;
 mod standard;
 mod streams;
 pub(crate) mod transport;
@@ -258,6 +264,7 @@ pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_id
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
+pub use self::server::{Server, ServerLayer, server};
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, Outcome, ReplayBodyError};
+use crate::{Error, Outcome, ReplayBodyError, Stage};
 
 /// Outcomes by number of the status. The last rule for a number applies.
 ///
@@ -33,11 +33,12 @@ impl Rules {
     }
 }
 
-/// Classifies an error. If the body of the request has failed, for example because its sender has gone away, the error
-/// says nothing about the service.
+/// Classifies an error. If the body of the request has failed or did not arrive in time, for example because its sender
+/// has gone away, the error says nothing about the service.
 #[cold]
 pub(super) fn of_error(error: &Error) -> Outcome {
-    if error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
+    let is_of_request = error.stage() == Stage::Request;
+    if is_of_request || error.downcast_ref::<ReplayBodyError>().is_some() || was_reset_here(error) {
         Outcome::Ignored
     } else {
         Outcome::Failure

@@ -7,14 +7,14 @@ use std::task::{self, Poll};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::Key;
 use super::config::Config;
+use super::{Key, MakeLayer};
 use super::future::ResponseFuture;
 use super::keys::Keys;
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::send::{OneCall, send_method};
-use crate::{BoxError, CloneService, Error, Evictable, context};
+use crate::{BoxError, CloneService, ConfigError, Error, Evictable, context};
 
 /// Gives each key a layer of its own. See the [module documentation](crate::keyed).
 ///
@@ -81,6 +81,43 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
         L: Layer<S, Service: Service<Req, Error: Into<BoxError> + 'static>> + Evictable,
     {
         self.layer(service)
+    }
+}
+
+/// Makes the layer of a key by a configuration.
+pub type Made<K, L> = Box<dyn Fn(&K) -> L + Send + Sync>;
+
+impl<F, K, L> KeyedLayer<F, Made<K, L>, K, L> {
+    /// Begins to configure a layer for each key that `config` makes: the configuration of a rate limit, for example, or a tuple
+    /// of configurations, the first one outermost.
+    ///
+    /// # Errors
+    ///
+    /// If `config` makes no layer, because a value is outside its range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::{KeyedLayer, Rate, RateLimitLayer};
+    ///
+    /// let limit = RateLimitLayer::config("tenants", Rate::per_second(10)).burst(20);
+    /// let tenants = KeyedLayer::of_config("tenants", |tenant: &&'static str| *tenant, limit)?.max_keys(50_000).build()?;
+    /// assert_eq!(tenants.handle().keys(), 0);
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn of_config<Req, C>(
+        name: impl Into<String>,
+        key: F,
+        config: C,
+    ) -> Result<Config<F, Made<K, L>, K, L>, ConfigError>
+    where
+        F: Fn(&Req) -> K,
+        C: MakeLayer<Layer = L>,
+        L: Evictable,
+    {
+        config.make_layer()?;
+        let make = move |_: &K| config.make_layer().expect("has been checked");
+        Ok(Config::new(name.into(), key, Box::new(make)))
     }
 }
 

@@ -21,7 +21,8 @@
 //!                            └────────────────────────────────┘
 //! ```
 //!
-//! A new key gets a slot with a layer, made by a function of the key. A key that is used again a second later or more is
+//! A new key gets a slot with a layer, made by a function of the key, or of a [configuration](KeyedLayer::of_config), which is the
+//! same for all keys. A key that is used again a second later or more is
 //! *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key of its
 //! shard gives up its slot, and new keys come first: three quarters of the slots are reserved for keys in regular use. A
 //! flood of keys that come once therefore takes each other's slots, and the keys in regular use keep theirs.
@@ -142,9 +143,11 @@ mod future;
 mod key;
 mod keys;
 mod layer;
+mod make;
 mod metrics;
 
 pub use self::config::Config;
 pub use self::future::ResponseFuture;
 pub use self::key::Key;
-pub use self::layer::{Handle, Keyed, KeyedLayer};
+pub use self::layer::{Handle, Keyed, KeyedLayer, Made};
+pub use self::make::MakeLayer;

@@ -10,4 +10,5 @@ mod http_body_timeout;
 mod http_client;
 mod http_conflicts;
 mod http_replay_body;
+mod http_server;
 mod http_statuses;

@@ -4,6 +4,8 @@
 pub(crate) mod breaker;
 #[path = "../../src/algorithm/budget.rs"]
 pub(crate) mod budget;
+#[path = "../../src/algorithm/drain.rs"]
+pub(crate) mod drain;
 #[path = "../../src/algorithm/evidence.rs"]
 pub(crate) mod evidence;
 #[path = "../../src/algorithm/gcra.rs"]

@@ -14,6 +14,7 @@ mod bulkhead;
 #[allow(dead_code)]
 #[path = "../../src/debug.rs"]
 mod debug;
+mod drain;
 mod evidence;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/nanos.rs"]
@@ -124,6 +125,8 @@ fn main() {
         balance::a_slow_start_that_begins_as_another_ends_is_kept
         balance::of_refusals_that_come_together_the_longest_counts
         balance::a_handle_sees_the_last_change_whatever_its_copy_was
+        drain::a_drain_that_waits_is_woken_by_the_last_call
+        drain::a_drain_is_over_only_when_the_last_call_is
         rate_limit::a_limit_lets_no_more_through_than_its_burst
         rate_limit::a_call_takes_all_its_tokens_or_none
         rate_limit::a_change_of_rate_loses_no_token_that_is_taken_meanwhile

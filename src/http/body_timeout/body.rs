@@ -63,8 +63,12 @@ impl End {
 impl<B> TimeoutBody<B> {
     /// Makes a body whose head has just arrived.
     #[inline]
-    pub(super) fn new(body: B, layer: BodyTimeoutLayer, protocol: Protocol) -> Self {
-        let is_stream = context::is_stream();
+    pub(in crate::http) fn new(
+        body: B,
+        layer: BodyTimeoutLayer,
+        protocol: Protocol,
+        is_stream: bool,
+    ) -> Self {
         let Limits {
             stream_idle,
             idle,

@@ -88,6 +88,14 @@ impl Config {
     ///
     /// If the name is empty, a value is outside its range, or no limit is left.
     pub fn build(self) -> Result<BodyTimeoutLayer, ConfigError> {
+        self.build_for("body")
+    }
+
+    /// Makes a layer that is called `part` in its metrics.
+    pub(in crate::http) fn build_for(
+        self,
+        part: &'static str,
+    ) -> Result<BodyTimeoutLayer, ConfigError> {
         let check = Check::new("body timeout", &self.name)?;
         let Limits {
             idle,
@@ -112,7 +120,7 @@ impl Config {
         check.that(is_set, "idle", &idle, permitted)?;
         Ok(BodyTimeoutLayer {
             limits: self.limits,
-            metrics: Series::of(&self.name, "body"),
+            metrics: Series::of(&self.name, part),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
 use crate::telemetry::Series;
-use crate::{BoxError, CloneService, Error, Evictable};
+use crate::{BoxError, CloneService, Error, Evictable, context};
 
 /// Ends bodies of responses that take too long. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
@@ -88,13 +88,27 @@ impl<B> AdaptResult<Response<B>> for BodyTimeoutLayer {
 
     #[inline]
     fn adapt(&self, result: Result<Response<B>, Error>) -> Result<Self::Response, Error> {
-        result.map(|response| {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return response.map(TimeoutBody::from);
-            }
-            let protocol = Protocol::of(response.headers());
-            response.map(|body| TimeoutBody::new(body, *self, protocol))
-        })
+        result.map(|response| self.bound(response, context::is_stream()))
+    }
+}
+
+impl BodyTimeoutLayer {
+    pub(in crate::http) fn name(&self) -> &'static str {
+        self.metrics.name()
+    }
+
+    /// Bounds the body of a response whose head has just come.
+    #[inline]
+    pub(in crate::http) fn bound<B>(
+        self,
+        response: Response<B>,
+        is_stream: bool,
+    ) -> Response<TimeoutBody<B>> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return response.map(TimeoutBody::from);
+        }
+        let protocol = Protocol::of(response.headers());
+        response.map(|body| TimeoutBody::new(body, self, protocol, is_stream))
     }
 }
 

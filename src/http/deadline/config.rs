@@ -10,7 +10,7 @@ use super::layer::{InheritDeadlineLayer, Inherited, PropagateDeadlineLayer};
 use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
-use crate::http::Protocol;
+use crate::http::{HttpStreams, Protocol};
 use crate::telemetry::Series;
 
 /// The settings of a [`PropagateDeadlineLayer`]. Made by [`PropagateDeadlineLayer::config`].
@@ -122,12 +122,13 @@ debug_fields!([H] PropagateDeadlineConfig<H> { name, settings });
 const MAX: Duration = Duration::from_secs(60);
 
 /// The settings of an [`InheritDeadlineLayer`]. Made by [`InheritDeadlineLayer::config`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use = "call `build` to make the layer"]
 pub struct InheritDeadlineConfig {
     name: String,
-    max: Duration,
+    pub(in crate::http) max: Duration,
     header: HeaderName,
+    pub(in crate::http) streams: HttpStreams,
 }
 
 impl InheritDeadlineConfig {
@@ -136,6 +137,7 @@ impl InheritDeadlineConfig {
             name,
             max: MAX,
             header: REQUEST_TIMEOUT_MS.clone(),
+            streams: HttpStreams::new(),
         }
     }
 
@@ -155,6 +157,13 @@ impl InheritDeadlineConfig {
         self
     }
 
+    /// Declares the requests that ask for streams, which may outlast the [maximum](Self::max): only the deadline that their
+    /// caller sends holds for them. By default those that are marked with [`Streamed`](crate::http::Streamed).
+    pub fn streaming(mut self, streams: HttpStreams) -> Self {
+        self.streams = streams;
+        self
+    }
+
     /// Makes the layer.
     ///
     /// # Errors
@@ -166,6 +175,7 @@ impl InheritDeadlineConfig {
         let bound = Inherited {
             max: self.max,
             header: self.header,
+            streams: self.streams,
         };
         Ok(InheritDeadlineLayer::of(
             &self.name,

@@ -13,8 +13,9 @@ use super::stamp::Stamp;
 use crate::chassis::Span;
 use crate::debug::debug_fields;
 use crate::error::or_panic;
-use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
+use crate::http::{HttpStreams, Protocol};
+use crate::stack::Streams;
 use crate::telemetry::Series;
 use crate::timeout::{Bound, BoundLayer, Bounded, Total};
 use crate::{CloneService, Evictable};
@@ -144,6 +145,7 @@ impl InheritDeadlineLayer {
 pub struct Inherited {
     pub(super) max: Duration,
     pub(super) header: HeaderName,
+    pub(super) streams: HttpStreams,
 }
 
 impl<B> Bound<Request<B>> for Inherited {
@@ -157,8 +159,12 @@ impl<B> Bound<Request<B>> for Inherited {
             headers::least(Protocol::Http, headers, &self.header),
         ];
         let allowed = both.into_iter().flatten().min();
-        let total = allowed.map_or(self.max, |allowed| allowed.min(self.max));
-        Total(total).begin(request)
+        let max = if self.streams.is_stream(request) {
+            Duration::MAX
+        } else {
+            self.max
+        };
+        Total(allowed.map_or(max, |allowed| allowed.min(max))).begin(request)
     }
 }
 

@@ -99,7 +99,7 @@ impl Code {
 
     /// Reads `grpc-status`, if there is one. A value that is no code is `Unknown`.
     #[inline]
-    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
+    pub(in crate::http) fn read(headers: &HeaderMap) -> Option<Self> {
         headers.get(&STATUS)?;
         let value = text(headers, &STATUS).unwrap_or_default();
         let number = number(value.as_bytes()).and_then(|number| number.try_into().ok());

@@ -84,12 +84,14 @@
 mod classify;
 mod code;
 mod peek;
+mod server;
 mod standard;
 
 pub use self::classify::Classifier;
 pub use self::code::Code;
 pub(in crate::http) use self::code::{PUSHBACK, STATUS};
 pub use self::peek::{PeekFuture, PeekTrailers, PeekedBody};
+pub use self::server::server;
 pub use self::standard::{
     GrpcBalance, GrpcStandard, GrpcStandardLayer, GrpcStandardService, balance, standard,
 };

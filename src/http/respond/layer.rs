@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, Version};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::{BoxError, CloneService, Error, Evictable};
 type WriteAnswer = dyn Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync;
 
 /// Answers in HTTP or gRPC when a call ended in an error. See the [module documentation](crate::http::respond).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RespondLayer<M> {
     protocol: Option<Protocol>,
     side: M,
@@ -109,6 +109,7 @@ impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
         let responder = Responder {
             is_direct: context::take_direct(),
             protocol: protocol.unwrap_or_else(|| Protocol::of(request.headers())),
+            version: request.version(),
             side: self.side,
             write: self.write.clone().map(|write| (write, head())),
         };
@@ -136,6 +137,7 @@ impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
 pub struct Responder<M> {
     is_direct: bool,
     protocol: Protocol,
+    version: Version,
     side: M,
     /// The function that writes the answer, and what it is told of the request.
     write: Option<(Callback<WriteAnswer>, RequestHead)>,
@@ -163,7 +165,7 @@ where
                 self.side.answered(error)?
             }
         };
-        let reason = Reason::new(&error, self.protocol, M::IS_CLIENT);
+        let reason = Reason::new(&error, self.protocol, M::IS_CLIENT).over(self.version);
         let answer = match &self.write {
             Some((write, head)) => (write.0)(Refusal::new(reason, head)),
             None => reason.response(Bytes::new()),

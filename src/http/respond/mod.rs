@@ -30,6 +30,8 @@
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |
+//! | the same, of the body of a [request](crate::Stage::Request) | 408, over HTTP/1 with `Connection: close` | `CANCELLED` |
+//! | [`Draining`](crate::ErrorKind::Draining) | 503, over HTTP/1 with `Connection: close` | `UNAVAILABLE` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
 //! The refusal of a dependency that the handler has called is answered with 503 or `UNAVAILABLE` and no `Retry-After`, whatever its

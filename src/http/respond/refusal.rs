@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
-use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
+use ::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use bytes::Bytes;
 
 use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Stage};
 
 /// The time for which a client is asked to stay away where nothing tells how long the queue will be full.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ pub(super) struct Reason<'a> {
     protocol: Protocol,
     /// `true` if the answer stays in this process.
     is_for_client: bool,
+    /// `true` if the request came over HTTP/1.
+    is_http1: bool,
 }
 
 impl<'a> Reason<'a> {
@@ -32,13 +34,25 @@ impl<'a> Reason<'a> {
             error,
             protocol,
             is_for_client,
+            is_http1: false,
         }
+    }
+
+    /// The same for a request of this version of HTTP.
+    pub(super) fn over(self, version: Version) -> Self {
+        let is_http1 = version <= Version::HTTP_11;
+        Self { is_http1, ..self }
     }
 
     /// Returns the status of the error in both protocols, and the text that a caller may see.
     fn meaning(&self) -> (StatusCode, Code, &'static str) {
         let (status, code, message) = match self.error.kind() {
             _ if self.is_of_dependency() => (503, Code::Unavailable, "unavailable for now"),
+            // The caller is slow, and not the service.
+            _ if self.error.stage() == Stage::Request => {
+                (408, Code::Cancelled, "the request came too slowly")
+            }
+            ErrorKind::Draining => (503, Code::Unavailable, "shutting down"),
             ErrorKind::CircuitOpen
             | ErrorKind::NoEndpoints
             | ErrorKind::DiscoveryStopped
@@ -67,6 +81,14 @@ impl<'a> Reason<'a> {
         self.error.is_foreign_rejection() && self.error.kind() != ErrorKind::DeadlineExceeded
     }
 
+    /// Returns whether the connection is of no further use: the server takes no more calls, or the rest of the request would
+    /// have to be read first. HTTP/2 has no such header.
+    fn closes_connection(&self) -> bool {
+        let is_last =
+            self.error.kind() == ErrorKind::Draining || self.error.stage() == Stage::Request;
+        is_last && !self.is_of_dependency() && self.is_http1
+    }
+
     /// Returns the time for which the client is asked to stay away, if it is known.
     fn retry_after(&self) -> Option<Duration> {
         if self.is_of_dependency() {
@@ -89,6 +111,10 @@ impl<'a> Reason<'a> {
                 if let Some(wait) = self.retry_after() {
                     let seconds = HeaderValue::from(whole_seconds(wait));
                     response.headers_mut().insert(RETRY_AFTER, seconds);
+                }
+                if self.closes_connection() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
                 }
             }
             Protocol::Grpc => {
@@ -254,6 +280,7 @@ mod tests {
             (ErrorKind::NoEndpoints, 503, Code::Unavailable),
             (ErrorKind::DiscoveryStopped, 503, Code::Unavailable),
             (ErrorKind::Refused, 503, Code::Unavailable),
+            (ErrorKind::Draining, 503, Code::Unavailable),
             (ErrorKind::BulkheadFull, 503, Code::Unavailable),
             (ErrorKind::QueueTimeout, 503, Code::Unavailable),
             (ErrorKind::RateLimited, 429, Code::ResourceExhausted),

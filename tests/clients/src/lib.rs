@@ -58,6 +58,8 @@ mod readme;
 #[cfg(test)]
 mod recipes;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod spawn;
 #[cfg(test)]
 mod whole;

@@ -1,0 +1,230 @@
+//! Settings of a server.
+
+use std::time::Duration;
+
+use ::http::{HeaderName, Response};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::bodies::BodiesLayer;
+use super::drain::Drain;
+use super::keyed::{Given, KeyLimits, NotKeyed, PerKey};
+use super::layer::ServerLayer;
+use crate::bulkhead::{self, BulkheadLayer};
+use crate::chassis::{Choice, LayerConfig, PartLayer};
+use crate::error::Check;
+use crate::http::body_timeout;
+use crate::http::deadline::InheritDeadlineConfig;
+use crate::http::respond::{ForServers, Refusal};
+use crate::http::{
+    BodyTimeoutLayer, Classifier, CompleteOnBodyEnd, HttpStreams, InheritDeadlineLayer,
+    RespondLayer,
+};
+use crate::keyed::MakeLayer;
+use crate::measure::{Meter, OPERATION};
+use crate::{ConfigError, debug::debug_fields};
+
+/// The settings of a [`ServerLayer`]. Made by [`server`].
+pub type Config<K = Classifier, T = NotKeyed> = LayerConfig<Settings<T>, (), K, CompleteOnBodyEnd>;
+
+/// The settings of a server, as they are in a [`Config`]. `T` has those of the limits for each key.
+#[derive(Clone, PartialEq)]
+pub struct Settings<T = NotKeyed> {
+    deadline: InheritDeadlineConfig,
+    bulkhead: Choice<bulkhead::Config>,
+    request_body: body_timeout::Config,
+    response_body: body_timeout::Config,
+    respond: RespondLayer<ForServers>,
+    keyed: T,
+}
+
+debug_fields!([T] Settings<T> { deadline, bulkhead, request_body, response_body });
+
+/// Begins to configure a server of HTTP. See the [module documentation](super).
+///
+/// `name` is a label of the metrics. It must differ from the names of clients in the same process, whose calls are counted
+/// under their names.
+pub fn server(name: impl Into<String>) -> Config {
+    of(name.into(), Classifier::new())
+}
+
+/// Begins to configure a server whose calls are classified by `classify`.
+pub(in crate::http) fn of<K>(name: String, classify: K) -> Config<K> {
+    let settings = Settings {
+        deadline: InheritDeadlineLayer::config(&name),
+        bulkhead: Choice::Default,
+        request_body: BodyTimeoutLayer::config(&name),
+        response_body: BodyTimeoutLayer::config(&name),
+        respond: RespondLayer::for_servers(),
+        keyed: NotKeyed,
+    };
+    LayerConfig::new(name, settings, ())
+        .classify(classify)
+        .with_completion(CompleteOnBodyEnd)
+}
+
+impl<K, T> Config<K, T> {
+    /// Sets the longest time of a call, from its head to the end of the answer; above 0 and at most 365 days. 60 s by default.
+    ///
+    /// A caller that sends the time for which it waits has that time if it is shorter. A caller that sends none has all of it.
+    /// Calls that are declared [streams](Self::streaming) have the deadline of their caller alone.
+    pub fn deadline(mut self, max: Duration) -> Self {
+        self.settings.deadline = self.settings.deadline.max(max);
+        self
+    }
+
+    /// Sets the header in which callers send the milliseconds for which they wait, beside `grpc-timeout`. By default
+    /// `x-request-timeout-ms`.
+    pub fn deadline_header(mut self, header: HeaderName) -> Self {
+        self.settings.deadline = self.settings.deadline.header(header);
+        self
+    }
+
+    /// Sets the number of calls that may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Calls beyond it
+    /// are refused at once.
+    ///
+    /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
+    pub fn concurrency_limit(self, limit: impl Into<bulkhead::Limit>) -> Self {
+        self.bulkhead(limit, |bulkhead| bulkhead)
+    }
+
+    /// Limits the calls in flight, with more settings: `.bulkhead(200, |bulkhead| bulkhead.queue(100))`.
+    pub fn bulkhead(
+        mut self,
+        limit: impl Into<bulkhead::Limit>,
+        change: impl FnOnce(bulkhead::Config) -> bulkhead::Config,
+    ) -> Self {
+        let config = BulkheadLayer::config(&self.name, limit);
+        self.settings.bulkhead = Choice::Set(change(config));
+        self
+    }
+
+    /// Any number of calls may be in flight. Nothing else protects the server from more work than it can do.
+    pub fn unlimited(mut self) -> Self {
+        self.settings.bulkhead = Choice::Off;
+        self
+    }
+
+    /// Gives each key, such as a tenant, a layer of its own that `config` makes: the configuration of a rate limit, for example, or
+    /// a tuple of configurations.
+    ///
+    /// `key` takes the key from a request: `|request: &Request<Body>| -> String`, with the body of the server. The layer is
+    /// outside the concurrency limit of all calls, so that a tenant beyond its own limit takes no permit.
+    ///
+    /// The number of keys and their memory are bounded, see [`keyed`](crate::keyed).
+    /// [`keyed_layer`](Self::keyed_layer) takes a layer with other bounds.
+    pub fn keyed<Req, F, Key, C>(self, key: F, config: C) -> Config<K, PerKey<F, C, Req, Key>>
+    where
+        F: Fn(&Req) -> Key,
+        C: MakeLayer,
+    {
+        self.with_keyed(PerKey::new(key, config))
+    }
+
+    /// Puts a layer between the deadline and the concurrency limit of all calls: a [`KeyedLayer`](crate::KeyedLayer) with settings of
+    /// its own, or any other layer of this crate.
+    pub fn keyed_layer<L>(self, layer: L) -> Config<K, Given<L>> {
+        self.with_keyed(Given(layer))
+    }
+
+    fn with_keyed<T2>(self, keyed: T2) -> Config<K, T2> {
+        self.with_settings(|settings| Settings {
+            deadline: settings.deadline,
+            bulkhead: settings.bulkhead,
+            request_body: settings.request_body,
+            response_body: settings.response_body,
+            respond: settings.respond,
+            keyed,
+        })
+    }
+
+    /// Changes the bounds of the bodies of requests. By default a handler waits 30 s for the next part of a body, and a body ends at
+    /// the deadline of its call.
+    pub fn request_body(
+        mut self,
+        change: impl FnOnce(body_timeout::Config) -> body_timeout::Config,
+    ) -> Self {
+        self.settings.request_body = change(self.settings.request_body);
+        self
+    }
+
+    /// Changes the bounds of the bodies of responses. By default a body may be silent for 30 s, and ends at the deadline of its call.
+    pub fn response_body(
+        mut self,
+        change: impl FnOnce(body_timeout::Config) -> body_timeout::Config,
+    ) -> Self {
+        self.settings.response_body = change(self.settings.response_body);
+        self
+    }
+
+    /// Declares the requests whose answers, or whose own bodies, are streams. By default those that are marked with
+    /// [`Streamed`](crate::http::Streamed).
+    ///
+    /// A stream may outlast the [deadline](Self::deadline) of the server, and may be silent, unless
+    /// [`stream_idle`](body_timeout::Config::stream_idle) is set.
+    pub fn streaming(mut self, streams: HttpStreams) -> Self {
+        self.settings.deadline = self.settings.deadline.streaming(streams);
+        self
+    }
+
+    /// Answers refusals and errors with the response that `respond` writes. See [`RespondLayer::respond`].
+    pub fn respond<F>(mut self, respond: F) -> Self
+    where
+        F: Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync + 'static,
+    {
+        self.settings.respond = self.settings.respond.respond(respond);
+        self
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty, a value is outside its range, nothing was said about the concurrency limit, or two settings
+    /// contradict each other.
+    pub fn build(self) -> Result<ServerLayer<K, T::Layer>, ConfigError>
+    where
+        K: Clone,
+        T: KeyLimits,
+    {
+        let check = Check::new("server", &self.name)?;
+        let settings = self.settings;
+        check.that(
+            settings.bulkhead != Choice::Default,
+            "concurrency_limit",
+            &format_args!("not set"),
+            "a number of calls, or `unlimited()`",
+        )?;
+        let origin = Instant::now();
+        let bulkhead = settings.bulkhead.value();
+        let limit = bulkhead.map(|config| config.part(origin, None));
+        let limit = limit.transpose()?;
+        let max = settings.deadline.max;
+        if let Some(wait) = bulkhead.and_then(bulkhead::Config::longest_wait) {
+            let permitted = format!("less than the deadline of {max:?}");
+            check.that(wait < max, "bulkhead queue_wait", &wait, permitted)?;
+        }
+        let drain = Drain::new(&self.name);
+        let name = drain.name();
+        let streams = settings.deadline.streams.clone();
+        let part = (Meter::new(name, OPERATION), drain);
+        Ok(ServerLayer {
+            respond: settings.respond,
+            entry: PartLayer::with(
+                name,
+                origin,
+                part,
+                self.classify.clone(),
+                self.completion,
+            ),
+            deadline: settings.deadline.build()?,
+            keyed: settings.keyed.build(name)?,
+            bulkhead: PartLayer::with(name, origin, limit, self.classify, self.completion),
+            bodies: BodiesLayer {
+                request: settings.request_body.build_for("request_body")?,
+                response: settings.response_body.build()?,
+                streams,
+            },
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! Drain: a part that counts the calls in flight, and can refuse new ones.
+
+use std::mem;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::algorithm::drain::InFlight;
+use crate::chassis::{Admit, At, Part, PartFor, Record};
+use crate::debug::debug_fields;
+use crate::stripe::{stripe, stripes};
+use crate::telemetry::Series;
+use crate::{ErrorKind, Mode};
+
+/// Part of a call to a server that can be drained.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    in_flight: InFlight,
+    /// A call has ended, or was refused, during a drain; or the drain has begun.
+    changed: Notify,
+    metrics: &'static Series,
+}
+
+debug_fields!(Shared as Drain { metrics.name(), in_flight.count(), in_flight.is_draining() });
+
+/// A call that is in flight.
+#[derive(Debug, Default)]
+pub struct Counted(bool);
+
+impl Drain {
+    pub(super) fn new(name: &str) -> Self {
+        let shared = Shared {
+            in_flight: InFlight::new(stripes()),
+            changed: Notify::new(),
+            metrics: Series::of(name, "drain"),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.shared.metrics.name()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.shared.in_flight.is_draining()
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.shared.in_flight.count()
+    }
+
+    /// Admits no further call.
+    pub(super) fn begin(&self) {
+        self.shared.in_flight.drain();
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Waits until a drain has begun and no call is in flight.
+    pub(super) async fn drained(&self) {
+        let shared = &*self.shared;
+        loop {
+            // Registered before the calls are counted, so that no end is missed.
+            let mut changed = pin!(shared.changed.notified());
+            changed.as_mut().enable();
+            if shared.in_flight.is_draining() && shared.in_flight.count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, at: &At) -> Admit {
+        self.shared.changed.notify_waiters();
+        let metrics = self.shared.metrics;
+        let refused = metrics.refuse(ErrorKind::Draining, Mode::Enforce, None, at.instant());
+        refused.map_or_else(Admit::Refuse, |()| Admit::Go)
+    }
+}
+
+impl Part for Drain {
+    type Ask = ();
+    type Permit = Counted;
+
+    #[inline(always)]
+    fn is_open(&self) -> bool {
+        !self.is_draining()
+    }
+
+    #[inline(always)]
+    fn admit(&self, (): (), permit: &mut Counted, at: &At) -> Admit {
+        permit.0 = self.shared.in_flight.begin(stripe());
+        if permit.0 {
+            Admit::Go
+        } else {
+            self.refuse(at)
+        }
+    }
+
+    #[inline(always)]
+    fn settle(&self, permit: &mut Counted, _: &Record<'_>) {
+        if mem::take(&mut permit.0) && self.shared.in_flight.end(stripe()) {
+            self.shared.changed.notify_waiters();
+        }
+    }
+}
+
+impl<Req> PartFor<Req> for Drain {
+    #[inline(always)]
+    fn ask(&self, _: &Req) {}
+}
