@@ -41,7 +41,7 @@ pub trait Permit: Send + 'static {
 
     /// Returns when the whole answer must be over, if the layer has a deadline that covers it. By default there is none.
     ///
-    /// A completion that waits for more than the head ends the answer then, and [expires](Self::expire) the permit.
+    /// A completion that waits for more than the head asks once, when it gets the permit. It ends the answer then, and [expires](Self::expire) the permit.
     fn deadline(&self) -> Option<Deadline> {
         None
     }

@@ -85,7 +85,7 @@
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`body_timeout`](Config::body_timeout) | an answer may be silent for 30 s before its first message, and ends at the deadline; a declared stream has neither limit |
+//! | [`body_timeout`](Config::body_timeout) | an answer may be silent for 30 s before its first message, and the stack ends it at the deadline; a declared stream has neither limit |
 //! | [`propagate_deadline`](Config::propagate_deadline) | the header `grpc-timeout` |
 //! | [`balance`](Config::balance) | those of the [balancer](crate::balance), for replicas |
 //!

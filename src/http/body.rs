@@ -14,7 +14,8 @@ use super::rules::of_error;
 use crate::context::DeadlineScope;
 use crate::timer::Timer;
 use crate::{
-    BoxError, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, Stage, TrackCompletion, context,
+    BoxError, Deadline, Error, ErrorKind, ErrorsAreFailures, Outcome, Permit, Stage,
+    TrackCompletion, context,
 };
 
 /// Classifies a call whose response came to its end.
@@ -140,6 +141,7 @@ where
         };
         permit.head(head);
         let call = Call {
+            ends_at: permit.deadline().map(Deadline::instant),
             permit: Some(permit),
             outcome: head,
             is_decided: is_decided(&response, head, classify),
@@ -221,6 +223,8 @@ struct Call<T: Permit, K> {
     is_stream: bool,
     /// The deadline that was in force at the head.
     deadline: Option<Instant>,
+    /// The deadline of the permit.
+    ends_at: Option<Instant>,
     // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
     timer: Option<Pin<Box<Timer>>>,
     classify: K,
@@ -239,19 +243,17 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
     /// Waits for the deadline, if there is one.
     #[cold]
     fn poll_deadline(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let deadline = self.permit.as_ref().and_then(Permit::deadline);
-        let Some(deadline) = deadline else {
+        let Some(ends_at) = self.ends_at else {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(Timer::default()));
-        timer.as_mut().poll_at(deadline.instant(), cx)
+        timer.as_mut().poll_at(ends_at, cx)
     }
 
     /// Returns whether the deadline has come for a reader that does not wait for the body.
     #[inline]
     fn is_late(&self) -> bool {
-        let deadline = self.permit.as_ref().and_then(Permit::deadline);
-        deadline.is_some_and(|deadline| deadline.instant() < Instant::now())
+        self.ends_at.is_some_and(|at| at < Instant::now())
     }
 
     /// The deadline has come.

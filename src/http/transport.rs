@@ -40,7 +40,7 @@ impl Transport {
     fn near(&self) -> Result<NearLayers, ConfigError> {
         Ok(NearLayers {
             // The stack ends the body at the deadline.
-            body_timeout: self.body_timeout.clone().build()?,
+            body_timeout: self.body_timeout.clone().build()?.without_deadline(),
             propagate_deadline: self.propagate_deadline.clone().build()?,
         })
     }

@@ -280,37 +280,35 @@ async fn the_response_timeout_is_never_on_the_wire() {
 async fn streams_that_end_for_time_do_not_open_the_breaker() {
     let stack = grpc("watch").streaming(HttpStreams::new().all());
     let stack = stack.concurrency_limit(50).build().unwrap();
-    let handle = stack.handle();
-    let idle = BodyTimeoutLayer::config("watch").idle(SECOND);
+    let idle = BodyTimeoutLayer::config("watch").stream_idle(SECOND);
     let idle = idle.deadline(false).build().unwrap();
-    // The server keeps to the inherited deadline, its client does, or the stream falls silent.
-    for (is_told, every, time) in [(true, 500, 9), (false, 500, 2), (false, 5_000, 9)] {
-        for _ in 0..30 {
-            let server = service_fn(move |request: Request<crate::callers::Body>| {
-                std::future::ready(Ok::<_, BoxError>(if is_told {
-                    obeys(&request)
-                } else {
-                    Response::new(Drips::new(every * MS, FOREVER))
-                }))
-            });
-            let client = ServiceBuilder::new()
-                .layer(stack.clone())
-                .layer(idle)
-                .layer(
-                    PropagateDeadlineLayer::config("watch")
-                        .slack(10 * MS)
-                        .build()
-                        .unwrap(),
-                )
-                .service(server);
-            let call = Deadline::after(time * SECOND).scope(client.oneshot(watch()));
-            let (lasted, _end) = read(call.await.expect("a head")).await;
-            assert!(lasted <= time * SECOND);
+    let (late, silent) = (ErrorKind::DeadlineExceeded, ErrorKind::Timeout);
+    // The server says that time is up, the stack does, or the stream falls silent.
+    for (every, time, lasts, end) in [
+        (500 * MS, 5 * SECOND, 5 * SECOND, Ok(())),
+        (500 * MS, FOREVER, 9 * SECOND, Err(late)),
+        (5 * SECOND, FOREVER, SECOND, Err(silent)),
+    ] {
+        let server = service_fn(async |_: Request<crate::callers::Body>| {
+            Ok::<_, BoxError>(Response::new(Drips::new(every, time).ending_with("4")))
+        });
+        let client = ServiceBuilder::new()
+            .layer(stack.clone())
+            .layer(idle)
+            .service(server);
+        // All at once, so that the breaker remembers each.
+        let calls = (0..30).map(|_| async {
+            let call = Deadline::after(9 * SECOND).scope(client.clone().oneshot(watch()));
+            read(call.await.expect("a head")).await
+        });
+        for (lasted, ended) in futures::future::join_all(calls).await {
+            assert_eq!(ended.map_err(|error| error.kind()), end);
+            assert!(lasted.abs_diff(lasts) <= 500 * MS, "{lasted:?} {end:?}");
         }
+        let breaker = stack.handle().circuit_breaker().unwrap().clone();
+        assert_eq!(breaker.state(), State::Closed, "{end:?}");
+        assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
     }
-    let breaker = handle.circuit_breaker().unwrap();
-    assert_eq!(breaker.state(), State::Closed);
-    assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::debugging::{DebugValue, DebuggingRecorder};
 use buttress::balance::Endpoint;
 use buttress::discover::Watch;
 use buttress::http::client::{ResponseBody, health_check};
@@ -121,17 +122,45 @@ async fn a_request_that_may_have_acted_is_sent_once() {
     assert_eq!(seen.take().len(), 1);
 }
 
+/// Answers with a body that never comes.
+async fn stalls(
+    _: Request<Body>,
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error = BoxError>>, BoxError> {
+    let frames = futures::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+    Ok(Response::new(http_body_util::StreamBody::new(frames)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_body_is_that_of_the_stack_alone() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let exports = client("exports")
+        .deadline(3 * SECOND)
+        .no_measure()
+        .concurrency_limit(50)
+        .wrap(service_fn(stalls))
+        .unwrap();
+    let request = Request::get("http://exports/").body("").unwrap();
+    let response = exports.send(request).await.unwrap();
+    let began = Instant::now();
+    let error = response.into_body().collect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    let mut ends = recorder.snapshotter().snapshot();
+    ends.retain(|(key, _)| key.name() == "buttress_timeouts_total");
+    let [(key, count)] = &ends[..] else {
+        panic!("{ends:?}");
+    };
+    assert_eq!(*count, DebugValue::Counter(1));
+    assert!(key.labels().any(|label| label.value() == "deadline"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_holds_its_permit_and_may_not_be_silent_for_ever() {
-    let stalls = service_fn(async |_: Request<Body>| {
-        let frames = futures::stream::pending::<Result<Frame<Bytes>, BoxError>>();
-        let body = http_body_util::StreamBody::new(frames);
-        Ok::<_, BoxError>(Response::new(body))
-    });
     let exports = client("exports")
         .body_timeout(|body| body.idle(SECOND))
         .concurrency_limit(50)
-        .wrap(stalls)
+        .wrap(service_fn(stalls))
         .unwrap();
     let request = Request::get("http://exports/").body("").unwrap();
     let response = exports.send(request).await.unwrap();
@@ -269,6 +298,19 @@ async fn one_target_has_no_health_to_check() {
     let client = client.wrap(answers(&Seen::default(), |_, _| 200)).unwrap();
     let error = client.check_health(health_check("/health")).unwrap_err();
     assert!(error.to_string().contains("replicas"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_target_has_no_balancer_to_configure() {
+    let config = || {
+        let config = client("search").concurrency_limit(50);
+        config.balance(|balance| balance.seed(1))
+    };
+    let seen = Seen::default();
+    let answers = || answers(&seen, |_, _| 200);
+    let error = config().wrap(answers()).unwrap_err();
+    assert!(error.to_string().contains("replicas"), "{error}");
+    assert!(config().replicas(answers(), ["http://a"]).is_ok());
 }
 
 #[tokio::test(start_paused = true)]

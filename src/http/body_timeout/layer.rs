@@ -37,6 +37,12 @@ impl BodyTimeoutLayer {
         Config::new(name.into())
     }
 
+    /// Leaves the deadline to a stack around the layer.
+    pub(crate) fn without_deadline(mut self) -> Self {
+        self.limits.deadline = false;
+        self
+    }
+
     /// Wraps `service`, checking that it can serve requests of type `Req` with responses that have a body.
     pub fn wrap<Req, S, B>(&self, service: S) -> BodyTimeout<S>
     where

@@ -72,7 +72,7 @@
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`body_timeout`](Config::body_timeout) | a body may be silent for 30 s, and ends at the deadline |
+//! | [`body_timeout`](Config::body_timeout) | a body may be silent for 30 s; the stack ends it at the deadline |
 //! | [`propagate_deadline`](Config::propagate_deadline) | the header `x-request-timeout-ms` |
 //! | [`balance`](Config::balance) | those of the [balancer](crate::balance), for replicas |
 //! | [`replay`](Config::replay) | [`HttpReplay`](crate::http::HttpReplay): idempotent requests, and all that were provably not sent |
