@@ -72,7 +72,7 @@
 //!
 //! | layer | module | effect |
 //! |---|---|---|
-//! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack and all that belongs to HTTP, or to gRPC over tonic |
+//! | `http::client`, `grpc::client`, `reqwest::client` | `http::client`, `grpc`, `reqwest` | a whole client: the standard stack and all that belongs to HTTP, to gRPC over tonic, or to HTTP over reqwest |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | lets streamed bodies be sent again |
 //! | `http::AddOriginLayer` | `http::add_origin` | sends requests to one replica, through a client that is bound to none |
@@ -85,8 +85,9 @@
 //! The feature `http` adds the rules of HTTP and gRPC: the meaning of each status, the requests that may be sent again, and the end of
 //! a call at the end of its response body. It depends on the crates `http`, `http-body` and `http-body-util` and on no client. Clients of
 //! hyper-util, tonic and reqwest fit, and servers under axum and tonic. Begin with `buttress::http::client(name)` in place of
-//! [`standard`]; the [recipes](guide::http) show it for each client. The features `hyper`, `tonic` and `reqwest` add adapters that ask
-//! the client whether a request was sent.
+//! [`standard`], or with `buttress::reqwest::client(name)`; the [recipes](guide::http) show it for each client. The features `hyper`,
+//! `tonic` and `reqwest` add adapters that ask the client whether a request was sent. `reqwest-json`, `reqwest-query` and `reqwest-form`
+//! add the methods `json`, `query` and `form` of its requests.
 //!
 //! # Order of layers
 //!

@@ -7,8 +7,8 @@
 //! module `grpc` of the feature `tonic` does it for gRPC. [`standard`] and [`grpc::standard`] are the stack alone, for an order of
 //! your own. The parts can be given to any layer: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
-//! With reqwest, convert its response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
-//! `ServiceExt` of tower.
+//! For reqwest there is a whole client of its own, `buttress::reqwest::client`. In a stack of your own, convert its response first:
+//! `client.map_response(http::Response::<reqwest::Body>::from)`, with the `ServiceExt` of tower.
 //!
 //! # How it works
 //!
@@ -104,10 +104,10 @@
 //!
 //! | body of the request | the timeout begins |
 //! |---|---|
-//! | [`ReplayBody`], also inside a body of tonic's | when the client has taken the last part |
+//! | [`ReplayBody`], also inside a body of tonic's, and a stream through `reqwest::client` | when the client has taken the last part |
 //! | your own, with [`TryCopyBody::upload`] | when the client has taken the last part |
 //! | whole (`Full`, texts, bytes), or with `.replay(Never)` | with the attempt: the client takes all of it at once |
-//! | of `reqwest::Request` | with the attempt |
+//! | of `reqwest::Request`, in a stack of your own | with the attempt |
 //!
 //! A part counts as sent when the client has taken it. The buffers of the client and of the system, a few megabytes at most, may
 //! still hold it. The deadline and the response timeout (10 s) include the upload, so that a stack for longer uploads has to set

@@ -61,3 +61,5 @@ mod recipes;
 mod spawn;
 #[cfg(test)]
 mod whole;
+#[cfg(test)]
+mod whole_reqwest;
