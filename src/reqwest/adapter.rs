@@ -26,11 +26,11 @@ thread_local! {
 /// [`Cause::was_sent`](crate::Cause::was_sent) is `false`. A request that was redirected makes no statement, because the service may
 /// have acted on it.
 ///
-/// A finished [`reqwest::Client`](::reqwest::Client) does not tell whether it follows redirects, or sends requests again by itself.
+/// A finished [`reqwest::Client`] does not tell whether it follows redirects, or sends requests again by itself.
 /// An adapter that is made `From` one makes no statement. [`build`](Self::build) makes the client of a [`ClientBuilder`], and counts
 /// redirects.
 ///
-/// It is a service of [`reqwest::Request`](Request). In a stack of your own, the statement proves nothing to a layer that has not
+/// It is a service of [`reqwest::Request`]. In a stack of your own, the statement proves nothing to a layer that has not
 /// called the adapter directly, but through a service that waits before it makes the call.
 ///
 /// # Examples

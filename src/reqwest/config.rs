@@ -98,7 +98,7 @@ impl Config {
 
     /// Makes a client that sends requests where their URL says, through a client of reqwest or an [`Adapter`].
     ///
-    /// Nothing proves that a request to a finished [`reqwest::Client`](::reqwest::Client) was not sent. Only idempotent requests
+    /// Nothing proves that a request to a finished [`reqwest::Client`] was not sent. Only idempotent requests
     /// are then sent again. [`build`](Self::build) makes a client that can prove it.
     ///
     /// # Errors

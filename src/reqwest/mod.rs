@@ -1,4 +1,4 @@
-//! A whole client for [reqwest](::reqwest): its methods and responses, over the standard stack and all that belongs to HTTP.
+//! A whole client for [reqwest]: its methods and responses, over the standard stack and all that belongs to HTTP.
 //!
 //! # When to use it
 //!
@@ -12,12 +12,12 @@
 //!                                      ╰──▶ balancer ─▶ for each replica: the two layers ─▶ its origin ─▶ reqwest
 //! ```
 //!
-//! A [`Client`] has the methods of [`reqwest::Client`](::reqwest::Client), such as `get` and `post`, and its [`RequestBuilder`] those
+//! A [`Client`] has the methods of [`reqwest::Client`], such as `get` and `post`, and its [`RequestBuilder`] those
 //! of reqwest's that are used most. [`with`](RequestBuilder::with) has all others. The response is a
-//! [`reqwest::Response`](::reqwest::Response): its URL, remote address, version, headers, cookies and extensions are those of
+//! [`reqwest::Response`]: its URL, remote address, version, headers, cookies and extensions are those of
 //! the last attempt.
 //!
-//! The settings are those of the [standard stack](crate::stack), and of the layers under it, as in [`http::client`](crate::http::client).
+//! The settings are those of the [standard stack](crate::stack), and of the layers under it, as in [`http::client`](mod@crate::http::client).
 //! A last method makes the client:
 //!
 //! | method | requests go | proof that a request was not sent |
@@ -79,7 +79,7 @@
 //!
 //! # Defaults
 //!
-//! Those of [`http::client`](crate::http::client#defaults), and:
+//! Those of [`http::client`](mod@crate::http::client#defaults), and:
 //!
 //! | setting | default |
 //! |---|---|
@@ -107,7 +107,7 @@
 //!
 //! # Errors
 //!
-//! [`Error`](crate::Error). [`downcast_ref`](crate::Cause::downcast_ref) finds the [`reqwest::Error`](::reqwest::Error) in it. The
+//! [`Error`](crate::Error). [`downcast_ref`](crate::Cause::downcast_ref) finds the [`reqwest::Error`] in it. The
 //! methods of a response, such as `text`, fail with a `reqwest::Error`, in which [`Error::find`](crate::Error::find) finds the reason
 //! if a layer has ended the body.
 //!

@@ -21,7 +21,7 @@ use crate::{ConfigError, Error, context};
 /// |---|---|
 /// | a text, `http://10.0.0.1:80` | to this origin through the client of all replicas; it takes the place of that in the URL |
 /// | an [`AddOriginLayer`] | the same |
-/// | an [`Adapter`] or a [`reqwest::Client`](::reqwest::Client) | where their URL says, through this client |
+/// | an [`Adapter`] or a [`reqwest::Client`] | where their URL says, through this client |
 ///
 /// A redirect is followed to where it points, whichever replica that is.
 ///

@@ -11,7 +11,7 @@ use crate::Error;
 
 /// A request that is being built, and then sent through a [`Client`].
 ///
-/// It has the methods of [`reqwest::RequestBuilder`](::reqwest::RequestBuilder) that are used most. [`with`](Self::with) has all
+/// It has the methods of [`reqwest::RequestBuilder`] that are used most. [`with`](Self::with) has all
 /// others.
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
@@ -30,13 +30,17 @@ impl RequestBuilder {
         }
     }
 
-    /// Changes the request with any method of reqwest's own builder.
+    /// Changes the request with any method of reqwest's own builder, or only on a condition.
     ///
     /// # Examples
     ///
     /// ```
     /// # let web = buttress::reqwest::client("web").unlimited().build(reqwest::Client::builder().no_proxy())?;
-    /// let request = web.get("http://orders/").with(|request| request.fetch_mode_no_cors());
+    /// # let tenant = Some("a");
+    /// let request = web.get("http://orders/").with(|request| match tenant {
+    ///     Some(tenant) => request.header("x-tenant", tenant),
+    ///     None => request,
+    /// });
     /// # drop(request);
     /// # Ok::<(), buttress::ConfigError>(())
     /// ```

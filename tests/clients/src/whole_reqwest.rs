@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use buttress::balance::Endpoint;
 use buttress::discover::Watch;
 use buttress::http::{AddOriginLayer, Classifier, Idempotent, Streamed};
-use buttress::reqwest::{Adapter, Client, Config, client, health_check};
+use buttress::reqwest::{Adapter, Client, Config, RequestBuilder, client, health_check};
 use buttress::{
     Attempts, Backoff, BoxError, Cause, Error, ErrorKind, FallbackLayer, GaveUp, Jitter,
 };
@@ -436,9 +436,7 @@ async fn a_deadline_of_client_or_request_is_on_the_wire_and_over_the_body() {
         let config = deadline.into_iter().fold(config, Config::deadline);
         let web = config.build(builder()).unwrap();
         let request = web.get(server.url("/"));
-        let request = timeout
-            .into_iter()
-            .fold(request, |request, time| request.timeout(time));
+        let request = timeout.into_iter().fold(request, RequestBuilder::timeout);
         let began = Instant::now();
         let response = request.send().await.unwrap();
         let is_told = expected == ErrorKind::DeadlineExceeded;
