@@ -72,7 +72,7 @@
 //!
 //! | layer | module | effect |
 //! |---|---|---|
-//! | `http::client`, `grpc::client` | `http::client`, `grpc` | a whole client: the standard stack with all layers for HTTP, or for gRPC over tonic |
+//! | `http::client`, `grpc::client`, `reqwest::client` | `http::client`, `grpc`, `reqwest` | a whole client: the standard stack with all layers for HTTP, for gRPC over tonic, or for HTTP over reqwest |
 //! | `http::server`, `grpc::server` | `http::server` | the layers of a server under axum or tonic: deadline, limits, slow bodies, answers, drain |
 //! | `http::standard`, `http::grpc::standard` | `http`, `http::grpc` | the standard stack for HTTP and gRPC |
 //! | `http::ReplayBodyLayer` | `http::replay_body` | keeps streamed bodies, so that they can be sent again |
@@ -86,9 +86,10 @@
 //! The feature `http` adds the rules of HTTP and gRPC: the meaning of each status, the requests that may be sent again,
 //! and the end of a call at the end of its response body. It depends on the crates `http`, `http-body` and
 //! `http-body-util` and on no client. It works with clients of hyper-util, tonic and reqwest, and with servers under
-//! axum and tonic. Begin with `buttress::http::client(name)` in place of [`standard`]; the [recipes](guide::http) show
-//! the setup for each client. The features `hyper`, `tonic` and `reqwest` add adapters that ask the client whether a
-//! request was sent.
+//! axum and tonic. Begin with `buttress::http::client(name)` in place of [`standard`], or with
+//! `buttress::reqwest::client(name)`; the [recipes](guide::http) show the setup for each client. The features `hyper`,
+//! `tonic` and `reqwest` add adapters that ask the client whether a request was sent. `reqwest-json`, `reqwest-query`
+//! and `reqwest-form` add the methods `json`, `query` and `form` of its requests.
 //!
 //! # Order of layers
 //!

@@ -18,7 +18,7 @@ pub type Replica<S> = Near<IntoChannel<S>>;
 ///
 /// `name` is a label of the metrics and a part of the errors.
 pub fn client(name: impl Into<String>) -> Config {
-    whole(standard(name))
+    whole(standard(name), ())
 }
 
 /// Checks replicas by the health service of gRPC, `grpc.health.v1.Health`, for this service; `""` is the server as a whole.

@@ -9,8 +9,8 @@
 //! stack alone, for an order of your own. [`server()`] makes the layers of a server. Any layer takes the parts by
 //! themselves: `.classify(Classifier::new())`, `.completion(CompleteOnBodyEnd)`.
 //!
-//! With reqwest, convert the response first: `client.map_response(http::Response::<reqwest::Body>::from)`, with the
-//! `ServiceExt` of tower.
+//! For reqwest, `buttress::reqwest::client` makes a whole client. In a stack of your own, convert its response first:
+//! `client.map_response(http::Response::<reqwest::Body>::from)`, with the `ServiceExt` of tower.
 //!
 //! # How it works
 //!
@@ -111,10 +111,10 @@
 //!
 //! | body of the request | the timeout begins |
 //! |---|---|
-//! | [`ReplayBody`], also inside a tonic body | when the client has taken the last part |
+//! | [`ReplayBody`], also inside a tonic body, and a stream through `reqwest::client` | when the client has taken the last part |
 //! | your own, with [`TryCopyBody::upload`] | when the client has taken the last part |
 //! | whole (`Full`, texts, bytes), or with `.replay(Never)` | with the attempt: the client takes all of it at once |
-//! | of `reqwest::Request` | with the attempt |
+//! | of `reqwest::Request`, in a stack of your own | with the attempt |
 //!
 //! A part counts as sent when the client has taken it. It may still be in the buffers of the client and of the system,
 //! a few megabytes at most. The deadline and the response timeout (10 s) include the upload, so a stack for longer

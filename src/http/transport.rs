@@ -19,21 +19,23 @@ use crate::measure::Meter;
 use crate::stack::{self, Settings, Standard, StandardParts, StandardService};
 use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 
-/// The settings of the layers between a standard stack and its client.
+/// The settings of the layers between a standard stack and its client. `A` has those of the client, if it is made there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Transport {
+pub struct Transport<A = ()> {
     body_timeout: body_timeout::Config,
     propagate_deadline: PropagateDeadlineConfig,
     /// `None` unless it was changed.
     balance: Option<balance::Config>,
+    pub(crate) client: A,
 }
 
-impl Transport {
-    pub(crate) fn new(name: &str) -> Self {
+impl<A> Transport<A> {
+    fn new(name: &str, client: A) -> Self {
         Self {
             body_timeout: BodyTimeoutLayer::config(name),
             propagate_deadline: PropagateDeadlineLayer::config(name),
             balance: None,
+            client,
         }
     }
 
@@ -46,7 +48,7 @@ impl Transport {
     }
 }
 
-impl<R, K, C, D> Standard<R, K, C, D, Transport> {
+impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
     /// Changes the settings of the [body timeout](crate::http::body_timeout).
     pub fn body_timeout(
         self,
@@ -80,7 +82,7 @@ impl<R, K, C, D> Standard<R, K, C, D, Transport> {
         })
     }
 
-    fn transport(mut self, change: impl FnOnce(Transport) -> Transport) -> Self {
+    pub(crate) fn transport(mut self, change: impl FnOnce(Transport<A>) -> Transport<A>) -> Self {
         self.settings.transport = change(self.settings.transport);
         self
     }
@@ -119,7 +121,8 @@ pub(crate) type HttpBalanceBy<M, K> = Balance<Near<M>, PowerOfChoices, K, Comple
 pub(crate) type HttpBalanceConfig<K> = balance::Config<PowerOfChoices, K, CompleteOnBodyEnd>;
 
 /// The settings of a whole client.
-pub(crate) type WholeConfig<K> = Standard<HttpReplay, K, CompleteOnBodyEnd, HttpStreams, Transport>;
+pub(crate) type WholeConfig<K, A = ()> =
+    Standard<HttpReplay, K, CompleteOnBodyEnd, HttpStreams, Transport<A>>;
 
 /// A standard stack over the end of a whole client.
 pub(crate) type WholeStack<O, M, K> =
@@ -140,14 +143,17 @@ pub(crate) type WholeBody<B, K> =
     TrackedBody<TargetBody<B, K>, InFlight<Option<Meter>, StandardParts>, K>;
 
 /// Adds the settings of a whole client to those of a standard stack.
-pub(crate) fn whole<K>(standard: Standard<HttpReplay, K, CompleteOnBodyEnd>) -> WholeConfig<K> {
-    let transport = Transport::new(&standard.name);
+pub(crate) fn whole<K, A>(
+    standard: Standard<HttpReplay, K, CompleteOnBodyEnd>,
+    client: A,
+) -> WholeConfig<K, A> {
+    let transport = Transport::new(&standard.name, client);
     standard
         .streaming(HttpStreams::new())
         .with_settings(|settings| settings.with_transport(transport))
 }
 
-impl<K: Clone> WholeConfig<K> {
+impl<K: Clone, A> WholeConfig<K, A> {
     /// Makes a client of one target.
     pub(crate) fn over_one<O: Clone, M: Clone>(
         self,

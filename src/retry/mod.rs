@@ -58,7 +58,7 @@
 //!
 //! - A layer of this operation refused it: a part of the same stack, a layer that the retry calls directly or through services that
 //!   pass the call on at once, the endpoint that a balancer has chosen, or a layer of the same name in the same task.
-//! - The client says so, through an adapter directly around it (`hyper::Client`, `tonic::Client` and `reqwest::Client`
+//! - The client says so, through an adapter directly around it (`hyper::Client`, `tonic::Client` and `reqwest::Adapter`
 //!   of this crate, behind the features of these names). The retry must call the adapter directly as well.
 //!
 //! No other error is a proof. For example, a service that charges a card and then sends a mail may fail because the

@@ -67,16 +67,20 @@ impl AddOriginLayer {
         }
     }
 
-    /// Returns the URI of a request that is sent to the origin.
-    fn add_to(&self, uri: Uri) -> Uri {
-        let mut parts = uri.into_parts();
+    /// Sends a request to the origin.
+    #[inline]
+    pub(crate) fn add_to<B>(&self, request: &mut Request<B>) {
+        if request.method() == Method::CONNECT {
+            return;
+        }
+        let mut parts = mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         // The path of a request for a bare authority is empty.
         parts
             .path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));
-        Uri::from_parts(parts).expect("has all its parts")
+        *request.uri_mut() = Uri::from_parts(parts).expect("has all its parts");
     }
 
     /// Wraps `service`. The compiler checks that it can serve requests with bodies of type `B`.
@@ -108,10 +112,7 @@ impl<B> Adapt<Request<B>> for AddOriginLayer {
 
     #[inline]
     fn adapt(&self, mut request: Request<B>) -> (Request<B>, Unchanged) {
-        if request.method() != Method::CONNECT {
-            let uri = mem::take(request.uri_mut());
-            *request.uri_mut() = self.add_to(uri);
-        }
+        self.add_to(&mut request);
         (request, Unchanged)
     }
 }

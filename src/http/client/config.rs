@@ -19,7 +19,7 @@ pub type Replica<S> = Near<AddOrigin<S>>;
 ///
 /// `name` is a label of the metrics and a part of the errors.
 pub fn client(name: impl Into<String>) -> Config {
-    whole(standard(name))
+    whole(standard(name), ())
 }
 
 impl Config {

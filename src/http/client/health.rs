@@ -30,16 +30,22 @@ use crate::debug::debug_fields;
 /// # drop(health);
 /// ```
 pub fn health_check<B>(path: &'static str) -> HealthCheck<HttpProbe<B>> {
-    HealthCheck::new(HttpProbe {
-        path: PathAndQuery::from_static(path),
-        body: PhantomData,
-    })
+    HealthCheck::new(HttpProbe::new(PathAndQuery::from_static(path).into()))
 }
 
 /// A probe that gets a path of an HTTP server. Made by [`health_check`].
 pub struct HttpProbe<B> {
-    path: PathAndQuery,
+    uri: Uri,
     body: PhantomData<fn() -> B>,
+}
+
+impl<B> HttpProbe<B> {
+    pub(crate) fn new(uri: Uri) -> Self {
+        Self {
+            uri,
+            body: PhantomData,
+        }
+    }
 }
 
 impl<S, B, R> Probe<S> for HttpProbe<B>
@@ -52,7 +58,7 @@ where
         let ready = poll_fn(|cx| service.poll_ready(cx)).await;
         ready.map_err(Into::into)?;
         let mut request = Request::new(B::default());
-        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.uri_mut() = self.uri.clone();
         let status = service.call(request).await.map_err(Into::into)?.status();
         if status.is_success() {
             Ok(())
@@ -62,4 +68,4 @@ where
     }
 }
 
-debug_fields!([B] HttpProbe<B> { path });
+debug_fields!([B] HttpProbe<B> { uri });

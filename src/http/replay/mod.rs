@@ -27,7 +27,7 @@
 //! Any other is sent again only if it is proved that it was not sent: a layer of the same operation refused it, or the client
 //! says so. An error does not say so by itself: a connection that was refused may have been the second one, after a redirect.
 //! So the client is asked by an adapter that sits directly around it: `buttress::hyper::Client`, `buttress::tonic::Client` or
-//! `buttress::reqwest::Client` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
+//! `buttress::reqwest::Adapter` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
 //! refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request before it wrote any of it.
 //!
 //! Hedges send two requests at once, and writes may then collide. So only GET, HEAD and OPTIONS are hedged, and what 1, 2 or
@@ -92,8 +92,8 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! `reqwest::Request` is a type of its own. A closure, `reqwest::Request::try_clone`, copies it, and takes all requests for
-//! idempotent; a policy of your own decides otherwise:
+//! `buttress::reqwest::client` uses this policy. In a stack of your own, `reqwest::Request` is a type of its own. A closure,
+//! `reqwest::Request::try_clone`, copies it, and takes all requests for idempotent; a policy of your own decides otherwise:
 //!
 #![cfg_attr(not(doctest), doc = include_str!("../../snippets/reqwest_replay.md"))]
 

@@ -168,7 +168,7 @@ async fn a_reqwest_client_gets_an_answer() {
 async fn a_reqwest_client_tries_a_refused_connection_again() {
     let (_socket, address) = closed_port();
     refused(
-        buttress::reqwest::Client::build(reqwest::Client::builder().no_proxy()).unwrap(),
+        buttress::reqwest::Adapter::build(reqwest::Client::builder().no_proxy()).unwrap(),
         reqwest_request(address),
         reqwest::Request::try_clone,
     )

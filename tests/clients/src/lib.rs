@@ -63,3 +63,5 @@ mod server;
 mod spawn;
 #[cfg(test)]
 mod whole;
+#[cfg(test)]
+mod whole_reqwest;

@@ -192,7 +192,7 @@ async fn an_order_that_was_redirected_to_a_dead_server_is_sent_once() {
     );
 
     let counting = reqwest::Client::builder().no_proxy();
-    let counting = buttress::reqwest::Client::build(counting).unwrap();
+    let counting = buttress::reqwest::Adapter::build(counting).unwrap();
     let counting = ServiceBuilder::new()
         .layer(stack)
         .map_response(Response::<reqwest::Body>::from)
@@ -235,10 +235,10 @@ async fn an_order_whose_connection_is_refused_is_sent_again_through_each_adapter
         proved(&refused(client, order(address), ActsOnce).await);
     }
     let builder = || reqwest::Client::builder().no_proxy();
-    let client = buttress::reqwest::Client::build(builder()).unwrap();
+    let client = buttress::reqwest::Adapter::build(builder()).unwrap();
     proved(&refused(client, reqwest_order(address), TryClone).await);
     let none = reqwest::redirect::Policy::none();
-    let client = buttress::reqwest::Client::build_with_redirects(builder(), none).unwrap();
+    let client = buttress::reqwest::Adapter::build_with_redirects(builder(), none).unwrap();
     proved(&refused(client, reqwest_order(address), TryClone).await);
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let channel = buttress::tonic::Client::new(channel.unwrap().connect_lazy());

@@ -1,29 +1,18 @@
-use buttress::http::{BodyTimeoutLayer, is_idempotent};
+use std::time::Duration;
+
 use buttress::reqwest::Client;
-use buttress::{BoxError, Error, Replay};
-use reqwest::{ClientBuilder, Request, Response};
-use tower::util::BoxCloneSyncService;
-use tower::ServiceBuilder;
+use buttress::{BoxError, ConfigError};
+use reqwest::ClientBuilder;
 
-#[derive(Clone)]
-struct TryClone;
-
-impl Replay<Request> for TryClone {
-    fn copy(&self, request: &Request) -> Option<Request> {
-        request.try_clone()
-    }
-
-    fn is_idempotent(&self, request: &Request) -> bool {
-        is_idempotent(request.method(), request.headers())
-    }
+fn search(builder: ClientBuilder) -> Result<Client, ConfigError> {
+    buttress::reqwest::client("search")
+        .timeout(Duration::from_millis(300)) // until the head of the response
+        .deadline(Duration::from_secs(2)) // until the end of its body
+        .concurrency_limit(50)
+        .build(builder) // can prove that a request was not sent
 }
 
-fn search(builder: ClientBuilder) -> Result<BoxCloneSyncService<Request, Response, Error>, BoxError> {
-    let service = ServiceBuilder::new()
-        .map_response(|response: http::Response<_>| Response::from(response.map(reqwest::Body::wrap)))
-        .layer(buttress::http::standard("search").replay(TryClone).concurrency_limit(50).build()?)
-        .layer(BodyTimeoutLayer::new("search")) // ends a body that is silent for 30 s
-        .map_response(http::Response::<reqwest::Body>::from)
-        .service(Client::build(builder)?); // can prove that a request was not sent
-    Ok(BoxCloneSyncService::new(service))
+async fn stock(search: &Client, url: &str) -> Result<String, BoxError> {
+    let response = search.get(url).bearer_auth("t0ken").send().await?;
+    Ok(response.text().await?)
 }
