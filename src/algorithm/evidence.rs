@@ -113,6 +113,10 @@ impl LastGood {
     }
 }
 
+/// The shortest time for which a service counts as one that answers: with a short timeout and few calls, the next good
+/// call may be as far away.
+const MIN_MOMENT: u64 = 200_000_000;
+
 /// The times that follow from the timeout of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -144,6 +148,11 @@ impl Terms {
             twice
         };
         twice.max(self.patience / 10)
+    }
+
+    /// Returns the time for which a service counts as one that answers, after a good call.
+    fn moment(self) -> u64 {
+        (self.patience / 10).max(MIN_MOMENT)
     }
 }
 
@@ -199,6 +208,12 @@ impl Evidence {
     /// Returns the least duration of a call that counts as a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
         self.needed_by(self.terms, now)
+    }
+
+    /// Returns whether any call has been answered well a moment ago.
+    pub(crate) fn is_answering(&self, now: u64) -> bool {
+        self.last_good
+            .is_since(now.saturating_sub(self.terms.moment()))
     }
 
     /// Returns the silence after which a service counts as hanging. It is known while the service answers.

@@ -17,8 +17,8 @@ const STEP: f32 = 4.0;
 /// Least weight of an answer that is a little slower. Single calls differ by this much without any fault, and an
 /// estimate that follows each of them is mostly chance.
 const SLOWER_GAIN: f32 = 0.1;
-/// Factor by which a call that was given up counts as longer than its silence. It would have taken longer, by an
-/// unknown time.
+/// Factor by which a call that was overtaken counts as longer than its silence. It would have taken longer, by an
+/// unknown time. A call that timed out counts with its time: in a pool that is slow altogether, timeouts hit at random.
 const SILENCE: u64 = 2;
 /// Latencies that differ by less than this factor count as equal. Otherwise a caller that makes one call at a time
 /// would send nearly all calls to an endpoint that is only slightly faster.
@@ -125,16 +125,14 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
-    /// Returns a lower bound of the time of a call that was given up. It is longer than the call lasted if the endpoint
-    /// was silent.
-    fn bound_of_silence(self, took: u64, nanos: u64, end: End) -> u64 {
+    /// Returns a lower bound of the time of a call that was overtaken. It is longer than the silence if the endpoint was
+    /// silent.
+    fn bound_of_silence(self, took: u64, nanos: u64) -> u64 {
         let silence = self.since(nanos);
-        let is_silent = silence >> Self::UNIT >= took >> Self::UNIT;
-        match end {
-            End::Overtaken if is_silent => silence.max(took).saturating_mul(SILENCE),
-            _ if is_silent => took.saturating_mul(SILENCE),
-            _ => took,
+        if silence >> Self::UNIT < took >> Self::UNIT {
+            return took;
         }
+        silence.max(took).saturating_mul(SILENCE)
     }
 
     #[inline]
@@ -240,7 +238,7 @@ impl Load {
     fn lower_bound(&self, began: u64, nanos: u64, end: End) -> f32 {
         let took = nanos.saturating_sub(began);
         let took = match end {
-            End::Cancelled | End::Overtaken => self.flow().bound_of_silence(took, nanos, end),
+            End::Overtaken => self.flow().bound_of_silence(took, nanos),
             _ => took,
         };
         (took as f64 / 1e9) as f32
@@ -582,17 +580,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_given_up_in_silence_counts_twice() {
-        for end in [End::Cancelled, End::Overtaken] {
+    fn a_call_that_is_overtaken_in_silence_counts_twice_and_one_that_times_out_as_it_lasted() {
+        for (end, expected) in [(End::Cancelled, 1_000.0), (End::Overtaken, 2_000.0)] {
             let load = Load::new(0.1, 0);
             call(&load, SECOND, SECOND, end);
-            assert_near(latency(&load, 2 * SECOND), 2_000.0);
+            assert_near(latency(&load, 2 * SECOND), expected);
         }
     }
 
     #[test]
     fn a_silence_goes_on_while_calls_are_overtaken_and_not_while_they_time_out() {
-        for (end, expected) in [(End::Cancelled, 200.0), (End::Overtaken, 2.0 * 4_100.0)] {
+        let ends = [
+            (End::Cancelled, 100.0, 100.0),
+            (End::Overtaken, 2.0 * 4_100.0, 200.0),
+        ];
+        for (end, expected, once) in ends {
             let load = Load::new(0.02, 0);
             for second in [1, 3, 5] {
                 call(&load, second * SECOND, 100 * MS, end);
@@ -603,7 +605,7 @@ mod tests {
             assert!(latency(&load, 7 * SECOND) < expected);
             let before = latency(&load, 60 * SECOND + 100 * MS);
             call(&load, 60 * SECOND, 100 * MS, end);
-            assert_near(latency(&load, 60 * SECOND + 100 * MS), before.max(200.0));
+            assert_near(latency(&load, 60 * SECOND + 100 * MS), before.max(once));
         }
     }
 
@@ -804,7 +806,6 @@ mod tests {
         fn took(&mut self, began: u64, now: u64, end: End) {
             let is_silent = self.marked <= began;
             let took = match end {
-                End::Cancelled if is_silent => 2 * (now - began),
                 End::Overtaken if is_silent => 2 * (now - self.marked),
                 _ => now - began,
             };

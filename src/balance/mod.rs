@@ -31,13 +31,12 @@
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after any other, and it decays with a
 //!   time constant of 4 s. It makes an endpoint that fails fast look slow, and an endpoint that has recovered gets
 //!   calls again within seconds. The classifier decides which calls have failed.
-//! - A failed or cancelled call raises the latency if it took longer than the average, and never lowers it. A call that
-//!   was cancelled while the endpoint was silent counts with twice its time, because its answer would have come later
-//!   still.
+//! - A failed or cancelled call raises the latency if it took longer than the average, and never lowers it.
 //! - The losing call of a hedge is dropped as soon as the other one is answered, so it shows little of the latency of
 //!   its endpoint. If the endpoint answers nothing, its silence adds up from one such call to the next, and the latency
 //!   becomes twice the silence. A slow replica is therefore tried again ever more rarely, and not after each hedge.
-//!   Timeouts do not add up, because they also end calls to endpoints that are only overloaded.
+//!   A call that times out counts with its own time, and timeouts do not add up, because they also end calls to
+//!   endpoints that are only overloaded.
 //! - Endpoints whose values of `latency + 5 s · f²` differ by less than a quarter count as equally fast, and the calls
 //!   in flight decide. Without this rule, a single caller would send nearly all calls to an endpoint that is only
 //!   slightly faster.

@@ -7,7 +7,8 @@
 //! timeout, so that it sees every attempt and counts attempts that took too long.
 //!
 //! Do not use it against overload: if a service answers half of the calls in time, a closed breaker keeps it overloaded
-//! and an open one keeps it idle. Use a concurrency limit there. The price of a breaker: it still refuses calls for 1 s
+//! and an open one keeps it idle. Use a concurrency limit there. If a service refuses
+//! some calls as overloaded, [these refusals do not open the breaker](#overload). The price of a breaker: it still refuses calls for 1 s
 //! on average, and for 2.5 s at most, after the service has recovered (1.6 and 3.5 s if calls fail by a timeout of 1 s;
 //! experiment X9 of `cargo bench --package effectiveness`).
 //!
@@ -66,6 +67,19 @@
 //! the calls, a client with 0.3 to 5 calls a second has fewer than 0.01 % of its calls refused; at 30 %, fewer than 0.2
 //! %. If a service hangs for 5 minutes, a client with 0.5 calls a second sends it 47 attempts for 100 calls, and a
 //! client with 1 call a second sends 32 (experiment X15).
+//!
+//! ## Overload
+//!
+//! An answer which says that the service is overloaded (503, `UNAVAILABLE` with a pushback;
+//! [`Outcome::Overload`](crate::Outcome::Overload)) counts only if no call has succeeded for T/10 and at least 200 ms. T
+//! is the timeout of an attempt (2 s if it has none). At twice its capacity, a service refuses more than half of the
+//! calls and still answers as many as it can. An open breaker would reduce that to 7 %, and a closed one leaves 94 %
+//! (experiment X19). Timeouts and other failures of an overloaded service always count, and so do overloads in a row,
+//! if `consecutive_failures` is set.
+//!
+//! The price: a service that begins to refuse all calls gets calls for these 200 ms longer. They fail at once, as they
+//! would behind an open breaker. An overload without a status of its own, such as an `UNAVAILABLE` without a pushback,
+//! looks like an outage, and the breaker opens if more than half of the calls get it.
 //!
 //! ## Calls that end early
 //!

@@ -25,7 +25,7 @@
 //! | 408, 425 | ignored | after the backoff | the request arrived too slowly or too early, which is not the service's fault |
 //! | 429 | throttled | after the time in `Retry-After`, or the backoff after overload | the caller has used up its quota; other callers may be served |
 //! | 503 with a `Retry-After` | overload | after that time; over a balancer after the backoff, at another endpoint | the service says for how long it is overloaded |
-//! | 503 without `Retry-After` | overload | after the backoff | the service is overloaded |
+//! | 503 without `Retry-After` | overload | after the backoff | the service is overloaded; it does not open the circuit breaker while [other calls succeed](crate::circuit_breaker#overload) |
 //! | 501, 505 | ignored | no | the service never serves this request: another attempt gets the same answer, other requests are served |
 //! | other 5xx, from 600 | failure | after the backoff | |
 //! | error | failure | after the backoff | there is no answer |
