@@ -20,7 +20,7 @@ use crate::{BoxError, CloneService, Error, Replay, context};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not answer requests of type `{Req}` with `{Res}`",
     label = "this is not the answer of a fallback",
-    note = "write `fallback::value(answer)` for an answer that is `Clone` and of the service's own response type, or `fallback::from_failure`, `fallback::from_request` or `fallback::service`"
+    note = "write `fallback::value(answer)` for an answer that is `Clone` and of the service's own response type, or `fallback::from_failure`, `fallback::from_request`, `fallback::from_request_async` or `fallback::service`"
 )]
 pub trait Answer<Req, Res, R> {
     /// The copy of the request that is kept while the primary works.
@@ -28,6 +28,9 @@ pub trait Answer<Req, Res, R> {
 
     /// Future of an answer that is not there at once.
     type Future: Future<Output = Result<Res, Error>> + Unpin;
+
+    /// Future that looks for an answer, and ends in `None` if there is none.
+    type Lookup: Future<Output = Option<Res>> + Unpin;
 
     /// Copies the data that the answer will need.
     fn keep(&self, replay: &R, request: &Req) -> Self::Captured;
@@ -42,17 +45,19 @@ pub trait Answer<Req, Res, R> {
         replay: &R,
         kept: Self::Captured,
         failed: Failed<'_, Res>,
-    ) -> Result<Reply<Res, Self::Future>, NoAnswer>;
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer>;
 }
 
 /// An answer in place of a failed call.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Reply<Res, F> {
+pub enum Reply<Res, F, L> {
     /// The answer is there.
     Answered(Res),
-    /// The answer has to be waited for.
+    /// The answer has to be waited for. The response of the failed call is dropped first.
     Later(F),
+    /// There may be an answer. The caller gets the failure if there is none.
+    Lookup(L),
 }
 
 /// Reason why a fallback had no answer.
@@ -103,6 +108,46 @@ where
     FromRequest(answer)
 }
 
+/// Answers with an async function of a copy of the request and the failure, such as one that reads a cache in another process.
+/// It returns `None` if it has no answer.
+///
+/// The function is not called if the deadline has passed. It is called although the failed call may have acted on the request.
+///
+/// The future must not borrow the failure: take from it the data that is needed, such as [`Failed::kind`], before the async block.
+///
+/// # Examples
+///
+/// ```
+/// use buttress::fallback::{self, Failed};
+/// use buttress::{BoxError, FallbackLayer};
+/// # #[derive(Clone)]
+/// # struct Cache;
+/// # impl Cache {
+/// #     async fn get(&self, item: &str) -> Option<String> { (item == "bolts").then(|| "12 bolts, yesterday".into()) }
+/// # }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), BoxError> {
+/// # let cache = Cache;
+/// let cached = fallback::from_request_async(move |item: &'static str, _: Failed<'_, String>| {
+///     let cache = cache.clone();
+///     async move { cache.get(item).await }
+/// });
+/// let stock = tower::service_fn(async |_: &'static str| Err::<String, BoxError>("reset".into()));
+/// let stock = FallbackLayer::new("stock", cached).wrap(stock);
+/// assert_eq!(stock.send("bolts").await?, "12 bolts, yesterday");
+/// assert!(stock.send("nuts").await.is_err());
+/// # Ok(())
+/// # }
+/// ```
+pub fn from_request_async<Req, Res, F, Fut>(answer: F) -> FromRequestAsync<F>
+where
+    F: Fn(Req, Failed<'_, Res>) -> Fut,
+    Fut: Future<Output = Option<Res>>,
+{
+    FromRequestAsync(answer)
+}
+
 /// Answers with another service, called with a copy of the request.
 ///
 /// The service is cloned for each call.
@@ -117,6 +162,7 @@ pub struct Value<Res>(Res);
 impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
     type Captured = ();
     type Future = Pending<Result<Res, Error>>;
+    type Lookup = Pending<Option<Res>>;
 
     #[inline]
     fn keep(&self, _replay: &R, _request: &Req) {}
@@ -126,7 +172,7 @@ impl<Req, Res: Clone, R> Answer<Req, Res, R> for Value<Res> {
         _replay: &R,
         (): (),
         _failed: Failed<'_, Res>,
-    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer> {
         Ok(Reply::Answered(self.0.clone()))
     }
 }
@@ -141,6 +187,7 @@ where
 {
     type Captured = ();
     type Future = Pending<Result<Res, Error>>;
+    type Lookup = Pending<Option<Res>>;
 
     #[inline]
     fn keep(&self, _replay: &R, _request: &Req) {}
@@ -150,7 +197,7 @@ where
         _replay: &R,
         (): (),
         failed: Failed<'_, Res>,
-    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer> {
         let answer = (self.0)(failed).ok_or(NoAnswer::None)?;
         Ok(Reply::Answered(answer))
     }
@@ -167,6 +214,7 @@ where
 {
     type Captured = Option<Req>;
     type Future = Pending<Result<Res, Error>>;
+    type Lookup = Pending<Option<Res>>;
 
     #[inline]
     fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
@@ -178,10 +226,41 @@ where
         _replay: &R,
         kept: Option<Req>,
         failed: Failed<'_, Res>,
-    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer> {
         let request = kept.ok_or(NoAnswer::NotCopyable)?;
         let answer = (self.0)(request, failed).ok_or(NoAnswer::None)?;
         Ok(Reply::Answered(answer))
+    }
+}
+
+/// Answer of a fallback, made by [`from_request_async`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct FromRequestAsync<F>(F);
+
+impl<Req, Res, R, F, Fut> Answer<Req, Res, R> for FromRequestAsync<F>
+where
+    F: Fn(Req, Failed<'_, Res>) -> Fut,
+    Fut: Future<Output = Option<Res>>,
+    R: Replay<Req>,
+{
+    type Captured = Option<Req>;
+    type Future = Pending<Result<Res, Error>>;
+    type Lookup = Pin<Box<Fut>>;
+
+    #[inline]
+    fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
+        replay.copy(request)
+    }
+
+    fn answer(
+        &self,
+        _replay: &R,
+        kept: Option<Req>,
+        failed: Failed<'_, Res>,
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer> {
+        let request = kept.ok_or(NoAnswer::NotCopyable)?;
+        check_deadline()?;
+        Ok(Reply::Lookup(Box::pin((self.0)(request, failed))))
     }
 }
 
@@ -203,6 +282,7 @@ where
 {
     type Captured = Option<Req>;
     type Future = ServiceFuture<S, Req>;
+    type Lookup = Pending<Option<Res>>;
 
     #[inline]
     fn keep(&self, replay: &R, request: &Req) -> Option<Req> {
@@ -214,20 +294,26 @@ where
         replay: &R,
         kept: Option<Req>,
         failed: Failed<'_, Res>,
-    ) -> Result<Reply<Res, Self::Future>, NoAnswer> {
+    ) -> Result<Reply<Res, Self::Future, Self::Lookup>, NoAnswer> {
         let request = kept.ok_or(NoAnswer::NotCopyable)?;
         let error = failed.result().err();
         let may_have_acted = error.is_none_or(|error| error.was_sent());
         if may_have_acted && !replay.is_idempotent(&request) {
             return Err(NoAnswer::NotIdempotent);
         }
-        if context::deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(NoAnswer::Deadline);
-        }
+        check_deadline()?;
         let service = lock(&self.0).clone();
         let _direct = DirectCall::enter();
         let call = Box::pin(Call::waiting(service, request));
         Ok(Reply::Later(ServiceFuture { call }))
+    }
+}
+
+/// Refuses an answer that would come after the deadline.
+fn check_deadline() -> Result<(), NoAnswer> {
+    match context::deadline() {
+        Some(deadline) if deadline <= Instant::now() => Err(NoAnswer::Deadline),
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::answer::{Answer, Reply};
+use super::answer::{Answer, NoAnswer, Reply};
 use super::failed::{Failed, ShouldHandle};
 use super::layer::FallbackLayer;
 use crate::debug::debug_fields;
@@ -27,12 +27,19 @@ pin_project! {
     {
         #[pin]
         call: Call<S, Req>,
-        step: Step<A::Captured, A::Future>,
+        step: StepOf<A, Req, S::Response, R>,
         layer: FallbackLayer<A, W, K, R>,
     }
 }
 
-enum Step<C, F> {
+type StepOf<A, Req, Res, R> = Step<
+    <A as Answer<Req, Res, R>>::Captured,
+    <A as Answer<Req, Res, R>>::Future,
+    <A as Answer<Req, Res, R>>::Lookup,
+    Res,
+>;
+
+enum Step<C, F, L, Res> {
     /// The primary works. The state holds the data of the request that the fallback will need.
     Primary {
         kept: C,
@@ -42,6 +49,12 @@ enum Step<C, F> {
     Second {
         answer: F,
         primary: Option<Error>,
+        is_direct: bool,
+    },
+    /// An answer is looked for. The result of the primary comes back if there is none; it is boxed, because it may be large.
+    Lookup {
+        answer: L,
+        primary: Box<Result<Res, Error>>,
         is_direct: bool,
     },
     Over,
@@ -79,7 +92,9 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let is_direct = match self.step {
-            Step::Primary { is_direct, .. } | Step::Second { is_direct, .. } => is_direct,
+            Step::Primary { is_direct, .. }
+            | Step::Second { is_direct, .. }
+            | Step::Lookup { is_direct, .. } => is_direct,
             Step::Over => false,
         };
         let mut result = ready!(self.as_mut().poll_both(cx));
@@ -120,34 +135,36 @@ where
             };
             // The primary gives back its resources before the fallback is asked.
             this.call.set(Call::Done);
-            match layer.reply(kept, outcome, result) {
-                Ok((answer, primary)) => {
-                    *this.step = Step::Second {
-                        answer,
-                        primary,
-                        is_direct,
-                    };
-                }
+            match layer.reply(kept, is_direct, outcome, result) {
+                Ok(step) => *this.step = step,
                 Err(result) => return Poll::Ready(result),
             }
         }
-        let Step::Second {
-            answer, primary, ..
-        } = this.step
-        else {
-            return Poll::Pending;
+        let result = match this.step {
+            Step::Second {
+                answer, primary, ..
+            } => ready!(Pin::new(answer).poll(cx)).map_err(|own| {
+                let mut own = Error::of_service(own, name);
+                // The operation must not look as if no service had seen the request.
+                match primary.take() {
+                    Some(primary) if !own.was_sent() => return primary,
+                    Some(_) => {}
+                    None => own.set_sent(),
+                }
+                own
+            }),
+            Step::Lookup { answer, .. } => match ready!(Pin::new(answer).poll(cx)) {
+                Some(answer) => Ok(answer),
+                None => match mem::replace(this.step, Step::Over) {
+                    Step::Lookup { primary, .. } => {
+                        layer.report(NoAnswer::None.label());
+                        return Poll::Ready(*primary);
+                    }
+                    _ => return Poll::Pending,
+                },
+            },
+            Step::Primary { .. } | Step::Over => return Poll::Pending,
         };
-        let result = ready!(Pin::new(answer).poll(cx));
-        let result = result.map_err(|own| {
-            let mut own = Error::of_service(own, name);
-            // The operation must not look as if no service had seen the request.
-            match primary.take() {
-                Some(primary) if !own.was_sent() => return primary,
-                Some(_) => {}
-                None => own.set_sent(),
-            }
-            own
-        });
         *this.step = Step::Over;
         let has_failed =
             result.is_err() || classify_result(&config.classify, &result).is_declined();
@@ -157,22 +174,32 @@ where
 }
 
 impl<A, W, K, R> FallbackLayer<A, W, K, R> {
-    /// Answers at once, or returns the answer to wait for with the error of the primary.
+    /// Answers at once, or returns the step in which the answer is waited for.
     #[cold]
     fn reply<Req, Res>(
         &self,
         kept: A::Captured,
+        is_direct: bool,
         outcome: Outcome,
         result: Result<Res, Error>,
-    ) -> Result<(A::Future, Option<Error>), Result<Res, Error>>
+    ) -> Result<StepOf<A, Req, Res, R>, Result<Res, Error>>
     where
         A: Answer<Req, Res, R>,
     {
         let failed = Failed::new(outcome, &result);
         let config = &self.policy.config;
         match config.settings.answer.answer(&config.request, kept, failed) {
-            // A response is dropped here, before the call: it may hold a connection.
-            Ok(Reply::Later(later)) => Ok((later, result.err())),
+            Ok(Reply::Later(answer)) => Ok(Step::Second {
+                answer,
+                // A response is dropped here, before the call: it may hold a connection.
+                primary: result.err(),
+                is_direct,
+            }),
+            Ok(Reply::Lookup(answer)) => Ok(Step::Lookup {
+                answer,
+                primary: Box::new(result),
+                is_direct,
+            }),
             Ok(Reply::Answered(answer)) => {
                 self.report("answered");
                 Err(Ok(answer))

@@ -30,8 +30,8 @@ pub(super) struct Policy<A, W, K, R> {
 
 impl<A> FallbackLayer<A> {
     /// Makes a fallback with the default settings. `answer` is the return value of [`value`](super::value),
-    /// [`from_failure`](super::from_failure), [`from_request`](super::from_request) or
-    /// [`service`](super::service).
+    /// [`from_failure`](super::from_failure), [`from_request`](super::from_request),
+    /// [`from_request_async`](super::from_request_async) or [`service`](super::service).
     ///
     /// # Panics
     ///

@@ -34,11 +34,13 @@
 //! | [`value`]: the same value always | no |
 //! | [`from_failure`]: a function of the failure | no |
 //! | [`from_request`]: a function of the request and the failure | yes |
+//! | [`from_request_async`]: an async function of the request and the failure | yes |
 //! | [`service`]: another service, called with the request | yes |
 //!
 //! The copy is made before the call by [`Replay`](crate::Replay), as in a retry. Without a copy
-//! the last two have no answer. Before another service is called, the primary's future and its response are
-//! dropped, so that a connection or a permit that they hold is free.
+//! the last three have no answer. Before another service is called, the primary's future and its response are
+//! dropped, so that a connection or a permit that they hold is free. An async function leaves the response alive, because the
+//! caller gets it if the function has no answer.
 //!
 //! # Promises
 //!
@@ -49,13 +51,13 @@
 //! # Deadline
 //!
 //! A value or a function answers also when the deadline has passed: it takes no time, and the caller would otherwise
-//! get the error of the deadline at the same moment. Another service is not called then, because it could not answer
-//! in time. Only a deadline outside the fallback bounds the second service. An inner deadline does not, so give the second
-//! service a timeout of its own.
+//! get the error of the deadline at the same moment. An async function or another service is not called then, because it could
+//! not answer in time. Only a deadline outside the fallback bounds the second service or the async function. An inner deadline
+//! does not, so give it a timeout of its own.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call to the primary or to the second service. Nothing else is held. A function
+//! Dropping the future drops the call to the primary, to the second service or to the async function. Nothing else is held. A function
 //! that panics ends the call with its panic.
 //!
 //! # What clones share
@@ -65,7 +67,7 @@
 //! # Cost
 //!
 //! One reference taken and given back, the classification of the result, and the copy of the request where it is
-//! needed. Only a call to another service is boxed.
+//! needed. Only a call to another service or to an async function is boxed.
 //!
 //! # Errors
 //!
@@ -87,7 +89,7 @@
 //! | `no_answer` | the function had no answer |
 //! | `not_copyable` | there was no copy of the request |
 //! | `not_idempotent` | the request must not act twice, and the service may have acted: the second one was not called |
-//! | `deadline` | the deadline had passed, so the second service was not asked |
+//! | `deadline` | the deadline had passed, so the second service or the async function was not asked |
 //!
 //! # Defaults
 //!
@@ -133,8 +135,8 @@ mod future;
 mod layer;
 
 pub use self::answer::{
-    Answer, FromFailure, FromRequest, FromService, NoAnswer, Reply, ServiceFuture, Value,
-    from_failure, from_request, service, value,
+    Answer, FromFailure, FromRequest, FromRequestAsync, FromService, NoAnswer, Reply,
+    ServiceFuture, Value, from_failure, from_request, from_request_async, service, value,
 };
 pub use self::config::{Config, Settings};
 pub use self::failed::{Failed, Failures, ShouldHandle};

@@ -7,6 +7,7 @@ use std::future::pending;
 use std::io;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use buttress::{
     Outcome, Replay, TimeoutLayer, classify_fn,
 };
 use common::{Plan, Probe, Task};
+use tokio::time::{Instant, sleep};
 use tower::limit::ConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -135,6 +137,74 @@ async fn a_function_sees_the_request_and_the_failure_and_may_have_no_answer() {
     let client = FallbackLayer::new("function", none).layer(service_fn(primary));
     let error = client.clone().oneshot("error").await.unwrap_err();
     assert_eq!(error.service_error().unwrap().to_string(), "reset");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_function_is_waited_for_and_may_have_no_answer() {
+    let cached =
+        fallback::from_request_async(|request: &'static str, failed: Failed<'_, &'static str>| {
+            let is_error = failed.kind() == Some(ErrorKind::Service);
+            async move {
+                sleep(SECOND).await;
+                (request == "error" && is_error).then_some("yesterday's")
+            }
+        });
+    let layer = FallbackLayer::config("async", cached)
+        .classify(classify_fn(by_word))
+        .build()
+        .unwrap();
+    let client = layer.layer(service_fn(primary));
+    let began = Instant::now();
+    assert_eq!(client.send("ok").await.unwrap(), "ok");
+    assert_eq!(began.elapsed(), Duration::ZERO, "not asked after a success");
+    let call = tokio::spawn(client.send("error"));
+    assert_eq!(call.await.unwrap().unwrap(), "yesterday's");
+    assert_eq!(began.elapsed(), SECOND);
+
+    // The failure comes back as it is: a response as well as an error.
+    assert_eq!(client.send("overload").await.unwrap(), "overload");
+    let error = client.send("refused").await.unwrap_err();
+    assert!(error.downcast_ref::<io::Error>().is_some(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_function_is_not_called_after_the_deadline_and_ends_with_the_call() {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let held = Arc::new(());
+    let function = {
+        let held = Arc::clone(&held);
+        move |_: &'static str, _: Failed<'_, &'static str>| {
+            STARTED.fetch_add(1, Ordering::Relaxed);
+            let held = Arc::clone(&held);
+            async move {
+                pending::<()>().await;
+                drop(held);
+                None
+            }
+        }
+    };
+    let layer = FallbackLayer::new("async", fallback::from_request_async(function));
+    let client = layer.layer(service_fn(primary));
+    let over = Deadline::after(Duration::ZERO);
+    let mut late = Box::pin(over.scope(client.send("error")));
+    let Poll::Ready(Err(error)) = Task::default().poll(&mut late) else {
+        panic!("the function is called");
+    };
+    assert_eq!(error.kind(), ErrorKind::Service);
+    assert_eq!(STARTED.load(Ordering::Relaxed), 0);
+
+    // A deadline outside ends it.
+    let bounded = DeadlineLayer::new("outer", SECOND).layer(client.clone());
+    let error = bounded.send("error").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    let mut call = Box::pin(client.send("error"));
+    assert!(Task::default().poll(&mut call).is_pending());
+    assert_eq!(
+        (STARTED.load(Ordering::Relaxed), Arc::strong_count(&held)),
+        (2, 3)
+    );
+    drop(call);
+    assert_eq!(Arc::strong_count(&held), 2, "the function's own");
 }
 
 #[tokio::test]
@@ -432,6 +502,13 @@ async fn every_result_is_counted() {
     let none = fallback::from_failure(|_: Failed<'_, &'static str>| None);
     let none = FallbackLayer::new("counted", none);
     none.layer(inner).oneshot("error").await.unwrap_err();
+    let lookup = |request: &'static str, _: Failed<'_, &'static str>| async move {
+        (request == "error").then_some("unknown")
+    };
+    let lookup = fallback::from_request_async(lookup);
+    let lookup = FallbackLayer::new("counted", lookup).layer(inner);
+    lookup.clone().oneshot("error").await.unwrap();
+    lookup.oneshot("refused").await.unwrap_err();
     let bad = fallback::service(service_fn(async |_: &'static str| {
         Ok::<_, BoxError>("failure")
     }));
@@ -448,10 +525,10 @@ async fn every_result_is_counted() {
         .collect();
     seen.sort_by(|one, other| one.0.cmp(&other.0));
     let expected = [
-        ("answered", 2),
+        ("answered", 3),
         ("deadline", 1),
         ("failed", 2),
-        ("no_answer", 1),
+        ("no_answer", 2),
         ("not_copyable", 1),
     ];
     let expected = expected.map(|(labels, count)| (labels.to_owned(), count));
