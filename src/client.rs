@@ -18,6 +18,8 @@
 //!
 //! By default each error is a failure. [`classify_errors`](Config::classify_errors) tells those that are the caller's mistake.
 //!
+//! `examples/databases` has programs that call PostgreSQL and Redis through a client.
+//!
 //! # Promises
 //!
 //! Those of the [standard stack](crate::stack). The future of a call borrows what the function borrows and nothing else, and is
