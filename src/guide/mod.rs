@@ -27,6 +27,25 @@
 //! | one tenant takes everything | [keyed](crate::keyed) rate limit or bulkhead | the sum over all tenants has no limit |
 //! | there is a better answer than an error | [fallback](crate::fallback) | hides faults: watch its counter |
 
+//!
+//! # Recipes
+//!
+//! Programs in `examples/` that print their effect, and fail if it is not there. `cargo run --example tenants` runs one of a single
+//! file, and `cargo run --package example-hyper --bin token` one of a package. The page on [HTTP](http) lists those for a client.
+//!
+//! | recipe | program |
+//! |---|---|
+//! | queries to PostgreSQL, whose server is killed and started again | `postgres` in `example-databases` |
+//! | commands to Redis, with the same | `redis` in `example-databases` |
+//! | reads from replicas, writes to the primary, and its failover | `read_replicas` |
+//! | several shards, each with a standard stack of its own | `shards` |
+//! | a limit for each tenant, by its plan | `tenants` |
+//! | an error type of your own | `own_error` |
+//! | a cache in another process as fallback | `cached_answer` |
+//! | a token that is renewed between attempts | `token` in `example-hyper` |
+//! | a dead connection of HTTP/2, found by its pings | `keep_alive` in `example-tonic` |
+//! | tests with injected faults, in virtual time | `fault_tests` |
+
 #[doc = include_str!("cost.md")]
 pub mod cost {}
 // The package `tests/clients` runs the examples of these two pages, which need clients, servers and an exporter.
