@@ -7,21 +7,22 @@
 //!
 //! # How it works
 //!
-//! Each attempt calls the function and awaits the future that it returns. All functions that run through a client share its
-//! circuit breaker, its limits and its budget, and each may have a result and an error of its own type. The error of the last
-//! attempt comes back as it was, in [`CallError::Inner`].
+//! Each attempt calls the function and awaits the future that it returns. All functions that run through a client share
+//! its circuit breaker, its limits and its budget, and each may have a result and an error of its own type. The caller
+//! gets the unchanged error of the last attempt in [`CallError::Inner`].
 //!
 //! | method | the function is called again |
 //! |---|---|
 //! | [`run`](Client::run) | after a failure, a timeout, or, if configured, as a hedge: it does no harm twice |
 //! | [`run_once`](Client::run_once) | only after a refusal by a layer of this client, before it was called |
 //!
-//! By default each error is a failure. [`classify_errors`](Config::classify_errors) tells those that are the caller's mistake.
+//! By default each error is a failure. Exclude mistakes of the caller with
+//! [`classify_errors`](Config::classify_errors).
 //!
 //! # Promises
 //!
-//! Those of the [standard stack](crate::stack). The future of a call borrows what the function borrows and nothing else, and is
-//! `Send` if the function, its future and its result are.
+//! The promises of the [standard stack](crate::stack). The future of a call borrows only what the function borrows, and
+//! is `Send` if the function, its future and its result are.
 //!
 //! # Cancellation
 //!
@@ -124,7 +125,7 @@ pub fn client(name: impl Into<String>) -> Config {
     standard(name).replay(Functions).classify(failure)
 }
 
-/// Tells by the method of the call whether a function may be called again.
+/// The policy that decides by the method of the call whether a function may be called again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Functions;
 
@@ -180,14 +181,14 @@ impl<K> Config<K> {
 /// The error of a call through a [`Client`].
 #[derive(Debug)]
 pub enum CallError<E> {
-    /// The error of the function in the last attempt, as it was.
+    /// The unchanged error of the function in the last attempt.
     Inner(E),
     /// A layer has refused or ended the call.
     Stack(Error),
 }
 
 impl<E: From<Error>> CallError<E> {
-    /// Returns an error of the function's own type, which has a place for those of the layers:
+    /// Returns an error of the function's own type, which must convert from the errors of the layers:
     /// `.map_err(CallError::flatten)`.
     pub fn flatten(self) -> E {
         match self {
@@ -220,11 +221,11 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
     ///
     /// # Errors
     ///
-    /// The error of the function in its last attempt, or that of the layer that has refused or ended the call.
+    /// The error of the function in its last attempt, or the error of the layer that has refused or ended the call.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future drops that of the function.
+    /// Dropping the future drops the future of the function.
     pub fn run<F, Fut, T, E>(
         &self,
         function: F,
@@ -241,11 +242,11 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
 
     /// Calls a function once. It is called again only if a layer of this client has refused the call before.
     ///
-    /// Otherwise as [`run`](Self::run).
+    /// Otherwise it is like [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// Those of [`run`](Self::run).
+    /// The errors of [`run`](Self::run).
     pub fn run_once<F, Fut, T, E>(
         &self,
         function: F,
