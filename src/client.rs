@@ -42,7 +42,7 @@
 //!
 //! # Metrics
 //!
-//! Those of the [standard stack](crate::stack).
+//! The metrics of the [standard stack](crate::stack).
 //!
 //! # Examples
 //!
@@ -114,7 +114,7 @@ use crate::{Classify, CompleteOnResponse, Error, Outcome, Replay, standard};
 /// A client for async functions. See the [module documentation](self).
 pub type Client<K = ErrorsOf> = StandardLayer<Functions, K>;
 
-/// Settings of a [`Client`]: those of the standard stack.
+/// The settings of a [`Client`], which are the settings of the standard stack.
 pub type Config<K = ErrorsOf> = Standard<Functions, K>;
 
 /// Begins a client for async functions. See the [module documentation](self).

@@ -40,8 +40,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// There is no endpoint to send the call to.
     NoEndpoints,
-    /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known any
-    /// more. Use a source that can begin anew: [`discover::Restartable`](crate::discover::Restartable).
+    /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known
+    /// any more. Use a source that can restart: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
     /// called.

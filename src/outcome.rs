@@ -76,7 +76,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reattempt {
-    /// Another attempt is of no use: the call did what it should, or would end in the same way.
+    /// Another attempt is of no use: the call has succeeded, or would end in the same way.
     Never,
     /// Another attempt may succeed soon. Retry waits for its backoff and pays 10 tokens; a hedge without a retry around it
     /// makes another attempt at once.
@@ -194,8 +194,8 @@ pub trait Classify<Res> {
         let _ = (response, attempts);
     }
 
-    /// Reads the request of the service about another attempt. By default it is the `retry_after` of
-    /// [`Outcome::Overload`] and [`Outcome::Throttled`].
+    /// Reads the pushback: the time at which the service asks for another attempt, or for none. By default it is the
+    /// `retry_after` of [`Outcome::Overload`] and [`Outcome::Throttled`].
     fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Pushback::RetryAfter)

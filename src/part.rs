@@ -104,8 +104,8 @@
 //! A part is correct if it keeps these rules. The compiler checks none of them.
 //!
 //! - **A permit is plain data, and its default stands for no permit.** It must not give anything back when it is
-//!   dropped, because `settle` does that. The permits of an attempt may be moved, and those of a call may be stored in
-//!   a response body until its end.
+//!   dropped, because `settle` does that. The permits of an attempt may be moved, and the permits of a call may be
+//!   stored in a response body until its end.
 //! - **`settle` leaves the default permit.** Take the permit out first ([`std::mem::take`]), then act on it. `settle`
 //!   may be called with a default permit, and must then do nothing. It is also called after `admit` has refused.
 //! - **Write the permit before you run other code.** If a metrics recorder or a listener panics inside `admit`, the

@@ -294,7 +294,7 @@ mod tests {
         Evidence::new(Terms::new(Some(Duration::from_secs(2))))
     }
 
-    /// Ends a call early at `ended`, which lasted so long.
+    /// Ends a call early at `ended`, after the time `lasted`.
     fn fails(evidence: &Evidence, lasted: u64, ended: u64) -> bool {
         evidence.is_failure(Early {
             began: ended - lasted,

@@ -604,7 +604,7 @@ mod tests {
                 call(&load, second * SECOND, 100 * MS, end);
             }
             assert_near(latency(&load, 5_100 * MS), expected);
-            // An answer to anybody ends it.
+            // An answer to any call ends the silence.
             call(&load, 6 * SECOND, 10 * MS, End::Succeeded);
             assert!(latency(&load, 7 * SECOND) < expected);
             let before = latency(&load, 60 * SECOND + 100 * MS);
@@ -703,7 +703,7 @@ mod tests {
         let idle = Load::new(0.0, 0);
         assert_near(cost(&load, hour), 2.0 * cost(&idle, hour));
 
-        // One that waits beside it is as old as it is.
+        // A second waiting call does not change the silence.
         load.begin(hour);
         assert_eq!(load.in_flight(), 2);
         assert_near(latency(&load, hour + SECOND), 1_000.0);

@@ -160,7 +160,7 @@ impl<K: Clone> WholeConfig<K> {
     }
 }
 
-/// Asks the replicas of a whole client whether they work, if it has some.
+/// Starts a health check of the replicas of a whole client, if the client has replicas.
 pub(crate) fn check_health<S, H>(
     balancer: Option<&balance::Handle<S>>,
     name: &str,

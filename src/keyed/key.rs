@@ -43,8 +43,8 @@ pub trait Key: Hash + Eq {
 
     /// Returns the same key without memory beyond its content. Called once, before the key is stored.
     ///
-    /// A text gives its spare capacity back; a slice of a larger buffer, such as `Bytes`, becomes a copy. By default the key
-    /// is returned as it is.
+    /// A text gives its spare capacity back; a slice of a larger buffer, such as `Bytes`, becomes a copy. By default
+    /// the key is returned unchanged.
     #[must_use]
     fn into_compact(self) -> Self
     where

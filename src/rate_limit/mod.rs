@@ -24,8 +24,9 @@
 //! waits for tokens; it wakes the next call when it leaves. A call whose turn cannot come within `max_wait`, or before
 //! its [deadline](crate::Deadline), is rejected at once. A call takes its place when it is first polled.
 //!
-//! **Pauses.** A [classifier](Config::classify) can find the time for which the service asks callers to stay away. The limit then
-//! lets nothing through for that time, and afterwards one call after the other at the rate. Two answers ask for a pause:
+//! **Pauses.** A [classifier](Config::classify) can find the time for which the service asks callers to stay away. The
+//! limit then admits no call for that time, and afterwards one call after the other at the rate. Two answers ask for a
+//! pause:
 //!
 //! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). If
 //!   the limit is inside a standard stack, a retry or a hedge, and a balancer below it has other endpoints that take

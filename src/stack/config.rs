@@ -326,7 +326,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
         let timeout = settings.timeout();
         let breaker = settings.breaker.clone().map(|mut breaker| {
-            // Other random numbers than those of retry.
+            // Different random numbers from retry.
             let seed = settings.seed.map(|seed| seed.wrapping_add(1));
             breaker.settings.seed = seed.or(breaker.settings.seed);
             breaker.attempt_timeout(timeout).part(origin)

@@ -86,7 +86,7 @@
 //! limit should not exceed the number of calls that the service can answer within the timeout when it is slowest: 50
 //! calls take more than half a second at 80 calls a second.
 //!
-//! # What is refused
+//! # Refused combinations
 //!
 //! `build` refuses combinations of settings in which one part keeps another from working. The error names both
 //! settings.

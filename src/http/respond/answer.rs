@@ -34,7 +34,7 @@ pub trait Side: Copy {
     fn answered(self, error: Error) -> Result<Error, Self::Error>;
 }
 
-/// Errors of this crate's layers become responses, those of the inner client pass.
+/// Errors of this crate's layers become responses, and errors of the inner client pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForClients;
 

@@ -38,7 +38,7 @@
 //! call on at once. Put the layers into one `ServiceBuilder`: between two calls of axum's `Router::layer` a call is not
 //! passed on at once.
 //!
-//! An answer in HTTP has an empty body. If the error has a time for the next try, `Retry-After` has it in whole
+//! An answer in HTTP has an empty body. If the error contains a time for the next try, it is in `Retry-After`, in whole
 //! seconds, rounded up and at least 1. A bulkhead does not know the time. Its answer has 1 s, which distinguishes an
 //! overloaded server from a broken one, also for [`Classifier`](super::Classifier): clients then slow down.
 //!
