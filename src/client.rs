@@ -2,8 +2,9 @@
 //!
 //! # When to use it
 //!
-//! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard stack](crate::stack),
-//! and takes the same settings. Its calls take a function in place of a request: see [`run`](Client::run).
+//! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard
+//! stack](crate::stack), and takes the same settings. Its calls take a function in place of a request: see
+//! [`run`](Client::run).
 //!
 //! # How it works
 //!
@@ -170,9 +171,9 @@ impl<T, E, F: Fn(&E) -> Outcome> Classify<Result<T, E>> for ErrorsOf<F> {
 }
 
 impl<K> Config<K> {
-    /// Classifies the errors of the functions with `classify`, a function or a closure that names the type of its argument,
-    /// `|error: &io::Error|`. All functions of the client then have this type of error. Without it they have any, and each
-    /// error is a failure.
+    /// Classifies the errors of the functions with `classify`, a function or a closure that names the type of its
+    /// argument, `|error: &io::Error|`. All functions of the client then have this type of error. Without it they have
+    /// any, and each error is a failure.
     pub fn classify_errors<F>(self, classify: F) -> Config<ErrorsOf<F>> {
         self.classify(ErrorsOf(classify))
     }

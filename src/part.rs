@@ -110,11 +110,12 @@
 //!   may be called with a default permit, and must then do nothing. It is also called after `admit` has refused.
 //! - **Write the permit before you run other code.** If a metrics recorder or a listener panics inside `admit`, the
 //!   permit that you have written is settled.
-//! - **A permit waits from `Admit::Wait` to the end of the wait.** [`is_waiting`](Part::is_waiting) returns `true` from then on,
-//!   and `false` once [`poll_turn`](Part::poll_turn) has returned [`Turn::Go`] or [`Turn::Refuse`]. Take a place in a queue in
-//!   `poll_turn` rather than in `admit`, so that a future that is never polled keeps no other call waiting.
-//! - **`poll_turn` ends at the deadline.** While an attempt waits for a part no other timer runs. Bound [`Turn::Until`] by
-//!   [`Deadline::current`](crate::Deadline::current) and refuse the attempt when the deadline has passed.
+//! - **A permit waits from `Admit::Wait` to the end of the wait.** [`is_waiting`](Part::is_waiting) returns `true` from
+//!   then on, and `false` once [`poll_turn`](Part::poll_turn) has returned [`Turn::Go`] or [`Turn::Refuse`]. Take a
+//!   place in a queue in `poll_turn` rather than in `admit`, so that a future that is never polled keeps no other call
+//!   waiting.
+//! - **`poll_turn` ends at the deadline.** While an attempt waits for a part no other timer runs. Bound [`Turn::Until`]
+//!   by [`Deadline::current`](crate::Deadline::current) and refuse the attempt when the deadline has passed.
 //! - **Call a waker without holding a lock.** The waker may run another task, which may call the same layer.
 //!
 //! # The clock

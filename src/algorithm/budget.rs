@@ -161,8 +161,8 @@ impl Tokens {
         left.is_some_and(|old| old / FINISHED % SAMPLE_OPERATIONS == 0)
     }
 
-    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
-    /// are fewer.
+    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None`
+    /// if there are fewer.
     pub(crate) fn withdraw(&self, cost: u32) -> Option<u32> {
         let mut taken = 0;
         self.update(|old| {

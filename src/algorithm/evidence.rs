@@ -240,8 +240,8 @@ impl Evidence {
         self.is_failure_since(call.began, &self.last_good, call, self.terms)
     }
 
-    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
-    /// are those of the call.
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The
+    /// terms are those of the call.
     ///
     /// A part with few calls has few good calls. If most callers leave early, many calls run without a good call in the
     /// meantime, so there must be no good call for all of T.

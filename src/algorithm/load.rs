@@ -703,7 +703,7 @@ mod tests {
         let idle = Load::new(0.0, 0);
         assert_near(cost(&load, hour), 2.0 * cost(&idle, hour));
 
-        // A second waiting call does not change the silence.
+        // A call that waits beside a stream counts with its own age only.
         load.begin(hour);
         assert_eq!(load.in_flight(), 2);
         assert_near(latency(&load, hour + SECOND), 1_000.0);

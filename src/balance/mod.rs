@@ -214,8 +214,8 @@
 //!   several priority groups, one call every 150 ms evaluates the health of all endpoints, or sooner if an endpoint is
 //!   about to return, but not within 50 ms; no other call waits for it.
 //! - Outlier ejection never ejects more than half of the endpoints of a priority group, nor its only one.
-//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is the last
-//!   attempt of an operation and its own group fails.
+//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is
+//!   the last attempt of an operation and its own group fails.
 //! - `poll_ready` is always ready; an idle handle holds nothing of an endpoint. If the chosen endpoint is not ready,
 //!   the call waits for it, and the endpoint counts as busy in the meantime. An error of its `poll_ready` fails only
 //!   this call.

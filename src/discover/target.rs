@@ -9,9 +9,9 @@ use std::time::Duration;
 /// service that was made for the address. A property that is not set leaves the
 /// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no zone.
 ///
-/// A change of the weight takes effect on the endpoint in use. A change of the priority or the zone resets the
-/// statistics of the endpoint, and keeps its service. An endpoint whose weight or priority is outside its range is left
-/// out; a change to such a value is ignored.
+/// A change of the weight takes effect on the endpoint in use. A change of the priority or the zone begins the statistics
+/// of the endpoint anew, and keeps its service. An endpoint whose weight or priority is outside its range is left out; a
+/// change to such a value is ignored.
 ///
 /// # Examples
 ///

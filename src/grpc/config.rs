@@ -66,7 +66,8 @@ impl Config {
         Ok(Client::new(stack, Some(balancer)))
     }
 
-    /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as [`replicas`](Self::replicas).
+    /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as
+    /// [`replicas`](Self::replicas).
     ///
     /// # Errors
     ///

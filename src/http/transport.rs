@@ -160,7 +160,7 @@ impl<K: Clone> WholeConfig<K> {
     }
 }
 
-/// Starts a health check of the replicas of a whole client, if the client has replicas.
+/// Asks the replicas of a whole client whether they work, if it has some.
 pub(crate) fn check_health<S, H>(
     balancer: Option<&balance::Handle<S>>,
     name: &str,

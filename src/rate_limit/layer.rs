@@ -114,7 +114,8 @@ impl<Q> Handle<Q> {
     /// Fills the limit with all tokens, as when it was built, and ends a [pause](Self::pause) and a time for which the
     /// service asked callers to stay away. Rate and burst stay the same.
     ///
-    /// Waiting calls take their tokens first. It has the same effect while the limit only [observes](crate::Mode::Observe).
+    /// Waiting calls take their tokens first. It has the same effect while the limit only
+    /// [observes](crate::Mode::Observe).
     pub fn reset(&self) {
         self.shared.reset();
     }

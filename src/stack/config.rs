@@ -130,7 +130,8 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Sets the time of the whole answer: all attempts, the waits between them, and the body with its trailers. Not set by default.
+    /// Sets the time of the whole answer: all attempts, the waits between them, and the body with its trailers. Not set
+    /// by default.
     ///
     /// It is the [deadline](crate::Deadline) of all inner calls, and a `PropagateDeadlineLayer` sends it to the server.
     /// A sooner inherited deadline replaces it. Without a [completion](Self::completion) that waits for the end of a
@@ -146,7 +147,8 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Sets the time of all attempts together, and of the waits between them, until the head of the answer. 10 s by default.
+    /// Sets the time of all attempts together, and of the waits between them, until the head of the answer. 10 s by
+    /// default.
     ///
     /// It is private to the stack: neither inner services nor the server learn it.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {

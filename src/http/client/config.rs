@@ -44,9 +44,9 @@ impl Config {
 
     /// Makes a client that spreads its requests over replicas. Requests need a path only.
     ///
-    /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight or a
-    /// priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all replicas, unless
-    /// [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight
+    /// or a priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all
+    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
     ///
     /// # Errors
     ///

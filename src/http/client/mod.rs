@@ -27,9 +27,9 @@
 //! Wrap the client of hyper-util in the adapter `buttress::hyper::Client`: the adapter proves that a request was not
 //! sent, and without the proof a POST is never sent again. The adapter is not added automatically.
 //!
-//! The type of your client determines the body of requests. It must be [`TryCopyBody`](crate::http::TryCopyBody): `Full<Bytes>`
-//! for texts and bytes, or [`ReplayBody<B>`](crate::http::ReplayBody) for streams of type `B`. [`send`](Client::send) converts the
-//! body of a request into that type.
+//! The type of your client determines the body of requests. It must be [`TryCopyBody`](crate::http::TryCopyBody):
+//! `Full<Bytes>` for texts and bytes, or [`ReplayBody<B>`](crate::http::ReplayBody) for streams of type `B`.
+//! [`send`](Client::send) converts the body of a request into that type.
 //!
 //! # Replicas
 //!
