@@ -2,28 +2,30 @@
 //!
 //! # When to use it
 //!
-//! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard stack](crate::stack),
-//! and takes the same settings. Its calls take a function in place of a request: see [`run`](Client::run).
+//! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard
+//! stack](crate::stack), and takes the same settings. Its calls take a function in place of a request: see
+//! [`run`](Client::run).
 //!
 //! # How it works
 //!
-//! Each attempt calls the function and awaits the future that it returns. All functions that run through a client share its
-//! circuit breaker, its limits and its budget, and each may have a result and an error of its own type. The error of the last
-//! attempt comes back as it was, in [`CallError::Inner`].
+//! Each attempt calls the function and awaits the future that it returns. All functions that run through a client share
+//! its circuit breaker, its limits and its budget, and each may have a result and an error of its own type. The caller
+//! gets the unchanged error of the last attempt in [`CallError::Inner`].
 //!
 //! | method | the function is called again |
 //! |---|---|
 //! | [`run`](Client::run) | after a failure, a timeout, or, if configured, as a hedge: it does no harm twice |
 //! | [`run_once`](Client::run_once) | never; with [`retry_rejections`](crate::retry::Config::retry_rejections), a call that was refused before it is made again |
 //!
-//! By default each error is a failure. [`classify_errors`](Config::classify_errors) tells those that are the caller's mistake.
+//! By default each error is a failure. Exclude mistakes of the caller with
+//! [`classify_errors`](Config::classify_errors).
 //!
 //! `examples/databases` has programs that call PostgreSQL and Redis through a client.
 //!
 //! # Promises
 //!
-//! Those of the [standard stack](crate::stack). The future of a call borrows what the function borrows and nothing else, and is
-//! `Send` if the function, its future and its result are.
+//! The promises of the [standard stack](crate::stack). The future of a call borrows only what the function borrows, and
+//! is `Send` if the function, its future and its result are.
 //!
 //! # Cancellation
 //!
@@ -43,7 +45,7 @@
 //!
 //! # Metrics
 //!
-//! Those of the [standard stack](crate::stack).
+//! The metrics of the [standard stack](crate::stack).
 //!
 //! # Examples
 //!
@@ -115,7 +117,7 @@ use crate::{Classify, CompleteOnResponse, Error, Outcome, Replay, standard};
 /// A client for async functions. See the [module documentation](self).
 pub type Client<K = ErrorsOf> = StandardLayer<Functions, K>;
 
-/// Settings of a [`Client`]: those of the standard stack.
+/// The settings of a [`Client`], which are the settings of the standard stack.
 pub type Config<K = ErrorsOf> = Standard<Functions, K>;
 
 /// Begins a client for async functions. See the [module documentation](self).
@@ -126,7 +128,7 @@ pub fn client(name: impl Into<String>) -> Config {
     standard(name).replay(Functions).classify(failure)
 }
 
-/// Tells by the method of the call whether a function may be called again.
+/// The policy that decides by the method of the call whether a function may be called again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Functions;
 
@@ -171,9 +173,9 @@ impl<T, E, F: Fn(&E) -> Outcome> Classify<Result<T, E>> for ErrorsOf<F> {
 }
 
 impl<K> Config<K> {
-    /// Classifies the errors of the functions with `classify`, a function or a closure that names the type of its argument,
-    /// `|error: &io::Error|`. All functions of the client then have this type of error. Without it they have any, and each
-    /// error is a failure.
+    /// Classifies the errors of the functions with `classify`, a function or a closure that names the type of its
+    /// argument, `|error: &io::Error|`. All functions of the client then have this type of error. Without it they have
+    /// any, and each error is a failure.
     pub fn classify_errors<F>(self, classify: F) -> Config<ErrorsOf<F>> {
         self.classify(ErrorsOf(classify))
     }
@@ -182,14 +184,14 @@ impl<K> Config<K> {
 /// The error of a call through a [`Client`].
 #[derive(Debug)]
 pub enum CallError<E> {
-    /// The error of the function in the last attempt, as it was.
+    /// The unchanged error of the function in the last attempt.
     Inner(E),
     /// A layer has refused or ended the call.
     Stack(Error),
 }
 
 impl<E: From<Error>> CallError<E> {
-    /// Returns an error of the function's own type, which has a place for those of the layers:
+    /// Returns an error of the function's own type, which must convert from the errors of the layers:
     /// `.map_err(CallError::flatten)`.
     pub fn flatten(self) -> E {
         match self {
@@ -222,11 +224,11 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
     ///
     /// # Errors
     ///
-    /// The error of the function in its last attempt, or that of the layer that has refused or ended the call.
+    /// The error of the function in its last attempt, or the error of the layer that has refused or ended the call.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future drops that of the function.
+    /// Dropping the future drops the future of the function.
     pub fn run<F, Fut, T, E>(
         &self,
         function: F,
@@ -244,11 +246,11 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
     /// Calls a function once at most. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a further attempt
     /// if a layer of this client has refused the call, so that the function was not called.
     ///
-    /// Otherwise as [`run`](Self::run).
+    /// Otherwise it is like [`run`](Self::run).
     ///
     /// # Errors
     ///
-    /// Those of [`run`](Self::run).
+    /// The errors of [`run`](Self::run).
     pub fn run_once<F, Fut, T, E>(
         &self,
         function: F,

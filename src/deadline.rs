@@ -73,7 +73,7 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// Runs `future` with this deadline, or with the one in force if that is sooner.
+    /// Runs `future` with this deadline, or with the deadline in force if it is sooner.
     ///
     /// The deadline is information only: layers in the future act on it, but `scope` does not end the future.
     pub fn scope<F: Future>(self, future: F) -> DeadlineScope<F> {

@@ -40,8 +40,8 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// There is no endpoint to send the call to.
     NoEndpoints,
-    /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known any
-    /// more. Use a source that can begin anew: [`discover::Restartable`](crate::discover::Restartable).
+    /// The source of a balancer's endpoints was lost with the runtime that polled it, so the endpoints are not known
+    /// any more. Use a source that can restart: [`discover::Restartable`](crate::discover::Restartable).
     DiscoveryStopped,
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
     /// called.
@@ -130,12 +130,12 @@ impl GaveUp {
 
 /// Error of every service and every body of this crate.
 ///
-/// One type covers errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a
-/// layer has ended. It has the methods of [`Cause`], through `Deref`. The `Cause` is also its [`source`](StdError::source),
-/// and the service's own error is the source of the `Cause`.
+/// One type covers errors of the inner service, which have the kind [`ErrorKind::Service`], and calls that a layer has
+/// ended. It has the methods of [`Cause`], through `Deref`. The `Cause` is also its [`source`](StdError::source), and
+/// the service's own error is the source of the `Cause`.
 ///
-/// It is 8 bytes in size, `Send`, `Sync` and `'static`: `?` converts it into `anyhow::Error`, `eyre::Report`, an enum of
-/// `thiserror` and `Box<dyn Error + Send + Sync>`. [`Error::find`] finds the `Cause` in all of them.
+/// It is 8 bytes in size, `Send`, `Sync` and `'static`: `?` converts it into `anyhow::Error`, `eyre::Report`, an enum
+/// of `thiserror` and `Box<dyn Error + Send + Sync>`. [`Error::find`] finds the `Cause` in all of them.
 ///
 /// Nested layers do not wrap the error again. An outer layer adds facts to it: a retry adds the number of attempts and
 /// the reason for making no further one.
@@ -167,7 +167,8 @@ impl GaveUp {
 /// | `{:#}`, `{:?}` | the message and the whole chain of errors of the service: `"inventory" failed after 3 of 3 attempts: connection reset` |
 /// | `{:#?}` | the fields |
 ///
-/// `{}` leaves out the service's text, because code that prints a chain of errors, such as `anyhow`, prints that text itself.
+/// `{}` leaves out the service's text, because code that prints a chain of errors, such as `anyhow`, prints that text
+/// itself.
 pub struct Error(pub(crate) Box<Cause>);
 
 /// The layer that refused a call.
@@ -265,10 +266,10 @@ impl Error {
 
     /// Makes the error of a call that a [part](crate::part) of your own refuses before the inner service is called.
     ///
-    /// Its kind is [`ErrorKind::Refused`]. `name` is the name of the layer, and `retry_after` the wait after which another
-    /// call can succeed, if the part knows one. All layers treat it like the refusal of a part of this crate: it is
-    /// [`Outcome::Ignored`](crate::Outcome::Ignored), and a retry makes no further attempt unless it
-    /// [retries rejections](crate::retry::Config::retry_rejections).
+    /// Its kind is [`ErrorKind::Refused`]. `name` is the name of the layer, and `retry_after` the wait after which
+    /// another call can succeed, if the part knows one. All layers treat it like the refusal of a part of this crate:
+    /// it is [`Outcome::Ignored`](crate::Outcome::Ignored), and a retry makes no further attempt unless it [retries
+    /// rejections](crate::retry::Config::retry_rejections).
     ///
     /// # Examples
     ///
@@ -484,8 +485,8 @@ pub struct Cause {
     pub(crate) allowed: Option<Duration>,
     /// Boxed, because it is rare.
     shortage: Option<Box<Shortage>>,
-    /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies of
-    /// its fields: a layer somewhere behind the service ended the call, and not a layer of this stack.
+    /// The error of the inner service. If a `Cause` was found in its chain, then `kind` and the other fields are copies
+    /// of its fields: a layer somewhere behind the service ended the call, and not a layer of this stack.
     #[source]
     service: Option<BoxError>,
 }
@@ -497,8 +498,8 @@ impl Cause {
         self.kind
     }
 
-    /// Returns the name of the layer that ended the call. For an error of the service it is the name of the innermost layer
-    /// that has one.
+    /// Returns the name of the layer that ended the call. For an error of the service it is the name of the innermost
+    /// layer that has one.
     ///
     /// Empty if no layer with a name has seen the error.
     #[must_use]
@@ -521,8 +522,8 @@ impl Cause {
 
     /// Returns the part of the call that took too long, or failed.
     ///
-    /// It distinguishes a server that sends no answer, a server that stops in the middle of an answer, and a caller that does
-    /// not read.
+    /// It distinguishes a server that sends no answer, a server that stops in the middle of an answer, and a caller
+    /// that does not read.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
@@ -547,9 +548,10 @@ impl Cause {
 
     /// Returns `true` if a layer refused the call, or its last attempt, without asking the inner service.
     ///
-    /// The layer belongs to the operation: it is a part of the same stack, a layer that the stack calls directly, or a layer of the
-    /// same name that is called in the same task. If the inner service was refused when it called another dependency, its error is
-    /// a plain error of the service: this method returns `false`, although [`kind`](Self::kind) names the refusal.
+    /// The layer belongs to the operation: it is a part of the same stack, a layer that the stack calls directly, or a
+    /// layer of the same name that is called in the same task. If the inner service was refused when it called another
+    /// dependency, its error is a plain error of the service: this method returns `false`, although
+    /// [`kind`](Self::kind) names the refusal.
     ///
     /// A [`Timeout`](ErrorKind::Timeout) is not a rejection: it counts as a failure and may be retried.
     #[must_use]

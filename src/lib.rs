@@ -1,5 +1,4 @@
-//! Composable [Tower](tower) layers that keep a service up when what it calls is slow, flaky,
-//! overloaded or gone.
+//! Composable [Tower](tower) layers that keep a service up when its dependencies are slow, flaky, overloaded or gone.
 //!
 //! The layers wrap any `tower::Service` that is `Clone` and report through the [`metrics`] facade. The [guide] leads
 //! from a first stack to clients of HTTP and gRPC, settings, alerts and tests.

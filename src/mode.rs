@@ -2,10 +2,10 @@
 
 /// Mode of a protective layer: it enforces its decisions, or only counts them.
 ///
-/// It is a setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate limit](crate::rate_limit::Config::mode),
-/// [bulkhead](crate::bulkhead::Config::mode), [hedge](crate::hedge::Config::mode) and
-/// [outlier ejection](crate::balance::OutlierEjection). Calls that would have been rejected are counted in
-/// `buttress_rejections_total` with `mode="observe"`.
+/// It is a setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate
+/// limit](crate::rate_limit::Config::mode), [bulkhead](crate::bulkhead::Config::mode),
+/// [hedge](crate::hedge::Config::mode) and [outlier ejection](crate::balance::OutlierEjection). Calls that would have
+/// been rejected are counted in `buttress_rejections_total` with `mode="observe"`.
 ///
 /// # Examples
 ///

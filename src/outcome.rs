@@ -34,21 +34,22 @@ pub enum Outcome {
         /// The time for which the service asked callers to stay away.
         retry_after: Option<Duration>,
     },
-    /// The service said that this caller has used up its quota, which says nothing about the service. Other callers, with
-    /// quotas of their own, are served.
+    /// The service said that this caller has used up its quota, which says nothing about the service. Other callers,
+    /// with quotas of their own, are served.
     Throttled {
         /// The time for which the service asked this caller to stay away.
         retry_after: Option<Duration>,
     },
-    /// The call says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection) by a layer of
-    /// this operation.
+    /// The call says nothing about the service: a mistake of the caller, or a [rejection](crate::Cause::is_rejection)
+    /// by a layer of this operation.
     Ignored,
     /// The caller dropped the call before it was over.
     Cancelled,
 }
 
 impl Outcome {
-    /// Returns whether this counts against the service: a [`Failure`](Self::Failure) or an [`Overload`](Self::Overload).
+    /// Returns whether this counts against the service: a [`Failure`](Self::Failure) or an
+    /// [`Overload`](Self::Overload).
     #[must_use]
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failure | Self::Overload { .. })
@@ -76,13 +77,13 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reattempt {
-    /// Another attempt is of no use: the call did what it should, or would end in the same way.
+    /// Another attempt is of no use: the call has succeeded, or would end in the same way.
     Never,
-    /// Another attempt may succeed soon. Retry waits for its backoff and pays 10 tokens; a hedge without a retry around it
-    /// makes another attempt at once.
+    /// Another attempt may succeed soon. Retry waits for its backoff and pays 10 tokens; a hedge without a retry around
+    /// it makes another attempt at once.
     Soon,
-    /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload (about 1 s), or
-    /// for the time that the service asked for, and pays 20 tokens.
+    /// Another attempt may succeed once the service has less to do. Retry waits for its backoff after overload (about 1
+    /// s), or for the time that the service asked for, and pays 20 tokens.
     Later,
     /// One more attempt may succeed at once, because an inner layer has renewed something, such as an expired token.
     OnceAtOnce,
@@ -130,8 +131,8 @@ pub enum Pushback {
 /// through [`classify_fn`].
 ///
 /// [Rejections](crate::Cause::is_rejection) by a layer of this operation are [`Outcome::Ignored`] without asking the
-/// classifier. Rejections by other dependencies, which the service has called, are errors like any other. Each layer asks the
-/// classifier, which must be quick and give the same answer each time.
+/// classifier. Rejections by other dependencies, which the service has called, are errors like any other. Each layer
+/// asks the classifier, which must be quick and give the same answer each time.
 ///
 /// # Examples
 ///
@@ -194,14 +195,15 @@ pub trait Classify<Res> {
         let _ = (response, attempts);
     }
 
-    /// Reads the request of the service about another attempt. By default it is the `retry_after` of
-    /// [`Outcome::Overload`] and [`Outcome::Throttled`].
+    /// Reads the pushback: the time at which the service asks for another attempt, or for none. By default it is the
+    /// `retry_after` of [`Outcome::Overload`] and [`Outcome::Throttled`].
     fn pushback(&self, result: Result<&Res, &Error>) -> Option<Pushback> {
         let retry_after = self.classify(result).retry_after();
         retry_after.map(Pushback::RetryAfter)
     }
 
-    /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by default.
+    /// Returns whether a failure says that the deadline of the call had passed, as the status 504 does. `false` by
+    /// default.
     ///
     /// If the call had a deadline sooner than its timeout, the failure counts against the service only if the service
     /// had [enough time](crate::circuit_breaker#calls-that-end-early) for the call.
@@ -259,8 +261,8 @@ where
     classify
 }
 
-/// Classifies a result as every layer does: rejections of this operation are `Ignored`, and the classifier decides about
-/// all other results.
+/// Classifies a result as every layer does: rejections of this operation are `Ignored`, and the classifier decides
+/// about all other results.
 #[inline]
 pub(crate) fn classify_result<Res, K>(classify: &K, result: &Result<Res, Error>) -> Outcome
 where

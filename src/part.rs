@@ -104,17 +104,18 @@
 //! A part is correct if it keeps these rules. The compiler checks none of them.
 //!
 //! - **A permit is plain data, and its default stands for no permit.** It must not give anything back when it is
-//!   dropped, because `settle` does that. The permits of an attempt may be moved, and those of a call may be stored in
-//!   a response body until its end.
+//!   dropped, because `settle` does that. The permits of an attempt may be moved, and the permits of a call may be
+//!   stored in a response body until its end.
 //! - **`settle` leaves the default permit.** Take the permit out first ([`std::mem::take`]), then act on it. `settle`
 //!   may be called with a default permit, and must then do nothing. It is also called after `admit` has refused.
 //! - **Write the permit before you run other code.** If a metrics recorder or a listener panics inside `admit`, the
 //!   permit that you have written is settled.
-//! - **A permit waits from `Admit::Wait` to the end of the wait.** [`is_waiting`](Part::is_waiting) returns `true` from then on,
-//!   and `false` once [`poll_turn`](Part::poll_turn) has returned [`Turn::Go`] or [`Turn::Refuse`]. Take a place in a queue in
-//!   `poll_turn` rather than in `admit`, so that a future that is never polled keeps no other call waiting.
-//! - **`poll_turn` ends at the deadline.** While an attempt waits for a part no other timer runs. Bound [`Turn::Until`] by
-//!   [`Deadline::current`](crate::Deadline::current) and refuse the attempt when the deadline has passed.
+//! - **A permit waits from `Admit::Wait` to the end of the wait.** [`is_waiting`](Part::is_waiting) returns `true` from
+//!   then on, and `false` once [`poll_turn`](Part::poll_turn) has returned [`Turn::Go`] or [`Turn::Refuse`]. Take a
+//!   place in a queue in `poll_turn` rather than in `admit`, so that a future that is never polled keeps no other call
+//!   waiting.
+//! - **`poll_turn` ends at the deadline.** While an attempt waits for a part no other timer runs. Bound [`Turn::Until`]
+//!   by [`Deadline::current`](crate::Deadline::current) and refuse the attempt when the deadline has passed.
 //! - **Call a waker without holding a lock.** The waker may run another task, which may call the same layer.
 //!
 //! # The clock

@@ -76,7 +76,8 @@ pub trait Replay<Req> {
     /// Writes the number of the attempt (1 for the first) into the request. The default does nothing.
     fn set_attempt(&self, _request: &mut Req, _attempt: u32) {}
 
-    /// Returns the progress of the request's body, which the client takes while the attempt runs. By default there is none.
+    /// Returns the progress of the request's body, which the client takes while the attempt runs. By default there is
+    /// none.
     ///
     /// A standard stack with a timeout calls it before each attempt. With a progress, the timeout does not end an
     /// upload that goes on: see [`Upload`].

@@ -73,7 +73,8 @@ impl<F, W> fmt::Debug for ResponseFuture<F, W> {
     }
 }
 
-/// Returns whether an error of hyper, returned by a connection in place of an answer, proves that the request was not sent.
+/// Returns whether an error of hyper, returned by a connection in place of an answer, proves that the request was not
+/// sent.
 pub(crate) fn of_connection(error: &(dyn StdError + 'static), has_body: bool) -> bool {
     let Some(error) = error.downcast_ref::<::hyper::Error>() else {
         return false;
@@ -98,7 +99,8 @@ fn of_stream(error: &::h2::Error, has_body: bool) -> bool {
     error.is_remote() && (is_refused || is_excluded)
 }
 
-/// Returns whether an error of a client of hyper-util, returned by that client itself, proves that the request was not sent.
+/// Returns whether an error of a client of hyper-util, returned by that client itself, proves that the request was not
+/// sent.
 #[cfg(any(feature = "hyper", feature = "reqwest"))]
 pub(crate) fn of_legacy_client(
     error: &::hyper_util::client::legacy::Error,

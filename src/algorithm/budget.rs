@@ -161,8 +161,8 @@ impl Tokens {
         left.is_some_and(|old| old / FINISHED % SAMPLE_OPERATIONS == 0)
     }
 
-    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
-    /// are fewer.
+    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None`
+    /// if there are fewer.
     pub(crate) fn withdraw(&self, cost: u32) -> Option<u32> {
         let mut taken = 0;
         self.update(|old| {
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(tokens.tokens(), 100);
     }
 
-    /// The reserve, in tokens, of a client with so many calls each minute, evenly spread.
+    /// Returns the reserve, in tokens, of a client with this number of calls each minute, evenly spread.
     fn reserve_at(per_minute: u64) -> u32 {
         let tokens = Tokens::new(None, 0.2, 0);
         for call in 1..=10 * per_minute {
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(tokens.withdraw(20), None, "8 of 10 tokens");
         operation(&tokens);
         assert_eq!(tokens.withdraw(20), Some(10));
-        // What is in flight makes room for more than was taken.
+        // The operations in flight raise the capacity by more than was taken.
         (0..10).for_each(|_| tokens.enter());
         tokens.deposit(10);
         assert_eq!((tokens.tokens(), tokens.capacity()), (10, 20));

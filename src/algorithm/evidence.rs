@@ -255,8 +255,8 @@ impl Evidence {
         self.is_failure_since(call.began, &self.last_good, call, self.terms)
     }
 
-    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The terms
-    /// are those of the call.
+    /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The
+    /// terms are those of the call.
     ///
     /// A part with few calls has few good calls. If most callers leave early, many calls run without a good call in the
     /// meantime, so there must be no good call for all of T.
@@ -309,7 +309,7 @@ mod tests {
         Evidence::new(Terms::new(Some(Duration::from_secs(2))))
     }
 
-    /// Ends a call early at `ended`, which lasted so long.
+    /// Ends a call early at `ended`, after the time `lasted`.
     fn fails(evidence: &Evidence, lasted: u64, ended: u64) -> bool {
         evidence.is_failure(Early {
             began: ended - lasted,

@@ -32,7 +32,7 @@ const STEPS: u64 = 50;
 const NEGLIGIBLE: f64 = 1e-9;
 /// Longest time between looks at the groups, because an opening circuit breaker is not reported.
 const LOOK: u64 = 150_000_000;
-/// Shortest time between them, however many endpoints are about to come back.
+/// Shortest time between looks, however many endpoints are about to return.
 const MIN_LOOK: u64 = 50_000_000;
 
 /// The rule by which calls move from one priority group to the next, and back.
@@ -603,8 +603,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: all calls go somewhere, nobody gets more than it can take while others have room, nobody
-        /// rises faster than the ramp without need, and in the end all is as if nothing had happened.
+        /// In each sequence of events: all calls go to a group, no group gets more than it can take while others have
+        /// spare capacity, no share rises faster than the ramp without need, and in the end the shares return to their
+        /// first values.
         #[test]
         fn shares_add_up_and_settle(
             groups in 1_usize..5,

@@ -236,7 +236,7 @@ impl Gcra {
         }
     }
 
-    /// Returns whether the terms were those of the word when they were read.
+    /// Returns whether the terms belonged to the word when they were read.
     #[inline]
     fn is_whole(&self, view: &View) -> bool {
         self.word.load(Ordering::Acquire) >> TIME_BITS == view.word >> TIME_BITS

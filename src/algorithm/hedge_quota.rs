@@ -2,7 +2,7 @@
 
 /// Hedges that can be sent at once, as a share of the hedges that the calls of the last tick pay for.
 ///
-/// Slow calls come together, and the more so the more calls there are.
+/// Slow calls come in groups, and the groups are larger at higher rates.
 const BURST_SHARE: f64 = 0.2;
 
 /// A bucket of hedges: each call adds a share of one.

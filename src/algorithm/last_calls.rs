@@ -194,7 +194,7 @@ mod tests {
             calls.note(false, SECOND + HELD / 2);
         }
         assert!(!fails(&calls, SECOND + HELD));
-        // Further failures begin the time anew.
+        // Further failures restart the time.
         let now = SECOND + 2 * HELD;
         for _ in 0..KEPT {
             calls.note(true, now);

@@ -600,7 +600,7 @@ mod tests {
                 call(&load, second * SECOND, 100 * MS, end);
             }
             assert_near(latency(&load, 5_100 * MS), expected);
-            // An answer to anybody ends it.
+            // An answer to any call ends the silence.
             call(&load, 6 * SECOND, 10 * MS, End::Succeeded);
             assert!(latency(&load, 7 * SECOND) < expected);
             let before = latency(&load, 60 * SECOND + 100 * MS);
@@ -697,7 +697,7 @@ mod tests {
         let idle = Load::new(0.0, 0);
         assert_near(cost(&load, hour), 2.0 * cost(&idle, hour));
 
-        // One that waits beside it is as old as it is.
+        // A call that waits beside a stream counts with its own age only.
         load.begin(hour);
         assert_eq!(load.in_flight(), 2);
         assert_near(latency(&load, hour + SECOND), 1_000.0);

@@ -347,9 +347,10 @@ mod tests {
         Get(u8),
         Add(u8),
         Remove(u8),
-        /// Looks at so many of a segment, last used so long ago; values with a bit in common with the mask may not go.
+        /// Examines this number of entries of a segment that were last used this long ago. Values with a bit in common
+        /// with the mask may not go.
         Evict(Segment, usize, u64, u32),
-        /// Looks at so many; the same mask.
+        /// Examines this number of entries, with the same mask.
         Expire(usize, u32),
     }
 

@@ -248,7 +248,7 @@ pub(crate) struct HostRecord<'a> {
 /// An endpoint that a sweep has ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ejection {
-    /// The place of the endpoint among the seats.
+    /// The place of the endpoint in the list of the sweep.
     pub(crate) place: usize,
     pub(crate) method: EjectionMethod,
     /// Its end.

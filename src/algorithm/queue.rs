@@ -274,7 +274,7 @@ mod tests {
         ]
     }
 
-    /// A call as a plain list has it.
+    /// A call in the plain list of the model.
     struct Call {
         value: u8,
         waits: bool,

@@ -173,7 +173,7 @@ mod tests {
         let own = |left| wait(false, None, Duration::from_millis(left), 1);
         assert_eq!(own(100), Err(GaveUp::Deadline));
         assert!(own(101).is_ok());
-        // 50 s alone would fit, but not with what is drawn on top.
+        // 50 s alone would fit, but not with the random part.
         let drawn = wait(false, Some(50 * SECOND), 100 * SECOND, 1).unwrap();
         let fits = |left| wait(false, Some(50 * SECOND), left, 1);
         assert!(drawn > 50 * SECOND);

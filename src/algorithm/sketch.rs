@@ -327,7 +327,7 @@ mod tests {
         slowdown: 1.5,
     };
 
-    /// A sketch that is told the time with each call.
+    /// A sketch with a time for each call.
     struct Timed(Sketch);
 
     impl Timed {

@@ -71,7 +71,7 @@ pub(crate) struct TimeWindow {
     rate: u64,
 }
 
-/// One ring. Aligned so that stripes do not share a cache line (two of them, as they are fetched in pairs).
+/// One ring. Aligned so that stripes do not share a cache line (or a pair, because lines are fetched in pairs).
 #[derive(Default)]
 #[repr(align(128))]
 struct Stripe {

@@ -24,8 +24,8 @@ use crate::send::OneCall;
 use crate::timer::Timer;
 use crate::{Classify, CloneService, Error, ErrorKind, Mode, Outcome, TrackCompletion};
 
-/// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before it
-/// runs a new task.
+/// The least time for which a call waits until a restarted source has been polled. The runtime needs some time before
+/// it runs a new task.
 const RESTART: Duration = Duration::from_secs(1);
 
 pin_project! {

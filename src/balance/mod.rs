@@ -145,9 +145,9 @@
 //! - It is ejected, or a health check has found it unhealthy.
 //! - It has been unavailable for 1 s. An endpoint that is full for a moment moves no calls.
 //! - For 200 ms on end, it has failed its last five first attempts, or more than 60 % of the last sixteen (of as few as
-//!   five if the others are older than 10 s). Ordinary errors, and those of one broken connection, move no calls. Calls
-//!   that time out or end early count by the same rule as for ejection. An endpoint that gets no more calls counts as
-//!   healthy after 10 s, and the first calls that return show whether it is.
+//!   five if the others are older than 10 s). Ordinary errors, and the errors of one broken connection, move no calls.
+//!   Calls that time out or end early count by the same rule as for ejection. An endpoint that gets no more calls
+//!   counts as healthy after 10 s, and the first calls that return show whether it is.
 //! - It hangs, and so do most endpoints of its group. An endpoint hangs if at least three calls wait for it and it has
 //!   answered none of its calls for long enough: at least 200 ms, twice the time of the slowest good call of the
 //!   balancer in the last 10 s, and twice the time over which its last eight answers were spread. The last condition is
@@ -213,8 +213,8 @@
 //!   several priority groups, one call every 150 ms evaluates the health of all endpoints, or sooner if an endpoint is
 //!   about to return, but not within 50 ms; no other call waits for it.
 //! - Outlier ejection never ejects more than half of the endpoints of a priority group, nor its only one.
-//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is the last
-//!   attempt of an operation and its own group fails.
+//! - A call goes to another priority group only if the shares say so, its own group has no endpoint to offer, or it is
+//!   the last attempt of an operation and its own group fails.
 //! - `poll_ready` is always ready; an idle handle holds nothing of an endpoint. If the chosen endpoint is not ready,
 //!   the call waits for it, and the endpoint counts as busy in the meantime. An error of its `poll_ready` fails only
 //!   this call.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::telemetry::table::{BUDGET_CAPACITY, BUDGET_TOKENS};
 use crate::telemetry::{Handles, Instruments};
 
-/// Values of the gauges. Of several budgets with one name, the gauges show the one that was used last.
+/// Values of the gauges. If several budgets have one name, the gauges show the last used budget.
 #[derive(Debug, Default)]
 pub(super) struct BudgetMetrics {
     tokens: AtomicU32,

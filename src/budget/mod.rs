@@ -6,9 +6,9 @@
 //!
 //! # When to use it
 //!
-//! Always: a [retry](crate::retry) layer without a given budget makes its own. Make a budget by hand where several clients or layers
-//! call the same dependency, so that together they keep to it. The [standard stack](crate::stack) shares one budget between
-//! its retries and hedges.
+//! Always: a [retry](crate::retry) layer without a given budget makes its own. Make a budget by hand where several
+//! clients or layers call the same dependency, so that together they keep to it. The [standard stack](crate::stack)
+//! shares one budget between its retries and hedges.
 //!
 //! # How it works
 //!
@@ -30,8 +30,8 @@
 //! its budget to this number, and the greatest number counts. The first operation of a new process can therefore make
 //! all attempts, also after overloads. The capacity of the bucket is 10 times the greatest of
 //!
-//! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to 10
-//!   (10 before the calls are first measured),
+//! - a reserve for clients with little traffic: one retry for every three calls of the last minute above 30, from 1 to
+//!   10 (10 before the calls are first measured),
 //! - 0.2 × the operations in flight,
 //! - 0.2 s × the operations per second,
 //! - in the first minute, the initial number of retries.
@@ -70,8 +70,8 @@
 //!
 //! # Cost
 //!
-//! An operation makes two atomic updates of one word. Once in 16 operations it reads the clock, to measure the operations per
-//! second.
+//! An operation makes two atomic updates of one word. Once in 16 operations it reads the clock, to measure the
+//! operations per second.
 //!
 //! # What clones share
 //!
@@ -217,8 +217,8 @@ impl Budget {
         }
     }
 
-    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None` if there
-    /// are fewer.
+    /// Takes `cost` tokens, or all that the budget can hold if that is less. Returns how many it has taken, or `None`
+    /// if there are fewer.
     pub(crate) fn withdraw(&self, cost: u32, now: Instant) -> Option<u32> {
         // A client with few calls may not have been measured for long.
         let nanos = nanos_between(self.shared.origin, now);
@@ -270,8 +270,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Sets the number of retries that the budget can always hold, 1 to 10,000. By default one for every three calls of the last
-    /// minute above 30, from 1 to 10.
+    /// Sets the number of retries that the budget can always hold, 1 to 10,000. By default one for every three calls of
+    /// the last minute above 30, from 1 to 10.
     pub fn reserve(mut self, retries: u32) -> Self {
         self.reserve = Some(retries);
         self

@@ -47,11 +47,11 @@ pub struct Sample {
     pub in_flight: usize,
     /// The limit at present.
     pub limit: usize,
-    /// The outcome of the call. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service. A call that ended early
-    /// is a failure, or cancelled.
+    /// The outcome of the call. [`Outcome::Ignored`] and [`Outcome::Cancelled`] say nothing about the service. A call
+    /// that ended early is a failure, or cancelled.
     pub outcome: Outcome,
-    /// `true` if a timeout ended the call, or if it [ended early](crate::circuit_breaker#calls-that-end-early) although the service had
-    /// enough time for it.
+    /// `true` if a timeout ended the call, or if it [ended early](crate::circuit_breaker#calls-that-end-early) although
+    /// the service had enough time for it.
     pub timed_out: bool,
 }
 

@@ -8,7 +8,7 @@ use crate::telemetry::{Gauges, Handles, Instruments, table};
 /// The place of the calls in flight among the levels.
 pub(super) const IN_FLIGHT: usize = 1;
 
-/// The limit, the calls in flight, and those that wait.
+/// The limit, the calls in flight, and the waiting calls.
 #[derive(Debug, Default)]
 pub(super) struct BulkheadMetrics([AtomicU64; 3]);
 

@@ -65,8 +65,8 @@ pub trait Part: Send + Sync + 'static {
     /// Decides about an attempt, when a call is made or a further attempt begins. `permit` is a default permit.
     fn admit(&self, ask: Self::Ask, permit: &mut Self::Permit, at: &At) -> Admit;
 
-    /// Returns whether the permit is a place in a queue: from [`Admit::Wait`] until [`poll_turn`](Self::poll_turn) returns
-    /// [`Turn::Go`] or [`Turn::Refuse`].
+    /// Returns whether the permit is a place in a queue: from [`Admit::Wait`] until [`poll_turn`](Self::poll_turn)
+    /// returns [`Turn::Go`] or [`Turn::Refuse`].
     #[inline]
     fn is_waiting(&self, permit: &Self::Permit) -> bool {
         let _ = permit;

@@ -31,7 +31,7 @@ const MIN_CALLS: u32 = 20;
 const OPEN_FOR: Duration = Duration::from_secs(2);
 /// Spreads the probes of many clients.
 const OPEN_JITTER: f64 = 0.25;
-/// The longest open time where it grows.
+/// The longest open time, if the open time grows.
 const MAX_OPEN: Duration = Duration::from_secs(60);
 /// The longest time that a service can ask for. Other callers are refused during this time, so it is shorter than the
 /// longest wait of a retry.

@@ -27,7 +27,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Returns the word, which admits a call if it is the word of a closed breaker.
+    /// Returns the present word. A call is admitted with the word of a closed breaker.
     #[inline]
     pub(super) fn word(&self) -> Word {
         self.breaker.word()

@@ -83,8 +83,8 @@ impl<K: Clone + Eq + Hash, A: Clone + PartialEq> Announcer<K, A> {
         self.changes.extend(pending.into_iter().filter(is_gone));
     }
 
-    /// Returns the next change, with the service that `make` makes of an address. If `make` panics, the endpoint is left
-    /// out until it is found again.
+    /// Returns the next change, with the service that `make` makes of an address. If `make` panics, the endpoint is
+    /// left out until it is found again.
     pub(super) fn next<S>(&mut self, mut make: impl FnMut(&K, &A) -> S) -> Option<Change<K, S>> {
         loop {
             return Some(match self.changes.pop_front()? {

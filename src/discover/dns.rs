@@ -66,8 +66,8 @@ type OnFailure = Arc<dyn Fn(&BoxError) + Send + Sync>;
 impl<R> Config<R> {
     /// Sets the wait after an answer, or a failure, before the source asks again. 5 s by default.
     ///
-    /// If the answer has a shorter [time to live](Target::ttl), the source asks again after that time, but not before 1 s
-    /// has passed. While no address is known, it asks after 100 ms, then after twice as long, up to the interval.
+    /// If the answer has a shorter [time to live](Target::ttl), the source asks again after that time, but not before 1
+    /// s has passed. While no address is known, it asks after 100 ms, then after twice as long, up to the interval.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = interval;
         self

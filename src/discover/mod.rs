@@ -32,7 +32,8 @@
 //!   A lookup that finds nothing removes none for the time [`Config::empty_after`].
 //! - If the function panics for an address, the address is left out and tried again: by [`Dns`] with
 //!   the next answer, by [`Watch`] after 0.1 to 30 s. The others are announced.
-//! - New endpoints are announced before old ones are removed, so a set that is replaced altogether is never empty.
+//! - New endpoints are announced before old ones are removed, so a set is never empty while all its endpoints are
+//!   replaced.
 //! - An endpoint that stays keeps its service, its connections and its statistics.
 //!
 //! # Cancellation and errors

@@ -10,11 +10,10 @@ use super::source::{Change, Source};
 
 /// A source that a function makes, and makes again when it must restart.
 ///
-/// A stream with timers, connections or a task on a runtime ends with that runtime. A
-/// balancer in a `static` outlives the runtime that it was made on, and needs a source that can restart: the function
-/// is called again when another runtime takes over, and after a panic. Endpoints of the former source stay in use until
-/// the new source has announced some. When the new source first has nothing more to announce, the endpoints that it has not
-/// announced are removed.
+/// A stream with timers, connections or a task on a runtime ends with that runtime. A balancer in a `static` outlives
+/// the runtime that it was made on, and needs a source that can restart: the function is called again when another
+/// runtime takes over, and after a panic. Endpoints of the former source stay in use until the new source has announced
+/// some. When the new source first has nothing more to announce, the endpoints that it has not announced are removed.
 ///
 /// [`Dns`](super::Dns) and [`Watch`](super::Watch) restart by themselves.
 ///

@@ -54,8 +54,8 @@ impl<K, S> From<discover::Change<K, S>> for Change<K, S> {
 
 /// A source of endpoints that are added and removed.
 ///
-/// Every `tower::discover::Discover` is a source, and so is every stream of `Result<tower::discover::Change<K, S>, E>`. Unlike
-/// `Discover`, `Source` can be implemented without a dependency on a crate that defines streams.
+/// Every `tower::discover::Discover` is a source, and so is every stream of `Result<tower::discover::Change<K, S>, E>`.
+/// Unlike `Discover`, `Source` can be implemented without a dependency on a crate that defines streams.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no source of endpoints",
     label = "neither a stream of `Result<tower::discover::Change<K, S>, E>` nor a `Dns`, `Watch` or `Restartable`",

@@ -180,7 +180,7 @@ mod tests {
     type List = Vec<(u8, u8)>;
     type Pair = (u8, u8);
     type Source = Watch<u8, u8, u8, fn(&u8, &u8) -> Pair>;
-    /// The key, and what was inserted if it was not removed.
+    /// The key, and the inserted value unless it was removed.
     type Seen = (u8, Option<Pair>);
 
     /// All changes that there are now, and whether the source has ended.

@@ -14,7 +14,7 @@ use crate::{ByClone, ConfigError, ErrorsAreFailures};
 pub type Config<A, W = Failures, K = ErrorsAreFailures, R = ByClone> =
     LayerConfig<Settings<A, W>, R, K>;
 
-/// The settings of a fallback, as they are in a [`Config`].
+/// The settings of a fallback in a [`Config`].
 #[derive(Clone, PartialEq)]
 pub struct Settings<A, W> {
     pub(super) answer: A,

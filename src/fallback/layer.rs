@@ -53,7 +53,8 @@ impl<A> FallbackLayer<A> {
 }
 
 impl<A, W, K, R> FallbackLayer<A, W, K, R> {
-    /// Wraps `service`, checking that it can serve requests of type `Req` and that the fallback can answer them.
+    /// Wraps `service`. The compiler checks that it can serve requests of type `Req` and that the fallback can answer
+    /// them.
     pub fn wrap<Req, S>(&self, service: S) -> Fallback<S, Self>
     where
         S: CloneService<Req>,

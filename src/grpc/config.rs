@@ -8,10 +8,10 @@ use crate::discover::Source;
 use crate::http::grpc::{Classifier, standard};
 use crate::http::transport::{Near, WholeConfig, whole};
 
-/// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
+/// The settings of a [`Client`]: the settings of the [standard stack](crate::stack) and of the layers inside it.
 pub type Config = WholeConfig<Classifier>;
 
-/// A replica: its channel under the layers that belong next to it.
+/// A replica: its channel with the layers next to it.
 pub type Replica<S> = Near<IntoChannel<S>>;
 
 /// Begins to configure a gRPC client for the calls to one dependency. See the [module documentation](super).
@@ -21,7 +21,8 @@ pub fn client(name: impl Into<String>) -> Config {
     whole(standard(name), ())
 }
 
-/// Checks replicas by the health service of gRPC, `grpc.health.v1.Health`, for this service; `""` is the server as a whole.
+/// Makes a health check of replicas by the gRPC health service `grpc.health.v1.Health`, for this service; `""` is the
+/// whole server.
 pub fn health_check(service: &str) -> HealthCheck<GrpcProbe> {
     HealthCheck::new(GrpcProbe {
         message: message(service),
@@ -41,11 +42,11 @@ impl Config {
 
     /// Makes a client that spreads its calls over several channels.
     ///
-    /// There is no circuit breaker around all of them, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// There is no circuit breaker around all channels, unless [`circuit_breaker`](Self::circuit_breaker) sets one.
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if there is no channel, or there are two of the same key.
+    /// The errors of [`wrap`](Self::wrap). Also if there is no channel, or two have the same key.
     pub fn replicas<S: Clone>(
         self,
         channels: impl IntoIterator<Item = Endpoint<S>>,
@@ -55,11 +56,12 @@ impl Config {
         self.over_list(replicas).map(Client)
     }
 
-    /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as [`replicas`](Self::replicas).
+    /// Makes a client that spreads its calls over the channels that `source` finds. Otherwise as
+    /// [`replicas`](Self::replicas).
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if there is no Tokio runtime to follow the source.
+    /// The errors of [`wrap`](Self::wrap). Also if there is no Tokio runtime to poll the source.
     pub fn discover<S, D>(self, source: D) -> Result<Client<S>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,

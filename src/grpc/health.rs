@@ -12,7 +12,7 @@ use crate::balance::Probe;
 use crate::http::ReplayBody;
 use crate::{BoxError, Error};
 
-/// A probe that asks the health service of a gRPC server. Made by [`health_check`](super::health_check).
+/// A probe that calls the health service of a gRPC server. Made by [`health_check`](super::health_check).
 #[derive(Clone, Debug)]
 pub struct GrpcProbe {
     pub(super) message: Bytes,
@@ -48,7 +48,7 @@ where
     async fn probe(&self, mut service: S) -> Result<(), BoxError> {
         /// `HealthCheckResponse { status: SERVING }`.
         const SERVING: &[u8] = &[0x08, 0x01];
-        /// The longest answer that is read, in bytes. One that is right has seven.
+        /// The longest answer that is read, in bytes. A valid answer has seven.
         const MAX_ANSWER: usize = 4096;
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let body = Body::new(Full::new(self.message.clone()));

@@ -1,13 +1,13 @@
-//! A whole gRPC client in one expression: the standard stack and all the layers that belong to gRPC, in their order.
+//! A whole gRPC client in one expression: the standard stack and all layers for gRPC, in the right order.
 //!
-//! Needs the feature `tonic`, and has types of tonic in its signatures.
+//! The module needs the feature `tonic`, and has types of tonic in its signatures.
 //!
 //! # When to use it
 //!
-//! First, for every gRPC service that is called over a [`Channel`](::tonic::transport::Channel) of tonic. A generated client is made
-//! of a [`Client`] in place of the channel: `LedgerClient::new(client)`, also under `with_interceptor`. Use
-//! [`http::grpc::standard`](crate::http::grpc::standard) and the single layers if you need another order, or layers of your own
-//! between them.
+//! Use it first, for every gRPC service that you call over a [`Channel`](::tonic::transport::Channel) of tonic. Make
+//! the generated client from a [`Client`] in place of the channel: `LedgerClient::new(client)`, also under
+//! `with_interceptor`. Use [`http::grpc::standard`](crate::http::grpc::standard) and the single layers if you need
+//! another order, or layers of your own between them.
 //!
 //! ```
 //! use std::time::Duration;
@@ -35,13 +35,13 @@
 //!                                                         ╰───▶ balancer ─▶ for each replica: the same ─────▶ channel
 //! ```
 //!
-//! The settings are those of the [standard stack](crate::stack), and three more for the layers under it. A last method makes the
-//! client: [`wrap`](Config::wrap) of one channel, [`replicas`](Config::replicas) of several, and [`discover`](Config::discover) of
-//! those that a [source](crate::discover) finds. All three return the same type.
+//! It has the settings of the [standard stack](crate::stack), and three more for the layers inside it. The last method
+//! makes the client: [`wrap`](Config::wrap) for one channel, [`replicas`](Config::replicas) for several, and
+//! [`discover`](Config::discover) for the channels of a [source](crate::discover). All three return the same type.
 //!
-//! The channel is asked [whether a request was sent](crate::tonic). 64 KiB of the messages of a request are kept, so that it can be
-//! sent again. All methods of gRPC are POST: a call is sent again only if it was provably not sent, unless you say which
-//! methods may be acted on twice:
+//! An adapter around the channel proves that [a request was not sent](crate::tonic). The client keeps 64 KiB of the
+//! messages of a request, so that the request can be sent again. All methods of gRPC are POST: a call is sent again
+//! only if it was provably not sent, unless you name the idempotent methods:
 //!
 //! ```
 //! use buttress::grpc;
@@ -56,8 +56,9 @@
 //!
 //! # Replicas
 //!
-//! The [balancer](crate::balance) leaves alone a replica that fails, and a retry goes to another one. There is therefore no circuit
-//! breaker around all replicas, unless you ask for one. One more line adds health checks, and priorities give failover:
+//! The [balancer](crate::balance) avoids a failing replica, and a retry goes to another one. There is therefore no
+//! circuit breaker around all replicas, unless you set one. One more line adds health checks, and priorities give
+//! failover:
 //!
 //! ```
 //! use buttress::balance::Endpoint;
@@ -81,18 +82,18 @@
 //!
 //! # Defaults
 //!
-//! Those of [`http::grpc::standard`](crate::http::grpc::standard), and:
+//! The defaults of [`http::grpc::standard`](crate::http::grpc::standard), and:
 //!
 //! | setting | default |
 //! |---|---|
 //! | [`body_timeout`](Config::body_timeout) | an answer may be silent for 30 s before its first message, and the stack ends it at the deadline; a declared stream has neither limit |
 //! | [`propagate_deadline`](Config::propagate_deadline) | the header `grpc-timeout` |
-//! | [`balance`](Config::balance) | those of the [balancer](crate::balance), for replicas |
+//! | [`balance`](Config::balance) | the defaults of the [balancer](crate::balance), for replicas |
 //!
 //! # Promises
 //!
-//! Those of the [standard stack](crate::stack) and of [HTTP](crate::http). The type has one parameter, the channel, and that has a
-//! default: `LedgerClient<grpc::Client>`.
+//! The promises of the [standard stack](crate::stack) and of [HTTP](crate::http). The type has one parameter, the
+//! channel, which has a default: `LedgerClient<grpc::Client>`.
 //!
 //! # Cancellation
 //!
@@ -104,12 +105,12 @@
 //!
 //! # Cost
 //!
-//! That of the layers, which includes a few allocations for the messages of a request that are kept.
+//! The cost of the layers, with a few allocations for the kept messages of a request.
 //!
 //! # Errors
 //!
-//! Every error is a [`Status`](::tonic::Status), also that of a stream. If a layer has ended the call, the status has the code in
-//! the table, and the error of this crate is its source: [`Error::find`](crate::Error::find) returns its
+//! Every error, also of a stream, is a [`Status`](::tonic::Status). If a layer has ended the call, the status has the
+//! code in the table, and the error of this crate is its source: [`Error::find`](crate::Error::find) returns its
 //! [`Cause`](crate::Cause). Errors of the channel have the code that tonic gives them.
 //!
 //! | the call | code |
@@ -120,7 +121,7 @@
 //!
 //! # Metrics
 //!
-//! Those of the layers, with the name of the client.
+//! The metrics of the layers, with the name of the client.
 
 mod config;
 mod health;

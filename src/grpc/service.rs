@@ -28,8 +28,8 @@ use crate::{BoxError, ConfigError, Error, ErrorKind};
 
 type Stack<S> = WholeStack<IntoChannel<S>, IntoChannel<S>, Classifier>;
 
-/// A gRPC client with all that one dependency needs, for a generated client to be made of. See the
-/// [module documentation](super).
+/// A gRPC client with all layers that one dependency needs. Make a generated client from it. See the [module
+/// documentation](super).
 ///
 /// `S` is the channel that it is made of, or each of its replicas.
 #[derive(Clone)]
@@ -42,13 +42,13 @@ impl<S> Client<S> {
         self.0.handle()
     }
 
-    /// A handle that reads and steers the balancer, if the client has several replicas.
+    /// Returns a handle that reads and changes the balancer, if the client has several replicas.
     #[must_use]
     pub fn balancer(&self) -> Option<&balance::Handle<Replica<S>>> {
         self.0.balancer()
     }
 
-    /// Asks the replicas again and again whether they work. See [`health_check`](super::health_check).
+    /// Starts a health check of the replicas. See [`health_check`](super::health_check).
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ pub type ResponseFuture<S, R> = WithStatus<
 type WithStatus<F, B> =
     Map<F, fn(Result<Response<B>, Error>) -> Result<Response<StatusBody<B>>, Status>>;
 
-/// The body of a response of a [`Client`]. `R` is that of the channel.
+/// The body of a response of a [`Client`]. `R` is the body of the channel.
 pub type ResponseBody<R> = StatusBody<WholeBody<PeekedBody<R>, Classifier>>;
 
 #[inline]
@@ -128,7 +128,7 @@ pin_project! {
 }
 
 impl<B> Default for StatusBody<B> {
-    /// A body without data. An interceptor answers with it.
+    /// Makes a body without data. An interceptor answers with it.
     fn default() -> Self {
         Self { body: None }
     }
@@ -164,7 +164,7 @@ impl<B: HttpBody<Error = Error>> HttpBody for StatusBody<B> {
 
 debug_fields!([B] StatusBody<B> {});
 
-/// A channel that takes the bodies of the stack, and is asked whether a request was sent.
+/// A channel that takes the bodies of the stack, with the adapter that proves that a request was not sent.
 #[derive(Clone, Debug)]
 pub struct IntoChannel<S>(adapter::Client<S>);
 

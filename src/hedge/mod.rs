@@ -22,7 +22,7 @@
 //! ```
 //!
 //! **Delay.** The delay is the 98th percentile of the latencies of the last 30 s, or a fixed time. With the percentile,
-//! two calls in a hundred are hedged, however fast the service is. The latencies are those of first attempts. If an
+//! two calls in a hundred are hedged, however fast the service is. Only latencies of first attempts count. If an
 //! attempt lost, failed or was given up, only a lower bound of its latency is known. It counts as a lower bound (the
 //! estimator of Kaplan and Meier), so hedging does not change its own percentile. The percentile is computed each
 //! second (a thirtieth of the window). With fewer than 100 calls there is no percentile, and no hedge. In the [standard

@@ -1,4 +1,4 @@
-//! Calls that are over when their response body is.
+//! Calls that end with their response body.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,15 +18,14 @@ use crate::{
     TrackCompletion, context,
 };
 
-/// Classifies a call whose response came to its end.
+/// Classifies a call whose response has ended.
 ///
-/// Belongs to the classifier of a stack that is completed [at the end of the body](CompleteOnBodyEnd). It is not
-/// asked where the head was classified as a failure, nor where the body ended in an error: that is a
-/// [`Failure`](Outcome::Failure).
+/// The classifier of a stack with the completion [at the end of the body](CompleteOnBodyEnd) implements it. It is not
+/// called if the head was a failure, nor if the body ended in an error, which is a [`Failure`](Outcome::Failure).
 ///
 /// # Examples
 ///
-/// A classifier of one's own. It classifies bodies of any type, because each layer wraps the body.
+/// A classifier of your own. It classifies bodies of any type, because each layer wraps the body.
 ///
 /// ```
 /// use buttress::http::ClassifyEos;
@@ -61,22 +60,22 @@ use crate::{
     note = "use `buttress::http::Classifier` or `buttress::http::grpc::Classifier`, or implement `ClassifyEos` beside `Classify<http::Response<B>>`, for every `B`: each layer wraps the body"
 )]
 pub trait ClassifyEos {
-    /// Classifies a response whose body came to its end, by its trailers if it had any.
+    /// Classifies a response whose body has ended, by its trailers if there are any.
     ///
-    /// If this is a [`Success`](Outcome::Success), the call is what its head was.
+    /// After a [`Success`](Outcome::Success), the call has the outcome of its head.
     fn classify_eos(&self, trailers: Option<&HeaderMap>) -> Outcome;
 
-    /// Returns whether the head has decided what the call is, whatever the end of the body says. By default only
-    /// a failure has.
+    /// Returns whether the head has decided the outcome of the call, whatever the end of the body. By default only a
+    /// failure has.
     fn is_decided(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         let _ = (status, headers);
         false
     }
 
-    /// Returns whether a body that came to its end says that the deadline of the call had passed. `false` by default.
+    /// Returns whether the end of a body says that the deadline of the call had passed. `false` by default.
     ///
-    /// Such an end does not count against the service if the call was declared a stream, or had a deadline that was sooner than
-    /// the timeout of the attempt or had nearly come.
+    /// Such an end does not count against the service if the call was declared a stream, or had a deadline that was
+    /// sooner than the timeout of the attempt or very near.
     fn ended_at_deadline(&self, trailers: Option<&HeaderMap>) -> bool {
         let _ = trailers;
         false
@@ -167,13 +166,13 @@ fn has_no_body(status: StatusCode) -> bool {
     )
 }
 
-/// Returns whether a call is what its head was, whatever becomes of the body.
+/// Returns whether a call has the outcome of its head, whatever happens to the body.
 #[inline]
 fn is_decided<B, K: ClassifyEos>(response: &Response<B>, head: Outcome, classify: &K) -> bool {
     head.is_declined() || classify.is_decided(response.status(), response.headers())
 }
 
-/// Outcome of a call whose body came to its end.
+/// Returns the outcome of a call whose body has ended.
 #[inline]
 fn at_end<K: ClassifyEos>(head: Outcome, classify: &K, trailers: Option<&HeaderMap>) -> Outcome {
     match classify.classify_eos(trailers) {
@@ -185,14 +184,14 @@ fn at_end<K: ClassifyEos>(head: Outcome, classify: &K, trailers: Option<&HeaderM
 pin_project! {
     /// A response body that carries the permit of its call. Made by [`CompleteOnBodyEnd`].
     ///
-    /// Passes everything on as it is: data, trailers, the size, and whether it is at its end. Its error is
-    /// [`Error`](crate::Error), with that of the inner body inside. A reader that waits for it at the
-    /// [deadline](Permit::deadline) of its call, or reads on after it, gets an error of this crate, and the inner body is dropped
-    /// before.
+    /// It passes data, trailers, the size and the end on unchanged. Its error is [`Error`](crate::Error), which
+    /// contains the error of the inner body. A reader that waits at the [deadline](Permit::deadline) of its call, or
+    /// reads on after it, gets an error of this crate, and the inner body is dropped before.
     ///
-    /// `From<B>` makes one of an answer that was not called for, as that of a [fallback](crate::fallback).
+    /// `From<B>` makes a body without a call, such as the answer of a [fallback](crate::fallback).
     pub struct TrackedBody<B: Body, T: Permit, K: ClassifyEos> {
-        // Before the call, so that what it holds is given back first when both are dropped. `None` after the deadline.
+        // Declared before the call, so that its resources are given back first when both are dropped. `None` after the
+        // deadline.
         #[pin]
         body: Option<B>,
         // Until the call is over.
@@ -203,7 +202,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if let (Some(call), Some(body)) = (this.call, this.body.as_ref().as_pin_ref()) {
-                // A body that has panicked is not asked for anything.
+                // A body that has panicked is not used any more.
                 if !thread::panicking() {
                     call.leave(body.get_ref());
                 }
@@ -217,9 +216,9 @@ struct Call<T: Permit, K> {
     permit: Option<T>,
     /// Outcome of the call so far.
     outcome: Outcome,
-    /// It is that, whatever becomes of the body.
+    /// `true` if the outcome is final, whatever happens to the body.
     is_decided: bool,
-    /// It was declared a stream: that it ends for time says nothing about the service.
+    /// `true` if it was declared a stream, whose end by a deadline says nothing about the service.
     is_stream: bool,
     /// The deadline that was in force at the head.
     deadline: Option<Instant>,
@@ -250,13 +249,13 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         timer.as_mut().poll_at(ends_at, cx)
     }
 
-    /// Returns whether the deadline has come for a reader that does not wait for the body.
+    /// Returns whether the deadline has passed for a reader that does not wait for the body.
     #[inline]
     fn is_late(&self) -> bool {
         self.ends_at.is_some_and(|at| at < Instant::now())
     }
 
-    /// The deadline has come.
+    /// Ends the call at its deadline.
     #[cold]
     fn expire(mut self, stage: Stage) -> Error {
         let permit = self.permit.take();
@@ -265,7 +264,7 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         error
     }
 
-    /// The time of the call has ended it, by the word of the service.
+    /// Ends a call whose service says that the deadline has passed.
     #[cold]
     fn exceed_deadline(mut self, outcome: Outcome) {
         let permit = self.permit.take().filter(|_| !self.is_stream);
@@ -279,7 +278,7 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         }
     }
 
-    /// The body came to its end.
+    /// Ends the call at the end of its body.
     #[inline]
     fn end(mut self, trailers: Option<&HeaderMap>) {
         let outcome = self.at_end(trailers);
@@ -297,8 +296,8 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         let is_late = error.kind() == ErrorKind::DeadlineExceeded;
         let is_end_of_stream = self.is_stream && error.is_timeout();
         if error.is_of_slow_reader() || is_late || is_end_of_stream {
-            // As if the reader had dropped it: a caller that brings little time says nothing about the service, and a stream
-            // may be silent.
+            // As if the reader had dropped it, because a short deadline of the caller says nothing about the service,
+            // and a stream may be silent.
             return;
         }
         let outcome = if self.is_decided {
@@ -313,16 +312,16 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         }
     }
 
-    /// The body is about to be dropped.
+    /// Notes that the body is about to be dropped.
     ///
-    /// Readers stop where they know that nothing more will come, without asking for the end.
+    /// A reader that knows that the body is complete does not poll for its end.
     fn leave<B: Body>(&mut self, body: &B) {
         let is_at_end = body.is_end_stream();
         if self.is_decided || !is_at_end && body.size_hint().exact() != Some(0) {
             return;
         }
         let outcome = self.at_end(None);
-        // Trailers may be left. If they are needed, nobody knows how the call ended.
+        // Trailers may be left. If they are needed, the result of the call is not known.
         if is_at_end || !outcome.is_failure() {
             self.outcome = outcome;
             self.is_decided = true;
@@ -378,13 +377,13 @@ where
             match &frame {
                 Some(Ok(frame)) => {
                     let trailers = frame.trailers_ref();
-                    // Some readers do not ask again when they know that this was the last of it.
+                    // Some readers do not poll again after the last frame.
                     if trailers.is_some() || body.is_end_stream() {
                         if let Some(call) = this.call.take() {
                             call.end(trailers);
                         }
                     } else if call.is_late() {
-                        // There is always a frame for a reader that is slow enough.
+                        // A slow reader always finds a frame.
                         this.body.set(None);
                         let call = this.call.take();
                         return Poll::Ready(call.map(|call| Err(call.expire(Stage::Reader))));
@@ -418,7 +417,7 @@ where
 }
 
 impl<B: Body, T: Permit, K: ClassifyEos> From<B> for TrackedBody<B, T, K> {
-    /// A body that belongs to no call.
+    /// Makes a body without a call.
     fn from(body: B) -> Self {
         Self {
             body: Some(body),

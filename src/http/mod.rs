@@ -198,8 +198,8 @@
 //!
 //! # Errors
 //!
-//! None of its own. Bodies have the same error type as services, [`Error`](crate::Error). Its kind distinguishes the
-//! errors of this crate's layers from those of the client, and `downcast_ref` finds an error of the client.
+//! None of its own. Bodies have the same error type as services, [`Error`](crate::Error). Its kind distinguishes errors
+//! of this crate's layers from errors of the client, and `downcast_ref` finds an error of the client.
 //!
 //! # Metrics
 //!

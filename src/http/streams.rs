@@ -7,8 +7,7 @@ use ::http::Request;
 use crate::callback::Callback;
 use crate::stack::Streams;
 
-/// Marks whether the answer to one request is a stream, which may go on for longer than the deadline of a stack: an extension of
-/// the request.
+/// Extension of a request that marks whether its answer is a stream, which may go on after the deadline of a stack.
 ///
 /// It wins over the declaration in [`streaming`](crate::stack::Standard::streaming). It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
 /// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
@@ -36,8 +35,8 @@ impl Streamed {
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Tells which requests of HTTP and gRPC ask for streams: those that are marked with [`Streamed`], and those that are declared
-/// here. See [streams](crate::stack#streams).
+/// Declares the HTTP and gRPC requests that ask for streams: requests with the mark [`Streamed`], and requests that you
+/// name here. See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -60,20 +59,20 @@ pub struct HttpStreams {
 }
 
 impl HttpStreams {
-    /// Takes requests that are marked with [`Streamed`] for those of streams, and no others.
+    /// Declares only requests with the mark [`Streamed`] as streams.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes all requests for those of streams that are not marked otherwise.
+    /// Declares all requests as streams that are not marked otherwise.
     #[must_use]
     pub fn all(mut self) -> Self {
         self.all = true;
         self
     }
 
-    /// Takes requests to some paths for those of streams. The path of a gRPC call is `/package.Service/Method`.
+    /// Declares requests to some paths as streams. The path of a gRPC call is `/package.Service/Method`.
     #[must_use]
     pub fn paths<F>(mut self, are_streams: F) -> Self
     where

@@ -60,7 +60,7 @@ impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
         })
     }
 
-    /// Changes how the service is told of the [deadline](crate::http::deadline).
+    /// Changes the settings that send the [deadline](crate::http::deadline) to the service.
     pub fn propagate_deadline(
         self,
         change: impl FnOnce(PropagateDeadlineConfig) -> PropagateDeadlineConfig,
@@ -88,10 +88,10 @@ impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
     }
 }
 
-/// A client under the layers that belong next to it.
+/// A client with the layers next to it.
 pub(crate) type Near<S> = BodyTimeout<PropagateDeadline<S>>;
 
-/// The layers that belong next to a client.
+/// The layers next to a client.
 #[derive(Clone)]
 pub(crate) struct NearLayers {
     body_timeout: BodyTimeoutLayer,
@@ -138,7 +138,7 @@ pub(crate) struct Whole<O, M, K> {
 /// The body of a response of [`Targets`].
 pub(crate) type TargetBody<B, K> = TrackedBody<TimeoutBody<B>, Flight, K>;
 
-/// The body of a response of a whole client, whose own has bodies of type `B`.
+/// The body of a response of a whole client, whose inner client has bodies of type `B`.
 pub(crate) type WholeBody<B, K> =
     TrackedBody<TargetBody<B, K>, InFlight<Option<Meter>, StandardParts>, K>;
 

@@ -54,7 +54,8 @@ impl<F, M, K, L> Config<F, M, K, L> {
         }
     }
 
-    /// Sets the number of slots: the number of keys that have a layer of their own at a time. 1 to 1,000,000; 8,192 by default.
+    /// Sets the number of slots: the number of keys that have a layer of their own at a time. 1 to 1,000,000; 8,192 by
+    /// default.
     ///
     /// Three quarters of the slots are reserved for keys in regular use.
     pub fn max_keys(mut self, keys: u32) -> Self {
@@ -65,7 +66,8 @@ impl<F, M, K, L> Config<F, M, K, L> {
     /// Sets the greatest [size](Key::heap_size) of a key that gets a layer of its own, in bytes. 1 to 1,048,576; 512 by
     /// default.
     ///
-    /// A longer key always uses an overflow part. All keys together hold at most this times [`max_keys`](Self::max_keys).
+    /// A longer key always uses an overflow part. All keys together hold at most this times
+    /// [`max_keys`](Self::max_keys).
     pub fn max_key_size(mut self, bytes: u32) -> Self {
         self.settings.max_key_size = bytes;
         self

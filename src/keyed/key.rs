@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// A key whose size is known, so that the memory of all keys is bounded.
 ///
-/// It is implemented for texts, bytes, numbers, addresses, options and tuples, and with the feature `http` for `Bytes` and
-/// some types of the crate `http`. A key of your own adds up its fields:
+/// It is implemented for texts, bytes, numbers, addresses, options and tuples, and with the feature `http` for `Bytes`
+/// and some types of the crate `http`. A key of your own adds up its fields:
 ///
 /// ```
 /// use buttress::keyed::Key;
@@ -36,15 +36,16 @@ use std::sync::Arc;
     note = "return a `String`, a number or a tuple of them, or implement `buttress::keyed::Key` for a type of your own"
 )]
 pub trait Key: Hash + Eq {
-    /// Returns the number of bytes that the content of the key takes on the heap; 0 if all of it is in the value itself.
+    /// Returns the number of bytes that the content of the key takes on the heap; 0 if all of it is in the value
+    /// itself.
     ///
     /// A key with more bytes than [`max_key_size`](super::Config::max_key_size) is not stored.
     fn heap_size(&self) -> usize;
 
     /// Returns the same key without memory beyond its content. Called once, before the key is stored.
     ///
-    /// A text gives its spare capacity back; a slice of a larger buffer, such as `Bytes`, becomes a copy. By default the key
-    /// is returned as it is.
+    /// A text gives its spare capacity back; a slice of a larger buffer, such as `Bytes`, becomes a copy. By default
+    /// the key is returned unchanged.
     #[must_use]
     fn into_compact(self) -> Self
     where

@@ -41,9 +41,9 @@
 //! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
 //!
 //! While calls overflow, either there are more busy keys than slots, or a caller brings a flood of keys. Raise
-//! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key with a call within the time
-//! in which its tokens come back: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000
-//! slots. With 1,024 slots, 56 % of their calls are refused.
+//! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key with a call within the
+//! refill time of its tokens: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots.
+//! With 1,024 slots, 56 % of their calls are refused.
 //!
 //! # Promises
 //!

@@ -58,7 +58,8 @@ pub struct Meter {
     metrics: &'static Series,
 }
 
-/// A measured call: the nanoseconds at which it began, plus one. 0 for a call that is not measured, or is counted already.
+/// A measured call: the nanoseconds at which it began, plus one. 0 for a call that is not measured, or is counted
+/// already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measured(u64);
 

@@ -14,16 +14,17 @@
 //!            1 operation, 320 ms                     3 attempts, 100 ms each
 //! ```
 //!
-//! The clock is read when the call is made and when its answer is classified. A call that is dropped
-//! before that is counted as `cancelled`, with the time it took until then. In the [standard stack](crate::stack) an attempt
-//! begins when it has passed the queues of the stack.
+//! The clock is read when the call is made and when its answer is classified. A call that is dropped before that is
+//! counted as `cancelled`, with the time it took until then. In the [standard stack](crate::stack) an attempt begins
+//! when it has passed the queues of the stack.
 //!
 //! With `http::CompleteOnBodyEnd` of the feature `http` a call ends with its body.
 //!
 //! # Promises
 //!
 //! - Every call is counted once, whatever becomes of it: answered, failed, refused, dropped, or ended by a panic.
-//! - The duration is the time between two readings of the clock: one before the inner service is called, one after it has returned.
+//! - The duration is the time between two readings of the clock: one before the inner service is called, one after it
+//!   has returned.
 //! - The series of an outcome appears with its first call.
 //!
 //! # Cancellation
@@ -36,8 +37,8 @@
 //!
 //! # Cost
 //!
-//! Two readings of the clock, which the parts of a standard stack share, a counter and a histogram. Nothing is allocated here; an
-//! exporter may allocate for its histograms.
+//! Two readings of the clock, which the parts of a standard stack share, a counter and a histogram. Nothing is
+//! allocated here; an exporter may allocate for its histograms.
 //!
 //! # Errors
 //!
@@ -57,8 +58,8 @@
 //! | the timeout of the attempt | the outcome that the classifier gives a timeout: `failure` by default | `cancelled`: the layer sees that its call is dropped |
 //! | the deadline of the operation, or the response timeout of the stack | `cancelled` | `cancelled` |
 //!
-//! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, or `rejected` for a call that an inner
-//! layer of this crate refused.
+//! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, or `rejected` for a call that an
+//! inner layer of this crate refused.
 //!
 //! # Defaults
 //!

@@ -21,8 +21,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Cost of a request, in tokens.
 ///
-/// It is [`One`], or a closure `|request: &Req| -> u32`. A request that costs nothing always passes. A request that costs more
-/// than the burst never passes.
+/// It is [`One`], or a closure `|request: &Req| -> u32`. A request that costs nothing always passes. A request that
+/// costs more than the burst never passes.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` gives no cost for requests of type `{Req}`",
     note = "write `.cost(|request: &{Req}| 1)`, or leave `.cost` out to let each request cost one token"
@@ -119,8 +119,9 @@ impl<Q, K> Config<Q, K> {
     }
 
     /// Declares that all calls of this layer share one quota, as with the key of a third party. An answer
-    /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) then pauses all of them.
-    /// By default the answer concerns only its own request, because other tenants may have quotas of their own.
+    /// [`Outcome::Throttled`](crate::Outcome::Throttled) with a time to stay away (429, `RESOURCE_EXHAUSTED`) then
+    /// pauses all of them. By default the answer concerns only its own request, because other tenants may have quotas
+    /// of their own.
     ///
     /// Set the limit below the quota then. A limit above the quota pauses all calls again and again: of 150 calls a
     /// second to a quota of 100 that answers with `Retry-After: 1`, 17 % succeed with a limit of 150, 63 % with a limit

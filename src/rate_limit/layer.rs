@@ -12,7 +12,7 @@ use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
 use crate::{Availability, ConfigError, ErrorsAreFailures, Mode};
 
-/// Lets calls through at a rate. See the [module documentation](crate::rate_limit).
+/// Bounds the rate of calls. See the [module documentation](crate::rate_limit).
 ///
 /// All services made by one layer value, or by its clones, share one limit.
 pub type RateLimitLayer<Q = One, K = ErrorsAreFailures> = PartLayer<Handle<Q>, K>;
@@ -102,7 +102,7 @@ impl<Q> Handle<Q> {
         self.shared.change(|limits| limits.burst = burst)
     }
 
-    /// Lets no call through for `duration`, and then one after the other at the rate.
+    /// Admits no call for `duration`, and then one call after the other at the rate.
     ///
     /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Waiting calls whose
     /// turn can no longer come in time are rejected at once. While the limit [observes](crate::Mode::Observe),
@@ -114,7 +114,8 @@ impl<Q> Handle<Q> {
     /// Fills the limit with all tokens, as when it was built, and ends a [pause](Self::pause) and a time for which the
     /// service asked callers to stay away. Rate and burst stay the same.
     ///
-    /// Waiting calls take their tokens first. It has the same effect while the limit only [observes](crate::Mode::Observe).
+    /// Waiting calls take their tokens first. It has the same effect while the limit only
+    /// [observes](crate::Mode::Observe).
     pub fn reset(&self) {
         self.shared.reset();
     }

@@ -24,8 +24,9 @@
 //! waits for tokens; it wakes the next call when it leaves. A call whose turn cannot come within `max_wait`, or before
 //! its [deadline](crate::Deadline), is rejected at once. A call takes its place when it is first polled.
 //!
-//! **Pauses.** A [classifier](Config::classify) can find the time for which the service asks callers to stay away. The limit then
-//! lets nothing through for that time, and afterwards one call after the other at the rate. Two answers ask for a pause:
+//! **Pauses.** A [classifier](Config::classify) can find the time for which the service asks callers to stay away. The
+//! limit then admits no call for that time, and afterwards one call after the other at the rate. Two answers ask for a
+//! pause:
 //!
 //! - The service is overloaded ([`Outcome::Overload`](crate::Outcome::Overload), such as a 503 with `Retry-After`). If
 //!   the limit is inside a standard stack, a retry or a hedge, and a balancer below it has other endpoints that take
@@ -41,7 +42,8 @@
 //!   after any idle time and whatever the clock does.
 //! - Under saturation the rate is exact to 0.002 %, from one call in 365 days to 1,000,000,000 per second. The clock
 //!   counts in nanoseconds: the error is greater for a burst that comes within a few nanoseconds.
-//! - A rejected call takes no token, and neither does a call that is dropped while it waits: the calls behind it move up.
+//! - A rejected call takes no token, and neither does a call that is dropped while it waits: the calls behind it move
+//!   up.
 //! - No call overtakes a waiting call. No call waits for longer than `max_wait` or beyond its deadline by more
 //!   than a tick of tokio's timer (1 ms).
 //! - While a call waits or is rejected, nothing of the inner service is held.
@@ -59,7 +61,8 @@
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, are one limit, with one queue.
-//! [`RateLimitLayer::handle`] reads it, changes rate and burst, pauses it and resets it. Build a second layer for a second limit.
+//! [`RateLimitLayer::handle`] reads it, changes rate and burst, pauses it and resets it. Build a second layer for a
+//! second limit.
 //!
 //! # Cost
 //!
@@ -77,8 +80,8 @@
 //! [`ErrorKind::RateLimited`](crate::ErrorKind::RateLimited), with the time until a call would pass at once as
 //! [`retry_after`](crate::Cause::retry_after): exact to the nanosecond if no other call comes first, and never zero.
 //! [`ErrorKind::TooCostly`](crate::ErrorKind::TooCostly) for a call that costs more than the burst; trying again is of
-//! no use. [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that would pass within `max_wait`,
-//! but not before its deadline.
+//! no use. [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) for a call that would pass within
+//! `max_wait`, but not before its deadline.
 //!
 //! In all of these cases the inner service was not called.
 //!
@@ -91,7 +94,8 @@
 //! | `buttress_queue_depth` | gauge, if calls may wait | name, layer = `rate_limit` |
 //!
 //! The gauge is the sum over the limits of one name. Calls that know the time publish it every 100 ms. It is published
-//! at once when no call waits any more, and when the waiting calls are twice or half as many as it shows, and 8 more or less.
+//! at once when no call waits any more, and when the waiting calls are twice or half as many as it shows, and 8 more or
+//! less.
 //!
 //! # Defaults
 //!

@@ -48,8 +48,8 @@ pub(super) struct Wait {
 }
 
 impl Shared {
-    /// Decides about an attempt that finds no tokens, or a queue; `taken` is zero then. The attempt takes its place when it is
-    /// polled, so that a future that is never polled keeps no call waiting.
+    /// Decides about an attempt that finds no tokens, or a queue; `taken` is zero then. The attempt takes its place
+    /// when it is polled, so that a future that is never polled keeps no call waiting.
     #[cold]
     #[inline(never)]
     fn admit_later(

@@ -59,7 +59,7 @@ impl Queue {
         self.length.load(Ordering::SeqCst)
     }
 
-    /// Returns the tokens that a call would have to wait for, besides its own.
+    /// Returns the number of tokens for which a new call would have to wait, in addition to its own.
     pub(super) fn cost(&self) -> u64 {
         lock(&self.waiting).cost()
     }

@@ -176,8 +176,8 @@ impl Shared {
         }
     }
 
-    /// Pauses if the service's request concerns all calls. An overload that other endpoints do not share concerns one endpoint,
-    /// and a quota of one caller among others concerns one caller.
+    /// Pauses if the service's request concerns all calls. An overload that other endpoints do not share concerns one
+    /// endpoint, and a quota of one caller among others concerns one caller.
     #[cold]
     #[inline(never)]
     fn pause(&self, retry_after: Duration, record: &Record<'_>) {
@@ -196,7 +196,8 @@ impl Shared {
         self.shown.catch_up(|| self.queue.len(), || at.instant());
     }
 
-    /// Notes that one call less waits, because of `end`. The core publishes the gauge if it is due, because the time is known then.
+    /// Notes that one call less waits, because of `end`. The core publishes the gauge if it is due, because the time is
+    /// known then.
     pub(super) fn waited(&self, end: &'static str, began: u64, at: &At) {
         let waited = Duration::from_nanos(at.nanos().saturating_sub(began));
         self.shown.series.waited(end, waited, at.instant());

@@ -5,8 +5,8 @@
 //! Use it for faults that are short and rare: a connection that was reset, a server that is being replaced, a lost
 //! race. Put it inside the deadline and outside the circuit breaker and the timeout, so that each attempt has its own
 //! timeout and is counted by the breaker. Retry at one place of a call chain only: this layer does not retry within an
-//! attempt of another retry, unless [`retry_nested`](Config::retry_nested) is set. It recognizes the outer retry by the
-//! task, so it does not recognize one whose attempt has spawned the task.
+//! attempt of another retry, unless [`retry_nested`](Config::retry_nested) is set. The task carries the attempt of the
+//! outer retry. A spawned task does not inherit it, so a retry in a spawned task makes attempts of its own.
 //!
 //! Do not use it against overload, where the [budget](crate::budget) stops it. Do not use it for requests that do harm
 //! when the service acts on them twice: a [`Replay`](crate::Replay) policy names these requests.
@@ -109,7 +109,7 @@
 //! | `buttress_retry_delay_seconds` | histogram | name; source = backoff, `retry_after` |
 //! | `buttress_rejections_total` | counter | name, layer = retry, reason = `deadline_exceeded`, mode |
 //!
-//! And those of the [budget](crate::budget).
+//! In addition, the metrics of the [budget](crate::budget).
 //!
 //! # Defaults
 //!

@@ -18,11 +18,12 @@ use crate::{
     HedgeLayer, RetryLayer, circuit_breaker, hedge, retry,
 };
 
-/// Longer than a healthy service takes for nearly any call.
+/// Longer than nearly any call to a healthy service.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// At most this share of the time of all attempts, so that two attempts that time out fit, and the wait between them.
+/// The greatest share of the time of all attempts, which leaves time for two attempts that time out and the wait
+/// between them.
 const SHARE_OF_ALL: f64 = 0.45;
-/// Three attempts that time out, and the waits between them.
+/// Time for three attempts that time out, and the waits between them.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a standard stack. Made by [`standard`](super::standard).
@@ -36,8 +37,8 @@ pub type Standard<
     T = (),
 > = LayerConfig<Settings<D, T>, R, K, C>;
 
-/// The settings of a standard stack, as they are in a [`Standard`]. `D` declares streams. `T` has the settings of the layers
-/// under the stack, if a whole client is configured.
+/// The settings of a standard stack in a [`Standard`]. `D` declares streams. `T` has the settings of the layers inside
+/// the stack, for a whole client.
 #[derive(Clone, PartialEq)]
 pub struct Settings<D = NoStreams, T = ()> {
     values: Values,
@@ -54,7 +55,7 @@ struct Values {
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
-    /// Nobody has said anything about the circuit breaker.
+    /// `true` if no setter of the circuit breaker was called.
     has_default_breaker: bool,
     rate_limit: Option<rate_limit::Config>,
     bulkhead: Choice<bulkhead::Config>,
@@ -92,7 +93,7 @@ impl Settings {
 }
 
 impl<D, T> Settings<D, T> {
-    /// Leaves the circuit breaker out, unless it was asked for.
+    /// Leaves the circuit breaker out, unless it was set.
     #[cfg(feature = "http")]
     pub(crate) fn without_default_breaker(mut self) -> Self {
         if self.values.has_default_breaker {
@@ -101,7 +102,7 @@ impl<D, T> Settings<D, T> {
         self
     }
 
-    /// Adds the settings of the layers under the stack.
+    /// Adds the settings of the layers inside the stack.
     #[cfg(feature = "http")]
     pub(crate) fn with_transport<T2>(self, transport: T2) -> Settings<D, T2> {
         Settings {
@@ -113,55 +114,58 @@ impl<D, T> Settings<D, T> {
 }
 
 impl<R, K, C, D, T> Standard<R, K, C, D, T> {
-    /// Sets the time of one attempt, until the head of its answer. By default 2 s, or 0.45 of the deadline or of the response
-    /// timeout if that is less.
+    /// Sets the time of one attempt, until the head of its answer. By default 2 s, or 0.45 of the deadline or of the
+    /// response timeout if this is less.
     ///
-    /// Somewhat longer than the slowest of a thousand calls takes while all is well. An upload does not count if its body tells
-    /// its [progress](crate::Upload).
+    /// Set it to somewhat more than the slowest of a thousand calls to the healthy service. An upload does not count if
+    /// its body reports its [progress](crate::Upload).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.values.timeout = Choice::Set(timeout);
         self
     }
 
-    /// Attempts may take as long as the deadline and the response timeout allow.
+    /// Switches the timeout off: an attempt may take as long as the deadline and the response timeout permit.
     pub fn no_timeout(mut self) -> Self {
         self.settings.values.timeout = Choice::Off;
         self
     }
 
-    /// Sets the time of the whole answer: all attempts, the waits between them, and the body with its trailers. Not set by default.
+    /// Sets the time of the whole answer: all attempts, the waits between them, and the body with its trailers. Not set
+    /// by default.
     ///
-    /// It is the [deadline](crate::Deadline) of all that is called inside, and what a `PropagateDeadlineLayer` writes on the wire.
-    /// An inherited one that is sooner takes its place. Without a [completion](Self::completion) that waits for the end of a
-    /// body it ends with the response. Calls that are declared [streams](Self::streaming) do not have it.
+    /// It is the [deadline](crate::Deadline) of all inner calls, and a `PropagateDeadlineLayer` sends it to the server.
+    /// A sooner inherited deadline replaces it. Without a [completion](Self::completion) that waits for the end of a
+    /// body, it covers only the time to the response. It does not apply to declared [streams](Self::streaming).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.values.deadline = Some(deadline);
         self
     }
 
-    /// Operations have no deadline of their own, which is the default. One that the caller has set is kept.
+    /// Removes the deadline of the stack, which is the default. A deadline of the caller still applies.
     pub fn no_deadline(mut self) -> Self {
         self.settings.values.deadline = None;
         self
     }
 
-    /// Sets the time of all attempts together, and of the waits between them, until the head of the answer. 10 s by default.
+    /// Sets the time of all attempts together, and of the waits between them, until the head of the answer. 10 s by
+    /// default.
     ///
-    /// Nobody else is told of it, neither the services inside nor the one on the other side.
+    /// It is private to the stack: neither inner services nor the server learn it.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.settings.values.response_timeout = Choice::Set(timeout);
         self
     }
 
-    /// All attempts together may take as long as the deadline allows.
+    /// Switches the response timeout off: all attempts together may take as long as the deadline permits.
     pub fn no_response_timeout(mut self) -> Self {
         self.settings.values.response_timeout = Choice::Off;
         self
     }
 
-    /// Declares which calls ask for streams: with a closure `|request: &Req| -> bool`, or a type of your own. By default none does.
+    /// Declares the calls whose answers are streams, by a closure `|request: &Req| -> bool`, or a type of your own. By
+    /// default none is.
     ///
-    /// The [deadline](Self::deadline) of the stack is not one of a stream. See [streams](crate::stack#streams).
+    /// The [deadline](Self::deadline) of the stack does not apply to a stream. See [streams](crate::stack#streams).
     pub fn streaming<D2>(self, streams: D2) -> Standard<R, K, C, D2, T> {
         self.with_settings(|settings| Settings {
             values: settings.values,
@@ -178,13 +182,14 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Failed attempts are not made again; unless there is a hedge, which then makes another one at once.
+    /// Switches retry off. With a hedge, the hedge still makes another attempt at once after a failure.
     pub fn no_retry(mut self) -> Self {
         self.settings.values.retry = None;
         self
     }
 
-    /// Sends a copy of what takes too long. Off by default: `.hedge(|hedge| hedge)` turns it on as it is.
+    /// Switches hedging on, which sends a copy of a slow request. Off by default. `.hedge(|hedge| hedge)` uses the
+    /// default settings.
     pub fn hedge(mut self, change: impl FnOnce(hedge::Config) -> hedge::Config) -> Self {
         let config = self.settings.values.hedge;
         let config = config.unwrap_or_else(|| HedgeLayer::config(&self.name));
@@ -192,7 +197,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Sends no copies, which is the default.
+    /// Switches hedging off, which is the default.
     pub fn no_hedge(mut self) -> Self {
         self.settings.values.hedge = None;
         self
@@ -210,17 +215,17 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// There is no circuit breaker.
+    /// Leaves the circuit breaker out.
     pub fn no_circuit_breaker(mut self) -> Self {
         self.settings.values.breaker = None;
         self
     }
 
-    /// Keeps attempts to a rate. Off by default. `.rate_limit(rate, |limit| limit)` takes the other settings as
-    /// they are.
+    /// Sets a rate limit for attempts. Off by default. `.rate_limit(rate, |limit| limit)` uses the default settings.
     ///
-    /// If the [classifier](Self::classify) reports an overload with a time to stay away, as that of an answer 503, no
-    /// call passes until then; see also [`one_quota`](Self::one_quota). A burst that is larger than the bulkhead and its queue is rejected there.
+    /// If the [classifier](Self::classify) reports an overload with a time to stay away, such as a 503 with
+    /// `Retry-After`, no call passes for this time; see also [`one_quota`](Self::one_quota). The bulkhead rejects calls
+    /// of a burst that exceed its limit and its queue.
     pub fn rate_limit(
         mut self,
         rate: Rate,
@@ -231,21 +236,22 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Keeps to no rate, which is the default.
+    /// Switches the rate limit off, which is the default.
     pub fn no_rate_limit(mut self) -> Self {
         self.settings.values.rate_limit = None;
         self
     }
 
-    /// Sets the number of attempts that may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Those
-    /// beyond it are rejected.
+    /// Sets the number of attempts that may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit.
+    /// Attempts beyond it are rejected.
     ///
-    /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
+    /// Set either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited).
     pub fn concurrency_limit(self, limit: impl Into<bulkhead::Limit>) -> Self {
         self.bulkhead(limit, |bulkhead| bulkhead)
     }
 
-    /// Limits how many attempts may be in flight at once, with more settings: `.bulkhead(50, |bulkhead| bulkhead.queue(100))`.
+    /// Sets the number of attempts that may be in flight at once, with more settings: `.bulkhead(50, |bulkhead|
+    /// bulkhead.queue(100))`.
     pub fn bulkhead(
         mut self,
         limit: impl Into<bulkhead::Limit>,
@@ -256,50 +262,49 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Any number of attempts may be in flight. Nothing else in the stack protects a service that is
-    /// overloaded.
+    /// Permits any number of attempts in flight. No other part of the stack protects an overloaded service.
     pub fn unlimited(mut self) -> Self {
         self.settings.values.bulkhead = Choice::Off;
         self
     }
 
-    /// Operations and attempts are neither counted nor timed.
+    /// Switches the metrics of operations and attempts off.
     pub fn no_measure(mut self) -> Self {
         self.settings.values.is_measured = false;
         self
     }
 
-    /// Pays retries and hedges from `budget`, which other clients of the dependency may use as well. By
-    /// default from one of the stack's own.
+    /// Sets the budget that pays for retries and hedges. Other clients of the dependency may share it. By default the
+    /// stack makes a budget of its own.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.settings.values.budget = Some(budget.clone());
         self
     }
 
-    /// Takes all calls through the stack for those of one caller, as with the key of a third party.
+    /// Declares that all calls through the stack share one quota, as with the key of a third party.
     ///
-    /// An answer that says that the caller has used up its quota (429, `RESOURCE_EXHAUSTED`) then pauses the rate limit for
-    /// the time that the service asks for, and shrinks an adaptive concurrency limit. By default it concerns the request that
-    /// got it alone, because others may be for tenants with quotas of their own.
+    /// An answer that says that the caller has used up its quota (429, `RESOURCE_EXHAUSTED`) then pauses the rate limit
+    /// for the time that the service asks for, and shrinks an adaptive concurrency limit. By default the answer
+    /// concerns only its own request, because other tenants may have quotas of their own.
     pub fn one_quota(mut self) -> Self {
         self.settings.values.one_quota = true;
         self
     }
 
-    /// Makes the waits of retry and the open times of the circuit breaker repeat exactly. By default they are
-    /// seeded by the operating system.
+    /// Sets the seed of the waits of retry and the open times of the circuit breaker, so that they repeat exactly. By
+    /// default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.values.seed = Some(seed);
         self
     }
 
-    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
-    /// By default with `Clone`.
+    /// Sets the policy that copies requests: a closure `|request: &Req| -> Option<Req>`, or a type of your own. By
+    /// default requests are copied with `Clone`.
     pub fn replay<R2>(self, replay: R2) -> Standard<R2, K, C, D, T> {
         self.with_request(replay)
     }
 
-    /// Sets when an attempt is over. By default when the inner service has returned its response.
+    /// Sets the end of an attempt. By default an attempt ends when the inner service has returned its response.
     pub fn completion<C2>(self, completion: C2) -> Standard<R, K, C2, D, T> {
         self.with_completion(completion)
     }
@@ -323,7 +328,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
         let timeout = settings.timeout();
         let breaker = settings.breaker.clone().map(|mut breaker| {
-            // Not the same draws as those of retry.
+            // Different random numbers from retry.
             let seed = settings.seed.map(|seed| seed.wrapping_add(1));
             breaker.settings.seed = seed.or(breaker.settings.seed);
             breaker.attempt_timeout(timeout).part(origin)
@@ -354,7 +359,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
             ),
         );
         let operation = meter(OPERATION);
-        // Last, because a part knows best what is wrong with itself.
+        // Last, because the checks of a single part give better errors.
         settings.check_together(check)?;
         let core = Core::new(deadline.metrics.name(), origin, operation, attempt);
         Ok(self.operation_layer(core, |settings| StandardPlan {
@@ -382,7 +387,7 @@ impl<R, K, C, D: Send + Sync + 'static> Standard<R, K, C, D> {
 }
 
 impl Values {
-    /// Refuses what is missing, and times that are out of range.
+    /// Refuses missing settings, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         check.that(
             self.bulkhead != Choice::Default,
@@ -415,7 +420,7 @@ impl Values {
         }
     }
 
-    /// Returns the shorter of the times of all attempts, and its name.
+    /// Returns the shorter of the deadline and the response timeout, and its name.
     fn end(&self) -> Option<(Duration, &'static str)> {
         let deadline = self.deadline.map(|time| (time, "deadline"));
         let response = self
@@ -424,8 +429,8 @@ impl Values {
         deadline.into_iter().chain(response).min_by_key(|end| end.0)
     }
 
-    /// Refuses parts that cannot do their work beside each other, and settings that would come into effect only after an
-    /// attempt has ended.
+    /// Refuses parts that keep each other from working, and settings that would take effect only after an attempt has
+    /// ended.
     fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let breaker = self.breaker.as_ref();
         let max_wait = self.rate_limit.as_ref();

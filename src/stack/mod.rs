@@ -30,7 +30,8 @@
 //!
 //! Each part has its position for a reason:
 //!
-//! - The deadline and the response timeout are outside retry, so that they cover all attempts and the waits between them.
+//! - The deadline and the response timeout are outside retry, so that they cover all attempts and the waits between
+//!   them.
 //! - Retry is outside all parts that an attempt passes, so that each attempt is classified, limited and timed by
 //!   itself. It does not retry an attempt that one of these parts refused, because they would refuse the next one as
 //!   well.
@@ -64,8 +65,10 @@
 //! deadline. Declare these calls as streams:
 //!
 //! - all of a stack: `.streaming(|_: &Request| true)`, or for HTTP `.streaming(HttpStreams::new().all())`;
-//! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
-//! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
+//! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path|
+//!   …))`;
+//! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy
+//!   of your own.
 //!
 //! The mark of a request wins over the declaration of its stack: `http::Streamed(false)` gives it the deadline of the
 //! stack.
@@ -89,7 +92,7 @@
 //! well. The limit should not exceed the number of calls that the service can answer within the timeout when it is
 //! slowest: 50 calls take more than half a second at 80 calls a second.
 //!
-//! # What is refused
+//! # Refused combinations
 //!
 //! `build` refuses combinations of settings in which one part keeps another from working. The error names both
 //! settings.

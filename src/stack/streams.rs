@@ -1,9 +1,9 @@
 //! The calls whose answers are streams.
 
-/// Tells which requests ask for a stream: an answer that may go on for longer than the `deadline` of the stack. See
+/// Declares the requests that ask for a stream: an answer that may go on after the `deadline` of the stack. See
 /// [streams](crate::stack#streams).
 ///
-/// A closure `|request: &Req| -> bool` does. For HTTP there is `http::HttpStreams` of the feature `http`.
+/// Use a closure `|request: &Req| -> bool`, or for HTTP `http::HttpStreams` of the feature `http`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not tell which requests of type `{Req}` ask for streams",
     note = "write `.streaming(|request: &{Req}| false)`, or a condition of your own"

@@ -4,9 +4,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// The number of times that the levels of a series were changed and published.
 ///
-/// Two threads may set the gauges at once, and the one with the older levels may be the last to set them. It then sees
-/// that the levels have changed in the meantime, and sets the gauges again: a gauge is set by a swap that acquires and
-/// releases, so a thread that replaces a value sees the changes that its writer had noted before.
+/// Two threads may set the gauges at once, and the thread with the older levels may be the last to set them. It then
+/// sees that the levels have changed in the meantime, and sets the gauges again: a gauge is set by a swap that acquires
+/// and releases, so a thread that replaces a value sees the changes that its writer had noted before.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(AtomicU64);
 

@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// The value of each metric, as a recorder has it when `run` is over.
+    /// Returns the value of each metric in a recorder after `run`.
     fn recorded(run: impl FnOnce()) -> HashMap<String, u64> {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();

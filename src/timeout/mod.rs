@@ -20,7 +20,7 @@
 //! future is dropped first, so that all that it held is free when the caller gets the error.
 //!
 //! In a [standard stack](crate::stack) the timeout is the time for the answer. While the client takes the body of the
-//! request, the time begins anew with each part that it takes, and does not run while the client waits for the body.
+//! request, each part that it takes restarts the time, and the time does not run while the client waits for the body.
 //! This needs a body that reports its [progress](crate::Upload): a `ReplayBody` of the feature `http`, or one of your
 //! own. With another body, and in a [`TimeoutLayer`], the time begins with the attempt. The deadline and the
 //! `response_timeout` cover the upload, too.

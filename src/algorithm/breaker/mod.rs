@@ -83,7 +83,7 @@ impl Breaker {
         }
     }
 
-    /// Returns the word, which admits a call if it is the word of a closed breaker.
+    /// Returns the present word. A call is admitted with the word of a closed breaker.
     #[inline]
     pub(crate) fn word(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))

@@ -85,7 +85,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// The endpoints that so many calls go to.
+    /// Returns the endpoints of this number of calls.
     fn chosen(pool: &mut Pool, calls: usize) -> Vec<usize> {
         (0..calls).map(|_| pool.choose(&RoundRobin, 0)).collect()
     }

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(pool.choose(&policy.spare(u32::MAX), 7), first);
     }
 
-    /// The calls in flight on the endpoints when that of a hot key has so many that it is passed over.
+    /// Returns the calls in flight on the endpoints when the endpoint of a hot key has too many.
     fn hot(pool: &mut Pool, policy: &impl Choose<u64>, calls: usize) -> Vec<u32> {
         for _ in 0..calls {
             let place = pool.choose(policy, 7);

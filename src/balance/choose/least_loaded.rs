@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn three_are_compared_of_any_number() {
-        // The one idle endpoint is chosen whenever it is among those that are drawn.
+        // The only idle endpoint is chosen whenever it is drawn.
         for count in [4, 10, 20, 100] {
             let mut pool = Pool::even(count);
             for place in 1..count {

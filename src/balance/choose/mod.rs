@@ -59,12 +59,12 @@ pub enum Eligibility {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     next: AtomicU64,
-    /// `true` if, at the last look, each endpoint was open and had its whole weight. It is a hint: a call that finds
-    /// another endpoint clears it.
+    /// `true` if, at the last look, each endpoint was open and had its whole weight. It is a hint: a call that finds an
+    /// endpoint in another state clears it.
     are_whole: AtomicBool,
 }
 
-/// The endpoints to choose from: those of one [priority](super::Endpoint::priority).
+/// The endpoints of one [priority](super::Endpoint::priority), from which a policy chooses.
 #[derive(Debug)]
 pub struct Endpoints<'a> {
     pub(super) hosts: &'a [Arc<Host>],

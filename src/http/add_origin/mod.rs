@@ -37,9 +37,8 @@
 //!  GET http://search/stock           ──▶  GET http://10.0.0.1:8080/stock
 //! ```
 //!
-//! The scheme and authority of the URI become those of the origin; path, query, headers, version, extensions and body
-//! stay. A CONNECT request passes unchanged, because its URI names the target of the tunnel and not the server that
-//! makes it.
+//! The URI gets the scheme and authority of the origin; path, query, headers, version, extensions and body stay. A
+//! CONNECT request passes unchanged, because its URI names the target of the tunnel and not the server that makes it.
 //!
 //! Over HTTP/1.1, hyper-util's client takes the header `Host` from the URI if the request has none. A `Host` that the
 //! request has stays. If the servers distinguish hosts by name, set the header in an outer layer. Over HTTP/2 the

@@ -95,7 +95,7 @@
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`idle`](Config::idle) | 30 s | no healthy server is silent for so long within an answer |
+//! | [`idle`](Config::idle) | 30 s | no healthy server is silent for 30 s within an answer |
 //! | [`stream_idle`](Config::stream_idle) | none | a stream reports events, and there may be none for hours |
 //! | [`deadline`](Config::deadline) | true | a deadline is for the whole answer |
 //! | [`total`](Config::total) | none | depends on the size of the body |

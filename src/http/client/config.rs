@@ -9,10 +9,10 @@ use crate::discover::Source;
 use crate::http::transport::{Near, WholeConfig, whole};
 use crate::http::{AddOrigin, AddOriginLayer, Classifier, standard};
 
-/// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
+/// The settings of a [`Client`]: the settings of the [standard stack](crate::stack) and of the layers inside it.
 pub type Config = WholeConfig<Classifier>;
 
-/// A replica: the client that is wrapped, sent to one origin.
+/// A replica: the wrapped client for one origin.
 pub type Replica<S> = Near<AddOrigin<S>>;
 
 /// Begins to configure an HTTP client for the calls to one dependency. See the [module documentation](super).
@@ -25,7 +25,7 @@ pub fn client(name: impl Into<String>) -> Config {
 impl Config {
     /// Makes a client that sends requests where their URI says.
     ///
-    /// `client` is any service of `http::Request`. Put one of hyper-util into `buttress::hyper::Client` first.
+    /// `client` is any service of `http::Request`. Wrap a client of hyper-util in `buttress::hyper::Client` first.
     ///
     /// # Errors
     ///
@@ -37,13 +37,13 @@ impl Config {
 
     /// Makes a client that spreads its requests over replicas. Requests need a path only.
     ///
-    /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight or a
-    /// priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all replicas, unless
-    /// [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight
+    /// or a priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all
+    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if an origin is not one, there is none, or there are two of the same text.
+    /// The errors of [`wrap`](Self::wrap). Also if an origin is invalid, there is no origin, or two have the same text.
     pub fn replicas<S, O>(
         self,
         client: S,
@@ -64,12 +64,12 @@ impl Config {
 
     /// Makes a client that spreads its requests over the replicas that `source` finds. Requests need a path only.
     ///
-    /// The source tells the origins: `Dns::config("search.local", 80).build(AddOriginLayer::http)?`, for example. Otherwise as
-    /// [`replicas`](Self::replicas).
+    /// The source reports origins: `Dns::config("search.local", 80).build(AddOriginLayer::http)?`, for example.
+    /// Otherwise the method is like [`replicas`](Self::replicas).
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if there is no Tokio runtime to follow the source.
+    /// The errors of [`wrap`](Self::wrap). Also if there is no Tokio runtime to poll the source.
     pub fn discover<S, D>(self, client: S, source: D) -> Result<Client<S>, ConfigError>
     where
         S: Clone + Send + Sync + 'static,

@@ -11,7 +11,7 @@ use crate::BoxError;
 use crate::balance::{HealthCheck, Probe};
 use crate::debug::debug_fields;
 
-/// Checks replicas by a `GET` of this path. A status from 200 to 299 means that the replica works.
+/// Makes a health check of replicas by a `GET` of this path. A status from 200 to 299 means that the replica works.
 ///
 /// # Panics
 ///
@@ -33,7 +33,7 @@ pub fn health_check<B>(path: &'static str) -> HealthCheck<HttpProbe<B>> {
     HealthCheck::new(HttpProbe::new(PathAndQuery::from_static(path).into()))
 }
 
-/// A probe that gets a path of an HTTP server. Made by [`health_check`].
+/// A probe that sends a `GET` to an HTTP server. Made by [`health_check`].
 pub struct HttpProbe<B> {
     uri: Uri,
     body: PhantomData<fn() -> B>,

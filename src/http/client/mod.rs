@@ -1,10 +1,10 @@
-//! A whole HTTP client in one expression: the standard stack and all the layers that belong to HTTP, in their order.
+//! A whole HTTP client in one expression: the standard stack and all layers for HTTP, in the right order.
 //!
 //! # When to use it
 //!
-//! First, for every dependency that is called over HTTP with a client that is a `tower::Service` of `http::Request`, such as that
-//! of hyper-util. Use [`standard`](crate::http::standard) and the single layers if you need another order, or layers of
-//! your own between them. Layers around the whole client need neither: a [`Client`] is a `tower::Service`.
+//! Use it first, for every dependency that you call over HTTP with a `tower::Service` of `http::Request`, such as the
+//! client of hyper-util. Use [`standard`](crate::http::standard) and the single layers if you need another order, or
+//! layers of your own between them. Layers around the whole client need neither: a [`Client`] is a `tower::Service`.
 //!
 //! # How it works
 //!
@@ -13,28 +13,29 @@
 //!                        ╰───▶ balancer ─▶ for each replica: the two layers ─▶ AddOriginLayer ─▶ your client
 //! ```
 //!
-//! The settings are those of the [standard stack](crate::stack), and three more for the layers under it. A last method makes the
-//! client:
+//! It has the settings of the [standard stack](crate::stack), and three more for the layers inside it. The last method
+//! makes the client:
 //!
 //! | method | requests go |
 //! |---|---|
-//! | [`wrap`](Config::wrap) | where their URI says |
+//! | [`wrap`](Config::wrap) | to the server in their URI |
 //! | [`replicas`](Config::replicas) | to one of a list of origins; the URI of the request needs a path only |
 //! | [`discover`](Config::discover) | to one of the origins that a [source](crate::discover) finds |
 //!
 //! All three return the same type, so that a field or a function keeps its type when a second replica is added.
 //!
-//! Your client should be the adapter `buttress::hyper::Client` around that of hyper-util: the adapter proves whether a request
-//! was sent, and without the proof a POST is never sent again. Nothing adds the adapter for you.
+//! Wrap the client of hyper-util in the adapter `buttress::hyper::Client`: the adapter proves that a request was not
+//! sent, and without the proof a POST is never sent again. The adapter is not added automatically.
 //!
-//! The type of your client determines the body of requests. It must be [`TryCopyBody`](crate::http::TryCopyBody): `Full<Bytes>`
-//! for texts and bytes, or [`ReplayBody<B>`](crate::http::ReplayBody) for streams of type `B`. [`send`](Client::send) converts the
-//! body of a request into that type.
+//! The type of your client determines the body of requests. It must be [`TryCopyBody`](crate::http::TryCopyBody):
+//! `Full<Bytes>` for texts and bytes, or [`ReplayBody<B>`](crate::http::ReplayBody) for streams of type `B`.
+//! [`send`](Client::send) converts the body of a request into that type.
 //!
 //! # Replicas
 //!
-//! The [balancer](crate::balance) leaves alone a replica that fails, and a retry goes to another one. There is therefore no circuit
-//! breaker around all replicas, unless you ask for one. One more line adds health checks, and priorities give failover:
+//! The [balancer](crate::balance) avoids a failing replica, and a retry goes to another one. There is therefore no
+//! circuit breaker around all replicas, unless you set one. One more line adds health checks, and priorities give
+//! failover:
 //!
 //! ```
 //! use buttress::balance::Endpoint;
@@ -68,20 +69,21 @@
 //!
 //! # Defaults
 //!
-//! Those of the [standard stack](crate::stack), and:
+//! The defaults of the [standard stack](crate::stack), and:
 //!
 //! | setting | default |
 //! |---|---|
 //! | [`body_timeout`](Config::body_timeout) | a body may be silent for 30 s; the stack ends it at the deadline |
 //! | [`propagate_deadline`](Config::propagate_deadline) | the header `x-request-timeout-ms` |
-//! | [`balance`](Config::balance) | those of the [balancer](crate::balance), for replicas |
-//! | [`replay`](Config::replay) | [`HttpReplay`](crate::http::HttpReplay): idempotent requests, and all that were provably not sent |
+//! | [`balance`](Config::balance) | the defaults of the [balancer](crate::balance), for replicas |
+//! | [`replay`](Config::replay) | [`HttpReplay`](crate::http::HttpReplay): idempotent requests, and all requests that were provably not sent |
 //! | [`classify`](Config::classify) | [`Classifier`](crate::http::Classifier), also for the balancer |
-//! | [`streaming`](Config::streaming) | [`HttpStreams`](crate::http::HttpStreams): requests that are marked |
+//! | [`streaming`](Config::streaming) | [`HttpStreams`](crate::http::HttpStreams): marked requests |
 //!
 //! # Promises
 //!
-//! Those of the [standard stack](crate::stack) and of [HTTP](crate::http). The type has one parameter, your client.
+//! The promises of the [standard stack](crate::stack) and of [HTTP](crate::http). The type has one parameter, your
+//! client.
 //!
 //! # Cancellation
 //!
@@ -93,15 +95,16 @@
 //!
 //! # Cost
 //!
-//! That of the layers. A call that succeeds allocates nothing, except for the timer of a reader that has to wait for the body.
+//! The cost of the layers. A successful call allocates nothing, except for the timer of a reader that has to wait for
+//! the body.
 //!
 //! # Errors
 //!
-//! Those of the layers, with the name of the client. [`kind`](crate::Cause::kind) tells them apart.
+//! The errors of the layers, with the name of the client. [`kind`](crate::Cause::kind) distinguishes them.
 //!
 //! # Metrics
 //!
-//! Those of the layers, with the name of the client.
+//! The metrics of the layers, with the name of the client.
 //!
 //! # Examples
 //!

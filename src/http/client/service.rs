@@ -15,13 +15,13 @@ use crate::send::OneCall;
 use crate::stack::Handle;
 use crate::{BoxError, CloneService, ConfigError, Error};
 
-/// An HTTP client with all that one dependency needs. See the [module documentation](super).
+/// An HTTP client with all layers that one dependency needs. See the [module documentation](super).
 ///
 /// `S` is the client that it is made of, of one target or of several.
 #[derive(Clone)]
 pub struct Client<S>(pub(super) Whole<S, AddOrigin<S>, Classifier>);
 
-/// The body of a response. `B` is that of the client inside.
+/// The body of a response. `B` is the body of the inner client.
 pub type ResponseBody<B> = WholeBody<B, Classifier>;
 
 impl<S> Client<S> {
@@ -31,7 +31,7 @@ impl<S> Client<S> {
     ///
     /// # Errors
     ///
-    /// Those of the client inside, and those of the layers that refuse or end the call.
+    /// The errors of the inner client, and of layers that refuse or end the call.
     ///
     /// # Cancellation
     ///
@@ -49,19 +49,19 @@ impl<S> Client<S> {
         OneCall::new(self.0.stack.clone(), request.map(Into::into))
     }
 
-    /// A handle that reads and steers the parts of the stack.
+    /// Returns a handle that reads and changes the parts of the stack.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.0.handle()
     }
 
-    /// A handle that reads and steers the balancer, if the client has several replicas.
+    /// Returns a handle that reads and changes the balancer, if the client has several replicas.
     #[must_use]
     pub fn balancer(&self) -> Option<&balance::Handle<Replica<S>>> {
         self.0.balancer()
     }
 
-    /// Asks the replicas again and again whether they work. See [`health_check`](super::health_check).
+    /// Starts a health check of the replicas. See [`health_check`](super::health_check).
     ///
     /// # Errors
     ///

@@ -169,7 +169,7 @@ mod tests {
                 let arrived = parse(protocol, &value).expect("is a timeout");
                 prop_assert!(arrived <= left);
                 prop_assert!(!arrived.is_zero());
-                // Nor much shorter, but for times that nobody waits.
+                // Nor much shorter, except for times that are too long to matter.
                 let unit = Duration::from_millis(1).max(left / 99_999);
                 if left < Duration::from_secs(9_999_999) {
                     prop_assert!(left.saturating_sub(arrived) <= unit, "{left:?} became {arrived:?}");

@@ -9,9 +9,9 @@ use crate::Upload;
 
 /// A body that may be copied.
 ///
-/// Implemented for the bodies that are whole (texts, bytes, `http_body_util::Full` and `Empty`), and for
-/// [`ReplayBody`](crate::http::ReplayBody), which makes one of a body that is streamed. Implement it for a body of your
-/// own; one that is never copied returns `None`.
+/// It is implemented for whole bodies (texts, bytes, `http_body_util::Full` and `Empty`), and for
+/// [`ReplayBody`](crate::http::ReplayBody), which wraps a streamed body. Implement it for a body of your own; return
+/// `None` if the body is never copied.
 #[diagnostic::on_unimplemented(
     message = "bodies of type `{Self}` do not say how they are copied",
     label = "a further attempt needs a copy of the request's body",
@@ -26,10 +26,10 @@ pub trait TryCopyBody: Sized {
         true
     }
 
-    /// Ends what is left of the attempt that this is a copy of. By default nothing.
+    /// Ends the attempt from whose request this copy was made. The default does nothing.
     fn abandon(&self) {}
 
-    /// Returns the [progress](Upload) of the body, which the body notes from now on. By default there is none.
+    /// Returns the [progress](Upload) of the body, which the body reports from now on. By default there is none.
     fn upload(&mut self) -> Option<Upload> {
         None
     }

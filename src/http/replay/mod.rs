@@ -1,10 +1,10 @@
-//! Which HTTP requests may be sent again, how they are copied, and what is written on them.
+//! The HTTP requests that may be sent again, their copies, and the marks of attempts.
 //!
 //! # When to use it
 //!
 //! [`HttpReplay`] is a [`Replay`](crate::Replay) policy: give it to [retry](crate::retry), [hedge](crate::hedge) or the
-//! [standard stack](crate::stack) of an HTTP or gRPC client. Without it every request that can be copied is taken for one
-//! that may be acted on twice.
+//! [standard stack](crate::stack) of an HTTP or gRPC client. Without it, every request that can be copied counts as
+//! idempotent.
 //!
 //! # How it works
 //!
@@ -13,16 +13,18 @@
 //!                                       ╰─ unsafe ──▶ copied; sent again if it was not sent
 //! ```
 //!
-//! A request may be acted on twice if (the first that applies decides)
+//! A request is idempotent, so that the service may act on it twice, by these rules. The first rule that applies
+//! decides:
 //!
-//! 1. it has an extension [`Idempotent`], which says so or denies it;
+//! 1. it has an extension [`Idempotent`], which is `true` or `false`;
 //! 2. the policy is [`all_idempotent`](HttpReplay::all_idempotent);
 //! 3. its method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2);
-//! 4. it has an `Idempotency-Key`, by which the server knows it again;
-//! 5. its path is one of the [`idempotent_paths`](HttpReplay::idempotent_paths), as for methods of gRPC, which are all POST.
+//! 4. it has an `Idempotency-Key`, by which the server recognizes it;
+//! 5. its path is one of the [`idempotent_paths`](HttpReplay::idempotent_paths), which you need for gRPC, whose methods
+//!    are all POST.
 //!
-//! A write with a condition (`If-Match`, `If-None-Match` and the like) may not, unless 1 or 2 applies: the first attempt changes
-//! the state that the second one asks for, and the caller would get 412 for a write that was done.
+//! A write with a condition (`If-Match`, `If-None-Match` and the like) is not idempotent, unless rule 1 or 2 applies:
+//! the first attempt changes the state in the condition, and the caller would get 412 for a write that was done.
 //!
 //! Any other is sent again only if it is proved that it was not sent: a layer of the same operation refused it, or the client
 //! says so. An error does not say so by itself: a connection that was refused may have been the second one, after a redirect.
@@ -30,48 +32,51 @@
 //! `buttress::reqwest::Adapter` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
 //! refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request before it wrote any of it.
 //!
-//! Hedges send two requests at once, and writes may then collide. So only GET, HEAD and OPTIONS are hedged, and what 1, 2 or
-//! [`hedge_if`](HttpReplay::hedge_if) allow.
+//! A hedge sends two requests at once, and two writes may collide. Therefore only GET, HEAD and OPTIONS are hedged, and
+//! requests that rule 1, rule 2 or [`hedge_if`](HttpReplay::hedge_if) permits.
 //!
-//! An attempt that may have acted leaves a trace. The answer to a later attempt of the same operation may be due to it:
+//! An attempt that may have acted leaves a trace, which may change the answer to a later attempt of the same operation:
 //!
 //! | request | answer to a later attempt | the operation |
 //! |---|---|---|
-//! | with an `Idempotency-Key` | 409: the first attempt is in progress | waits for it, by further attempts; if it stays 409, the caller gets it with the extension [`ResultUnknown`](crate::http::ResultUnknown) |
+//! | with an `Idempotency-Key` | 409: the first attempt is in progress | makes further attempts; if the answer stays 409, the caller gets it with the extension [`ResultUnknown`](crate::http::ResultUnknown) |
 //! | `DELETE` | 404 or 410 | ends; the caller gets it with [`ResultUnknown`](crate::http::ResultUnknown) |
 //!
-//! Each response that is not the success of a first attempt has the extension [`Attempts`](crate::Attempts): how many were made,
-//! and why there was no further one.
+//! Each response that is not the success of a first attempt has the extension [`Attempts`](crate::Attempts): their
+//! number, and the reason for making no further one.
 //!
-//! A copy has the method, URI, version, headers, extensions and body of the request. How the body is copied is up to its type, by
-//! [`TryCopyBody`]:
+//! A copy has the method, URI, version, headers, extensions and body of the request. The type of the body determines
+//! its copy, by [`TryCopyBody`]:
 //!
 //! | body | its copy |
 //! |---|---|
 //! | `String`, `Vec<u8>`, `Bytes`, `()` …, `http_body_util::Full`, `Empty` | is cloned |
-//! | streamed | a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) around the layer makes a [`ReplayBody`](crate::http::ReplayBody) of it, which keeps what was read |
+//! | streamed | a [`ReplayBodyLayer`](crate::http::ReplayBodyLayer) around the layer makes a [`ReplayBody`](crate::http::ReplayBody) of it, which keeps the data |
 //! | of your own | implements [`TryCopyBody`] |
 //!
-//! Attempts are marked with their number: further ones by an extension, [`AttemptNumber`], and all of them in a header, where
-//! [one](HttpReplay::attempt_header) is wanted. [gRPC's](HttpReplay::grpc_previous_attempts) is for further attempts only.
-//! A policy that [trusts them](HttpReplay::trust_upstream_attempts) does not copy what was tried before by somebody further
-//! out, so that 3 attempts at each of two hops are not 9.
+//! Further attempts are marked with their number by an extension, [`AttemptNumber`]. If you set a
+//! [header](HttpReplay::attempt_header), all attempts have their number in it. The header of
+//! [gRPC](HttpReplay::grpc_previous_attempts) is for further attempts only. A policy that [trusts these
+//! marks](HttpReplay::trust_upstream_attempts) does not copy a request that an outer layer has tried before, so that 3
+//! attempts at each of two hops do not become 9.
 //!
 //! # Promises
 //!
-//! - A POST without a key or mark that may have been seen is not sent again, and neither is a conditional write.
-//! - No answer of a server that is due to an earlier attempt is given out as that to the request without a mark.
-//! - A mark that came with the request is either obeyed and kept, or overwritten; never mixed with our own.
-//! - A copy that has been lost since is not sent: retry counts it as `not_copyable`.
+//! - A POST without a key or mark is not sent again if the service may have seen it, and neither is a conditional
+//!   write.
+//! - An answer that may be the effect of an earlier attempt always has a mark.
+//! - A mark that arrived with the request is either obeyed and kept, or overwritten; it is never mixed with the
+//!   policy's own marks.
+//! - A copy that has been lost is not sent: retry counts it as `not_copyable`.
 //!
 //! # What clones share
 //!
-//! Nothing: the policy has no state.
+//! Nothing, because the policy has no state.
 //!
 //! # Cost
 //!
-//! The copy of each request that may be tried again, with its headers and extensions. A request without either that is
-//! marked in no header is copied without an allocation, apart from its body.
+//! The copy of each request that may be tried again, with its headers and extensions. Without headers and extensions,
+//! and without a header for the attempt, only the body may cost an allocation.
 //!
 //! # Examples
 //!

@@ -1,4 +1,4 @@
-//! Which requests may be sent again.
+//! The choice of requests that may be sent again.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::callback::Callback;
 use crate::http::Streamed;
 use crate::{Attempt, Effect, Replay, Upload};
 
-/// The draft of the IETF and the usage of many interfaces: the server acts once on all requests with the same key.
+/// The header of the IETF draft and of many APIs: the server acts once on all requests with the same key.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// gRPC proposal A6: how many attempts were made before this one; missing on the first.
+/// The number of former attempts, after gRPC proposal A6; missing in the first attempt.
 const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// Extension of a request that marks whether it may act twice, whatever its method.
+/// Extension of a request that marks whether the service may act on it twice, whatever its method.
 ///
-/// Goes before all else that [`HttpReplay`] looks at.
+/// It has precedence over all other rules of [`HttpReplay`].
 ///
 /// # Examples
 ///
@@ -34,21 +34,21 @@ const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previou
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idempotent(pub bool);
 
-/// Which attempt a request is, from 2: an extension that [`HttpReplay`] puts on further attempts. The first one has
-/// none.
+/// Extension with the number of an attempt, from 2, which [`HttpReplay`] adds to further attempts. The first attempt
+/// has none.
 ///
-/// Inner services can read it after the request has left the task, where [`Attempt::current`] knows
-/// nothing. Requests that are sent on behalf of another one can be given it, see
+/// Inner services can read it after the request has left the task, where [`Attempt::current`] returns `None`. You can
+/// add it to requests that you send on behalf of another request: see
 /// [`trust_upstream_attempts`](HttpReplay::trust_upstream_attempts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptNumber(pub u32);
 
-/// Returns whether a request with this method and these headers may be acted on twice.
+/// Returns whether the service may act twice on a request with this method and these headers.
 ///
 /// It may if the method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2), or if there is an
-/// `Idempotency-Key` that is not empty. A write with a condition (`If-Match`, `If-None-Match` and the like) may not: the first
-/// attempt can change the state that the condition asks for, and the second one is answered with 412. This is what [`HttpReplay`] goes by; here it is for the requests of clients with
-/// types of their own, see the [module documentation](super).
+/// `Idempotency-Key` that is not empty. A write with a condition (`If-Match`, `If-None-Match` and the like) may not:
+/// the first attempt can change the state in the condition, and the second one would get 412. [`HttpReplay`] uses this
+/// rule. Use the function for clients with other request types: see the [module documentation](super).
 #[must_use]
 pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
     let is_conditional_write = !method.is_safe() && has_condition(headers);
@@ -60,7 +60,7 @@ fn has_key(headers: &HeaderMap) -> bool {
     key.is_some_and(|key| !key.is_empty())
 }
 
-/// Returns whether the server acts on the request only in a certain state, which the request itself may change.
+/// Returns whether the request has a condition on a state, which the request itself may change.
 fn has_condition(headers: &HeaderMap) -> bool {
     let conditions = [
         IF_MATCH,
@@ -87,20 +87,20 @@ pub struct HttpReplay {
 }
 
 impl HttpReplay {
-    /// Copies requests whose bodies are [`TryCopyBody`]: texts, bytes, `http_body_util::Full` and `Empty`, and
-    /// [`ReplayBody`](crate::http::ReplayBody).
+    /// Makes a policy that copies requests whose bodies are [`TryCopyBody`]: texts, bytes, `http_body_util::Full` and
+    /// `Empty`, and [`ReplayBody`](crate::http::ReplayBody).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes all requests for idempotent that are not marked otherwise: for a service that is known to act
-    /// once on each, or only reads.
+    /// Declares all requests idempotent that are not marked otherwise, for a service that acts once on each request, or
+    /// only reads.
     pub fn all_idempotent(mut self) -> Self {
         self.all_idempotent = true;
         self
     }
 
-    /// Takes requests to some paths for idempotent, whatever their method. Calls of gRPC are all POST, to
+    /// Declares requests to some paths idempotent, whatever their method. All gRPC calls are POST, to
     /// `/package.Service/Method`.
     ///
     /// # Examples
@@ -121,12 +121,12 @@ impl HttpReplay {
         self
     }
 
-    /// Hedges requests for which `is_hedgeable` returns `true`, besides those with a safe method.
+    /// Also hedges requests for which `is_hedgeable` returns `true`, in addition to requests with a safe method.
     ///
     /// By default only GET, HEAD and OPTIONS are hedged, and requests that are marked with [`Idempotent`] or covered by
-    /// [`all_idempotent`](Self::all_idempotent): two writes at once may collide, and a server that knows the key of the first
-    /// one answers the copy with 409. gRPC has no safe methods, so hedging there is asked for by path. A hedge without a retry
-    /// around it repeats a failed request at once under the same condition.
+    /// [`all_idempotent`](Self::all_idempotent): two writes at once may collide, and a server that knows the key of the
+    /// first one answers the copy with 409. gRPC has no safe methods, so choose its requests by path. A hedge without a
+    /// retry around it repeats a failed request at once under the same condition.
     ///
     /// # Examples
     ///
@@ -151,8 +151,8 @@ impl HttpReplay {
         self
     }
 
-    /// Writes how many attempts were made before this one into the header `grpc-previous-rpc-attempts`, which
-    /// first attempts do not have.
+    /// Writes the number of former attempts into the header `grpc-previous-rpc-attempts`, which first attempts do not
+    /// have.
     pub fn grpc_previous_attempts(mut self) -> Self {
         self.grpc_previous_attempts = true;
         self
@@ -161,16 +161,15 @@ impl HttpReplay {
     /// Does not copy requests that an outer layer has tried before, so that the attempts of several hops do
     /// not multiply.
     ///
-    /// That is a request which comes with a number of at least 2 in the
-    /// [`attempt_header`](Self::attempt_header) or as [`AttemptNumber`], or with a `grpc-previous-rpc-attempts` of at least 1.
-    /// Its marks stay as they are, for the next hop. Leave it off for requests from callers that are not trusted: they
-    /// could have their requests tried only once, no more.
+    /// Such a request has a number of at least 2 in the [`attempt_header`](Self::attempt_header) or as
+    /// [`AttemptNumber`], or a `grpc-previous-rpc-attempts` of at least 1. Its marks stay unchanged, for the next hop.
+    /// Leave this off for callers that you do not trust: they could prevent retries of their own requests.
     pub fn trust_upstream_attempts(mut self) -> Self {
         self.trusts_upstream = true;
         self
     }
 
-    /// Returns whether the request is a further attempt of somebody else.
+    /// Returns whether the request is a further attempt of an upstream layer.
     #[inline]
     fn is_retried_upstream<B>(&self, request: &Request<B>) -> bool {
         self.trusts_upstream && self.is_further_attempt(request.headers(), request.extensions())

@@ -1,17 +1,17 @@
-//! Which errors are answered, and how an answer tells them.
+//! The errors that become answers, and the error in an answer.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind};
 
-/// The error that an answer stands for, in the extensions of the response: for logs, and for outer layers.
+/// The error behind an answer, in the extensions of the response, for logs and for outer layers.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct AnsweredError(pub(super) Arc<Error>);
 
 impl AnsweredError {
-    /// The error. [`kind`](crate::Cause::kind) tells whether a layer ended the call.
+    /// Returns the error. Its [`kind`](crate::Cause::kind) shows whether a layer ended the call.
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.0
@@ -26,7 +26,7 @@ pub trait Side: Copy {
     /// `true` if the answer stays in this process.
     const IS_CLIENT: bool;
 
-    /// Returns an error that is to be answered, or passes it on.
+    /// Returns an error that becomes an answer, or passes it on.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ pub trait Side: Copy {
     fn answered(self, error: Error) -> Result<Error, Self::Error>;
 }
 
-/// Errors of this crate's layers become responses, those of the inner client pass.
+/// Errors of this crate's layers become responses, and errors of the inner client pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForClients;
 

@@ -1,4 +1,4 @@
-//! The body of an answer: that of the inner service, or our own.
+//! The body of an answer: the body of the inner service, or an own one.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,22 +13,22 @@ use crate::http::Protocol;
 use crate::{BoxError, Error, ErrorKind};
 
 pin_project! {
-    /// The body of a response of [`Respond`](super::Respond): that of the inner service, or that of an answer in its
-    /// stead, which is short or empty.
+    /// The body of a response of [`Respond`](super::Respond): the body of the inner service, or the short or empty body
+    /// of an answer in its place.
     ///
-    /// If a layer has ended the body of a gRPC call, the trailers say so. All other errors are those of the inner body,
-    /// inside an [`Error`](crate::Error).
+    /// If a layer has ended the body of a gRPC call, the status is in the trailers. All other errors are errors of the
+    /// inner body, inside an [`Error`](crate::Error).
     pub struct AnswerBody<B>
     where
         B: Body,
     {
-        // `None` if it is not the one that answers, or has ended in trailers of ours.
+        // `None` for an own answer, and after the body has ended in own trailers.
         #[pin]
         inner: Option<B>,
-        // The answer of ours.
+        // The own answer.
         #[pin]
         own: Full<B::Data>,
-        // How an error of ours is told.
+        // The protocol for an error of this crate.
         protocol: Protocol,
         is_for_client: bool,
     }
@@ -54,7 +54,7 @@ impl<B: Body> AnswerBody<B> {
         }
     }
 
-    /// Returns the body of the inner service, `None` if it is not the one that answers.
+    /// Returns the body of the inner service, `None` for another answer.
     pub fn into_inner(self) -> Option<B> {
         self.inner
     }
@@ -80,7 +80,7 @@ where
             Err(error)
                 if *this.protocol == Protocol::Grpc && error.kind() != ErrorKind::Service =>
             {
-                // Nothing comes after them.
+                // No frame comes after the trailers.
                 this.inner.set(None);
                 Ok(Frame::trailers(trailers(&error, *this.is_for_client)))
             }

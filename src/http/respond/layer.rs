@@ -24,12 +24,12 @@ type WriteAnswer = dyn Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync;
 pub struct RespondLayer<M> {
     protocol: Option<Protocol>,
     side: M,
-    /// Writes the answers, if they are not those by default.
+    /// The function that writes the answers, if it is not the default.
     write: Option<Callback<WriteAnswer>>,
 }
 
 impl RespondLayer<ForClients> {
-    /// A layer round a client: errors of this crate's layers become responses, those of the client pass.
+    /// Makes a layer for a client: errors of this crate's layers become responses, and errors of the client pass.
     #[must_use]
     pub fn for_clients() -> Self {
         Self::of(ForClients)
@@ -37,7 +37,7 @@ impl RespondLayer<ForClients> {
 }
 
 impl RespondLayer<ForServers> {
-    /// A layer round a server: every error becomes a response, and the service has the error `Infallible`.
+    /// Makes a layer for a server: every error becomes a response, and the service has the error `Infallible`.
     #[must_use]
     pub fn for_servers() -> Self {
         Self::of(ForServers)
@@ -53,16 +53,16 @@ impl<M> RespondLayer<M> {
         }
     }
 
-    /// Answers in this protocol. By default the `content-type` of the request says in which one.
+    /// Sets the protocol of the answers. By default the `content-type` of the request decides.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
         self
     }
 
-    /// Answers with what `respond` writes. By default with status and headers, and an empty body.
+    /// Sets the function that writes the answers. By default an answer has a status, headers, and an empty body.
     ///
-    /// [`Refusal::response`] is the default answer, to begin with.
+    /// Begin with [`Refusal::response`], the default answer.
     #[must_use]
     pub fn respond<F>(mut self, respond: F) -> Self
     where
@@ -72,8 +72,8 @@ impl<M> RespondLayer<M> {
         self
     }
 
-    /// Wraps `service`, checking that it answers requests with bodies of type `B`, and with a body whose data can be made
-    /// of `Bytes`.
+    /// Wraps `service`. The compiler checks that it takes requests with bodies of type `B`, and answers with a body
+    /// whose data can be made of `Bytes`.
     pub fn wrap<B, R, S>(&self, service: S) -> Respond<S, M>
     where
         S: CloneService<Request<B>, Response = Response<R>>,
@@ -126,7 +126,7 @@ impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
         S: Service<Request<B>> + Clone,
     {
         let (request, responder) = Adapt::adapt(self, request);
-        // Only what a layer has refused that is called directly is the refusal of this server, or of this client.
+        // Only a refusal by a layer that is called directly is a refusal of this server or this client.
         let _direct = DirectCall::enter();
         inner.call(request, responder)
     }
@@ -139,7 +139,7 @@ pub struct Responder<M> {
     protocol: Protocol,
     version: Version,
     side: M,
-    /// The function that writes the answer, and what it is told of the request.
+    /// The function that writes the answer, and its arguments from the request.
     write: Option<(Callback<WriteAnswer>, RequestHead)>,
 }
 
@@ -177,7 +177,7 @@ where
     }
 }
 
-/// A service that answers in HTTP or gRPC where a layer ended the call. Made by [`RespondLayer`].
+/// A service that answers in HTTP or gRPC when a layer has ended the call. Made by [`RespondLayer`].
 pub type Respond<S, M> = Adapted<S, RespondLayer<M>>;
 
 /// The response future of [`Respond`].

@@ -1,18 +1,18 @@
-//! Saying no: errors as responses of HTTP and gRPC.
+//! Refusals: errors as responses of HTTP and gRPC.
 //!
 //! # When to use it
 //!
-//! Outside the other layers of a server: axum and tonic want a service that answers every request, and a client
-//! wants to know whether it is worth trying again, and when. With [`RespondLayer::for_servers`] every error
-//! becomes a response, and the service has the error `Infallible`.
+//! In a server, put it outside the other layers: axum and tonic require a service that answers every request, and a
+//! client needs to know whether and when to try again. With [`RespondLayer::for_servers`] every error becomes a
+//! response, and the service has the error `Infallible`.
 //!
-//! Outside the other layers of a client that speaks gRPC: a tonic client makes `Unknown` of an error that is not
-//! its own. With [`RespondLayer::for_clients`] the errors of this crate's layers become responses, and its callers
-//! see `Unavailable`, `ResourceExhausted` or `DeadlineExceeded`. Errors of the inner client pass, so that a
-//! refused connection stays what it is.
+//! In a gRPC client, put it outside the other layers: a tonic client reports an error that is not its own as `Unknown`.
+//! With [`RespondLayer::for_clients`] the errors of this crate's layers become responses, and callers see
+//! `Unavailable`, `ResourceExhausted` or `DeadlineExceeded`. Errors of the inner client, such as a refused connection,
+//! pass unchanged.
 //!
-//! Not between other layers of a client: a retry or a circuit breaker outside would take the response for one of the
-//! other side. To give another answer of the same type, take a [`FallbackLayer`](crate::FallbackLayer).
+//! Do not put it between other layers of a client: an outer retry or circuit breaker would take the response for a
+//! response of the server. To give another answer of the same type, use a [`FallbackLayer`](crate::FallbackLayer).
 //!
 //! # How it works
 //!
@@ -26,7 +26,7 @@
 //! | error | HTTP | gRPC |
 //! |---|---|---|
 //! | [`CircuitOpen`](crate::ErrorKind::CircuitOpen), [`NoEndpoints`](crate::ErrorKind::NoEndpoints), [`DiscoveryStopped`](crate::ErrorKind::DiscoveryStopped), [`Refused`](crate::ErrorKind::Refused) | 503 | `UNAVAILABLE` |
-//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After`, of 1 s if nothing else is known | `UNAVAILABLE`, with a pushback of the same time |
+//! | [`BulkheadFull`](crate::ErrorKind::BulkheadFull), [`QueueTimeout`](crate::ErrorKind::QueueTimeout) | 503 with `Retry-After`, 1 s if the time is not known | `UNAVAILABLE`, with a pushback of the same time |
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |
@@ -34,24 +34,25 @@
 //! | [`Draining`](crate::ErrorKind::Draining) | 503, over HTTP/1 with `Connection: close` | `UNAVAILABLE` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
-//! The refusal of a dependency that the handler has called is answered with 503 or `UNAVAILABLE` and no `Retry-After`, whatever its
-//! kind: this caller has not asked the dependency too often. A refusal is that of this server if the `RespondLayer` calls the
-//! layer that refused directly, or through layers and services that pass the call on at once. So put the layers
-//! into one `ServiceBuilder`: between two calls of axum's `Router::layer` a call is not passed on at once.
+//! If a dependency that the handler has called refuses a call, the answer is 503 or `UNAVAILABLE` without a
+//! `Retry-After`, whatever the kind of the refusal, because it is not the fault of this caller. A refusal counts as one
+//! of this server if the `RespondLayer` calls the refusing layer directly, or through layers and services that pass the
+//! call on at once. Put the layers into one `ServiceBuilder`: between two calls of axum's `Router::layer` a call is not
+//! passed on at once.
 //!
-//! An answer in HTTP has an empty body. Where the error knows when to come back, it says so in `Retry-After`, in whole seconds,
-//! rounded up and at least 1. A bulkhead does not know; its answer says 1, because that tells a server that has too much to do
-//! from one that is broken, to [`Classifier`](super::Classifier) as well: clients then slow down.
+//! An answer in HTTP has an empty body. If the error contains a time for the next try, it is in `Retry-After`, in whole
+//! seconds, rounded up and at least 1. A bulkhead does not know the time. Its answer has 1 s, which distinguishes an
+//! overloaded server from a broken one, also for [`Classifier`](super::Classifier): clients then slow down.
 //!
 //! An answer in gRPC consists of trailers only: status 200, `content-type: application/grpc`, `grpc-status`,
-//! `grpc-message`, and `grpc-retry-pushback-ms` where that is known. The `content-type` of the request decides which
-//! of the two it is, unless the [`protocol`](RespondLayer::protocol) is fixed.
+//! `grpc-message`, and `grpc-retry-pushback-ms` if the time is known. The `content-type` of the request decides between
+//! HTTP and gRPC, unless you set the [`protocol`](RespondLayer::protocol).
 //!
-//! An answer of gRPC that had begun, whose body then ends in an error of this crate (a [body timeout](super::body_timeout)),
-//! has that status in its trailers. In HTTP there is no place for it, and the error stays one.
+//! If the body of a gRPC answer ends in an error of this crate (a [body timeout](super::body_timeout)), its trailers
+//! have the status. HTTP has no place for the status, so the reader gets the error.
 //!
-//! An error of this crate counts as one wherever it stands in the chain of sources. The error itself stays with the
-//! response: [`AnsweredError`] in its extensions, for logs and for metrics outside.
+//! The layer recognizes an error of this crate anywhere in the chain of sources. The extensions of the response contain
+//! the error as an [`AnsweredError`], for logs and for outer metrics.
 //!
 //! A function writes other answers, such as problem documents in JSON: see [`RespondLayer::respond`].
 //!
@@ -72,12 +73,13 @@
 //!
 //! # Cost
 //!
-//! For an answer of the inner service: a look at the `content-type`; nothing is allocated. A function needs method
-//! and URI of the request, whose clones are counted references. A "no" allocates its headers and its cause.
+//! For an answer of the inner service, the layer reads the `content-type` and allocates nothing. A function needs
+//! method and URI of the request, whose clones are counted references. An answer of the layer allocates its headers and
+//! its cause.
 //!
 //! # Errors
 //!
-//! None for servers. For clients those of the inner client, with the kind [`Service`](crate::ErrorKind::Service).
+//! None for servers. For clients the errors of the inner client, with the kind [`Service`](crate::ErrorKind::Service).
 //!
 //! # Metrics
 //!

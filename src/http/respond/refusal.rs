@@ -12,12 +12,12 @@ use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{Error, ErrorKind, Stage};
 
-/// The time for which a client is asked to stay away where nothing tells how long the queue will be full.
+/// The time for which a client should stay away if it is not known how long the queue will be full.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Why a call is answered with a no, and in which protocol.
+/// The reason of a refusal, and the protocol of its answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reason<'a> {
     error: &'a Error,
@@ -57,7 +57,7 @@ impl<'a> Reason<'a> {
             | ErrorKind::NoEndpoints
             | ErrorKind::DiscoveryStopped
             | ErrorKind::Refused => (503, Code::Unavailable, "unavailable for now"),
-            // Not `RESOURCE_EXHAUSTED`, which is a word about the caller. The time that comes with it slows clients down.
+            // Not `RESOURCE_EXHAUSTED`, which concerns the caller. The time in the answer slows clients down.
             ErrorKind::BulkheadFull | ErrorKind::QueueTimeout => {
                 (503, Code::Unavailable, "overloaded")
             }
@@ -75,8 +75,8 @@ impl<'a> Reason<'a> {
         (status, code, message)
     }
 
-    /// Returns whether a dependency of the service has refused the call of the service. To the caller it is
-    /// unavailable, whatever the reason, and nobody knows for how long. Only a deadline is the caller's own.
+    /// Returns whether a dependency of the service has refused the call of the service. For the caller the service is
+    /// unavailable for an unknown time, whatever the reason. Only a deadline is the caller's own.
     fn is_of_dependency(&self) -> bool {
         self.error.is_foreign_rejection() && self.error.kind() != ErrorKind::DeadlineExceeded
     }
@@ -98,7 +98,7 @@ impl<'a> Reason<'a> {
             self.error.kind(),
             ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
         );
-        // Without a time, a client takes the answer for that of a service that is broken.
+        // Without a time, a client would take the service for broken.
         let usual = is_overload.then_some(OVERLOADED_FOR);
         self.error.retry_after().or(usual)
     }
@@ -118,7 +118,7 @@ impl<'a> Reason<'a> {
                 }
             }
             Protocol::Grpc => {
-                // The trailers are in the head: there is no message before them.
+                // The trailers are in the head, because there is no message before them.
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 self.trailers(headers);
@@ -127,7 +127,7 @@ impl<'a> Reason<'a> {
         response
     }
 
-    /// Writes what gRPC has at the end of an answer.
+    /// Writes the trailers of a gRPC answer.
     fn trailers(&self, headers: &mut HeaderMap) {
         let (_, code, message) = self.meaning();
         headers.insert(&STATUS, code.number().into());
@@ -152,7 +152,7 @@ impl<'a> Reason<'a> {
     }
 }
 
-/// The trailers of an answer of gRPC that had begun before it ended in `error`.
+/// Returns the trailers of a gRPC answer that ended in `error` after it had begun.
 #[cold]
 pub(crate) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
     let mut trailers = HeaderMap::new();
@@ -163,9 +163,9 @@ pub(crate) fn trailers(error: &Error, is_for_client: bool) -> HeaderMap {
 /// Parts of a request that are kept for a function that writes the answer.
 pub(super) type RequestHead = (Method, Uri);
 
-/// A call that is answered with a no: why, and what was asked.
+/// A refused call: its error, and its request.
 ///
-/// Given to the function of [`RespondLayer::respond`](super::RespondLayer::respond).
+/// It is the argument of the function of [`RespondLayer::respond`](super::RespondLayer::respond).
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
     reason: Reason<'a>,
@@ -177,7 +177,7 @@ impl<'a> Refusal<'a> {
         Self { reason, head }
     }
 
-    /// The error that the call ended in. Its text is not meant for other parties.
+    /// Returns the error of the call. Its text is not meant for other parties.
     #[must_use]
     pub fn error(&self) -> &'a Error {
         self.reason.error
@@ -189,19 +189,19 @@ impl<'a> Refusal<'a> {
         self.reason.error.kind()
     }
 
-    /// Returns the wait before another try can succeed, where it is known.
+    /// Returns the wait before another try can succeed, if it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.reason.retry_after()
     }
 
-    /// The protocol of the answer.
+    /// Returns the protocol of the answer.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.reason.protocol
     }
 
-    /// The method of the request.
+    /// Returns the method of the request.
     #[must_use]
     pub fn method(&self) -> &'a Method {
         &self.head.0
@@ -213,32 +213,33 @@ impl<'a> Refusal<'a> {
         &self.head.1
     }
 
-    /// The status that says so in HTTP, whatever the protocol of the answer is.
+    /// Returns the HTTP status for the error, whatever the protocol of the answer is.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.reason.meaning().0
     }
 
-    /// The status that says so in gRPC, whatever the protocol of the answer is.
+    /// Returns the gRPC status for the error, whatever the protocol of the answer is.
     #[must_use]
     pub fn code(&self) -> Code {
         self.reason.meaning().1
     }
 
-    /// Returns the message in a few words, without names that only this process knows.
+    /// Returns a short message, without names that only this process knows.
     #[must_use]
     pub fn message(&self) -> &'static str {
         self.reason.meaning().2
     }
 
-    /// The answer that is given without a function, with an empty body: to be sent as it is, or with another body.
+    /// Returns the default answer, with an empty body. Return it unchanged, or replace its body.
     #[must_use]
     pub fn response(&self) -> Response<Bytes> {
         self.reason.response(Bytes::new())
     }
 }
 
-/// `Retry-After` knows seconds only. A caller that comes back too early is refused once more, so it is rounded up.
+/// Returns the value of `Retry-After`, which has only seconds. It is rounded up, because a caller that comes back too
+/// early is refused once more.
 fn whole_seconds(wait: Duration) -> u64 {
     let begun = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(begun).max(1)
@@ -250,7 +251,8 @@ fn whole_millis(wait: Duration) -> i32 {
     i32::try_from(millis).unwrap_or(i32::MAX).max(1)
 }
 
-/// A text as `grpc-message` carries it: visible ASCII and spaces, `%` and all other bytes as `%` and two digits.
+/// Encodes a text for `grpc-message`: visible ASCII and spaces stay, and `%` and all other bytes become `%` and two
+/// digits.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
