@@ -82,7 +82,8 @@ pub enum EndedBy {
     DeadlineAnswer,
     /// The time of the attempt was over.
     Timeout,
-    /// The deadline of the operation has come, or the end of its response timeout, or a deadline that a layer inside keeps to.
+    /// The deadline of the operation has come, or the end of its response timeout, or a deadline that a layer inside keeps to; or
+    /// a [timeout](crate::CallOptions::timeout) that the call has chosen, and that is shorter than the stack's.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,

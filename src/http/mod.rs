@@ -93,7 +93,7 @@
 //! silent after its first message unless `stream_idle` is set, and upgraded connections have no limits. A slow reader is never taken for a slow server. See
 //! [`body_timeout`].
 //!
-//! Answers that are meant to outlast the deadline are declared: for one request with the extension [`Streamed`], for some
+//! Answers that are meant to outlast the deadline are declared: for one request with the extension [`CallOptions`](crate::CallOptions), for some
 //! paths or all of a stack with [`HttpStreams`]. They may be silent at any time, unless
 //! [`stream_idle`](body_timeout::Config::stream_idle) is set. See [streams](crate::stack#streams).
 //!
@@ -245,12 +245,12 @@ pub use self::classify::{Classifier, ResultUnknown};
 pub use self::client::{Client, client};
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
-pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_idempotent};
+pub use self::replay::{AttemptNumber, HttpReplay, IDEMPOTENCY_KEY, TryCopyBody, is_idempotent};
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
-pub use self::streams::{HttpStreams, Streamed};
+pub use self::streams::HttpStreams;
 pub use self::transport::Transport;

@@ -7,37 +7,10 @@ use ::http::Request;
 use crate::callback::Callback;
 use crate::stack::Streams;
 
-/// Marks whether the answer to one request is a stream, which may go on for longer than the deadline of a stack: an extension of
-/// the request.
-///
-/// It wins over the declaration in [`streaming`](crate::stack::Standard::streaming). It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
-/// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
-///
-/// # Examples
-///
-/// ```
-/// use buttress::http::Streamed;
-/// use http::Request;
-///
-/// let events = Request::get("/events").extension(Streamed(true)).body("")?;
-/// # Ok::<(), http::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Streamed(pub bool);
-
-impl Streamed {
-    /// Returns the mark of a request, if it has one.
-    #[inline]
-    pub(super) fn of<B>(request: &Request<B>) -> Option<bool> {
-        let mark = request.extensions().get();
-        mark.map(|Self(is_stream)| *is_stream)
-    }
-}
-
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Tells which requests of HTTP and gRPC ask for streams: those that are marked with [`Streamed`], and those that are declared
-/// here. See [streams](crate::stack#streams).
+/// Tells which requests of HTTP and gRPC ask for streams. [`CallOptions::stream`](crate::CallOptions::stream) says it for one request.
+/// See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -60,7 +33,7 @@ pub struct HttpStreams {
 }
 
 impl HttpStreams {
-    /// Takes requests that are marked with [`Streamed`] for those of streams, and no others.
+    /// Takes no requests for those of streams that are not marked as such.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -92,6 +65,6 @@ impl HttpStreams {
 impl<B> Streams<Request<B>> for HttpStreams {
     #[inline]
     fn is_stream(&self, request: &Request<B>) -> bool {
-        Streamed::of(request).unwrap_or_else(|| self.are_streams(request.uri().path()))
+        self.are_streams(request.uri().path())
     }
 }

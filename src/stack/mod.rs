@@ -62,9 +62,9 @@
 //!
 //! - all of a stack: `.streaming(|_: &Request| true)`, or for HTTP `.streaming(HttpStreams::new().all())`;
 //! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path| …))`;
-//! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy of your own.
+//! - one call: [`CallOptions::stream`](crate::CallOptions::stream), for HTTP as an extension of the request.
 //!
-//! The mark of a request wins over the declaration of its stack: with `http::Streamed(false)` it has the deadline of the stack.
+//! The options of a call win over the declaration of its stack: with `stream(false)` it has the deadline of the stack.
 //!
 //! Timeout and response timeout cover the head of a stream as that of any call. The deadline of the stack neither ends it nor is written
 //! on the wire for it; a deadline that is inherited or set for the call, as with [`Deadline::scope`](crate::Deadline::scope), does
@@ -83,6 +83,11 @@
 //! each has 10 in flight; a limit of two to four times that only bites when it has slowed down. It should not be more
 //! than the service can answer within the timeout when it is at its worst: 50 calls that are answered at 80 a second
 //! take more than half a second.
+//!
+//! ## Settings of one call
+//!
+//! [`CallOptions`](crate::CallOptions) give one call another timeout, a sooner deadline, no retry, no hedge, or say that it is
+//! idempotent or a stream: `stock.with(CallOptions::new().no_retry()).send(request)`, or an extension of an HTTP request.
 //!
 //! # What is refused
 //!
@@ -162,10 +167,12 @@
 mod config;
 mod layer;
 mod streams;
+mod with_options;
 
 pub use self::config::{Settings, Standard};
 pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
 pub use self::streams::{NoStreams, Streams};
+pub use self::with_options::WithOptions;
 use crate::ByClone;
 
 /// Begins to configure the standard stack for the calls to one dependency. See the

@@ -43,7 +43,7 @@ impl Config {
     /// The time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
     ///
     /// In an answer of gRPC it holds up to the first message, because the messages after it are a stream. For these, and in a
-    /// [declared stream](crate::http::Streamed), [`stream_idle`](Self::stream_idle) takes its place.
+    /// [declared stream](crate::stack#streams), [`stream_idle`](Self::stream_idle) takes its place.
     pub fn idle(mut self, timeout: Duration) -> Self {
         self.limits.idle = Some(timeout);
         self
@@ -55,7 +55,7 @@ impl Config {
         self
     }
 
-    /// The time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed), and in an answer of
+    /// The time for which a reader may wait for the next frame of a [declared stream](crate::stack#streams), and in an answer of
     /// gRPC after its first message; above 0 and at most 365 days. No limit by default.
     ///
     /// Set it to somewhat more than the longest pause that a healthy server makes, such as the interval of its keep-alive
@@ -66,7 +66,7 @@ impl Config {
     }
 
     /// The time that the whole body may take, from the head of the response; above 0 and at most 365 days, and longer
-    /// than an `idle` that is set. No limit by default, and none for [declared streams](crate::http::Streamed).
+    /// than an `idle` that is set. No limit by default, and none for [declared streams](crate::stack#streams).
     pub fn total(mut self, timeout: Duration) -> Self {
         self.limits.total = Some(timeout);
         self

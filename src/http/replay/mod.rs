@@ -15,7 +15,7 @@
 //!
 //! A request may be acted on twice if (the first that applies decides)
 //!
-//! 1. it has an extension [`Idempotent`], which says so or denies it;
+//! 1. it has an extension [`CallOptions`](crate::CallOptions), which says so or denies it;
 //! 2. the policy is [`all_idempotent`](HttpReplay::all_idempotent);
 //! 3. its method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2);
 //! 4. it has an `Idempotency-Key`, by which the server knows it again;
@@ -101,4 +101,4 @@ mod copy;
 mod policy;
 
 pub use self::copy::TryCopyBody;
-pub use self::policy::{AttemptNumber, HttpReplay, Idempotent, is_idempotent};
+pub use self::policy::{AttemptNumber, HttpReplay, IDEMPOTENCY_KEY, is_idempotent};
