@@ -17,6 +17,9 @@
 //! | [`run`](Client::run) | after a failure, a timeout, or, if configured, as a hedge: it does no harm twice |
 //! | [`run_once`](Client::run_once) | never; with [`retry_rejections`](crate::retry::Config::retry_rejections), a call that was refused before it is made again |
 //!
+//! [`with`](Client::with) gives a call [settings of its own](CallOptions):
+//! `db.with(CallOptions::new().deadline(SECOND)).run(|| …)`.
+//!
 //! By default each error is a failure. Exclude mistakes of the caller with
 //! [`classify_errors`](Config::classify_errors).
 //!
@@ -111,8 +114,8 @@ use futures::future::Map;
 use tower::Service;
 
 use crate::send::OneCall;
-use crate::stack::{Standard, StandardLayer, StandardService};
-use crate::{Classify, CompleteOnResponse, Error, Outcome, Replay, standard};
+use crate::stack::{Standard, StandardLayer, StandardService, WithOptions};
+use crate::{CallOptions, Classify, CompleteOnResponse, Error, Outcome, Replay, standard};
 
 /// A client for async functions. See the [module documentation](self).
 pub type Client<K = ErrorsOf> = StandardLayer<Functions, K>;
@@ -240,7 +243,7 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         T: Send,
         E: Send,
     {
-        self.call(Twice::DoesNoHarm, function)
+        call(self.service(function), Twice::DoesNoHarm)
     }
 
     /// Calls a function once at most. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a further attempt
@@ -262,24 +265,85 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         T: Send,
         E: Send,
     {
-        self.call(Twice::DoesHarm, function)
+        call(self.service(function), Twice::DoesHarm)
     }
 
-    fn call<F, Fut, T, E>(&self, twice: Twice, function: F) -> Running<F, K, T, E>
+    /// Gives calls these options: `db.with(CallOptions::new().no_retry()).run(|| …)`.
+    ///
+    /// The page of [`CallOptions`] has an example.
+    #[must_use]
+    pub fn with(&self, options: CallOptions) -> WithOptions<Self> {
+        WithOptions {
+            inner: self.clone(),
+            options,
+        }
+    }
+
+    fn service<F, Fut>(&self, function: F) -> Protected<F, K>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-        K: Classify<Result<T, E>>,
+        Fut: Future,
+        K: Classify<Fut::Output>,
     {
-        let service = self.wrap(Function(Arc::new(function)));
-        OneCall::new(service, twice).map(flatten as _)
+        self.wrap(Function(Arc::new(function)))
     }
 }
 
-type Running<F, K, T, E> = Map<
-    OneCall<StandardService<Function<F>, Functions, K>, Twice>,
-    fn(Result<Result<T, E>, Error>) -> Result<T, CallError<E>>,
->;
+impl<K> WithOptions<Client<K>> {
+    /// Calls a function that does no harm when it is called again. See [`Client::run`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::run`].
+    pub fn run<F, Fut, T, E>(
+        &self,
+        function: F,
+    ) -> impl Future<Output = Result<T, CallError<E>>> + Send + use<F, Fut, T, E, K>
+    where
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        K: Classify<Result<T, E>> + Send + Sync,
+        T: Send,
+        E: Send,
+    {
+        let service = self.inner.service(function).with(self.options);
+        call(service, Twice::DoesNoHarm)
+    }
+
+    /// Calls a function once. See [`Client::run_once`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::run`].
+    pub fn run_once<F, Fut, T, E>(
+        &self,
+        function: F,
+    ) -> impl Future<Output = Result<T, CallError<E>>> + Send + use<F, Fut, T, E, K>
+    where
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        K: Classify<Result<T, E>> + Send + Sync,
+        T: Send,
+        E: Send,
+    {
+        let service = self.inner.service(function).with(self.options);
+        call(service, Twice::DoesHarm)
+    }
+}
+
+/// A function behind a standard stack.
+type Protected<F, K> = StandardService<Function<F>, Functions, K>;
+
+/// A call of a service whose responses are the results of a function.
+type Running<S, T, E> =
+    Map<OneCall<S, Twice>, fn(Result<Result<T, E>, Error>) -> Result<T, CallError<E>>>;
+
+fn call<S, T, E>(service: S, twice: Twice) -> Running<S, T, E>
+where
+    S: Service<Twice, Response = Result<T, E>, Error = Error>,
+{
+    OneCall::new(service, twice).map(flatten as _)
+}
 
 fn flatten<T, E>(result: Result<Result<T, E>, Error>) -> Result<T, CallError<E>> {
     result.map_err(CallError::Stack)?.map_err(CallError::Inner)

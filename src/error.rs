@@ -86,7 +86,7 @@ impl ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GaveUp {
-    /// All attempts have been made.
+    /// All attempts have been made: those of the retry, or the only one of a call with [`no_retry`](crate::CallOptions::no_retry).
     Exhausted,
     /// The [budget](crate::budget) does not have enough tokens for another attempt.
     Budget,

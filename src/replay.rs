@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::CallOptions;
 use crate::nanos::{nanos_between, saturating_add};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -65,11 +66,10 @@ pub trait Replay<Req> {
         Effect::None
     }
 
-    /// Returns whether the request asks for a [stream](crate::stack#streams), if it is marked as one or as none. By default no
-    /// request is marked.
+    /// Returns the [options](CallOptions) of the call that are in the request. By default there are none.
     ///
-    /// A standard stack calls it. A mark wins over the declaration in [`streaming`](crate::stack::Standard::streaming).
-    fn is_stream(&self, _request: &Req) -> Option<bool> {
+    /// A standard stack, a retry and a hedge call it once for each call.
+    fn call_options(&self, _request: &Req) -> Option<CallOptions> {
         None
     }
 

@@ -82,7 +82,8 @@ pub enum EndedBy {
     DeadlineAnswer,
     /// The timeout of the attempt was over.
     Timeout,
-    /// The deadline of the operation passed, or its response timeout was over, or a deadline of an inner layer passed.
+    /// The deadline of the operation passed, or its response timeout was over, or a deadline of an inner layer passed, or
+    /// a [timeout](crate::CallOptions::timeout) of the call that is shorter than that of the stack.
     Deadline,
     /// The caller dropped the call, or user code inside it panicked.
     Caller,

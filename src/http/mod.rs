@@ -99,8 +99,8 @@
 //! gRPC answer may be silent after its first message unless `stream_idle` is set, and upgraded connections have no
 //! limits. A slow reader is never taken for a slow server. See [`body_timeout`].
 //!
-//! Declare answers that may go on after the deadline: one request with the extension [`Streamed`], some paths or all
-//! requests of a stack with [`HttpStreams`]. These answers may be silent at any time, unless
+//! Declare answers that may go on after the deadline: one request with the extension [`CallOptions`](crate::CallOptions),
+//! some paths or all requests of a stack with [`HttpStreams`]. These answers may be silent at any time, unless
 //! [`stream_idle`](body_timeout::Config::stream_idle) is set. See [streams](crate::stack#streams).
 //!
 //! ## Uploads
@@ -260,7 +260,7 @@ pub use self::classify::{Classifier, ResultUnknown};
 pub use self::client::{Client, client};
 pub use self::deadline::{InheritDeadlineLayer, PropagateDeadlineLayer};
 pub use self::protocol::Protocol;
-pub use self::replay::{AttemptNumber, HttpReplay, Idempotent, TryCopyBody, is_idempotent};
+pub use self::replay::{AttemptNumber, HttpReplay, IDEMPOTENCY_KEY, TryCopyBody, is_idempotent};
 pub use self::replay_body::{ReplayBody, ReplayBodyLayer};
 pub use self::respond::RespondLayer;
 pub use self::retry_after::retry_after;
@@ -268,5 +268,5 @@ pub use self::server::{Server, ServerLayer, server};
 pub use self::standard::{
     HttpBalance, HttpStandard, HttpStandardLayer, HttpStandardService, balance, standard,
 };
-pub use self::streams::{HttpStreams, Streamed};
+pub use self::streams::HttpStreams;
 pub use self::transport::Transport;

@@ -7,36 +7,10 @@ use ::http::Request;
 use crate::callback::Callback;
 use crate::stack::Streams;
 
-/// Extension of a request that marks whether its answer is a stream, which may go on after the deadline of a stack.
-///
-/// It wins over the declaration in [`streaming`](crate::stack::Standard::streaming). It is read by [`HttpReplay`](super::HttpReplay), which `http::standard` and `grpc::standard` have. A stack with another `.replay`,
-/// as [`Never`](crate::Never), reads it with `.streaming(HttpStreams::new())`. See [streams](crate::stack#streams).
-///
-/// # Examples
-///
-/// ```
-/// use buttress::http::Streamed;
-/// use http::Request;
-///
-/// let events = Request::get("/events").extension(Streamed(true)).body("")?;
-/// # Ok::<(), http::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Streamed(pub bool);
-
-impl Streamed {
-    /// Returns the mark of a request, if it has one.
-    #[inline]
-    pub(super) fn of<B>(request: &Request<B>) -> Option<bool> {
-        let mark = request.extensions().get();
-        mark.map(|Self(is_stream)| *is_stream)
-    }
-}
-
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Declares the HTTP and gRPC requests that ask for streams: requests with the mark [`Streamed`], and requests that you
-/// name here. See [streams](crate::stack#streams).
+/// Declares the HTTP and gRPC requests that ask for streams. [`CallOptions::stream`](crate::CallOptions::stream) declares
+/// a single request. See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -59,7 +33,7 @@ pub struct HttpStreams {
 }
 
 impl HttpStreams {
-    /// Declares only requests with the mark [`Streamed`] as streams.
+    /// Declares no requests as streams.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -91,6 +65,6 @@ impl HttpStreams {
 impl<B> Streams<Request<B>> for HttpStreams {
     #[inline]
     fn is_stream(&self, request: &Request<B>) -> bool {
-        Streamed::of(request).unwrap_or_else(|| self.are_streams(request.uri().path()))
+        self.are_streams(request.uri().path())
     }
 }

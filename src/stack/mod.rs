@@ -67,11 +67,9 @@
 //! - all of a stack: `.streaming(|_: &Request| true)`, or for HTTP `.streaming(HttpStreams::new().all())`;
 //! - by a function of the request: `.streaming(|request: &Request| …)`, or `.streaming(HttpStreams::new().paths(|path|
 //!   …))`;
-//! - one request: the extension `http::Streamed(true)`, or [`Replay::is_stream`](crate::Replay::is_stream) of a policy
-//!   of your own.
+//! - one call: [`CallOptions::stream`](crate::CallOptions::stream), which is an extension of an HTTP request.
 //!
-//! The mark of a request wins over the declaration of its stack: `http::Streamed(false)` gives it the deadline of the
-//! stack.
+//! The options of a call win over the declaration of its stack: `stream(false)` gives it the deadline of the stack.
 //!
 //! The timeout and the response timeout cover the head of a declared stream, like the head of any other call. The
 //! stack's own deadline does not end a declared stream and is not sent to the server. A deadline that is inherited or
@@ -91,6 +89,12 @@
 //! calls in flight. A limit of four times this number and 5 more refuses less than 1 % of the calls while the service is
 //! well. The limit should not exceed the number of calls that the service can answer within the timeout when it is
 //! slowest: 50 calls take more than half a second at 80 calls a second.
+//!
+//! ## Settings of one call
+//!
+//! [`CallOptions`](crate::CallOptions) give one call another timeout, a sooner deadline, no retry or no hedge, or declare
+//! it idempotent or a stream: `stock.with(CallOptions::new().no_retry()).send(request)`, or an extension of an HTTP
+//! request.
 //!
 //! # Refused combinations
 //!
@@ -174,10 +178,12 @@
 mod config;
 mod layer;
 mod streams;
+mod with_options;
 
 pub use self::config::{Settings, Standard};
 pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
 pub use self::streams::{NoStreams, Streams};
+pub use self::with_options::WithOptions;
 use crate::ByClone;
 
 /// Begins to configure the standard stack for the calls to one dependency. See the

@@ -9,9 +9,9 @@ use std::time::Duration;
 use buttress::circuit_breaker::State;
 use buttress::http::{
     BodyTimeoutLayer, HttpStandardLayer, HttpStreams, InheritDeadlineLayer, PropagateDeadlineLayer,
-    ReplayBody, ReplayBodyLayer, Streamed,
+    ReplayBody, ReplayBodyLayer,
 };
-use buttress::{BoxError, BulkheadLayer, Deadline, ErrorKind, Rate, Stage};
+use buttress::{BoxError, BulkheadLayer, CallOptions, Deadline, ErrorKind, Rate, Stage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
@@ -164,7 +164,9 @@ fn watch() -> Request<crate::callers::Body> {
     let mut request = request("POST");
     let content_type = "application/grpc".parse().unwrap();
     request.headers_mut().insert("content-type", content_type);
-    request.extensions_mut().insert(Streamed(true));
+    request
+        .extensions_mut()
+        .insert(CallOptions::new().stream(true));
     request
 }
 
@@ -193,7 +195,7 @@ async fn a_stream_is_not_ended_by_the_deadline_of_the_stack() {
 
     // One that is not declared is.
     let mut request = watch();
-    request.extensions_mut().remove::<Streamed>();
+    request.extensions_mut().remove::<CallOptions>();
     let (time, _) = read(client.oneshot(request).await.unwrap()).await;
     assert_eq!(time, 2 * SECOND);
 }
@@ -213,8 +215,10 @@ async fn the_mark_of_a_request_wins_over_the_declaration_of_the_stack() {
         let stack = stack.streaming(move |_: &Request<crate::callers::Body>| declared);
         let mut request = watch();
         match mark {
-            Some(mark) => request.extensions_mut().insert(Streamed(mark)),
-            None => request.extensions_mut().remove::<Streamed>(),
+            Some(mark) => request
+                .extensions_mut()
+                .insert(CallOptions::new().stream(mark)),
+            None => request.extensions_mut().remove::<CallOptions>(),
         };
         let client = stack.build().unwrap().wrap(server);
         let (time, _) = read(client.oneshot(request).await.unwrap()).await;
@@ -238,7 +242,7 @@ async fn a_stream_with_an_inherited_deadline_is_ended_by_it_and_the_server_is_to
         .layer(PropagateDeadlineLayer::new("watch"))
         .service(server);
     let mut request = watch();
-    request.extensions_mut().remove::<Streamed>();
+    request.extensions_mut().remove::<CallOptions>();
     let call = Deadline::after(9 * SECOND).scope(client.oneshot(request));
     let (time, end) = read(call.await.unwrap()).await;
     assert_eq!(time, 9 * SECOND);

@@ -7,6 +7,7 @@ mod feed;
 
 mod http_body;
 mod http_body_timeout;
+mod http_call_options;
 mod http_client;
 mod http_conflicts;
 mod http_replay_body;

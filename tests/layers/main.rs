@@ -11,6 +11,7 @@ mod steered;
 
 mod balance;
 mod bulkhead;
+mod call_options;
 mod cancellation;
 mod chassis;
 mod circuit_breaker;

@@ -282,8 +282,13 @@ where
                     polled = Some(Poll::Pending);
                     continue;
                 }
-                let time = self.running.plan().timeout().map(|limit| limit.time);
+                let time = self.running.timeout_that_fails();
                 context::give_up(GivenUp::over(time), || self.call.set(Call::Done));
+                if time.is_none() {
+                    self.running.leave_upload_out(false);
+                    let held = &mut self.running.held;
+                    held.settle_attempt(Outcome::Cancelled, EndedBy::Deadline);
+                }
                 let error = self.running.end_at_timeout();
                 polled = Some(Poll::Ready(self.end_first(Err(error))));
             } else if due.end.has_come(now) {
@@ -463,7 +468,7 @@ where
 
     /// Returns whether any attempt is in flight.
     fn is_running(&mut self) -> bool {
-        let has_timeout = self.running.plan().timeout().is_some();
+        let has_timeout = self.running.timeout().is_some();
         let is_racing = |race: &mut Race<_, _, _>| race.is_running(has_timeout);
         self.is_first_running() || self.race().is_some_and(is_racing)
     }
@@ -505,14 +510,13 @@ where
             // While an attempt waits for a part, the part ends the wait at the deadline.
             return None;
         }
-        let limit = running.held.owner.recipe.plan.timeout();
+        let time = running.timeout();
         let mut timeout = None;
-        if let (Some(limit), Some(times), true) = (limit, running.times.get_mut(), is_first_running)
-        {
+        if let (Some(time), Some(times), true) = (time, running.times.get_mut(), is_first_running) {
             let core = running.held.owner.core();
             if times.timeout_at == NEVER {
                 let now = core.at().nanos();
-                times.timeout_at = now.saturating_add(whole_nanos(limit.time));
+                times.timeout_at = now.saturating_add(whole_nanos(time));
             }
             timeout = Some(core.instant(times.timeout_at));
         }

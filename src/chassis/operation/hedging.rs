@@ -11,7 +11,7 @@ use crate::algorithm::sketch::Took;
 use crate::budget::Gain;
 use crate::chassis::At;
 use crate::nanos::whole_nanos;
-use crate::{Outcome, Reattempt, Replay, context};
+use crate::{CallOptions, Outcome, Reattempt, Replay, context};
 
 impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[inline(always)]
@@ -39,7 +39,15 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             ..Hedging::default()
         };
         let delay = hedger.delay(at);
-        hedging.may_copy = (delay.is_some() || is_alone) && replay.is_hedgeable(request);
+        let is_hedgeable = || match self.options.as_deref() {
+            Some(CallOptions { no_hedge: true, .. }) => false,
+            Some(CallOptions {
+                idempotent: Some(is_idempotent),
+                ..
+            }) => *is_idempotent,
+            _ => replay.is_hedgeable(request),
+        };
+        hedging.may_copy = (delay.is_some() || is_alone) && is_hedgeable();
         hedging.delay = delay.map_or(NEVER, whole_nanos);
     }
 
@@ -53,7 +61,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     ///
     /// With a retry, the retry handles failures. An overloaded service should get fewer calls and not more.
     pub(super) fn repeats_at_once(&self, reattempt: Reattempt) -> bool {
-        reattempt == Reattempt::Soon && self.plan().hedge().is_some() && self.is_alone()
+        let options = self.options.as_ref();
+        let is_allowed = options.is_none_or(|options| !options.no_retry);
+        is_allowed
+            && reattempt == Reattempt::Soon
+            && self.plan().hedge().is_some()
+            && self.is_alone()
     }
 
     /// Returns whether the request may be sent twice.

@@ -292,20 +292,26 @@ where
             let result = match poll_attempt(hedge.call.as_mut(), &mut hedge.sent.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let limit = running.plan().timeout();
-                    let Some(limit) = limit.filter(|_| hedge.sent.held.is_sent()) else {
+                    let time = running.timeout();
+                    let Some(time) = time.filter(|_| hedge.sent.held.is_sent()) else {
                         continue;
                     };
-                    let end = || crate::nanos::saturating_add(Instant::now(), limit.time);
+                    let end = || crate::nanos::saturating_add(Instant::now(), time);
                     if hedge.timer.as_mut().poll(end, cx).is_pending() {
                         continue;
                     }
                     let upload = hedge.sent.upload.as_ref();
-                    let end = upload.and_then(|upload| upload.end(limit.time, Instant::now()));
+                    let end = upload.and_then(|upload| upload.end(time, Instant::now()));
                     if end.is_some_and(|end| hedge.timer.poll_at(end, cx).is_pending()) {
                         continue;
                     }
-                    context::give_up(GivenUp::TimedOut(limit.time), || hedge.call.set(Call::Done));
+                    let time = running.timeout_that_fails();
+                    context::give_up(GivenUp::over(time), || hedge.call.set(Call::Done));
+                    if time.is_none() {
+                        hedge.sent.leave_upload_out(false);
+                        let held = &mut hedge.sent.held;
+                        held.settle_attempt(Outcome::Cancelled, EndedBy::Deadline);
+                    }
                     Err(running.end_at_timeout())
                 }
             };

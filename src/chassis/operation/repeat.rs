@@ -78,7 +78,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
                         error.set_sent();
                     }
                     if !self.is_nested {
-                        error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+                        error.set_attempts(self.attempt, self.max_attempts(), reason);
                     }
                 }
                 None
@@ -99,7 +99,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             _ => GaveUp::Deadline,
         };
         retry.metrics.gave_up(reason, Instant::now());
-        error.set_attempts(self.attempt, retry.settings.max_attempts, reason);
+        error.set_attempts(self.attempt, self.max_attempts(), reason);
     }
 
     /// Adds the attempts of the operation to a response.
@@ -145,7 +145,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if self.is_nested {
             return Err(GaveUp::Nested);
         }
-        if self.attempt >= settings.max_attempts {
+        if self.attempt >= self.max_attempts() {
             return Err(GaveUp::Exhausted);
         }
         let pushback = match rejection {
@@ -167,7 +167,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let request = copy.ok_or(GaveUp::NotCopyable)?;
         let may_have_acted = end.may_have_acted();
         // After a 401 an inner layer has renewed the token, and the service did not act.
-        if may_have_acted && !is_at_once && !recipe.replay.is_idempotent(request) {
+        let marked = self.options.as_ref().and_then(|own| own.idempotent);
+        let is_idempotent = || marked.unwrap_or_else(|| recipe.replay.is_idempotent(request));
+        if may_have_acted && !is_at_once && !is_idempotent() {
             return Err(GaveUp::NotIdempotent);
         }
         let is_overload = end.reattempt == Reattempt::Later && !goes_elsewhere;

@@ -15,7 +15,8 @@ use crate::chassis::limit::Span;
 use crate::context::{self, OperationScope, Tried};
 use crate::debug::debug_fields;
 use crate::nanos::saturating_add;
-use crate::{Effect, Error, ErrorKind, Mode, Replay, Stage, Upload};
+use crate::telemetry::Series;
+use crate::{CallOptions, Effect, Error, ErrorKind, Mode, Replay, Stage, Upload};
 
 /// A running operation: its permits, its place in the budget, its attempts so far.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -40,6 +41,8 @@ pub(super) struct Running<S, P: Plan, R, K, C> {
     pub(super) is_nested: bool,
     /// `true` if its answer is a stream, which the deadline of the plan does not end.
     pub(super) is_stream: bool,
+    /// The settings of this call. Boxed, because they are rare.
+    pub(super) options: Option<Box<CallOptions>>,
     pub(super) times: P::Times,
     pub(super) hedging: P::Hedging,
 }
@@ -73,6 +76,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             may_have_acted: false,
             is_nested: false,
             is_stream: false,
+            options: None,
             times: P::Times::default(),
             hedging: P::Hedging::default(),
         }
@@ -86,10 +90,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
 
     /// Returns the latest time until which the caller waits for the head of the answer.
     pub(super) fn end_of_wait(&self, deadline: Option<Instant>) -> EndOfWait {
-        let limit = self.plan().response_timeout();
         let began = self.times.get().and_then(|times| times.span.began);
-        let response = limit.zip(began);
-        let response = response.map(|(limit, began)| saturating_add(began, limit.time));
+        let response = self.response_timeout().zip(began);
+        let response = response.map(|(time, began)| saturating_add(began, time));
         let is_sooner = |at| deadline.is_none_or(|deadline| at < deadline);
         let is_response_timeout = response.is_some_and(is_sooner);
         EndOfWait {
@@ -118,23 +121,78 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         &self.held.owner.recipe.plan
     }
 
-    /// Begins the operation.
+    /// Returns the time of each attempt that this call has chosen.
+    fn own_timeout(&self) -> Option<Duration> {
+        let options = self.times.get().and(self.options.as_ref());
+        options?.timeout
+    }
+
+    /// Returns the time of each attempt.
     #[inline(always)]
-    pub(super) fn begin<Req>(&mut self, request: &Req, at: &At) -> Result<(), Error>
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let own = match &self.options {
+            Some(_) => self.own_timeout(),
+            None => None,
+        };
+        own.or_else(|| self.plan().timeout().map(|limit| limit.time))
+    }
+
+    /// Returns the time of an attempt whose end is a failure of the service. `None` if the call has chosen a time that is shorter
+    /// than that of the plan: its end is that of a deadline, as a caller must not decide what others get.
+    pub(super) fn timeout_that_fails(&self) -> Option<Duration> {
+        let of_plan = self.plan().timeout().map(|limit| limit.time);
+        match self.own_timeout() {
+            Some(own) => of_plan.filter(|of_plan| own >= *of_plan).map(|_| own),
+            None => of_plan,
+        }
+    }
+
+    /// Returns the time of all attempts until the head of the answer. It is not less than the time that the call has chosen for one.
+    fn response_timeout(&self) -> Option<Duration> {
+        let time = self.plan().response_timeout()?.time;
+        Some(self.own_timeout().map_or(time, |own| time.max(own)))
+    }
+
+    /// Returns how many attempts the call may make, if it makes its own.
+    #[inline(always)]
+    pub(super) fn max_attempts(&self) -> u32 {
+        let options = self.options.as_ref();
+        match self.plan().retry() {
+            Some(retry) if options.is_none_or(|options| !options.no_retry) => {
+                retry.settings.max_attempts
+            }
+            _ => 1,
+        }
+    }
+
+    /// Begins the operation, with these options and those of the request.
+    #[inline(always)]
+    pub(super) fn begin<Req>(
+        &mut self,
+        request: &Req,
+        options: Option<CallOptions>,
+        at: &At,
+    ) -> Result<(), Error>
     where
         P: PlanFor<Req>,
         R: Replay<Req>,
     {
         self.held.begin(at);
         let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
+        let asked = replay.call_options(request);
+        if options.is_some() || asked.is_some() {
+            self.options = Some(CallOptions::both(options, asked));
+        }
         if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
-            self.is_stream = replay
-                .is_stream(request)
-                .unwrap_or_else(|| plan.is_stream(request));
+            let (own, declared) = match &self.options {
+                Some(options) => (options.deadline.unwrap_or(Duration::MAX), options.stream),
+                None => (Duration::MAX, None),
+            };
+            self.is_stream = declared.unwrap_or_else(|| plan.is_stream(request));
             let time = if self.is_stream {
-                Duration::MAX
+                own
             } else {
-                limit.time
+                limit.time.min(own)
             };
             if times.span.begin(time, || at.instant()).is_err() {
                 return Err(self.refuse_late(at));
@@ -200,7 +258,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     where
         R: Replay<Req>,
     {
-        self.plan().timeout()?;
+        self.timeout()?;
         self.recipe().replay.upload(request)
     }
 
@@ -208,15 +266,14 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// Returns whether it was extended.
     #[cold]
     pub(super) fn extend_timeout(&mut self, now: Instant) -> bool {
-        let Recipe { core, plan, .. } = &*self.held.owner.recipe;
-        let (Some(limit), Some(times)) = (plan.timeout(), self.times.get_mut()) else {
+        let (Some(time), Some(times)) = (self.timeout(), self.times.get_mut()) else {
             return false;
         };
         let upload = times.upload.as_ref();
-        let Some(end) = upload.and_then(|upload| upload.end(limit.time, now)) else {
+        let Some(end) = upload.and_then(|upload| upload.end(time, now)) else {
             return false;
         };
-        times.timeout_at = core.at_instant(end).nanos();
+        times.timeout_at = self.held.core().at_instant(end).nanos();
         true
     }
 
@@ -239,8 +296,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// Returns whether a further attempt after this one is possible.
     #[inline(always)]
     pub(super) fn may_repeat(&self) -> bool {
-        let retry = self.plan().retry();
-        !self.is_nested && retry.is_some_and(|retry| self.attempt < retry.settings.max_attempts)
+        self.is_repeating() && self.attempt < self.max_attempts()
     }
 
     /// Refuses an operation whose deadline had passed before it began.
@@ -308,7 +364,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let (plan, name) = (self.plan(), self.held.core().name);
         if let (true, Some(limit)) = (end.is_response_timeout, plan.response_timeout()) {
             limit.metrics.timed_out(Instant::now());
-            let mut error = Error::timed_out(ErrorKind::Timeout, name, limit.time);
+            let time = self.response_timeout().unwrap_or(limit.time);
+            let mut error = Error::timed_out(ErrorKind::Timeout, name, time);
             error.0.stage = Stage::AllAttempts;
             return error;
         }
@@ -322,11 +379,11 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     /// Ends an attempt at its timeout, and returns the error.
     #[cold]
     pub(super) fn end_at_timeout(&self) -> Error {
-        let time = self.plan().timeout().map_or(Duration::ZERO, |limit| {
-            limit.metrics.timed_out(Instant::now());
-            limit.time
-        });
-        Error::timed_out(ErrorKind::Timeout, self.held.core().name, time)
+        let name = self.held.core().name;
+        let metrics = self.plan().timeout().map(|limit| limit.metrics);
+        let metrics = metrics.unwrap_or_else(|| Series::of(name, "timeout"));
+        metrics.timed_out(Instant::now());
+        Error::timed_out(ErrorKind::Timeout, name, self.timeout().unwrap_or_default())
     }
 }
 

@@ -18,8 +18,8 @@ use crate::ready::Ready;
 use crate::send::send_method;
 use crate::sync::lock;
 use crate::{
-    ByClone, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures, Evictable,
-    Replay, TrackCompletion, context,
+    ByClone, CallOptions, Classify, CloneService, CompleteOnResponse, Error, ErrorsAreFailures,
+    Evictable, Replay, TrackCompletion, context,
 };
 
 /// The layer of an operation with the plan `P`.
@@ -169,6 +169,47 @@ debug_fields!(
 
 send_method!(Operation<S, P: Plan, R, K, C>);
 
+impl<S, P: Plan, R, K, C> Operation<S, P, R, K, C> {
+    /// Makes a call, with these options and those of its request.
+    #[inline(always)]
+    pub(crate) fn call_with<Req>(
+        &mut self,
+        mut request: Req,
+        options: Option<CallOptions>,
+    ) -> OperationFuture<S, Req, P, R, K, C>
+    where
+        S: CloneService<Req>,
+        P: PlanFor<Req>,
+        R: Replay<Req>,
+    {
+        // In one place from the beginning, with the copy of the request beside it, which the future takes over as it is.
+        let mut place = (Some(Running::new(&self.shared)), None);
+        let Some(running) = &mut place.0 else {
+            unreachable!("it was put there");
+        };
+        running.is_direct = context::take_direct();
+        let _direct = DirectCall::enter();
+        let at = running.held.core().at();
+        let mut begun = running.begin(&request, options, &at);
+        let _scope = running.scope();
+        if begun.is_ok() {
+            begun = running.begin_attempt(&mut request, &mut place.1, &at);
+        }
+        if begun.is_err() || !running.held.is_sent() {
+            let call = self.inner.call_later(request, begun);
+            let (running, copy) = place;
+            return OperationFuture::new(call, running, copy);
+        }
+        self.inner
+            .call_as(request, &mut place, |call, (running, copy)| {
+                if let Some(running) = running {
+                    running.tried = context::tried();
+                }
+                OperationFuture::new(call, running.take(), copy.take())
+            })
+    }
+}
+
 impl<S, P, R, K, C, Req> Service<Req> for Operation<S, P, R, K, C>
 where
     S: CloneService<Req>,
@@ -190,32 +231,7 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        // In one place from the beginning, with the copy of the request beside it. The future takes over the place
-        // unchanged.
-        let mut place = (Some(Running::new(&self.shared)), None);
-        let Some(running) = &mut place.0 else {
-            unreachable!("it was put there");
-        };
-        running.is_direct = context::take_direct();
-        let _direct = DirectCall::enter();
-        let at = running.held.core().at();
-        let mut begun = running.begin(&request, &at);
-        let _scope = running.scope();
-        if begun.is_ok() {
-            begun = running.begin_attempt(&mut request, &mut place.1, &at);
-        }
-        if begun.is_err() || !running.held.is_sent() {
-            let call = self.inner.call_later(request, begun);
-            let (running, copy) = place;
-            return OperationFuture::new(call, running, copy);
-        }
-        self.inner
-            .call_as(request, &mut place, |call, (running, copy)| {
-                if let Some(running) = running {
-                    running.tried = context::tried();
-                }
-                OperationFuture::new(call, running.take(), copy.take())
-            })
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.call_with(request, None)
     }
 }

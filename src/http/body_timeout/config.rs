@@ -43,7 +43,7 @@ impl Config {
     /// Sets the time for which a reader may wait for the next frame; above 0 and at most 365 days. 30 s by default.
     ///
     /// In a gRPC answer it applies up to the first message, because later messages are a stream. For later messages,
-    /// and for a [declared stream](crate::http::Streamed), [`stream_idle`](Self::stream_idle) applies instead.
+    /// and for a [declared stream](crate::stack#streams), [`stream_idle`](Self::stream_idle) applies instead.
     pub fn idle(mut self, timeout: Duration) -> Self {
         self.limits.idle = Some(timeout);
         self
@@ -55,7 +55,7 @@ impl Config {
         self
     }
 
-    /// Sets the time for which a reader may wait for the next frame of a [declared stream](crate::http::Streamed), and
+    /// Sets the time for which a reader may wait for the next frame of a [declared stream](crate::stack#streams), and
     /// of a gRPC answer after its first message; above 0 and at most 365 days. No limit by default.
     ///
     /// Set it to somewhat more than the longest pause of a healthy server, such as the interval of its keep-alive
@@ -66,7 +66,7 @@ impl Config {
     }
 
     /// Sets the time that the whole body may take, from the head of the response; above 0 and at most 365 days, and
-    /// longer than an `idle` that is set. No limit by default, and none for [declared streams](crate::http::Streamed).
+    /// longer than an `idle` that is set. No limit by default, and none for [declared streams](crate::stack#streams).
     pub fn total(mut self, timeout: Duration) -> Self {
         self.limits.total = Some(timeout);
         self

@@ -38,7 +38,7 @@
 //! |---|---|---|---|
 //! | of HTTP | `idle` | yes | yes |
 //! | of gRPC (`content-type: application/grpc`) | `idle` up to the first message, then `stream_idle`, if it is set | yes | yes |
-//! | a [declared stream](super::Streamed), of HTTP or gRPC | `stream_idle`, if it is set | no | only a deadline that was inherited or set for the call |
+//! | a [declared stream](crate::stack#streams), of HTTP or gRPC | `stream_idle`, if it is set | no | only a deadline that was inherited or set for the call |
 //! | an upgraded connection (WebSocket, `CONNECT`) | none | no | no |
 //!
 //! A declared stream that ends after a silence counts as cancelled, because the service may have had nothing to send.

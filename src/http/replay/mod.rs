@@ -16,7 +16,7 @@
 //! A request is idempotent, so that the service may act on it twice, by these rules. The first rule that applies
 //! decides:
 //!
-//! 1. it has an extension [`Idempotent`], which is `true` or `false`;
+//! 1. it has the extension [`CallOptions`](crate::CallOptions) with [`idempotent`](crate::CallOptions::idempotent);
 //! 2. the policy is [`all_idempotent`](HttpReplay::all_idempotent);
 //! 3. its method is GET, HEAD, PUT, DELETE, OPTIONS or TRACE (RFC 9110, section 9.2.2);
 //! 4. it has an `Idempotency-Key`, by which the server recognizes it;
@@ -106,4 +106,4 @@ mod copy;
 mod policy;
 
 pub use self::copy::TryCopyBody;
-pub use self::policy::{AttemptNumber, HttpReplay, Idempotent, is_idempotent};
+pub use self::policy::{AttemptNumber, HttpReplay, IDEMPOTENCY_KEY, is_idempotent};

@@ -7,32 +7,24 @@ use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Ur
 
 use super::copy::TryCopyBody;
 use crate::callback::Callback;
-use crate::http::Streamed;
-use crate::{Attempt, Effect, Replay, Upload};
+use crate::{Attempt, CallOptions, Effect, Replay, Upload};
 
-/// The header of the IETF draft and of many APIs: the server acts once on all requests with the same key.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The number of former attempts, after gRPC proposal A6; missing in the first attempt.
-const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-
-/// Extension of a request that marks whether the service may act on it twice, whatever its method.
+/// The header with the key of a request. The server acts once on all requests with the same key.
 ///
-/// It has precedence over all other rules of [`HttpReplay`].
+/// It is the header of the IETF draft and of many APIs. [`HttpReplay`] treats a request with a key as idempotent.
 ///
 /// # Examples
 ///
 /// ```
-/// use buttress::http::Idempotent;
+/// use buttress::http::IDEMPOTENCY_KEY;
 /// use http::Request;
 ///
-/// // A search is a POST only because the query is long.
-/// let search = Request::post("/search").extension(Idempotent(true)).body("...")?;
-/// // This one counts visits, against all custom.
-/// let visit = Request::get("/visit").extension(Idempotent(false)).body("")?;
+/// let order = Request::post("/orders").header(IDEMPOTENCY_KEY, "order-4711").body("12 bolts")?;
 /// # Ok::<(), http::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Idempotent(pub bool);
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// gRPC proposal A6: how many attempts were made before this one; missing on the first.
+const GRPC_PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// Extension with the number of an attempt, from 2, which [`HttpReplay`] adds to further attempts. The first attempt
 /// has none.
@@ -53,6 +45,12 @@ pub struct AttemptNumber(pub u32);
 pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
     let is_conditional_write = !method.is_safe() && has_condition(headers);
     (method.is_idempotent() || has_key(headers)) && !is_conditional_write
+}
+
+/// Returns what the options of the call say about whether it may act twice.
+fn mark<B>(request: &Request<B>) -> Option<bool> {
+    let options: &CallOptions = request.extensions().get()?;
+    options.idempotent
 }
 
 fn has_key(headers: &HeaderMap) -> bool {
@@ -123,7 +121,7 @@ impl HttpReplay {
 
     /// Also hedges requests for which `is_hedgeable` returns `true`, in addition to requests with a safe method.
     ///
-    /// By default only GET, HEAD and OPTIONS are hedged, and requests that are marked with [`Idempotent`] or covered by
+    /// By default only GET, HEAD and OPTIONS are hedged, and requests that are marked with [`CallOptions::idempotent`] or covered by
     /// [`all_idempotent`](Self::all_idempotent): two writes at once may collide, and a server that knows the key of the
     /// first one answers the copy with 409. gRPC has no safe methods, so choose its requests by path. A hedge without a
     /// retry around it repeats a failed request at once under the same condition.
@@ -203,9 +201,14 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
         Some(copy)
     }
 
+    #[inline]
+    fn call_options(&self, request: &Request<B>) -> Option<CallOptions> {
+        request.extensions().get().copied()
+    }
+
     fn is_idempotent(&self, request: &Request<B>) -> bool {
-        if let Some(Idempotent(is_idempotent)) = request.extensions().get() {
-            return *is_idempotent;
+        if let Some(is_idempotent) = mark(request) {
+            return is_idempotent;
         }
         let path = request.uri().path();
         self.all_idempotent
@@ -217,8 +220,8 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
     }
 
     fn is_hedgeable(&self, request: &Request<B>) -> bool {
-        if let Some(Idempotent(is_idempotent)) = request.extensions().get() {
-            return *is_idempotent;
+        if let Some(is_idempotent) = mark(request) {
+            return is_idempotent;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let hedge_if = self.hedge_if.as_ref();
@@ -234,11 +237,6 @@ impl<B: TryCopyBody> Replay<Request<B>> for HttpReplay {
         } else {
             Effect::None
         }
-    }
-
-    #[inline]
-    fn is_stream(&self, request: &Request<B>) -> Option<bool> {
-        Streamed::of(request)
     }
 
     fn set_attempt(&self, request: &mut Request<B>, attempt: u32) {

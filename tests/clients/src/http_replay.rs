@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use buttress::circuit_breaker::State;
 use buttress::http::{
-    AttemptNumber, Classifier, HttpReplay, Idempotent, ReplayBody, ReplayBodyLayer, TryCopyBody,
-    grpc, is_idempotent,
+    AttemptNumber, Classifier, HttpReplay, ReplayBody, ReplayBodyLayer, TryCopyBody, grpc,
+    is_idempotent,
 };
 use buttress::{
-    Backoff, BoxError, CircuitBreakerLayer, Classify, CloneService, Deadline, Error, HedgeLayer,
-    Jitter, Outcome, Replay, RetryLayer, classify_fn,
+    Backoff, BoxError, CallOptions, CircuitBreakerLayer, Classify, CloneService, Deadline, Error,
+    HedgeLayer, Jitter, Outcome, Replay, RetryLayer, classify_fn,
 };
 use bytes::Bytes;
 use feed::{Feed, feed};
@@ -86,16 +86,20 @@ fn a_key_or_a_mark_goes_before_the_method() {
         .insert(&key, HeaderValue::from_static("8e03978e"));
     assert!(may_repeat(&replay, &keyed));
     assert!(is_idempotent(keyed.method(), keyed.headers()));
-    keyed.extensions_mut().insert(Idempotent(false));
+    keyed
+        .extensions_mut()
+        .insert(CallOptions::new().idempotent(false));
     assert!(!may_repeat(&replay, &keyed));
 
     let mut get = request(Method::GET);
-    get.extensions_mut().insert(Idempotent(false));
+    get.extensions_mut()
+        .insert(CallOptions::new().idempotent(false));
     assert!(!may_repeat(&replay, &get));
     assert!(!may_repeat(&HttpReplay::new().all_idempotent(), &get));
     let mut post = request(Method::POST);
     assert!(may_repeat(&HttpReplay::new().all_idempotent(), &post));
-    post.extensions_mut().insert(Idempotent(true));
+    post.extensions_mut()
+        .insert(CallOptions::new().idempotent(true));
     assert!(may_repeat(&replay, &post));
 }
 

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::feed::{Feed, Source, feed};
-use buttress::http::{BodyTimeoutLayer, HttpStandard, ReplayBody, ReplayBodyLayer, Streamed};
-use buttress::{BoxError, Error, ErrorKind};
+use buttress::http::{BodyTimeoutLayer, HttpStandard, ReplayBody, ReplayBodyLayer};
+use buttress::{BoxError, CallOptions, Error, ErrorKind};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
@@ -238,7 +238,9 @@ async fn events(version: u8, is_declared: bool) -> (String, usize) {
         .service(http);
     let mut request = request(Method::GET, address, "/events");
     if is_declared {
-        request.extensions_mut().insert(Streamed(true));
+        request
+            .extensions_mut()
+            .insert(CallOptions::new().stream(true));
     }
     let mut body = client.oneshot(request).await.unwrap().into_body();
     let source = streams.recv().await.unwrap();

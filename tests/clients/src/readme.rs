@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use ::axum::Router;
-use ::axum::routing::get;
-use ::http::StatusCode;
+use ::axum::routing::{get, post};
+use ::http::{HeaderMap, StatusCode};
 use buttress::{Error, ErrorKind};
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -45,6 +45,20 @@ fn fails_once() -> (Router, Arc<AtomicU32>) {
         _ => Ok("12 bolts"),
     });
     (Router::new().route("/stock", stock), asked)
+}
+
+/// The same for orders, which have a key.
+fn fails_once_at_orders() -> (Router, Arc<AtomicU32>) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let times = Arc::clone(&asked);
+    let orders = post(async move |headers: HeaderMap| {
+        assert_eq!(headers["idempotency-key"], "order-1");
+        match times.fetch_add(1, Ordering::Relaxed) {
+            0 => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::OK,
+        }
+    });
+    (Router::new().route("/orders", orders), asked)
 }
 
 /// A body that begins and never goes on.
@@ -88,6 +102,7 @@ fn the_guide_shows_what_is_run_here() {
         ("reqwest", include_str!("readme/reqwest.rs")),
         ("axum", include_str!("readme/axum.rs")),
         ("classifier", include_str!("readme/classifier.rs")),
+        ("call_options", include_str!("readme/call_options.rs")),
     ] {
         let block = format!("```rust\n{code}```\n");
         let is_shown = PAGES.iter().any(|page| page.contains(&block));
@@ -130,6 +145,68 @@ mod a_hyper_client {
         // As soon as the circuit breaker permits it, others are served: the permits are back.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(stock(&inventory, uri("/stock")).await.unwrap(), "12 bolts");
+    }
+}
+
+mod settings_of_one_call {
+    include!("readme/call_options.rs");
+
+    use hyper_util::rt::TokioExecutor;
+    use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+
+    fn shop() -> Shop {
+        let hyper = legacy::Client::builder(TokioExecutor::new()).build_http();
+        let shop = buttress::http::client("shop").concurrency_limit(50);
+        shop.wrap(hyper::Client::new(hyper)).unwrap()
+    }
+
+    /// Answers after so long.
+    async fn slow(time: Duration) -> String {
+        let stock = super::get(async move || tokio::time::sleep(time).await);
+        let app = super::Router::new().route("/stock", stock);
+        format!("http://{}/stock", super::serve(app).await)
+    }
+
+    #[tokio::test]
+    async fn a_report_is_asked_for_once_and_waited_for() {
+        let (app, asked) = super::fails_once();
+        let uri = format!("http://{}/stock", super::serve(app).await);
+        let shop = shop();
+        let call = tokio::spawn({
+            let shop = shop.clone();
+            async move { report(&shop, &uri).await }
+        });
+        assert_eq!(call.await.unwrap().unwrap(), 500);
+        assert_eq!(asked.load(super::Ordering::Relaxed), 1);
+        // Longer than the timeout of the client.
+        let uri = slow(Duration::from_millis(2_200)).await;
+        assert_eq!(report(&shop, &uri).await.unwrap(), 200);
+    }
+
+    #[tokio::test]
+    async fn an_order_with_a_key_is_sent_again() {
+        let (app, asked) = super::fails_once_at_orders();
+        let uri = format!("http://{}/orders", super::serve(app).await);
+        let call = tokio::spawn(async move { order(&shop(), &uri, "order-1").await });
+        assert_eq!(call.await.unwrap().unwrap(), 200);
+        assert!(asked.load(super::Ordering::Relaxed) >= 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_of_grpc_and_a_query_get_their_answers() {
+        let listener = super::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let server = Server::builder().add_service(health);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
+        let client = buttress::grpc::client("health").unlimited().wrap(channel);
+        let mut client = HealthClient::new(client.unwrap());
+        let call = tokio::spawn(async move { check(&mut client).await });
+        assert_eq!(call.await.unwrap().unwrap(), 1);
+        let db = client::client("db").unlimited().build().unwrap();
+        let call = tokio::spawn(async move { query(&db).await });
+        assert_eq!(call.await.unwrap().unwrap(), "12 bolts");
     }
 }
 

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::any;
 use buttress::balance::Endpoint;
 use buttress::http::HttpReplay;
-use buttress::{BoxError, Cause, Error, ErrorKind, grpc, hyper};
+use buttress::{BoxError, CallOptions, Cause, Error, ErrorKind, grpc, hyper};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -119,6 +119,42 @@ async fn a_call_of_grpc_to_a_replica_that_is_gone_goes_to_another_one() {
     for _ in 0..20 {
         let answer = health.check(about("")).await.unwrap().into_inner();
         assert_eq!(answer.status, 1);
+    }
+}
+
+/// That nothing was sent is proved, so all three attempts are made, unless the request says otherwise.
+#[tokio::test]
+async fn the_options_of_a_request_reach_the_stack_over_http_and_grpc() {
+    let (_socket, gone) = closed_port();
+    let once = CallOptions::new().no_retry();
+    let late = CallOptions::new().deadline(Duration::ZERO);
+    let orders = buttress::http::client("orders").unlimited();
+    let orders = orders.wrap(hyper_client()).unwrap();
+    let client = grpc_config().wrap(channel(gone)).unwrap();
+    // The options pass through generated code and interceptors.
+    let mut health = HealthClient::with_interceptor(client, Ok);
+    for (options, kind, attempts) in [
+        (None, ErrorKind::Service, Some(3)),
+        (Some(once), ErrorKind::Service, Some(1)),
+        (Some(late), ErrorKind::DeadlineExceeded, None),
+    ] {
+        let mut order = Request::post(format!("http://{gone}/orders"));
+        let mut check = tonic::Request::new(about(""));
+        if let Some(options) = options {
+            order = order.extension(options);
+            check.extensions_mut().insert(options);
+        }
+        let error = orders.send(order.body("12 bolts").unwrap()).await;
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (kind, attempts));
+        let status = health.check(check).await.unwrap_err();
+        if options == Some(late) {
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+        } else {
+            assert_eq!(status.code(), Code::Unavailable);
+        }
+        let cause = Error::find(&status).unwrap();
+        assert_eq!((cause.kind(), cause.attempts()), (kind, attempts));
     }
 }
 

@@ -1,0 +1,151 @@
+//! The settings of one call.
+
+use std::time::Duration;
+
+/// Settings of one call, which take the place of those of the stack.
+///
+/// # How to give them to a call
+///
+/// | call | options |
+/// |---|---|
+/// | HTTP, gRPC | are an extension of the request: `request.extensions_mut().insert(options)` |
+/// | an async function | [`Client::with`](crate::client::Client::with): `db.with(options).run(function)` |
+/// | any service behind a standard stack | [`StandardService::with`](crate::stack::StandardService::with): `stock.with(options).send(request)` |
+/// | requests of your own type | [`Replay::call_options`](crate::Replay::call_options) of a policy of your own returns them |
+///
+/// The extension is read by `HttpReplay`, the policy of `http::client`, `http::standard`, `grpc::client` and
+/// `http::grpc::standard`. A stack with another policy, such as [`Never`](crate::Never), does not read it: use `with`.
+///
+/// If a call has options of both kinds, all of them apply. Where both set the same value, that of `with` counts; of two deadlines the
+/// sooner one.
+///
+/// # Settings
+///
+/// | setting | takes the place of |
+/// |---|---|
+/// | [`timeout`](Self::timeout) | the timeout of the stack; it may be shorter or longer |
+/// | [`deadline`](Self::deadline) | the deadline of the stack and an inherited one, if it is sooner than both |
+/// | [`no_retry`](Self::no_retry) | the retry |
+/// | [`no_hedge`](Self::no_hedge) | the hedge |
+/// | [`idempotent`](Self::idempotent) | the decision by the method, key or path of the request |
+/// | [`stream`](Self::stream) | the declaration of [streams](crate::stack#streams) |
+///
+/// The idempotency key of a call is no option, because the service has to see it: it is the header `Idempotency-Key`, or a key of
+/// the metadata in gRPC. A request with a key is idempotent.
+///
+/// A retry or a hedge that you nest by hand reads `no_retry`, `no_hedge` and `idempotent`. The times and `stream` are read by
+/// standard stacks alone. A stack inside another one reads the options of the request, too. Calls that a function or a service
+/// makes inside are calls of their own, and inherit the deadline alone.
+///
+/// # Other callers
+///
+/// An attempt that ends at a timeout shorter than that of the stack is no failure of the service. It counts as a call that its caller
+/// has ended [early](crate::circuit_breaker#calls-that-end-early), so that hasty callers do not open the circuit breaker for others.
+/// It is made again as any attempt that timed out, and the retry is paid from the budget of the stack.
+///
+/// # Cost
+///
+/// One look at the extensions of an HTTP request. A call with options allocates once.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use buttress::CallOptions;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = buttress::client("db").concurrency_limit(20).build()?;
+/// let nightly = CallOptions::new().timeout(Duration::from_secs(30)).no_retry();
+///
+/// let report = db.with(nightly).run(async || {
+///     tokio::time::sleep(Duration::from_secs(20)).await; // longer than the timeout of the client, 2 s
+///     Ok::<_, std::io::Error>("12 bolts")
+/// });
+/// assert_eq!(report.await?, "12 bolts");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "give it to `with`, or put it into the extensions of a request"]
+pub struct CallOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) idempotent: Option<bool>,
+    pub(crate) stream: Option<bool>,
+    pub(crate) no_retry: bool,
+    pub(crate) no_hedge: bool,
+}
+
+impl CallOptions {
+    /// No settings: all are those of the stack.
+    pub const fn new() -> Self {
+        Self {
+            timeout: None,
+            deadline: None,
+            idempotent: None,
+            stream: None,
+            no_retry: false,
+            no_hedge: false,
+        }
+    }
+
+    /// Sets the time of each attempt, which may be shorter or longer than that of the stack, or where the stack has none.
+    ///
+    /// The deadline bounds it. A response timeout of the stack that is shorter is extended to this time.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the time of the whole answer, from the beginning of the call: all attempts, the waits between them, and the body.
+    ///
+    /// It is the [deadline](crate::Deadline) of all that is called inside, and a `PropagateDeadlineLayer` writes it on the wire.
+    /// A sooner one, of the stack or inherited, takes its place. A stream has it too.
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Failed attempts are not made again, neither by the retry nor by a hedge.
+    pub const fn no_retry(mut self) -> Self {
+        self.no_retry = true;
+        self
+    }
+
+    /// Sends no copies while the first attempt is on its way.
+    pub const fn no_hedge(mut self) -> Self {
+        self.no_hedge = true;
+        self
+    }
+
+    /// Sets whether the service may act on the request twice. A request that may is also hedged, if the stack has a hedge.
+    ///
+    /// It decides before the method, a key and the path of an HTTP request, before [`Replay::is_idempotent`](crate::Replay::is_idempotent), and before
+    /// the choice between `run` and `run_once`.
+    pub const fn idempotent(mut self, is_idempotent: bool) -> Self {
+        self.idempotent = Some(is_idempotent);
+        self
+    }
+
+    /// Sets whether the answer is a [stream](crate::stack#streams), which the deadline of the stack does not end.
+    pub const fn stream(mut self, is_stream: bool) -> Self {
+        self.stream = Some(is_stream);
+        self
+    }
+
+    /// Puts the options of a call together with those of its request.
+    #[cold]
+    pub(crate) fn both(own: Option<Self>, of_request: Option<Self>) -> Box<Self> {
+        let (own, of_request) = (own.unwrap_or_default(), of_request.unwrap_or_default());
+        let deadlines = [own.deadline, of_request.deadline];
+        Box::new(Self {
+            timeout: own.timeout.or(of_request.timeout),
+            deadline: deadlines.into_iter().flatten().min(),
+            idempotent: own.idempotent.or(of_request.idempotent),
+            stream: own.stream.or(of_request.stream),
+            no_retry: own.no_retry || of_request.no_retry,
+            no_hedge: own.no_hedge || of_request.no_hedge,
+        })
+    }
+}
