@@ -102,8 +102,9 @@
 //!
 //! # Cost
 //!
-//! That of the layers; for each attempt the conversion of a URL into text and back; for the response one more box around the body and a
-//! clone of the URL. reqwest itself allocates some twenty times for each request.
+//! That of the layers, and the conversions between the types of reqwest and those of `http`: for each attempt a URL is parsed once
+//! more, and the body of the response has three more boxes. A GET with a deadline allocates 22 times, beside the 40 times of reqwest
+//! itself.
 //!
 //! # Errors
 //!
