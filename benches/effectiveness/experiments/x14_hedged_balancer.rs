@@ -290,7 +290,7 @@ fn simulate_calls(seed: u64, pool: Pool, client: Balancer) -> Run<Outcome> {
             copies[phase].0 += all - count;
             copies[phase].1 += count;
         }
-        debug_assert_eq!(calls, copies.iter().map(|(_, calls)| calls).sum());
+        debug_assert_eq!(calls, copies.iter().map(|(_, calls)| calls).sum::<u32>());
         world.sleep(Duration::from_secs(5)).await;
         let mut latencies = std::mem::take(&mut *lock(&latencies));
         latencies.sort_unstable();
