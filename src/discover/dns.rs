@@ -635,7 +635,7 @@ mod tests {
         pool.follow(&mut dns, 60 * SECOND).await;
         assert_eq!((pool.hosts(), pool.least), (vec![1, 2], usize::MAX));
         pool.follow(&mut dns, 10 * SECOND).await;
-        assert_eq!(pool.hosts(), []);
+        assert!(pool.hosts().is_empty());
         script.say(Yes(&[1]));
         pool.follow(&mut dns, 6 * SECOND).await;
         assert_eq!(pool.hosts(), [1], "and then it comes back");

@@ -276,7 +276,7 @@ mod tests {
             // Built in each round, so that a recorder at the address of the former one is noticed.
             let series = Series::<Test>::of("several", "test");
             let seen = recorded(|| series.hedged(count, now));
-            assert_eq!(seen["buttress_hedges_total"], count.into());
+            assert_eq!(seen["buttress_hedges_total"], u64::from(count));
         }
     }
 
