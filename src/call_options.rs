@@ -136,16 +136,16 @@ impl CallOptions {
 
     /// Puts the options of a call together with those of its request.
     #[cold]
-    pub(crate) fn both(own: Option<Self>, of_request: Option<Self>) -> Box<Self> {
+    pub(crate) fn both(own: Option<Self>, of_request: Option<Self>) -> Self {
         let (own, of_request) = (own.unwrap_or_default(), of_request.unwrap_or_default());
         let deadlines = [own.deadline, of_request.deadline];
-        Box::new(Self {
+        Self {
             timeout: own.timeout.or(of_request.timeout),
             deadline: deadlines.into_iter().flatten().min(),
             idempotent: own.idempotent.or(of_request.idempotent),
             stream: own.stream.or(of_request.stream),
             no_retry: own.no_retry || of_request.no_retry,
             no_hedge: own.no_hedge || of_request.no_hedge,
-        })
+        }
     }
 }

@@ -344,7 +344,7 @@ async fn a_thousand_calls_with_too_little_time_do_not_open_the_breaker() {
 async fn hedges_with_too_little_time_do_not_open_the_breaker() {
     let attempts = Attempts::default();
     let stack = config().no_retry();
-    let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(2));
+    let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(1));
     let stack = stack.hedge(|hedge| hedge.delay(10 * MS)).build().unwrap();
     let handle = stack.handle();
     let stock = stack.wrap(attempts.service(40 * MS, well));

@@ -181,7 +181,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
         let asked = replay.call_options(request);
         if options.is_some() || asked.is_some() {
-            self.options = Some(CallOptions::both(options, asked));
+            self.options = Some(Box::new(CallOptions::both(options, asked)));
         }
         if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
             let (own, declared) = match &self.options {
