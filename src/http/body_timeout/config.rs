@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::layer::BodyTimeoutLayer;
 use crate::ConfigError;
 use crate::error::Check;
+use crate::hints::layer_after_build;
 use crate::telemetry::Series;
 
 /// The longest silence. As long as a read timeout of a proxy usually is, and far longer than a healthy server is silent.
@@ -116,3 +117,5 @@ impl Config {
         })
     }
 }
+
+layer_after_build!([] Config);
