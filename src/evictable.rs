@@ -9,6 +9,7 @@ use tokio::time::Instant;
 /// of this crate and for tuples of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whether it may be forgotten, so there cannot be one for each key",
+    note = "call `.build()?` if it is a configuration",
     note = "take the layers of this crate, or a tuple of them with the outermost first, `(breaker, timeout)`, instead of a `ServiceBuilder`"
 )]
 pub trait Evictable {

@@ -165,7 +165,45 @@
 //! error again.
 //!
 //! `?` converts an [`Error`] into `anyhow::Error`, `eyre::Report`, an enum of `thiserror` and `Box<dyn Error + Send +
-//! Sync>`. [`Error::find`] finds the error in all of these types.
+//! Sync>`. [`Error::find`] finds the error in all of these types. An enum of your own tells your callers what they need
+//! to know, also from a spawned task:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use buttress::{BoxError, Error, ErrorKind};
+//! use tower::service_fn;
+//!
+//! #[derive(Debug)]
+//! enum StockError {
+//!     /// The stock was not asked. Try again later.
+//!     Busy { retry_after: Option<Duration> },
+//!     Failed(Error),
+//! }
+//!
+//! impl From<Error> for StockError {
+//!     fn from(error: Error) -> Self {
+//!         match error.kind() {
+//!             ErrorKind::CircuitOpen | ErrorKind::RateLimited | ErrorKind::BulkheadFull => Self::Busy {
+//!                 retry_after: error.retry_after(),
+//!             },
+//!             _ => Self::Failed(error),
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let client = service_fn(|_item: &'static str| async { Err::<u32, BoxError>("no such item".into()) });
+//! let stock = buttress::standard("stock").no_retry().unlimited().build()?.wrap(client);
+//! let bolts = tokio::spawn(async move {
+//!     let bolts = stock.send("bolts").await?;
+//!     Ok::<u32, StockError>(bolts)
+//! });
+//! assert!(matches!(bolts.await?, Err(StockError::Failed(_))));
+//! # Ok(())
+//! # }
+//! ```
 
 mod algorithm;
 #[doc = include_str!("ARCHITECTURE.md")]
@@ -194,6 +232,7 @@ pub mod fallback;
 pub mod grpc;
 pub mod guide;
 pub mod hedge;
+mod hints;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "hyper")]

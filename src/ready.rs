@@ -35,6 +35,8 @@ use crate::{BoxError, Error, context};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be wrapped for requests of type `{Req}`",
     label = "needs `Service<{Req}> + Clone`, with an error that is `Into<BoxError> + 'static`",
+    note = "an async function becomes a service by `tower::service_fn(function)`",
+    note = "an error converts into `BoxError` if it implements `std::error::Error` and is `Send + Sync + 'static`; `service.map_err(...)` (`tower::ServiceExt`) makes another error of it",
     note = "a service that is not `Clone` can be shared through `tower::buffer::Buffer::new(service, 64)`; `BoxService` has a cloneable form, `tower::util::BoxCloneSyncService`"
 )]
 pub trait CloneService<Req>: Service<Req, Error: Into<BoxError> + 'static> + Clone {}

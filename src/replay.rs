@@ -36,7 +36,7 @@ use crate::sync::{AtomicU64, Ordering};
     message = "requests of type `{Req}` cannot be copied by `{Self}`",
     label = "a further attempt needs a copy of the request",
     note = "derive `Clone` for the request, or give the layer's configuration `.replay(|request: &{Req}| ...)`, a closure that returns `Some(copy)` or `None`, or `.replay(Never)` to never send a request twice",
-    note = "with feature `http`, an HTTP request is copied by `HttpReplay::new()` if its body is a text, bytes, `Full` or `Empty`, or with a `ReplayBodyLayer` around the layer if its body is streamed"
+    note = "with feature `http`, `HttpReplay::new()`, which `http::standard` and `http::client` have, copies an HTTP request if its body is a text, bytes, `Full`, `Empty`, or a `ReplayBody`; a `ReplayBodyLayer` around the layer makes a `ReplayBody` of a body that is streamed"
 )]
 pub trait Replay<Req> {
     /// Copies the request. `None` means that this request cannot be sent again.

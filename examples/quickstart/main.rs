@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example quickstart             # 25 s
-//! cargo run --release --example quickstart -- --quick  # 7 s
+//! cargo run --release --example quickstart -- --quick  # 6 s
 //! ```
 //!
 //! Each order reserves goods at `stock` and pays at `payments`. Both are real servers on loopback. `stock` stays

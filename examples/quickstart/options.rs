@@ -5,7 +5,7 @@ A small shop under load, once with a bare HTTP client and once with buttress aro
 
 Usage: quickstart [--quick] [--metrics] [--seed N]
 
-  --quick    takes about 7 s instead of 25 s
+  --quick    takes about 6 s instead of 25 s
   --metrics  also prints the metrics at the end of the run
   --seed N   another sequence of customers and faults (default: 1)
   --help     shows this

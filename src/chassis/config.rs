@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
 use crate::debug::debug_fields;
+use crate::hints::layer_after_build;
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// The settings `S` of a layer, its name, and its type parameters.
@@ -127,5 +128,7 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
         OperationLayer::of(recipe)
     }
 }
+
+layer_after_build!([X, R, K, C] LayerConfig<X, R, K, C>);
 
 debug_fields!([S: fmt::Debug, R, K, C] LayerConfig<S, R, K, C> { name, settings });

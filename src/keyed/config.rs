@@ -10,6 +10,7 @@ use super::layer::{KeyedLayer, Shared};
 use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
+use crate::hints::layer_after_build;
 use crate::telemetry::Series;
 
 /// Default number of slots: enough for separate layers of 5,000 clients at half their limit, or of 5,000 new keys a
@@ -128,3 +129,5 @@ impl<F, M, K, L> Config<F, M, K, L> {
 debug_fields!([F, M, K, L] Config<F, M, K, L> {
     name, settings.max_keys, settings.max_key_size, settings.idle, settings.seed
 });
+
+layer_after_build!([F, M, K, L] Config<F, M, K, L>);

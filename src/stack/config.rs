@@ -10,6 +10,7 @@ use crate::bulkhead::{self, BulkheadLayer};
 use crate::chassis::{Choice, Core, LayerConfig, Limit};
 use crate::debug::debug_fields;
 use crate::error::Check;
+use crate::hints::CallBuildFirst;
 use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::Series;
@@ -371,6 +372,17 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
             budget,
             streams: settings.streams,
         }))
+    }
+}
+
+impl<R, K, C, D> Standard<R, K, C, D> {
+    /// Is the method of the layer: the compiler tells that `build` must be called first.
+    #[doc(hidden)]
+    pub fn wrap<S>(self, service: S) -> S
+    where
+        for<'a> &'a Self: CallBuildFirst<S>,
+    {
+        CallBuildFirst::layer(&self, service)
     }
 }
 

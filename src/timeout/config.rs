@@ -7,6 +7,7 @@ use super::{DeadlineLayer, TimeoutLayer};
 use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
+use crate::hints::layer_after_build;
 
 /// Timeout of an attempt, which may depend on the request.
 ///
@@ -87,3 +88,6 @@ impl DeadlineConfig {
         Ok(DeadlineLayer::of(&self.name, "deadline", Total(self.total)))
     }
 }
+
+layer_after_build!([] TimeoutConfig);
+layer_after_build!([] DeadlineConfig);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::layer::BodyTimeoutLayer;
 use crate::ConfigError;
 use crate::error::Check;
+use crate::hints::layer_after_build;
 use crate::telemetry::Series;
 
 /// The longest silence. It is a usual read timeout of a proxy, and far longer than the silence of a healthy server.
@@ -124,3 +125,5 @@ impl Config {
         })
     }
 }
+
+layer_after_build!([] Config);

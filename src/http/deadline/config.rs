@@ -10,6 +10,7 @@ use super::layer::{InheritDeadlineLayer, Inherited, PropagateDeadlineLayer};
 use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
+use crate::hints::layer_after_build;
 use crate::http::{HttpStreams, Protocol};
 use crate::telemetry::Series;
 
@@ -184,3 +185,6 @@ impl InheritDeadlineConfig {
         ))
     }
 }
+
+layer_after_build!([H] PropagateDeadlineConfig<H>);
+layer_after_build!([] InheritDeadlineConfig);

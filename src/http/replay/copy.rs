@@ -15,7 +15,8 @@ use crate::Upload;
 #[diagnostic::on_unimplemented(
     message = "bodies of type `{Self}` do not say how they are copied",
     label = "a further attempt needs a copy of the request's body",
-    note = "if `{Self}` is streamed, put a `ReplayBodyLayer` around the layer, which makes a `ReplayBody` of it; if it is your own, implement `TryCopyBody` for it; `.replay(Never)` sends everything once"
+    note = "if `{Self}` is streamed, let your client send bodies of type `buttress::http::ReplayBody<{Self}>`: `http::client` makes them by itself, and a `ReplayBodyLayer` around a stack or a layer does",
+    note = "if `{Self}` is your own, implement `TryCopyBody` for it; `.replay(Never)` sends everything once"
 )]
 pub trait TryCopyBody: Sized {
     /// Copies the body, or returns `None` if it cannot be sent again.
