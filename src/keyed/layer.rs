@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::config::Config;
-use super::{Key, MakeLayer};
 use super::future::ResponseFuture;
 use super::keys::Keys;
+use super::{Key, MakeLayer};
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::send::{OneCall, send_method};
