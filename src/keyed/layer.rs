@@ -95,6 +95,10 @@ impl<F, K, L> KeyedLayer<F, Made<K, L>, K, L> {
     ///
     /// If `config` makes no layer, because a value is outside its range.
     ///
+    /// # Panics
+    ///
+    /// A call panics if `config` is a [`MakeLayer`] of your own that makes a layer now, and fails later.
+    ///
     /// # Examples
     ///
     /// ```

@@ -71,7 +71,7 @@ async fn serve(within: Duration, body: Feed) -> Running {
     let protect = web::server("shop")
         .deadline(20 * SECOND)
         .concurrency_limit(4)
-        .request_body(|body| body.idle(300 * MS))
+        .request_body(|body| body.idle(SECOND))
         .keyed(tenant, limit)
         .build()
         .unwrap();
@@ -89,9 +89,12 @@ async fn serve(within: Duration, body: Feed) -> Running {
         // Not under the layer, so that it answers while the server drains.
         .route(
             "/ready",
-            post(async move || match ready.is_ready() {
-                true => StatusCode::OK,
-                false => StatusCode::SERVICE_UNAVAILABLE,
+            post(async move || {
+                if ready.is_ready() {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
             }),
         );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
