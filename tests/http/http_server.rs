@@ -277,16 +277,16 @@ async fn the_flood_of_one_tenant_refuses_no_other_one() {
     let limit = RateLimitLayer::config("tenants", Rate::per_second(1)).burst(5);
     let config = server("shop").concurrency_limit(10).keyed(tenant, limit);
     let (server, handle) = serve!(config);
-    let mut served = 0;
+    let mut answered = 0;
     for _ in 0..100 {
         let answer = call(&server, of_tenant("/", "ant")).await;
         if answer.status() == StatusCode::OK {
-            served += 1;
+            answered += 1;
         } else {
             assert_eq!(told(&answer), (429, Some("1"), None));
         }
     }
-    assert_eq!(served, 5);
+    assert_eq!(answered, 5);
     for _ in 0..5 {
         let answer = call(&server, of_tenant("/", "bee")).await;
         assert_eq!(answer.status(), StatusCode::OK);

@@ -177,7 +177,7 @@ async fn burst(
 async fn main() -> Result<(), BoxError> {
     let (warehouse, _) = open(warehouse()?, std::future::pending()).await?;
     let (router, handle) = shop(warehouse)?;
-    let (stop, stopped) = oneshot::channel();
+    let (signal, stopped) = oneshot::channel();
     let stopped = async { stopped.await.unwrap_or_default() }; // in place of SIGTERM
     let (shop, task) = open((router, handle.clone()), stopped).await?;
 
@@ -219,7 +219,7 @@ async fn main() -> Result<(), BoxError> {
     println!("the shop is told to stop while a report is being written");
     let call = tokio::spawn(ask(hyper(), shop, "/report", "dog", "5000"));
     sleep(100 * MS).await;
-    drop(stop);
+    drop(signal);
     sleep(10 * MS).await;
     let (ready, ..) = ask(hyper(), shop, "/ready", "", "5000").await?;
     let (refused, ..) = ask(hyper(), shop, "/stock", "eel", "5000").await?;
