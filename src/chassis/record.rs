@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::algorithm::evidence::{Early, Evidence};
 use crate::context::{self, GivenUp};
 use crate::nanos::nanos_between;
-use crate::{Error, ErrorKind, Outcome, Stage};
+use crate::{Error, ErrorKind, Outcome};
 
 /// A moment in the life of a call.
 ///
@@ -221,8 +221,6 @@ pub(super) fn of_error(error: &Error) -> (EndedBy, Sent) {
     };
     let ended_by = if error.is_rejection() {
         EndedBy::Refusal
-    } else if error.stage() == Stage::Request {
-        EndedBy::Caller
     } else if error.kind() == ErrorKind::DeadlineExceeded {
         EndedBy::Deadline
     } else if error.is_timeout() {

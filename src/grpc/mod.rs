@@ -128,6 +128,6 @@ mod health;
 mod service;
 
 pub use self::config::{Config, Replica, client, health_check};
-pub use crate::http::grpc::server;
 pub use self::health::GrpcProbe;
 pub use self::service::{Client, IntoChannel, ResponseBody, ResponseFuture, StatusBody};
+pub use crate::http::grpc::server;

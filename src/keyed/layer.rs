@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::config::Config;
-use super::{Key, MakeLayer};
 use super::future::ResponseFuture;
 use super::keys::Keys;
+use super::{Key, MakeLayer};
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::send::{OneCall, send_method};
@@ -94,6 +94,10 @@ impl<F, K, L> KeyedLayer<F, Made<K, L>, K, L> {
     /// # Errors
     ///
     /// If `config` makes no layer, because a value is outside its range.
+    ///
+    /// # Panics
+    ///
+    /// A call panics if `config` is a [`MakeLayer`] of your own that makes a layer now, and fails later.
     ///
     /// # Examples
     ///

@@ -8,6 +8,7 @@ use std::future::{pending, ready};
 use std::pin::pin;
 use std::time::Duration;
 
+use buttress::bulkhead::Aimd;
 use buttress::http::respond::AnsweredError;
 use buttress::http::server::RequestBody;
 use buttress::http::{HttpStreams, server};
@@ -259,7 +260,9 @@ async fn a_declared_stream_outlasts_the_maximum_and_may_be_silent() {
 
 fn tenant(request: &Request<Feed>) -> String {
     let tenant = request.headers().get("x-tenant");
-    tenant.map_or("anybody", |tenant| tenant.to_str().unwrap()).to_owned()
+    tenant
+        .map_or("anybody", |tenant| tenant.to_str().unwrap())
+        .to_owned()
 }
 
 fn of_tenant(path: &str, tenant: &str) -> Request<Feed> {
@@ -274,22 +277,24 @@ async fn the_flood_of_one_tenant_refuses_no_other_one() {
     let limit = RateLimitLayer::config("tenants", Rate::per_second(1)).burst(5);
     let config = server("shop").concurrency_limit(10).keyed(tenant, limit);
     let (server, handle) = serve!(config);
-    let mut served = 0;
+    let mut answered = 0;
     for _ in 0..100 {
         let answer = call(&server, of_tenant("/", "ant")).await;
         if answer.status() == StatusCode::OK {
-            served += 1;
+            answered += 1;
         } else {
             assert_eq!(told(&answer), (429, Some("1"), None));
         }
     }
-    assert_eq!(served, 5);
+    assert_eq!(answered, 5);
     for _ in 0..5 {
         let answer = call(&server, of_tenant("/", "bee")).await;
         assert_eq!(answer.status(), StatusCode::OK);
     }
     let mut request = grpc("/");
-    request.headers_mut().insert("x-tenant", "ant".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("x-tenant", "ant".parse().unwrap());
     let refused = call(&server, request).await;
     assert_eq!(told_in_grpc(&refused), (Some("8"), Some("1000")));
     assert_eq!(handle.in_flight(), 0);
@@ -360,17 +365,34 @@ async fn a_body_that_stalls_ends_the_call_and_its_sender_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slow_senders_do_not_shrink_the_limit_of_all() {
+    let limit = Aimd::between(2, 50).initial(20);
+    let (server, handle) = serve!(server("shop").concurrency_limit(limit));
+    for _ in 0..5 {
+        let (answer, _) = drip(&server, "/upload", [SECOND]).await;
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+    assert_eq!(handle.bulkhead().unwrap().limit(), 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_drips_ends_at_its_total_or_at_the_deadline() {
     let drips = || std::iter::repeat_n(SECOND, 1_000);
     let config = server("shop").request_body(|body| body.idle(5 * SECOND).total(20 * SECOND));
     let (server, _) = serve!(config.unlimited());
     let (answer, after) = drip(&server, "/upload", drips()).await;
-    assert_eq!((told(&answer), after), ((408, None, Some("close")), 20 * SECOND));
+    assert_eq!(
+        (told(&answer), after),
+        ((408, None, Some("close")), 20 * SECOND)
+    );
     assert_eq!(kind(&answer), Some(ErrorKind::Timeout));
 
     let (server, _) = serve!(buttress::http::server("shop").unlimited());
     let (answer, after) = drip(&server, "/upload", drips()).await;
-    assert_eq!((told(&answer), after), ((408, None, Some("close")), 60 * SECOND));
+    assert_eq!(
+        (told(&answer), after),
+        ((408, None, Some("close")), 60 * SECOND)
+    );
     assert_eq!(kind(&answer), Some(ErrorKind::DeadlineExceeded));
 }
 
@@ -430,7 +452,10 @@ async fn a_drain_waits_for_the_bodies_in_flight_and_no_longer() {
     let answer = call(&server, request).await;
     let mut drain = spawn(handle.drain(20 * SECOND));
     assert!(drain.poll().is_pending());
-    assert_eq!(ask(&server, "/").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        ask(&server, "/").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
     // The refusal has woken it, as it may have been counted.
     assert!(drain.poll().is_pending());
     sleep(SECOND).await;
@@ -450,7 +475,10 @@ async fn a_drain_ends_at_its_time_with_calls_left() {
     assert_eq!(handle.drain(20 * SECOND).await, 1);
     assert_eq!(began.elapsed(), 20 * SECOND);
     assert!(!handle.is_ready(), "for good");
-    assert_eq!(ask(&server, "/").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        ask(&server, "/").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -490,7 +518,11 @@ async fn a_call_that_panics_or_is_dropped_keeps_no_drain_waiting() {
             drop(call);
             drop(answer);
             let bulkhead = handle.bulkhead().unwrap();
-            assert_eq!((handle.in_flight(), bulkhead.in_flight()), (0, 0), "{path} {polls}");
+            assert_eq!(
+                (handle.in_flight(), bulkhead.in_flight()),
+                (0, 0),
+                "{path} {polls}"
+            );
             drop(source);
         }
     }
@@ -557,7 +589,9 @@ async fn every_call_is_measured_once() {
     let snapshotter = recorder.snapshotter();
     let _installed = metrics::set_default_local_recorder(&recorder);
     let limit = RateLimitLayer::config("tenants", Rate::per_second(1)).burst(4);
-    let config = server("measured").deadline(10 * SECOND).concurrency_limit(1);
+    let config = server("measured")
+        .deadline(10 * SECOND)
+        .concurrency_limit(1);
     let config = config.request_body(|body| body.idle(SECOND));
     let (server, handle) = serve!(config.keyed(tenant, limit));
     drop(read(ask(&server, "/").await).await);
@@ -585,7 +619,12 @@ async fn every_call_is_measured_once() {
     let of = |label: &str, count| (label.to_owned(), count);
     assert_eq!(
         counted("buttress_calls_total", "outcome"),
-        [of("failure", 1), of("ignored", 1), of("rejected", 2), of("success", 5)]
+        [
+            of("failure", 1),
+            of("ignored", 1),
+            of("rejected", 2),
+            of("success", 5)
+        ]
     );
     assert_eq!(
         counted("buttress_rejections_total", "reason"),
@@ -610,7 +649,12 @@ fn settings_are_checked_when_the_server_is_built() {
     let burst = refusal(limited().keyed(tenant, rate).build().map(drop));
     assert!(burst.contains("burst"), "{burst}");
     assert!(limited().deadline(Duration::ZERO).build().is_err());
-    assert!(limited().request_body(|body| body.idle(Duration::ZERO)).build().is_err());
+    assert!(
+        limited()
+            .request_body(|body| body.idle(Duration::ZERO))
+            .build()
+            .is_err()
+    );
     assert!(server("").unlimited().build().is_err());
 }
 
@@ -618,9 +662,16 @@ fn settings_are_checked_when_the_server_is_built() {
 fn the_layer_may_be_cloned_and_sent_to_other_threads() {
     fn check<T: Clone + Send + Sync + 'static>(_: &T) {}
     let limit = RateLimitLayer::config("tenants", Rate::per_second(1));
-    let layer = server("shop").unlimited().keyed(tenant, limit).build().unwrap();
+    let layer = server("shop")
+        .unlimited()
+        .keyed(tenant, limit)
+        .build()
+        .unwrap();
     check(&layer);
     check(&layer.layer(service_fn(handle)));
     check(&layer.handle());
-    assert!(format!("{layer:?}").starts_with("ServerLayer { handle: "), "{layer:?}");
+    assert!(
+        format!("{layer:?}").starts_with("ServerLayer { handle: "),
+        "{layer:?}"
+    );
 }

@@ -39,7 +39,10 @@ fn drained_while_calls_come(calls: usize) {
     }
     assert_eq!(in_flight.count(), 0);
     let woken = woken.load(Ordering::Acquire);
-    assert!(left == 0 || woken > 0, "a waiter that counted {left} is woken");
+    assert!(
+        left == 0 || woken > 0,
+        "a waiter that counted {left} is woken"
+    );
 }
 
 pub(crate) fn a_drain_is_over_only_when_the_last_call_is() {

@@ -210,13 +210,7 @@ impl<K, T> Config<K, T> {
         let part = (Meter::new(name, OPERATION), drain);
         Ok(ServerLayer {
             respond: settings.respond,
-            entry: PartLayer::with(
-                name,
-                origin,
-                part,
-                self.classify.clone(),
-                self.completion,
-            ),
+            entry: PartLayer::with(name, origin, part, self.classify.clone(), self.completion),
             deadline: settings.deadline.build()?,
             keyed: settings.keyed.build(name)?,
             bulkhead: PartLayer::with(name, origin, limit, self.classify, self.completion),

@@ -98,11 +98,7 @@ impl Part for Drain {
     #[inline(always)]
     fn admit(&self, (): (), permit: &mut Counted, at: &At) -> Admit {
         permit.0 = self.shared.in_flight.begin(stripe());
-        if permit.0 {
-            Admit::Go
-        } else {
-            self.refuse(at)
-        }
+        if permit.0 { Admit::Go } else { self.refuse(at) }
     }
 
     #[inline(always)]

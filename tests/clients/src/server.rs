@@ -61,7 +61,7 @@ struct Running {
     handle: Handle,
     /// Tells it to stop.
     stop: oneshot::Sender<()>,
-    /// Whether it has ended by itself.
+    /// Returns `true` if it has ended by itself.
     task: JoinHandle<bool>,
 }
 
@@ -71,7 +71,7 @@ async fn serve(within: Duration, body: Feed) -> Running {
     let protect = web::server("shop")
         .deadline(20 * SECOND)
         .concurrency_limit(4)
-        .request_body(|body| body.idle(300 * MS))
+        .request_body(|body| body.idle(SECOND))
         .keyed(tenant, limit)
         .build()
         .unwrap();
@@ -89,9 +89,12 @@ async fn serve(within: Duration, body: Feed) -> Running {
         // Not under the layer, so that it answers while the server drains.
         .route(
             "/ready",
-            post(async move || match ready.is_ready() {
-                true => StatusCode::OK,
-                false => StatusCode::SERVICE_UNAVAILABLE,
+            post(async move || {
+                if ready.is_ready() {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
             }),
         );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -233,7 +236,10 @@ async fn tonic_answers_calls_and_refuses_those_beyond_the_limit() {
     assert_eq!(handle.bulkhead().unwrap().in_flight(), 1);
     let refused = client.check(HealthCheckRequest::default()).await;
     let refused = refused.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "overloaded"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unavailable, "overloaded")
+    );
     let pushback = refused.metadata().get("grpc-retry-pushback-ms").unwrap();
     assert_eq!(pushback, "1000");
 }
@@ -248,7 +254,10 @@ async fn a_drain_of_tonic_waits_for_the_stream_in_flight() {
     let drain = tokio::spawn(handle.drain(60 * SECOND));
     let refused = client.check(HealthCheckRequest::default()).await;
     let refused = refused.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "shutting down"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unavailable, "shutting down")
+    );
     assert!(!refused.metadata().contains_key("grpc-retry-pushback-ms"));
     assert!(!drain.is_finished() && !task.is_finished());
     drop(watched);

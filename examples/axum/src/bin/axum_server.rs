@@ -44,8 +44,15 @@ fn tenant(request: &Request<Body>) -> String {
 fn shop(warehouse: SocketAddr) -> Result<(Router, Handle), BoxError> {
     let protect = buttress::http::server("shop")
         .deadline(2_000 * MS) // no caller holds a permit for longer, whatever its header says
-        .bulkhead(4, |all| all.queue(4).queue_wait(1_000 * MS).overloaded_wait(1_000 * MS))
-        .keyed(tenant, RateLimitLayer::config("tenants", Rate::per_second(1)).burst(5))
+        .bulkhead(4, |all| {
+            all.queue(4)
+                .queue_wait(1_000 * MS)
+                .overloaded_wait(1_000 * MS)
+        })
+        .keyed(
+            tenant,
+            RateLimitLayer::config("tenants", Rate::per_second(1)).burst(5),
+        )
         .request_body(|body| body.idle(200 * MS)) // shorter than the default, because this is a demonstration
         .build()?;
     let (handle, ready) = (protect.handle(), protect.handle());
@@ -106,8 +113,14 @@ async fn stock(
     let request = request.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let theirs = client.send(request).await;
     let theirs = theirs.map_err(|_| StatusCode::BAD_GATEWAY)?.into_body();
-    let theirs = theirs.collect().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
-    Ok(format!("{own} {}", String::from_utf8_lossy(&theirs.to_bytes())))
+    let theirs = theirs
+        .collect()
+        .await
+        .map_err(|_| StatusCode::BAD_GATEWAY)?;
+    Ok(format!(
+        "{own} {}",
+        String::from_utf8_lossy(&theirs.to_bytes())
+    ))
 }
 
 async fn report() -> &'static str {
@@ -164,7 +177,7 @@ async fn burst(
 async fn main() -> Result<(), BoxError> {
     let (warehouse, _) = open(warehouse()?, std::future::pending()).await?;
     let (router, handle) = shop(warehouse)?;
-    let (stop, stopped) = oneshot::channel();
+    let (signal, stopped) = oneshot::channel();
     let stopped = async { stopped.await.unwrap_or_default() }; // in place of SIGTERM
     let (shop, task) = open((router, handle.clone()), stopped).await?;
 
@@ -177,7 +190,8 @@ async fn main() -> Result<(), BoxError> {
 
     println!("a tenant that asks 12 times at once");
     let counts = burst(shop, "/stock", |_| "bee".into()).await?;
-    let is_told = |(status, retry_after): &(u16, Option<u64>)| *status == 429 && retry_after.is_some();
+    let is_told =
+        |(status, retry_after): &(u16, Option<u64>)| *status == 429 && retry_after.is_some();
     assert!(counts.keys().any(is_told));
 
     println!("12 tenants that ask for a long report at once");
@@ -205,7 +219,7 @@ async fn main() -> Result<(), BoxError> {
     println!("the shop is told to stop while a report is being written");
     let call = tokio::spawn(ask(hyper(), shop, "/report", "dog", "5000"));
     sleep(100 * MS).await;
-    drop(stop);
+    drop(signal);
     sleep(10 * MS).await;
     let (ready, ..) = ask(hyper(), shop, "/ready", "", "5000").await?;
     let (refused, ..) = ask(hyper(), shop, "/stock", "eel", "5000").await?;
