@@ -90,8 +90,10 @@ fn simulate_queues(seed: u64, units: u64, balancer: Balancer) -> Run<f64> {
     let warm_up = Duration::from_secs(50);
     simulate(SCALE, seed, async |world| {
         let backends = (0..SERVERS).map(|_| queue(world)).collect();
-        let config = Balance::config(pool()).measure(LoadMetric::InFlight);
-        let client = balancer(config.seed(world.seed()), backends);
+        // So much time goes by between two calls that each of them would ask which endpoint to eject.
+        let config = Balance::config(pool()).no_outlier_ejection();
+        let config = config.measure(LoadMetric::InFlight).seed(world.seed());
+        let client = balancer(config, backends);
         let until = warm_up + Duration::from_secs(units);
         let times = Arc::new(Mutex::new((0u32, 0.0)));
         for at in poisson(world.random(), RHO * SERVERS as f64, until) {
