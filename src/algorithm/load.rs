@@ -17,8 +17,8 @@ const STEP: f32 = 4.0;
 /// Least weight of an answer that is a little slower. Single calls differ by as much where nothing is wrong, and an
 /// estimate that follows each of them is mostly chance.
 const SLOWER_GAIN: f32 = 0.1;
-/// Factor by which a call that was given up counts as longer than its silence. It would have taken longer, and nobody knows
-/// how much.
+/// Factor by which a call that was overtaken counts as longer than its silence. It would have taken longer, and nobody knows
+/// how much. A call that timed out counts as long as it lasted: in a pool that is slow altogether, timeouts strike at random.
 const SILENCE: u64 = 2;
 /// Latencies that differ by less than this factor count as equal. Else a caller that makes one call at a time would send
 /// nearly all of them to an endpoint that is faster by a hair.
@@ -124,15 +124,13 @@ impl Flow {
         Self(flow.0.wrapping_add(Self::ONE))
     }
 
-    /// Returns the least time that a call that was given up would have taken: longer than it lasted, if the endpoint was silent.
-    fn bound_of_silence(self, took: u64, nanos: u64, end: End) -> u64 {
+    /// Returns the least time that a call that was overtaken would have taken: longer than the silence, if the endpoint was silent.
+    fn bound_of_silence(self, took: u64, nanos: u64) -> u64 {
         let silence = self.since(nanos);
-        let is_silent = silence >> Self::UNIT >= took >> Self::UNIT;
-        match end {
-            End::Overtaken if is_silent => silence.max(took).saturating_mul(SILENCE),
-            _ if is_silent => took.saturating_mul(SILENCE),
-            _ => took,
+        if silence >> Self::UNIT < took >> Self::UNIT {
+            return took;
         }
+        silence.max(took).saturating_mul(SILENCE)
     }
 
     #[inline]
@@ -237,7 +235,7 @@ impl Load {
     fn lower_bound(&self, began: u64, nanos: u64, end: End) -> f32 {
         let took = nanos.saturating_sub(began);
         let took = match end {
-            End::Cancelled | End::Overtaken => self.flow().bound_of_silence(took, nanos, end),
+            End::Overtaken => self.flow().bound_of_silence(took, nanos),
             _ => took,
         };
         (took as f64 / 1e9) as f32
@@ -584,17 +582,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_given_up_in_silence_counts_twice() {
-        for end in [End::Cancelled, End::Overtaken] {
+    fn a_call_that_is_overtaken_in_silence_counts_twice_and_one_that_times_out_as_it_lasted() {
+        for (end, expected) in [(End::Cancelled, 1_000.0), (End::Overtaken, 2_000.0)] {
             let load = Load::new(0.1, 0);
             call(&load, SECOND, SECOND, end);
-            assert_near(latency(&load, 2 * SECOND), 2_000.0);
+            assert_near(latency(&load, 2 * SECOND), expected);
         }
     }
 
     #[test]
     fn a_silence_goes_on_while_calls_are_overtaken_and_not_while_they_time_out() {
-        for (end, expected) in [(End::Cancelled, 200.0), (End::Overtaken, 2.0 * 4_100.0)] {
+        let ends = [
+            (End::Cancelled, 100.0, 100.0),
+            (End::Overtaken, 2.0 * 4_100.0, 200.0),
+        ];
+        for (end, expected, once) in ends {
             let load = Load::new(0.02, 0);
             for second in [1, 3, 5] {
                 call(&load, second * SECOND, 100 * MS, end);
@@ -605,7 +607,7 @@ mod tests {
             assert!(latency(&load, 7 * SECOND) < expected);
             let before = latency(&load, 60 * SECOND + 100 * MS);
             call(&load, 60 * SECOND, 100 * MS, end);
-            assert_near(latency(&load, 60 * SECOND + 100 * MS), before.max(200.0));
+            assert_near(latency(&load, 60 * SECOND + 100 * MS), before.max(once));
         }
     }
 
@@ -808,7 +810,6 @@ mod tests {
         fn took(&mut self, began: u64, now: u64, end: End) {
             let is_silent = self.marked <= began;
             let took = match end {
-                End::Cancelled if is_silent => 2 * (now - began),
                 End::Overtaken if is_silent => 2 * (now - self.marked),
                 _ => now - began,
             };

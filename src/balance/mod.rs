@@ -29,12 +29,11 @@
 //! - **f** is the share of failures: `0.7 f + 0.3` after a failed call, `0.7 f` after another, and it decays with
 //!   a time constant of 4 s. So an endpoint that fails fast does not look like a fast one, and one that has healed
 //!   is back in seconds. The classifier decides about failures.
-//! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it. One that was cancelled
-//!   while the endpoint was silent counts as twice as slow as it lasted: its answer would have come later still.
+//! - A failed or cancelled call raises the latency if it took longer than that, and never lowers it.
 //! - The loser of a hedge is given up as soon as the hedge is answered, which tells little about how slow the endpoint is. If
 //!   the endpoint answers nothing, the silence goes on from one such call to the next, and the latency becomes twice the
-//!   silence. So a slow replica is tried again ever more seldom, and not after each hedge. Timeouts do not add up: they end
-//!   calls to endpoints that are merely overloaded, too.
+//!   silence. So a slow replica is tried again ever more seldom, and not after each hedge. A call that times out counts as
+//!   long as it lasted, and timeouts do not add up: they end calls to endpoints that are merely overloaded, too.
 //! - Endpoints of which `latency + 5 s · f²` is less than a quarter apart count as equally fast; the calls in flight decide.
 //!   A lone caller does not send nearly all calls to the one that is faster by a hair.
 //! - With `http::CompleteOnBodyEnd` a call is in flight until the end of its body, but took what its head took. However long a
