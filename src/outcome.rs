@@ -10,7 +10,7 @@ use crate::{Conflict, Effect, Error, GaveUp};
 ///
 /// | | success | failure | overload | throttled | ignored |
 /// |---|---|---|---|---|---|
-/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it; if it opens, for the time that was asked for, at most 30 s | does not count | does not count |
+/// | [circuit breaker](crate::circuit_breaker) | counts for the service | counts against it | counts against it [while it answers nothing well](crate::circuit_breaker#overload); if it opens, for the time that was asked for, at most 30 s | does not count | does not count |
 /// | [rate limit](crate::rate_limit) | – | – | lets nothing through for as long as was asked; in the attempts of retry, hedge or a standard stack unless a balancer has other endpoints | the same, with [`one_quota`](crate::rate_limit::Config::one_quota) | – |
 /// | [bulkhead](crate::bulkhead), if its limit adapts | grows | shrinks if the call timed out | shrinks | shrinks, with [`one_quota`](crate::bulkhead::Config::one_quota) | – |
 /// | [balancer](crate::balance) | lowers the endpoint's share of failures | raises it | raises it, and leaves the endpoint alone for as long as was asked | raises the share for the choice of endpoints, and counts neither for ejection nor for failover | does not count |

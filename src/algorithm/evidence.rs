@@ -199,6 +199,12 @@ impl Evidence {
         self.needed_by(self.terms, now)
     }
 
+    /// Returns whether any call has been answered well within the last T.
+    pub(crate) fn is_answering(&self, now: u64) -> bool {
+        let since = now.saturating_sub(self.terms.patience);
+        self.last_good.is_since(since)
+    }
+
     /// Returns how long a service must have answered nothing before it counts as one that hangs. It is known while it answers.
     pub(crate) fn silence(&self, now: u64) -> Option<u64> {
         let slowest = self.slowest.recent(now)?;

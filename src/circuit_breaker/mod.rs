@@ -7,7 +7,8 @@
 //! that it sees every attempt and counts the ones that took too long.
 //!
 //! Not against overload: a service that answers half of the calls in time is kept busy by a closed
-//! breaker and idle by an open one. That is what a concurrency limit is for. Its price is a
+//! breaker and idle by an open one. That is what a concurrency limit is for. A service that says itself that it has too much to
+//! do is [not refused while it answers others](#overload). The price of a breaker is a
 //! refusal of 1 s on average, 2.5 s at most, after an outage has healed (1.6 and 3.5 s if failing means
 //! timing out after 1 s; experiment X9 of `cargo bench --package effectiveness`).
 //!
@@ -63,6 +64,19 @@
 //! a breaker it looks like an outage when no good call comes for ten seconds. Of a client with 0.3 to 5 calls a second to a
 //! service that fails 20 % of the time, fewer than 0.01 % are refused, of one that fails 30 %, fewer than 0.2 %. A client of
 //! 0.5/s sends 47 attempts for 100 calls into a service that hangs for 5 minutes, one of 1/s sends 32 (experiment X15).
+//!
+//! ## Overload
+//!
+//! An answer that says that the service has too much to do (503, `UNAVAILABLE` with a pushback;
+//! [`Outcome::Overload`](crate::Outcome::Overload)) counts only if no call was answered well within the last T, the timeout of an
+//! attempt (2 s if it has none). A service that sheds load at twice its capacity turns more than half of the calls away, and its
+//! goodput is all that it can do: a breaker that opened would let 7 % of that through, a closed one lets 94 % through
+//! (experiment X19). Timeouts and other failures of a service that is overloaded count as ever, and so do overloads among
+//! failures in a row, if these are set.
+//!
+//! The price: a service that begins to turn all calls away gets calls for T longer. They fail at once, as they would if they
+//! were refused. Without a status of its own, such as an `UNAVAILABLE` of gRPC without a pushback, overload looks like an outage,
+//! and the breaker opens when it fails more than half of the calls.
 //!
 //! ## Calls that end early
 //!

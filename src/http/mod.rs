@@ -23,7 +23,7 @@
 //! | 408, 425 | ignored | after the backoff | the request came too slowly or too early, which is not the service's fault |
 //! | 429 | throttled | after the time it asks for, or the backoff after overload | a word about the caller, which has used up its quota |
 //! | 503 with a `Retry-After` | overload | after that time; over a balancer after the backoff, at another endpoint | a word about the service, and for how long |
-//! | 503 without | overload | after the backoff | |
+//! | 503 without | overload | after the backoff | a word about the service; it does not open the circuit breaker while [others are answered](crate::circuit_breaker#overload) |
 //! | 501, 505 | ignored | no | the service never does that: another attempt gets the same answer, other requests are served |
 //! | other 5xx, from 600 | failure | after the backoff | |
 //! | error | failure | after the backoff | there is no answer |

@@ -354,6 +354,32 @@ async fn the_service_can_ask_for_a_longer_open_time_of_at_most_30_s() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_sheds_load_is_refused_only_while_it_answers_nothing() {
+    let classify = classify_fn(|result: Result<&(), &Error>| match result {
+        Ok(()) => Outcome::Success,
+        Err(_) => Outcome::Overload {
+            retry_after: Some(SECOND),
+        },
+    });
+    let layer = CircuitBreakerLayer::config("sheds").classify(classify);
+    let layer = layer.build().unwrap();
+    let calls = async |count: u32, is_good: fn(u32) -> bool| {
+        for number in 0..count {
+            let answer = layer.layer(backend()).oneshot(is_good(number)).await;
+            if is_refused(&answer) {
+                return number;
+            }
+            advance(SECOND / 100).await;
+        }
+        count
+    };
+    assert_eq!(calls(10_000, |number| number % 20 == 0).await, 10_000);
+    let most = calls(1_000, |_| false).await;
+    // 2 s after the last good one, and then 20 calls.
+    assert!((200..=225).contains(&most), "{most}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_of_one_layer_share_a_breaker_and_two_builds_do_not() {
     let config = CircuitBreakerLayer::config("shared");
     let (one, two) = (config.clone().build().unwrap(), config.build().unwrap());

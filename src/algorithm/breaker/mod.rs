@@ -190,7 +190,13 @@ impl Breaker {
             slow,
             first,
         };
-        let (_, streak) = self.record(admitted, call.at, sample, step);
+        // A service that turns calls away to answer others is not down: an open breaker would leave it idle.
+        let is_overload = matches!(call.outcome, Outcome::Overload { .. });
+        let streak = if is_overload && self.evidence.is_answering(call.at.nanos) {
+            self.count_streak(admitted, step)
+        } else {
+            self.record(admitted, call.at, sample, step).1
+        };
         if !failed && !slow {
             return None;
         }
