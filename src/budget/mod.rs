@@ -42,6 +42,25 @@
 //! the AWS SDKs (*Fixing retries with token buckets and circuit breakers*, Marc Brooker, 2022), here
 //! funded by successes.
 //!
+//! ## A retry after an overload
+//!
+//! It costs 20 tokens, because what the service needs then is fewer calls. A service that sheds load does less the more
+//! retries it gets, and the dearer they are the less it loses. Goodput in percent of what the service can do, with a single budget
+//! and 500 calls a second; and the share of calls that fail in the end where refusals come by chance, whatever the load:
+//!
+//! | | no retry | 20 tokens | 10 tokens |
+//! |---|---|---|---|
+//! | 1.2 times the capacity, a refusal costs 5 % of a call: goodput | 98.2 | 97.7 | 97.1 |
+//! | twice the capacity: goodput | 94.8 | 94.1 | 93.5 |
+//! | twice the capacity, a refusal costs 25 % of a call: goodput | 66.8 | 64.3 | 61.9 |
+//! | 5 % of the attempts are refused by chance: errors | 5.4 | 0.4 | 0.4 |
+//! | 30 % are refused by chance: errors | 30.2 | 12.8 | 3.2 |
+//!
+//! With 5 tokens the goodput at twice the capacity is 92.6. In an overload any retry is worse than none, and the dear ones are the least
+//! harm; against refusals by chance any retry is better than none. An answer 503 without `Retry-After` may be either, and
+//! costs 10. Classify it as [`Later`](crate::Reattempt::Later) if your service sheds with it, and as a plain
+//! [`Failure`](crate::Outcome::Failure) what is called an overload and comes by chance.
+//!
 //! # Promises
 //!
 //! - In a total outage the load on the service falls to 1.00 times the calls. A process that starts during the outage

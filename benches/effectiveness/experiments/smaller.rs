@@ -2,11 +2,14 @@
 //!
 //! How large must a concurrency limit be so that it refuses hardly any call while the service is well? Does a blip of 10 ms open a
 //! breaker that sees 20,000 calls a second, and how many calls leak into a real outage then? How many calls at a time do
-//! dependencies block that hang, by nothing but probes? Does a limit above the real quota cost more than no limit?
+//! dependencies block that hang, by nothing but probes? Does a limit above the real quota cost more than no limit? Should a retry
+//! after an overload cost more than another one?
 //!
 //! Not scaled: everything is as users get it.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     future::ready,
     sync::{
         Arc, Mutex,
@@ -16,8 +19,8 @@ use std::{
 };
 
 use buttress::{
-    BulkheadLayer, CircuitBreakerLayer, Classify, Error, Outcome, Rate, TimeoutLayer,
-    circuit_breaker::Config, standard,
+    Backoff, BulkheadLayer, CircuitBreakerLayer, Classify, Error, Outcome, Rate, RetryLayer,
+    TimeoutLayer, circuit_breaker::Config, classify_fn, standard,
 };
 use rand::RngExt;
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -29,7 +32,13 @@ use crate::harness::{
 };
 
 pub(crate) fn run(form: Form) -> Report {
-    let tables = vec![limits(form), high_rate(form), probes(form), quota(form)];
+    let tables = vec![
+        limits(form),
+        high_rate(form),
+        probes(form),
+        quota(form),
+        overloads(form),
+    ];
     Report::new("smaller questions", tables)
 }
 
@@ -374,3 +383,143 @@ fn throttled(seed: u64, seconds: u64, protect: Limited) -> Run<(f64, f64)> {
         (100.0 * successes / calls, attempts / calls)
     })
 }
+
+// ---- the cost of a retry after overload
+
+const DEAR: &str = "20 tokens";
+/// The cost of a retry of a client whose server is overloaded.
+#[derive(Clone, Copy, PartialEq)]
+enum Cost {
+    NoRetry,
+    Twenty,
+    Ten,
+}
+const COSTS: [Variant<Cost>; 3] = [
+    ("no retry", Cost::NoRetry),
+    (DEAR, Cost::Twenty),
+    ("10 tokens", Cost::Ten),
+];
+
+/// The server that says that it is overloaded.
+#[derive(Clone, Copy)]
+enum Server {
+    /// It can do 500 calls a second of 20 ms. It turns away those that would wait for more than 20 ms, and that takes a worker
+    /// so many milliseconds.
+    Sheds(u64),
+    /// It turns away this share of the attempts, whatever the load.
+    ByChance(f64),
+}
+
+/// Retries make a server that sheds slower, however cheap its refusals are, and the dear ones least. Where refusals have nothing to do
+/// with the load, more retries help more: there the cheap ones win. Both are better than none then.
+fn overloads(form: Form) -> Table {
+    let mut table = Table::new(form, &COSTS);
+    let results = |server, load: f64| {
+        Results::new(&COSTS, form.pick(1, 5), move |cost, seed| {
+            retried(seed, server, load * CAPACITY, *cost)
+        })
+    };
+    for (load, refusal) in form.pick(&[(2.0, 1)][..], &[(1.2, 1), (2.0, 1), (2.0, 5)]) {
+        let results = results(Server::Sheds(*refusal), *load);
+        let served = results.cells(|(served, _)| 100.0 * served / CAPACITY);
+        let alone = served[0].mean();
+        table
+            .row(
+                format!("{load} × the capacity, a refusal takes {refusal} ms: goodput, %"),
+                2,
+                served,
+            )
+            // A refusal of 5 ms takes a quarter of what a call takes.
+            .goal(
+                DEAR,
+                Goal::AtLeast(alone - if *refusal == 1 { 1.0 } else { 3.0 }),
+            )
+            .row("… attempts for a call", 3, results.cells(|(_, sent)| *sent));
+    }
+    for share in form.pick(&[0.3][..], &[0.05, 0.3, 0.5, 1.0]) {
+        let results = results(Server::ByChance(*share), 1.0);
+        table
+            .row(
+                format!("{share} of the attempts are turned away: errors, %"),
+                2,
+                results.cells(|(served, _)| 100.0 - 100.0 * served / CAPACITY),
+            )
+            .row("… attempts for a call", 3, results.cells(|(_, sent)| *sent));
+    }
+    table
+}
+
+const CAPACITY: f64 = 500.0;
+
+/// The calls per second that succeed, and the attempts for each call, once the initial budget is used up.
+fn retried(seed: u64, server: Server, rate: f64, cost: Cost) -> (f64, f64) {
+    const WAIT: Duration = Duration::from_millis(20);
+    let run = simulate(1, seed, async |world| {
+        let state = Mutex::new((vec![Reverse(Duration::ZERO); 10].into(), world.random()));
+        let (own, state) = (world.clone(), Arc::new(state));
+        let attempts = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::clone(&attempts);
+        let service = boxed(service_fn(move |()| {
+            let (world, now) = (own.clone(), own.now());
+            world.record(&Event::Attempt);
+            lock(&sent).push(now);
+            let mut state = lock(&state);
+            let (free_at, random): &mut (BinaryHeap<Reverse<Duration>>, _) = &mut state;
+            let mut worker = free_at.peek_mut().expect("there are workers");
+            let begins = now.max(worker.0);
+            let (is_refused, takes) = match server {
+                Server::Sheds(takes) => (begins > now + WAIT, Duration::from_millis(takes)),
+                Server::ByChance(share) => (random.random_bool(share), Duration::ZERO),
+            };
+            let finished = match server {
+                Server::Sheds(_) => begins + if is_refused { takes } else { 20 * MILLI },
+                Server::ByChance(_) => now,
+            };
+            worker.0 = finished;
+            async move {
+                let until = if is_refused { now + takes } else { finished };
+                world.sleep_until(until).await;
+                let answer = (!is_refused).then_some(());
+                answer.ok_or_else(|| BoxError::from("overloaded"))
+            }
+        }));
+        // Without a word about overload it is a failure like any other, here with the same waits.
+        let is_dear = cost == Cost::Twenty;
+        let classify = classify_fn(move |result: Result<&(), &Error>| match result {
+            Ok(()) => Outcome::Success,
+            Err(_) if is_dear => Outcome::Overload { retry_after: None },
+            Err(_) => Outcome::Failure,
+        });
+        let after_overload = Backoff::exponential(Duration::from_secs(1), Duration::from_secs(20));
+        let retry = RetryLayer::config("service").classify(classify);
+        let retry = retry.backoff(after_overload).seed(world.seed()).build();
+        let retry = retry.expect("the configuration is valid");
+        let client = match cost {
+            Cost::NoRetry => service,
+            Cost::Twenty | Cost::Ten => boxed(retry.layer(service)),
+        };
+        let counted = Duration::from_secs(30)..Duration::from_secs(90);
+        let successes = Arc::new(AtomicU32::new(0));
+        let mut calls = 0.0;
+        for at in poisson(world.random(), rate, counted.end) {
+            world.sleep_until(at).await;
+            let is_counted = counted.contains(&at);
+            calls += if is_counted { 1.0 } else { 0.0 };
+            let successes = Arc::clone(&successes);
+            let done = move |answer: Result<_, _>| {
+                let is_good = is_counted && answer.is_ok();
+                successes.fetch_add(u32::from(is_good), Ordering::Relaxed);
+            };
+            world.begin(&client, done).await;
+        }
+        world.sleep(Duration::from_secs(10)).await;
+        let attempts = lock(&attempts);
+        let attempts = attempts.iter().filter(|at| counted.contains(at)).count();
+        let seconds = counted.end.saturating_sub(counted.start).as_secs_f64();
+        let successes = f64::from(successes.load(Ordering::Relaxed));
+        (successes / seconds, attempts as f64 / calls)
+    });
+    run.outcome
+}
+
+const MILLI: Duration = Duration::from_millis(1);
