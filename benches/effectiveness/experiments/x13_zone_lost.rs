@@ -320,12 +320,14 @@ pub(crate) fn run(form: Form) -> Report {
         );
         // The short form lasts a third as long, and what is lost before the change is the same.
         for_both(&mut table, || Goal::AtLeast(form.pick(98.5, 99.5)));
+        worst(form, &mut table, &results, &script.fault, 99.0);
         table.row(
             "… in the first 10 s, %",
             2,
             results.cells(|outcome| outcome.success(&first)),
         );
         for_both(&mut table, || Goal::AtLeast(97.0));
+        worst(form, &mut table, &results, &first, 94.0);
         table.row(
             "… far zone before, %",
             2,
@@ -377,6 +379,21 @@ pub(crate) fn run(form: Form) -> Report {
     match (form, plot) {
         (Form::Full, Some(plot)) => report.plot(plot),
         _ => report,
+    }
+}
+
+/// The seed that succeeds least.
+fn worst(
+    form: Form,
+    table: &mut Table,
+    results: &Results<Outcomes>,
+    during: &Range<u64>,
+    least: f64,
+) {
+    if let Form::Full = form {
+        let success = results.least(|outcome| outcome.success(during));
+        table.row("… … the worst seed, %", 2, success);
+        for_both(table, || Goal::AtLeast(least));
     }
 }
 

@@ -61,6 +61,12 @@ impl<T> Results<T> {
         let greatest = |runs: &Vec<T>| runs.iter().map(&number).fold(f64::NEG_INFINITY, f64::max);
         self.0.iter().map(greatest).map(Sample::from).collect()
     }
+
+    /// The cells of a row that shows the least of this number.
+    pub(crate) fn least(&self, number: impl Fn(&T) -> f64) -> Vec<Sample> {
+        let least = |runs: &Vec<T>| runs.iter().map(&number).fold(f64::INFINITY, f64::min);
+        self.0.iter().map(least).map(Sample::from).collect()
+    }
 }
 
 /// One number from each of several runs.
