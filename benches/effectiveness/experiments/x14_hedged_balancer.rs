@@ -9,7 +9,8 @@
 //!
 //! The one that never answers gets two calls without hedging, which wait for ever: it is not tried again while they do,
 //! and nobody would see it come back. Where hedges end these calls it is tried again, each time after a longer silence: two or
-//! three times in 30 s. So the goal is a share here.
+//! three times in 30 s. 1.3 times two calls are no more than that, so the goal is a share of all calls here, and that those which
+//! it gets are answered in time by others.
 //!
 //! Not scaled: the layers are as users get them.
 
@@ -168,7 +169,7 @@ pub(crate) fn run(form: Form) -> Report {
             3,
             results.cells(|outcome| 100.0 * outcome.within(Duration::from_millis(300))),
         );
-        if pool.slow == HALF_A_SECOND.slow {
+        if pool.slow != TWO_SECONDS.slow {
             table
                 .goal(OURS, Goal::AtLeast(99.9))
                 .goal(STACK, Goal::AtLeast(99.9));

@@ -197,7 +197,8 @@ fn overload(form: Form) -> Table {
                 results.cells(|calls| calls.success(&during)),
             )
             .reference("at most 80 + what is queued at its end");
-        // As with a limit that grows by one from its start: 71.8, 81.0 and 50.8 for 40 s. Of the calls that the service takes
+        // 81 % were asked for, which is what a limit that grows by one from its start gets at best: 71.8, 81.0 and 50.8 for 40 s.
+        // The service can do 80 %, and the rest is what it has queued at the end: a fixed limit of 24 gets 79.6 %. Of the calls that the service takes
         // up, 4 % take longer than 500 ms, and 19 % longer than 250 ms.
         for (name, least) in [(TIMES_OUT, 70.0), (PATIENT, 80.0), (SLOW, 48.0)] {
             table.goal(name, Goal::AtLeast(least));
