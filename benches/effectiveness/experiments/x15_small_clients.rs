@@ -70,13 +70,16 @@ fn stack(world: &World, timeout: Duration) -> StandardLayer {
 
 pub(crate) fn run(form: Form) -> Report {
     assert_eq!(4 * TIMEOUT, DEADLINE, "the deadline of each client");
-    let mut tables = vec![one_client(form), false_refusals(form)];
-    if let Form::Short = form {
-        return Report::new("X15 many small clients", tables);
+    let (fleets, shown) = fleets(form);
+    let mut tables = vec![fleets, one_client(form), false_refusals(form)];
+    if let Form::Full = form {
+        tables.insert(1, x7(form));
     }
-    let (fleets, plot) = fleets(form);
-    tables.insert(0, fleets);
-    Report::new("X15 many small clients", tables).plot(plot)
+    let report = Report::new("X15 many small clients", tables);
+    match form {
+        Form::Short => report,
+        Form::Full => report.plot(goodput(&shown)),
+    }
 }
 
 /// One client that stands for so many, each call being one of a random one of them.
@@ -94,9 +97,41 @@ fn fleet(world: &World, clients: usize, mut client: impl FnMut() -> Client) -> C
 
 // ---- a fleet, and a backend that falls behind
 
-const LOAD: f64 = 1_000.0;
-const WORKERS: usize = 12;
-const WORK: Duration = Duration::from_millis(10);
+/// Clients, and the backend that they share. It can do 1.2 times what is asked of it.
+#[derive(Clone, Copy)]
+struct Fleet {
+    clients: usize,
+    /// Of each client.
+    rate: f64,
+    workers: usize,
+    work: Duration,
+}
+
+impl Fleet {
+    const fn of(clients: usize, rate: f64) -> Self {
+        Self {
+            clients,
+            rate,
+            workers: 12,
+            work: Duration::from_millis(10),
+        }
+    }
+
+    fn load(self) -> f64 {
+        self.clients as f64 * self.rate
+    }
+}
+
+const FLEETS: [Fleet; 3] = [
+    Fleet::of(2_000, 0.5),
+    Fleet::of(200, 5.0),
+    Fleet::of(5_000, 0.2),
+];
+/// A tenth of the first one.
+const SMALL: Fleet = Fleet {
+    work: Duration::from_millis(100),
+    ..Fleet::of(200, 0.5)
+};
 /// Until the reserves of all clients are full.
 const WARM_UP: u64 = 120;
 /// For so long it is watched after the fault.
@@ -122,13 +157,18 @@ impl Trouble {
 /// A queue before workers who do all that is in it, whether somebody waits for it or not.
 struct Queue {
     free_at: Mutex<BinaryHeap<Reverse<Duration>>>,
+    work: Duration,
     trouble: Trouble,
 }
 
 impl Queue {
-    fn client(world: &World, trouble: Trouble) -> Client {
-        let free_at = Mutex::new(vec![Reverse(Duration::ZERO); WORKERS].into());
-        let (queue, world) = (Arc::new(Self { free_at, trouble }), world.clone());
+    fn client(world: &World, fleet: Fleet, trouble: Trouble) -> Client {
+        let queue = Self {
+            free_at: Mutex::new(vec![Reverse(Duration::ZERO); fleet.workers].into()),
+            work: fleet.work,
+            trouble,
+        };
+        let (queue, world) = (Arc::new(queue), world.clone());
         boxed(service_fn(move |()| {
             world.record(&Event::Attempt);
             let (finished, world) = (queue.finish(world.now()), world.clone());
@@ -144,9 +184,9 @@ impl Queue {
         let mut next = free_at.peek_mut().expect("a queue has a worker");
         let (begins, span) = (arrives.max(next.0), self.trouble.span());
         let finished = match self.trouble {
-            Trouble::HalfSpeed if span.contains(&begins) => begins + 2 * WORK,
-            Trouble::Hangs if span.contains(&begins) => span.end + WORK,
-            _ => begins + WORK,
+            Trouble::HalfSpeed if span.contains(&begins) => begins + 2 * self.work,
+            Trouble::Hangs if span.contains(&begins) => span.end + self.work,
+            _ => begins + self.work,
         };
         *next = Reverse(finished);
         finished
@@ -183,17 +223,19 @@ impl Episode {
     }
 }
 
-fn episode(seed: u64, clients: usize, trouble: Trouble, protect: Protect) -> Run<Episode> {
+fn episode(seed: u64, of: Fleet, trouble: Trouble, protect: Protect) -> Run<Episode> {
     simulate(1, seed, async |world| {
-        let backend = Queue::client(world, trouble);
-        let client = fleet(world, clients, || protect(world, backend.clone(), TIMEOUT));
+        let backend = Queue::client(world, of, trouble);
+        let client = fleet(world, of.clients, || {
+            protect(world, backend.clone(), TIMEOUT)
+        });
         let ended = trouble.span().end;
         let until = ended + Duration::from_secs(AFTERWARDS);
         let history = Arc::new(Mutex::new(vec![
             Second::default();
             until.as_secs() as usize
         ]));
-        for at in poisson(world.random(), LOAD, until) {
+        for at in poisson(world.random(), of.load(), until) {
             world.sleep_until(at).await;
             let (history, arrived) = (Arc::clone(&history), at.as_secs() as usize);
             lock(&history)[arrived].arrived += 1;
@@ -209,32 +251,42 @@ fn episode(seed: u64, clients: usize, trouble: Trouble, protect: Protect) -> Run
     })
 }
 
-fn fleets(form: Form) -> (Table, Plot) {
-    let mut table = Table::new(form, &VARIANTS);
+/// The table, and the runs of each variant in the first case.
+fn fleets(form: Form) -> (Table, Results<Episode>) {
+    let fleets = form.pick(&[SMALL][..], &FLEETS);
+    // What a fleet of a tenth gets depends on chance: it is not compared with that of no protection.
+    let variants = &VARIANTS[form.pick(2, 0)..];
+    let mut table = Table::new(form, variants);
     let mut shown = None;
-    for (clients, rate) in [(2_000, "0.5"), (200, "5"), (5_000, "0.2")] {
+    for fleet in fleets {
         for (trouble, what, most) in [
             (Trouble::HalfSpeed, "half speed for 30 s", 10.0),
             (Trouble::Hangs, "hangs for 10 s", 22.0),
         ] {
-            let results = Results::new(&VARIANTS, 5, |protect, seed| {
-                episode(seed, clients, trouble, *protect).outcome
+            let results = Results::new(variants, form.pick(2, 5), |protect, seed| {
+                episode(seed, *fleet, trouble, *protect).outcome
             });
             let recovery = results.cells(Episode::recovery);
             let goodput = results.cells(Episode::goodput);
             // The clients of 0.2/s are those for which no goal but that of doing no harm is set.
             let alone = [recovery[0].mean(), goodput[0].mean()];
-            let most = if clients == 5_000 { alone[0] } else { most };
-            let named = format!("{clients} × {rate}/s, {what}");
+            let most = if fleet.rate < 0.5 { alone[0] } else { most };
+            let named = format!("{} × {}/s, {what}", fleet.clients, fleet.rate);
             table
                 .row(format!("{named}: recovery, s"), 1, recovery)
                 .goal(OURS, Goal::AtMost((10.0 * most).round() / 10.0))
-                .row(format!("{named}: success in the whole run, %"), 2, goodput)
-                .goal(OURS, Goal::AtLeast((10.0 * alone[1]).floor() / 10.0));
+                .row(format!("{named}: success in the whole run, %"), 2, goodput);
+            if let Form::Full = form {
+                table.goal(OURS, Goal::AtLeast((10.0 * alone[1]).floor() / 10.0));
+            }
             shown.get_or_insert(results);
         }
     }
-    let x7 = Results::new(&VARIANTS, 5, |protect, seed| {
+    (table, shown.expect("there is a fleet"))
+}
+
+fn x7(form: Form) -> Table {
+    let results = Results::new(&VARIANTS, 5, |protect, seed| {
         let protect = |world: &World, database: Client| {
             fleet(world, 1_000, || {
                 protect(world, database.clone(), Duration::from_secs(1))
@@ -242,32 +294,31 @@ fn fleets(form: Form) -> (Table, Plot) {
         };
         x7_metastable::episode(seed, 250, 280, protect).outcome
     });
+    let recovery = results.cells(|outcome| outcome.recovery);
+    let mut table = Table::new(form, &VARIANTS);
     table
-        .row(
-            "X7 with 1000 × 0.28/s: recovery, s",
-            1,
-            x7.cells(|outcome| outcome.recovery),
-        )
+        .row("X7 with 1000 × 0.28/s: recovery, s", 1, recovery)
         .reference("no retry 131")
         .goal(OURS, Goal::AtMost(45.0));
-    let lines = VARIANTS.iter().zip(shown.iter().flat_map(Results::runs));
+    table
+}
+
+/// One run of each variant.
+fn goodput(runs: &Results<Episode>) -> Plot {
     let line = |((name, _), runs): (&Variant<Protect>, &Vec<Episode>)| {
         let history = runs[0].history.iter();
         Line::seconds(*name, history.map(|second| f64::from(second.succeeded)))
     };
     let span = Trouble::HalfSpeed.span();
-    let plot = Plot {
+    let [begins, ends] = [span.start, span.end].map(|at| at.as_secs_f64());
+    Plot {
         file: "x15_goodput",
         title: "2000 clients with a call every two seconds each, and a backend at half speed for 30 s",
-        x: Axis::linear("time of arrival, s", 100.0..span.end.as_secs_f64() + 120.0),
+        x: Axis::linear("time of arrival, s", 100.0..ends + 120.0),
         y: Axis::linear("calls that succeed, per second", 0.0..1_500.0),
-        lines: lines.map(line).collect(),
-        spans: vec![(
-            span.start.as_secs_f64()..span.end.as_secs_f64(),
-            "half speed",
-        )],
-    };
-    (table, plot)
+        lines: VARIANTS.iter().zip(runs.runs()).map(line).collect(),
+        spans: vec![(begins..ends, "half speed")],
+    }
 }
 
 // ---- one client, and a service that hangs
