@@ -237,13 +237,13 @@ async fn options_of_an_argument_and_of_the_request_add_up() {
         (options(), options().idempotent(false), 1),
         (options().idempotent(true), options().idempotent(false), 3),
     ] {
-        let stack = buttress::http::standard("stock").unlimited();
-        let stock = stack.build().unwrap().wrap(seen.server(MS, 503));
+        let layer = buttress::http::standard("stock").unlimited();
+        let stock = layer.build().unwrap().wrap(seen.server(MS, 503));
         stock.with(own).send(get(of_request)).await.unwrap();
         assert_eq!(seen.count(), sent, "{own:?} {of_request:?}");
     }
-    let stack = buttress::http::standard("stock").unlimited();
-    let stock = stack.build().unwrap().wrap(seen.server(SECOND, 200));
+    let layer = buttress::http::standard("stock").unlimited();
+    let stock = layer.build().unwrap().wrap(seen.server(SECOND, 200));
     for (own, of_request) in [(9, 3), (3, 9)] {
         let (own, of_request) = (
             options().deadline(own * MS),
@@ -258,8 +258,8 @@ async fn options_of_an_argument_and_of_the_request_add_up() {
 #[tokio::test(start_paused = true)]
 async fn options_work_for_a_stack_that_copies_nothing() {
     let seen = Seen::default();
-    let stack = grpc::standard("stock").unlimited().replay(Never);
-    let stock = stack.build().unwrap().wrap(seen.server(SECOND, 200));
+    let layer = grpc::standard("stock").unlimited().replay(Never);
+    let stock = layer.build().unwrap().wrap(seen.server(SECOND, 200));
     let call = stock.with(options().timeout(100 * MS));
     let error = call.send(get(options())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);

@@ -54,6 +54,7 @@ impl Attempts {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is an answer beside `fails`")]
 fn well() -> Result<(), BoxError> {
     Ok(())
 }
@@ -80,11 +81,11 @@ async fn the_timeout_of_a_call_takes_the_place_of_that_of_the_stack() {
         (None, 100 * MS, 3 * SECOND, Err(100 * MS)),
         (None, Duration::MAX, 20 * SECOND, Ok(20 * SECOND)),
     ] {
-        let stack = match of_stack {
+        let layer = match of_stack {
             Some(timeout) => config().timeout(timeout),
             None => config().no_timeout(),
         };
-        let stock = stack.build().unwrap().wrap(attempts.service(service, well));
+        let stock = layer.build().unwrap().wrap(attempts.service(service, well));
         let call = stock.with(options().timeout(own).no_retry()).send(1);
         let (result, took) = timed(call).await;
         if let Err(error) = &result {
@@ -98,8 +99,8 @@ async fn the_timeout_of_a_call_takes_the_place_of_that_of_the_stack() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_ends_at_the_timeout_of_its_call_is_made_again() {
     let attempts = Attempts::default();
-    let stack = config().build().unwrap();
-    let stock = stack.wrap(attempts.service(SECOND, well));
+    let layer = config().build().unwrap();
+    let stock = layer.wrap(attempts.service(SECOND, well));
     let call = stock.with(options().timeout(100 * MS)).send(1);
     let error = call.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -118,8 +119,8 @@ async fn the_soonest_of_the_deadlines_counts() {
         (late, latest, soon),
         (latest, late, soon),
     ] {
-        let stack = config().deadline(of_stack).timeout(900 * MS);
-        let stock = stack
+        let layer = config().deadline(of_stack).timeout(900 * MS);
+        let stock = layer
             .build()
             .unwrap()
             .wrap(attempts.service(50 * SECOND, well));
@@ -156,10 +157,10 @@ async fn the_deadline_of_a_call_is_that_of_what_is_called_inside() {
 #[tokio::test(start_paused = true)]
 async fn a_call_without_retry_makes_one_attempt() {
     let attempts = Attempts::default();
-    let stack = config().build().unwrap();
-    let budget = stack.handle().budget().clone();
+    let layer = config().build().unwrap();
+    let budget = layer.handle().budget().clone();
     let tokens = budget.tokens();
-    let stock = stack.wrap(attempts.service(MS, fails));
+    let stock = layer.wrap(attempts.service(MS, fails));
     let error = stock.with(options().no_retry()).send(1).await.unwrap_err();
     assert_eq!(attempts.take(), 1);
     assert_eq!(
@@ -174,8 +175,8 @@ async fn a_call_without_retry_makes_one_attempt() {
 #[tokio::test(start_paused = true)]
 async fn a_call_without_hedge_sends_no_copy() {
     let attempts = Attempts::default();
-    let stack = config().hedge(|hedge| hedge.delay(20 * MS));
-    let stock = stack.build().unwrap().wrap(attempts.service(SECOND, well));
+    let layer = config().hedge(|hedge| hedge.delay(20 * MS));
+    let stock = layer.build().unwrap().wrap(attempts.service(SECOND, well));
     stock.with(options().no_hedge()).send(1).await.unwrap();
     assert_eq!(attempts.take(), 1);
     // Nor one that may be acted on twice.
@@ -189,8 +190,8 @@ async fn a_call_without_hedge_sends_no_copy() {
 #[tokio::test(start_paused = true)]
 async fn a_hedge_without_retry_does_not_repeat_a_call_without_retry_at_once() {
     let attempts = Attempts::default();
-    let stack = config().no_retry().hedge(|hedge| hedge.delay(SECOND));
-    let stock = stack.build().unwrap().wrap(attempts.service(MS, fails));
+    let layer = config().no_retry().hedge(|hedge| hedge.delay(SECOND));
+    let stock = layer.build().unwrap().wrap(attempts.service(MS, fails));
     let call = stock.with(options().no_retry()).send(1);
     call.await.unwrap_err();
     assert_eq!(attempts.take(), 1);
@@ -218,8 +219,8 @@ async fn a_call_says_whether_it_may_be_acted_on_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_must_not_act_twice_is_not_hedged() {
     let attempts = Attempts::default();
-    let stack = config().hedge(|hedge| hedge.delay(20 * MS));
-    let stock = stack.build().unwrap().wrap(attempts.service(SECOND, well));
+    let layer = config().hedge(|hedge| hedge.delay(20 * MS));
+    let stock = layer.build().unwrap().wrap(attempts.service(SECOND, well));
     let call = stock.with(options().idempotent(false)).send(1);
     call.await.unwrap();
     assert_eq!(attempts.take(), 1);
@@ -235,9 +236,9 @@ async fn a_call_says_whether_its_answer_is_a_stream() {
         (false, None, None, 1),
         (false, Some(true), Some(2 * SECOND), 2),
     ] {
-        let stack = config().no_timeout().deadline(SECOND);
-        let stack = stack.streaming(move |_: &u8| declared).build().unwrap();
-        let stock = stack.wrap(attempts.service(3 * SECOND, well));
+        let layer = config().no_timeout().deadline(SECOND);
+        let layer = layer.streaming(move |_: &u8| declared).build().unwrap();
+        let stock = layer.wrap(attempts.service(3 * SECOND, well));
         let mut call = options();
         if let Some(is_stream) = own {
             call = call.stream(is_stream);
@@ -281,8 +282,8 @@ async fn a_request_of_any_type_may_have_options() {
     }
 
     let hangs = service_fn(|_: Order| pending::<Result<(), BoxError>>());
-    let stack = config().replay(OfOrders).no_retry().build().unwrap();
-    let orders = stack.wrap(hangs);
+    let layer = config().replay(OfOrders).no_retry().build().unwrap();
+    let orders = layer.wrap(hangs);
     let fast = options().timeout(100 * MS);
     let took = async |call| timed(call).await.1;
     assert_eq!(took(orders.send(Order(None))).await, 2 * SECOND);
@@ -325,10 +326,10 @@ where
 async fn a_thousand_calls_with_too_little_time_do_not_open_the_breaker() {
     let attempts = Attempts::default();
     let hasty = options().timeout(MS);
-    for (case, stack) in [("timeout", config()), ("no timeout", config().no_timeout())] {
-        let stack = stack.build().unwrap();
-        let handle = stack.handle();
-        let stock = stack.wrap(attempts.service(20 * MS, well));
+    for (case, layer) in [("timeout", config()), ("no timeout", config().no_timeout())] {
+        let layer = layer.build().unwrap();
+        let handle = layer.handle();
+        let stock = layer.wrap(attempts.service(20 * MS, well));
         for _ in 0..100 {
             // Others are served meanwhile.
             stock.send(1).await.unwrap();
@@ -343,11 +344,11 @@ async fn a_thousand_calls_with_too_little_time_do_not_open_the_breaker() {
 #[tokio::test(start_paused = true)]
 async fn hedges_with_too_little_time_do_not_open_the_breaker() {
     let attempts = Attempts::default();
-    let stack = config().no_retry();
-    let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(1));
-    let stack = stack.hedge(|hedge| hedge.delay(10 * MS)).build().unwrap();
-    let handle = stack.handle();
-    let stock = stack.wrap(attempts.service(40 * MS, well));
+    let layer = config().no_retry();
+    let layer = layer.circuit_breaker(|breaker| breaker.consecutive_failures(1));
+    let layer = layer.hedge(|hedge| hedge.delay(10 * MS)).build().unwrap();
+    let handle = layer.handle();
+    let stock = layer.wrap(attempts.service(40 * MS, well));
     let call = stock.with(options().timeout(20 * MS)).send(1);
     call.await.unwrap_err();
     assert!(attempts.take() >= 2);
@@ -358,12 +359,12 @@ async fn hedges_with_too_little_time_do_not_open_the_breaker() {
 #[tokio::test(start_paused = true)]
 async fn calls_with_too_little_time_shrink_no_adaptive_limit() {
     let attempts = Attempts::default();
-    let stack = standard("stock")
+    let layer = standard("stock")
         .concurrency_limit(Aimd::between(1, 50))
         .seed(1);
-    let stack = stack.build().unwrap();
-    let handle = stack.handle();
-    let stock = stack.wrap(attempts.service(20 * MS, well));
+    let layer = layer.build().unwrap();
+    let handle = layer.handle();
+    let stock = layer.wrap(attempts.service(20 * MS, well));
     let limit = || handle.bulkhead().unwrap().limit();
     let before = limit();
     send(&stock, options().timeout(MS).no_retry(), 1_000).await;
@@ -393,11 +394,11 @@ async fn calls_with_too_little_time_eject_no_endpoint() {
 async fn calls_that_bring_enough_time_open_the_breaker_of_a_service_that_hangs() {
     let attempts = Attempts::default();
     for time in [500 * MS, 5 * SECOND] {
-        let stack = config().build().unwrap();
-        let handle = stack.handle();
-        let stock = stack.wrap(attempts.service(20 * MS, well));
+        let layer = config().build().unwrap();
+        let handle = layer.handle();
+        let stock = layer.wrap(attempts.service(20 * MS, well));
         stock.send(1).await.unwrap();
-        let stock = stack.wrap(attempts.service(100 * SECOND, well));
+        let stock = layer.wrap(attempts.service(100 * SECOND, well));
         send(&stock, options().timeout(time).no_retry(), 100).await;
         let breaker = handle.circuit_breaker().unwrap();
         assert_ne!(breaker.state(), State::Closed, "{time:?}");
