@@ -158,7 +158,7 @@ impl<K, T> Config<K, T> {
     }
 
     /// Declares the requests whose answers, or whose own bodies, are streams. By default those that are marked with
-    /// [`Streamed`](crate::http::Streamed).
+    /// [`CallOptions::stream`](crate::CallOptions::stream).
     ///
     /// A stream may outlast the [deadline](Self::deadline) of the server, and may be silent, unless
     /// [`stream_idle`](body_timeout::Config::stream_idle) is set.

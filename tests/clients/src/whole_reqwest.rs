@@ -11,9 +11,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
+use buttress::CallOptions;
 use buttress::balance::Endpoint;
 use buttress::discover::Watch;
-use buttress::http::{AddOriginLayer, Classifier, Idempotent, Streamed};
+use buttress::http::{AddOriginLayer, Classifier};
 use buttress::reqwest::{Adapter, Client, Config, RequestBuilder, client, health_check};
 use buttress::{
     Attempts, Backoff, BoxError, Cause, Error, ErrorKind, FallbackLayer, GaveUp, Jitter,
@@ -318,7 +319,7 @@ async fn only_requests_that_may_act_twice_are_sent_again_after_an_answer() {
             call = call.header("idempotency-key", key);
         }
         if let Some(mark) = mark {
-            call = call.extension(Idempotent(mark));
+            call = call.extension(CallOptions::new().idempotent(mark));
         }
         let response = call.send().await.unwrap();
         assert_eq!(server.seen(), sent, "{request:?}");
@@ -495,7 +496,9 @@ async fn a_stream_is_declared_by_an_extension() {
         .response_timeout(4 * SECOND)
         .timeout(SECOND);
     let web = web.build(builder()).unwrap();
-    let watch = web.get(server.url("/")).extension(Streamed(true));
+    let watch = web
+        .get(server.url("/"))
+        .extension(CallOptions::new().stream(true));
     let response = watch.send().await.unwrap();
     assert_eq!(
         server.last(|seen| seen.header("x-request-timeout-ms").to_owned()),
