@@ -30,19 +30,20 @@ impl<Req> Choose<Req> for PowerOfChoices {
             return by_weight(endpoints);
         }
         let drawn = endpoints.draw_three();
-        let mut ranks = [endpoints.rank(drawn[0]); CHOICES];
-        let ranks = &mut ranks[..CHOICES.min(count)];
-        for (rank, place) in ranks.iter_mut().zip(drawn).skip(1) {
-            *rank = endpoints.rank(place);
-        }
+        let rank = |place| endpoints.rank(place);
+        let [first, second, third] = drawn;
         // Among equal ones, the first is chosen. Their order is random.
-        let best = best_of(ranks);
-        if ranks[best].eligibility == Eligibility::Open || count <= CHOICES {
+        let (best, is_open) = if count == 2 {
+            best_of([rank(first), rank(second)])
+        } else {
+            best_of([rank(first), rank(second), rank(third)])
+        };
+        if is_open || count <= CHOICES {
             return drawn[best];
         }
         endpoints.look_further(
             |endpoints| endpoints.random_below(endpoints.len()),
-            |endpoints, two| two[best_of(&two.map(|place| endpoints.rank(place)))],
+            |endpoints, two| two[best_of(two.map(|place| endpoints.rank(place))).0],
         )
     }
 }

@@ -4,7 +4,6 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
-use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -304,26 +303,34 @@ struct Rank {
     cost: Cost,
 }
 
-/// Returns the index of the best drawn endpoint: by eligibility, and then by cost. Among equal ones it is the first.
-#[inline]
-fn best_of(ranks: &[Rank]) -> usize {
-    let (mut eligibility, mut fastest) = (Eligibility::ClosedAndTried, f64::INFINITY);
-    for rank in ranks {
-        let expected = rank.cost.expected;
-        match rank.eligibility.cmp(&eligibility) {
-            Ordered::Less => (eligibility, fastest) = (rank.eligibility, expected),
-            Ordered::Equal => fastest = fastest.min(expected),
-            Ordered::Greater => {}
-        }
+/// Returns the index of the best drawn endpoint, and whether it is open: by eligibility, and then by cost. Among equal
+/// ones it is the first.
+#[inline(always)]
+fn best_of<const N: usize>(ranks: [Rank; N]) -> (usize, bool) {
+    let mut eligibility = ranks[0].eligibility;
+    for rank in &ranks[1..] {
+        eligibility = eligibility.min(rank.eligibility);
     }
-    let (mut best, mut least) = (0, f64::INFINITY);
-    for (index, rank) in ranks.iter().enumerate() {
-        let cost = rank.cost.among(fastest);
-        if rank.eligibility == eligibility && cost < least {
+    // Endpoints of a worse eligibility are infinitely dear.
+    let costs = ranks.map(|rank| {
+        let mut cost = rank.cost;
+        if rank.eligibility != eligibility {
+            cost.expected = f64::INFINITY;
+        }
+        cost
+    });
+    let mut fastest = costs[0].expected;
+    for cost in &costs[1..] {
+        fastest = fastest.min(cost.expected);
+    }
+    let (mut best, mut least) = (0, costs[0].among(fastest));
+    for (index, cost) in costs.iter().enumerate().skip(1) {
+        let cost = cost.among(fastest);
+        if cost < least {
             (best, least) = (index, cost);
         }
     }
-    best
+    (best, eligibility == Eligibility::Open)
 }
 
 #[inline]
