@@ -32,7 +32,7 @@
 //! ## Which requests are sent again
 //!
 //! As in [`http`](crate::http): requests with an idempotent method or an `Idempotency-Key`, those that are marked with
-//! [`extension(Idempotent(true))`](RequestBuilder::extension), and all that were provably not sent. reqwest follows redirects inside an
+//! [`CallOptions::idempotent`](crate::CallOptions::idempotent) in an [`extension`](RequestBuilder::extension), and all that were provably not sent. reqwest follows redirects inside an
 //! attempt. A redirected request may have acted, so there is no proof for it.
 //!
 //! A body that is whole is copied for each attempt, without copying its bytes. A body that is streamed is kept while it is sent,

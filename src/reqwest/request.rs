@@ -120,11 +120,11 @@ impl RequestBuilder {
     /// # Examples
     ///
     /// ```
-    /// use buttress::http::Idempotent;
+    /// use buttress::CallOptions;
     ///
     /// # let web = buttress::reqwest::client("web").unlimited().build(reqwest::Client::builder().no_proxy())?;
     /// // A search is a POST only because the query is long.
-    /// let search = web.post("http://search/").body("...").extension(Idempotent(true));
+    /// let search = web.post("http://search/").body("...").extension(CallOptions::new().idempotent(true));
     /// # drop(search);
     /// # Ok::<(), buttress::ConfigError>(())
     /// ```

@@ -157,8 +157,7 @@ impl<K, T> Config<K, T> {
         self
     }
 
-    /// Declares the requests whose answers, or whose own bodies, are streams. By default those that are marked with
-    /// [`CallOptions::stream`](crate::CallOptions::stream).
+    /// Declares the requests whose answers, or whose own bodies, are streams. By default none.
     ///
     /// A stream may outlast the [deadline](Self::deadline) of the server, and may be silent, unless
     /// [`stream_idle`](body_timeout::Config::stream_idle) is set.
