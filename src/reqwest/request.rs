@@ -115,7 +115,7 @@ impl RequestBuilder {
         self.with(|request| request.timeout(timeout))
     }
 
-    /// Adds an extension, such as the marks [`Idempotent`](crate::http::Idempotent) and [`Streamed`](crate::http::Streamed).
+    /// Adds an extension, such as [`CallOptions`](crate::CallOptions).
     ///
     /// # Examples
     ///
