@@ -158,8 +158,8 @@ impl InheritDeadlineConfig {
         self
     }
 
-    /// Declares the requests that ask for streams, which may outlast the [maximum](Self::max): only the deadline that their
-    /// caller sends holds for them. By default those that are marked with [`Streamed`](crate::http::Streamed).
+    /// Declares the requests that ask for streams, which may outlast the [maximum](Self::max): they have only the deadline
+    /// that their caller sends. By default none.
     pub fn streaming(mut self, streams: HttpStreams) -> Self {
         self.streams = streams;
         self
