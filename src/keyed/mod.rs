@@ -21,14 +21,14 @@
 //!                            └────────────────────────────────┘
 //! ```
 //!
-//! A new key gets a slot with a layer, made by a function of the key, or of a [configuration](KeyedLayer::of_config), which is the
-//! same for all keys. A key that is used again a second later or more is
-//! *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key of its
-//! shard gives up its slot, and new keys come first: three quarters of the slots are reserved for keys in regular use. A
-//! flood of keys that come once therefore takes each other's slots, and the keys in regular use keep theirs.
-//! Some keys never give up their slots:
+//! A new key gets a slot with a layer. A function of the key makes the layer, or a
+//! [configuration](KeyedLayer::of_config) that is the same for all keys. A key that is used again after a second or
+//! more is *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key
+//! of its shard gives up its slot. New keys give up theirs first: three quarters of the slots are reserved for keys in
+//! regular use. In a flood of keys that come once, these keys therefore take each other's slots, and the keys in
+//! regular use keep theirs. Some keys never give up their slots:
 //!
-//! - A key that is in use, by a call whose future has not been dropped.
+//! - A key that is in use by a call whose future has not been dropped.
 //! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It counts as
 //!   used just now.
 //!
@@ -38,9 +38,9 @@
 //! layer of its own. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that
 //! callers cannot fill the memory with keys.
 //!
-//! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
+//! Calls drop the keys of their shard that have not been used for 10 minutes. No background task does so.
 //!
-//! While calls overflow, either there are more busy keys than slots, or a caller brings a flood of keys. Raise
+//! If calls overflow, either there are more busy keys than slots, or a caller sends a flood of keys. Raise
 //! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key with a call within the
 //! refill time of its tokens: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots.
 //! With 1,024 slots, 56 % of their calls are refused.
