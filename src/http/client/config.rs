@@ -23,7 +23,7 @@ pub fn client(name: impl Into<String>) -> Config {
 }
 
 impl Config {
-    /// Makes a client that sends requests where their URI says.
+    /// Makes a client that sends requests to the server in their URI.
     ///
     /// `client` is any service of `http::Request`. Wrap a client of hyper-util in `buttress::hyper::Client` first.
     ///
@@ -39,7 +39,7 @@ impl Config {
     ///
     /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight
     /// or a priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all
-    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) sets one.
     ///
     /// # Errors
     ///
