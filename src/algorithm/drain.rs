@@ -81,7 +81,8 @@ impl InFlight {
         self.is_draining.load(Ordering::Acquire) != 0
     }
 
-    /// Returns the number of calls in flight. After [`is_draining`](Self::is_draining) it is 0 only if every admitted call is over.
+    /// Returns the number of calls in flight. After [`is_draining`](Self::is_draining) it is 0 only if every admitted
+    /// call is over.
     pub(crate) fn count(&self) -> u64 {
         let words = self.stripes.iter();
         let words = words.map(|stripe| stripe.0.load(Ordering::Acquire) & !MARK);

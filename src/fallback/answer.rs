@@ -108,8 +108,8 @@ where
     FromRequest(answer)
 }
 
-/// Answers with an async function of a copy of the request and the failure, such as one that reads a cache in another process.
-/// It returns `None` if it has no answer.
+/// Answers with an async function of a copy of the request and the failure, such as one that reads a cache in another
+/// process. It returns `None` if it has no answer.
 ///
 /// The function is not called after the deadline. It is called even if the failed call may have acted on the request.
 ///

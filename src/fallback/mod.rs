@@ -25,9 +25,9 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second
-//! service. The fallback acts on failures, on overloads and on rejections by inner layers of this crate;
-//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
+//! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second service. The
+//! fallback acts on failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when)
+//! chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
 //!
 //! | answer | needs a copy of the request |
 //! |---|---|
@@ -57,8 +57,8 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call to the primary, to the second service or to the async function. Nothing else is held. A function
-//! that panics ends the call with its panic.
+//! Dropping the future drops the call to the primary, to the second service or to the async function. Nothing else is
+//! held. A function that panics ends the call with its panic.
 //!
 //! # What clones share
 //!

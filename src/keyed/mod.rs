@@ -29,8 +29,8 @@
 //! regular use keep theirs. Some keys never give up their slots:
 //!
 //! - A key that is in use by a call whose future has not been dropped.
-//! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It counts as
-//!   used just now.
+//! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It
+//!   counts as used just now.
 //!
 //! A call examines at most 32 keys in 8 shards. If none of them can give up its slot, the new key uses an *overflow
 //! part*: one of 64 common layers, chosen by the hash of the key. Keys that share an overflow part can affect each
@@ -49,11 +49,11 @@
 //!
 //! - There are never more keys than [`max_keys`](Config::max_keys), and all slots can be filled, however the
 //!   keys are spread.
-//! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]). All
-//!   keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
+//! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]).
+//!   All keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
 //! - A key never has two layers in use at a time, except by [`remove`](Handle::remove) and the overflow parts.
-//! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000 random
-//!   tenants a second; nor do they with 64 slots, if they called before the flood.
+//! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000
+//!   random tenants a second; nor do they with 64 slots, if they called before the flood.
 //! - Keys that an attacker chooses cost no more than others: the hashes of each layer have their own seed (`SipHash`,
 //!   as in the standard library's map). With more than one shard, the key that gives up its slot may therefore differ
 //!   from run to run, unless you set a [`seed`](Config::seed).

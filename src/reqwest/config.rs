@@ -103,8 +103,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) or
-    /// [`redirects`](Self::redirects) is configured.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or
+    /// [`balance`](Self::balance) or [`redirects`](Self::redirects) is configured.
     pub fn wrap(self, client: impl Into<Adapter>) -> Result<Client, ConfigError> {
         self.check_redirects()?;
         let adapter = client.into();

@@ -29,8 +29,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) is
-    /// configured.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or
+    /// [`balance`](Self::balance) is configured.
     pub fn wrap<S: Clone>(self, client: S) -> Result<Client<S>, ConfigError> {
         self.over_one(client).map(Client)
     }
