@@ -1,5 +1,5 @@
 //! An axum server in one expression. It inherits the deadlines of its callers, limits each tenant and all tenants
-//! together, answers refusals in HTTP (429 or 503 with `Retry-After`, 504, 408), and drains when it is told to stop.
+//! together, answers refusals in HTTP (429 or 503 with `Retry-After`, 504, 408), and drains before it stops.
 //!
 //! `cargo run --package example-axum --bin axum_server`
 

@@ -46,7 +46,7 @@ impl Shop {
             .build_http();
         let client = buttress::http::client("shop")
             .timeout(200 * MS) // until the head of an answer
-            .deadline(3_000 * MS) // all attempts and the body; the server is told of it
+            .deadline(3_000 * MS) // all attempts and the body; the time is sent to the server
             .body_timeout(|body| body.idle(150 * MS)) // shorter than the default of 30 s, for this demonstration
             .concurrency_limit(50)
             .wrap(hyper::Client::new(client))?; // the adapter proves whether a request was sent

@@ -47,7 +47,7 @@ fn client(
     let config = grpc::client("health")
         .replay(replay)
         .timeout(300 * MS)
-        .deadline(1_000 * MS) // the server is told of it, in `grpc-timeout`
+        .deadline(1_000 * MS) // sent to the server in `grpc-timeout`
         .streaming(HttpStreams::new().paths(|path| path.ends_with("/Watch"))) // goes on for longer
         .body_timeout(|body| body.stream_idle(5_000 * MS)) // the longest silence in a stream
         .concurrency_limit(10);

@@ -25,7 +25,7 @@ use tonic_health::server::HealthReporter;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A server that runs until it is told to stop.
+/// A server that runs until `stop` completes.
 struct Running {
     address: SocketAddr,
     handle: Handle,
