@@ -72,7 +72,7 @@
 //! # }
 //! ```
 //!
-//! With an error type of your own:
+//! With your own error type:
 //!
 //! ```
 //! use buttress::Outcome;
@@ -294,7 +294,7 @@ impl<K> WithOptions<Client<K>> {
     ///
     /// # Errors
     ///
-    /// Those of [`Client::run`].
+    /// The errors of [`Client::run`].
     pub fn run<F, Fut, T, E>(
         &self,
         function: F,
@@ -314,7 +314,7 @@ impl<K> WithOptions<Client<K>> {
     ///
     /// # Errors
     ///
-    /// Those of [`Client::run`].
+    /// The errors of [`Client::run`].
     pub fn run_once<F, Fut, T, E>(
         &self,
         function: F,

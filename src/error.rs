@@ -46,7 +46,7 @@ pub enum ErrorKind {
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
     /// called.
     Refused,
-    /// The server is being drained: it finishes the calls in flight, and takes no new ones.
+    /// The server is draining: it finishes the calls in flight and refuses new calls.
     Draining,
 }
 
@@ -86,7 +86,8 @@ impl ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GaveUp {
-    /// All attempts have been made: those of the retry, or the only one of a call with [`no_retry`](crate::CallOptions::no_retry).
+    /// All attempts have been made: those of the retry, or the only one of a call with
+    /// [`no_retry`](crate::CallOptions::no_retry).
     Exhausted,
     /// The [budget](crate::budget) does not have enough tokens for another attempt.
     Budget,
@@ -222,7 +223,7 @@ pub enum Stage {
     Reader,
     /// A body that ended in an error of its own.
     Body,
-    /// The body of the request, which its sender did not send in time.
+    /// The body of the request, which did not arrive in time.
     Request,
 }
 

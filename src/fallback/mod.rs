@@ -27,7 +27,7 @@
 //!
 //! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second service. The
 //! fallback acts on failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when)
-//! chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
+//! changes this choice, by outcome or by [kind of error](Failed::kind). It answers with one of these:
 //!
 //! | answer | needs a copy of the request |
 //! |---|---|

@@ -224,7 +224,7 @@ struct Call<T: Permit, K> {
     deadline: Option<Instant>,
     /// The deadline of the permit.
     ends_at: Option<Instant>,
-    // Boxed, so that the body is `Unpin` if the one inside is: readers expect that. Made when a reader has to wait.
+    // Boxed, so that the body is `Unpin` if the inner body is, as readers expect. Made when a reader has to wait.
     timer: Option<Pin<Box<Timer>>>,
     classify: K,
 }
@@ -571,7 +571,7 @@ mod tests {
                 Some(Step::IsRefused) => Error::rejected(ErrorKind::BulkheadFull, "db", None),
                 Some(Step::Panics) => panic!("in the body"),
             };
-            // Our errors may be anywhere in the chain.
+            // An error of this crate may be anywhere in the chain.
             Poll::Ready(Some(Err(std::io::Error::other(ours).into())))
         }
 
@@ -588,7 +588,7 @@ mod tests {
         }
     }
 
-    /// Classifies by the trailers, or if there are none, always the same.
+    /// Classifies by the trailers. Without trailers, the outcome is fixed.
     #[derive(Clone, Copy, Debug)]
     struct Judge {
         without: Outcome,
@@ -636,7 +636,7 @@ mod tests {
             }
         }
 
-        /// Polls the body so many times and drops it. Returns how its permit ended.
+        /// Polls the body this number of times and drops it. Returns the end of its permit.
         fn run(&self, polls: usize) -> End {
             self.run_and_drop(polls).0
         }

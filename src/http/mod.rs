@@ -99,9 +99,10 @@
 //! gRPC answer may be silent after its first message unless `stream_idle` is set, and upgraded connections have no
 //! limits. A slow reader is never taken for a slow server. See [`body_timeout`].
 //!
-//! Declare answers that may go on after the deadline: one request with the extension [`CallOptions`](crate::CallOptions),
-//! some paths or all requests of a stack with [`HttpStreams`]. These answers may be silent at any time, unless
-//! [`stream_idle`](body_timeout::Config::stream_idle) is set. See [streams](crate::stack#streams).
+//! Declare answers that may go on after the deadline: one request with the extension
+//! [`CallOptions`](crate::CallOptions), some paths or all requests of a stack with [`HttpStreams`]. These answers may
+//! be silent at any time, unless [`stream_idle`](body_timeout::Config::stream_idle) is set. See
+//! [streams](crate::stack#streams).
 //!
 //! ## Uploads
 //!
@@ -144,8 +145,8 @@
 //!
 //! ## Servers
 //!
-//! [`server()`] makes the layers of a server in one expression, for axum and tonic: answers, measurement, drain, deadline, limits for each
-//! tenant, a concurrency limit, and bounds of slow bodies. See [`server`](mod@server).
+//! [`server()`] makes the layers of a server in one expression, for axum and tonic: answers, measurement, drain,
+//! deadline, limits for each tenant, a concurrency limit, and bounds for slow bodies. See [`server`](mod@server).
 //!
 //! ## The order
 //!

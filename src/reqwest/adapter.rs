@@ -60,7 +60,7 @@ impl Adapter {
     ///
     /// # Errors
     ///
-    /// Those of [`ClientBuilder::build`].
+    /// The errors of [`ClientBuilder::build`].
     pub fn build(builder: ClientBuilder) -> ::reqwest::Result<Self> {
         Self::build_with_redirects(builder, redirect::Policy::default())
     }
@@ -69,7 +69,7 @@ impl Adapter {
     ///
     /// # Errors
     ///
-    /// Those of [`ClientBuilder::build`].
+    /// The errors of [`ClientBuilder::build`].
     pub fn build_with_redirects(
         builder: ClientBuilder,
         policy: redirect::Policy,

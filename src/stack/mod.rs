@@ -69,7 +69,8 @@
 //!   …))`;
 //! - one call: [`CallOptions::stream`](crate::CallOptions::stream), which is an extension of an HTTP request.
 //!
-//! The options of a call win over the declaration of its stack: `stream(false)` gives it the deadline of the stack.
+//! The options of a call take precedence over the declaration of its stack: with `stream(false)`, the call has the
+//! deadline of the stack.
 //!
 //! The timeout and the response timeout cover the head of a declared stream, like the head of any other call. The
 //! stack's own deadline does not end a declared stream and is not sent to the server. A deadline that is inherited or
@@ -86,15 +87,15 @@
 //! Only the bulkhead protects an overloaded service, and no default limit fits every service.
 //! [`build`](Standard::build) therefore requires [`concurrency_limit`](Standard::concurrency_limit) or an explicit
 //! [`unlimited`](Standard::unlimited). By Little's law, a service that answers 200 calls a second in 50 ms each has 10
-//! calls in flight. A limit of four times this number and 5 more refuses less than 1 % of the calls while the service is
-//! well. The limit should not exceed the number of calls that the service can answer within the timeout when it is
+//! calls in flight. A limit of four times this number and 5 more refuses less than 1 % of the calls while the service
+//! is well. The limit should not exceed the number of calls that the service can answer within the timeout when it is
 //! slowest: 50 calls take more than half a second at 80 calls a second.
 //!
 //! ## Settings of one call
 //!
-//! [`CallOptions`](crate::CallOptions) give one call another timeout, a sooner deadline, no retry or no hedge, or declare
-//! it idempotent or a stream: `stock.with(CallOptions::new().no_retry()).send(request)`, or an extension of an HTTP
-//! request.
+//! [`CallOptions`](crate::CallOptions) give one call another timeout, a sooner deadline, no retry or no hedge, or
+//! declare it idempotent or a stream. Use `stock.with(CallOptions::new().no_retry()).send(request)`, or an extension of
+//! an HTTP request.
 //!
 //! # Refused combinations
 //!

@@ -158,8 +158,8 @@ impl InheritDeadlineConfig {
         self
     }
 
-    /// Declares the requests that ask for streams, which may outlast the [maximum](Self::max): they have only the deadline
-    /// that their caller sends. By default none.
+    /// Sets the requests whose answers are streams. Streams may outlast the [maximum](Self::max): they have only the
+    /// deadline that their caller sends. By default there are none.
     pub fn streaming(mut self, streams: HttpStreams) -> Self {
         self.streams = streams;
         self

@@ -1,11 +1,11 @@
-//! Servers of gRPC.
+//! The gRPC server.
 
 use super::Classifier;
 use crate::http::server::{Config, of};
 
-/// Begins to configure a server of gRPC, such as one of tonic. See [`http::server`](mod@crate::http::server).
+/// Begins to configure a gRPC server, such as a tonic server. See [`http::server`](mod@crate::http::server).
 ///
-/// `name` is a label of the metrics. It must differ from the names of clients in the same process.
+/// `name` is a label of the metrics. No client in the same process may have this name.
 pub fn server(name: impl Into<String>) -> Config<Classifier> {
     of(name.into(), Classifier::new())
 }

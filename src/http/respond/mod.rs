@@ -30,7 +30,7 @@
 //! | [`RateLimited`](crate::ErrorKind::RateLimited) | 429 | `RESOURCE_EXHAUSTED` |
 //! | [`TooCostly`](crate::ErrorKind::TooCostly) | 413 | `RESOURCE_EXHAUSTED`, with a pushback of -1: do not try again |
 //! | [`Timeout`](crate::ErrorKind::Timeout), [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) | 504 | `DEADLINE_EXCEEDED` |
-//! | the same, of the body of a [request](crate::Stage::Request) | 408, over HTTP/1 with `Connection: close` | `CANCELLED` |
+//! | either of them, for the body of a [request](crate::Stage::Request) | 408, over HTTP/1 with `Connection: close` | `CANCELLED` |
 //! | [`Draining`](crate::ErrorKind::Draining) | 503, over HTTP/1 with `Connection: close` | `UNAVAILABLE` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
