@@ -1,5 +1,5 @@
 //! Ten servers behind one client: eight healthy servers of unequal speed, one that fails at once, and a slow one.
-//! Compares round robin, the least loaded of three by calls in flight, and the least loaded of three by peak EWMA.
+//! Compares round robin, least loaded of three by calls in flight, and least loaded of three by peak EWMA.
 //!
 //! `cargo run --example balance`
 
@@ -32,7 +32,7 @@ enum Kind {
 }
 use Kind::{Fails, Slow, Well};
 
-/// Which server answered, and what.
+/// Number of the server that answered, and its answer.
 type Answer = (Kind, StatusCode);
 type Server = BoxCloneSyncService<(), Answer, BoxError>;
 
@@ -55,7 +55,7 @@ async fn open(status: StatusCode, takes: Duration) -> Result<SocketAddr, BoxErro
     Ok(address)
 }
 
-/// A client of one server.
+/// Makes a client of one server.
 fn client(kind: Kind, address: SocketAddr) -> Result<Server, BoxError> {
     let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let uri: Uri = format!("http://{address}/").parse()?;
@@ -78,14 +78,14 @@ struct Results {
     p99: Duration,
 }
 
-/// A call every 2 ms.
+/// Makes a call every 2 ms.
 async fn run<P>(policy: &str, config: Config<P>, servers: &[Server]) -> Result<Results, BoxError>
 where
     P: Choose<()> + Clone + Send + Sync + 'static,
 {
     let endpoints = servers.iter().cloned().enumerate();
     let endpoints = endpoints.map(|(key, server)| Endpoint::new(key, server));
-    // Without this only errors of the connection were failures.
+    // Without this classifier, only connection errors would be failures.
     let config = config.classify(|result: Result<&Answer, &Error>| match result {
         Ok((_, status)) if !status.is_server_error() => Outcome::Success,
         _ => Outcome::Failure,

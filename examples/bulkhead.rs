@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 
 type Client = BoxCloneSyncService<u32, u32, BoxError>;
 
-/// A service with four workers who take 20 ms for each call: 200 calls a second.
+/// A service with four workers that take 20 ms for each call: 200 calls a second.
 fn inventory() -> Client {
     let workers = Arc::new(Semaphore::new(4));
     Client::new(service_fn(move |item: u32| {
@@ -29,7 +29,7 @@ fn inventory() -> Client {
     }))
 }
 
-/// At most `limit` calls in flight; a few more may wait, for 20 to 100 ms.
+/// Permits `limit` calls in flight. A few more calls may wait, for 20 to 100 ms.
 fn protected(limit: impl Into<Limit>) -> Result<(BulkheadLayer, Client), BoxError> {
     let bulkhead = BulkheadLayer::config("inventory", limit)
         .queue(50)
@@ -78,7 +78,7 @@ async fn main() -> Result<(), BoxError> {
     let unlimited = overload("no limit", inventory()).await;
     let (_, client) = protected(6)?;
     let limited = overload("limit 6", client).await;
-    // Finds the limit itself: what takes longer than 60 ms is a sign of overload.
+    // An adaptive limit: a call that takes longer than 60 ms is a sign of overload.
     let (bulkhead, client) = protected(Aimd::between(2, 100).slow_calls(60 * MS))?;
     let adaptive = overload("adaptive limit", client).await;
     println!("it found a limit of {}", bulkhead.handle().limit());

@@ -1,4 +1,4 @@
-//! A cache in another process as fallback: while the service is down, the last answer is read from the cache by an async function.
+//! A cache in another process as fallback: while the service is down, an async function reads the last answer from it.
 //!
 //! `cargo run --example cached_answer`
 
@@ -14,7 +14,7 @@ use tower::{ServiceBuilder, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Stands for a client of Redis, or of another cache.
+/// Replaces a client of Redis or of another cache.
 #[derive(Clone, Default)]
 struct Cache(Arc<Mutex<HashMap<&'static str, String>>>);
 
@@ -45,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
                 return Err::<_, BoxError>("connection reset".into());
             }
             let answer = format!("12 {item}");
-            // No caller waits until the cache has it.
+            // Written in a task, so that no caller waits for the cache.
             tokio::spawn(
                 async move { cached.put(item, format!("12 {item}, some time ago")).await },
             );
@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
         }
     });
 
-    // The recipe. `None`: the cache has no answer, is down or takes too long, and the failure comes back as it is.
+    // The recipe. `None` means that the cache has no answer, is down or is too slow. The caller then gets the failure.
     let last_answer = move |item: &'static str, _: Failed<'_, String>| {
         let cache = cache.clone();
         async move { timeout(50 * MS, cache.get(item)).await.ok()? }

@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
         );
         is_up.store(phase == "up", Ordering::Relaxed);
         let began = Instant::now();
-        // When it is back, as long as it takes to find that out.
+        // The last phase goes on until the breaker has detected the recovery.
         while began.elapsed() < 700 * MS || (phase == "up" && handle.state() != State::Closed) {
             let called = Instant::now();
             match client.send("bolts").await {

@@ -28,7 +28,7 @@ const MS: Duration = Duration::from_millis(1);
 const PRIMARIES: usize = 3;
 const SERVERS: usize = 5;
 const CALLS_PER_SECOND: u32 = 400;
-/// Number of half seconds that it takes.
+/// Length of the demonstration in half seconds.
 const STEPS: usize = 18;
 
 /// Answers with the number of the server.
@@ -48,7 +48,7 @@ fn serve(listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-/// A client of one server.
+/// Makes a client of one server.
 fn client(server: usize, address: SocketAddr) -> Result<Server, BoxError> {
     let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let uri: Uri = format!("http://{address}/").parse()?;
@@ -61,14 +61,14 @@ fn client(server: usize, address: SocketAddr) -> Result<Server, BoxError> {
     })))
 }
 
-/// Results of the calls since the last look.
+/// Results of the calls since the last report.
 #[derive(Default)]
 struct Tally {
     answers: [AtomicU32; SERVERS],
     failed: AtomicU32,
 }
 
-/// A call every few milliseconds, each a task of its own, for so long.
+/// Makes a call every few milliseconds for `time`, each in its own task.
 async fn load(service: impl Fn() -> JoinHandle<()>, time: Duration) {
     let end = Instant::now() + time;
     let mut calls = Vec::new();
@@ -78,12 +78,12 @@ async fn load(service: impl Fn() -> JoinHandle<()>, time: Duration) {
         calls.push(service());
     }
     for call in calls {
-        // A panic in a call is one here.
+        // Passes on a panic in a call.
         call.await.expect("calls do not panic");
     }
 }
 
-/// Prints what each server got in the last half second. Returns the percentages.
+/// Prints each server's share of the calls in the last half second, and returns these percentages.
 fn report(step: usize, event: &str, tally: &Tally, handle: &Handle<Server>) -> [f64; SERVERS] {
     let answers = tally.answers.each_ref();
     let answers = answers.map(|answers| f64::from(answers.swap(0, Ordering::Relaxed)));
@@ -112,7 +112,7 @@ async fn main() -> Result<(), BoxError> {
         endpoints.push(Endpoint::new(address, client(server, address)?).priority(priority));
     }
 
-    // The recipe. Health checks see a dead group; times are shorter than the defaults, because this is a demonstration.
+    // The recipe. Health checks notice a dead group. The times are shorter than the defaults for this demonstration.
     let balance = Balance::config("search")
         .failover(
             Failover::new()

@@ -33,7 +33,7 @@ async fn main() -> Result<(), BoxError> {
         }
     });
 
-    // `None`: there is no other answer, and the failure comes back as it is.
+    // `None` means that there is no other answer. The caller then gets the failure.
     let stale = move |item: &'static str, failed: Failed<'_, String>| {
         let why = match failed.kind() {
             Some(kind) => format!("{kind:?}"),
@@ -43,7 +43,8 @@ async fn main() -> Result<(), BoxError> {
         Some(format!("{answer}, as of some time ago ({why})"))
     };
 
-    // Outside everything that may still save the call. What is measured inside is what it covers up.
+    // The fallback is outside all layers that may still save the call. The inner measure counts the failures that it
+    // hides.
     let client = ServiceBuilder::new()
         .layer(MeasureLayer::operation("stock"))
         .layer(FallbackLayer::new("stock", fallback::from_request(stale)))
@@ -73,7 +74,7 @@ async fn main() -> Result<(), BoxError> {
     println!("the service is down");
     is_up.store(false, Ordering::Relaxed);
     for item in ["bolts", "bolts", "bolts", "nuts"] {
-        // Nobody has asked for nuts before.
+        // There is no earlier answer for nuts.
         assert_eq!(ask(item).await, item == "bolts");
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Tests of a service of one's own with injected faults, in virtual time: the client that it uses is replaced by a list of faults.
+//! Tests of your own service with injected faults, in virtual time: a list of faults replaces the client of the
+//! service.
 //!
 //! `cargo run --example fault_tests`
 
@@ -15,7 +16,7 @@ use tower::util::BoxCloneSyncService;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// The client of the stock service, or what takes its place in a test.
+/// The client of the stock service, or its replacement in a test.
 type Client = BoxCloneSyncService<&'static str, u32, BoxError>;
 
 /// The service under test.
@@ -38,7 +39,7 @@ impl Orders {
         })
     }
 
-    /// Takes orders unseen if the stock does not answer.
+    /// Accepts an order unconfirmed if the stock service does not answer.
     async fn order(&self, item: &'static str, count: u32) -> Result<&'static str, &'static str> {
         match self.stock.send(item).await {
             Ok(left) if left >= count => Ok("ordered"),
@@ -49,7 +50,7 @@ impl Orders {
     }
 }
 
-/// A fault of one attempt. After the last one in the list all is well.
+/// A fault of one attempt. After the last fault in the list, attempts succeed.
 #[derive(Clone, Copy)]
 enum Fault {
     Fails,
@@ -57,7 +58,7 @@ enum Fault {
     Late(Duration),
 }
 
-/// Orders over a stock of 12 with these faults, one for each attempt.
+/// Makes `Orders` over a stock of 12 with these faults, one for each attempt.
 fn orders(faults: impl IntoIterator<Item = Fault>) -> Orders {
     let faults = Arc::new(Mutex::new(VecDeque::from_iter(faults)));
     let stock = service_fn(move |_item| {

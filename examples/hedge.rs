@@ -50,7 +50,7 @@ async fn load(what: &str, client: &Client, sent: &AtomicU32) -> (Duration, f64) 
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Several replicas behind one address. Now and then one is slow: 3 % of the calls.
+    // Several replicas behind one address, which are slow for 3 % of the calls.
     let sent = Arc::new(AtomicU32::new(0));
     let replicas = service_fn({
         let sent = Arc::clone(&sent);
@@ -64,12 +64,12 @@ async fn main() -> Result<(), BoxError> {
         }
     });
     let bare = Client::new(replicas.clone());
-    // The percentile must leave out more calls than are slow: by default it is the 98th, for 1 % or so.
+    // The percentile must leave out more calls than are slow. The default, the 98th, suits about 1 % of slow calls.
     let hedge = HedgeLayer::config("stock").percentile(0.95).build()?;
     let hedged = Client::new(hedge.wrap(replicas).map_err(Into::into));
 
     let (bare_p99, _) = load("bare", &bare, &sent).await;
-    load("hedged, first second", &hedged, &sent).await; // in which it learns what takes too long
+    load("hedged, first second", &hedged, &sent).await; // it learns the usual latency
     let (p99, ratio) = load("hedged", &hedged, &sent).await;
     println!("a copy is sent after {:.1?}", hedge.handle().delay());
     assert!(p99 < bare_p99 / 2, "the tail is shorter");

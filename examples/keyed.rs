@@ -13,7 +13,7 @@ struct Request {
     tenant: &'static str,
 }
 
-/// The database of each tenant. That of "crow" hangs.
+/// The database of each tenant. The database of "crow" hangs.
 async fn query(request: Request) -> Result<&'static str, BoxError> {
     if request.tenant == "crow" {
         sleep(Duration::from_secs(60)).await;
@@ -24,8 +24,8 @@ async fn query(request: Request) -> Result<&'static str, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A breaker and a timeout for each tenant, the first one outermost. All have the same name: it is the label
-    // of their metrics.
+    // A breaker and a timeout for each tenant, with the breaker outermost. All have one name, the label of their
+    // metrics.
     let layer = KeyedLayer::new(
         "tenants",
         |request: &Request| request.tenant,
@@ -55,7 +55,7 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!(rejected > 0, tenant == "crow");
     }
 
-    // The handle reaches the layers of a key.
+    // The handle returns the layers of a key.
     let handle = layer.handle();
     for tenant in ["ant", "bee", "crow"] {
         if let Some((breaker, _timeout)) = handle.get(&tenant) {

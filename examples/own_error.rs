@@ -1,4 +1,4 @@
-//! An error type of one's own: `?` converts the error of a stack, also in a spawned task, and callers see what they can act on.
+//! Your own error type: `?` converts the error of a stack, also in a spawned task, so that callers can act on it.
 //!
 //! `cargo run --example own_error`
 
@@ -11,13 +11,13 @@ use buttress::{BoxError, ErrorKind, standard};
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-/// The recipe. `thiserror` is not needed for it.
+/// The recipe. It does not need `thiserror`.
 #[derive(Debug, thiserror::Error)]
 enum StockError {
-    /// The caller may come back.
+    /// The service takes no calls at present. The caller may try again.
     #[error("not at present, try again in {} ms", retry_after.as_millis())]
     Busy { retry_after: Duration },
-    /// It may have happened or not.
+    /// The service may have acted on the call or not.
     #[error("no answer in time")]
     NoAnswer(#[source] buttress::Error),
     /// The service's own error.
@@ -35,7 +35,7 @@ impl From<buttress::Error> for StockError {
                 Some(UnknownItem(item)) => Self::Unknown(item.clone()),
                 None => Self::Broken(error),
             },
-            // All others are rejections: nothing has happened.
+            // All other kinds are rejections: the service has not acted.
             _ => Self::Busy {
                 retry_after: error.retry_after().unwrap_or(Duration::from_secs(1)),
             },

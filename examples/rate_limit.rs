@@ -11,7 +11,7 @@ use tower::service_fn;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
-    // Any service that is `Clone`: an HTTP client, a gRPC channel, a function.
+    // Stands for any service that is `Clone`: an HTTP client, a gRPC channel, a function.
     let search = service_fn(|request: &'static str| async move {
         Ok::<_, BoxError>(match request {
             "too many" => 429,
@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
         .one_quota()
         .classify(classify_fn(|answer: Result<&u16, &Error>| match answer {
             Ok(429) => Outcome::Throttled {
-                // Of a real answer, this is its header `Retry-After`.
+                // In a real answer, this is the header `Retry-After`.
                 retry_after: Some(Duration::from_millis(300)),
             },
             Ok(_) => Outcome::Success,
@@ -66,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Prints a result, and returns 1 if the call has passed.
+/// Prints a result, and returns 1 if the call was answered.
 fn show(result: &Result<u16, Error>) -> u32 {
     match result {
         Ok(status) => println!("{status}"),

@@ -1,5 +1,5 @@
-//! Reads are balanced over replicas and writes go to the primary: a replica and the primary are lost, the other replica is
-//! promoted, and the lost ones come back as replicas.
+//! Reads are balanced over replicas, and writes go to the primary. A replica and the primary are lost, the other
+//! replica is promoted, and the lost servers come back as replicas.
 //!
 //! `cargo run --example read_replicas`
 
@@ -23,7 +23,7 @@ enum Query {
     AskForRole,
 }
 
-/// A client of one server, such as a pool of connections. Answers with the name of the server.
+/// A client of one server, such as a pool of connections. It answers with the name of the server.
 type Server = BoxCloneSyncService<Query, &'static str, BoxError>;
 
 /// The recipe: two stacks over the same servers.
@@ -37,11 +37,11 @@ impl Orders {
     fn new(servers: &[(&'static str, Server)]) -> Result<Self, BoxError> {
         let interval = Duration::from_secs(1);
         let endpoint = |at: usize| Endpoint::new(servers[at].0, servers[at].1.clone());
-        // The primary takes reads only as far as the replicas cannot.
+        // The primary takes only the reads that the replicas cannot take.
         let reads = [endpoint(0).priority(1), endpoint(1), endpoint(2)];
         let reads = Balance::new("orders_reads", reads)?;
         let reads = reads.check_health(HealthCheck::new(Ask::new(|| Read)).interval(interval))?;
-        // A server that is not the primary is unhealthy for writes. One group for each server: writes go to one of them.
+        // A server that is not the primary is unhealthy for writes. Each server is a group, so writes go to one server.
         let writes = [
             endpoint(0),
             endpoint(1).priority(1),
@@ -80,7 +80,7 @@ enum Role {
     Gone,
 }
 
-/// The servers, and their roles at present.
+/// The present roles of the servers.
 type Roles = Arc<Mutex<[Role; 3]>>;
 
 fn server(at: usize, name: &'static str, roles: &Roles) -> Server {

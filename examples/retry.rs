@@ -14,7 +14,7 @@ use tower::{ServiceExt, service_fn};
 
 type Client = BoxCloneSyncService<u32, u32, BoxError>;
 
-/// A service that fails every fifth call, or all of them.
+/// A service that fails every fifth call, or all calls.
 #[derive(Default)]
 struct Stock {
     calls: AtomicU32,
@@ -64,7 +64,7 @@ async fn main() -> Result<(), BoxError> {
         move |item| Arc::clone(&stock).answer(item)
     });
     let bare = Client::new(service.clone());
-    // A retry may do harm where acting twice does; `.replay(..)` says which requests may be sent again.
+    // A retry does harm if the service must not act twice. `.replay(..)` sets the requests that may be sent again.
     let retry = RetryLayer::new("stock").wrap(service.clone());
     let retry = Client::new(retry.map_err(Into::into));
     let no_budget = RetryLayer::config("stock without a budget").no_budget();
@@ -77,7 +77,7 @@ async fn main() -> Result<(), BoxError> {
     println!("every call fails");
     stock.is_out.store(true, Ordering::Relaxed);
     let (_, without) = load("  retry without a budget", &no_budget, &stock).await;
-    // What successes have paid in is used up first.
+    // The first retries use up the tokens of earlier successes.
     load("  retry, as it begins", &retry, &stock).await;
     let (_, attempts) = load("  retry, as it goes on", &retry, &stock).await;
 

@@ -1,4 +1,4 @@
-//! A standard stack for each shard of a database: one shard is down, its circuit breaker is open, and calls to the others go on.
+//! A standard stack for each shard of a database: one shard is down and its breaker is open, but other calls go on.
 //!
 //! `cargo run --example shards`
 
@@ -23,8 +23,8 @@ impl Query {
     }
 }
 
-/// The recipe: retries, budget, circuit breaker and limits of a shard are its own. All have the name that is the label of their
-/// metrics. The settings are the same for all shards, so that the first call shows a mistake in them.
+/// The recipe: each shard has its own retries, budget, circuit breaker and limits. All have one name, the label of
+/// their metrics. The settings are the same for all shards, so the first call shows a mistake in them.
 fn stack() -> StandardLayer {
     standard("orders")
         .timeout(100 * MS)
@@ -34,7 +34,7 @@ fn stack() -> StandardLayer {
         .expect("the settings are valid")
 }
 
-/// A client that knows all shards. The third one hangs.
+/// A client of all shards. The third shard hangs.
 async fn query(query: Query) -> Result<u64, BoxError> {
     sleep(if query.shard() == 2 {
         60_000 * MS

@@ -14,10 +14,10 @@ use tower::util::BoxCloneSyncService;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Answers are status codes. With `reqwest::Client` there is no need for a box.
+/// Answers are status codes. A `reqwest::Client` needs no box.
 type Transport = BoxCloneSyncService<&'static str, u16, BoxError>;
 
-/// Which answers count as failures. A type and not a closure, so that it can be named in a field.
+/// Decides which answers are failures. It is a type and not a closure, so that a field can name it.
 #[derive(Clone)]
 struct ByStatus;
 
@@ -55,7 +55,7 @@ impl Stock {
         })
     }
 
-    /// As for a status page.
+    /// Prints the state of the parts, as a status page would.
     fn print(&self) -> Option<()> {
         let breaker = self.handle.circuit_breaker()?;
         let (bulkhead, rate) = (self.handle.bulkhead()?, self.handle.rate_limit()?);
@@ -85,7 +85,7 @@ async fn main() -> Result<(), BoxError> {
     for now in [200, 503, 200] {
         println!("the service answers {now}");
         status.store(now, Ordering::Relaxed);
-        // Open for 0.8 s or so: then a few calls are let through as probes.
+        // The breaker is open for about 0.8 s. Then it admits a few calls as probes.
         while !stock.handle.is_available() {
             sleep(50 * MS).await;
         }

@@ -1,4 +1,4 @@
-//! A limit for each tenant, by its plan: one that asks for too much is refused, and the others do not notice.
+//! A limit for each tenant, by its plan: a tenant that asks for too much is refused, and the others do not notice.
 //!
 //! `cargo run --example tenants`
 
@@ -19,10 +19,10 @@ async fn search(_: Request) -> Result<&'static str, BoxError> {
     Ok("12 bolts")
 }
 
-/// The key holds all that the layers of a tenant are made from.
+/// The key: a tenant, and the part of its plan that determines its layers.
 type Key = (&'static str, bool);
 
-/// The recipe. All layers have one name, which is the label of their metrics: a tenant is never a label.
+/// The recipe. All layers have one name, the label of their metrics. A tenant is never a label.
 fn limits((_tenant, has_paid): &Key) -> (RateLimitLayer, BulkheadLayer) {
     let (rate, calls) = if *has_paid { (50, 10) } else { (5, 2) };
     (
@@ -40,7 +40,7 @@ async fn main() -> Result<(), BoxError> {
     );
     let service = layer.wrap(service_fn(search));
 
-    // Ten seconds with so many calls in each: bee keeps to its plan, and ant and cat ask for more than theirs.
+    // Ten seconds with this number of calls in each second. bee keeps to its plan; ant and cat exceed their plans.
     let tenants = [("ant", false, 100), ("bee", false, 4), ("cat", true, 100)];
     let loads = tenants.map(|(tenant, has_paid, calls)| {
         let service = service.clone();

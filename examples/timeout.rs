@@ -10,11 +10,11 @@ use tower::{ServiceBuilder, service_fn};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Hangs at the first attempt, for some words at every one.
+/// A service that hangs in the first attempt, and for some words in every attempt.
 async fn search(word: &'static str) -> Result<String, BoxError> {
     let attempt = Attempt::current().map_or(1, Attempt::number);
-    // A real client hands it on, as a header or as the timeout of a statement: who works on for longer works
-    // for nobody.
+    // A real client sends the deadline on, as a header or as the timeout of a statement, because work after the
+    // deadline is useless.
     let left = Deadline::current().ok_or("no deadline")?.remaining();
     println!("  attempt {attempt}, {} ms left", left.as_millis());
     if attempt == 1 || word == "lost" {
@@ -41,10 +41,10 @@ async fn main() -> Result<(), BoxError> {
             Err(error) => println!("  error: {error:#}, after {} ms", took.as_millis()),
         }
 
-        // Without the layers it would have been a minute.
+        // Without the layers this would take a minute.
         assert!(took < 10_000 * MS);
         let Err(error) = result else { continue };
-        // That of the last attempt, if there was no time for another one, or that of the whole.
+        // The error is the timeout of the last attempt, if there was no time for another attempt, or the deadline.
         let kind = Some(error.kind());
         let expected = [ErrorKind::Timeout, ErrorKind::DeadlineExceeded];
         assert!(word == "lost" && kind.is_some_and(|kind| expected.contains(&kind)));

@@ -2,50 +2,52 @@
 
 use std::time::Duration;
 
-/// Settings of one call, which take the place of those of the stack.
+/// Settings of one call, which replace the settings of the stack.
 ///
-/// # How to give them to a call
+/// # Use
 ///
 /// | call | options |
 /// |---|---|
-/// | HTTP, gRPC | are an extension of the request: `request.extensions_mut().insert(options)` |
+/// | HTTP, gRPC | an extension of the request: `request.extensions_mut().insert(options)` |
 /// | an async function | [`Client::with`](crate::client::Client::with): `db.with(options).run(function)` |
 /// | any service behind a standard stack | [`StandardService::with`](crate::stack::StandardService::with): `stock.with(options).send(request)` |
-/// | requests of your own type | [`Replay::call_options`](crate::Replay::call_options) of a policy of your own returns them |
+/// | requests of your own type | the return value of [`Replay::call_options`](crate::Replay::call_options), in a policy of your own |
 ///
-/// The extension is read by `HttpReplay`, the policy of `http::client`, `http::standard`, `grpc::client` and
-/// `http::grpc::standard`. A stack with another policy, such as [`Never`](crate::Never), does not read it: use `with`.
+/// `HttpReplay` reads the extension. It is the policy of `http::client`, `http::standard`, `grpc::client` and
+/// `http::grpc::standard`. A stack with another policy, such as [`Never`](crate::Never), does not read the extension:
+/// use `with`.
 ///
-/// If a call has options of both kinds, all of them apply. Where both set the same value, that of `with` counts; of two deadlines the
-/// sooner one.
+/// If a call has an extension and options by `with`, both apply. Where both set the same value, `with` decides. Of two
+/// deadlines the sooner one applies.
 ///
 /// # Settings
 ///
-/// | setting | takes the place of |
+/// | setting | replaces |
 /// |---|---|
 /// | [`timeout`](Self::timeout) | the timeout of the stack; it may be shorter or longer |
-/// | [`deadline`](Self::deadline) | the deadline of the stack and an inherited one, if it is sooner than both |
+/// | [`deadline`](Self::deadline) | the deadline of the stack and an inherited deadline, if it is sooner than both |
 /// | [`no_retry`](Self::no_retry) | the retry |
 /// | [`no_hedge`](Self::no_hedge) | the hedge |
 /// | [`idempotent`](Self::idempotent) | the decision by the method, key or path of the request |
 /// | [`stream`](Self::stream) | the declaration of [streams](crate::stack#streams) |
 ///
-/// The idempotency key of a call is no option, because the service has to see it: it is the header `Idempotency-Key`, or a key of
-/// the metadata in gRPC. A request with a key is idempotent.
+/// The idempotency key of a call is not an option, because the service must see it. It is the header `Idempotency-Key`,
+/// or a key of the metadata in gRPC. A request with a key is idempotent.
 ///
-/// A retry or a hedge that you nest by hand reads `no_retry`, `no_hedge` and `idempotent`. The times and `stream` are read by
-/// standard stacks alone. A stack inside another one reads the options of the request, too. Calls that a function or a service
-/// makes inside are calls of their own, and inherit the deadline alone.
+/// A retry or a hedge that you nest by hand reads `no_retry`, `no_hedge` and `idempotent`. Only standard stacks read
+/// the times and `stream`. A stack inside another stack also reads the options of the request. Calls that a function or
+/// a service makes are separate calls, and inherit only the deadline.
 ///
 /// # Other callers
 ///
-/// An attempt that ends at a timeout shorter than that of the stack is no failure of the service. It counts as a call that its caller
-/// has ended [early](crate::circuit_breaker#calls-that-end-early), so that hasty callers do not open the circuit breaker for others.
-/// It is made again as any attempt that timed out, and the retry is paid from the budget of the stack.
+/// An attempt that ends at a shorter timeout than that of the stack is not a failure of the service. It counts as a
+/// call that its caller has ended [early](crate::circuit_breaker#calls-that-end-early), so hasty callers do not open
+/// the circuit breaker for others. It is retried like any attempt that timed out, and the budget of the stack pays for
+/// the retry.
 ///
 /// # Cost
 ///
-/// One look at the extensions of an HTTP request. A call with options allocates once.
+/// A call with options allocates once. Every HTTP request costs a lookup in its extensions.
 ///
 /// # Examples
 ///
@@ -78,7 +80,7 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
-    /// No settings: all are those of the stack.
+    /// Makes options without settings, so that the settings of the stack apply.
     pub const fn new() -> Self {
         Self {
             timeout: None,
@@ -90,39 +92,41 @@ impl CallOptions {
         }
     }
 
-    /// Sets the time of each attempt, which may be shorter or longer than that of the stack, or where the stack has none.
+    /// Sets the timeout of each attempt. It may be shorter or longer than the timeout of the stack, and also applies if
+    /// the stack has none.
     ///
-    /// The deadline bounds it. A response timeout of the stack that is shorter is extended to this time.
+    /// The deadline bounds it. A shorter response timeout of the stack is extended to this time.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time of the whole answer, from the beginning of the call: all attempts, the waits between them, and the body.
+    /// Sets the time of the whole answer, from the beginning of the call: all attempts, their waits, and the body.
     ///
-    /// It is the [deadline](crate::Deadline) of all that is called inside, and a `PropagateDeadlineLayer` writes it on the wire.
-    /// A sooner one, of the stack or inherited, takes its place. A stream has it too.
+    /// It is the [deadline](crate::Deadline) of all inner calls, and a `PropagateDeadlineLayer` sends it to the
+    /// service. A sooner deadline, of the stack or inherited, replaces it. It also applies to a stream.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Failed attempts are not made again, neither by the retry nor by a hedge.
+    /// Sets that failed attempts are not made again, neither by the retry nor by a hedge.
     pub const fn no_retry(mut self) -> Self {
         self.no_retry = true;
         self
     }
 
-    /// Sends no copies while the first attempt is on its way.
+    /// Sets that no copies are sent while the first attempt is on its way.
     pub const fn no_hedge(mut self) -> Self {
         self.no_hedge = true;
         self
     }
 
-    /// Sets whether the service may act on the request twice. A request that may is also hedged, if the stack has a hedge.
+    /// Sets whether the service may act on the request twice. If it may and the stack has a hedge, the request is also
+    /// hedged.
     ///
-    /// It decides before the method, a key and the path of an HTTP request, before [`Replay::is_idempotent`](crate::Replay::is_idempotent), and before
-    /// the choice between `run` and `run_once`.
+    /// This setting takes precedence over the method, key and path of an HTTP request, over
+    /// [`Replay::is_idempotent`](crate::Replay::is_idempotent), and over the choice between `run` and `run_once`.
     pub const fn idempotent(mut self, is_idempotent: bool) -> Self {
         self.idempotent = Some(is_idempotent);
         self
@@ -134,7 +138,7 @@ impl CallOptions {
         self
     }
 
-    /// Puts the options of a call together with those of its request.
+    /// Merges the options of `with` and the options of the request.
     #[cold]
     pub(crate) fn both(own: Option<Self>, of_request: Option<Self>) -> Self {
         let (own, of_request) = (own.unwrap_or_default(), of_request.unwrap_or_default());

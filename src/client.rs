@@ -2,8 +2,8 @@
 //!
 //! # When to use it
 //!
-//! With a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard
-//! stack](crate::stack), and takes the same settings. Its calls take a function in place of a request: see
+//! Use it with a dependency that is not a `tower::Service` and need not become one. [`client`] is the [standard
+//! stack](crate::stack) and has the same settings. Its calls take a function instead of a request: see
 //! [`run`](Client::run).
 //!
 //! # How it works
@@ -14,8 +14,8 @@
 //!
 //! | method | the function is called again |
 //! |---|---|
-//! | [`run`](Client::run) | after a failure, a timeout, or, if configured, as a hedge: it does no harm twice |
-//! | [`run_once`](Client::run_once) | never; with [`retry_rejections`](crate::retry::Config::retry_rejections), a call that was refused before it is made again |
+//! | [`run`](Client::run) | after a failure or a timeout, or as a hedge if configured: calling it twice must do no harm |
+//! | [`run_once`](Client::run_once) | never; with [`retry_rejections`](crate::retry::Config::retry_rejections), a call that was refused before the function was called is made again |
 //!
 //! [`with`](Client::with) gives a call [settings of its own](CallOptions):
 //! `db.with(CallOptions::new().deadline(SECOND)).run(|| …)`.
@@ -223,7 +223,7 @@ impl<E: StdError + 'static> StdError for CallError<E> {
 }
 
 impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
-    /// Calls a function that does no harm when it is called again: a query, an update with a key.
+    /// Calls a function that may be called again without harm: a query, an update with a key.
     ///
     /// # Errors
     ///
@@ -246,8 +246,8 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         call(self.service(function), Twice::DoesNoHarm)
     }
 
-    /// Calls a function once at most. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a further attempt
-    /// if a layer of this client has refused the call, so that the function was not called.
+    /// Calls a function at most once. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a
+    /// further attempt if a layer of this client has refused the call before the function was called.
     ///
     /// Otherwise it is like [`run`](Self::run).
     ///
@@ -268,9 +268,9 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         call(self.service(function), Twice::DoesHarm)
     }
 
-    /// Gives calls these options: `db.with(CallOptions::new().no_retry()).run(|| …)`.
+    /// Returns a client whose calls have these options: `db.with(CallOptions::new().no_retry()).run(|| …)`.
     ///
-    /// The page of [`CallOptions`] has an example.
+    /// [`CallOptions`] has an example.
     #[must_use]
     pub fn with(&self, options: CallOptions) -> WithOptions<Self> {
         WithOptions {
@@ -290,7 +290,7 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
 }
 
 impl<K> WithOptions<Client<K>> {
-    /// Calls a function that does no harm when it is called again. See [`Client::run`].
+    /// Calls a function that may be called again without harm. See [`Client::run`].
     ///
     /// # Errors
     ///

@@ -1,18 +1,18 @@
-//! Hints of the compiler for mistakes that would otherwise fail at a trait of another crate.
+//! Compiler hints for mistakes that would otherwise fail at a trait of another crate.
 //!
-//! Each hint is a trait that no type implements, as the condition of an implementation of the other trait. The compiler then
-//! complains about our trait, with our text. Where a *method* needs the other trait, as `ServiceBuilder::service` does,
-//! it prints the name of our trait instead of the text, so that the name is a hint too. The condition is about a reference
-//! to the type, because about the type itself the compiler would complain of the other trait.
+//! Each hint is a trait that no type implements. It is the condition of an implementation of the other trait, so the
+//! compiler reports our trait, with our text. If a *method* such as `ServiceBuilder::service` needs the other trait,
+//! the compiler prints only the name of our trait, so the name is a hint too. The condition concerns a reference to the
+//! type: for the type itself, the compiler would report the other trait.
 
 use std::convert::Infallible;
 
 use crate::Error;
 
-/// The configuration of a layer in the place of the layer.
+/// Hint for a configuration that is used in place of its layer.
 ///
-/// `Result<Layer, ConfigError>` in the place of the layer stays with the compiler's own message: neither the type nor tower's
-/// trait is ours.
+/// A `Result<Layer, ConfigError>` in place of the layer gets the compiler's own message, because neither the type nor
+/// tower's trait is ours.
 #[diagnostic::on_unimplemented(
     message = "the configuration of a layer is not the layer",
     label = "`.build()?` is missing",
@@ -23,7 +23,7 @@ pub trait CallBuildFirst<S> {
     fn layer(self, inner: S) -> S;
 }
 
-/// Makes the compiler tell that a configuration must be built before it is a layer.
+/// Implements `tower::Layer` for a configuration with the hint that it must be built first.
 macro_rules! layer_after_build {
     ([$($param:ident),*] $config:ty) => {
         #[doc(hidden)]
@@ -42,7 +42,7 @@ macro_rules! layer_after_build {
 
 pub(crate) use layer_after_build;
 
-/// Errors of layers in a server that must answer.
+/// Hint for errors of layers in a server that must answer every request.
 #[diagnostic::on_unimplemented(
     message = "this server must answer every request, but a layer of buttress returns an error",
     label = "`RespondLayer::for_servers()` is missing outside the other layers of buttress",
@@ -53,8 +53,8 @@ pub trait RespondLayerOutside {
     fn respond(self) -> Infallible;
 }
 
-// A condition without parameters is checked where it stands, and would not compile. One over all lifetimes is checked where
-// the implementation is used.
+// The compiler checks a condition without parameters at once, so it would not compile. A condition over all lifetimes
+// is checked where the implementation is used.
 #[doc(hidden)]
 impl From<Error> for Infallible
 where

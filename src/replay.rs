@@ -1,4 +1,4 @@
-//! Decision whether a request may be sent again, and its copy.
+//! The policy that decides whether a request may be sent again, and copies it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -112,8 +112,8 @@ pub trait Replay<Req> {
 #[derive(Clone, Debug)]
 pub struct Upload(Arc<Progress>);
 
-/// The connection's task writes, and the attempt reads. Times are nanoseconds from the origin, and 0 if there is none. Each word says
-/// all by itself.
+/// The connection's task writes, and the attempt reads. Times are nanoseconds from the origin, and 0 if there is none.
+/// Each word has its meaning without the other.
 #[derive(Debug)]
 struct Progress {
     origin: Instant,
@@ -127,7 +127,7 @@ struct Progress {
 const STARVED: u64 = u64::MAX;
 
 impl Progress {
-    /// The time now, which is never 0.
+    /// Returns the present time, which is never 0.
     fn now(&self) -> u64 {
         nanos_between(self.origin, Instant::now()).clamp(1, STARVED - 1)
     }
@@ -206,8 +206,8 @@ pub enum Effect {
     /// No trace: the answer to a later attempt does not change.
     #[default]
     None,
-    /// The service knows the request by a key. While the first attempt is in progress, the service may say so in its
-    /// answer to a later one.
+    /// The service knows the request by a key. While the first attempt is in progress, the answer to a later attempt
+    /// may say so.
     Key,
     /// The request removes something. A later attempt does not find it.
     Removal,
@@ -288,7 +288,7 @@ impl fmt::Display for ReplayBodyError {
 impl StdError for ReplayBodyError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            // The error itself, because behind the `Arc` a search by its type would not find it.
+            // Returns the error itself, because a search by its type would not find it behind the `Arc`.
             Self::Source(error) => Some(&**error),
             Self::Lost | Self::Superseded | Self::Panicked => None,
         }

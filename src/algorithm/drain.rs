@@ -1,40 +1,41 @@
-//! Calls in flight, counted so that a drain knows when the last of them is over.
+//! Count of the calls in flight, which shows a drain when the last call has ended.
 //!
-//! Each thread counts in a word of its own, in effect, so that calls write no common word. A call may end on another
-//! thread than the one on which it began: a single word says nothing, and the sum of all words is the number of calls.
+//! In effect, each thread counts in its own word, so that threads do not share a word. A call may end on another thread
+//! than it began. The sum of all words is therefore the number of calls, and a single word means nothing.
 //!
-//! A drain marks every word. Each access of a call is one addition, which also tells it of the mark:
+//! A drain marks every word. Each access of a call is one addition, which also returns the mark:
 //!
-//! - *Call that begins*: adds one. If the word was marked, it takes the one back from the same word, and is refused.
-//! - *Call that ends*: takes one from a word. If the word was marked, it wakes the waiter. So does a call that is refused.
+//! - *Call that begins*: adds one. If the word was marked, the call subtracts one from the same word and is refused.
+//! - *Call that ends*: subtracts one from a word. If the word was marked, it wakes the waiter. A refused call does,
+//!   too.
 //! - *Drain*: marks all words, then stores `is_draining` (`Release`).
 //! - *Waiter*: registers, loads `is_draining` (`Acquire`), then reads all words.
 //!
-//! Every admitted call has added its one before its word was marked, so a waiter that reads the words after the marks sees the
-//! beginning of every call. It may miss an end, or the end of a refused call, but such an end comes after a mark and wakes it. So a
-//! sum of 0 proves that every admitted call is over, although the sum is no snapshot.
+//! Every admitted call added one before its word was marked. A waiter reads the words after the marks, so it sees the
+//! beginning of every call. It may miss the end of an admitted or a refused call, but such an end comes after a mark
+//! and wakes it. Therefore a sum of 0 proves that every admitted call has ended, although the sum is no snapshot.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Bit of a word that a drain sets. A carry or a borrow of the number above it leaves it alone.
+/// Bit of a word that a drain sets. The number is above it, so its carries and borrows do not change the bit.
 const MARK: u64 = 1;
 /// One call.
 const CALL: u64 = 2;
 
-/// The calls in flight, and whether they are the last.
+/// The calls in flight, and the state of the drain.
 pub(crate) struct InFlight {
-    /// As many as a power of two.
+    /// Their number is a power of two.
     stripes: Box<[Stripe]>,
     is_draining: AtomicU32,
 }
 
-/// The beginnings less the ends of some threads, in units of [`CALL`] and modulo 2⁶³, and the mark. Aligned so that stripes do
-/// not share a cache line (two of them, as they are fetched in pairs).
+/// Calls that began minus calls that ended, on some threads, in units of [`CALL`] and modulo 2⁶³; and the mark. The
+/// alignment keeps two stripes out of one pair of cache lines, because lines are fetched in pairs.
 #[repr(align(128))]
 struct Stripe(AtomicU64);
 
 impl InFlight {
-    /// Counts in so many words, a power of two.
+    /// Makes a count with this number of words, a power of two.
     pub(crate) fn new(stripes: usize) -> Self {
         Self {
             stripes: (0..stripes).map(|_| Stripe(AtomicU64::new(0))).collect(),
@@ -47,7 +48,7 @@ impl InFlight {
         &self.stripes[thread & (self.stripes.len() - 1)].0
     }
 
-    /// Begins a call. Returns `false` if it is refused by a drain, whose waiter is to be woken.
+    /// Begins a call. Returns `false` if a drain refuses it; the caller must then wake the waiter.
     #[inline]
     #[must_use]
     pub(crate) fn begin(&self, thread: usize) -> bool {
@@ -59,15 +60,15 @@ impl InFlight {
         !is_refused
     }
 
-    /// Ends a call. Returns whether the waiter of a drain is to be woken.
+    /// Ends a call. Returns whether the caller must wake the waiter of a drain.
     #[inline]
     #[must_use]
     pub(crate) fn end(&self, thread: usize) -> bool {
-        // Whoever sees that the call is over sees its work.
+        // A thread that sees the end of the call also sees its work.
         self.word(thread).fetch_sub(CALL, Ordering::Release) & MARK != 0
     }
 
-    /// Admits no further call.
+    /// Refuses all further calls.
     pub(crate) fn drain(&self) {
         for stripe in &self.stripes {
             stripe.0.fetch_or(MARK, Ordering::Relaxed);
@@ -80,12 +81,13 @@ impl InFlight {
         self.is_draining.load(Ordering::Acquire) != 0
     }
 
-    /// Returns the number of calls in flight. After [`is_draining`](Self::is_draining) it is 0 only if every admitted call is over.
+    /// Returns the number of calls in flight. After [`is_draining`](Self::is_draining) it is 0 only if every admitted
+    /// call is over.
     pub(crate) fn count(&self) -> u64 {
         let words = self.stripes.iter();
         let words = words.map(|stripe| stripe.0.load(Ordering::Acquire) & !MARK);
         let sum = words.fold(0, u64::wrapping_add);
-        // Before a drain, of a call that moves from one word to another the end alone may be seen.
+        // Before a drain, this sum may contain the end of a call but not its beginning on another thread.
         if sum > u64::MAX / 2 { 0 } else { sum / CALL }
     }
 }
@@ -116,7 +118,7 @@ mod tests {
         assert!(calls.is_draining());
         assert!(!calls.begin(0) && !calls.begin(1));
         assert_eq!(calls.count(), 2);
-        // The number of the other word is negative, which leaves its mark alone.
+        // The number in the other word is negative, which does not change its mark.
         assert!(calls.end(1), "the waiter is woken");
         assert!(!calls.begin(1));
         assert_eq!(calls.count(), 1);

@@ -1,17 +1,17 @@
-//! Addresses with the properties that a registry knows.
+//! Addresses with properties from a registry.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An address with the properties that a registry may know.
+/// An address with the properties that a registry may set.
 ///
-/// A resolver or a list may also give plain addresses, which convert to targets. Inside a [`Change`](super::Change) a target carries the
-/// service that was made for the address. A property that is not set leaves the
-/// [`Endpoint`](crate::balance::Endpoint) as it is: weight 1, priority 0, no standby, no zone.
+/// A resolver or a list may also return plain addresses, which convert to targets. Inside a [`Change`](super::Change),
+/// a target has the service that was made for the address. A property that is not set does not change the
+/// [`Endpoint`](crate::balance::Endpoint): weight 1, priority 0, no standby, no zone.
 ///
-/// A change of the weight takes effect on the endpoint in use. A change of the priority, the standby or the zone begins the
-/// statistics of the endpoint anew, and keeps its service. An endpoint whose weight or priority is outside its range is left
-/// out; a change to such a value is ignored.
+/// A new weight applies to the endpoint in use. After a change of priority, standby or zone, the endpoint keeps its
+/// service and begins its statistics anew. An endpoint whose weight or priority is outside its range is left out; a
+/// change to such a value is ignored.
 ///
 /// # Examples
 ///
@@ -32,7 +32,7 @@ pub struct Target<A> {
     pub weight: Option<f64>,
     /// The number of the [priority group](crate::balance#priority-groups); 0 to 7.
     pub priority: Option<u8>,
-    /// The group of its priority is a [standby](crate::balance::Endpoint::standby).
+    /// `true` if the group of its priority is a [standby](crate::balance::Endpoint::standby).
     pub standby: bool,
     /// The zone of the endpoint, which the status of the endpoint shows. It does not affect the choice of endpoints.
     pub zone: Option<Arc<str>>,
@@ -68,7 +68,7 @@ impl<A> Target<A> {
         self
     }
 
-    /// Makes the group of its priority a [standby](crate::balance::Endpoint::standby).
+    /// Sets that the group of its priority is a [standby](crate::balance::Endpoint::standby).
     #[must_use]
     pub fn standby(mut self) -> Self {
         self.standby = true;
@@ -90,7 +90,7 @@ impl<A> Target<A> {
         self
     }
 
-    /// Replaces the address by another value. Returns the address as well.
+    /// Replaces the address by another value. Also returns the address.
     fn replace<B>(self, address: B) -> (Target<B>, A) {
         let target = Target {
             address,
@@ -118,7 +118,7 @@ impl<A> Target<A> {
     where
         A: PartialEq,
     {
-        // An endpoint does not store the value that it had before a property was set.
+        // A property that is no longer set needs a new endpoint, because an endpoint does not store its former value.
         let is_unset = |before: bool, after: bool| before && !after;
         if self.address != former.address
             || is_unset(former.weight.is_some(), self.weight.is_some())

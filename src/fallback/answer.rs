@@ -26,7 +26,7 @@ pub trait Answer<Req, Res, R> {
     /// The copy of the request that is kept while the primary works.
     type Captured;
 
-    /// Future of an answer that is not there at once.
+    /// Future of an answer that takes time.
     type Future: Future<Output = Result<Res, Error>> + Unpin;
 
     /// Future that looks for an answer, and ends in `None` if there is none.
@@ -39,7 +39,7 @@ pub trait Answer<Req, Res, R> {
     ///
     /// # Errors
     ///
-    /// Returns the reason why there is no answer. The caller gets the failure.
+    /// Returns the reason for no answer. The caller then gets the failure.
     fn answer(
         &self,
         replay: &R,
@@ -52,19 +52,19 @@ pub trait Answer<Req, Res, R> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reply<Res, F, L> {
-    /// The answer is there.
+    /// The answer is known.
     Answered(Res),
-    /// The answer has to be waited for. The response of the failed call is dropped first.
+    /// The answer takes time. The response of the failed call is dropped first.
     Later(F),
-    /// There may be an answer. The caller gets the failure if there is none.
+    /// There may be an answer. If there is none, the caller gets the failure.
     Lookup(L),
 }
 
-/// Reason why a fallback had no answer.
+/// Reason for no answer of a fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoAnswer {
-    /// The function returned none.
+    /// The function returned `None`.
     None,
     /// There was no copy of the request.
     NotCopyable,
@@ -75,7 +75,7 @@ pub enum NoAnswer {
 }
 
 impl NoAnswer {
-    /// The value of the label `result`.
+    /// Returns the value of the label `result`.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::None => "no_answer",
@@ -86,7 +86,7 @@ impl NoAnswer {
     }
 }
 
-/// Answers always with the same value, of the service's response type.
+/// Always answers with the same value, of the service's response type.
 pub fn value<Res: Clone>(value: Res) -> Value<Res> {
     Value(value)
 }
@@ -99,8 +99,8 @@ where
     FromFailure(answer)
 }
 
-/// Answers with a function of a copy of the request and the failure. It returns `None` if it has no answer, such as when
-/// a cache does not know the request.
+/// Answers with a function of a copy of the request and the failure. It returns `None` if it has no answer, for example
+/// because a cache does not contain the item.
 pub fn from_request<Req, Res, F>(answer: F) -> FromRequest<F>
 where
     F: Fn(Req, Failed<'_, Res>) -> Option<Res>,
@@ -108,12 +108,13 @@ where
     FromRequest(answer)
 }
 
-/// Answers with an async function of a copy of the request and the failure, such as one that reads a cache in another process.
-/// It returns `None` if it has no answer.
+/// Answers with an async function of a copy of the request and the failure, such as one that reads a cache in another
+/// process. It returns `None` if it has no answer.
 ///
-/// The function is not called if the deadline has passed. It is called although the failed call may have acted on the request.
+/// The function is not called after the deadline. It is called even if the failed call may have acted on the request.
 ///
-/// The future must not borrow the failure: take from it the data that is needed, such as [`Failed::kind`], before the async block.
+/// The future must not borrow the failure. Take the data that you need, such as [`Failed::kind`], before the async
+/// block.
 ///
 /// # Examples
 ///

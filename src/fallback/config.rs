@@ -22,7 +22,8 @@ pub struct Settings<A, W> {
 }
 
 impl<A, W, K, R> Config<A, W, K, R> {
-    /// Acts on the failed calls that `when` chooses. By default it acts on failures, overloads and rejections.
+    /// Sets the failed calls that the fallback acts on: `when` chooses them. By default these are failures, overloads
+    /// and rejections.
     ///
     /// `when` is called for every result that is classified neither a success nor cancelled.
     pub fn when<Res, W2>(self, when: W2) -> Config<A, W2, K, R>
@@ -35,8 +36,8 @@ impl<A, W, K, R> Config<A, W, K, R> {
         })
     }
 
-    /// Copies requests with `replay`: a closure `|request: &Req| -> Option<Req>`, or a type of your own.
-    /// By default requests are cloned.
+    /// Sets the function that copies requests: a closure `|request: &Req| -> Option<Req>`, or a type of your own. By
+    /// default requests are cloned.
     ///
     /// `replay` is called only if the answer needs the request, see the [module documentation](crate::fallback).
     pub fn replay<R2>(self, replay: R2) -> Config<A, W, K, R2> {

@@ -45,13 +45,14 @@ enum Step<C, F, L, Res> {
         kept: C,
         is_direct: bool,
     },
-    /// An answer is waited for. The primary ended in this error, if in one.
+    /// The answer takes time. `primary` is the error of the primary, if it ended in an error.
     Second {
         answer: F,
         primary: Option<Error>,
         is_direct: bool,
     },
-    /// An answer is looked for. The result of the primary comes back if there is none; it is boxed, because it may be large.
+    /// The lookup of an answer. If it finds none, the caller gets the result of the primary, which is boxed because it
+    /// may be large.
     Lookup {
         answer: L,
         primary: Box<Result<Res, Error>>,
@@ -145,7 +146,7 @@ where
                 answer, primary, ..
             } => ready!(Pin::new(answer).poll(cx)).map_err(|own| {
                 let mut own = Error::of_service(own, name);
-                // The operation must not look as if no service had seen the request.
+                // The operation must not appear as if no service had seen the request.
                 match primary.take() {
                     Some(primary) if !own.was_sent() => return primary,
                     Some(_) => {}
@@ -174,7 +175,7 @@ where
 }
 
 impl<A, W, K, R> FallbackLayer<A, W, K, R> {
-    /// Answers at once, or returns the step in which the answer is waited for.
+    /// Answers at once, or returns the step that waits for the answer.
     #[cold]
     fn reply<Req, Res>(
         &self,

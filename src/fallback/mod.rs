@@ -2,13 +2,13 @@
 //!
 //! # When to use it
 //!
-//! Where a worse answer is better than none: the last known stock, an empty list of recommendations,
-//! a second service. Put it outside the other layers, with only a measure of operations outside it, so that it acts when
-//! retries, circuit breaker and deadline have given up. To count the failures that
-//! it hides, put one more [`MeasureLayer`](crate::MeasureLayer) of another name inside it.
+//! Use it where a worse answer is better than no answer: the last known stock, an empty list of recommendations, a
+//! second service. Put it outside all other layers except a measure of operations, so that it acts when retries,
+//! circuit breaker and deadline have given up. To count the failures that it hides, put another
+//! [`MeasureLayer`](crate::MeasureLayer) with a different name inside it.
 //!
-//! Do not use it where callers must know about the failure: an order that was not placed has no other answer. Do not use it to
-//! spread load: a second service that is called only while the first one is down gets the whole load at once,
+//! Do not use it if callers must know about the failure: an order that was not placed has no other answer. Do not use
+//! it to spread load: a second service that is called only while the first one is down gets the whole load at once,
 //! with cold caches, and needs its own limits. A fallback hides outages from callers, so watch its counter.
 //!
 //! # How it works
@@ -25,9 +25,9 @@
 //!                  └────────────────────────────────────▶ the failure, as it came
 //! ```
 //!
-//! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second
-//! service. The fallback acts on failures, on overloads and on rejections by inner layers of this crate;
-//! [`when`](Config::when) chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
+//! The [classifier](Config::classify) classifies the result, as in every layer, and the result of a second service. The
+//! fallback acts on failures, on overloads and on rejections by inner layers of this crate; [`when`](Config::when)
+//! chooses otherwise, by outcome or by [kind of error](Failed::kind). It answers with one of these:
 //!
 //! | answer | needs a copy of the request |
 //! |---|---|
@@ -37,10 +37,10 @@
 //! | [`from_request_async`]: an async function of the request and the failure | yes |
 //! | [`service`]: another service, called with the request | yes |
 //!
-//! The copy is made before the call by [`Replay`](crate::Replay), as in a retry. Without a copy
-//! the last three have no answer. Before another service is called, the primary's future and its response are
-//! dropped, so that a connection or a permit that they hold is free. An async function leaves the response alive, because the
-//! caller gets it if the function has no answer.
+//! [`Replay`](crate::Replay) makes the copy before the call, as in a retry. Without a copy, the last three have no
+//! answer. Before the fallback calls another service, it drops the primary's future and response, which frees their
+//! connection or permit. Before an async function it keeps the response, because the caller gets it if the function has
+//! no answer.
 //!
 //! # Promises
 //!
@@ -50,15 +50,15 @@
 //!
 //! # Deadline
 //!
-//! A value or a function answers also when the deadline has passed: it takes no time, and the caller would otherwise
-//! get the error of the deadline at the same moment. An async function or another service is not called then, because it could
-//! not answer in time. Only a deadline outside the fallback bounds the second service or the async function. An inner deadline
-//! does not, so give it a timeout of its own.
+//! A value or a function also answers after the deadline: it takes no time, and the caller would otherwise get the
+//! error of the deadline at the same moment. An async function or another service is not called after the deadline,
+//! because it could not answer in time. Only a deadline outside the fallback bounds the second service or the async
+//! function. An inner deadline does not bound it, so give it its own timeout.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the call to the primary, to the second service or to the async function. Nothing else is held. A function
-//! that panics ends the call with its panic.
+//! Dropping the future drops the call to the primary, to the second service or to the async function. Nothing else is
+//! held. A function that panics ends the call with its panic.
 //!
 //! # What clones share
 //!
@@ -66,15 +66,16 @@
 //!
 //! # Cost
 //!
-//! One reference taken and given back, the classification of the result, and the copy of the request where it is
-//! needed. Only a call to another service or to an async function is boxed.
+//! One reference count, the classification of the result, and the copy of the request if the answer needs it. Only a
+//! call to another service or to an async function is boxed.
 //!
 //! # Errors
 //!
-//! None of its own. If the second service fails, the caller gets its error; the inner layers have reported the primary's failure.
-//! There is one exception: if the error proves that the second service was not reached, an outer
-//! retry would conclude that no service has acted on the request. If the primary ended in an error, the caller gets the primary's
-//! error instead. If it ended in a response, the second service's error comes back, and [`was_sent`](crate::Cause::was_sent) is `true`.
+//! It has no errors of its own. If the second service fails, the caller gets its error; the inner layers have reported
+//! the primary's failure. There is one exception: if the error proves that the second service was not reached, an outer
+//! retry would conclude that no service has acted on the request. If the primary ended in an error, the caller
+//! therefore gets the primary's error. If it ended in a response, the caller gets the second service's error, with
+//! [`was_sent`](crate::Cause::was_sent) `true`.
 //!
 //! # Metrics
 //!

@@ -21,8 +21,8 @@ pub fn client(name: impl Into<String>) -> Config {
     whole(standard(name), ())
 }
 
-/// Makes a health check of replicas by the gRPC health service `grpc.health.v1.Health`, for this service; `""` is the
-/// whole server.
+/// Makes a health check of replicas by the gRPC health service `grpc.health.v1.Health`. It asks for `service`; `""` is
+/// the whole server.
 pub fn health_check(service: &str) -> HealthCheck<GrpcProbe> {
     HealthCheck::new(GrpcProbe {
         message: message(service),
@@ -34,8 +34,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) is
-    /// configured.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or
+    /// [`balance`](Self::balance) is configured.
     pub fn wrap<S: Clone>(self, channel: S) -> Result<Client<S>, ConfigError> {
         self.over_one(IntoChannel::new(channel)).map(Client)
     }

@@ -31,12 +31,12 @@ type Stack<S> = WholeStack<IntoChannel<S>, IntoChannel<S>, Classifier>;
 /// A gRPC client with all layers that one dependency needs. Make a generated client from it. See the [module
 /// documentation](super).
 ///
-/// `S` is the channel that it is made of, or each of its replicas.
+/// `S` is its channel, or the channel of each replica.
 #[derive(Clone)]
 pub struct Client<S = Channel>(pub(super) Whole<IntoChannel<S>, IntoChannel<S>, Classifier>);
 
 impl<S> Client<S> {
-    /// A handle that reads and steers the parts of the stack.
+    /// Returns a handle that reads and changes the parts of the stack.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.0.handle()
@@ -106,7 +106,7 @@ fn end<B>(result: Result<Response<B>, Error>) -> Result<Response<StatusBody<B>>,
     }
 }
 
-/// Returns the status of an error, which becomes its source.
+/// Returns the status for an error. The error becomes the source of the status.
 #[cold]
 fn status(error: Error) -> Status {
     if error.kind() == ErrorKind::Service {
@@ -164,7 +164,7 @@ impl<B: HttpBody<Error = Error>> HttpBody for StatusBody<B> {
 
 debug_fields!([B] StatusBody<B> {});
 
-/// A channel that takes the bodies of the stack, with the adapter that proves that a request was not sent.
+/// A channel that accepts the bodies of the stack, inside the adapter that proves that a request was not sent.
 #[derive(Clone, Debug)]
 pub struct IntoChannel<S>(adapter::Client<S>);
 

@@ -30,20 +30,21 @@
 //!
 //! # Recipes
 //!
-//! Programs in `examples/` that print their effect, and fail if it is not there. `cargo run --example tenants` runs one of a single
-//! file, and `cargo run --package example-hyper --bin token` one of a package. The page on [HTTP](http) lists those for a client.
+//! The programs in `examples/` print the effect of the layers, and fail without it. `cargo run --example tenants` runs
+//! a program with one file, and `cargo run --package example-hyper --bin token` a program in a package. The page on
+//! [HTTP](http) lists the programs for each client.
 //!
 //! | recipe | program |
 //! |---|---|
-//! | queries to PostgreSQL, whose server is killed and started again | `postgres` in `example-databases` |
-//! | commands to Redis, with the same | `redis` in `example-databases` |
-//! | reads from replicas, writes to the primary, and its failover | `read_replicas` |
+//! | queries to PostgreSQL while the server is killed and started again | `postgres` in `example-databases` |
+//! | commands to Redis while the server is killed and started again | `redis` in `example-databases` |
+//! | reads from replicas, writes to the primary, failover of the primary | `read_replicas` |
 //! | several shards, each with a standard stack of its own | `shards` |
 //! | a limit for each tenant, by its plan | `tenants` |
 //! | an error type of your own | `own_error` |
 //! | a cache in another process as fallback | `cached_answer` |
 //! | a token that is renewed between attempts | `token` in `example-hyper` |
-//! | a dead connection of HTTP/2, found by its pings | `keep_alive` in `example-tonic` |
+//! | pings that find a dead HTTP/2 connection | `keep_alive` in `example-tonic` |
 //! | tests with injected faults, in virtual time | `fault_tests` |
 
 #[doc = include_str!("cost.md")]

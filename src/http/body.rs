@@ -202,7 +202,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if let (Some(call), Some(body)) = (this.call, this.body.as_ref().as_pin_ref()) {
-                // A body that has panicked is not used any more.
+                // A body that has panicked is not used again.
                 if !thread::panicking() {
                     call.leave(body.get_ref());
                 }
@@ -296,8 +296,8 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
         let is_late = error.kind() == ErrorKind::DeadlineExceeded;
         let is_end_of_stream = self.is_stream && error.is_timeout();
         if error.is_of_slow_reader() || is_late || is_end_of_stream {
-            // As if the reader had dropped it, because a short deadline of the caller says nothing about the service,
-            // and a stream may be silent.
+            // The call ends as if the reader had dropped the body: a short deadline of the caller says nothing about
+            // the service, and a stream may be silent.
             return;
         }
         let outcome = if self.is_decided {
@@ -321,7 +321,7 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
             return;
         }
         let outcome = self.at_end(None);
-        // Trailers may be left. If they are needed, the result of the call is not known.
+        // Trailers may follow. If the outcome depends on them, it is not known.
         if is_at_end || !outcome.is_failure() {
             self.outcome = outcome;
             self.is_decided = true;
@@ -383,7 +383,7 @@ where
                             call.end(trailers);
                         }
                     } else if call.is_late() {
-                        // A slow reader always finds a frame.
+                        // A slow reader might always find a frame, and never wait for the deadline.
                         this.body.set(None);
                         let call = this.call.take();
                         return Poll::Ready(call.map(|call| Err(call.expire(Stage::Reader))));

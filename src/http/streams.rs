@@ -1,4 +1,4 @@
-//! The calls whose answers are streams.
+//! Declaration of the calls whose answers are streams.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::stack::Streams;
 
 type OfPath = dyn Fn(&str) -> bool + Send + Sync;
 
-/// Declares the HTTP and gRPC requests that ask for streams. [`CallOptions::stream`](crate::CallOptions::stream) declares
-/// a single request. See [streams](crate::stack#streams).
+/// Declares the HTTP and gRPC requests whose answers are streams. [`CallOptions::stream`](crate::CallOptions::stream)
+/// declares a single request. See [streams](crate::stack#streams).
 ///
 /// # Examples
 ///
@@ -39,7 +39,7 @@ impl HttpStreams {
         Self::default()
     }
 
-    /// Declares all requests as streams that are not marked otherwise.
+    /// Declares all requests as streams, unless the options of a call say otherwise.
     #[must_use]
     pub fn all(mut self) -> Self {
         self.all = true;

@@ -1,4 +1,4 @@
-//! The layers between a standard stack and its client, and the end of a whole client: one service, or a balancer over several.
+//! The layers between a standard stack and its client, and the inner end of a whole client: a service, or a balancer.
 
 use std::task::{self, Poll};
 
@@ -19,7 +19,8 @@ use crate::measure::Meter;
 use crate::stack::{self, Settings, Standard, StandardParts, StandardService};
 use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 
-/// The settings of the layers between a standard stack and its client. `A` has those of the client, if it is made there.
+/// The settings of the layers between a standard stack and its client. `A` has the settings of the client, if there are
+/// some.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transport<A = ()> {
     body_timeout: body_timeout::Config,
@@ -60,7 +61,7 @@ impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
         })
     }
 
-    /// Changes the settings that send the [deadline](crate::http::deadline) to the service.
+    /// Changes the settings of the layer that sends the [deadline](crate::http::deadline) to the service.
     pub fn propagate_deadline(
         self,
         change: impl FnOnce(PropagateDeadlineConfig) -> PropagateDeadlineConfig,
@@ -71,8 +72,8 @@ impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
         })
     }
 
-    /// Changes the settings of the [balancer](crate::balance) of a client that has several replicas. A client of one target refuses
-    /// them.
+    /// Changes the settings of the [balancer](crate::balance) of a client with several replicas. A client of one target
+    /// refuses these settings.
     pub fn balance(self, change: impl FnOnce(balance::Config) -> balance::Config) -> Self {
         let config = self.settings.transport.balance.clone();
         let config = config.unwrap_or_else(|| Balance::config(&self.name));
@@ -105,7 +106,7 @@ impl NearLayers {
     }
 }
 
-/// The end of a whole client: a service `O`, or a balancer over services `M`.
+/// The inner end of a whole client: a service `O`, or a balancer over services `M`.
 #[derive(Clone, Debug)]
 pub enum Targets<O, M, K> {
     /// One service.
@@ -124,11 +125,11 @@ pub(crate) type HttpBalanceConfig<K> = balance::Config<PowerOfChoices, K, Comple
 pub(crate) type WholeConfig<K, A = ()> =
     Standard<HttpReplay, K, CompleteOnBodyEnd, HttpStreams, Transport<A>>;
 
-/// A standard stack over the end of a whole client.
+/// A standard stack around the inner end of a whole client.
 pub(crate) type WholeStack<O, M, K> =
     StandardService<Targets<O, M, K>, HttpReplay, K, CompleteOnBodyEnd, HttpStreams>;
 
-/// A whole client of one target `O` or of several targets `M`, which the client of each protocol is made of.
+/// A whole client of one target `O` or of several targets `M`. The clients of all protocols are made of it.
 #[derive(Clone)]
 pub(crate) struct Whole<O, M, K> {
     pub(crate) stack: WholeStack<O, M, K>,
@@ -182,7 +183,7 @@ impl<K: Clone, A> WholeConfig<K, A> {
         })
     }
 
-    /// Makes a client of the targets that `client` makes of what `source` finds.
+    /// Makes a client of the targets that `source` finds. `client` makes the service of a target.
     pub(crate) fn over_found<O, M, D>(
         self,
         source: D,
@@ -200,7 +201,8 @@ impl<K: Clone, A> WholeConfig<K, A> {
         })
     }
 
-    /// Makes a client of several targets. A circuit breaker around all of them would open because of one.
+    /// Makes a client of several targets. It has no circuit breaker by default, because one target could open it for
+    /// all.
     fn over_many<O: Clone, M: Clone>(
         self,
         balance: impl FnOnce(
@@ -233,7 +235,7 @@ impl<O, M, K> Whole<O, M, K> {
         self.balancer.as_ref()
     }
 
-    /// Asks the replicas whether they work, if there are some.
+    /// Starts a health check of the replicas, if there are some.
     pub(crate) fn check_health<H>(&self, health: HealthCheck<H>) -> Result<(), ConfigError>
     where
         M: Clone + Send + Sync + 'static,
@@ -247,7 +249,7 @@ impl<O, M, K> Whole<O, M, K> {
     }
 }
 
-/// Refuses a setting of the balancer of a client that has none.
+/// Refuses a setting of the balancer, for a client without a balancer.
 fn refuse_without_replicas<T>(
     name: &str,
     field: &'static str,

@@ -21,7 +21,7 @@ use crate::telemetry::{Published, Series};
 
 /// Number of shards for each thread that may run, so that two calls rarely use the same shard.
 const SHARDS_PER_LANE: usize = 4;
-/// Least capacity of a shard in keys, so that a key in use rarely has to give up its slot.
+/// Least capacity of a shard, in keys, so that a key in use rarely has to give up its slot.
 const KEYS_PER_SHARD: usize = 8;
 /// The number of shards that a call searches for a slot when all are taken, and the numbers of keys that it examines:
 /// in the segment that it tries first, and in the other one.
@@ -37,7 +37,7 @@ pub(super) struct Keys<K, L> {
     /// It also counts keys whose layer is being made.
     pub(super) shares: Shares,
     max_key_size: usize,
-    /// For keys without a slot, chosen by their hash. Each is empty until a key needs it.
+    /// The parts for keys without a slot, chosen by hash. A part is empty until a key needs it.
     overflow: Box<[OnceLock<Arc<L>>]>,
     /// Number of calls that found no slot for their key.
     pub(super) overflowed: AtomicU64,

@@ -31,10 +31,10 @@ pub(super) struct Shared<F, M, K, L> {
 }
 
 impl<F, M, K, L> KeyedLayer<F, M, K, L> {
-    /// Makes a layer for each key, with the default settings.
+    /// Makes a layer for each key with the default settings.
     ///
-    /// `key` takes the key from a request, `layer` makes the layer of a key: one layer of this crate, or a tuple of
-    /// them, the first one outermost.
+    /// `key` takes the key from a request. `layer` makes the layer of a key: one layer of this crate, or a tuple of
+    /// layers, the first one outermost.
     ///
     /// # Panics
     ///
@@ -53,7 +53,7 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
 
     /// Begins to configure a layer for each key.
     ///
-    /// `key` takes the key from a request, `layer` makes the layer of a key.
+    /// `key` takes the key from a request. `layer` makes the layer of a key.
     pub fn config<Req>(name: impl Into<String>, key: F, layer: M) -> Config<F, M, K, L>
     where
         F: Fn(&Req) -> K,
@@ -84,20 +84,20 @@ impl<F, M, K, L> KeyedLayer<F, M, K, L> {
     }
 }
 
-/// Makes the layer of a key by a configuration.
+/// A function that makes the layer of a key from a configuration.
 pub type Made<K, L> = Box<dyn Fn(&K) -> L + Send + Sync>;
 
 impl<F, K, L> KeyedLayer<F, Made<K, L>, K, L> {
-    /// Begins to configure a layer for each key that `config` makes: the configuration of a rate limit, for example, or a tuple
-    /// of configurations, the first one outermost.
+    /// Begins to configure a layer for each key, made from `config`: the configuration of a rate limit, for example, or
+    /// a tuple of configurations, the first one outermost.
     ///
     /// # Errors
     ///
-    /// If `config` makes no layer, because a value is outside its range.
+    /// If `config` makes no layer, for example because a value is outside its range.
     ///
     /// # Panics
     ///
-    /// A call panics if `config` is a [`MakeLayer`] of your own that makes a layer now, and fails later.
+    /// A call panics if `config` is a [`MakeLayer`] of your own that fails after it has made a layer here.
     ///
     /// # Examples
     ///
@@ -172,7 +172,7 @@ where
     type Error = Error;
     type Future = ResponseFuture<L::Service, Req, L>;
 
-    /// Does not poll the inner service, because the layer that will call it is not known before the key.
+    /// Does not poll the inner service, because the layer is not known before the key.
     #[inline]
     fn poll_ready(&mut self, _cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! Configurations as recipes for the layers of keys.
+//! Configurations that make the layers of keys.
 
 use crate::bulkhead::{self, BulkheadLayer};
 use crate::circuit_breaker::{self, CircuitBreakerLayer};
@@ -7,8 +7,8 @@ use crate::{ConfigError, Evictable};
 
 /// A configuration that makes a layer for each key.
 ///
-/// It is implemented for the configurations of the rate limit, the bulkhead and the circuit breaker, and for tuples of them, the
-/// first one outermost.
+/// Implemented by the configurations of the rate limit, the bulkhead and the circuit breaker, and by tuples of them,
+/// the first one outermost.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not make layers for keys",
     note = "give a configuration, such as `RateLimitLayer::config(..)`, and not the layer that it builds, or a tuple of configurations"
@@ -17,7 +17,7 @@ pub trait MakeLayer: Send + Sync + 'static {
     /// The layer of a key.
     type Layer: Evictable;
 
-    /// Makes a layer with a state of its own.
+    /// Makes a layer with its own state.
     ///
     /// # Errors
     ///

@@ -21,16 +21,16 @@
 //!                            └────────────────────────────────┘
 //! ```
 //!
-//! A new key gets a slot with a layer, made by a function of the key, or of a [configuration](KeyedLayer::of_config), which is the
-//! same for all keys. A key that is used again a second later or more is
-//! *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key of its
-//! shard gives up its slot, and new keys come first: three quarters of the slots are reserved for keys in regular use. A
-//! flood of keys that come once therefore takes each other's slots, and the keys in regular use keep theirs.
-//! Some keys never give up their slots:
+//! A new key gets a slot with a layer. A function of the key makes the layer, or a
+//! [configuration](KeyedLayer::of_config) that is the same for all keys. A key that is used again after a second or
+//! more is *in regular use*, until a minute after its last use. When all slots are taken, the least recently used key
+//! of its shard gives up its slot. New keys give up theirs first: three quarters of the slots are reserved for keys in
+//! regular use. In a flood of keys that come once, these keys therefore take each other's slots, and the keys in
+//! regular use keep theirs. Some keys never give up their slots:
 //!
-//! - A key that is in use, by a call whose future has not been dropped.
-//! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It counts as
-//!   used just now.
+//! - A key that is in use by a call whose future has not been dropped.
+//! - A key whose layer [cannot be forgotten](crate::Evictable), such as an exhausted limit or an open breaker. It
+//!   counts as used just now.
 //!
 //! A call examines at most 32 keys in 8 shards. If none of them can give up its slot, the new key uses an *overflow
 //! part*: one of 64 common layers, chosen by the hash of the key. Keys that share an overflow part can affect each
@@ -38,9 +38,9 @@
 //! layer of its own. A key longer than [`max_key_size`](Config::max_key_size) always uses an overflow part, so that
 //! callers cannot fill the memory with keys.
 //!
-//! A call drops the keys of its shard that have not been used for 10 minutes. No task does so.
+//! Calls drop the keys of their shard that have not been used for 10 minutes. No background task does so.
 //!
-//! While calls overflow, either there are more busy keys than slots, or a caller brings a flood of keys. Raise
+//! If calls overflow, either there are more busy keys than slots, or a caller sends a flood of keys. Raise
 //! [`max_keys`](Config::max_keys) in the first case. A rate limit needs a slot for each key with a call within the
 //! refill time of its tokens: 5,000 clients, each at half of its limit of one call a second, take 2,500 to 5,000 slots.
 //! With 1,024 slots, 56 % of their calls are refused.
@@ -49,11 +49,11 @@
 //!
 //! - There are never more keys than [`max_keys`](Config::max_keys), and all slots can be filled, however the
 //!   keys are spread.
-//! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]). All
-//!   keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
+//! - Each key is stored once, without spare capacity and without the buffer that it may be a slice of (see [`Key`]).
+//!   All keys together hold at most `max_keys` × [`max_key_size`](Config::max_key_size).
 //! - A key never has two layers in use at a time, except by [`remove`](Handle::remove) and the overflow parts.
-//! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000 random
-//!   tenants a second; nor do they with 64 slots, if they called before the flood.
+//! - With a limit of one call a second and the default settings, 20 tenants that call every 2 s do not notice 5,000
+//!   random tenants a second; nor do they with 64 slots, if they called before the flood.
 //! - Keys that an attacker chooses cost no more than others: the hashes of each layer have their own seed (`SipHash`,
 //!   as in the standard library's map). With more than one shard, the key that gives up its slot may therefore differ
 //!   from run to run, unless you set a [`seed`](Config::seed).

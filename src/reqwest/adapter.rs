@@ -1,4 +1,4 @@
-//! A client of reqwest that says whether a request was sent.
+//! An adapter for a reqwest client, which proves that a request was not sent.
 
 use std::cell::Cell;
 use std::error::Error as StdError;
@@ -13,25 +13,25 @@ use crate::Error;
 use crate::statement::{self, Witness, of_legacy_client};
 
 thread_local! {
-    /// A redirect was followed, or given up, in the poll of a call.
+    /// `true` if the current poll of a call has met a redirect.
     static REDIRECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The innermost service of a [`Client`](super::Client): a client of reqwest that says whether a request was sent.
+/// The innermost service of a [`Client`](super::Client): a reqwest client whose errors show whether a request was sent.
 ///
-/// A request without an `Idempotency-Key` whose method is POST or PATCH is sent again only if it is proved that it was not sent, and
-/// an error by itself proves nothing: reqwest follows redirects, so the connection that was refused may be the second one. The
-/// statement is that of the client of hyper-util which reqwest is made of, as at `buttress::hyper`: no connection was made, the
-/// request was dropped before any of it was written, HTTP/2 refused the stream, or a graceful `GOAWAY` excluded it. Then
-/// [`Cause::was_sent`](crate::Cause::was_sent) is `false`. A request that was redirected makes no statement, because the service may
-/// have acted on it.
+/// A POST or PATCH without an `Idempotency-Key` is sent again only with a proof that it was not sent. An error alone
+/// proves nothing: reqwest follows redirects, so a refused connection may be the second one. The proof comes from the
+/// hyper-util client inside reqwest, as in `buttress::hyper`: no connection was made, the client dropped the request
+/// before it wrote any of it, HTTP/2 refused the stream, or a graceful `GOAWAY` excluded it.
+/// [`Cause::was_sent`](crate::Cause::was_sent) is then `false`. There is no proof for a redirected request, because the
+/// service may have acted on it.
 ///
-/// A finished [`reqwest::Client`] does not tell whether it follows redirects, or sends requests again by itself.
-/// An adapter that is made `From` one makes no statement. [`build`](Self::build) makes the client of a [`ClientBuilder`], and counts
-/// redirects.
+/// A finished [`reqwest::Client`] does not show whether it follows redirects or sends requests again by itself. An
+/// adapter that is made `From` such a client therefore proves nothing. [`build`](Self::build) makes the client from a
+/// [`ClientBuilder`] and notices redirects.
 ///
-/// It is a service of [`reqwest::Request`]. In a stack of your own, the statement proves nothing to a layer that has not
-/// called the adapter directly, but through a service that waits before it makes the call.
+/// The adapter is a service of [`reqwest::Request`]. In a stack of your own, call it directly: behind a service that
+/// waits before it makes the call, the proof does not reach the outer layers.
 ///
 /// # Examples
 ///
@@ -48,14 +48,15 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct Adapter {
     client: ::reqwest::Client,
-    /// No redirect is unseen, and nothing is sent twice inside.
+    /// `true` if the adapter sees all redirects, and the client sends nothing again by itself.
     is_built_here: bool,
 }
 
 impl Adapter {
-    /// Makes a client that follows redirects as reqwest does by default, up to 10 of them.
+    /// Makes a client that follows up to 10 redirects, as reqwest does by default.
     ///
-    /// A redirect policy and a retry policy of `builder` are replaced: a retry of this crate does the same, and counts.
+    /// The redirect policy and the retry policy of `builder` are replaced. Use a retry of this crate instead, which
+    /// counts its attempts.
     ///
     /// # Errors
     ///
@@ -64,7 +65,7 @@ impl Adapter {
         Self::build_with_redirects(builder, redirect::Policy::default())
     }
 
-    /// Makes a client that follows redirects as `policy` says.
+    /// Makes a client that follows redirects by `policy`.
     ///
     /// # Errors
     ///
@@ -91,14 +92,14 @@ impl Adapter {
         })
     }
 
-    /// Returns the client of reqwest, to build requests with. Its own `send` goes past all layers.
+    /// Returns the reqwest client, to build requests. Its own `send` bypasses all layers.
     #[must_use]
     pub fn as_inner(&self) -> &::reqwest::Client {
         &self.client
     }
 }
 
-/// Makes no statement about requests.
+/// Makes an adapter that proves nothing about requests.
 impl From<::reqwest::Client> for Adapter {
     fn from(client: ::reqwest::Client) -> Self {
         Self {
@@ -134,7 +135,7 @@ impl Service<Request> for Adapter {
 pub type ResponseFuture =
     statement::ResponseFuture<<::reqwest::Client as Service<Request>>::Future, OfClient>;
 
-/// Asks a client of reqwest, and watches for redirects.
+/// Calls a reqwest client, and watches for redirects.
 #[derive(Debug)]
 pub struct OfClient {
     may_be_redirected: bool,

@@ -1,4 +1,4 @@
-//! The body of a request on its way to reqwest.
+//! The body of a request to reqwest.
 
 use ::reqwest::Body;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use crate::http::{ReplayBody, TryCopyBody};
 
 /// The body of a request that goes through a [`Client`](super::Client).
 ///
-/// One that is whole is copied for each further attempt. One that is streamed is kept while it is sent, up to 64 KiB, as in
+/// A whole body is cloned for each further attempt. Up to 64 KiB of a streamed body are kept while it is sent, as in
 /// [`ReplayBody`].
 #[derive(Debug)]
 pub struct RequestBody(Kind);
@@ -26,7 +26,7 @@ impl From<Body> for RequestBody {
         if body.as_bytes().is_none() {
             return Self(Kind::Streamed(ReplayBody::new(body)));
         }
-        // It gives all of itself at once, and copies nothing. Only the empty one gives nothing.
+        // A whole body returns all its data in its first frame, without a copy. Only an empty body has no frame.
         let frame = body.frame().now_or_never().flatten().and_then(Result::ok);
         let bytes = frame.and_then(|frame| frame.into_data().ok());
         Self(Kind::Whole(bytes.unwrap_or_default()))

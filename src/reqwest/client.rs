@@ -19,7 +19,7 @@ use crate::send::OneCall;
 use crate::stack::Handle;
 use crate::{ConfigError, Deadline, Error};
 
-/// A client of reqwest with all that one dependency needs. See the [module documentation](super).
+/// A reqwest client with all layers that one dependency needs. See the [module documentation](super).
 #[derive(Clone)]
 pub struct Client {
     pub(super) whole: Whole<HttpAdapter, HttpAdapter, Classifier>,
@@ -46,11 +46,11 @@ impl Client {
         RequestBuilder::new(self.clone(), self.inner.request(method, url))
     }
 
-    /// Sends a request that is built. Otherwise as [`send`](RequestBuilder::send) of a [`RequestBuilder`].
+    /// Sends a finished request. Otherwise it is like [`send`](RequestBuilder::send) of a [`RequestBuilder`].
     ///
     /// # Errors
     ///
-    /// Those of [`send`](RequestBuilder::send).
+    /// The errors of [`send`](RequestBuilder::send).
     pub fn execute(
         &self,
         request: Request,
@@ -67,7 +67,8 @@ impl Client {
             Ok(request) => request,
             Err(error) => return Either::Left(ready(Err(self.invalid(error)))),
         };
-        // A client of reqwest would begin it anew with each attempt, and its end would look like a failure of the service.
+        // In reqwest this time would begin anew with each attempt, and its end would look like a failure of the
+        // service.
         let deadline = request.timeout_mut().take().map(Deadline::after);
         let mut request = match ::http::Request::<Body>::try_from(request) {
             Ok(request) => request.map(RequestBody::from),
@@ -82,7 +83,8 @@ impl Client {
         Either::Right(call.map_ok(into_reqwest))
     }
 
-    /// Returns the error of reqwest for a URL whose scheme it never serves. Inside the stack it would be a failure of the service.
+    /// Returns the error of reqwest for a URL with an unsupported scheme. Inside the stack this error would count as a
+    /// failure of the service.
     fn check_url(&self, request: Request) -> ::reqwest::Result<Request> {
         if matches!(request.url().scheme(), "http" | "https") {
             return Ok(request);
@@ -97,7 +99,7 @@ impl Client {
             .map_or(Ok(request), Err)
     }
 
-    /// The error of a request that cannot be sent.
+    /// Returns the error for a request that cannot be sent.
     #[cold]
     fn invalid(&self, error: ::reqwest::Error) -> Error {
         let name = self.handle().name();
@@ -106,19 +108,19 @@ impl Client {
         error
     }
 
-    /// A handle that reads and steers the parts of the stack.
+    /// Returns a handle that reads and changes the parts of the stack.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.whole.handle()
     }
 
-    /// A handle that reads and steers the balancer, if the client has several replicas.
+    /// Returns a handle that reads and changes the balancer, if the client has several replicas.
     #[must_use]
     pub fn balancer(&self) -> Option<&balance::Handle<Near<HttpAdapter>>> {
         self.whole.balancer()
     }
 
-    /// Asks the replicas again and again whether they work. See [`health_check`](super::health_check).
+    /// Starts a health check of the replicas. See [`health_check`](super::health_check).
     ///
     /// # Errors
     ///
@@ -132,7 +134,7 @@ impl Client {
     }
 }
 
-/// For layers around the client. Boxes the future of each call.
+/// A service for layers around the client. Boxes the future of each call.
 impl Service<Request> for Client {
     type Response = Response;
     type Error = Error;

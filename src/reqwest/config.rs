@@ -17,14 +17,14 @@ use crate::http::client::HttpProbe;
 use crate::http::transport::{WholeConfig, whole};
 use crate::http::{Classifier, standard};
 
-/// The settings of a [`Client`]: those of the [standard stack](crate::stack), and of the layers under it.
+/// The settings of a [`Client`]: the settings of the [standard stack](crate::stack) and of the layers inside it.
 pub type Config = WholeConfig<Classifier, Redirects>;
 
 /// The redirects that a client follows. Set by [`redirects`](Config::redirects).
 #[derive(Clone, Debug, Default)]
 pub struct Redirects(Option<Arc<redirect::Policy>>);
 
-/// Equal if both are the default, or clones of one another.
+/// Equal if both are the default, or are clones of the same value.
 impl PartialEq for Redirects {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
@@ -34,16 +34,16 @@ impl PartialEq for Redirects {
     }
 }
 
-/// Begins to configure a client of reqwest for the calls to one dependency. See the [module documentation](super).
+/// Begins to configure a reqwest client for the calls to one dependency. See the [module documentation](super).
 ///
 /// `name` is a label of the metrics and a part of the errors.
 pub fn client(name: impl Into<String>) -> Config {
     whole(standard(name), Redirects::default())
 }
 
-/// Checks replicas by a `GET` of this URL. A status from 200 to 299 means that the replica works.
+/// Makes a health check of replicas by a `GET` of this URL. A status from 200 to 299 means that the replica works.
 ///
-/// The origin of a replica takes the place of that in the URL.
+/// The origin of the replica replaces the origin in the URL.
 ///
 /// # Panics
 ///
@@ -64,8 +64,8 @@ pub fn health_check(url: &'static str) -> HealthCheck<HttpProbe<RequestBody>> {
 }
 
 impl Config {
-    /// Follows redirects as `policy` says. By default as reqwest does, up to 10 of them. Only for a client that [`build`](Self::build)
-    /// makes.
+    /// Sets the redirect policy of a client made by [`build`](Self::build). By default it follows up to 10 redirects,
+    /// as reqwest does.
     pub fn redirects(self, policy: redirect::Policy) -> Self {
         self.transport(|mut transport| {
             transport.client.0 = Some(Arc::new(policy));
@@ -73,14 +73,14 @@ impl Config {
         })
     }
 
-    /// Makes a client that sends requests where their URL says, through a client of reqwest that `builder` makes.
+    /// Makes a client that sends requests to the server in their URL, through a reqwest client that `builder` makes.
     ///
-    /// A redirect policy and a retry policy of `builder` are replaced, so that it can be proved that a request was not sent: see
-    /// [`Adapter`].
+    /// The redirect policy and the retry policy of `builder` are replaced, so that the client can prove that a request
+    /// was not sent: see [`Adapter`].
     ///
     /// # Errors
     ///
-    /// If `builder` fails, and those of [`wrap`](Self::wrap).
+    /// The errors of [`wrap`](Self::wrap). Also if `builder` fails.
     pub fn build(mut self, builder: ClientBuilder) -> Result<Client, ConfigError> {
         let built = match self.settings.transport.client.0.take() {
             Some(policy) => Adapter::build_with(builder, move |attempt| policy.redirect(attempt)),
@@ -96,15 +96,15 @@ impl Config {
         }
     }
 
-    /// Makes a client that sends requests where their URL says, through a client of reqwest or an [`Adapter`].
+    /// Makes a client that sends requests to the server in their URL, through a reqwest client or an [`Adapter`].
     ///
-    /// Nothing proves that a request to a finished [`reqwest::Client`] was not sent. Only idempotent requests
-    /// are then sent again. [`build`](Self::build) makes a client that can prove it.
+    /// A finished [`reqwest::Client`] cannot prove that a request was not sent, so only idempotent requests are sent
+    /// again. [`build`](Self::build) makes a client that can.
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) or
-    /// [`redirects`](Self::redirects) is configured.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or
+    /// [`balance`](Self::balance) or [`redirects`](Self::redirects) is configured.
     pub fn wrap(self, client: impl Into<Adapter>) -> Result<Client, ConfigError> {
         self.check_redirects()?;
         let adapter = client.into();
@@ -115,13 +115,14 @@ impl Config {
 
     /// Makes a client that spreads its requests over replicas.
     ///
-    /// A [`Replica`] is an origin, as in `http://10.0.0.1:80`, which takes the place of that in the URL of a request, or a client of
-    /// its own. An [`Endpoint`] made of one has a weight or a priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is
-    /// no circuit breaker around all replicas, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// A [`Replica`] is an origin such as `http://10.0.0.1:80`, which replaces the origin in the URL of a request, or a
+    /// separate client. An [`Endpoint`] made of a replica can have a weight or a priority:
+    /// `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all replicas, unless
+    /// [`circuit_breaker`](Self::circuit_breaker) sets one.
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if an origin is not one, there is no replica, or there are two of the same key.
+    /// The errors of [`wrap`](Self::wrap). Also if an origin is invalid, there is no replica, or two have the same key.
     pub fn replicas<R>(
         self,
         client: impl Into<Adapter>,
@@ -144,12 +145,12 @@ impl Config {
 
     /// Makes a client that spreads its requests over the replicas that `source` finds.
     ///
-    /// The source tells origins, as `Dns::config("search.local", 80).build(AddOriginLayer::http)?` does, or clients. Otherwise as
-    /// [`replicas`](Self::replicas).
+    /// The source reports origins, such as `Dns::config("search.local", 80).build(AddOriginLayer::http)?`, or clients.
+    /// Otherwise the method is like [`replicas`](Self::replicas).
     ///
     /// # Errors
     ///
-    /// Those of [`wrap`](Self::wrap), and if there is no Tokio runtime to follow the source.
+    /// The errors of [`wrap`](Self::wrap). Also if there is no Tokio runtime to poll the source.
     pub fn discover<D>(self, client: impl Into<Adapter>, source: D) -> Result<Client, ConfigError>
     where
         D: Source<Service: Into<Replica>, Key: ToString> + Send + 'static,
@@ -162,7 +163,7 @@ impl Config {
         Ok(Client { whole, inner })
     }
 
-    /// Refuses a policy for a client that has one.
+    /// Refuses a redirect policy for a finished client, which has its own.
     fn check_redirects(&self) -> Result<(), ConfigError> {
         let is_default = self.settings.transport.client == Redirects::default();
         let found = &format_args!("set for a client that is finished");

@@ -1,9 +1,10 @@
-//! A whole client for [reqwest]: its methods and responses, over the standard stack and all that belongs to HTTP.
+//! A whole client for [reqwest] in one expression: its methods and responses, with the standard stack and all layers
+//! for HTTP.
 //!
 //! # When to use it
 //!
-//! For every dependency that is called with reqwest. [`client`] makes it in one expression. For layers of your own between the
-//! standard stack and the client, use [`http::standard`](crate::http::standard) and an [`Adapter`].
+//! Use it first, for every dependency that you call with reqwest. Use [`http::standard`](crate::http::standard) and an
+//! [`Adapter`] if you need layers of your own between the standard stack and the client.
 //!
 //! # How it works
 //!
@@ -12,31 +13,31 @@
 //!                                      ╰──▶ balancer ─▶ for each replica: the two layers ─▶ its origin ─▶ reqwest
 //! ```
 //!
-//! A [`Client`] has the methods of [`reqwest::Client`], such as `get` and `post`, and its [`RequestBuilder`] those
-//! of reqwest's that are used most. [`with`](RequestBuilder::with) has all others. The response is a
-//! [`reqwest::Response`]: its URL, remote address, version, headers, cookies and extensions are those of
-//! the last attempt.
+//! A [`Client`] has the methods of [`reqwest::Client`], such as `get` and `post`. Its [`RequestBuilder`] has the most
+//! used methods of reqwest's builder, and [`with`](RequestBuilder::with) calls all others. The response is a
+//! [`reqwest::Response`]. Its URL, remote address, version, headers, cookies and extensions come from the last attempt.
 //!
-//! The settings are those of the [standard stack](crate::stack), and of the layers under it, as in [`http::client`](mod@crate::http::client).
-//! A last method makes the client:
+//! It has the settings of the [standard stack](crate::stack) and of the layers inside it, as in
+//! [`http::client`](mod@crate::http::client). The last method makes the client:
 //!
 //! | method | requests go | proof that a request was not sent |
 //! |---|---|---|
-//! | [`build`](Config::build) | where their URL says, through a client that a `ClientBuilder` makes | yes, for requests that were not redirected |
-//! | [`wrap`](Config::wrap) | the same, through a client that is finished | no: nobody can see whether it follows redirects |
-//! | [`replicas`](Config::replicas) | to one of a list of [replicas](Replica) | with an [`Adapter`] that was built, as with `build` |
+//! | [`build`](Config::build) | to the server in their URL, through a client that a `ClientBuilder` makes | yes, for requests that were not redirected |
+//! | [`wrap`](Config::wrap) | the same, through a finished client | no, because a finished client does not show whether it follows redirects |
+//! | [`replicas`](Config::replicas) | to one of a list of [replicas](Replica) | as with `build`, if the [`Adapter`] was built |
 //! | [`discover`](Config::discover) | to one of the replicas that a [source](crate::discover) finds | the same |
 //!
-//! All of them return the same type, which has no parameters.
+//! All four return the same type, which has no parameters.
 //!
 //! ## Which requests are sent again
 //!
-//! As in [`http`](crate::http): requests with an idempotent method or an `Idempotency-Key`, those that are marked with
-//! [`CallOptions::idempotent`](crate::CallOptions::idempotent) in an [`extension`](RequestBuilder::extension), and all that were provably not sent. reqwest follows redirects inside an
-//! attempt. A redirected request may have acted, so there is no proof for it.
+//! The rules are those of [`http`](crate::http). A request is sent again if it has an idempotent method, an
+//! `Idempotency-Key` or [`CallOptions::idempotent`](crate::CallOptions::idempotent) in an
+//! [`extension`](RequestBuilder::extension), or if it was provably not sent. reqwest follows redirects inside an
+//! attempt. The service may have acted on a redirected request, so there is no proof for it.
 //!
-//! A body that is whole is copied for each attempt, without copying its bytes. A body that is streamed is kept while it is sent,
-//! up to 64 KiB; a request with a longer one is sent once. This includes forms of `multipart`.
+//! A whole body is cloned for each attempt, without a copy of its bytes. Up to 64 KiB of a streamed body are kept while
+//! it is sent; a request with a longer stream is sent once. A `multipart` form is a streamed body.
 //!
 //! ## Times
 //!
@@ -44,17 +45,17 @@
 //! |---|---|
 //! | [`timeout`](crate::stack::Standard::timeout) of the client | one attempt, until the head of its answer |
 //! | [`response_timeout`](crate::stack::Standard::response_timeout) of the client | all attempts, until the head of the answer |
-//! | [`deadline`](crate::stack::Standard::deadline) of the client | the whole answer, body included; the service is told |
-//! | [`timeout`](RequestBuilder::timeout) of a request | the same, for this request; as the time of reqwest has it, over all attempts |
+//! | [`deadline`](crate::stack::Standard::deadline) of the client | the whole answer, including the body; the time is sent to the service |
+//! | [`timeout`](RequestBuilder::timeout) of a request | the same for this request: as in reqwest the whole answer, but over all attempts |
 //! | [`body_timeout`](Config::body_timeout) of the client | the longest silence of a body |
 //!
-//! Leave `timeout` and `read_timeout` of a `ClientBuilder` unset: they end single attempts, and the ends count as failures of the
-//! service. `connect_timeout` is useful.
+//! Do not set `timeout` and `read_timeout` of a `ClientBuilder`: they end single attempts, which then count as failures
+//! of the service. `connect_timeout` is useful.
 //!
 //! # Replicas
 //!
-//! A replica is an origin, which takes the place of that in the URL, or a client of its own, for replicas that share the
-//! certificate of the service: see [`Replica`]. One more line adds health checks:
+//! A replica is an origin, which replaces the origin in the URL. For replicas that share the certificate of the
+//! service, a replica is a separate client: see [`Replica`]. One more line adds health checks:
 //!
 //! ```
 //! use buttress::balance::Endpoint;
@@ -79,18 +80,18 @@
 //!
 //! # Defaults
 //!
-//! Those of [`http::client`](mod@crate::http::client#defaults), and:
+//! The defaults of [`http::client`](mod@crate::http::client#defaults), and:
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`redirects`](Config::redirects) | up to 10, as in reqwest; a finished client follows those that it was told to |
+//! | [`redirects`](Config::redirects) | up to 10, as in reqwest; a finished client keeps its own policy |
 //!
 //! # Promises
 //!
-//! - Those of the [standard stack](crate::stack) and of [HTTP](crate::http).
-//! - A response keeps all that reqwest puts into it.
-//! - A request that was redirected, or was sent through a finished client, is sent again only if it is idempotent.
-//! - A request that cannot be built, or has a URL that is not one of HTTP, counts for nothing: neither as a call nor as a failure.
+//! - The promises of the [standard stack](crate::stack) and of [HTTP](crate::http).
+//! - A response keeps all parts that reqwest gives it.
+//! - A request that was redirected or went through a finished client is sent again only if it is idempotent.
+//! - A request that cannot be built, or whose URL is not an HTTP URL, counts neither as a call nor as a failure.
 //!
 //! # Cancellation
 //!
@@ -102,19 +103,19 @@
 //!
 //! # Cost
 //!
-//! That of the layers, and the conversions between the types of reqwest and those of `http`: for each attempt a URL is parsed once
-//! more, and the body of the response has three more boxes. A GET with a deadline allocates 22 times, beside the 40 times of reqwest
-//! itself.
+//! The cost of the layers, and of the conversions between the types of reqwest and `http`: each attempt parses the URL
+//! once more, and the response body has three more boxes. A GET with a deadline allocates 22 times, in addition to the
+//! 40 times of reqwest itself.
 //!
 //! # Errors
 //!
-//! [`Error`](crate::Error). [`downcast_ref`](crate::Cause::downcast_ref) finds the [`reqwest::Error`] in it. The
-//! methods of a response, such as `text`, fail with a `reqwest::Error`, in which [`Error::find`](crate::Error::find) finds the reason
-//! if a layer has ended the body.
+//! [`Error`](crate::Error). [`downcast_ref`](crate::Cause::downcast_ref) finds the [`reqwest::Error`] in it. Methods of
+//! a response, such as `text`, fail with a `reqwest::Error`. If a layer has ended the body,
+//! [`Error::find`](crate::Error::find) finds the reason in this error.
 //!
 //! # Metrics
 //!
-//! Those of the layers, with the name of the client.
+//! The metrics of the layers, with the name of the client.
 //!
 //! # Examples
 //!

@@ -1,4 +1,4 @@
-//! A replica, and the service of `http::Request` under the layers of a whole client.
+//! A replica, and the service of `http::Request` inside the layers of a whole client.
 
 use std::convert::Infallible;
 use std::mem;
@@ -15,19 +15,19 @@ use super::body::RequestBody;
 use crate::http::AddOriginLayer;
 use crate::{ConfigError, Error, context};
 
-/// One of several replicas: an origin, or a client of its own.
+/// One of several replicas: an origin, or a separate client.
 ///
 /// | made of | requests go |
 /// |---|---|
-/// | a text, `http://10.0.0.1:80` | to this origin through the client of all replicas; it takes the place of that in the URL |
+/// | a text, `http://10.0.0.1:80` | to this origin, which replaces the origin in the URL, through the client of all replicas |
 /// | an [`AddOriginLayer`] | the same |
-/// | an [`Adapter`] or a [`reqwest::Client`] | where their URL says, through this client |
+/// | an [`Adapter`] or a [`reqwest::Client`] | to the server in their URL, through this client |
 ///
-/// A redirect is followed to where it points, whichever replica that is.
+/// A redirect goes to the server that it names, which may be another replica.
 ///
-/// With an origin, the URL of the response and the header `Host` are those of the replica, and so is the name that its certificate
-/// must have. Where all replicas have the certificate and the cookies of the service, give each one a client of its own, which finds
-/// the service at the address of the replica:
+/// With an origin, the URL of the response, the header `Host` and the name in the certificate are those of the replica.
+/// If all replicas have the certificate and the cookies of the service, make a client for each replica that resolves
+/// the name of the service to its address:
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -59,7 +59,7 @@ enum Target {
 }
 
 impl Replica {
-    /// The service of a client that sends requests where their URL says.
+    /// Returns the service of a client that sends requests to the server in their URL.
     pub(super) fn of_url(adapter: Adapter) -> HttpAdapter {
         HttpAdapter {
             adapter,
@@ -67,7 +67,7 @@ impl Replica {
         }
     }
 
-    /// The service of the replica. `adapter` is the client of all replicas.
+    /// Returns the service of the replica. `adapter` is the client of all replicas.
     pub(super) fn service(self, adapter: &Adapter) -> HttpAdapter {
         match self.0 {
             Target::Origin(origin) => HttpAdapter {
@@ -113,16 +113,16 @@ impl From<::reqwest::Client> for Replica {
     }
 }
 
-/// For replicas that need no check.
+/// A conversion for replicas that need no check.
 impl From<Infallible> for ConfigError {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// A client of reqwest as a service of `http::Request`, for the layers of a [`Client`](super::Client).
+/// A reqwest client as a service of `http::Request`, for the layers of a [`Client`](super::Client).
 ///
-/// It sends requests where their URL says, or to the origin of one [`Replica`].
+/// It sends requests to the server in their URL, or to the origin of one [`Replica`].
 #[derive(Clone, Debug)]
 pub struct HttpAdapter {
     adapter: Adapter,

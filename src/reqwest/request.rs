@@ -11,8 +11,7 @@ use crate::Error;
 
 /// A request that is being built, and then sent through a [`Client`].
 ///
-/// It has the methods of [`reqwest::RequestBuilder`] that are used most. [`with`](Self::with) has all
-/// others.
+/// It has the most used methods of [`reqwest::RequestBuilder`]. [`with`](Self::with) calls all others.
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
@@ -30,7 +29,7 @@ impl RequestBuilder {
         }
     }
 
-    /// Changes the request with any method of reqwest's own builder, or only on a condition.
+    /// Changes the request with any method of reqwest's own builder, possibly on a condition.
     ///
     /// # Examples
     ///
@@ -61,12 +60,12 @@ impl RequestBuilder {
         self.with(|request| request.header(name, value))
     }
 
-    /// Sets headers. Those of the same names are replaced.
+    /// Sets headers. They replace headers of the same names.
     pub fn headers(self, headers: HeaderMap) -> Self {
         self.with(|request| request.headers(headers))
     }
 
-    /// Sends a user name and a password with HTTP basic authentication.
+    /// Sets a user name and a password for HTTP basic authentication.
     pub fn basic_auth(
         self,
         username: impl fmt::Display,
@@ -75,7 +74,7 @@ impl RequestBuilder {
         self.with(|request| request.basic_auth(username, password))
     }
 
-    /// Sends a token with HTTP bearer authentication.
+    /// Sets a token for HTTP bearer authentication.
     pub fn bearer_auth(self, token: impl fmt::Display) -> Self {
         self.with(|request| request.bearer_auth(token))
     }
@@ -108,9 +107,10 @@ impl RequestBuilder {
         self.with(|request| request.form(form))
     }
 
-    /// Sets the time for the whole answer, all attempts and the body included: the [deadline](crate::Deadline) of this call.
+    /// Sets the time for the whole answer, with all attempts and the body: the [deadline](crate::Deadline) of this
+    /// call.
     ///
-    /// It begins when the request is sent. A deadline in force that is sooner takes its place.
+    /// It begins when the request is sent. A sooner deadline that is in force replaces it.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|request| request.timeout(timeout))
     }
@@ -135,12 +135,13 @@ impl RequestBuilder {
 
     /// Sends the request.
     ///
-    /// The last answer comes back unchanged, also a 500: an error means that there is no answer. The future is `Send` and `'static`.
+    /// Returns the last answer unchanged, also a 500: an error means that there is no answer. The future is `Send` and
+    /// `'static`.
     ///
     /// # Errors
     ///
-    /// Those of reqwest, as [`downcast_ref`](crate::Cause::downcast_ref) finds them, and those of the layers that refuse or end the
-    /// call. A request that cannot be built is not sent.
+    /// The errors of reqwest, which [`downcast_ref`](crate::Cause::downcast_ref) finds, and of layers that refuse or
+    /// end the call. A request that cannot be built is not sent.
     ///
     /// # Cancellation
     ///

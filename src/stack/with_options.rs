@@ -10,7 +10,7 @@ use crate::debug::debug_fields;
 use crate::send::send_method;
 use crate::{CallOptions, Classify, CloneService, Error, Replay, TrackCompletion};
 
-/// A service or a client, all of whose calls have the same [`CallOptions`]. Made by `with`.
+/// A service or a client whose calls all have the same [`CallOptions`]. Made by `with`.
 #[derive(Clone)]
 pub struct WithOptions<S> {
     pub(crate) inner: S,
@@ -20,7 +20,8 @@ pub struct WithOptions<S> {
 debug_fields!([S] WithOptions<S> { options });
 
 impl<S: Clone, R, K, C, D: Send + Sync + 'static> StandardService<S, R, K, C, D> {
-    /// Gives calls these options, and the service shares its state with this one: `stock.with(CallOptions::new().no_retry()).send(request)`.
+    /// Returns a service whose calls have these options: `stock.with(CallOptions::new().no_retry()).send(request)`. It
+    /// shares its state with this service.
     ///
     /// # Examples
     ///

@@ -23,14 +23,14 @@ pub fn client(name: impl Into<String>) -> Config {
 }
 
 impl Config {
-    /// Makes a client that sends requests where their URI says.
+    /// Makes a client that sends requests to the server in their URI.
     ///
     /// `client` is any service of `http::Request`. Wrap a client of hyper-util in `buttress::hyper::Client` first.
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, two parts contradict each other, or [`balance`](Self::balance) is
-    /// configured.
+    /// If the name is empty, a value is outside its range, two parts contradict each other, or
+    /// [`balance`](Self::balance) is configured.
     pub fn wrap<S: Clone>(self, client: S) -> Result<Client<S>, ConfigError> {
         self.over_one(client).map(Client)
     }
@@ -39,7 +39,7 @@ impl Config {
     ///
     /// An origin is a scheme, a host and a port, as in `http://10.0.0.1:80`. An [`Endpoint`] made of one has a weight
     /// or a priority: `Endpoint::from("http://10.1.0.1:80").priority(1)`. There is no circuit breaker around all
-    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) asks for one.
+    /// replicas, unless [`circuit_breaker`](Self::circuit_breaker) sets one.
     ///
     /// # Errors
     ///

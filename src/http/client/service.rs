@@ -17,7 +17,7 @@ use crate::{BoxError, CloneService, ConfigError, Error};
 
 /// An HTTP client with all layers that one dependency needs. See the [module documentation](super).
 ///
-/// `S` is the client that it is made of, of one target or of several.
+/// `S` is the wrapped client, of one target or of several.
 #[derive(Clone)]
 pub struct Client<S>(pub(super) Whole<S, AddOrigin<S>, Classifier>);
 
@@ -25,7 +25,7 @@ pub struct Client<S>(pub(super) Whole<S, AddOrigin<S>, Classifier>);
 pub type ResponseBody<B> = WholeBody<B, Classifier>;
 
 impl<S> Client<S> {
-    /// Sends a request, whose body becomes that of the client inside: a text becomes a `Full<Bytes>`, for example.
+    /// Sends a request. Its body is converted for the wrapped client: a text becomes a `Full<Bytes>`, for example.
     ///
     /// The call is made on a clone, so the client can be shared by reference. The future is `Send` and `'static`.
     ///

@@ -26,11 +26,12 @@
 //! A write with a condition (`If-Match`, `If-None-Match` and the like) is not idempotent, unless rule 1 or 2 applies:
 //! the first attempt changes the state in the condition, and the caller would get 412 for a write that was done.
 //!
-//! Any other is sent again only if it is proved that it was not sent: a layer of the same operation refused it, or the client
-//! says so. An error does not say so by itself: a connection that was refused may have been the second one, after a redirect.
-//! So the client is asked by an adapter that sits directly around it: `buttress::hyper::Client`, `buttress::tonic::Client` or
-//! `buttress::reqwest::Adapter` (features `hyper`, `tonic` and `reqwest`). They prove that no connection was made, that HTTP/2
-//! refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request before it wrote any of it.
+//! Any other request is sent again only with a proof that it was not sent: a layer of the same operation refused it, or
+//! the client proves it. An error alone is no proof: a refused connection may be the second one, after a redirect. The
+//! proof comes from an adapter directly around the client: `buttress::hyper::Client`, `buttress::tonic::Client` or
+//! `buttress::reqwest::Adapter` (features `hyper`, `tonic` and `reqwest`). The adapters prove that no connection was
+//! made, that HTTP/2 refused the stream, that a graceful `GOAWAY` excluded it, or that the client dropped the request
+//! before it wrote any of it.
 //!
 //! A hedge sends two requests at once, and two writes may collide. Therefore only GET, HEAD and OPTIONS are hedged, and
 //! requests that rule 1, rule 2 or [`hedge_if`](HttpReplay::hedge_if) permits.
@@ -97,8 +98,9 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! `buttress::reqwest::client` uses this policy. In a stack of your own, `reqwest::Request` is a type of its own. A closure,
-//! `reqwest::Request::try_clone`, copies it, and takes all requests for idempotent; a policy of your own decides otherwise:
+//! `buttress::reqwest::client` uses this policy. In a stack of your own, the policy does not apply to
+//! `reqwest::Request`, which is a different type. The closure `reqwest::Request::try_clone` copies it, but then all
+//! requests count as idempotent. A policy of your own can distinguish them:
 //!
 #![cfg_attr(not(doctest), doc = include_str!("../../snippets/reqwest_replay.md"))]
 

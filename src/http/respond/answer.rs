@@ -26,15 +26,15 @@ pub trait Side: Copy {
     /// `true` if the answer stays in this process.
     const IS_CLIENT: bool;
 
-    /// Returns an error that becomes an answer, or passes it on.
+    /// Returns the error if it becomes an answer.
     ///
     /// # Errors
     ///
-    /// The error itself, if it is passed on.
+    /// Returns the error of the service if it is passed on.
     fn answered(self, error: Error) -> Result<Error, Self::Error>;
 }
 
-/// Errors of this crate's layers become responses, and errors of the inner client pass.
+/// The side of a client: errors of this crate's layers become responses, and errors of the inner client pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForClients;
 
@@ -50,7 +50,7 @@ impl Side for ForClients {
     }
 }
 
-/// Every error becomes a response.
+/// The side of a server: every error becomes a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ForServers;
 

@@ -1,4 +1,4 @@
-//! The body of an answer: the body of the inner service, or an own one.
+//! The body of an answer: the body of the inner service, or of the answer in its place.
 
 use std::fmt;
 use std::pin::Pin;
@@ -22,10 +22,10 @@ pin_project! {
     where
         B: Body,
     {
-        // `None` for an own answer, and after the body has ended in own trailers.
+        // `None` if this layer answers, and after this layer has ended the body with trailers.
         #[pin]
         inner: Option<B>,
-        // The own answer.
+        // The body of this layer's answer.
         #[pin]
         own: Full<B::Data>,
         // The protocol for an error of this crate.
@@ -54,7 +54,7 @@ impl<B: Body> AnswerBody<B> {
         }
     }
 
-    /// Returns the body of the inner service, `None` for another answer.
+    /// Returns the body of the inner service. `None` if this layer answers.
     pub fn into_inner(self) -> Option<B> {
         self.inner
     }

@@ -1,4 +1,4 @@
-//! The layer that answers in place of errors, and its service.
+//! The layer that turns errors into answers, and its service.
 
 use std::sync::Arc;
 
@@ -126,7 +126,8 @@ impl<B, M: Side> Adapt<Request<B>> for RespondLayer<M> {
         S: Service<Request<B>> + Clone,
     {
         let (request, responder) = Adapt::adapt(self, request);
-        // Only a refusal by a layer that is called directly is a refusal of this server or this client.
+        // Marks this call as direct: only refusals by layers that are called directly are refusals of this server or
+        // client.
         let _direct = DirectCall::enter();
         inner.call(request, responder)
     }

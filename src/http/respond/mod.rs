@@ -34,11 +34,11 @@
 //! | [`Draining`](crate::ErrorKind::Draining) | 503, over HTTP/1 with `Connection: close` | `UNAVAILABLE` |
 //! | any other, for servers only | 500 | `INTERNAL` |
 //!
-//! If a dependency that the handler has called refuses a call, the answer is 503 or `UNAVAILABLE` without a
-//! `Retry-After`, whatever the kind of the refusal, because it is not the fault of this caller. A refusal counts as one
-//! of this server if the `RespondLayer` calls the refusing layer directly, or through layers and services that pass the
-//! call on at once. Put the layers into one `ServiceBuilder`: between two calls of axum's `Router::layer` a call is not
-//! passed on at once.
+//! A handler's own call to a dependency may be refused. The answer is then 503 or `UNAVAILABLE` without a
+//! `Retry-After`, whatever the kind of the refusal, because it is not the fault of this caller. A refusal is one of
+//! this server if the `RespondLayer` calls the refusing layer directly, or through layers and services that pass the
+//! call on at once. Put the layers into one `ServiceBuilder`, because axum does not pass a call on at once between two
+//! calls of `Router::layer`.
 //!
 //! An answer in HTTP has an empty body. If the error contains a time for the next try, it is in `Retry-After`, in whole
 //! seconds, rounded up and at least 1. A bulkhead does not know the time. Its answer has 1 s, which distinguishes an
@@ -58,10 +58,10 @@
 //!
 //! # Promises
 //!
-//! - A server never shows the text of an error, nor the name of a layer. A client does tell them, in `grpc-message`:
+//! - A server never shows the text of an error or the name of a layer. A client has both in `grpc-message`, because
 //!   they stay in its process.
-//! - A response of the inner service passes as it came, and [`AnswerBody`] says about its body what that says itself.
-//!   Nothing is required of it but an error that can be boxed, not even `Default`.
+//! - A response of the inner service passes unchanged, and [`AnswerBody`] reports the size and end of its body. The
+//!   only requirement for the body is an error that can be boxed; it needs no `Default`.
 //!
 //! # Cancellation
 //!

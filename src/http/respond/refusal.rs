@@ -12,7 +12,7 @@ use crate::http::Protocol;
 use crate::http::grpc::{Code, PUSHBACK, STATUS};
 use crate::{Error, ErrorKind, Stage};
 
-/// The time for which a client should stay away if it is not known how long the queue will be full.
+/// The time for which a client should stay away if the end of the overload is not known.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -38,7 +38,7 @@ impl<'a> Reason<'a> {
         }
     }
 
-    /// The same for a request of this version of HTTP.
+    /// Returns the same for a request of this HTTP version.
     pub(super) fn over(self, version: Version) -> Self {
         let is_http1 = version <= Version::HTTP_11;
         Self { is_http1, ..self }
@@ -48,7 +48,7 @@ impl<'a> Reason<'a> {
     fn meaning(&self) -> (StatusCode, Code, &'static str) {
         let (status, code, message) = match self.error.kind() {
             _ if self.is_of_dependency() => (503, Code::Unavailable, "unavailable for now"),
-            // The caller is slow, and not the service.
+            // The caller is slow, not the service.
             _ if self.error.stage() == Stage::Request => {
                 (408, Code::Cancelled, "the request came too slowly")
             }
@@ -75,14 +75,14 @@ impl<'a> Reason<'a> {
         (status, code, message)
     }
 
-    /// Returns whether a dependency of the service has refused the call of the service. For the caller the service is
-    /// unavailable for an unknown time, whatever the reason. Only a deadline is the caller's own.
+    /// Returns whether a dependency has refused a call of the service. For the caller, the service is then unavailable
+    /// for an unknown time, whatever the reason. A deadline is an exception, because it is the caller's own.
     fn is_of_dependency(&self) -> bool {
         self.error.is_foreign_rejection() && self.error.kind() != ErrorKind::DeadlineExceeded
     }
 
-    /// Returns whether the connection is of no further use: the server takes no more calls, or the rest of the request would
-    /// have to be read first. HTTP/2 has no such header.
+    /// Returns whether the answer closes the connection: the server takes no more calls, or would have to read the rest
+    /// of the request first. HTTP/2 has no such header.
     fn closes_connection(&self) -> bool {
         let is_last =
             self.error.kind() == ErrorKind::Draining || self.error.stage() == Stage::Request;
@@ -98,7 +98,7 @@ impl<'a> Reason<'a> {
             self.error.kind(),
             ErrorKind::BulkheadFull | ErrorKind::QueueTimeout
         );
-        // Without a time, a client would take the service for broken.
+        // Without a time, a client would consider the service broken.
         let usual = is_overload.then_some(OVERLOADED_FOR);
         self.error.retry_after().or(usual)
     }
@@ -245,7 +245,7 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(begun).max(1)
 }
 
-/// The pushback of gRPC has 32 bits, one of them for the sign.
+/// Returns the pushback of gRPC, which has 32 bits with a sign.
 fn whole_millis(wait: Duration) -> i32 {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     i32::try_from(millis).unwrap_or(i32::MAX).max(1)

@@ -1,4 +1,4 @@
-//! The bodies of a server: that of the request, whose sender has to keep up, and that of the response.
+//! The bodies of a server: request bodies, whose senders must keep up, and response bodies.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -16,12 +16,12 @@ use crate::http::{BodyTimeoutLayer, HttpStreams, Protocol, TimeoutBody};
 use crate::stack::Streams;
 use crate::{BoxError, Error, ErrorKind, Stage};
 
-/// The end of the body of a request that did not come in time: the kind of the error, and the time that it was allowed. The
-/// handler and the call share it, because the body may be read by another task.
+/// Record of a request body that ended because its sender was too slow: the kind of the error, and the time that was
+/// allowed. The body and the call share it, because another task may read the body.
 type Late = OnceLock<(ErrorKind, Duration)>;
 
 pin_project! {
-    /// The body of a request to a server, whose sender has to keep up. Made by [`ServerLayer`](super::ServerLayer).
+    /// A request body whose sender must keep up. Made by [`ServerLayer`](super::ServerLayer).
     ///
     /// It is `Unpin` if `B` is.
     #[derive(Debug)]
@@ -71,7 +71,7 @@ fn note_late(error: &mut Error, late: &Late) {
     }
 }
 
-/// Bounds the bodies of requests and responses in time.
+/// Bounds the time of request bodies and response bodies.
 #[derive(Clone, Debug)]
 pub struct BodiesLayer {
     pub(super) request: BodyTimeoutLayer,
@@ -79,7 +79,7 @@ pub struct BodiesLayer {
     pub(super) streams: HttpStreams,
 }
 
-/// A service whose bodies are bounded.
+/// A service whose bodies have a bounded time.
 pub(super) type Bodies<S> = Adapted<S, BodiesLayer>;
 
 impl<S> Layer<S> for BodiesLayer {
@@ -138,7 +138,7 @@ impl<B> AdaptResult<Response<B>> for BodiesOfCall {
     fn adapt(&self, result: Result<Response<B>, Error>) -> Result<Self::Response, Error> {
         if let Some((kind, allowed)) = self.late.as_deref().and_then(OnceLock::get) {
             if result.as_ref().map_or(true, is_error) {
-                // The handler makes the best of an error of the body; the reason is told here.
+                // A handler turns an error of the body into an answer of its own. This error has the reason.
                 let name = AdaptResult::<Response<B>>::name(self);
                 return Err(Error::body_timed_out(*kind, name, *allowed, Stage::Request));
             }
@@ -147,7 +147,7 @@ impl<B> AdaptResult<Response<B>> for BodiesOfCall {
     }
 }
 
-/// Returns whether a response tells its client of an error.
+/// Returns whether a response reports an error to its client.
 #[cold]
 fn is_error<B>(response: &Response<B>) -> bool {
     let status = response.status();

@@ -27,7 +27,7 @@ use crate::{ConfigError, debug::debug_fields};
 /// The settings of a [`ServerLayer`]. Made by [`server`].
 pub type Config<K = Classifier, T = NotKeyed> = LayerConfig<Settings<T>, (), K, CompleteOnBodyEnd>;
 
-/// The settings of a server, as they are in a [`Config`]. `T` has those of the limits for each key.
+/// The settings of a server in a [`Config`]. `T` has the settings of the limits for each key.
 #[derive(Clone, PartialEq)]
 pub struct Settings<T = NotKeyed> {
     deadline: InheritDeadlineConfig,
@@ -40,10 +40,10 @@ pub struct Settings<T = NotKeyed> {
 
 debug_fields!([T] Settings<T> { deadline, bulkhead, request_body, response_body });
 
-/// Begins to configure a server of HTTP. See the [module documentation](super).
+/// Begins to configure an HTTP server. See the [module documentation](super).
 ///
-/// `name` is a label of the metrics. It must differ from the names of clients in the same process, whose calls are counted
-/// under their names.
+/// `name` is a label of the metrics. No client in the same process may have this name, because its calls would count
+/// under the same label.
 pub fn server(name: impl Into<String>) -> Config {
     of(name.into(), Classifier::new())
 }
@@ -64,31 +64,32 @@ pub(in crate::http) fn of<K>(name: String, classify: K) -> Config<K> {
 }
 
 impl<K, T> Config<K, T> {
-    /// Sets the longest time of a call, from its head to the end of the answer; above 0 and at most 365 days. 60 s by default.
+    /// Sets the longest time of a call, from its head to the end of the answer; above 0 and at most 365 days, 60 s by
+    /// default.
     ///
-    /// A caller that sends the time for which it waits has that time if it is shorter. A caller that sends none has all of it.
-    /// Calls that are declared [streams](Self::streaming) have the deadline of their caller alone.
+    /// If a caller sends a shorter time, the call has this time. [Streams](Self::streaming) have only the deadline of
+    /// their caller.
     pub fn deadline(mut self, max: Duration) -> Self {
         self.settings.deadline = self.settings.deadline.max(max);
         self
     }
 
-    /// Sets the header in which callers send the milliseconds for which they wait, beside `grpc-timeout`. By default
-    /// `x-request-timeout-ms`.
+    /// Sets the header in which callers send the milliseconds for which they wait; `x-request-timeout-ms` by default.
+    /// The server also reads `grpc-timeout`.
     pub fn deadline_header(mut self, header: HeaderName) -> Self {
         self.settings.deadline = self.settings.deadline.header(header);
         self
     }
 
-    /// Sets the number of calls that may be in flight at once: a number from 1 to 1,000,000, or an adaptive limit. Calls beyond it
-    /// are refused at once.
+    /// Sets the greatest number of calls in flight: a number from 1 to 1,000,000, or an adaptive limit. Calls beyond
+    /// the limit are refused at once.
     ///
-    /// Either this, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited) has to be said.
+    /// You must set this limit, [`bulkhead`](Self::bulkhead) or [`unlimited`](Self::unlimited).
     pub fn concurrency_limit(self, limit: impl Into<bulkhead::Limit>) -> Self {
         self.bulkhead(limit, |bulkhead| bulkhead)
     }
 
-    /// Limits the calls in flight, with more settings: `.bulkhead(200, |bulkhead| bulkhead.queue(100))`.
+    /// Sets the limit of calls in flight with more settings: `.bulkhead(200, |bulkhead| bulkhead.queue(100))`.
     pub fn bulkhead(
         mut self,
         limit: impl Into<bulkhead::Limit>,
@@ -99,20 +100,20 @@ impl<K, T> Config<K, T> {
         self
     }
 
-    /// Any number of calls may be in flight. Nothing else protects the server from more work than it can do.
+    /// Sets no limit of calls in flight. The server then has no other protection from overload.
     pub fn unlimited(mut self) -> Self {
         self.settings.bulkhead = Choice::Off;
         self
     }
 
-    /// Gives each key, such as a tenant, a layer of its own that `config` makes: the configuration of a rate limit, for example, or
-    /// a tuple of configurations.
+    /// Sets a layer for each key, such as a tenant. `config` is the configuration of the layer, for example of a rate
+    /// limit, or a tuple of configurations.
     ///
-    /// `key` takes the key from a request: `|request: &Request<Body>| -> String`, with the body of the server. The layer is
-    /// outside the concurrency limit of all calls, so that a tenant beyond its own limit takes no permit.
+    /// `key` takes the key from a request: `|request: &Request<Body>| -> String`. `Body` is the body type of the
+    /// server. The layer is outside the common concurrency limit, so a tenant beyond its own limit takes no permit.
     ///
-    /// The number of keys and their memory are bounded, see [`keyed`](crate::keyed).
-    /// [`keyed_layer`](Self::keyed_layer) takes a layer with other bounds.
+    /// The number of keys and their memory are bounded, see [`keyed`](crate::keyed). Use
+    /// [`keyed_layer`](Self::keyed_layer) for other bounds.
     pub fn keyed<Req, F, Key, C>(self, key: F, config: C) -> Config<K, PerKey<F, C, Req, Key>>
     where
         F: Fn(&Req) -> Key,
@@ -121,8 +122,8 @@ impl<K, T> Config<K, T> {
         self.with_keyed(PerKey::new(key, config))
     }
 
-    /// Puts a layer between the deadline and the concurrency limit of all calls: a [`KeyedLayer`](crate::KeyedLayer) with settings of
-    /// its own, or any other layer of this crate.
+    /// Sets a layer between the deadline and the common concurrency limit: a [`KeyedLayer`](crate::KeyedLayer) with its
+    /// own settings, or any other layer of this crate.
     pub fn keyed_layer<L>(self, layer: L) -> Config<K, Given<L>> {
         self.with_keyed(Given(layer))
     }
@@ -138,8 +139,8 @@ impl<K, T> Config<K, T> {
         })
     }
 
-    /// Changes the bounds of the bodies of requests. By default a handler waits 30 s for the next part of a body, and a body ends at
-    /// the deadline of its call.
+    /// Changes the time bounds of request bodies. By default a handler waits at most 30 s for the next part of a body,
+    /// and a body ends at the deadline of its call.
     pub fn request_body(
         mut self,
         change: impl FnOnce(body_timeout::Config) -> body_timeout::Config,
@@ -148,7 +149,8 @@ impl<K, T> Config<K, T> {
         self
     }
 
-    /// Changes the bounds of the bodies of responses. By default a body may be silent for 30 s, and ends at the deadline of its call.
+    /// Changes the time bounds of response bodies. By default a body may be silent for 30 s, and ends at the deadline
+    /// of its call.
     pub fn response_body(
         mut self,
         change: impl FnOnce(body_timeout::Config) -> body_timeout::Config,
@@ -157,16 +159,16 @@ impl<K, T> Config<K, T> {
         self
     }
 
-    /// Declares the requests whose answers, or whose own bodies, are streams. By default none.
+    /// Sets the requests whose bodies or answers are streams. By default there are none.
     ///
-    /// A stream may outlast the [deadline](Self::deadline) of the server, and may be silent, unless
+    /// A stream may outlast the [deadline](Self::deadline) of the server. It may be silent, unless
     /// [`stream_idle`](body_timeout::Config::stream_idle) is set.
     pub fn streaming(mut self, streams: HttpStreams) -> Self {
         self.settings.deadline = self.settings.deadline.streaming(streams);
         self
     }
 
-    /// Answers refusals and errors with the response that `respond` writes. See [`RespondLayer::respond`].
+    /// Sets the function that writes the answers to refusals and errors. See [`RespondLayer::respond`].
     pub fn respond<F>(mut self, respond: F) -> Self
     where
         F: Fn(Refusal<'_>) -> Response<Bytes> + Send + Sync + 'static,
@@ -179,8 +181,8 @@ impl<K, T> Config<K, T> {
     ///
     /// # Errors
     ///
-    /// If the name is empty, a value is outside its range, nothing was said about the concurrency limit, or two settings
-    /// contradict each other.
+    /// If the name is empty, a value is outside its range, the concurrency limit is not set, or two settings contradict
+    /// each other.
     pub fn build(self) -> Result<ServerLayer<K, T::Layer>, ConfigError>
     where
         K: Clone,

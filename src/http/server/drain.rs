@@ -1,4 +1,4 @@
-//! Drain: a part that counts the calls in flight, and can refuse new ones.
+//! Drain: a part that counts the calls in flight and can refuse new calls.
 
 use std::mem;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use crate::stripe::{stripe, stripes};
 use crate::telemetry::Series;
 use crate::{ErrorKind, Mode};
 
-/// Part of a call to a server that can be drained.
+/// The part that counts and refuses the calls of one server.
 #[derive(Clone, Debug)]
 pub struct Drain {
     shared: Arc<Shared>,
@@ -21,14 +21,14 @@ pub struct Drain {
 
 struct Shared {
     in_flight: InFlight,
-    /// A call has ended, or was refused, during a drain; or the drain has begun.
+    /// Notified when a drain begins, and when a call ends or is refused during the drain.
     changed: Notify,
     metrics: &'static Series,
 }
 
 debug_fields!(Shared as Drain { metrics.name(), in_flight.count(), in_flight.is_draining() });
 
-/// A call that is in flight.
+/// Permit of a call: `true` while the call counts as in flight.
 #[derive(Debug, Default)]
 pub struct Counted(bool);
 
@@ -56,7 +56,7 @@ impl Drain {
         self.shared.in_flight.count()
     }
 
-    /// Admits no further call.
+    /// Refuses all further calls.
     pub(super) fn begin(&self) {
         self.shared.in_flight.drain();
         self.shared.changed.notify_waiters();
@@ -66,7 +66,7 @@ impl Drain {
     pub(super) async fn drained(&self) {
         let shared = &*self.shared;
         loop {
-            // Registered before the calls are counted, so that no end is missed.
+            // Registers before it counts the calls, so that it misses no end.
             let mut changed = pin!(shared.changed.notified());
             changed.as_mut().enable();
             if shared.in_flight.is_draining() && shared.in_flight.count() == 0 {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::drain::Drain;
 use crate::bulkhead;
 
-/// Drains a server, and reads and steers its limits. Clones are handles of the same server.
+/// Handle that drains a server, and reads and changes its limits. Clones are handles of the same server.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) drain: Drain,
@@ -30,43 +30,44 @@ impl Handle {
         self.bulkhead.as_ref()
     }
 
-    /// Returns the number of calls whose answers are not over, those included that wait for a permit.
+    /// Returns the number of calls whose answers have not ended. It includes calls that wait for a permit.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.drain.count()
     }
 
-    /// Returns whether the server takes calls: `true` until a drain begins. Answer the readiness check of your platform with it,
-    /// on a route outside the layer.
+    /// Returns whether the server takes calls: `true` until a drain begins. Use it to answer the readiness check of
+    /// your platform, on a route outside the layer.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.drain.is_draining()
     }
 
-    /// Begins a drain at once, and waits until no call is in flight, or until `within` is over. Returns the number of calls that
-    /// are then left.
+    /// Begins a drain at once, and waits until no call is in flight, or until `within` has passed. Returns the number
+    /// of calls that are then in flight.
     ///
-    /// New calls are refused from now on, for good. The calls in flight go on, and so do those that are left at the end.
+    /// The drain cannot be undone: the server refuses all further calls. Calls in flight go on, also after `within`.
     pub fn drain(&self, within: Duration) -> impl Future<Output = u64> + Send + use<> {
         let drain = self.drain.clone();
         drain.begin();
         async move {
-            // The time may be over.
+            // The count shows whether the time was enough.
             let _ = timeout(within, drain.drained()).await;
             drain.count()
         }
     }
 
-    /// Waits until a drain has begun and no call is in flight. The shutdown signal of axum and tonic.
+    /// Waits until a drain has begun and no call is in flight. Use it as the shutdown signal of axum or tonic.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         let drain = self.drain.clone();
         async move { drain.drained().await }
     }
 
-    /// Runs `server` until it ends. When `stop` completes, begins a drain; `server` has to end within `within` then, and is dropped
-    /// otherwise.
+    /// Runs `server`, and begins a drain when `stop` completes. If `server` has not ended `within` this time after it,
+    /// it is dropped.
     ///
-    /// `server` takes [`drained`](Self::drained) for its shutdown signal. Returns its output, or `None` if it was dropped.
+    /// Give `server` the future of [`drained`](Self::drained) as its shutdown signal. Returns the output of `server`,
+    /// or `None` if it was dropped.
     ///
     /// # Cancellation
     ///

@@ -10,7 +10,7 @@ use crate::{ConfigError, Evictable};
 
 /// Settings of the limits for each key: [`NotKeyed`], [`PerKey`] or [`Given`].
 pub trait KeyLimits {
-    /// The layer between the deadline and the concurrency limit of all.
+    /// The layer between the deadline and the common concurrency limit.
     type Layer;
 
     /// Makes the layer of the server `name`.
@@ -22,7 +22,7 @@ pub trait KeyLimits {
     fn build(self, name: &str) -> Result<Self::Layer, ConfigError>;
 }
 
-/// There are no limits for keys, which is the default.
+/// No limits for each key. The default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotKeyed;
 
@@ -34,7 +34,7 @@ impl KeyLimits for NotKeyed {
     }
 }
 
-/// A layer for each key, made by a configuration `C`. See [`Config::keyed`](super::Config::keyed).
+/// A layer for each key, made from a configuration `C`. See [`Config::keyed`](super::Config::keyed).
 #[derive(Clone)]
 pub struct PerKey<F, C, Req, K> {
     key: F,

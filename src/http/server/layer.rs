@@ -14,10 +14,10 @@ use crate::http::respond::{ForServers, Respond};
 use crate::http::{Classifier, CompleteOnBodyEnd, InheritDeadlineLayer, RespondLayer};
 use crate::measure::Meter;
 
-/// All that protects a server, as one layer. See the [module documentation](super).
+/// All layers that protect a server, in one layer. See the [module documentation](super).
 ///
-/// All services made by one layer value, or by its clones, share its limits and its drain. `K` classifies calls, and `L` is the
-/// layer of the limits for each key.
+/// All services made by one layer value, or by its clones, share its limits and its drain. `K` classifies calls. `L` is
+/// the layer with the limits for each key.
 #[derive(Clone)]
 pub struct ServerLayer<K = Classifier, L = Identity> {
     pub(super) respond: RespondLayer<ForServers>,
@@ -31,9 +31,9 @@ pub struct ServerLayer<K = Classifier, L = Identity> {
 /// The part of a server inside the limits for each key.
 pub type Limited<S, K> = PartService<Bodies<S>, Option<bulkhead::Handle>, K, CompleteOnBodyEnd>;
 
-/// A server `S` that is protected. Made by [`ServerLayer`].
+/// A server `S` behind the layers that protect it. Made by [`ServerLayer`].
 ///
-/// It is a service of requests with any body, and answers each of them: its error is `Infallible`.
+/// It takes requests with any body and answers every request: its error is `Infallible`.
 pub type Server<S, K = Classifier, L = Identity> = Respond<
     PartService<
         InheritDeadline<<L as Layer<Limited<S, K>>>::Service>,
@@ -45,7 +45,7 @@ pub type Server<S, K = Classifier, L = Identity> = Respond<
 >;
 
 impl<K, L> ServerLayer<K, L> {
-    /// Returns a handle that drains the server, and reads and steers its limits.
+    /// Returns a handle that drains the server, and reads and changes its limits.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
@@ -54,7 +54,7 @@ impl<K, L> ServerLayer<K, L> {
         }
     }
 
-    /// Returns the layer of the limits for each key, which leads to its handle.
+    /// Returns the layer with the limits for each key, from which you get its handle.
     #[must_use]
     pub fn keyed(&self) -> &L {
         &self.keyed

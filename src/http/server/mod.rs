@@ -1,16 +1,16 @@
-//! A whole server in one expression: all the layers that belong around a server of HTTP or gRPC, in their order.
+//! A whole server in one expression: all layers for an HTTP or gRPC server, in the right order.
 //!
 //! # When to use it
 //!
-//! Around every server under axum or tonic, and any other service of `http::Request`. [`server`] begins one of HTTP, and
-//! `grpc::server` one of gRPC. `build` makes one layer:
+//! Use it around every server under axum or tonic, and around any other service of `http::Request`. Begin with
+//! [`server`] for HTTP, or with `grpc::server` for gRPC. `build` makes one layer:
 //!
 //! ```text
 //! Router::new().route(…).layer(protect)                                 axum
 //! tonic::transport::Server::builder().layer(protect).add_service(…)     tonic
 //! ```
 //!
-//! Use the single layers if you need another order, or layers of your own between them.
+//! Use the single layers if you need another order, or other layers between them.
 //!
 //! # How it works
 //!
@@ -22,61 +22,67 @@
 //!
 //! | part | effect | set by |
 //! |---|---|---|
-//! | [`RespondLayer`](crate::http::RespondLayer) | each refusal is an answer in the protocol of the request | [`respond`](Config::respond) |
-//! | [`MeasureLayer`](crate::MeasureLayer) | counts and times all calls, refused ones included | – |
-//! | drain | finishes the calls in flight and takes no new ones | [`Handle::run_until`], [`Handle::drain`] |
-//! | [`InheritDeadlineLayer`](crate::http::InheritDeadlineLayer) | the handler has the time that its caller waits, up to a maximum | [`deadline`](Config::deadline) |
-//! | [`KeyedLayer`](crate::KeyedLayer) | each tenant has limits of its own | [`keyed`](Config::keyed) |
-//! | [`BulkheadLayer`](crate::BulkheadLayer) | sheds the load beyond a number of calls, or lets it queue | [`concurrency_limit`](Config::concurrency_limit), [`bulkhead`](Config::bulkhead) |
-//! | bodies | end a request that its sender does not send in time, and a response that the handler does not finish in time | [`request_body`](Config::request_body), [`response_body`](Config::response_body) |
+//! | [`RespondLayer`](crate::http::RespondLayer) | answers each refusal in the protocol of the request | [`respond`](Config::respond) |
+//! | [`MeasureLayer`](crate::MeasureLayer) | counts and times all calls, including refused calls | – |
+//! | drain | refuses new calls and waits for the calls in flight | [`Handle::run_until`], [`Handle::drain`] |
+//! | [`InheritDeadlineLayer`](crate::http::InheritDeadlineLayer) | gives the handler the time for which its caller waits, up to a maximum | [`deadline`](Config::deadline) |
+//! | [`KeyedLayer`](crate::KeyedLayer) | gives each tenant its own limits | [`keyed`](Config::keyed) |
+//! | [`BulkheadLayer`](crate::BulkheadLayer) | refuses calls beyond a number of calls in flight, or lets them queue | [`concurrency_limit`](Config::concurrency_limit), [`bulkhead`](Config::bulkhead) |
+//! | bodies | end request bodies and response bodies that do not arrive in time | [`request_body`](Config::request_body), [`response_body`](Config::response_body) |
 //!
-//! A call is in flight until its response body has been handed over to the connection, has failed, or is dropped. Until then it
-//! holds its permit, and a drain waits for it.
+//! A call is in flight until the connection has taken its whole response body, or the body has failed or been dropped.
+//! Until then the call holds its permit, and a drain waits for it.
 //!
 //! ## Answers
 //!
-//! | a call is refused or ended because | HTTP | gRPC |
+//! | reason | HTTP | gRPC |
 //! |---|---|---|
 //! | the concurrency limit is reached, or the wait in its queue is over | 503, `Retry-After` | `UNAVAILABLE`, pushback |
-//! | its key is beyond a rate limit | 429, `Retry-After` | `RESOURCE_EXHAUSTED`, pushback |
-//! | its time is over, or was from the beginning | 504 | `DEADLINE_EXCEEDED` |
-//! | the body of the request did not come in time | 408, `Connection: close` | `CANCELLED` |
+//! | the rate limit of its key is reached | 429, `Retry-After` | `RESOURCE_EXHAUSTED`, pushback |
+//! | its deadline has passed, possibly before the call began | 504 | `DEADLINE_EXCEEDED` |
+//! | the request body did not arrive in time | 408, `Connection: close` | `CANCELLED` |
 //! | the server is draining | 503, `Connection: close` | `UNAVAILABLE` |
 //!
-//! `Connection: close` is part of answers over HTTP/1. There is no `Retry-After` during a drain: a client should call another server
-//! at once, and not this one later. The other answers are those of [`respond`](crate::http::respond).
+//! Only answers over HTTP/1 have `Connection: close`. An answer during a drain has no `Retry-After`, because the client
+//! should call another server at once, and not this server later. See [`respond`](crate::http::respond) for all other
+//! answers.
 //!
 //! ## Deadline
 //!
-//! The deadline covers the whole call, from its head to the end of the response body. It is the time that the caller sends in
-//! `grpc-timeout` or `x-request-timeout-ms`, but at most [`deadline`](Config::deadline), 60 s by default. A caller that sends no
-//! time has that maximum. [`Deadline::current`](crate::Deadline::current) has the deadline in the handler, and the clients of this crate
-//! that the handler calls write the time that is left into their requests.
+//! The deadline covers the whole call, from its head to the end of the response body. It is the time that the caller
+//! sends in `grpc-timeout` or `x-request-timeout-ms`, but at most [`deadline`](Config::deadline), 60 s by default. If
+//! the caller sends no time, the call has this maximum. A handler reads the deadline with
+//! [`Deadline::current`](crate::Deadline::current). Clients of this crate in the handler send the remaining time with
+//! their requests.
 //!
-//! Declare streams with [`streaming`](Config::streaming): server-sent events, long polls, and methods of gRPC such as `Watch`. A
-//! stream has the deadline of its caller alone, and may be silent. It holds its permit for as long as it lasts. Send keep-alive pings
-//! from the server, so that streams of clients that are gone come to an end.
+//! Declare streams with [`streaming`](Config::streaming): server-sent events, long polls, and gRPC methods such as
+//! `Watch`. A stream has only the deadline of its caller, and may be silent. It holds its permit until it ends. Send
+//! keep-alive pings from the server, so that the streams of lost clients end.
 //!
 //! ## Slow bodies
 //!
-//! A handler that reads a request body waits at most 30 s for its next part, and the body ends at the deadline of its call. Both
-//! ends are errors of the body. If the handler answers with an error then, as the extractors of axum and the generated code of
-//! tonic do, its answer is replaced by 408 or `CANCELLED`. An answer without an error is sent as it is.
+//! A handler that reads a request body waits at most 30 s for the next part, and the body ends at the deadline of its
+//! call. In both cases the body ends in an error. The extractors of axum and the generated code of tonic then answer
+//! with an error. The server replaces such an answer by 408 or `CANCELLED`. It sends an answer without an error
+//! unchanged.
 //!
 //! - `.request_body(|body| body.idle(…).total(…))` sets the longest silence and the longest time of a body.
-//! - The clock of the silence runs while the handler waits. A handler that does something else first is not taken for a slow sender.
-//! - In a gRPC request the longest silence holds up to the first message. Set `stream_idle` for the messages after it.
-//! - A body that nobody reads holds nothing but its connection.
-//! - A slow request counts as `ignored`: neither for the server nor against it, also for an adaptive limit.
+//! - The silence counts only while the handler waits. The time that a handler takes between two reads is not time of
+//!   the sender.
+//! - In a gRPC request, the longest silence applies before the first message. Set `stream_idle` for later messages.
+//! - A body that no handler reads holds only its connection.
+//! - A slow request has the outcome `ignored`: it counts neither for the server nor against it, and does not change an
+//!   adaptive limit.
 //!
-//! The head of a request is read before a service is called. Its time is a setting of the server, such as `header_read_timeout` of
-//! hyper.
+//! The connection reads the head of a request before it calls a service. Bound this time in the server, for example
+//! with `header_read_timeout` of hyper.
 //!
 //! ## Drain
 //!
-//! [`Handle::run_until`] runs a server until a signal comes. Then the server is no longer [ready](Handle::is_ready), new calls are
-//! refused, and the calls in flight go on, bodies included. When the last of them is over, [`Handle::drained`] lets axum or tonic close
-//! its connections and end. A server that has not ended in the given time is dropped.
+//! [`Handle::run_until`] runs a server until a signal comes. From then on the server is not [ready](Handle::is_ready)
+//! and refuses new calls. The calls in flight go on, including their bodies. When the last call has ended,
+//! [`Handle::drained`] completes, and axum or tonic closes its connections and ends. A server that has not ended in the
+//! given time is dropped.
 //!
 //! ```text
 //! let server = axum::serve(listener, app).with_graceful_shutdown(handle.drained());
@@ -84,19 +90,22 @@
 //! ```
 //!
 //! - Put the route of the readiness check outside the layer, so that it answers during the drain.
-//! - The listener stays open until the calls are over. A load balancer that has not noticed yet gets an answer, which tells it to try another
-//!   server. If it does not try again by itself, let the readiness check fail for some seconds before the signal comes.
-//! - Axum and tonic run each connection in a task of its own. The tasks end with their runtime: return from `main`.
-//! - An upgraded connection, such as a WebSocket, is not waited for.
+//! - The listener stays open until all calls have ended. A load balancer that still sends calls gets an answer that
+//!   tells it to try another server. If your load balancer does not retry, let the readiness check fail for some
+//!   seconds before the signal.
+//! - Axum and tonic run each connection in its own task. The tasks end with the runtime, so return from `main`.
+//! - A drain does not wait for upgraded connections, such as WebSockets.
 //!
 //! # Promises
 //!
 //! - Every request is answered: the error of the service is `Infallible`.
-//! - Each call is counted and gives back all that it holds once, however it ends: answered, refused, dropped, or by a panic.
-//! - A drain that says that no call is left has waited for all calls that were admitted. A refused call does not begin.
-//! - A tenant beyond its own limit takes no permit of the others. The keys are bounded in number and in bytes.
-//! - No header and no body of a caller holds a permit for longer than the deadline, unless its request is declared a stream. A client that
-//!   does not read its answer is the exception, see [`body_timeout`](crate::http::body_timeout#limits).
+//! - Each call counts once and gives back all that it holds once, whether it is answered, refused, dropped or panics.
+//! - A drain that returns 0 has waited for all admitted calls. A refused call never reaches the handler.
+//! - A tenant beyond its own limit takes no permit of the common limit. The number and the bytes of the keys are
+//!   bounded.
+//! - No header and no request body holds a permit for longer than the deadline, unless the request is declared a
+//!   stream. There is one exception: a client that does not read its answer, see
+//!   [`body_timeout`](crate::http::body_timeout#limits).
 //!
 //! # Cancellation
 //!
@@ -104,45 +113,46 @@
 //!
 //! # What clones share
 //!
-//! All services that one layer value makes, and those of its clones, share its limits, its keys and its drain. So do the services
-//! of all routes under axum, and those of all connections under tonic. Build a second layer for a second limit.
+//! All services made by one layer value, or by its clones, share its limits, its keys and its drain. This includes the
+//! services of all routes under axum, and of all connections under tonic. Build a second layer for a second limit.
 //!
 //! # Cost
 //!
-//! That of the layers. The drain adds two atomic additions on a word of the thread. A request with a body allocates a few words, which
-//! tell the call that the body was late. A body allocates a timer if its reader has to wait.
+//! The cost of the layers. The drain costs two atomic additions to a word of the thread. A request with a body
+//! allocates a few words, in which the body notes that it was late. A body allocates a timer if its reader has to wait.
 //!
 //! # Errors
 //!
-//! The service has none. The errors that the answers stand for are in their extensions, as
-//! [`AnsweredError`](crate::http::respond::AnsweredError). Those of a drain have the kind [`Draining`](crate::ErrorKind::Draining),
-//! those of a slow request the [stage](crate::Cause::stage) [`Request`](crate::Stage::Request).
+//! The service has no errors. The extensions of an answer contain its error as an
+//! [`AnsweredError`](crate::http::respond::AnsweredError). The error of a drain has the kind
+//! [`Draining`](crate::ErrorKind::Draining). The error of a slow request has the [stage](crate::Cause::stage)
+//! [`Request`](crate::Stage::Request).
 //!
 //! # Metrics
 //!
-//! Those of the layers, with the name of the server:
+//! The metrics of the layers, with the name of the server:
 //!
 //! | metric | labels |
 //! |---|---|
 //! | `buttress_calls_total`, `buttress_call_duration_seconds` | name; stage = operation; outcome |
-//! | `buttress_rejections_total` | name; layer = `drain`, `inherit_deadline`, `bulkhead`, and those of the limits for keys; reason; mode |
+//! | `buttress_rejections_total` | name; layer = `drain`, `inherit_deadline`, `bulkhead`, and the limits for keys; reason; mode |
 //! | `buttress_timeouts_total` | name; layer = `inherit_deadline`, `request_body`, `body` |
 //! | `buttress_in_flight`, `buttress_limit`, `buttress_queue_depth`, `buttress_queue_wait_seconds` | name; layer = `bulkhead` |
 //! | `buttress_keys`, `buttress_key_events_total` | name |
 //!
-//! Give the server a name of its own, which no client in the process has: both would count under it.
+//! Give the server a name that no client in the process has. Otherwise the calls of both count under the same label.
 //!
 //! # Defaults
 //!
 //! | setting | default | reason |
 //! |---|---|---|
 //! | concurrency limit | none, must be set | depends on the server |
-//! | [`deadline`](Config::deadline) | 60 s | longer than most handlers work, and a bound for callers that mean harm |
+//! | [`deadline`](Config::deadline) | 60 s | longer than most handlers work, and a bound for hostile callers |
 //! | [`deadline_header`](Config::deadline_header) | `x-request-timeout-ms`, and `grpc-timeout` | see [`deadline`](crate::http::deadline) |
 //! | [`keyed`](Config::keyed) | no limits for keys | depends on the callers |
 //! | [`request_body`](Config::request_body) | 30 s of silence, and the deadline | a healthy sender is not silent for so long |
 //! | [`response_body`](Config::response_body) | 30 s of silence, and the deadline | no healthy handler is silent for so long |
-//! | [`streaming`](Config::streaming) | requests that are marked | |
+//! | [`streaming`](Config::streaming) | no requests | streams have no bound but their caller's deadline |
 //!
 //! # Examples
 //!

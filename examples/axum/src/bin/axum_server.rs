@@ -40,7 +40,7 @@ fn tenant(request: &Request<Body>) -> String {
     tenant.unwrap_or("anybody").to_owned()
 }
 
-/// The recipe. axum makes a service of each route with the layer; their limits and their drain are one.
+/// The recipe. axum wraps each route in the layer. All routes share its limits and its drain.
 fn shop(warehouse: SocketAddr) -> Result<(Router, Handle), BoxError> {
     let protect = buttress::http::server("shop")
         .deadline(2_000 * MS) // no caller holds a permit for longer, whatever its header says
@@ -77,7 +77,7 @@ fn readiness(shop: &Handle) -> StatusCode {
     }
 }
 
-/// Serves until `stop` comes, then finishes the calls in flight. Returns whether all of them were over in time.
+/// Serves until `stop` completes, then finishes the calls in flight. Returns whether all calls ended in time.
 async fn open(
     (router, handle): (Router, Handle),
     stop: impl Future<Output = ()> + Send + 'static,
@@ -90,12 +90,12 @@ async fn open(
     Ok((address, task))
 }
 
-/// Milliseconds that a handler may still work.
+/// Returns the milliseconds that are left for a handler.
 fn left() -> u128 {
     Deadline::current().map_or(u128::MAX, |deadline| deadline.remaining().as_millis())
 }
 
-/// The service behind ours.
+/// The service that the handlers call.
 fn warehouse() -> Result<(Router, Handle), BoxError> {
     let protect = buttress::http::server("stores").unlimited().build()?; // at most 60 s
     let handle = protect.handle();
@@ -103,7 +103,7 @@ fn warehouse() -> Result<(Router, Handle), BoxError> {
     Ok((router.layer(protect), handle))
 }
 
-/// Answers how many milliseconds were left here, and there.
+/// Answers with the milliseconds that were left here and in the inner service.
 async fn stock(
     State((client, warehouse)): State<(Warehouse, SocketAddr)>,
 ) -> Result<String, StatusCode> {
@@ -128,7 +128,8 @@ async fn report() -> &'static str {
     "all sold"
 }
 
-/// Sends a request that waits for so many milliseconds. Returns status, `Retry-After` and text of the answer.
+/// Sends a request whose caller waits for this number of milliseconds. Returns status, `Retry-After` and text of the
+/// answer.
 async fn ask(
     client: Hyper,
     shop: SocketAddr,
@@ -196,7 +197,7 @@ async fn main() -> Result<(), BoxError> {
 
     println!("12 tenants that ask for a long report at once");
     let counts = burst(shop, "/report", |call| format!("tenant {call}")).await?;
-    // Four at a time, and four more wait.
+    // Four calls run at a time, and four more wait.
     let (served, refused) = (counts.get(&(200, None)), counts.get(&(503, Some(1))));
     assert_eq!((served, refused), (Some(&8), Some(&4)));
 

@@ -1,4 +1,5 @@
-//! Queries to PostgreSQL through `run`: the server is killed, calls are refused at once, and it is started again.
+//! Queries to PostgreSQL through `run`: the server is killed, calls are refused at once, and the server is started
+//! again.
 //!
 //! `cargo run --package example-databases --bin postgres`
 
@@ -13,7 +14,7 @@ use tokio_postgres::{NoTls, error::SqlState};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A client for functions whose errors are those of the pool.
+/// A client for functions that return the errors of the pool.
 type Db = Client<ErrorsOf<fn(&PoolError) -> Outcome>>;
 
 /// The recipe.
@@ -23,13 +24,13 @@ struct Stock {
     db: Db,
 }
 
-/// An answer of the server says that the caller made a mistake, unless its class says that the server is in trouble.
+/// An error answer means a mistake of the caller, unless its class means that the server is in trouble.
 fn classify(error: &PoolError) -> Outcome {
     let PoolError::Backend(error) = error else {
         return Outcome::Failure;
     };
     match error.code().map(|state| state.code().as_bytes()) {
-        // Out of resources or shutting down; a conflict with another transaction.
+        // No resources, a shutdown, or a conflict with another transaction.
         Some([b'5', b'3' | b'7' | b'8', ..] | [b'4', b'0', ..]) | None => Outcome::Failure,
         Some(_) => Outcome::Success,
     }
@@ -39,7 +40,7 @@ impl Stock {
     fn new(port: u16) -> Result<Self, Box<dyn Error>> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(port).user("postgres");
-        // Connections that were closed are replaced by `Pool::get`, within an attempt.
+        // `Pool::get` replaces closed connections, within an attempt.
         let pool = Pool::builder(Manager::new(config, NoTls))
             .max_size(10)
             .build()?;
@@ -93,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     stock.add("bolts", 12).await?;
     println!("{} bolts", stock.count("bolts").await?);
 
-    // As often as they like: callers' mistakes do not open the circuit breaker.
+    // Mistakes of callers do not open the circuit breaker, however many there are.
     for _ in 0..10 {
         let Err(CallError::Inner(PoolError::Backend(error))) = stock.add("bolts", 12).await else {
             return Err("it is there already".into());

@@ -1,4 +1,4 @@
-//! Commands to Redis through `run`: the server is killed, calls are refused at once, and it is started again.
+//! Commands to Redis through `run`: the server is killed, calls are refused at once, and the server is started again.
 //!
 //! `cargo run --package example-databases --bin redis`
 
@@ -13,7 +13,7 @@ use redis::{AsyncCommands, RedisError};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A client for functions whose errors are those of Redis.
+/// A client for functions that return the errors of Redis.
 type Commands = Client<ErrorsOf<fn(&RedisError) -> Outcome>>;
 
 /// The recipe.
@@ -23,7 +23,7 @@ struct Sessions {
     client: Commands,
 }
 
-/// An answer of the server says that the caller made a mistake, unless the server is loading or has lost its primary.
+/// An error answer means a mistake of the caller, unless the server is loading, busy or has lost its primary.
 fn classify(error: &RedisError) -> Outcome {
     match error.code() {
         Some("LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN") | None => {
@@ -35,8 +35,8 @@ fn classify(error: &RedisError) -> Outcome {
 
 impl Sessions {
     fn new(port: u16) -> Result<Self, Box<dyn Error>> {
-        // It connects again when a call has failed, and the next call waits for the connection or gets the error. Attempts and
-        // waits are those of the stack alone.
+        // The manager connects again when a call has failed. The next call waits for the connection or gets its error.
+        // Only the stack makes further attempts and sets timeouts for answers.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(200 * MS))
@@ -53,7 +53,7 @@ impl Sessions {
         Ok(Self { redis, client })
     }
 
-    /// Reading does no harm twice, nor does writing the same value.
+    /// Reading twice does no harm, nor does writing the same value twice.
     async fn user(&self, session: &str) -> Result<Option<String>, CallError<RedisError>> {
         self.client
             .run(async || self.redis.clone().get(session).await)
@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{user:?}, {} visit", sessions.visit("/stock").await?);
     assert_eq!(user.as_deref(), Some("ann"));
 
-    // As often as they like: callers' mistakes do not open the circuit breaker.
+    // Mistakes of callers do not open the circuit breaker, however many there are.
     for _ in 0..10 {
         let Err(CallError::Inner(error)) = sessions.visit("8e03978e").await else {
             return Err("a name is no number".into());

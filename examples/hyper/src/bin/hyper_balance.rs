@@ -28,15 +28,15 @@ const MS: Duration = Duration::from_millis(1);
 const CALLERS: u32 = 10;
 const CALLS_OF_EACH: u32 = 30;
 
-/// A client of whatever replicas there are.
+/// A client of the present replicas.
 type Search = resilient::Client<adapter::Client<Client<HttpConnector, Full<Bytes>>>>;
 
-/// Addresses under names. A registry, a file or an operator writes the list.
+/// Addresses by name. A registry, a file or an operator writes the list.
 type List = watch::Receiver<Vec<(SocketAddr, SocketAddr)>>;
 
 /// The recipe.
 fn search(list: List) -> Result<Search, ConfigError> {
-    // Where HTTP/2 is spoken, pings find a connection that has died without a word.
+    // With HTTP/2, pings find a connection that has died silently.
     let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(Duration::from_secs(10))
@@ -47,7 +47,7 @@ fn search(list: List) -> Result<Search, ConfigError> {
         .timeout(500 * MS)
         .deadline(2_000 * MS)
         .concurrency_limit(50)
-        // A new one gets few calls at first. Shorter than the default of 10 s, because this is a demonstration.
+        // A new replica gets few calls at first. The default of 10 s would be too long for this demonstration.
         .balance(|balance| balance.slow_start(20 * MS))
         // Retries go to another replica.
         .discover(
@@ -56,7 +56,7 @@ fn search(list: List) -> Result<Search, ConfigError> {
         )
 }
 
-/// A server, how often it was asked, and what kills it.
+/// A server, the number of its requests, and the handle that kills it.
 struct Server {
     address: SocketAddr,
     calls: Arc<AtomicU32>,
@@ -68,7 +68,7 @@ async fn serve(servers: &mut JoinSet<()>) -> Result<Server, BoxError> {
     let (address, calls) = (listener.local_addr()?, Arc::<AtomicU32>::default());
     let seen = Arc::clone(&calls);
     let life = servers.spawn(async move {
-        // Ends with the server, so that its connections are torn.
+        // The connections end with the server, so that clients see them break.
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let seen = Arc::clone(&seen);
@@ -90,7 +90,7 @@ async fn serve(servers: &mut JoinSet<()>) -> Result<Server, BoxError> {
     })
 }
 
-/// Calls from some callers at once. Returns how many calls failed.
+/// Makes calls from several callers at once. Returns the number of failed calls.
 async fn load(search: &Search) -> u32 {
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
@@ -116,7 +116,7 @@ async fn load(search: &Search) -> u32 {
     callers.join_all().await.iter().sum()
 }
 
-/// Prints and returns what each server got since it was asked last.
+/// Prints and returns the number of requests to each server since the last report.
 fn report(what: &str, servers: &[&Server], failed: u32) -> Vec<u32> {
     let calls = servers.iter().map(|server| &server.calls);
     let calls: Vec<_> = calls

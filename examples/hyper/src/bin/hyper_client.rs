@@ -36,8 +36,8 @@ struct Shop {
 
 impl Shop {
     fn new(server: SocketAddr) -> Result<Self, BoxError> {
-        // Where HTTP/2 is spoken, pings find a connection that has died without a word. Requests that time out do not
-        // end it, and would go on using it.
+        // With HTTP/2, pings find a connection that has died silently. Requests that time out do not close it, so later
+        // requests would use it again.
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .http2_keep_alive_interval(Duration::from_secs(10))
@@ -76,7 +76,7 @@ impl Shop {
 /// Number of requests for each path.
 type Seen = Arc<Mutex<BTreeMap<String, u32>>>;
 
-/// Three parts, one every 50 ms; then the end, or nothing more.
+/// A body of three parts, one every 50 ms. It then ends, or stalls.
 struct Parts {
     left: u32,
     ticks: Interval,
@@ -109,7 +109,7 @@ impl Body for Parts {
     }
 }
 
-/// The service: each path is another trouble, mostly when it is asked for the first time.
+/// The service: each path has a different fault, in most cases only for the first request.
 async fn answer(
     State(seen): State<Seen>,
     request: axum::extract::Request,
@@ -165,13 +165,13 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!((status, requests), (200, 2));
     assert!(took >= 200 * MS, "that is the timeout of an attempt");
 
-    // The server may have acted on it, and would do so twice.
+    // The server may have acted on the first request, and would act twice.
     let began = Instant::now();
     let visit = shop.request(Method::POST, "/visits");
     let (status, _) = shop.send(visit).await?;
     let (status, requests, _) = tell("POST, answered with 502", status, "/visits", began);
     assert_eq!((status, requests), (502, 1));
-    // With a key it knows the second request for the first.
+    // By the key, the server recognizes the second request as a repetition.
     let began = Instant::now();
     let order = shop.request(Method::POST, "/orders");
     let order = order.header("idempotency-key", "8e03978e");

@@ -1,4 +1,4 @@
-//! A token that is renewed between attempts: a request that is answered with 401 is sent once more, and at once, with a new token.
+//! A token that is renewed between attempts: after a 401, the request is sent once more, at once, with a new token.
 //!
 //! `cargo run --package example-hyper --bin token`
 
@@ -84,13 +84,13 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let token = self.tokens.current();
         request.headers_mut().insert(AUTHORIZATION, token.clone());
-        // Called here and not in the async block, so that the adapter can prove that a request was not sent.
+        // The call is here and not in the async block, so that the adapter can prove that a request was not sent.
         let response = self.client.call(request);
         let tokens = Arc::clone(&self.tokens);
         Box::pin(async move {
             let response = response.await.map_err(Into::into)?;
             if response.status() == StatusCode::UNAUTHORIZED {
-                // Without a new token the 401 is the answer.
+                // Without a new token, the caller gets the 401.
                 if let Err(error) = tokens.renew(token).await {
                     println!("  no token: {error:#}");
                 }
@@ -169,7 +169,7 @@ async fn main() -> Result<(), BoxError> {
         server.valid.fetch_add(1, Relaxed);
         let mut orders = JoinSet::new();
         for _ in 0..10 {
-            // Without an `Idempotency-Key`: a request that is rejected for its token was not acted on.
+            // No `Idempotency-Key` is needed: the server does not act on a request whose token it rejects.
             let request = Request::post(format!("http://{address}/orders")).body("12 bolts")?;
             orders.spawn(shop.send(request));
         }

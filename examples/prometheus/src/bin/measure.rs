@@ -1,4 +1,4 @@
-//! Counts calls as callers see them and as the service sees them. The difference is the effect of the layers.
+//! Counts calls as callers see them and as the service sees them. The difference shows the effect of the layers.
 //!
 //! `cargo run --package example-prometheus --bin measure`
 
@@ -13,10 +13,10 @@ use tower::{ServiceBuilder, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Any recorder of the `metrics` facade. A server would offer this one at `/metrics`.
+    // Any recorder of the `metrics` facade works. A server would offer this one at `/metrics`.
     let metrics = PrometheusBuilder::new().install_recorder()?;
 
-    // Every tenth call is reset, and every tenth hangs.
+    // One call in ten fails with a reset, and one in ten hangs.
     let calls = Arc::new(AtomicU32::new(0));
     let stock = service_fn(move |item: &'static str| {
         let call = calls.fetch_add(1, Ordering::Relaxed);

@@ -20,7 +20,7 @@ fn bulkhead(limit: usize, mode: Mode) -> Result<BulkheadLayer, ConfigError> {
         .build()
 }
 
-/// Makes so many calls at the same time, and returns how many were answered.
+/// Makes this number of calls at the same time, and returns the number of answers.
 async fn burst(client: &Client, calls: usize) -> usize {
     let calls: JoinSet<_> = (0..calls)
         .map(|item| client.clone().oneshot(item))
@@ -29,7 +29,7 @@ async fn burst(client: &Client, calls: usize) -> usize {
     results.iter().filter(|result| result.is_ok()).count()
 }
 
-/// Number of calls that a limit has rejected in this mode, as a dashboard would show it.
+/// Returns the number of calls that a limit has rejected in this mode, as a dashboard would show it.
 fn rejected(metrics: &PrometheusHandle, limit: usize, mode: &str) -> usize {
     let labels = [
         format!("name=\"stock, limit {limit}\""),
@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
         Ok::<_, BoxError>(item)
     });
 
-    // Layers that only observe can be put round each other, one for each setting.
+    // Layers that only observe can be nested, one for each setting.
     let observed = ServiceBuilder::new()
         .layer(bulkhead(5, Mode::Observe)?)
         .layer(bulkhead(20, Mode::Observe)?)
@@ -70,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
         println!("  a limit of {limit:2} would have rejected {rejected}");
     }
 
-    // The least limit that the usual traffic does not notice.
+    // The lowest limit that would not reject usual traffic.
     let limits = [5, 20, 40].into_iter();
     let mut enough = limits.filter(|&limit| rejected(&metrics, limit, "observe") == 0);
     let limit = enough.next().ok_or("all limits are too small")?;

@@ -1,4 +1,4 @@
-//! Metrics of the standard stack, scraped as Prometheus does it.
+//! Metrics of the standard stack, scraped as Prometheus scrapes them.
 //!
 //! `cargo run --package example-prometheus --bin prometheus`
 
@@ -20,7 +20,7 @@ const MS: Duration = Duration::from_millis(1);
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// Fails now and then.
+/// A service that fails now and then.
 async fn inventory(item: &'static str) -> Result<String, BoxError> {
     sleep(2 * MS).await;
     match CALLS.fetch_add(1, Ordering::Relaxed) % 10 {
@@ -29,14 +29,14 @@ async fn inventory(item: &'static str) -> Result<String, BoxError> {
     }
 }
 
-/// One scrape.
+/// Scrapes the metrics once.
 async fn scrape(url: Uri) -> Result<String, BoxError> {
     let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let mut attempts = 0;
     let response = loop {
         attempts += 1;
         match http.get(url.clone()).await {
-            // The exporter has only just been started.
+            // The exporter may still be starting.
             Err(error) if error.is_connect() && attempts < 100 => sleep(10 * MS).await,
             response => break response?,
         }
@@ -47,11 +47,12 @@ async fn scrape(url: Uri) -> Result<String, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A port that is free. In earnest it is the one that Prometheus knows.
+    // A free port. In production, use the port that Prometheus knows.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     PrometheusBuilder::new()
         .with_http_listener(address)
-        // Histograms need buckets, or they become summaries, which cannot be added up over several processes.
+        // Histograms need buckets. Without buckets they become summaries, which cannot be added up over several
+        // processes.
         .set_buckets_for_metric(
             Matcher::Prefix("buttress_".into()),
             &[

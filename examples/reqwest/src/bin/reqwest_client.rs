@@ -24,14 +24,14 @@ const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 fn client() -> Result<Client, ConfigError> {
     buttress::reqwest::client("search")
         .timeout(300 * MS) // one attempt, until the head of its answer
-        .deadline(2_000 * MS) // the whole answer; the service is told
+        .deadline(2_000 * MS) // the whole answer; the time is sent to the service
         .circuit_breaker(|breaker| breaker.consecutive_failures(9))
         .concurrency_limit(50)
         .replay(HttpReplay::new().attempt_header(ATTEMPT)) // optional: the server sees which attempt it is
         .build(reqwest::Client::builder().no_proxy())
 }
 
-/// Calls a service as with reqwest. Says how many attempts that took.
+/// Calls a service as with reqwest. Also returns the number of attempts.
 async fn stock(search: &Client, url: String) -> Result<(String, u32), BoxError> {
     let response = search.get(url).send().await?.error_for_status()?;
     let attempts: Option<&Attempts> = response.extensions().get();
@@ -39,7 +39,7 @@ async fn stock(search: &Client, url: String) -> Result<(String, u32), BoxError> 
     Ok((response.text().await?, made))
 }
 
-/// Numbers of the attempts that each path was sent.
+/// The attempt numbers that each path has received.
 type Seen = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 async fn answer(

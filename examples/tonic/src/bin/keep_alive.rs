@@ -1,6 +1,6 @@
-//! Keep-alive of HTTP/2: a connection that dies without a word is noticed by its pings, and calls go on over a new one.
+//! Keep-alive of HTTP/2: pings notice a connection that has died silently, and calls go on over a new connection.
 //!
-//! A proxy between client and server stops forwarding, as a firewall does that has forgotten a connection.
+//! A proxy between client and server stops forwarding, like a firewall that has forgotten a connection.
 //!
 //! `cargo run --package example-tonic --bin keep_alive`
 
@@ -24,7 +24,7 @@ const MS: Duration = Duration::from_millis(1);
 
 type Client = HealthClient<grpc::Client>;
 
-/// The recipe. Times are shorter than one would have them, because this is a demonstration: 10 s and 2 s are usual.
+/// The recipe. The times are short for this demonstration: 10 s and 2 s are usual.
 fn client(server: SocketAddr, keep_alive: bool) -> Result<Client, BoxError> {
     let mut channel = Endpoint::from_shared(format!("http://{server}"))?;
     if keep_alive {
@@ -37,14 +37,14 @@ fn client(server: SocketAddr, keep_alive: bool) -> Result<Client, BoxError> {
         .replay(HttpReplay::new().idempotent_paths(|path| path.ends_with("/Check")))
         .timeout(200 * MS)
         .concurrency_limit(10)
-        // Calls that time out open it, and this is about the connection.
+        // Calls that time out would open it, but the connection is the subject here.
         .no_circuit_breaker()
         .wrap(channel.connect_lazy())?;
     Ok(HealthClient::new(client))
 }
 
-/// Forwards connections until they are cut: from then on it keeps those that are open, and forwards nothing more. New connections
-/// are forwarded.
+/// Forwards connections until they are cut. Connections that are open then stay open, but no longer transport data. New
+/// connections work.
 async fn forward(
     listener: TcpListener,
     server: SocketAddr,
@@ -69,7 +69,7 @@ async fn forward(
     }
 }
 
-/// Calls until an answer comes. Returns how long that took, at most `patience`.
+/// Calls until an answer comes. Returns the time that this took, at most `patience`.
 async fn until_answered(client: &mut Client, patience: Duration) -> Option<Duration> {
     let began = Instant::now();
     while began.elapsed() < patience {
@@ -85,7 +85,7 @@ async fn until_answered(client: &mut Client, patience: Duration) -> Option<Durat
     None
 }
 
-/// Cuts the connections that are open, and waits until no byte passes.
+/// Cuts the open connections, and waits until no byte passes.
 async fn cut(cuts: &watch::Sender<()>) -> Result<(), BoxError> {
     cuts.send(())?;
     while cuts.receiver_count() > 1 {

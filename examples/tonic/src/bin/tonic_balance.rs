@@ -1,5 +1,5 @@
-//! Four gRPC servers behind one client: a balancer over tonic channels, with retries to another server. One server is killed
-//! and started again while calls go on.
+//! Four gRPC servers behind one client: a balancer over tonic channels, with retries to another server. One server is
+//! killed and started again while calls go on.
 //!
 //! `cargo run --package example-tonic --bin tonic_balance`
 
@@ -28,11 +28,11 @@ const MS: Duration = Duration::from_millis(1);
 const SERVERS: usize = 4;
 const VICTIM: usize = 3;
 const CALLS_PER_SECOND: u32 = 400;
-/// Number of half seconds that it takes.
+/// Length of the demonstration in half seconds.
 const STEPS: usize = 12;
 
 fn channel(address: SocketAddr) -> Result<Channel, BoxError> {
-    // Pings find a connection that has died without a word.
+    // Pings find a connection that has died silently.
     Ok(Address::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(10_000 * MS)
         .keep_alive_timeout(2_000 * MS)
@@ -40,7 +40,7 @@ fn channel(address: SocketAddr) -> Result<Channel, BoxError> {
         .connect_lazy())
 }
 
-/// The client that was generated, over the stack and the balancer.
+/// The generated client, over the stack and the balancer.
 type Client = HealthClient<grpc::Client>;
 
 /// The recipe.
@@ -54,7 +54,7 @@ fn client(addresses: &[SocketAddr]) -> Result<Client, BoxError> {
         .timeout(500 * MS)
         .deadline(2_000 * MS)
         .concurrency_limit(200)
-        // Shorter than the defaults, because this is a demonstration.
+        // The times are shorter than the defaults for this demonstration.
         .balance(|balance| balance.failure_decay(200 * MS).latency_decay(200 * MS))
         .replicas(replicas)?; // retries go to another one
     Ok(HealthClient::new(client))
@@ -85,7 +85,7 @@ fn serve(listener: TcpListener, calls: &Arc<AtomicU32>) -> JoinHandle<()> {
     })
 }
 
-/// A call every few milliseconds, each a task of its own, for so long. Returns how many failed.
+/// Makes a call every few milliseconds for this time, each in its own task. Returns the number of failed calls.
 async fn load(client: Client, time: Duration) -> usize {
     let end = Instant::now() + time;
     let mut calls = JoinSet::new();
@@ -102,7 +102,7 @@ async fn load(client: Client, time: Duration) -> usize {
     answers.iter().filter(|answer| answer.is_err()).count()
 }
 
-/// Prints what each server got in the last half second. Returns the percentages.
+/// Prints each server's share of the calls in the last half second, and returns these percentages.
 fn report(step: usize, event: &str, calls: &[Arc<AtomicU32>]) -> Vec<f64> {
     let calls = calls.iter();
     let calls: Vec<_> = calls

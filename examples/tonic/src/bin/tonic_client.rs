@@ -25,7 +25,7 @@ use tonic_health::server::HealthReporter;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// The client that was generated, over the stack.
+/// The generated client, over the stack.
 type Client = HealthClient<grpc::Client>;
 
 /// The recipe.
@@ -33,14 +33,14 @@ fn client(
     server: SocketAddr,
     change: impl FnOnce(grpc::Config) -> grpc::Config,
 ) -> Result<(Client, Handle), BoxError> {
-    // Pings find a connection that has died without a word, which every call would otherwise go on using. Servers in Go
-    // and C++ have to be configured to permit them.
+    // Pings find a connection that has died silently. Without pings, all calls would go on using it. Servers in Go and
+    // C++ must be configured to permit pings.
     let channel = Endpoint::from_shared(format!("http://{server}"))?
         .http2_keep_alive_interval(10_000 * MS)
         .keep_alive_timeout(2_000 * MS)
         .keep_alive_while_idle(true)
         .connect_lazy();
-    // All methods of gRPC are POST. Which of them may be acted on twice, you have to say.
+    // All methods of gRPC are POST, so name the idempotent methods.
     let replay = HttpReplay::new()
         .idempotent_paths(|path| path == "/grpc.health.v1.Health/Check")
         .grpc_previous_attempts();
@@ -69,7 +69,7 @@ fn in_flight(handle: &Handle) -> usize {
 /// Headers of the attempts that reached the server: `grpc-timeout` and `grpc-previous-rpc-attempts`.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
-/// A server that is not available when it is asked for the first time.
+/// A server that is not available for the first request.
 async fn open(seen: &Seen) -> Result<(SocketAddr, HealthReporter), BoxError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let seen = Arc::clone(seen);
@@ -93,7 +93,7 @@ async fn open(seen: &Seen) -> Result<(SocketAddr, HealthReporter), BoxError> {
     Ok((address, reporter))
 }
 
-/// Prints what the caller sees.
+/// Prints the result that the caller gets.
 fn tell(status: &Status, began: Instant) -> Code {
     let took = began.elapsed().as_millis();
     println!(
@@ -142,7 +142,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(in_flight(&handle), 0);
 
     println!("a server that does not answer");
-    // Connections are made, and nobody reads.
+    // The listener takes connections, but no server reads from them.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (mut late, _) = client(silent.local_addr()?, grpc::Config::no_timeout)?;
     let began = Instant::now();

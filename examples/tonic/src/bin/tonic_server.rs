@@ -1,7 +1,7 @@
-//! A tonic server in one expression: the deadlines of its callers, a concurrency limit whose refusals say when to come back, a stream
-//! that outlasts the deadline, and a drain that finishes the calls in flight.
+//! A tonic server in one expression. It inherits the deadlines of its callers, has a concurrency limit whose refusals
+//! tell clients when to try again, a stream that outlasts the deadline, and a drain that finishes the calls in flight.
 //!
-//! The service is the health service of `tonic-health`, so nothing has to be generated.
+//! The service is the health service of `tonic-health`, so no code has to be generated.
 //!
 //! `cargo run --package example-tonic --bin tonic_server`
 
@@ -67,7 +67,7 @@ async fn open() -> Result<Running, BoxError> {
     })
 }
 
-/// Prints what the caller of a refused call sees.
+/// Prints the error of a refused call.
 fn tell(status: &Status) -> Code {
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     println!(
