@@ -373,10 +373,10 @@ async fn a_service_that_sheds_load_is_refused_only_while_it_answers_nothing() {
         }
         count
     };
-    assert_eq!(calls(10_000, |number| number % 20 == 0).await, 10_000);
+    assert_eq!(calls(10_000, |number| number % 10 == 0).await, 10_000);
     let most = calls(1_000, |_| false).await;
-    // 2 s after the last good one, and then 20 calls.
-    assert!((200..=225).contains(&most), "{most}");
+    // The last good one was 100 ms ago. After 200 ms, overloads count, and 20 calls in a second decide.
+    assert!((25..=40).contains(&most), "{most}");
 }
 
 #[tokio::test(start_paused = true)]

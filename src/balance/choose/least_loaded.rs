@@ -158,14 +158,14 @@ mod tests {
             cost: Cost { expected, calls },
         };
         let (fastest, near, far) = (rank(1.0, 2.0), rank(1.2, 2.0), rank(1.44, 1.0));
-        assert_eq!(best_of(&[near, fastest, far]), 0);
-        assert_eq!(best_of(&[far, near, fastest]), 1);
+        assert_eq!(best_of([near, fastest, far]).0, 0);
+        assert_eq!(best_of([far, near, fastest]).0, 1);
         // The fastest is not among those that take calls.
         let closed = Rank {
             eligibility: Eligibility::Closed,
             ..fastest
         };
-        assert_eq!(best_of(&[near, closed, far]), 2);
+        assert_eq!(best_of([near, closed, far]).0, 2);
     }
 
     #[test]
