@@ -236,6 +236,7 @@ impl Error {
             may_have_acted: false,
             may_go_elsewhere: false,
             stage: Stage::default(),
+            is_of_stream: false,
             gave_up: None,
             attempts: 0,
             max_attempts: 0,
@@ -475,6 +476,8 @@ pub struct Cause {
     /// An inner balancer has other endpoints that may take the call.
     may_go_elsewhere: bool,
     pub(crate) stage: Stage,
+    /// A declared stream was silent for too long.
+    pub(crate) is_of_stream: bool,
     gave_up: Option<GaveUp>,
     /// 0 if no retry took part.
     attempts: u32,

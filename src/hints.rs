@@ -46,7 +46,7 @@ pub(crate) use layer_after_build;
 #[diagnostic::on_unimplemented(
     message = "this server must answer every request, but a layer of buttress returns an error",
     label = "`RespondLayer::for_servers()` is missing outside the other layers of buttress",
-    note = "put `buttress::http::RespondLayer::for_servers()` (feature `http`) outside all layers of buttress, also outside a `MeasureLayer`: it turns their errors into responses"
+    note = "put `buttress::http::RespondLayer::for_servers()` (feature `http`) outside all layers of buttress, also outside a `MeasureLayer`: it turns their errors into responses. Give an axum `Router` all of them in one `tower::ServiceBuilder`, or use `buttress::http::server(name)`, which has it"
 )]
 pub trait RespondLayerOutside {
     #[doc(hidden)]

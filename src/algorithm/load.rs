@@ -389,20 +389,26 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
+    pub(crate) const INFINITE: Self = Self {
+        expected: f64::INFINITY,
+        calls: 1.0,
+    };
+
     /// Returns the cost in one number: `(latency + penalty · failure share²)² × (in flight + 1) / weight`.
     #[inline]
     pub(crate) fn total(self) -> f64 {
         self.expected * self.expected * self.calls
     }
 
-    /// Returns the cost in one number. `fastest` is the shortest expected time of the compared endpoints. If calls take
-    /// nearly as long here, the endpoint counts as equally fast, and the calls in flight decide.
+    /// Returns whether this cost is lower. If calls take nearly the same time, the calls in flight decide.
     #[inline]
-    pub(crate) fn among(mut self, fastest: f64) -> f64 {
-        if self.expected < NEAR * fastest {
-            self.expected = fastest;
+    pub(crate) fn is_below(self, other: Self) -> bool {
+        let is_near =
+            self.expected < NEAR * other.expected && other.expected < NEAR * self.expected;
+        if is_near {
+            return self.calls < other.calls;
         }
-        self.total()
+        self.total() < other.total()
     }
 }
 
@@ -623,12 +629,14 @@ mod tests {
     #[test]
     fn latencies_that_are_near_each_other_count_as_equal() {
         let cost = |expected, calls| Cost { expected, calls };
-        for expected in [1.0, 1.2] {
-            assert_near(cost(expected, 1.1).among(1.0), 1.1);
-        }
-        // 1.44 is near 1.2, and not near the fastest.
-        assert_near(cost(1.44, 1.1).among(1.0), 1.44 * 1.44 * 1.1);
-        assert_near(cost(1.25, 1.0).among(1.0), 1.25 * 1.25);
+        assert!(!cost(1.0, 1.0).is_below(cost(1.2, 1.0)));
+        assert!(!cost(1.2, 1.0).is_below(cost(1.0, 1.0)));
+        assert!(cost(1.2, 1.0).is_below(cost(1.0, 1.1)));
+        assert!(cost(1.0, 1.5).is_below(cost(1.25, 1.0)), "by their product");
+        assert!(
+            !cost(1.0, 1.6).is_below(cost(1.25, 1.0)),
+            "by their product"
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@
 //!
 //! | setting | default | reason |
 //! |---|---|---|
-//! | [`reserve`](Config::reserve) | 1 to 10 retries, by the calls of the last minute | | a client with one call a second can overcome a short fault; the clients of a large fleet, with few calls each, do not all save ten retries for the next outage |
+//! | [`reserve`](Config::reserve) | 1 to 10 retries, by the calls of the last minute | a client with one call a second can overcome a short fault; the clients of a large fleet, with few calls each, do not all save ten retries for the next outage |
 //! | [`share`](Config::share) | 0.2 | the extra load that a healthy service can take |
 //! | [`initial`](Config::initial) | enough for the first operation: 4 retries for 3 attempts | a new process makes as many attempts as an old one |
 //!

@@ -294,7 +294,7 @@ impl<T: Permit, K: ClassifyEos> Call<T, K> {
     #[cold]
     fn fail(mut self, error: &Error) {
         let is_late = error.kind() == ErrorKind::DeadlineExceeded;
-        let is_end_of_stream = self.is_stream && error.is_timeout();
+        let is_end_of_stream = (self.is_stream || error.is_of_stream) && error.is_timeout();
         if error.is_of_slow_reader() || is_late || is_end_of_stream {
             // The call ends as if the reader had dropped the body: a short deadline of the caller says nothing about
             // the service, and a stream may be silent.

@@ -41,7 +41,7 @@ impl Error {
 
 impl Cause {
     /// Returns `true` if the caller was too slow, and not the service.
-    pub(super) fn is_of_slow_reader(&self) -> bool {
+    pub(in crate::http) fn is_of_slow_reader(&self) -> bool {
         self.stage == Stage::Reader
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ::http::Request;
 
+use crate::CallOptions;
 use crate::callback::Callback;
 use crate::stack::Streams;
 
@@ -56,6 +57,7 @@ impl HttpStreams {
         self
     }
 
+    /// Returns whether requests to this path are declared streams.
     #[inline]
     fn are_streams(&self, path: &str) -> bool {
         self.all || self.paths.as_ref().is_some_and(|are| (are.0)(path))
@@ -65,6 +67,8 @@ impl HttpStreams {
 impl<B> Streams<Request<B>> for HttpStreams {
     #[inline]
     fn is_stream(&self, request: &Request<B>) -> bool {
-        self.are_streams(request.uri().path())
+        let options: Option<&CallOptions> = request.extensions().get();
+        let marked = options.and_then(|options| options.stream);
+        marked.unwrap_or_else(|| self.are_streams(request.uri().path()))
     }
 }

@@ -255,8 +255,12 @@ fn refuse_without_replicas<T>(
     field: &'static str,
     found: &str,
 ) -> Result<T, ConfigError> {
-    let found = &format_args!("{found} without replicas");
-    Err(Check::new("client", name)?.refuse(field, found, "with replicas"))
+    let check = Check::new("client", name)?;
+    Err(check.refuse(
+        field,
+        &format_args!("{found} without replicas"),
+        "with replicas",
+    ))
 }
 
 type OneFuture<O, B, R, K> = MapOk<

@@ -89,9 +89,9 @@ impl Config {
         match built {
             Ok(adapter) => self.wrap(adapter),
             Err(error) => {
-                let found = &format_args!("refused ({error:?})");
                 let check = Check::new("client", &self.name)?;
-                Err(check.refuse("builder", found, "one that reqwest can make a client of"))
+                let permitted = "one that reqwest can make a client of";
+                Err(check.refuse("builder", &format_args!("refused ({error:?})"), permitted))
             }
         }
     }

@@ -12,7 +12,9 @@ use buttress::bulkhead::Aimd;
 use buttress::http::respond::AnsweredError;
 use buttress::http::server::RequestBody;
 use buttress::http::{HttpStreams, server};
-use buttress::{BoxError, BulkheadLayer, ConfigError, ErrorKind, KeyedLayer, Rate, RateLimitLayer};
+use buttress::{
+    BoxError, BulkheadLayer, CallOptions, ConfigError, ErrorKind, KeyedLayer, Rate, RateLimitLayer,
+};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -48,6 +50,13 @@ async fn handle(request: Request<RequestBody<Feed>>) -> Result<Handled, Infallib
             text(200, "done")
         }
         "/hangs" => pending().await,
+        "/late" => {
+            sleep(10 * SECOND).await;
+            match body.collect().await {
+                Ok(_) => text(200, "done"),
+                Err(_) => text(500, "could not read"),
+            }
+        }
         "/echo" => Response::new(body.map_err(BoxError::from).boxed_unsync()),
         // As an extractor of axum does.
         "/upload" => match body.collect().await {
@@ -151,6 +160,32 @@ async fn a_call_passes_and_is_over_at_the_end_of_its_body() {
     assert_eq!(read(response).await.unwrap(), "done");
     assert_eq!((handle.in_flight(), bulkhead.in_flight()), (0, 0));
     assert_eq!(handle.name(), "shop");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_reads_late_is_not_taken_for_a_slow_sender() {
+    let config = server("shop").request_body(|body| body.idle(SECOND).total(5 * SECOND));
+    let (server, _) = serve!(config.unlimited());
+    let (source, request) = upload("/late");
+    assert!(source.send("bolts") && source.send("nuts"));
+    drop(source);
+    let answer = call(&server, request).await;
+    assert_eq!(told(&answer), (500, None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_after_a_silence_shrinks_no_limit() {
+    let limit = Aimd::between(2, 50).initial(20);
+    let config = server("shop").concurrency_limit(limit);
+    let (server, handle) = serve!(config.response_body(|body| body.stream_idle(SECOND)));
+    for _ in 0..5 {
+        let (_source, mut request) = upload("/echo");
+        let stream = CallOptions::new().stream(true);
+        request.extensions_mut().insert(stream);
+        let mut body = call(&server, request).await.into_body();
+        body.frame().await.unwrap().unwrap_err();
+    }
+    assert_eq!(handle.bulkhead().unwrap().limit(), 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -380,6 +380,45 @@ async fn a_service_that_sheds_load_is_refused_only_while_it_answers_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_sheds_load_after_an_outage_is_not_refused_for_good() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("busy")]
+    struct Busy;
+
+    let classify = classify_fn(|result: Result<&(), &Error>| match result {
+        Ok(()) => Outcome::Success,
+        Err(error) if error.downcast_ref::<Busy>().is_some() => {
+            Outcome::Overload { retry_after: None }
+        }
+        Err(_) => Outcome::Failure,
+    });
+    let layer = CircuitBreakerLayer::config("sheds after an outage").classify(classify);
+    let layer = layer.build().unwrap();
+    let call = async |answer: fn() -> Result<(), BoxError>| {
+        let service = service_fn(move |()| async move { answer() });
+        advance(SECOND / 100).await;
+        layer.layer(service).oneshot(()).await.is_ok()
+    };
+    for _ in 0..150 {
+        call(|| Err("down".into())).await;
+    }
+    assert_ne!(layer.handle().state(), State::Closed);
+    let mut good = 0;
+    for number in 0..6_000 {
+        let is_good = number % 10 < 3;
+        good += u32::from(
+            call(if is_good {
+                || Ok(())
+            } else {
+                || Err(Busy.into())
+            })
+            .await,
+        );
+    }
+    assert!(good > 1_500, "{good} of 1,800");
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_of_one_layer_share_a_breaker_and_two_builds_do_not() {
     let config = CircuitBreakerLayer::config("shared");
     let (one, two) = (config.clone().build().unwrap(), config.build().unwrap());

@@ -306,6 +306,10 @@ impl Breaker {
         let end = match call.outcome {
             Outcome::Success if !call.slow => ProbeEnd::Succeeded,
             Outcome::Ignored | Outcome::Throttled { .. } | Outcome::Cancelled => ProbeEnd::Released,
+            // As in a closed breaker.
+            Outcome::Overload { .. } if self.evidence.is_answering(call.at.nanos) => {
+                ProbeEnd::Released
+            }
             _ => ProbeEnd::Failed(call.outcome.retry_after()),
         };
         self.change(call.at.nanos, |machine| {

@@ -4,6 +4,7 @@ mod by_weight;
 mod consistent_hash;
 mod least_loaded;
 
+use std::cmp::Ordering as Ordered;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -303,34 +304,21 @@ struct Rank {
     cost: Cost,
 }
 
-/// Returns the index of the best drawn endpoint, and whether it is open: by eligibility, and then by cost. Among equal
-/// ones it is the first.
-#[inline(always)]
-fn best_of<const N: usize>(ranks: [Rank; N]) -> (usize, bool) {
-    let mut eligibility = ranks[0].eligibility;
-    for rank in &ranks[1..] {
-        eligibility = eligibility.min(rank.eligibility);
-    }
-    // Endpoints of a worse eligibility are infinitely dear.
-    let costs = ranks.map(|rank| {
-        let mut cost = rank.cost;
-        if rank.eligibility != eligibility {
-            cost.expected = f64::INFINITY;
-        }
-        cost
-    });
-    let mut fastest = costs[0].expected;
-    for cost in &costs[1..] {
-        fastest = fastest.min(cost.expected);
-    }
-    let (mut best, mut least) = (0, costs[0].among(fastest));
-    for (index, cost) in costs.iter().enumerate().skip(1) {
-        let cost = cost.among(fastest);
-        if cost < least {
-            (best, least) = (index, cost);
+impl Rank {
+    const WORST: Self = Self {
+        eligibility: Eligibility::ClosedAndTried,
+        cost: Cost::INFINITE,
+    };
+
+    /// Returns whether the endpoint of this rank should get the call instead of the other one.
+    #[inline]
+    fn is_better(self, other: Self) -> bool {
+        match self.eligibility.cmp(&other.eligibility) {
+            Ordered::Less => true,
+            Ordered::Equal => self.cost.is_below(other.cost),
+            Ordered::Greater => false,
         }
     }
-    (best, eligibility == Eligibility::Open)
 }
 
 #[inline]

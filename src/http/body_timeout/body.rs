@@ -35,6 +35,7 @@ pin_project! {
         end: Option<End>,
         // The time since which the reader has been waiting for a frame.
         waits_since: Option<Instant>,
+        is_stream: bool,
         metrics: Option<&'static Series>,
     }
 }
@@ -93,6 +94,7 @@ impl<B> TimeoutBody<B> {
             idle,
             next_idle,
             end,
+            is_stream,
             metrics: Some(layer.metrics),
             ..body.into()
         }
@@ -118,7 +120,9 @@ impl<B> Parts<'_, B> {
             metrics.timed_out(Instant::now());
             metrics.name()
         });
-        Error::body_timed_out(end.kind, name, end.allowed, end.stage)
+        let mut error = Error::body_timed_out(end.kind, name, end.allowed, end.stage);
+        error.0.is_of_stream = *self.is_stream;
+        error
     }
 }
 
@@ -184,6 +188,7 @@ impl<B> From<B> for TimeoutBody<B> {
             next_idle: None,
             end: None,
             waits_since: None,
+            is_stream: false,
             metrics: None,
         }
     }

@@ -159,7 +159,8 @@ impl InheritDeadlineConfig {
     }
 
     /// Sets the requests whose answers are streams. Streams may outlast the [maximum](Self::max): they have only the
-    /// deadline that their caller sends. By default there are none.
+    /// deadline that their caller sends. By default only those with the option
+    /// [`stream`](crate::CallOptions::stream) are, which an outer layer of your own has added.
     pub fn streaming(mut self, streams: HttpStreams) -> Self {
         self.streams = streams;
         self

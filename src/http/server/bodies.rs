@@ -64,7 +64,7 @@ where
 
 #[cold]
 fn note_late(error: &mut Error, late: &Late) {
-    if error.is_timeout() {
+    if error.is_timeout() && !error.is_of_slow_reader() {
         error.0.stage = Stage::Request;
         let allowed = error.0.allowed.unwrap_or_default();
         let _ = late.set((error.kind(), allowed));

@@ -159,7 +159,8 @@ impl<K, T> Config<K, T> {
         self
     }
 
-    /// Sets the requests whose bodies or answers are streams. By default there are none.
+    /// Sets the requests whose bodies or answers are streams. By default only those with the option
+    /// [`stream`](crate::CallOptions::stream) are, which an outer layer of your own has added.
     ///
     /// A stream may outlast the [deadline](Self::deadline) of the server. It may be silent, unless
     /// [`stream_idle`](body_timeout::Config::stream_idle) is set.

@@ -51,9 +51,11 @@ impl Handle {
         let drain = self.drain.clone();
         drain.begin();
         async move {
-            // The count shows whether the time was enough.
-            let _ = timeout(within, drain.drained()).await;
-            drain.count()
+            // A call that is being refused counts for a moment, so the count is not asked if all calls have ended.
+            match timeout(within, drain.drained()).await {
+                Ok(()) => 0,
+                Err(_) => drain.count(),
+            }
         }
     }
 
@@ -72,21 +74,25 @@ impl Handle {
     /// # Cancellation
     ///
     /// Dropping the future drops `server`. A drain that has begun goes on.
-    pub async fn run_until<F>(
+    pub fn run_until<F, S>(
         &self,
-        stop: impl Future<Output = ()>,
+        stop: S,
         within: Duration,
         server: F,
-    ) -> Option<F::Output>
+    ) -> impl Future<Output = Option<F::Output>> + use<F, S>
     where
         F: IntoFuture,
+        S: Future<Output = ()>,
     {
-        let server = pin!(server.into_future());
-        let server = match select(server, pin!(stop)).await {
-            Either::Left((output, _)) => return Some(output),
-            Either::Right(((), server)) => server,
-        };
-        self.drain.begin();
-        timeout(within, server).await.ok()
+        let drain = self.drain.clone();
+        async move {
+            let server = pin!(server.into_future());
+            let server = match select(server, pin!(stop)).await {
+                Either::Left((output, _)) => return Some(output),
+                Either::Right(((), server)) => server,
+            };
+            drain.begin();
+            timeout(within, server).await.ok()
+        }
     }
 }

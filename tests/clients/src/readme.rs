@@ -290,13 +290,31 @@ mod a_server_under_axum {
     include!("readme/axum.rs");
 
     #[tokio::test]
-    async fn answers_and_says_no() {
-        let uri = format!("http://{}/stock", super::serve(shop()).await);
+    async fn answers_limits_each_tenant_and_ends_by_a_drain() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(serve(listener, async { drop(stopped.await) }));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let answer = client.get(&uri).send().await.unwrap();
+        let stock = |tenant| {
+            client
+                .get(format!("{server}/stock"))
+                .header("x-tenant", tenant)
+        };
+        let answer = stock("a").send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), "12 bolts");
-        let late = client.get(&uri).header("x-request-timeout-ms", "0");
+        let late = stock("a").header("x-request-timeout-ms", "0");
         assert_eq!(late.send().await.unwrap().status(), 504);
+        let mut flood = StatusCode::OK;
+        while flood == StatusCode::OK {
+            flood = stock("b").send().await.unwrap().status();
+        }
+        assert_eq!(flood, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(stock("a").send().await.unwrap().status(), StatusCode::OK);
+        let ready = client.get(format!("{server}/ready"));
+        assert_eq!(ready.send().await.unwrap().status(), StatusCode::OK);
+        stop.send(()).unwrap();
+        task.await.unwrap().unwrap();
     }
 }
 

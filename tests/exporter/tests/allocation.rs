@@ -415,7 +415,7 @@ async fn an_inner_service_that_is_not_ready_costs_one_box_however_many_layers_th
 }
 
 #[test]
-fn the_future_of_the_full_stack_adds_at_most_512_bytes_and_one_copy_of_the_request() {
+fn the_future_of_the_full_stack_adds_at_most_520_bytes_and_one_copy_of_the_request() {
     fn added<const REQUEST: usize, const STATE: usize>() -> usize {
         let mut inner = service_fn(|request: [u8; REQUEST]| async move {
             let state = [1; STATE];
@@ -428,7 +428,7 @@ fn the_future_of_the_full_stack_adds_at_most_512_bytes_and_one_copy_of_the_reque
     }
 
     for added in [added::<0, 0>(), added::<1_000, 0>(), added::<300, 5_000>()] {
-        assert!(added <= 512, "adds {added} bytes");
+        assert!(added <= 520, "adds {added} bytes");
     }
 }
 
@@ -461,8 +461,8 @@ async fn the_futures_of_larger_stacks_have_their_size() {
     let layer = standard("size").unlimited().build().unwrap();
     let all = beyond!(layer, 1, 0 0, 8 0, 1_000 0, 300 500);
     println!("six layers: {six:?} bytes, the standard stack: {all:?} bytes");
-    assert!(six.into_iter().all(|bytes| bytes <= 528), "{six:?}");
-    assert!(all.into_iter().all(|bytes| bytes <= 340), "{all:?}");
+    assert!(six.into_iter().all(|bytes| bytes <= 536), "{six:?}");
+    assert!(all.into_iter().all(|bytes| bytes <= 348), "{all:?}");
 }
 
 #[tokio::test(start_paused = true)]

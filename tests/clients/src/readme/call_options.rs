@@ -23,7 +23,7 @@ async fn order(shop: &Shop, uri: &str, key: &str) -> Result<StatusCode, BoxError
     Ok(shop.send(request).await?.status())
 }
 
-/// A call of gRPC that nobody waits for longer than 5 s, and that may be made again.
+/// A gRPC call that is useless after 5 s, and that may be made again.
 async fn check(health: &mut HealthClient<buttress::grpc::Client>) -> Result<i32, tonic::Status> {
     let options = CallOptions::new().deadline(Duration::from_secs(5)).idempotent(true);
     let mut request = tonic::Request::new(HealthCheckRequest::default());
@@ -31,7 +31,7 @@ async fn check(health: &mut HealthClient<buttress::grpc::Client>) -> Result<i32,
     Ok(health.check(request).await?.into_inner().status)
 }
 
-/// A query that is no use after a second.
+/// A query that is useless after a second.
 async fn query(db: &client::Client) -> Result<String, BoxError> {
     let soon = CallOptions::new().deadline(Duration::from_secs(1));
     let row = db.with(soon).run(async || Ok::<_, std::io::Error>("12 bolts"));
