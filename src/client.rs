@@ -106,7 +106,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{self, Poll};
 
 use futures::FutureExt;
@@ -115,7 +115,6 @@ use tower::Service;
 
 use crate::send::OneCall;
 use crate::stack::{Standard, StandardLayer, StandardService, WithOptions};
-use crate::sync::lock;
 use crate::{CallOptions, Classify, CompleteOnResponse, Error, Outcome, Replay, standard};
 
 /// A client for async functions. See the [module documentation](self).
@@ -250,8 +249,9 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         call(self.service(function), Twice::DoesNoHarm)
     }
 
-    /// Calls a function at most once, so it may consume what it captures. With [`retry_rejections`](crate::retry::Config::retry_rejections) there is a
-    /// further attempt if a layer of this client has refused the call before the function was called.
+    /// Calls a function at most once, unless its options say otherwise. With
+    /// [`retry_rejections`](crate::retry::Config::retry_rejections) there is a further attempt if a layer of this client
+    /// has refused the call before the function was called.
     ///
     /// Otherwise it is like [`run`](Self::run).
     ///
@@ -263,13 +263,13 @@ impl<K> StandardLayer<Functions, K, CompleteOnResponse> {
         function: F,
     ) -> impl Future<Output = Result<T, CallError<E>>> + Send + use<F, Fut, T, E, K>
     where
-        F: FnOnce() -> Fut + Send,
+        F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, E>> + Send,
         K: Classify<Result<T, E>> + Send + Sync,
         T: Send,
         E: Send,
     {
-        call(self.service(once(function)), Twice::DoesHarm)
+        call(self.service(function), Twice::DoesHarm)
     }
 
     /// Returns a client whose calls have these options: `db.with(CallOptions::new().no_retry()).run(|| …)`.
@@ -324,23 +324,14 @@ impl<K> WithOptions<Client<K>> {
         function: F,
     ) -> impl Future<Output = Result<T, CallError<E>>> + Send + use<F, Fut, T, E, K>
     where
-        F: FnOnce() -> Fut + Send,
+        F: Fn() -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, E>> + Send,
         K: Classify<Result<T, E>> + Send + Sync,
         T: Send,
         E: Send,
     {
-        let service = self.inner.service(once(function));
-        call(service.with(self.options), Twice::DoesHarm)
-    }
-}
-
-/// Returns a function for an operation that calls it at most once.
-fn once<F: FnOnce() -> Fut, Fut>(function: F) -> impl Fn() -> Fut {
-    let function = Mutex::new(Some(function));
-    move || {
-        let function = lock(&function).take();
-        function.expect("is called in one attempt only")()
+        let service = self.inner.service(function).with(self.options);
+        call(service, Twice::DoesHarm)
     }
 }
 

@@ -114,8 +114,8 @@ impl<Req> Choose<Req> for LeastLoaded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Looks, Pool, assert_shares};
     use super::super::WeightedRandom;
+    use super::super::tests::{Looks, Pool, assert_shares};
     use super::*;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;

@@ -1,16 +1,13 @@
-//! Memory that is held: by bodies that are kept to be sent again, and by keys. Allocations of a client.
+//! Memory that is held: by bodies that are kept to be sent again, and by keys.
 
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::System;
 use std::convert::Infallible;
-use std::io::{Read, Write};
-use std::net::{self, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::thread;
-use std::time::Duration;
 
 use buttress::http::{ReplayBody, TryCopyBody};
 use buttress::keyed::{self, Key};
@@ -46,50 +43,6 @@ fn held(region: &Region<'_, System>) -> usize {
 
 /// The memory of a body and its readers beside what is kept.
 const FIXED: usize = 2_048;
-
-/// Answers all requests without an allocation of its own.
-fn answers() -> String {
-    let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/stock", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n12 bolts";
-        // One connection after the other.
-        for client in listener.incoming() {
-            let mut client = client.unwrap();
-            while client.read(&mut [0; 4_096]).is_ok_and(|read| read > 0) {
-                client.write_all(answer).unwrap();
-            }
-        }
-    });
-    url
-}
-
-/// Allocations of the last of some calls.
-async fn allocations<F: Future>(call: impl Fn() -> F) -> usize {
-    let mut allocated = 0;
-    for _ in 0..10 {
-        let region = Region::new(ALLOCATOR);
-        call().await;
-        allocated = region.change().allocations;
-    }
-    allocated
-}
-
-#[tokio::test]
-async fn a_call_through_the_client_for_reqwest_allocates_what_its_page_says() {
-    let _turn = TURN.lock().await;
-    let url = answers();
-    let builder = || reqwest::Client::builder().no_proxy();
-    let bare = builder().build().unwrap();
-    let call = || async { bare.get(&url).send().await.unwrap().bytes().await.unwrap() };
-    let of_reqwest = allocations(call).await;
-    drop(bare);
-    let web = buttress::reqwest::client("web").deadline(Duration::from_secs(60));
-    let web = web.concurrency_limit(50).build(builder()).unwrap();
-    let call = || async { web.get(&url).send().await.unwrap().bytes().await.unwrap() };
-    let of_both = allocations(call).await;
-    assert_eq!(of_both - of_reqwest, 22);
-}
 
 /// Serves one request. Answers with the memory that its body and a copy of it hold when `frames` frames were read and
 /// dropped, and with all data of the copy. Asks for each further frame.
