@@ -59,17 +59,25 @@ impl ErrorKind {
         match self {
             Self::Service => ("service", "", " failed"),
             Self::CircuitOpen => ("circuit_open", "circuit breaker ", " is open"),
-            Self::RateLimited => ("rate_limited", "rate limit ", " is used up"),
-            Self::TooCostly => ("too_costly", "costs more than rate limit ", " ever allows"),
+            Self::RateLimited => ("rate_limited", "rate limit ", " is exceeded"),
+            Self::TooCostly => (
+                "too_costly",
+                "request costs more than the burst of rate limit ",
+                "",
+            ),
             Self::BulkheadFull => ("bulkhead_full", "bulkhead ", " is full"),
-            Self::QueueTimeout => ("queue_timeout", "waited too long for bulkhead ", ""),
+            Self::QueueTimeout => (
+                "queue_timeout",
+                "call waited too long in the queue of bulkhead ",
+                "",
+            ),
             Self::Timeout => ("timeout", "", " gave no answer"),
-            Self::DeadlineExceeded => ("deadline_exceeded", "", " was not done by its deadline"),
+            Self::DeadlineExceeded => ("deadline_exceeded", "", " did not finish by its deadline"),
             Self::NoEndpoints => ("no_endpoints", "balancer ", " has no endpoint"),
             Self::DiscoveryStopped => (
                 "discovery_stopped",
                 "discovery of balancer ",
-                " has stopped with the runtime that it ran on, make its source restartable",
+                " has stopped because its runtime has ended, use a source that can restart",
             ),
             Self::Refused => ("refused", "", " refused the call"),
             Self::Draining => ("draining", "server ", " is draining, call another one"),
@@ -117,13 +125,13 @@ impl GaveUp {
     fn words(self) -> Option<&'static str> {
         Some(match self {
             Self::Budget => "the retry budget is used up",
-            Self::Deadline => "the deadline leaves no time for another",
-            Self::ResponseTimeout => "the response timeout leaves no time for another",
+            Self::Deadline => "the deadline leaves no time for another attempt",
+            Self::ResponseTimeout => "the response timeout leaves no time for another attempt",
             Self::RetryAfter => "the service asked for a longer wait than the retry permits",
-            Self::NotRetryable => "another would not help",
-            Self::NotIdempotent => "nothing proves that the request was not sent",
+            Self::NotRetryable => "another attempt would not help",
+            Self::NotIdempotent => "there is no proof that the request was not sent",
             Self::NotCopyable => "the request cannot be copied",
-            Self::Pushback => "the service asked not to be tried again",
+            Self::Pushback => "the service asked for no further attempt",
             Self::Exhausted | Self::Rejected | Self::Nested => return None,
         })
     }
@@ -721,7 +729,7 @@ impl Cause {
         )?;
         match gave_up.words() {
             _ if gave_up == GaveUp::NotIdempotent && self.proof == Proof::Unasked => f.write_str(
-                ": nothing proves that the request was not sent; wrap the client with `buttress::hyper` or the like",
+                ": there is no proof that the request was not sent; wrap the client with `buttress::hyper` or the like",
             ),
             Some(words) => write!(f, ": {words}"),
             None => Ok(()),

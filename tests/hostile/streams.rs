@@ -111,7 +111,7 @@ async fn a_server_that_stalls_after_the_head_frees_everything_at_the_deadline() 
     assert_eq!(error.stage(), Stage::WholeAnswer);
     assert_eq!(
         error.to_string(),
-        "\"reports\" was not done by its deadline"
+        "\"reports\" did not finish by its deadline"
     );
     // The reader keeps what it has.
     assert_eq!((body.get_ref().is_some(), in_flight()), (false, 0));

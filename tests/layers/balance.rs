@@ -2017,7 +2017,7 @@ fn a_call_outside_of_a_runtime_does_not_go_to_endpoints_of_another_day() {
     };
     assert_eq!(
         error.to_string(),
-        "discovery of balancer \"search\" has stopped with the runtime that it ran on, make its source restartable"
+        "discovery of balancer \"search\" has stopped because its runtime has ended, use a source that can restart"
     );
     assert_eq!(called_elsewhere(&balance).as_deref(), Ok("a"));
     drop(list);

@@ -142,7 +142,7 @@ async fn all_attempts_together_have_the_response_timeout() {
     assert_eq!(
         error.to_string(),
         "\"inventory\" gave no answer within 2.5s, all attempts included, after 3 of 3 attempts: the response timeout leaves no \
-         time for another"
+         time for another attempt"
     );
     let timeouts = |layer| {
         let rows = recorded::rows(&snapshotter);

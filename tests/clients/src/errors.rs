@@ -213,13 +213,13 @@ async fn our_own_errors_say_why_there_was_no_further_attempt() {
     let late = message(&late, Some(Duration::from_millis(750))).await;
     assert_eq!(
         late,
-        format!("{start} 2 of 3 attempts: the deadline leaves no time for another")
+        format!("{start} 2 of 3 attempts: the deadline leaves no time for another attempt")
     );
     let ignored = config().classify(dismiss as Judge);
     let ignored = message(&ignored.build().expect("valid"), None).await;
     assert_eq!(
         ignored,
-        format!("{start} 1 of 3 attempts: another would not help")
+        format!("{start} 1 of 3 attempts: another attempt would not help")
     );
     let budget = Budget::config("inventory")
         .initial(1)

@@ -201,7 +201,7 @@ async fn an_order_that_was_redirected_to_a_dead_server_is_sent_once() {
     assert_eq!((count(&charged), error.was_sent()), (2, true));
     let text = error.to_string();
     assert!(
-        text.ends_with("nothing proves that the request was not sent"),
+        text.ends_with("there is no proof that the request was not sent"),
         "{text}"
     );
 }

@@ -69,7 +69,7 @@ async fn a_closure_with_an_error_of_its_own_and_a_classifier_by_closure() {
     assert_eq!(error.attempts(), Some(1));
     assert_eq!(
         format!("{error:?}"),
-        "\"stock\" failed after 1 of 3 attempts: another would not help: bolts"
+        "\"stock\" failed after 1 of 3 attempts: another attempt would not help: bolts"
     );
 }
 
