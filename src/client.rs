@@ -310,8 +310,7 @@ impl<K> WithOptions<Client<K>> {
         T: Send,
         E: Send,
     {
-        let service = self.inner.service(function).with(self.options);
-        call(service, Twice::DoesNoHarm)
+        call(self.service(function), Twice::DoesNoHarm)
     }
 
     /// Calls a function once. See [`Client::run_once`].
@@ -330,8 +329,19 @@ impl<K> WithOptions<Client<K>> {
         T: Send,
         E: Send,
     {
-        let service = self.inner.service(function).with(self.options);
-        call(service, Twice::DoesHarm)
+        call(self.service(function), Twice::DoesHarm)
+    }
+
+    fn service<F, Fut>(&self, function: F) -> WithOptions<Protected<F, K>>
+    where
+        F: Fn() -> Fut,
+        Fut: Future,
+        K: Classify<Fut::Output>,
+    {
+        WithOptions {
+            inner: self.inner.service(function),
+            options: self.options,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
 use super::word::MAX;
 use crate::algorithm::evidence::{Evidence, Terms};
-use crate::chassis::LayerConfig;
+use crate::chassis::{Choice, LayerConfig};
 use crate::error::Check;
 use crate::telemetry::{Series, Shown};
 use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
@@ -26,6 +26,19 @@ const OVERLOADED_PART: u32 = 5;
 
 /// The settings of a [`BulkheadLayer`]. Made by [`BulkheadLayer::config`].
 pub type Config<K = ErrorsAreFailures, C = CompleteOnResponse> = LayerConfig<Settings, (), K, C>;
+
+/// Refuses a whole stack or server whose user has chosen neither a limit nor to have none.
+pub(crate) fn check_limit_is_chosen(
+    bulkhead: &Choice<Config>,
+    check: Check<'_>,
+) -> Result<(), ConfigError> {
+    check.that(
+        *bulkhead != Choice::Default,
+        "concurrency_limit",
+        &format_args!("not set"),
+        "a number of calls, or `unlimited()`",
+    )
+}
 
 /// The settings of a bulkhead in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]

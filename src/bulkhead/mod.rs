@@ -145,6 +145,7 @@ mod shared;
 mod word;
 
 pub use self::aimd::Aimd;
+pub(crate) use self::config::check_limit_is_chosen;
 pub use self::config::{Config, Settings};
 pub use self::layer::{Bulkhead, BulkheadLayer};
 pub use self::limit::{Limit, LimitPolicy, Sample};

@@ -62,13 +62,20 @@ impl HttpStreams {
     fn are_streams(&self, path: &str) -> bool {
         self.all || self.paths.as_ref().is_some_and(|are| (are.0)(path))
     }
+
+    /// Returns whether a request to a server is declared a stream, by its options or by its path. A standard stack has
+    /// read the options by itself.
+    #[inline]
+    pub(super) fn are_declared_by<B>(&self, request: &Request<B>) -> bool {
+        let options: Option<&CallOptions> = request.extensions().get();
+        let marked = options.and_then(|options| options.stream);
+        marked.unwrap_or_else(|| self.are_streams(request.uri().path()))
+    }
 }
 
 impl<B> Streams<Request<B>> for HttpStreams {
     #[inline]
     fn is_stream(&self, request: &Request<B>) -> bool {
-        let options: Option<&CallOptions> = request.extensions().get();
-        let marked = options.and_then(|options| options.stream);
-        marked.unwrap_or_else(|| self.are_streams(request.uri().path()))
+        self.are_streams(request.uri().path())
     }
 }

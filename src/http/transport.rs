@@ -52,39 +52,29 @@ impl<A> Transport<A> {
 impl<R, K, C, D, A> Standard<R, K, C, D, Transport<A>> {
     /// Changes the settings of the [body timeout](crate::http::body_timeout).
     pub fn body_timeout(
-        self,
+        mut self,
         change: impl FnOnce(body_timeout::Config) -> body_timeout::Config,
     ) -> Self {
-        self.transport(|mut transport| {
-            transport.body_timeout = change(transport.body_timeout);
-            transport
-        })
+        self.settings.transport.body_timeout = change(self.settings.transport.body_timeout);
+        self
     }
 
     /// Changes the settings of the layer that sends the [deadline](crate::http::deadline) to the service.
     pub fn propagate_deadline(
-        self,
+        mut self,
         change: impl FnOnce(PropagateDeadlineConfig) -> PropagateDeadlineConfig,
     ) -> Self {
-        self.transport(|mut transport| {
-            transport.propagate_deadline = change(transport.propagate_deadline);
-            transport
-        })
+        let propagate_deadline = self.settings.transport.propagate_deadline;
+        self.settings.transport.propagate_deadline = change(propagate_deadline);
+        self
     }
 
     /// Changes the settings of the [balancer](crate::balance) of a client with several replicas. A client of one target
     /// refuses these settings.
-    pub fn balance(self, change: impl FnOnce(balance::Config) -> balance::Config) -> Self {
-        let config = self.settings.transport.balance.clone();
+    pub fn balance(mut self, change: impl FnOnce(balance::Config) -> balance::Config) -> Self {
+        let config = self.settings.transport.balance.take();
         let config = config.unwrap_or_else(|| Balance::config(&self.name));
-        self.transport(|mut transport| {
-            transport.balance = Some(change(config));
-            transport
-        })
-    }
-
-    pub(crate) fn transport(mut self, change: impl FnOnce(Transport<A>) -> Transport<A>) -> Self {
-        self.settings.transport = change(self.settings.transport);
+        self.settings.transport.balance = Some(change(config));
         self
     }
 }

@@ -55,11 +55,11 @@ impl Client {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<Response, Error>> + Send + use<> {
-        self.run(Ok(request), Extensions::new())
+        self.clone().run(Ok(request), Extensions::new())
     }
 
     pub(super) fn run(
-        &self,
+        self,
         request: ::reqwest::Result<Request>,
         extensions: Extensions,
     ) -> impl Future<Output = Result<Response, Error>> + Send + use<> {
@@ -75,7 +75,7 @@ impl Client {
             Err(error) => return Either::Left(ready(Err(self.invalid(error)))),
         };
         request.extensions_mut().extend(extensions);
-        let call = OneCall::new(self.whole.stack.clone(), request);
+        let call = OneCall::new(self.whole.stack, request);
         let call = match deadline {
             Some(deadline) => Either::Left(deadline.scope(call)),
             None => Either::Right(call),

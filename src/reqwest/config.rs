@@ -66,11 +66,9 @@ pub fn health_check(url: &'static str) -> HealthCheck<HttpProbe<RequestBody>> {
 impl Config {
     /// Sets the redirect policy of a client made by [`build`](Self::build). By default it follows up to 10 redirects,
     /// as reqwest does.
-    pub fn redirects(self, policy: redirect::Policy) -> Self {
-        self.transport(|mut transport| {
-            transport.client.0 = Some(Arc::new(policy));
-            transport
-        })
+    pub fn redirects(mut self, policy: redirect::Policy) -> Self {
+        self.settings.transport.client.0 = Some(Arc::new(policy));
+        self
     }
 
     /// Makes a client that sends requests to the server in their URL, through a reqwest client that `builder` makes.

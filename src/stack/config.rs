@@ -401,12 +401,7 @@ impl<R, K, C, D: Send + Sync + 'static> Standard<R, K, C, D> {
 impl Values {
     /// Refuses missing settings, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
-        check.that(
-            self.bulkhead != Choice::Default,
-            "concurrency_limit",
-            &format_args!("not set"),
-            "a number of calls, or `unlimited()`",
-        )?;
+        bulkhead::check_limit_is_chosen(&self.bulkhead, check)?;
         let is_in_range =
             |field, time: Option<Duration>| time.map_or(Ok(()), |time| check.duration(field, time));
         is_in_range("deadline", self.deadline)?;

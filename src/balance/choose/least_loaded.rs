@@ -62,19 +62,20 @@ fn by_weight(endpoints: &mut Endpoints<'_>) -> usize {
     let drawn = [first.min(second), first.max(second)];
     let others = [second, endpoints.draw_by_weight(&drawn)];
     let others = &others[..(endpoints.len() - 1).min(2)];
-    let chosen = endpoints.less_loaded(first, others);
-    if endpoints.eligibility(chosen) == Eligibility::Open || endpoints.len() <= CHOICES {
+    let (chosen, eligibility) = endpoints.less_loaded(first, others);
+    if eligibility == Eligibility::Open || endpoints.len() <= CHOICES {
         return chosen;
     }
     endpoints.look_further(
         |endpoints| endpoints.draw_by_weight(&[]),
-        |endpoints, [drawn, other]| endpoints.less_loaded(drawn, &[other]),
+        |endpoints, [drawn, other]| endpoints.less_loaded(drawn, &[other]).0,
     )
 }
 
 impl Endpoints<'_> {
-    /// Returns the endpoint that was drawn by weight, or one of the others if that is much less loaded.
-    fn less_loaded(&self, drawn: usize, others: &[usize]) -> usize {
+    /// Returns the endpoint that was drawn by weight, or one of the others if that is much less loaded, and its
+    /// eligibility.
+    fn less_loaded(&self, drawn: usize, others: &[usize]) -> (usize, Eligibility) {
         let (mut chosen, mut least) = (drawn, self.rank_of_drawn(drawn));
         for place in others {
             let rank = self.rank_of_other(*place);
@@ -82,7 +83,7 @@ impl Endpoints<'_> {
                 (chosen, least) = (*place, rank);
             }
         }
-        chosen
+        (chosen, least.0)
     }
 
     fn rank_of_drawn(&self, place: usize) -> (Eligibility, f64) {

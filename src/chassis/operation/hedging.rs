@@ -61,9 +61,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     ///
     /// With a retry, the retry handles failures. An overloaded service should get fewer calls and not more.
     pub(super) fn repeats_at_once(&self, reattempt: Reattempt) -> bool {
-        let options = self.options.as_ref();
-        let is_allowed = options.is_none_or(|options| !options.no_retry);
-        is_allowed
+        self.allows_retry()
             && reattempt == Reattempt::Soon
             && self.plan().hedge().is_some()
             && self.is_alone()

@@ -153,14 +153,18 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         Some(self.own_timeout().map_or(time, |own| time.max(own)))
     }
 
+    /// Returns whether the options of the call permit further attempts.
+    #[inline(always)]
+    pub(super) fn allows_retry(&self) -> bool {
+        let options = self.options.as_ref();
+        options.is_none_or(|options| !options.no_retry)
+    }
+
     /// Returns how many attempts the call may make, if it makes its own.
     #[inline(always)]
     pub(super) fn max_attempts(&self) -> u32 {
-        let options = self.options.as_ref();
         match self.plan().retry() {
-            Some(retry) if options.is_none_or(|options| !options.no_retry) => {
-                retry.settings.max_attempts
-            }
+            Some(retry) if self.allows_retry() => retry.settings.max_attempts,
             _ => 1,
         }
     }

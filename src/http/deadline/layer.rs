@@ -15,7 +15,6 @@ use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
 use crate::http::{HttpStreams, Protocol};
-use crate::stack::Streams;
 use crate::telemetry::Series;
 use crate::timeout::{Bound, BoundLayer, Bounded, Total};
 use crate::{CloneService, Evictable};
@@ -159,7 +158,7 @@ impl<B> Bound<Request<B>> for Inherited {
             headers::least(Protocol::Http, headers, &self.header),
         ];
         let allowed = both.into_iter().flatten().min();
-        let max = if self.streams.is_stream(request) {
+        let max = if self.streams.are_declared_by(request) {
             Duration::MAX
         } else {
             self.max

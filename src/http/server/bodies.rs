@@ -13,7 +13,6 @@ use tower::Layer;
 use crate::http::adapt::{Adapt, AdaptResult, Adapted};
 use crate::http::grpc::Code;
 use crate::http::{BodyTimeoutLayer, HttpStreams, Protocol, TimeoutBody};
-use crate::stack::Streams;
 use crate::{BoxError, Error, ErrorKind, Stage};
 
 /// Record of a request body that ended because its sender was too slow: the kind of the error, and the time that was
@@ -96,7 +95,7 @@ impl<B: Body> Adapt<Request<B>> for BodiesLayer {
 
     #[inline]
     fn adapt(&self, request: Request<B>) -> (Self::Request, BodiesOfCall) {
-        let is_stream = self.streams.is_stream(&request);
+        let is_stream = self.streams.are_declared_by(&request);
         // The body of a `CONNECT` is another protocol.
         let has_body = !request.body().is_end_stream() && *request.method() != Method::CONNECT;
         let late = has_body.then(Arc::<Late>::default);
@@ -139,7 +138,7 @@ impl<B> AdaptResult<Response<B>> for BodiesOfCall {
         if let Some((kind, allowed)) = self.late.as_deref().and_then(OnceLock::get) {
             if result.as_ref().map_or(true, is_error) {
                 // A handler turns an error of the body into an answer of its own. This error has the reason.
-                let name = AdaptResult::<Response<B>>::name(self);
+                let name = self.response.name();
                 return Err(Error::body_timed_out(*kind, name, *allowed, Stage::Request));
             }
         }

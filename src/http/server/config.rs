@@ -191,12 +191,7 @@ impl<K, T> Config<K, T> {
     {
         let check = Check::new("server", &self.name)?;
         let settings = self.settings;
-        check.that(
-            settings.bulkhead != Choice::Default,
-            "concurrency_limit",
-            &format_args!("not set"),
-            "a number of calls, or `unlimited()`",
-        )?;
+        bulkhead::check_limit_is_chosen(&settings.bulkhead, check)?;
         let origin = Instant::now();
         let bulkhead = settings.bulkhead.value();
         let limit = bulkhead.map(|config| config.part(origin, None));
