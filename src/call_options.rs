@@ -35,7 +35,7 @@ use std::time::Duration;
 /// or a key of the metadata in gRPC. A request with a key is idempotent.
 ///
 /// A retry or a hedge that you nest by hand reads `no_retry`, `no_hedge` and `idempotent`. Only standard stacks read
-/// the times and `stream`. A stack inside another stack also reads the options of the request. Calls that a function or
+/// the times. They and servers read `stream`. A stack inside another stack also reads the options of the request. Calls that a function or
 /// a service makes are separate calls, and inherit only the deadline.
 ///
 /// # Other callers

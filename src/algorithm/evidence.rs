@@ -309,6 +309,25 @@ mod tests {
         Evidence::new(Terms::new(Some(Duration::from_secs(2))))
     }
 
+    #[test]
+    fn a_service_counts_as_answering_for_a_tenth_of_the_timeout_and_at_least_200_ms() {
+        let after_good = |timeout, passed| {
+            let evidence = Evidence::new(Terms::new(timeout));
+            evidence.last_good.note(evidence.terms, 100 * SECOND);
+            evidence.is_answering(100 * SECOND + passed)
+        };
+        for (timeout, lasts) in [
+            (Some(Duration::from_millis(500)), 200 * MS),
+            (None, 200 * MS),
+            (Some(Duration::from_secs(10)), SECOND),
+        ] {
+            let rounded = whole_nanos(timeout.unwrap_or(DEFAULT_TIMEOUT)) / 50;
+            assert!(after_good(timeout, lasts), "{timeout:?}");
+            assert!(!after_good(timeout, lasts + rounded + MS), "{timeout:?}");
+        }
+        assert!(!evidence().is_answering(SECOND), "no call was good");
+    }
+
     /// Ends a call early at `ended`, after the time `lasted`.
     fn fails(evidence: &Evidence, lasted: u64, ended: u64) -> bool {
         evidence.is_failure(Early {

@@ -19,8 +19,8 @@
 //! ```
 //!
 //! The budget is a bucket of tokens. A call that succeeds at the first attempt adds 1 token, or 2 while there are fewer
-//! than 20, so that a client with few calls recovers from a series of failures. A retry costs 10 tokens, or 20 if the
-//! answer was an overload. If the capacity is below 20, a retry that costs 20 takes the whole capacity instead: a
+//! than 20, so that a client with few calls recovers from a series of failures. A retry costs 10 tokens, or 20 if it
+//! is one for [`Later`](crate::Reattempt::Later), as after an overload that names a time. If the capacity is below 20, a retry that costs 20 takes the whole capacity instead: a
 //! client with few calls pays 10. An operation that succeeds in the end gets its tokens back. Successful retries are
 //! therefore free, and only unsuccessful ones use up the budget.
 //!
@@ -56,7 +56,7 @@
 //! | 5 % of the attempts are refused by chance: errors | 5.4 | 0.4 | 0.4 |
 //! | 30 % are refused by chance: errors | 30.2 | 12.8 | 3.2 |
 //!
-//! With 5 tokens the goodput at twice the capacity is 92.6. In an overload any retry is worse than none, and the dear ones are the least
+//! In an overload any retry is worse than none, and the dear ones are the least
 //! harm; against refusals by chance any retry is better than none. An answer 503 without `Retry-After` may be either, and
 //! costs 10. Classify it as [`Later`](crate::Reattempt::Later) if your service sheds with it, and as a plain
 //! [`Failure`](crate::Outcome::Failure) what is called an overload and comes by chance.

@@ -64,8 +64,7 @@
 //!
 //! The price: if one caller repeats a request that always fails every 3 s, the breaker refuses 1.1 % of good calls at
 //! 0.5/s. Without a good call for ten seconds, the breaker takes the failures for an outage. If a service fails 20 % of
-//! the calls, a client with 0.3 to 5 calls a second has fewer than 0.01 % of its calls refused; at 30 %, fewer than 0.2
-//! %. If a service hangs for 5 minutes, a client with 0.5 calls a second sends it 47 attempts for 100 calls, and a
+//! the calls, a client with 0.3 to 5 calls a second has about 0.01 % of its calls refused; at 30 %, fewer than 0.5 %. If a service hangs for 5 minutes, a client with 0.5 calls a second sends it 47 attempts for 100 calls, and a
 //! client with 1 call a second sends 32 (experiment X15).
 //!
 //! ## Overload
@@ -73,8 +72,8 @@
 //! An answer which says that the service is overloaded (503, `UNAVAILABLE` with a pushback;
 //! [`Outcome::Overload`](crate::Outcome::Overload)) counts only if no call has succeeded for T/10 and at least 200 ms. T
 //! is the timeout of an attempt (2 s if it has none). At twice its capacity, a service refuses more than half of the
-//! calls and still answers as many as it can. An open breaker would reduce that to 7 %, and a closed one leaves 94 %
-//! (experiment X19). Timeouts and other failures of an overloaded service always count, and so do overloads in a row,
+//! calls and still answers as many as it can. An open breaker reduces that to 7 %, and a closed one leaves 93 to
+//! 94 % (experiment X19). Timeouts and other failures of an overloaded service always count, and so do overloads in a row,
 //! if `consecutive_failures` is set.
 //!
 //! The price: a service that begins to refuse all calls gets calls for these 200 ms longer. They fail at once, as they

@@ -291,6 +291,18 @@ async fn a_declared_stream_outlasts_the_maximum_and_may_be_silent() {
     let began = Instant::now();
     assert!(body.frame().await.unwrap().is_err());
     assert_eq!(began.elapsed(), 300 * MS);
+
+    // A single request, which an outer layer has marked.
+    let (server, _) = serve!(buttress::http::server("shop").deadline(SECOND).unlimited());
+    for (is_stream, is_good) in [(true, true), (false, false)] {
+        let (source, mut request) = upload("/echo");
+        let options = CallOptions::new().stream(is_stream);
+        request.extensions_mut().insert(options);
+        let mut body = call(&server, request).await.into_body();
+        sleep(3_600 * SECOND).await;
+        assert!(source.send("part"));
+        assert_eq!(body.frame().await.unwrap().is_ok(), is_good);
+    }
 }
 
 fn tenant(request: &Request<Feed>) -> String {

@@ -117,9 +117,13 @@ async fn serve(within: Duration, body: Feed) -> Running {
 
 /// Waits until something is so that another task brings about.
 async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        tokio::task::yield_now().await;
-    }
+    let waits = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waits = tokio::time::timeout(Duration::from_secs(60), waits);
+    waits.await.expect("another task brings it about");
 }
 
 #[tokio::test]

@@ -570,6 +570,7 @@ async fn a_replica_that_is_gone_gets_no_orders() {
     assert_eq!(search.balancer().unwrap().endpoints().len(), 2);
     // Nothing proves that an order to the finished client was not sent.
     let search = config("finished")
+        .balance(|balance| balance.seed(1))
         .replicas(builder().build().unwrap(), origins)
         .unwrap();
     let mut failed = 0;

@@ -32,15 +32,15 @@ fn answers() -> String {
     url
 }
 
-/// Allocations of the last of some calls.
+/// The least allocations of some calls: the first one opens a connection, and an answer may come in two parts.
 async fn allocations<F: Future>(call: impl Fn() -> F) -> usize {
-    let mut allocated = 0;
+    let mut least = usize::MAX;
     for _ in 0..10 {
         let region = Region::new(ALLOCATOR);
         call().await;
-        allocated = region.change().allocations;
+        least = least.min(region.change().allocations);
     }
-    allocated
+    least
 }
 
 #[tokio::test]

@@ -17,9 +17,10 @@ use std::time::Duration;
 use buttress::balance::{Endpoint, OutlierEjection};
 use buttress::bulkhead::Aimd;
 use buttress::{
-    Availability, Balance, BoxError, BulkheadLayer, ByClone, CircuitBreakerLayer, DeadlineLayer,
-    Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer, Outcome, Rate,
-    RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, client, fallback, standard,
+    Availability, Balance, BoxError, BulkheadLayer, ByClone, CallOptions, CircuitBreakerLayer,
+    DeadlineLayer, Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, KeyedLayer, MeasureLayer,
+    Outcome, Rate, RateLimitLayer, RetryLayer, TimeoutLayer, classify_fn, client, fallback,
+    standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use stack::stack;
@@ -127,6 +128,14 @@ async fn a_call_of_a_function_allocates_twice() {
     let db = client("functions").concurrency_limit(100).build().unwrap();
     let run = move |item: u64| db.run(move || ready(Ok::<_, BoxError>(item)));
     assert_eq!(allocations(&service_fn(run)), 2 * CALLS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_options_allocates_once() {
+    let _turn = TURN.lock().await;
+    let stack = standard("options").concurrency_limit(100).build().unwrap();
+    let client = stack.wrap(echo()).with(CallOptions::new().no_retry());
+    assert_eq!(allocations(&client), CALLS);
 }
 
 #[tokio::test(start_paused = true)]
