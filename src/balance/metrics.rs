@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::background::{Task, TaskState};
 use super::host_set::{EndpointState, HostSet};
 use super::label::{Directory, Label, Shown};
-use crate::Mode;
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
 use crate::sync::{AtomicU32, Ordering, lock, try_lock};
-use crate::telemetry::{Handles, Instruments, Series, table};
+use crate::telemetry::{Handles, Initial, Instruments, Series, table};
+use crate::{ErrorKind, Mode};
 
 const STATES: [EndpointState; 4] = [
     EndpointState::Ready,
@@ -161,6 +161,20 @@ impl Label {
 }
 
 impl Series<BalanceMetrics> {
+    /// Returns the series of the balancers of this name. `ejects` is the mode of outlier ejection.
+    pub(super) fn of_balance(name: &str, ejects: Option<Mode>) -> &'static Self {
+        let methods = [
+            EjectionMethod::LeaveOneOut,
+            EjectionMethod::ConsecutiveFailures,
+        ];
+        let ejections = ejects.into_iter().flat_map(|mode| {
+            let values = methods.map(|method| [method.label(), mode.label()]);
+            values.map(|values| Initial::of(&table::EJECTIONS, &values))
+        });
+        let rejections = Initial::rejections(ErrorKind::NoEndpoints, Mode::Enforce);
+        Self::of(name, "balance").begin(ejections.chain([rejections]))
+    }
+
     /// Notes that an endpoint was ejected, or would have been.
     pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode, now: Instant) {
         let values = [method.label(), mode.label()];

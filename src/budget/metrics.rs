@@ -1,28 +1,36 @@
 //! Metrics of a budget.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::table::{BUDGET_CAPACITY, BUDGET_TOKENS};
-use crate::telemetry::{Handles, Instruments};
+use crate::telemetry::{Gauges, Handles, Instruments};
 
-/// Values of the gauges. If several budgets have one name, the gauges show the last used budget.
+/// The tokens and the capacity of all budgets of one name.
 #[derive(Debug, Default)]
-pub(super) struct BudgetMetrics {
-    tokens: AtomicU32,
-    capacity: AtomicU32,
-}
+pub(super) struct BudgetMetrics([AtomicU64; 2]);
 
-impl BudgetMetrics {
-    pub(super) fn set(&self, tokens: u32, capacity: u32) {
-        self.tokens.store(tokens, Ordering::Relaxed);
-        self.capacity.store(capacity, Ordering::Relaxed);
-    }
+/// Returns the word of a budget for its gauges.
+pub(super) fn word(tokens: u32, capacity: u32) -> u64 {
+    u64::from(tokens) << u32::BITS | u64::from(capacity)
 }
 
 impl Instruments for BudgetMetrics {
     fn publish(&self, handles: &mut Handles) {
-        let level = |level: &AtomicU32| f64::from(level.load(Ordering::Relaxed));
-        handles.set(&BUDGET_TOKENS, &[], level(&self.tokens));
-        handles.set(&BUDGET_CAPACITY, &[], level(&self.capacity));
+        let [tokens, capacity] = &self.0;
+        let level = |level: &AtomicU64| level.load(Ordering::SeqCst) as f64;
+        handles.set(&BUDGET_TOKENS, &[], level(tokens));
+        handles.set(&BUDGET_CAPACITY, &[], level(capacity));
+    }
+}
+
+impl Gauges<2> for BudgetMetrics {
+    const FOLLOWED: usize = 0;
+
+    fn sums(&self) -> &[AtomicU64; 2] {
+        &self.0
+    }
+
+    fn parts(word: u64) -> [u64; 2] {
+        [word >> u32::BITS, word & u64::from(u32::MAX)]
     }
 }

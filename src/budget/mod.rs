@@ -80,7 +80,8 @@
 //!
 //! # Metrics
 //!
-//! `buttress_budget_tokens{name}` and `buttress_budget_capacity{name}`, gauges, at most every 100 ms.
+//! `buttress_budget_tokens{name}` and `buttress_budget_capacity{name}`, gauges, at most every 100 ms. They are the sums over
+//! the budgets of one name.
 //!
 //! # Defaults
 //!
@@ -110,14 +111,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use self::metrics::BudgetMetrics;
+use self::metrics::{BudgetMetrics, word};
 use crate::ConfigError;
 pub(crate) use crate::algorithm::budget::Gain;
 use crate::algorithm::budget::{TOKENS_PER_RETRY, Tokens};
 use crate::debug::debug_fields;
 use crate::error::{Check, or_panic};
 use crate::nanos::nanos_between;
-use crate::telemetry::{Published, Series};
+use crate::telemetry::{Published, Series, Shown};
 
 /// Cost of a retry.
 pub(crate) const RETRY: u32 = TOKENS_PER_RETRY;
@@ -139,8 +140,15 @@ struct Shared {
     /// `true` if the user has set the initial tokens: layers do not raise them then.
     is_initial_fixed: bool,
     origin: Instant,
-    metrics: &'static Series<BudgetMetrics>,
+    shown: Shown<BudgetMetrics, 2>,
     published: Published,
+}
+
+impl Tokens {
+    /// Returns the levels of the gauges.
+    fn word(&self) -> u64 {
+        word(self.tokens(), self.capacity())
+    }
 }
 
 impl Budget {
@@ -168,7 +176,7 @@ impl Budget {
     /// Returns the name of the budget.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.shared.metrics.name()
+        self.shared.shown.series.name()
     }
 
     /// Returns the number of tokens. A retry costs 10.
@@ -242,10 +250,9 @@ impl Budget {
 
     fn publish(&self, now: Instant, nanos: u64) {
         let shared = &*self.shared;
-        let tokens = &shared.tokens;
-        let levels = shared.metrics.levels();
-        levels.set(tokens.tokens(), tokens.capacity());
-        shared.published.keep(shared.metrics, now, nanos);
+        if shared.published.is_due(nanos) {
+            shared.shown.publish(|| shared.tokens.word(), now);
+        }
     }
 }
 
@@ -308,12 +315,15 @@ impl Config {
         check.share("share", self.share)?;
         let initial = self.initial.unwrap_or(0);
         check.within("initial", &initial, ..=20_000, "0 to 20000")?;
+        let tokens = Tokens::new(self.reserve, self.share, initial);
+        let shown = Shown::new(Series::of(&self.name, "budget"), tokens.word());
+        shown.series.begin([]);
         Ok(Budget {
             shared: Arc::new(Shared {
-                tokens: Tokens::new(self.reserve, self.share, initial),
+                tokens,
                 is_initial_fixed: self.initial.is_some(),
                 origin: Instant::now(),
-                metrics: Series::of(&self.name, "budget"),
+                shown,
                 published: Published::default(),
             }),
         })

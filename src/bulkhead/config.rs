@@ -15,8 +15,8 @@ use super::word::MAX;
 use crate::algorithm::evidence::{Evidence, Terms};
 use crate::chassis::{Choice, LayerConfig};
 use crate::error::Check;
-use crate::telemetry::{Series, Shown};
-use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::telemetry::{Initial, Series, Shown};
+use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
 
 /// Long enough to absorb a burst. A longer wait means that the queue is more than a burst.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
@@ -161,6 +161,12 @@ impl<K, C> Config<K, C> {
         let queue = settings.queue;
         check.within("queue", &queue, ..=MAX, "0 to 1000000")?;
         let gate = Gate::new(limit, queue, settings.bounds(check)?, settings.order);
+        let shown = Shown::new(Series::of(&self.name, "bulkhead"), gate.word().0);
+        let of_queue = [ErrorKind::QueueTimeout, ErrorKind::DeadlineExceeded];
+        let of_queue = of_queue.into_iter().filter(|_| queue > 0);
+        let reasons = [ErrorKind::BulkheadFull].into_iter().chain(of_queue);
+        let rejections = |reason| Initial::rejections(reason, settings.mode);
+        shown.series.begin(reasons.map(rejections));
         Ok(Handle {
             shared: Arc::new(Shared {
                 policy,
@@ -168,7 +174,7 @@ impl<K, C> Config<K, C> {
                 initial: limit,
                 mode: settings.mode,
                 one_quota: settings.one_quota,
-                shown: Shown::new(Series::of(&self.name, "bulkhead"), gate.word().0),
+                shown,
                 gate,
             }),
         })

@@ -1,20 +1,34 @@
 //! A time that bounds a call, and the report of its end.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::deadline::soonest;
-use crate::nanos::saturating_add;
-use crate::telemetry::Series;
-use crate::telemetry::table::TIMEOUTS;
-use crate::{Error, ErrorKind, context};
+use crate::nanos::{saturating_add, whole_nanos};
+use crate::telemetry::table::{TIMEOUT, TIMEOUTS};
+use crate::telemetry::{Handles, Initial, Instruments, Series};
+use crate::{Error, ErrorKind, Mode, context};
 
 /// A time, and the metrics that report its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
-    pub(crate) metrics: &'static Series,
+    pub(crate) metrics: &'static Series<TimeoutMetrics>,
+}
+
+/// The time that is shown, in nanoseconds; 0 without one. If several layers have one name, that of the last one.
+#[derive(Debug, Default)]
+pub(crate) struct TimeoutMetrics(AtomicU64);
+
+impl Instruments for TimeoutMetrics {
+    fn publish(&self, handles: &mut Handles) {
+        let nanos = self.0.load(Ordering::Relaxed);
+        if nanos > 0 {
+            handles.set(&TIMEOUT, &[], Duration::from_nanos(nanos).as_secs_f64());
+        }
+    }
 }
 
 /// The span of an operation: the times at which it began and must be over.
@@ -73,7 +87,24 @@ impl Span {
     }
 }
 
-impl Series {
+impl Series<TimeoutMetrics> {
+    /// Returns the series of the layers of this name that end calls after `time`, or at an inherited deadline with
+    /// `Duration::MAX`.
+    pub(crate) fn of_time(name: &str, part: &'static str, time: Duration) -> &'static Self {
+        let series = Self::of(name, part);
+        if time != Duration::MAX {
+            let shown = &series.levels().0;
+            shown.store(whole_nanos(time), Ordering::Relaxed);
+        }
+        series.begin([Initial::of(&TIMEOUTS, &[])])
+    }
+
+    /// Returns the same for layers that also refuse calls whose deadline has passed.
+    pub(crate) fn of_deadline(name: &str, part: &'static str, time: Duration) -> &'static Self {
+        let refusals = Initial::rejections(ErrorKind::DeadlineExceeded, Mode::Enforce);
+        Self::of_time(name, part, time).begin([refusals])
+    }
+
     /// Notes that a call was given up.
     pub(crate) fn timed_out(&self, now: Instant) {
         self.report(now, |handles| handles.count(&TIMEOUTS, &[]));

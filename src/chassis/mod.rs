@@ -12,7 +12,7 @@ pub(crate) use self::config::Choice;
 pub use self::config::LayerConfig;
 pub(crate) use self::held::Core;
 pub use self::held::InFlight;
-pub(crate) use self::limit::{Limit, Span};
+pub(crate) use self::limit::{Limit, Span, TimeoutMetrics};
 pub use self::operation::HedgeSettings;
 pub(crate) use self::operation::{Hedger, Hedging, Kept, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan, PlanFor};

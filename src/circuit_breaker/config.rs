@@ -15,8 +15,9 @@ use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
-use crate::telemetry::Series;
-use crate::{CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::telemetry::table::BREAKER_OPENINGS;
+use crate::telemetry::{Initial, Series};
+use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
 
 /// Long enough to measure a share at modest rates, short enough to forget an old incident.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -285,6 +286,10 @@ impl<K, C> Config<K, C> {
         };
         let metrics = Series::<BreakerMetrics>::of(&self.name, "circuit_breaker");
         metrics.levels().add(State::Closed, 1);
+        metrics.begin([
+            Initial::of(&BREAKER_OPENINGS, &[]),
+            Initial::rejections(ErrorKind::CircuitOpen, mode),
+        ]);
         Ok(Handle {
             shared: Arc::new(Shared {
                 breaker: Breaker::new(settings, counts),

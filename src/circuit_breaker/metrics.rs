@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 use crate::algorithm::breaker::{State, Transition, TransitionCause};
-use crate::telemetry::table::{BREAKER_STATE, BREAKER_TRANSITIONS};
+use crate::telemetry::table::{BREAKER_OPENINGS, BREAKER_STATE, BREAKER_TRANSITIONS};
 use crate::telemetry::{Handles, Instruments, Series};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
@@ -64,6 +64,11 @@ impl Series<BreakerMetrics> {
         self.levels().add(transition.to, 1);
         self.publish(now);
         let values = [transition.to.label(), transition.cause.label()];
-        self.report(now, |handles| handles.count(&BREAKER_TRANSITIONS, &values));
+        self.report(now, |handles| {
+            handles.count(&BREAKER_TRANSITIONS, &values);
+            if transition.to == State::Open {
+                handles.count(&BREAKER_OPENINGS, &[]);
+            }
+        });
     }
 }

@@ -154,6 +154,7 @@
 //! | metric | type | labels |
 //! |---|---|---|
 //! | `buttress_breaker_state` | gauge, 1 for the present state (the number of breakers with the name) | name, state |
+//! | `buttress_breaker_openings_total` | counter of the changes to `open`, for alerts: 0 from the start | name |
 //! | `buttress_breaker_transitions_total` | counter | name, to, cause |
 //! | `buttress_rejections_total` | counter | name, layer = `circuit_breaker`, reason = `circuit_open`, mode |
 //!

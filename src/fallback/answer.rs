@@ -74,6 +74,9 @@ pub enum NoAnswer {
     Deadline,
 }
 
+/// The value of the label `result` for a failed call that got an answer.
+pub(super) const ANSWERED: &str = "answered";
+
 impl NoAnswer {
     /// Returns the value of the label `result`.
     pub(super) fn label(self) -> &'static str {

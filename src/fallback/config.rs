@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::answer::{ANSWERED, NoAnswer};
 use super::failed::{Failed, Failures};
 use super::layer::{FallbackLayer, Policy};
 use crate::chassis::LayerConfig;
 use crate::debug::debug_fields;
 use crate::error::Check;
-use crate::telemetry::Series;
+use crate::telemetry::table::FALLBACKS;
+use crate::telemetry::{Initial, Series};
 use crate::{ByClone, ConfigError, ErrorsAreFailures};
 
 /// The settings of a [`FallbackLayer`]. Made by [`FallbackLayer::config`].
@@ -51,7 +53,9 @@ impl<A, W, K, R> Config<A, W, K, R> {
     /// If the name is empty.
     pub fn build(self) -> Result<FallbackLayer<A, W, K, R>, ConfigError> {
         Check::new("fallback", &self.name)?;
-        let metrics = Series::of(&self.name, "fallback");
+        let results = [ANSWERED, NoAnswer::None.label()];
+        let counters = results.map(|result| Initial::of(&FALLBACKS, &[result]));
+        let metrics = Series::of(&self.name, "fallback").begin(counters);
         let config = self;
         Ok(FallbackLayer {
             policy: Arc::new(Policy { config, metrics }),

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::answer::{Answer, NoAnswer, Reply};
+use super::answer::{ANSWERED, Answer, NoAnswer, Reply};
 use super::failed::{Failed, ShouldHandle};
 use super::layer::FallbackLayer;
 use crate::debug::debug_fields;
@@ -202,7 +202,7 @@ impl<A, W, K, R> FallbackLayer<A, W, K, R> {
                 is_direct,
             }),
             Ok(Reply::Answered(answer)) => {
-                self.report("answered");
+                self.report(ANSWERED);
                 Err(Ok(answer))
             }
             Err(why) => {

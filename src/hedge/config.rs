@@ -9,6 +9,7 @@ use super::layer::{HedgeLayer, HedgePlan};
 use crate::algorithm::sketch;
 pub use crate::chassis::HedgeSettings as Settings;
 use crate::chassis::{Core, Hedger, LayerConfig};
+
 use crate::error::Check;
 use crate::telemetry::Series;
 use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
@@ -153,7 +154,7 @@ impl<R, K> Config<R, K> {
         if let Some(budget) = &settings.budget {
             budget.raise_initial(settings.max_hedges * budget::HEDGE);
         }
-        let metrics = Series::of(&self.name, "hedge");
+        let metrics = Series::of_hedge(&self.name);
         Ok(Arc::new(Hedger::new(settings, metrics)))
     }
 }

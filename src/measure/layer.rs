@@ -8,8 +8,8 @@ use crate::chassis::{
 };
 use crate::error::{Check, or_panic};
 use crate::telemetry::table::{CALL_DURATION, CALLS};
-use crate::telemetry::{REJECTED, Series};
-use crate::{CompleteOnResponse, ErrorsAreFailures};
+use crate::telemetry::{Initial, REJECTED, Series, TIMED_OUT};
+use crate::{CompleteOnResponse, ErrorsAreFailures, Outcome};
 
 /// The stages that are measured.
 pub(crate) const OPERATION: &str = "operation";
@@ -65,7 +65,15 @@ pub struct Measured(u64);
 
 impl Meter {
     pub(crate) fn new(name: &str, stage: &'static str) -> Self {
-        let metrics = Series::of(name, stage);
+        let outcomes = [
+            Outcome::Success.label(),
+            Outcome::Failure.label(),
+            Outcome::Overload { retry_after: None }.label(),
+            TIMED_OUT,
+            REJECTED,
+        ];
+        let counters = outcomes.map(|outcome| Initial::of(&CALLS, &[outcome]));
+        let metrics = Series::of(name, stage).begin(counters);
         Self { metrics }
     }
 }
@@ -86,9 +94,13 @@ impl Part for Meter {
         if began == 0 {
             return;
         }
-        let outcome = match record.ended_by {
-            EndedBy::Refusal => REJECTED,
-            _ => record.outcome.label(),
+        let outcome = match (record.ended_by, record.outcome) {
+            (EndedBy::Refusal, _) => REJECTED,
+            // The classifier may find that the caller is to blame.
+            (EndedBy::Timeout | EndedBy::Deadline, Outcome::Failure | Outcome::Cancelled) => {
+                TIMED_OUT
+            }
+            (_, outcome) => outcome.label(),
         };
         let ended = record.at.nanos().saturating_add(1);
         let duration = Duration::from_nanos(ended.saturating_sub(began));

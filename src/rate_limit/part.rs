@@ -202,13 +202,13 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
 
     #[inline(always)]
     fn has_gauges(&self) -> bool {
-        self.shared.settings.max_wait.is_some()
+        true
     }
 
     fn publish(&self, at: &At) {
         let shared = &*self.shared;
-        let waiting = || shared.queue.len();
-        shared.shown.publish(waiting, at.instant());
+        let word = || shared.word(at.nanos());
+        shared.shown.publish(word, at.instant());
     }
 
     /// Returns `true` while all tokens are there, no call waits, and rate and burst are the initial ones.

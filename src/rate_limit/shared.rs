@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Limits};
 use super::config::Settings;
-use super::metrics::RateLimitMetrics;
+use super::metrics::{RateLimitMetrics, word};
 use super::part::Wait;
 use super::queue::Queue;
 use crate::algorithm::gcra::Taken;
@@ -17,7 +17,7 @@ use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::{Series, Shown};
+use crate::telemetry::{Initial, Series, Shown};
 use crate::{ConfigError, Error, ErrorKind, Outcome};
 
 /// Tick of tokio's timer, in nanoseconds.
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     /// The end of the quiet time that waiting calls know.
     quiet_until: AtomicU64,
     origin: Instant,
-    pub(super) shown: Shown<RateLimitMetrics, 1>,
+    pub(super) shown: Shown<RateLimitMetrics, 2>,
 }
 
 impl Shared {
@@ -55,14 +55,26 @@ impl Shared {
             let has_queue = &metrics.levels().has_queue;
             has_queue.store(true, Ordering::Relaxed);
         }
+        let limits = settings.limits();
+        metrics.levels().replace(None, Some(limits));
+        let shown = Shown::new(metrics, word(0, limits.burst));
+        let late = settings.max_wait.map(|_| ErrorKind::DeadlineExceeded);
+        let reasons = [ErrorKind::RateLimited, ErrorKind::TooCostly];
+        let reasons = reasons.into_iter().chain(late);
+        metrics.begin(reasons.map(|reason| Initial::rejections(reason, settings.mode)));
         Self {
-            bucket: Bucket::new(settings.limits()),
+            bucket: Bucket::new(limits),
             queue: Queue::new(),
             settings,
             quiet_until: AtomicU64::new(0),
             origin,
-            shown: Shown::new(metrics, 0),
+            shown,
         }
+    }
+
+    /// Returns the levels of the gauges.
+    pub(super) fn word(&self, nanos: u64) -> u64 {
+        word(self.queue.len(), self.bucket.gcra.available(nanos))
     }
 
     /// Returns the longest wait of a call, in nanoseconds.
@@ -131,8 +143,12 @@ impl Shared {
     pub(super) fn change(&self, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
         let now = self.now();
         self.bucket.change(now, |limits| {
+            let old = *limits;
             change(limits);
-            limits.check(Check::new("rate limit", self.shown.series.name())?)
+            limits.check(Check::new("rate limit", self.shown.series.name())?)?;
+            let metrics = self.shown.series.levels();
+            metrics.replace(Some(old), Some(*limits));
+            Ok::<_, ConfigError>(())
         })?;
         self.reconsider(now);
         Ok(())
@@ -193,7 +209,8 @@ impl Shared {
 
     /// Publishes the gauge if its value is far from the number of waiting calls.
     pub(super) fn show(&self, at: &At) {
-        self.shown.catch_up(|| self.queue.len(), || at.instant());
+        self.shown
+            .catch_up(|| self.word(at.nanos()), || at.instant());
     }
 
     /// Notes that one call less waits, because of `end`. The core publishes the gauge if it is due, because the time is
@@ -202,6 +219,13 @@ impl Shared {
         let waited = Duration::from_nanos(at.nanos().saturating_sub(began));
         self.shown.series.waited(end, waited, at.instant());
         self.show(at);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let metrics = self.shown.series.levels();
+        metrics.replace(Some(self.bucket.limits()), None);
     }
 }
 

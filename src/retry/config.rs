@@ -159,7 +159,7 @@ impl<R, K> Config<R, K> {
             settings,
             budget,
             random: Random::new(self.settings.seed),
-            metrics: Series::of(&self.name, "retry"),
+            metrics: Series::of_retry(&self.name),
         })
     }
 }

@@ -344,9 +344,11 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         });
         let limit = |time, part| Limit {
             time,
-            metrics: Series::of(name, part),
+            metrics: Series::of_time(name, part, time),
         };
-        let deadline = limit(settings.deadline.unwrap_or(Duration::MAX), "deadline");
+        let time = settings.deadline.unwrap_or(Duration::MAX);
+        let metrics = Series::of_deadline(name, "deadline", time);
+        let deadline = Limit { time, metrics };
         let response_timeout = settings.response_timeout();
         let response_timeout = response_timeout.map(|time| limit(time, "response_timeout"));
         let timeout = timeout.map(|time| limit(time, "timeout"));

@@ -77,6 +77,12 @@ impl Handles {
         self.scope.with(&mut self.counters, metric, values, count);
     }
 
+    /// Makes a counter known, without an event.
+    pub(crate) fn count_none(&mut self, metric: &'static Metric<Counter>, values: Values<'_>) {
+        let begin = |counter: &Counter| counter.increment(0);
+        self.scope.with(&mut self.counters, metric, values, begin);
+    }
+
     /// Sets a gauge.
     pub(crate) fn set(&mut self, metric: &'static Metric<Gauge>, values: Values<'_>, level: f64) {
         let set = |gauge: &Gauge| gauge.set(level);

@@ -16,13 +16,16 @@ mod shown;
 pub(crate) mod table;
 
 pub(crate) use handles::Handles;
-pub(crate) use series::{Instruments, Series};
+pub(crate) use series::{Initial, Instruments, Series};
 pub(crate) use shown::{Gauges, Published, Shown};
 
 use crate::Outcome;
 
 /// The value of the label `outcome` for a call that an inner layer refused.
 pub(crate) const REJECTED: &str = "rejected";
+
+/// The value of the label `outcome` for a call that was ended because its time was over.
+pub(crate) const TIMED_OUT: &str = "timeout";
 
 impl Outcome {
     /// Returns the value of the label `outcome`.

@@ -1,17 +1,18 @@
 //! Series: the metrics of all layers of one kind and name.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::handles::{Handles, PERIOD};
-use super::table::{QUEUE_WAIT, REJECTIONS};
+use super::table::{Metric, QUEUE_WAIT, REJECTIONS};
 use crate::debug::debug_fields;
 use crate::sync::lock;
 use crate::{Error, ErrorKind, Mode};
@@ -25,12 +26,35 @@ pub(crate) trait Instruments: Default + Send + Sync + 'static {
 /// A layer without gauges.
 impl Instruments for () {}
 
+/// A counter that exists before its first event, and the values of its labels after the name and the part.
+#[derive(Clone)]
+pub(crate) struct Initial {
+    metric: &'static Metric<Counter>,
+    values: Vec<&'static str>,
+}
+
+impl Initial {
+    pub(crate) fn of(metric: &'static Metric<Counter>, values: &[&'static str]) -> Self {
+        let values = values.to_vec();
+        Self { metric, values }
+    }
+
+    /// Returns the counter of the calls that a layer refuses for this reason.
+    pub(crate) fn rejections(reason: ErrorKind, mode: Mode) -> Self {
+        Self::of(&REJECTIONS, &[reason.label(), mode.label()])
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self.metric, other.metric) && self.values == other.values
+    }
+}
+
 /// The metrics of all layers of one kind that have the same name.
 ///
 /// Each kind has methods for its events in its `metrics.rs`.
 pub(crate) struct Series<I = ()> {
-    /// The name of the layers.
-    name: &'static str,
+    /// All series of the layers of this name.
+    family: &'static Family,
     /// The kind of layer, or the stage that is measured.
     part: &'static str,
     /// The place of its handles in the table of each thread.
@@ -38,6 +62,9 @@ pub(crate) struct Series<I = ()> {
     /// The number of layers that have been built for it. A new layer may run under another recorder at the address of a
     /// former one, so older handles are renewed.
     builds: AtomicU32,
+    /// The counters that exist before their first event. A query that compares two moments misses the first event of a
+    /// counter that appears with it.
+    initial: Mutex<Vec<Initial>>,
     levels: I,
     changes: Changes,
 }
@@ -55,39 +82,119 @@ thread_local! {
     static BOUND: RefCell<Vec<Option<Box<Bound>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// By kind, name and part.
-type Registry = HashMap<(TypeId, &'static str, &'static str), &'static (dyn Any + Send + Sync)>;
+/// The series of all layers of one name.
+struct Family {
+    name: &'static str,
+    /// The recorder that knows the initial counters and gauges of all members, by its address.
+    recorder: AtomicUsize,
+    members: Mutex<Vec<&'static dyn Member>>,
+}
+
+/// A series of any kind.
+trait Member: Any + Send + Sync {
+    fn part(&self) -> &'static str;
+
+    /// Makes the initial counters and the gauges known to the recorder in force.
+    fn begin(&self);
+}
+
+#[derive(Default)]
+struct Registry {
+    families: HashMap<&'static str, &'static Family>,
+    /// The number of series.
+    slots: usize,
+}
 
 static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+
+impl Family {
+    /// Begins all series of this name, if the recorder does not know them.
+    fn begin(&self, recorder: usize) {
+        if self.recorder.swap(recorder, Ordering::Relaxed) != recorder {
+            let members = lock(&self.members).clone();
+            for member in members {
+                member.begin();
+            }
+        }
+    }
+}
+
+impl<I: Instruments> Member for Series<I> {
+    fn part(&self) -> &'static str {
+        self.part
+    }
+
+    fn begin(&self) {
+        let initial = lock(&self.initial).clone();
+        let mut handles = Handles::new(self.name(), self.part);
+        for Initial { metric, values } in &initial {
+            handles.count_none(metric, values);
+        }
+        self.show(&mut handles);
+    }
+}
 
 impl<I: Instruments> Series<I> {
     /// Returns the series of all layers of this kind and name. Called when a layer is built.
     pub(crate) fn of(name: &str, part: &'static str) -> &'static Self {
         let mut registry = lock(&REGISTRY);
         let registry = registry.get_or_insert_default();
-        let slot = registry.len();
-        let known = registry.get(&(TypeId::of::<I>(), name, part)).copied();
-        let any = known.unwrap_or_else(|| {
+        let family = registry.families.get(name).copied();
+        let family = family.unwrap_or_else(|| {
             let name: &'static str = Box::leak(name.into());
-            let series: &'static Self = Box::leak(Box::new(Self {
+            let family: &'static Family = Box::leak(Box::new(Family {
                 name,
+                recorder: AtomicUsize::new(0),
+                members: Mutex::default(),
+            }));
+            registry.families.insert(name, family);
+            family
+        });
+        let mut members = lock(&family.members);
+        let of_part = members.iter().filter(|member| member.part() == part);
+        let mut of_kind = of_part.filter_map(|member| {
+            let any: &'static dyn Any = *member;
+            any.downcast_ref::<Self>()
+        });
+        let known = of_kind.next();
+        let series = known.unwrap_or_else(|| {
+            let series: &'static Self = Box::leak(Box::new(Self {
+                family,
                 part,
-                slot,
+                slot: registry.slots,
                 builds: AtomicU32::new(0),
+                initial: Mutex::default(),
                 levels: I::default(),
                 changes: Changes::default(),
             }));
-            registry.insert((TypeId::of::<I>(), name, part), series);
+            registry.slots += 1;
+            members.push(series);
             series
         });
-        let series: &'static Self = any.downcast_ref().expect("keyed by the type");
         series.builds.fetch_add(1, Ordering::Relaxed);
         series
     }
 
+    /// Returns the series with these counters, which exist from now on: in the recorder in force, and in a recorder that
+    /// is installed later, from the first call that any layer of this name reports to it. The levels must be set before.
+    pub(crate) fn begin(
+        &'static self,
+        counters: impl IntoIterator<Item = Initial>,
+    ) -> &'static Self {
+        let mut initial = lock(&self.initial);
+        for counter in counters {
+            if !initial.iter().any(|known| known.is(&counter)) {
+                initial.push(counter);
+            }
+        }
+        drop(initial);
+        Member::begin(self);
+        self
+    }
+
     #[inline]
     pub(crate) fn name(&self) -> &'static str {
-        self.name
+        self.family.name
     }
 
     pub(crate) fn levels(&self) -> &I {
@@ -110,7 +217,7 @@ impl<I: Instruments> Series<I> {
         });
         // The thread is ending, or the recorder itself is making a call through a layer.
         if !matches!(reported, Ok(Some(()))) {
-            report(&mut Handles::new(self.name, self.part));
+            report(&mut Handles::new(self.name(), self.part));
         }
     }
 
@@ -126,8 +233,14 @@ impl<I: Instruments> Series<I> {
             recorder,
             builds,
             until: Cell::new(now + PERIOD),
-            handles: Handles::new(self.name, self.part),
+            handles: Handles::new(self.name(), self.part),
         };
+        let known = table.get(self.slot).and_then(Option::as_ref);
+        if known.is_some_and(|known| known.is_of(recorder, builds)) {
+            // Nothing was reported for a while: an exporter may have dropped the series of the whole family.
+            self.family.recorder.store(0, Ordering::Relaxed);
+        }
+        self.family.begin(recorder);
         self.show(&mut bound.handles);
         if table.len() <= self.slot {
             table.resize_with(self.slot + 1, || None);
@@ -147,7 +260,7 @@ impl<I: Instruments> Series<I> {
     ) -> Result<(), Error> {
         self.rejected(reason, mode, now);
         match mode {
-            Mode::Enforce => Err(Error::rejected(reason, self.name, retry_after)),
+            Mode::Enforce => Err(Error::rejected(reason, self.name(), retry_after)),
             Mode::Observe => Ok(()),
         }
     }
@@ -202,7 +315,7 @@ impl Bound {
     }
 }
 
-debug_fields!([I] Series<I> { name, part });
+debug_fields!([I] Series<I> { family.name, part });
 
 /// Identifies the recorder by its address.
 #[inline]

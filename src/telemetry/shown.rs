@@ -48,6 +48,9 @@ impl Published {
 pub(crate) trait Gauges<const N: usize>: Instruments {
     fn sums(&self) -> &[AtomicU64; N];
 
+    /// The number of levels, the first ones, whose changes are published before the next period.
+    const FOLLOWED: usize = N;
+
     /// Returns the levels in the word of a layer. All are zero in the word zero.
     fn parts(word: u64) -> [u64; N];
 }
@@ -92,7 +95,7 @@ impl<I: Gauges<N>, const N: usize> Shown<I, N> {
     /// Returns whether the levels must be published before the next period. It costs one load and a few comparisons.
     #[inline]
     pub(crate) fn is_outdated(&self, word: u64) -> bool {
-        (0..N).any(|part| self.is_outdated_in(part, word))
+        (0..I::FOLLOWED).any(|part| self.is_outdated_in(part, word))
     }
 
     /// Returns the same for one level, if the others cannot have changed.

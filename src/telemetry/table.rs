@@ -33,6 +33,10 @@ pub(crate) static TIMEOUTS: Metric<Counter> = metric("buttress_timeouts_total")
     .labels(&["layer"])
     .help("Calls that were given up because their time was over");
 
+pub(crate) static TIMEOUT: Metric<Gauge> = metric("buttress_timeout_seconds")
+    .labels(&["layer"])
+    .help("Time after which a call is given up");
+
 // Retry and its budget.
 
 pub(crate) static RETRY_DECISIONS: Metric<Counter> = metric("buttress_retry_decisions_total")
@@ -64,6 +68,9 @@ pub(crate) static BREAKER_TRANSITIONS: Metric<Counter> =
         .labels(&["to", "cause"])
         .help("Changes of state of the circuit breaker");
 
+pub(crate) static BREAKER_OPENINGS: Metric<Counter> = metric("buttress_breaker_openings_total")
+    .help("Changes of the circuit breaker to the state open");
+
 // Bulkhead and rate limit.
 
 pub(crate) static LIMIT: Metric<Gauge> = metric("buttress_limit")
@@ -72,6 +79,12 @@ pub(crate) static LIMIT: Metric<Gauge> = metric("buttress_limit")
 pub(crate) static IN_FLIGHT: Metric<Gauge> = metric("buttress_in_flight")
     .labels(&["layer"])
     .help("Calls that hold a permit");
+pub(crate) static RATE_LIMIT: Metric<Gauge> = metric("buttress_rate_limit_per_second")
+    .help("Tokens that the rate limits of this name get each second");
+pub(crate) static RATE_LIMIT_BURST: Metric<Gauge> = metric("buttress_rate_limit_burst")
+    .help("Greatest number of tokens of the rate limits of this name");
+pub(crate) static RATE_LIMIT_TOKENS: Metric<Gauge> =
+    metric("buttress_rate_limit_tokens").help("Tokens that were left at the last calls");
 pub(crate) static QUEUE_DEPTH: Metric<Gauge> = metric("buttress_queue_depth")
     .labels(&["layer"])
     .help("Calls that wait to be let through");

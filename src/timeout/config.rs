@@ -8,6 +8,7 @@ use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::hints::layer_after_build;
+use crate::telemetry::Series;
 
 /// Timeout of an attempt, which may depend on the request.
 ///
@@ -64,7 +65,8 @@ impl TimeoutConfig {
         let check = Check::new("timeout", &self.name)?;
         check.duration("timeout", self.timeout)?;
         let bound = PerAttempt(Fixed(self.timeout));
-        Ok(TimeoutLayer::of(&self.name, "timeout", bound))
+        let metrics = Series::of_time(&self.name, "timeout", self.timeout);
+        Ok(TimeoutLayer::of(metrics, bound))
     }
 }
 
@@ -85,7 +87,8 @@ impl DeadlineConfig {
     pub fn build(self) -> Result<DeadlineLayer, ConfigError> {
         let check = Check::new("deadline", &self.name)?;
         check.duration("total", self.total)?;
-        Ok(DeadlineLayer::of(&self.name, "deadline", Total(self.total)))
+        let metrics = Series::of_deadline(&self.name, "deadline", self.total);
+        Ok(DeadlineLayer::of(metrics, Total(self.total)))
     }
 }
 

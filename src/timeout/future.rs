@@ -11,6 +11,7 @@ use tower::Service;
 
 use super::bound::BoundOfCall;
 use crate::chassis::Span;
+use crate::chassis::TimeoutMetrics;
 use crate::context::{self, DeadlineScope, GivenUp};
 use crate::debug::debug_fields;
 use crate::ready::Call;
@@ -30,7 +31,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         bound: T,
-        metrics: &'static Series,
+        metrics: &'static Series<TimeoutMetrics>,
     }
 }
 
@@ -45,7 +46,11 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn new(call: Call<S, Req>, bound: T, metrics: &'static Series) -> Self {
+    pub(super) fn new(
+        call: Call<S, Req>,
+        bound: T,
+        metrics: &'static Series<TimeoutMetrics>,
+    ) -> Self {
         Self {
             call,
             timer: Timer::default(),

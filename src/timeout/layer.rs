@@ -8,6 +8,7 @@ use tower::Layer;
 use super::bound::{Bound, PerAttempt, Total};
 use super::config::{DeadlineConfig, Fixed, PerRequest, TimeoutConfig};
 use super::service::Bounded;
+use crate::chassis::TimeoutMetrics;
 use crate::error::{Check, or_panic};
 use crate::ready::Ready;
 use crate::telemetry::Series;
@@ -17,7 +18,7 @@ use crate::{CloneService, Evictable};
 #[derive(Clone, Debug)]
 pub struct BoundLayer<B> {
     bound: B,
-    metrics: &'static Series,
+    metrics: &'static Series<TimeoutMetrics>,
 }
 
 /// Ends one attempt that takes too long. See the [module documentation](crate::timeout).
@@ -60,7 +61,8 @@ impl<F> TimeoutLayer<PerRequest<F>> {
         F: Fn(&Req) -> Duration,
     {
         or_panic(Check::new("timeout", name));
-        Self::of(name, "timeout", PerAttempt(PerRequest(timeout)))
+        let metrics = Series::of_time(name, "timeout", Duration::MAX);
+        Self::of(metrics, PerAttempt(PerRequest(timeout)))
     }
 }
 
@@ -97,9 +99,8 @@ impl<B: Clone> BoundLayer<B> {
 }
 
 impl<B> BoundLayer<B> {
-    /// Makes a layer that is called `part` in its metrics.
-    pub(crate) fn of(name: &str, part: &'static str, bound: B) -> Self {
-        let metrics = Series::of(name, part);
+    /// Makes a layer that reports to these metrics.
+    pub(crate) fn of(metrics: &'static Series<TimeoutMetrics>, bound: B) -> Self {
         Self { bound, metrics }
     }
 }

@@ -7,6 +7,7 @@ use tower::Service;
 use super::bound::{Bound, BoundOfCall, PerAttempt, Total};
 use super::config::Fixed;
 use super::future::BoundedFuture;
+use crate::chassis::TimeoutMetrics;
 use crate::context::DeadlineScope;
 use crate::ready::Ready;
 use crate::send::send_method;
@@ -18,7 +19,7 @@ use crate::{CloneService, Error, ErrorKind, Mode};
 pub struct Bounded<S, B> {
     pub(super) inner: Ready<S>,
     pub(super) bound: B,
-    pub(super) metrics: &'static Series,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 /// A service whose attempts have a timeout. Made by [`TimeoutLayer`](super::TimeoutLayer).

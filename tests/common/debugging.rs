@@ -83,7 +83,8 @@ impl DebuggingRecorder {
 }
 
 impl Snapshotter {
-    /// Counters and histograms since the last snapshot, and gauges as they are.
+    /// Counters and histograms since the last snapshot, and gauges as they are. Without the counters that have counted
+    /// nothing: many exist from the start.
     pub(crate) fn snapshot(&self) -> Vec<(Key, DebugValue)> {
         let all = lock(&self.0.series);
         let values = all.iter().map(|(key, metric)| {
@@ -98,7 +99,9 @@ impl Snapshotter {
             };
             (key.clone(), value)
         });
-        values.collect()
+        values
+            .filter(|(_, value)| *value != DebugValue::Counter(0))
+            .collect()
     }
 
     pub(crate) fn is_described(&self, key: &Key) -> bool {

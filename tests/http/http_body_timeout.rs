@@ -380,9 +380,15 @@ async fn every_timeout_is_counted_once() {
         .collect()
         .await
         .unwrap();
-    let rows = snapshotter.snapshot();
+    let mut rows = snapshotter.snapshot();
+    // Other tests of the process have layers of this name, with gauges.
+    rows.retain(|(_, value)| !matches!(value, DebugValue::Gauge(_)));
     let (key, .., value) = rows.first().unwrap();
-    assert_eq!((rows.len(), value), (1, &DebugValue::Counter(3)));
+    assert_eq!(
+        (rows.len(), value),
+        (1, &DebugValue::Counter(3)),
+        "{rows:?}"
+    );
     assert_eq!(key.name(), "buttress_timeouts_total");
     let labels = key.labels().map(|label| (label.key(), label.value()));
     let labels = labels.collect::<Vec<_>>();

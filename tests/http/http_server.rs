@@ -667,10 +667,10 @@ async fn every_call_is_measured_once() {
     assert_eq!(
         counted("buttress_calls_total", "outcome"),
         [
-            of("failure", 1),
             of("ignored", 1),
             of("rejected", 2),
-            of("success", 5)
+            of("success", 5),
+            of("timeout", 1)
         ]
     );
     assert_eq!(

@@ -55,6 +55,7 @@ pub(super) struct HostSet {
 
 impl HostSet {
     pub(super) fn new(name: &str, settings: Settings) -> Self {
+        let ejects = settings.ejection.as_ref().map(|ejection| ejection.mode);
         Self {
             load: load::Settings {
                 latency_decay: settings.latency_decay.as_secs_f64(),
@@ -70,7 +71,7 @@ impl HostSet {
             turns: Box::default(),
             random: Random::new(settings.seed),
             tasks: Tasks::default(),
-            metrics: Series::of(name, "balance"),
+            metrics: Series::of_balance(name, ejects),
             settings,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::telemetry::table::{HEDGE_DELAY, HEDGES};
-use crate::telemetry::{Handles, Instruments, Series};
+use crate::telemetry::{Handles, Initial, Instruments, Series};
 
 /// Result of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,19 @@ impl Instruments for HedgeMetrics {
 }
 
 impl Series<HedgeMetrics> {
+    /// Returns the series of the hedges of this name.
+    pub(crate) fn of_hedge(name: &str) -> &'static Self {
+        let results = [
+            Hedged::Won,
+            Hedged::Lost,
+            Hedged::Failed,
+            Hedged::DeniedBudget,
+            Hedged::DeniedSlowdown,
+        ];
+        let counters = results.map(|result| Initial::of(&HEDGES, &[result.label()]));
+        Self::of(name, "hedge").begin(counters)
+    }
+
     /// Notes that a hedge is over, or was denied.
     pub(crate) fn hedged(&self, result: Hedged, now: Instant) {
         self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));

@@ -4,8 +4,11 @@ use tokio::time::Instant;
 
 use crate::GaveUp;
 use crate::algorithm::retry::Wait;
-use crate::telemetry::Series;
 use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
+use crate::telemetry::{Initial, Series};
+
+/// The value of the label `decision` for a further attempt.
+const RETRIED: &str = "retried";
 
 impl GaveUp {
     /// Returns the value of the label `decision`.
@@ -27,6 +30,14 @@ impl GaveUp {
 }
 
 impl Series {
+    /// Returns the series of the retries of this name.
+    pub(crate) fn of_retry(name: &str) -> &'static Self {
+        let reasons = [GaveUp::Exhausted, GaveUp::Budget, GaveUp::Deadline];
+        let decisions = reasons.map(GaveUp::label).into_iter().chain([RETRIED]);
+        let counters = decisions.map(|decision| Initial::of(&RETRY_DECISIONS, &[decision]));
+        Self::of(name, "retry").begin(counters)
+    }
+
     /// Notes that a further attempt follows.
     pub(crate) fn retried(&self, wait: Wait, now: Instant) {
         let source = if wait.by_retry_after {
@@ -35,7 +46,7 @@ impl Series {
             "backoff"
         };
         self.report(now, |handles| {
-            handles.count(&RETRY_DECISIONS, &["retried"]);
+            handles.count(&RETRY_DECISIONS, &[RETRIED]);
             handles.record(&RETRY_DELAY, &[source], wait.duration);
         });
     }

@@ -385,7 +385,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn end_at_timeout(&self) -> Error {
         let name = self.held.core().name;
         let metrics = self.plan().timeout().map(|limit| limit.metrics);
-        let metrics = metrics.unwrap_or_else(|| Series::of(name, "timeout"));
+        let metrics = metrics.unwrap_or_else(|| Series::of_time(name, "timeout", Duration::MAX));
         metrics.timed_out(Instant::now());
         Error::timed_out(ErrorKind::Timeout, name, self.timeout().unwrap_or_default())
     }

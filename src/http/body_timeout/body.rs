@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::config::Limits;
 use super::layer::BodyTimeoutLayer;
+use crate::chassis::TimeoutMetrics;
 use crate::http::Protocol;
 use crate::telemetry::Series;
 use crate::timer::Timer;
@@ -36,7 +37,7 @@ pin_project! {
         // The time since which the reader has been waiting for a frame.
         waits_since: Option<Instant>,
         is_stream: bool,
-        metrics: Option<&'static Series>,
+        metrics: Option<&'static Series<TimeoutMetrics>>,
     }
 }
 

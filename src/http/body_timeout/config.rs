@@ -121,7 +121,7 @@ impl Config {
         check.that(is_set, "idle", &idle, permitted)?;
         Ok(BodyTimeoutLayer {
             limits: self.limits,
-            metrics: Series::of(&self.name, part),
+            metrics: Series::of_time(&self.name, part, Duration::MAX),
         })
     }
 }

@@ -7,6 +7,7 @@ use tower::Layer;
 
 use super::body::TimeoutBody;
 use super::config::{Config, Limits};
+use crate::chassis::TimeoutMetrics;
 use crate::error::or_panic;
 use crate::http::Protocol;
 use crate::http::adapt::{self, Adapt, AdaptResult, Adapted};
@@ -17,7 +18,7 @@ use crate::{BoxError, CloneService, Error, Evictable, context};
 #[derive(Clone, Copy, Debug)]
 pub struct BodyTimeoutLayer {
     pub(super) limits: Limits,
-    pub(super) metrics: &'static Series,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl BodyTimeoutLayer {

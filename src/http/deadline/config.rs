@@ -110,7 +110,7 @@ impl<H> PropagateDeadlineConfig<H> {
         }
         check.duration_or_zero("slack", slack)?;
         Ok(PropagateDeadlineLayer {
-            metrics: Series::of(&self.name, "propagate_deadline"),
+            metrics: Series::of_deadline(&self.name, "propagate_deadline", Duration::MAX),
             config: Arc::new(self),
         })
     }
@@ -179,11 +179,8 @@ impl InheritDeadlineConfig {
             header: self.header,
             streams: self.streams,
         };
-        Ok(InheritDeadlineLayer::of(
-            &self.name,
-            "inherit_deadline",
-            bound,
-        ))
+        let metrics = Series::of_deadline(&self.name, "inherit_deadline", Duration::MAX);
+        Ok(InheritDeadlineLayer::of(metrics, bound))
     }
 }
 

@@ -11,6 +11,7 @@ use super::config::{InheritDeadlineConfig, PropagateDeadlineConfig};
 use super::headers::{self, GRPC_TIMEOUT, Headers, HttpHeaders};
 use super::stamp::Stamp;
 use crate::chassis::Span;
+use crate::chassis::TimeoutMetrics;
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::http::adapt::{self, Adapt, Adapted, Inner, Unchanged};
@@ -22,7 +23,7 @@ use crate::{CloneService, Evictable};
 /// Sends the remaining time to the called service. See the [module documentation](crate::http::deadline).
 pub struct PropagateDeadlineLayer<H = HttpHeaders> {
     pub(super) config: Arc<PropagateDeadlineConfig<H>>,
-    pub(super) metrics: &'static Series,
+    pub(super) metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl PropagateDeadlineLayer {

@@ -13,6 +13,7 @@ use tower::Service;
 
 use super::headers::{self, GRPC_TIMEOUT, Headers};
 use super::layer::PropagateDeadlineLayer;
+use crate::chassis::TimeoutMetrics;
 use crate::http::Protocol;
 use crate::ready::Call;
 use crate::telemetry::Series;
@@ -95,7 +96,7 @@ struct Left {
 struct Told {
     allowed: Duration,
     until: Instant,
-    metrics: &'static Series,
+    metrics: &'static Series<TimeoutMetrics>,
 }
 
 impl Told {

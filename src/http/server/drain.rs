@@ -10,7 +10,7 @@ use crate::algorithm::drain::InFlight;
 use crate::chassis::{Admit, At, Part, PartFor, Record};
 use crate::debug::debug_fields;
 use crate::stripe::{stripe, stripes};
-use crate::telemetry::Series;
+use crate::telemetry::{Initial, Series};
 use crate::{ErrorKind, Mode};
 
 /// The part that counts and refuses the calls of one server.
@@ -37,7 +37,8 @@ impl Drain {
         let shared = Shared {
             in_flight: InFlight::new(stripes()),
             changed: Notify::new(),
-            metrics: Series::of(name, "drain"),
+            metrics: Series::of(name, "drain")
+                .begin([Initial::rejections(ErrorKind::Draining, Mode::Enforce)]),
         };
         Self {
             shared: Arc::new(shared),

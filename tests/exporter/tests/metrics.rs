@@ -184,6 +184,10 @@ async fn every_end_of_a_call() {
     all.clone().oneshot("hangs").await.unwrap_err();
     all.oneshot("overload").await.unwrap();
 
+    let measured = standard(NAME).no_circuit_breaker().unlimited().no_retry();
+    let measured = measured.timeout(SECOND).classify(ByWord).build().unwrap();
+    let measured = measured.layer(service_fn(echo));
+    measured.oneshot("hangs").await.unwrap_err();
     for measure in [MeasureLayer::operation(NAME), MeasureLayer::attempt(NAME)] {
         let measure = measure.classify(ByWord);
         let service = measure.layer(service_fn(echo));
@@ -399,6 +403,7 @@ async fn every_end_of_a_call_to_an_endpoint() {
 
 /// The contract with dashboards and alerts: type and unit, name, and all values of all labels.
 const METRICS: &str = "
+counter buttress_breaker_openings_total name=inventory
 gauge buttress_breaker_state name=inventory state=closed,half_open,open
 counter buttress_breaker_transitions_total cause=consecutive_failures,failure_share,forced,\
     open_time_over,probes_failed,probes_succeeded,reset,slow_calls name=inventory \
@@ -406,9 +411,9 @@ counter buttress_breaker_transitions_total cause=consecutive_failures,failure_sh
 gauge buttress_budget_capacity name=inventory
 gauge buttress_budget_tokens name=inventory
 histogram/s buttress_call_duration_seconds name=inventory \
-    outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+    outcome=cancelled,failure,ignored,overload,rejected,success,timeout stage=attempt,operation
 counter buttress_calls_total name=inventory \
-    outcome=cancelled,failure,ignored,overload,rejected,success stage=attempt,operation
+    outcome=cancelled,failure,ignored,overload,rejected,success,timeout stage=attempt,operation
 gauge buttress_discovery_running name=inventory
 counter buttress_ejections_total method=consecutive_failures,leave_one_out mode=enforce,observe \
     name=inventory
@@ -431,6 +436,9 @@ gauge buttress_priority_share name=inventory priority=0,1,2,3,4,5,6,7
 gauge buttress_queue_depth layer=bulkhead,rate_limit name=inventory
 histogram/s buttress_queue_wait_seconds layer=bulkhead,rate_limit name=inventory \
     result=admitted,cancelled,deadline,rejected,timeout
+gauge buttress_rate_limit_burst name=inventory
+gauge buttress_rate_limit_per_second name=inventory
+gauge buttress_rate_limit_tokens name=inventory
 counter buttress_rejections_total layer=balance,bulkhead,circuit_breaker,deadline,rate_limit,retry \
     mode=enforce,observe name=inventory reason=bulkhead_full,circuit_open,deadline_exceeded,\
     no_endpoints,queue_timeout,rate_limited,too_costly
@@ -438,6 +446,7 @@ counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested
     not_idempotent,not_retryable,pushback,rejected,response_timeout,retried,retry_after \
     name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,retry_after
+gauge/s buttress_timeout_seconds layer=deadline,response_timeout,timeout name=inventory
 counter buttress_timeouts_total layer=deadline,response_timeout,timeout name=inventory
 ";
 
@@ -508,12 +517,13 @@ fn entry<H>(metric: &Metric<H>) -> Entry {
 }
 
 /// The crate's table of metrics.
-fn table() -> [Entry; 28] {
+fn table() -> [Entry; 33] {
     [
         entry(&table::CALLS),
         entry(&table::CALL_DURATION),
         entry(&table::REJECTIONS),
         entry(&table::TIMEOUTS),
+        entry(&table::TIMEOUT),
         entry(&table::RETRY_DECISIONS),
         entry(&table::RETRY_DELAY),
         entry(&table::BUDGET_TOKENS),
@@ -522,8 +532,12 @@ fn table() -> [Entry; 28] {
         entry(&table::HEDGE_DELAY),
         entry(&table::BREAKER_STATE),
         entry(&table::BREAKER_TRANSITIONS),
+        entry(&table::BREAKER_OPENINGS),
         entry(&table::LIMIT),
         entry(&table::IN_FLIGHT),
+        entry(&table::RATE_LIMIT),
+        entry(&table::RATE_LIMIT_BURST),
+        entry(&table::RATE_LIMIT_TOKENS),
         entry(&table::QUEUE_DEPTH),
         entry(&table::QUEUE_WAIT),
         entry(&table::FALLBACKS),
@@ -635,7 +649,8 @@ fn samples(exporter: &PrometheusHandle) -> Vec<String> {
 /// The samples of the full stack after these successful calls.
 fn samples_of(calls: usize, name: &str, tokens: u32) -> Vec<String> {
     let samples = format!(
-        r#"buttress_breaker_state{{name="NAME",state="closed"}} 1
+        r#"buttress_breaker_openings_total{{name="NAME"}} 0
+buttress_breaker_state{{name="NAME",state="closed"}} 1
 buttress_breaker_state{{name="NAME",state="half_open"}} 0
 buttress_breaker_state{{name="NAME",state="open"}} 0
 buttress_budget_capacity{{name="NAME"}} 100
@@ -648,8 +663,26 @@ buttress_call_duration_seconds_count{{name="NAME",stage="attempt",outcome="succe
 buttress_call_duration_seconds_count{{name="NAME",stage="operation",outcome="success"}} {calls}
 buttress_call_duration_seconds_sum{{name="NAME",stage="attempt",outcome="success"}} 0
 buttress_call_duration_seconds_sum{{name="NAME",stage="operation",outcome="success"}} 0
+buttress_calls_total{{name="NAME",stage="attempt",outcome="failure"}} 0
+buttress_calls_total{{name="NAME",stage="attempt",outcome="overload"}} 0
+buttress_calls_total{{name="NAME",stage="attempt",outcome="rejected"}} 0
 buttress_calls_total{{name="NAME",stage="attempt",outcome="success"}} {calls}
-buttress_calls_total{{name="NAME",stage="operation",outcome="success"}} {calls}"#
+buttress_calls_total{{name="NAME",stage="attempt",outcome="timeout"}} 0
+buttress_calls_total{{name="NAME",stage="operation",outcome="failure"}} 0
+buttress_calls_total{{name="NAME",stage="operation",outcome="overload"}} 0
+buttress_calls_total{{name="NAME",stage="operation",outcome="rejected"}} 0
+buttress_calls_total{{name="NAME",stage="operation",outcome="success"}} {calls}
+buttress_calls_total{{name="NAME",stage="operation",outcome="timeout"}} 0
+buttress_rejections_total{{name="NAME",layer="circuit_breaker",reason="circuit_open",mode="enforce"}} 0
+buttress_rejections_total{{name="NAME",layer="deadline",reason="deadline_exceeded",mode="enforce"}} 0
+buttress_retry_decisions_total{{name="NAME",decision="budget"}} 0
+buttress_retry_decisions_total{{name="NAME",decision="deadline"}} 0
+buttress_retry_decisions_total{{name="NAME",decision="exhausted"}} 0
+buttress_retry_decisions_total{{name="NAME",decision="retried"}} 0
+buttress_timeout_seconds{{name="NAME",layer="deadline"}} 10
+buttress_timeout_seconds{{name="NAME",layer="timeout"}} 2
+buttress_timeouts_total{{name="NAME",layer="deadline"}} 0
+buttress_timeouts_total{{name="NAME",layer="timeout"}} 0"#
     );
     samples
         .replace("NAME", name)
@@ -860,13 +893,52 @@ async fn attempts_are_counted_as_attempts_and_the_operation_once() {
     });
     layers.layer(service).oneshot("").await.unwrap();
     let mut calls = samples(&recorder.handle());
-    calls.retain(|sample| sample.starts_with("buttress_calls_total"));
+    calls.retain(|sample| sample.starts_with("buttress_calls_total") && !sample.ends_with(" 0"));
     let expected = [
         r#"buttress_calls_total{name="retried",stage="attempt",outcome="failure"} 2"#,
         r#"buttress_calls_total{name="retried",stage="attempt",outcome="success"} 1"#,
         r#"buttress_calls_total{name="retried",stage="operation",outcome="success"} 1"#,
     ];
     assert_eq!(calls, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gauges_of_limits_and_budgets_are_sums_over_all_of_one_name() {
+    let recorder = prometheus().build_recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let exporter = recorder.handle();
+    let seen = |metric: &str| {
+        let sample = format!("buttress_{metric}{{name=\"summed\"}} ");
+        let samples = samples(&exporter);
+        let value = samples.iter().find_map(|line| line.strip_prefix(&sample));
+        value.unwrap().parse::<f64>().unwrap()
+    };
+    let limit = |rate, burst| {
+        let config = RateLimitLayer::config("summed", Rate::per_second(rate));
+        config.burst(burst).build().unwrap()
+    };
+    let one = limit(10, 4);
+    let other = limit(30, 6);
+    assert_eq!(seen("rate_limit_per_second"), 40.0);
+    assert_eq!(seen("rate_limit_burst"), 10.0);
+    assert_eq!(seen("rate_limit_tokens"), 10.0, "before the first call");
+    other.handle().set_rate(Rate::per_second(50)).unwrap();
+    for _ in 0..4 {
+        other.wrap(service_fn(echo)).oneshot("ok").await.unwrap();
+    }
+    sleep(SECOND / 5).await;
+    one.wrap(service_fn(echo)).oneshot("ok").await.unwrap();
+    assert_eq!(seen("rate_limit_per_second"), 60.0);
+    drop(one);
+    assert_eq!(seen("rate_limit_burst"), 6.0);
+    drop(other);
+    assert_eq!(seen("rate_limit_tokens"), 0.0);
+
+    let budget = |initial| Budget::config("summed").initial(initial).build().unwrap();
+    let budgets = [budget(2), budget(3)];
+    assert_eq!(seen("budget_tokens"), 50.0);
+    drop(budgets);
+    assert_eq!(seen("budget_tokens"), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
