@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use buttress::circuit_breaker::State;
+use buttress::event::EventKind;
 use buttress::{BoxError, CircuitBreakerLayer, TimeoutLayer};
 use tokio::time::{Instant, sleep};
 use tower::{ServiceBuilder, service_fn};
@@ -35,7 +36,10 @@ async fn main() -> Result<(), BoxError> {
     let breaker = CircuitBreakerLayer::config("stock")
         .consecutive_failures(5) // besides the share of failures, which needs 20 calls
         .open_for(300 * MS)
-        .on_transition(move |change| {
+        .on_event(move |event| {
+            let EventKind::Transition(change) = event.kind else {
+                return;
+            };
             let at = start.elapsed().as_millis();
             let (from, to, cause) = (change.from, change.to, change.cause);
             println!("{at:5} ms: {from:?} -> {to:?} ({cause:?})");

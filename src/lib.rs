@@ -226,6 +226,7 @@ mod debug;
 mod debugging;
 pub mod discover;
 mod error;
+pub mod event;
 mod evictable;
 pub mod fallback;
 #[cfg(feature = "tonic")]

@@ -257,7 +257,7 @@ impl<P, K, C> Config<P, K, C> {
     }
 
     fn service<S: Clone>(self, endpoints: Vec<Endpoint<S>>) -> Balance<S, P, K, C> {
-        let pool = Pool::new(&self.name, self.settings, endpoints);
+        let pool = Pool::new(&self.name, self.settings, self.listener, endpoints);
         Balance {
             local: Mutex::new(pool.local()),
             pool: Arc::new(pool),

@@ -228,8 +228,8 @@ where
             *this.request = Some(request);
             return Poll::Pending;
         }
-        let metrics = pool.host_set.metrics;
-        metrics.rejected(ErrorKind::NoEndpoints, Mode::Enforce, now);
+        let metrics = &pool.host_set.metrics;
+        metrics.refused(ErrorKind::NoEndpoints, Mode::Enforce, None, now);
         Poll::Ready(Err(if discovery.needs_attention() {
             Error::rejected(ErrorKind::DiscoveryStopped, pool.name(), None)
         } else {

@@ -9,8 +9,9 @@ use super::host_set::{EndpointState, HostSet};
 use super::label::{Directory, Label, Shown};
 use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::outlier::EjectionMethod;
+use crate::event::EventKind;
 use crate::sync::{AtomicU32, Ordering, lock, try_lock};
-use crate::telemetry::{Handles, Initial, Instruments, Series, table};
+use crate::telemetry::{Handles, Initial, Instruments, Report, Series, table};
 use crate::{ErrorKind, Mode};
 
 const STATES: [EndpointState; 4] = [
@@ -175,12 +176,6 @@ impl Series<BalanceMetrics> {
         Self::of(name, "balance").begin(ejections.chain([rejections]))
     }
 
-    /// Notes that an endpoint was ejected, or would have been.
-    pub(super) fn ejected(&self, method: EjectionMethod, mode: Mode, now: Instant) {
-        let values = [method.label(), mode.label()];
-        self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
-    }
-
     /// Notes that a call to an endpoint that has this label has ended.
     #[inline(never)]
     pub(super) fn ended(&self, label: &Label, outcome: &'static str, now: Instant) {
@@ -191,6 +186,19 @@ impl Series<BalanceMetrics> {
             if is_idle {
                 label.show_in_flight(handles);
             }
+        });
+    }
+}
+
+impl Report<BalanceMetrics> {
+    /// Notes that an endpoint was ejected, or would have been.
+    pub(super) fn ejected(&self, endpoint: &str, method: EjectionMethod, mode: Mode, now: Instant) {
+        let values = [method.label(), mode.label()];
+        self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
+        self.tell(|| EventKind::Ejected {
+            endpoint,
+            method: method.label(),
+            mode,
         });
     }
 }

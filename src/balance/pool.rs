@@ -22,7 +22,7 @@ use crate::algorithm::queue::{Ticket, WaitQueue};
 use crate::algorithm::weights::Weights;
 use crate::discover::{self, discard};
 use crate::sync::{Mutex, lock};
-use crate::telemetry::Published;
+use crate::telemetry::{Listener, Published};
 use crate::wake::locked;
 
 /// A change of the endpoints, with the key of the endpoint.
@@ -105,8 +105,13 @@ pub(super) struct Local<S> {
 }
 
 impl<S: Clone> Pool<S> {
-    pub(super) fn new(name: &str, settings: Settings, endpoints: Vec<Endpoint<S>>) -> Self {
-        let host_set = Arc::new(HostSet::new(name, settings));
+    pub(super) fn new(
+        name: &str,
+        settings: Settings,
+        listener: Listener,
+        endpoints: Vec<Endpoint<S>>,
+    ) -> Self {
+        let host_set = Arc::new(HostSet::new(name, settings, listener));
         host_set.metrics.levels().add(&host_set);
         let pool = Self {
             snapshots: Snapshots::new(Set::new([])),

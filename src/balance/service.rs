@@ -127,7 +127,7 @@ impl<S: Clone> Local<S> {
             notes,
         };
         let place = choose.choose(request, &mut endpoints).min(hosts.len() - 1);
-        pool.published.keep(host_set.metrics, now, nanos);
+        pool.published.keep(&host_set.metrics, now, nanos);
         let host = &hosts[place];
         context::note_tried(host.id);
         let flight = Flight::begin(host, set, nanos);

@@ -15,7 +15,7 @@ use super::word::MAX;
 use crate::algorithm::evidence::{Evidence, Terms};
 use crate::chassis::{Choice, LayerConfig};
 use crate::error::Check;
-use crate::telemetry::{Initial, Series, Shown};
+use crate::telemetry::{Initial, Report, Series, Shown};
 use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
 
 /// Long enough to absorb a burst. A longer wait means that the queue is more than a burst.
@@ -174,6 +174,7 @@ impl<K, C> Config<K, C> {
                 initial: limit,
                 mode: settings.mode,
                 one_quota: settings.one_quota,
+                report: Report::new(shown.series, self.listener.clone()),
                 shown,
                 gate,
             }),

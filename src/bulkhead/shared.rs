@@ -12,7 +12,7 @@ use crate::algorithm::evidence::Evidence;
 use crate::chassis::{At, EndedBy, Record};
 use crate::debug::debug_fields;
 use crate::nanos::whole_nanos;
-use crate::telemetry::Shown;
+use crate::telemetry::{Report, Shown};
 use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) mode: Mode,
     /// `true` if all calls share one quota of the service.
     pub(super) one_quota: bool,
+    pub(super) report: Report<BulkheadMetrics>,
     pub(super) shown: Shown<BulkheadMetrics, 3>,
 }
 
@@ -33,8 +34,7 @@ impl Shared {
     /// Counts a call that is refused, or would be.
     #[inline]
     pub(super) fn refuse(&self, reason: ErrorKind, at: &At) -> Result<(), Error> {
-        let metrics = self.shown.series;
-        let refused = metrics.refuse(reason, self.mode, None, at.instant());
+        let refused = self.report.refuse(reason, self.mode, None, at.instant());
         self.show(at);
         refused
     }

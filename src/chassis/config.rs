@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::{Core, OperationLayer, Part, PartLayer, Plan, Recipe};
 use crate::debug::debug_fields;
+use crate::event::Event;
 use crate::hints::layer_after_build;
+use crate::telemetry::Listener;
 use crate::{CompleteOnResponse, ErrorsAreFailures};
 
 /// The settings `S` of a layer, its name, and its type parameters.
@@ -23,6 +25,7 @@ pub struct LayerConfig<S, R = (), K = ErrorsAreFailures, C = CompleteOnResponse>
     pub(crate) request: R,
     pub(crate) classify: K,
     pub(crate) completion: C,
+    pub(crate) listener: Listener,
 }
 
 /// A setting that can be turned off.
@@ -51,11 +54,21 @@ impl<S, R> LayerConfig<S, R> {
             request,
             classify: ErrorsAreFailures,
             completion: CompleteOnResponse,
+            listener: Listener::default(),
         }
     }
 }
 
 impl<S, R, K, C> LayerConfig<S, R, K, C> {
+    /// Sets a function that is called with each decision of the layer, or of each part of a stack: retries, refusals,
+    /// state changes. See [events](crate::event).
+    ///
+    /// It runs on the task whose call caused the event, and no lock is held. Its panics are caught.
+    pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(listener);
+        self
+    }
+
     /// Sets the classifier of calls: a type of your own, a function, or a closure that names the type of its argument,
     /// `|result: Result<&Answer, &Error>|`. By default errors are failures.
     pub fn classify<K2>(self, classify: K2) -> LayerConfig<S, R, K2, C> {
@@ -65,6 +78,7 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
             request: self.request,
             classify,
             completion: self.completion,
+            listener: self.listener,
         }
     }
 
@@ -78,6 +92,7 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
             request: self.request,
             classify: self.classify,
             completion: self.completion,
+            listener: self.listener,
         }
     }
 
@@ -88,6 +103,7 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
             request,
             classify: self.classify,
             completion: self.completion,
+            listener: self.listener,
         }
     }
 
@@ -98,6 +114,7 @@ impl<S, R, K, C> LayerConfig<S, R, K, C> {
             request: self.request,
             classify: self.classify,
             completion,
+            listener: self.listener,
         }
     }
 

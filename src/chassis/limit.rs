@@ -6,16 +6,26 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::deadline::soonest;
+use crate::event::EventKind;
 use crate::nanos::{saturating_add, whole_nanos};
 use crate::telemetry::table::{TIMEOUT, TIMEOUTS};
-use crate::telemetry::{Handles, Initial, Instruments, Series};
+use crate::telemetry::{Handles, Initial, Instruments, Report, Series};
 use crate::{Error, ErrorKind, Mode, context};
 
 /// A time, and the metrics that report its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
-    pub(crate) metrics: &'static Series<TimeoutMetrics>,
+    pub(crate) metrics: Report<TimeoutMetrics>,
+}
+
+impl Limit {
+    /// Notes that a call was given up.
+    pub(crate) fn end(&self, now: Instant) {
+        self.metrics.timed_out(now);
+        let limit = Some(self.time).filter(|time| *time != Duration::MAX);
+        self.metrics.tell(|| EventKind::TimedOut { limit });
+    }
 }
 
 /// The time that is shown, in nanoseconds; 0 without one. If several layers have one name, that of the last one.

@@ -14,6 +14,7 @@ pub(crate) use self::held::Core;
 pub use self::held::InFlight;
 pub(crate) use self::limit::{Limit, Span, TimeoutMetrics};
 pub use self::operation::HedgeSettings;
+pub use self::operation::Hedged;
 pub(crate) use self::operation::{Hedger, Hedging, Kept, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan, PlanFor};
 pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};

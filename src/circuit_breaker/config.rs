@@ -9,14 +9,13 @@ use super::layer::CircuitBreakerLayer;
 use super::metrics::BreakerMetrics;
 use super::part::Handle;
 use super::shared::Shared;
-use crate::algorithm::breaker::{self, Breaker, Counts, MIN_FAILURES, State, Transition};
-use crate::callback::Callback;
+use crate::algorithm::breaker::{self, Breaker, Counts, MIN_FAILURES, State};
 use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
 use crate::telemetry::table::BREAKER_OPENINGS;
-use crate::telemetry::{Initial, Series};
+use crate::telemetry::{Initial, Report, Series};
 use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
 
 /// Long enough to measure a share at modest rates, short enough to forget an old incident.
@@ -55,7 +54,6 @@ pub struct Settings {
     /// `None` for the default, which depends on the window.
     min_calls: Option<u32>,
     mode: Mode,
-    listener: Option<Listener>,
     pub(crate) seed: Option<u64>,
 }
 
@@ -64,9 +62,6 @@ enum Window {
     Time(Duration),
     Count(u32),
 }
-
-/// A function that is called after every change of state.
-pub(super) type Listener = Callback<dyn Fn(&Transition) + Send + Sync>;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -90,7 +85,6 @@ impl Default for Settings {
             window: Window::Time(WINDOW),
             min_calls: None,
             mode: Mode::Enforce,
-            listener: None,
             seed: None,
         }
     }
@@ -215,14 +209,6 @@ impl<K, C> Config<K, C> {
         self
     }
 
-    /// Calls `listener` after each change of state, on the task whose call caused it.
-    ///
-    /// No lock is held during the call: the listener may use the breaker's handle, and may panic.
-    pub fn on_transition(mut self, listener: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
-        self.settings.listener = Some(Callback(Arc::new(listener)));
-        self
-    }
-
     /// Sets the seed of the jitter, so that it repeats exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
@@ -294,10 +280,9 @@ impl<K, C> Config<K, C> {
             shared: Arc::new(Shared {
                 breaker: Breaker::new(settings, counts),
                 mode,
-                listener: self.settings.listener.clone(),
                 random: Random::new(self.settings.seed),
                 origin,
-                metrics,
+                metrics: Report::new(metrics, self.listener.clone()),
             }),
         })
     }

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 use crate::algorithm::breaker::{State, Transition, TransitionCause};
+use crate::event::EventKind;
 use crate::telemetry::table::{BREAKER_OPENINGS, BREAKER_STATE, BREAKER_TRANSITIONS};
-use crate::telemetry::{Handles, Instruments, Series};
+use crate::telemetry::{Handles, Instruments, Report};
 
 const STATES: [State; 3] = [State::Closed, State::Open, State::HalfOpen];
 
 impl State {
     /// Returns the value of the labels `state` and `to`.
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open => "open",
@@ -23,7 +24,7 @@ impl State {
 
 impl TransitionCause {
     /// Returns the value of the label `cause`.
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::FailureShare => "failure_share",
             Self::ConsecutiveFailures => "consecutive_failures",
@@ -57,7 +58,7 @@ impl Instruments for BreakerMetrics {
     }
 }
 
-impl Series<BreakerMetrics> {
+impl Report<BreakerMetrics> {
     /// Notes that a breaker has changed its state.
     pub(super) fn changed(&self, transition: Transition, now: Instant) {
         self.levels().add(transition.from, -1);
@@ -70,5 +71,6 @@ impl Series<BreakerMetrics> {
                 handles.count(&BREAKER_OPENINGS, &[]);
             }
         });
+        self.tell(|| EventKind::Transition(transition));
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Listener;
 use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{At as Place, Breaker, Finished, Mark, Probe, Transition, Word};
 use crate::chassis::{At, Record};
@@ -14,16 +13,15 @@ use crate::debug::debug_fields;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
-use crate::telemetry::Series;
+use crate::telemetry::Report;
 use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     pub(super) breaker: Breaker,
     pub(super) mode: Mode,
-    pub(super) listener: Option<Listener>,
     pub(super) random: Random,
     pub(super) origin: Instant,
-    pub(super) metrics: &'static Series<BreakerMetrics>,
+    pub(super) metrics: Report<BreakerMetrics>,
 }
 
 impl Shared {
@@ -89,9 +87,6 @@ impl Shared {
             return;
         }
         self.metrics.changed(transition, now);
-        if let Some(listener) = &self.listener {
-            (listener.0)(&transition);
-        }
     }
 
     /// Returns the outcome of a call that has ended without a good answer.

@@ -11,7 +11,7 @@ pub use crate::chassis::HedgeSettings as Settings;
 use crate::chassis::{Core, Hedger, LayerConfig};
 
 use crate::error::Check;
-use crate::telemetry::Series;
+use crate::telemetry::{Listener, Report, Series};
 use crate::{Budget, ByClone, ConfigError, ErrorsAreFailures, Mode, budget};
 
 /// Two calls in a hundred are hedged: the extra load of the published experiments.
@@ -141,20 +141,25 @@ impl<R, K> Config<R, K> {
     ///
     /// If the name is empty or a value is outside its range.
     pub fn build(self) -> Result<HedgeLayer<R, K>, ConfigError> {
-        let shared = self.shared(None)?;
+        let shared = self.shared(None, &self.listener)?;
         let core = Core::new(shared.name(), Instant::now(), (), ());
         Ok(self.operation_layer(core, |_| HedgePlan(shared)))
     }
 
     /// Makes the [`Hedger`], which decides about hedges. `budget` pays for them unless another budget is set.
-    pub(crate) fn shared(&self, budget: Option<&Budget>) -> Result<Arc<Hedger>, ConfigError> {
+    pub(crate) fn shared(
+        &self,
+        budget: Option<&Budget>,
+        listener: &Listener,
+    ) -> Result<Arc<Hedger>, ConfigError> {
         let mut settings = self.settings.clone();
         settings.check(Check::new("hedge", &self.name)?)?;
         settings.budget = settings.budget.or_else(|| budget.cloned());
         if let Some(budget) = &settings.budget {
             budget.raise_initial(settings.max_hedges * budget::HEDGE);
         }
-        let metrics = Series::of_hedge(&self.name);
+        let metrics = Series::of_hedge(&self.name, settings.delay);
+        let metrics = Report::new(metrics, listener.clone());
         Ok(Arc::new(Hedger::new(settings, metrics)))
     }
 }

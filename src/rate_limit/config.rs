@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::algorithm::rate::Rate;
 use crate::chassis::LayerConfig;
 use crate::error::Check;
-use crate::telemetry::Series;
+use crate::telemetry::{Report, Series};
 use crate::{ConfigError, ErrorsAreFailures, Mode};
 
 /// Default maximum of `Retry-After`: longer than most services ask for, and short enough that one wrong answer does
@@ -193,6 +193,7 @@ impl<Q, K> Config<Q, K> {
         }
         check.duration("max_retry_after", settings.max_retry_after)?;
         let metrics = Series::of(&self.name, "rate_limit");
-        Ok(Arc::new(Shared::new(settings, origin, metrics)))
+        let report = Report::new(metrics, self.listener.clone());
+        Ok(Arc::new(Shared::new(settings, origin, report)))
     }
 }

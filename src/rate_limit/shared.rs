@@ -17,7 +17,7 @@ use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
-use crate::telemetry::{Initial, Series, Shown};
+use crate::telemetry::{Initial, Report, Series, Shown};
 use crate::{ConfigError, Error, ErrorKind, Outcome};
 
 /// Tick of tokio's timer, in nanoseconds.
@@ -42,6 +42,7 @@ pub(super) struct Shared {
     /// The end of the quiet time that waiting calls know.
     quiet_until: AtomicU64,
     origin: Instant,
+    report: Report<RateLimitMetrics>,
     pub(super) shown: Shown<RateLimitMetrics, 2>,
 }
 
@@ -49,8 +50,9 @@ impl Shared {
     pub(super) fn new(
         settings: Settings,
         origin: Instant,
-        metrics: &'static Series<RateLimitMetrics>,
+        report: Report<RateLimitMetrics>,
     ) -> Self {
+        let metrics: &'static Series<_> = *report;
         if settings.max_wait.is_some() {
             let has_queue = &metrics.levels().has_queue;
             has_queue.store(true, Ordering::Relaxed);
@@ -68,6 +70,7 @@ impl Shared {
             settings,
             quiet_until: AtomicU64::new(0),
             origin,
+            report,
             shown,
         }
     }
@@ -101,8 +104,8 @@ impl Shared {
     /// observes, the call passes.
     pub(super) fn refuse(&self, reason: ErrorKind, wait: u64, at: &At) -> Result<(), Error> {
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
-        let (metrics, mode) = (self.shown.series, self.settings.mode);
-        metrics.refuse(reason, mode, retry_after, at.instant())
+        let mode = self.settings.mode;
+        self.report.refuse(reason, mode, retry_after, at.instant())
     }
 
     /// Refuses a call that has waited. The reason is its deadline, unless it would also be refused without a deadline.

@@ -9,7 +9,7 @@ use crate::algorithm::retry;
 use crate::chassis::{Choice, Core, LayerConfig, Repeat};
 use crate::error::Check;
 use crate::random::Random;
-use crate::telemetry::Series;
+use crate::telemetry::{Report, Series};
 use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
 /// Two retries outlast most short faults; more retries add load without effect.
@@ -159,7 +159,7 @@ impl<R, K> Config<R, K> {
             settings,
             budget,
             random: Random::new(self.settings.seed),
-            metrics: Series::of_retry(&self.name),
+            metrics: Report::new(Series::of_retry(&self.name), self.listener.clone()),
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Check;
 use crate::hints::CallBuildFirst;
 use crate::measure::{ATTEMPT, Meter, OPERATION};
 use crate::rate_limit::{self, Rate, RateLimitLayer};
-use crate::telemetry::Series;
+use crate::telemetry::{Report, Series};
 use crate::{
     Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, ErrorsAreFailures,
     HedgeLayer, RetryLayer, circuit_breaker, hedge, retry,
@@ -318,36 +318,42 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         let (name, settings) = (self.name.as_str(), &self.settings.values);
         let check = Check::new("standard stack", name)?;
         settings.check_alone(check)?;
+        let listener = &self.listener;
         let origin = Instant::now();
         let budget = settings.budget.clone();
         let budget = budget.map_or_else(|| Budget::config(name).build(), Ok)?;
         let retry = settings.retry.clone().map(|mut retry| {
             retry.settings.seed = settings.seed.or(retry.settings.seed);
+            retry.listener = retry.listener.or(listener);
             retry.repeat(|| Ok(budget.clone()))
         });
         let hedge = settings.hedge.as_ref();
-        let hedge = hedge.map(|hedge| hedge.shared(Some(&budget)));
+        let hedge = hedge.map(|hedge| hedge.shared(Some(&budget), &hedge.listener.or(listener)));
         let timeout = settings.timeout();
         let breaker = settings.breaker.clone().map(|mut breaker| {
             // Different random numbers from retry.
             let seed = settings.seed.map(|seed| seed.wrapping_add(1));
             breaker.settings.seed = seed.or(breaker.settings.seed);
+            breaker.listener = breaker.listener.or(listener);
             breaker.attempt_timeout(timeout).part(origin)
         });
         let rate_limit = settings.rate_limit.clone().map(|mut limit| {
             limit.settings.one_quota |= settings.one_quota;
+            limit.listener = limit.listener.or(listener);
             limit.part(origin)
         });
         let bulkhead = settings.bulkhead.value().cloned().map(|mut bulkhead| {
             bulkhead.settings.one_quota |= settings.one_quota;
+            bulkhead.listener = bulkhead.listener.or(listener);
             bulkhead.part(origin, timeout)
         });
         let limit = |time, part| Limit {
             time,
-            metrics: Series::of_time(name, part, time),
+            metrics: Report::new(Series::of_time(name, part, time), listener.clone()),
         };
         let time = settings.deadline.unwrap_or(Duration::MAX);
         let metrics = Series::of_deadline(name, "deadline", time);
+        let metrics = Report::new(metrics, listener.clone());
         let deadline = Limit { time, metrics };
         let response_timeout = settings.response_timeout();
         let response_timeout = response_timeout.map(|time| limit(time, "response_timeout"));

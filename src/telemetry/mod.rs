@@ -11,11 +11,15 @@
 
 mod changes;
 mod handles;
+mod report;
 mod series;
 mod shown;
 pub(crate) mod table;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub(crate) use handles::Handles;
+pub(crate) use report::{Listener, Report};
 pub(crate) use series::{Initial, Instruments, Series};
 pub(crate) use shown::{Gauges, Published, Shown};
 

@@ -15,7 +15,7 @@ use super::handles::{Handles, PERIOD};
 use super::table::{Metric, QUEUE_WAIT, REJECTIONS};
 use crate::debug::debug_fields;
 use crate::sync::lock;
-use crate::{Error, ErrorKind, Mode};
+use crate::{ErrorKind, Mode};
 
 /// The metrics of one kind of layer, and the levels of its gauges. All layers of one name share them.
 pub(crate) trait Instruments: Default + Send + Sync + 'static {
@@ -92,7 +92,7 @@ struct Family {
 
 /// A series of any kind.
 trait Member: Any + Send + Sync {
-    fn part(&self) -> &'static str;
+    fn part_label(&self) -> &'static str;
 
     /// Makes the initial counters and the gauges known to the recorder in force.
     fn begin(&self);
@@ -120,7 +120,7 @@ impl Family {
 }
 
 impl<I: Instruments> Member for Series<I> {
-    fn part(&self) -> &'static str {
+    fn part_label(&self) -> &'static str {
         self.part
     }
 
@@ -151,7 +151,7 @@ impl<I: Instruments> Series<I> {
             family
         });
         let mut members = lock(&family.members);
-        let of_part = members.iter().filter(|member| member.part() == part);
+        let of_part = members.iter().filter(|member| member.part_label() == part);
         let mut of_kind = of_part.filter_map(|member| {
             let any: &'static dyn Any = *member;
             any.downcast_ref::<Self>()
@@ -195,6 +195,11 @@ impl<I: Instruments> Series<I> {
     #[inline]
     pub(crate) fn name(&self) -> &'static str {
         self.family.name
+    }
+
+    /// Returns the value of the label `layer`, or `stage`.
+    pub(crate) fn part(&self) -> &'static str {
+        self.part
     }
 
     pub(crate) fn levels(&self) -> &I {
@@ -246,23 +251,6 @@ impl<I: Instruments> Series<I> {
             table.resize_with(self.slot + 1, || None);
         }
         table[self.slot].insert(Box::new(bound))
-    }
-
-    /// Counts a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it counts a
-    /// call that the layer would refuse, and returns no error.
-    #[inline]
-    pub(crate) fn refuse(
-        &self,
-        reason: ErrorKind,
-        mode: Mode,
-        retry_after: Option<Duration>,
-        now: Instant,
-    ) -> Result<(), Error> {
-        self.rejected(reason, mode, now);
-        match mode {
-            Mode::Enforce => Err(Error::rejected(reason, self.name(), retry_after)),
-            Mode::Observe => Ok(()),
-        }
     }
 
     /// Records the wait of a call in a queue. `end` is the value of the label `result`.

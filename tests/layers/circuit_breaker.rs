@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use buttress::circuit_breaker::{Handle, State, TransitionCause};
+use buttress::event::EventKind;
 use buttress::{
     Availability, BoxError, CircuitBreakerLayer, Error, ErrorKind, Mode, Outcome, Permit,
     RetryLayer, TrackCompletion, classify_fn,
@@ -476,7 +477,10 @@ async fn the_listener_hears_of_each_change_and_may_use_the_breaker() {
     let slot: Arc<Mutex<Option<Handle>>> = Arc::default();
     let (log, own) = (Arc::clone(&heard), Arc::clone(&slot));
     let layer = CircuitBreakerLayer::config("listener")
-        .on_transition(move |transition| {
+        .on_event(move |event| {
+            let EventKind::Transition(transition) = event.kind else {
+                return;
+            };
             let state = own.lock().unwrap().as_ref().map(Handle::state);
             assert_eq!(state, Some(transition.to));
             log.lock().unwrap().push((transition.to, transition.cause));

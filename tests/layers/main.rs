@@ -20,6 +20,7 @@ mod compile_fail;
 mod config;
 mod contract;
 mod durations;
+mod events;
 mod failover;
 mod fallback;
 mod hedge;

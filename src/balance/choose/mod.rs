@@ -388,7 +388,11 @@ pub(super) mod tests {
                 ejection: None,
                 ..Settings::default()
             };
-            let host_set = Arc::new(HostSet::new("choose", settings));
+            let host_set = Arc::new(HostSet::new(
+                "choose",
+                settings,
+                crate::telemetry::Listener::default(),
+            ));
             let host = |(key, weight): (usize, &f64)| {
                 let endpoint = with(Endpoint::new(key, ()).weight(*weight));
                 Arc::new(Host::new(endpoint.about, &host_set, 0.0, 0, false))

@@ -53,8 +53,8 @@ impl HostSet {
         let ejected = Reassessment::begin(self, members, now).eject_outliers(ejector, priority);
         // Without the lock, because a recorder is code of the user.
         let (now, mode) = (Instant::now(), ejector.settings.mode);
-        for ejection in &ejected {
-            self.metrics.ejected(ejection.method, mode, now);
+        for (endpoint, method) in &ejected {
+            self.metrics.ejected(endpoint, *method, mode, now);
         }
         if !ejected.is_empty() {
             self.metrics.publish(now);

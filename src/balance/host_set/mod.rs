@@ -24,7 +24,7 @@ use crate::algorithm::load;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::random::Random;
 use crate::sync::{Mutex, lock};
-use crate::telemetry::Series;
+use crate::telemetry::{Listener, Report, Series};
 
 pub(super) use self::members::group_of;
 pub use self::reassessment::EndpointState;
@@ -50,11 +50,11 @@ pub(super) struct HostSet {
     pub(super) random: Random,
     /// Discovery and the health check. Stored here, because metrics report them.
     pub(super) tasks: Tasks,
-    pub(super) metrics: &'static Series<BalanceMetrics>,
+    pub(super) metrics: Report<BalanceMetrics>,
 }
 
 impl HostSet {
-    pub(super) fn new(name: &str, settings: Settings) -> Self {
+    pub(super) fn new(name: &str, settings: Settings, listener: Listener) -> Self {
         let ejects = settings.ejection.as_ref().map(|ejection| ejection.mode);
         Self {
             load: load::Settings {
@@ -71,7 +71,7 @@ impl HostSet {
             turns: Box::default(),
             random: Random::new(settings.seed),
             tasks: Tasks::default(),
-            metrics: Series::of_balance(name, ejects),
+            metrics: Report::new(Series::of_balance(name, ejects), listener),
             settings,
         }
     }

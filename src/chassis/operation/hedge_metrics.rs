@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::event::EventKind;
 use crate::telemetry::table::{HEDGE_DELAY, HEDGES};
-use crate::telemetry::{Handles, Initial, Instruments, Series};
+use crate::telemetry::{Handles, Initial, Instruments, Report, Series};
 
 /// Result of a hedge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hedged {
+#[non_exhaustive]
+pub enum Hedged {
     /// It gave the answer.
     Won,
     /// Another attempt gave the answer first, or the caller dropped the call.
@@ -25,7 +27,7 @@ pub(crate) enum Hedged {
 
 impl Hedged {
     /// Returns the value of the label `result`.
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Won => "won",
             Self::Lost => "lost",
@@ -56,7 +58,7 @@ impl Instruments for HedgeMetrics {
 
 impl Series<HedgeMetrics> {
     /// Returns the series of the hedges of this name.
-    pub(crate) fn of_hedge(name: &str) -> &'static Self {
+    pub(crate) fn of_hedge(name: &str, delay: Option<Duration>) -> &'static Self {
         let results = [
             Hedged::Won,
             Hedged::Lost,
@@ -65,11 +67,16 @@ impl Series<HedgeMetrics> {
             Hedged::DeniedSlowdown,
         ];
         let counters = results.map(|result| Initial::of(&HEDGES, &[result.label()]));
-        Self::of(name, "hedge").begin(counters)
+        let series = Self::of(name, "hedge");
+        series.levels().set(delay);
+        series.begin(counters)
     }
+}
 
+impl Report<HedgeMetrics> {
     /// Notes that a hedge is over, or was denied.
     pub(crate) fn hedged(&self, result: Hedged, now: Instant) {
         self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));
+        self.tell(|| EventKind::Hedge { result });
     }
 }

@@ -14,7 +14,7 @@ use crate::context;
 use crate::debug::debug_fields;
 use crate::stripe::{stripe, stripes};
 use crate::sync::lock;
-use crate::telemetry::Series;
+use crate::telemetry::Report;
 use crate::{Budget, Mode};
 
 /// Decision about a hedge.
@@ -45,12 +45,11 @@ pub struct Hedger {
     settings: Settings,
     sketch: Sketch,
     quota: Mutex<Quota>,
-    metrics: &'static Series<HedgeMetrics>,
+    metrics: Report<HedgeMetrics>,
 }
 
 impl Hedger {
-    pub(crate) fn new(settings: Settings, metrics: &'static Series<HedgeMetrics>) -> Self {
-        metrics.levels().set(settings.delay);
+    pub(crate) fn new(settings: Settings, metrics: Report<HedgeMetrics>) -> Self {
         Self {
             sketch: Sketch::new(settings.sketch, stripes()),
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),

@@ -12,6 +12,7 @@ mod running;
 mod service;
 
 pub use self::future::OperationFuture;
+pub use self::hedge_metrics::Hedged;
 pub(crate) use self::hedger::Hedger;
 pub use self::hedger::Settings as HedgeSettings;
 pub(crate) use self::plan::{Hedging, Kept, Times};

@@ -9,7 +9,7 @@ use super::race::End;
 use super::running::Running;
 use crate::algorithm::retry::{Failure, Settings, Wait};
 use crate::random::Random;
-use crate::telemetry::Series;
+use crate::telemetry::Report;
 use crate::{
     Attempts, Budget, Classify, Conflict, Effect, Error, ErrorKind, GaveUp, Outcome, Pushback,
     Reattempt, Replay, budget, context,
@@ -21,7 +21,7 @@ pub struct Repeat {
     pub(crate) settings: Settings,
     pub(crate) budget: Option<Budget>,
     pub(crate) random: Random,
-    pub(crate) metrics: &'static Series,
+    pub(crate) metrics: Report,
 }
 
 impl Repeat {
@@ -67,11 +67,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
                 if effect != Effect::None {
                     self.effect = effect;
                 }
-                retry.metrics.retried(wait, Instant::now());
+                retry
+                    .metrics
+                    .retried(wait, self.attempt, end, Instant::now());
                 Some(wait)
             }
             Err(reason) => {
-                retry.metrics.gave_up(reason, Instant::now());
                 end.gave_up = Some(reason);
                 if let Err(error) = &mut end.result {
                     if self.may_have_acted {
@@ -81,6 +82,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
                         error.set_attempts(self.attempt, self.max_attempts(), reason);
                     }
                 }
+                let error = end.result.as_ref().err();
+                let metrics = &retry.metrics;
+                metrics.gave_up(reason, self.attempt, error, Instant::now());
                 None
             }
         }
@@ -98,8 +102,9 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             ErrorKind::Timeout => GaveUp::ResponseTimeout,
             _ => GaveUp::Deadline,
         };
-        retry.metrics.gave_up(reason, Instant::now());
         error.set_attempts(self.attempt, self.max_attempts(), reason);
+        let metrics = &retry.metrics;
+        metrics.gave_up(reason, self.attempt, Some(error), Instant::now());
     }
 
     /// Adds the attempts of the operation to a response.

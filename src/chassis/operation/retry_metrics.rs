@@ -2,17 +2,20 @@
 
 use tokio::time::Instant;
 
-use crate::GaveUp;
+use super::plan::Plan;
+use super::race::End;
 use crate::algorithm::retry::Wait;
+use crate::event::EventKind;
 use crate::telemetry::table::{RETRY_DECISIONS, RETRY_DELAY};
-use crate::telemetry::{Initial, Series};
+use crate::telemetry::{Initial, Report, Series};
+use crate::{Error, GaveUp};
 
 /// The value of the label `decision` for a further attempt.
 const RETRIED: &str = "retried";
 
 impl GaveUp {
     /// Returns the value of the label `decision`.
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Exhausted => "exhausted",
             Self::Budget => "budget",
@@ -37,9 +40,17 @@ impl Series {
         let counters = decisions.map(|decision| Initial::of(&RETRY_DECISIONS, &[decision]));
         Self::of(name, "retry").begin(counters)
     }
+}
 
-    /// Notes that a further attempt follows.
-    pub(crate) fn retried(&self, wait: Wait, now: Instant) {
+impl Report {
+    /// Notes that a further attempt follows the one that has ended, whose number is given.
+    pub(super) fn retried<Res, P: Plan>(
+        &self,
+        wait: Wait,
+        attempt: u32,
+        end: &End<Res, P>,
+        now: Instant,
+    ) {
         let source = if wait.by_retry_after {
             "retry_after"
         } else {
@@ -49,12 +60,30 @@ impl Series {
             handles.count(&RETRY_DECISIONS, &[RETRIED]);
             handles.record(&RETRY_DELAY, &[source], wait.duration);
         });
+        self.tell(|| EventKind::Retry {
+            attempt,
+            wait: wait.duration,
+            by_retry_after: wait.by_retry_after,
+            outcome: end.outcome,
+            error: end.result.as_ref().err(),
+        });
     }
 
-    /// Notes that no attempt follows the failed one.
-    pub(crate) fn gave_up(&self, reason: GaveUp, now: Instant) {
+    /// Notes that no attempt follows the failed one, whose number is given.
+    pub(crate) fn gave_up(
+        &self,
+        reason: GaveUp,
+        attempts: u32,
+        error: Option<&Error>,
+        now: Instant,
+    ) {
         self.report(now, |handles| {
             handles.count(&RETRY_DECISIONS, &[reason.label()]);
+        });
+        self.tell(|| EventKind::GaveUp {
+            attempts,
+            reason,
+            error,
         });
     }
 }

@@ -310,8 +310,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let (plan, now) = (self.plan(), at.instant());
         let kind = ErrorKind::DeadlineExceeded;
         match (plan.deadline(), plan.retry()) {
-            (Some(limit), _) => limit.metrics.rejected(kind, Mode::Enforce, now),
-            (None, Some(retry)) => retry.metrics.rejected(kind, Mode::Enforce, now),
+            (Some(limit), _) => limit.metrics.refused(kind, Mode::Enforce, None, now),
+            (None, Some(retry)) => retry.metrics.refused(kind, Mode::Enforce, None, now),
             (None, None) => {}
         }
         let error = Error::rejected(kind, self.held.core().name, None);
@@ -367,14 +367,14 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn end_wait(&self, end: EndOfWait) -> Error {
         let (plan, name) = (self.plan(), self.held.core().name);
         if let (true, Some(limit)) = (end.is_response_timeout, plan.response_timeout()) {
-            limit.metrics.timed_out(Instant::now());
+            limit.end(Instant::now());
             let time = self.response_timeout().unwrap_or(limit.time);
             let mut error = Error::timed_out(ErrorKind::Timeout, name, time);
             error.0.stage = Stage::AllAttempts;
             return error;
         }
         if let Some(limit) = plan.deadline() {
-            limit.metrics.timed_out(Instant::now());
+            limit.end(Instant::now());
         }
         let span = self.times.get().map_or(Span::default(), |times| times.span);
         span.error(name)
@@ -384,9 +384,10 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[cold]
     pub(super) fn end_at_timeout(&self) -> Error {
         let name = self.held.core().name;
-        let metrics = self.plan().timeout().map(|limit| limit.metrics);
-        let metrics = metrics.unwrap_or_else(|| Series::of_time(name, "timeout", Duration::MAX));
-        metrics.timed_out(Instant::now());
+        match self.plan().timeout() {
+            Some(limit) => limit.end(Instant::now()),
+            None => Series::of_time(name, "timeout", Duration::MAX).timed_out(Instant::now()),
+        }
         Error::timed_out(ErrorKind::Timeout, name, self.timeout().unwrap_or_default())
     }
 }

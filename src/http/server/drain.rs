@@ -10,7 +10,7 @@ use crate::algorithm::drain::InFlight;
 use crate::chassis::{Admit, At, Part, PartFor, Record};
 use crate::debug::debug_fields;
 use crate::stripe::{stripe, stripes};
-use crate::telemetry::{Initial, Series};
+use crate::telemetry::{Initial, Listener, Report, Series};
 use crate::{ErrorKind, Mode};
 
 /// The part that counts and refuses the calls of one server.
@@ -23,7 +23,7 @@ struct Shared {
     in_flight: InFlight,
     /// Notified when a drain begins, and when a call ends or is refused during the drain.
     changed: Notify,
-    metrics: &'static Series,
+    metrics: Report,
 }
 
 debug_fields!(Shared as Drain { metrics.name(), in_flight.count(), in_flight.is_draining() });
@@ -34,11 +34,12 @@ pub struct Counted(bool);
 
 impl Drain {
     pub(super) fn new(name: &str) -> Self {
+        let refusals = Initial::rejections(ErrorKind::Draining, Mode::Enforce);
+        let metrics = Series::of(name, "drain").begin([refusals]);
         let shared = Shared {
             in_flight: InFlight::new(stripes()),
             changed: Notify::new(),
-            metrics: Series::of(name, "drain")
-                .begin([Initial::rejections(ErrorKind::Draining, Mode::Enforce)]),
+            metrics: Report::new(metrics, Listener::default()),
         };
         Self {
             shared: Arc::new(shared),
@@ -81,7 +82,7 @@ impl Drain {
     #[inline(never)]
     fn refuse(&self, at: &At) -> Admit {
         self.shared.changed.notify_waiters();
-        let metrics = self.shared.metrics;
+        let metrics = &self.shared.metrics;
         let refused = metrics.refuse(ErrorKind::Draining, Mode::Enforce, None, at.instant());
         refused.map_or_else(Admit::Refuse, |()| Admit::Go)
     }

@@ -8,7 +8,8 @@ use super::HostSet;
 use super::ejection::Ejector;
 use super::members::{Members, group_of};
 use crate::Mode;
-use crate::algorithm::outlier::{Ejection, sweep};
+
+use crate::algorithm::outlier::{EjectionMethod, sweep};
 use crate::balance::endpoint::Host;
 
 pub(in crate::balance) use self::condition::Condition;
@@ -65,7 +66,11 @@ impl<'a> Reassessment<'a> {
     }
 
     /// Ejects endpoints that fail more than the rest of their group.
-    pub(super) fn eject_outliers(&mut self, ejector: &Ejector, priority: u8) -> Vec<Ejection> {
+    pub(super) fn eject_outliers(
+        &mut self,
+        ejector: &Ejector,
+        priority: u8,
+    ) -> Vec<(Arc<str>, EjectionMethod)> {
         let (set, now) = (self.set, self.now);
         let Members { hosts, notes, .. } = &mut *self.members;
         let hosts = group_of(hosts, priority);
@@ -85,7 +90,11 @@ impl<'a> Reassessment<'a> {
                 host.load.forgive();
             }
         }
-        ejected
+        let named = ejected.iter().map(|ejection| {
+            let host = &hosts[ejection.place];
+            (Arc::clone(&host.about.key), ejection.method)
+        });
+        named.collect()
     }
 }
 

@@ -1,0 +1,237 @@
+//! Events: the decisions of layers, one by one.
+//!
+//! # When to use it
+//!
+//! To log, trace or count a single decision with its reason: a retry, a refusal, the opening of a breaker. For rates,
+//! alerts and panels use the [metrics](crate::guide::metrics).
+//!
+//! # How it works
+//!
+//! `on_event` of a configuration sets a listener: on a [standard stack](crate::stack), a whole client, a single layer that
+//! has a configuration of this shape, or a balancer. The listener of a stack hears all its parts. A part with a listener
+//! of its own is heard by that one alone. The [`Display`](std::fmt::Display) of an [`Event`] is one line for a log.
+//!
+//! ```text
+//! inventory: retry 1 in 43ms after an error: "inventory" failed: connection reset
+//! ```
+//!
+//! | event | from | level of `tracing` |
+//! |---|---|---|
+//! | [`Retry`](EventKind::Retry), [`GaveUp`](EventKind::GaveUp) | retry | debug |
+//! | [`Hedge`](EventKind::Hedge) | hedge | debug |
+//! | [`Refused`](EventKind::Refused) | circuit breaker, rate limit, bulkhead, deadline, balancer | debug |
+//! | [`TimedOut`](EventKind::TimedOut) | timeout, response timeout and deadline of a standard stack | debug |
+//! | [`Transition`](EventKind::Transition) | circuit breaker | warn if it opens, else info |
+//! | [`Ejected`](EventKind::Ejected) | balancer | warn |
+//!
+//! With the feature `tracing`, each event is also an event of the crate `tracing`, whether there is a listener or not. Its
+//! target is `buttress::retry`, `buttress::circuit_breaker` and so on, and its fields are those of the event.
+//!
+//! # Promises
+//!
+//! - A call that succeeds at its first attempt causes no event, and costs nothing more with a listener.
+//! - A listener is called once for each event, on the task whose call caused it, after the decision and its metrics. No
+//!   lock is held: it may use the handles of the layers, and make calls.
+//! - A panic of a listener is caught. The panic hook has printed it, and the call goes on as if the listener had returned.
+//! - Events of different tasks come in any order.
+//!
+//! # Cost
+//!
+//! The time of the listener is added to the call that caused the event, so a slow listener makes calls slow. Send events
+//! that need long work through a channel.
+//!
+//! # Examples
+//!
+//! ```
+//! use buttress::{BoxError, event::EventKind};
+//! use tower::service_fn;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let stack = buttress::standard("inventory")
+//!     .concurrency_limit(20)
+//!     .on_event(|event| {
+//!         println!("{event}");
+//!         if let EventKind::Retry { attempt, .. } = event.kind {
+//!             assert!(attempt < 3);
+//!         }
+//!     })
+//!     .build()?;
+//! let inventory = stack.wrap(service_fn(|()| async { Err::<(), BoxError>("reset".into()) }));
+//! inventory.send(()).await.unwrap_err();
+//! # Ok(())
+//! # }
+//! ```
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+pub use crate::chassis::Hedged;
+use crate::circuit_breaker::Transition;
+use crate::{Error, ErrorKind, GaveUp, Mode, Outcome};
+
+/// A decision of a layer. See the [module documentation](self).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The name of the layer.
+    pub name: &'static str,
+    /// The kind of layer, as in the label `layer` of the metrics: `retry`, `circuit_breaker`, `balance`.
+    pub layer: &'static str,
+    /// The decision.
+    pub kind: EventKind<'a>,
+}
+
+/// The decision of an [`Event`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
+    /// A further attempt follows.
+    #[non_exhaustive]
+    Retry {
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// The time until the next attempt.
+        wait: Duration,
+        /// `true` if the service asked for this time.
+        by_retry_after: bool,
+        /// The outcome of the attempt.
+        outcome: Outcome,
+        /// The error of the attempt; `None` if it got an answer.
+        error: Option<&'a Error>,
+    },
+    /// No attempt follows one that failed.
+    #[non_exhaustive]
+    GaveUp {
+        /// The number of attempts that were made.
+        attempts: u32,
+        /// The reason.
+        reason: GaveUp,
+        /// The error of the last attempt; `None` if it got an answer. Its
+        /// [`was_sent`](crate::Cause::was_sent) tells whether the service may have acted.
+        error: Option<&'a Error>,
+    },
+    /// A hedge is over, or was denied.
+    #[non_exhaustive]
+    Hedge {
+        /// The result.
+        result: Hedged,
+    },
+    /// A call was refused before the inner service was called, or would have been with [`Mode::Enforce`].
+    #[non_exhaustive]
+    Refused {
+        /// The reason.
+        reason: ErrorKind,
+        /// The mode of the layer. With [`Mode::Observe`] the call went on.
+        mode: Mode,
+        /// The time after which a call can pass, if it is known.
+        retry_after: Option<Duration>,
+    },
+    /// A call was given up because its time was over.
+    #[non_exhaustive]
+    TimedOut {
+        /// The time that is set for the layer; `None` for an inherited deadline.
+        limit: Option<Duration>,
+    },
+    /// A circuit breaker changed its state.
+    Transition(Transition),
+    /// A balancer left an endpoint out because it failed more than the others, or would have with [`Mode::Enforce`].
+    #[non_exhaustive]
+    Ejected {
+        /// The key of the endpoint.
+        endpoint: &'a str,
+        /// The rule that decided, as in the label `method` of the metrics.
+        method: &'static str,
+        /// The mode of the rule.
+        mode: Mode,
+    },
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, layer, kind } = self;
+        write!(f, "{name}: ")?;
+        match kind {
+            EventKind::Retry {
+                attempt,
+                wait,
+                outcome,
+                error,
+                by_retry_after,
+            } => {
+                let asked = if *by_retry_after {
+                    ", as the service asked,"
+                } else {
+                    ""
+                };
+                write!(f, "retry {attempt} in {wait:?}{asked} after ")?;
+                match error {
+                    Some(error) => write!(f, "an error: {}", Chain(error)),
+                    None => write!(f, "the outcome {}", outcome.label()),
+                }
+            }
+            EventKind::GaveUp {
+                attempts,
+                reason,
+                error,
+            } => {
+                write!(f, "gave up after attempt {attempts}: {}", reason.label())?;
+                error.map_or(Ok(()), |error| write!(f, "; {}", Chain(error)))
+            }
+            EventKind::Hedge { result } => write!(f, "hedge {}", result.label()),
+            EventKind::Refused {
+                reason,
+                mode,
+                retry_after,
+            } => {
+                let would = match mode {
+                    Mode::Enforce => "refused",
+                    _ => "would refuse",
+                };
+                write!(f, "{layer} {would} a call: {}", reason.label())?;
+                retry_after.map_or(Ok(()), |after| write!(f, ", try again in {after:?}"))
+            }
+            EventKind::TimedOut { limit } => {
+                write!(f, "{layer} ended a call")?;
+                limit.map_or(Ok(()), |limit| write!(f, " after {limit:?}"))
+            }
+            EventKind::Transition(Transition {
+                from,
+                to,
+                cause,
+                open_for,
+            }) => {
+                let (from, to, cause) = (from.label(), to.label(), cause.label());
+                write!(f, "circuit breaker {from} -> {to}: {cause}")?;
+                open_for.map_or(Ok(()), |time| write!(f, ", for {time:?}"))
+            }
+            EventKind::Ejected {
+                endpoint,
+                method,
+                mode,
+            } => {
+                let would = match mode {
+                    Mode::Enforce => "ejected",
+                    _ => "would eject",
+                };
+                write!(f, "balancer {would} {endpoint:?}: {method}")
+            }
+        }
+    }
+}
+
+/// An error with all its sources, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

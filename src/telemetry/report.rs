@@ -1,0 +1,136 @@
+//! Report: the metrics of a layer, and the listener of its events.
+
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::series::{Instruments, Series};
+use crate::callback::Callback;
+use crate::debug::debug_fields;
+use crate::event::{Event, EventKind};
+use crate::{Error, ErrorKind, Mode};
+
+/// A function that is called with each event.
+type Hears = dyn Fn(&Event<'_>) + Send + Sync;
+
+/// The listener of a layer, if it has one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Listener(Option<Callback<Hears>>);
+
+impl Listener {
+    pub(crate) fn new(listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Callback(Arc::new(listener))))
+    }
+
+    /// Returns this listener, or `outer` if there is none.
+    pub(crate) fn or(&self, outer: &Self) -> Self {
+        Self(self.0.clone().or_else(|| outer.0.clone()))
+    }
+}
+
+/// Where a layer reports its decisions: to the metrics of its name, and to its own listener.
+///
+/// Each kind has methods for its decisions in its `metrics.rs`, which do both.
+pub(crate) struct Report<I: 'static = ()> {
+    series: &'static Series<I>,
+    listener: Listener,
+}
+
+impl<I> Clone for Report<I> {
+    fn clone(&self) -> Self {
+        Self {
+            series: self.series,
+            listener: self.listener.clone(),
+        }
+    }
+}
+
+impl<I> Deref for Report<I> {
+    type Target = &'static Series<I>;
+
+    #[inline]
+    fn deref(&self) -> &&'static Series<I> {
+        &self.series
+    }
+}
+
+impl<I: Instruments> Report<I> {
+    pub(crate) fn new(series: &'static Series<I>, listener: Listener) -> Self {
+        Self { series, listener }
+    }
+
+    /// Tells the listener, and `tracing` if the feature is there. No lock may be held.
+    #[inline]
+    pub(crate) fn tell<'a>(&self, kind: impl FnOnce() -> EventKind<'a>) {
+        if self.listener.0.is_some() || is_traced() {
+            self.tell_now(kind());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_now(&self, kind: EventKind<'_>) {
+        let event = Event {
+            name: self.series.name(),
+            layer: self.series.part(),
+            kind,
+        };
+        #[cfg(feature = "tracing")]
+        super::trace::trace(&event);
+        if let Listener(Some(listener)) = &self.listener {
+            // The call holds permits, and may be ending in a drop.
+            drop(catch_unwind(AssertUnwindSafe(|| (listener.0)(&event))));
+        }
+    }
+
+    /// Reports a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it reports a
+    /// call that the layer would refuse, and returns no error.
+    #[inline]
+    pub(crate) fn refuse(
+        &self,
+        reason: ErrorKind,
+        mode: Mode,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.refused(reason, mode, retry_after, now);
+        match mode {
+            Mode::Enforce => Err(Error::rejected(reason, self.name(), retry_after)),
+            Mode::Observe => Ok(()),
+        }
+    }
+
+    /// Reports a call that the layer has refused, or would have refused in the mode [`Observe`](Mode::Observe).
+    #[inline]
+    pub(crate) fn refused(
+        &self,
+        reason: ErrorKind,
+        mode: Mode,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) {
+        self.rejected(reason, mode, now);
+        self.tell(|| EventKind::Refused {
+            reason,
+            mode,
+            retry_after,
+        });
+    }
+}
+
+#[cfg(feature = "tracing")]
+#[inline]
+fn is_traced() -> bool {
+    tracing::level_filters::LevelFilter::current() >= tracing::Level::WARN
+}
+
+#[cfg(not(feature = "tracing"))]
+#[inline]
+fn is_traced() -> bool {
+    false
+}
+
+debug_fields!([I: Instruments] Report<I> { series });

@@ -1,0 +1,222 @@
+//! Events: each decision is told once, and a listener does no harm.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use buttress::balance::{Endpoint, OutlierEjection, RoundRobin};
+use buttress::event::{Event, EventKind};
+use buttress::{
+    Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, GaveUp, HedgeLayer, Mode, Rate,
+    RateLimitLayer, standard,
+};
+use tokio::time::sleep;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The lines of the events so far.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn listener(&self) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
+        let lines = Arc::clone(&self.0);
+        move |event| lines.lock().unwrap().push(event.to_string())
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+async fn echo(word: &'static str) -> Result<&'static str, BoxError> {
+    match word {
+        "fails" => Err("broken".into()),
+        "hangs" => std::future::pending().await,
+        _ => Ok(word),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successful_call_causes_no_event() {
+    let log = Log::default();
+    let stack = standard("quiet").concurrency_limit(5).hedge(|hedge| hedge);
+    let stack = stack.rate_limit(Rate::per_second(10), |limit| limit);
+    let stack = stack.on_event(log.listener()).build().unwrap();
+    stack.wrap(service_fn(echo)).send("ok").await.unwrap();
+    assert_eq!(log.take(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_tells_of_retries_with_their_cause_and_of_the_end() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&seen);
+    let stack = standard("shop").unlimited().no_circuit_breaker().seed(1);
+    let stack = stack.on_event(move |event| {
+        let mut events = events.lock().unwrap();
+        events.push(match event.kind {
+            EventKind::Retry {
+                attempt,
+                wait,
+                error,
+                by_retry_after,
+                ..
+            } => {
+                assert!(wait > Duration::ZERO && !by_retry_after);
+                assert!(error.unwrap().to_string().contains("\"shop\" failed"));
+                format!("retry {attempt}")
+            }
+            EventKind::GaveUp {
+                attempts, reason, ..
+            } => {
+                assert_eq!(reason, GaveUp::Exhausted);
+                format!("gave up {attempts}")
+            }
+            _ => event.to_string(),
+        });
+        assert_eq!((event.name, event.layer), ("shop", "retry"));
+    });
+    let client = stack.build().unwrap().wrap(service_fn(echo));
+    client.send("fails").await.unwrap_err();
+    assert_eq!(*seen.lock().unwrap(), ["retry 1", "retry 2", "gave up 3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_tells_of_its_time_limits() {
+    let log = Log::default();
+    let stack = standard("slow").unlimited().no_retry().no_circuit_breaker();
+    let stack = stack.timeout(SECOND).deadline(3 * SECOND);
+    let stack = stack.on_event(log.listener()).build().unwrap();
+    let client = stack.wrap(service_fn(echo));
+    client.send("hangs").await.unwrap_err();
+    assert_eq!(log.take(), ["slow: timeout ended a call after 1s"]);
+    let stack = standard("slow").unlimited().no_retry().no_circuit_breaker();
+    let stack = stack.no_timeout().deadline(3 * SECOND);
+    let stack = stack.on_event(log.listener()).build().unwrap();
+    stack
+        .wrap(service_fn(echo))
+        .send("hangs")
+        .await
+        .unwrap_err();
+    assert_eq!(log.take(), ["slow: deadline ended a call after 3s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_layer_tells_of_its_decisions() {
+    let log = Log::default();
+    let breaker = CircuitBreakerLayer::config("b").consecutive_failures(1);
+    let breaker = breaker
+        .open_jitter(0.0)
+        .on_event(log.listener())
+        .build()
+        .unwrap();
+    let client = breaker.wrap(service_fn(echo));
+    client.send("fails").await.unwrap_err();
+    client.send("ok").await.unwrap_err();
+    let lines = log.take();
+    assert!(lines[0].starts_with("b: circuit breaker closed -> open: consecutive_failures, for "));
+    assert!(lines[1].starts_with("b: circuit_breaker refused a call: circuit_open, try again in "));
+    assert_eq!(lines.len(), 2);
+
+    for (mode, word) in [(Mode::Enforce, "refused"), (Mode::Observe, "would refuse")] {
+        let limit = RateLimitLayer::config("r", Rate::per_second(1))
+            .burst(1)
+            .mode(mode);
+        let client = limit.on_event(log.listener()).build().unwrap();
+        let client = client.wrap(service_fn(echo));
+        client.send("ok").await.unwrap();
+        drop(client.send("ok").await);
+        let line = format!("r: rate_limit {word} a call: rate_limited, try again in 1s");
+        let lines = log.take();
+        assert!(
+            lines.len() == 1 && line.starts_with(lines[0].as_str()),
+            "{lines:?}"
+        );
+    }
+
+    let limit = BulkheadLayer::config("l", 1).on_event(log.listener());
+    let client = limit.build().unwrap().wrap(service_fn(echo));
+    let mut held = tokio_test::task::spawn(client.send("hangs"));
+    assert!(held.poll().is_pending());
+    client.send("ok").await.unwrap_err();
+    assert_eq!(log.take(), ["l: bulkhead refused a call: bulkhead_full"]);
+
+    let hedge = HedgeLayer::config("h")
+        .delay(SECOND)
+        .on_event(log.listener());
+    let client = hedge.build().unwrap().wrap(service_fn(async |()| {
+        sleep(2 * SECOND).await;
+        Ok::<_, BoxError>(())
+    }));
+    client.send(()).await.unwrap();
+    assert_eq!(log.take(), ["h: hedge lost"]);
+
+    let broken = service_fn(|_: &'static str| async { Err::<&str, BoxError>("broken".into()) });
+    let endpoint = |key: &'static str| match key {
+        "bad" => Endpoint::new(key, BoxCloneSyncService::new(broken)),
+        _ => Endpoint::new(key, BoxCloneSyncService::new(service_fn(echo))),
+    };
+    let rule = OutlierEjection::new().consecutive_failures(3);
+    let config = Balance::config("e")
+        .outlier_ejection(rule)
+        .choose(RoundRobin);
+    let balance = config.on_event(log.listener());
+    let balance = balance.build(["a", "bad", "c"].map(endpoint)).unwrap();
+    for _ in 0..9 {
+        drop(balance.clone().oneshot("ok").await);
+    }
+    assert_eq!(
+        log.take(),
+        ["e: balancer ejected \"bad\": consecutive_failures"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_listener_of_a_part_replaces_that_of_the_stack() {
+    let (of_stack, of_part) = (Log::default(), Log::default());
+    let inner = of_part.listener();
+    let stack = standard("shop")
+        .unlimited()
+        .circuit_breaker(|breaker| breaker.consecutive_failures(1).on_event(inner))
+        .on_event(of_stack.listener());
+    let client = stack.build().unwrap().wrap(service_fn(echo));
+    client.send("fails").await.unwrap_err();
+    let is_of_breaker = |line: &String| line.starts_with("shop: circuit");
+    assert!(of_part.take().iter().all(is_of_breaker));
+    let lines = of_stack.take();
+    assert!(
+        !lines.is_empty() && !lines.iter().any(is_of_breaker),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_may_panic_and_steer_the_stack() {
+    let handle = Arc::new(Mutex::new(None::<buttress::stack::Handle>));
+    let steered = Arc::clone(&handle);
+    let stack = standard("shop").concurrency_limit(1).no_retry();
+    let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(1));
+    let stack = stack.on_event(move |event| {
+        if matches!(event.kind, EventKind::Transition(_)) {
+            let handle = steered.lock().unwrap().take();
+            handle.unwrap().circuit_breaker().unwrap().reset();
+        }
+        panic!("a listener");
+    });
+    let stack = stack.build().unwrap();
+    *handle.lock().unwrap() = Some(stack.handle());
+    let client = stack.wrap(service_fn(echo));
+    client.send("fails").await.unwrap_err();
+    assert_eq!(
+        client.send("ok").await.unwrap(),
+        "ok",
+        "the listener has reset the breaker"
+    );
+    let mut held = tokio_test::task::spawn(client.send("hangs"));
+    assert!(held.poll().is_pending());
+    client.send("ok").await.unwrap_err();
+    drop(held);
+    assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
+    client.send("ok").await.unwrap();
+}
