@@ -31,7 +31,7 @@ impl Listener {
     }
 }
 
-/// Where a layer reports its decisions: to the metrics of its name, and to its own listener.
+/// Reports the decisions of a layer, to the metrics of its name and to its own listener.
 ///
 /// Each kind has methods for its decisions in its `metrics.rs`, which do both.
 pub(crate) struct Report<I: 'static = ()> {

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, process};
 
 use buttress::balance::{Endpoint, LeastLoaded, OutlierEjection};
 use buttress::{Balance, BoxError, Rate, standard};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 use tower::{ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ fn queries() -> Vec<String> {
 }
 
 /// Answers after 20 ms, unless it is down.
-async fn answer(_: ()) -> Result<(), BoxError> {
+async fn answer((): ()) -> Result<(), BoxError> {
     sleep(20 * MS).await;
     if IS_DOWN.load(Ordering::SeqCst) {
         return Err("down".into());
@@ -151,7 +151,7 @@ async fn answer(_: ()) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn healthy(_: ()) -> Result<(), BoxError> {
+async fn healthy((): ()) -> Result<(), BoxError> {
     sleep(20 * MS).await;
     Ok(())
 }
@@ -160,6 +160,53 @@ async fn healthy(_: ()) -> Result<(), BoxError> {
 async fn replica(delay: Duration) -> Result<(), BoxError> {
     sleep(delay).await;
     Ok(())
+}
+
+/// Waits until each query of the dashboard finds something.
+async fn no_query_is_empty(prometheus: &Prometheus) {
+    let began = Instant::now();
+    let mut empty = queries();
+    assert!(empty.len() > 20, "{}", empty.len());
+    while !empty.is_empty() {
+        assert!(began.elapsed() < 60 * SECOND, "no data for {empty:#?}");
+        sleep(SECOND).await;
+        let mut still = Vec::new();
+        for query in empty {
+            if prometheus.query(&query).await.is_empty() {
+                still.push(query);
+            }
+        }
+        empty = still;
+    }
+}
+
+/// Waits until these alerts fire, and checks that no others do.
+async fn these_alerts_fire(prometheus: &Prometheus, right: &[(&str, &str)]) {
+    let pair = |(alert, name): &(&str, &str)| ((*alert).to_owned(), (*name).to_owned());
+    let right: BTreeSet<_> = right.iter().map(pair).collect();
+    // A service that is down for 1.5 s may use the whole budget, and retries add load for as long.
+    let possible = [
+        ("ButtressRetryBudgetEmpty", "outage"),
+        ("ButtressRetriesAddLoad", "outage"),
+    ];
+    let possible: BTreeSet<_> = possible.iter().map(pair).collect();
+    let began = Instant::now();
+    loop {
+        let fires = prometheus.alerts().await;
+        let others: Vec<_> = fires
+            .iter()
+            .filter(|alert| !right.contains(alert))
+            .collect();
+        assert!(
+            others.iter().all(|alert| possible.contains(alert)),
+            "{others:?}"
+        );
+        if fires.is_superset(&right) {
+            break;
+        }
+        assert!(began.elapsed() < 40 * SECOND, "{fires:?}");
+        sleep(SECOND).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,21 +273,8 @@ async fn each_alert_fires_in_its_phase_and_no_panel_is_empty() {
     });
     let prometheus = Prometheus::start(target);
 
-    // Healthy: all queries of the dashboard find something, and nothing fires.
-    let began = Instant::now();
-    let mut empty = queries();
-    assert!(empty.len() > 20, "{}", empty.len());
-    while !empty.is_empty() {
-        assert!(began.elapsed() < 60 * SECOND, "no data for {empty:#?}");
-        sleep(SECOND).await;
-        let mut still = Vec::new();
-        for query in empty {
-            if prometheus.query(&query).await.is_empty() {
-                still.push(query);
-            }
-        }
-        empty = still;
-    }
+    // All is well: all queries of the dashboard find something, and nothing fires.
+    no_query_is_empty(&prometheus).await;
     sleep(3 * SECOND).await;
     assert_eq!(prometheus.alerts().await, BTreeSet::new(), "healthy");
 
@@ -254,40 +288,14 @@ async fn each_alert_fires_in_its_phase_and_no_panel_is_empty() {
     sleep(SECOND * 3 / 2).await;
     IS_DOWN.store(false, Ordering::SeqCst);
 
-    let pair = |(alert, name): (&str, &str)| (alert.to_owned(), name.to_owned());
-    let right = BTreeSet::from(
-        [
-            ("ButtressCallsRefused", "burst"),
-            ("ButtressBreakerOpened", "outage"),
-            ("ButtressCallsFail", "outage"),
-            ("ButtressCallsRefused", "outage"),
-            ("ButtressEndpointSlow", "replicas"),
-        ]
-        .map(pair),
-    );
-    // A service that is down for 1.5 s may use the whole budget, or retries may add load for as long.
-    let possible = [
-        ("ButtressRetryBudgetEmpty", "outage"),
-        ("ButtressRetriesAddLoad", "outage"),
+    let right = [
+        ("ButtressCallsRefused", "burst"),
+        ("ButtressBreakerOpened", "outage"),
+        ("ButtressCallsFail", "outage"),
+        ("ButtressCallsRefused", "outage"),
+        ("ButtressEndpointSlow", "replicas"),
     ];
-    let possible = BTreeSet::from(possible.map(pair));
-    let began = Instant::now();
-    loop {
-        let fires = prometheus.alerts().await;
-        let others: Vec<_> = fires
-            .iter()
-            .filter(|alert| !right.contains(alert))
-            .collect();
-        assert!(
-            others.iter().all(|alert| possible.contains(alert)),
-            "{others:?}"
-        );
-        if fires.is_superset(&right) {
-            break;
-        }
-        assert!(began.elapsed() < 40 * SECOND, "{fires:?}");
-        sleep(SECOND).await;
-    }
+    these_alerts_fire(&prometheus, &right).await;
     traffic.abort();
 }
 
