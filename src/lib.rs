@@ -225,6 +225,8 @@ mod debug;
 #[path = "../tests/common/debugging.rs"]
 mod debugging;
 pub mod discover;
+#[cfg(feature = "serde")]
+mod duration_text;
 mod error;
 pub mod event;
 mod evictable;
@@ -253,6 +255,7 @@ mod replay;
 pub mod reqwest;
 pub mod retry;
 mod send;
+pub mod settings;
 mod shortage;
 pub mod stack;
 #[cfg(any(feature = "hyper", feature = "reqwest", feature = "tonic"))]

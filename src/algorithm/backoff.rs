@@ -29,24 +29,44 @@ use crate::error::Check;
 /// assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(deny_unknown_fields)
+)]
 #[must_use]
 pub struct Backoff {
+    #[cfg_attr(feature = "serde", serde(default))]
     growth: Growth,
+    #[cfg_attr(feature = "serde", serde(default))]
     jitter: Jitter,
+    #[cfg_attr(feature = "serde", serde(with = "crate::duration_text"))]
     base: Duration,
+    #[cfg_attr(feature = "serde", serde(with = "crate::duration_text"))]
     cap: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(rename_all = "lowercase")
+)]
 enum Growth {
     Constant,
     Linear,
+    #[default]
     Exponential,
     Decorrelated,
 }
 
 /// Random spread of a wait, so that callers that failed together do not retry together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Jitter {
     /// A random time from zero to the whole wait. The default, with the fewest collisions for a given wait.

@@ -19,8 +19,17 @@ pub(crate) const LONGEST: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 /// assert_eq!(Rate::per_minute(90), Rate::per(3, Duration::from_secs(2)));
 /// ```
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Rate {
     count: u32,
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "per", with = "crate::duration_text")
+    )]
     period: Duration,
 }
 

@@ -71,6 +71,13 @@ impl From<Limit> for Settings {
 }
 
 impl<K, C> Config<K, C> {
+    /// Sets the number of calls that may be in flight at once, in place of the limit that the configuration was made
+    /// with.
+    pub fn limit(mut self, limit: impl Into<Limit>) -> Self {
+        self.settings.limit = limit.into();
+        self
+    }
+
     /// Sets the number of calls that may wait for a permit, up to 1,000,000. 0 by default: a call that finds no permit
     /// is rejected.
     ///

@@ -10,6 +10,11 @@ use crate::algorithm::queue::{Ticket, WaitQueue, Wakers};
 /// Order in which waiting calls get free permits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(rename_all = "lowercase")
+)]
 pub enum QueueOrder {
     /// The call that has waited longest is first. This order is fair, and because waits are short, no call loses much
     /// of its deadline.

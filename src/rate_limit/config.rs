@@ -102,6 +102,12 @@ impl Config {
 }
 
 impl<Q, K> Config<Q, K> {
+    /// Sets the rate, in place of the one that the configuration was made with.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.settings.rate = rate;
+        self
+    }
+
     /// Sets the burst: the greatest number of tokens, and so the number of calls that may pass at once after a pause.
     /// At least 1, and at most the tokens of 365 days. By default the tokens of a tenth of a second, at least 1.
     pub fn burst(mut self, tokens: u32) -> Self {

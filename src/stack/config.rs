@@ -16,7 +16,7 @@ use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::{Report, Series};
 use crate::{
     Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, ErrorsAreFailures,
-    HedgeLayer, RetryLayer, circuit_breaker, hedge, retry,
+    HedgeLayer, RetryLayer, circuit_breaker, hedge, retry, settings,
 };
 
 /// Longer than nearly any call to a healthy service.
@@ -64,6 +64,8 @@ struct Values {
     budget: Option<Budget>,
     one_quota: bool,
     seed: Option<u64>,
+    /// Settings that replace those above when the layer is made.
+    overlay: settings::Stack,
 }
 
 debug_fields!([D, T] Settings<D, T> { values });
@@ -84,6 +86,7 @@ impl Settings {
             budget: None,
             one_quota: false,
             seed: None,
+            overlay: settings::Stack::default(),
         };
         Self {
             values,
@@ -310,13 +313,24 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self.with_completion(completion)
     }
 
+    /// Replaces the values that `settings` names, also those that are set in code after this call. The other values
+    /// stay. See [`settings`](crate::settings).
+    ///
+    /// A part that is named must be in the stack: otherwise `build` returns an error. A second call replaces the
+    /// settings of the first one.
+    pub fn settings(mut self, settings: &settings::Stack) -> Self {
+        self.settings.values.overlay = settings.clone();
+        self
+    }
+
     /// Makes the layer.
-    pub(crate) fn layer(self) -> Result<StandardLayer<R, K, C, D>, ConfigError>
+    pub(crate) fn layer(mut self) -> Result<StandardLayer<R, K, C, D>, ConfigError>
     where
         D: Send + Sync + 'static,
     {
+        let check = Check::new("standard stack", &self.name)?;
+        self.settings.values.apply_overlay(check)?;
         let (name, settings) = (self.name.as_str(), &self.settings.values);
-        let check = Check::new("standard stack", name)?;
         settings.check_alone(check)?;
         let listener = &self.listener;
         let origin = Instant::now();
@@ -407,6 +421,39 @@ impl<R, K, C, D: Send + Sync + 'static> Standard<R, K, C, D> {
 }
 
 impl Values {
+    /// Replaces the values that the overlay names.
+    fn apply_overlay(&mut self, check: Check<'_>) -> Result<(), ConfigError> {
+        let overlay = &self.overlay;
+        self.deadline = overlay.deadline.or(self.deadline);
+        if let Some(time) = overlay.response_timeout {
+            self.response_timeout = Choice::Set(time);
+        }
+        if let Some(time) = overlay.timeout {
+            self.timeout = Choice::Set(time);
+        }
+        if let Some(retry) = &overlay.retry {
+            let config = part(check, "retry", self.retry.take())?;
+            self.retry = Some(config.settings(retry));
+        }
+        if let Some(hedge) = &overlay.hedge {
+            let config = part(check, "hedge", self.hedge.take())?;
+            self.hedge = Some(config.settings(hedge));
+        }
+        if let Some(breaker) = &overlay.circuit_breaker {
+            let config = part(check, "circuit_breaker", self.breaker.take())?;
+            self.breaker = Some(config.settings(breaker));
+        }
+        if let Some(limit) = &overlay.rate_limit {
+            let config = part(check, "rate_limit", self.rate_limit.take())?;
+            self.rate_limit = Some(config.settings(limit));
+        }
+        if let Some(bulkhead) = &overlay.bulkhead {
+            let config = part(check, "bulkhead", self.bulkhead.value().cloned())?;
+            self.bulkhead = Choice::Set(config.settings(bulkhead));
+        }
+        Ok(())
+    }
+
     /// Refuses missing settings, and times that are out of range.
     fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         bulkhead::check_limit_is_chosen(&self.bulkhead, check)?;
@@ -487,4 +534,10 @@ impl Values {
         }
         Ok(())
     }
+}
+
+/// Returns the part that an overlay names, or an error if the stack does not have it.
+fn part<T>(check: Check<'_>, field: &'static str, config: Option<T>) -> Result<T, ConfigError> {
+    let permitted = "left out, because the stack has no such part";
+    config.ok_or_else(|| check.refuse(field, &format_args!("set"), permitted))
 }

@@ -29,6 +29,7 @@ mod part;
 mod rate_limit;
 mod readiness;
 mod retry;
+mod settings;
 mod standard;
 mod storm;
 mod timeout;
