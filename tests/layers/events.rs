@@ -22,11 +22,16 @@ struct Log(Arc<Mutex<Vec<String>>>);
 impl Log {
     fn listener(&self) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
         let lines = Arc::clone(&self.0);
-        move |event| lines.lock().unwrap().push(event.to_string())
+        move |event| {
+            lines
+                .lock()
+                .expect("the lock is held for one line")
+                .push(event.to_string());
+        }
     }
 
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.0.lock().expect("the lock is held for one line"))
     }
 }
 
