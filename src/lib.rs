@@ -88,7 +88,8 @@
 //! axum and tonic. Begin with `buttress::http::client(name)` in place of [`standard`], or with
 //! `buttress::reqwest::client(name)`; the [recipes](guide::http) show the setup for each client. The features `hyper`,
 //! `tonic` and `reqwest` add adapters that ask the client whether a request was sent. `reqwest-json`, `reqwest-query`
-//! and `reqwest-form` add the methods `json`, `query` and `form` of its requests.
+//! and `reqwest-form` add the methods `json`, `query` and `form` of its requests. `tracing` records the [events](event)
+//! of all layers.
 //!
 //! # Order of layers
 //!

@@ -41,6 +41,7 @@
 //! | reads from replicas, writes to the primary, failover of the primary | `read_replicas` |
 //! | several shards, each with a standard stack of its own | `shards` |
 //! | a limit for each tenant, by its plan | `tenants` |
+//! | a log of retries, refusals and state changes | `events` |
 //! | an error type of your own | `own_error` |
 //! | a cache in another process as fallback | `cached_answer` |
 //! | a token that is renewed between attempts | `token` in `example-hyper` |

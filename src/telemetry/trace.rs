@@ -80,3 +80,107 @@ pub(super) fn trace(event: &Event<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tower::service_fn;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Metadata, Subscriber};
+
+    use crate::sync::lock;
+    use crate::{BoxError, standard};
+
+    /// Keeps a line for each event: level, target and fields.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            write!(self.0, " {}={value:?}", field.name()).expect("a string takes all");
+        }
+    }
+
+    impl Subscriber for Lines {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("buttress")
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let metadata = event.metadata();
+            let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
+            event.record(&mut line);
+            lock(&self.0).push(line.0);
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_have_a_level_a_target_and_fields() {
+        let lines = Lines::default();
+        let _guard = tracing::subscriber::set_default(lines.clone());
+        let stack = standard("traced").unlimited();
+        let stack = stack.circuit_breaker(|breaker| breaker.consecutive_failures(2));
+        let stack = stack
+            .retry(|retry| retry.max_attempts(2))
+            .build()
+            .expect("is valid");
+        let client = stack.wrap(service_fn(|fails: bool| async move {
+            if fails {
+                Err::<(), BoxError>("reset".into())
+            } else {
+                Ok(())
+            }
+        }));
+        client.send(false).await.expect("succeeds");
+        assert!(lock(&lines.0).is_empty(), "nothing of a success");
+        for _ in 0..2 {
+            client.send(true).await.expect_err("fails");
+        }
+        let lines = lock(&lines.0).clone();
+        let has = |start: &str, parts: &[&str]| {
+            let mut found = lines.iter().filter(|line| line.starts_with(start));
+            let is_whole = |line: &String| parts.iter().all(|part| line.contains(part));
+            assert!(found.any(is_whole), "{start} {parts:?} in {lines:#?}");
+        };
+        has(
+            "DEBUG buttress::retry",
+            &[
+                "name=\"traced\"",
+                "attempt=1",
+                "wait=0.",
+                "outcome=\"failure\"",
+                "reset",
+            ],
+        );
+        has(
+            "DEBUG buttress::retry",
+            &["attempts=2", "reason=\"exhausted\""],
+        );
+        has(
+            "WARN buttress::circuit_breaker",
+            &[
+                "from=\"closed\"",
+                "to=\"open\"",
+                "cause=\"consecutive_failures\"",
+            ],
+        );
+        has(
+            "DEBUG buttress::circuit_breaker",
+            &["reason=\"circuit_open\"", "mode=\"enforce\""],
+        );
+    }
+}

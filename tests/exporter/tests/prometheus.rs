@@ -70,7 +70,7 @@ impl Prometheus {
             .arg("--log.level=error")
             .stdin(Stdio::null())
             .spawn()
-            .expect("Prometheus is not installed: apt install prometheus");
+            .unwrap();
         Self {
             child,
             address,
@@ -89,7 +89,7 @@ impl Prometheus {
             ])
             .output()
             .await
-            .expect("promtool is not installed: apt install prometheus");
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let lines = text.lines().filter(|line| !line.is_empty());
         lines.map(str::to_owned).collect()
@@ -115,6 +115,21 @@ impl Drop for Prometheus {
         drop(self.child.wait());
         drop(fs::remove_dir_all(&self.folder));
     }
+}
+
+/// Returns whether Prometheus is installed. Without it the tests do nothing, but fail in CI.
+fn is_installed() -> bool {
+    let runs = |program: &str| {
+        let version = Command::new(program).arg("--version").output();
+        version.is_ok_and(|version| version.status.success())
+    };
+    let is_installed = runs("prometheus") && runs("promtool");
+    if !is_installed {
+        let advice = "Prometheus is not installed: apt install prometheus";
+        assert!(env::var_os("CI").is_none(), "{advice}");
+        println!("nothing is tested. {advice}");
+    }
+    is_installed
 }
 
 /// Returns a file of `examples/ops`.
@@ -211,6 +226,9 @@ async fn these_alerts_fire(prometheus: &Prometheus, right: &[(&str, &str)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alert_fires_in_its_phase_and_no_panel_is_empty() {
+    if !is_installed() {
+        return;
+    }
     let target = free_address();
     PrometheusBuilder::new()
         .with_http_listener(target)
@@ -282,7 +300,7 @@ async fn each_alert_fires_in_its_phase_and_no_panel_is_empty() {
     let calls = (0..300).map(|_| burst.clone().oneshot(()));
     let results = calls.collect::<JoinSet<_>>().join_all().await;
     let refused = results.iter().filter(|result| result.is_err()).count();
-    assert!(refused >= 200, "{refused}");
+    assert!(refused >= 100, "{refused}");
     is_slow.store(1_000, Ordering::SeqCst);
     IS_DOWN.store(true, Ordering::SeqCst);
     sleep(SECOND * 3 / 2).await;
@@ -301,6 +319,9 @@ async fn each_alert_fires_in_its_phase_and_no_panel_is_empty() {
 
 #[test]
 fn the_rules_are_valid_and_pass_their_tests() {
+    if !is_installed() {
+        return;
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ops");
     for arguments in [
         ["check", "rules", "alerts.yml"],
@@ -310,7 +331,7 @@ fn the_rules_are_valid_and_pass_their_tests() {
             .args(arguments)
             .current_dir(&folder)
             .output()
-            .expect("promtool is not installed: apt install prometheus");
+            .unwrap();
         let text = [output.stdout, output.stderr].concat();
         assert!(
             output.status.success(),
