@@ -18,9 +18,12 @@
 //! | event | from | level of `tracing` |
 //! |---|---|---|
 //! | [`Retry`](EventKind::Retry), [`GaveUp`](EventKind::GaveUp) | retry | debug |
-//! | [`Hedge`](EventKind::Hedge) | hedge | debug |
+//! | [`HedgeSent`](EventKind::HedgeSent), [`Hedge`](EventKind::Hedge) | hedge | debug |
 //! | [`Refused`](EventKind::Refused) | circuit breaker, rate limit, bulkhead, deadline, balancer | debug |
 //! | [`TimedOut`](EventKind::TimedOut) | timeout, response timeout and deadline of a standard stack | debug |
+//! | [`Paused`](EventKind::Paused) | rate limit | debug |
+//! | [`LimitShrunk`](EventKind::LimitShrunk) | adaptive bulkhead | debug |
+//! | [`DrainBegan`](EventKind::DrainBegan) | drain | info |
 //! | [`Transition`](EventKind::Transition) | circuit breaker | warn if it opens, else info |
 //! | [`Ejected`](EventKind::Ejected) | balancer | warn |
 //!
@@ -112,6 +115,12 @@ pub enum EventKind<'a> {
         /// [`was_sent`](crate::Cause::was_sent) tells whether the service may have acted.
         error: Option<&'a Error>,
     },
+    /// A hedge was sent.
+    #[non_exhaustive]
+    HedgeSent {
+        /// The number of the hedge among those of its attempt, from 1.
+        number: u32,
+    },
     /// A hedge is over, or was denied.
     #[non_exhaustive]
     Hedge {
@@ -133,6 +142,26 @@ pub enum EventKind<'a> {
     TimedOut {
         /// The time that is set for the layer; `None` for an inherited deadline.
         limit: Option<Duration>,
+    },
+    /// A rate limit lets no call pass for a time, because the service asked for it.
+    #[non_exhaustive]
+    Paused {
+        /// The time, from now on.
+        pause: Duration,
+    },
+    /// The adaptive limit of a bulkhead shrank.
+    #[non_exhaustive]
+    LimitShrunk {
+        /// The limit before.
+        from: usize,
+        /// The limit after.
+        to: usize,
+    },
+    /// A drain began: new calls are refused, and the calls in flight end as usual.
+    #[non_exhaustive]
+    DrainBegan {
+        /// The number of calls in flight.
+        in_flight: u64,
     },
     /// A circuit breaker changed its state.
     Transition(Transition),
@@ -179,7 +208,15 @@ impl fmt::Display for Event<'_> {
                 write!(f, "gave up after attempt {attempts}: {}", reason.label())?;
                 error.map_or(Ok(()), |error| write!(f, "; {}", Chain(error)))
             }
+            EventKind::HedgeSent { number } => write!(f, "hedge {number} was sent"),
             EventKind::Hedge { result } => write!(f, "hedge {}", result.label()),
+            EventKind::Paused { pause } => {
+                write!(f, "{layer} pauses for {pause:?}, as the service asked")
+            }
+            EventKind::LimitShrunk { from, to } => write!(f, "{layer} limit {from} -> {to}"),
+            EventKind::DrainBegan { in_flight } => {
+                write!(f, "drain began with {in_flight} calls in flight")
+            }
             EventKind::Refused {
                 reason,
                 mode,
@@ -201,9 +238,18 @@ impl fmt::Display for Event<'_> {
                 to,
                 cause,
                 open_for,
+                calls,
+                failures,
+                slow,
             }) => {
                 let (from, to, cause) = (from.label(), to.label(), cause.label());
                 write!(f, "circuit breaker {from} -> {to}: {cause}")?;
+                if *calls > 0 {
+                    write!(f, ", {failures} of {calls} calls failed")?;
+                }
+                if *slow > 0 {
+                    write!(f, ", {slow} were slow")?;
+                }
                 open_for.map_or(Ok(()), |time| write!(f, ", for {time:?}"))
             }
             EventKind::Ejected {

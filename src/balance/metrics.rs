@@ -195,7 +195,7 @@ impl Report<BalanceMetrics> {
     pub(super) fn ejected(&self, endpoint: &str, method: EjectionMethod, mode: Mode, now: Instant) {
         let values = [method.label(), mode.label()];
         self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
-        self.tell(|| EventKind::Ejected {
+        self.tell_change(EventKind::Ejected {
             endpoint,
             method: method.label(),
             mode,

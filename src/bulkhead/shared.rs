@@ -11,6 +11,7 @@ use super::word::{MAX, Word};
 use crate::algorithm::evidence::Evidence;
 use crate::chassis::{At, EndedBy, Record};
 use crate::debug::debug_fields;
+use crate::event::EventKind;
 use crate::nanos::whole_nanos;
 use crate::telemetry::{Report, Shown};
 use crate::{Error, ErrorKind, Mode, Outcome};
@@ -97,6 +98,10 @@ impl Shared {
         if limit != sample.limit {
             self.gate.change_limit(sample.limit, limit, sample.now);
             self.publish(sample.now);
+        }
+        if limit < sample.limit {
+            let (from, to) = (sample.limit, limit);
+            self.report.tell(|| EventKind::LimitShrunk { from, to });
         }
     }
 

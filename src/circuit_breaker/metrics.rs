@@ -71,6 +71,6 @@ impl Report<BreakerMetrics> {
                 handles.count(&BREAKER_OPENINGS, &[]);
             }
         });
-        self.tell(|| EventKind::Transition(transition));
+        self.tell_change(EventKind::Transition(transition));
     }
 }

@@ -15,6 +15,7 @@ use crate::chassis::{At, Record};
 use crate::context;
 use crate::debug::debug_fields;
 use crate::error::Check;
+use crate::event::EventKind;
 use crate::nanos::{nanos_between, whole_nanos};
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::{Initial, Report, Series, Shown};
@@ -157,20 +158,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Admits no call for a time.
-    pub(super) fn quiet(&self, duration: Duration, now: Instant) {
+    /// Admits no call for a time. Returns whether it ends later than a known one, by a tick or more.
+    pub(super) fn quiet(&self, duration: Duration, now: Instant) -> bool {
         let now = self.nanos(now);
         let until = now.saturating_add(whole_nanos(duration));
         if !self.bucket.gcra.quiet(until) {
-            return;
+            return false;
         }
         // A service that refuses a burst asks each call to stay away, for a little longer each time. Waiting calls, of
         // which there may be many, are not woken for a difference of less than a tick of the timer.
         let known = self.quiet_until.load(Ordering::Relaxed);
-        if until.saturating_sub(known) >= TICK {
+        let is_later = until.saturating_sub(known) >= TICK;
+        if is_later {
             self.quiet_until.store(until, Ordering::Relaxed);
             self.reconsider(now);
         }
+        is_later
     }
 
     /// Fills the limit with all tokens.
@@ -206,7 +209,9 @@ impl Shared {
         };
         if self.settings.respects_retry_after && concerns_all {
             let wait = retry_after.min(self.settings.max_retry_after);
-            self.quiet(wait, record.at.instant());
+            if self.quiet(wait, record.at.instant()) {
+                self.report.tell(|| EventKind::Paused { pause: wait });
+            }
         }
     }
 

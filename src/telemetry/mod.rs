@@ -11,6 +11,7 @@
 
 mod changes;
 mod handles;
+pub(crate) mod recent;
 mod report;
 mod series;
 mod shown;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recent;
 use super::series::{Instruments, Series};
 use crate::callback::Callback;
 use crate::debug::debug_fields;
@@ -70,19 +71,35 @@ impl<I: Instruments> Report<I> {
         }
     }
 
+    /// Tells of a change that concerns more than one call, such as a transition, and [keeps](recent) it.
     #[cold]
     #[inline(never)]
-    fn tell_now(&self, kind: EventKind<'_>) {
-        let event = Event {
+    pub(crate) fn tell_change(&self, kind: EventKind<'_>) {
+        let event = self.event(kind);
+        recent::keep(&event);
+        self.pass_on(&event);
+    }
+
+    fn event<'a>(&self, kind: EventKind<'a>) -> Event<'a> {
+        Event {
             name: self.series.name(),
             layer: self.series.part(),
             kind,
-        };
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_now(&self, kind: EventKind<'_>) {
+        self.pass_on(&self.event(kind));
+    }
+
+    fn pass_on(&self, event: &Event<'_>) {
         #[cfg(feature = "tracing")]
-        super::trace::trace(&event);
+        super::trace::trace(event);
         if let Listener(Some(listener)) = &self.listener {
             // The call holds permits, and may be ending in a drop.
-            drop(catch_unwind(AssertUnwindSafe(|| (listener.0)(&event))));
+            drop(catch_unwind(AssertUnwindSafe(|| (listener.0)(event))));
         }
     }
 

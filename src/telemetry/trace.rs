@@ -45,6 +45,19 @@ pub(super) fn trace(event: &Event<'_>) {
             let error = error.map(|error| tracing::field::display(Chain(error)));
             record!(event, DEBUG, { attempts, reason = reason.label(), error }, ["retry"]);
         }
+        EventKind::HedgeSent { number } => {
+            record!(event, DEBUG, { number }, ["hedge"]);
+        }
+        EventKind::Paused { pause } => {
+            let pause = pause.as_secs_f64();
+            record!(event, DEBUG, { pause }, ["rate_limit"]);
+        }
+        EventKind::LimitShrunk { from, to } => {
+            record!(event, DEBUG, { from, to }, ["bulkhead"]);
+        }
+        EventKind::DrainBegan { in_flight } => {
+            record!(event, INFO, { in_flight }, ["drain"]);
+        }
         EventKind::Hedge { result } => {
             record!(event, DEBUG, { result = result.label() }, ["hedge"]);
         }
@@ -56,19 +69,21 @@ pub(super) fn trace(event: &Event<'_>) {
             let retry_after = retry_after.map(|after| after.as_secs_f64());
             let (reason, mode) = (reason.label(), mode.label());
             record!(event, DEBUG, { reason, mode, retry_after },
-                ["circuit_breaker" "rate_limit" "bulkhead" "deadline" "balance" "retry"]);
+                ["circuit_breaker" "rate_limit" "bulkhead" "deadline" "balance" "retry" "drain" "propagate_deadline" "inherit_deadline"]);
         }
         EventKind::TimedOut { limit } => {
             let limit = limit.map(|limit| limit.as_secs_f64());
-            record!(event, DEBUG, { limit }, ["timeout" "response_timeout" "deadline"]);
+            record!(event, DEBUG, { limit }, ["timeout" "response_timeout" "deadline" "body" "request_body" "propagate_deadline"
+                    "inherit_deadline"]);
         }
         EventKind::Transition(change) => {
             let (from, to, cause) = (change.from.label(), change.to.label(), change.cause.label());
             let open_for = change.open_for.map(|time| time.as_secs_f64());
+            let (calls, failures, slow) = (change.calls, change.failures, change.slow);
             if change.to == State::Open {
-                record!(event, WARN, { from, to, cause, open_for }, ["circuit_breaker"]);
+                record!(event, WARN, { from, to, cause, open_for, calls, failures, slow }, ["circuit_breaker"]);
             } else {
-                record!(event, INFO, { from, to, cause, open_for }, ["circuit_breaker"]);
+                record!(event, INFO, { from, to, cause, open_for, calls, failures, slow }, ["circuit_breaker"]);
             }
         }
         EventKind::Ejected {

@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use buttress::balance::{Endpoint, OutlierEjection, RoundRobin};
+use buttress::bulkhead::Aimd;
+use buttress::circuit_breaker::State;
 use buttress::event::{Event, EventKind};
 use buttress::{
-    Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, GaveUp, HedgeLayer, Mode, Rate,
-    RateLimitLayer, standard,
+    Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, Classify, Error, ErrorsAreFailures,
+    GaveUp, HedgeLayer, Mode, Outcome, Rate, RateLimitLayer, standard,
 };
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceExt, service_fn};
@@ -120,7 +123,9 @@ async fn each_layer_tells_of_its_decisions() {
     client.send("fails").await.unwrap_err();
     client.send("ok").await.unwrap_err();
     let lines = log.take();
-    assert!(lines[0].starts_with("b: circuit breaker closed -> open: consecutive_failures, for "));
+    assert!(lines[0].starts_with(
+        "b: circuit breaker closed -> open: consecutive_failures, 1 of 1 calls failed, for "
+    ));
     assert!(lines[1].starts_with("b: circuit_breaker refused a call: circuit_open, try again in "));
     assert_eq!(lines.len(), 2);
 
@@ -155,7 +160,7 @@ async fn each_layer_tells_of_its_decisions() {
         Ok::<_, BoxError>(())
     }));
     client.send(()).await.unwrap();
-    assert_eq!(log.take(), ["h: hedge lost"]);
+    assert_eq!(log.take(), ["h: hedge 1 was sent", "h: hedge lost"]);
 
     let broken = service_fn(|_: &'static str| async { Err::<&str, BoxError>("broken".into()) });
     let endpoint = |key: &'static str| match key {
@@ -224,4 +229,86 @@ async fn a_listener_may_panic_and_steer_the_stack() {
     drop(held);
     assert_eq!(stack.handle().bulkhead().unwrap().in_flight(), 0);
     client.send("ok").await.unwrap();
+}
+
+async fn slowly(word: &'static str) -> Result<&'static str, BoxError> {
+    sleep(SECOND).await;
+    Ok(word)
+}
+
+/// An answer that says that the service is overloaded.
+fn overloaded(result: Result<&&str, &Error>) -> Outcome {
+    match result {
+        Ok(&"overloaded") => Outcome::Overload {
+            retry_after: Some(5 * SECOND),
+        },
+        _ => ErrorsAreFailures.classify(result),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_tells_once_that_the_service_asked_for_a_pause() {
+    let log = Log::default();
+    let limit = RateLimitLayer::config("paused", Rate::per_second(100)).classify(overloaded);
+    let client = limit.on_event(log.listener()).build().unwrap();
+    let client = client.wrap(service_fn(slowly));
+    let both = tokio::join!(client.send("overloaded"), client.send("overloaded"));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    let lines = log.take();
+    assert_eq!(
+        lines,
+        ["paused: rate_limit pauses for 5s, as the service asked"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_bulkhead_tells_when_it_shrinks_and_not_when_it_grows() {
+    let log = Log::default();
+    let limit = BulkheadLayer::config("adaptive", Aimd::between(2, 40).initial(10));
+    let limit = limit.classify(overloaded).on_event(log.listener());
+    let limit = limit.build().unwrap();
+    let client = limit.wrap(service_fn(slowly));
+    let calls: JoinSet<_> = (0..10).map(|_| client.clone().oneshot("ok")).collect();
+    calls.join_all().await;
+    assert!(limit.handle().limit() > 10, "it has grown");
+    assert_eq!(log.take(), Vec::<String>::new());
+    let before = limit.handle().limit();
+    client.send("overloaded").await.unwrap();
+    let after = limit.handle().limit();
+    assert!(after < before);
+    assert_eq!(
+        log.take(),
+        [format!("adaptive: bulkhead limit {before} -> {after}")]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_tells_the_calls_that_it_is_based_on() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let changes = Arc::clone(&seen);
+    let breaker = CircuitBreakerLayer::config("counted").seed(1);
+    let breaker = breaker.on_event(move |event| {
+        if let EventKind::Transition(change) = event.kind {
+            let counts = (change.calls, change.failures, change.slow);
+            changes.lock().unwrap().push((change.to, counts));
+        }
+    });
+    let client = breaker.build().unwrap().wrap(service_fn(echo));
+    for _ in 0..2 {
+        client.send("ok").await.unwrap();
+    }
+    for _ in 0..18 {
+        client.send("fails").await.unwrap_err();
+    }
+    sleep(5 * SECOND).await;
+    client.send("ok").await.unwrap();
+    client.send("fails").await.unwrap_err();
+    client.send("fails").await.unwrap_err();
+    let seen = seen.lock().unwrap();
+    let expected = [
+        (State::Open, (20, 18, 0)),
+        (State::HalfOpen, (0, 0, 0)),
+        (State::Open, (3, 2, 0)),
+    ];
+    assert_eq!(*seen, expected);
 }

@@ -138,6 +138,14 @@ impl Counts {
         }
     }
 
+    /// Returns the counts of the whole window.
+    pub(super) fn tally(&self, epoch: u64, nanos: u64) -> Tally {
+        match &self.window {
+            Window::Time(window) => window.tally(epoch, nanos, BUCKETS),
+            Window::Count(window) => lock(window).tally(epoch),
+        }
+    }
+
     /// Returns the cause, if the breaker should open because of the calls of this epoch or of `streak` failures in a
     /// row.
     pub(super) fn verdict(

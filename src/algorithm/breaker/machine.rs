@@ -62,6 +62,12 @@ pub struct Transition {
     pub cause: TransitionCause,
     /// Time for which the breaker stays open, if it opened for a limited time.
     pub open_for: Option<Duration>,
+    /// The number of calls that the decision is based on: those of the window, or the probes. 0 if there are none.
+    pub calls: u64,
+    /// The number of them that failed.
+    pub failures: u64,
+    /// The number of them that were slow.
+    pub slow: u64,
 }
 
 /// The settings of the decisions.
@@ -316,13 +322,15 @@ impl Machine {
             };
         }
         probes.last = now;
-        match end {
-            ProbeEnd::Released => None,
+        let transition = match end {
+            ProbeEnd::Released => return None,
             ProbeEnd::Succeeded => {
                 probes.succeeded += 1;
                 probes.ramp = (probes.ramp * 2).min(self.settings.max_probes);
                 let enough = probes.succeeded >= self.settings.successes_to_close;
-                enough.then(|| self.close(now, false, TransitionCause::ProbesSucceeded))
+                let counts = (probes.succeeded, probes.failed);
+                let close = || self.close(now, false, TransitionCause::ProbesSucceeded);
+                enough.then(close).zip(Some(counts))
             }
             ProbeEnd::Failed(retry_after) | ProbeEnd::Disproved(retry_after) => {
                 if let ProbeEnd::Disproved(_) = end {
@@ -331,9 +339,17 @@ impl Machine {
                 probes.failed += 1;
                 probes.ramp = (probes.ramp / 2).max(1);
                 let hopeless = probes.failed > probes.succeeded;
-                hopeless.then(|| self.open(TransitionCause::ProbesFailed, retry_after, now, jitter))
+                let counts = (probes.succeeded, probes.failed);
+                let open = || self.open(TransitionCause::ProbesFailed, retry_after, now, jitter);
+                hopeless.then(open).zip(Some(counts))
             }
-        }
+        };
+        let (transition, (succeeded, failed)) = transition?;
+        Some(Transition {
+            calls: u64::from(succeeded) + u64::from(failed),
+            failures: u64::from(failed),
+            ..transition
+        })
     }
 
     /// Opens the breaker until the handle changes its state.
@@ -390,6 +406,9 @@ impl Machine {
             to: self.state(),
             cause,
             open_for: None,
+            calls: 0,
+            failures: 0,
+            slow: 0,
         }
     }
 }

@@ -289,9 +289,18 @@ impl Breaker {
         let (epoch, nanos) = (admitted.epoch(), call.at.nanos);
         let cause = self.counts.verdict(&self.settings, epoch, streak, nanos)?;
         let (retry_after, jitter) = (call.outcome.retry_after(), jitter());
-        self.change(nanos, |machine| {
+        // Before the next epoch.
+        let tally = self.counts.tally(epoch, nanos);
+        let transition = self.change(nanos, |machine| {
             machine.trip(epoch, cause, retry_after, nanos, jitter)
-        })
+        });
+        let counted = |transition| Transition {
+            calls: tally.calls,
+            failures: tally.failures,
+            slow: tally.slow,
+            ..transition
+        };
+        transition.map(counted)
     }
 
     /// Gives a probe's place back and counts its result.

@@ -588,6 +588,7 @@ where
         let call = Call::of(admitted, || shared.service(), request);
         race.send(call, held, upload, payment, hedger);
         running.note_hedge(&at);
+        hedger.sent(number);
         true
     }
 }

@@ -79,4 +79,9 @@ impl Report<HedgeMetrics> {
         self.report(now, |handles| handles.count(&HEDGES, &[result.label()]));
         self.tell(|| EventKind::Hedge { result });
     }
+
+    /// Notes that the hedge of this number was sent.
+    pub(crate) fn sent(&self, number: u32) {
+        self.tell(|| EventKind::HedgeSent { number });
+    }
 }

@@ -177,6 +177,12 @@ impl Hedger {
         self.sketch.record(stripe(), took);
     }
 
+    /// Notes that the hedge of this number was sent.
+    #[cold]
+    pub(crate) fn sent(&self, number: u32) {
+        self.metrics.sent(number);
+    }
+
     #[cold]
     pub(crate) fn report(&self, result: Hedged, now: Instant) {
         self.metrics.hedged(result, now);

@@ -194,14 +194,17 @@ impl<K, T> Config<K, T> {
         bulkhead::check_limit_is_chosen(&settings.bulkhead, check)?;
         let origin = Instant::now();
         let bulkhead = settings.bulkhead.value();
-        let limit = bulkhead.map(|config| config.part(origin, None));
+        let limit = bulkhead.cloned().map(|mut config| {
+            config.listener = config.listener.or(&self.listener);
+            config.part(origin, None)
+        });
         let limit = limit.transpose()?;
         let max = settings.deadline.max;
         if let Some(wait) = bulkhead.and_then(bulkhead::Config::longest_wait) {
             let permitted = format!("less than the deadline of {max:?}");
             check.that(wait < max, "bulkhead queue_wait", &wait, permitted)?;
         }
-        let drain = Drain::new(&self.name);
+        let drain = Drain::new(&self.name, &self.listener);
         let name = drain.name();
         let streams = settings.deadline.streams.clone();
         let part = (Meter::new(name, OPERATION), drain);

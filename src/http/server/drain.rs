@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::algorithm::drain::InFlight;
 use crate::chassis::{Admit, At, Part, PartFor, Record};
 use crate::debug::debug_fields;
+use crate::event::EventKind;
 use crate::stripe::{stripe, stripes};
 use crate::telemetry::{Initial, Listener, Report, Series};
 use crate::{ErrorKind, Mode};
@@ -33,13 +34,13 @@ debug_fields!(Shared as Drain { metrics.name(), in_flight.count(), in_flight.is_
 pub struct Counted(bool);
 
 impl Drain {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, listener: &Listener) -> Self {
         let refusals = Initial::rejections(ErrorKind::Draining, Mode::Enforce);
         let metrics = Series::of(name, "drain").begin([refusals]);
         let shared = Shared {
             in_flight: InFlight::new(stripes()),
             changed: Notify::new(),
-            metrics: Report::new(metrics, Listener::default()),
+            metrics: Report::new(metrics, listener.clone()),
         };
         Self {
             shared: Arc::new(shared),
@@ -60,8 +61,16 @@ impl Drain {
 
     /// Refuses all further calls.
     pub(super) fn begin(&self) {
-        self.shared.in_flight.drain();
-        self.shared.changed.notify_waiters();
+        let shared = &*self.shared;
+        let is_new = !shared.in_flight.is_draining();
+        shared.in_flight.drain();
+        shared.changed.notify_waiters();
+        if is_new {
+            let in_flight = shared.in_flight.count();
+            shared
+                .metrics
+                .tell_change(EventKind::DrainBegan { in_flight });
+        }
     }
 
     /// Waits until a drain has begun and no call is in flight.
