@@ -46,7 +46,7 @@ pub enum ErrorKind {
     /// A [part](crate::part) of your own has refused the call with [`Error::refused`]; the inner service was not
     /// called.
     Refused,
-    /// The server is draining: it finishes the calls in flight and refuses new calls.
+    /// The server or the client is [draining](crate::drain): it finishes the calls in flight and refuses new calls.
     Draining,
 }
 
@@ -80,7 +80,7 @@ impl ErrorKind {
                 " has stopped because its runtime has ended, use a source that can restart",
             ),
             Self::Refused => ("refused", "", " refused the call"),
-            Self::Draining => ("draining", "server ", " is draining, call another one"),
+            Self::Draining => ("draining", "", " is draining and takes no new calls"),
         }
     }
 

@@ -23,7 +23,7 @@
 //! | [`TimedOut`](EventKind::TimedOut) | timeout, response timeout and deadline of a standard stack | debug |
 //! | [`Paused`](EventKind::Paused) | rate limit | debug |
 //! | [`LimitShrunk`](EventKind::LimitShrunk) | adaptive bulkhead | debug |
-//! | [`DrainBegan`](EventKind::DrainBegan) | drain | info |
+//! | [`DrainBegan`](EventKind::DrainBegan), [`DrainEnded`](EventKind::DrainEnded) | drain | info; warn if calls are in flight at the end |
 //! | [`Transition`](EventKind::Transition) | circuit breaker | warn if it opens, else info |
 //! | [`Ejected`](EventKind::Ejected) | balancer | warn |
 //!
@@ -175,6 +175,12 @@ pub enum EventKind<'a> {
         /// The mode of the rule.
         mode: Mode,
     },
+    /// The wait of a [drain](crate::drain) is over.
+    #[non_exhaustive]
+    DrainEnded {
+        /// The number of calls that did not end in time.
+        in_flight: u64,
+    },
 }
 
 impl fmt::Display for Event<'_> {
@@ -262,6 +268,9 @@ impl fmt::Display for Event<'_> {
                     _ => "would eject",
                 };
                 write!(f, "balancer {would} {endpoint:?}: {method}")
+            }
+            EventKind::DrainEnded { in_flight } => {
+                write!(f, "drain ended with {in_flight} calls in flight")
             }
         }
     }

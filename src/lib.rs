@@ -226,6 +226,7 @@ mod debug;
 #[path = "../tests/common/debugging.rs"]
 mod debugging;
 pub mod discover;
+pub mod drain;
 #[cfg(feature = "serde")]
 mod duration_text;
 mod error;

@@ -8,7 +8,7 @@
 //! - *Call that begins*: adds one. If the word was marked, the call subtracts one from the same word and is refused.
 //! - *Call that ends*: subtracts one from a word. If the word was marked, it wakes the waiter. A refused call does,
 //!   too.
-//! - *Drain*: marks all words, then stores `is_draining` (`Release`).
+//! - *Drain*: marks all words, then sets `is_draining` by a swap (`AcqRel`), which shows the first drain.
 //! - *Waiter*: registers, loads `is_draining` (`Acquire`), then reads all words.
 //!
 //! Every admitted call added one before its word was marked. A waiter reads the words after the marks, so it sees the
@@ -68,12 +68,12 @@ impl InFlight {
         self.word(thread).fetch_sub(CALL, Ordering::Release) & MARK != 0
     }
 
-    /// Refuses all further calls.
-    pub(crate) fn drain(&self) {
+    /// Refuses all further calls. Returns whether this is the first time.
+    pub(crate) fn drain(&self) -> bool {
         for stripe in &self.stripes {
             stripe.0.fetch_or(MARK, Ordering::Relaxed);
         }
-        self.is_draining.store(1, Ordering::Release);
+        self.is_draining.swap(1, Ordering::AcqRel) == 0
     }
 
     #[inline]
@@ -114,7 +114,7 @@ mod tests {
         let calls = InFlight::new(2);
         assert!(calls.begin(0) && calls.begin(0));
         assert!(!calls.is_draining());
-        calls.drain();
+        assert!(calls.drain() && !calls.drain(), "it begins once");
         assert!(calls.is_draining());
         assert!(!calls.begin(0) && !calls.begin(1));
         assert_eq!(calls.count(), 2);

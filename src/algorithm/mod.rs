@@ -8,7 +8,6 @@ pub(crate) mod aimd;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
 pub(crate) mod budget;
-#[cfg(feature = "http")]
 pub(crate) mod drain;
 pub(crate) mod evidence;
 pub(crate) mod failover;

@@ -204,12 +204,16 @@ impl<W: Owner> Held<W> {
 
     /// Admits the operation.
     #[inline(always)]
-    pub(super) fn begin(&mut self, at: &At)
+    pub(super) fn begin(&mut self, at: &At) -> Result<(), Error>
     where
         W::O: OperationPart,
     {
         let operation = &self.owner.core().operation;
-        operation.begin(&mut self.permits.operation, at);
+        let begun = operation.begin(&mut self.permits.operation, at);
+        if begun.is_err() {
+            self.settle_refused(at);
+        }
+        begun
     }
 
     /// Admits an attempt. It may have to wait.

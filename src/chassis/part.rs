@@ -118,10 +118,14 @@ pub trait PartFor<Req>: Part {
     fn ask(&self, request: &Req) -> Self::Ask;
 }
 
-/// A part of a whole operation. It learns how the operation ended, but neither refuses it nor makes it wait.
+/// A part of a whole operation. It may refuse the operation, and learns how it ended, but never makes it wait.
 pub trait OperationPart: Part {
-    /// Notes that an operation begins. `permit` is a default permit.
-    fn begin(&self, permit: &mut Self::Permit, at: &At);
+    /// Admits an operation that begins. `permit` is a default permit.
+    ///
+    /// # Errors
+    ///
+    /// If the part refuses the operation.
+    fn begin(&self, permit: &mut Self::Permit, at: &At) -> Result<(), Error>;
 }
 
 impl Part for () {
@@ -139,7 +143,9 @@ impl Part for () {
 
 impl OperationPart for () {
     #[inline(always)]
-    fn begin(&self, (): &mut (), _: &At) {}
+    fn begin(&self, (): &mut (), _: &At) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl<Req> PartFor<Req> for () {
@@ -214,10 +220,19 @@ impl<P: Part> Part for Option<P> {
 
 impl<P: OperationPart> OperationPart for Option<P> {
     #[inline(always)]
-    fn begin(&self, permit: &mut P::Permit, at: &At) {
-        if let Some(part) = self {
-            part.begin(permit, at);
+    fn begin(&self, permit: &mut P::Permit, at: &At) -> Result<(), Error> {
+        match self {
+            Some(part) => part.begin(permit, at),
+            None => Ok(()),
         }
+    }
+}
+
+impl<A: OperationPart, B: OperationPart> OperationPart for (A, B) {
+    #[inline(always)]
+    fn begin(&self, permit: &mut Self::Permit, at: &At) -> Result<(), Error> {
+        self.0.begin(&mut permit.0, at)?;
+        self.1.begin(&mut permit.1, at)
     }
 }
 

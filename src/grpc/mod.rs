@@ -115,7 +115,7 @@
 //!
 //! | the call | code |
 //! |---|---|
-//! | was refused by the circuit breaker or the bulkhead, or found no replica | `Unavailable` |
+//! | was refused by the circuit breaker, the bulkhead or a [drain](crate::drain), or found no replica | `Unavailable` |
 //! | was refused by the rate limit | `ResourceExhausted` |
 //! | took longer than its timeout or its deadline | `DeadlineExceeded` |
 //!

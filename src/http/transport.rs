@@ -15,8 +15,7 @@ use crate::balance::{self, Balance, Endpoint, Flight, HealthCheck, PowerOfChoice
 use crate::chassis::InFlight;
 use crate::discover::Source;
 use crate::error::Check;
-use crate::measure::Meter;
-use crate::stack::{self, Settings, Standard, StandardParts, StandardService};
+use crate::stack::{self, Settings, Standard, StandardOperation, StandardParts, StandardService};
 use crate::{BoxError, Classify, CloneService, ConfigError, Error};
 
 /// The settings of the layers between a standard stack and its client. `A` has the settings of the client, if there are
@@ -131,7 +130,7 @@ pub(crate) type TargetBody<B, K> = TrackedBody<TimeoutBody<B>, Flight, K>;
 
 /// The body of a response of a whole client, whose inner client has bodies of type `B`.
 pub(crate) type WholeBody<B, K> =
-    TrackedBody<TargetBody<B, K>, InFlight<Option<Meter>, StandardParts>, K>;
+    TrackedBody<TargetBody<B, K>, InFlight<StandardOperation, StandardParts>, K>;
 
 /// Adds the settings of a whole client to those of a standard stack.
 pub(crate) fn whole<K, A>(

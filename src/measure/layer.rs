@@ -3,6 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
+use crate::Error;
 use crate::chassis::{
     Admit, At, EndedBy, OperationPart, Part, PartFor, PartLayer, PartService, Record,
 };
@@ -84,7 +85,7 @@ impl Part for Meter {
 
     #[inline(always)]
     fn admit(&self, (): (), permit: &mut Measured, at: &At) -> Admit {
-        self.begin(permit, at);
+        permit.0 = at.nanos().saturating_add(1);
         Admit::Go
     }
 
@@ -114,8 +115,9 @@ impl Part for Meter {
 
 impl OperationPart for Meter {
     #[inline(always)]
-    fn begin(&self, permit: &mut Measured, at: &At) {
+    fn begin(&self, permit: &mut Measured, at: &At) -> Result<(), Error> {
         permit.0 = at.nanos().saturating_add(1);
+        Ok(())
     }
 }
 

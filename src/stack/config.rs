@@ -16,7 +16,7 @@ use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::{Report, Series};
 use crate::{
     Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, ErrorsAreFailures,
-    HedgeLayer, RetryLayer, circuit_breaker, hedge, retry, settings,
+    HedgeLayer, RetryLayer, circuit_breaker, drain, hedge, retry, settings,
 };
 
 /// Longer than nearly any call to a healthy service.
@@ -49,8 +49,13 @@ pub struct Settings<D = NoStreams, T = ()> {
 
 /// The settings that do not depend on the type of the requests.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 struct Values {
     is_measured: bool,
+    has_drain: bool,
     deadline: Option<Duration>,
     response_timeout: Choice<Duration>,
     retry: Option<retry::Config>,
@@ -74,6 +79,7 @@ impl Settings {
     pub(super) fn new(name: &str) -> Self {
         let values = Values {
             is_measured: true,
+            has_drain: false,
             deadline: None,
             response_timeout: Choice::Default,
             retry: Some(RetryLayer::config(name)),
@@ -278,6 +284,13 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
+    /// Makes the stack drainable: [`Handle::drain`](super::Handle::drain) then refuses new calls and waits for the calls
+    /// in flight. See [`drain`](crate::drain). Off by default.
+    pub fn drain(mut self) -> Self {
+        self.settings.values.has_drain = true;
+        self
+    }
+
     /// Sets the budget that pays for retries and hedges. Other clients of the dependency may share it. By default the
     /// stack makes a budget of its own.
     pub fn budget(mut self, budget: &Budget) -> Self {
@@ -381,7 +394,10 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
                 (bulkhead.transpose()?, meter(ATTEMPT)),
             ),
         );
-        let operation = meter(OPERATION);
+        let drain = settings
+            .has_drain
+            .then(|| drain::Handle::new(name, listener));
+        let operation = (meter(OPERATION), drain);
         // Last, because the checks of a single part give better errors.
         settings.check_together(check)?;
         let core = Core::new(deadline.metrics.name(), origin, operation, attempt);

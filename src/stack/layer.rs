@@ -11,7 +11,7 @@ use crate::measure::Meter;
 use crate::timer::Timer;
 use crate::{
     Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, bulkhead,
-    circuit_breaker, hedge, rate_limit,
+    circuit_breaker, drain, hedge, rate_limit,
 };
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
@@ -58,8 +58,11 @@ pub type StandardParts = (
     ),
 );
 
+/// The parts that each operation passes: measure and drain.
+pub type StandardOperation = (Option<Meter>, Option<drain::Handle>);
+
 impl<D: Send + Sync + 'static> Plan for StandardPlan<D> {
-    type Operation = Option<Meter>;
+    type Operation = StandardOperation;
     type Attempt = StandardParts;
     type Times = Kept<Times>;
     type Hedging = Kept<Hedging>;
@@ -122,6 +125,7 @@ impl<S, R, K, C, D: Send + Sync + 'static> StandardService<S, R, K, C, D> {
 pub struct Handle {
     name: &'static str,
     parts: StandardParts,
+    drain: Option<drain::Handle>,
     hedge: Option<hedge::Handle>,
     budget: Budget,
 }
@@ -135,6 +139,7 @@ impl Handle {
         Self {
             name: core.name,
             parts: core.attempt.clone(),
+            drain: core.operation.1.clone(),
             hedge: hedge.map(|hedge| hedge::Handle::of(hedge, core.origin)),
             budget: recipe.plan.budget.clone(),
         }
@@ -170,6 +175,12 @@ impl Handle {
         self.parts.1.1.0.as_ref()
     }
 
+    /// Returns the handle that drains the stack, if it was built with [`drain`](super::Standard::drain).
+    #[must_use]
+    pub fn drain(&self) -> Option<&drain::Handle> {
+        self.drain.as_ref()
+    }
+
     /// Returns the budget that pays for retries and hedges.
     #[must_use]
     pub fn budget(&self) -> &Budget {
@@ -180,8 +191,9 @@ impl Handle {
 impl Availability for Handle {
     /// Returns `true` if no part would reject the next call.
     fn is_available(&self) -> bool {
-        let breaker = self.circuit_breaker();
-        breaker.is_none_or(Availability::is_available)
+        let (drain, breaker) = (self.drain(), self.circuit_breaker());
+        drain.is_none_or(Availability::is_available)
+            && breaker.is_none_or(Availability::is_available)
             && self.rate_limit().is_none_or(Availability::is_available)
             && self.bulkhead().is_none_or(Availability::is_available)
     }

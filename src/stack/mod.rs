@@ -182,7 +182,9 @@ mod streams;
 mod with_options;
 
 pub use self::config::{Settings, Standard};
-pub use self::layer::{Handle, StandardLayer, StandardParts, StandardPlan, StandardService};
+pub use self::layer::{
+    Handle, StandardLayer, StandardOperation, StandardParts, StandardPlan, StandardService,
+};
 pub use self::streams::{NoStreams, Streams};
 pub use self::with_options::WithOptions;
 use crate::ByClone;

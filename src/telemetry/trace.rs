@@ -93,6 +93,12 @@ pub(super) fn trace(event: &Event<'_>) {
         } => {
             record!(event, WARN, { endpoint, method, mode = mode.label() }, ["balance"]);
         }
+        EventKind::DrainEnded { in_flight } if *in_flight > 0 => {
+            record!(event, WARN, { in_flight }, ["drain"]);
+        }
+        EventKind::DrainEnded { in_flight } => {
+            record!(event, INFO, { in_flight }, ["drain"]);
+        }
     }
 }
 

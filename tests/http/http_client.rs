@@ -380,3 +380,24 @@ async fn a_client_is_a_service_of_tower() {
     let error = timeout(5 * SECOND, call).await.unwrap().err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_bodies_in_flight() {
+    let config = client("search").drain().unlimited();
+    let search = config.wrap(answers(&Seen::default(), |_, _| 200)).unwrap();
+    let ask = || search.send(Request::get("http://search/").body("").unwrap());
+    let response = ask().await.unwrap();
+
+    let handle = search.handle();
+    let drain = handle.drain().unwrap();
+    assert_eq!(drain.drain(SECOND).await, 1, "its body is not read");
+    let refused = ask().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Draining);
+
+    let drained = tokio::spawn(drain.drained());
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "12 bolts"
+    );
+    timeout(SECOND, drained).await.unwrap().unwrap();
+}

@@ -482,7 +482,7 @@ async fn a_drain_refuses_new_calls_in_their_protocol() {
     assert_eq!(told(&refused), (503, None, Some("close")));
     assert_eq!(kind(&refused), Some(ErrorKind::Draining));
     let error = refused.extensions().get::<AnsweredError>().unwrap();
-    let text = "server \"shop\" is draining, call another one";
+    let text = "\"shop\" is draining and takes no new calls";
     assert_eq!(error.error().to_string(), text);
     let mut over_http2 = request("/work");
     *over_http2.version_mut() = Version::HTTP_2;

@@ -19,6 +19,7 @@ mod client;
 mod compile_fail;
 mod config;
 mod contract;
+mod drain;
 mod durations;
 mod events;
 mod failover;

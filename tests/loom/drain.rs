@@ -27,7 +27,7 @@ fn drained_while_calls_come(calls: usize) {
             })
         })
         .collect();
-    in_flight.drain();
+    assert!(in_flight.drain());
     let left = in_flight.count();
     let before = running.fetch_add(0, Ordering::AcqRel);
     if left == 0 {

@@ -181,7 +181,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         P: PlanFor<Req>,
         R: Replay<Req>,
     {
-        self.held.begin(at);
+        self.held.begin(at)?;
         let Recipe { plan, replay, .. } = &*self.held.owner.recipe;
         let asked = replay.call_options(request);
         if options.is_some() || asked.is_some() {

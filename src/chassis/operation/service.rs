@@ -224,7 +224,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Error>> {
-        if self.shared.core.attempt.is_open() {
+        if self.shared.core.operation.is_open() && self.shared.core.attempt.is_open() {
             self.inner.poll(cx);
         }
         Poll::Ready(Ok(()))

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::bodies::BodiesLayer;
-use super::drain::Drain;
 use super::keyed::{Given, KeyLimits, NotKeyed, PerKey};
 use super::layer::ServerLayer;
 use crate::bulkhead::{self, BulkheadLayer};
@@ -22,7 +21,7 @@ use crate::http::{
 };
 use crate::keyed::MakeLayer;
 use crate::measure::{Meter, OPERATION};
-use crate::{ConfigError, debug::debug_fields};
+use crate::{ConfigError, debug::debug_fields, drain};
 
 /// The settings of a [`ServerLayer`]. Made by [`server`].
 pub type Config<K = Classifier, T = NotKeyed> = LayerConfig<Settings<T>, (), K, CompleteOnBodyEnd>;
@@ -204,7 +203,7 @@ impl<K, T> Config<K, T> {
             let permitted = format!("less than the deadline of {max:?}");
             check.that(wait < max, "bulkhead queue_wait", &wait, permitted)?;
         }
-        let drain = Drain::new(&self.name, &self.listener);
+        let drain = drain::Handle::new(&self.name, &self.listener);
         let name = drain.name();
         let streams = settings.deadline.streams.clone();
         let part = (Meter::new(name, OPERATION), drain);

@@ -7,13 +7,12 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tokio::time::timeout;
 
-use super::drain::Drain;
-use crate::bulkhead;
+use crate::{bulkhead, drain};
 
 /// Handle that drains a server, and reads and changes its limits. Clones are handles of the same server.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    pub(super) drain: Drain,
+    pub(super) drain: drain::Handle,
     pub(super) bulkhead: Option<bulkhead::Handle>,
 }
 
@@ -33,14 +32,14 @@ impl Handle {
     /// Returns the number of calls whose answers have not ended. It includes calls that wait for a permit.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        self.drain.count()
+        self.drain.in_flight()
     }
 
     /// Returns whether the server takes calls: `true` until a drain begins. Use it to answer the readiness check of
     /// your platform, on a route outside the layer.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.drain.is_draining()
+        self.drain.is_ready()
     }
 
     /// Begins a drain at once, and waits until no call is in flight, or until `within` has passed. Returns the number
@@ -48,21 +47,12 @@ impl Handle {
     ///
     /// The drain cannot be undone: the server refuses all further calls. Calls in flight go on, also after `within`.
     pub fn drain(&self, within: Duration) -> impl Future<Output = u64> + Send + use<> {
-        let drain = self.drain.clone();
-        drain.begin();
-        async move {
-            // A call that is being refused counts for a moment, so the count is not asked if all calls have ended.
-            match timeout(within, drain.drained()).await {
-                Ok(()) => 0,
-                Err(_) => drain.count(),
-            }
-        }
+        self.drain.drain(within)
     }
 
     /// Waits until a drain has begun and no call is in flight. Use it as the shutdown signal of axum or tonic.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
-        let drain = self.drain.clone();
-        async move { drain.drained().await }
+        self.drain.drained()
     }
 
     /// Runs `server`, and begins a drain when `stop` completes. If `server` has not ended `within` this time after it,
@@ -92,7 +82,9 @@ impl Handle {
                 Either::Right(((), server)) => server,
             };
             drain.begin();
-            timeout(within, server).await.ok()
+            let output = timeout(within, server).await.ok();
+            drain.end(drain.in_flight());
+            output
         }
     }
 }

@@ -4,15 +4,14 @@ use tower::Layer;
 use tower::layer::util::Identity;
 
 use super::bodies::{Bodies, BodiesLayer};
-use super::drain::Drain;
 use super::handle::Handle;
-use crate::bulkhead;
 use crate::chassis::{PartLayer, PartService};
 use crate::debug::debug_fields;
 use crate::http::deadline::InheritDeadline;
 use crate::http::respond::{ForServers, Respond};
 use crate::http::{Classifier, CompleteOnBodyEnd, InheritDeadlineLayer, RespondLayer};
 use crate::measure::Meter;
+use crate::{bulkhead, drain};
 
 /// All layers that protect a server, in one layer. See the [module documentation](super).
 ///
@@ -21,7 +20,7 @@ use crate::measure::Meter;
 #[derive(Clone)]
 pub struct ServerLayer<K = Classifier, L = Identity> {
     pub(super) respond: RespondLayer<ForServers>,
-    pub(super) entry: PartLayer<(Meter, Drain), K, CompleteOnBodyEnd>,
+    pub(super) entry: PartLayer<(Meter, drain::Handle), K, CompleteOnBodyEnd>,
     pub(super) deadline: InheritDeadlineLayer,
     pub(super) keyed: L,
     pub(super) bulkhead: PartLayer<Option<bulkhead::Handle>, K, CompleteOnBodyEnd>,
@@ -37,7 +36,7 @@ pub type Limited<S, K> = PartService<Bodies<S>, Option<bulkhead::Handle>, K, Com
 pub type Server<S, K = Classifier, L = Identity> = Respond<
     PartService<
         InheritDeadline<<L as Layer<Limited<S, K>>>::Service>,
-        (Meter, Drain),
+        (Meter, drain::Handle),
         K,
         CompleteOnBodyEnd,
     >,

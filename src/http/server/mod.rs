@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | [`RespondLayer`](crate::http::RespondLayer) | answers each refusal in the protocol of the request | [`respond`](Config::respond) |
 //! | [`MeasureLayer`](crate::MeasureLayer) | counts and times all calls, including refused calls | – |
-//! | drain | refuses new calls and waits for the calls in flight | [`Handle::run_until`], [`Handle::drain`] |
+//! | [drain](crate::drain) | refuses new calls and waits for the calls in flight | [`Handle::run_until`], [`Handle::drain`] |
 //! | [`InheritDeadlineLayer`](crate::http::InheritDeadlineLayer) | gives the handler the time for which its caller waits, up to a maximum | [`deadline`](Config::deadline) |
 //! | [`KeyedLayer`](crate::KeyedLayer) | gives each tenant its own limits | [`keyed`](Config::keyed) |
 //! | [`BulkheadLayer`](crate::BulkheadLayer) | refuses calls beyond a number of calls in flight, or lets them queue | [`concurrency_limit`](Config::concurrency_limit), [`bulkhead`](Config::bulkhead) |
@@ -195,7 +195,6 @@
 
 mod bodies;
 mod config;
-mod drain;
 mod handle;
 mod keyed;
 mod layer;
@@ -203,7 +202,6 @@ mod layer;
 pub use self::bodies::{BodiesLayer, BodiesOfCall, RequestBody};
 pub(in crate::http) use self::config::of;
 pub use self::config::{Config, Settings, server};
-pub use self::drain::{Counted, Drain};
 pub use self::handle::Handle;
 pub use self::keyed::{Given, KeyLimits, NotKeyed, PerKey};
 pub use self::layer::{Limited, Server, ServerLayer};
