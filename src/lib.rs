@@ -243,6 +243,7 @@ pub mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
 pub mod keyed;
+mod live;
 pub mod measure;
 mod mode;
 mod nanos;

@@ -46,6 +46,20 @@ pub enum Mode {
 }
 
 impl Mode {
+    pub(crate) fn word(self) -> u32 {
+        match self {
+            Self::Enforce => 0,
+            Self::Observe => 1,
+        }
+    }
+
+    pub(crate) fn from_word(word: u32) -> Self {
+        match word {
+            0 => Self::Enforce,
+            _ => Self::Observe,
+        }
+    }
+
     /// Returns the value of the metrics label `mode`.
     pub(crate) fn label(self) -> &'static str {
         match self {

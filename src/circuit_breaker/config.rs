@@ -1,5 +1,6 @@
 //! Settings of the circuit breaker.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::chassis::LayerConfig;
 use crate::error::Check;
 use crate::random::Random;
 use crate::stripe::stripes;
+use crate::sync::{AtomicU32, Mutex};
 use crate::telemetry::table::BREAKER_OPENINGS;
 use crate::telemetry::{Initial, Report, Series};
 use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
@@ -259,13 +261,7 @@ impl<K, C> Config<K, C> {
     /// Makes the part, which counts time from `origin`.
     pub(crate) fn part(&self, origin: Instant) -> Result<Handle, ConfigError> {
         let Settings { window, mode, .. } = self.settings;
-        let mut settings = self.settings.breaker.clone();
-        settings.min_calls = self.settings.min_calls.unwrap_or(match window {
-            Window::Time(_) => MIN_CALLS,
-            Window::Count(calls) => MIN_CALLS.min(calls),
-        });
-        settings.judges_few = self.settings.min_calls.is_none();
-        self.check(&settings)?;
+        let settings = self.settings.resolve(&self.name)?;
         let counts = match window {
             Window::Time(span) => Counts::of_time(span, stripes()),
             Window::Count(calls) => Counts::of_calls(calls as usize),
@@ -279,22 +275,61 @@ impl<K, C> Config<K, C> {
         Ok(Handle {
             shared: Arc::new(Shared {
                 breaker: Breaker::new(settings, counts),
-                mode,
+                mode: AtomicU32::new(mode.word()),
+                code: self.settings.clone(),
+                change: Mutex::new(()),
                 random: Random::new(self.settings.seed),
                 origin,
                 metrics: Report::new(metrics, self.listener.clone()),
             }),
         })
     }
+}
 
-    fn check(&self, settings: &breaker::Settings) -> Result<(), ConfigError> {
-        let check = Check::new("circuit breaker", &self.name)?;
+impl Settings {
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Checks that a breaker with the settings `former` can change to these ones. The timeout of the attempts stays.
+    pub(super) fn replace(
+        &self,
+        former: &Self,
+        name: &str,
+    ) -> Result<(Self, breaker::Settings), ConfigError> {
+        let mut settings = self.clone();
+        settings.breaker.timeout = former.breaker.timeout;
+        let resolved = settings.resolve(name)?;
+        let (field, value): (_, &dyn Debug) = match &settings.window {
+            Window::Time(span) => ("window", span),
+            Window::Count(calls) => ("count_window", calls),
+        };
+        let permitted = "the window of the code, because it cannot change while the breaker runs";
+        let is_same = settings.window == former.window;
+        Check::new("circuit breaker", name)?.that(is_same, field, value, permitted)?;
+        Ok((settings, resolved))
+    }
+
+    /// Returns the settings of the decisions, with the defaults that depend on the window.
+    fn resolve(&self, name: &str) -> Result<breaker::Settings, ConfigError> {
+        let mut settings = self.breaker.clone();
+        settings.min_calls = self.min_calls.unwrap_or(match self.window {
+            Window::Time(_) => MIN_CALLS,
+            Window::Count(calls) => MIN_CALLS.min(calls),
+        });
+        settings.judges_few = self.min_calls.is_none();
+        self.check(name, &settings)?;
+        Ok(settings)
+    }
+
+    fn check(&self, name: &str, settings: &breaker::Settings) -> Result<(), ConfigError> {
+        let check = Check::new("circuit breaker", name)?;
         let share = |field, share: f64| {
             let is_share = share > 0.0 && share < 1.0;
             check.that(is_share, field, &share, "above 0 and below 1")
         };
         let calls = |field, calls| check.count(field, calls, 1_000_000, "1 to 1000000");
-        match self.settings.window {
+        match self.window {
             Window::Time(span) => {
                 check.duration("window", span)?;
                 check.within("window", &span, MIN_WINDOW.., "at least 10ms")?;

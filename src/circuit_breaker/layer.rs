@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::config::{Config, Settings};
 use super::part::Handle;
-use crate::algorithm::breaker::{Breaker, State};
+use crate::algorithm::breaker::{self, Breaker, State};
 use crate::chassis::{PartLayer, PartService};
 use crate::error::or_panic;
-use crate::{Availability, CompleteOnResponse, ErrorsAreFailures, Mode};
+use crate::sync::lock;
+use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, settings};
 
 /// Rejects calls to a service that is down. See the [module documentation](crate::circuit_breaker).
 ///
@@ -45,6 +46,13 @@ impl<K, C> CircuitBreakerLayer<K, C> {
     }
 }
 
+/// Settings that have been checked, for [`Handle::commit`].
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    settings: Settings,
+    resolved: breaker::Settings,
+}
+
 impl Handle {
     /// Returns the name of the breaker.
     #[must_use]
@@ -69,6 +77,57 @@ impl Handle {
         }
     }
 
+    /// Changes the settings of the running breaker: the values that `settings` names replace those of the code, and all
+    /// other values are those of the code again.
+    ///
+    /// State and counts stay: an open breaker stays open until its open time is over. The change is the same for all
+    /// handles, and calls take no lock for it. The window cannot change.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range, or the window differs. Then nothing changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::{CircuitBreakerLayer, ConfigError, settings};
+    ///
+    /// let layer = CircuitBreakerLayer::new("inventory");
+    /// let mut settings = settings::CircuitBreaker::default();
+    /// settings.failure_share = Some(0.3);
+    /// layer.handle().apply(&settings)?;
+    ///
+    /// settings.failure_share = Some(7.0);
+    /// assert_eq!(layer.handle().apply(&settings).unwrap_err().field(), "failure_share");
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    pub fn apply(&self, settings: &settings::CircuitBreaker) -> Result<(), ConfigError> {
+        let code = Config::new(self.name(), self.shared.code.clone(), ());
+        self.commit(self.prepare(&code.settings(settings).settings)?);
+        Ok(())
+    }
+
+    /// Sets whether calls are rejected or only observed, until [`apply`](Self::apply) sets it again.
+    pub fn set_mode(&self, mode: Mode) {
+        let _change = lock(&self.shared.change);
+        self.shared.begin_mode(mode);
+    }
+
+    /// Checks that the breaker can change to these settings.
+    pub(crate) fn prepare(&self, settings: &Settings) -> Result<Prepared, ConfigError> {
+        let (settings, resolved) = settings.replace(&self.shared.code, self.name())?;
+        Ok(Prepared { settings, resolved })
+    }
+
+    /// Changes to settings that have been checked.
+    pub(crate) fn commit(&self, prepared: Prepared) {
+        let shared = &*self.shared;
+        let Prepared { settings, resolved } = prepared;
+        let _change = lock(&shared.change);
+        shared.breaker.adjust(resolved);
+        shared.begin_mode(settings.mode());
+    }
+
     /// Opens the breaker, until [`force_closed`](Self::force_closed) or [`reset`](Self::reset).
     pub fn force_open(&self) {
         self.shared.steer(Breaker::force_open);
@@ -89,6 +148,6 @@ impl Handle {
 impl Availability for Handle {
     /// Returns `true` if the breaker is closed or only observes, or if it would let a probe through.
     fn is_available(&self) -> bool {
-        self.shared.mode == Mode::Observe || self.shared.breaker.would_admit(self.shared.now())
+        self.shared.mode() == Mode::Observe || self.shared.breaker.would_admit(self.shared.now())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::Settings;
 use super::metrics::BreakerMetrics;
 use crate::algorithm::breaker::{At as Place, Breaker, Finished, Mark, Probe, Transition, Word};
 use crate::chassis::{At, Record};
@@ -13,18 +14,36 @@ use crate::debug::debug_fields;
 use crate::nanos::nanos_between;
 use crate::random::Random;
 use crate::stripe::stripe;
-use crate::telemetry::Report;
+use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::telemetry::{Initial, Report};
 use crate::{Error, ErrorKind, Mode, Outcome};
 
 pub(super) struct Shared {
     pub(super) breaker: Breaker,
-    pub(super) mode: Mode,
+    /// The mode in force, for calls.
+    pub(super) mode: AtomicU32,
+    /// The settings of the code. Other settings replace some of them.
+    pub(super) code: Settings,
+    /// Held during a change of settings, so that no two changes mix.
+    pub(super) change: Mutex<()>,
     pub(super) random: Random,
     pub(super) origin: Instant,
     pub(super) metrics: Report<BreakerMetrics>,
 }
 
 impl Shared {
+    /// Changes the mode, and makes the counter of its rejections known.
+    pub(super) fn begin_mode(&self, mode: Mode) {
+        let rejections = Initial::rejections(ErrorKind::CircuitOpen, mode);
+        self.metrics.begin([rejections]);
+        self.mode.store(mode.word(), Ordering::Relaxed);
+    }
+
+    /// Returns the mode in force.
+    pub(super) fn mode(&self) -> Mode {
+        Mode::from_word(self.mode.load(Ordering::Relaxed))
+    }
+
     /// Returns the present word. A call is admitted with the word of a closed breaker.
     #[inline]
     pub(super) fn word(&self) -> Word {
@@ -55,7 +74,7 @@ impl Shared {
         let refuse = |retry_after| {
             let reason = ErrorKind::CircuitOpen;
             self.metrics
-                .refuse(reason, self.mode, retry_after, at.instant())
+                .refuse(reason, self.mode(), retry_after, at.instant())
         };
         probe.or_else(refuse)
     }
@@ -197,4 +216,4 @@ impl Drop for Shared {
     }
 }
 
-debug_fields!(Shared as CircuitBreaker { metrics.name(), breaker.state(), mode });
+debug_fields!(Shared as CircuitBreaker { metrics.name(), breaker.state(), mode() });

@@ -529,3 +529,154 @@ async fn a_clock_that_stands_still_is_survived() {
     assert!((20..100).contains(&reached.load(Ordering::Relaxed)));
     assert_eq!(layer.handle().state(), State::Open);
 }
+
+/// Overlays made by a change of the default.
+fn settings(
+    change: impl FnOnce(&mut buttress::settings::CircuitBreaker),
+) -> buttress::settings::CircuitBreaker {
+    let mut settings = buttress::settings::CircuitBreaker::default();
+    change(&mut settings);
+    settings
+}
+
+#[tokio::test(start_paused = true)]
+async fn thresholds_change_while_the_breaker_runs_and_its_counts_stay() {
+    let layer = CircuitBreakerLayer::new("thresholds");
+    calls(&layer, 10, false).await;
+    layer
+        .handle()
+        .apply(&settings(|to| to.min_calls = Some(11)))
+        .unwrap();
+    assert_eq!(fail_until_open(&layer).await, 1, "ten are counted already");
+
+    let layer = CircuitBreakerLayer::new("share");
+    calls(&layer, 100, true).await;
+    calls(&layer, 60, false).await;
+    assert_eq!(layer.handle().state(), State::Closed);
+    let settings = settings(|to| to.failure_share = Some(0.2));
+    layer.handle().apply(&settings).unwrap();
+    assert_eq!(fail_until_open(&layer).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_stays_open_for_the_time_it_opened_for() {
+    let layer = CircuitBreakerLayer::new("stays");
+    fail_until_open(&layer).await;
+    let handle = layer.handle();
+    let left = handle.open_for_remaining();
+    handle
+        .apply(&settings(|to| to.open_for = Some(60 * SECOND)))
+        .unwrap();
+    assert_eq!(handle.state(), State::Open);
+    assert_eq!(handle.open_for_remaining(), left);
+    advance(3 * SECOND).await;
+    calls(&layer, 1, false).await;
+    let next = handle.open_for_remaining().unwrap();
+    assert!(next > 40 * SECOND, "the next open time is new: {next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_no_longer_named_is_that_of_the_code_again() {
+    let layer = CircuitBreakerLayer::config("again")
+        .consecutive_failures(3)
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    handle
+        .apply(&settings(|to| to.consecutive_failures = Some(1_000)))
+        .unwrap();
+    calls(&layer, 9, false).await;
+    assert_eq!(handle.state(), State::Closed);
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!(fail_until_open(&layer).await, 1, "the row went on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_begins_to_count_forgets_what_it_did_not_see() {
+    let layer = CircuitBreakerLayer::config("row")
+        .consecutive_failures(3)
+        .build()
+        .unwrap();
+    let off = CircuitBreakerLayer::new("row-off");
+    off.handle()
+        .apply(&settings(|to| to.consecutive_failures = Some(3)))
+        .unwrap();
+    calls(&off, 2, false).await;
+    off.handle().apply(&<_>::default()).unwrap();
+    calls(&off, 1, true).await;
+    off.handle()
+        .apply(&settings(|to| to.consecutive_failures = Some(3)))
+        .unwrap();
+    assert_eq!(fail_until_open(&off).await, 3);
+    assert_eq!(fail_until_open(&layer).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_calls_count_from_the_moment_at_which_a_limit_is_set() {
+    let layer = CircuitBreakerLayer::new("slow-later");
+    let slow = async |count: u32| {
+        for _ in 0..count {
+            let service = layer.layer(service_fn(async |()| {
+                sleep(2 * SECOND / 10).await;
+                Ok::<(), BoxError>(())
+            }));
+            drop(service.oneshot(()).await);
+        }
+    };
+    slow(40).await;
+    assert_eq!(layer.handle().state(), State::Closed);
+    let slow_calls = buttress::settings::SlowCalls {
+        longer_than: SECOND / 10,
+        share: 0.1,
+    };
+    layer
+        .handle()
+        .apply(&settings(|to| to.slow_calls = Some(slow_calls)))
+        .unwrap();
+    slow(20).await;
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[test]
+fn settings_that_cannot_be_applied_change_nothing_and_are_named() {
+    let layer = CircuitBreakerLayer::new("bad");
+    for (field, bad) in [
+        (
+            "failure_share",
+            settings(|to| to.failure_share = Some(f64::NAN)),
+        ),
+        ("min_calls", settings(|to| to.min_calls = Some(0))),
+        ("open_for", settings(|to| to.open_for = Some(Duration::MAX))),
+        ("window", settings(|to| to.window = Some(SECOND))),
+        ("count_window", settings(|to| to.count_window = Some(10))),
+    ] {
+        let before = format!("{:?}", layer.handle());
+        assert_eq!(layer.handle().apply(&bad).unwrap_err().field(), field);
+        assert_eq!(format!("{:?}", layer.handle()), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_changes_while_the_breaker_runs() {
+    let layer = CircuitBreakerLayer::new("switch");
+    let handle = layer.handle();
+    handle.force_open();
+    for (mode, refused) in [
+        (Mode::Observe, false),
+        (Mode::Enforce, true),
+        (Mode::Observe, false),
+    ] {
+        handle.set_mode(mode);
+        assert_eq!(handle.is_available(), !refused);
+        let service = layer.layer(backend());
+        assert_eq!(
+            is_refused(&service.oneshot(true).await),
+            refused,
+            "{mode:?}"
+        );
+    }
+    handle.apply(&<_>::default()).unwrap();
+    let service = layer.layer(backend());
+    assert!(is_refused(&service.oneshot(true).await), "as the code says");
+    assert_eq!(handle.state(), State::Open);
+}

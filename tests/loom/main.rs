@@ -16,6 +16,9 @@ mod bulkhead;
 mod debug;
 mod drain;
 mod evidence;
+#[path = "../../src/live.rs"]
+mod live;
+mod live_numbers;
 #[allow(dead_code, unused_imports)]
 #[path = "../../src/nanos.rs"]
 mod nanos;
@@ -31,7 +34,7 @@ mod window;
 mod sync {
     use std::sync::PoisonError;
 
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,6 +101,7 @@ fn main() {
         breaker::a_late_failure_does_not_open_what_a_probe_has_closed
         breaker::answers_that_break_off_are_in_a_row_although_each_head_was_good
         breaker::an_answer_that_breaks_off_is_counted_once
+        live_numbers::a_reader_sees_no_mixture_of_two_changes
         evidence::of_calls_that_end_together_the_slowest_is_kept
         evidence::a_straggler_leaves_a_newer_second_in_its_slot_alone
         sketch::a_call_is_collected_once

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::machine::{Settings, TransitionCause};
+use super::conditions::Conditions;
+use super::machine::TransitionCause;
 use crate::algorithm::window::{BUCKETS, CountWindow, FailedOperations, Sample, Tally, TimeWindow};
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -150,7 +151,7 @@ impl Counts {
     /// row.
     pub(super) fn verdict(
         &self,
-        settings: &Settings,
+        settings: &Conditions,
         epoch: u64,
         streak: u32,
         nanos: u64,
@@ -182,7 +183,7 @@ impl Counts {
 }
 
 /// Returns the cause, if the breaker should open because of the calls of `tally`.
-fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
+fn verdict(settings: &Conditions, tally: Tally) -> Option<TransitionCause> {
     if has_enough(settings, tally) && has_failed(settings, tally) {
         return Some(TransitionCause::FailureShare);
     }
@@ -191,7 +192,7 @@ fn verdict(settings: &Settings, tally: Tally) -> Option<TransitionCause> {
 
 /// Returns whether the last calls show an outage: many calls, and failures of many operations.
 fn is_sudden_outage(
-    settings: &Settings,
+    settings: &Conditions,
     tally: Tally,
     operations: impl FnOnce() -> FailedOperations,
 ) -> bool {
@@ -202,7 +203,7 @@ fn is_sudden_outage(
 
 /// Returns whether the calls of a whole window show an outage, however few there are.
 fn is_outage(
-    settings: &Settings,
+    settings: &Conditions,
     tally: Tally,
     operations: impl FnOnce() -> FailedOperations,
 ) -> bool {
@@ -213,17 +214,17 @@ fn is_outage(
 }
 
 /// Returns whether there are enough calls for a meaningful share.
-fn has_enough(settings: &Settings, tally: Tally) -> bool {
+fn has_enough(settings: &Conditions, tally: Tally) -> bool {
     tally.calls >= u64::from(settings.min_calls)
 }
 
 /// Returns whether the share of failures is significantly above the threshold.
-fn has_failed(settings: &Settings, tally: Tally) -> bool {
+fn has_failed(settings: &Conditions, tally: Tally) -> bool {
     lower_bound(tally.failures, tally.calls) > settings.failure_share
 }
 
 /// Returns whether the share of slow calls is significantly above its threshold, if there is one.
-fn is_slow(settings: &Settings, tally: Tally) -> bool {
+fn is_slow(settings: &Conditions, tally: Tally) -> bool {
     let exceeds = |(_, share)| lower_bound(tally.slow, tally.calls) > share;
     has_enough(settings, tally) && settings.slow_calls.is_some_and(exceeds)
 }
@@ -243,8 +244,11 @@ fn lower_bound(part: u64, calls: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::tests::settings;
     use super::*;
+
+    fn settings() -> Conditions {
+        Conditions::of(&super::super::machine::tests::settings())
+    }
 
     #[test]
     fn a_good_head_ends_a_row_of_bad_heads_and_a_whole_answer_ends_any_row() {
@@ -290,7 +294,7 @@ mod tests {
     /// A window of 10 s, and the settings that judge few calls.
     struct Calls {
         counts: Counts,
-        settings: Settings,
+        settings: Conditions,
     }
 
     impl Calls {
@@ -371,7 +375,7 @@ mod tests {
 
     #[test]
     fn opens_when_too_many_calls_are_slow() {
-        let settings = Settings {
+        let settings = Conditions {
             slow_calls: Some((Duration::from_secs(1), 0.3)),
             ..settings()
         };

@@ -191,6 +191,18 @@ impl Machine {
         }
     }
 
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Replaces the settings. The state stays: an open time and the leases of probes end when they were to end.
+    pub(super) fn adjust(&mut self, settings: Settings) {
+        if let Phase::HalfOpen(probes) = &mut self.phase {
+            probes.ramp = probes.ramp.min(settings.max_probes);
+        }
+        self.settings = settings;
+    }
+
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Closed { .. } => State::Closed,

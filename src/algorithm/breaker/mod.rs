@@ -4,18 +4,21 @@
 //! lock, and publishes its state in two words for calls that do not take the lock.
 
 mod closed;
+mod conditions;
 mod machine;
 
 use std::time::Duration;
 
 use self::closed::Step;
 pub(crate) use self::closed::{At, Counts, MIN_FAILURES, Mark};
+use self::conditions::{Conditions, NO_TIME};
 use self::machine::{Machine, NEVER, ProbeEnd};
 pub(crate) use self::machine::{Probe, Settings};
 pub use self::machine::{State, Transition, TransitionCause};
 use crate::Outcome;
 use crate::algorithm::evidence::{Evidence, Terms};
 use crate::algorithm::window::Sample;
+use crate::live::Live;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// The state of a breaker and its epoch. A call on a closed breaker reads only this word.
@@ -68,18 +71,27 @@ pub(crate) struct Breaker {
     counts: Counts,
     machine: Mutex<Machine>,
     evidence: Evidence,
-    settings: Settings,
+    /// The [`Conditions`], changed under the lock of the machine.
+    conditions: Live<5>,
+    /// The nanoseconds above which a call is slow, or [`NO_TIME`]. One of the conditions, for calls that read no other.
+    slow_after: AtomicU64,
+    /// The number of failures in a row that opens the breaker, or 0. Likewise.
+    row: AtomicU64,
 }
 
 impl Breaker {
     pub(crate) fn new(settings: Settings, counts: Counts) -> Self {
+        let conditions = Conditions::of(&settings);
+        let row = conditions.consecutive_failures.unwrap_or(0);
         Self {
             word: AtomicU64::new(Word::new(State::Closed, 0).0),
             open_until: AtomicU64::new(NEVER),
             counts,
-            machine: Mutex::new(Machine::new(settings.clone())),
             evidence: Evidence::new(Terms::new(settings.timeout)),
-            settings,
+            machine: Mutex::new(Machine::new(settings)),
+            conditions: Live::new(conditions.words()),
+            slow_after: AtomicU64::new(conditions.slow_after()),
+            row: AtomicU64::new(row.into()),
         }
     }
 
@@ -96,7 +108,27 @@ impl Breaker {
     /// Returns the time above which a call is slow, if slow calls count.
     #[inline]
     pub(crate) fn slow_calls_longer_than(&self) -> Option<Duration> {
-        self.settings.slow_calls.map(|(longer_than, _)| longer_than)
+        match self.slow_after.load(Ordering::Relaxed) {
+            NO_TIME => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Replaces the settings, but for the timeout of the attempts. State and counts stay. For a call that ends in the
+    /// meantime, the settings before or after the change apply.
+    pub(crate) fn adjust(&self, settings: Settings) {
+        let mut machine = lock(&self.machine);
+        let conditions = Conditions::of(&settings);
+        let row = conditions.consecutive_failures.unwrap_or(0);
+        if row != 0 && machine.settings().consecutive_failures.is_none() {
+            // Successes since failures in a row last counted have not ended the row.
+            self.counts.count_streak(machine.epoch(), Step::Succeeded);
+        }
+        machine.adjust(settings);
+        self.conditions.set(conditions.words());
+        self.slow_after
+            .store(conditions.slow_after(), Ordering::Relaxed);
+        self.row.store(row.into(), Ordering::Relaxed);
     }
 
     /// Returns the remaining open time. `None` if it is not known, because the breaker is half-open or forced open.
@@ -266,7 +298,7 @@ impl Breaker {
     /// Returns whether failures in a row are counted.
     #[inline]
     pub(crate) fn counts_rows(&self) -> bool {
-        self.settings.consecutive_failures.is_some()
+        self.row.load(Ordering::Relaxed) != 0
     }
 
     #[inline]
@@ -287,7 +319,8 @@ impl Breaker {
         jitter: impl FnOnce() -> f64,
     ) -> Option<Transition> {
         let (epoch, nanos) = (admitted.epoch(), call.at.nanos);
-        let cause = self.counts.verdict(&self.settings, epoch, streak, nanos)?;
+        let conditions = Conditions::from_words(self.conditions.get());
+        let cause = self.counts.verdict(&conditions, epoch, streak, nanos)?;
         let (retry_after, jitter) = (call.outcome.retry_after(), jitter());
         // Before the next epoch.
         let tally = self.counts.tally(epoch, nanos);
