@@ -137,11 +137,13 @@ pub enum EventKind<'a> {
         /// The time after which a call can pass, if it is known.
         retry_after: Option<Duration>,
     },
-    /// A call was given up because its time was over.
+    /// A call was given up because its time was over, or would have been with [`Mode::Enforce`].
     #[non_exhaustive]
     TimedOut {
         /// The time that is set for the layer; `None` for an inherited deadline.
         limit: Option<Duration>,
+        /// The mode of the limit. With [`Mode::Observe`] the call went on.
+        mode: Mode,
     },
     /// A rate limit lets no call pass for a time, because the service asked for it.
     #[non_exhaustive]
@@ -235,8 +237,12 @@ impl fmt::Display for Event<'_> {
                 write!(f, "{layer} {would} a call: {}", reason.label())?;
                 retry_after.map_or(Ok(()), |after| write!(f, ", try again in {after:?}"))
             }
-            EventKind::TimedOut { limit } => {
-                write!(f, "{layer} ended a call")?;
+            EventKind::TimedOut { limit, mode } => {
+                let would = match mode {
+                    Mode::Enforce => "ended",
+                    _ => "would end",
+                };
+                write!(f, "{layer} {would} a call")?;
                 limit.map_or(Ok(()), |limit| write!(f, " after {limit:?}"))
             }
             EventKind::Transition(Transition {

@@ -4,7 +4,8 @@
 ///
 /// It is a setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate
 /// limit](crate::rate_limit::Config::mode), [bulkhead](crate::bulkhead::Config::mode),
-/// [hedge](crate::hedge::Config::mode) and [outlier ejection](crate::balance::OutlierEjection). Calls that would have
+/// [hedge](crate::hedge::Config::mode), [outlier ejection](crate::balance::OutlierEjection), and of the
+/// [timeout](crate::stack::Standard::timeout_mode) of a standard stack and the [budget](crate::budget::Config::mode) of retries. Calls that would have
 /// been rejected are counted in `buttress_rejections_total` with `mode="observe"`.
 ///
 /// # Examples

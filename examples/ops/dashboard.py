@@ -35,7 +35,7 @@ ROWS = [
             ("{{name}} {{layer}} {{reason}} {{mode}}", 'sum by (name, layer, reason, mode) (rate(buttress_rejections_total{SELECT}[$__rate_interval]))'),
         ]),
         ("Timeouts", "ops", [
-            ("{{name}} {{layer}}", 'sum by (name, layer) (rate(buttress_timeouts_total{SELECT}[$__rate_interval]))'),
+            ("{{name}} {{layer}} {{mode}}", 'sum by (name, layer, mode) (rate(buttress_timeouts_total{SELECT}[$__rate_interval]))'),
         ]),
         ("Retries", "ops", [
             ("{{name}} {{decision}}", 'sum by (name, decision) (rate(buttress_retry_decisions_total{SELECT}[$__rate_interval]))'),

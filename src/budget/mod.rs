@@ -112,13 +112,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use self::metrics::{BudgetMetrics, word};
-use crate::ConfigError;
 pub(crate) use crate::algorithm::budget::Gain;
 use crate::algorithm::budget::{TOKENS_PER_RETRY, Tokens};
 use crate::debug::debug_fields;
 use crate::error::{Check, or_panic};
 use crate::nanos::nanos_between;
 use crate::telemetry::{Published, Series, Shown};
+use crate::{ConfigError, Mode};
 
 /// Cost of a retry.
 pub(crate) const RETRY: u32 = TOKENS_PER_RETRY;
@@ -137,6 +137,7 @@ pub struct Budget {
 
 struct Shared {
     tokens: Tokens,
+    mode: Mode,
     /// `true` if the user has set the initial tokens: layers do not raise them then.
     is_initial_fixed: bool,
     origin: Instant,
@@ -170,6 +171,7 @@ impl Budget {
             reserve: None,
             share: 0.2,
             initial: None,
+            mode: Mode::Enforce,
         }
     }
 
@@ -236,6 +238,11 @@ impl Budget {
         taken
     }
 
+    /// Returns whether retries that the budget does not pay for are made all the same.
+    pub(crate) fn only_observes(&self) -> bool {
+        self.shared.mode == Mode::Observe
+    }
+
     /// Gives back the tokens of an attempt that was not sent.
     pub(crate) fn give_back(&self, taken: u32) {
         self.shared.tokens.deposit(taken);
@@ -274,6 +281,7 @@ pub struct Config {
     share: f64,
     /// `None` for the number that the layers of the budget need.
     initial: Option<u32>,
+    mode: Mode,
 }
 
 impl Config {
@@ -302,6 +310,15 @@ impl Config {
         self
     }
 
+    /// Sets whether the budget refuses retries, or only observes. [`Mode::Enforce`] by default.
+    ///
+    /// While it only observes, retries that it would refuse are made. They are counted in `buttress_retry_decisions_total`
+    /// with the decision `budget_observed`, in addition to `retried`. Hedges keep to the budget in each mode.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
     /// Makes the budget.
     ///
     /// # Errors
@@ -321,6 +338,7 @@ impl Config {
         Ok(Budget {
             shared: Arc::new(Shared {
                 tokens,
+                mode: self.mode,
                 is_initial_fixed: self.initial.is_some(),
                 origin: Instant::now(),
                 shown,

@@ -475,7 +475,8 @@ impl<O: Part, A: Part> Permit for InFlight<O, A> {
     fn expire(mut self) -> Error {
         self.held.settle(Outcome::Cancelled, EndedBy::Deadline);
         let name = self.held.core().name;
-        Series::of_time(name, "deadline", Duration::MAX).timed_out(Instant::now());
+        Series::of_time(name, "deadline", Duration::MAX)
+            .timed_out(crate::Mode::Enforce, Instant::now());
         Error::late(name)
     }
 }

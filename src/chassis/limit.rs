@@ -16,15 +16,21 @@ use crate::{Error, ErrorKind, Mode, context};
 #[derive(Clone, Debug)]
 pub struct Limit {
     pub(crate) time: Duration,
+    pub(crate) mode: Mode,
     pub(crate) metrics: Report<TimeoutMetrics>,
 }
 
 impl Limit {
-    /// Notes that a call was given up.
+    /// Notes that a call was given up, or would have been in the mode that enforces.
     pub(crate) fn end(&self, now: Instant) {
-        self.metrics.timed_out(now);
-        let limit = Some(self.time).filter(|time| *time != Duration::MAX);
-        self.metrics.tell(|| EventKind::TimedOut { limit });
+        let Self {
+            time,
+            mode,
+            metrics,
+        } = self;
+        metrics.timed_out(*mode, now);
+        let limit = Some(*time).filter(|time| *time != Duration::MAX);
+        metrics.tell(|| EventKind::TimedOut { limit, mode: *mode });
     }
 }
 
@@ -106,7 +112,7 @@ impl Series<TimeoutMetrics> {
             let shown = &series.levels().0;
             shown.store(whole_nanos(time), Ordering::Relaxed);
         }
-        series.begin([Initial::of(&TIMEOUTS, &[])])
+        series.begin([Initial::of(&TIMEOUTS, &[Mode::Enforce.label()])])
     }
 
     /// Returns the same for layers that also refuse calls whose deadline has passed.
@@ -116,7 +122,8 @@ impl Series<TimeoutMetrics> {
     }
 
     /// Notes that a call was given up.
-    pub(crate) fn timed_out(&self, now: Instant) {
-        self.report(now, |handles| handles.count(&TIMEOUTS, &[]));
+    pub(crate) fn timed_out(&self, mode: Mode, now: Instant) {
+        let mode = &[mode.label()];
+        self.report(now, |handles| handles.count(&TIMEOUTS, mode));
     }
 }

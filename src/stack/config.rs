@@ -16,7 +16,7 @@ use crate::rate_limit::{self, Rate, RateLimitLayer};
 use crate::telemetry::{Report, Series};
 use crate::{
     Budget, ByClone, CircuitBreakerLayer, CompleteOnResponse, ConfigError, ErrorsAreFailures,
-    HedgeLayer, RetryLayer, circuit_breaker, drain, hedge, retry, settings,
+    HedgeLayer, Mode, RetryLayer, circuit_breaker, drain, hedge, retry, settings,
 };
 
 /// Longer than nearly any call to a healthy service.
@@ -58,6 +58,7 @@ struct Values {
     has_drain: bool,
     deadline: Option<Duration>,
     response_timeout: Choice<Duration>,
+    timeout_mode: Mode,
     retry: Option<retry::Config>,
     hedge: Option<hedge::Config>,
     breaker: Option<circuit_breaker::Config>,
@@ -82,6 +83,7 @@ impl Settings {
             has_drain: false,
             deadline: None,
             response_timeout: Choice::Default,
+            timeout_mode: Mode::Enforce,
             retry: Some(RetryLayer::config(name)),
             hedge: None,
             breaker: Some(CircuitBreakerLayer::config(name)),
@@ -131,6 +133,16 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
     /// its body reports its [progress](crate::Upload).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.values.timeout = Choice::Set(timeout);
+        self
+    }
+
+    /// Sets whether the timeout ends attempts, or is only observed. [`Mode::Enforce`] by default.
+    ///
+    /// While it only observes, an attempt goes on until the response timeout and the deadline. If it would have ended, it
+    /// is counted in `buttress_timeouts_total` with `mode="observe"`, and an [event](crate::event) tells of it. Copies of a
+    /// hedge are not counted.
+    pub fn timeout_mode(mut self, mode: Mode) -> Self {
+        self.settings.values.timeout_mode = mode;
         self
     }
 
@@ -374,17 +386,24 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
             bulkhead.listener = bulkhead.listener.or(listener);
             bulkhead.part(origin, timeout)
         });
-        let limit = |time, part| Limit {
+        let limit = |time, part, mode| Limit {
             time,
+            mode,
             metrics: Report::new(Series::of_time(name, part, time), listener.clone()),
         };
         let time = settings.deadline.unwrap_or(Duration::MAX);
         let metrics = Series::of_deadline(name, "deadline", time);
         let metrics = Report::new(metrics, listener.clone());
-        let deadline = Limit { time, metrics };
+        let mode = Mode::Enforce;
+        let deadline = Limit {
+            time,
+            mode,
+            metrics,
+        };
         let response_timeout = settings.response_timeout();
-        let response_timeout = response_timeout.map(|time| limit(time, "response_timeout"));
-        let timeout = timeout.map(|time| limit(time, "timeout"));
+        let response_timeout =
+            response_timeout.map(|time| limit(time, "response_timeout", Mode::Enforce));
+        let timeout = timeout.map(|time| limit(time, "timeout", settings.timeout_mode));
         let (retry, hedge) = (retry.transpose()?, hedge.transpose()?);
         let meter = |stage| settings.is_measured.then(|| Meter::new(name, stage));
         let attempt = (

@@ -30,7 +30,7 @@ pub(crate) static REJECTIONS: Metric<Counter> = metric("buttress_rejections_tota
     .labels(&["layer", "reason", "mode"])
     .help("Calls that a layer refused before the inner service was asked");
 pub(crate) static TIMEOUTS: Metric<Counter> = metric("buttress_timeouts_total")
-    .labels(&["layer"])
+    .labels(&["layer", "mode"])
     .help("Calls that were given up because their time was over");
 
 pub(crate) static TIMEOUT: Metric<Gauge> = metric("buttress_timeout_seconds")

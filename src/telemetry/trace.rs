@@ -71,10 +71,10 @@ pub(super) fn trace(event: &Event<'_>) {
             record!(event, DEBUG, { reason, mode, retry_after },
                 ["circuit_breaker" "rate_limit" "bulkhead" "deadline" "balance" "retry" "drain" "propagate_deadline" "inherit_deadline"]);
         }
-        EventKind::TimedOut { limit } => {
-            let limit = limit.map(|limit| limit.as_secs_f64());
-            record!(event, DEBUG, { limit }, ["timeout" "response_timeout" "deadline" "body" "request_body" "propagate_deadline"
-                    "inherit_deadline"]);
+        EventKind::TimedOut { limit, mode } => {
+            let (limit, mode) = (limit.map(|limit| limit.as_secs_f64()), mode.label());
+            record!(event, DEBUG, { limit, mode }, ["timeout" "response_timeout" "deadline" "body" "request_body"
+                    "propagate_deadline" "inherit_deadline"]);
         }
         EventKind::Transition(change) => {
             let (from, to, cause) = (change.from.label(), change.to.label(), change.cause.label());

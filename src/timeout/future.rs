@@ -78,7 +78,7 @@ where
         ready!(this.bound.poll_end(this.timer, cx));
         let reason = GivenUp::over(this.bound.timeout());
         context::give_up(reason, || this.call.set(Call::Done));
-        metrics.timed_out(Instant::now());
+        metrics.timed_out(crate::Mode::Enforce, Instant::now());
         Poll::Ready(Err(this.bound.error(metrics.name())))
     }
 }

@@ -62,7 +62,7 @@
 //!
 //! | metric | labels |
 //! |---|---|
-//! | `buttress_timeouts_total` | name, layer = timeout, deadline |
+//! | `buttress_timeouts_total` | name, layer = timeout, deadline; mode = enforce |
 //! | `buttress_timeout_seconds`, a gauge: the time that is set | name, layer |
 //! | `buttress_rejections_total` | name, layer = deadline, retry; reason = `deadline_exceeded`; mode = enforce |
 //!

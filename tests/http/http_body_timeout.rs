@@ -392,7 +392,14 @@ async fn every_timeout_is_counted_once() {
     assert_eq!(key.name(), "buttress_timeouts_total");
     let labels = key.labels().map(|label| (label.key(), label.value()));
     let labels = labels.collect::<Vec<_>>();
-    assert_eq!(labels, [("name", "inventory"), ("layer", "body")]);
+    assert_eq!(
+        labels,
+        [
+            ("name", "inventory"),
+            ("layer", "body"),
+            ("mode", "enforce")
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,9 @@ use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::State;
 use buttress::event::{Event, EventKind};
 use buttress::{
-    Balance, BoxError, BulkheadLayer, CircuitBreakerLayer, Classify, Error, ErrorsAreFailures,
-    GaveUp, HedgeLayer, Mode, Outcome, Rate, RateLimitLayer, standard,
+    Balance, BoxError, Budget, BulkheadLayer, CircuitBreakerLayer, Classify, Error,
+    ErrorsAreFailures, GaveUp, HedgeLayer, Mode, Outcome, Rate, RateLimitLayer, RetryLayer,
+    standard,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -108,6 +109,47 @@ async fn a_stack_tells_of_its_time_limits() {
         .await
         .unwrap_err();
     assert_eq!(log.take(), ["slow: deadline ended a call after 3s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_only_observes_ends_no_call_and_tells_once() {
+    let log = Log::default();
+    let stack = standard("slow").unlimited().no_circuit_breaker();
+    let stack = stack.timeout(SECOND).timeout_mode(Mode::Observe);
+    let stack = stack.on_event(log.listener()).build().unwrap();
+    let client = stack.wrap(service_fn(async |seconds: u32| {
+        for _ in 0..seconds {
+            sleep(SECOND).await;
+        }
+        Ok::<_, BoxError>(())
+    }));
+    client.send(5).await.unwrap();
+    assert_eq!(log.take(), ["slow: timeout would end a call after 1s"]);
+    client.send(20).await.unwrap_err();
+    let lines = log.take();
+    assert_eq!(lines[0], "slow: timeout would end a call after 1s");
+    assert_eq!(lines[1], "slow: response_timeout ended a call after 10s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_only_observes_refuses_no_retry() {
+    for (mode, attempts) in [(Mode::Enforce, 1), (Mode::Observe, 3)] {
+        let budget = Budget::config("empty")
+            .initial(0)
+            .mode(mode)
+            .build()
+            .unwrap();
+        let calls = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&calls);
+        let retry = RetryLayer::config("empty").budget(&budget).build().unwrap();
+        let client = retry.wrap(service_fn(move |()| {
+            *counted.lock().expect("no panic") += 1;
+            async { Err::<(), BoxError>("down".into()) }
+        }));
+        client.send(()).await.unwrap_err();
+        assert_eq!(*calls.lock().expect("no panic"), attempts);
+        assert_eq!(budget.in_flight(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -278,7 +278,7 @@ where
             let now = Instant::now();
             let has_come = |at: &Instant| *at <= now;
             if due.timeout.as_ref().is_some_and(has_come) {
-                if self.running.extend_timeout(now) {
+                if self.running.extend_timeout(now) || self.running.observe_timeout(now) {
                     polled = Some(Poll::Pending);
                     continue;
                 }

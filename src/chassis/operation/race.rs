@@ -292,7 +292,7 @@ where
             let result = match poll_attempt(hedge.call.as_mut(), &mut hedge.sent.held, cx) {
                 Poll::Ready(result) => result,
                 Poll::Pending => {
-                    let time = running.timeout();
+                    let time = running.timeout_of_copies();
                     let Some(time) = time.filter(|_| hedge.sent.held.is_sent()) else {
                         continue;
                     };

@@ -197,7 +197,14 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             budget::RETRY
         };
         let paid = match &retry.budget {
-            Some(budget) => budget.withdraw(cost, now).ok_or(GaveUp::Budget)?,
+            Some(budget) => match budget.withdraw(cost, now) {
+                Some(paid) => paid,
+                None if budget.only_observes() => {
+                    retry.metrics.observed_budget(now);
+                    0
+                }
+                None => return Err(GaveUp::Budget),
+            },
             None => 0,
         };
         let is_throttled = matches!(end.outcome, Outcome::Throttled { .. });

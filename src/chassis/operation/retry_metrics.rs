@@ -69,6 +69,14 @@ impl Report {
         });
     }
 
+    /// Notes that a further attempt follows although the budget does not pay for it.
+    #[cold]
+    pub(super) fn observed_budget(&self, now: Instant) {
+        self.report(now, |handles| {
+            handles.count(&RETRY_DECISIONS, &["budget_observed"]);
+        });
+    }
+
     /// Notes that no attempt follows the failed one, whose number is given.
     pub(crate) fn gave_up(
         &self,

@@ -266,6 +266,27 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         self.recipe().replay.upload(request)
     }
 
+    /// Notes that the time of the attempt is over, if the timeout only observes. Returns whether the attempt goes on.
+    #[cold]
+    pub(super) fn observe_timeout(&mut self, now: Instant) -> bool {
+        let limit = self.plan().timeout();
+        let Some(limit) = limit.filter(|limit| limit.mode == Mode::Observe) else {
+            return false;
+        };
+        limit.end(now);
+        if let Some(times) = self.times.get_mut() {
+            times.timeout_at = NEVER - 1;
+        }
+        true
+    }
+
+    /// Returns the time of each copy that a hedge sends.
+    pub(super) fn timeout_of_copies(&self) -> Option<Duration> {
+        let limit = self.plan().timeout();
+        let is_enforced = limit.is_none_or(|limit| limit.mode == Mode::Enforce);
+        self.timeout().filter(|_| is_enforced)
+    }
+
     /// Extends the time of the attempt if the client takes the body of the request, or has just taken the rest of it.
     /// Returns whether it was extended.
     #[cold]
@@ -386,7 +407,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let name = self.held.core().name;
         match self.plan().timeout() {
             Some(limit) => limit.end(Instant::now()),
-            None => Series::of_time(name, "timeout", Duration::MAX).timed_out(Instant::now()),
+            None => Series::of_time(name, "timeout", Duration::MAX)
+                .timed_out(crate::Mode::Enforce, Instant::now()),
         }
         Error::timed_out(ErrorKind::Timeout, name, self.timeout().unwrap_or_default())
     }

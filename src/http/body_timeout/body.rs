@@ -118,7 +118,7 @@ impl<B> Parts<'_, B> {
         self.body.set(None);
         *self.timer = None;
         let name = self.metrics.map_or("", |metrics| {
-            metrics.timed_out(Instant::now());
+            metrics.timed_out(crate::Mode::Enforce, Instant::now());
             metrics.name()
         });
         let mut error = Error::body_timed_out(end.kind, name, end.allowed, end.stage);

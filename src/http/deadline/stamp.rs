@@ -108,7 +108,7 @@ impl Told {
         if now < self.until || error.kind() != ErrorKind::Service || !error.was_sent() {
             return error;
         }
-        self.metrics.timed_out(now);
+        self.metrics.timed_out(crate::Mode::Enforce, now);
         let (kind, name) = (ErrorKind::DeadlineExceeded, self.metrics.name());
         Error::timed_out(kind, name, self.allowed)
     }

@@ -189,6 +189,10 @@ async fn every_end_of_a_call() {
     let measured = measured.timeout(SECOND).classify(ByWord).build().unwrap();
     let measured = measured.layer(service_fn(echo));
     measured.oneshot("hangs").await.unwrap_err();
+    let observed = standard(NAME).no_circuit_breaker().unlimited().no_retry();
+    let observed = observed.timeout(SECOND).timeout_mode(Mode::Observe);
+    let observed = observed.build().unwrap().layer(service_fn(echo));
+    observed.oneshot("slow").await.unwrap();
     for measure in [MeasureLayer::operation(NAME), MeasureLayer::attempt(NAME)] {
         let measure = measure.classify(ByWord);
         let service = measure.layer(service_fn(echo));
@@ -448,7 +452,8 @@ counter buttress_retry_decisions_total decision=budget,deadline,exhausted,nested
     name=inventory
 histogram/s buttress_retry_delay_seconds name=inventory source=backoff,retry_after
 gauge/s buttress_timeout_seconds layer=deadline,response_timeout,timeout name=inventory
-counter buttress_timeouts_total layer=deadline,response_timeout,timeout name=inventory
+counter buttress_timeouts_total layer=deadline,response_timeout,timeout mode=enforce,observe \
+    name=inventory
 ";
 
 #[tokio::test(start_paused = true)]
@@ -682,8 +687,8 @@ buttress_retry_decisions_total{{name="NAME",decision="exhausted"}} 0
 buttress_retry_decisions_total{{name="NAME",decision="retried"}} 0
 buttress_timeout_seconds{{name="NAME",layer="deadline"}} 10
 buttress_timeout_seconds{{name="NAME",layer="timeout"}} 2
-buttress_timeouts_total{{name="NAME",layer="deadline"}} 0
-buttress_timeouts_total{{name="NAME",layer="timeout"}} 0"#
+buttress_timeouts_total{{name="NAME",layer="deadline",mode="enforce"}} 0
+buttress_timeouts_total{{name="NAME",layer="timeout",mode="enforce"}} 0"#
     );
     samples
         .replace("NAME", name)
