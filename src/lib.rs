@@ -303,4 +303,5 @@ pub use crate::replay::{ByClone, Conflict, Effect, Never, Replay, ReplayBodyErro
 pub use crate::retry::{Retry, RetryLayer};
 pub use crate::shortage::Shortage;
 pub use crate::stack::standard;
+pub use crate::telemetry::{MetricInfo, MetricKind, metrics_list};
 pub use crate::timeout::{DeadlineLayer, DeadlineService, Timeout, TimeoutLayer};

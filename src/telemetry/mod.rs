@@ -11,6 +11,7 @@
 
 mod changes;
 mod handles;
+mod list;
 pub(crate) mod recent;
 mod report;
 mod series;
@@ -20,6 +21,7 @@ pub(crate) mod table;
 mod trace;
 
 pub(crate) use handles::Handles;
+pub use list::{MetricInfo, MetricKind, metrics_list};
 pub(crate) use report::{Listener, Report};
 pub(crate) use series::{Initial, Instruments, Series};
 pub(crate) use shown::{Gauges, Published, Shown};

@@ -9,6 +9,8 @@ use metrics::{
     Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit,
 };
 
+use super::list::MetricKind;
+
 /// A metric whose handles are of the type `H`.
 pub(crate) struct Metric<H> {
     pub(crate) name: &'static str,
@@ -189,11 +191,15 @@ const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some(
 
 /// A handle to a series of a metric.
 pub(crate) trait Handle: Sized {
+    const KIND: MetricKind;
+
     /// Describes the metric, and makes its series known.
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self;
 }
 
 impl Handle for Counter {
+    const KIND: MetricKind = MetricKind::Counter;
+
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
         recorder.describe_counter(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_counter(key, &METADATA)
@@ -201,6 +207,8 @@ impl Handle for Counter {
 }
 
 impl Handle for Gauge {
+    const KIND: MetricKind = MetricKind::Gauge;
+
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
         recorder.describe_gauge(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_gauge(key, &METADATA)
@@ -208,6 +216,8 @@ impl Handle for Gauge {
 }
 
 impl Handle for Histogram {
+    const KIND: MetricKind = MetricKind::Histogram;
+
     fn register(recorder: &dyn Recorder, metric: &Metric<Self>, key: &Key) -> Self {
         recorder.describe_histogram(metric.name.into(), metric.unit(), metric.help.into());
         recorder.register_histogram(key, &METADATA)

@@ -5,9 +5,6 @@
 
 #[path = "../../stack/mod.rs"]
 mod stack;
-#[allow(dead_code, reason = "only the crate looks up handles")]
-#[path = "../../../src/telemetry/table.rs"]
-mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -23,13 +20,12 @@ use buttress::{
     Backoff, Balance, BoxError, Budget, BulkheadLayer, ByClone, CircuitBreakerLayer, Classify,
     Deadline, DeadlineLayer, Error, ErrorsAreFailures, FallbackLayer, HedgeLayer, Jitter,
     KeyedLayer, MeasureLayer, Mode, Outcome, Pushback, Rate, RateLimitLayer, Replay, RetryLayer,
-    TimeoutLayer, bulkhead, fallback, hedge, rate_limit, retry, standard,
+    TimeoutLayer, bulkhead, fallback, hedge, metrics_list, rate_limit, retry, standard,
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use metrics_util::debugging::DebuggingRecorder;
 use stack::stack;
-use table::Metric;
 use tokio::task::JoinSet;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -471,7 +467,8 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     every_change_of_a_balancer().await;
     every_end_of_a_call_to_an_endpoint().await;
 
-    let helps: BTreeMap<_, _> = table().map(|entry| (entry.name, entry.help)).into();
+    let list = metrics_list().iter();
+    let helps: BTreeMap<_, _> = list.map(|metric| (metric.name, metric.help)).collect();
     let mut labels = BTreeMap::<_, BTreeMap<_, BTreeSet<_>>>::new();
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
         let kind = format!("{:?}", key.kind()).to_lowercase();
@@ -502,70 +499,17 @@ async fn every_metric_has_its_documented_name_type_and_labels_and_no_others() {
     assert_eq!(seen, METRICS, "\n{seen}");
 }
 
-/// An entry of the crate's table of metrics.
-struct Entry {
-    name: &'static str,
-    labels: &'static [&'static str],
-    kind: String,
-    help: &'static str,
-}
-
-fn entry<H>(metric: &Metric<H>) -> Entry {
-    let kind = std::any::type_name::<H>().rsplit("::").next().unwrap();
-    let unit = metric.unit().map(|unit| unit.as_canonical_label());
-    let unit = unit.map_or(String::new(), |unit| format!("/{unit}"));
-    Entry {
-        name: metric.name,
-        labels: metric.labels,
-        kind: kind.to_lowercase() + &unit,
-        help: metric.help,
-    }
-}
-
-/// The crate's table of metrics.
-fn table() -> [Entry; 33] {
-    [
-        entry(&table::CALLS),
-        entry(&table::CALL_DURATION),
-        entry(&table::REJECTIONS),
-        entry(&table::TIMEOUTS),
-        entry(&table::TIMEOUT),
-        entry(&table::RETRY_DECISIONS),
-        entry(&table::RETRY_DELAY),
-        entry(&table::BUDGET_TOKENS),
-        entry(&table::BUDGET_CAPACITY),
-        entry(&table::HEDGES),
-        entry(&table::HEDGE_DELAY),
-        entry(&table::BREAKER_STATE),
-        entry(&table::BREAKER_TRANSITIONS),
-        entry(&table::BREAKER_OPENINGS),
-        entry(&table::LIMIT),
-        entry(&table::IN_FLIGHT),
-        entry(&table::RATE_LIMIT),
-        entry(&table::RATE_LIMIT_BURST),
-        entry(&table::RATE_LIMIT_TOKENS),
-        entry(&table::QUEUE_DEPTH),
-        entry(&table::QUEUE_WAIT),
-        entry(&table::FALLBACKS),
-        entry(&table::KEYS),
-        entry(&table::KEY_EVENTS),
-        entry(&table::ENDPOINTS),
-        entry(&table::EJECTIONS),
-        entry(&table::PRIORITY_SHARE),
-        entry(&table::DISCOVERY_RUNNING),
-        entry(&table::HEALTH_CHECK_RUNNING),
-        entry(&table::ENDPOINT_CALLS),
-        entry(&table::ENDPOINT_IN_FLIGHT),
-        entry(&table::ENDPOINT_LATENCY),
-        entry(&table::ENDPOINT_READY),
-    ]
-}
-
 #[test]
 fn the_table_has_every_metric_with_its_labels_and_no_others() {
-    let of_table = table().map(|entry| {
-        let labels = BTreeSet::from_iter([&["name"], entry.labels].concat());
-        (entry.name, entry.kind, labels)
+    let of_table = metrics_list().iter().map(|metric| {
+        let labels = BTreeSet::from_iter([&["name"], metric.labels].concat());
+        let unit = if metric.name.ends_with("_seconds") {
+            "/s"
+        } else {
+            ""
+        };
+        let kind = format!("{:?}{unit}", metric.kind).to_lowercase();
+        (metric.name, kind, labels)
     });
     let lines = METRICS.lines().filter(|line| !line.is_empty());
     let recorded = lines.map(|line| {
@@ -574,7 +518,12 @@ fn the_table_has_every_metric_with_its_labels_and_no_others() {
         let labels = words.map(|label| label.split_once('=').unwrap().0);
         (name, kind.to_owned(), labels.collect())
     });
-    assert_eq!(BTreeSet::from(of_table), recorded.collect());
+    assert_eq!(of_table.collect::<BTreeSet<_>>(), recorded.collect());
+    assert_eq!(
+        metrics_list().len(),
+        METRICS.trim().lines().count(),
+        "each once"
+    );
 }
 
 #[test]
@@ -583,10 +532,11 @@ fn the_guide_lists_the_table() {
     let (_, rows) = page.split_once("\n|---|---|\n").unwrap();
     let (rows, _) = rows.split_once("\n\n").unwrap();
     let listed = rows.split('`').skip(1).step_by(2);
-    let table = table().map(|entry| match entry.labels {
-        [] => entry.name.to_owned(),
-        labels => format!("{}{{{}}}", entry.name, labels.join(",")),
+    let table = metrics_list().iter().map(|metric| match metric.labels {
+        [] => metric.name.to_owned(),
+        labels => format!("{}{{{}}}", metric.name, labels.join(",")),
     });
+    let table: Vec<_> = table.collect();
     let listed: Vec<_> = listed.map(str::to_owned).collect();
     assert_eq!(BTreeSet::from_iter(&listed), BTreeSet::from_iter(&table));
     assert_eq!(listed.len(), table.len(), "each once");
