@@ -12,24 +12,18 @@ use crate::telemetry::table::{TIMEOUT, TIMEOUTS};
 use crate::telemetry::{Handles, Initial, Instruments, Report, Series};
 use crate::{Error, ErrorKind, Mode, context};
 
-/// A time, and the metrics that report its end.
+/// The report of the end of a time.
 #[derive(Clone, Debug)]
 pub struct Limit {
-    pub(crate) time: Duration,
     pub(crate) mode: Mode,
     pub(crate) metrics: Report<TimeoutMetrics>,
 }
 
 impl Limit {
-    /// Notes that a call was given up, or would have been in the mode that enforces.
-    pub(crate) fn end(&self, now: Instant) {
-        let Self {
-            time,
-            mode,
-            metrics,
-        } = self;
+    /// Notes that a call was given up after this time, or would have been in the mode that enforces.
+    pub(crate) fn end(&self, limit: Option<Duration>, now: Instant) {
+        let Self { mode, metrics } = self;
         metrics.timed_out(*mode, now);
-        let limit = Some(*time).filter(|time| *time != Duration::MAX);
         metrics.tell(|| EventKind::TimedOut { limit, mode: *mode });
     }
 }

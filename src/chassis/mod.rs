@@ -15,7 +15,7 @@ pub use self::held::InFlight;
 pub(crate) use self::limit::{Limit, Span, TimeoutMetrics};
 pub use self::operation::HedgeSettings;
 pub use self::operation::Hedged;
-pub(crate) use self::operation::{Hedger, Hedging, Kept, Recipe, Repeat, Times};
+pub(crate) use self::operation::{Hedger, Hedging, Kept, Numbers, Recipe, Repeat, Times};
 pub use self::operation::{Operation, OperationFuture, OperationLayer, Plan, PlanFor};
 pub use self::part::{Admit, OperationPart, Part, PartFor, Turn};
 pub use self::record::{At, EndedBy, Record, Sent};

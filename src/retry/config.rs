@@ -1,5 +1,6 @@
 //! Settings of retry.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use crate::algorithm::retry;
 use crate::chassis::{Choice, Core, LayerConfig, Repeat};
 use crate::error::Check;
 use crate::random::Random;
+use crate::sync::Mutex;
 use crate::telemetry::{Report, Series};
 use crate::{Backoff, Budget, ByClone, ConfigError, ErrorsAreFailures, budget};
 
@@ -135,17 +137,23 @@ impl<R, K> Config<R, K> {
         Ok(self.operation_layer(core, |_| RetryPlan(repeat)))
     }
 
-    /// Makes the [`Repeat`], which decides about further attempts. `budget` pays for them unless another budget is set.
-    pub(crate) fn repeat(
-        &self,
-        budget: impl FnOnce() -> Result<Budget, ConfigError>,
-    ) -> Result<Repeat, ConfigError> {
+    /// Returns the settings of the decision, whose values are in range.
+    pub(crate) fn checked(&self) -> Result<retry::Settings, ConfigError> {
         let check = Check::new("retry", &self.name)?;
         let settings = self.settings.retry.clone();
         check.count("max_attempts", settings.max_attempts, 10_000, "1 to 10000")?;
         settings.backoff.check(check, "backoff")?;
         settings.overload_backoff.check(check, "overload_backoff")?;
         check.duration("max_retry_after", settings.max_retry_after)?;
+        Ok(settings)
+    }
+
+    /// Makes the [`Repeat`], which decides about further attempts. `budget` pays for them unless another budget is set.
+    pub(crate) fn repeat(
+        &self,
+        budget: impl FnOnce() -> Result<Budget, ConfigError>,
+    ) -> Result<Repeat, ConfigError> {
+        let settings = self.checked()?;
         let budget = match &self.settings.budget {
             Choice::Default => Some(budget()?),
             Choice::Set(budget) => Some(budget.clone()),
@@ -156,7 +164,9 @@ impl<R, K> Config<R, K> {
             budget.raise_initial((settings.max_attempts - 1) * budget::RETRY_AFTER_OVERLOAD);
         }
         Ok(Repeat {
-            settings,
+            max_attempts: settings.max_attempts,
+            retry_nested: settings.retry_nested,
+            settings: Arc::new(Mutex::new(settings)),
             budget,
             random: Random::new(self.settings.seed),
             metrics: Report::new(Series::of_retry(&self.name), self.listener.clone()),

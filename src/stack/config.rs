@@ -1,9 +1,11 @@
 //! Settings of the standard stack.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::adjust::Adjustable;
 use super::layer::{StandardLayer, StandardPlan};
 use super::streams::NoStreams;
 use crate::bulkhead::{self, BulkheadLayer};
@@ -53,25 +55,25 @@ pub struct Settings<D = NoStreams, T = ()> {
     clippy::struct_excessive_bools,
     reason = "each is a setting of its own"
 )]
-struct Values {
+pub(super) struct Values {
     is_measured: bool,
     has_drain: bool,
-    deadline: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
     response_timeout: Choice<Duration>,
     timeout_mode: Mode,
-    retry: Option<retry::Config>,
-    hedge: Option<hedge::Config>,
-    breaker: Option<circuit_breaker::Config>,
+    pub(super) retry: Option<retry::Config>,
+    pub(super) hedge: Option<hedge::Config>,
+    pub(super) breaker: Option<circuit_breaker::Config>,
     /// `true` if no setter of the circuit breaker was called.
     has_default_breaker: bool,
-    rate_limit: Option<rate_limit::Config>,
-    bulkhead: Choice<bulkhead::Config>,
+    pub(super) rate_limit: Option<rate_limit::Config>,
+    pub(super) bulkhead: Choice<bulkhead::Config>,
     timeout: Choice<Duration>,
     budget: Option<Budget>,
     one_quota: bool,
     seed: Option<u64>,
     /// Settings that replace those above when the layer is made.
-    overlay: settings::Stack,
+    pub(super) overlay: settings::Stack,
 }
 
 debug_fields!([D, T] Settings<D, T> { values });
@@ -354,6 +356,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         D: Send + Sync + 'static,
     {
         let check = Check::new("standard stack", &self.name)?;
+        let of_code = self.settings.values.clone();
         self.settings.values.apply_overlay(check)?;
         let (name, settings) = (self.name.as_str(), &self.settings.values);
         settings.check_alone(check)?;
@@ -387,7 +390,6 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
             bulkhead.part(origin, timeout)
         });
         let limit = |time, part, mode| Limit {
-            time,
             mode,
             metrics: Report::new(Series::of_time(name, part, time), listener.clone()),
         };
@@ -395,11 +397,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         let metrics = Series::of_deadline(name, "deadline", time);
         let metrics = Report::new(metrics, listener.clone());
         let mode = Mode::Enforce;
-        let deadline = Limit {
-            time,
-            mode,
-            metrics,
-        };
+        let deadline = Limit { mode, metrics };
         let response_timeout = settings.response_timeout();
         let response_timeout =
             response_timeout.map(|time| limit(time, "response_timeout", Mode::Enforce));
@@ -420,7 +418,10 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         // Last, because the checks of a single part give better errors.
         settings.check_together(check)?;
         let core = Core::new(deadline.metrics.name(), origin, operation, attempt);
+        let waits = retry.as_ref().map(|retry| Arc::clone(&retry.settings));
+        let adjustable = Arc::new(Adjustable::new(of_code, settings.clone(), waits));
         Ok(self.operation_layer(core, |settings| StandardPlan {
+            adjustable,
             deadline,
             response_timeout,
             retry,
@@ -457,7 +458,7 @@ impl<R, K, C, D: Send + Sync + 'static> Standard<R, K, C, D> {
 
 impl Values {
     /// Replaces the values that the overlay names.
-    fn apply_overlay(&mut self, check: Check<'_>) -> Result<(), ConfigError> {
+    pub(super) fn apply_overlay(&mut self, check: Check<'_>) -> Result<(), ConfigError> {
         let overlay = &self.overlay;
         self.deadline = overlay.deadline.or(self.deadline);
         if let Some(time) = overlay.response_timeout {
@@ -490,7 +491,7 @@ impl Values {
     }
 
     /// Refuses missing settings, and times that are out of range.
-    fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
+    pub(super) fn check_alone(&self, check: Check<'_>) -> Result<(), ConfigError> {
         bulkhead::check_limit_is_chosen(&self.bulkhead, check)?;
         let is_in_range =
             |field, time: Option<Duration>| time.map_or(Ok(()), |time| check.duration(field, time));
@@ -500,7 +501,7 @@ impl Values {
     }
 
     /// Returns the time of one attempt.
-    fn timeout(&self) -> Option<Duration> {
+    pub(super) fn timeout(&self) -> Option<Duration> {
         if self.timeout != Choice::Default {
             return self.timeout.value().copied();
         }
@@ -509,7 +510,7 @@ impl Values {
     }
 
     /// Returns the time of all attempts until the head of the answer.
-    fn response_timeout(&self) -> Option<Duration> {
+    pub(super) fn response_timeout(&self) -> Option<Duration> {
         match self.response_timeout {
             Choice::Default => Some(RESPONSE_TIMEOUT),
             Choice::Off => None,
@@ -528,7 +529,7 @@ impl Values {
 
     /// Refuses parts that keep each other from working, and settings that would take effect only after an attempt has
     /// ended.
-    fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
+    pub(super) fn check_together(&self, check: Check<'_>) -> Result<(), ConfigError> {
         let breaker = self.breaker.as_ref();
         let max_wait = self.rate_limit.as_ref();
         let max_wait = max_wait.and_then(rate_limit::Config::longest_wait);

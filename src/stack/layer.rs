@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use super::adjust::Adjustable;
 use super::streams::{NoStreams, Streams};
 use crate::chassis::{
-    Hedger, Hedging, Kept, Limit, Operation, OperationLayer, Plan, PlanFor, Recipe, Repeat, Times,
+    Hedger, Hedging, Kept, Limit, Numbers, Operation, OperationLayer, Plan, PlanFor, Recipe,
+    Repeat, Times,
 };
 use crate::debug::debug_fields;
 use crate::measure::Meter;
 use crate::timer::Timer;
 use crate::{
-    Availability, Budget, ByClone, CompleteOnResponse, ErrorsAreFailures, bulkhead,
-    circuit_breaker, drain, hedge, rate_limit,
+    Availability, Budget, ByClone, CompleteOnResponse, ConfigError, ErrorsAreFailures, bulkhead,
+    circuit_breaker, drain, hedge, rate_limit, settings,
 };
 
 /// Protects the calls to one dependency. See the [module documentation](crate::stack).
@@ -42,6 +44,7 @@ pub struct StandardPlan<D = NoStreams> {
     pub(super) timeout: Option<Limit>,
     pub(super) budget: Budget,
     pub(super) streams: D,
+    pub(super) adjustable: Arc<Adjustable>,
 }
 
 debug_fields!(
@@ -67,6 +70,11 @@ impl<D: Send + Sync + 'static> Plan for StandardPlan<D> {
     type Times = Kept<Times>;
     type Hedging = Kept<Hedging>;
     type Timer = Kept<Timer>;
+
+    #[inline(always)]
+    fn numbers(&self) -> Numbers {
+        self.adjustable.numbers()
+    }
 
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
@@ -128,6 +136,7 @@ pub struct Handle {
     drain: Option<drain::Handle>,
     hedge: Option<hedge::Handle>,
     budget: Budget,
+    adjustable: Arc<Adjustable>,
 }
 
 impl Handle {
@@ -142,7 +151,42 @@ impl Handle {
             drain: core.operation.1.clone(),
             hedge: hedge.map(|hedge| hedge::Handle::of(hedge, core.origin)),
             budget: recipe.plan.budget.clone(),
+            adjustable: Arc::clone(&recipe.plan.adjustable),
         }
+    }
+
+    /// Replaces the values of the code that `settings` names while the stack runs, all of them or none. A value that
+    /// an earlier call replaced, and that `settings` does not name, returns to the value of the code.
+    ///
+    /// Deadline, response timeout, timeout, and the settings of retry can change. All state stays. An operation that
+    /// has begun keeps its times and its number of attempts; the waits before its next retries are new.
+    ///
+    /// # Errors
+    ///
+    /// If `build` would refuse the settings, or if they change a value that cannot change while the stack runs. The
+    /// error names it, and nothing has changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use buttress::settings;
+    ///
+    /// # fn main() -> Result<(), buttress::ConfigError> {
+    /// let stack = buttress::standard("inventory").unlimited().build()?;
+    /// let mut settings = settings::Stack::default();
+    /// settings.timeout = Some(Duration::from_millis(300));
+    /// stack.handle().apply(&settings)?;
+    ///
+    /// settings.timeout = Some(Duration::from_secs(20));
+    /// let error = stack.handle().apply(&settings).unwrap_err();
+    /// assert_eq!(error.permitted(), "less than the response timeout of 10s");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn apply(&self, settings: &settings::Stack) -> Result<(), ConfigError> {
+        self.adjustable.apply(self.name, settings)
     }
 
     /// Returns the name of the stack.

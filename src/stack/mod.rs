@@ -176,6 +176,7 @@
 //! # }
 //! ```
 
+mod adjust;
 mod config;
 mod layer;
 mod streams;

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use buttress::{CircuitBreakerLayer, Mode, Rate, RateLimitLayer, settings, standard};
+use buttress::{
+    Backoff, BoxError, CircuitBreakerLayer, ErrorKind, Jitter, Mode, Rate, RateLimitLayer,
+    settings, standard,
+};
+use tokio::time::{Instant, sleep};
+use tower::service_fn;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -103,4 +108,153 @@ fn settings_are_checked_like_setters() {
         let (by_settings, by_setter) = (by_settings.unwrap_err(), by_setter.unwrap_err());
         assert_eq!(by_settings.to_string(), by_setter.to_string());
     }
+}
+
+/// Settings with this timeout.
+fn with_timeout(time: Duration) -> settings::Stack {
+    overlay(|all: &mut settings::Stack| all.timeout = Some(time))
+}
+
+/// Never answers.
+async fn hang((): ()) -> Result<(), BoxError> {
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_applies_to_new_operations_and_not_to_those_in_flight() {
+    let stack = standard("db")
+        .no_retry()
+        .unlimited()
+        .timeout(100 * MILLISECOND);
+    let stack = stack.build().unwrap();
+    let service = stack.wrap(service_fn(hang));
+    let began = Instant::now();
+    let before = tokio::spawn({
+        let service = service.clone();
+        async move {
+            (
+                service.send(()).await.map_err(|error| error.kind()),
+                Instant::now(),
+            )
+        }
+    });
+    sleep(MILLISECOND).await;
+    stack
+        .handle()
+        .apply(&with_timeout(300 * MILLISECOND))
+        .unwrap();
+    let (result, ended) = before.await.unwrap();
+    assert_eq!(result, Err(ErrorKind::Timeout));
+    assert_eq!(ended - began, 100 * MILLISECOND);
+
+    let began = Instant::now();
+    service.send(()).await.unwrap_err();
+    assert_eq!(began.elapsed(), 300 * MILLISECOND);
+
+    stack.handle().apply(&settings::Stack::default()).unwrap();
+    let began = Instant::now();
+    service.send(()).await.unwrap_err();
+    assert_eq!(began.elapsed(), 100 * MILLISECOND, "the value of the code");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_refused_names_the_value_and_changes_nothing() {
+    let config = standard("db").no_response_timeout().concurrency_limit(5);
+    let config = config.deadline(Duration::from_secs(1));
+    let with = |change: fn(&mut settings::Stack)| {
+        let mut all = with_timeout(7 * MILLISECOND);
+        change(&mut all);
+        all
+    };
+    for (field, settings) in [
+        ("timeout", with(|all| all.timeout = Some(Duration::ZERO))),
+        ("timeout", with(|all| all.timeout = Some(Duration::MAX))),
+        ("timeout", with(|all| all.deadline = Some(7 * MILLISECOND))),
+        (
+            "response_timeout",
+            with(|all| all.response_timeout = Some(9 * MILLISECOND)),
+        ),
+        ("hedge", with(|all| all.hedge = Some(<_>::default()))),
+        (
+            "max_attempts",
+            with(|all| {
+                all.retry = Some(overlay(|retry: &mut settings::Retry| {
+                    retry.max_attempts = Some(0);
+                }));
+            }),
+        ),
+        (
+            "bulkhead",
+            with(|all| {
+                all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
+                    bulkhead.queue = Some(3);
+                }));
+            }),
+        ),
+        (
+            "circuit_breaker",
+            with(|all| {
+                all.circuit_breaker = Some(overlay(|breaker: &mut settings::CircuitBreaker| {
+                    breaker.failure_share = Some(f64::NAN);
+                }));
+            }),
+        ),
+    ] {
+        let stack = config.clone().build().unwrap();
+        let error = stack.handle().apply(&settings).unwrap_err();
+        assert_eq!(error.field(), field, "{error}");
+        let began = Instant::now();
+        let service = stack.wrap(service_fn(hang));
+        service.send(()).await.unwrap_err();
+        assert!(
+            began.elapsed() > 400 * MILLISECOND,
+            "{field} has changed the timeout"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_changes_under_load_are_never_mixed_and_the_books_balance() {
+    const RETRY_WAIT: Duration = Duration::from_millis(5);
+    let settings = |timeout, attempts| {
+        let mut all = with_timeout(timeout);
+        all.retry = Some(overlay(|retry: &mut settings::Retry| {
+            retry.max_attempts = Some(attempts);
+        }));
+        all
+    };
+    let constant = Backoff::constant(RETRY_WAIT).jitter(Jitter::None);
+    let stack = standard("db")
+        .concurrency_limit(10_000)
+        .no_circuit_breaker()
+        .retry(|retry| retry.backoff(constant.clone()).no_budget())
+        .build()
+        .unwrap();
+    let service = stack.wrap(service_fn(hang));
+    let mut calls = Vec::new();
+    for change in 0..1000 {
+        let next = if change % 2 == 0 {
+            settings(30 * MILLISECOND, 1)
+        } else {
+            settings(50 * MILLISECOND, 3)
+        };
+        stack.handle().apply(&next).unwrap();
+        let service = service.clone();
+        calls.push(tokio::spawn(async move {
+            let began = Instant::now();
+            service.send(()).await.unwrap_err();
+            (change % 2, began.elapsed())
+        }));
+        sleep(MILLISECOND).await;
+    }
+    for call in calls {
+        let expected = match call.await.unwrap() {
+            (0, took) => (took, 30 * MILLISECOND),
+            (_, took) => (took, 150 * MILLISECOND + 2 * RETRY_WAIT),
+        };
+        assert_eq!(expected.0, expected.1);
+    }
+    let handle = stack.handle();
+    assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
+    assert_eq!(handle.budget().in_flight(), 0);
 }

@@ -15,7 +15,7 @@ pub use self::future::OperationFuture;
 pub use self::hedge_metrics::Hedged;
 pub(crate) use self::hedger::Hedger;
 pub use self::hedger::Settings as HedgeSettings;
-pub(crate) use self::plan::{Hedging, Kept, Times};
+pub(crate) use self::plan::{Hedging, Kept, Numbers, Times};
 pub use self::plan::{Plan, PlanFor};
 pub(crate) use self::repeat::Repeat;
 pub(crate) use self::service::Recipe;

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
@@ -30,21 +31,28 @@ pub trait Plan: Send + Sync + 'static {
     #[doc(hidden)]
     type Timer: Slot<Timer>;
 
-    /// Returns the time of the whole answer. With `Duration::MAX` it ends only at an inherited deadline.
+    /// Returns the numbers of an operation that begins now.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn numbers(&self) -> Numbers {
+        Numbers::default()
+    }
+
+    /// Returns the report of the time of the whole answer, if the plan enforces deadlines.
     #[doc(hidden)]
     #[inline(always)]
     fn deadline(&self) -> Option<&Limit> {
         None
     }
 
-    /// Returns the time of all attempts, until the head of the answer.
+    /// Returns the report of the time of all attempts, until the head of the answer.
     #[doc(hidden)]
     #[inline(always)]
     fn response_timeout(&self) -> Option<&Limit> {
         None
     }
 
-    /// Returns the time of an attempt.
+    /// Returns the report of the time of an attempt.
     #[doc(hidden)]
     #[inline(always)]
     fn timeout(&self) -> Option<&Limit> {
@@ -127,9 +135,37 @@ impl<T: Default + Send + Sync + 'static> Slot<T> for Kept<T> {
     }
 }
 
+/// The numbers of a plan, which an operation reads once. Times are in nanoseconds, and [`NEVER`] is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    pub(crate) deadline: u64,
+    pub(crate) response_timeout: u64,
+    pub(crate) timeout: u64,
+    pub(crate) max_attempts: u32,
+}
+
+impl Default for Numbers {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            deadline: NEVER,
+            response_timeout: NEVER,
+            timeout: NEVER,
+            max_attempts: 1,
+        }
+    }
+}
+
+/// Returns the time of these nanoseconds, unless they are [`NEVER`].
+#[inline(always)]
+pub(super) fn time_of(nanos: u64) -> Option<Duration> {
+    (nanos != NEVER).then(|| Duration::from_nanos(nanos))
+}
+
 /// Times at which an operation and its attempt must be over.
 #[derive(Debug)]
 pub struct Times {
+    pub(super) numbers: Numbers,
     pub(super) span: Span,
     /// End of the attempt's time. [`NEVER`] before the attempt was found pending.
     pub(super) timeout_at: u64,
@@ -141,6 +177,7 @@ impl Default for Times {
     #[inline(always)]
     fn default() -> Self {
         Self {
+            numbers: Numbers::default(),
             span: Span::default(),
             timeout_at: NEVER,
             upload: None,

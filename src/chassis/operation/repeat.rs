@@ -1,5 +1,6 @@
 //! Retries: the decision about a further attempt, and its time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use super::race::End;
 use super::running::Running;
 use crate::algorithm::retry::{Failure, Settings, Wait};
 use crate::random::Random;
+use crate::sync::{Mutex, lock};
 use crate::telemetry::Report;
 use crate::{
     Attempts, Budget, Classify, Conflict, Effect, Error, ErrorKind, GaveUp, Outcome, Pushback,
@@ -18,7 +20,11 @@ use crate::{
 /// The rule of retries: their waits, their number and their budget.
 #[derive(Debug)]
 pub struct Repeat {
-    pub(crate) settings: Settings,
+    /// Locked only when an attempt has failed.
+    pub(crate) settings: Arc<Mutex<Settings>>,
+    /// The number of attempts, unless the plan has [`Numbers`](super::plan::Numbers) of its own.
+    pub(crate) max_attempts: u32,
+    pub(crate) retry_nested: bool,
     pub(crate) budget: Option<Budget>,
     pub(crate) random: Random,
     pub(crate) metrics: Report,
@@ -34,7 +40,7 @@ impl Repeat {
     /// Returns whether the attempts are made by an outer retry.
     #[inline]
     pub(super) fn is_nested(&self) -> bool {
-        context::attempt() > 0 && !self.settings.retry_nested
+        context::attempt() > 0 && !self.retry_nested
     }
 }
 
@@ -136,7 +142,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         R: Replay<Req>,
         K: Classify<Res>,
     {
-        let (settings, recipe) = (&retry.settings, self.recipe());
+        let (settings, recipe) = (lock(&retry.settings).clone(), self.recipe());
         let error = end.result.as_ref().err();
         let rejection = error.filter(|error| error.is_rejection());
         let may_go_elsewhere = rejection.is_some_and(|error| error.may_go_elsewhere());

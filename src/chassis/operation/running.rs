@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plan::{NEVER, Plan, PlanFor, Slot};
+use super::plan::{NEVER, Plan, PlanFor, Slot, time_of};
 use super::repeat::Repeat;
 use super::service::{Recipe, SharedRef};
 use crate::budget::Gain;
@@ -127,6 +127,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         options?.timeout
     }
 
+    /// Returns the time of each attempt that the plan sets.
+    #[inline(always)]
+    fn timeout_of_plan(&self) -> Option<Duration> {
+        time_of(self.times.get()?.numbers.timeout)
+    }
+
     /// Returns the time of each attempt.
     #[inline(always)]
     pub(super) fn timeout(&self) -> Option<Duration> {
@@ -134,13 +140,13 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             Some(_) => self.own_timeout(),
             None => None,
         };
-        own.or_else(|| self.plan().timeout().map(|limit| limit.time))
+        own.or_else(|| self.timeout_of_plan())
     }
 
     /// Returns the time of an attempt whose end is a failure of the service. `None` if the call has chosen a time that is shorter
     /// than that of the plan: its end is that of a deadline, as a caller must not decide what others get.
     pub(super) fn timeout_that_fails(&self) -> Option<Duration> {
-        let of_plan = self.plan().timeout().map(|limit| limit.time);
+        let of_plan = self.timeout_of_plan();
         match self.own_timeout() {
             Some(own) => of_plan.filter(|of_plan| own >= *of_plan).map(|_| own),
             None => of_plan,
@@ -149,7 +155,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
 
     /// Returns the time of all attempts until the head of the answer. It is not less than the time that the call has chosen for one.
     fn response_timeout(&self) -> Option<Duration> {
-        let time = self.plan().response_timeout()?.time;
+        let time = time_of(self.times.get()?.numbers.response_timeout)?;
         Some(self.own_timeout().map_or(time, |own| time.max(own)))
     }
 
@@ -164,7 +170,10 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     #[inline(always)]
     pub(super) fn max_attempts(&self) -> u32 {
         match self.plan().retry() {
-            Some(retry) if self.allows_retry() => retry.settings.max_attempts,
+            Some(retry) if self.allows_retry() => match self.times.get() {
+                Some(times) => times.numbers.max_attempts,
+                None => retry.max_attempts,
+            },
             _ => 1,
         }
     }
@@ -187,7 +196,8 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         if options.is_some() || asked.is_some() {
             self.options = Some(Box::new(CallOptions::both(options, asked)));
         }
-        if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get_mut()) {
+        if let (Some(_), Some(times)) = (plan.deadline(), self.times.get_mut()) {
+            times.numbers = plan.numbers();
             let (own, declared) = match &self.options {
                 Some(options) => (options.deadline.unwrap_or(Duration::MAX), options.stream),
                 None => (Duration::MAX, None),
@@ -196,12 +206,12 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
             let time = if self.is_stream {
                 own
             } else {
-                limit.time.min(own)
+                time_of(times.numbers.deadline).map_or(own, |time| time.min(own))
             };
             if times.span.begin(time, || at.instant()).is_err() {
                 return Err(self.refuse_late(at));
             }
-            if plan.response_timeout().is_some() && times.span.began.is_none() {
+            if times.numbers.response_timeout != NEVER && times.span.began.is_none() {
                 times.span.began = Some(at.instant());
             }
         }
@@ -273,7 +283,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
         let Some(limit) = limit.filter(|limit| limit.mode == Mode::Observe) else {
             return false;
         };
-        limit.end(now);
+        limit.end(self.timeout(), now);
         if let Some(times) = self.times.get_mut() {
             times.timeout_at = NEVER - 1;
         }
@@ -388,14 +398,14 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn end_wait(&self, end: EndOfWait) -> Error {
         let (plan, name) = (self.plan(), self.held.core().name);
         if let (true, Some(limit)) = (end.is_response_timeout, plan.response_timeout()) {
-            limit.end(Instant::now());
-            let time = self.response_timeout().unwrap_or(limit.time);
+            let time = self.response_timeout().unwrap_or_default();
+            limit.end(Some(time), Instant::now());
             let mut error = Error::timed_out(ErrorKind::Timeout, name, time);
             error.0.stage = Stage::AllAttempts;
             return error;
         }
-        if let Some(limit) = plan.deadline() {
-            limit.end(Instant::now());
+        if let (Some(limit), Some(times)) = (plan.deadline(), self.times.get()) {
+            limit.end(time_of(times.numbers.deadline), Instant::now());
         }
         let span = self.times.get().map_or(Span::default(), |times| times.span);
         span.error(name)
@@ -406,7 +416,7 @@ impl<S, P: Plan, R, K, C> Running<S, P, R, K, C> {
     pub(super) fn end_at_timeout(&self) -> Error {
         let name = self.held.core().name;
         match self.plan().timeout() {
-            Some(limit) => limit.end(Instant::now()),
+            Some(limit) => limit.end(self.timeout(), Instant::now()),
             None => Series::of_time(name, "timeout", Duration::MAX)
                 .timed_out(crate::Mode::Enforce, Instant::now()),
         }

@@ -1,0 +1,121 @@
+//! Settings of a stack that change while it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::Values;
+use crate::algorithm::retry;
+use crate::chassis::{Numbers, TimeoutMetrics};
+use crate::error::Check;
+use crate::live::Live;
+use crate::nanos::whole_nanos;
+use crate::sync::{Mutex, lock};
+use crate::telemetry::Series;
+use crate::{ConfigError, settings};
+
+/// The numbers of a plan, and the settings that they come from.
+#[derive(Debug)]
+pub(crate) struct Adjustable {
+    numbers: Live<4>,
+    /// The settings of the waits of retry.
+    waits: Option<Arc<Mutex<retry::Settings>>>,
+    of_code: Values,
+    /// The settings in force. Locked by those who change them.
+    in_force: Mutex<Values>,
+}
+
+impl Adjustable {
+    pub(super) fn new(
+        of_code: Values,
+        in_force: Values,
+        waits: Option<Arc<Mutex<retry::Settings>>>,
+    ) -> Self {
+        let max_attempts = waits.as_ref().map_or(1, |waits| lock(waits).max_attempts);
+        Self {
+            numbers: Live::new(words(&in_force, max_attempts)),
+            waits,
+            of_code,
+            in_force: Mutex::new(in_force),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn numbers(&self) -> Numbers {
+        let [deadline, response_timeout, timeout, max_attempts] = self.numbers.get();
+        Numbers {
+            deadline,
+            response_timeout,
+            timeout,
+            max_attempts: max_attempts as u32,
+        }
+    }
+
+    /// Checks all settings, then changes all of them.
+    pub(super) fn apply(
+        &self,
+        name: &'static str,
+        overlay: &settings::Stack,
+    ) -> Result<(), ConfigError> {
+        let check = Check::new("standard stack", name)?;
+        let mut values = self.of_code.clone();
+        values.overlay = overlay.clone();
+        values.apply_overlay(check)?;
+        values.check_alone(check)?;
+        let retry = values.retry.as_ref().map(crate::retry::Config::checked);
+        let retry = retry.transpose()?;
+        let mut in_force = lock(&self.in_force);
+        check_unchanged(check, &in_force, &values)?;
+        values.check_together(check)?;
+        let max_attempts = retry.as_ref().map_or(1, |retry| retry.max_attempts);
+        self.numbers.set(words(&values, max_attempts));
+        if let (Some(waits), Some(retry)) = (&self.waits, retry) {
+            *lock(waits) = retry;
+        }
+        let times = [
+            ("deadline", values.deadline),
+            ("response_timeout", values.response_timeout()),
+            ("timeout", values.timeout()),
+        ];
+        *in_force = values;
+        drop(in_force);
+        for (part, time) in times {
+            if let Some(time) = time {
+                Series::<TimeoutMetrics>::of_time(name, part, time);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses changes that cannot be made while the stack runs.
+fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), ConfigError> {
+    for (field, is_same) in [
+        ("hedge", from.hedge == to.hedge),
+        ("circuit_breaker", from.breaker == to.breaker),
+        ("rate_limit", from.rate_limit == to.rate_limit),
+        ("bulkhead", from.bulkhead == to.bulkhead),
+        (
+            "timeout",
+            from.timeout().is_some() == to.timeout().is_some(),
+        ),
+        (
+            "response_timeout",
+            from.response_timeout().is_some() == to.response_timeout().is_some(),
+        ),
+    ] {
+        let permitted = "the same as before, because it cannot change while the stack runs";
+        check.that(is_same, field, &format_args!("changed"), permitted)?;
+    }
+    Ok(())
+}
+
+/// Returns the numbers of these settings.
+fn words(values: &Values, max_attempts: u32) -> [u64; 4] {
+    let nanos = |time: Option<Duration>| time.map_or(u64::MAX, whole_nanos);
+    [
+        nanos(values.deadline),
+        nanos(values.response_timeout()),
+        nanos(values.timeout()),
+        u64::from(max_attempts),
+    ]
+}
