@@ -106,7 +106,12 @@ impl Series<TimeoutMetrics> {
             let shown = &series.levels().0;
             shown.store(whole_nanos(time), Ordering::Relaxed);
         }
-        series.begin([Initial::of(&TIMEOUTS, &[Mode::Enforce.label()])])
+        series.counting(Mode::Enforce)
+    }
+
+    /// Returns the series with a counter of the calls that are given up, or would be, in this mode.
+    pub(crate) fn counting(&'static self, mode: Mode) -> &'static Self {
+        self.begin([Initial::of(&TIMEOUTS, &[mode.label()])])
     }
 
     /// Returns the same for layers that also refuse calls whose deadline has passed.

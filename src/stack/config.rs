@@ -391,7 +391,10 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         });
         let limit = |time, part, mode| Limit {
             mode,
-            metrics: Report::new(Series::of_time(name, part, time), listener.clone()),
+            metrics: Report::new(
+                Series::of_time(name, part, time).counting(mode),
+                listener.clone(),
+            ),
         };
         let time = settings.deadline.unwrap_or(Duration::MAX);
         let metrics = Series::of_deadline(name, "deadline", time);

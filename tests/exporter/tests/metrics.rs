@@ -656,6 +656,17 @@ async fn a_recorder_may_be_installed_before_the_layers_are_built() {
     assert_eq!(samples(&recorder.handle()), samples_of(1, "before", 41));
 }
 
+#[test]
+fn a_timeout_that_only_observes_has_its_counter_from_the_start() {
+    let recorder = prometheus().build_recorder();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let stack = standard("watched").unlimited().timeout_mode(Mode::Observe);
+    let _stack = stack.build().unwrap();
+    let counter = r#"buttress_timeouts_total{name="watched",layer="timeout",mode="observe"} 0"#;
+    let samples = samples(&recorder.handle());
+    assert!(samples.iter().any(|line| line == counter), "{samples:#?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_recorder_may_be_installed_after_the_layers_were_built_and_used() {
     let layers = stack("after", ByClone, ErrorsAreFailures).unwrap();
