@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Values;
+use super::layer::StandardParts;
 use crate::algorithm::retry;
 use crate::chassis::{Numbers, TimeoutMetrics};
 use crate::error::Check;
@@ -55,6 +56,7 @@ impl Adjustable {
         &self,
         name: &'static str,
         overlay: &settings::Stack,
+        parts: &StandardParts,
     ) -> Result<(), ConfigError> {
         let check = Check::new("standard stack", name)?;
         let mut values = self.of_code.clone();
@@ -65,7 +67,17 @@ impl Adjustable {
         let retry = retry.transpose()?;
         let mut in_force = lock(&self.in_force);
         check_unchanged(check, &in_force, &values)?;
+        let breaker = parts.0.as_ref().zip(values.breaker.as_ref());
+        let breaker = breaker.map(|(handle, to)| {
+            let prepared = handle.prepare(&to.settings)?;
+            Ok::<_, ConfigError>((handle, prepared))
+        });
+        let breaker = breaker.transpose()?;
         values.check_together(check)?;
+        // Nothing fails from here on.
+        if let Some((handle, prepared)) = breaker {
+            handle.commit(prepared);
+        }
         let max_attempts = retry.as_ref().map_or(1, |retry| retry.max_attempts);
         self.numbers.set(words(&values, max_attempts));
         if let (Some(waits), Some(retry)) = (&self.waits, retry) {
@@ -91,7 +103,6 @@ impl Adjustable {
 fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), ConfigError> {
     for (field, is_same) in [
         ("hedge", from.hedge == to.hedge),
-        ("circuit_breaker", from.breaker == to.breaker),
         ("rate_limit", from.rate_limit == to.rate_limit),
         ("bulkhead", from.bulkhead == to.bulkhead),
         (

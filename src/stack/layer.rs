@@ -158,8 +158,9 @@ impl Handle {
     /// Replaces the values of the code that `settings` names while the stack runs, all of them or none. A value that
     /// an earlier call replaced, and that `settings` does not name, returns to the value of the code.
     ///
-    /// Deadline, response timeout, timeout, and the settings of retry can change. All state stays. An operation that
-    /// has begun keeps its times and its number of attempts; the waits before its next retries are new.
+    /// Deadline, response timeout, timeout, and the settings of retry and of the circuit breaker can change, but for the
+    /// window of the breaker. All state stays. An operation that has begun keeps its times and its number of attempts;
+    /// the waits before its next retries are new.
     ///
     /// # Errors
     ///
@@ -186,7 +187,7 @@ impl Handle {
     /// # }
     /// ```
     pub fn apply(&self, settings: &settings::Stack) -> Result<(), ConfigError> {
-        self.adjustable.apply(self.name, settings)
+        self.adjustable.apply(self.name, settings, &self.parts)
     }
 
     /// Returns the name of the stack.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use buttress::circuit_breaker::State;
 use buttress::{
     Backoff, BoxError, CircuitBreakerLayer, ErrorKind, Jitter, Mode, Rate, RateLimitLayer,
     settings, standard,
@@ -192,10 +193,18 @@ async fn a_change_that_is_refused_names_the_value_and_changes_nothing() {
             }),
         ),
         (
-            "circuit_breaker",
+            "failure_share",
             with(|all| {
                 all.circuit_breaker = Some(overlay(|breaker: &mut settings::CircuitBreaker| {
                     breaker.failure_share = Some(f64::NAN);
+                }));
+            }),
+        ),
+        (
+            "count_window",
+            with(|all| {
+                all.circuit_breaker = Some(overlay(|breaker: &mut settings::CircuitBreaker| {
+                    breaker.count_window = Some(100);
                 }));
             }),
         ),
@@ -257,4 +266,34 @@ async fn a_thousand_changes_under_load_are_never_mixed_and_the_books_balance() {
     let handle = stack.handle();
     assert_eq!(handle.bulkhead().unwrap().in_flight(), 0);
     assert_eq!(handle.budget().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_breaker_through_the_stack_keeps_its_state() {
+    let stack = standard("db").no_retry().unlimited().build().unwrap();
+    let service = stack.wrap(service_fn(|()| async {
+        Err::<(), BoxError>("down".into())
+    }));
+    let row = |failures| {
+        overlay(|all: &mut settings::Stack| {
+            all.circuit_breaker = Some(overlay(|breaker: &mut settings::CircuitBreaker| {
+                breaker.consecutive_failures = Some(failures);
+            }));
+        })
+    };
+    let handle = stack.handle();
+    let breaker = handle.circuit_breaker().unwrap();
+    handle.apply(&row(2)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(breaker.state(), State::Closed);
+        service.send(()).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), State::Open, "the new number is in force");
+    handle.apply(&row(500)).unwrap();
+    assert_eq!(breaker.state(), State::Open, "the state stays");
+    breaker.reset();
+    for _ in 0..3 {
+        service.send(()).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), State::Closed);
 }

@@ -1,0 +1,50 @@
+//! Settings of a stack from a file and from the environment, also while it runs.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use buttress::{settings, stack};
+use config::{Config, ConfigError, Environment, File};
+use tokio::fs;
+use tokio::time::sleep;
+
+/// Reads the settings of a stack from a file of TOML, YAML or JSON, and from the environment, which takes precedence:
+/// with the prefix `INVENTORY`, the variable `INVENTORY__RETRY__MAX_ATTEMPTS` sets the attempts of retry.
+///
+/// # Errors
+///
+/// If the file cannot be read, or a name or a value is wrong. The error names the value and the file.
+pub fn load(file: &Path, prefix: &str) -> Result<settings::Stack, ConfigError> {
+    let environment = Environment::with_prefix(prefix).separator("__");
+    Config::builder()
+        .add_source(File::from(file))
+        .add_source(environment.try_parsing(true))
+        .build()?
+        .try_deserialize()
+}
+
+/// Applies the settings to a running stack each time that the file has changed. It never returns.
+///
+/// Settings that cannot be read or applied are reported by `report`, and the former ones stay in force.
+pub async fn watch(
+    file: &Path,
+    prefix: &str,
+    handle: &stack::Handle,
+    interval: Duration,
+    report: impl Fn(Result<(), String>),
+) {
+    let mut seen = None;
+    loop {
+        let changed: Option<SystemTime> = match fs::metadata(file).await {
+            Ok(metadata) => metadata.modified().ok(),
+            Err(_) => seen,
+        };
+        if changed != seen {
+            seen = changed;
+            let settings = load(file, prefix).map_err(|error| error.to_string());
+            let apply = |settings| handle.apply(&settings).map_err(|error| error.to_string());
+            report(settings.and_then(apply));
+        }
+        sleep(interval).await;
+    }
+}
