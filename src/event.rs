@@ -26,6 +26,13 @@
 //! | [`DrainBegan`](EventKind::DrainBegan), [`DrainEnded`](EventKind::DrainEnded) | drain | info; warn if calls are in flight at the end |
 //! | [`Transition`](EventKind::Transition) | circuit breaker | warn if it opens, else info |
 //! | [`Ejected`](EventKind::Ejected) | balancer | warn |
+//! | [`Restored`](EventKind::Restored) | balancer, by its handle | info |
+//! | [`Health`](EventKind::Health) | health check of a balancer | warn if unhealthy, else info |
+//! | [`EndpointAdded`](EventKind::EndpointAdded), [`EndpointRemoved`](EventKind::EndpointRemoved) | balancer | info |
+//! | [`Failover`](EventKind::Failover) | balancer with several priorities | warn |
+//! | [`Panic`](EventKind::Panic) | balancer | warn if it begins, else info |
+//! | [`Task`](EventKind::Task) | discovery and health check of a balancer | info if it runs or its source has ended, else warn |
+//! | [`LookupFailed`](EventKind::LookupFailed) | discovery of a balancer | warn |
 //!
 //! With the feature `tracing`, each event is also an event of the crate `tracing`, whether there is a listener or not. Its
 //! target is `buttress::retry`, `buttress::circuit_breaker` and so on, and its fields are those of the event.
@@ -168,15 +175,74 @@ pub enum EventKind<'a> {
     /// A circuit breaker changed its state.
     Transition(Transition),
     /// A balancer left an endpoint out because it failed more than the others, or would have with [`Mode::Enforce`].
+    ///
+    /// An ejection ends with time, and no event tells of its end.
     #[non_exhaustive]
     Ejected {
         /// The key of the endpoint.
         endpoint: &'a str,
-        /// The rule that decided, as in the label `method` of the metrics.
+        /// The rule that decided, as in the label `method` of the metrics; `by_hand` for an ejection by the handle.
         method: &'static str,
         /// The mode of the rule.
         mode: Mode,
     },
+    /// The handle of a balancer ended the ejection of an endpoint.
+    #[non_exhaustive]
+    Restored {
+        /// The key of the endpoint.
+        endpoint: &'a str,
+    },
+    /// A health check found that an endpoint works again, or that it does not work.
+    #[non_exhaustive]
+    Health {
+        /// The key of the endpoint.
+        endpoint: &'a str,
+        /// `true` if it works.
+        is_healthy: bool,
+    },
+    /// An endpoint was added to a balancer after it was built, or replaces the endpoint with the same key.
+    #[non_exhaustive]
+    EndpointAdded {
+        /// The key of the endpoint.
+        endpoint: &'a str,
+    },
+    /// An endpoint was removed from a balancer.
+    #[non_exhaustive]
+    EndpointRemoved {
+        /// The key of the endpoint.
+        endpoint: &'a str,
+    },
+    /// The endpoints of a priority begin or cease to get calls, because the health of the groups has changed.
+    #[non_exhaustive]
+    Failover {
+        /// The priority.
+        priority: u8,
+        /// `true` if they get calls from now on.
+        gets_calls: bool,
+    },
+    /// So few endpoints of a priority take calls that the balancer sends calls to all of them, or this is over.
+    ///
+    /// The end is told when the balancer next assesses its endpoints, which may be later than the end itself.
+    #[non_exhaustive]
+    Panic {
+        /// The priority.
+        priority: u8,
+        /// `false` if it is over.
+        is_on: bool,
+    },
+    /// Discovery or the health check of a balancer began to work again, or stopped.
+    ///
+    /// No event tells that a runtime has ended: the next call runs the task on its own runtime.
+    #[non_exhaustive]
+    Task {
+        /// `discovery` or `health_check`.
+        task: &'static str,
+        /// `running`; `recovering` after a panic; `stopped` if the source was lost with its runtime; `ended` if the
+        /// source has ended.
+        state: &'static str,
+    },
+    /// A source of endpoints failed. The endpoints stay as they are, and discovery tries again after a pause.
+    LookupFailed,
     /// The wait of a [drain](crate::drain) is over.
     #[non_exhaustive]
     DrainEnded {
@@ -245,25 +311,7 @@ impl fmt::Display for Event<'_> {
                 write!(f, "{layer} {would} a call")?;
                 limit.map_or(Ok(()), |limit| write!(f, " after {limit:?}"))
             }
-            EventKind::Transition(Transition {
-                from,
-                to,
-                cause,
-                open_for,
-                calls,
-                failures,
-                slow,
-            }) => {
-                let (from, to, cause) = (from.label(), to.label(), cause.label());
-                write!(f, "circuit breaker {from} -> {to}: {cause}")?;
-                if *calls > 0 {
-                    write!(f, ", {failures} of {calls} calls failed")?;
-                }
-                if *slow > 0 {
-                    write!(f, ", {slow} were slow")?;
-                }
-                open_for.map_or(Ok(()), |time| write!(f, ", for {time:?}"))
-            }
+            EventKind::Transition(change) => transition(change, f),
             EventKind::Ejected {
                 endpoint,
                 method,
@@ -275,11 +323,55 @@ impl fmt::Display for Event<'_> {
                 };
                 write!(f, "balancer {would} {endpoint:?}: {method}")
             }
+            EventKind::Restored { endpoint } => write!(f, "balancer restored {endpoint:?}"),
+            EventKind::Health {
+                endpoint,
+                is_healthy,
+            } => {
+                let health = if *is_healthy { "healthy" } else { "unhealthy" };
+                write!(f, "health check found {endpoint:?} {health}")
+            }
+            EventKind::EndpointAdded { endpoint } => write!(f, "balancer added {endpoint:?}"),
+            EventKind::EndpointRemoved { endpoint } => write!(f, "balancer removed {endpoint:?}"),
+            EventKind::Failover {
+                priority,
+                gets_calls,
+            } => {
+                let begins = if *gets_calls { "begins" } else { "ceases" };
+                write!(f, "failover: priority {priority} {begins} to get calls")
+            }
+            EventKind::Panic { priority, is_on } => {
+                let begins = if *is_on { "begins" } else { "is over" };
+                write!(f, "panic {begins} in priority {priority}")
+            }
+            EventKind::Task { task, state } => write!(f, "{task} is {state}"),
+            EventKind::LookupFailed => write!(f, "discovery failed to look up endpoints"),
             EventKind::DrainEnded { in_flight } => {
                 write!(f, "drain ended with {in_flight} calls in flight")
             }
         }
     }
+}
+
+fn transition(change: &Transition, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Transition {
+        from,
+        to,
+        cause,
+        open_for,
+        calls,
+        failures,
+        slow,
+    } = change;
+    let (from, to, cause) = (from.label(), to.label(), cause.label());
+    write!(f, "circuit breaker {from} -> {to}: {cause}")?;
+    if *calls > 0 {
+        write!(f, ", {failures} of {calls} calls failed")?;
+    }
+    if *slow > 0 {
+        write!(f, ", {slow} were slow")?;
+    }
+    open_for.map_or(Ok(()), |time| write!(f, ", for {time:?}"))
 }
 
 /// An error with all its sources, in one line.

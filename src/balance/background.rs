@@ -178,6 +178,7 @@ impl<S> Lease<S> {
         };
         if pool.host_set.tasks.set(self.task, self.number, state) {
             pool.task_has_changed();
+            pool.host_set.metrics.task_changed(self.task, state);
         }
     }
 }

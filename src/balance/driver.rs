@@ -12,6 +12,7 @@ use super::background::{Lease, TaskState};
 use super::endpoint::Endpoint;
 use super::pool::{Change, Pool};
 use crate::discover::{Pauses, Source, unless_it_panics};
+use crate::event::EventKind;
 use crate::sync::lock;
 
 /// Number of changes after which the task yields to other tasks.
@@ -78,6 +79,9 @@ where
             };
             if self.make_changes(&pool) {
                 pauses = Pauses::new();
+            }
+            if matches!(over, Over::Failed) {
+                pool.host_set.metrics.tell(|| EventKind::LookupFailed);
             }
             drop(pool);
             match over {

@@ -18,6 +18,7 @@ use crate::context::{self, GivenUp};
 use crate::debug::debug_fields;
 use crate::discover::Target;
 use crate::error::Check;
+use crate::event::EventKind;
 use crate::nanos::after;
 use crate::sync::{AtomicU64, Ordering};
 use crate::telemetry::REJECTED;
@@ -509,9 +510,13 @@ impl Host {
     pub(super) fn found(&self, is_healthy: bool) {
         // Often the state does not change: nearly always with the first probes of many endpoints.
         if self.condition.is_unhealthy() == is_healthy {
-            let now = self.peers.nanos(Instant::now());
-            self.peers
-                .update(now, |change| change.found(self, is_healthy));
+            let (peers, endpoint) = (&self.peers, &*self.about.key);
+            let now = peers.nanos(Instant::now());
+            peers.update(now, |change| change.found(self, is_healthy));
+            peers.metrics.tell_change(EventKind::Health {
+                endpoint,
+                is_healthy,
+            });
         }
     }
 

@@ -12,11 +12,12 @@ use super::endpoint::{Endpoint, EndpointStatus, GroupStatus, Host};
 use super::health::{self, HealthCheck, Probe};
 use super::host_set::Reassessment;
 use super::pool::{Change, Pool, insert};
-use crate::ConfigError;
 use crate::debug::debug_fields;
 use crate::discover::Target;
 use crate::error::Check;
+use crate::event::EventKind;
 use crate::nanos::after;
+use crate::{ConfigError, Mode};
 
 /// Reads and changes a balancer. Clones are handles of the same balancer.
 ///
@@ -100,8 +101,13 @@ impl<S> Handle<S> {
     /// nevertheless; to prevent this, remove it.
     #[allow(clippy::must_use_candidate, reason = "it is out either way")]
     pub fn eject(&self, key: &str, duration: Duration) -> bool {
-        self.update(key, |change, host, now| {
+        let is_there = self.update(key, |change, host, now| {
             change.eject(host, after(now, duration));
+        });
+        self.tell_if(is_there, || EventKind::Ejected {
+            endpoint: key,
+            method: "by_hand",
+            mode: Mode::Enforce,
         })
     }
 
@@ -111,7 +117,16 @@ impl<S> Handle<S> {
     /// An endpoint that a health check has found unhealthy stays unhealthy.
     #[allow(clippy::must_use_candidate, reason = "it is back either way")]
     pub fn restore(&self, key: &str) -> bool {
-        self.update(key, |change, host, _| change.restore(host))
+        let is_there = self.update(key, |change, host, _| change.restore(host));
+        self.tell_if(is_there, || EventKind::Restored { endpoint: key })
+    }
+
+    /// Tells of a change, and returns whether there was one.
+    fn tell_if<'a>(&self, is_changed: bool, kind: impl FnOnce() -> EventKind<'a>) -> bool {
+        if is_changed {
+            self.pool.host_set.metrics.tell_change(kind());
+        }
+        is_changed
     }
 
     fn update(&self, key: &str, update: impl FnOnce(&mut Reassessment<'_>, &Host, u64)) -> bool {

@@ -201,4 +201,42 @@ impl Report<BalanceMetrics> {
             mode,
         });
     }
+
+    /// Tells which priorities begin or cease to get calls, in the lower bits, or to be in panic, in the higher ones.
+    pub(super) fn groups_changed(&self, before: u32, now: u32) {
+        let calls = |bits: u32| bits & ((1 << PRIORITIES) - 1);
+        // A balancer that gets its first endpoints, or loses its last ones, has nothing to choose from.
+        let is_failover = calls(before) != 0 && calls(now) != 0;
+        for place in 0..2 * PRIORITIES {
+            if (before ^ now) >> place & 1 == 0 {
+                continue;
+            }
+            let (priority, is_on) = ((place % PRIORITIES) as u8, now >> place & 1 != 0);
+            if place >= PRIORITIES {
+                self.tell_change(EventKind::Panic { priority, is_on });
+            } else if is_failover {
+                self.tell_change(EventKind::Failover {
+                    priority,
+                    gets_calls: is_on,
+                });
+            }
+        }
+    }
+
+    /// Tells that discovery or the health check begins to work again, or has stopped.
+    pub(super) fn task_changed(&self, task: Task, state: TaskState) {
+        let state = match state {
+            TaskState::Running => "running",
+            TaskState::Recovering => "recovering",
+            TaskState::Stopped => "stopped",
+            TaskState::Ended => "ended",
+            // The next call ends these states.
+            TaskState::Absent | TaskState::Restarting | TaskState::Interrupted => return,
+        };
+        let task = match task {
+            Task::Discovery => "discovery",
+            Task::HealthCheck => "health_check",
+        };
+        self.tell_change(EventKind::Task { task, state });
+    }
 }

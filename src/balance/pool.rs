@@ -21,6 +21,7 @@ use crate::algorithm::failover::PRIORITIES;
 use crate::algorithm::queue::{Ticket, WaitQueue};
 use crate::algorithm::weights::Weights;
 use crate::discover::{self, discard};
+use crate::event::EventKind;
 use crate::sync::{Mutex, lock};
 use crate::telemetry::{Listener, Published};
 use crate::wake::locked;
@@ -121,7 +122,9 @@ impl<S: Clone> Pool<S> {
             host_set,
             published: Published::default(),
         };
-        pool.change(&mut endpoints.into_iter().map(insert).collect());
+        let initial = &mut endpoints.into_iter().map(insert).collect();
+        pool.apply(initial, &mut Vec::new());
+        pool.host_set.tell_groups();
         pool
     }
 
@@ -129,6 +132,21 @@ impl<S: Clone> Pool<S> {
     /// (a weight out of range, an unknown key) are left out. If a service panics in its `clone`, nothing changes, and
     /// the changes stay in the list.
     pub(super) fn change(&self, changes: &mut Vec<Change<S>>) -> usize {
+        let mut moves = Vec::new();
+        let made = self.apply(changes, &mut moves);
+        for (endpoint, has_come) in &moves {
+            self.host_set.metrics.tell_change(if *has_come {
+                EventKind::EndpointAdded { endpoint }
+            } else {
+                EventKind::EndpointRemoved { endpoint }
+            });
+        }
+        self.host_set.tell_groups();
+        made
+    }
+
+    /// Does the same without a report. Adds the keys of the endpoints that have come, with `true`, and gone to `moves`.
+    fn apply(&self, changes: &mut Vec<Change<S>>, moves: &mut Vec<(Arc<str>, bool)>) -> usize {
         let peers = &self.host_set;
         let now = peers.nanos(Instant::now());
         let mut opened = lock(&self.opened);
@@ -166,6 +184,7 @@ impl<S: Clone> Pool<S> {
                         odd.push((about, service));
                         continue;
                     }
+                    moves.push((Arc::clone(&key), true));
                     let place = *indices.entry(key).or_insert(members.len());
                     members.resize_with(members.len().max(place + 1), || None);
                     let former = members[place].replace((host(about), service));
@@ -193,6 +212,7 @@ impl<S: Clone> Pool<S> {
                         continue;
                     };
                     members[place].take().map(&mut dismiss);
+                    moves.push((key, false));
                 }
             }
             made += 1;

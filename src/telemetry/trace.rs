@@ -15,6 +15,13 @@ macro_rules! record_as {
 
 /// Records an event of one of these layers, whose name is the end of its target.
 macro_rules! record {
+    ($event:ident, WARN if $is_warning:expr, $fields:tt, $layers:tt) => {
+        if $is_warning {
+            record!($event, WARN, $fields, $layers);
+        } else {
+            record!($event, INFO, $fields, $layers);
+        }
+    };
     ($event:ident, $level:ident, $fields:tt, [$($layer:literal)*]) => {
         match $event.layer {
             $($layer => record_as!($event, $level, concat!("buttress::", $layer), $fields),)*
@@ -80,11 +87,7 @@ pub(super) fn trace(event: &Event<'_>) {
             let (from, to, cause) = (change.from.label(), change.to.label(), change.cause.label());
             let open_for = change.open_for.map(|time| time.as_secs_f64());
             let (calls, failures, slow) = (change.calls, change.failures, change.slow);
-            if change.to == State::Open {
-                record!(event, WARN, { from, to, cause, open_for, calls, failures, slow }, ["circuit_breaker"]);
-            } else {
-                record!(event, INFO, { from, to, cause, open_for, calls, failures, slow }, ["circuit_breaker"]);
-            }
+            record!(event, WARN if change.to == State::Open, { from, to, cause, open_for, calls, failures, slow }, ["circuit_breaker"]);
         }
         EventKind::Ejected {
             endpoint,
@@ -92,6 +95,32 @@ pub(super) fn trace(event: &Event<'_>) {
             mode,
         } => {
             record!(event, WARN, { endpoint, method, mode = mode.label() }, ["balance"]);
+        }
+        EventKind::Restored { endpoint }
+        | EventKind::EndpointAdded { endpoint }
+        | EventKind::EndpointRemoved { endpoint } => {
+            record!(event, INFO, { endpoint }, ["balance"]);
+        }
+        EventKind::Health {
+            endpoint,
+            is_healthy,
+        } => {
+            record!(event, WARN if !*is_healthy, { endpoint, is_healthy }, ["balance"]);
+        }
+        EventKind::Failover {
+            priority,
+            gets_calls,
+        } => {
+            record!(event, WARN, { priority, gets_calls }, ["balance"]);
+        }
+        EventKind::Panic { priority, is_on } => {
+            record!(event, WARN if *is_on, { priority, is_on }, ["balance"]);
+        }
+        EventKind::Task { task, state } => {
+            record!(event, WARN if !matches!(*state, "running" | "ended"), { task, state }, ["balance"]);
+        }
+        EventKind::LookupFailed => {
+            record!(event, WARN, { task = "discovery" }, ["balance"]);
         }
         EventKind::DrainEnded { in_flight } if *in_flight > 0 => {
             record!(event, WARN, { in_flight }, ["drain"]);

@@ -1,9 +1,11 @@
 //! Events: each decision is told once, and a listener does no harm.
 
-use std::sync::{Arc, Mutex};
+use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use buttress::balance::{Endpoint, OutlierEjection, RoundRobin};
+use buttress::balance::{Endpoint, HealthCheck, OutlierEjection, RoundRobin};
 use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::State;
 use buttress::event::{Event, EventKind};
@@ -12,6 +14,7 @@ use buttress::{
     ErrorsAreFailures, GaveUp, HedgeLayer, Mode, Outcome, Rate, RateLimitLayer, RetryLayer,
     standard,
 };
+use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::util::BoxCloneSyncService;
@@ -353,4 +356,112 @@ async fn a_transition_tells_the_calls_that_it_is_based_on() {
         (State::Open, (3, 2, 0)),
     ];
     assert_eq!(*seen, expected);
+}
+
+/// A balancer over these endpoints, which all answer, and the lines of its events.
+fn balanced(name: &str, keys: &[&'static str]) -> (Balance<Works>, Log) {
+    let log = Log::default();
+    let config = Balance::config(name).on_event(log.listener());
+    let balance = config.build(keys.iter().map(works)).expect("is valid");
+    (balance, log)
+}
+
+type Works = BoxCloneSyncService<&'static str, &'static str, BoxError>;
+
+fn works(key: &&'static str) -> Endpoint<Works> {
+    Endpoint::new(*key, BoxCloneSyncService::new(service_fn(echo)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_tells_of_endpoints_that_come_go_and_are_kept_out() {
+    let (balance, log) = balanced("e", &["a", "b", "c"]);
+    assert_eq!(
+        log.take(),
+        Vec::<String>::new(),
+        "nothing of the first ones"
+    );
+    let handle = balance.handle();
+    handle.add(works(&"d")).unwrap();
+    assert!(handle.remove("d") && !handle.remove("d"));
+    assert!(handle.eject("a", SECOND) && handle.restore("a"));
+    assert!(!handle.eject("d", SECOND) && !handle.restore("d"));
+    assert_eq!(
+        log.take(),
+        [
+            "e: balancer added \"d\"",
+            "e: balancer removed \"d\"",
+            "e: balancer ejected \"a\": by_hand",
+            "e: balancer restored \"a\"",
+        ]
+    );
+    for key in ["a", "b"] {
+        handle.eject(key, SECOND);
+    }
+    handle.restore("a");
+    assert_eq!(
+        log.take(),
+        [
+            "e: balancer ejected \"a\": by_hand",
+            "e: panic begins in priority 0",
+            "e: balancer ejected \"b\": by_hand",
+            "e: panic is over in priority 0",
+            "e: balancer restored \"a\"",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_tells_when_calls_move_to_another_priority() {
+    let log = Log::default();
+    let config = Balance::config("f").on_event(log.listener());
+    let endpoints = [works(&"near"), works(&"far").priority(1)];
+    let balance = config.build(endpoints).unwrap();
+    balance.handle().eject("near", SECOND);
+    balance.handle().remove("near");
+    assert_eq!(
+        log.take(),
+        [
+            "f: failover: priority 0 ceases to get calls",
+            "f: failover: priority 1 begins to get calls",
+            "f: balancer ejected \"near\": by_hand",
+            "f: balancer removed \"near\"",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_tells_what_a_health_check_finds() {
+    let (balance, log) = balanced("h", &["a", "b", "c"]);
+    let first = AtomicUsize::new(0);
+    let check = HealthCheck::new(move |_: Works| {
+        let fails = first.fetch_add(1, Ordering::Relaxed) == 0;
+        ready(if fails { Err("down".into()) } else { Ok(()) })
+    });
+    let _checked = balance
+        .check_health(check.rise(1).interval(SECOND))
+        .unwrap();
+    sleep(5 * SECOND).await;
+    let lines = log.take();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].ends_with(" unhealthy"), "{lines:?}");
+    assert!(lines[1].ends_with(" healthy"), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_of_a_balancer_may_use_its_handle_and_call_it() {
+    let slot: Arc<OnceLock<Balance<Works>>> = Arc::default();
+    let (called, balance) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&slot));
+    let count = Arc::clone(&called);
+    let config = Balance::config("g").on_event(move |_| {
+        let balance = balance.get().unwrap();
+        drop(balance.handle().endpoints());
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            balance.handle().restore("b");
+        }
+        drop(balance.clone().oneshot("ok").now_or_never());
+    });
+    let balance = config.build(["a", "b"].iter().map(works)).unwrap();
+    let balance = slot.get_or_init(|| balance);
+    balance.handle().remove("a");
+    assert_eq!(called.load(Ordering::Relaxed), 2);
 }

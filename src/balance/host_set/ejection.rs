@@ -59,6 +59,7 @@ impl HostSet {
         if !ejected.is_empty() {
             self.metrics.publish(now);
         }
+        self.tell_groups();
     }
 
     /// Returns the number of ejections in a row that still count against an endpoint.

@@ -10,7 +10,7 @@ use crate::algorithm::failover::{Capacities, PRIORITIES, Rule, Shares, Split};
 use crate::algorithm::outlier::is_panic;
 use crate::balance::config::Settings;
 use crate::balance::endpoint::{GroupStatus, Host};
-use crate::sync::{AtomicU64, Ordering, lock, try_lock};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, lock, try_lock};
 
 /// The number of ended ejections that are assessed one by one, because each needs a look at all endpoints.
 const RETURNS: usize = 32;
@@ -24,6 +24,10 @@ pub(in crate::balance) struct Failover {
     /// The time until which so few endpoints of a group take calls that calls go to all of them; `u64::MAX` if time
     /// alone does not end the panic.
     panic_until: [AtomicU64; PRIORITIES],
+    /// One bit for each priority that gets calls, and after them one bit for each that is in panic.
+    groups: AtomicU32,
+    /// The bits that listeners were told of last.
+    told: AtomicU32,
 }
 
 impl Failover {
@@ -33,6 +37,8 @@ impl Failover {
             panic_threshold: settings.panic_threshold,
             split: Split::new(),
             panic_until: std::array::from_fn(|_| AtomicU64::new(0)),
+            groups: AtomicU32::new(0),
+            told: AtomicU32::new(0),
         }
     }
 
@@ -51,6 +57,7 @@ impl Failover {
         let until = shares.again.map_or(until, |again| until.min(again));
         self.split.set(&shares.parts, now, until);
         let are_enough = shares.suffice && members.are_several();
+        let mut groups = 0;
         for hosts in members.groups() {
             // Not while the endpoints that take calls, here and in other groups, can take all calls.
             let end = if are_enough {
@@ -58,8 +65,12 @@ impl Failover {
             } else {
                 panic_end(hosts, self.panic_threshold, now)
             };
-            self.panic_until[usize::from(hosts[0].priority())].store(end, Ordering::Relaxed);
+            let place = usize::from(hosts[0].priority());
+            self.panic_until[place].store(end, Ordering::Relaxed);
+            groups |= u32::from(shares.parts[place] > 0.0) << place;
+            groups |= u32::from(end > now) << (PRIORITIES + place);
         }
+        self.groups.store(groups, Ordering::Relaxed);
     }
 
     /// Returns the load that the groups can take now, and their shares. An ejection that has ended since the last look
@@ -88,7 +99,23 @@ impl HostSet {
         }
         match try_lock(&self.members) {
             Some(mut members) => self.failover.assess(&mut members, now),
-            None => self.failover.split.look_next(),
+            None => return self.failover.split.look_next(),
+        }
+        self.tell_groups();
+    }
+
+    /// Tells which groups begin or cease to get calls, or to be in panic. The lock of the endpoints is not held.
+    #[cold]
+    pub(in crate::balance) fn tell_groups(&self) {
+        let Failover { groups, told, .. } = &self.failover;
+        loop {
+            let now = groups.load(Ordering::Relaxed);
+            let before = told.swap(now, Ordering::Relaxed);
+            self.metrics.groups_changed(before, now);
+            // Another thread may have told an older state in the meantime.
+            if groups.load(Ordering::Relaxed) == told.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 

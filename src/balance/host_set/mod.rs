@@ -87,10 +87,11 @@ impl HostSet {
         Reassessment::begin(self, lock(&self.members), now)
     }
 
-    /// Changes the health of endpoints, and publishes the gauges.
+    /// Changes the health of endpoints, publishes the gauges, and tells which groups get calls now.
     pub(super) fn update(&self, now: u64, change: impl FnOnce(&mut Reassessment<'_>)) {
         change(&mut self.reassess(now));
         self.metrics.publish(Instant::now());
+        self.tell_groups();
     }
 
     /// Returns the numbers of endpoints by state, if none would take a call. It stops at the first endpoint that would.
