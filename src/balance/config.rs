@@ -156,6 +156,15 @@ impl<P, K, C> Config<P, K, C> {
         self
     }
 
+    /// Returns the rule of ejection, if there is one.
+    pub(crate) fn ejection(&self) -> Option<OutlierEjection> {
+        self.settings.ejection.clone()
+    }
+
+    pub(crate) fn failover_rule(&self) -> Failover {
+        self.settings.failover.clone()
+    }
+
     /// Sets the seed of the choices, so that they repeat exactly. By default the operating system gives the seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);

@@ -47,10 +47,42 @@
 //! ```
 //!
 //! A part that the code leaves out cannot be switched on by settings: naming it is an error of `build`.
+//!
+//! # While it runs
+//!
+//! [`stack::Handle::apply`](crate::stack::Handle::apply) changes a running stack or whole client, all values or none.
+//! The package `example-settings` reads a file and the environment, and applies the file each time that it changes.
+//!
+//! # Several settings in one file
+//!
+//! A struct of your own contains what the service needs. Each of its parts is passed where the code configures it:
+//!
+//! ```
+//! use buttress::{Balance, ConfigError, balance, settings};
+//!
+//! #[derive(Default)] // and Deserialize
+//! struct Settings {
+//!     inventory: settings::Stack,
+//!     replicas: settings::Balance,
+//! }
+//!
+//! # fn main() -> Result<(), ConfigError> {
+//! let file = Settings::default();
+//! let stack = buttress::standard("inventory").settings(&file.inventory).unlimited().build()?;
+//! let replicas: balance::Config = Balance::config("inventory").settings(&file.replicas);
+//! # Ok(())
+//! # }
+//! ```
 
+mod balance;
 mod overlay;
 mod parts;
+#[cfg(feature = "http")]
+mod server;
 mod stack;
 
+pub use self::balance::{Balance, Failover, HealthCheck, OutlierEjection};
 pub use self::parts::{Bulkhead, CircuitBreaker, Hedge, OpenGrowth, RateLimit, Retry, SlowCalls};
+#[cfg(feature = "http")]
+pub use self::server::Server;
 pub use self::stack::Stack;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use buttress::balance::{self, Failover, OutlierEjection};
 use buttress::circuit_breaker::State;
 use buttress::{
-    Backoff, BoxError, CircuitBreakerLayer, ErrorKind, Jitter, Mode, Rate, RateLimitLayer,
+    Backoff, Balance, BoxError, CircuitBreakerLayer, ErrorKind, Jitter, Mode, Rate, RateLimitLayer,
     settings, standard,
 };
 use tokio::time::{Instant, sleep};
@@ -49,6 +50,49 @@ fn a_named_value_replaces_the_one_of_the_code_and_the_others_stay() {
     let config = RateLimitLayer::config("db", Rate::per_second(10)).burst(3);
     let limit = config.settings(&faster).build().unwrap().handle();
     assert_eq!((limit.rate(), limit.burst()), (Rate::per_second(70), 3));
+}
+
+#[test]
+fn settings_of_a_balancer_change_its_rules_one_by_one() {
+    let changed = overlay(|all: &mut settings::Balance| {
+        all.slow_start = Some(3 * MILLISECOND);
+        all.outlier_ejection = Some(overlay(|rule: &mut settings::OutlierEjection| {
+            rule.max_ejection_percent = Some(20);
+        }));
+        all.failover = Some(overlay(|rule: &mut settings::Failover| {
+            rule.failback_delay = Some(7 * MILLISECOND);
+        }));
+    });
+    let rule = OutlierEjection::new().min_calls(9);
+    let config: balance::Config = Balance::config("db").outlier_ejection(rule.clone());
+    let expected = config.clone().slow_start(3 * MILLISECOND);
+    let expected = expected.outlier_ejection(rule.max_ejection_percent(20));
+    let expected = expected.failover(Failover::new().failback_delay(7 * MILLISECOND));
+    assert_eq!(config.settings(&changed), expected);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_server_without_a_limit_refuses_settings_of_its_bulkhead() {
+    let changed = overlay(|all: &mut settings::Server| {
+        all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
+            bulkhead.limit = Some(7);
+        }));
+    });
+    let server = || buttress::http::server("db");
+    let error = server().unlimited().settings(&changed).build().unwrap_err();
+    assert_eq!(error.field(), "bulkhead", "{error}");
+    let limited = server().concurrency_limit(50).settings(&changed);
+    assert_eq!(
+        limited
+            .build()
+            .unwrap()
+            .handle()
+            .bulkhead()
+            .unwrap()
+            .limit(),
+        7
+    );
 }
 
 #[test]

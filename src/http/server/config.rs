@@ -21,7 +21,7 @@ use crate::http::{
 };
 use crate::keyed::MakeLayer;
 use crate::measure::{Meter, OPERATION};
-use crate::{ConfigError, debug::debug_fields, drain};
+use crate::{ConfigError, debug::debug_fields, drain, settings};
 
 /// The settings of a [`ServerLayer`]. Made by [`server`].
 pub type Config<K = Classifier, T = NotKeyed> = LayerConfig<Settings<T>, (), K, CompleteOnBodyEnd>;
@@ -31,6 +31,8 @@ pub type Config<K = Classifier, T = NotKeyed> = LayerConfig<Settings<T>, (), K, 
 pub struct Settings<T = NotKeyed> {
     deadline: InheritDeadlineConfig,
     bulkhead: Choice<bulkhead::Config>,
+    /// `true` if settings name a bulkhead that the code does not have.
+    names_no_bulkhead: bool,
     request_body: body_timeout::Config,
     response_body: body_timeout::Config,
     respond: RespondLayer<ForServers>,
@@ -52,6 +54,7 @@ pub(in crate::http) fn of<K>(name: String, classify: K) -> Config<K> {
     let settings = Settings {
         deadline: InheritDeadlineLayer::config(&name),
         bulkhead: Choice::Default,
+        names_no_bulkhead: false,
         request_body: BodyTimeoutLayer::config(&name),
         response_body: BodyTimeoutLayer::config(&name),
         respond: RespondLayer::for_servers(),
@@ -99,6 +102,15 @@ impl<K, T> Config<K, T> {
         self
     }
 
+    /// Changes the settings of the bulkhead, which must be there.
+    pub(crate) fn bulkhead_settings(mut self, settings: &settings::Bulkhead) -> Self {
+        match self.settings.bulkhead {
+            Choice::Set(config) => self.settings.bulkhead = Choice::Set(config.settings(settings)),
+            Choice::Default | Choice::Off => self.settings.names_no_bulkhead = true,
+        }
+        self
+    }
+
     /// Sets no limit of calls in flight. The server then has no other protection from overload.
     pub fn unlimited(mut self) -> Self {
         self.settings.bulkhead = Choice::Off;
@@ -131,6 +143,7 @@ impl<K, T> Config<K, T> {
         self.with_settings(|settings| Settings {
             deadline: settings.deadline,
             bulkhead: settings.bulkhead,
+            names_no_bulkhead: settings.names_no_bulkhead,
             request_body: settings.request_body,
             response_body: settings.response_body,
             respond: settings.respond,
@@ -191,6 +204,12 @@ impl<K, T> Config<K, T> {
         let check = Check::new("server", &self.name)?;
         let settings = self.settings;
         bulkhead::check_limit_is_chosen(&settings.bulkhead, check)?;
+        check.that(
+            !settings.names_no_bulkhead,
+            "bulkhead",
+            &format_args!("set"),
+            "left out, because the code sets no concurrency limit before the settings",
+        )?;
         let origin = Instant::now();
         let bulkhead = settings.bulkhead.value();
         let limit = bulkhead.cloned().map(|mut config| {
