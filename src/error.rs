@@ -936,6 +936,17 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Refuses to change one of these settings, each with whether it stays the same.
+    pub(crate) fn unchanged<const N: usize>(
+        self,
+        settings: [(&'static str, bool); N],
+    ) -> Result<(), ConfigError> {
+        let permitted = "the same as before, because it cannot change while it runs";
+        settings.into_iter().try_for_each(|(field, is_same)| {
+            self.that(is_same, field, &format_args!("changed"), permitted)
+        })
+    }
+
     /// Checks a waiting time: above zero and finite.
     pub(crate) fn duration(self, field: &'static str, value: Duration) -> Result<(), ConfigError> {
         let is_time = value > Duration::ZERO && value <= MAX_DURATION;

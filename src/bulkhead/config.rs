@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::layer::BulkheadLayer;
-use super::limit::Limit;
+use super::limit::{Limit, check_limit};
 use super::part::Handle;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
@@ -43,7 +43,7 @@ pub(crate) fn check_limit_is_chosen(
 /// The settings of a bulkhead in a [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    limit: Limit,
+    pub(super) limit: Limit,
     queue: usize,
     order: QueueOrder,
     queue_wait: Duration,
@@ -138,6 +138,30 @@ impl<K, C> Config<K, C> {
     /// its response.
     pub fn completion<C2>(self, completion: C2) -> Config<K, C2> {
         self.with_completion(completion)
+    }
+
+    /// Checks that a running bulkhead with the settings `former` can change to these ones: a fixed limit can change.
+    pub(crate) fn check_change(&self, former: &Self) -> Result<(), ConfigError> {
+        let check = Check::new("bulkhead", &self.name)?;
+        let (to, from) = (&self.settings, &former.settings);
+        match (to.limit.fixed(), from.limit.fixed()) {
+            (Some(limit), Some(_)) => check_limit(check, "limit", limit)?,
+            _ => check.unchanged([("limit", to.limit == from.limit)])?,
+        }
+        check.unchanged([
+            ("queue", to.queue == from.queue),
+            ("queue_order", to.order == from.order),
+            ("queue_wait", to.queue_wait == from.queue_wait),
+            (
+                "overloaded_wait",
+                to.overloaded_wait == from.overloaded_wait,
+            ),
+            (
+                "overloaded_after",
+                to.overloaded_after == from.overloaded_after,
+            ),
+            ("mode", to.mode == from.mode),
+        ])
     }
 
     /// Returns the longest wait of a call, if there is a queue.

@@ -85,6 +85,16 @@ impl Handle {
         self.shared.publish(now);
         Ok(())
     }
+
+    /// Changes the limit from the one of a configuration to the one of another one, which has been checked. If it is
+    /// the same, the limit that [`set_limit`](Self::set_limit) has set stays in force.
+    pub(crate) fn follow<K, C>(&self, from: &Config<K, C>, to: &Config<K, C>) {
+        let (from, to) = (from.settings.limit.fixed(), to.settings.limit.fixed());
+        if let Some(limit) = to.filter(|_| from != to) {
+            let changed = self.set_limit(limit);
+            debug_assert!(changed.is_ok(), "the limit has been checked");
+        }
+    }
 }
 
 impl Availability for Handle {

@@ -111,6 +111,14 @@ impl Limit {
         Self(Kind::Policy(Callback(Arc::new(policy))))
     }
 
+    /// Returns the number, if the limit does not adapt.
+    pub(super) fn fixed(&self) -> Option<usize> {
+        match self.0 {
+            Kind::Fixed(limit) => Some(limit),
+            Kind::Aimd(_) | Kind::Policy(_) => None,
+        }
+    }
+
     /// Returns the initial limit, and the policy that adapts it.
     pub(super) fn build(
         &self,

@@ -2,7 +2,7 @@
 //!
 //! # When to use it
 //!
-//! Use it when a process stops, or when you replace a client while it runs. A [server](crate::http::server) always has
+//! Use it when a process stops, or when you replace a client while it runs. A [server](mod@crate::http::server) always has
 //! a drain. A [standard stack](crate::stack), and so each whole client, has one if you build it with `drain`. Drain the
 //! servers of a process first, and then its clients, because the calls that servers finish may need the clients.
 //!

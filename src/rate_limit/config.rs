@@ -171,6 +171,25 @@ impl<Q, K> Config<Q, K> {
         f64::from(burst) + rate.calls_in(span)
     }
 
+    /// Checks that a running limit with the settings `former` can change to these ones: rate and burst can change.
+    pub(crate) fn check_change(&self, former: &Self) -> Result<(), ConfigError> {
+        let check = Check::new("rate limit", &self.name)?;
+        let (to, from) = (&self.settings, &former.settings);
+        to.limits().check(check)?;
+        check.unchanged([
+            ("max_wait", to.max_wait == from.max_wait),
+            (
+                "max_retry_after",
+                to.max_retry_after == from.max_retry_after,
+            ),
+            (
+                "respect_retry_after",
+                to.respects_retry_after == from.respects_retry_after,
+            ),
+            ("mode", to.mode == from.mode),
+        ])
+    }
+
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
         self.settings.max_wait
     }

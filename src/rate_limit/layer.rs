@@ -102,6 +102,16 @@ impl<Q> Handle<Q> {
         self.shared.change(|limits| limits.burst = burst)
     }
 
+    /// Changes rate and burst from those of one configuration to those of another one, which has been checked. If they
+    /// are the same, those that [`set_rate`](Self::set_rate) has set stay in force.
+    pub(crate) fn follow<Q2, K>(&self, from: &Config<Q2, K>, to: &Config<Q2, K>) {
+        let (from, to) = (from.settings.limits(), to.settings.limits());
+        if from != to {
+            let changed = self.shared.change(|limits| *limits = to);
+            debug_assert!(changed.is_ok(), "the limits have been checked");
+        }
+    }
+
     /// Admits no call for `duration`, and then one call after the other at the rate.
     ///
     /// The longest pause counts: a shorter one does not end it, but [`reset`](Self::reset) does. Waiting calls whose

@@ -7,7 +7,7 @@ use super::overlay::overlay;
 use crate::http::server;
 
 overlay! {
-    /// Settings of a [server](crate::http::server) that replace those of the code.
+    /// Settings of a [server](mod@crate::http::server) that replace those of the code.
     [K, T] Server for server::Config<K, T> {
         /// See [`deadline`](server::Config::deadline).
         #[cfg_attr(feature = "serde", serde(with = "crate::duration_text::optional"))]

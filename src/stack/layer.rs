@@ -158,8 +158,9 @@ impl Handle {
     /// Replaces the values of the code that `settings` names while the stack runs, all of them or none. A value that
     /// an earlier call replaced, and that `settings` does not name, returns to the value of the code.
     ///
-    /// Deadline, response timeout, timeout, and the settings of retry and of the circuit breaker can change, but for the
-    /// window of the breaker. All state stays. An operation that has begun keeps its times and its number of attempts;
+    /// These settings can change: deadline, response timeout and timeout, unless they are switched off; those of retry;
+    /// those of the circuit breaker, but for its window; rate and burst of the rate limit; and a limit of the bulkhead
+    /// that does not adapt. All state stays. Calls that ended early are still evaluated with the timeout of `build`. An operation that has begun keeps its times and its number of attempts;
     /// the waits before its next retries are new.
     ///
     /// # Errors

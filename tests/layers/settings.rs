@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use buttress::balance::{self, Failover, OutlierEjection};
+use buttress::bulkhead::Aimd;
 use buttress::circuit_breaker::State;
 use buttress::{
     Backoff, Balance, BoxError, CircuitBreakerLayer, ErrorKind, Jitter, Mode, Rate, RateLimitLayer,
@@ -229,7 +230,7 @@ async fn a_change_that_is_refused_names_the_value_and_changes_nothing() {
             }),
         ),
         (
-            "bulkhead",
+            "queue",
             with(|all| {
                 all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
                     bulkhead.queue = Some(3);
@@ -340,4 +341,49 @@ async fn a_change_of_the_breaker_through_the_stack_keeps_its_state() {
         service.send(()).await.unwrap_err();
     }
     assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn limits_change_and_what_a_handle_has_set_stays_if_the_settings_do_not_change() {
+    let stack = standard("db").concurrency_limit(5);
+    let stack = stack.rate_limit(Rate::per_second(10), |limit| limit.burst(3));
+    let handle = stack.build().unwrap().handle();
+    let (rate, bulkhead) = (handle.rate_limit().unwrap(), handle.bulkhead().unwrap());
+    let changed = overlay(|all: &mut settings::Stack| {
+        all.rate_limit = Some(overlay(|limit: &mut settings::RateLimit| {
+            limit.rate = Some(Rate::per_second(70));
+        }));
+        all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
+            bulkhead.limit = Some(9);
+        }));
+    });
+    handle.apply(&changed).unwrap();
+    assert_eq!((rate.rate(), rate.burst()), (Rate::per_second(70), 3));
+    assert_eq!(bulkhead.limit(), 9);
+
+    bulkhead.set_limit(4).unwrap();
+    handle.apply(&changed).unwrap();
+    assert_eq!(bulkhead.limit(), 4);
+
+    let mut wrong = changed;
+    wrong.rate_limit = Some(<_>::default());
+    wrong.bulkhead.as_mut().unwrap().limit = Some(0);
+    assert_eq!(handle.apply(&wrong).unwrap_err().field(), "limit");
+    assert_eq!(rate.rate(), Rate::per_second(70), "none of it has changed");
+
+    handle.apply(&settings::Stack::default()).unwrap();
+    assert_eq!(rate.rate(), Rate::per_second(10));
+    assert_eq!(bulkhead.limit(), 5);
+}
+
+#[test]
+fn an_adaptive_limit_is_not_replaced_while_the_stack_runs() {
+    let stack = standard("db").concurrency_limit(Aimd::between(2, 20));
+    let handle = stack.build().unwrap().handle();
+    let fixed = overlay(|all: &mut settings::Stack| {
+        all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
+            bulkhead.limit = Some(9);
+        }));
+    });
+    assert_eq!(handle.apply(&fixed).unwrap_err().field(), "limit");
 }
