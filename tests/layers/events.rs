@@ -331,7 +331,7 @@ async fn an_adaptive_bulkhead_tells_when_it_shrinks_and_not_when_it_grows() {
 async fn a_transition_tells_the_calls_that_it_is_based_on() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let changes = Arc::clone(&seen);
-    let breaker = CircuitBreakerLayer::config("counted").seed(1);
+    let breaker = CircuitBreakerLayer::config("with counts").seed(1);
     let breaker = breaker.on_event(move |event| {
         if let EventKind::Transition(change) = event.kind {
             let counts = (change.calls, change.failures, change.slow);
