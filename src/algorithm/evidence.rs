@@ -95,9 +95,9 @@ impl LastGood {
 
     /// Notes a good call that ends at `now`.
     #[inline]
-    pub(crate) fn note(&self, terms: Terms, now: u64) {
+    fn note(&self, step: u64, now: u64) {
         if now >= self.0.load(Ordering::Relaxed) {
-            let until = now.saturating_add(terms.step).saturating_add(1);
+            let until = now.saturating_add(step).saturating_add(1);
             self.0.fetch_max(until, Ordering::Relaxed);
         }
     }
@@ -171,7 +171,10 @@ pub(crate) struct Early {
 /// belongs to.
 #[derive(Debug)]
 pub(crate) struct Evidence {
-    terms: Terms,
+    /// The words of the [`Terms`], which may change. No decision depends on both of them.
+    patience: AtomicU64,
+    step: AtomicU64,
+    is_bounded: bool,
     slowest: Slowest,
     last_good: LastGood,
     /// Time from which early ends count although there has been no good call. 0 before the first early end.
@@ -183,7 +186,9 @@ pub(crate) struct Evidence {
 impl Evidence {
     pub(crate) fn new(terms: Terms) -> Self {
         Self {
-            terms,
+            patience: AtomicU64::new(terms.patience),
+            step: AtomicU64::new(terms.step),
+            is_bounded: terms.is_bounded,
             slowest: Slowest::new(),
             last_good: LastGood::new(),
             cold_until: AtomicU64::new(0),
@@ -191,35 +196,50 @@ impl Evidence {
         }
     }
 
+    /// Changes the timeout of the attempts. They had one before.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let terms = Terms::new(Some(timeout));
+        self.patience.store(terms.patience, Ordering::Relaxed);
+        self.step.store(terms.step, Ordering::Relaxed);
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            patience: self.patience.load(Ordering::Relaxed),
+            is_bounded: self.is_bounded,
+            step: self.step.load(Ordering::Relaxed),
+        }
+    }
+
     /// Notes a good call.
     #[inline]
     pub(crate) fn note_good(&self, took: u64, now: u64) {
         self.slowest.note(took, now);
-        self.last_good.note(self.terms, now);
+        self.last_good.note(self.step.load(Ordering::Relaxed), now);
     }
 
     /// Notes a good call of a part of the service.
     #[inline]
     pub(crate) fn note_good_of(&self, last_good: &LastGood, took: u64, now: u64) {
         self.note_good(took, now);
-        last_good.note(self.terms, now);
+        last_good.note(self.step.load(Ordering::Relaxed), now);
     }
 
     /// Returns the least duration of a call that counts as a failure.
     pub(crate) fn needed(&self, now: u64) -> u64 {
-        self.needed_by(self.terms, now)
+        self.needed_by(self.terms(), now)
     }
 
     /// Returns whether any call has been answered well a moment ago.
     pub(crate) fn is_answering(&self, now: u64) -> bool {
         self.last_good
-            .is_since(now.saturating_sub(self.terms.moment()))
+            .is_since(now.saturating_sub(self.terms().moment()))
     }
 
     /// Returns the silence after which a service counts as hanging. It is known while the service answers.
     pub(crate) fn silence(&self, now: u64) -> Option<u64> {
         let slowest = self.slowest.recent(now)?;
-        Some(self.terms.needed(Some(slowest)))
+        Some(self.terms().needed(Some(slowest)))
     }
 
     fn needed_by(&self, terms: Terms, now: u64) -> u64 {
@@ -239,7 +259,7 @@ impl Evidence {
     /// Returns the early end of a call whose answer says that its deadline had passed. `None` if this answer is a
     /// failure of the service: the deadline is not sooner than the timeout of the attempt, and is not near.
     pub(crate) fn end_at_deadline(&self, began: u64, ended: u64, deadline: u64) -> Option<Early> {
-        let is_short = deadline.saturating_sub(began) < self.terms.patience;
+        let is_short = deadline.saturating_sub(began) < self.terms().patience;
         // The clocks of both sides differ by the time on the network, and a client may send a sooner deadline than its
         // own.
         let has_come = deadline.saturating_sub(ended) <= ended.saturating_sub(began) / 10;
@@ -252,7 +272,7 @@ impl Evidence {
 
     /// Returns whether a call that ended early is a failure of the service.
     pub(crate) fn is_failure(&self, call: Early) -> bool {
-        self.is_failure_since(call.began, &self.last_good, call, self.terms)
+        self.is_failure_since(call.began, &self.last_good, call, self.terms())
     }
 
     /// Returns whether a call that ended early is a failure of a part of the service, with good calls of its own. The
@@ -288,7 +308,7 @@ impl Evidence {
         if self.last_good.is_known() {
             return false;
         }
-        let until = call.began.saturating_add(self.terms.patience).max(1);
+        let until = call.began.saturating_add(self.terms().patience).max(1);
         let first =
             self.cold_until
                 .compare_exchange(0, until, Ordering::Relaxed, Ordering::Relaxed);
@@ -313,7 +333,7 @@ mod tests {
     fn a_service_counts_as_answering_for_a_tenth_of_the_timeout_and_at_least_200_ms() {
         let after_good = |timeout, passed| {
             let evidence = Evidence::new(Terms::new(timeout));
-            evidence.last_good.note(evidence.terms, 100 * SECOND);
+            evidence.last_good.note(evidence.terms().step, 100 * SECOND);
             evidence.is_answering(100 * SECOND + passed)
         };
         for (timeout, lasts) in [

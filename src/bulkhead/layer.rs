@@ -1,5 +1,7 @@
 //! The layer of the bulkhead, and its handle.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::config::Config;
@@ -84,6 +86,11 @@ impl Handle {
         self.shared.gate.set_limit(limit, now);
         self.shared.publish(now);
         Ok(())
+    }
+
+    /// Changes the timeout of the attempts that an adaptive limit counts. They had one before.
+    pub(crate) fn set_attempt_timeout(&self, timeout: Duration) {
+        self.shared.evidence.set_timeout(timeout);
     }
 
     /// Changes the limit from the one of a configuration to the one of another one, which has been checked. If it is

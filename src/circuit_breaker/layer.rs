@@ -120,6 +120,11 @@ impl Handle {
     }
 
     /// Changes to settings that have been checked.
+    /// Changes the timeout of the attempts that the breaker counts. They had one before.
+    pub(crate) fn set_attempt_timeout(&self, timeout: Duration) {
+        self.shared.breaker.evidence().set_timeout(timeout);
+    }
+
     pub(crate) fn commit(&self, prepared: Prepared) {
         let shared = &*self.shared;
         let Prepared { settings, resolved } = prepared;

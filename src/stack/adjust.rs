@@ -87,6 +87,14 @@ impl Adjustable {
         if let (Some(handle), Some(from), Some(to)) = (&parts.1.1.0, from, to) {
             handle.follow(from, to);
         }
+        if let Some(timeout) = values.timeout() {
+            if let Some(breaker) = &parts.0 {
+                breaker.set_attempt_timeout(timeout);
+            }
+            if let Some(bulkhead) = &parts.1.1.0 {
+                bulkhead.set_attempt_timeout(timeout);
+            }
+        }
         let max_attempts = retry.as_ref().map_or(1, |retry| retry.max_attempts);
         self.numbers.set(words(&values, max_attempts));
         if let (Some(waits), Some(retry)) = (&self.waits, retry) {

@@ -160,7 +160,7 @@ impl Handle {
     ///
     /// These settings can change: deadline, response timeout and timeout, unless they are switched off; those of retry;
     /// those of the circuit breaker, but for its window; rate and burst of the rate limit; and a limit of the bulkhead
-    /// that does not adapt. All state stays. Calls that ended early are still evaluated with the timeout of `build`. An operation that has begun keeps its times and its number of attempts;
+    /// that does not adapt. All state stays. An operation that has begun keeps its times and its number of attempts;
     /// the waits before its next retries are new.
     ///
     /// # Errors

@@ -387,3 +387,18 @@ fn an_adaptive_limit_is_not_replaced_while_the_stack_runs() {
     });
     assert_eq!(handle.apply(&fixed).unwrap_err().field(), "limit");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_timeout_decides_which_calls_the_service_had_for_long_enough() {
+    let stack = standard("db").no_retry().unlimited().no_response_timeout();
+    let stack = stack.timeout(20 * MILLISECOND).build().unwrap();
+    let handle = stack.handle();
+    // A tenth of it is more than the callers below permit.
+    handle.apply(&with_timeout(Duration::from_secs(4))).unwrap();
+    let service = stack.wrap(service_fn(hang));
+    for _ in 0..100 {
+        let call = tokio::time::timeout(100 * MILLISECOND, service.send(()));
+        assert!(call.await.is_err(), "the caller leaves");
+    }
+    assert_eq!(handle.circuit_breaker().unwrap().state(), State::Closed);
+}
