@@ -91,6 +91,11 @@
 //! and `reqwest-form` add the methods `json`, `query` and `form` of its requests. `tracing` records the [events](event)
 //! of all layers.
 //!
+//! # Settings in files
+//!
+//! The module [`settings`] has the settings as plain data, which replaces values of the code. The feature `serde` reads
+//! it from TOML, YAML, JSON and other formats, and [`stack::Handle::apply`] changes a stack while it runs.
+//!
 //! # Order of layers
 //!
 //! From the outside: measure (operations), deadline, retry, hedge, circuit breaker, rate limit, bulkhead, timeout,
