@@ -5,7 +5,10 @@
 //! Has a `main` of its own instead of the usual harness: the unit tests of the files that are included
 //! here use atomics outside a model, which loom's are not for.
 
-#[allow(dead_code, unexpected_cfgs, unused_imports, unreachable_pub)]
+// The included files know the features of the crate.
+#![allow(unexpected_cfgs)]
+
+#[allow(dead_code, unused_imports, unreachable_pub)]
 mod algorithm;
 mod balance;
 mod breaker;

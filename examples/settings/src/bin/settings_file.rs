@@ -1,4 +1,4 @@
-//! A stack follows a file: `cargo run -p example-settings`.
+//! A stack follows a file: `cargo run --package example-settings`.
 
 use std::future::pending;
 use std::time::Duration;
