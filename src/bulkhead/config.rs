@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::layer::BulkheadLayer;
 use super::limit::{Limit, check_limit};
+use super::metrics::BulkheadMetrics;
 use super::part::Handle;
 use super::queue::{Bounds, QueueOrder};
 use super::shared::Shared;
@@ -15,6 +16,7 @@ use super::word::MAX;
 use crate::algorithm::evidence::{Evidence, Terms};
 use crate::chassis::{Choice, LayerConfig};
 use crate::error::Check;
+use crate::sync::{AtomicU32, Mutex};
 use crate::telemetry::{Initial, Report, Series, Shown};
 use crate::{CompleteOnResponse, ConfigError, ErrorKind, ErrorsAreFailures, Mode};
 
@@ -44,15 +46,15 @@ pub(crate) fn check_limit_is_chosen(
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) limit: Limit,
-    queue: usize,
-    order: QueueOrder,
+    pub(super) queue: usize,
+    pub(super) order: QueueOrder,
     queue_wait: Duration,
     /// `None` for a part of `queue_wait`.
     overloaded_wait: Option<Duration>,
     /// `None` for `queue_wait`.
     overloaded_after: Option<Duration>,
     pub(crate) one_quota: bool,
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 impl From<Limit> for Settings {
@@ -140,30 +142,6 @@ impl<K, C> Config<K, C> {
         self.with_completion(completion)
     }
 
-    /// Checks that a running bulkhead with the settings `former` can change to these ones: a fixed limit can change.
-    pub(crate) fn check_change(&self, former: &Self) -> Result<(), ConfigError> {
-        let check = Check::new("bulkhead", &self.name)?;
-        let (to, from) = (&self.settings, &former.settings);
-        match (to.limit.fixed(), from.limit.fixed()) {
-            (Some(limit), Some(_)) => check_limit(check, "limit", limit)?,
-            _ => check.unchanged([("limit", to.limit == from.limit)])?,
-        }
-        check.unchanged([
-            ("queue", to.queue == from.queue),
-            ("queue_order", to.order == from.order),
-            ("queue_wait", to.queue_wait == from.queue_wait),
-            (
-                "overloaded_wait",
-                to.overloaded_wait == from.overloaded_wait,
-            ),
-            (
-                "overloaded_after",
-                to.overloaded_after == from.overloaded_after,
-            ),
-            ("mode", to.mode == from.mode),
-        ])
-    }
-
     /// Returns the longest wait of a call, if there is a queue.
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
         (self.settings.queue > 0).then_some(self.settings.queue_wait)
@@ -189,22 +167,18 @@ impl<K, C> Config<K, C> {
         let check = Check::new("bulkhead", &self.name)?;
         let settings = &self.settings;
         let (limit, policy) = settings.limit.clone().build(check, origin)?;
-        let queue = settings.queue;
-        check.within("queue", &queue, ..=MAX, "0 to 1000000")?;
-        let gate = Gate::new(limit, queue, settings.bounds(check)?, settings.order);
+        let bounds = settings.bounds(check)?;
+        let gate = Gate::new(limit, settings.queue, bounds, settings.order);
         let shown = Shown::new(Series::of(&self.name, "bulkhead"), gate.word().0);
-        let of_queue = [ErrorKind::QueueTimeout, ErrorKind::DeadlineExceeded];
-        let of_queue = of_queue.into_iter().filter(|_| queue > 0);
-        let reasons = [ErrorKind::BulkheadFull].into_iter().chain(of_queue);
-        let rejections = |reason| Initial::rejections(reason, settings.mode);
-        shown.series.begin(reasons.map(rejections));
+        settings.begin_rejections(shown.series);
         Ok(Handle {
             shared: Arc::new(Shared {
                 policy,
                 evidence: Evidence::new(Terms::new(timeout)),
                 initial: limit,
-                mode: settings.mode,
-                one_quota: settings.one_quota,
+                mode: AtomicU32::new(settings.mode.word()),
+                code: settings.clone(),
+                in_force: Mutex::new(settings.clone()),
                 report: Report::new(shown.series, self.listener.clone()),
                 shown,
                 gate,
@@ -214,8 +188,30 @@ impl<K, C> Config<K, C> {
 }
 
 impl Settings {
-    /// Returns the longest waits of a call, or an error if they make no sense.
+    /// Makes the counters of the rejections known.
+    pub(super) fn begin_rejections(&self, series: &'static Series<BulkheadMetrics>) {
+        let of_queue = [ErrorKind::QueueTimeout, ErrorKind::DeadlineExceeded];
+        let of_queue = of_queue.into_iter().filter(|_| self.queue > 0);
+        let reasons = [ErrorKind::BulkheadFull].into_iter().chain(of_queue);
+        series.begin(reasons.map(|reason| Initial::rejections(reason, self.mode)));
+    }
+
+    /// Checks that a bulkhead with the limit `former` can change to these settings.
+    pub(super) fn check_change(
+        &self,
+        former: &Limit,
+        check: Check<'_>,
+    ) -> Result<Bounds, ConfigError> {
+        match (self.limit.fixed(), former.fixed()) {
+            (Some(limit), Some(_)) => check_limit(check, "limit", limit)?,
+            _ => check.unchanged([("limit", self.limit == *former)])?,
+        }
+        self.bounds(check)
+    }
+
+    /// Returns the longest waits of a call, or an error if they or the length of the queue make no sense.
     fn bounds(&self, check: Check<'_>) -> Result<Bounds, ConfigError> {
+        check.within("queue", &self.queue, ..=MAX, "0 to 1000000")?;
         let wait = self.queue_wait;
         let part = (wait / OVERLOADED_PART).max(Duration::from_nanos(1));
         let overloaded_wait = self.overloaded_wait.unwrap_or(part);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::queue::{Bounds, QueueOrder, TimedQueue, Verdict};
 use super::word::Word;
 use crate::algorithm::queue::Ticket;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use crate::wake::locked;
 
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub(super) struct Gate {
     // thread that publishes it cannot miss each other; see `Shown::publish`.
     word: AtomicU64,
     queue: Mutex<TimedQueue>,
-    /// The greatest number of calls that may wait.
-    pub(super) length: usize,
+    /// The greatest number of calls that may wait. Changed under the lock of the queue.
+    length: AtomicU32,
 }
 
 /// The result for a call that found no free permit.
@@ -42,8 +42,20 @@ impl Gate {
         Self {
             word: AtomicU64::new(Word::idle(limit).0),
             queue: Mutex::new(TimedQueue::new(bounds, order)),
-            length,
+            length: AtomicU32::new(length as u32),
         }
+    }
+
+    /// Returns the greatest number of calls that may wait.
+    pub(super) fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed) as usize
+    }
+
+    /// Changes the queue. Calls that wait keep their places and the ends of their waits.
+    pub(super) fn adjust(&self, length: usize, bounds: Bounds, order: QueueOrder) {
+        let mut queue = lock(&self.queue);
+        queue.adjust(bounds, order);
+        self.length.store(length as u32, Ordering::Relaxed);
     }
 
     #[inline]
@@ -77,15 +89,16 @@ impl Gate {
 
     /// Waits for a permit, if there is a place in the queue.
     pub(super) fn queue(&self, now: Instant, deadline: Option<Instant>) -> Turn {
-        if self.length == 0 {
+        if self.length() == 0 {
             return Turn::Full;
         }
         let mut queue = lock(&self.queue);
+        let length = self.length();
         let changed = self.change(|word| {
             if word.is_free() {
                 Some(word.entered())
             } else {
-                (word.waiting() < self.length).then(|| word.queued())
+                (word.waiting() < length).then(|| word.queued())
             }
         });
         match changed {
@@ -148,11 +161,20 @@ impl Gate {
     /// comes.
     #[cold]
     fn hand_on(&self, now: impl Fn() -> Instant) {
+        self.admit_while(Word::has_room, now);
+    }
+
+    /// Gives permits to all waiting calls, regardless of the limit.
+    pub(super) fn admit_all(&self, now: Instant) {
+        self.admit_while(|word| !word.is_at_its_end(), || now);
+    }
+
+    fn admit_while(&self, may_enter: impl Fn(Word) -> bool, now: impl Fn() -> Instant) {
         locked(&self.queue, |queue, wakers| {
             let now = now();
             while let Some((ticket, verdict)) = queue.next(now) {
                 let changed = self.change(|word| {
-                    let left = word.has_room().then(|| word.unqueued());
+                    let left = may_enter(word).then(|| word.unqueued());
                     match verdict {
                         Verdict::Granted => left.map(Word::entered),
                         Verdict::Expired => left,

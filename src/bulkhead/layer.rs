@@ -1,15 +1,18 @@
 //! The layer of the bulkhead, and its handle.
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Config;
+use super::config::{Config, Settings};
 use super::limit::{Limit, check_limit};
 use super::part::Handle;
+use super::queue::Bounds;
 use crate::chassis::{PartLayer, PartService};
 use crate::error::{Check, or_panic};
-use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode};
+use crate::sync::lock;
+use crate::{Availability, CompleteOnResponse, ConfigError, ErrorsAreFailures, Mode, settings};
 
 /// Bounds the calls in flight. See the [module documentation](crate::bulkhead).
 ///
@@ -38,11 +41,18 @@ impl BulkheadLayer {
 }
 
 impl<K, C> BulkheadLayer<K, C> {
-    /// Returns a handle that reads the state of the bulkhead and changes its limit.
+    /// Returns a handle that reads the state of the bulkhead and changes its settings.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.part().clone()
     }
+}
+
+/// Settings that have been checked, for [`Handle::commit`].
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    settings: Settings,
+    bounds: Bounds,
 }
 
 impl Handle {
@@ -93,14 +103,77 @@ impl Handle {
         self.shared.evidence.set_timeout(timeout);
     }
 
-    /// Changes the limit from the one of a configuration to the one of another one, which has been checked. If it is
-    /// the same, the limit that [`set_limit`](Self::set_limit) has set stays in force.
-    pub(crate) fn follow<K, C>(&self, from: &Config<K, C>, to: &Config<K, C>) {
-        let (from, to) = (from.settings.limit.fixed(), to.settings.limit.fixed());
-        if let Some(limit) = to.filter(|_| from != to) {
-            let changed = self.set_limit(limit);
-            debug_assert!(changed.is_ok(), "the limit has been checked");
+    /// Changes the settings of the running bulkhead: the values that `settings` names replace those of the code, and all
+    /// other values are those of the code again.
+    ///
+    /// Calls in flight and waiting calls stay. Waiting calls keep their order and the ends of their waits, also if the
+    /// queue is shorter than their number now. A limit that [`set_limit`](Self::set_limit) has set stays until the limit
+    /// of the settings changes. A number cannot replace an adaptive limit of the code.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range, or replaces an adaptive limit. Then nothing changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::{BulkheadLayer, ConfigError, settings};
+    ///
+    /// let bulkhead = BulkheadLayer::new("inventory", 20).handle();
+    /// let mut settings = settings::Bulkhead::default();
+    /// settings.limit = Some(50);
+    /// settings.queue = Some(10);
+    /// bulkhead.apply(&settings)?;
+    /// assert_eq!(bulkhead.limit(), 50);
+    ///
+    /// settings.limit = Some(0);
+    /// assert_eq!(bulkhead.apply(&settings).unwrap_err().field(), "limit");
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    pub fn apply(&self, settings: &settings::Bulkhead) -> Result<(), ConfigError> {
+        let code = Config::new(self.name(), self.shared.code.clone(), ());
+        self.commit(self.prepare(&code.settings(settings).settings)?);
+        Ok(())
+    }
+
+    /// Sets whether calls wait and are rejected, or are only observed, until [`apply`](Self::apply) sets it again.
+    ///
+    /// If the bulkhead only observes from now on, waiting calls are admitted at once.
+    pub fn set_mode(&self, mode: Mode) {
+        let shared = &*self.shared;
+        let mut in_force = lock(&shared.in_force);
+        in_force.mode = mode;
+        in_force.begin_rejections(shared.shown.series);
+        let now = Instant::now();
+        shared.begin_mode(mode, now);
+        drop(in_force);
+        shared.publish(now);
+    }
+
+    /// Checks that the bulkhead can change to these settings.
+    pub(crate) fn prepare(&self, settings: &Settings) -> Result<Prepared, ConfigError> {
+        let check = Check::new("bulkhead", self.name())?;
+        let bounds = settings.check_change(&self.shared.code.limit, check)?;
+        let settings = settings.clone();
+        Ok(Prepared { settings, bounds })
+    }
+
+    /// Changes to settings that have been checked.
+    pub(crate) fn commit(&self, prepared: Prepared) {
+        let Prepared { settings, bounds } = prepared;
+        let (shared, now) = (&*self.shared, Instant::now());
+        let mut in_force = lock(&shared.in_force);
+        settings.begin_rejections(shared.shown.series);
+        shared.gate.adjust(settings.queue, bounds, settings.order);
+        shared.begin_mode(settings.mode, now);
+        let former = mem::replace(&mut *in_force, settings);
+        // A limit that does not change stays where `set_limit` has put it.
+        let limit = in_force.limit.fixed();
+        if let Some(limit) = limit.filter(|limit| former.limit.fixed() != Some(*limit)) {
+            shared.gate.set_limit(limit, now);
         }
+        drop(in_force);
+        shared.publish(now);
     }
 }
 
@@ -108,7 +181,7 @@ impl Availability for Handle {
     /// Returns `true` if the next call would not be rejected at once: a permit or a place in the queue is free, or the
     /// bulkhead only observes.
     fn is_available(&self) -> bool {
-        let (word, length) = (self.shared.gate.word(), self.shared.gate.length);
-        word.is_free() || word.waiting() < length || self.shared.mode == Mode::Observe
+        let (word, length) = (self.shared.gate.word(), self.shared.gate.length());
+        word.is_free() || word.waiting() < length || self.shared.mode() == Mode::Observe
     }
 }

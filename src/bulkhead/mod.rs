@@ -63,7 +63,7 @@
 //! # What clones share
 //!
 //! Everything: all services made by one layer value, or by its clones, share one limit and one queue.
-//! [`BulkheadLayer::handle`] reads their state and changes the limit. Build a second layer for a second bulkhead.
+//! [`BulkheadLayer::handle`] reads their state and changes the settings. Build a second layer for a second bulkhead.
 //!
 //! # Cost
 //!

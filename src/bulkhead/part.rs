@@ -16,6 +16,7 @@ use crate::algorithm::queue::Ticket;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::context;
 use crate::deadline::soonest;
+use crate::sync::lock;
 use crate::{ErrorKind, Mode};
 
 /// Reads and changes a bulkhead, and is its part of the attempts. Clones are handles of the same bulkhead.
@@ -115,17 +116,17 @@ impl Handle {
     fn admit_to_full(&self, permit: &mut BulkheadPermit, at: &At) -> Admit {
         let (shared, now) = (&*self.shared, at.instant());
         let (gate, deadline) = (&shared.gate, context::deadline());
-        let refused = if shared.mode == Mode::Observe {
+        let refused = if shared.mode() == Mode::Observe {
             let word = gate.enter_anyway();
             if let Some(word) = word {
                 permit.0 = State::entered(word);
                 shared.show_in_flight(word, at);
             }
-            word.is_none_or(|word| word.in_flight() > word.limit() + gate.length)
+            word.is_none_or(|word| word.in_flight() > word.limit() + gate.length())
                 .then_some(ErrorKind::BulkheadFull)
-        } else if gate.length > 0 && deadline.is_some_and(|deadline| deadline <= now) {
+        } else if gate.length() > 0 && deadline.is_some_and(|deadline| deadline <= now) {
             Some(ErrorKind::DeadlineExceeded)
-        } else if gate.word().waiting() >= gate.length {
+        } else if gate.word().waiting() >= gate.length() {
             Some(ErrorKind::BulkheadFull)
         } else {
             permit.0 = State::Waiting(Box::new(Wait {
@@ -168,7 +169,7 @@ impl Part for Handle {
     /// slot.
     #[inline(always)]
     fn is_open(&self) -> bool {
-        self.shared.gate.word().is_free() || self.shared.mode == Mode::Observe
+        self.shared.gate.word().is_free() || self.shared.mode() == Mode::Observe
     }
 
     #[inline(always)]
@@ -260,9 +261,11 @@ impl Part for Handle {
         self.shared.publish(at.instant());
     }
 
-    /// Returns `true` while no call is in flight or waits, and the limit is the initial one.
+    /// Returns `true` while no call is in flight or waits, and the settings and the limit are the initial ones.
     fn is_evictable(&self, _now: Instant) -> bool {
-        self.shared.gate.word() == Word::idle(self.shared.initial)
+        let shared = &*self.shared;
+        let is_idle = shared.gate.word() == Word::idle(shared.initial);
+        is_idle && *lock(&shared.in_force) == shared.code
     }
 }
 

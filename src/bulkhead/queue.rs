@@ -77,6 +77,11 @@ impl TimedQueue {
         }
     }
 
+    /// Changes the waits of later calls, and the order.
+    pub(super) fn adjust(&mut self, bounds: Bounds, order: QueueOrder) {
+        (self.bounds, self.order) = (bounds, order);
+    }
+
     /// Adds a call to the queue. Returns its ticket, and the instant until which it waits at the latest.
     pub(super) fn join(&mut self, now: Instant, deadline: Option<Instant>) -> (Ticket, Instant) {
         if self.waiting.len() == 0 {

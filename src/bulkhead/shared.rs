@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::Settings;
 use super::gate::Gate;
 use super::limit::{LimitPolicy, Sample};
 use super::metrics::{BulkheadMetrics, IN_FLIGHT};
@@ -13,6 +14,7 @@ use crate::chassis::{At, EndedBy, Record};
 use crate::debug::debug_fields;
 use crate::event::EventKind;
 use crate::nanos::whole_nanos;
+use crate::sync::{AtomicU32, Mutex, Ordering};
 use crate::telemetry::{Report, Shown};
 use crate::{Error, ErrorKind, Mode, Outcome};
 
@@ -24,18 +26,34 @@ pub(super) struct Shared {
     pub(super) evidence: Evidence,
     /// The initial limit.
     pub(super) initial: usize,
-    pub(super) mode: Mode,
-    /// `true` if all calls share one quota of the service.
-    pub(super) one_quota: bool,
+    /// The mode in force, for calls.
+    pub(super) mode: AtomicU32,
+    /// The settings of the code. Other settings replace some of them.
+    pub(super) code: Settings,
+    /// The settings in force. Locked only by changes, so that no two of them mix.
+    pub(super) in_force: Mutex<Settings>,
     pub(super) report: Report<BulkheadMetrics>,
     pub(super) shown: Shown<BulkheadMetrics, 3>,
 }
 
 impl Shared {
+    /// Returns the mode in force.
+    pub(super) fn mode(&self) -> Mode {
+        Mode::from_word(self.mode.load(Ordering::Relaxed))
+    }
+
+    /// Changes the mode. If the bulkhead only observes from now on, the calls that wait are admitted.
+    pub(super) fn begin_mode(&self, mode: Mode, now: Instant) {
+        self.mode.store(mode.word(), Ordering::Relaxed);
+        if mode == Mode::Observe {
+            self.gate.admit_all(now);
+        }
+    }
+
     /// Counts a call that is refused, or would be.
     #[inline]
     pub(super) fn refuse(&self, reason: ErrorKind, at: &At) -> Result<(), Error> {
-        let refused = self.report.refuse(reason, self.mode, None, at.instant());
+        let refused = self.report.refuse(reason, self.mode(), None, at.instant());
         self.show(at);
         refused
     }
@@ -71,7 +89,7 @@ impl Shared {
                 self.evidence.note_good(took, record.at.nanos());
                 Outcome::Success
             }
-            (Outcome::Throttled { retry_after }, _) if self.one_quota => {
+            (Outcome::Throttled { retry_after }, _) if self.code.one_quota => {
                 Outcome::Overload { retry_after }
             }
             (_, None) => record.outcome_by(&self.evidence),
@@ -132,4 +150,4 @@ impl Shared {
     }
 }
 
-debug_fields!(Shared as Bulkhead { shown.series.name(), gate.word(), mode });
+debug_fields!(Shared as Bulkhead { shown.series.name(), gate.word(), mode() });

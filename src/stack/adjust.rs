@@ -73,6 +73,12 @@ impl Adjustable {
             Ok::<_, ConfigError>((handle, prepared))
         });
         let breaker = breaker.transpose()?;
+        let bulkhead = parts.1.1.0.as_ref().zip(values.bulkhead.value());
+        let bulkhead = bulkhead.map(|(handle, to)| {
+            let prepared = handle.prepare(&to.settings)?;
+            Ok::<_, ConfigError>((handle, prepared))
+        });
+        let bulkhead = bulkhead.transpose()?;
         values.check_together(check)?;
         // Nothing fails from here on.
         if let Some((handle, prepared)) = breaker {
@@ -83,9 +89,8 @@ impl Adjustable {
         {
             handle.follow(from, to);
         }
-        let (from, to) = (in_force.bulkhead.value(), values.bulkhead.value());
-        if let (Some(handle), Some(from), Some(to)) = (&parts.1.1.0, from, to) {
-            handle.follow(from, to);
+        if let Some((handle, prepared)) = bulkhead {
+            handle.commit(prepared);
         }
         if let Some(timeout) = values.timeout() {
             if let Some(breaker) = &parts.0 {
@@ -119,9 +124,6 @@ impl Adjustable {
 /// Refuses changes that cannot be made while the stack runs.
 fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), ConfigError> {
     if let (Some(from), Some(to)) = (&from.rate_limit, &to.rate_limit) {
-        to.check_change(from)?;
-    }
-    if let (Some(from), Some(to)) = (from.bulkhead.value(), to.bulkhead.value()) {
         to.check_change(from)?;
     }
     check.unchanged([

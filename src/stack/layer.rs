@@ -159,8 +159,8 @@ impl Handle {
     /// an earlier call replaced, and that `settings` does not name, returns to the value of the code.
     ///
     /// These settings can change: deadline, response timeout and timeout, unless they are switched off; those of retry;
-    /// those of the circuit breaker, but for its window; rate and burst of the rate limit; and a limit of the bulkhead
-    /// that does not adapt. All state stays. An operation that has begun keeps its times and its number of attempts;
+    /// those of the circuit breaker, but for its window; rate and burst of the rate limit; and those of the bulkhead, but
+    /// for a limit that adapts. All state stays. An operation that has begun keeps its times and its number of attempts;
     /// the waits before its next retries are new.
     ///
     /// # Errors

@@ -538,6 +538,126 @@ async fn a_higher_limit_lets_as_many_in_as_fit() {
     assert_eq!(levels(&handle), (0, 0));
 }
 
+/// Overlays made by a change of the default.
+fn settings(
+    change: impl FnOnce(&mut buttress::settings::Bulkhead),
+) -> buttress::settings::Bulkhead {
+    let mut settings = buttress::settings::Bulkhead::default();
+    change(&mut settings);
+    settings
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_calls_stay_in_order_when_limit_and_queue_become_smaller() {
+    let layer = queueing(2);
+    let handle = layer.handle();
+    let [first, second] = [(); 2].map(|()| call(&layer));
+    let mut waiting = [(); 3].map(|()| call(&layer));
+    let smaller = settings(|to| (to.limit, to.queue) = (Some(1), Some(1)));
+    handle.apply(&smaller).unwrap();
+    assert_eq!((handle.limit(), levels(&handle)), (1, (2, 3)));
+    assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
+    first.succeed();
+    let woken = |waiting: &[Held]| -> Vec<_> {
+        let woken = waiting.iter().map(|waiter| waiter.call.is_woken());
+        woken.collect()
+    };
+    assert_eq!(woken(&waiting), [false; 3]);
+    second.succeed();
+    assert_eq!(woken(&waiting), [true, false, false]);
+    assert!(waiting[0].call.poll().is_pending());
+
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!((handle.limit(), levels(&handle)), (2, (2, 1)));
+    assert_eq!(woken(&waiting[1..]), [true, false]);
+    assert_eq!(refused(&layer), None, "the queue is that of the code again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_queue_wait_counts_for_the_next_calls() {
+    let layer = queueing(1);
+    let handle = layer.handle();
+    let _held = call(&layer);
+    let mut former = call(&layer);
+    handle
+        .apply(&settings(|to| to.queue_wait = Some(SECOND)))
+        .unwrap();
+    let mut next = call(&layer);
+    advance(101 * MS).await;
+    assert!(former.call.poll().is_ready());
+    assert!(next.call.poll().is_pending());
+    advance(SECOND).await;
+    assert!(next.call.poll().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_was_set_stays_until_the_limit_of_the_settings_changes() {
+    let handle = queueing(3).handle();
+    handle.set_limit(7).unwrap();
+    handle.apply(&settings(|to| to.queue = Some(9))).unwrap();
+    assert_eq!(handle.limit(), 7);
+    handle.apply(&settings(|to| to.limit = Some(5))).unwrap();
+    assert_eq!(handle.limit(), 5);
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!(handle.limit(), 3);
+}
+
+#[test]
+fn settings_that_cannot_be_applied_change_nothing_and_are_named() {
+    let fixed = queueing(3);
+    let adaptive = BulkheadLayer::new("inventory", Aimd::between(1, 10));
+    let many = Some(1_000_001);
+    for (field, layer, bad) in [
+        ("limit", &fixed, settings(|to| to.limit = Some(0))),
+        ("limit", &adaptive, settings(|to| to.limit = Some(5))),
+        ("queue", &fixed, settings(|to| to.queue = many)),
+        (
+            "queue_wait",
+            &fixed,
+            settings(|to| to.queue_wait = Some(Duration::ZERO)),
+        ),
+        (
+            "overloaded_wait",
+            &fixed,
+            settings(|to| to.overloaded_wait = Some(SECOND)),
+        ),
+    ] {
+        let handle = layer.handle();
+        let before = format!("{handle:?}");
+        let mut bad = bad;
+        bad.mode = Some(Mode::Observe);
+        assert_eq!(handle.apply(&bad).unwrap_err().field(), field);
+        assert_eq!(format!("{handle:?}"), before);
+        assert!(layer.is_evictable(Instant::now()), "it is as it was built");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_changes_while_the_bulkhead_runs_and_lets_waiting_calls_in() {
+    let layer = config(1).queue(2).build().unwrap();
+    let handle = layer.handle();
+    let _held = call(&layer);
+    let mut waiting = [(); 2].map(|()| call(&layer));
+    assert_eq!(refused(&layer), Some(ErrorKind::BulkheadFull));
+
+    handle.set_mode(Mode::Observe);
+    assert_eq!(levels(&handle), (3, 0));
+    for waiter in &mut waiting {
+        assert!(waiter.call.is_woken() && waiter.call.poll().is_pending());
+    }
+    let passed = call(&layer);
+    assert_eq!(levels(&handle), (4, 0));
+    assert!(handle.is_available());
+    assert!(!layer.is_evictable(Instant::now()));
+
+    handle.apply(&<_>::default()).unwrap();
+    let _waiting = [(); 2].map(|()| call(&layer));
+    assert_eq!(levels(&handle), (4, 2));
+    assert!(!handle.is_available());
+    passed.succeed();
+    assert_eq!(levels(&handle), (3, 2), "more are in flight than may be");
+}
+
 #[test]
 fn a_bulkhead_that_makes_no_sense_is_refused() {
     let refuses = |field: &str, config: Config| {

@@ -233,7 +233,7 @@ async fn a_change_that_is_refused_names_the_value_and_changes_nothing() {
             "queue",
             with(|all| {
                 all.bulkhead = Some(overlay(|bulkhead: &mut settings::Bulkhead| {
-                    bulkhead.queue = Some(3);
+                    bulkhead.queue = Some(2_000_000);
                 }));
             }),
         ),
