@@ -1,7 +1,7 @@
 //! Settings of a stack from a file and from the environment, also while it runs.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use buttress::{settings, stack};
 use config::{Config, ConfigError, Environment, File};
@@ -33,14 +33,12 @@ pub async fn watch(
     interval: Duration,
     report: impl Fn(Result<(), String>),
 ) {
+    // The content tells more than the time of a change, which may be the same for two changes in a few milliseconds.
     let mut seen = None;
     loop {
-        let changed: Option<SystemTime> = match fs::metadata(file).await {
-            Ok(metadata) => metadata.modified().ok(),
-            Err(_) => seen,
-        };
-        if changed != seen {
-            seen = changed;
+        let content = fs::read(file).await.ok();
+        if content.is_some() && content != seen {
+            seen = content;
             let settings = load(file, prefix).map_err(|error| error.to_string());
             let apply = |settings| handle.apply(&settings).map_err(|error| error.to_string());
             report(settings.and_then(apply));

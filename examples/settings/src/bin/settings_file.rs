@@ -5,40 +5,52 @@ use std::time::Duration;
 
 use buttress::BoxError;
 use example_settings::{load, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tower::service_fn;
 
 const INTERVAL: Duration = Duration::from_millis(20);
+/// Each content of the file, and the timeout that is in force afterwards.
+const CHANGES: [(&str, Duration); 3] = [
+    ("timeout = \"200ms\"", Duration::from_millis(200)),
+    // More than the response timeout.
+    ("timeout = \"20s\"", Duration::from_millis(200)),
+    ("timeout = \"200 apples\"", Duration::from_millis(200)),
+];
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let file = std::env::temp_dir().join(format!("inventory-{}.toml", std::process::id()));
-    std::fs::write(&file, "timeout = \"100ms\"\nretry = { max_attempts = 1 }\n")?;
+    let next = file.with_extension("next");
+    std::fs::write(&file, "timeout = \"100ms\"")?;
     let stack = buttress::standard("inventory")
         .settings(&load(&file, "INVENTORY")?)
+        .no_retry()
         .unlimited()
         .build()?;
     let inventory = stack.wrap(service_fn(|()| pending::<Result<(), BoxError>>()));
 
+    let (reports, mut reported) = mpsc::unbounded_channel();
     let (watched, handle) = (file.clone(), stack.handle());
     tokio::spawn(async move {
-        let report = |result: Result<(), String>| match result {
-            Ok(()) => println!("the settings are applied"),
-            Err(error) => println!("the former settings stay: {error}"),
-        };
+        let report = |result| drop(reports.send(result));
         watch(&watched, "INVENTORY", &handle, INTERVAL, report).await;
     });
-    for settings in [
-        "timeout = \"100ms\"\nretry = { max_attempts = 1 }\n",
-        "timeout = \"200ms\"\nretry = { max_attempts = 1 }\n",
-        "timeout = \"20s\"\nretry = { max_attempts = 1 }\n",
-        "timeout = \"200 apples\"\n",
-    ] {
-        std::fs::write(&file, settings)?;
-        sleep(3 * INTERVAL).await;
+    reported.recv().await;
+    for (settings, timeout) in CHANGES {
+        // In one step, so that no half of a file is read.
+        std::fs::write(&next, settings)?;
+        std::fs::rename(&next, &file)?;
+        match reported.recv().await {
+            Some(Err(error)) => println!("{settings}: the former settings stay: {error}"),
+            _ => println!("{settings}: applied"),
+        }
         let began = Instant::now();
-        if let Err(error) = inventory.send(()).await {
-            println!("after {:.1?}: {error}", began.elapsed());
+        let result = inventory.send(()).await;
+        let took = began.elapsed();
+        println!("  after {took:.1?}: {result:?}");
+        if took < timeout || took > 10 * timeout {
+            return Err(format!("the call took {took:?} in place of {timeout:?}").into());
         }
     }
     std::fs::remove_file(file)?;
