@@ -7,9 +7,11 @@
 //!
 //! # How it works
 //!
-//! `on_event` of a configuration sets a listener: on a [standard stack](crate::stack), a whole client, a single layer that
-//! has a configuration of this shape, or a balancer. The listener of a stack hears all its parts. A part with a listener
-//! of its own is heard by that one alone. The [`Display`](std::fmt::Display) of an [`Event`] is one line for a log.
+//! [`on_event`](crate::stack::Standard::on_event) of a configuration sets a listener. A [standard stack](crate::stack), a
+//! whole client, a server, a balancer, and a single retry, hedge, circuit breaker, rate limit or bulkhead take one. The
+//! listener of a stack gets the events of all its parts. If a part has a listener of its own, its events go only there.
+//!
+//! [`Display`](std::fmt::Display) formats an [`Event`] as one line for a log:
 //!
 //! ```text
 //! inventory: retry 1 in 43ms after an error: "inventory" failed: connection reset
@@ -19,36 +21,39 @@
 //! |---|---|---|
 //! | [`Retry`](EventKind::Retry), [`GaveUp`](EventKind::GaveUp) | retry | debug |
 //! | [`HedgeSent`](EventKind::HedgeSent), [`Hedge`](EventKind::Hedge) | hedge | debug |
-//! | [`Refused`](EventKind::Refused) | circuit breaker, rate limit, bulkhead, deadline, balancer | debug |
-//! | [`TimedOut`](EventKind::TimedOut) | timeout, response timeout and deadline of a standard stack | debug |
+//! | [`Refused`](EventKind::Refused) | circuit breaker, rate limit, bulkhead, deadline, drain, balancer | debug |
+//! | [`TimedOut`](EventKind::TimedOut) | timeouts and deadlines | debug |
 //! | [`Paused`](EventKind::Paused) | rate limit | debug |
 //! | [`LimitShrunk`](EventKind::LimitShrunk) | adaptive bulkhead | debug |
-//! | [`DrainBegan`](EventKind::DrainBegan), [`DrainEnded`](EventKind::DrainEnded) | drain | info; warn if calls are in flight at the end |
+//! | [`DrainBegan`](EventKind::DrainBegan), [`DrainEnded`](EventKind::DrainEnded) | drain | info; warn if the wait ends while calls are in flight |
 //! | [`Transition`](EventKind::Transition) | circuit breaker | warn if it opens, else info |
 //! | [`Ejected`](EventKind::Ejected) | balancer | warn |
-//! | [`Restored`](EventKind::Restored) | balancer, by its handle | info |
+//! | [`Restored`](EventKind::Restored) | handle of a balancer | info |
 //! | [`Health`](EventKind::Health) | health check of a balancer | warn if unhealthy, else info |
 //! | [`EndpointAdded`](EventKind::EndpointAdded), [`EndpointRemoved`](EventKind::EndpointRemoved) | balancer | info |
 //! | [`Failover`](EventKind::Failover) | balancer with several priorities | warn |
-//! | [`Panic`](EventKind::Panic) | balancer | warn if it begins, else info |
-//! | [`Task`](EventKind::Task) | discovery and health check of a balancer | info if it runs or its source has ended, else warn |
+//! | [`Panic`](EventKind::Panic) | balancer | warn if it begins, info if it ends |
+//! | [`Task`](EventKind::Task) | discovery and health check of a balancer | info for `running` and `ended`, else warn |
 //! | [`LookupFailed`](EventKind::LookupFailed) | discovery of a balancer | warn |
 //!
-//! With the feature `tracing`, each event is also an event of the crate `tracing`, whether there is a listener or not. Its
-//! target is `buttress::retry`, `buttress::circuit_breaker` and so on, and its fields are those of the event.
+//! With the feature `tracing`, each event is also recorded with the crate `tracing`, with or without a listener. The
+//! target is `buttress::` and the layer, such as `buttress::retry`. The fields are `name`, `layer` and the fields of the
+//! [`EventKind`]; times are numbers of seconds.
 //!
 //! # Promises
 //!
-//! - A call that succeeds at its first attempt causes no event, and costs nothing more with a listener.
-//! - A listener is called once for each event, on the task whose call caused it, after the decision and its metrics. No
-//!   lock is held: it may use the handles of the layers, and make calls.
-//! - A panic of a listener is caught. The panic hook has printed it, and the call goes on as if the listener had returned.
-//! - Events of different tasks come in any order.
+//! - A call about which no layer makes a decision causes no event: for example, a success without a retry or a hedge
+//!   while the breaker is closed. A listener adds nothing to its cost.
+//! - A listener is called once for each event, after the decision and its metrics. It runs on the task that caused the
+//!   event: the task of a call, or the background task of discovery or of a health check.
+//! - No lock is held while a listener runs, so it may use the handles of the layers and make calls.
+//! - A panic of a listener is caught after the panic hook has run. The call goes on as if the listener had returned.
+//! - Events of different tasks have no order.
 //!
 //! # Cost
 //!
-//! The time of the listener is added to the call that caused the event, so a slow listener makes calls slow. Send events
-//! that need long work through a channel.
+//! A listener runs inside the call that caused the event, so a slow listener delays this call. Send events through a
+//! channel if their handling takes long.
 //!
 //! # Examples
 //!
@@ -97,29 +102,29 @@ pub struct Event<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EventKind<'a> {
-    /// A further attempt follows.
+    /// Retry makes a further attempt after a failed one.
     #[non_exhaustive]
     Retry {
         /// The number of the attempt that failed, from 1.
         attempt: u32,
         /// The time until the next attempt.
         wait: Duration,
-        /// `true` if the service asked for this time.
+        /// `true` if the service has set `wait`, for example with `Retry-After`.
         by_retry_after: bool,
         /// The outcome of the attempt.
         outcome: Outcome,
         /// The error of the attempt; `None` if it got an answer.
         error: Option<&'a Error>,
     },
-    /// No attempt follows one that failed.
+    /// An attempt failed, and retry makes no further one.
     #[non_exhaustive]
     GaveUp {
         /// The number of attempts that were made.
         attempts: u32,
         /// The reason.
         reason: GaveUp,
-        /// The error of the last attempt; `None` if it got an answer. Its
-        /// [`was_sent`](crate::Cause::was_sent) tells whether the service may have acted.
+        /// The error of the last attempt; `None` if it got an answer. If its [cause](crate::Cause::was_sent) was sent,
+        /// the service may have acted on the request.
         error: Option<&'a Error>,
     },
     /// A hedge was sent.
@@ -128,7 +133,7 @@ pub enum EventKind<'a> {
         /// The number of the hedge among those of its attempt, from 1.
         number: u32,
     },
-    /// A hedge is over, or was denied.
+    /// A hedge has ended, or was not sent.
     #[non_exhaustive]
     Hedge {
         /// The result.
@@ -144,18 +149,18 @@ pub enum EventKind<'a> {
         /// The time after which a call can pass, if it is known.
         retry_after: Option<Duration>,
     },
-    /// A call was given up because its time was over, or would have been with [`Mode::Enforce`].
+    /// A call was ended because its time was over, or would have been with [`Mode::Enforce`].
     #[non_exhaustive]
     TimedOut {
-        /// The time that is set for the layer; `None` for an inherited deadline.
+        /// The time that the configuration sets; `None` for an inherited deadline.
         limit: Option<Duration>,
         /// The mode of the limit. With [`Mode::Observe`] the call went on.
         mode: Mode,
     },
-    /// A rate limit lets no call pass for a time, because the service asked for it.
+    /// A rate limit admits no call for a time, because the service asked for a pause.
     #[non_exhaustive]
     Paused {
-        /// The time, from now on.
+        /// The length of the pause, which begins now.
         pause: Duration,
     },
     /// The adaptive limit of a bulkhead shrank.
@@ -174,14 +179,14 @@ pub enum EventKind<'a> {
     },
     /// A circuit breaker changed its state.
     Transition(Transition),
-    /// A balancer left an endpoint out because it failed more than the others, or would have with [`Mode::Enforce`].
+    /// A balancer ejected an endpoint that failed more than the others, or would have with [`Mode::Enforce`].
     ///
-    /// An ejection ends with time, and no event tells of its end.
+    /// The ejection ends after its time without an event.
     #[non_exhaustive]
     Ejected {
         /// The key of the endpoint.
         endpoint: &'a str,
-        /// The rule that decided, as in the label `method` of the metrics; `by_hand` for an ejection by the handle.
+        /// The rule of the ejection, as in the label `method` of the metrics; `by_hand` for an ejection by the handle.
         method: &'static str,
         /// The mode of the rule.
         mode: Mode,
@@ -192,15 +197,15 @@ pub enum EventKind<'a> {
         /// The key of the endpoint.
         endpoint: &'a str,
     },
-    /// A health check found that an endpoint works again, or that it does not work.
+    /// A health check changed an endpoint to healthy or unhealthy.
     #[non_exhaustive]
     Health {
         /// The key of the endpoint.
         endpoint: &'a str,
-        /// `true` if it works.
+        /// `true` if the endpoint is healthy from now on.
         is_healthy: bool,
     },
-    /// An endpoint was added to a balancer after it was built, or replaces the endpoint with the same key.
+    /// An endpoint was added to a balancer that had been built, or replaced the endpoint with the same key.
     #[non_exhaustive]
     EndpointAdded {
         /// The key of the endpoint.
@@ -212,41 +217,41 @@ pub enum EventKind<'a> {
         /// The key of the endpoint.
         endpoint: &'a str,
     },
-    /// The endpoints of a priority begin or cease to get calls, because the health of the groups has changed.
+    /// The endpoints of a priority begin or cease to get calls, because the health of the priorities has changed.
     #[non_exhaustive]
     Failover {
         /// The priority.
         priority: u8,
-        /// `true` if they get calls from now on.
+        /// `true` if its endpoints get calls from now on.
         gets_calls: bool,
     },
-    /// So few endpoints of a priority take calls that the balancer sends calls to all of them, or this is over.
+    /// Panic begins or ends in a priority: so few of its endpoints take calls that the balancer sends calls to all.
     ///
-    /// The end is told when the balancer next assesses its endpoints, which may be later than the end itself.
+    /// The balancer notices the end of a panic when it next assesses its endpoints, so this event may come late.
     #[non_exhaustive]
     Panic {
         /// The priority.
         priority: u8,
-        /// `false` if it is over.
+        /// `true` if the panic begins, `false` if it ends.
         is_on: bool,
     },
-    /// Discovery or the health check of a balancer began to work again, or stopped.
+    /// Discovery or the health check of a balancer changed its state.
     ///
-    /// No event tells that a runtime has ended: the next call runs the task on its own runtime.
+    /// The end of the runtime of a task causes no event, because the next call starts the task on its own runtime.
     #[non_exhaustive]
     Task {
         /// `discovery` or `health_check`.
         task: &'static str,
-        /// `running`; `recovering` after a panic; `stopped` if the source was lost with its runtime; `ended` if the
-        /// source has ended.
+        /// The new state: `running`; `recovering` after a panic; `stopped` if the source was lost with its runtime;
+        /// `ended` if the source has ended.
         state: &'static str,
     },
-    /// A source of endpoints failed. The endpoints stay as they are, and discovery tries again after a pause.
+    /// A source failed to look up its endpoints. The known endpoints stay, and discovery tries again after a pause.
     LookupFailed,
-    /// The wait of a [drain](crate::drain) is over.
+    /// A [drain](crate::drain) has waited: no call is in flight, or its time is over.
     #[non_exhaustive]
     DrainEnded {
-        /// The number of calls that did not end in time.
+        /// The number of calls that are still in flight.
         in_flight: u64,
     },
 }
@@ -374,7 +379,7 @@ fn transition(change: &Transition, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     open_for.map_or(Ok(()), |time| write!(f, ", for {time:?}"))
 }
 
-/// An error with all its sources, in one line.
+/// Formats an error with all its sources in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a Error);
 
 impl fmt::Display for Chain<'_> {

@@ -2,13 +2,17 @@
 
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// `N` numbers that are read together and never mixed, without a lock.
+/// `N` numbers that change together. A reader takes no lock, and never gets numbers of different versions.
 ///
-/// The numbers are in two places in turn. A *reader* loads the version with `Acquire`, reads the place of this version,
-/// and reads the version again behind an `Acquire` fence. It begins anew if the version has changed. A *writer*, one at
-/// a time, fills the place that is not in use between two `Release` steps: a fence, which orders the former version
-/// before the new words, and the store of the next version, which orders it behind them. A reader that has seen a word
-/// of a later version therefore sees that the version has changed.
+/// There are two places for the numbers. Even versions are in one of them, odd versions in the other one.
+///
+/// - *Reader*: loads the version with `Acquire`, reads the place of this version, and loads the version again after an
+///   `Acquire` fence. If the version has changed, the reader starts again.
+/// - *Writer*, one at a time: executes a `Release` fence, stores the words in the place of the next version, and stores
+///   the next version with `Release`.
+///
+/// The writer's fence orders the present version before the words of the next one. A reader that has read such a word
+/// therefore sees at its second load that the version has changed.
 #[derive(Debug)]
 pub(crate) struct Live<const N: usize> {
     version: AtomicU64,
@@ -37,7 +41,7 @@ impl<const N: usize> Live<N> {
         }
     }
 
-    /// Changes all numbers at once. The caller holds a lock, so that there is one writer at a time.
+    /// Changes all numbers together. The caller holds a lock, so that there is only one writer at a time.
     pub(crate) fn set(&self, words: [u64; N]) {
         let next = self.version.load(Ordering::Relaxed).wrapping_add(1);
         fence(Ordering::Release);

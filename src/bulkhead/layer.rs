@@ -106,13 +106,14 @@ impl Handle {
     /// Changes the settings of the running bulkhead: the values that `settings` names replace those of the code, and all
     /// other values are those of the code again.
     ///
-    /// Calls in flight and waiting calls stay. Waiting calls keep their order and the ends of their waits, also if the
-    /// queue is shorter than their number now. A limit that [`set_limit`](Self::set_limit) has set stays until the limit
-    /// of the settings changes. A number cannot replace an adaptive limit of the code.
+    /// Calls in flight stay. Waiting calls keep their order and the ends of their waits, even if more calls wait than the
+    /// new queue holds. A limit from [`set_limit`](Self::set_limit) stays in force until the limit of the settings
+    /// changes. A number cannot replace an adaptive limit of the code.
     ///
     /// # Errors
     ///
-    /// If a value is outside its range, or replaces an adaptive limit. Then nothing changes.
+    /// Returns an error if a value is outside its range, or replaces an adaptive limit. The error names the value, and
+    /// nothing changes.
     ///
     /// # Examples
     ///
@@ -136,9 +137,10 @@ impl Handle {
         Ok(())
     }
 
-    /// Sets whether calls wait and are rejected, or are only observed, until [`apply`](Self::apply) sets it again.
+    /// Sets whether the bulkhead queues and rejects calls or only observes them, until [`apply`](Self::apply) replaces
+    /// the mode.
     ///
-    /// If the bulkhead only observes from now on, waiting calls are admitted at once.
+    /// A change to [`Mode::Observe`] admits all waiting calls at once.
     pub fn set_mode(&self, mode: Mode) {
         let shared = &*self.shared;
         let mut in_force = lock(&shared.in_force);

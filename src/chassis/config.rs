@@ -60,10 +60,11 @@ impl<S, R> LayerConfig<S, R> {
 }
 
 impl<S, R, K, C> LayerConfig<S, R, K, C> {
-    /// Sets a function that is called with each decision of the layer, or of each part of a stack: retries, refusals,
-    /// state changes. See [events](crate::event).
+    /// Sets a function that is called with each decision of the layer, such as a retry, a refusal or a change of state.
+    /// For a stack these are the decisions of all its parts. See [events](crate::event).
     ///
-    /// It runs on the task whose call caused the event, and no lock is held. Its panics are caught.
+    /// The function runs on the task that caused the event, and no lock is held. Its panics are caught. A second call
+    /// replaces the function.
     pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(listener);
         self

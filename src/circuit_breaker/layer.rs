@@ -80,12 +80,13 @@ impl Handle {
     /// Changes the settings of the running breaker: the values that `settings` names replace those of the code, and all
     /// other values are those of the code again.
     ///
-    /// State and counts stay: an open breaker stays open until its open time is over. The change is the same for all
-    /// handles, and calls take no lock for it. The window cannot change.
+    /// State and counts stay: an open breaker stays open until its open time is over. The change applies to all clones
+    /// of the handle. The window cannot change.
     ///
     /// # Errors
     ///
-    /// If a value is outside its range, or the window differs. Then nothing changes.
+    /// Returns an error if a value is outside its range, or if the window differs. The error names the value, and
+    /// nothing changes.
     ///
     /// # Examples
     ///
@@ -107,7 +108,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Sets whether calls are rejected or only observed, until [`apply`](Self::apply) sets it again.
+    /// Sets whether the breaker rejects calls or only observes them, until [`apply`](Self::apply) replaces the mode.
     pub fn set_mode(&self, mode: Mode) {
         let _change = lock(&self.shared.change);
         self.shared.begin_mode(mode);

@@ -1,10 +1,13 @@
-//! Drain: the calls in flight go on, new calls are refused, and the last end is shown.
+//! Drain: refuses new calls and waits for the calls in flight.
 //!
 //! # When to use it
 //!
-//! Use it when a process stops, or when you replace a client while it runs. A [server](mod@crate::http::server) always has
-//! a drain. A [standard stack](crate::stack), and so each whole client, has one if you build it with `drain`. Drain the
-//! servers of a process first, and then its clients, because the calls that servers finish may need the clients.
+//! Use it when a process stops, or when you replace a client while the process runs. A
+//! [server](mod@crate::http::server) always has a drain. A [standard stack](crate::stack) or a whole client has one if
+//! you build it with `drain`.
+//!
+//! Drain the servers of a process first, and then its clients, because the calls that servers finish may need the
+//! clients.
 //!
 //! # How it works
 //!
@@ -13,17 +16,20 @@
 //!                                                                ╰─▶ `within` has passed ─▶ number of calls in flight
 //! ```
 //!
-//! An operation is in flight from its call until its answer has ended: with the body for whole clients and servers, and
-//! with the response for other stacks. Its retries are part of it, so a drain lets them go on. A call that is refused
-//! has made no attempt, and its error says that it was [not sent](crate::Cause::was_sent).
+//! A call is in flight until its answer has ended. For whole clients and servers the answer ends with its body, for other
+//! stacks with the response. A drain lets the retries of a call in flight go on. A refused call makes no attempt, so its
+//! error says that the request was [not sent](crate::Cause::was_sent).
 //!
-//! A drain ends no call. If streams never end, `drain` returns after `within` with their number, and the end of the
-//! process cuts them off. Bound streams by a deadline, or let their handlers end at
-//! [`is_ready`](Handle::is_ready).
+//! A drain ends no call. If a stream does not end within `within`, `drain` returns and counts it, and the end of the
+//! process cuts it off. Bound streams by a deadline, or let their handlers end when [`is_ready`](Handle::is_ready)
+//! returns `false`.
 //!
 //! # Defaults
 //!
-//! A stack has no drain, because counting costs two atomic additions in each call. A server has one.
+//! | | drain | reason |
+//! |---|---|---|
+//! | stack, whole client | off | each call would cost two more atomic additions |
+//! | server | on | a server must finish its calls before its process ends |
 //!
 //! # Errors
 //!
@@ -37,8 +43,8 @@
 //!
 //! # Cancellation
 //!
-//! A drain begins when the method is called. Dropping its future ends only the wait. A call that is dropped is not in
-//! flight any more.
+//! A drain begins when the method is called. Dropping its future ends only the wait, and no event reports the end of the
+//! drain. A call that is dropped is no longer in flight.
 //!
 //! # What clones share
 //!
@@ -46,11 +52,11 @@
 //!
 //! # Cost
 //!
-//! Two atomic additions to a word of the thread in each call. Nothing is allocated.
+//! Each call makes two atomic additions to a counter of its thread, and allocates nothing.
 //!
 //! # Metrics
 //!
-//! The [events](crate::event) of the client or the server show the beginning and the end of a drain.
+//! The [events](crate::event) `DrainBegan` and `DrainEnded` report the beginning and the end of a drain.
 //!
 //! | metric | labels |
 //! |---|---|

@@ -16,7 +16,8 @@ use crate::stripe::{stripe, stripes};
 use crate::telemetry::{Initial, Listener, Report, Series};
 use crate::{Availability, Error, ErrorKind, Mode};
 
-/// Drains a client or a server, and reads its calls in flight. Clones are handles of the same client or server.
+/// Drains a client or a server, and returns the number of its calls in flight. Clones are handles of the same client or
+/// server.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -68,11 +69,11 @@ impl Handle {
         !self.shared.in_flight.is_draining()
     }
 
-    /// Begins a drain at once, and waits until no call is in flight, or until `within` has passed. Returns the number
-    /// of calls that are then in flight; they are cut off when the process ends.
+    /// Begins a drain at once, and waits until no call is in flight, but at most for `within`. Returns the number of
+    /// calls that are still in flight.
     ///
-    /// The drain cannot be undone: all further calls are refused. Calls in flight go on, also after `within`, and so do
-    /// their retries. If a drain has begun already, this method waits for the same calls.
+    /// The drain cannot be undone: all further calls are refused. Calls in flight and their retries go on, also after
+    /// `within`, until the process ends. If a drain has already begun, this method waits for the same calls.
     ///
     /// # Cancellation
     ///
@@ -81,7 +82,8 @@ impl Handle {
         self.begin();
         let drain = self.clone();
         async move {
-            // A call that is being refused counts for a moment, so the count is not asked if all calls have ended.
+            // A call that is being refused counts as in flight for a moment. After all calls have ended, the result is
+            // therefore 0 and not the present count.
             let in_flight = match timeout(within, drain.drained()).await {
                 Ok(()) => 0,
                 Err(_) => drain.in_flight(),
@@ -92,11 +94,13 @@ impl Handle {
     }
 
     /// Waits until a drain has begun and no call is in flight.
+    ///
+    /// It does not begin a drain. Dropping the future changes nothing.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         let shared = Arc::clone(&self.shared);
         async move {
             loop {
-                // Registers before it counts the calls, so that it misses no end.
+                // Registers before it counts the calls, so that it misses no notification.
                 let mut changed = pin!(shared.changed.notified());
                 changed.as_mut().enable();
                 if shared.in_flight.is_draining() && shared.in_flight.count() == 0 {

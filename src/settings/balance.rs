@@ -25,7 +25,7 @@ overlay! {
         max_wait: Duration,
         /// See [`panic_threshold`](balance::Config::panic_threshold).
         panic_threshold: u8,
-        /// The settings of outlier ejection, which they also switch on.
+        /// The settings of outlier ejection. They switch it on if the code does not.
         outlier_ejection: OutlierEjection => |config: Self, settings: OutlierEjection| {
             let ejection = config.ejection().unwrap_or_default();
             config.outlier_ejection(ejection.settings(&settings))

@@ -1,12 +1,19 @@
 //! Settings as plain data, which replace those of the code.
 //!
-//! The settings in code are the defaults of a service. A file or the environment of a deployment can replace some of
-//! them: each struct here names only the values that differ, and a value that is `None` keeps the one of the code.
-//! Pass it to `settings` of a configuration. `build` checks the values, with the same messages as for values that are
-//! set in code.
+//! # When to use it
 //!
-//! With the feature `serde`, the structs can be read and written in each format that serde supports. Durations are text
-//! (`"250ms"`, `"1m 30s"`), modes are `"enforce"` and `"observe"`, and an unknown name is an error.
+//! Use it if a deployment needs other numbers than the code, for example from a file or from the environment. Settings
+//! change numbers and modes; code alone decides which parts a stack has.
+//!
+//! # How it works
+//!
+//! Each struct has a field for each setter of a configuration. A field that is `None` keeps the value of the code. Pass
+//! the struct to `settings` of the configuration.
+//!
+//! In a [stack](crate::stack::Standard::settings), settings also replace values that the code sets after this call. In
+//! the configuration of a balancer, a health check, a server or a single layer, a later setter replaces them.
+//!
+//! # Examples
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,7 +34,10 @@
 //! );
 //! ```
 //!
-//! In TOML:
+//! # Formats
+//!
+//! With the feature `serde`, the structs can be read and written in each format that serde supports. Durations are text
+//! (`"250ms"`, `"1m 30s"`), modes are `"enforce"` and `"observe"`. In TOML:
 //!
 //! ```toml
 //! timeout = "300ms"
@@ -46,16 +56,23 @@
 //! limit = 50
 //! ```
 //!
-//! A part that the code leaves out cannot be switched on by settings: naming it is an error of `build`.
+//! # Errors
 //!
-//! # While it runs
+//! `build` checks the values as if they were set in code, and its error has the same text. It also returns an error if
+//! the settings name a part that the stack or the server does not have. Settings can only switch on times, such as a
+//! deadline, and [outlier ejection](Balance::outlier_ejection).
 //!
-//! [`stack::Handle::apply`](crate::stack::Handle::apply) changes a running stack or whole client, all values or none.
-//! The package `example-settings` reads a file and the environment, and applies the file each time that it changes.
+//! With `serde`, an unknown name is an error, and so is a duration without a unit.
+//!
+//! # Changes at run time
+//!
+//! [`stack::Handle::apply`](crate::stack::Handle::apply) changes a running stack or whole client. It changes either all
+//! values or none. The package `example-settings` reads a file and the environment, and applies the file each time that
+//! the file changes.
 //!
 //! # Several settings in one file
 //!
-//! A struct of your own contains what the service needs. Each of its parts is passed where the code configures it:
+//! Define a struct with one field for each part that the file configures, and pass each field to its configuration:
 //!
 //! ```
 //! use buttress::{Balance, ConfigError, balance, settings};

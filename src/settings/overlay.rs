@@ -27,7 +27,9 @@ macro_rules! overlay {
         }
 
         impl<$($param),*> $config {
-            /// Sets the values that `settings` names, as the setters of the same names do. The other values stay.
+            /// Replaces the values that `settings` names, as the setters of the same names do. The other values stay.
+            ///
+            /// `build` checks the values. See [`settings`](crate::settings).
             pub fn settings(self, settings: &crate::settings::$name) -> Self {
                 let config = self;
                 $(let config = match settings.$field.clone() {

@@ -26,9 +26,9 @@ overlay! {
 overlay! {
     /// Settings of a [hedge](crate::hedge) that replace those of the code.
     [R, K] Hedge for hedge::Config<R, K> {
-        /// See [`percentile`](hedge::Config::percentile). It replaces a fixed delay of the code.
+        /// See [`percentile`](hedge::Config::percentile). It replaces a fixed delay that the code sets.
         percentile: f64,
-        /// See [`delay`](hedge::Config::delay). If both are named, it takes precedence over `percentile`.
+        /// See [`delay`](hedge::Config::delay). It takes precedence over `percentile`.
         #[cfg_attr(feature = "serde", serde(with = "crate::duration_text::optional"))]
         delay: Duration,
         /// See [`window`](hedge::Config::window).
@@ -52,11 +52,10 @@ overlay! {
 overlay! {
     /// Settings of a [circuit breaker](crate::circuit_breaker) that replace those of the code.
     [K, C] CircuitBreaker for circuit_breaker::Config<K, C> {
-        /// See [`window`](circuit_breaker::Config::window). It replaces a count window of the code.
+        /// See [`window`](circuit_breaker::Config::window). It replaces a count window that the code sets.
         #[cfg_attr(feature = "serde", serde(with = "crate::duration_text::optional"))]
         window: Duration,
-        /// See [`count_window`](circuit_breaker::Config::count_window). If both are named, it takes precedence over
-        /// `window`.
+        /// See [`count_window`](circuit_breaker::Config::count_window). It takes precedence over `window`.
         count_window: u32,
         /// See [`failure_share`](circuit_breaker::Config::failure_share).
         failure_share: f64,
@@ -115,7 +114,7 @@ pub struct SlowCalls {
     serde(deny_unknown_fields)
 )]
 pub struct OpenGrowth {
-    /// Factor of the open time each time that the probes fail; 1 to 10.
+    /// Factor by which the open time grows each time that the probes fail; 1 to 10.
     pub factor: f64,
     /// The longest open time.
     #[cfg_attr(feature = "serde", serde(with = "crate::duration_text"))]
@@ -125,7 +124,7 @@ pub struct OpenGrowth {
 overlay! {
     /// Settings of a [rate limit](crate::rate_limit) that replace those of the code.
     [Q, K] RateLimit for rate_limit::Config<Q, K> {
-        /// The rate, `{ count = 100, per = "1s" }` in a file.
+        /// The rate in tokens for each period. In a TOML file: `{ count = 100, per = "1s" }`.
         rate: Rate,
         /// See [`burst`](rate_limit::Config::burst).
         burst: u32,
@@ -145,7 +144,7 @@ overlay! {
 overlay! {
     /// Settings of a [bulkhead](crate::bulkhead) that replace those of the code.
     [K, C] Bulkhead for bulkhead::Config<K, C> {
-        /// The number of calls that may be in flight at once. It replaces an adaptive limit of the code.
+        /// The greatest number of calls in flight, at least 1. It replaces an adaptive limit that the code sets.
         limit: usize,
         /// See [`queue`](bulkhead::Config::queue).
         queue: usize,

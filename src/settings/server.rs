@@ -12,7 +12,7 @@ overlay! {
         /// See [`deadline`](server::Config::deadline).
         #[cfg_attr(feature = "serde", serde(with = "crate::duration_text::optional"))]
         deadline: Duration,
-        /// The settings of the concurrency limit, which the code must have.
+        /// The settings of the concurrency limit. `build` returns an error if no limit was set before.
         bulkhead: Bulkhead => |config: Self, settings: Bulkhead| config.bulkhead_settings(&settings),
     }
 }

@@ -6,7 +6,8 @@ use super::{Bulkhead, CircuitBreaker, Hedge, RateLimit, Retry};
 
 /// Settings of a [standard stack](crate::stack) or a whole client that replace those of the code.
 ///
-/// A part can only be named if the code has it.
+/// `build` and [`apply`](crate::stack::Handle::apply) return an error if a field names a part that the stack does not
+/// have.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",

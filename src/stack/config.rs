@@ -140,9 +140,9 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
 
     /// Sets whether the timeout ends attempts, or is only observed. [`Mode::Enforce`] by default.
     ///
-    /// While it only observes, an attempt goes on until the response timeout and the deadline. If it would have ended, it
-    /// is counted in `buttress_timeouts_total` with `mode="observe"`, and an [event](crate::event) tells of it. Copies of a
-    /// hedge are not counted.
+    /// With [`Mode::Observe`], an attempt may take as long as the deadline and the response timeout permit. An attempt
+    /// that exceeds the timeout is counted in `buttress_timeouts_total` with `mode="observe"` and causes an
+    /// [event](crate::event). Copies that a hedge sends are not counted.
     pub fn timeout_mode(mut self, mode: Mode) -> Self {
         self.settings.values.timeout_mode = mode;
         self
@@ -298,8 +298,7 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Makes the stack drainable: [`Handle::drain`](super::Handle::drain) then refuses new calls and waits for the calls
-    /// in flight. See [`drain`](crate::drain). Off by default.
+    /// Adds a [drain](crate::drain) to the stack, which [`Handle::drain`](super::Handle::drain) returns. Off by default.
     pub fn drain(mut self) -> Self {
         self.settings.values.has_drain = true;
         self
@@ -340,10 +339,10 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self.with_completion(completion)
     }
 
-    /// Replaces the values that `settings` names, also those that are set in code after this call. The other values
-    /// stay. See [`settings`](crate::settings).
+    /// Replaces the values that `settings` names, also those that the code sets after this call. The other values stay.
+    /// See [`settings`](crate::settings).
     ///
-    /// A part that is named must be in the stack: otherwise `build` returns an error. A second call replaces the
+    /// `build` returns an error if `settings` names a part that the stack does not have. A second call replaces the
     /// settings of the first one.
     pub fn settings(mut self, settings: &settings::Stack) -> Self {
         self.settings.values.overlay = settings.clone();

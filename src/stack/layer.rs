@@ -155,18 +155,24 @@ impl Handle {
         }
     }
 
-    /// Replaces the values of the code that `settings` names while the stack runs, all of them or none. A value that
-    /// an earlier call replaced, and that `settings` does not name, returns to the value of the code.
+    /// Changes the settings of the running stack: the values that `settings` names replace those of the code, and all
+    /// other values are those of the code again. Either all values change or none.
     ///
-    /// These settings can change: deadline, response timeout and timeout, unless they are switched off; those of retry;
-    /// those of the circuit breaker, but for its window; rate and burst of the rate limit; and those of the bulkhead, but
-    /// for a limit that adapts. All state stays. An operation that has begun keeps its times and its number of attempts;
-    /// the waits before its next retries are new.
+    /// These settings can change:
+    ///
+    /// - deadline, and response timeout and timeout unless they are switched off;
+    /// - retry;
+    /// - circuit breaker, except for its window;
+    /// - rate and burst of the rate limit;
+    /// - bulkhead, except for an adaptive limit.
+    ///
+    /// All state and counts stay. An operation in flight keeps its times and its number of attempts, but its next
+    /// retries wait by the new settings.
     ///
     /// # Errors
     ///
-    /// If `build` would refuse the settings, or if they change a value that cannot change while the stack runs. The
-    /// error names it, and nothing has changed.
+    /// Returns an error if `build` would refuse the settings, or if they change a value that cannot change at run time.
+    /// The error names the value, and nothing changes.
     ///
     /// # Examples
     ///
