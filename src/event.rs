@@ -7,9 +7,10 @@
 //!
 //! # How it works
 //!
-//! [`on_event`](crate::stack::Standard::on_event) of a configuration sets a listener. A [standard stack](crate::stack), a
-//! whole client, a server, a balancer, and a single retry, hedge, circuit breaker, rate limit or bulkhead take one. The
-//! listener of a stack gets the events of all its parts. If a part has a listener of its own, its events go only there.
+//! [`on_event`](crate::stack::Standard::on_event) of a configuration sets a listener. A [standard
+//! stack](crate::stack), a whole client, a server, a balancer, and a single retry, hedge, circuit breaker, rate limit
+//! or bulkhead take one. The listener of a stack gets the events of all its parts. If a part has a listener of its
+//! own, its events go only there.
 //!
 //! [`Display`](std::fmt::Display) formats an [`Event`] as one line for a log:
 //!
@@ -37,8 +38,8 @@
 //! | [`LookupFailed`](EventKind::LookupFailed) | discovery of a balancer | warn |
 //!
 //! With the feature `tracing`, each event is also recorded with the crate `tracing`, with or without a listener. The
-//! target is `buttress::` and the layer, such as `buttress::retry`. The fields are `name`, `layer` and the fields of the
-//! [`EventKind`]; times are numbers of seconds.
+//! target is `buttress::` and the layer, such as `buttress::retry`. The fields are `name`, `layer` and the fields of
+//! the [`EventKind`]; times are numbers of seconds.
 //!
 //! # Promises
 //!

@@ -5,9 +5,9 @@
 /// It is a setting of [circuit breaker](crate::circuit_breaker::Config::mode), [rate
 /// limit](crate::rate_limit::Config::mode), [bulkhead](crate::bulkhead::Config::mode),
 /// [hedge](crate::hedge::Config::mode), [outlier ejection](crate::balance::OutlierEjection), the
-/// [timeout](crate::stack::Standard::timeout_mode) of a standard stack, and the [budget](crate::budget::Config::mode) of
-/// retries. The overflow of keyed layers and failover have no mode. Calls that would have been rejected are counted in
-/// `buttress_rejections_total` with `mode="observe"`.
+/// [timeout](crate::stack::Standard::timeout_mode) of a standard stack, and the [budget](crate::budget::Config::mode)
+/// of retries. The overflow of keyed layers and failover have no mode. Calls that would have been rejected are counted
+/// in `buttress_rejections_total` with `mode="observe"`.
 ///
 /// # Examples
 ///

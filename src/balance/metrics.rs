@@ -191,7 +191,7 @@ impl Series<BalanceMetrics> {
 }
 
 impl Report<BalanceMetrics> {
-    /// Notes that an endpoint was ejected, or would have been.
+    /// Reports that an endpoint was ejected, or would have been.
     pub(super) fn ejected(&self, endpoint: &str, method: EjectionMethod, mode: Mode, now: Instant) {
         let values = [method.label(), mode.label()];
         self.report(now, |handles| handles.count(&table::EJECTIONS, &values));
@@ -202,10 +202,11 @@ impl Report<BalanceMetrics> {
         });
     }
 
-    /// Tells which priorities begin or cease to get calls, in the lower bits, or to be in panic, in the higher ones.
+    /// Reports the priorities whose bits differ. The lower bits are the priorities that get calls, the higher bits
+    /// those in panic.
     pub(super) fn groups_changed(&self, before: u32, now: u32) {
         let calls = |bits: u32| bits & ((1 << PRIORITIES) - 1);
-        // A balancer that gets its first endpoints, or loses its last ones, has nothing to choose from.
+        // If a balancer gets its first endpoints or loses its last ones, calls do not move between priorities.
         let is_failover = calls(before) != 0 && calls(now) != 0;
         for place in 0..2 * PRIORITIES {
             if (before ^ now) >> place & 1 == 0 {
@@ -223,7 +224,7 @@ impl Report<BalanceMetrics> {
         }
     }
 
-    /// Tells that discovery or the health check begins to work again, or has stopped.
+    /// Reports the new state of discovery or of the health check.
     pub(super) fn task_changed(&self, task: Task, state: TaskState) {
         let state = match state {
             TaskState::Running => "running",

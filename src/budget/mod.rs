@@ -80,8 +80,8 @@
 //!
 //! # Metrics
 //!
-//! `buttress_budget_tokens{name}` and `buttress_budget_capacity{name}`, gauges, at most every 100 ms. They are the sums over
-//! the budgets of one name.
+//! `buttress_budget_tokens{name}` and `buttress_budget_capacity{name}`, gauges, at most every 100 ms. They are the
+//! sums over the budgets of one name.
 //!
 //! # Defaults
 //!
@@ -312,8 +312,9 @@ impl Config {
 
     /// Sets whether the budget refuses retries, or only observes. [`Mode::Enforce`] by default.
     ///
-    /// While it only observes, retries that it would refuse are made. They are counted in `buttress_retry_decisions_total`
-    /// with the decision `budget_observed`, in addition to `retried`. Hedges keep to the budget in each mode.
+    /// With [`Mode::Observe`], retries that the budget would refuse are made. They are counted in
+    /// `buttress_retry_decisions_total` with the decision `budget_observed` and also with `retried`. Hedges keep to the
+    /// budget in each mode.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self

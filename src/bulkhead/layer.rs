@@ -103,11 +103,11 @@ impl Handle {
         self.shared.evidence.set_timeout(timeout);
     }
 
-    /// Changes the settings of the running bulkhead: the values that `settings` names replace those of the code, and all
-    /// other values are those of the code again.
+    /// Changes the settings of the running bulkhead: the values that `settings` names replace those of the code, and
+    /// all other values are those of the code again.
     ///
-    /// Calls in flight stay. Waiting calls keep their order and the ends of their waits, even if more calls wait than the
-    /// new queue holds. A limit from [`set_limit`](Self::set_limit) stays in force until the limit of the settings
+    /// Calls in flight stay. Waiting calls keep their order and the ends of their waits, even if more calls wait than
+    /// the new queue holds. A limit from [`set_limit`](Self::set_limit) stays in force until the limit of the settings
     /// changes. A number cannot replace an adaptive limit of the code.
     ///
     /// # Errors

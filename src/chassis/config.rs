@@ -61,7 +61,7 @@ impl<S, R> LayerConfig<S, R> {
 
 impl<S, R, K, C> LayerConfig<S, R, K, C> {
     /// Sets a function that is called with each decision of the layer, such as a retry, a refusal or a change of state.
-    /// For a stack these are the decisions of all its parts. See [events](crate::event).
+    /// For a stack, these are the decisions of all its parts. See [events](crate::event).
     ///
     /// The function runs on the task that caused the event, and no lock is held. Its panics are caught. A second call
     /// replaces the function.

@@ -12,7 +12,7 @@ use crate::telemetry::table::{TIMEOUT, TIMEOUTS};
 use crate::telemetry::{Handles, Initial, Instruments, Report, Series};
 use crate::{Error, ErrorKind, Mode, context};
 
-/// The report of the end of a time.
+/// Reports the calls whose time is over.
 #[derive(Clone, Debug)]
 pub struct Limit {
     pub(crate) mode: Mode,
@@ -20,7 +20,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Notes that a call was given up after this time, or would have been in the mode that enforces.
+    /// Reports a call that was ended after the time `limit`, or would have been with [`Mode::Enforce`].
     pub(crate) fn end(&self, limit: Option<Duration>, now: Instant) {
         let Self { mode, metrics } = self;
         metrics.timed_out(*mode, now);
@@ -28,7 +28,8 @@ impl Limit {
     }
 }
 
-/// The time that is shown, in nanoseconds; 0 without one. If several layers have one name, that of the last one.
+/// The time that the gauge shows, in nanoseconds; 0 if there is none. If several layers have one name, the gauge shows
+/// the time of the last one.
 #[derive(Debug, Default)]
 pub(crate) struct TimeoutMetrics(AtomicU64);
 
@@ -109,12 +110,12 @@ impl Series<TimeoutMetrics> {
         series.counting(Mode::Enforce)
     }
 
-    /// Returns the series with a counter of the calls that are given up, or would be, in this mode.
+    /// Makes the counter of timeouts with this mode known, and returns the series.
     pub(crate) fn counting(&'static self, mode: Mode) -> &'static Self {
         self.begin([Initial::of(&TIMEOUTS, &[mode.label()])])
     }
 
-    /// Returns the same for layers that also refuse calls whose deadline has passed.
+    /// Does the same as [`of_time`](Self::of_time) for layers that also refuse calls whose deadline has passed.
     pub(crate) fn of_deadline(name: &str, part: &'static str, time: Duration) -> &'static Self {
         let refusals = Initial::rejections(ErrorKind::DeadlineExceeded, Mode::Enforce);
         Self::of_time(name, part, time).begin([refusals])

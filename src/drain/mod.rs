@@ -16,9 +16,9 @@
 //!                                                                ╰─▶ `within` has passed ─▶ number of calls in flight
 //! ```
 //!
-//! A call is in flight until its answer has ended. For whole clients and servers the answer ends with its body, for other
-//! stacks with the response. A drain lets the retries of a call in flight go on. A refused call makes no attempt, so its
-//! error says that the request was [not sent](crate::Cause::was_sent).
+//! A call is in flight until its answer has ended. For whole clients and servers the answer ends with its body, for
+//! other stacks with the response. A drain lets the retries of a call in flight go on. A refused call makes no
+//! attempt, so its error says that the request was [not sent](crate::Cause::was_sent).
 //!
 //! A drain ends no call. If a stream does not end within `within`, `drain` returns and counts it, and the end of the
 //! process cuts it off. Bound streams by a deadline, or let their handlers end when [`is_ready`](Handle::is_ready)
@@ -43,8 +43,8 @@
 //!
 //! # Cancellation
 //!
-//! A drain begins when the method is called. Dropping its future ends only the wait, and no event reports the end of the
-//! drain. A call that is dropped is no longer in flight.
+//! A drain begins when the method is called. Dropping its future ends only the wait, and no event reports the end of
+//! the drain. A call that is dropped is no longer in flight.
 //!
 //! # What clones share
 //!

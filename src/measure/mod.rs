@@ -25,8 +25,8 @@
 //! - Every call is counted once, whatever becomes of it: answered, failed, refused, dropped, or ended by a panic.
 //! - The duration is the time between two readings of the clock: one before the inner service is called, one after it
 //!   has returned.
-//! - The counters of `success`, `failure`, `overload`, `timeout` and `rejected` exist with the value 0 from the start. The
-//!   counter of another outcome appears with its first call.
+//! - The counters of `success`, `failure`, `overload`, `timeout` and `rejected` exist with the value 0 from the start.
+//!   The counter of another outcome appears with its first call.
 //!
 //! # Cancellation
 //!
@@ -59,8 +59,8 @@
 //! | the timeout of the attempt | `timeout` | `cancelled`: the layer sees that its call is dropped |
 //! | the deadline of the operation, or the response timeout of the stack | `timeout` | `cancelled` |
 //!
-//! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, `timeout` for a call whose time was
-//! over, or `rejected` for a call that an inner layer of this crate refused.
+//! `outcome` is `success`, `failure`, `overload`, `throttled`, `ignored`, `cancelled`, `timeout` for a call whose time
+//! was over, or `rejected` for a call that an inner layer of this crate refused.
 //!
 //! # Defaults
 //!

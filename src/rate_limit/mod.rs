@@ -92,13 +92,13 @@
 //! | `buttress_rejections_total` | counter | name, layer = `rate_limit`, reason = `rate_limited`, `too_costly`, `deadline_exceeded`; mode |
 //! | `buttress_queue_wait_seconds` | histogram, of calls that had to wait | name, layer = `rate_limit`, result = `admitted`, `rejected`, `cancelled` |
 //! | `buttress_queue_depth` | gauge, if calls may wait | name, layer = `rate_limit` |
-//! | `buttress_rate_limit_per_second` | gauge: the rate in force | name |
-//! | `buttress_rate_limit_burst` | gauge: the burst in force | name |
-//! | `buttress_rate_limit_tokens` | gauge: the tokens that were left at the last calls | name |
+//! | `buttress_rate_limit_per_second` | gauge: the rate in force, in tokens per second | name |
+//! | `buttress_rate_limit_burst` | gauge: the burst in force, in tokens | name |
+//! | `buttress_rate_limit_tokens` | gauge: the tokens that the last calls left | name |
 //!
-//! The gauges are sums over the limits of one name. Calls that know the time publish them every 100 ms. The depth of the
-//! queue is published at once when no call waits any more, and when the waiting calls are twice or half as many as it shows, and 8 more or
-//! less.
+//! The gauges are sums over the limits of one name. Calls that know the time publish them every 100 ms. The depth of
+//! the queue is published at once in two cases: no call waits any more, or the number of waiting calls is at least
+//! twice or at most half of the shown number and differs by 8 or more.
 //!
 //! # Defaults
 //!

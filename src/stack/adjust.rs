@@ -14,11 +14,11 @@ use crate::sync::{Mutex, lock};
 use crate::telemetry::Series;
 use crate::{ConfigError, settings};
 
-/// The numbers of a plan, and the settings that they come from.
+/// The numbers of a plan, and the settings that they are made from.
 #[derive(Debug)]
 pub(crate) struct Adjustable {
     numbers: Live<4>,
-    /// The settings of the waits of retry.
+    /// The settings of retry that decide how long it waits.
     waits: Option<Arc<Mutex<retry::Settings>>>,
     of_code: Values,
     /// The settings in force. Locked only by changes, so that no two of them mix.
@@ -121,7 +121,7 @@ impl Adjustable {
     }
 }
 
-/// Refuses changes that cannot be made while the stack runs.
+/// Returns an error for a change that cannot be made while the stack runs.
 fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), ConfigError> {
     if let (Some(from), Some(to)) = (&from.rate_limit, &to.rate_limit) {
         to.check_change(from)?;
@@ -139,7 +139,7 @@ fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), C
     ])
 }
 
-/// Returns the numbers of these settings.
+/// Returns the words of [`Numbers`]. A time that is not set is `u64::MAX`.
 fn words(values: &Values, max_attempts: u32) -> [u64; 4] {
     let nanos = |time: Option<Duration>| time.map_or(u64::MAX, whole_nanos);
     [

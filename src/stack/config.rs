@@ -298,7 +298,8 @@ impl<R, K, C, D, T> Standard<R, K, C, D, T> {
         self
     }
 
-    /// Adds a [drain](crate::drain) to the stack, which [`Handle::drain`](super::Handle::drain) returns. Off by default.
+    /// Adds a [drain](crate::drain) to the stack, which [`Handle::drain`](super::Handle::drain) returns. Off by
+    /// default.
     pub fn drain(mut self) -> Self {
         self.settings.values.has_drain = true;
         self

@@ -18,9 +18,9 @@ pub struct MetricInfo {
     pub name: &'static str,
     /// The type.
     pub kind: MetricKind,
-    /// The labels in addition to `name`, which each metric has.
+    /// The labels besides `name`. Each metric has the label `name`.
     pub labels: &'static [&'static str],
-    /// The description that a recorder gets.
+    /// The description, as in the exporter.
     pub help: &'static str,
 }
 
@@ -28,9 +28,9 @@ pub struct MetricInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// A number of events. It only grows.
+    /// A number of events, which only grows.
     Counter,
-    /// A level. It rises and falls.
+    /// A level, which rises and falls.
     Gauge,
     /// A distribution of times.
     Histogram,

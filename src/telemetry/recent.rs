@@ -1,4 +1,4 @@
-//! The last changes of each name, for people who look at a process.
+//! The last changes of each name, kept so that a status can show them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -20,10 +20,10 @@ pub(crate) struct Change {
     pub(crate) text: String,
 }
 
-/// The last changes by name. A name never goes, like the series of its metrics.
+/// The last changes by name. A name is never removed, like the series of its metrics.
 static RECENT: Mutex<Option<HashMap<&'static str, VecDeque<Change>>>> = Mutex::new(None);
 
-/// Keeps a change, and forgets the oldest one of its name if there are too many.
+/// Keeps a change, and drops the oldest one of its name if there are more than [`KEPT`].
 pub(super) fn keep(event: &Event<'_>) {
     let change = Change {
         at: SystemTime::now(),

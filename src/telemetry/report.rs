@@ -32,9 +32,9 @@ impl Listener {
     }
 }
 
-/// Reports the decisions of a layer, to the metrics of its name and to its own listener.
+/// Reports the decisions of a layer to the metrics of its name and to its own listener.
 ///
-/// Each kind has methods for its decisions in its `metrics.rs`, which do both.
+/// Each kind of layer has one method for each decision, in its `metrics.rs`. The method reports to both.
 pub(crate) struct Report<I: 'static = ()> {
     series: &'static Series<I>,
     listener: Listener,
@@ -63,7 +63,7 @@ impl<I: Instruments> Report<I> {
         Self { series, listener }
     }
 
-    /// Tells the listener, and `tracing` if the feature is there. No lock may be held.
+    /// Tells the listener, and `tracing` if the feature is enabled. The caller holds no lock.
     #[inline]
     pub(crate) fn tell<'a>(&self, kind: impl FnOnce() -> EventKind<'a>) {
         if self.listener.0.is_some() || is_traced() {
@@ -71,7 +71,7 @@ impl<I: Instruments> Report<I> {
         }
     }
 
-    /// Tells of a change that concerns more than one call, such as a transition, and [keeps](recent) it.
+    /// Tells the listener of a change that concerns more than one call, such as a transition, and [keeps](recent) it.
     #[cold]
     #[inline(never)]
     pub(crate) fn tell_change(&self, kind: EventKind<'_>) {
@@ -98,13 +98,13 @@ impl<I: Instruments> Report<I> {
         #[cfg(feature = "tracing")]
         super::trace::trace(event);
         if let Listener(Some(listener)) = &self.listener {
-            // The call holds permits, and may be ending in a drop.
+            // A panic would take the permits of the call with it. In a drop during a panic it would abort the process.
             drop(catch_unwind(AssertUnwindSafe(|| (listener.0)(event))));
         }
     }
 
-    /// Reports a call that the layer refuses, and returns the error. In the mode [`Observe`](Mode::Observe) it reports a
-    /// call that the layer would refuse, and returns no error.
+    /// Reports a call that the layer refuses, and returns the error. With [`Mode::Observe`] it reports a call that the
+    /// layer would refuse, and returns no error.
     #[inline]
     pub(crate) fn refuse(
         &self,
@@ -120,7 +120,7 @@ impl<I: Instruments> Report<I> {
         }
     }
 
-    /// Reports a call that the layer has refused, or would have refused in the mode [`Observe`](Mode::Observe).
+    /// Reports a call that the layer has refused, or would have refused with [`Mode::Enforce`].
     #[inline]
     pub(crate) fn refused(
         &self,

@@ -62,8 +62,8 @@ pub(crate) struct Series<I = ()> {
     /// The number of layers that have been built for it. A new layer may run under another recorder at the address of a
     /// former one, so older handles are renewed.
     builds: AtomicU32,
-    /// The counters that exist before their first event. A query that compares two moments misses the first event of a
-    /// counter that appears with it.
+    /// The counters that exist before their first event. If a counter appears only with its first event, `increase`
+    /// misses this event.
     initial: Mutex<Vec<Initial>>,
     levels: I,
     changes: Changes,
@@ -85,7 +85,7 @@ thread_local! {
 /// The series of all layers of one name.
 struct Family {
     name: &'static str,
-    /// The recorder that knows the initial counters and gauges of all members, by its address.
+    /// Address of the recorder that knows the initial counters and gauges of all members.
     recorder: AtomicUsize,
     members: Mutex<Vec<&'static dyn Member>>,
 }
@@ -175,8 +175,10 @@ impl<I: Instruments> Series<I> {
         series
     }
 
-    /// Returns the series with these counters, which exist from now on: in the recorder in force, and in a recorder that
-    /// is installed later, from the first call that any layer of this name reports to it. The levels must be set before.
+    /// Makes these counters known with the value 0, and returns the series. The caller has set the levels before.
+    ///
+    /// The counters exist in the present recorder from now on. A recorder that is installed later knows them from the
+    /// first call that any layer of this name reports to it.
     pub(crate) fn begin(
         &'static self,
         counters: impl IntoIterator<Item = Initial>,

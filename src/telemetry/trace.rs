@@ -3,7 +3,7 @@
 use crate::circuit_breaker::State;
 use crate::event::{Chain, Event, EventKind};
 
-/// Records an event with this target, which must be a constant.
+/// Records an event with the target `$target`, which must be a constant.
 macro_rules! record_as {
     ($event:ident, $level:ident, $target:expr, { $($fields:tt)* }) => {
         tracing::event!(
@@ -13,7 +13,7 @@ macro_rules! record_as {
     };
 }
 
-/// Records an event of one of these layers, whose name is the end of its target.
+/// Records an event. `$layers` are the layers that can cause it, because the target of each must be a constant.
 macro_rules! record {
     ($event:ident, WARN if $is_warning:expr, $fields:tt, $layers:tt) => {
         if $is_warning {

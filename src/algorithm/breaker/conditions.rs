@@ -7,10 +7,10 @@ use crate::nanos::whole_nanos;
 
 /// Stands for a time that is not set.
 pub(super) const NO_TIME: u64 = u64::MAX;
-/// Set beside the least number of calls if fewer failures also count.
+/// Bit beside the least number of calls: set if fewer failures also open the breaker.
 const JUDGES_FEW: u64 = 1 << u32::BITS;
 
-/// The settings that calls read without a lock. See [`Settings`].
+/// The conditions, which calls read without a lock. See [`Settings`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Conditions {
     pub(super) failure_share: f64,

@@ -73,9 +73,10 @@ pub(crate) struct Breaker {
     evidence: Evidence,
     /// The [`Conditions`], changed under the lock of the machine.
     conditions: Live<5>,
-    /// The nanoseconds above which a call is slow, or [`NO_TIME`]. One of the conditions, for calls that read no other.
+    /// Time in nanoseconds above which a call is slow, or [`NO_TIME`]. A copy of one of the conditions, for
+    /// calls that read no other.
     slow_after: AtomicU64,
-    /// The number of failures in a row that opens the breaker, or 0. Likewise.
+    /// Number of failures in a row that opens the breaker, or 0. Also a copy.
     row: AtomicU64,
 }
 
@@ -114,14 +115,14 @@ impl Breaker {
         }
     }
 
-    /// Replaces the settings, but for the timeout of the attempts. State and counts stay. For a call that ends in the
-    /// meantime, the settings before or after the change apply.
+    /// Replaces the settings, except for the timeout of the attempts. State and counts stay. If a call ends during the
+    /// change, either the old or the new settings apply to it.
     pub(crate) fn adjust(&self, settings: Settings) {
         let mut machine = lock(&self.machine);
         let conditions = Conditions::of(&settings);
         let row = conditions.consecutive_failures.unwrap_or(0);
         if row != 0 && machine.settings().consecutive_failures.is_none() {
-            // Successes since failures in a row last counted have not ended the row.
+            // While the setting was off, a success did not end the row of failures. End it here.
             self.counts.count_streak(machine.epoch(), Step::Succeeded);
         }
         machine.adjust(settings);
@@ -322,7 +323,7 @@ impl Breaker {
         let conditions = Conditions::from_words(self.conditions.get());
         let cause = self.counts.verdict(&conditions, epoch, streak, nanos)?;
         let (retry_after, jitter) = (call.outcome.retry_after(), jitter());
-        // Before the next epoch.
+        // The counts are read before the transition begins the next epoch.
         let tally = self.counts.tally(epoch, nanos);
         let transition = self.change(nanos, |machine| {
             machine.trip(epoch, cause, retry_after, nanos, jitter)

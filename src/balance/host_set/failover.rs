@@ -26,7 +26,7 @@ pub(in crate::balance) struct Failover {
     panic_until: [AtomicU64; PRIORITIES],
     /// One bit for each priority that gets calls, and after them one bit for each that is in panic.
     groups: AtomicU32,
-    /// The bits that listeners were told of last.
+    /// The bits that were last reported to the listener.
     told: AtomicU32,
 }
 
@@ -104,7 +104,8 @@ impl HostSet {
         self.tell_groups();
     }
 
-    /// Tells which groups begin or cease to get calls, or to be in panic. The lock of the endpoints is not held.
+    /// Reports the priorities that begin or cease to get calls, or to be in panic. The caller does not hold the lock of
+    /// the endpoints.
     #[cold]
     pub(in crate::balance) fn tell_groups(&self) {
         let Failover { groups, told, .. } = &self.failover;
@@ -112,7 +113,7 @@ impl HostSet {
             let now = groups.load(Ordering::Relaxed);
             let before = told.swap(now, Ordering::Relaxed);
             self.metrics.groups_changed(before, now);
-            // Another thread may have told an older state in the meantime.
+            // Another thread may have reported an older state in the meantime.
             if groups.load(Ordering::Relaxed) == told.load(Ordering::Relaxed) {
                 return;
             }
