@@ -71,7 +71,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns the initial limits.
+    pub(super) fn check(&self, check: Check<'_>) -> Result<(), ConfigError> {
+        self.limits().check(check)?;
+        if let Some(wait) = self.max_wait {
+            check.duration("max_wait", wait)?;
+        }
+        check.duration("max_retry_after", self.max_retry_after)
+    }
+
+    /// Returns the limits.
     pub(super) fn limits(&self) -> Limits {
         let Self { rate, burst, .. } = *self;
         let burst = burst.unwrap_or_else(|| rate.tenth_of_a_second());
@@ -171,25 +179,6 @@ impl<Q, K> Config<Q, K> {
         f64::from(burst) + rate.calls_in(span)
     }
 
-    /// Checks that a running limit with the settings `former` can change to these ones: rate and burst can change.
-    pub(crate) fn check_change(&self, former: &Self) -> Result<(), ConfigError> {
-        let check = Check::new("rate limit", &self.name)?;
-        let (to, from) = (&self.settings, &former.settings);
-        to.limits().check(check)?;
-        check.unchanged([
-            ("max_wait", to.max_wait == from.max_wait),
-            (
-                "max_retry_after",
-                to.max_retry_after == from.max_retry_after,
-            ),
-            (
-                "respect_retry_after",
-                to.respects_retry_after == from.respects_retry_after,
-            ),
-            ("mode", to.mode == from.mode),
-        ])
-    }
-
     pub(crate) fn longest_wait(&self) -> Option<Duration> {
         self.settings.max_wait
     }
@@ -212,11 +201,7 @@ impl<Q, K> Config<Q, K> {
     fn shared(&self, origin: Instant) -> Result<Arc<Shared>, ConfigError> {
         let check = Check::new("rate limit", &self.name)?;
         let settings = self.settings.clone();
-        settings.limits().check(check)?;
-        if let Some(wait) = settings.max_wait {
-            check.duration("max_wait", wait)?;
-        }
-        check.duration("max_retry_after", settings.max_retry_after)?;
+        settings.check(check)?;
         let metrics = Series::of(&self.name, "rate_limit");
         let report = Report::new(metrics, self.listener.clone());
         Ok(Arc::new(Shared::new(settings, origin, report)))

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::{Config, One};
+use super::config::{Config, One, Settings};
 use super::part::Handle;
+use super::shared::Rules;
 use crate::algorithm::rate::Rate;
 use crate::chassis::{PartLayer, PartService};
-use crate::error::or_panic;
-use crate::{Availability, ConfigError, ErrorsAreFailures, Mode};
+use crate::error::{Check, or_panic};
+use crate::{Availability, ConfigError, ErrorsAreFailures, Mode, settings};
 
 /// Bounds the rate of calls. See the [module documentation](crate::rate_limit).
 ///
@@ -48,6 +49,10 @@ impl<Q: Send + Sync + 'static, K> RateLimitLayer<Q, K> {
         }
     }
 }
+
+/// Settings that have been checked, for [`Handle::commit`].
+#[derive(Debug)]
+pub(crate) struct Prepared(Settings);
 
 impl<Q> Handle<Q> {
     /// Returns the name of the limit.
@@ -102,14 +107,54 @@ impl<Q> Handle<Q> {
         self.shared.change(|limits| limits.burst = burst)
     }
 
-    /// Changes rate and burst from those of one configuration to those of another one, which has been checked. If they
-    /// are the same, those that [`set_rate`](Self::set_rate) has set stay in force.
-    pub(crate) fn follow<Q2, K>(&self, from: &Config<Q2, K>, to: &Config<Q2, K>) {
-        let (from, to) = (from.settings.limits(), to.settings.limits());
-        if from != to {
-            let changed = self.shared.change(|limits| *limits = to);
-            debug_assert!(changed.is_ok(), "the limits have been checked");
-        }
+    /// Changes the settings of the running limit: the values that `settings` names replace those of the code, and all
+    /// other values are those of the code again.
+    ///
+    /// Missing tokens and pauses stay. Waiting calls keep their order. Calls whose turn can no longer come in time, or
+    /// only after the new [`max_wait`](Config::max_wait) from now on, are rejected at once. Rate and burst that
+    /// [`set_rate`](Self::set_rate) and [`set_burst`](Self::set_burst) have set stay until those of the settings change.
+    ///
+    /// # Errors
+    ///
+    /// If a value is outside its range. Then nothing changes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use buttress::{ConfigError, Rate, RateLimitLayer, settings};
+    ///
+    /// let limit = RateLimitLayer::new("inventory", Rate::per_second(100)).handle();
+    /// let mut settings = settings::RateLimit::default();
+    /// settings.rate = Some(Rate::per_second(70));
+    /// limit.apply(&settings)?;
+    /// assert_eq!(limit.rate(), Rate::per_second(70));
+    ///
+    /// settings.burst = Some(0);
+    /// assert_eq!(limit.apply(&settings).unwrap_err().field(), "burst");
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    pub fn apply(&self, settings: &settings::RateLimit) -> Result<(), ConfigError> {
+        let code: Config = Config::new(self.name(), self.shared.code.clone(), One);
+        self.commit(self.prepare(&code.settings(settings).settings)?);
+        Ok(())
+    }
+
+    /// Sets whether calls wait and are rejected, or are only observed, until [`apply`](Self::apply) sets it again.
+    ///
+    /// If the limit only observes from now on, waiting calls pass at once.
+    pub fn set_mode(&self, mode: Mode) {
+        self.shared.set_mode(mode);
+    }
+
+    /// Checks that the limit can change to these settings.
+    pub(crate) fn prepare(&self, settings: &Settings) -> Result<Prepared, ConfigError> {
+        settings.check(Check::new("rate limit", self.name())?)?;
+        Ok(Prepared(settings.clone()))
+    }
+
+    /// Changes to settings that have been checked.
+    pub(crate) fn commit(&self, prepared: Prepared) {
+        self.shared.adjust(prepared.0);
     }
 
     /// Admits no call for `duration`, and then one call after the other at the rate.
@@ -138,6 +183,7 @@ impl Availability for Handle {
         let shared = &*self.shared;
         let tokens = || shared.queue.cost().saturating_add(1);
         let wait = || shared.bucket.gcra.wait(shared.now(), tokens());
-        shared.settings.mode == Mode::Observe || wait() <= shared.max_wait()
+        let Rules { mode, max_wait, .. } = shared.rules();
+        mode == Mode::Observe || wait() <= max_wait
     }
 }

@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::config::{Cost, One};
 use super::queue::{Place, Step};
-use super::shared::Shared;
+use super::shared::{Rules, Shared};
 use crate::algorithm::gcra::Taken;
 use crate::chassis::{Admit, At, Part, PartFor, Record, Turn};
 use crate::deadline::soonest;
 use crate::debug::debug_fields;
+use crate::sync::lock;
 use crate::{ErrorKind, Mode, context};
 
 /// Handle that reads and changes a rate limit, and its part of the attempts. Clones are handles of the same limit.
@@ -60,13 +61,14 @@ impl Shared {
         at: &At,
     ) -> Admit {
         let is_possible = cost <= self.bucket.gcra.burst();
-        let passed = match (taken, self.settings.mode) {
-            (Some(Taken::Early(_)), Mode::Observe) => self.observe(cost, at),
-            (Some(Taken::Early(wait)), _) if self.settings.max_wait.is_none() => {
+        let Rules { mode, max_wait, .. } = self.rules();
+        let passed = match (taken, mode) {
+            (None | Some(Taken::Early(_)), Mode::Observe) if is_possible => self.observe(cost, at),
+            (Some(Taken::Early(wait)), _) if max_wait == 0 => {
                 self.refuse(ErrorKind::RateLimited, wait, at)
             }
             (None | Some(Taken::Early(_)), _) if is_possible => {
-                let latest = at.nanos().saturating_add(self.max_wait());
+                let latest = at.nanos().saturating_add(max_wait);
                 permit.0 = State::Waiting(Box::new(Wait {
                     place: Place::new(cost, latest),
                     latest,
@@ -101,6 +103,15 @@ impl Wait {
             self.deadline = Some(soonest(self.deadline, deadline));
         }
         let had_place = self.place.is_taken();
+        if shared.rules().mode == Mode::Observe {
+            // The limit has begun to observe while the call waited.
+            shared.queue.leave(&mut self.place);
+            if had_place {
+                shared.waited("admitted", self.began, at);
+            }
+            let passed = shared.observe(self.place.cost, at);
+            return passed.map_or_else(Turn::Refuse, |()| Turn::Go);
+        }
         let step = match self.deadline {
             // No time is left, even if there are tokens.
             Some(deadline) if deadline <= now => {
@@ -211,12 +222,14 @@ impl<Q: Send + Sync + 'static> Part for Handle<Q> {
         shared.shown.publish(word, at.instant());
     }
 
-    /// Returns `true` while all tokens are there, no call waits, and rate and burst are the initial ones.
+    /// Returns `true` while all tokens are there, no call waits, and the settings are the initial ones.
     fn is_evictable(&self, now: Instant) -> bool {
         let shared = &*self.shared;
         let bucket = &shared.bucket;
         let is_full = bucket.gcra.is_full(shared.nanos(now));
-        is_full && shared.queue.is_empty() && bucket.limits() == shared.settings.limits()
+        let code = &shared.code;
+        let is_unchanged = || bucket.limits() == code.limits() && *lock(&shared.in_force) == *code;
+        is_full && shared.queue.is_empty() && is_unchanged()
     }
 }
 

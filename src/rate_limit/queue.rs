@@ -81,14 +81,14 @@ impl Queue {
         self.change(|waiting, wakers| place.leave(waiting, wakers));
     }
 
-    /// Ends the wait of calls whose turn will not come in time, and wakes the first call. Called after a change of the
-    /// limit.
-    pub(super) fn reconsider(&self, now: u64, bucket: &Bucket) {
+    /// Ends the wait of calls whose turn will not come in time, or only after `latest`, and wakes the first call. Called
+    /// after a change of the limit.
+    pub(super) fn reconsider(&self, now: u64, latest: u64, bucket: &Bucket) {
         let (burst, mut all) = (bucket.gcra.burst(), 0);
         let stays = |cost, until: &u64| {
             let with_it = all + u64::from(cost);
             let at = now.checked_add(bucket.gcra.wait(now, with_it));
-            let stays = cost <= burst && at.is_some_and(|at| at <= *until);
+            let stays = cost <= burst && at.is_some_and(|at| at <= latest.min(*until));
             if stays {
                 all = with_it;
             }
@@ -99,6 +99,11 @@ impl Queue {
             waiting.retain(stays, wakers);
             waiting.wake(1, wakers);
         });
+    }
+
+    /// Wakes all calls. They keep their places.
+    pub(super) fn wake_all(&self) {
+        self.change(|waiting, wakers| waiting.wake(usize::MAX, wakers));
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut WaitQueue<u64>, &mut Wakers) -> R) -> R {

@@ -16,10 +16,11 @@ use crate::context;
 use crate::debug::debug_fields;
 use crate::error::Check;
 use crate::event::EventKind;
+use crate::live::Live;
 use crate::nanos::{nanos_between, whole_nanos};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::telemetry::{Initial, Report, Series, Shown};
-use crate::{ConfigError, Error, ErrorKind, Outcome};
+use crate::{ConfigError, Error, ErrorKind, Mode, Outcome};
 
 /// Tick of tokio's timer, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -36,10 +37,62 @@ impl Limits {
     }
 }
 
+/// The rules of a limit besides rate and burst. Times are nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) mode: Mode,
+    /// Zero if calls do not wait.
+    pub(super) max_wait: u64,
+    /// Zero if calls do not stay away.
+    max_retry_after: u64,
+}
+
+impl Rules {
+    fn words(self) -> [u64; 3] {
+        [self.mode.word().into(), self.max_wait, self.max_retry_after]
+    }
+
+    fn of([mode, max_wait, max_retry_after]: [u64; 3]) -> Self {
+        Self {
+            mode: Mode::from_word(mode as u32),
+            max_wait,
+            max_retry_after,
+        }
+    }
+}
+
+impl Settings {
+    fn rules(&self) -> Rules {
+        let stays_away = self.respects_retry_after.then_some(self.max_retry_after);
+        Rules {
+            mode: self.mode,
+            max_wait: whole_nanos(self.max_wait.unwrap_or_default()),
+            max_retry_after: whole_nanos(stays_away.unwrap_or_default()),
+        }
+    }
+}
+
+/// Makes the counters of the rejections known, and the gauge of the queue if there is one.
+fn begin_rejections(metrics: &'static Series<RateLimitMetrics>, settings: &Settings) {
+    if settings.max_wait.is_some() {
+        let has_queue = &metrics.levels().has_queue;
+        has_queue.store(true, Ordering::Relaxed);
+    }
+    let late = settings.max_wait.map(|_| ErrorKind::DeadlineExceeded);
+    let reasons = [ErrorKind::RateLimited, ErrorKind::TooCostly];
+    let reasons = reasons.into_iter().chain(late);
+    metrics.begin(reasons.map(|reason| Initial::rejections(reason, settings.mode)));
+}
+
 pub(super) struct Shared {
     pub(super) bucket: Bucket,
     pub(super) queue: Queue,
-    pub(super) settings: Settings,
+    /// The rules in force, for calls.
+    rules: Live<3>,
+    /// The settings of the code. Other settings replace some of them.
+    pub(super) code: Settings,
+    /// The settings in force. Locked only by changes, so that no two of them mix.
+    pub(super) in_force: Mutex<Settings>,
     /// The end of the quiet time that waiting calls know.
     quiet_until: AtomicU64,
     origin: Instant,
@@ -54,21 +107,16 @@ impl Shared {
         report: Report<RateLimitMetrics>,
     ) -> Self {
         let metrics: &'static Series<_> = *report;
-        if settings.max_wait.is_some() {
-            let has_queue = &metrics.levels().has_queue;
-            has_queue.store(true, Ordering::Relaxed);
-        }
         let limits = settings.limits();
         metrics.levels().replace(None, Some(limits));
         let shown = Shown::new(metrics, word(0, limits.burst));
-        let late = settings.max_wait.map(|_| ErrorKind::DeadlineExceeded);
-        let reasons = [ErrorKind::RateLimited, ErrorKind::TooCostly];
-        let reasons = reasons.into_iter().chain(late);
-        metrics.begin(reasons.map(|reason| Initial::rejections(reason, settings.mode)));
+        begin_rejections(metrics, &settings);
         Self {
             bucket: Bucket::new(limits),
             queue: Queue::new(),
-            settings,
+            rules: Live::new(settings.rules().words()),
+            in_force: Mutex::new(settings.clone()),
+            code: settings,
             quiet_until: AtomicU64::new(0),
             origin,
             report,
@@ -81,15 +129,49 @@ impl Shared {
         word(self.queue.len(), self.bucket.gcra.available(nanos))
     }
 
-    /// Returns the longest wait of a call, in nanoseconds.
-    pub(super) fn max_wait(&self) -> u64 {
-        whole_nanos(self.settings.max_wait.unwrap_or_default())
+    /// Returns the rules in force.
+    pub(super) fn rules(&self) -> Rules {
+        Rules::of(self.rules.get())
+    }
+
+    /// Changes to settings that have been checked.
+    pub(super) fn adjust(&self, settings: Settings) {
+        let mut in_force = lock(&self.in_force);
+        begin_rejections(self.shown.series, &settings);
+        self.rules.set(settings.rules().words());
+        let (from, to) = (in_force.limits(), settings.limits());
+        *in_force = settings;
+        // Limits that do not change stay where `set_rate` and `set_burst` have put them.
+        if from != to {
+            let changed = self.set_limits(self.now(), |limits| *limits = to);
+            debug_assert!(changed.is_ok(), "the limits have been checked");
+        }
+        drop(in_force);
+        self.follow_rules();
+    }
+
+    /// Changes the mode.
+    pub(super) fn set_mode(&self, mode: Mode) {
+        let mut in_force = lock(&self.in_force);
+        in_force.mode = mode;
+        begin_rejections(self.shown.series, &in_force);
+        self.rules.set(in_force.rules().words());
+        drop(in_force);
+        self.follow_rules();
+    }
+
+    /// Lets waiting calls see changed rules. If the limit only observes, they pass.
+    fn follow_rules(&self) {
+        match self.rules().mode {
+            Mode::Enforce => self.reconsider(self.now()),
+            Mode::Observe => self.queue.wake_all(),
+        }
     }
 
     /// Counts a call that would be rejected. A call that would wait takes its tokens before they are there, so
     /// that later calls find the same state as in the mode that enforces.
     pub(super) fn observe(&self, cost: u32, at: &At) -> Result<(), Error> {
-        let (nanos, most) = (at.nanos(), self.max_wait());
+        let (nanos, most) = (at.nanos(), self.rules().max_wait);
         let deadline = context::deadline().map(|deadline| self.nanos(deadline));
         let time_left = deadline.map_or(u64::MAX, |deadline| {
             deadline.saturating_sub(nanos.saturating_add(1))
@@ -105,7 +187,7 @@ impl Shared {
     /// observes, the call passes.
     pub(super) fn refuse(&self, reason: ErrorKind, wait: u64, at: &At) -> Result<(), Error> {
         let retry_after = (wait > 0).then(|| Duration::from_nanos(wait));
-        let mode = self.settings.mode;
+        let mode = self.rules().mode;
         self.report.refuse(reason, mode, retry_after, at.instant())
     }
 
@@ -146,16 +228,20 @@ impl Shared {
     /// Changes the limits.
     pub(super) fn change(&self, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
         let now = self.now();
+        self.set_limits(now, change)?;
+        self.reconsider(now);
+        Ok(())
+    }
+
+    fn set_limits(&self, now: u64, change: impl FnOnce(&mut Limits)) -> Result<(), ConfigError> {
         self.bucket.change(now, |limits| {
             let old = *limits;
             change(limits);
             limits.check(Check::new("rate limit", self.shown.series.name())?)?;
             let metrics = self.shown.series.levels();
             metrics.replace(Some(old), Some(*limits));
-            Ok::<_, ConfigError>(())
-        })?;
-        self.reconsider(now);
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Admits no call for a time. Returns whether it ends later than a known one, by a tick or more.
@@ -185,9 +271,8 @@ impl Shared {
     }
 
     fn reconsider(&self, now: u64) {
-        if self.settings.max_wait.is_some() {
-            self.queue.reconsider(now, &self.bucket);
-        }
+        let latest = now.saturating_add(self.rules().max_wait);
+        self.queue.reconsider(now, latest, &self.bucket);
     }
 
     /// Reads the time for which the service asks callers to stay away from the record.
@@ -204,11 +289,12 @@ impl Shared {
     #[inline(never)]
     fn pause(&self, retry_after: Duration, record: &Record<'_>) {
         let concerns_all = match record.outcome {
-            Outcome::Throttled { .. } => self.settings.one_quota,
+            Outcome::Throttled { .. } => self.code.one_quota,
             _ => !record.has_other_endpoints(),
         };
-        if self.settings.respects_retry_after && concerns_all {
-            let wait = retry_after.min(self.settings.max_retry_after);
+        let most = self.rules().max_retry_after;
+        if most > 0 && concerns_all {
+            let wait = retry_after.min(Duration::from_nanos(most));
             if self.quiet(wait, record.at.instant()) {
                 self.report.tell(|| EventKind::Paused { pause: wait });
             }
@@ -237,4 +323,4 @@ impl Drop for Shared {
     }
 }
 
-debug_fields!(Shared as RateLimit { shown.series.name(), bucket.limits(), settings.mode });
+debug_fields!(Shared as RateLimit { shown.series.name(), bucket.limits(), rules() });

@@ -73,6 +73,12 @@ impl Adjustable {
             Ok::<_, ConfigError>((handle, prepared))
         });
         let breaker = breaker.transpose()?;
+        let rate_limit = parts.1.0.as_ref().zip(values.rate_limit.as_ref());
+        let rate_limit = rate_limit.map(|(handle, to)| {
+            let prepared = handle.prepare(&to.settings)?;
+            Ok::<_, ConfigError>((handle, prepared))
+        });
+        let rate_limit = rate_limit.transpose()?;
         let bulkhead = parts.1.1.0.as_ref().zip(values.bulkhead.value());
         let bulkhead = bulkhead.map(|(handle, to)| {
             let prepared = handle.prepare(&to.settings)?;
@@ -84,10 +90,8 @@ impl Adjustable {
         if let Some((handle, prepared)) = breaker {
             handle.commit(prepared);
         }
-        if let (Some(handle), Some(from), Some(to)) =
-            (&parts.1.0, &in_force.rate_limit, &values.rate_limit)
-        {
-            handle.follow(from, to);
+        if let Some((handle, prepared)) = rate_limit {
+            handle.commit(prepared);
         }
         if let Some((handle, prepared)) = bulkhead {
             handle.commit(prepared);
@@ -123,9 +127,6 @@ impl Adjustable {
 
 /// Returns an error for a change that cannot be made while the stack runs.
 fn check_unchanged(check: Check<'_>, from: &Values, to: &Values) -> Result<(), ConfigError> {
-    if let (Some(from), Some(to)) = (&from.rate_limit, &to.rate_limit) {
-        to.check_change(from)?;
-    }
     check.unchanged([
         ("hedge", from.hedge == to.hedge),
         (

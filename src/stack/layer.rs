@@ -163,7 +163,7 @@ impl Handle {
     /// - deadline, and response timeout and timeout unless they are switched off;
     /// - retry;
     /// - circuit breaker, except for its window;
-    /// - rate and burst of the rate limit;
+    /// - rate limit;
     /// - bulkhead, except for an adaptive limit.
     ///
     /// All state and counts stay. An operation in flight keeps its times and its number of attempts, but its next

@@ -668,6 +668,155 @@ async fn an_observing_limit_lets_everything_pass() {
 }
 
 /// Judges the answer 429 to be an overload with this hint.
+/// Overlays made by a change of the default.
+fn settings(
+    change: impl FnOnce(&mut buttress::settings::RateLimit),
+) -> buttress::settings::RateLimit {
+    let mut settings = buttress::settings::RateLimit::default();
+    change(&mut settings);
+    settings
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_calls_that_no_longer_fit_a_shorter_wait_are_refused_at_once() {
+    let layer = waiting_limit(1);
+    let (handle, ends) = (layer.handle(), Ends::default());
+    let mut calls: Vec<_> = (0..6).map(|number| begin(&layer, number, &ends)).collect();
+    settle().await;
+    assert_eq!(handle.waiting(), 5);
+    handle
+        .apply(&settings(|to| to.max_wait = Some(3 * INTERVAL)))
+        .unwrap();
+    settle().await;
+    assert_eq!(handle.waiting(), 3, "two have left without a wait");
+    calls.push(begin(&layer, 6, &ends));
+    settle().await;
+    assert_eq!(handle.waiting(), 3, "a new call may not wait for longer");
+    for call in calls {
+        call.await.unwrap();
+    }
+    let expected = [0, 1, 2, 3].map(|number| (number, number as u32 * INTERVAL));
+    assert_eq!(*ends.lock().unwrap(), expected);
+
+    handle.apply(&<_>::default()).unwrap();
+    let others: Vec<_> = (0..9).map(|number| begin(&layer, number, &ends)).collect();
+    settle().await;
+    assert_eq!(handle.waiting(), 9, "the wait is that of the code again");
+    drop(others);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_begin_to_wait_when_settings_let_them() {
+    let layer = limit(1).build().unwrap();
+    assert_eq!(burst(&layer).await, 1);
+    let handle = layer.handle();
+    handle
+        .apply(&settings(|to| to.max_wait = Some(SECOND)))
+        .unwrap();
+    let start = Instant::now();
+    assert_eq!(call(&layer, 1).await.unwrap(), 1);
+    assert_eq!(start.elapsed(), INTERVAL);
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!(rejection(call(&layer, 1).await), come_again(INTERVAL));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_was_set_stays_until_the_rate_of_the_settings_changes() {
+    let handle = limit(5).build().unwrap().handle();
+    let limits = || (handle.rate(), handle.burst());
+    handle.set_rate(Rate::per_second(7)).unwrap();
+    handle
+        .apply(&settings(|to| to.max_wait = Some(SECOND)))
+        .unwrap();
+    assert_eq!(limits(), (Rate::per_second(7), 5));
+    handle.apply(&settings(|to| to.burst = Some(9))).unwrap();
+    assert_eq!(limits(), (Rate::per_second(100), 9));
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!(limits(), (Rate::per_second(100), 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_tokens_stay_missing_when_settings_change() {
+    let layer = limit(10).build().unwrap();
+    for _ in 0..8 {
+        call(&layer, 1).await.unwrap();
+    }
+    let handle = layer.handle();
+    handle.apply(&settings(|to| to.burst = Some(20))).unwrap();
+    assert_eq!(handle.available(), 12);
+    handle.apply(&<_>::default()).unwrap();
+    assert_eq!(handle.available(), 2);
+}
+
+#[test]
+fn settings_that_cannot_be_applied_change_nothing_and_are_named() {
+    let layer = waiting_limit(3);
+    let handle = layer.handle();
+    for (field, bad) in [
+        ("rate", settings(|to| to.rate = Some(Rate::per_second(0)))),
+        ("burst", settings(|to| to.burst = Some(0))),
+        (
+            "max_wait",
+            settings(|to| to.max_wait = Some(Duration::ZERO)),
+        ),
+        (
+            "max_retry_after",
+            settings(|to| to.max_retry_after = Some(Duration::MAX)),
+        ),
+    ] {
+        let before = format!("{handle:?}");
+        let mut bad = bad;
+        bad.mode = Some(Mode::Observe);
+        assert_eq!(handle.apply(&bad).unwrap_err().field(), field);
+        assert_eq!(format!("{handle:?}"), before);
+        assert!(layer.is_evictable(Instant::now()), "it is as it was built");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_changes_while_the_limit_runs_and_lets_waiting_calls_pass() {
+    let layer = waiting_limit(1);
+    let (handle, ends) = (layer.handle(), Ends::default());
+    for number in 0..4 {
+        drop(begin(&layer, number, &ends));
+    }
+    settle().await;
+    assert_eq!(handle.waiting(), 3);
+    handle.set_mode(Mode::Observe);
+    // A new call does not wait behind calls that have not been polled yet.
+    assert_eq!(call(&layer, 1).await.unwrap(), 1);
+    settle().await;
+    assert_eq!(handle.waiting(), 0);
+    let now = Duration::ZERO;
+    assert_eq!(
+        *ends.lock().unwrap(),
+        [(0, now), (1, now), (2, now), (3, now)]
+    );
+    assert!(!layer.is_evictable(Instant::now() + SECOND));
+
+    handle.apply(&<_>::default()).unwrap();
+    let start = Instant::now();
+    assert_eq!(call(&layer, 1).await.unwrap(), 1);
+    assert_eq!(start.elapsed(), 5 * INTERVAL, "they took their tokens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_pause_changes_while_the_limit_runs() {
+    let layer = limit(10).classify(hinting(SECOND)).build().unwrap();
+    let handle = layer.handle();
+    let unheard = settings(|to| to.respect_retry_after = Some(false));
+    handle.apply(&unheard).unwrap();
+    call(&layer, 429).await.unwrap();
+    assert_eq!(handle.available(), 9);
+    let short = settings(|to| to.max_retry_after = Some(100 * MILLISECOND));
+    handle.apply(&short).unwrap();
+    call(&layer, 429).await.unwrap();
+    assert_eq!(
+        rejection(call(&layer, 1).await),
+        come_again(100 * MILLISECOND)
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn is_available_while_the_next_call_would_only_wait() {
     let layer = limit(1).max_wait(2 * INTERVAL).build().unwrap();

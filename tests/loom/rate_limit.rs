@@ -193,7 +193,7 @@ pub(crate) fn a_waiter_is_woken_when_the_limit_has_changed() {
     let act = |waiting: &Waiting, changes: bool| {
         if changes {
             waiting.bucket.gcra.set(Rate::per_second(2), 1, 0);
-            waiting.queue.reconsider(0, &waiting.bucket);
+            waiting.queue.reconsider(0, u64::MAX, &waiting.bucket);
             return None;
         }
         let mut place = place();
