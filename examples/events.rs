@@ -1,4 +1,4 @@
-//! Logs what a stack decides: a retry in one line, and the opening of a breaker as a warning.
+//! Logs the decisions of a stack, one line for each: a retry, and the opening of a breaker as a warning.
 //!
 //! `cargo run --example events`
 
@@ -11,7 +11,7 @@ use buttress::circuit_breaker::State;
 use buttress::event::EventKind;
 use tower::service_fn;
 
-/// Fails while the number of the call is below a limit.
+/// Fails if the number of the call is below `until`.
 fn inventory(call: u32, until: u32) -> Result<&'static str, BoxError> {
     if call < until {
         return Err("connection reset".into());

@@ -8,12 +8,14 @@ use config::{Config, ConfigError, Environment, File};
 use tokio::fs;
 use tokio::time::sleep;
 
-/// Reads the settings of a stack from a file of TOML, YAML or JSON, and from the environment, which takes precedence:
-/// with the prefix `INVENTORY`, the variable `INVENTORY__RETRY__MAX_ATTEMPTS` sets the attempts of retry.
+/// Reads the settings of a stack from a file in TOML, YAML or JSON, and from the environment. The environment takes
+/// precedence.
+///
+/// With the prefix `INVENTORY`, the variable `INVENTORY__RETRY__MAX_ATTEMPTS` sets the number of attempts.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or a name or a value is wrong. The error names the value and the file.
+/// Returns an error if the file cannot be read, or if a name or a value is wrong. The error names the value and the file.
 pub fn load(file: &Path, prefix: &str) -> Result<settings::Stack, ConfigError> {
     let environment = Environment::with_prefix(prefix).separator("__");
     Config::builder()
@@ -23,9 +25,14 @@ pub fn load(file: &Path, prefix: &str) -> Result<settings::Stack, ConfigError> {
         .try_deserialize()
 }
 
-/// Applies the settings to a running stack each time that the file has changed. It never returns.
+/// Checks the file at each `interval`, and applies the settings to a running stack when the file has changed. It never
+/// returns.
 ///
-/// Settings that cannot be read or applied are reported by `report`, and the former ones stay in force.
+/// Calls `report` with each result. If settings cannot be read or applied, the former ones stay in force.
+///
+/// # Cancellation
+///
+/// Dropping the future ends the checks. The settings in force stay.
 pub async fn watch(
     file: &Path,
     prefix: &str,
