@@ -32,7 +32,7 @@
 //! | [`Restored`](EventKind::Restored) | handle of a balancer | info |
 //! | [`Health`](EventKind::Health) | health check of a balancer | warn if unhealthy, else info |
 //! | [`EndpointAdded`](EventKind::EndpointAdded), [`EndpointRemoved`](EventKind::EndpointRemoved) | balancer | info |
-//! | [`Failover`](EventKind::Failover) | balancer with several priorities | warn |
+//! | [`Failover`](EventKind::Failover) | balancer with several priorities | warn if it begins, info if it ends |
 //! | [`Panic`](EventKind::Panic) | balancer | warn if it begins, info if it ends |
 //! | [`Task`](EventKind::Task) | discovery and health check of a balancer | info for `running` and `ended`, else warn |
 //! | [`LookupFailed`](EventKind::LookupFailed) | discovery of a balancer | warn |
@@ -48,7 +48,8 @@
 //! - A listener is called once for each event, after the decision and its metrics. It runs on the task that caused the
 //!   event: the task of a call, or the background task of discovery or of a health check.
 //! - No lock is held while a listener runs, so it may use the handles of the layers and make calls.
-//! - A panic of a listener is caught after the panic hook has run. The call goes on as if the listener had returned.
+//! - A panic of a listener, or of a subscriber of `tracing`, is caught after the panic hook has run. The call goes on as
+//!   if the listener or the subscriber had returned.
 //! - Events of different tasks have no order.
 //!
 //! # Cost

@@ -95,10 +95,13 @@ impl<I: Instruments> Report<I> {
     }
 
     fn pass_on(&self, event: &Event<'_>) {
+        // A panic would take the permits of the call with it. In a drop during a panic it would abort the process.
+        // A panic of the subscriber does not keep the event from the listener.
         #[cfg(feature = "tracing")]
-        super::trace::trace(event);
+        drop(catch_unwind(AssertUnwindSafe(|| {
+            super::trace::trace(event);
+        })));
         if let Listener(Some(listener)) = &self.listener {
-            // A panic would take the permits of the call with it. In a drop during a panic it would abort the process.
             drop(catch_unwind(AssertUnwindSafe(|| (listener.0)(event))));
         }
     }

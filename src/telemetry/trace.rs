@@ -111,7 +111,9 @@ pub(super) fn trace(event: &Event<'_>) {
             priority,
             gets_calls,
         } => {
-            record!(event, WARN, { priority, gets_calls }, ["balance"]);
+            // The first priority gets no calls any more, or another one gets calls in its place.
+            let is_warning = *gets_calls == (*priority > 0);
+            record!(event, WARN if is_warning, { priority, gets_calls }, ["balance"]);
         }
         EventKind::Panic { priority, is_on } => {
             record!(event, WARN if *is_on, { priority, is_on }, ["balance"]);
@@ -141,12 +143,16 @@ mod tests {
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Metadata, Subscriber};
 
+    use crate::event::{Event, EventKind};
     use crate::sync::lock;
     use crate::{BoxError, standard};
 
     /// Keeps a line for each event: level, target and fields.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<String>>>);
+    struct Lines {
+        kept: Arc<Mutex<Vec<String>>>,
+        panics: bool,
+    }
 
     struct Line(String);
 
@@ -169,13 +175,55 @@ mod tests {
             let metadata = event.metadata();
             let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
             event.record(&mut line);
-            lock(&self.0).push(line.0);
+            assert!(!self.panics, "the subscriber panics");
+            lock(&self.kept).push(line.0);
         }
 
         fn record(&self, _: &Id, _: &Record<'_>) {}
         fn record_follows_from(&self, _: &Id, _: &Id) {}
         fn enter(&self, _: &Id) {}
         fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_failover_is_a_warning_and_its_end_is_not() {
+        let lines = Lines::default();
+        let level = |priority, gets_calls| {
+            let kind = EventKind::Failover {
+                priority,
+                gets_calls,
+            };
+            tracing::subscriber::with_default(lines.clone(), || {
+                super::trace(&Event {
+                    name: "failover",
+                    layer: "balance",
+                    kind,
+                });
+            });
+            let line = lock(&lines.kept).pop().expect("is recorded");
+            line.split(' ').next().map(str::to_owned)
+        };
+        assert_eq!(level(0, false).as_deref(), Some("WARN"));
+        assert_eq!(level(1, true).as_deref(), Some("WARN"));
+        assert_eq!(level(0, true).as_deref(), Some("INFO"));
+        assert_eq!(level(1, false).as_deref(), Some("INFO"));
+    }
+
+    #[test]
+    fn a_subscriber_that_panics_harms_neither_the_caller_nor_the_listener() {
+        let lines = Lines {
+            panics: true,
+            ..Lines::default()
+        };
+        let events = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&events);
+        let breaker = crate::CircuitBreakerLayer::config("panicking_subscriber")
+            .on_event(move |_| *lock(&counted) += 1)
+            .build()
+            .expect("is valid")
+            .handle();
+        tracing::subscriber::with_default(lines, || breaker.force_open());
+        assert_eq!(*lock(&events), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -196,11 +244,11 @@ mod tests {
             }
         }));
         client.send(false).await.expect("succeeds");
-        assert!(lock(&lines.0).is_empty(), "nothing of a success");
+        assert!(lock(&lines.kept).is_empty(), "nothing of a success");
         for _ in 0..2 {
             client.send(true).await.expect_err("fails");
         }
-        let lines = lock(&lines.0).clone();
+        let lines = lock(&lines.kept).clone();
         let has = |start: &str, parts: &[&str]| {
             let mut found = lines.iter().filter(|line| line.starts_with(start));
             let is_whole = |line: &String| parts.iter().all(|part| line.contains(part));
