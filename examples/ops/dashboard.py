@@ -1,6 +1,6 @@
 """Makes dashboard.json: a dashboard for Grafana with the metrics of buttress.
 
-    pip install grafana-foundation-sdk
+    pip install 'grafana-foundation-sdk==1769699998!10.1.0'
     python examples/ops/dashboard.py > examples/ops/dashboard.json
 """
 
@@ -61,6 +61,14 @@ ROWS = [
             ("{{name}} per second", 'sum by (name) (buttress_rate_limit_per_second{SELECT})'),
         ]),
     ]),
+    ("Queues and fallbacks", [
+        ("Waiting calls", "short", [
+            ("{{name}} {{layer}}", 'sum by (name, layer) (buttress_queue_depth{SELECT})'),
+        ]),
+        ("Fallbacks", "ops", [
+            ("{{name}} {{result}}", 'sum by (name, result) (rate(buttress_fallbacks_total{SELECT}[$__rate_interval]))'),
+        ]),
+    ]),
     ("Balancers and hedges", [
         ("Endpoints by state", "short", [
             ("{{name}} {{state}}", 'sum by (name, state) (buttress_endpoints{SELECT})'),
@@ -69,7 +77,11 @@ ROWS = [
             ("{{name}} {{method}} {{mode}}", 'sum by (name, method, mode) (increase(buttress_ejections_total{SELECT}[$__rate_interval]))'),
         ]),
         ("Latency of each endpoint", "s", [
-            ("{{name}} {{endpoint}}", 'max by (name, endpoint) (buttress_endpoint_latency_seconds{SELECT})'),
+            ("{{name}} {{endpoint}}", 'max by (name, endpoint) (buttress_endpoint_latency_seconds{SELECT} > 0)'),
+        ]),
+        ("Discovery and health checks that run", "short", [
+            ("{{name}} discovery", 'sum by (name) (buttress_discovery_running{SELECT})'),
+            ("{{name}} health checks", 'sum by (name) (buttress_health_check_running{SELECT})'),
         ]),
         ("Hedges", "ops", [
             ("{{name}} {{result}}", 'sum by (name, result) (rate(buttress_hedges_total{SELECT}[$__rate_interval]))'),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use buttress::balance::{Endpoint, LeastLoaded, OutlierEjection};
+use buttress::balance::{Ask, Endpoint, HealthCheck, LeastLoaded, OutlierEjection};
 use buttress::bulkhead::BulkheadLayer;
 use buttress::discover::Watch;
 use buttress::{Balance, BoxError, FallbackLayer, Rate, fallback, standard};
@@ -147,7 +147,9 @@ impl Traffic {
     pub(crate) fn discovered(&mut self) -> watch::Sender<Vec<(&'static str, u8)>> {
         let (list, endpoints) = watch::channel(vec![("a", 1)]);
         let source = Watch::new(endpoints, |_key, _address: &u8| well());
-        self.start(Balance::config("discovered").discover(source).unwrap());
+        let balance = Balance::config("discovered").discover(source).unwrap();
+        let check = HealthCheck::new(Ask::new(|| ()));
+        self.start(balance.check_health(check).unwrap());
         list
     }
 }
