@@ -110,13 +110,14 @@ impl<Q> Handle<Q> {
     /// Changes the settings of the running limit: the values that `settings` names replace those of the code, and all
     /// other values are those of the code again.
     ///
-    /// Missing tokens and pauses stay. Waiting calls keep their order. Calls whose turn can no longer come in time, or
-    /// only after the new [`max_wait`](Config::max_wait) from now on, are rejected at once. Rate and burst that
-    /// [`set_rate`](Self::set_rate) and [`set_burst`](Self::set_burst) have set stay until those of the settings change.
+    /// Tokens that are used up stay used up, and a pause goes on. Waiting calls keep their order. A waiting call is
+    /// rejected at once if its turn can no longer come in time, or would come later than the new
+    /// [`max_wait`](Config::max_wait) from now on. Values from [`set_rate`](Self::set_rate) and
+    /// [`set_burst`](Self::set_burst) stay in force until the rate or burst of the settings changes.
     ///
     /// # Errors
     ///
-    /// If a value is outside its range. Then nothing changes.
+    /// Returns an error if a value is outside its range. The error names the value, and nothing changes.
     ///
     /// # Examples
     ///
@@ -139,9 +140,10 @@ impl<Q> Handle<Q> {
         Ok(())
     }
 
-    /// Sets whether calls wait and are rejected, or are only observed, until [`apply`](Self::apply) sets it again.
+    /// Sets whether the limit delays and rejects calls or only observes them, until [`apply`](Self::apply) replaces the
+    /// mode.
     ///
-    /// If the limit only observes from now on, waiting calls pass at once.
+    /// A change to [`Mode::Observe`] lets all waiting calls pass at once.
     pub fn set_mode(&self, mode: Mode) {
         self.shared.set_mode(mode);
     }

@@ -81,8 +81,8 @@ impl Queue {
         self.change(|waiting, wakers| place.leave(waiting, wakers));
     }
 
-    /// Ends the wait of calls whose turn will not come in time, or only after `latest`, and wakes the first call. Called
-    /// after a change of the limit.
+    /// Ends the wait of calls whose turn will not come in time, or only after `latest`, and wakes the first call.
+    /// Called after a change of the limit.
     pub(super) fn reconsider(&self, now: u64, latest: u64, bucket: &Bucket) {
         let (burst, mut all) = (bucket.gcra.burst(), 0);
         let stays = |cost, until: &u64| {

@@ -15,7 +15,8 @@ use tokio::time::sleep;
 ///
 /// # Errors
 ///
-/// Returns an error if the file cannot be read, or if a name or a value is wrong. The error names the value and the file.
+/// Returns an error if the file cannot be read, or if a name or a value is wrong. The error names the value and the
+/// file.
 pub fn load(file: &Path, prefix: &str) -> Result<settings::Stack, ConfigError> {
     let environment = Environment::with_prefix(prefix).separator("__");
     Config::builder()
