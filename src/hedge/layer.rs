@@ -10,7 +10,7 @@ use crate::chassis::{At, Hedger, Hedging, Kept, Operation, OperationLayer, Plan,
 use crate::debug::debug_fields;
 use crate::error::or_panic;
 use crate::timer::Timer;
-use crate::{ByClone, ErrorsAreFailures};
+use crate::{ByClone, ErrorsAreFailures, Mode};
 
 /// Sends a copy of a request that takes too long. See the [module documentation](crate::hedge).
 ///
@@ -94,6 +94,13 @@ impl Handle {
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.shared.delay(&self.now())
+    }
+
+    /// Sets whether hedges are denied when the allowance or the budget is used up, or whether this is only observed.
+    ///
+    /// It concerns all services of the layer, from the next hedge on.
+    pub fn set_mode(&self, mode: Mode) {
+        self.shared.set_mode(mode);
     }
 
     /// Returns whether calls are not hedged because most of them are slow.

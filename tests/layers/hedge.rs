@@ -813,6 +813,22 @@ async fn every_hedge_is_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_mode_changes_while_the_hedge_runs() {
+    let config = HedgeLayer::config("switch").delay(millis(10)).burst(1);
+    let layer = config.rate_share(0.001).build().unwrap();
+    let sent = async || {
+        let leaf = Leaf::new(&[(50, GOOD), (1, GOOD)]);
+        layer.layer(leaf.clone()).oneshot(7).await.unwrap();
+        leaf.sent().len()
+    };
+    assert_eq!(sent().await, 2, "the burst");
+    for (mode, attempts) in [(Mode::Observe, 2), (Mode::Enforce, 1), (Mode::Observe, 2)] {
+        layer.handle().set_mode(mode);
+        assert_eq!(sent().await, attempts, "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_delay_is_published_even_if_there_is_a_call_now_and_then() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();

@@ -13,7 +13,7 @@ use crate::chassis::At;
 use crate::context;
 use crate::debug::debug_fields;
 use crate::stripe::{stripe, stripes};
-use crate::sync::lock;
+use crate::sync::{AtomicU32, Ordering, lock};
 use crate::telemetry::Report;
 use crate::{Budget, Mode};
 
@@ -43,6 +43,8 @@ pub struct Settings {
 /// Decides about hedges, by the latencies of the calls to one service and by the allowance and the budget.
 pub struct Hedger {
     settings: Settings,
+    /// The mode in force, which can change.
+    mode: AtomicU32,
     sketch: Sketch,
     quota: Mutex<Quota>,
     metrics: Report<HedgeMetrics>,
@@ -53,6 +55,7 @@ impl Hedger {
         Self {
             sketch: Sketch::new(settings.sketch, stripes()),
             quota: Mutex::new(Quota::new(settings.rate_share, settings.burst)),
+            mode: AtomicU32::new(settings.mode.word()),
             settings,
             metrics,
         }
@@ -60,6 +63,15 @@ impl Hedger {
 
     pub(crate) fn name(&self) -> &'static str {
         self.metrics.name()
+    }
+
+    /// Returns the mode in force.
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_word(self.mode.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode.word(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -108,7 +120,7 @@ impl Hedger {
             return Payment::Paid(paid);
         }
         self.report(Hedged::DeniedBudget, now);
-        match self.settings.mode {
+        match self.mode() {
             Mode::Enforce => Payment::Denied,
             Mode::Observe => Payment::Waived,
         }
@@ -189,4 +201,4 @@ impl Hedger {
     }
 }
 
-debug_fields!(Hedger as Hedge { name(), settings });
+debug_fields!(Hedger as Hedge { name(), mode(), settings });
