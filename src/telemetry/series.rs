@@ -110,12 +110,15 @@ static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 impl Family {
     /// Begins all series of this name, if the recorder does not know them.
     fn begin(&self, recorder: usize) {
-        if self.recorder.swap(recorder, Ordering::Relaxed) != recorder {
-            let members = lock(&self.members).clone();
-            for member in members {
-                member.begin();
-            }
+        if self.recorder.load(Ordering::Relaxed) == recorder {
+            return;
         }
+        let members = lock(&self.members).clone();
+        for member in members {
+            member.begin();
+        }
+        // Last, so that a recorder that panics is told again. Two threads that tell it at once do no harm.
+        self.recorder.store(recorder, Ordering::Relaxed);
     }
 }
 
