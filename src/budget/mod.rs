@@ -203,7 +203,11 @@ impl Budget {
     pub(crate) fn raise_initial(&self, tokens: u32) {
         if !self.shared.is_initial_fixed {
             let now = nanos_between(self.shared.origin, Instant::now());
-            self.shared.tokens.raise_initial(tokens, now);
+            let shared = &*self.shared;
+            shared.tokens.raise_initial(tokens, now);
+            shared
+                .shown
+                .publish(|| shared.tokens.word(), Instant::now());
         }
     }
 

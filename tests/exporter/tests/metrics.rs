@@ -904,6 +904,13 @@ async fn gauges_of_limits_and_budgets_are_sums_over_all_of_one_name() {
     let budget = |initial| Budget::config("summed").initial(initial).build().unwrap();
     let budgets = [budget(2), budget(3)];
     assert_eq!(seen("budget_tokens"), 50);
+    let by_layer = RetryLayer::new("summed");
+    assert_eq!(
+        seen("budget_tokens"),
+        90,
+        "what the layer needs, before a call"
+    );
+    drop(by_layer);
     drop(budgets);
     assert_eq!(seen("budget_tokens"), 0);
 }
