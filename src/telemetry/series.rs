@@ -92,6 +92,9 @@ struct Family {
 
 /// A series of any kind.
 trait Member: Any + Send + Sync {
+    /// The compiler of the oldest supported Rust cannot do this by itself.
+    fn as_any(&'static self) -> &'static dyn Any;
+
     fn part_label(&self) -> &'static str;
 
     /// Makes the initial counters and the gauges known to the recorder in force.
@@ -123,6 +126,10 @@ impl Family {
 }
 
 impl<I: Instruments> Member for Series<I> {
+    fn as_any(&'static self) -> &'static dyn Any {
+        self
+    }
+
     fn part_label(&self) -> &'static str {
         self.part
     }
@@ -156,8 +163,8 @@ impl<I: Instruments> Series<I> {
         let mut members = lock(&family.members);
         let of_part = members.iter().filter(|member| member.part_label() == part);
         let mut of_kind = of_part.filter_map(|member| {
-            let any: &'static dyn Any = *member;
-            any.downcast_ref::<Self>()
+            let member: &'static dyn Member = *member;
+            member.as_any().downcast_ref::<Self>()
         });
         let known = of_kind.next();
         let series = known.unwrap_or_else(|| {
